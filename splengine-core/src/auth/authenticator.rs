@@ -1,0 +1,113 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::auth::Secret;
+use crate::caller::Caller;
+use crate::error::ErrorKind;
+
+/// What a client showed to prove who it is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Credentials {
+    /// Nothing.
+    None,
+    /// A bearer token (RFC 6750).
+    Bearer(Secret),
+}
+
+/// Why nobody was recognised.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// The client showed nothing.
+    #[error("credentials are required")]
+    Missing,
+    /// What the client showed is not valid. Why is not said: it would help a guesser.
+    #[error("the credentials are not valid")]
+    Invalid,
+    /// The authenticator itself can't answer now.
+    #[error("credentials can't be checked at the moment")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl AuthError {
+    /// The kind, for an adapter's table.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing | Self::Invalid => ErrorKind::Unauthenticated,
+            Self::Unavailable(_) => ErrorKind::Unavailable,
+        }
+    }
+}
+
+/// Tells who a client is from what it shows. Implement it with a plain `async fn`:
+///
+/// ```
+/// use splengine_core::{AuthError, Authenticator, Caller, Credentials};
+///
+/// struct Everyone(Caller);
+///
+/// impl Authenticator for Everyone {
+///     async fn authenticate(&self, _: Credentials) -> Result<Caller, AuthError> {
+///         Ok(self.0.clone())
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(note = "implement `Authenticator`, or use `StaticTokens`")]
+pub trait Authenticator: Send + Sync + 'static {
+    /// The caller behind `credentials`.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`] when nobody is recognised or the question can't be answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Adapters drop the future when the client goes away.
+    fn authenticate(
+        &self,
+        credentials: Credentials,
+    ) -> impl Future<Output = Result<Caller, AuthError>> + Send;
+}
+
+/// Any [`Authenticator`], shared by the adapters that one `main` wires together.
+#[derive(Clone)]
+pub struct SharedAuthenticator(Arc<dyn DynAuthenticator>);
+
+impl SharedAuthenticator {
+    /// Shares `authenticator`.
+    pub fn new(authenticator: impl Authenticator) -> Self {
+        Self(Arc::new(authenticator))
+    }
+}
+
+impl Authenticator for SharedAuthenticator {
+    async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
+        self.0.authenticate_boxed(credentials).await
+    }
+}
+
+impl fmt::Debug for SharedAuthenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedAuthenticator").finish_non_exhaustive()
+    }
+}
+
+/// The object-safe twin of [`Authenticator`].
+trait DynAuthenticator: Send + Sync {
+    fn authenticate_boxed(
+        &self,
+        credentials: Credentials,
+    ) -> Pin<Box<dyn Future<Output = Result<Caller, AuthError>> + Send + '_>>;
+}
+
+impl<A: Authenticator> DynAuthenticator for A {
+    fn authenticate_boxed(
+        &self,
+        credentials: Credentials,
+    ) -> Pin<Box<dyn Future<Output = Result<Caller, AuthError>> + Send + '_>> {
+        Box::pin(self.authenticate(credentials))
+    }
+}

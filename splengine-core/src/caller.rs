@@ -1,0 +1,151 @@
+//! Who asks, and what they may do.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The name of a user: 1 to 64 of `A-Z a-z 0-9 . _ @ -`, beginning with a letter or digit.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserName(Arc<str>);
+
+/// A text that is not a [`UserName`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a user name is 1 to 64 of A-Z a-z 0-9 . _ @ -, and begins with a letter or digit")]
+#[non_exhaustive]
+pub struct ParseUserNameError;
+
+impl UserName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserName {
+    type Err = ParseUserNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let well_formed = (1..=64).contains(&text.len())
+            && text.as_bytes()[0].is_ascii_alphanumeric()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte));
+        if well_formed { Ok(Self(text.into())) } else { Err(ParseUserNameError) }
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserName({})", self.0)
+    }
+}
+
+/// One right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// Run commands.
+    Execute,
+}
+
+impl Scope {
+    /// Every right there is.
+    pub const ALL: &[Self] = &[Self::Execute];
+
+    /// The word that stands for it in configuration and messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Execute => "execute",
+        }
+    }
+}
+
+/// A text that names no [`Scope`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a scope; there is: execute")]
+#[non_exhaustive]
+pub struct ParseScopeError(String);
+
+impl FromStr for Scope {
+    type Err = ParseScopeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|scope| scope.name() == text)
+            .ok_or_else(|| ParseScopeError(text.chars().take(40).collect()))
+    }
+}
+
+/// Who asks: a user and their rights, found by an adapter's
+/// [`Authenticator`](crate::auth::Authenticator), checked by the [`Engine`](crate::Engine).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    user: UserName,
+    scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// A caller with no rights yet.
+    #[must_use]
+    pub fn new(user: UserName) -> Self {
+        Self { user, scopes: Vec::new() }
+    }
+
+    /// A caller with every right.
+    #[must_use]
+    pub fn with_all_scopes(user: UserName) -> Self {
+        Self { user, scopes: Scope::ALL.to_vec() }
+    }
+
+    /// The same caller with one right more.
+    #[must_use]
+    pub fn with(mut self, scope: Scope) -> Self {
+        if !self.may(scope) {
+            self.scopes.push(scope);
+        }
+        self
+    }
+
+    /// Whether this caller has the right `scope`.
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+
+    /// The caller's name.
+    #[must_use]
+    pub fn user(&self) -> &UserName {
+        &self.user
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "alice", "A.b_c@d-e", "0"] {
+            assert!(good.parse::<UserName>().is_ok(), "{good}");
+        }
+        let long = "a".repeat(65);
+        for bad in ["", "-a", "a b", "a/b", "ü", "a\0", long.as_str()] {
+            assert!(bad.parse::<UserName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_scope_parses_back() {
+        for &scope in Scope::ALL {
+            assert_eq!(scope.name().parse(), Ok(scope));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Admission: the queue before the executor, and the gate that draining shuts.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::caller::UserName;
+use crate::engine::rota::{Capacity, Offer, Rota, Ticket};
+use crate::execute::ExecuteError;
+
+/// Decides under one lock who runs, waits or is refused.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    state: Mutex<State>,
+    running: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct State {
+    rota: Rota,
+    open: bool,
+    /// Those who wait. Dropping the sender refuses them.
+    waiting: HashMap<Ticket, oneshot::Sender<()>>,
+}
+
+/// The right to run one command, or a place in the queue for it; dropping it lets the next one in.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
+    user: UserName,
+    ticket: Option<Ticket>,
+}
+
+impl Admission {
+    pub(crate) fn new(capacity: Capacity) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                rota: Rota::new(capacity),
+                open: true,
+                waiting: HashMap::new(),
+            }),
+            running: watch::channel(0).0,
+        })
+    }
+
+    /// A permit, after waiting in the queue if need be. Dropping the future gives up the place.
+    pub(crate) async fn admit(
+        self: &Arc<Self>,
+        user: &UserName,
+        retry_after: Duration,
+    ) -> Result<Permit, ExecuteError> {
+        let (permit, called) = {
+            let mut state = self.lock();
+            if !state.open {
+                return Err(ExecuteError::Draining { retry_after });
+            }
+            let permit =
+                |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
+            match state.rota.offer(user) {
+                Offer::Run => {
+                    self.tell_running(&state);
+                    return Ok(permit(None));
+                }
+                Offer::CallerLimit(limit) => {
+                    return Err(ExecuteError::CallerLimit { limit, retry_after });
+                }
+                Offer::Full => {
+                    let waiting = state.rota.waiting();
+                    return Err(ExecuteError::Full { waiting, retry_after });
+                }
+                Offer::Wait(ticket) => {
+                    let (sender, called) = oneshot::channel();
+                    state.waiting.insert(ticket, sender);
+                    (permit(Some(ticket)), called)
+                }
+            }
+        };
+        match called.await {
+            Ok(()) => Ok(permit),
+            Err(_) => Err(ExecuteError::Draining { retry_after }),
+        }
+    }
+
+    /// Refuses all who wait and all who come.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.open = false;
+        // Their permits leave the rota as they drop.
+        let refused = std::mem::take(&mut state.waiting);
+        drop(state);
+        drop(refused);
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
+    /// How many run, and how many wait.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.rota.running(), state.rota.waiting())
+    }
+
+    /// Resolves when nothing runs.
+    pub(crate) async fn idle(&self) {
+        // The sender lives in `self`: the wait can't fail.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    fn tell_running(&self, state: &State) {
+        let running = state.rota.running();
+        self.running.send_replace(running);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.admission.lock();
+        if let Some(ticket) = self.ticket
+            && state.rota.withdraw(&self.user, ticket)
+        {
+            state.waiting.remove(&ticket);
+            return;
+        }
+        // Whoever is called but has gone meanwhile hands the place on when its own permit drops.
+        if let Some(next) = state.rota.release(&self.user)
+            && let Some(sender) = state.waiting.remove(&next)
+        {
+            let _ = sender.send(());
+        }
+        self.admission.tell_running(&state);
+    }
+}

@@ -1,0 +1,201 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::engine::admission::Admission;
+use crate::engine::handle::{Engine, Inner};
+use crate::engine::rota::Capacity;
+use crate::engine::stats::Counters;
+use crate::execute::{DynExecute, Execute, LimitKind, Limits, Program};
+
+/// Sets up an [`Engine`]. Made by [`Engine::builder`].
+#[must_use]
+pub struct EngineBuilder {
+    executor: Arc<dyn DynExecute>,
+    pub(crate) policy: Policy,
+    capacity: Capacity,
+}
+
+/// What the engine grants to a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) program: Program,
+    pub(crate) default_timeout: Option<Duration>,
+    pub(crate) max_timeout: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) default_output_limit: u64,
+    pub(crate) max_output_limit: u64,
+    pub(crate) default_limits: Limits,
+    pub(crate) max_limits: Limits,
+}
+
+/// A setting that can't be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A bound of zero would let nothing run.
+    #[error("`{0}` must be at least 1")]
+    Zero(&'static str),
+    /// A default over its own maximum.
+    #[error("the default of `{0}` is over its maximum")]
+    DefaultOverMaximum(&'static str),
+    /// A default limit that the executor can't enforce here.
+    #[error("the limit `{}` can't be enforced here", .0.name())]
+    NotEnforced(LimitKind),
+}
+
+impl EngineBuilder {
+    pub(crate) fn new(executor: impl Execute) -> Self {
+        Self {
+            executor: Arc::new(executor),
+            policy: Policy {
+                program: Program::any(),
+                default_timeout: None,
+                max_timeout: Duration::from_hours(24),
+                grace: Duration::from_secs(5),
+                default_output_limit: 16 * MIB,
+                max_output_limit: 64 * MIB,
+                default_limits: Limits::default(),
+                max_limits: Limits::default(),
+            },
+            capacity: Capacity {
+                running: 64,
+                running_per_caller: usize::MAX,
+                waiting: 1024,
+                waiting_per_caller: 512,
+            },
+        }
+    }
+
+    /// The program that commands are given to. Default: any, named by the command.
+    pub fn program(mut self, program: Program) -> Self {
+        self.policy.program = program;
+        self
+    }
+
+    /// How many run at once. Default 64: a command mostly waits, and a host with few cores still
+    /// serves many.
+    pub fn max_running(mut self, count: usize) -> Self {
+        self.capacity.running = count;
+        self
+    }
+
+    /// How many of one caller run at once. Default: as many as run at all.
+    pub fn max_running_per_caller(mut self, count: usize) -> Self {
+        self.capacity.running_per_caller = count;
+        self
+    }
+
+    /// How many wait at most; the next one is refused. Default 1024. 0 makes no queue.
+    pub fn max_waiting(mut self, count: usize) -> Self {
+        self.capacity.waiting = count;
+        self
+    }
+
+    /// How many of one caller wait at most. Default 512, half the queue, so that one caller can't
+    /// fill it.
+    pub fn max_waiting_per_caller(mut self, count: usize) -> Self {
+        self.capacity.waiting_per_caller = count;
+        self
+    }
+
+    /// How long a run may take whose request does not say. Default: the maximum.
+    pub fn default_timeout(mut self, timeout: Duration) -> Self {
+        self.policy.default_timeout = Some(timeout);
+        self
+    }
+
+    /// The longest time limit that is granted. Default 24 hours.
+    pub fn max_timeout(mut self, timeout: Duration) -> Self {
+        self.policy.max_timeout = timeout;
+        self
+    }
+
+    /// From the polite request to end to the kill. Default 5 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.policy.grace = grace;
+        self
+    }
+
+    /// How many bytes of each stream a captured run keeps whose request does not say. Default
+    /// 16 MiB.
+    pub fn default_output_limit(mut self, bytes: u64) -> Self {
+        self.policy.default_output_limit = bytes;
+        self
+    }
+
+    /// The highest output limit that is granted. Default 64 MiB.
+    pub fn max_output_limit(mut self, bytes: u64) -> Self {
+        self.policy.max_output_limit = bytes;
+        self
+    }
+
+    /// The limits of a run whose request does not say. Default: none.
+    pub fn default_limits(mut self, limits: Limits) -> Self {
+        self.policy.default_limits = limits;
+        self
+    }
+
+    /// The highest limits that are granted. A run whose request and defaults set none gets these.
+    /// Default: none.
+    pub fn max_limits(mut self, limits: Limits) -> Self {
+        self.policy.max_limits = limits;
+        self
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
+    /// does not enforce here.
+    pub fn build(self) -> Result<Engine, BuildError> {
+        let Self { executor, policy, capacity } = self;
+        for (name, value) in [
+            ("max running", capacity.running),
+            ("max running per caller", capacity.running_per_caller),
+        ] {
+            if value == 0 {
+                return Err(BuildError::Zero(name));
+            }
+        }
+        if policy.max_timeout.is_zero() {
+            return Err(BuildError::Zero("max timeout"));
+        }
+        if policy.default_timeout.is_some_and(|timeout| timeout > policy.max_timeout) {
+            return Err(BuildError::DefaultOverMaximum("timeout"));
+        }
+        if policy.default_output_limit > policy.max_output_limit {
+            return Err(BuildError::DefaultOverMaximum("output limit"));
+        }
+        for &kind in LimitKind::ALL {
+            let (default, max) = (policy.default_limits.value(kind), policy.max_limits.value(kind));
+            if default.or(max).is_some() && !executor.enforces(kind) {
+                return Err(BuildError::NotEnforced(kind));
+            }
+            if default.zip(max).is_some_and(|(default, max)| default > max) {
+                return Err(BuildError::DefaultOverMaximum(kind.name()));
+            }
+        }
+        Ok(Engine(Arc::new(Inner {
+            executor,
+            policy,
+            admission: Admission::new(capacity),
+            counters: Counters::default(),
+            max_running: capacity.running,
+            shutdown: watch::channel(Default::default()).0,
+        })))
+    }
+}
+
+impl std::fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("policy", &self.policy)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+const MIB: u64 = 1024 * 1024;

@@ -1,0 +1,240 @@
+//! One run, from its permit to its end record.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::engine::admission::Permit;
+use crate::engine::handle::Engine;
+use crate::execute::cancel::CancelSource;
+use crate::execute::output::Queue;
+use crate::execute::{
+    Cancel, Command, End, ExecuteError, Exit, ExitStatus, Output, Reason, Signal, Stdin,
+};
+
+pub(crate) struct Job {
+    pub(crate) engine: Engine,
+    pub(crate) command: Command,
+    pub(crate) timeout: Duration,
+    pub(crate) stdin: Stdin,
+    pub(crate) output: Output,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) source: CancelSource,
+    pub(crate) cancel: Cancel,
+    pub(crate) permit: Permit,
+}
+
+/// How the whole engine ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shutdown {
+    #[default]
+    No,
+    Stop,
+    Kill,
+}
+
+impl Shutdown {
+    /// Makes it more urgent, never less; says whether that changed anything.
+    pub(crate) fn raise(&mut self, to: Self) -> bool {
+        let raised = to > *self;
+        *self = to.max(*self);
+        raised
+    }
+}
+
+/// Drives a run in a task of its own, so that nobody's dropped future leaves it half-made.
+pub(crate) fn spawn(job: Job) {
+    tokio::spawn(async move {
+        let Job { engine, command, timeout, stdin, output, queue, source, cancel, permit } = job;
+        let closing = Closing { queue: &queue };
+        let begun = Instant::now();
+        let deadline = begun.checked_add(timeout);
+        let limit = command.grace + ABANDON_AFTER;
+        let stopped = cancel.clone();
+        let result = {
+            let executor = Arc::clone(&engine.0.executor);
+            let execution = executor.execute_boxed(command, stdin, output, cancel);
+            supervise(&engine, execution, &source, &stopped, deadline, limit).await
+        };
+        let end = record(&engine, &queue, &source, result, begun);
+        // Whoever hears of the end may ask for the next run at once: the place is free by then.
+        drop(permit);
+        queue.finish(end);
+        std::mem::forget(closing);
+    });
+}
+
+/// Polls the execution to its end, and tells it to stop when its time has come. `None` when it
+/// did not obey.
+async fn supervise(
+    engine: &Engine,
+    mut execution: std::pin::Pin<Box<dyn Future<Output = Result<Exit, ExecuteError>> + Send + '_>>,
+    source: &CancelSource,
+    stopped: &Cancel,
+    deadline: Option<Instant>,
+    obey_within: Duration,
+) -> Option<Result<Exit, ExecuteError>> {
+    let timer = async {
+        match deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+        source.stop(Reason::TimedOut);
+    };
+    let shutdown = async {
+        let mut shutdown = engine.0.shutdown.subscribe();
+        // The sender lives as long as the engine that this task holds: the waits can't fail.
+        let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
+        source.stop(Reason::Cancelled);
+        let _ = shutdown.wait_for(|shutdown| *shutdown == Shutdown::Kill).await;
+        source.kill(Reason::Cancelled);
+    };
+    let disobedience = async {
+        stopped.stop_requested().await;
+        sleep(obey_within).await;
+    };
+    let mut timer = std::pin::pin!(timer);
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut disobedience = std::pin::pin!(disobedience);
+    let (mut time_is_up, mut shut_down) = (false, false);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut execution => return Some(result),
+            () = &mut timer, if !time_is_up => time_is_up = true,
+            () = &mut shutdown, if !shut_down => shut_down = true,
+            () = &mut disobedience => return None,
+        }
+    }
+}
+
+fn record(
+    engine: &Engine,
+    queue: &Queue,
+    source: &CancelSource,
+    result: Option<Result<Exit, ExecuteError>>,
+    begun: Instant,
+) -> Result<End, ExecuteError> {
+    let started = match (queue.started_at(), &result) {
+        (None, Some(Err(_))) => return result.expect("just matched").map(|_| unreachable!()),
+        (started, _) => started.unwrap_or(begun),
+    };
+    let counters = &engine.0.counters;
+    let ([stdout_bytes, stderr_bytes], failure_told) = queue.totals();
+    let stopped_for = source.reason().unwrap_or(Reason::Cancelled);
+    let (reason, exit_code, signal) = match result {
+        Some(Ok(exit)) => {
+            counters.kills.fetch_add(u64::from(exit.killed), Relaxed);
+            counters.swept.fetch_add(u64::from(exit.swept), Relaxed);
+            counters.leftovers.fetch_add(u64::from(exit.leftovers), Relaxed);
+            verdict(exit, stopped_for, failure_told)
+        }
+        Some(Err(error)) => {
+            let source: &dyn std::error::Error = &error;
+            tracing::error!(error = source, "what became of an execution isn't known");
+            (Reason::Lost, 125, None)
+        }
+        None => {
+            tracing::error!("the executor did not end an execution that was told to stop");
+            (stopped_for, code_of(stopped_for), None)
+        }
+    };
+    let duration = started.elapsed();
+    counters.spawn.observe(started - begun);
+    counters.run.observe(duration);
+    counters.stdout_bytes.fetch_add(stdout_bytes, Relaxed);
+    counters.stderr_bytes.fetch_add(stderr_bytes, Relaxed);
+    counters.count_end(reason);
+    Ok(End {
+        reason,
+        exit_code,
+        signal,
+        duration,
+        stdout_bytes,
+        stderr_bytes,
+        stdout_truncated: false,
+        stderr_truncated: false,
+    })
+}
+
+/// The contract's table of ends.
+fn verdict(exit: Exit, stopped_for: Reason, failure_told: bool) -> (Reason, i32, Option<Signal>) {
+    let signal = match exit.status {
+        ExitStatus::Code(_) => None,
+        ExitStatus::Signal(signal) => Some(signal),
+    };
+    if exit.stopped {
+        return (stopped_for, code_of(stopped_for), signal);
+    }
+    if exit.out_of_memory {
+        return (Reason::OutOfMemory, code_of(Reason::OutOfMemory), signal);
+    }
+    match exit.status {
+        ExitStatus::Code(0) if failure_told => (Reason::Exited, 1, None),
+        ExitStatus::Code(code) => (Reason::Exited, code, None),
+        ExitStatus::Signal(signal) => (Reason::Signaled, 128 + signal.number(), Some(signal)),
+    }
+}
+
+fn code_of(reason: Reason) -> i32 {
+    match reason {
+        Reason::TimedOut => 124,
+        Reason::OutOfMemory => 137,
+        Reason::Lost => 125,
+        Reason::Cancelled | Reason::Exited | Reason::Signaled => 130,
+    }
+}
+
+/// Ends the queue even if the executor panics, so that no reader waits for ever.
+struct Closing<'a> {
+    queue: &'a Queue,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.queue.finish(Err(ExecuteError::internal("the executor panicked")));
+    }
+}
+
+const ABANDON_AFTER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_as_the_contract_says() {
+        let segv = Signal::from_number(11).expect("in range");
+        let code = |code| Exit::new(ExitStatus::Code(code));
+        let signal = |signal| Exit::new(ExitStatus::Signal(signal));
+        for (exit, stopped_for, told, expected) in [
+            (code(0), Reason::Cancelled, false, (Reason::Exited, 0, None)),
+            (code(7), Reason::Cancelled, true, (Reason::Exited, 7, None)),
+            (code(0), Reason::Cancelled, true, (Reason::Exited, 1, None)),
+            (signal(segv), Reason::Cancelled, false, (Reason::Signaled, 139, Some(segv))),
+            (
+                signal(Signal::TERM).stopped(),
+                Reason::TimedOut,
+                false,
+                (Reason::TimedOut, 124, Some(Signal::TERM)),
+            ),
+            (code(0).stopped(), Reason::TimedOut, false, (Reason::TimedOut, 124, None)),
+            (
+                signal(Signal::KILL).stopped().killed(),
+                Reason::Cancelled,
+                false,
+                (Reason::Cancelled, 130, Some(Signal::KILL)),
+            ),
+            (
+                signal(Signal::KILL).out_of_memory(),
+                Reason::Cancelled,
+                false,
+                (Reason::OutOfMemory, 137, Some(Signal::KILL)),
+            ),
+        ] {
+            assert_eq!(verdict(exit, stopped_for, told), expected);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::caller::{Caller, Scope};
+use crate::engine::admission::Admission;
+use crate::engine::builder::{EngineBuilder, Policy};
+use crate::engine::drive::{self, Job, Shutdown};
+use crate::engine::stats::{Counters, EngineStats};
+use crate::execute::cancel::CancelSource;
+use crate::execute::output::Queue;
+use crate::execute::{
+    Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Request, Run,
+    split_words,
+};
+use crate::id::SessionId;
+
+/// Runs commands for callers: checks their rights, lets them in one after the other, keeps limits,
+/// counts, and drains. Adapters hold a clone, which is cheap.
+///
+/// ```
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let run = engine.execute(&alice, Request::new("echo 'hello world'")).await?;
+/// let captured = run.capture().await;
+/// assert_eq!(&captured.stdout[..], b"hello world\n");
+/// assert!(captured.end.success());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) executor: Arc<dyn DynExecute>,
+    pub(crate) policy: Policy,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) counters: Counters,
+    pub(crate) max_running: usize,
+    pub(crate) shutdown: watch::Sender<Shutdown>,
+}
+
+impl Engine {
+    /// Begins an engine that runs commands with `executor`.
+    pub fn builder(executor: impl Execute) -> EngineBuilder {
+        EngineBuilder::new(executor)
+    }
+
+    /// Runs a command for `caller`: checks it, waits in the queue for a place, and returns once the
+    /// program runs. Must be called within a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] when the command did not start. Then nothing of it is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue, or cancels the run.
+    pub async fn execute(&self, caller: &Caller, request: Request) -> Result<Run, ExecuteError> {
+        let result = self.start(caller, request).await;
+        if let Err(error) = &result {
+            self.0.counters.count_refusal(error.kind());
+            if let ExecuteError::Internal(source) = error {
+                tracing::error!(user = %caller.user(), %source, "an execution failed to start");
+            }
+        }
+        result
+    }
+
+    /// Whether the executor holds runs to this limit.
+    #[must_use]
+    pub fn enforces(&self, limit: LimitKind) -> bool {
+        self.0.executor.enforces(limit)
+    }
+
+    /// Whether new work is taken: until [`drain`](Self::drain) is called.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.admission.is_open()
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let (running, waiting) = self.0.admission.counts();
+        self.0.counters.snapshot(running, waiting)
+    }
+
+    /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,
+    /// then ends it politely, then by force. Returns when nothing runs. Calling it again while it
+    /// works is harmless; [`kill`](Self::kill) hurries it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the engine shut for new work, and what runs running.
+    pub async fn drain(&self, grace: Duration) {
+        self.0.admission.close();
+        if tokio::time::timeout(grace, self.0.admission.idle()).await.is_err() {
+            self.0.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Stop));
+            self.0.admission.idle().await;
+        }
+    }
+
+    /// Shuts down at once: refuses all work and kills what runs. Follow it with
+    /// [`drain`](Self::drain) to wait for the ends.
+    pub fn kill(&self) {
+        self.0.admission.close();
+        self.0.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Kill));
+    }
+
+    async fn start(&self, caller: &Caller, request: Request) -> Result<Run, ExecuteError> {
+        let inner = &self.0;
+        if !caller.may(Scope::Execute) {
+            return Err(ExecuteError::Forbidden {
+                user: caller.user().to_string(),
+                scope: Scope::Execute.name(),
+            });
+        }
+        let asked = Instant::now();
+        let terms = self.terms(caller, &request)?;
+        inner.executor.check_boxed(&terms.command).await?;
+        let permit = inner.admission.admit(caller.user(), self.retry_after()).await?;
+        inner.counters.queue_wait.observe(asked.elapsed());
+
+        let (output, queue) = Queue::new(request.slow_reader, inner.policy.program.failure_scan());
+        let (source, cancel) = CancelSource::new();
+        let run = Run {
+            queue: Arc::clone(&queue),
+            source: source.clone(),
+            session_id: terms.command.session_id.clone(),
+            capture_limit: inner.policy.default_output_limit,
+            kept: request.output_limit.map(|limit| [HeadTail::new(limit), HeadTail::new(limit)]),
+            lost: [false; 2],
+            closing: VecDeque::new(),
+            ended: false,
+        };
+        drive::spawn(Job {
+            engine: self.clone(),
+            command: terms.command,
+            timeout: terms.timeout,
+            stdin: request.stdin,
+            output,
+            queue: Arc::clone(&queue),
+            source,
+            cancel,
+            permit,
+        });
+        queue.wait_started().await?;
+        inner.counters.started.fetch_add(1, Relaxed);
+        Ok(run)
+    }
+
+    /// What the request comes to under the engine's policy.
+    fn terms(&self, caller: &Caller, request: &Request) -> Result<Terms, ExecuteError> {
+        let policy = &self.0.policy;
+        if let Some(session) = &request.session_id {
+            return Err(ExecuteError::NoSession(session.chars().take(100).collect()));
+        }
+        let mut words = split_words(&request.command)?;
+        words.extend(request.args.iter().cloned());
+        check_env(&request.env)?;
+        let timeout = match request.timeout {
+            Some(Duration::ZERO) => {
+                let problem = "must be at least 1 ms; leave it out for the default".to_owned();
+                return Err(ExecuteError::Malformed { field: "timeout", problem });
+            }
+            Some(timeout) if timeout > policy.max_timeout => {
+                let problem = format!(
+                    "of {} ms is over the maximum of {} ms",
+                    timeout.as_millis(),
+                    policy.max_timeout.as_millis()
+                );
+                return Err(ExecuteError::Impossible { field: "timeout", problem });
+            }
+            Some(timeout) => timeout,
+            None => policy.default_timeout.unwrap_or(policy.max_timeout),
+        };
+        if let Some(limit) = request.output_limit.filter(|limit| *limit > policy.max_output_limit) {
+            let problem = format!(
+                "of {limit} bytes is over the maximum of {} bytes",
+                policy.max_output_limit
+            );
+            return Err(ExecuteError::Impossible { field: "outputLimit", problem });
+        }
+        let limits = self.limits(request.limits)?;
+        let session_id = SessionId::new(caller.user());
+        let mut env = request.env.clone();
+        env.push((SESSION_VARIABLE.to_owned(), session_id.to_string()));
+        let command = Command {
+            argv: policy.program.argv(words)?,
+            workdir: request.workdir.clone(),
+            env,
+            user: caller.user().clone(),
+            session_id,
+            limits,
+            background: request.background,
+            grace: policy.grace,
+        };
+        Ok(Terms { command, timeout })
+    }
+
+    fn limits(&self, asked: Limits) -> Result<Limits, ExecuteError> {
+        let policy = &self.0.policy;
+        for &kind in LimitKind::ALL {
+            let Some(value) = asked.value(kind) else { continue };
+            let field = kind.name();
+            if !self.enforces(kind) {
+                let problem = "can't be enforced here, so it is refused".to_owned();
+                return Err(ExecuteError::Impossible { field, problem });
+            }
+            if value == 0 {
+                let problem = "must be at least 1; leave it out for the default".to_owned();
+                return Err(ExecuteError::Malformed { field, problem });
+            }
+            if let Some(max) = policy.max_limits.value(kind).filter(|max| value > *max) {
+                let problem = format!("of {value} is over the maximum of {max}");
+                return Err(ExecuteError::Impossible { field, problem });
+            }
+        }
+        Ok(asked.or(policy.default_limits).or(policy.max_limits))
+    }
+
+    /// When a place may be free: the time that the present queue takes, between 1 and 60 s.
+    fn retry_after(&self) -> Duration {
+        let (_, waiting) = self.0.admission.counts();
+        let places = u32::try_from(self.0.max_running).unwrap_or(u32::MAX);
+        let turns = u32::try_from(waiting).unwrap_or(u32::MAX);
+        let wait = self.0.counters.run.mean().saturating_mul(turns) / places;
+        wait.clamp(Duration::from_secs(1), Duration::from_mins(1))
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("policy", &self.0.policy).finish_non_exhaustive()
+    }
+}
+
+struct Terms {
+    command: Command,
+    timeout: Duration,
+}
+
+fn check_env(env: &[(String, String)]) -> Result<(), ExecuteError> {
+    for (name, value) in env {
+        let shown: String = name.chars().take(100).collect();
+        let problem = if name.is_empty() || name.contains(['=', '\0']) {
+            format!("has the name {shown:?}; a name is not empty and holds neither `=` nor NUL")
+        } else if value.contains('\0') {
+            format!("has a NUL byte in the value of `{shown}`, which no variable can hold")
+        } else if name == SESSION_VARIABLE {
+            format!("can't set `{SESSION_VARIABLE}`; the engine does")
+        } else {
+            continue;
+        };
+        return Err(ExecuteError::Malformed { field: "env", problem });
+    }
+    Ok(())
+}
+
+const SESSION_VARIABLE: &str = "SPL_SESSION_ID";

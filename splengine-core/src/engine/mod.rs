@@ -1,0 +1,12 @@
+//! The engine: what adapters hold.
+
+mod admission;
+mod builder;
+mod drive;
+mod handle;
+mod rota;
+mod stats;
+
+pub use builder::{BuildError, EngineBuilder};
+pub use handle::Engine;
+pub use stats::{EngineStats, HistogramStats};

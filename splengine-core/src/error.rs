@@ -1,0 +1,39 @@
+//! The kinds of refusal, which every adapter maps to its protocol.
+
+/// What sort of failure an error is. Adapters turn it into their protocol's status with one table,
+/// tested against [`ErrorKind::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request can't be understood, whatever the state of the host.
+    Malformed,
+    /// No credentials, or wrong ones.
+    Unauthenticated,
+    /// The caller lacks the right.
+    Forbidden,
+    /// There is no such thing, or it is not the caller's.
+    NotFound,
+    /// Well-formed, but impossible here: no such program, a workdir outside root, a limit that
+    /// can't be enforced.
+    Impossible,
+    /// The caller's own share is used up; others may still be served.
+    CallerLimit,
+    /// The engine is full, draining, or the host lacks a resource.
+    Unavailable,
+    /// A fault of ours. Its cause is for the log, never for the caller.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Every kind, for the test of an adapter's table.
+    pub const ALL: &[Self] = &[
+        Self::Malformed,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Impossible,
+        Self::CallerLimit,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+}

@@ -1,0 +1,38 @@
+use std::time::Duration;
+
+use crate::caller::UserName;
+use crate::execute::Limits;
+use crate::id::SessionId;
+
+/// What becomes of the processes that a command leaves in the background when it exits by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Background {
+    /// They are killed with it.
+    #[default]
+    Kill,
+    /// They run on. What they still write is thrown away.
+    Keep,
+}
+
+/// A checked command, as an [`Execute`](crate::Execute) gets it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Command {
+    /// The program and its arguments; never empty, and no word holds a NUL.
+    pub argv: Vec<String>,
+    /// Where to run it, as the caller wrote it: below root. `None` is root itself.
+    pub workdir: Option<String>,
+    /// The variables that the request adds to the executor's own, with `SPL_SESSION_ID`.
+    pub env: Vec<(String, String)>,
+    /// Who asked.
+    pub user: UserName,
+    /// The session that it belongs to.
+    pub session_id: SessionId,
+    /// What it may use.
+    pub limits: Limits,
+    /// What becomes of background processes.
+    pub background: Background,
+    /// From the polite request to end to the kill.
+    pub grace: Duration,
+}

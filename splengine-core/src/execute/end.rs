@@ -1,0 +1,139 @@
+//! How a run ends.
+
+use std::time::Duration;
+
+use crate::execute::Signal;
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It exited by itself.
+    Exited,
+    /// Something other than the engine killed it.
+    Signaled,
+    /// Its time limit passed.
+    TimedOut,
+    /// Its caller cancelled it or went away, or the engine was shut down.
+    Cancelled,
+    /// The kernel killed it for memory.
+    OutOfMemory,
+    /// The executor itself failed or the engine died while it ran: what became of it isn't known.
+    Lost,
+}
+
+impl Reason {
+    /// Every reason, for metrics and for the test of an adapter's table.
+    pub const ALL: &[Self] = &[
+        Self::Exited,
+        Self::Signaled,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::OutOfMemory,
+        Self::Lost,
+    ];
+
+    /// The word for it on every door.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exited => "exited",
+            Self::Signaled => "signaled",
+            Self::TimedOut => "timedOut",
+            Self::Cancelled => "cancelled",
+            Self::OutOfMemory => "outOfMemory",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// The end record of a run: exactly one, always last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct End {
+    /// Why it ended.
+    pub reason: Reason,
+    /// The program's own exit code after [`Reason::Exited`]; else 128 + the signal's number, 124
+    /// timed out, 130 cancelled, 137 out of memory, 125 lost.
+    pub exit_code: i32,
+    /// What killed it, where a signal did.
+    pub signal: Option<Signal>,
+    /// From its start to its end; time in the queue is not in it.
+    pub duration: Duration,
+    /// All that it wrote to standard output, in bytes, kept or not.
+    pub stdout_bytes: u64,
+    /// All that it wrote to standard error, in bytes, kept or not.
+    pub stderr_bytes: u64,
+    /// Whether a part of standard output was left out: over the output limit, or lost to a slow
+    /// reader that asked for it.
+    pub stdout_truncated: bool,
+    /// The same of standard error.
+    pub stderr_truncated: bool,
+}
+
+impl End {
+    /// Whether it exited by itself with code 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.reason == Reason::Exited && self.exit_code == 0
+    }
+}
+
+/// How a process ended, as an [`Execute`](crate::Execute) found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(Signal),
+}
+
+/// What an [`Execute`](crate::Execute) reports at the end of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exit {
+    pub(crate) status: ExitStatus,
+    pub(crate) stopped: bool,
+    pub(crate) out_of_memory: bool,
+    pub(crate) killed: bool,
+    pub(crate) swept: u32,
+    pub(crate) leftovers: u32,
+}
+
+impl Exit {
+    /// The run ended like this, by itself.
+    #[must_use]
+    pub fn new(status: ExitStatus) -> Self {
+        Self { status, stopped: false, out_of_memory: false, killed: false, swept: 0, leftovers: 0 }
+    }
+
+    /// It ended because the executor obeyed its [`Cancel`](crate::Cancel).
+    #[must_use]
+    pub fn stopped(mut self) -> Self {
+        self.stopped = true;
+        self
+    }
+
+    /// The kernel killed it for memory.
+    #[must_use]
+    pub fn out_of_memory(mut self) -> Self {
+        self.out_of_memory = true;
+        self
+    }
+
+    /// The polite request was not enough: it had to be killed.
+    #[must_use]
+    pub fn killed(mut self) -> Self {
+        self.killed = true;
+        self
+    }
+
+    /// So many background processes were ended with it, and so many could not be.
+    #[must_use]
+    pub fn tree(mut self, swept: u32, leftovers: u32) -> Self {
+        self.swept = swept;
+        self.leftovers = leftovers;
+        self
+    }
+}

@@ -1,0 +1,139 @@
+use std::io;
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+use crate::execute::SplitError;
+
+/// Why a run did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecuteError {
+    /// The command can't be split into words.
+    #[error("`command` can't be split into words: {0}")]
+    Split(#[from] SplitError),
+    /// Another member of the request has a value that is never right.
+    #[error("`{field}` {problem}")]
+    Malformed {
+        /// The member's name.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// The caller lacks the right.
+    #[error("`{user}` lacks the scope `{scope}`")]
+    Forbidden {
+        /// The caller.
+        user: String,
+        /// The right that it takes.
+        scope: &'static str,
+    },
+    /// There is no such session, or it is another caller's.
+    #[error("there is no session `{0}`")]
+    NoSession(String),
+    /// There is no such program.
+    #[error("program `{0}` was not found")]
+    ProgramNotFound(String),
+    /// There is such a file, but it can't be run.
+    #[error("program `{program}` can't be run: {problem}")]
+    ProgramUnusable {
+        /// The program as the caller named it.
+        program: String,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// The working directory is missing, no directory, or outside root.
+    #[error("workdir `{workdir}` {problem}")]
+    Workdir {
+        /// The directory as the caller named it.
+        workdir: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A value over a maximum, or a limit that can't be enforced here. Refused, not clamped.
+    #[error("`{field}` {problem}")]
+    Impossible {
+        /// The member's name.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// The caller runs or waits for as much as one caller may.
+    #[error("you have reached your limit of {limit} waiting executions; try again in {}", in_words(*.retry_after))]
+    CallerLimit {
+        /// How many may wait.
+        limit: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The engine runs and queues as much as it can.
+    #[error("the engine is full: {waiting} executions wait already; try again in {}", in_words(*.retry_after))]
+    Full {
+        /// How many wait.
+        waiting: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The engine takes no new work.
+    #[error("the engine is shutting down and takes no new work; try again in {}", in_words(*.retry_after))]
+    Draining {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The host lacks a resource (processes, memory, file descriptors).
+    #[error("the host is out of resources at the moment; try again in {}", in_words(*.retry_after))]
+    Exhausted {
+        /// When to try again.
+        retry_after: Duration,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that should not happen. The source is for the log.
+    #[error("the engine failed to run the command")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ExecuteError {
+    /// A failure of the executor's own. `source` goes to the log, never to the caller.
+    pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal(source.into())
+    }
+
+    /// The kind, for an adapter's table.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Split(_) | Self::Malformed { .. } => ErrorKind::Malformed,
+            Self::Forbidden { .. } => ErrorKind::Forbidden,
+            Self::NoSession(_) => ErrorKind::NotFound,
+            Self::ProgramNotFound(_)
+            | Self::ProgramUnusable { .. }
+            | Self::Workdir { .. }
+            | Self::Impossible { .. } => ErrorKind::Impossible,
+            Self::CallerLimit { .. } => ErrorKind::CallerLimit,
+            Self::Full { .. } | Self::Draining { .. } | Self::Exhausted { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// When it may work, if it is a matter of time.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CallerLimit { retry_after, .. }
+            | Self::Full { retry_after, .. }
+            | Self::Draining { retry_after }
+            | Self::Exhausted { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
+}
+
+fn in_words(time: Duration) -> String {
+    match time.as_secs().max(1) {
+        1 => "a second".to_owned(),
+        seconds => format!("{seconds} seconds"),
+    }
+}

@@ -1,0 +1,34 @@
+//! Running one command to its end.
+
+pub(crate) mod cancel;
+mod command;
+mod end;
+mod error;
+mod failure;
+mod head_tail;
+mod limits;
+pub(crate) mod output;
+mod program;
+mod request;
+mod run;
+mod signal;
+mod stdin;
+mod traits;
+mod words;
+
+pub use cancel::Cancel;
+pub use command::{Background, Command};
+pub use end::{End, Exit, ExitStatus, Reason};
+pub use error::ExecuteError;
+pub(crate) use failure::FailureScan;
+pub(crate) use head_tail::HeadTail;
+pub use limits::{LimitKind, Limits};
+pub use output::{Output, OutputClosed, Stream};
+pub use program::{Program, ProgramError};
+pub use request::{Request, SlowReader};
+pub use run::{Captured, Event, Run, Stopper};
+pub use signal::Signal;
+pub use stdin::Stdin;
+pub(crate) use traits::DynExecute;
+pub use traits::Execute;
+pub use words::{SplitError, split_words};

@@ -1,0 +1,338 @@
+//! The way of a run's output from its executor to whoever reads it: a queue bounded in bytes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::execute::error::ExecuteError;
+use crate::execute::{End, FailureScan, SlowReader};
+
+/// One of a run's two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// Its name on every door.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// Nobody reads the run's output any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody reads the output any more")]
+#[non_exhaustive]
+pub struct OutputClosed;
+
+/// Where an [`Execute`](crate::Execute) puts what its program prints.
+///
+/// The order of the writes is the order in which the reader gets them, over both streams. The
+/// queue holds 256 KiB and one write; at that bound [`write`](Self::write) waits, or, where the
+/// caller asked for it, the oldest output is dropped and counted.
+#[derive(Clone)]
+pub struct Output(Arc<Queue>);
+
+impl Output {
+    /// Says that the program runs: from here on the run has an end record rather than an error.
+    pub fn started(&self) {
+        let mut state = self.0.lock();
+        state.started.get_or_insert_with(Instant::now);
+        drop(state);
+        self.0.readable.notify_one();
+    }
+
+    /// Waits until there is room for a write, or nobody reads any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is lost when the future is dropped.
+    pub async fn ready(&self) {
+        let mut room = std::pin::pin!(self.0.writable.notified());
+        loop {
+            room.as_mut().enable();
+            if self.0.lock().has_room() {
+                return;
+            }
+            room.as_mut().await;
+            room.set(self.0.writable.notified());
+        }
+    }
+
+    /// Hands over what was printed, waiting for room.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputClosed`] when nobody reads any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped before it is done, `data` was not handed over.
+    pub async fn write(&self, stream: Stream, data: Bytes) -> Result<(), OutputClosed> {
+        self.ready().await;
+        self.push(stream, data)
+    }
+
+    /// Hands over what was printed without waiting for room: for the last of it, when the program
+    /// is gone and nothing is gained by waiting. The bound is then the caller's to keep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputClosed`] when nobody reads any more.
+    pub fn push(&self, stream: Stream, data: Bytes) -> Result<(), OutputClosed> {
+        self.0.push(stream, data)
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").finish_non_exhaustive()
+    }
+}
+
+/// What the reader's end gets.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Output(Stream, Bytes),
+    Lost(Stream, u64),
+    Finished(Result<End, ExecuteError>),
+}
+
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    readable: Notify,
+    writable: Notify,
+}
+
+struct State {
+    started: Option<Instant>,
+    items: VecDeque<(Stream, Bytes)>,
+    queued: usize,
+    slow_reader: SlowReader,
+    lost: [u64; 2],
+    total: [u64; 2],
+    scan: Option<FailureScan>,
+    reader_gone: bool,
+    finished: bool,
+    end: Option<Result<End, ExecuteError>>,
+}
+
+impl Queue {
+    pub(crate) fn new(slow_reader: SlowReader, scan: Option<FailureScan>) -> (Output, Arc<Self>) {
+        let queue = Arc::new(Self {
+            state: Mutex::new(State {
+                started: None,
+                items: VecDeque::new(),
+                queued: 0,
+                slow_reader,
+                lost: [0; 2],
+                total: [0; 2],
+                scan,
+                reader_gone: false,
+                finished: false,
+                end: None,
+            }),
+            readable: Notify::new(),
+            writable: Notify::new(),
+        });
+        (Output(Arc::clone(&queue)), queue)
+    }
+
+    /// When the program started; `Err` when it ended without ever having started.
+    pub(crate) async fn wait_started(&self) -> Result<(), ExecuteError> {
+        loop {
+            {
+                let mut state = self.lock();
+                if state.started.is_some() {
+                    return Ok(());
+                }
+                match state.end.take() {
+                    Some(Err(error)) => return Err(error),
+                    ended @ Some(Ok(_)) => {
+                        state.end = ended;
+                        return Ok(());
+                    }
+                    None => {}
+                }
+            }
+            self.readable.notified().await;
+        }
+    }
+
+    pub(crate) async fn next(&self) -> Option<Item> {
+        loop {
+            {
+                let mut state = self.lock();
+                if let Some(item) = state.pop() {
+                    drop(state);
+                    self.writable.notify_waiters();
+                    return Some(item);
+                }
+                if let Some(end) = state.end.take() {
+                    return Some(Item::Finished(end));
+                }
+                if state.finished {
+                    return None;
+                }
+            }
+            self.readable.notified().await;
+        }
+    }
+
+    /// Everything written from now on is thrown away.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        state.reader_gone = true;
+        state.items.clear();
+        state.queued = 0;
+        drop(state);
+        self.writable.notify_waiters();
+    }
+
+    pub(crate) fn finish(&self, end: Result<End, ExecuteError>) {
+        let mut state = self.lock();
+        state.finished = true;
+        state.end = Some(end);
+        drop(state);
+        self.readable.notify_one();
+        self.writable.notify_waiters();
+    }
+
+    pub(crate) fn started_at(&self) -> Option<Instant> {
+        self.lock().started
+    }
+
+    /// Bytes written to standard output and standard error, and whether they tell of a failure.
+    pub(crate) fn totals(&self) -> ([u64; 2], bool) {
+        let state = self.lock();
+        (state.total, state.scan.as_ref().is_some_and(FailureScan::found))
+    }
+
+    fn push(&self, stream: Stream, data: Bytes) -> Result<(), OutputClosed> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        if state.finished {
+            return Err(OutputClosed);
+        }
+        state.total[stream as usize] += data.len() as u64;
+        if let Some(scan) = &mut state.scan {
+            scan.look(stream, &data);
+        }
+        if state.reader_gone {
+            return Err(OutputClosed);
+        }
+        state.queued += cost(&data);
+        state.items.push_back((stream, data));
+        if state.slow_reader == SlowReader::Lose {
+            state.lose_oldest();
+        }
+        drop(state);
+        self.readable.notify_one();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        self.queued < QUEUE_BYTES
+            || self.reader_gone
+            || self.finished
+            || self.slow_reader == SlowReader::Lose
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let lost = std::mem::take(&mut self.lost[stream as usize]);
+            if lost > 0 {
+                return Some(Item::Lost(stream, lost));
+            }
+        }
+        let (stream, data) = self.items.pop_front()?;
+        self.queued -= cost(&data);
+        Some(Item::Output(stream, data))
+    }
+
+    fn lose_oldest(&mut self) {
+        while self.queued > QUEUE_BYTES && self.items.len() > 1 {
+            if let Some((stream, data)) = self.items.pop_front() {
+                self.queued -= cost(&data);
+                self.lost[stream as usize] += data.len() as u64;
+            }
+        }
+    }
+}
+
+/// What an item takes of the bound: its bytes, and about what it costs to hold it.
+fn cost(data: &Bytes) -> usize {
+    data.len() + 64
+}
+
+const QUEUE_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_writer_waits_for_a_slow_reader() {
+        let (output, queue) = Queue::new(SlowReader::Wait, None);
+        let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+        let mut written = 0;
+        while let Ok(Ok(())) = tokio::time::timeout(
+            std::time::Duration::ZERO,
+            output.write(Stream::Stdout, chunk.clone()),
+        )
+        .await
+        {
+            written += 1;
+        }
+        assert_eq!(written, 4);
+        assert!(matches!(queue.next().await, Some(Item::Output(Stream::Stdout, _))));
+        output.write(Stream::Stderr, chunk).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn where_asked_the_oldest_is_lost_and_counted() {
+        let (output, queue) = Queue::new(SlowReader::Lose, None);
+        for i in 0..10u8 {
+            let chunk = Bytes::from(vec![i; 64 * 1024]);
+            output.write(Stream::Stdout, chunk).await.expect("never waits");
+        }
+        let Some(Item::Lost(Stream::Stdout, lost)) = queue.next().await else {
+            panic!("the gap comes first");
+        };
+        let Some(Item::Output(_, data)) = queue.next().await else {
+            panic!("then what is kept");
+        };
+        assert_eq!(lost, u64::from(data[0]) * 64 * 1024);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_holds_nobody() {
+        let (output, queue) = Queue::new(SlowReader::Wait, None);
+        output.push(Stream::Stdout, Bytes::from(vec![0; QUEUE_BYTES])).expect("read");
+        queue.abandon();
+        let written = output.write(Stream::Stdout, Bytes::from_static(b"x")).await;
+        assert_eq!(written, Err(OutputClosed));
+        assert_eq!(queue.totals().0[0], QUEUE_BYTES as u64 + 1);
+    }
+}

@@ -1,0 +1,147 @@
+use regex::bytes::Regex;
+
+use crate::execute::{ExecuteError, FailureScan};
+
+/// The host program that commands are given to, and how it misreports.
+///
+/// Without a path, a command's first word is itself the executable, looked up on `PATH`.
+///
+/// ```
+/// use splengine_core::Program;
+///
+/// let spl = Program::at("/usr/local/bin/spl")
+///     .failure_in_stdout("^Command completed with errors")?
+///     .refuse_arguments(["@@", "\n"]);
+/// # Ok::<(), splengine_core::ProgramError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Program {
+    path: Option<String>,
+    failure_in_stdout: Option<Regex>,
+    failure_in_stderr: Option<Regex>,
+    refused: Vec<String>,
+}
+
+/// A pattern that is no regular expression.
+#[derive(Debug, thiserror::Error)]
+#[error("`{pattern}` is not a regular expression: {problem}")]
+#[non_exhaustive]
+pub struct ProgramError {
+    /// The pattern.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Program {
+    /// Any program: the command names it.
+    #[must_use]
+    pub fn any() -> Self {
+        Self::default()
+    }
+
+    /// This program: an absolute path, or a name to look up on `PATH`.
+    pub fn at(path: impl Into<String>) -> Self {
+        Self { path: Some(path.into()), ..Self::default() }
+    }
+
+    /// A run that exited with 0 but wrote a line to standard output that matches is reported with
+    /// exit code 1. The first 4 KiB of each line are looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError`] when `pattern` is not a regular expression in the syntax of the crate
+    /// `regex`.
+    pub fn failure_in_stdout(mut self, pattern: &str) -> Result<Self, ProgramError> {
+        self.failure_in_stdout = Some(compile(pattern)?);
+        Ok(self)
+    }
+
+    /// The same for standard error.
+    ///
+    /// # Errors
+    ///
+    /// As [`failure_in_stdout`](Self::failure_in_stdout).
+    pub fn failure_in_stderr(mut self, pattern: &str) -> Result<Self, ProgramError> {
+        self.failure_in_stderr = Some(compile(pattern)?);
+        Ok(self)
+    }
+
+    /// Refuses commands of which any word holds one of these texts, since the program takes it
+    /// for syntax.
+    #[must_use]
+    pub fn refuse_arguments(mut self, texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.refused.extend(texts.into_iter().map(Into::into));
+        self
+    }
+
+    /// The words to run: the program's path, where there is one, before the command's own.
+    pub(crate) fn argv(&self, words: Vec<String>) -> Result<Vec<String>, ExecuteError> {
+        if words.is_empty() {
+            let problem = "is empty; give at least one word".to_owned();
+            return Err(ExecuteError::Malformed { field: "command", problem });
+        }
+        for word in &words {
+            if word.contains('\0') {
+                let problem = "holds a NUL byte, which no argument can".to_owned();
+                return Err(ExecuteError::Malformed { field: "args", problem });
+            }
+            if let Some(text) = self.refused.iter().find(|text| word.contains(text.as_str())) {
+                let problem = format!(
+                    "holds {text:?}, which this program would take for the start of another command"
+                );
+                return Err(ExecuteError::Impossible { field: "args", problem });
+            }
+        }
+        let mut argv = words;
+        if let Some(path) = &self.path {
+            argv.insert(0, path.clone());
+        } else if argv[0].is_empty() {
+            let problem = "begins with an empty word; it names the program to run".to_owned();
+            return Err(ExecuteError::Malformed { field: "command", problem });
+        }
+        Ok(argv)
+    }
+
+    pub(crate) fn failure_scan(&self) -> Option<FailureScan> {
+        FailureScan::new(self.failure_in_stdout.clone(), self.failure_in_stderr.clone())
+    }
+}
+
+fn compile(pattern: &str) -> Result<Regex, ProgramError> {
+    Regex::new(pattern)
+        .map_err(|error| ProgramError { pattern: pattern.to_owned(), problem: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_program_comes_first() {
+        let argv = Program::at("/bin/spl").argv(words(&["data", "x"]));
+        assert_eq!(argv.expect("fine"), ["/bin/spl", "data", "x"]);
+        let argv = Program::any().argv(words(&["data", "x"]));
+        assert_eq!(argv.expect("fine"), ["data", "x"]);
+    }
+
+    #[test]
+    fn bad_words_are_refused_with_their_name() {
+        let spl = Program::at("spl").refuse_arguments(["@@", "\n"]);
+        for (argv, kind) in [
+            (words(&[]), ErrorKind::Malformed),
+            (words(&["a", "b\0c"]), ErrorKind::Malformed),
+            (words(&["a", "hi @@ b"]), ErrorKind::Impossible),
+            (words(&["a", "hi\nb"]), ErrorKind::Impossible),
+        ] {
+            assert_eq!(spl.argv(argv).expect_err("refused").kind(), kind);
+        }
+        assert!(Program::any().argv(words(&[""])).is_err());
+        assert!(Program::any().argv(words(&["a", "@@"])).is_ok());
+    }
+}

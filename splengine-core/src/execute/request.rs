@@ -1,0 +1,140 @@
+use std::time::Duration;
+
+use crate::execute::{Background, Limits, Stdin};
+
+/// What to do when whoever reads a run's output is slower than the program writes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowReader {
+    /// The program waits.
+    #[default]
+    Wait,
+    /// The program goes on; the oldest output not yet read is lost, and
+    /// [`Event::Lost`](crate::Event::Lost) tells how much.
+    Lose,
+}
+
+/// A command to run, as a caller asks for it.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::Request;
+///
+/// let request = Request::new("data transform")
+///     .arg("--input=a.csv")
+///     .workdir("data")
+///     .timeout(Duration::from_secs(30));
+/// ```
+#[derive(Debug)]
+pub struct Request {
+    pub(crate) command: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) session_id: Option<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) stdin: Stdin,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) output_limit: Option<u64>,
+    pub(crate) limits: Limits,
+    pub(crate) background: Background,
+    pub(crate) slow_reader: SlowReader,
+}
+
+impl Request {
+    /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
+    pub fn new(command: impl Into<String>) -> Self {
+        Self {
+            command: command.into(),
+            args: Vec::new(),
+            workdir: None,
+            session_id: None,
+            env: Vec::new(),
+            stdin: Stdin::null(),
+            timeout: None,
+            output_limit: None,
+            limits: Limits::default(),
+            background: Background::default(),
+            slow_reader: SlowReader::default(),
+        }
+    }
+
+    /// Adds one argument, verbatim, after the command's words.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments, verbatim, after the command's words.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Where to run it; default root. An absolute path is taken below root, unless it begins with
+    /// root itself.
+    #[must_use]
+    pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
+        self.workdir = Some(workdir.into());
+        self
+    }
+
+    /// Runs it in the present directory and environment of this session.
+    #[must_use]
+    pub fn session_id(mut self, session_id: impl Into<String>) -> Self {
+        self.session_id = Some(session_id.into());
+        self
+    }
+
+    /// Adds a variable to its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// What it reads; default nothing (`/dev/null`).
+    #[must_use]
+    pub fn stdin(mut self, stdin: Stdin) -> Self {
+        self.stdin = stdin;
+        self
+    }
+
+    /// How long it may run; time in the queue is not counted. Default and maximum are the
+    /// engine's.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How many bytes to keep of each stream. Over it the run goes on; the first and the last half
+    /// are kept. Default: the engine's for [`Run::capture`](crate::Run::capture), none for events.
+    #[must_use]
+    pub fn output_limit(mut self, bytes: u64) -> Self {
+        self.output_limit = Some(bytes);
+        self
+    }
+
+    /// What it may use; the engine's defaults stand where this sets none.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What becomes of background processes when it exits by itself.
+    #[must_use]
+    pub fn background(mut self, background: Background) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// What to do when its output is read too slowly.
+    #[must_use]
+    pub fn slow_reader(mut self, slow_reader: SlowReader) -> Self {
+        self.slow_reader = slow_reader;
+        self
+    }
+}

@@ -1,0 +1,202 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::execute::cancel::CancelSource;
+use crate::execute::output::{Item, Queue};
+use crate::execute::{End, HeadTail, Reason, Stream};
+use crate::id::SessionId;
+
+/// Something that happened in a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It printed this.
+    Output {
+        /// Where.
+        stream: Stream,
+        /// What: exact bytes, cut anywhere, never empty.
+        data: Bytes,
+    },
+    /// Here a part of its output is missing: over the output limit, or lost to a slow reader that
+    /// asked for it.
+    Lost {
+        /// Of which stream.
+        stream: Stream,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// It ended. Always the last event, always once.
+    End(End),
+}
+
+/// A command that runs.
+///
+/// Its output comes as [events](Self::next), or [as a whole](Self::capture). Dropping the handle
+/// before the end cancels the run.
+pub struct Run {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) source: CancelSource,
+    pub(crate) session_id: SessionId,
+    pub(crate) capture_limit: u64,
+    pub(crate) kept: Option<[HeadTail; 2]>,
+    /// Whether a slow reader lost a part of the streams.
+    pub(crate) lost: [bool; 2],
+    /// What follows the last item of the queue: the tails of limited streams, and the end.
+    pub(crate) closing: VecDeque<Event>,
+    pub(crate) ended: bool,
+}
+
+/// A whole run: its output, as far as the limit let it be kept, and its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Captured {
+    /// Standard output.
+    pub stdout: Bytes,
+    /// Standard error.
+    pub stderr: Bytes,
+    /// The end record.
+    pub end: End,
+}
+
+/// Stops a run from elsewhere.
+#[derive(Debug, Clone)]
+pub struct Stopper(CancelSource);
+
+impl Stopper {
+    /// Ends the run as its caller's wish: politely, after the grace by force. Does nothing to a
+    /// run that has ended.
+    pub fn stop(&self) {
+        self.0.stop(Reason::Cancelled);
+    }
+
+    /// Ends the run by force, now.
+    pub fn kill(&self) {
+        self.0.kill(Reason::Cancelled);
+    }
+}
+
+impl Run {
+    /// The session that the command was told it belongs to.
+    #[must_use]
+    pub fn session_id(&self) -> &SessionId {
+        &self.session_id
+    }
+
+    /// A handle that stops the run.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.source.clone())
+    }
+
+    /// The next event; `None` after the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: no event is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.closing.pop_front() {
+                self.ended |= matches!(event, Event::End(_));
+                return Some(event);
+            }
+            if self.ended {
+                return None;
+            }
+            let event = match self.queue.next().await {
+                Some(Item::Output(stream, data)) => match &mut self.kept {
+                    Some(kept) => match kept[stream as usize].push(data) {
+                        Some(data) => Event::Output { stream, data },
+                        None => continue,
+                    },
+                    None => Event::Output { stream, data },
+                },
+                Some(Item::Lost(stream, bytes)) => {
+                    self.lost[stream as usize] = true;
+                    Event::Lost { stream, bytes }
+                }
+                Some(Item::Finished(end)) => {
+                    self.close(end.unwrap_or_else(|_| self.lost_end()));
+                    continue;
+                }
+                None => {
+                    let end = self.lost_end();
+                    self.close(end);
+                    continue;
+                }
+            };
+            return Some(event);
+        }
+    }
+
+    /// The whole run. Of each stream no more than the request's output limit, or the engine's
+    /// default, is kept: the first and the last half.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the run, which cancels it.
+    pub async fn capture(mut self) -> Captured {
+        let limit = self.capture_limit;
+        self.kept.get_or_insert_with(|| [HeadTail::new(limit), HeadTail::new(limit)]);
+        let mut kept = [BytesMut::new(), BytesMut::new()];
+        loop {
+            match self.next().await {
+                Some(Event::Output { stream, data }) => {
+                    kept[stream as usize].extend_from_slice(&data)
+                }
+                Some(Event::Lost { .. }) => {}
+                Some(Event::End(end)) => {
+                    let [stdout, stderr] = kept.map(BytesMut::freeze);
+                    return Captured { stdout, stderr, end };
+                }
+                None => unreachable!("the end comes before nothing"),
+            }
+        }
+    }
+
+    fn close(&mut self, mut end: End) {
+        [end.stdout_truncated, end.stderr_truncated] = self.lost;
+        if let Some([stdout, stderr]) = self.kept.take() {
+            end.stdout_truncated |= stdout.lost() > 0;
+            end.stderr_truncated |= stderr.lost() > 0;
+            for (stream, kept) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
+                if kept.lost() > 0 {
+                    self.closing.push_back(Event::Lost { stream, bytes: kept.lost() });
+                }
+                self.closing.extend(kept.into_tail().map(|data| Event::Output { stream, data }));
+            }
+        }
+        self.closing.push_back(Event::End(end));
+    }
+
+    fn lost_end(&self) -> End {
+        let ([stdout_bytes, stderr_bytes], _) = self.queue.totals();
+        End {
+            reason: Reason::Lost,
+            exit_code: 125,
+            signal: None,
+            duration: self.queue.started_at().map(|start| start.elapsed()).unwrap_or_default(),
+            stdout_bytes,
+            stderr_bytes,
+            stdout_truncated: false,
+            stderr_truncated: false,
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.source.stop(Reason::Cancelled);
+            self.queue.abandon();
+        }
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("session_id", &self.session_id).finish_non_exhaustive()
+    }
+}

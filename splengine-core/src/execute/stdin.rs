@@ -1,0 +1,59 @@
+use std::fmt;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+
+/// What a command reads on its standard input.
+pub struct Stdin(pub(crate) Source);
+
+pub(crate) enum Source {
+    Null,
+    Bytes(Bytes),
+    Reader(Pin<Box<dyn AsyncRead + Send>>),
+}
+
+impl Stdin {
+    /// Nothing: `/dev/null`.
+    #[must_use]
+    pub fn null() -> Self {
+        Self(Source::Null)
+    }
+
+    /// These bytes, then the end of file.
+    pub fn bytes(bytes: impl Into<Bytes>) -> Self {
+        Self(Source::Bytes(bytes.into()))
+    }
+
+    /// What `reader` gives as it comes, until its end or first error, then the end of file. It is
+    /// read no faster than the program takes it.
+    pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
+        Self(Source::Reader(Box::pin(reader)))
+    }
+
+    /// Whether there is nothing to read.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self.0, Source::Null)
+    }
+
+    /// Everything as a reader, for an [`Execute`](crate::Execute) that copies it somewhere.
+    #[must_use]
+    pub fn into_reader(self) -> Pin<Box<dyn AsyncRead + Send>> {
+        match self.0 {
+            Source::Null => Box::pin(tokio::io::empty()),
+            Source::Bytes(bytes) => Box::pin(std::io::Cursor::new(bytes)),
+            Source::Reader(reader) => reader,
+        }
+    }
+}
+
+impl fmt::Debug for Stdin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Source::Null => "Stdin(null)",
+            Source::Bytes(_) => "Stdin(bytes)",
+            Source::Reader(_) => "Stdin(reader)",
+        })
+    }
+}

@@ -1,0 +1,106 @@
+use std::pin::Pin;
+
+use crate::execute::{Cancel, Command, ExecuteError, Exit, LimitKind, Output, Stdin};
+
+/// Runs commands: on this host ([`LocalExecutor`](crate::LocalExecutor)), in a container, on a
+/// cluster. Implement it with a plain `async fn`:
+///
+/// ```
+/// use bytes::Bytes;
+/// use splengine_core::{
+///     Cancel, Command, Execute, ExecuteError, Exit, ExitStatus, Output, Stdin, Stream,
+/// };
+///
+/// /// Says what it was told to do, and does nothing.
+/// struct Parrot;
+///
+/// impl Execute for Parrot {
+///     async fn execute(
+///         &self,
+///         command: Command,
+///         _stdin: Stdin,
+///         output: Output,
+///         _cancel: Cancel,
+///     ) -> Result<Exit, ExecuteError> {
+///         output.started();
+///         let line = command.argv.join(" ") + "\n";
+///         let _ = output.write(Stream::Stdout, Bytes::from(line)).await;
+///         Ok(Exit::new(ExitStatus::Code(0)))
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(note = "implement `Execute`, or use `LocalExecutor`")]
+pub trait Execute: Send + Sync + 'static {
+    /// Runs `command` to its end and writes what it prints to `output`. It calls
+    /// [`Output::started`] once the program runs. When `cancel` speaks, it ends the program and
+    /// all that the program started, and reports an exit that is [`Exit::stopped`].
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] when it did not start. After [`Output::started`] an error means that what
+    /// became of the run isn't known: it ends as [`Reason::Lost`](crate::Reason::Lost).
+    ///
+    /// # Cancel safety
+    ///
+    /// The engine polls the future to its end in a task of its own. It drops it early in one case:
+    /// when `cancel` spoke and nothing came of it within the command's grace and ten seconds.
+    fn execute(
+        &self,
+        command: Command,
+        stdin: Stdin,
+        output: Output,
+        cancel: Cancel,
+    ) -> impl Future<Output = Result<Exit, ExecuteError>> + Send;
+
+    /// Whether `command` could start now, found out without starting it. Called before it queues,
+    /// so that a caller hears at once what will never work. Default: it could.
+    ///
+    /// # Errors
+    ///
+    /// The [`ExecuteError`] that [`execute`](Self::execute) would give.
+    fn check(&self, command: &Command) -> impl Future<Output = Result<(), ExecuteError>> + Send {
+        let _ = command;
+        std::future::ready(Ok(()))
+    }
+
+    /// Whether it holds a run to this limit. What is not enforced is refused. Default: none is.
+    fn enforces(&self, limit: LimitKind) -> bool {
+        let _ = limit;
+        false
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The object-safe twin of [`Execute`].
+pub(crate) trait DynExecute: Send + Sync {
+    fn execute_boxed(
+        &self,
+        command: Command,
+        stdin: Stdin,
+        output: Output,
+        cancel: Cancel,
+    ) -> BoxFuture<'_, Result<Exit, ExecuteError>>;
+    fn check_boxed<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), ExecuteError>>;
+    fn enforces(&self, limit: LimitKind) -> bool;
+}
+
+impl<E: Execute> DynExecute for E {
+    fn execute_boxed(
+        &self,
+        command: Command,
+        stdin: Stdin,
+        output: Output,
+        cancel: Cancel,
+    ) -> BoxFuture<'_, Result<Exit, ExecuteError>> {
+        Box::pin(self.execute(command, stdin, output, cancel))
+    }
+
+    fn check_boxed<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), ExecuteError>> {
+        Box::pin(self.check(command))
+    }
+
+    fn enforces(&self, limit: LimitKind) -> bool {
+        Execute::enforces(self, limit)
+    }
+}

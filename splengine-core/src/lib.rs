@@ -1,0 +1,27 @@
+//! Runs commands for others: streams, limits, whole process trees, callers and their rights.
+//!
+//! [`Engine`] is what adapters hold: it checks a [`Caller`]'s rights, queues a [`Request`], runs it
+//! with an [`Execute`] such as [`LocalExecutor`], and gives its [`Event`]s and [`End`]. It knows no
+//! protocol: the crates beside it turn it into network servers.
+
+mod auth;
+mod caller;
+mod engine;
+mod error;
+mod execute;
+mod id;
+mod local;
+
+pub use auth::{
+    AuthError, Authenticator, Credentials, Secret, SharedAuthenticator, StaticTokens, TokenError,
+};
+pub use caller::{Caller, ParseScopeError, ParseUserNameError, Scope, UserName};
+pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats};
+pub use error::ErrorKind;
+pub use execute::{
+    Background, Cancel, Captured, Command, End, Event, Execute, ExecuteError, Exit, ExitStatus,
+    LimitKind, Limits, Output, OutputClosed, Program, ProgramError, Reason, Request, Run, Signal,
+    SlowReader, SplitError, Stdin, Stopper, Stream, split_words,
+};
+pub use id::{ParseSessionIdError, SessionId};
+pub use local::{CgroupMode, Environment, LocalExecutor, LocalExecutorBuilder, SetupError};

@@ -1,0 +1,109 @@
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+/// The variables that commands get from their host, before those of their request.
+///
+/// Nothing of the server's own environment reaches a command unless it is named here, so that its
+/// secrets stay its own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+}
+
+impl Environment {
+    /// What is taken over by [`inherited`](Self::inherited). A `*` at the end stands for any rest.
+    pub const INHERITED: &[&str] =
+        &["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR"];
+
+    /// No variables but a `PATH` of the usual directories.
+    #[must_use]
+    pub fn minimal() -> Self {
+        Self { variables: BTreeMap::new() }.set("PATH", "/usr/local/bin:/usr/bin:/bin")
+    }
+
+    /// The variables of this process that are named in [`INHERITED`](Self::INHERITED), over the
+    /// [`minimal`](Self::minimal) ones.
+    #[must_use]
+    pub fn inherited() -> Self {
+        Self::minimal().inherit(Self::INHERITED)
+    }
+
+    /// Takes over from this process the variables with these names. A `*` at the end of a name
+    /// stands for any rest.
+    #[must_use]
+    pub fn inherit<'a>(mut self, names: impl IntoIterator<Item = &'a &'a str>) -> Self {
+        let names: Vec<&str> = names.into_iter().copied().collect();
+        let named = |name: &OsStr| {
+            names.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(start) => name.as_bytes().starts_with(start.as_bytes()),
+                None => name == OsStr::new(pattern),
+            })
+        };
+        self.variables.extend(std::env::vars_os().filter(|(name, _)| named(name)));
+        self
+    }
+
+    /// Sets one variable.
+    #[must_use]
+    pub fn set(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// One variable's value.
+    pub(crate) fn value<'a>(
+        &'a self,
+        request: &'a [(String, String)],
+        name: &str,
+    ) -> Option<&'a OsStr> {
+        let asked = request.iter().rev().find(|(asked, _)| asked == name);
+        asked
+            .map(|(_, value)| OsStr::new(value))
+            .or_else(|| self.variables.get(OsStr::new(name)).map(OsString::as_os_str))
+    }
+
+    /// All variables as execve(2) takes them, those of the request over these. Names and values
+    /// with a NUL byte are left out; the engine refused them before.
+    pub(crate) fn block(&self, request: &[(String, String)]) -> Vec<CString> {
+        let mut all: BTreeMap<&OsStr, &OsStr> = self
+            .variables
+            .iter()
+            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+            .collect();
+        all.extend(request.iter().map(|(name, value)| (OsStr::new(name), OsStr::new(value))));
+        all.into_iter()
+            .filter_map(|(name, value)| {
+                let mut entry = name.to_owned();
+                entry.push("=");
+                entry.push(value);
+                CString::new(entry.into_vec()).ok()
+            })
+            .collect()
+    }
+}
+
+/// The names only: values may be secrets.
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_is_inherited() {
+        let environment = Environment::minimal().inherit(&["CARGO_PKG_*"]);
+        let block = environment.block(&[("PATH".into(), "/x".into())]);
+        let names: Vec<String> = block
+            .iter()
+            .map(|entry| entry.to_string_lossy().split('=').next().unwrap_or_default().to_owned())
+            .collect();
+        assert!(names.contains(&"CARGO_PKG_NAME".to_owned()));
+        assert!(names.iter().all(|name| name == "PATH" || name.starts_with("CARGO_PKG_")));
+        assert!(block.contains(&CString::new("PATH=/x").expect("no NUL")));
+    }
+}

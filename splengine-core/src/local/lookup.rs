@@ -1,0 +1,70 @@
+//! Finding the file of a program.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, statat};
+
+use crate::execute::ExecuteError;
+
+/// The path to give to execve(2) for `program`: one with a `/` counts from the working directory,
+/// any other is looked up on `path`, as execvp(3) does.
+pub(crate) fn find(
+    program: &str,
+    path: Option<&OsStr>,
+    workdir: &impl AsFd,
+) -> Result<CString, ExecuteError> {
+    let unusable = |problem| ExecuteError::ProgramUnusable { program: shown(program), problem };
+    let mut refusal = ExecuteError::ProgramNotFound(shown(program));
+    for candidate in candidates(program, path) {
+        match usable(&candidate, workdir.as_fd()) {
+            Ok(()) => {
+                return CString::new(candidate.into_os_string().as_bytes())
+                    .map_err(|_| unusable("its name holds a NUL byte"));
+            }
+            Err(Some(problem)) => refusal = unusable(problem),
+            Err(None) => {}
+        }
+    }
+    Err(refusal)
+}
+
+fn candidates(program: &str, path: Option<&OsStr>) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return vec![PathBuf::from(program)];
+    }
+    // A relative entry of PATH would let whoever writes to the working directory name the program.
+    path.map(|path| {
+        std::env::split_paths(path)
+            .filter(|dir| dir.is_absolute())
+            .map(|dir| dir.join(program))
+            .collect()
+    })
+    .unwrap_or_default()
+}
+
+/// `Err(None)`: there is no such file; `Err(Some)`: there is, but it can't be run.
+fn usable(candidate: &Path, workdir: BorrowedFd<'_>) -> Result<(), Option<&'static str>> {
+    let dir = if candidate.is_absolute() { CWD } else { workdir };
+    match accessat(dir, candidate, Access::EXEC_OK, AtFlags::EACCESS) {
+        Ok(()) => {}
+        Err(error) => {
+            let kind = io::Error::from(error).kind();
+            let there = kind == io::ErrorKind::PermissionDenied;
+            return Err(there.then_some("it is not executable"));
+        }
+    }
+    let stat = statat(dir, candidate, AtFlags::empty()).map_err(|_| None)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(()),
+        _ => Err(Some("it is not a file")),
+    }
+}
+
+/// As much of a name as an error may repeat.
+pub(crate) fn shown(program: &str) -> String {
+    program.chars().take(200).collect()
+}

@@ -1,0 +1,11 @@
+//! Running commands on this host.
+
+mod builder;
+mod environment;
+mod executor;
+mod lookup;
+mod root;
+
+pub use builder::{CgroupMode, LocalExecutorBuilder, SetupError};
+pub use environment::Environment;
+pub use executor::LocalExecutor;

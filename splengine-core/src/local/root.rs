@@ -1,0 +1,116 @@
+//! Working directories below root, through a directory capability.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+
+use crate::execute::ExecuteError;
+
+/// The directory outside which no working directory may lie.
+#[derive(Debug)]
+pub(crate) struct Root {
+    dir: Dir,
+    /// As it was given, and as it is.
+    names: [PathBuf; 2],
+}
+
+impl Root {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let absolute = std::path::absolute(path)?;
+        let canonical = path.canonicalize()?;
+        let dir = Dir::open_ambient_dir(&canonical, ambient_authority())?;
+        Ok(Self { dir, names: [absolute, canonical] })
+    }
+
+    /// The directory `workdir` below root, whatever links lie on the way; root itself for `None`.
+    pub(crate) fn workdir(&self, workdir: Option<&str>) -> Result<OwnedFd, ExecuteError> {
+        let path = Path::new(workdir.unwrap_or_default());
+        let below = self.below_root(path);
+        let opened = if below.as_os_str().is_empty() {
+            self.dir.try_clone()
+        } else {
+            self.dir.open_dir(below)
+        };
+        opened.map(|dir| OwnedFd::from(dir.into_std_file())).map_err(|error| {
+            let problem = match error.kind() {
+                io::ErrorKind::NotFound => "does not exist below root",
+                io::ErrorKind::NotADirectory => "is not a directory",
+                io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => {
+                    "is outside root"
+                }
+                io::ErrorKind::PermissionDenied => "can't be entered",
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => "is not a path",
+                _ if error.raw_os_error() == Some(libc::ELOOP) => "has too many links on its way",
+                _ => return exhausted_or_internal(error),
+            };
+            let workdir = workdir.unwrap_or_default().chars().take(200).collect();
+            ExecuteError::Workdir { workdir, problem }
+        })
+    }
+
+    /// An absolute path is taken below root, unless it begins with root's own name.
+    fn below_root(&self, path: &Path) -> PathBuf {
+        let below = self.names.iter().find_map(|name| path.strip_prefix(name).ok()).unwrap_or(path);
+        below.components().filter(|part| *part != Component::RootDir).collect()
+    }
+}
+
+pub(crate) fn exhausted_or_internal(error: io::Error) -> ExecuteError {
+    let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOSPC];
+    if error.raw_os_error().is_some_and(|code| passing.contains(&code)) {
+        ExecuteError::Exhausted { retry_after: std::time::Duration::from_secs(1), source: error }
+    } else {
+        ExecuteError::internal(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn problem(root: &Root, workdir: &str) -> Option<String> {
+        root.workdir(Some(workdir)).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_outside_root_is_reached() {
+        let base = tempfile::tempdir().expect("a directory");
+        let path = base.path().join("root");
+        fs::create_dir_all(path.join("data/deep")).expect("made");
+        fs::create_dir(base.path().join("outside")).expect("made");
+        fs::write(path.join("file"), "").expect("made");
+        symlink("../outside", path.join("relative")).expect("made");
+        symlink("/etc", path.join("absolute")).expect("made");
+        symlink("data", path.join("inside")).expect("made");
+        symlink("loop", path.join("loop")).expect("made");
+        let root = Root::open(&path).expect("opened");
+
+        for fine in ["", ".", "/", "data", "data/deep/..", "/data", "inside/deep", "./data/"] {
+            assert_eq!(problem(&root, fine), None, "{fine}");
+        }
+        let own_name = path.join("data/deep");
+        assert_eq!(problem(&root, own_name.to_str().expect("text")), None);
+        for (bad, why) in [
+            ("..", "outside root"),
+            ("/..", "outside root"),
+            ("data/../../outside", "outside root"),
+            ("relative", "outside root"),
+            ("absolute", "outside root"),
+            ("missing", "does not exist"),
+            ("file", "is not a directory"),
+            ("loop", "too many links"),
+            ("a\0b", "is not a path"),
+        ] {
+            let problem = problem(&root, bad).expect(bad);
+            assert!(problem.contains(why), "{bad}: {problem}");
+        }
+        let outside = base.path().join("outside");
+        assert!(problem(&root, outside.to_str().expect("text")).is_some());
+    }
+}
