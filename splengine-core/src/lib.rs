@@ -11,6 +11,7 @@ mod error;
 mod execute;
 mod id;
 mod local;
+mod process;
 
 pub use auth::{
     AuthError, Authenticator, Credentials, Secret, SharedAuthenticator, StaticTokens, TokenError,

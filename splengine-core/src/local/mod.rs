@@ -1,5 +1,6 @@
 //! Running commands on this host.
 
+mod attend;
 mod builder;
 mod environment;
 mod executor;

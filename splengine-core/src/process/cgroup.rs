@@ -1,0 +1,247 @@
+//! A cgroup (version 2) for each run, where they can be written.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::execute::Limits;
+use crate::process::OomCounter;
+
+/// Makes the cgroups of runs, and keeps empty ones for the next.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    dir: PathBuf,
+    memory: bool,
+    pids: bool,
+    next: AtomicU64,
+    /// Those that are empty, and those that were not when their run ended.
+    idle: Mutex<(Vec<Parts>, Vec<Parts>)>,
+}
+
+/// The cgroup of one run; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Group {
+    owner: Arc<Cgroups>,
+    /// Taken out only in `drop`.
+    parts: Option<Parts>,
+    oom_before: u64,
+}
+
+#[derive(Debug)]
+struct Parts {
+    path: PathBuf,
+    dir: OwnedFd,
+    events: fs::File,
+    kill: fs::File,
+    oom: OomCounter,
+    memory_max: Option<u64>,
+    pids_max: Option<u64>,
+    /// Linux (seen on 6.18) kills whoever is born into a cgroup that was ever killed, if the
+    /// parent's was not: such a group can't be used again.
+    killed: AtomicBool,
+}
+
+impl Cgroups {
+    /// Below the cgroup that this process is in; `None` where that can't be written.
+    pub(crate) fn below_own() -> Option<Arc<Self>> {
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = own.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/');
+        let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+        let mount = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (mount, kind) = (fields.next()?, fields.next()?);
+            (kind == "cgroup2").then_some(mount)
+        })?;
+        Self::below(&Path::new(mount).join(path)).ok()
+    }
+
+    /// Below this cgroup, where runs get one each, in one that is this engine's.
+    pub(crate) fn below(parent: &Path) -> io::Result<Arc<Self>> {
+        static ENGINES: AtomicU64 = AtomicU64::new(0);
+        remove_abandoned(parent);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), ENGINES.fetch_add(1, Relaxed));
+        let dir = parent.join(name);
+        fs::create_dir(&dir)?;
+        let mut cgroups = Self {
+            dir,
+            memory: false,
+            pids: false,
+            next: AtomicU64::new(0),
+            idle: Mutex::default(),
+        };
+        // Refused where the parent has no such controller, or processes of its own.
+        for parent in [parent, &cgroups.dir] {
+            for controller in ["+memory", "+pids"] {
+                let _ = fs::write(parent.join("cgroup.subtree_control"), controller);
+            }
+        }
+        let enabled = fs::read_to_string(cgroups.dir.join("cgroup.subtree_control"))?;
+        cgroups.memory = enabled.split_whitespace().any(|name| name == "memory");
+        cgroups.pids = enabled.split_whitespace().any(|name| name == "pids");
+        let cgroups = Arc::new(cgroups);
+        // Proves that groups can be made, and that the kernel is new enough for cgroup.kill (5.14).
+        drop(cgroups.group(&Limits::default())?);
+        Ok(cgroups)
+    }
+
+    /// Whether the memory of a whole tree can be bounded.
+    pub(crate) fn bounds_memory(&self) -> bool {
+        self.memory
+    }
+
+    /// Whether the processes of a whole tree can be bounded.
+    pub(crate) fn bounds_processes(&self) -> bool {
+        self.pids
+    }
+
+    /// An empty group with these limits, as far as the controllers reach.
+    pub(crate) fn group(self: &Arc<Self>, limits: &Limits) -> io::Result<Group> {
+        let kept = self.idle().0.pop();
+        let mut parts = match kept {
+            Some(parts) => parts,
+            None => self.make()?,
+        };
+        if self.memory && parts.memory_max != limits.memory {
+            write_max(&parts.path.join("memory.max"), limits.memory)?;
+            parts.memory_max = limits.memory;
+        }
+        if self.pids && parts.pids_max != limits.processes {
+            write_max(&parts.path.join("pids.max"), limits.processes)?;
+            parts.pids_max = limits.processes;
+        }
+        let oom_before = parts.oom.count();
+        Ok(Group { owner: Arc::clone(self), parts: Some(parts), oom_before })
+    }
+
+    fn make(&self) -> io::Result<Parts> {
+        let path = self.dir.join(format!("run-{}", self.next.fetch_add(1, Relaxed)));
+        fs::create_dir(&path)?;
+        if self.memory {
+            // Over its bound the tree is killed as a whole, and uses no swap instead.
+            let _ = fs::write(path.join("memory.oom.group"), "1");
+            let _ = fs::write(path.join("memory.swap.max"), "0");
+        }
+        let open = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(Parts {
+            dir: openat(CWD, &path, open, Mode::empty())?,
+            events: fs::File::open(path.join("cgroup.events"))?,
+            kill: fs::File::options().write(true).open(path.join("cgroup.kill"))?,
+            oom: OomCounter::of_cgroup(&path),
+            killed: AtomicBool::new(false),
+            memory_max: None,
+            pids_max: None,
+            path,
+        })
+    }
+
+    fn give_back(&self, parts: Parts) {
+        let mut idle = self.idle();
+        let (empty, busy) = &mut *idle;
+        if parts.is_populated() {
+            busy.push(parts);
+        } else if empty.len() < KEPT && !parts.killed.load(Relaxed) {
+            empty.push(parts);
+        } else {
+            parts.remove();
+        }
+        // What a run left running on purpose may have ended by now.
+        busy.retain(|parts| {
+            let populated = parts.is_populated();
+            if !populated {
+                parts.remove();
+            }
+            populated
+        });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, (Vec<Parts>, Vec<Parts>)> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        idle.0.iter().chain(&idle.1).for_each(Parts::remove);
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+impl Group {
+    /// Its directory.
+    pub(crate) fn dir(&self) -> Option<BorrowedFd<'_>> {
+        self.parts.as_ref().map(|parts| parts.dir.as_fd())
+    }
+
+    /// Kills every process in it, in one step.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match &self.parts {
+            Some(parts) => {
+                parts.killed.store(true, Relaxed);
+                parts.kill.write_at(b"1", 0).map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a process that is no zombie is in it.
+    pub(crate) fn is_populated(&self) -> bool {
+        self.parts.as_ref().is_some_and(Parts::is_populated)
+    }
+
+    /// Whether the kernel killed in it for memory since it was taken.
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
+        self.parts.as_ref().is_some_and(|parts| parts.oom.count() > self.oom_before)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(parts) = self.parts.take() {
+            self.owner.give_back(parts);
+        }
+    }
+}
+
+impl Parts {
+    fn is_populated(&self) -> bool {
+        let mut text = [0u8; 128];
+        match self.events.read_at(&mut text, 0) {
+            Ok(length) => !text[..length].windows(11).any(|window| window == b"populated 0"),
+            Err(_) => false,
+        }
+    }
+
+    fn remove(&self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+fn write_max(path: &Path, limit: Option<u64>) -> io::Result<()> {
+    fs::write(path, limit.map_or("max".to_owned(), |limit| limit.to_string()))
+}
+
+/// Ends and removes what an engine left behind that was killed.
+fn remove_abandoned(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        let Some(pid) = pid.filter(|pid| !Path::new("/proc").join(pid).exists()) else { continue };
+        tracing::warn!(engine = pid, "ending what an engine that is gone left running");
+        let _ = fs::write(entry.path().join("cgroup.kill"), "1");
+        for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(group.path());
+        }
+        let _ = fs::remove_dir(entry.path());
+    }
+}
+
+const PREFIX: &str = "splengine-";
+/// Empty groups kept for the next runs; making one takes about 50 µs.
+const KEPT: usize = 64;

@@ -1,0 +1,22 @@
+//! Processes of this host: starting them, knowing whose they are, ending them.
+
+mod cgroup;
+mod oom;
+mod reaper;
+mod spawn;
+#[expect(
+    unsafe_code,
+    reason = "starting a process in one step takes system calls without a safe wrapper"
+)]
+mod sys;
+mod tag;
+mod tree;
+
+pub(crate) use cgroup::{Cgroups, Group};
+pub(crate) use oom::OomCounter;
+pub(crate) use spawn::{Leader, Pipes, Spawn, SpawnError};
+pub(crate) use tag::TagError;
+pub(crate) use tree::{Outcome, Tree};
+pub(crate) use {
+    reaper::start as start_reaper, sys::child_exits_are_ignored, tag::check as check_tags,
+};

@@ -1,0 +1,187 @@
+//! One process of ours: started, awaited, reaped.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+
+use crate::execute::{ExitStatus, Limits, Signal};
+use crate::process::sys::{self, Plan, Step};
+use crate::process::tag::Tag;
+use crate::process::{Group, Tree, reaper};
+
+/// What to start.
+pub(crate) struct Spawn<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) argv: &'a [CString],
+    pub(crate) env: &'a [CString],
+    pub(crate) workdir: BorrowedFd<'a>,
+    /// What its standard input is, unless it is a pipe from us.
+    pub(crate) null: BorrowedFd<'a>,
+    pub(crate) feed: bool,
+    pub(crate) limits: &'a Limits,
+    /// The group bounds the memory of the tree, so that no limit of each process has to.
+    pub(crate) group_bounds_memory: bool,
+    pub(crate) group: Option<Group>,
+}
+
+/// Why it was not started.
+#[derive(Debug)]
+pub(crate) enum SpawnError {
+    /// There was no process to run it.
+    Clone(io::Error),
+    /// The new process could not be set up.
+    Prepare(io::Error),
+    /// The kernel refused the program.
+    Exec(io::Error),
+}
+
+/// The first process of a run. When dropped before it was reaped, it and its tree are killed.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    pidfd: AsyncFd<OwnedFd>,
+    tree: Tree,
+    reaped: bool,
+}
+
+/// Our ends of its pipes.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    pub(crate) stdin: Option<pipe::Sender>,
+    pub(crate) stdout: pipe::Receiver,
+    pub(crate) stderr: pipe::Receiver,
+}
+
+impl Spawn<'_> {
+    /// Starts it. Blocks until the kernel has loaded the program.
+    pub(crate) fn start(self) -> Result<(Leader, Pipes), SpawnError> {
+        let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            Ok((above_stdio(reader)?, above_stdio(writer)?))
+        };
+        let (stdout, child_stdout) = pipe().map_err(SpawnError::Clone)?;
+        let (stderr, child_stderr) = pipe().map_err(SpawnError::Clone)?;
+        let feed = self.feed.then(pipe).transpose().map_err(SpawnError::Clone)?;
+        let (child_stdin, stdin) = feed.unzip();
+        let our_ends = || -> io::Result<Pipes> {
+            Ok(Pipes {
+                stdin: stdin.map(sender).transpose()?,
+                stdout: receiver(stdout)?,
+                stderr: receiver(stderr)?,
+            })
+        };
+        let pipes = our_ends().map_err(SpawnError::Clone)?;
+
+        let tag = Tag::new();
+        let mut limits = vec![tag.limit()];
+        limits.extend(rlimits(self.limits, self.group_bounds_memory));
+        let child_stdin = child_stdin.as_ref().map_or(self.null, |fd| fd.as_fd());
+        let plan = Plan {
+            program: self.program,
+            argv: self.argv,
+            env: self.env,
+            workdir: self.workdir,
+            stdio: [child_stdin, child_stdout.as_fd(), child_stderr.as_fd()],
+            limits: &limits,
+            cgroup: self.group.as_ref().and_then(Group::dir),
+        };
+        let (pid, pidfd) = sys::spawn(&plan).map_err(|(step, error)| match step {
+            Step::Clone => SpawnError::Clone(error),
+            Step::Prepare => SpawnError::Prepare(error),
+            Step::Exec => SpawnError::Exec(error),
+        })?;
+        reaper::claim(pid);
+        let tree = Tree { leader: pid, tag, group: self.group };
+        match sys::watch_exit(pidfd) {
+            Ok(pidfd) => Ok((Leader { pidfd, tree, reaped: false }, pipes)),
+            Err(error) => {
+                tree.kill_now();
+                reaper::unclaim(pid);
+                Err(SpawnError::Clone(error))
+            }
+        }
+    }
+}
+
+impl Leader {
+    /// Its tree.
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Resolves when it has ended; it is a zombie then, which keeps its number from others.
+    pub(crate) async fn ended(&self) -> io::Result<()> {
+        self.pidfd.readable().await.map(drop)
+    }
+
+    /// How it ended. Only to be called when it has.
+    pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
+        let status = loop {
+            match waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), WaitIdOptions::EXITED) {
+                Err(rustix::io::Errno::INTR) => {}
+                status => break status,
+            }
+        };
+        self.reaped = true;
+        reaper::unclaim(self.tree.leader);
+        let status =
+            status?.ok_or_else(|| io::Error::other("a process that ended has no status"))?;
+        let signal = status.terminating_signal().and_then(Signal::from_number);
+        Ok(match signal {
+            Some(signal) => ExitStatus::Signal(signal),
+            None => ExitStatus::Code(status.exit_status().unwrap_or_default()),
+        })
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.tree.kill_now();
+            reaper::unclaim(self.tree.leader);
+        }
+    }
+}
+
+fn rlimits(
+    limits: &Limits,
+    group_bounds_memory: bool,
+) -> impl Iterator<Item = (libc::c_int, u64, u64)> {
+    let cpu = limits.cpu_time.map(|time| {
+        let seconds = (time + Duration::from_nanos(999_999_999)).as_secs().max(1);
+        (libc::RLIMIT_CPU, seconds, seconds.saturating_add(1))
+    });
+    let memory = limits.memory.filter(|_| !group_bounds_memory);
+    let same = |resource| move |bound| (resource, bound, bound);
+    [
+        cpu,
+        memory.map(same(libc::RLIMIT_AS)),
+        limits.open_files.map(same(libc::RLIMIT_NOFILE)),
+        limits.file_size.map(same(libc::RLIMIT_FSIZE)),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(resource, soft, hard)| (resource as libc::c_int, soft, hard))
+}
+
+/// A process that closed its standard streams gets their numbers for its next files.
+fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { Ok(fcntl_dupfd_cloexec(fd, 3)?) }
+}
+
+fn sender(fd: OwnedFd) -> io::Result<pipe::Sender> {
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    pipe::Sender::from_owned_fd_unchecked(fd)
+}
+
+fn receiver(fd: OwnedFd) -> io::Result<pipe::Receiver> {
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    pipe::Receiver::from_owned_fd_unchecked(fd)
+}

@@ -1,0 +1,316 @@
+//! The only unsafe code: a few system calls that no crate wraps as they are needed here.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What a new process is to be.
+pub(crate) struct Plan<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) argv: &'a [CString],
+    pub(crate) env: &'a [CString],
+    pub(crate) workdir: BorrowedFd<'a>,
+    /// Its standard input, output and error. All must lie above 2.
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Resource limits: which, the soft and the hard bound.
+    pub(crate) limits: &'a [(c_int, u64, u64)],
+    /// The directory of the cgroup that it is born in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// What a new process did not come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(crate) enum Step {
+    Clone = 0,
+    Prepare = 1,
+    Exec = 2,
+}
+
+/// Starts a process in a session of its own, and waits until it runs the program or has failed to.
+///
+/// It is made as posix_spawn(3) makes it: the child borrows this process's memory until it
+/// executes the program, so its cost does not grow with that memory.
+pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)> {
+    let argv = pointers(plan.argv);
+    let env = pointers(plan.env);
+    let mut child = Child {
+        program: plan.program.as_ptr(),
+        argv: argv.as_ptr(),
+        env: env.as_ptr(),
+        workdir: plan.workdir.as_raw_fd(),
+        stdio: plan.stdio.map(|fd| fd.as_raw_fd()),
+        limits: plan.limits.as_ptr(),
+        limit_count: plan.limits.len(),
+        cgroup_procs: -1,
+        step: Step::Clone as c_int,
+        errno: 0,
+    };
+    debug_assert!(child.stdio.iter().all(|fd| *fd > 2), "dup2 must not overwrite a source");
+    let mut stack = vec![0u128; STACK_BYTES / size_of::<u128>()];
+
+    // SAFETY: sigset_t is plain data; both sets are written before they are read. A signal handler
+    // that ran in the child would run on memory it shares with us, so none may: all signals are
+    // blocked until the child has put every handler back.
+    let (cloned, saved) = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut saved: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut saved);
+        let cloned = match plan.cgroup {
+            Some(dir) => clone_into_cgroup(&mut child, &mut stack, dir.as_raw_fd()),
+            None => clone(&mut child, &mut stack),
+        };
+        (cloned, saved)
+    };
+    // SAFETY: `saved` is the mask that pthread_sigmask gave us above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &saved, ptr::null_mut()) };
+    let (pid, pidfd) = cloned.map_err(|error| (Step::Clone, error))?;
+    let pid = Pid::from_raw(pid).expect("a new process has a number above zero");
+
+    // SAFETY: CLONE_VFORK let us go on only when the child was done with `child`; it wrote to it
+    // through a pointer, which the compiler can't see, hence the volatile reads.
+    let (step, errno) =
+        unsafe { (ptr::read_volatile(&child.step), ptr::read_volatile(&child.errno)) };
+    if errno == 0 {
+        return Ok((pid, pidfd));
+    }
+    let step = if step == Step::Exec as c_int { Step::Exec } else { Step::Prepare };
+    let _ = rustix::process::waitid(
+        rustix::process::WaitId::Pid(pid),
+        rustix::process::WaitIdOptions::EXITED,
+    );
+    Err((step, io::Error::from_raw_os_error(errno)))
+}
+
+/// What the child reads and where it leaves its error; on the parent's stack.
+#[repr(C)]
+struct Child {
+    program: *const c_char,
+    argv: *const *const c_char,
+    env: *const *const c_char,
+    workdir: RawFd,
+    stdio: [RawFd; 3],
+    limits: *const (c_int, u64, u64),
+    limit_count: usize,
+    /// Where to join a cgroup, if the kernel could not put the child there; -1 for nowhere.
+    cgroup_procs: RawFd,
+    step: c_int,
+    errno: c_int,
+}
+
+type Cloned = io::Result<(libc::pid_t, OwnedFd)>;
+
+/// # Safety
+///
+/// All signals are blocked, `child` points to live data, and `stack` is not used otherwise.
+unsafe fn clone(child: &mut Child, stack: &mut [u128]) -> Cloned {
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: the stack grows down from its end, which is aligned to 16 bytes as every u128 here
+    // is; `run_child` keeps to what may be done while the parent's memory is borrowed.
+    let pid = unsafe {
+        libc::clone(
+            run_child,
+            stack.as_mut_ptr_range().end.cast(),
+            flags,
+            ptr::from_mut(child).cast::<c_void>(),
+            ptr::from_mut(&mut pidfd),
+        )
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just put a descriptor there that nobody else knows.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Lets the kernel put the child into the cgroup as it is born. Joining it afterwards takes a lock
+/// that every process of the host waits for, at times for 15 ms.
+///
+/// # Safety
+///
+/// As [`clone`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone_into_cgroup(child: &mut Child, stack: &mut [u128], cgroup: RawFd) -> Cloned {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+    // SAFETY: clone_args is plain integers, for which zero is a value.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags as u64 | CLONE_INTO_CGROUP;
+    arguments.pidfd = ptr::from_mut(&mut pidfd) as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.stack = stack.as_mut_ptr() as u64;
+    arguments.stack_size = size_of_val(stack) as u64;
+    arguments.cgroup = cgroup as u64;
+
+    let result: isize;
+    // SAFETY: glibc has no wrapper for clone3. The child begins behind the system call with an
+    // empty stack of its own, aligned to 16 bytes, calls `run_child` and never comes back; the
+    // parent goes on behind it with all its registers but rax, rcx and r11, as syscall(2) says.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") &raw const arguments,
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r12") ptr::from_mut(child),
+            in("r13") run_child as extern "C" fn(*mut c_void) -> c_int,
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    match i32::try_from(-result) {
+        // Seccomp filters that don't know clone3 answer ENOSYS or EPERM.
+        Ok(libc::ENOSYS | libc::EPERM) => {
+            // SAFETY: as this function's.
+            unsafe { clone_and_join_cgroup(child, stack, cgroup) }
+        }
+        Ok(errno @ 1..) => Err(io::Error::from_raw_os_error(errno)),
+        _ => {
+            // SAFETY: the kernel has just put a descriptor there that nobody else knows.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok((result as libc::pid_t, pidfd))
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`clone`].
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn clone_into_cgroup(child: &mut Child, stack: &mut [u128], cgroup: RawFd) -> Cloned {
+    // SAFETY: as this function's.
+    unsafe { clone_and_join_cgroup(child, stack, cgroup) }
+}
+
+/// # Safety
+///
+/// As [`clone`].
+unsafe fn clone_and_join_cgroup(child: &mut Child, stack: &mut [u128], cgroup: RawFd) -> Cloned {
+    use rustix::fs::{Mode, OFlags, openat};
+    // SAFETY: the caller borrowed the directory for the whole of the spawn.
+    let dir = unsafe { BorrowedFd::borrow_raw(cgroup) };
+    let procs = openat(dir, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    child.cgroup_procs = procs.as_raw_fd();
+    // SAFETY: as this function's; `procs` outlives the child's use of it.
+    unsafe { clone(child, stack) }
+}
+
+/// The child's way from clone to exec. It borrows the parent's memory, so it takes no lock, makes
+/// no allocation, and calls nothing but thin wrappers of system calls.
+extern "C" fn run_child(child: *mut c_void) -> c_int {
+    let child = child.cast::<Child>();
+    // SAFETY: `child` points to the parent's plan, which lives while the parent waits for us; the
+    // pointers in it end with a null where execve(2) wants one. The parent reads what we write
+    // only when we are gone.
+    unsafe {
+        (*child).step = Step::Prepare as c_int;
+        if prepare(&*child) {
+            (*child).step = Step::Exec as c_int;
+            libc::execve((*child).program, (*child).argv, (*child).env);
+        }
+        (*child).errno = (*libc::__errno_location()).max(1);
+        libc::_exit(127)
+    }
+}
+
+/// # Safety
+///
+/// Only in the child of a clone, with a plan that lives.
+unsafe fn prepare(child: &Child) -> bool {
+    // SAFETY: every call gets numbers, descriptors of the plan, or pointers to data of this frame.
+    unsafe {
+        if child.cgroup_procs >= 0 && libc::write(child.cgroup_procs, c"0".as_ptr().cast(), 1) != 1
+        {
+            return false;
+        }
+        if libc::setsid() < 0 {
+            return false;
+        }
+        // Whatever this process ignores, its children should not (Rust itself ignores SIGPIPE). The
+        // C library's sigaction would leave out two signals that it thinks its own; the kernel's,
+        // whose layout differs between processors, is all zeros for the default everywhere.
+        let default = [0u64; 8];
+        for signal in 1..=64 {
+            // Fails for SIGKILL and SIGSTOP, which can't be ignored.
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<c_void>(),
+                size_of::<u64>(),
+            );
+        }
+        for (target, source) in (0..).zip(child.stdio) {
+            if libc::dup2(source, target) < 0 {
+                return false;
+            }
+        }
+        // Some other library may have opened files without O_CLOEXEC.
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        if libc::fchdir(child.workdir) < 0 {
+            return false;
+        }
+        for index in 0..child.limit_count {
+            let (resource, soft, hard) = *child.limits.add(index);
+            let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+            if libc::prlimit64(0, resource as _, &limit, ptr::null_mut()) < 0 {
+                return false;
+            }
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == 0
+    }
+}
+
+/// The hard limit of another process, from outside; `None` when there is no such process or it
+/// may not be looked at.
+pub(crate) fn hard_limit(pid: Pid, resource: c_int) -> Option<u64> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit64 to a place of that size, and reads nothing.
+    let result = unsafe {
+        libc::prlimit64(pid.as_raw_nonzero().get(), resource as _, ptr::null(), &mut limit)
+    };
+    (result == 0).then_some(limit.rlim_max)
+}
+
+/// Whether this process lets the kernel throw away the exit codes of its children.
+pub(crate) fn child_exits_are_ignored() -> bool {
+    // SAFETY: with no new action the call only writes the present one, to a place of its size.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, ptr::null(), &mut action) == 0
+            && (action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0)
+    }
+}
+
+/// A pidfd whose readiness, which means that its process has ended, can be awaited.
+pub(crate) fn watch_exit(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by the AsyncFd from here on, and nothing closes or replaces
+    // it before that is dropped.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
+        .map_err(|error| error.into_parts().1)
+}
+
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// The child's few frames take less than 2 KiB.
+const STACK_BYTES: usize = 32 * 1024;

@@ -1,0 +1,194 @@
+use std::time::Duration;
+
+use splengine_core::{Background, Event, Program, Reason, Signal};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_program_exits_with_its_own_code() {
+    let bench = bench();
+    let captured = bench.run(sh("echo out; echo err >&2; exit 7")).await;
+    assert_eq!(text(&captured.stdout), "out\n");
+    assert_eq!(text(&captured.stderr), "err\n");
+    assert_eq!(captured.end.reason, Reason::Exited);
+    assert_eq!(captured.end.exit_code, 7);
+    assert_eq!(captured.end.signal, None);
+    assert_eq!((captured.end.stdout_bytes, captured.end.stderr_bytes), (4, 4));
+    assert!(!captured.end.success());
+    assert!(bench.run(sh("exit 0")).await.end.success());
+}
+
+#[tokio::test]
+async fn a_signal_of_somebody_else_is_told() {
+    let bench = bench();
+    for (signal, number) in [("SEGV", 11), ("KILL", 9), ("TERM", 15)] {
+        let end = bench.run(sh(&format!("kill -{signal} $$; sleep 60"))).await.end;
+        assert_eq!(end.reason, Reason::Signaled);
+        assert_eq!(end.exit_code, 128 + number);
+        assert_eq!(end.signal, Signal::from_number(number));
+    }
+}
+
+#[tokio::test]
+async fn a_run_over_its_time_is_asked_then_killed() {
+    for mode in modes() {
+        let bench = bench_with(mode, |builder| builder);
+        let polite = sh("echo begun; exec sleep 60").timeout(Duration::from_millis(200));
+        let captured = bench.run(polite).await;
+        assert_eq!(captured.end.reason, Reason::TimedOut);
+        assert_eq!(captured.end.exit_code, 124);
+        assert_eq!(captured.end.signal, Some(Signal::TERM));
+        assert_eq!(text(&captured.stdout), "begun\n", "what it wrote before is kept");
+
+        let stubborn = sh("trap '' TERM; echo begun; while :; do sleep 0.05; done");
+        let end = bench.run(stubborn.timeout(Duration::from_millis(200))).await.end;
+        assert_eq!(end.reason, Reason::TimedOut);
+        assert_eq!(end.exit_code, 124);
+        assert_eq!(end.signal, Some(Signal::KILL));
+        assert_eq!(bench.engine.stats().kills, 1);
+    }
+}
+
+#[tokio::test]
+async fn last_words_at_the_request_to_end_are_heard() {
+    let bench = bench_with(Default::default(), |builder| builder.grace(Duration::from_secs(30)));
+    let script = "trap 'echo bye; exit 3' TERM; echo begun; while :; do sleep 0.02; done";
+    let mut run = bench.start(sh(script)).await;
+    read_until(&mut run, "begun").await;
+    run.stopper().stop();
+    let captured = run.capture().await;
+    assert_eq!(text(&captured.stdout), "bye\n");
+    assert_eq!(captured.end.reason, Reason::Cancelled);
+    assert_eq!(captured.end.exit_code, 130);
+    assert_eq!(captured.end.signal, None, "it exited by itself when asked");
+}
+
+#[tokio::test]
+async fn a_second_word_kills_without_waiting_for_the_grace() {
+    let bench = bench_with(Default::default(), |builder| builder.grace(Duration::from_secs(3600)));
+    let mut run = bench.start(sh("trap '' TERM; echo begun; while :; do sleep 0.05; done")).await;
+    read_until(&mut run, "begun").await;
+    run.stopper().stop();
+    run.stopper().kill();
+    let end = run.capture().await.end;
+    assert_eq!((end.reason, end.signal), (Reason::Cancelled, Some(Signal::KILL)));
+}
+
+#[tokio::test]
+async fn a_stopped_program_can_be_ended_politely() {
+    let bench = bench_with(Default::default(), |builder| builder.grace(Duration::from_secs(3600)));
+    let mut run = bench.start(sh("echo begun; kill -STOP $$; sleep 60")).await;
+    read_until(&mut run, "begun").await;
+    run.stopper().stop();
+    let end = run.capture().await.end;
+    assert_eq!((end.reason, end.signal), (Reason::Cancelled, Some(Signal::TERM)));
+}
+
+#[tokio::test]
+async fn each_process_is_asked_once() {
+    let bench = bench_with(Default::default(), |builder| builder.grace(Duration::from_secs(30)));
+    let script = "n=0; trap 'n=$((n+1))' TERM; echo begun; \
+                  i=0; while [ $i -lt 40 ]; do sleep 0.02; [ $n -gt 0 ] && i=$((i+1)); done; echo $n";
+    let mut run = bench.start(sh(script)).await;
+    read_until(&mut run, "begun").await;
+    run.stopper().stop();
+    assert_eq!(text(&run.capture().await.stdout), "1\n");
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_whoever_holds_a_pipe() {
+    for mode in modes() {
+        let bench = bench_with(mode, |builder| builder);
+        for background in [Background::Kill, Background::Keep] {
+            let request = sh("sleep 60 & echo $!; echo done").background(background);
+            let captured = tokio::time::timeout(Duration::from_secs(20), bench.run(request))
+                .await
+                .expect("ends");
+            let (pid, rest) = text(&captured.stdout).split_once('\n').unwrap_or_else(|| panic!("{captured:?}"));
+            assert_eq!(rest, "done\n");
+            assert_eq!(captured.end.exit_code, 0);
+            let pid: u32 = pid.parse().expect("a number");
+            assert_eq!(is_alive(pid), background == Background::Keep);
+            if background == Background::Keep {
+                bench.run(sh(&format!("kill {pid}"))).await;
+            }
+        }
+        assert_eq!(bench.engine.stats().swept, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_kept_child_that_prints_lives_on() {
+    let bench = bench();
+    let dir = bench.root.path().join("beat");
+    let script = "(i=0; while [ $i -lt 1000 ]; do echo tick; i=$((i+1)); echo $i > beat; done; \
+                  echo over > beat) & echo started";
+    bench.run(sh(script).background(Background::Keep)).await;
+    eventually("the child comes to its end", || {
+        std::fs::read_to_string(&dir).is_ok_and(|text| text == "over\n")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_misreports_is_set_right() {
+    let program = || {
+        Program::any()
+            .failure_in_stdout("^Command completed with errors")
+            .and_then(|program| program.failure_in_stderr(r"^\S+ - \S+ - ERROR - "))
+            .expect("patterns")
+    };
+    let bench = bench_with(Default::default(), |builder| builder.program(program()));
+    for (script, code) in [
+        ("echo; echo 'Command completed with errors ( 3 ms ).'; echo", 1),
+        ("echo 'data/read - step - ERROR - no file' >&2", 1),
+        ("echo 'all is Command completed with errors'", 0),
+        ("echo 'Command completed with errors' >&2", 0),
+        ("echo 'Command completed with errors'; exit 9", 9),
+        // Also beyond what the output limit keeps.
+        (
+            "head -c 100000 /dev/zero; echo; echo 'Command completed with errors'; head -c 100000 /dev/zero",
+            1,
+        ),
+    ] {
+        let end = bench.run(sh(script).output_limit(10)).await.end;
+        assert_eq!((end.reason, end.exit_code), (Reason::Exited, code), "{script}");
+    }
+}
+
+#[tokio::test]
+async fn the_end_comes_once_and_last() {
+    let bench = bench();
+    let mut run = bench.start(sh("echo a; echo b >&2")).await;
+    let mut events = Vec::new();
+    while let Some(event) = run.next().await {
+        events.push(event);
+    }
+    assert!(matches!(events.pop(), Some(Event::End(_))));
+    assert!(events.iter().all(|event| matches!(event, Event::Output { .. })));
+    assert_eq!(run.next().await, None);
+}
+
+#[tokio::test]
+async fn dropping_a_run_ends_it() {
+    let bench = bench();
+    let mut run = bench.start(sh("echo $$; exec sleep 60")).await;
+    let pid: u32 = read_until(&mut run, "\n").await.trim().parse().expect("a number");
+    drop(run);
+    eventually("the process is gone", || !is_alive(pid)).await;
+    eventually("it is counted", || bench.engine.stats().ended.contains(&(Reason::Cancelled, 1)))
+        .await;
+}
+
+#[tokio::test]
+async fn a_small_stack_of_runs_leaves_no_file_open() {
+    let bench = bench();
+    let open_files = || std::fs::read_dir("/proc/self/fd").expect("listed").count();
+    bench.run(sh("true")).await;
+    let before = open_files();
+    for _ in 0..50 {
+        bench.run(sh("cat").stdin(splengine_core::Stdin::bytes("x"))).await;
+    }
+    // Other tests of this binary run beside this one.
+    eventually("no descriptor stays", || open_files() <= before + 20).await;
+}

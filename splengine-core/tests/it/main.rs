@@ -1,0 +1,9 @@
+//! The engine through its public door, with real processes.
+
+mod admission;
+mod ends;
+mod limits;
+mod requests;
+mod streams;
+mod support;
+mod trees;

@@ -1,0 +1,189 @@
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use splengine_core::{
+    Caller, CgroupMode, Engine, Environment, ErrorKind, LocalExecutor, Program, Request, Scope,
+    SessionId,
+};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn words_come_as_they_were_given() {
+    let bench = bench();
+    let request = Request::new(r#"printf '%s|' "a b" c\ d $HOME"#).args(["*", "", "e f", "'g'"]);
+    assert_eq!(text(&bench.run(request).await.stdout), "a b|c d|$HOME|*||e f|'g'|");
+}
+
+#[tokio::test]
+async fn ten_thousand_arguments_pass() {
+    let bench = bench();
+    let request = sh("echo $#").args((0..=10_000).map(|i| i.to_string()));
+    assert_eq!(text(&bench.run(request).await.stdout), "10000\n");
+}
+
+#[tokio::test]
+async fn more_than_the_host_can_take_is_refused() {
+    let bench = bench();
+    let refusal = bench.refusal(Request::new("true").arg("x".repeat(3 << 20))).await;
+    assert_eq!(refusal.kind(), ErrorKind::Impossible);
+    assert!(refusal.to_string().contains("`args`"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_program_sees_only_what_it_is_given() {
+    let root = tempfile::tempdir().expect("a directory");
+    let executor = LocalExecutor::builder(root.path())
+        .environment(Environment::minimal().set("GIVEN", "by the host").set("BOTH", "host"))
+        .build()
+        .expect("set up");
+    let engine = Engine::builder(executor).build().expect("built");
+    let request = Request::new("env").env("ASKED", "for").env("BOTH", "request");
+    let run = engine.execute(&caller("alice"), request).await.expect("starts");
+    let session_id = run.session_id().to_string();
+    let captured = run.capture().await;
+    let mut lines: Vec<&str> = text(&captured.stdout).lines().collect();
+    lines.sort_unstable();
+    let session = format!("SPL_SESSION_ID={session_id}");
+    assert_eq!(
+        lines,
+        [
+            "ASKED=for",
+            "BOTH=request",
+            "GIVEN=by the host",
+            "PATH=/usr/local/bin:/usr/bin:/bin",
+            &session
+        ]
+    );
+    let id: SessionId = session_id.parse().expect("well-formed");
+    assert!(id.as_str().starts_with("spl-alice-"));
+}
+
+#[tokio::test]
+async fn the_process_begins_clean() {
+    // Whatever this test's process ignores, has open or has blocked.
+    let _open = std::fs::File::open("/dev/null").expect("opened");
+    let bench = bench();
+    let captured = bench
+        .run(sh("ls /proc/self/fd | wc -l; grep -E 'Sig(Blk|Ign|Cgt)' /proc/$$/status; \
+                 ps -o sid=,pgid= $$ 2>/dev/null || true; echo $$"))
+        .await;
+    let out = text(&captured.stdout);
+    // 0, 1, 2 and what ls itself opens.
+    assert!(out.trim_start().starts_with("4\n"), "{out}");
+    for line in out.lines().filter(|line| line.starts_with("Sig")) {
+        let bits = line.split_whitespace().last().expect("a mask");
+        let cgt = line.starts_with("SigCgt");
+        assert!(cgt || bits.bytes().all(|b| b == b'0'), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn it_runs_where_it_is_told_below_root() {
+    for mode in [CgroupMode::Off, CgroupMode::Auto] {
+        let bench = bench_with(mode, |builder| builder);
+        let root = bench.root.path().canonicalize().expect("there");
+        std::fs::create_dir_all(root.join("runtime/kafka-session")).expect("made");
+        std::fs::create_dir_all(root.join("tmp")).expect("made");
+        symlink("/tmp", root.join("out")).expect("made");
+        let own = root.join("runtime/kafka-session");
+        for (workdir, below) in [
+            (None, ""),
+            (Some("runtime/kafka-session"), "runtime/kafka-session"),
+            (Some("/runtime/kafka-session"), "runtime/kafka-session"),
+            (Some(own.to_str().expect("text")), "runtime/kafka-session"),
+            // Below root, not the host's own.
+            (Some("/tmp"), "tmp"),
+        ] {
+            let mut request = Request::new("pwd -P");
+            if let Some(workdir) = workdir {
+                request = request.workdir(workdir);
+            }
+            let captured = bench.run(request).await;
+            let expected = root.join(below);
+            assert_eq!(
+                text(&captured.stdout).trim_end(),
+                expected.to_str().expect("text").trim_end_matches('/')
+            );
+        }
+        for workdir in ["..", "/etc", "runtime/../../x", "out", "missing", "/../etc"] {
+            let refusal = bench.refusal(Request::new("pwd").workdir(workdir)).await;
+            assert_eq!(refusal.kind(), ErrorKind::Impossible, "{workdir}");
+            assert!(refusal.to_string().contains("workdir"), "{refusal}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn programs_that_cannot_run_are_named() {
+    let bench = bench();
+    let file = |name: &str, text: &str, mode: u32| {
+        let path = bench.root.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+    };
+    file("plain", "x", 0o644);
+    file("headless", "echo never a shell\n", 0o755);
+    file("nowhere", "#!/no/such/interpreter\n", 0o755);
+    file("script", "#!/bin/sh\necho ran\n", 0o755);
+    for (program, why) in [
+        ("no-such-program", "was not found"),
+        ("./missing", "was not found"),
+        ("/", "not a file"),
+        ("./plain", "not executable"),
+        ("./headless", "#!"),
+        ("./nowhere", "interpreter"),
+    ] {
+        let refusal = bench.refusal(Request::new(program)).await;
+        assert_eq!(refusal.kind(), ErrorKind::Impossible, "{program}");
+        let text = refusal.to_string();
+        assert!(text.contains(program) && text.contains(why), "{text}");
+    }
+    assert_eq!(text(&bench.run(Request::new("./script")).await.stdout), "ran\n");
+    assert_eq!(bench.engine.stats().running, 0);
+}
+
+#[tokio::test]
+async fn what_is_never_right_is_malformed() {
+    let bench = bench();
+    for (request, culprit) in [
+        (Request::new(""), "command"),
+        (Request::new("   "), "command"),
+        (Request::new("echo 'a"), "single quote"),
+        (Request::new("echo").arg("a\0b"), "args"),
+        (Request::new("echo\0"), "args"),
+        (Request::new("echo").env("", "x"), "env"),
+        (Request::new("echo").env("A=B", "x"), "env"),
+        (Request::new("echo").env("A", "x\0"), "env"),
+        (Request::new("echo").env("SPL_SESSION_ID", "x"), "SPL_SESSION_ID"),
+    ] {
+        let refusal = bench.refusal(request).await;
+        assert_eq!(refusal.kind(), ErrorKind::Malformed, "{refusal}");
+        assert!(refusal.to_string().contains(culprit), "{refusal}");
+    }
+    let refusal = bench.refusal(Request::new("echo").session_id("spl-alice-x")).await;
+    assert_eq!(refusal.kind(), ErrorKind::NotFound);
+    assert!(refusal.to_string().contains("spl-alice-x"));
+}
+
+#[tokio::test]
+async fn a_program_gets_every_command() {
+    let program = Program::at("echo").refuse_arguments(["@@", "\n"]);
+    let bench = bench_with(CgroupMode::Auto, |builder| builder.program(program));
+    let captured = bench.run(Request::new("data transform").arg("--input=a.csv")).await;
+    assert_eq!(text(&captured.stdout), "data transform --input=a.csv\n");
+    for word in ["hi @@ there", "a\nb"] {
+        let refusal = bench.refusal(Request::new("console log").arg(word)).await;
+        assert_eq!(refusal.kind(), ErrorKind::Impossible);
+    }
+}
+
+#[tokio::test]
+async fn rights_are_checked() {
+    let bench = bench();
+    let nobody = Caller::new("bob".parse().expect("a user name"));
+    let refusal = bench.engine.execute(&nobody, sh("true")).await.expect_err("refused");
+    assert_eq!(refusal.kind(), ErrorKind::Forbidden);
+    assert_eq!(refusal.to_string(), "`bob` lacks the scope `execute`");
+    let allowed = nobody.with(Scope::Execute);
+    assert!(bench.engine.execute(&allowed, sh("true")).await.is_ok());
+}

@@ -1,0 +1,88 @@
+use std::time::Duration;
+
+use splengine_core::{
+    Caller, Captured, CgroupMode, Engine, EngineBuilder, Event, LocalExecutor, Request, Run,
+};
+use tempfile::TempDir;
+
+/// An engine whose root is an empty directory of its own.
+pub(crate) struct Bench {
+    pub(crate) engine: Engine,
+    pub(crate) root: TempDir,
+}
+
+/// Every way to contain a tree that this host allows: always the sweep, and cgroups where they can
+/// be written.
+pub(crate) fn modes() -> Vec<CgroupMode> {
+    vec![CgroupMode::Off, CgroupMode::Auto]
+}
+
+pub(crate) fn bench() -> Bench {
+    bench_with(CgroupMode::Auto, |builder| builder)
+}
+
+pub(crate) fn bench_with(
+    cgroup: CgroupMode,
+    configure: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> Bench {
+    let root = tempfile::tempdir().expect("a directory");
+    let executor = LocalExecutor::builder(root.path()).cgroup(cgroup).build().expect("set up");
+    let builder = Engine::builder(executor).grace(Duration::from_millis(500));
+    Bench { engine: configure(builder).build().expect("built"), root }
+}
+
+pub(crate) fn caller(name: &str) -> Caller {
+    Caller::with_all_scopes(name.parse().expect("a user name"))
+}
+
+/// `sh -c script`.
+pub(crate) fn sh(script: &str) -> Request {
+    Request::new("sh -c").arg(script)
+}
+
+impl Bench {
+    pub(crate) async fn start(&self, request: Request) -> Run {
+        self.engine.execute(&caller("alice"), request).await.expect("starts")
+    }
+
+    pub(crate) async fn run(&self, request: Request) -> Captured {
+        self.start(request).await.capture().await
+    }
+
+    pub(crate) async fn refusal(&self, request: Request) -> splengine_core::ExecuteError {
+        self.engine.execute(&caller("alice"), request).await.expect_err("refused")
+    }
+}
+
+/// Reads a run's standard output until `needle` is there, and gives all that was read.
+pub(crate) async fn read_until(run: &mut Run, needle: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(needle) {
+        match run.next().await {
+            Some(Event::Output { data, .. }) => text.push_str(&String::from_utf8_lossy(&data)),
+            other => panic!("{needle:?} never came; {text:?}, then {other:?}"),
+        }
+    }
+    text
+}
+
+/// Whether a process is there and no zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+}
+
+/// Waits for a condition that nothing announces, for ten seconds at most.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
