@@ -33,6 +33,29 @@ pub(crate) struct Permit {
     ticket: Option<Ticket>,
 }
 
+/// What came of asking to run.
+pub(crate) enum Offered {
+    Now(Permit),
+    Later(Place),
+}
+
+/// A place in the queue, given up when dropped.
+pub(crate) struct Place {
+    permit: Permit,
+    called: oneshot::Receiver<()>,
+    retry_after: Duration,
+}
+
+impl Place {
+    /// Waits for its turn; an error when the gate shuts before.
+    pub(crate) async fn turn(self) -> Result<Permit, ExecuteError> {
+        match self.called.await {
+            Ok(()) => Ok(self.permit),
+            Err(_) => Err(ExecuteError::Draining { retry_after: self.retry_after }),
+        }
+    }
+}
+
 impl Admission {
     pub(crate) fn new(capacity: Capacity) -> Arc<Self> {
         Arc::new(Self {
@@ -45,41 +68,32 @@ impl Admission {
         })
     }
 
-    /// A permit, after waiting in the queue if need be. Dropping the future gives up the place.
-    pub(crate) async fn admit(
+    /// Lets `user` in, gives them a place in the queue, or refuses them.
+    pub(crate) fn offer(
         self: &Arc<Self>,
         user: &UserName,
         retry_after: Duration,
-    ) -> Result<Permit, ExecuteError> {
-        let (permit, called) = {
-            let mut state = self.lock();
-            if !state.open {
-                return Err(ExecuteError::Draining { retry_after });
+    ) -> Result<Offered, ExecuteError> {
+        let mut state = self.lock();
+        if !state.open {
+            return Err(ExecuteError::Draining { retry_after });
+        }
+        let permit = |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
+        match state.rota.offer(user) {
+            Offer::Run => {
+                self.tell_running(&state);
+                Ok(Offered::Now(permit(None)))
             }
-            let permit =
-                |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
-            match state.rota.offer(user) {
-                Offer::Run => {
-                    self.tell_running(&state);
-                    return Ok(permit(None));
-                }
-                Offer::CallerLimit(limit) => {
-                    return Err(ExecuteError::CallerLimit { limit, retry_after });
-                }
-                Offer::Full => {
-                    let waiting = state.rota.waiting();
-                    return Err(ExecuteError::Full { waiting, retry_after });
-                }
-                Offer::Wait(ticket) => {
-                    let (sender, called) = oneshot::channel();
-                    state.waiting.insert(ticket, sender);
-                    (permit(Some(ticket)), called)
-                }
+            Offer::Wait(ticket) => {
+                let (sender, called) = oneshot::channel();
+                state.waiting.insert(ticket, sender);
+                Ok(Offered::Later(Place { permit: permit(Some(ticket)), called, retry_after }))
             }
-        };
-        match called.await {
-            Ok(()) => Ok(permit),
-            Err(_) => Err(ExecuteError::Draining { retry_after }),
+            Offer::CallerLimit(limit) => Err(ExecuteError::CallerLimit { limit, retry_after }),
+            Offer::Full => {
+                let waiting = state.rota.waiting();
+                Err(ExecuteError::Full { waiting, retry_after })
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::caller::{Caller, Scope};
-use crate::engine::admission::Admission;
+use crate::engine::admission::{Admission, Offered};
 use crate::engine::builder::{EngineBuilder, Policy};
 use crate::engine::drive::{self, Job, Shutdown};
 use crate::engine::stats::{Counters, EngineStats};
@@ -127,8 +127,13 @@ impl Engine {
         }
         let asked = Instant::now();
         let terms = self.terms(caller, &request)?;
-        inner.executor.check_boxed(&terms.command).await?;
-        let permit = inner.admission.admit(caller.user(), self.retry_after()).await?;
+        let permit = match inner.admission.offer(caller.user(), self.retry_after())? {
+            Offered::Now(permit) => permit,
+            Offered::Later(place) => {
+                inner.executor.check_boxed(&terms.command).await?;
+                place.turn().await?
+            }
+        };
         inner.counters.queue_wait.observe(asked.elapsed());
 
         let (output, queue) = Queue::new(request.slow_reader, inner.policy.program.failure_scan());

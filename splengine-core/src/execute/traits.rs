@@ -52,8 +52,8 @@ pub trait Execute: Send + Sync + 'static {
         cancel: Cancel,
     ) -> impl Future<Output = Result<Exit, ExecuteError>> + Send;
 
-    /// Whether `command` could start now, found out without starting it. Called before it queues,
-    /// so that a caller hears at once what will never work. Default: it could.
+    /// Whether `command` could start now, found out without starting it. Called when it has to
+    /// wait, so that a caller hears at once what will never work. Default: it could.
     ///
     /// # Errors
     ///

@@ -1,7 +1,5 @@
-use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,18 +10,14 @@ use crate::execute::{
     Signal, Stdin,
 };
 use crate::local::attend::{Attended, OutputPipe, attend};
-use crate::local::root::{Root, exhausted_or_internal};
-use crate::local::{CgroupMode, Environment, LocalExecutorBuilder, SetupError, lookup};
-use crate::process::{
-    self, Cgroups, Group, Leader, OomCounter, Pipes, Spawn, SpawnError, TagError,
-};
+use crate::local::host::Host;
+use crate::local::root::Root;
+use crate::local::{CgroupMode, LocalExecutorBuilder, SetupError};
+use crate::process::{self, Cgroups, Group, OomCounter, TagError};
 
 /// Runs commands as child processes of this one, on Linux 5.9 or newer.
 pub struct LocalExecutor {
-    root: Root,
-    environment: Environment,
-    null: File,
-    cgroups: Option<Arc<Cgroups>>,
+    host: Arc<Host>,
     oom: OomCounter,
     kept_pipes: Arc<Semaphore>,
 }
@@ -70,39 +64,8 @@ impl LocalExecutor {
         };
         let oom = OomCounter::of_this_process();
         let kept_pipes = Arc::new(Semaphore::new(KEPT_PIPES));
-        Ok(Self { root, environment, null, cgroups, oom, kept_pipes })
-    }
-
-    fn start(&self, command: &Command, feed: bool) -> Result<(Leader, Pipes), ExecuteError> {
-        let workdir = self.root.workdir(command.workdir.as_deref())?;
-        let path = self.environment.value(&command.env, "PATH");
-        let program = lookup::find(&command.argv[0], path, &workdir)?;
-        let argv: Vec<CString> = command
-            .argv
-            .iter()
-            .map(|word| CString::new(word.as_str()))
-            .collect::<Result<_, _>>()
-            .map_err(ExecuteError::internal)?;
-        let env = self.environment.block(&command.env);
-        let group = match &self.cgroups {
-            Some(cgroups) => Some(cgroups.group(&command.limits).map_err(exhausted_or_internal)?),
-            None => None,
-        };
-        let spawn = Spawn {
-            program: &program,
-            argv: &argv,
-            env: &env,
-            workdir: workdir.as_fd(),
-            null: self.null.as_fd(),
-            feed,
-            limits: &command.limits,
-            group_bounds_memory: self
-                .cgroups
-                .as_ref()
-                .is_some_and(|cgroups| cgroups.bounds_memory()),
-            group,
-        };
-        spawn.start().map_err(|error| refusal(command, error))
+        let host = Arc::new(Host { root, environment, null, cgroups });
+        Ok(Self { host, oom, kept_pipes })
     }
 
     /// Reads and throws away what background processes that were kept still print: a closed pipe
@@ -126,10 +89,13 @@ impl Execute for LocalExecutor {
         cancel: Cancel,
     ) -> Result<Exit, ExecuteError> {
         let oom_before = self.oom.count();
-        let (mut leader, pipes) = self.start(&command, !stdin.is_null())?;
+        let (grace, keep) = (command.grace, command.background == Background::Keep);
+        let (host, feed) = (Arc::clone(&self.host), !stdin.is_null());
+        // Loading a program from a slow file system takes its time, and holds the thread.
+        let started = tokio::task::spawn_blocking(move || host.start(&command, feed)).await;
+        let (mut leader, pipes) = started.map_err(ExecuteError::internal)??;
         output.started();
-        let keep = command.background == Background::Keep;
-        let attended = attend(&leader, pipes, stdin, &output, &cancel, command.grace, keep).await;
+        let attended = attend(&leader, pipes, stdin, &output, &cancel, grace, keep).await;
         let attended = attended.map_err(ExecuteError::internal)?;
         let status = leader.reap().map_err(ExecuteError::internal)?;
         let Attended { stopped, killed, tree, pipes } = attended;
@@ -155,9 +121,9 @@ impl Execute for LocalExecutor {
     }
 
     async fn check(&self, command: &Command) -> Result<(), ExecuteError> {
-        let workdir = self.root.workdir(command.workdir.as_deref())?;
-        let path = self.environment.value(&command.env, "PATH");
-        lookup::find(&command.argv[0], path, &workdir).map(drop)
+        let (host, command) = (Arc::clone(&self.host), command.clone());
+        let checked = tokio::task::spawn_blocking(move || host.check(&command)).await;
+        checked.map_err(ExecuteError::internal)?
     }
 
     fn enforces(&self, limit: LimitKind) -> bool {
@@ -167,7 +133,7 @@ impl Execute for LocalExecutor {
             }
             // RLIMIT_NPROC counts all processes of a user, and does not bind root: no bound of a run.
             LimitKind::Processes => {
-                self.cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_processes())
+                self.host.cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_processes())
             }
         }
     }
@@ -175,47 +141,7 @@ impl Execute for LocalExecutor {
 
 impl fmt::Debug for LocalExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalExecutor")
-            .field("root", &self.root)
-            .field("environment", &self.environment)
-            .field("cgroups", &self.cgroups)
-            .finish_non_exhaustive()
-    }
-}
-
-fn refusal(command: &Command, error: SpawnError) -> ExecuteError {
-    let unusable = |problem| ExecuteError::ProgramUnusable {
-        program: lookup::shown(&command.argv[0]),
-        problem,
-    };
-    match error {
-        SpawnError::Clone(error) => exhausted_or_internal(error),
-        SpawnError::Prepare(error) => match error.raw_os_error() {
-            // Root may hand out no more than it has itself.
-            Some(libc::EPERM | libc::EINVAL) => ExecuteError::Impossible {
-                field: "limits",
-                problem: "are over what the engine itself may use".to_owned(),
-            },
-            Some(libc::EACCES) => ExecuteError::Workdir {
-                workdir: lookup::shown(command.workdir.as_deref().unwrap_or_default()),
-                problem: "can't be entered",
-            },
-            _ => exhausted_or_internal(error),
-        },
-        SpawnError::Exec(error) => match error.raw_os_error() {
-            Some(libc::ENOENT) => unusable("the interpreter that it names does not exist"),
-            Some(libc::ENOEXEC) => {
-                unusable("it is neither a binary for this host nor a script that begins with #!")
-            }
-            Some(libc::EACCES | libc::EPERM) => unusable("it is not executable"),
-            Some(libc::ETXTBSY) => unusable("it is being written at the moment"),
-            Some(libc::E2BIG) => ExecuteError::Impossible {
-                field: "args",
-                problem: "and `env` are together longer than this host lets a program have"
-                    .to_owned(),
-            },
-            _ => exhausted_or_internal(error),
-        },
+        f.debug_struct("LocalExecutor").field("host", &self.host).finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,7 @@ mod attend;
 mod builder;
 mod environment;
 mod executor;
+mod host;
 mod lookup;
 mod root;
 

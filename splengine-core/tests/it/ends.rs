@@ -104,7 +104,8 @@ async fn the_end_does_not_wait_for_whoever_holds_a_pipe() {
             let captured = tokio::time::timeout(Duration::from_secs(20), bench.run(request))
                 .await
                 .expect("ends");
-            let (pid, rest) = text(&captured.stdout).split_once('\n').unwrap_or_else(|| panic!("{captured:?}"));
+            let (pid, rest) =
+                text(&captured.stdout).split_once('\n').unwrap_or_else(|| panic!("{captured:?}"));
             assert_eq!(rest, "done\n");
             assert_eq!(captured.end.exit_code, 0);
             let pid: u32 = pid.parse().expect("a number");

@@ -1,0 +1,103 @@
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use crate::execute::{Command, ExecuteError};
+use crate::local::root::{Root, exhausted_or_internal};
+use crate::local::{Environment, lookup};
+use crate::process::{Cgroups, Leader, Pipes, Spawn, SpawnError};
+
+/// What every command of an executor finds on this host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) root: Root,
+    pub(crate) environment: Environment,
+    pub(crate) null: File,
+    pub(crate) cgroups: Option<Arc<Cgroups>>,
+}
+
+impl Host {
+    /// Whether [`start`](Self::start) could find what it needs. Blocks for the file system.
+    pub(crate) fn check(&self, command: &Command) -> Result<(), ExecuteError> {
+        self.find(command).map(drop)
+    }
+
+    /// Starts a command's first process. Blocks until its program is loaded.
+    pub(crate) fn start(
+        &self,
+        command: &Command,
+        feed: bool,
+    ) -> Result<(Leader, Pipes), ExecuteError> {
+        let (workdir, program) = self.find(command)?;
+        let argv: Vec<CString> = command
+            .argv
+            .iter()
+            .map(|word| CString::new(word.as_str()))
+            .collect::<Result<_, _>>()
+            .map_err(ExecuteError::internal)?;
+        let env = self.environment.block(&command.env);
+        let group = match &self.cgroups {
+            Some(cgroups) => Some(cgroups.group(&command.limits).map_err(exhausted_or_internal)?),
+            None => None,
+        };
+        let spawn = Spawn {
+            program: &program,
+            argv: &argv,
+            env: &env,
+            workdir: workdir.as_fd(),
+            null: self.null.as_fd(),
+            feed,
+            limits: &command.limits,
+            group_bounds_memory: self
+                .cgroups
+                .as_ref()
+                .is_some_and(|cgroups| cgroups.bounds_memory()),
+            group,
+        };
+        spawn.start().map_err(|error| refusal(command, error))
+    }
+
+    fn find(&self, command: &Command) -> Result<(OwnedFd, CString), ExecuteError> {
+        let workdir = self.root.workdir(command.workdir.as_deref())?;
+        let path = self.environment.value(&command.env, "PATH");
+        let program = lookup::find(&command.argv[0], path, &workdir)?;
+        Ok((workdir, program))
+    }
+}
+
+fn refusal(command: &Command, error: SpawnError) -> ExecuteError {
+    let unusable = |problem| ExecuteError::ProgramUnusable {
+        program: lookup::shown(&command.argv[0]),
+        problem,
+    };
+    match error {
+        SpawnError::Clone(error) => exhausted_or_internal(error),
+        SpawnError::Prepare(error) => match error.raw_os_error() {
+            // Root may hand out no more than it has itself.
+            Some(libc::EPERM | libc::EINVAL) => ExecuteError::Impossible {
+                field: "limits",
+                problem: "are over what the engine itself may use".to_owned(),
+            },
+            Some(libc::EACCES) => ExecuteError::Workdir {
+                workdir: lookup::shown(command.workdir.as_deref().unwrap_or_default()),
+                problem: "can't be entered",
+            },
+            _ => exhausted_or_internal(error),
+        },
+        SpawnError::Exec(error) => match error.raw_os_error() {
+            Some(libc::ENOENT) => unusable("the interpreter that it names does not exist"),
+            Some(libc::ENOEXEC) => {
+                unusable("it is neither a binary for this host nor a script that begins with #!")
+            }
+            Some(libc::EACCES | libc::EPERM) => unusable("it is not executable"),
+            Some(libc::ETXTBSY) => unusable("it is being written at the moment"),
+            Some(libc::E2BIG) => ExecuteError::Impossible {
+                field: "args",
+                problem: "and `env` are together longer than this host lets a program have"
+                    .to_owned(),
+            },
+            _ => exhausted_or_internal(error),
+        },
+    }
+}
