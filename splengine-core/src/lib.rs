@@ -11,6 +11,7 @@ mod error;
 mod execute;
 mod id;
 mod local;
+mod names;
 mod process;
 
 pub use auth::{

@@ -21,6 +21,8 @@ pub struct EngineBuilder {
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) program: Program,
+    /// `None` allows any.
+    pub(crate) request_env: Option<Vec<String>>,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) max_timeout: Duration,
     pub(crate) grace: Duration,
@@ -51,6 +53,7 @@ impl EngineBuilder {
             executor: Arc::new(executor),
             policy: Policy {
                 program: Program::any(),
+                request_env: None,
                 default_timeout: None,
                 max_timeout: Duration::from_hours(24),
                 grace: Duration::from_secs(5),
@@ -71,6 +74,15 @@ impl EngineBuilder {
     /// The program that commands are given to. Default: any, named by the command.
     pub fn program(mut self, program: Program) -> Self {
         self.policy.program = program;
+        self
+    }
+
+    /// The variables that a request may set; any other is refused. A `*` at the end of a name
+    /// stands for any rest. Default: any. With one fixed [`program`](Self::program) that callers
+    /// must not get around, name only what that program needs: some variables (`LD_PRELOAD`,
+    /// `NODE_OPTIONS`) make a program run other code.
+    pub fn request_env(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.policy.request_env = Some(names.into_iter().map(Into::into).collect());
         self
     }
 

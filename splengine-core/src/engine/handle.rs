@@ -19,6 +19,7 @@ use crate::execute::{
     split_words,
 };
 use crate::id::SessionId;
+use crate::names::any_names;
 
 /// Runs commands for callers: checks their rights, lets them in one after the other, keeps limits,
 /// counts, and drains. Adapters hold a clone, which is cheap.
@@ -172,7 +173,7 @@ impl Engine {
         }
         let mut words = split_words(&request.command)?;
         words.extend(request.args.iter().cloned());
-        check_env(&request.env)?;
+        check_env(&request.env, policy.request_env.as_deref())?;
         let timeout = match request.timeout {
             Some(Duration::ZERO) => {
                 let problem = "must be at least 1 ms; leave it out for the default".to_owned();
@@ -255,7 +256,7 @@ struct Terms {
     timeout: Duration,
 }
 
-fn check_env(env: &[(String, String)]) -> Result<(), ExecuteError> {
+fn check_env(env: &[(String, String)], allowed: Option<&[String]>) -> Result<(), ExecuteError> {
     for (name, value) in env {
         let shown: String = name.chars().take(100).collect();
         let problem = if name.is_empty() || name.contains(['=', '\0']) {
@@ -264,6 +265,11 @@ fn check_env(env: &[(String, String)]) -> Result<(), ExecuteError> {
             format!("has a NUL byte in the value of `{shown}`, which no variable can hold")
         } else if name == SESSION_VARIABLE {
             format!("can't set `{SESSION_VARIABLE}`; the engine does")
+        } else if let Some(allowed) = allowed
+            && !any_names(allowed.iter().map(String::as_str), name.as_bytes())
+        {
+            let problem = format!("may not set `{shown}`; allowed here: {}", allowed.join(", "));
+            return Err(ExecuteError::Impossible { field: "env", problem });
         } else {
             continue;
         };

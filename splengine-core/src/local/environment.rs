@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use crate::names::any_names;
+
 /// The variables that commands get from their host, before those of their request.
 ///
 /// Nothing of the server's own environment reaches a command unless it is named here, so that its
@@ -33,13 +35,8 @@ impl Environment {
     /// stands for any rest.
     #[must_use]
     pub fn inherit<'a>(mut self, names: impl IntoIterator<Item = &'a &'a str>) -> Self {
-        let names: Vec<&str> = names.into_iter().copied().collect();
-        let named = |name: &OsStr| {
-            names.iter().any(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => name.as_bytes().starts_with(start.as_bytes()),
-                None => name == OsStr::new(pattern),
-            })
-        };
+        let patterns: Vec<&str> = names.into_iter().copied().collect();
+        let named = |name: &OsStr| any_names(patterns.iter().copied(), name.as_bytes());
         self.variables.extend(std::env::vars_os().filter(|(name, _)| named(name)));
         self
     }

@@ -15,7 +15,7 @@ use crate::local::root::Root;
 use crate::local::{CgroupMode, LocalExecutorBuilder, SetupError};
 use crate::process::{self, Cgroups, Group, OomCounter, TagError};
 
-/// Runs commands as child processes of this one, on Linux 5.9 or newer.
+/// Runs commands as child processes of this one, on Linux 5.11 or newer.
 pub struct LocalExecutor {
     host: Arc<Host>,
     oom: OomCounter,
@@ -47,6 +47,10 @@ impl LocalExecutor {
             ),
             TagError::Unreadable(source) => missing("prlimit(2)")(source),
         })?;
+        if !process::proc_is_ours() {
+            let source = std::io::ErrorKind::Unsupported.into();
+            return Err(missing("/proc is missing or shows another PID namespace")(source));
+        }
         if process::child_exits_are_ignored() {
             let source = std::io::ErrorKind::Unsupported.into();
             return Err(missing("this process ignores SIGCHLD, and with it exit codes")(source));

@@ -213,5 +213,11 @@ pub(crate) fn own_children() -> io::Result<Vec<Pid>> {
     Ok(list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect())
 }
 
+/// Whether `/proc` tells of the processes that this one's numbers mean.
+pub(crate) fn proc_is_ours() -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str())
+}
+
 /// A killed process is gone in microseconds, unless it hangs in the kernel.
 const SWEEP_FOR: Duration = Duration::from_secs(5);

@@ -59,6 +59,15 @@ async fn a_program_sees_only_what_it_is_given() {
 }
 
 #[tokio::test]
+async fn a_request_sets_only_the_variables_that_it_may() {
+    let bench = bench_with(CgroupMode::Auto, |builder| builder.request_env(["APP_*", "LANG"]));
+    assert!(bench.run(sh("true").env("APP_X", "1").env("LANG", "C")).await.end.success());
+    let refusal = bench.refusal(sh("true").env("LD_PRELOAD", "x.so")).await;
+    assert_eq!(refusal.kind(), ErrorKind::Impossible);
+    assert!(refusal.to_string().contains("LD_PRELOAD"), "{refusal}");
+}
+
+#[tokio::test]
 async fn the_process_begins_clean() {
     // Whatever this test's process ignores, has open or has blocked.
     let _open = std::fs::File::open("/dev/null").expect("opened");
