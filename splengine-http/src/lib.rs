@@ -1,1 +1,45 @@
-//! .
+//! The HTTP door of splengine: an [`Engine`](splengine_core::Engine) as a server, or as a
+//! `tower::Service` to nest in one's own.
+//!
+//! ```no_run
+//! use splengine_core::{Caller, Engine, LocalExecutor, StaticTokens};
+//! use splengine_http::HttpServer;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
+//! let everyone = Caller::with_all_scopes("guest".parse()?);
+//! let server = HttpServer::builder(engine)
+//!     .authenticate(StaticTokens::new().allow_anonymous(everyone))
+//!     .bind("127.0.0.1:0")
+//!     .await?;
+//! println!("listening on {}", server.local_addr());
+//! server.await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Routes: `POST /execute` and `/api/v1/execute` take credentials; `/health`, `/ready`, `/metrics`,
+//! `/openapi.json`, `/info` and `/api/v1/service` do not, and tell nothing of callers.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod app;
+mod builder;
+mod dto;
+mod openapi;
+mod problem;
+mod routes;
+mod server;
+mod service;
+mod stdin;
+mod stream;
+mod text;
+
+pub use builder::{HttpServerBuilder, NoAuthenticator, OriginError};
+pub use server::{BindError, HttpServer};
+pub use service::{HttpService, ResponseBody, ResponseFuture};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,0 +1,129 @@
+//! What every route knows, and the routes put together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use splengine_core::{
+    Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator,
+};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::problem::Problem;
+use crate::routes::metrics::{self, HttpMetrics};
+use crate::routes::{execute, service};
+
+/// What is set up once for all requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) origins: Vec<HeaderValue>,
+    pub(crate) max_body: usize,
+    pub(crate) body_timeout: Duration,
+    pub(crate) interfaces: BTreeMap<String, String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct App(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    authenticator: SharedAuthenticator,
+    pub(crate) options: Options,
+    pub(crate) metrics: HttpMetrics,
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl App {
+    pub(crate) fn new(
+        engine: Engine,
+        authenticator: SharedAuthenticator,
+        options: Options,
+    ) -> Self {
+        let metrics = HttpMetrics::default();
+        Self(Arc::new(Shared { engine, authenticator, options, metrics }))
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        let mut router = Router::new()
+            .route("/execute", post(execute::execute))
+            .route("/api/v1/execute", post(execute::execute))
+            .route("/api/v1/service", get(service::definition))
+            .route("/info", get(service::definition))
+            .route("/health", get(service::health))
+            .route("/ready", get(service::ready))
+            .route("/metrics", get(metrics::metrics))
+            .route("/openapi.json", get(service::openapi))
+            .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") })
+            .method_not_allowed_fallback(|method: Method| async move {
+                let detail = format!("{method} is not among what is allowed here");
+                Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+            })
+            .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
+            .with_state(self.clone());
+        if !self.options.origins.is_empty() {
+            use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+            let cors = CorsLayer::new()
+                .allow_origin(AllowOrigin::list(self.options.origins.iter().cloned()))
+                .allow_methods([Method::GET, Method::POST])
+                .allow_headers([AUTHORIZATION, CONTENT_TYPE, ACCEPT])
+                .expose_headers([RETRY_AFTER]);
+            router = router.layer(cors);
+        }
+        router.layer(middleware::from_fn_with_state(self.clone(), metrics::count))
+    }
+}
+
+impl Shared {
+    /// Who asks.
+    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let credentials = match headers.get(AUTHORIZATION) {
+            None => Credentials::None,
+            Some(value) => Credentials::Bearer(bearer(value).ok_or_else(|| {
+                Problem::new(
+                    StatusCode::UNAUTHORIZED,
+                    "credentials must be of the form `Bearer TOKEN`",
+                )
+            })?),
+        };
+        Ok(self.authenticator.authenticate(credentials).await?)
+    }
+}
+
+fn bearer(value: &HeaderValue) -> Option<Secret> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim()))
+}
+
+/// A page that a browser has open may send requests to any address that the browser reaches,
+/// loopback included. What changes something is refused when it comes from a page of another site.
+async fn refuse_foreign_pages(State(app): State<App>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if let Some(origin) = headers.get(ORIGIN).filter(|_| !request.method().is_safe()) {
+        let host = request
+            .uri()
+            .authority()
+            .map(|authority| authority.as_str().as_bytes())
+            .or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
+        let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        let is_own = own.is_some_and(|(_, origin)| Some(origin.as_bytes()) == host);
+        if !is_own && !app.options.origins.contains(origin) {
+            let detail = "requests from pages of this origin are not allowed";
+            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        }
+    }
+    next.run(request).await
+}

@@ -1,0 +1,155 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use splengine_core::{Authenticator, Engine, SharedAuthenticator};
+use tokio::net::{TcpListener, ToSocketAddrs};
+
+use crate::app::{App, Options};
+use crate::server::{BindError, HttpServer, Timing};
+use crate::service::HttpService;
+
+/// Sets up the HTTP door. Made by [`HttpServer::builder`]; it opens only once it knows how to
+/// [authenticate](Self::authenticate).
+#[derive(Debug)]
+#[must_use]
+pub struct HttpServerBuilder<A> {
+    engine: Engine,
+    authenticator: A,
+    options: Options,
+    timing: Timing,
+}
+
+/// Stands where the authenticator is still to come.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NoAuthenticator;
+
+/// A text that is no origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not an origin; origins look like `https://example.org` or `http://localhost:3000`"
+)]
+#[non_exhaustive]
+pub struct OriginError(String);
+
+impl HttpServer {
+    /// Begins a door to `engine`.
+    pub fn builder(engine: Engine) -> HttpServerBuilder<NoAuthenticator> {
+        HttpServerBuilder {
+            engine,
+            authenticator: NoAuthenticator,
+            options: Options {
+                origins: Vec::new(),
+                max_body: 16 << 20,
+                body_timeout: Duration::from_secs(30),
+                interfaces: BTreeMap::new(),
+            },
+            timing: Timing {
+                max_connections: 1024,
+                header_timeout: Duration::from_secs(30),
+                max_linger: Duration::from_secs(5),
+            },
+        }
+    }
+}
+
+impl<A> HttpServerBuilder<A> {
+    /// Who is behind a request's credentials.
+    pub fn authenticate(
+        self,
+        authenticator: impl Authenticator,
+    ) -> HttpServerBuilder<SharedAuthenticator> {
+        HttpServerBuilder {
+            engine: self.engine,
+            authenticator: SharedAuthenticator::new(authenticator),
+            options: self.options,
+            timing: self.timing,
+        }
+    }
+
+    /// Lets pages of this origin use the door from a browser (CORS). Default: none may.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginError`] when `origin` is not a scheme, a host and perhaps a port.
+    pub fn allow_origin(mut self, origin: &str) -> Result<Self, OriginError> {
+        let refused = || OriginError(origin.to_owned());
+        let uri: http::Uri = origin.parse().map_err(|_| refused())?;
+        let whole = uri.scheme_str().zip(uri.authority());
+        if whole.is_none_or(|(scheme, authority)| format!("{scheme}://{authority}") != origin) {
+            return Err(refused());
+        }
+        self.options.origins.push(HeaderValue::from_str(origin).map_err(|_| refused())?);
+        Ok(self)
+    }
+
+    /// The largest JSON body, in bytes; a larger one is refused with 413. Default 16 MiB. Input
+    /// that is streamed in has no such bound: it is read no faster than the command takes it.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.options.max_body = bytes;
+        self
+    }
+
+    /// How long a JSON body may take to arrive, before it is refused with 408. Default 30 s.
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.options.body_timeout = timeout;
+        self
+    }
+
+    /// Lists a further door in the service definition, such as `websocket` and where it is.
+    pub fn interface(mut self, name: impl Into<String>, place: impl Into<String>) -> Self {
+        self.options.interfaces.insert(name.into(), place.into());
+        self
+    }
+
+    /// How many connections are served at once; the next one waits to be accepted. Default 1024.
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.timing.max_connections = count;
+        self
+    }
+
+    /// How long a request's header may take to arrive, and how long a connection may lie idle
+    /// between two requests, before it is closed. Default 30 s.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.timing.header_timeout = timeout;
+        self
+    }
+
+    /// How long connections have, once the server ends, to finish what they are at. Default 5 s.
+    pub fn max_linger(mut self, time: Duration) -> Self {
+        self.timing.max_linger = time;
+        self
+    }
+}
+
+impl HttpServerBuilder<SharedAuthenticator> {
+    /// The door as a service, to be nested in a stack of one's own.
+    #[must_use]
+    pub fn into_service(self) -> HttpService {
+        let Self { engine, authenticator, options, .. } = self;
+        HttpService::new(App::new(engine, authenticator, options).router())
+    }
+
+    /// Takes hold of `address`; port 0 is any that is free. Nothing is served before the server is
+    /// awaited.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when the address can't be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future lets go of the address.
+    pub async fn bind(
+        self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+    ) -> Result<HttpServer, BindError> {
+        let Self { engine, authenticator, options, timing } = self;
+        let failed = |source| BindError { address: format!("{address:?}"), source };
+        let listener = TcpListener::bind(&address).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let app = App::new(engine, authenticator, options);
+        Ok(HttpServer::new(listener, local_addr, &app, timing))
+    }
+}

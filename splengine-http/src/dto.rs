@@ -1,0 +1,254 @@
+//! The wire types. Core types are not serialised; these are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use splengine_core::{Background, End, SlowReader};
+use utoipa::ToSchema;
+
+/// A command to run.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `command`")]
+#[schema(as = ExecuteRequest)]
+pub(crate) struct ExecuteRequestDto {
+    /// The command. Split into words as a POSIX shell would (quotes and backslashes, no expansion
+    /// of anything); never given to a shell.
+    #[schema(example = "data transform")]
+    pub(crate) command: String,
+    /// Further words, taken verbatim.
+    pub(crate) args: Option<Vec<String>>,
+    /// Where to run it, below root; root itself when left out.
+    pub(crate) workdir: Option<String>,
+    /// Runs it in this session's present directory and environment.
+    pub(crate) session_id: Option<String>,
+    /// Variables for its environment.
+    pub(crate) env: Option<BTreeMap<String, String>>,
+    /// What it reads on standard input; nothing when left out.
+    pub(crate) stdin: Option<String>,
+    /// How `stdin` is encoded; `utf8` when left out.
+    pub(crate) stdin_encoding: Option<EncodingDto>,
+    /// How long it may run, in milliseconds.
+    #[schema(minimum = 1)]
+    pub(crate) timeout: Option<u64>,
+    /// How many bytes of each output stream to keep. Over it the run goes on; the first and the
+    /// last half are kept.
+    pub(crate) output_limit: Option<u64>,
+    /// How the output is encoded; `utf8` when left out, with each bad sequence replaced by U+FFFD.
+    pub(crate) output_encoding: Option<EncodingDto>,
+    /// What becomes of background processes when it exits; `kill` when left out.
+    pub(crate) background: Option<BackgroundDto>,
+    /// What it may use.
+    pub(crate) limits: Option<LimitsDto>,
+    /// Of a stream: what to do when it is read too slowly; `wait` when left out.
+    pub(crate) slow_reader: Option<SlowReaderDto>,
+    /// Runs it as a batch of one step, and answers at once.
+    #[serde(rename = "async")]
+    pub(crate) asynchronous: Option<bool>,
+}
+
+/// How bytes are put into text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Encoding)]
+pub(crate) enum EncodingDto {
+    #[default]
+    Utf8,
+    Base64,
+}
+
+/// What becomes of background processes.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Background)]
+pub(crate) enum BackgroundDto {
+    Kill,
+    Keep,
+}
+
+impl From<BackgroundDto> for Background {
+    fn from(dto: BackgroundDto) -> Self {
+        match dto {
+            BackgroundDto::Kill => Self::Kill,
+            BackgroundDto::Keep => Self::Keep,
+        }
+    }
+}
+
+/// What to do when a stream is read too slowly.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = SlowReader)]
+pub(crate) enum SlowReaderDto {
+    /// The program waits.
+    Wait,
+    /// The program goes on; what could not be sent is lost, and an event `lost` tells how much.
+    Lose,
+}
+
+impl From<SlowReaderDto> for SlowReader {
+    fn from(dto: SlowReaderDto) -> Self {
+        match dto {
+            SlowReaderDto::Wait => Self::Wait,
+            SlowReaderDto::Lose => Self::Lose,
+        }
+    }
+}
+
+/// Bounds on what a run may use. One that can't be enforced here is refused.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object of limits")]
+#[schema(as = Limits)]
+pub(crate) struct LimitsDto {
+    /// Processor time in milliseconds.
+    pub(crate) cpu_time: Option<u64>,
+    /// Bytes of memory.
+    pub(crate) memory: Option<u64>,
+    /// Open files of each process.
+    pub(crate) open_files: Option<u64>,
+    /// Processes and threads of the whole run.
+    pub(crate) processes: Option<u64>,
+    /// Bytes of any file written.
+    pub(crate) file_size: Option<u64>,
+}
+
+/// How a run ended.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ExecuteEnd)]
+pub(crate) struct EndDto {
+    /// Whether it exited by itself with code 0.
+    success: bool,
+    /// Its own exit code, or the one that stands for `reason`.
+    exit_code: i32,
+    /// From its start to its end, in milliseconds.
+    duration: u64,
+    /// The value that it found in `SPL_SESSION_ID`.
+    session_id: String,
+    /// Why it ended.
+    #[schema(value_type = ReasonDto)]
+    reason: &'static str,
+    /// The signal that ended it, such as `SIGSEGV`.
+    #[schema(required = true)]
+    signal: Option<String>,
+    /// All that it wrote to standard output, in bytes.
+    stdout_bytes: u64,
+    /// All that it wrote to standard error, in bytes.
+    stderr_bytes: u64,
+    /// Whether a part of standard output was left out.
+    stdout_truncated: bool,
+    /// Whether a part of standard error was left out.
+    stderr_truncated: bool,
+}
+
+/// Why a run ended.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Reason)]
+#[expect(dead_code, reason = "describes core's enum to the OpenAPI document; a test compares them")]
+pub(crate) enum ReasonDto {
+    Exited,
+    Signaled,
+    TimedOut,
+    Cancelled,
+    OutOfMemory,
+    Lost,
+}
+
+impl EndDto {
+    pub(crate) fn new(end: &End, session_id: &str) -> Self {
+        Self {
+            success: end.success(),
+            exit_code: end.exit_code,
+            duration: u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX),
+            session_id: session_id.to_owned(),
+            reason: end.reason.name(),
+            signal: end.signal.map(|signal| signal.to_string()),
+            stdout_bytes: end.stdout_bytes,
+            stderr_bytes: end.stderr_bytes,
+            stdout_truncated: end.stdout_truncated,
+            stderr_truncated: end.stderr_truncated,
+        }
+    }
+
+    /// Why it was no success, in words.
+    pub(crate) fn failure(&self) -> Option<String> {
+        (!self.success).then(|| match (self.reason, &self.signal) {
+            ("exited", _) => format!("the command exited with code {}", self.exit_code),
+            ("timedOut", _) => "the command ran out of its time".to_owned(),
+            ("signaled", Some(signal)) => format!("the command was ended by {signal}"),
+            ("outOfMemory", _) => "the command ran out of memory".to_owned(),
+            ("cancelled", _) => "the command was cancelled".to_owned(),
+            _ => "what became of the command is not known".to_owned(),
+        })
+    }
+}
+
+/// A run: its output and how it ended.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ExecuteResult)]
+pub(crate) struct ExecuteResultDto {
+    #[serde(flatten)]
+    pub(crate) end: EndDto,
+    /// Standard output.
+    pub(crate) stdout: String,
+    /// Standard error.
+    pub(crate) stderr: String,
+    /// With `failStatus`, why it was no success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// An event of a streamed run: a line of NDJSON, or the data of a server-sent event.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ExecuteEvent)]
+pub(crate) struct EventDto<'a> {
+    /// What happened: `started`, `stdout`, `stderr`, `lost`, and last `exit`.
+    pub(crate) event: &'static str,
+    /// The same as `event`: it is what the terminal's frames call it.
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    /// Counts over all events of the run, from 0.
+    pub(crate) seq: u64,
+    /// Of `started`: the value that the program finds in `SPL_SESSION_ID`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_id: Option<&'a str>,
+    /// Of `stdout` and `stderr`: what was printed. Never ends inside a character.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<String>,
+    /// Of `lost`: the stream that lacks a part here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stream: Option<&'static str>,
+    /// Of `lost`: how much it lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<u64>,
+    /// Of `exit`: how the run ended.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) end: Option<EndDto>,
+}
+
+/// What this server is, and what is switched on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceDefinition)]
+pub(crate) struct ServiceDto {
+    /// The service's name.
+    pub(crate) service: &'static str,
+    /// Its version.
+    pub(crate) version: &'static str,
+    /// What sort of service it is.
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    /// The doors that are open, and where.
+    pub(crate) interfaces: BTreeMap<String, String>,
+    /// What is switched on and enforced here.
+    pub(crate) capabilities: Vec<String>,
+}
+
+/// The state of the server.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
+pub(crate) struct StatusDto {
+    /// `healthy`, `ready` or `draining`.
+    pub(crate) status: &'static str,
+}

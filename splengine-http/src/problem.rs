@@ -1,0 +1,134 @@
+//! Errors on the wire: problem details (RFC 9457).
+
+use std::time::Duration;
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use splengine_core::{AuthError, ErrorKind, ExecuteError};
+use utoipa::ToSchema;
+
+/// An error: problem details (RFC 9457), with `error` for simple clients.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemDto {
+    /// A URI that names the kind of problem; `about:blank`, the status says it all.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status in words.
+    title: &'static str,
+    /// The status code again.
+    status: u16,
+    /// What is wrong, and what would be right.
+    detail: String,
+    /// The same as `detail`.
+    error: String,
+}
+
+/// A refusal, ready to be answered.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    detail: String,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), retry_after: None }
+    }
+
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    fn of_kind(kind: ErrorKind, detail: String, retry_after: Option<Duration>) -> Self {
+        let status = status(kind);
+        let detail = if status.is_server_error() && retry_after.is_none() {
+            // Whatever went wrong inside is for the log, not for the caller.
+            match status {
+                StatusCode::SERVICE_UNAVAILABLE => "the service can't answer at the moment".into(),
+                _ => "the engine failed to run the command".into(),
+            }
+        } else {
+            detail
+        };
+        Self { status, detail, retry_after }
+    }
+}
+
+/// The one table from a refusal's kind to its status.
+fn status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::Malformed => StatusCode::BAD_REQUEST,
+        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Impossible => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::CallerLimit => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<ExecuteError> for Problem {
+    fn from(error: ExecuteError) -> Self {
+        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        if let AuthError::Unavailable(source) = &error {
+            tracing::error!(%source, "credentials can't be checked");
+        }
+        Self::of_kind(error.kind(), error.to_string(), None)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { status, detail, retry_after } = self;
+        let body = ProblemDto {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            error: detail.clone(),
+            detail,
+        };
+        let text = serde_json::to_string(&body).unwrap_or_default();
+        let mut response = (status, text).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let wants_retry =
+            [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
+        if wants_retry {
+            let seconds = retry_after.unwrap_or(Duration::from_secs(1)).as_secs_f64().ceil();
+            headers.insert(RETRY_AFTER, HeaderValue::from((seconds as u64).max(1)));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_status() {
+        for &kind in ErrorKind::ALL {
+            let expected = kind == ErrorKind::Internal;
+            assert_eq!(status(kind) == StatusCode::INTERNAL_SERVER_ERROR, expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_inside_stays_inside() {
+        let error = ExecuteError::internal("secret path /x");
+        assert!(!Problem::from(error).detail.contains("secret"));
+    }
+}

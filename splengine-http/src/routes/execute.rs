@@ -1,0 +1,156 @@
+//! `POST /execute`, the same as `POST /api/v1/execute`.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use splengine_core::{Run, Stdin};
+
+use crate::accept::Format;
+use crate::app::App;
+use crate::dto::{EncodingDto, EndDto, ExecuteRequestDto, ExecuteResultDto};
+use crate::problem::{Problem, ProblemDto};
+use crate::routes::parameters::{BodyKind, read_json, read_query};
+use crate::stdin::BodyReader;
+use crate::stream;
+
+/// Run a command to its end.
+///
+/// The answer comes as one object at the end, or, with `Accept: application/x-ndjson` or
+/// `text/event-stream`, as events while the command runs. A client that goes away cancels the run.
+/// With `Content-Type: application/octet-stream` the body is the command's standard input, read as
+/// it arrives, and the query holds `command` and the other members.
+#[utoipa::path(
+    post,
+    path = "/api/v1/execute",
+    operation_id = "execute",
+    tag = "execute",
+    security(("bearer" = [])),
+    params(
+        ("failStatus" = Option<u16>, Query, minimum = 400, maximum = 599,
+            description = "Answer a run that was no success under this status."),
+    ),
+    request_body(description = "The command, or its standard input.", content(
+        (ExecuteRequestDto = "application/json"),
+        (Vec<u8> = "application/octet-stream"),
+    )),
+    responses(
+        (status = 200, description = "It ran; whether well is in the body.", content(
+            (ExecuteResultDto = "application/json"),
+            (crate::dto::EventDto = "application/x-ndjson"),
+            (crate::dto::EventDto = "text/event-stream"),
+        )),
+        (status = 400, description = "Malformed.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 401, description = "No credentials, or bad ones.", body = ProblemDto,
+            content_type = "application/problem+json",
+            headers(("WWW-Authenticate" = String, description = "`Bearer`"))),
+        (status = 403, description = "Not allowed.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 404, description = "No such session.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 406, description = "No such form of answer.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 415, description = "No such form of request.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 422, description = "Well-formed, but impossible here.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 429, description = "The caller's own limit.", body = ProblemDto,
+            content_type = "application/problem+json",
+            headers(("Retry-After" = u64, description = "Seconds"))),
+        (status = 500, description = "A fault of the server.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 503, description = "Full, or shutting down.", body = ProblemDto,
+            content_type = "application/problem+json",
+            headers(("Retry-After" = u64, description = "Seconds"))),
+    ),
+)]
+pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let caller = app.caller(&parts.headers).await?;
+    let kind = BodyKind::of(&parts.headers)?;
+    let format = Format::wanted(&parts.headers).ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "Accept must allow application/json, application/x-ndjson or text/event-stream",
+        )
+    })?;
+    let (fail_status, query) = fail_status(parts.uri.query().unwrap_or_default())?;
+    if fail_status.is_some() && format != Format::Json {
+        return Err(Problem::malformed(
+            "`failStatus` needs an answer in one piece: a stream's status is sent before its end",
+        ));
+    }
+
+    let (dto, input) = match kind {
+        BodyKind::Json => {
+            if let Some((name, _)) = query.first() {
+                return Err(Problem::malformed(format!(
+                    "the query has the unknown parameter `{name}`; beside a JSON body there is: failStatus"
+                )));
+            }
+            (read_json(&parts.headers, body, &app.options).await?, None)
+        }
+        BodyKind::Input => (read_query(&query)?, Some(BodyReader::new(body))),
+    };
+    let encoding = dto.output_encoding.unwrap_or_default();
+    let (stdin, breakage) = input.unzip();
+    let request = dto.into_request(stdin.map(Stdin::reader))?;
+    let run = app.engine.execute(&caller, request).await?;
+    if let Some(breakage) = breakage {
+        breakage.stops(run.stopper());
+    }
+    match format {
+        Format::Json => Ok(whole(run, encoding, fail_status).await),
+        Format::NdJson | Format::Sse => Ok(stream::response(run, format, encoding)),
+    }
+}
+
+async fn whole(run: Run, encoding: EncodingDto, fail_status: Option<StatusCode>) -> Response {
+    let session_id = run.session_id().to_string();
+    let captured = run.capture().await;
+    let text = |bytes: Bytes| match encoding {
+        EncodingDto::Utf8 => String::from_utf8_lossy(&bytes).into_owned(),
+        EncodingDto::Base64 => BASE64_STANDARD.encode(bytes),
+    };
+    let end = EndDto::new(&captured.end, &session_id);
+    let error = fail_status.and_then(|_| end.failure());
+    let status = match fail_status {
+        Some(status) if error.is_some() => status,
+        _ => StatusCode::OK,
+    };
+    let result = ExecuteResultDto {
+        end,
+        stdout: text(captured.stdout),
+        stderr: text(captured.stderr),
+        error,
+    };
+    (status, [(CACHE_CONTROL, "no-store")], Json(result)).into_response()
+}
+
+/// Takes `failStatus` out of the query; what is left is the request's.
+fn fail_status(query: &str) -> Result<(Option<StatusCode>, Vec<(String, String)>), Problem> {
+    let (wanted, rest): (Vec<_>, Vec<_>) = form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .partition(|(name, _)| name == "failStatus");
+    let status = match wanted.as_slice() {
+        [] => None,
+        [(_, value)] => {
+            let status = value.parse().ok().filter(|status| (400..=599).contains(status));
+            let status = status.and_then(|status: u16| StatusCode::from_u16(status).ok());
+            Some(status.ok_or_else(|| {
+                Problem::malformed("`failStatus` must be a status from 400 to 599")
+            })?)
+        }
+        _ => return Err(Problem::malformed("the query has `failStatus` more than once")),
+    };
+    Ok((status, rest))
+}

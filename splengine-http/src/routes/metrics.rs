@@ -1,0 +1,159 @@
+//! `GET /metrics`: OpenMetrics 1.0. Nothing in it names a user, a command or a path.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Registry, Unit};
+use splengine_core::{EngineStats, ErrorKind, HistogramStats};
+
+use crate::app::App;
+
+/// What the door itself counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HttpMetrics {
+    requests: Family<RequestLabels, Counter<u64, AtomicU64>>,
+    pub(crate) connections: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    /// The pattern of the route, of which there are few; never the path that was asked for.
+    route: String,
+    method: &'static str,
+    status: u16,
+}
+
+/// Counts a request when it is answered.
+pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("none", MatchedPath::as_str).to_owned();
+    let method = match request.method().as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let labels = RequestLabels { route, method, status: response.status().as_u16() };
+    app.metrics.requests.get_or_create(&labels).inc();
+    response
+}
+
+pub(crate) async fn metrics(State(app): State<App>) -> Response {
+    let mut registry = Registry::with_prefix("splengine");
+    let HttpMetrics { requests, connections } = app.metrics.clone();
+    registry.register("http_requests", "HTTP requests answered", requests);
+    registry.register("http_connections", "HTTP connections open now", connections);
+    let mut text = String::new();
+    registry.register_collector(Box::new(Stats(app.engine.stats())));
+    if encode(&mut text, &registry).is_err() {
+        text.clear();
+    }
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, content_type)], text).into_response()
+}
+
+/// The engine's counts, as metrics.
+#[derive(Debug)]
+struct Stats(EngineStats);
+
+impl Collector for Stats {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = &self.0;
+        let mut to = Encoder(&mut encoder);
+        to.counter("executions_started", "Executions that started", stats.started)?;
+        let ended = stats.ended.iter().map(|(reason, count)| (reason.name(), *count));
+        to.counters("executions_ended", "Executions that ended", "reason", ended)?;
+        let refused = stats.refused.iter().map(|(kind, count)| (name(*kind), *count));
+        to.counters(
+            "executions_refused",
+            "Executions refused before they started",
+            "kind",
+            refused,
+        )?;
+        to.gauge("executions_running", "Executions that run now", stats.running)?;
+        to.gauge("executions_waiting", "Executions that wait in the queue now", stats.waiting)?;
+        to.seconds("execution_queue_wait", "Time from asking to being let in", &stats.queue_wait)?;
+        to.seconds("execution_spawn", "Time from being let in to running", &stats.spawn)?;
+        to.seconds("execution_run", "Time from running to the end", &stats.run)?;
+        let bytes = [("stdout", stats.stdout_bytes), ("stderr", stats.stderr_bytes)];
+        to.counters("execution_output_bytes", "Bytes printed", "stream", bytes.into_iter())?;
+        to.counter("execution_kills", "Executions that had to be killed", stats.kills)?;
+        to.counter("execution_swept", "Background processes ended with their run", stats.swept)?;
+        to.counter(
+            "execution_leftovers",
+            "Processes that outlived their run though they should not",
+            stats.leftovers,
+        )
+    }
+}
+
+fn name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Malformed => "malformed",
+        ErrorKind::Unauthenticated => "unauthenticated",
+        ErrorKind::Forbidden => "forbidden",
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::Impossible => "impossible",
+        ErrorKind::CallerLimit => "caller_limit",
+        ErrorKind::Unavailable => "unavailable",
+        _ => "internal",
+    }
+}
+
+struct Encoder<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Encoder<'_, '_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)
+    }
+
+    fn counters<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl Iterator<Item = (&'l str, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            let labels = [(label, value)];
+            ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(metric)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, times: &HistogramStats) -> fmt::Result {
+        let unit = Unit::Seconds;
+        let mut metric =
+            self.0.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;
+        let count = times.buckets.iter().map(|(_, count)| count).sum();
+        let buckets: Vec<(f64, u64)> = times
+            .buckets
+            .iter()
+            // The crate writes the largest number as `+Inf`.
+            .map(|(bound, count)| (if bound.is_finite() { *bound } else { f64::MAX }, *count))
+            .collect();
+        metric.encode_histogram::<NoLabelSet>(times.sum, count, &buckets, None)
+    }
+}

@@ -1,0 +1,6 @@
+//! The routes.
+
+pub(crate) mod execute;
+pub(crate) mod metrics;
+mod parameters;
+pub(crate) mod service;

@@ -1,0 +1,208 @@
+//! Requests in their two forms: a JSON body, or a query beside a body that is the input.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::Error as ValueError;
+use splengine_core::{LimitKind, Limits, Request, Stdin};
+use tokio::time::timeout;
+
+use crate::app::Options;
+use crate::dto::{ExecuteRequestDto, LimitsDto};
+use crate::problem::Problem;
+
+/// What the `Content-Type` says that the body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyKind {
+    Json,
+    Input,
+}
+
+impl BodyKind {
+    /// A type is demanded: without one, or with one of the three that forms have, a browser sends
+    /// a page's request to any site without asking that site first.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = value.unwrap_or_default().split(';').next().unwrap_or_default();
+        match essence.trim().to_ascii_lowercase().as_str() {
+            "application/json" => Ok(Self::Json),
+            name if name.starts_with("application/") && name.ends_with("+json") => Ok(Self::Json),
+            "application/octet-stream" => Ok(Self::Input),
+            _ => Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Content-Type must be application/json, or application/octet-stream for a body that \
+                 is the command's input",
+            )),
+        }
+    }
+}
+
+/// Reads a JSON body whole, within the bounds of its size and its time.
+pub(crate) async fn read_json(
+    headers: &HeaderMap,
+    body: Body,
+    options: &Options,
+) -> Result<ExecuteRequestDto, Problem> {
+    let too_large = || {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!(
+                "the body is over {} bytes; send a long input as application/octet-stream",
+                options.max_body
+            ),
+        )
+    };
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > options.max_body as u64) {
+        return Err(too_large());
+    }
+    let collected = timeout(options.body_timeout, Limited::new(body, options.max_body).collect());
+    let bytes: Bytes = match collected.await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(_)) => return Err(Problem::malformed("the body broke off")),
+        Err(_) => {
+            let detail = "the body did not arrive in time";
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+        }
+    };
+    parse_json(&bytes)
+}
+
+fn parse_json(bytes: &[u8]) -> Result<ExecuteRequestDto, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let dto = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let problem = error.inner();
+        Problem::malformed(if problem.is_data() && path != "." {
+            format!("`{path}`: {problem}")
+        } else if problem.is_data() {
+            format!("the body is not a request: {problem}")
+        } else {
+            format!("the body is not JSON: {problem}")
+        })
+    })?;
+    deserializer
+        .end()
+        .map_err(|error| Problem::malformed(format!("the body is not JSON: {error}")))?;
+    Ok(dto)
+}
+
+/// Reads the query that stands beside a body of input. `None` is a name that it does not know.
+pub(crate) fn read_query(pairs: &[(String, String)]) -> Result<ExecuteRequestDto, Problem> {
+    let mut dto = ExecuteRequestDto::default();
+    let mut commands = 0;
+    for (name, value) in pairs {
+        match name.as_str() {
+            "command" => {
+                commands += 1;
+                dto.command.clone_from(value);
+            }
+            "args" | "arg" => dto.args.get_or_insert_default().push(value.clone()),
+            "workdir" => dto.workdir = Some(value.clone()),
+            "sessionId" => dto.session_id = Some(value.clone()),
+            "timeout" => dto.timeout = Some(number(name, value)?),
+            "outputLimit" => dto.output_limit = Some(number(name, value)?),
+            "outputEncoding" => dto.output_encoding = Some(word(name, value)?),
+            "background" => dto.background = Some(word(name, value)?),
+            "slowReader" => dto.slow_reader = Some(word(name, value)?),
+            _ => {
+                return Err(Problem::malformed(format!(
+                    "the query has the unknown parameter `{name}`; there is: command, args, \
+                     workdir, sessionId, timeout, outputLimit, outputEncoding, background, \
+                     slowReader, failStatus"
+                )));
+            }
+        }
+    }
+    match commands {
+        1 => Ok(dto),
+        0 => Err(Problem::malformed("the query lacks the parameter `command`")),
+        _ => Err(Problem::malformed("the query has the parameter `command` more than once")),
+    }
+}
+
+fn number(name: &str, value: &str) -> Result<u64, Problem> {
+    value.parse().map_err(|_| Problem::malformed(format!("`{name}` must be a whole number")))
+}
+
+fn word<'de, T: Deserialize<'de>>(name: &str, value: &str) -> Result<T, Problem> {
+    T::deserialize(value.to_owned().into_deserializer())
+        .map_err(|error: ValueError| Problem::malformed(format!("`{name}`: {error}")))
+}
+
+impl ExecuteRequestDto {
+    /// The core's request. `input` is what a streamed body gives, if there is one.
+    pub(crate) fn into_request(self, input: Option<Stdin>) -> Result<Request, Problem> {
+        if self.asynchronous == Some(true) {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "`async` asks for a batch, and this server runs none",
+            ));
+        }
+        let stdin = match (input, self.stdin) {
+            (Some(input), _) => input,
+            (None, None) => Stdin::null(),
+            (None, Some(text)) => match self.stdin_encoding.unwrap_or_default() {
+                crate::dto::EncodingDto::Utf8 => Stdin::bytes(text),
+                crate::dto::EncodingDto::Base64 => {
+                    Stdin::bytes(BASE64_STANDARD.decode(text).map_err(|error| {
+                        Problem::malformed(format!("`stdin` is not base64: {error}"))
+                    })?)
+                }
+            },
+        };
+        let mut request = Request::new(self.command)
+            .args(self.args.unwrap_or_default())
+            .stdin(stdin)
+            .limits(self.limits.unwrap_or_default().into());
+        for (name, value) in self.env.unwrap_or_default() {
+            request = request.env(name, value);
+        }
+        if let Some(workdir) = self.workdir {
+            request = request.workdir(workdir);
+        }
+        if let Some(session_id) = self.session_id {
+            request = request.session_id(session_id);
+        }
+        if let Some(timeout) = self.timeout {
+            request = request.timeout(Duration::from_millis(timeout));
+        }
+        if let Some(limit) = self.output_limit {
+            request = request.output_limit(limit);
+        }
+        if let Some(background) = self.background {
+            request = request.background(background.into());
+        }
+        if let Some(slow_reader) = self.slow_reader {
+            request = request.slow_reader(slow_reader.into());
+        }
+        Ok(request)
+    }
+}
+
+impl From<LimitsDto> for Limits {
+    fn from(dto: LimitsDto) -> Self {
+        let mut limits = Self::default();
+        for (kind, value) in [
+            (LimitKind::CpuTime, dto.cpu_time),
+            (LimitKind::Memory, dto.memory),
+            (LimitKind::OpenFiles, dto.open_files),
+            (LimitKind::Processes, dto.processes),
+            (LimitKind::FileSize, dto.file_size),
+        ] {
+            if let Some(value) = value {
+                limits = limits.with(kind, value);
+            }
+        }
+        limits
+    }
+}

@@ -1,0 +1,192 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::app::App;
+use crate::service::HttpService;
+
+/// The HTTP door on an address of its own: HTTP/1.1, and HTTP/2 without TLS to clients that begin
+/// with it. Serves while it is awaited, or [run](Self::run_until).
+#[must_use = "a server does nothing unless it is awaited"]
+pub struct HttpServer {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    service: HttpService,
+    connections: Gauge,
+    timing: Timing,
+}
+
+/// An address that can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address}")]
+#[non_exhaustive]
+pub struct BindError {
+    /// The address.
+    pub address: String,
+    /// What the operating system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// The bounds on connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) max_connections: usize,
+    pub(crate) header_timeout: Duration,
+    pub(crate) max_linger: Duration,
+}
+
+impl HttpServer {
+    pub(crate) fn new(
+        listener: TcpListener,
+        local_addr: SocketAddr,
+        app: &App,
+        timing: Timing,
+    ) -> Self {
+        let service = HttpService::new(app.router());
+        let connections = app.metrics.connections.clone();
+        Self { listener, local_addr, service, connections, timing }
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` resolves; then takes no more connections, lets those that there are
+    /// finish their requests, and closes what is left after the builder's `max_linger`.
+    ///
+    /// While `shutdown` is pending everything is answered. Draining the engine within it thus
+    /// tells load balancers (`/ready`) and clients (503) of the end before it comes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener. Connections that there are end by themselves.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+        let Self { listener, service, connections, timing, .. } = self;
+        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(timing.max_connections));
+        let (abort, aborted) = tokio::sync::watch::channel(());
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (accept(&listener).await, place)
+            };
+            let (stream, place) = tokio::select! {
+                accepted = accepted => accepted,
+                () = &mut shutdown => break,
+            };
+            let watcher = graceful.watcher();
+            let builder = connection_builder(timing.header_timeout);
+            let service = TowerToHyperService::new(service.clone());
+            let connections = connections.clone();
+            let mut aborted = aborted.clone();
+            tokio::spawn(async move {
+                connections.inc();
+                // Counted down even if a handler panics.
+                let _open = Open(connections);
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    ended = watcher.watch(connection.into_owned()) => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%error, "a connection ended badly");
+                        }
+                    }
+                    _ = aborted.changed() => {}
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        if timeout(timing.max_linger, graceful.shutdown()).await.is_err() {
+            tracing::info!("closing connections that did not finish in time");
+            drop(abort);
+        }
+    }
+}
+
+impl IntoFuture for HttpServer {
+    type Output = Infallible;
+    type IntoFuture = Pin<Box<dyn Future<Output = Infallible> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async {
+            self.run_until(std::future::pending()).await;
+            std::future::pending().await
+        })
+    }
+}
+
+impl fmt::Debug for HttpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+struct Open(Gauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The next connection, however many attempts fail before.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let _ = stream.set_nodelay(true);
+                // Finds peers that are gone without a word while nothing is on its way to them.
+                let keepalive = TcpKeepalive::new()
+                    .with_time(Duration::from_secs(30))
+                    .with_interval(Duration::from_secs(5))
+                    .with_retries(3);
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+                return stream;
+            }
+            // Of one connection, which went away again before it was accepted.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionRefused
+                ) => {}
+            // Out of files or memory: others must end first.
+            Err(error) => {
+                tracing::warn!(%error, "can't accept connections; trying again");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .max_concurrent_streams(128)
+        .max_header_list_size(64 * 1024);
+    builder
+}

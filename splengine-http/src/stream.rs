@@ -1,0 +1,158 @@
+//! A run as a stream of events.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use splengine_core::{Event, Run, Stream};
+use tokio::time::timeout;
+
+use crate::accept::Format;
+use crate::dto::{EncodingDto, EndDto, EventDto};
+use crate::text::Utf8Pieces;
+
+/// The answer that gives a run's events as they come. Dropping its body cancels the run.
+pub(crate) fn response(run: Run, format: Format, encoding: EncodingDto) -> Response {
+    let state = Some(Writer::new(run, format, encoding));
+    let chunks = stream::unfold(state, |state| async {
+        let mut writer = state?;
+        let (chunk, ended) = writer.next().await;
+        Some((Ok::<_, std::convert::Infallible>(chunk), (!ended).then_some(writer)))
+    });
+    let mut response = Response::new(Body::from_stream(chunks));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx and those that follow it hold events back otherwise.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+struct Writer {
+    run: Run,
+    session_id: String,
+    format: Format,
+    encoding: EncodingDto,
+    texts: [Utf8Pieces; 2],
+    seq: u64,
+    begun: bool,
+}
+
+impl Writer {
+    fn new(run: Run, format: Format, encoding: EncodingDto) -> Self {
+        let session_id = run.session_id().to_string();
+        Self { run, session_id, format, encoding, texts: Default::default(), seq: 0, begun: false }
+    }
+
+    /// The next bytes to send, never none, and whether they are the last.
+    async fn next(&mut self) -> (Bytes, bool) {
+        let mut out = BytesMut::new();
+        if !self.begun {
+            self.begun = true;
+            let session_id = self.session_id.clone();
+            self.write(&mut out, "started", |event| event.session_id = Some(&session_id));
+            return (out.freeze(), false);
+        }
+        let mut ended = false;
+        while out.is_empty() {
+            match timeout(SILENCE, self.run.next()).await {
+                Ok(Some(event)) => ended = self.take(&mut out, event),
+                Ok(None) => ended = true,
+                Err(_) => out.extend_from_slice(match self.format {
+                    Format::Sse => b":\n\n",
+                    Format::Json | Format::NdJson => b"\n",
+                }),
+            }
+            if ended {
+                break;
+            }
+        }
+        (out.freeze(), ended)
+    }
+
+    fn take(&mut self, out: &mut BytesMut, event: Event) -> bool {
+        match event {
+            Event::Output { stream, data } => {
+                let text = match self.encoding {
+                    EncodingDto::Utf8 => self.texts[index(stream)].push(&data),
+                    EncodingDto::Base64 => BASE64_STANDARD.encode(&data),
+                };
+                self.write_text(out, stream, text);
+                false
+            }
+            Event::Lost { stream, bytes } => {
+                self.finish_text(out, stream);
+                self.write(out, "lost", |event| {
+                    event.stream = Some(stream.name());
+                    event.bytes = Some(bytes);
+                });
+                false
+            }
+            Event::End(end) => {
+                self.finish_text(out, Stream::Stdout);
+                self.finish_text(out, Stream::Stderr);
+                let end = EndDto::new(&end, &self.session_id);
+                self.write(out, "exit", |event| event.end = Some(end));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn finish_text(&mut self, out: &mut BytesMut, stream: Stream) {
+        let rest = self.texts[index(stream)].finish();
+        self.write_text(out, stream, rest);
+    }
+
+    fn write_text(&mut self, out: &mut BytesMut, stream: Stream, text: String) {
+        if !text.is_empty() {
+            self.write(out, stream.name(), |event| event.data = Some(text));
+        }
+    }
+
+    fn write<'a>(
+        &mut self,
+        out: &mut BytesMut,
+        name: &'static str,
+        fill: impl FnOnce(&mut EventDto<'a>),
+    ) {
+        let mut event = EventDto {
+            event: name,
+            kind: name,
+            seq: self.seq,
+            session_id: None,
+            data: None,
+            stream: None,
+            bytes: None,
+            end: None,
+        };
+        fill(&mut event);
+        self.seq += 1;
+        let json = serde_json::to_string(&event).unwrap_or_default();
+        match self.format {
+            Format::Sse => {
+                let head = format!("event: {name}\nid: {}\ndata: ", event.seq);
+                out.extend_from_slice(head.as_bytes());
+                out.extend_from_slice(json.as_bytes());
+                out.extend_from_slice(b"\n\n");
+            }
+            Format::Json | Format::NdJson => {
+                out.extend_from_slice(json.as_bytes());
+                out.extend_from_slice(b"\n");
+            }
+        }
+    }
+}
+
+fn index(stream: Stream) -> usize {
+    usize::from(stream == Stream::Stderr)
+}
+
+/// How long nothing is sent at most; proxies cut silent connections after a minute or less.
+const SILENCE: Duration = Duration::from_secs(10);

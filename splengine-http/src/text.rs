@@ -1,0 +1,79 @@
+//! Bytes to text, in pieces.
+
+/// Decodes UTF-8 that comes in pieces, cut anywhere. What it gives, put together, is what
+/// [`String::from_utf8_lossy`] gives for the whole.
+#[derive(Debug, Default)]
+pub(crate) struct Utf8Pieces {
+    /// The beginning of a sequence whose rest has not come yet: 3 bytes at most.
+    pending: Vec<u8>,
+}
+
+impl Utf8Pieces {
+    /// The text that is certain so far.
+    pub(crate) fn push(&mut self, data: &[u8]) -> String {
+        self.pending.extend_from_slice(data);
+        let mut text = String::with_capacity(self.pending.len());
+        let mut rest = &self.pending[..];
+        loop {
+            match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    self.pending.clear();
+                    return text;
+                }
+                Err(error) => {
+                    let (valid, after) = rest.split_at(error.valid_up_to());
+                    text.push_str(&String::from_utf8_lossy(valid));
+                    let Some(bad) = error.error_len() else {
+                        self.pending = after.to_vec();
+                        return text;
+                    };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    rest = &after[bad..];
+                }
+            }
+        }
+    }
+
+    /// What stands for a sequence that never came to its end.
+    pub(crate) fn finish(&mut self) -> String {
+        let unfinished = !std::mem::take(&mut self.pending).is_empty();
+        if unfinished { char::REPLACEMENT_CHARACTER.to_string() } else { String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn in_pieces(bytes: &[u8], size: usize) -> String {
+        let mut pieces = Utf8Pieces::default();
+        let mut text: String = bytes.chunks(size).map(|piece| pieces.push(piece)).collect();
+        text += &pieces.finish();
+        text
+    }
+
+    #[test]
+    fn no_character_is_cut() {
+        let text = "aä€😀";
+        for size in 1..=text.len() {
+            assert_eq!(in_pieces(text.as_bytes(), size), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same(
+            // Bytes that often form sequences, whole and broken.
+            bytes in prop::collection::vec(
+                prop_oneof![any::<u8>(), Just(0xe2), Just(0x82), Just(0xac), Just(0xf0), Just(0x9f)],
+                0..40,
+            ),
+            size in 1usize..8,
+        ) {
+            prop_assert_eq!(in_pieces(&bytes, size), String::from_utf8_lossy(&bytes));
+        }
+    }
+}
