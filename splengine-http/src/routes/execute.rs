@@ -136,8 +136,10 @@ async fn whole(run: Run, encoding: EncodingDto, fail_status: Option<StatusCode>)
     (status, [(CACHE_CONTROL, "no-store")], Json(result)).into_response()
 }
 
+type Query = Vec<(String, String)>;
+
 /// Takes `failStatus` out of the query; what is left is the request's.
-fn fail_status(query: &str) -> Result<(Option<StatusCode>, Vec<(String, String)>), Problem> {
+fn fail_status(query: &str) -> Result<(Option<StatusCode>, Query), Problem> {
     let (wanted, rest): (Vec<_>, Vec<_>) = form_urlencoded::parse(query.as_bytes())
         .into_owned()
         .partition(|(name, _)| name == "failStatus");

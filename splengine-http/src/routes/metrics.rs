@@ -148,12 +148,6 @@ impl Encoder<'_, '_> {
         let mut metric =
             self.0.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;
         let count = times.buckets.iter().map(|(_, count)| count).sum();
-        let buckets: Vec<(f64, u64)> = times
-            .buckets
-            .iter()
-            // The crate writes the largest number as `+Inf`.
-            .map(|(bound, count)| (if bound.is_finite() { *bound } else { f64::MAX }, *count))
-            .collect();
-        metric.encode_histogram::<NoLabelSet>(times.sum, count, &buckets, None)
+        metric.encode_histogram::<NoLabelSet>(times.sum, count, &times.buckets, None)
     }
 }

@@ -1,0 +1,123 @@
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_connection_serves_many_requests() {
+    let door = door().await;
+    let mut connection = door.connect().await;
+    for i in 0..20 {
+        let body = sh(&format!("echo {i}")).to_string();
+        connection.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
+        assert_eq!(connection.response().await.json()["stdout"], format!("{i}\n"));
+    }
+}
+
+#[tokio::test]
+async fn half_a_header_is_not_waited_for() {
+    let door = door_with(|e| e, |http| http.header_timeout(Duration::from_millis(200))).await;
+    let mut half = door.connect().await;
+    half.send(b"POST /execute HTTP/1.1\r\nHo").await;
+    let mut idle = door.connect().await;
+    assert_eq!(idle.get("/health").await.status, 200);
+    assert!(half.is_closed().await);
+    assert!(idle.is_closed().await);
+    assert_eq!(door.run(&sh("echo well")).await["stdout"], "well\n");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_wait_for_their_turn() {
+    let door = door_with(|e| e, |http| http.max_connections(2)).await;
+    let mut first = door.connect().await;
+    let mut second = door.connect().await;
+    for connection in [&mut first, &mut second] {
+        assert_eq!(connection.get("/health").await.status, 200);
+    }
+    let mut third = door.connect().await;
+    third.send(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let early = tokio::time::timeout(Duration::from_millis(200), third.response()).await;
+    assert!(early.is_err(), "three are served at once");
+    drop(first);
+    let mut third = door.connect().await;
+    drop(second);
+    assert_eq!(third.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn http_2_without_tls() {
+    use http_body_util::{BodyExt as _, Full};
+    let door = door().await;
+    let stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+    let (mut client, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for i in 0..8 {
+        let body = sh(&format!("echo {i}")).to_string();
+        let request = http::Request::post(format!("http://{}/execute", door.addr))
+            .header("authorization", "Bearer alices-very-long-token")
+            .header("content-type", "application/json")
+            .body(Full::new(bytes::Bytes::from(body)))
+            .expect("built");
+        answers.push(client.send_request(request));
+    }
+    for (i, answer) in answers.into_iter().enumerate() {
+        let body = answer.await.expect("answered").into_body().collect().await.expect("read");
+        let json: serde_json::Value = serde_json::from_slice(&body.to_bytes()).expect("JSON");
+        assert_eq!(json["stdout"], json!(format!("{i}\n")));
+    }
+}
+
+#[tokio::test]
+async fn the_server_ends_gracefully_and_in_time() {
+    let linger = Duration::from_millis(300);
+    let mut door = door_with(|e| e, |http| http.max_linger(linger)).await;
+    let mut finishing = door.connect().await;
+    finishing
+        .post("/execute", &[TOKEN, JSON], sh("sleep 0.1; echo done").to_string().as_bytes())
+        .await;
+    let mut stuck = door.connect().await;
+    stuck.post("/execute", &[TOKEN, JSON], sh("sleep 60").to_string().as_bytes()).await;
+    eventually("both run", || door.engine.stats().running == 2).await;
+    door.stop.take().expect("once").send(()).expect("it runs");
+    assert_eq!(finishing.response().await.json()["stdout"], "done\n");
+    tokio::time::timeout(Duration::from_secs(20), door.ended)
+        .await
+        .expect("in time")
+        .expect("no panic");
+    assert!(stuck.is_closed().await);
+    assert!(tokio::net::TcpStream::connect(door.addr).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_callers_and_health_answers_all_the_while() {
+    let door = door_with(|engine| engine.max_running(8), |http| http).await;
+    let (addr, engine) = (door.addr, door.engine.clone());
+    let callers: Vec<_> = (0..200)
+        .map(|i| {
+            tokio::spawn(async move {
+                let mut connection = crate::client::Connection::open(addr).await;
+                let body = sh(&format!("sleep 0.02; echo {i}")).to_string();
+                connection.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
+                assert_eq!(connection.response().await.json()["stdout"], format!("{i}\n"));
+            })
+        })
+        .collect();
+    let mut health = door.connect().await;
+    let mut asked = 0;
+    while !callers.iter().all(tokio::task::JoinHandle::is_finished) {
+        assert_eq!(health.get("/health").await.status, 200);
+        assert!(engine.stats().running <= 8);
+        asked += 1;
+    }
+    assert!(asked > 1);
+    for caller in callers {
+        caller.await.expect("answered");
+    }
+}

@@ -1,0 +1,9 @@
+//! The HTTP door, over TCP.
+
+mod client;
+mod connections;
+mod requests;
+mod runs;
+mod service;
+mod streams;
+mod support;

@@ -1,0 +1,147 @@
+use serde_json::json;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_run_is_answered_whole() {
+    let door = door().await;
+    for path in ["/execute", "/api/v1/execute"] {
+        let body = sh("echo out; echo err >&2; exit 3").to_string();
+        let response = door.post(path, &[TOKEN, JSON], body.as_bytes()).await;
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        let mut json = response.json();
+        let session_id = json["sessionId"].take();
+        assert!(session_id.as_str().expect("text").starts_with("spl-alice-"));
+        assert!(json["duration"].take().is_u64());
+        assert_eq!(
+            json,
+            json!({
+                "success": false, "exitCode": 3, "stdout": "out\n", "stderr": "err\n",
+                "duration": null, "sessionId": null, "reason": "exited", "signal": null,
+                "stdoutBytes": 4, "stderrBytes": 4,
+                "stdoutTruncated": false, "stderrTruncated": false,
+            })
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_member_counts() {
+    let door = door().await;
+    std::fs::create_dir(door.root.path().join("data")).expect("made");
+    let request = json!({
+        "command": "sh", "args": ["-c", "pwd; echo $K; cat; sleep 60 & echo $SPL_SESSION_ID"],
+        "workdir": "data", "env": {"K": "V"}, "stdin": "aW5wdXQ=", "stdinEncoding": "base64",
+        "timeout": 30000, "outputLimit": 100_000, "outputEncoding": "utf8", "background": "kill",
+        "async": false, "sessionId": null, "limits": {"openFiles": 50}, "slowReader": "wait",
+    });
+    let result = door.run(&request).await;
+    let lines: Vec<&str> = result["stdout"].as_str().expect("text").lines().collect();
+    assert!(lines[0].ends_with("/data"));
+    assert_eq!(lines[1], "V");
+    assert_eq!(lines[2], format!("input{}", result["sessionId"].as_str().expect("text")));
+}
+
+#[tokio::test]
+async fn null_is_the_same_as_nothing() {
+    let door = door().await;
+    let request = json!({
+        "command": "echo hi", "args": null, "workdir": null, "sessionId": null, "env": null,
+        "stdin": null, "stdinEncoding": null, "timeout": null, "outputLimit": null,
+        "outputEncoding": null, "background": null, "async": null, "limits": null,
+        "slowReader": null,
+    });
+    assert_eq!(door.run(&request).await["stdout"], "hi\n");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text() {
+    let door = door().await;
+    let script = r"printf 'a\000\377\303'";
+    assert_eq!(door.run(&sh(script)).await["stdout"], "a\0\u{fffd}\u{fffd}");
+    let exact = door.run(&with(sh(script), json!({"outputEncoding": "base64"}))).await;
+    assert_eq!(exact["stdout"], "YQD/ww==");
+    assert_eq!(exact["stdoutBytes"], 4);
+}
+
+#[tokio::test]
+async fn over_the_output_limit_both_ends_are_kept() {
+    let door = door().await;
+    let request = with(sh("printf abcdefgh"), json!({"outputLimit": 4}));
+    let result = door.run(&request).await;
+    assert_eq!(result["stdout"], "abgh");
+    assert_eq!((&result["stdoutBytes"], &result["stdoutTruncated"]), (&json!(8), &json!(true)));
+    assert_eq!(result["success"], true);
+}
+
+#[tokio::test]
+async fn how_it_ended_is_told() {
+    let door = door().await;
+    let result = door.run(&with(sh("sleep 60"), json!({"timeout": 200}))).await;
+    assert_eq!(result["reason"], "timedOut");
+    assert_eq!((&result["exitCode"], &result["signal"]), (&json!(124), &json!("SIGTERM")));
+    let result = door.run(&sh("kill -SEGV $$")).await;
+    assert_eq!(result["reason"], "signaled");
+    assert_eq!((&result["exitCode"], &result["signal"]), (&json!(139), &json!("SIGSEGV")));
+}
+
+#[tokio::test]
+async fn a_failure_takes_the_status_that_was_asked_for() {
+    let door = door().await;
+    let post = async |script: &str, path: &str| {
+        door.post(path, &[TOKEN, JSON], sh(script).to_string().as_bytes()).await
+    };
+    let failed = post("echo out; exit 3", "/execute?failStatus=500").await;
+    assert_eq!(failed.status, 500);
+    assert_eq!(failed.header("content-type"), Some("application/json"));
+    assert_eq!(failed.json()["exitCode"], 3);
+    assert_eq!(failed.json()["stdout"], "out\n");
+    assert_eq!(failed.json()["error"], "the command exited with code 3");
+    let fine = post("echo out", "/execute?failStatus=500").await;
+    assert_eq!((fine.status, fine.json().get("error")), (200, None));
+    for bad in ["200", "600", "x", "", "500&failStatus=501"] {
+        let refused = post("true", &format!("/execute?failStatus={bad}")).await;
+        assert!(refused.problem(400).contains("failStatus"));
+    }
+}
+
+#[tokio::test]
+async fn clients_of_nifi_and_kafka_are_served_as_they_are() {
+    let program = splengine_core::Program::at("echo");
+    let door = door_with(|engine| engine.program(program), |http| http).await;
+    std::fs::create_dir_all(door.root.path().join("spl/runtime/kafka-session")).expect("made");
+    for (body, stdout) in [
+        (
+            r#"{"command": "data transform", "args": ["--input=${filename}"]}"#,
+            "data transform --input=${filename}\n",
+        ),
+        (
+            r#"{"command": "data process", "args": ["--input=…", "--output=/tmp/processed"], "workdir": "/spl/runtime/kafka-session"}"#,
+            "data process --input=… --output=/tmp/processed\n",
+        ),
+        (r#"{"command": "console log \"Hello from NiFi\""}"#, "console log Hello from NiFi\n"),
+    ] {
+        let response = door.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
+        assert_eq!(response.json()["stdout"], stdout);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_its_run() {
+    let door = door().await;
+    let file = door.root.path().join("pid");
+    for accept in ["application/json", "application/x-ndjson", "text/event-stream"] {
+        let mut connection = door.connect().await;
+        let script = sh("echo $$ > pid.new; mv pid.new pid; exec sleep 60").to_string();
+        let accept = format!("Accept: {accept}");
+        connection.post("/execute", &[TOKEN, JSON, &accept], script.as_bytes()).await;
+        eventually("it runs", || file.exists()).await;
+        let pid =
+            std::fs::read_to_string(&file).expect("written").trim().parse().expect("a number");
+        std::fs::remove_file(&file).expect("removed");
+        assert!(is_alive(pid));
+        drop(connection);
+        eventually("its process is gone", || !is_alive(pid)).await;
+    }
+}

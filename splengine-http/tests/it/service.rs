@@ -1,0 +1,149 @@
+use std::time::Duration;
+
+use serde_json::json;
+use splengine_core::LimitKind;
+
+use crate::client::Connection;
+use crate::support::*;
+
+#[tokio::test]
+async fn health_and_readiness() {
+    let door = door().await;
+    assert_eq!(door.get("/health").await.json(), json!({"status": "healthy"}));
+    assert_eq!(door.get("/ready").await.json(), json!({"status": "ready"}));
+    let mut connection = door.connect().await;
+    connection.send(b"HEAD /health HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(connection.head().await.0, 200);
+}
+
+#[tokio::test]
+async fn while_draining_it_lives_but_takes_no_work() {
+    let door = door().await;
+    let mut connection = door.connect().await;
+    let script = "echo begun; while [ ! -e go ]; do sleep 0.02; done; echo done";
+    connection.post("/execute", &[TOKEN, JSON], sh(script).to_string().as_bytes()).await;
+    eventually("it runs", || door.engine.stats().running == 1).await;
+    let drained = tokio::spawn({
+        let engine = door.engine.clone();
+        async move { engine.drain(Duration::from_secs(3600)).await }
+    });
+    eventually("the gate is shut", || !door.engine.is_open()).await;
+    assert_eq!(door.get("/health").await.status, 200);
+    let ready = door.get("/ready").await;
+    assert_eq!((ready.status, ready.json()), (503, json!({"status": "draining"})));
+    let refused = door.execute(&sh("true")).await;
+    assert!(refused.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().is_ok()));
+    assert!(refused.problem(503).contains("shutting down"));
+    std::fs::write(door.root.path().join("go"), "").expect("made");
+    assert_eq!(connection.response().await.json()["stdout"], "begun\ndone\n");
+    drained.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn bounds_are_told_with_a_time_to_come_back() {
+    let configure = |engine: splengine_core::EngineBuilder| {
+        engine.max_running(1).max_waiting(1).max_waiting_per_caller(0)
+    };
+    let door = door_with(configure, |http| http).await;
+    let mut connection = door.connect().await;
+    connection.post("/execute", &[TOKEN, JSON], sh("sleep 60").to_string().as_bytes()).await;
+    eventually("it runs", || door.engine.stats().running == 1).await;
+    let own = door.execute(&sh("true")).await;
+    assert!(own.header("retry-after").is_some());
+    own.problem(429);
+}
+
+#[tokio::test]
+async fn the_service_tells_only_what_is_enforced() {
+    let door =
+        door_with(|engine| engine, |http| http.interface("websocket", ":8081/terminal")).await;
+    let service = door.get("/api/v1/service").await.json();
+    assert_eq!(service, door.get("/info").await.json());
+    assert_eq!(service["service"], "splengine");
+    assert_eq!(service["interfaces"], json!({"rest": "/api/v1", "websocket": ":8081/terminal"}));
+    let capabilities = service["capabilities"].as_array().expect("a list");
+    for &kind in LimitKind::ALL {
+        let name = json!(format!("limits.{}", kind.name()));
+        assert_eq!(capabilities.contains(&name), door.engine.enforces(kind), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_places_and_methods() {
+    let door = door().await;
+    door.get("/nowhere").await.problem(404);
+    let refused = door.get("/execute").await;
+    assert_eq!(refused.header("allow"), Some("POST"));
+    refused.problem(405);
+}
+
+#[tokio::test]
+async fn metrics_count_what_happens() {
+    let door = door().await;
+    door.run(&sh("echo four; exit 1")).await;
+    door.run(&sh("setsid sleep 60 & exit 0")).await;
+    door.execute(&json!({"command": "no-such-program"})).await;
+    let response = door.get("/metrics").await;
+    assert_eq!(
+        response.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    let text = response.text();
+    for line in [
+        "splengine_executions_started_total 2",
+        "splengine_executions_ended_total{reason=\"exited\"} 2",
+        "splengine_executions_ended_total{reason=\"timedOut\"} 0",
+        "splengine_executions_refused_total{kind=\"impossible\"} 1",
+        "splengine_executions_running 0",
+        "splengine_executions_waiting 0",
+        "splengine_execution_queue_wait_seconds_count 3",
+        "splengine_execution_spawn_seconds_count 2",
+        "splengine_execution_run_seconds_count 2",
+        "splengine_execution_run_seconds_bucket{le=\"+Inf\"} 2",
+        "splengine_execution_output_bytes_total{stream=\"stdout\"} 5",
+        "splengine_execution_kills_total 0",
+        "splengine_execution_swept_total 1",
+        "splengine_execution_leftovers_total 0",
+        "splengine_http_requests_total{route=\"/execute\",method=\"POST\",status=\"200\"} 2",
+        "# UNIT splengine_execution_run_seconds seconds",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    assert!(!text.contains("alice"));
+}
+
+#[tokio::test]
+async fn the_document_is_the_one_that_was_agreed_on() {
+    let door = door().await;
+    let document = door.get("/openapi.json").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    insta::assert_json_snapshot!("openapi", document, { ".info.version" => "[version]" });
+}
+
+#[tokio::test]
+async fn the_door_can_be_nested() {
+    use tower::ServiceExt as _;
+    let root = tempfile::tempdir().expect("a directory");
+    let executor = splengine_core::LocalExecutor::new(root.path()).expect("set up");
+    let engine = splengine_core::Engine::builder(executor).build().expect("built");
+    let service = splengine_http::HttpServer::builder(engine).authenticate(tokens()).into_service();
+
+    let request = http::Request::get("/health").body(http_body_util::Empty::new()).expect("built");
+    let response = service.clone().oneshot(request).await.expect("never fails");
+    assert_eq!(response.status(), 200);
+
+    let app = axum::Router::new().nest_service("/spl", service);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let addr = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let http =
+            hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+        let (stream, _) = listener.accept().await.expect("accepted");
+        let service = hyper_util::service::TowerToHyperService::new(app);
+        let _ = http.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+    });
+    let mut connection = Connection::open(addr).await;
+    connection.post("/spl/execute", &[TOKEN, JSON], sh("echo nested").to_string().as_bytes()).await;
+    assert_eq!(connection.response().await.json()["stdout"], "nested\n");
+}

@@ -1,0 +1,114 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use splengine_core::{
+    Caller, Engine, EngineBuilder, LocalExecutor, Secret, SharedAuthenticator, StaticTokens,
+};
+use splengine_http::{HttpServer, HttpServerBuilder};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::client::{Connection, Response};
+
+pub(crate) const TOKEN: &str = "Authorization: Bearer alices-very-long-token";
+pub(crate) const JSON: &str = "Content-Type: application/json";
+
+/// A server on a free port, with an engine of its own.
+pub(crate) struct Door {
+    pub(crate) addr: SocketAddr,
+    pub(crate) engine: Engine,
+    pub(crate) root: TempDir,
+    pub(crate) stop: Option<oneshot::Sender<()>>,
+    pub(crate) ended: JoinHandle<()>,
+}
+
+pub(crate) fn tokens() -> StaticTokens {
+    let mut tokens = StaticTokens::new();
+    let alice = Caller::with_all_scopes("alice".parse().expect("a user name"));
+    tokens.insert(&Secret::new("alices-very-long-token"), alice).expect("long enough");
+    let bob = Caller::new("bob".parse().expect("a user name"));
+    tokens.insert(&Secret::new("bob-may-do-nothing"), bob).expect("long enough");
+    tokens
+}
+
+pub(crate) async fn door() -> Door {
+    door_with(|engine| engine, |http| http).await
+}
+
+pub(crate) async fn door_with(
+    configure_engine: impl FnOnce(EngineBuilder) -> EngineBuilder,
+    configure_http: impl FnOnce(
+        HttpServerBuilder<SharedAuthenticator>,
+    ) -> HttpServerBuilder<SharedAuthenticator>,
+) -> Door {
+    let root = tempfile::tempdir().expect("a directory");
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    let builder = Engine::builder(executor).grace(Duration::from_millis(500));
+    let engine = configure_engine(builder).build().expect("built");
+    let builder = configure_http(HttpServer::builder(engine.clone()).authenticate(tokens()));
+    let server = builder.bind("127.0.0.1:0").await.expect("bound");
+    let addr = server.local_addr();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = tokio::spawn(server.run_until(async {
+        let _ = stopped.await;
+    }));
+    Door { addr, engine, root, stop: Some(stop), ended }
+}
+
+impl Door {
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(self.addr).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.connect().await.get(path).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, headers: &[&str], body: &[u8]) -> Response {
+        let mut connection = self.connect().await;
+        connection.post(path, headers, body).await;
+        connection.response().await
+    }
+
+    /// `POST /execute` as alice.
+    pub(crate) async fn execute(&self, request: &Value) -> Response {
+        self.post("/execute", &[TOKEN, JSON], request.to_string().as_bytes()).await
+    }
+
+    /// A run's result.
+    pub(crate) async fn run(&self, request: &Value) -> Value {
+        let response = self.execute(request).await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.json()
+    }
+}
+
+/// `sh -c script`.
+pub(crate) fn sh(script: &str) -> Value {
+    json!({"command": "sh -c", "args": [script]})
+}
+
+/// `request` with further members.
+pub(crate) fn with(mut request: Value, members: Value) -> Value {
+    let Value::Object(members) = members else { panic!("members") };
+    request.as_object_mut().expect("an object").extend(members);
+    request
+}
+
+/// Waits for a condition that nothing announces, for ten seconds at most.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+pub(crate) fn is_alive(pid: u64) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+}
