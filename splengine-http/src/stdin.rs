@@ -50,6 +50,10 @@ impl AsyncRead for BodyReader {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while self.chunk.is_empty() {
+            if self.broken.is_none() {
+                // Asked once more, the body might give an end.
+                return Poll::Pending;
+            }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
                 Some(Err(_)) => {
