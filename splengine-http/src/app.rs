@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use splengine_core::{
     Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator,
@@ -59,6 +59,8 @@ impl App {
 
     pub(crate) fn router(&self) -> Router {
         let mut router = Router::new()
+            // For a person who follows the bare address.
+            .route("/", get(|| async { Redirect::temporary("info") }))
             .route("/execute", post(execute::execute))
             .route("/api/v1/execute", post(execute::execute))
             .route("/api/v1/service", get(service::definition))

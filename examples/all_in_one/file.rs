@@ -1,0 +1,157 @@
+//! The file of `--config`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::settings::UsageError;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct File {
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) shell: Option<String>,
+    #[serde(default, deserialize_with = "text_or_table")]
+    pub(crate) http: HttpTable,
+    pub(crate) ws: Option<String>,
+    pub(crate) ssh: Option<String>,
+    pub(crate) avro: Option<String>,
+    #[serde(default)]
+    pub(crate) token: Vec<String>,
+    pub(crate) tokens: Option<PathBuf>,
+    pub(crate) authorized_keys: Option<PathBuf>,
+    pub(crate) anonymous: Option<String>,
+    pub(crate) grace: Option<u64>,
+    #[serde(default, deserialize_with = "text_or_table")]
+    pub(crate) program: ProgramTable,
+    #[serde(default)]
+    pub(crate) limits: LimitsTable,
+    #[serde(default)]
+    pub(crate) environment: EnvironmentTable,
+    #[serde(default)]
+    pub(crate) cgroup: CgroupTable,
+}
+
+/// `http = "ADDR"` for short.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct HttpTable {
+    pub(crate) address: Option<String>,
+    #[serde(default)]
+    pub(crate) allow_origins: Vec<String>,
+    pub(crate) max_connections: Option<usize>,
+    /// Milliseconds.
+    pub(crate) header_timeout: Option<u64>,
+    /// Bytes.
+    pub(crate) max_body: Option<usize>,
+}
+
+/// `program = "PATH"` for short.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct ProgramTable {
+    pub(crate) path: Option<String>,
+    #[serde(default)]
+    pub(crate) failure: Failure,
+    #[serde(default)]
+    pub(crate) refuse_arguments: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Failure {
+    pub(crate) stdout: Option<String>,
+    pub(crate) stderr: Option<String>,
+}
+
+/// Times are in milliseconds, sizes in bytes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct LimitsTable {
+    pub(crate) max_running: Option<usize>,
+    pub(crate) max_running_per_caller: Option<usize>,
+    pub(crate) max_waiting: Option<usize>,
+    pub(crate) max_waiting_per_caller: Option<usize>,
+    pub(crate) timeout: Option<u64>,
+    pub(crate) max_timeout: Option<u64>,
+    /// From TERM to KILL.
+    pub(crate) kill_grace: Option<u64>,
+    pub(crate) output: Option<u64>,
+    pub(crate) max_output: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) of_runs: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EnvironmentTable {
+    /// Instead of the usual list.
+    pub(crate) inherit: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) set: BTreeMap<String, String>,
+    /// What requests may set; anything when left out.
+    pub(crate) request: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CgroupTable {
+    /// `auto`, `off`, or a directory.
+    pub(crate) mode: Option<String>,
+}
+
+impl From<String> for HttpTable {
+    fn from(address: String) -> Self {
+        Self { address: Some(address), ..Self::default() }
+    }
+}
+
+impl From<String> for ProgramTable {
+    fn from(path: String) -> Self {
+        Self { path: Some(path), ..Self::default() }
+    }
+}
+
+/// A table, or the text that is its most important entry.
+fn text_or_table<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + From<String>,
+    D: Deserializer<'de>,
+{
+    struct Either<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de> + From<String>> Visitor<'de> for Either<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text or a table")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<T, E> {
+            Ok(text.to_owned().into())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_any(Either(PhantomData))
+}
+
+impl File {
+    pub(crate) fn read(path: &Path) -> Result<Self, UsageError> {
+        let name = format!("--config {}", path.display());
+        let text =
+            std::fs::read_to_string(path).map_err(|error| UsageError::caused(&name, &error))?;
+        toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            UsageError::new(&name, &format!("line {line}: {}", error.message().replace('\n', " ")))
+        })
+    }
+}

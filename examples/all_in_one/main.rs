@@ -1,0 +1,154 @@
+//! All doors in one server.
+//!
+//!     cargo run --release --example all-in-one -- --help
+//!
+//! What it takes from flags, environment and file is in `args.rs` and `file.rs`; this is the
+//! wiring, as an integrator's own `main` does it.
+
+mod args;
+mod file;
+mod settings;
+mod tokens;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use splengine_core::{Engine, LocalExecutor};
+use splengine_http::HttpServer;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::args::Args;
+use crate::settings::{Settings, UsageError};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing::Level::INFO.into())
+                .from_env_lossy(),
+        )
+        .init();
+    let result = Settings::gather(args).map_err(Failure::Usage).and_then(|settings| {
+        let runtime =
+            tokio::runtime::Runtime::new().map_err(|error| Failure::Start(error.into()))?;
+        let result = runtime.block_on(serve(settings));
+        // A client that does not read must not hold up the end.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => complain(&error, 2),
+        Err(Failure::Start(error)) => complain(error.as_ref(), 1),
+    }
+}
+
+enum Failure {
+    /// Something that was asked for can't be.
+    Usage(UsageError),
+    /// The host did not let it start.
+    Start(Box<dyn std::error::Error + Send + Sync>),
+}
+
+async fn serve(settings: Settings) -> Result<(), Failure> {
+    let start = |error: Box<dyn std::error::Error + Send + Sync>| Failure::Start(error);
+    // Before anything else: process 1 of a container does not even hear of a signal without.
+    let mut signals = Signals::listen().map_err(|error| start(error.into()))?;
+
+    let executor = LocalExecutor::builder(&settings.root)
+        .environment(settings.environment.clone())
+        .cgroup(settings.cgroup.clone())
+        .reap_strangers(std::process::id() == 1)
+        .build()
+        .map_err(|error| Failure::Usage(UsageError::caused("--root or [cgroup]", &error)))?;
+    let builder = settings.configure(Engine::builder(executor));
+    let engine =
+        builder.build().map_err(|error| Failure::Usage(UsageError::caused("[limits]", &error)))?;
+
+    let mut ready = vec!["\"ready\":true".to_owned()];
+    let http = match &settings.http {
+        None => None,
+        Some(addresses) => {
+            let mut builder =
+                HttpServer::builder(engine.clone()).authenticate(settings.tokens.clone());
+            for origin in &settings.allow_origins {
+                builder = builder.allow_origin(origin).map_err(|error| {
+                    Failure::Usage(UsageError::caused("[http] allow-origins", &error))
+                })?;
+            }
+            if let Some(count) = settings.max_connections {
+                builder = builder.max_connections(count);
+            }
+            if let Some(timeout) = settings.header_timeout {
+                builder = builder.header_timeout(timeout);
+            }
+            if let Some(bytes) = settings.max_body {
+                builder = builder.max_body(bytes);
+            }
+            let server = builder.bind(&addresses[..]).await.map_err(|error| start(error.into()))?;
+            ready.push(format!("\"http\":\"{}\"", server.local_addr()));
+            Some(server)
+        }
+    };
+
+    if let Some(token) = &settings.made_token {
+        ready.push(format!("\"token\":\"{}\"", token.expose()));
+        if let Some(server) = &http {
+            let link = format!("http://{}/#token={}\n", server.local_addr(), token.expose());
+            let _ = std::io::stderr().write_all(link.as_bytes());
+        }
+    }
+    let line = format!("{{{}}}\n", ready.join(","));
+    let _ = std::io::stdout().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush());
+
+    let drained = async {
+        signals.next().await;
+        tracing::info!(grace = ?settings.grace, "draining");
+        tokio::select! {
+            () = engine.drain(settings.grace) => tracing::info!("drained"),
+            () = signals.next() => {
+                tracing::warn!("told twice: ending at once");
+                engine.kill();
+                engine.drain(Duration::ZERO).await;
+            }
+        }
+    };
+    match http {
+        Some(server) => server.run_until(drained).await,
+        None => drained.await,
+    }
+    Ok(())
+}
+
+/// SIGTERM, from an orchestrator, and SIGINT, from a keyboard.
+struct Signals([Signal; 2]);
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]))
+    }
+
+    async fn next(&mut self) {
+        let [terminate, interrupt] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+/// The error with its causes, on one line.
+fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    let _ = writeln!(std::io::stderr(), "error: {text}");
+    ExitCode::from(code)
+}

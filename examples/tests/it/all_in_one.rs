@@ -1,0 +1,213 @@
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::server::*;
+
+#[test]
+fn it_says_once_that_it_is_ready() {
+    let all = all_in_one(&[]);
+    assert_eq!(all.server.ready, format!("{{\"ready\":true,\"http\":\"{}\"}}\n", all.addr));
+    assert_eq!(get(&all.addr, "/ready").0, 200);
+    assert_eq!(all.run(&json!({"command": "echo hi"}))["stdout"], "hi\n");
+    all.server.signal(Signal::TERM);
+    let (code, out, err) = all.server.wait();
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
+}
+
+#[test]
+fn without_credentials_it_makes_a_token_and_a_link() {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0"]);
+    let server = Server::start(&mut command);
+    let ready: Value = serde_json::from_str(&server.ready).expect("JSON");
+    let (addr, token) =
+        (ready["http"].as_str().expect("text"), ready["token"].as_str().expect("text"));
+    assert!(token.len() >= 32);
+    let body = r#"{"command": "printenv SPL_SESSION_ID"}"#;
+    let (status, answer) = post(addr, token, body).expect("an answer");
+    assert_eq!(status, 200);
+    assert!(answer.contains("spl-admin-"), "{answer}");
+    assert_eq!(post(addr, ALICE, body).expect("an answer").0, 401);
+    // The link leads somewhere.
+    assert_eq!(get(addr, "/").0, 307);
+    assert_eq!(get(addr, "/info").0, 200);
+    let link = format!("http://{addr}/#token={token}\n");
+    server.signal(Signal::TERM);
+    let (code, _, err) = server.wait();
+    assert_eq!(code, Some(0));
+    assert_eq!(err.matches(&link).count(), 1, "{err}");
+    assert_eq!(err.matches(token).count(), 1, "nowhere but in the link");
+}
+
+#[test]
+fn anonymous_clients_are_somebody_where_asked() {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0", "--anonymous", "guest"]);
+    let server = Server::start(&mut command);
+    assert!(!server.ready.contains("token"));
+    let request = "POST /execute HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+                   Content-Length: 38\r\nConnection: close\r\n\r\n{\"command\": \"printenv SPL_SESSION_ID\"}";
+    let (status, answer) = http(&addr_of(&server.ready), request).expect("an answer");
+    assert_eq!(status, 200);
+    assert!(answer.contains("spl-guest-"), "{answer}");
+}
+
+#[test]
+fn commands_see_none_of_the_servers_secrets() {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0"]);
+    command.env("SPLENGINE_TOKEN", format!("alice={ALICE},bob=bobs-very-long-token-too"));
+    command.env("AWS_SECRET_ACCESS_KEY", "secret");
+    let server = Server::start(&mut command);
+    let (_, answer) =
+        post(&addr_of(&server.ready), ALICE, r#"{"command": "env"}"#).expect("an answer");
+    assert!(answer.contains("PATH=") && answer.contains("SPL_SESSION_ID="), "{answer}");
+    for secret in [ALICE, "SPLENGINE", "AWS", "CARGO"] {
+        assert!(!answer.contains(secret), "{secret}: {answer}");
+    }
+    let bob = post(&addr_of(&server.ready), "bobs-very-long-token-too", r#"{"command": "true"}"#);
+    assert_eq!(bob.expect("an answer").0, 200);
+}
+
+#[test]
+fn a_term_lets_the_running_end_and_takes_no_new() {
+    let all = all_in_one(&[]);
+    let addr = all.addr.clone();
+    let running = std::thread::spawn(move || {
+        let script = "touch begun; while [ ! -e go ]; do sleep 0.02; done; echo whole";
+        post(&addr, ALICE, &json!({"command": "sh -c", "args": [script]}).to_string())
+    });
+    eventually("it runs", || all.root.path().join("begun").exists());
+    all.server.signal(Signal::TERM);
+    eventually("it is not ready", || get(&all.addr, "/ready").0 == 503);
+    assert_eq!(get(&all.addr, "/health").0, 200);
+    let (status, answer) = post(&all.addr, ALICE, r#"{"command": "true"}"#).expect("an answer");
+    assert_eq!(status, 503, "{answer}");
+    std::fs::write(all.root.path().join("go"), "").expect("made");
+    let (status, answer) = running.join().expect("no panic").expect("an answer");
+    assert_eq!(status, 200);
+    assert!(answer.contains("\"stdout\":\"whole\\n\""), "{answer}");
+    assert_eq!(all.server.wait().0, Some(0));
+}
+
+#[test]
+fn what_outlasts_the_grace_is_ended() {
+    let all = all_in_one(&["--grace", "0"]);
+    let addr = all.addr.clone();
+    let running = std::thread::spawn(move || {
+        post(&addr, ALICE, r#"{"command": "sh -c", "args": ["touch begun; exec sleep 600"]}"#)
+    });
+    eventually("it runs", || all.root.path().join("begun").exists());
+    all.server.signal(Signal::TERM);
+    let (status, answer) = running.join().expect("no panic").expect("an answer");
+    assert_eq!(status, 200);
+    assert!(answer.contains("\"reason\":\"cancelled\""), "{answer}");
+    assert_eq!(all.server.wait().0, Some(0));
+}
+
+#[test]
+fn a_second_term_ends_at_once() {
+    let all = all_in_one(&["--grace", "600"]);
+    let addr = all.addr.clone();
+    let running = std::thread::spawn(move || {
+        let script = "trap '' TERM; echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.1; done";
+        post(&addr, ALICE, &json!({"command": "sh -c", "args": [script]}).to_string())
+    });
+    let file = all.root.path().join("pid");
+    eventually("it runs", || file.exists());
+    all.server.signal(Signal::TERM);
+    eventually("it drains", || get(&all.addr, "/ready").0 == 503);
+    all.server.signal(Signal::TERM);
+    let pid = std::fs::read_to_string(file).expect("written");
+    assert_eq!(all.server.wait().0, Some(0));
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "its run is over too");
+    let _ = running.join().expect("no panic");
+}
+
+#[test]
+fn a_term_under_load_loses_nothing_that_was_answered() {
+    let all = all_in_one(&[]);
+    let (answered, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for client in 0..12 {
+            let (addr, answered, stopped) = (&all.addr, &answered, &stopped);
+            scope.spawn(move || {
+                for i in 0..10_000 {
+                    let word = format!("{client}-{i}");
+                    let body =
+                        json!({"command": "sh -c", "args": [format!("echo {word}; exit 3")]});
+                    match post(addr, ALICE, &body.to_string()) {
+                        Ok((200, answer)) => {
+                            let answer: Value = serde_json::from_str(&answer).expect("whole");
+                            assert_eq!(answer["stdout"], format!("{word}\n"));
+                            assert_eq!(answer["exitCode"], 3);
+                            answered.fetch_add(1, SeqCst);
+                        }
+                        Ok((503, _)) | Err(_) => {
+                            assert!(stopped.load(SeqCst), "refused before the signal");
+                            return;
+                        }
+                        Ok(other) => panic!("{other:?}"),
+                    }
+                }
+                panic!("it never ended");
+            });
+        }
+        eventually("the load is on", || answered.load(SeqCst) > 50);
+        stopped.store(true, SeqCst);
+        all.server.signal(Signal::TERM);
+    });
+    assert_eq!(all.server.wait().0, Some(0));
+}
+
+#[test]
+fn the_host_program_of_the_demo() {
+    let spl = Path::new(env!("CARGO_MANIFEST_DIR")).join("spl");
+    let program = spl.join("spl");
+    let config = spl.join("spl.toml");
+    let all = all_in_one(&[
+        "--program",
+        program.to_str().expect("text"),
+        "--config",
+        config.to_str().expect("text"),
+    ]);
+    std::fs::copy(spl.join("data/fruit.csv"), all.root.path().join("fruit.csv")).expect("copied");
+
+    // As NiFi sends it, with the file's name filled in, and not.
+    let result = all.run(&json!({"command": "data transform", "args": ["--input=fruit.csv"]}));
+    assert_eq!(result["success"], true, "{result}");
+    let stdout = result["stdout"].as_str().expect("text");
+    assert!(
+        stdout.contains("NAME,AMOUNT,YEAR\napple,1,2019\nbanana,2,2020\ncherry,3,2021\n"),
+        "{stdout}"
+    );
+    let result = all.run(&json!({"command": "data transform", "args": ["--input=${filename}"]}));
+    assert_eq!((&result["exitCode"], &result["reason"]), (&json!(1), &json!("exited")), "{result}");
+    assert!(result["stderr"].as_str().expect("text").contains("${filename}"));
+
+    // As Kafka's client does, from a directory below root.
+    let below = all.root.path().join("spl/runtime/kafka-session");
+    std::fs::create_dir_all(&below).expect("made");
+    std::fs::copy(spl.join("data/fruit.csv"), below.join("in.csv")).expect("copied");
+    let output = all.root.path().join("processed");
+    let result = all.run(&json!({
+        "command": "data process",
+        "args": ["--input=in.csv", format!("--output={}", output.display())],
+        "workdir": "/spl/runtime/kafka-session",
+    }));
+    assert_eq!(result["success"], true, "{result}");
+    assert!(std::fs::read_to_string(output).expect("written").ends_with("0,6,6060\n"));
+
+    let result = all.run(&json!({"command": "console log \"Hello from NiFi\""}));
+    assert!(result["stdout"].as_str().expect("text").contains("Hello from NiFi"));
+    for args in [json!(["x @@ console log y"]), json!(["x\nconsole log y"])] {
+        let body = json!({"command": "console log", "args": args}).to_string();
+        assert_eq!(post(&all.addr, ALICE, &body).expect("an answer").0, 422);
+    }
+}

@@ -1,0 +1,178 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::server::*;
+
+fn write(dir: &TempDir, name: &str, text: &str, mode: u32) -> String {
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+    path.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |text: &str| write(&dir, &format!("{}.toml", text.len()), text, 0o600);
+    let open_tokens = write(&dir, "open", "alice=alices-very-long-token\n", 0o644);
+    let bad_tokens = write(&dir, "bad", "# users\nalice=short\n", 0o600);
+    let cases: Vec<(Vec<String>, &str)> = [
+        (vec!["--no-such-flag"], "--no-such-flag"),
+        (vec!["--root", "/no/such/dir"], "--root /no/such/dir"),
+        (vec!["--http", "nonsense"], "--http nonsense"),
+        (vec!["--http", "127.0.0.1:99999"], "--http"),
+        (vec!["--http", "0.0.0.0:0"], "credentials"),
+        (vec!["--http", "0.0.0.0:0", "--anonymous", "guest"], "credentials"),
+        (vec!["--token", "alice"], "--token"),
+        (vec!["--token", "alice=short"], "--token"),
+        (vec!["--token", "al ice=alices-very-long-token"], "--token"),
+        (vec!["--token", "alice=alices-very-long-token fly"], "fly"),
+        (vec!["--tokens", "/no/such/file"], "--tokens /no/such/file"),
+        (vec!["--tokens", &open_tokens], "chmod 600"),
+        (vec!["--tokens", &bad_tokens], "line 2"),
+        (vec!["--anonymous", "a b"], "--anonymous"),
+        (vec!["--grace", "soon"], "--grace"),
+        (vec!["--program", "/no/such/program"], "--program /no/such/program"),
+        (vec!["--program", "./relative"], "--program ./relative"),
+        (vec!["--config", "/no/such/file"], "--config /no/such/file"),
+        (vec!["--config", &file("nonsense")], "line 1"),
+        (vec!["--config", &file("\nunknown = 1")], "unknown"),
+        (vec!["--config", &file("[limits]\nmax-runing = 1")], "max-runing"),
+        (vec!["--config", &file("[limits]\nmax-running = \"many\"")], "line 2"),
+        (vec!["--config", &file("[limits]\nmax-running = 0")], "[limits]"),
+        (vec!["--config", &file("[http]\nmax-conections = 1")], "max-conections"),
+        (vec!["--config", &file("[http]\nallow-origins = [\"*\"]")], "allow-origins"),
+        (vec!["--config", &file("[program]\nfailure = { stdout = \"(\" }")], "failure.stdout"),
+        (vec!["--config", &file("[cgroup]\nmode = \"/no/such/cgroup\"")], "/no/such/cgroup"),
+    ]
+    .into_iter()
+    .map(|(args, culprit)| (args.into_iter().map(str::to_owned).collect(), culprit))
+    .collect();
+    for (args, culprit) in cases {
+        let mut command = example("all-in-one");
+        if !args.iter().any(|arg| arg == "--http") {
+            command.args(["--http", "127.0.0.1:0"]);
+        }
+        let output = refusal(command.args(&args).env("RUST_LOG", "off"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert!(error.contains(culprit), "{args:?}: {error}");
+        assert!(
+            !error.contains("alices-very-long-token") && !error.contains("panicked"),
+            "{error}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let output = refusal(example("all-in-one").args(["--http", &addr]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&addr));
+}
+
+#[test]
+fn a_flag_outranks_the_environment_and_that_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["flag", "environment", "file"] {
+        std::fs::create_dir(dir.path().join(name)).expect("made");
+    }
+    let path =
+        |name: &str| dir.path().join(name).canonicalize().expect("there").display().to_string();
+    let config = format!(
+        "root = {:?}\nhttp = \"127.0.0.1:0\"\ntoken = [\"alice={ALICE}\"]\ngrace = 1\n",
+        path("file")
+    );
+    let config = write(&dir, "config.toml", &config, 0o600);
+    for (environment, flag, root) in [
+        (None, None, "file"),
+        (Some("environment"), None, "environment"),
+        (Some("environment"), Some("flag"), "flag"),
+    ] {
+        let mut command = example("all-in-one");
+        command.args(["--config", &config]);
+        if let Some(name) = environment {
+            command.env("SPLENGINE_ROOT", path(name));
+        }
+        if let Some(name) = flag {
+            command.args(["--root", &path(name)]);
+        }
+        let server = Server::start(&mut command);
+        let answer =
+            post(&addr_of(&server.ready), ALICE, r#"{"command": "pwd -P"}"#).expect("an answer").1;
+        assert!(answer.contains(&format!("{}\\n", path(root))), "{answer}");
+    }
+}
+
+#[test]
+fn the_file_reaches_everything() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = r#"
+        [program]
+        path = "env"
+        refuse-arguments = ["@@"]
+        [limits]
+        max-timeout = 5000
+        output = 10
+        max-output = 20
+        open-files = 60
+        max-open-files = 70
+        [environment]
+        inherit = ["PATH"]
+        set = { GIVEN = "yes" }
+        request = ["ASKED"]
+        [http]
+        max-body = 1000
+        [cgroup]
+        mode = "off"
+    "#;
+    let config = write(&dir, "config.toml", config, 0o600);
+    let all = all_in_one(&["--config", &config]);
+    let result = all.run(&json!({"command": "sh -c", "args": ["ulimit -n; echo $GIVEN$ASKED$HOME"], "env": {"ASKED": "!"}}));
+    assert_eq!(result["stdout"], "60\nyes!\n");
+    assert_eq!(all.run(&json!({"command": "seq 9000"}))["stdout"].as_str().map(str::len), Some(10));
+    for (body, status) in [
+        (json!({"command": "true", "timeout": 5001}), 422),
+        (json!({"command": "true", "outputLimit": 21}), 422),
+        (json!({"command": "true", "limits": {"openFiles": 71}}), 422),
+        (json!({"command": "true", "env": {"OTHER": "x"}}), 422),
+        (json!({"command": "echo", "args": ["@@"]}), 422),
+        (json!({"command": "true", "stdin": "x".repeat(1000)}), 413),
+    ] {
+        let (have, answer) = post(&all.addr, ALICE, &body.to_string()).expect("an answer");
+        assert_eq!(have, status, "{answer}");
+    }
+}
+
+#[test]
+fn a_file_of_tokens_is_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let tokens = format!("# users\n\nbob=bobs-very-long-token execute # a note\ncarol={ALICE}x\n");
+    let tokens = write(&dir, "tokens", &tokens, 0o600);
+    let all = all_in_one(&["--tokens", &tokens]);
+    for token in ["bobs-very-long-token", ALICE, &format!("{ALICE}x")] {
+        assert_eq!(post(&all.addr, token, r#"{"command": "true"}"#).expect("an answer").0, 200);
+    }
+}
+
+#[test]
+fn doors_that_do_not_exist_are_not_pretended() {
+    let all = all_in_one(&["--ws", "127.0.0.1:0", "--ssh", "off", "--shell", "/bin/sh"]);
+    assert!(!all.server.ready.contains("ws"), "{}", all.server.ready);
+    all.server.signal(rustix::process::Signal::TERM);
+    let (_, _, err) = all.server.wait();
+    assert!(err.contains("`ws`") && err.contains("`shell`") && !err.contains("`ssh`"), "{err}");
+}
+
+#[test]
+fn without_a_door_it_still_waits_for_its_end() {
+    let server = Server::start(example("all-in-one").args(["--http", "off"]));
+    assert!(server.ready.starts_with("{\"ready\":true,\"token\":\""), "{}", server.ready);
+    server.signal(rustix::process::Signal::INT);
+    assert_eq!(server.wait().0, Some(0));
+}

@@ -1,0 +1,6 @@
+//! The examples, run as a user runs them.
+
+mod all_in_one;
+mod configuration;
+mod others;
+mod server;

@@ -1,0 +1,101 @@
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rustix::process::Signal;
+use sha2::Sha256;
+
+use crate::server::*;
+
+const BODY: &str = r#"{"command": "echo hi"}"#;
+
+fn ends_well(server: Server) {
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().0, Some(0));
+}
+
+#[test]
+fn local() {
+    let output = refusal(example("local").arg("sh -c 'echo out; echo err >&2; exit 3'"));
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+}
+
+#[test]
+fn embed_http() {
+    let server = Server::start(example("embed-http").env("ALICE_TOKEN", ALICE));
+    let answer = post(server.ready.trim(), ALICE, BODY).expect("an answer");
+    assert_eq!(answer.0, 200);
+    assert!(answer.1.contains("hi\\n"));
+    ends_well(server);
+}
+
+#[test]
+fn custom_auth() {
+    let server = Server::start(example("custom-auth").env("SIGNING_KEY", "key"));
+    let (addr, token) = server.ready.trim().split_once(' ').expect("both");
+    assert_eq!(post(addr, token, BODY).expect("an answer").0, 200);
+    let signed = |text: &str, key: &[u8]| {
+        let mac = Hmac::<Sha256>::new_from_slice(key).expect("a key").chain_update(text);
+        let hex: String =
+            mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{text}.{hex}")
+    };
+    assert_eq!(post(addr, &signed("bob.99999999999", b"key"), BODY).expect("an answer").0, 200);
+    for bad in [
+        token.replace("alice", "mallory"),
+        signed("bob.99999999999", b"another"),
+        signed("bob.1000", b"key"),
+        format!("{token}0"),
+        "a.b.c".to_owned(),
+    ] {
+        assert_eq!(post(addr, &bad, BODY).expect("an answer").0, 401, "{bad}");
+    }
+    ends_well(server);
+}
+
+#[test]
+fn custom_executor() {
+    let server = Server::start(&mut example("custom-executor"));
+    let addr = server.ready.trim();
+    let post = |body: &str| {
+        http(
+            addr,
+            &format!(
+                "POST /execute HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            ),
+        )
+        .expect("an answer")
+    };
+    assert!(post(r#"{"command": "upper", "stdin": "loud"}"#).1.contains("\"stdout\":\"LOUD\""));
+    assert!(post(r#"{"command": "count 3"}"#).1.contains("1\\n2\\n3\\n"));
+    assert!(post(r#"{"command": "sleep 600", "timeout": 100}"#).1.contains("\"timedOut\""));
+    let (status, answer) = post(r#"{"command": "rm"}"#);
+    assert!(status == 200 && answer.contains("\"exitCode\":127"), "{answer}");
+    let (status, answer) = post(r#"{"command": "upper", "limits": {"memory": 1}}"#);
+    assert!(status == 422 && answer.contains("memory"), "{answer}");
+    ends_well(server);
+}
+
+#[test]
+fn custom_adapter() {
+    let server = Server::start(&mut example("custom-adapter"));
+    let mut client = TcpStream::connect(server.ready.trim()).expect("connects");
+    let mut answers = BufReader::new(client.try_clone().expect("cloned")).lines();
+    let mut next = || answers.next().expect("a line").expect("reads");
+    for (command, lines) in [
+        ("echo 'hello world'", &["stdout hello world", "exited 0"][..]),
+        ("sh -c 'echo bad >&2; exit 3'", &["stderr bad", "exited 3"]),
+        ("no-such-program", &["refused program `no-such-program` was not found"]),
+    ] {
+        writeln!(client, "{command}").expect("sent");
+        for line in lines {
+            assert_eq!(next(), *line);
+        }
+    }
+    ends_well(server);
+    let source = include_str!("../../custom_adapter.rs");
+    assert!(source.lines().count() < 80, "a door takes no more");
+}

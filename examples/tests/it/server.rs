@@ -1,0 +1,157 @@
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The binary of an example; cargo builds examples before it runs tests.
+pub(crate) fn example(name: &str) -> Command {
+    let mut path: PathBuf =
+        std::env::current_exe().expect("this test").canonicalize().expect("is there");
+    path.pop();
+    path.pop();
+    let mut command = Command::new(path.join("examples").join(name));
+    // Whatever the environment of this test sets.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("SPLENGINE_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("RUST_LOG", "warn");
+    command
+}
+
+/// An example that runs, and has said that it is ready.
+pub(crate) struct Server {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    /// The first line on standard output.
+    pub(crate) ready: String,
+}
+
+impl Server {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("was piped"));
+        let mut ready = String::new();
+        stdout.read_line(&mut ready).expect("a line");
+        if ready.is_empty() {
+            panic!("it ended: {:?}", child.wait_with_output());
+        }
+        Self { child, stdout, ready }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it is there");
+    }
+
+    /// Its exit code, and what it printed since it was ready.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String, String) {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut out).expect("reads");
+        self.child.stderr.take().expect("was piped").read_to_string(&mut err).expect("reads");
+        let status = self.child.wait().expect("ends");
+        (status.code(), out, err)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The all-in-one server on a free port, with a token for alice and a root of its own.
+pub(crate) struct AllInOne {
+    pub(crate) server: Server,
+    pub(crate) root: TempDir,
+    pub(crate) addr: String,
+}
+
+pub(crate) const ALICE: &str = "alices-very-long-token";
+
+pub(crate) fn all_in_one(arguments: &[&str]) -> AllInOne {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0"]);
+    command.args(["--token", &format!("alice={ALICE}")]).args(arguments);
+    let server = Server::start(&mut command);
+    let addr = addr_of(&server.ready);
+    AllInOne { server, root, addr }
+}
+
+pub(crate) fn addr_of(ready: &str) -> String {
+    let line: Value = serde_json::from_str(ready).unwrap_or_else(|_| panic!("not JSON: {ready}"));
+    line["http"].as_str().expect("an address").to_owned()
+}
+
+/// What came back from a server that did not start.
+pub(crate) fn refusal(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("runs")
+}
+
+/// A request, and its answer's status and body.
+pub(crate) fn http(addr: &str, request: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| std::io::Error::other(format!("no answer: {answer:?}")))?;
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    if length != Some(body.len()) {
+        return Err(std::io::Error::other(format!("a part of an answer: {answer:?}")));
+    }
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.ok_or_else(|| std::io::Error::other("no status"))?, body.to_owned()))
+}
+
+pub(crate) fn get(addr: &str, path: &str) -> (u16, String) {
+    http(addr, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+        .expect("an answer")
+}
+
+pub(crate) fn post(addr: &str, token: &str, body: &str) -> std::io::Result<(u16, String)> {
+    let length = body.len();
+    http(
+        addr,
+        &format!(
+            "POST /execute HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ),
+    )
+}
+
+impl AllInOne {
+    pub(crate) fn run(&self, body: &Value) -> Value {
+        let (status, answer) = post(&self.addr, ALICE, &body.to_string()).expect("an answer");
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str(&answer).expect("JSON")
+    }
+}
+
+/// Waits for a condition that nothing announces, for ten seconds at most.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("never: {what}");
+}
