@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use rustix::process::Signal;
@@ -210,4 +210,54 @@ fn the_host_program_of_the_demo() {
         let body = json!({"command": "console log", "args": args}).to_string();
         assert_eq!(post(&all.addr, ALICE, &body).expect("an answer").0, 422);
     }
+}
+
+/// A cgroup of its own with little memory, where this host lets us have one.
+struct SmallMemory(PathBuf);
+
+impl SmallMemory {
+    fn make() -> Option<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = own.lines().find_map(|line| line.split_once(":memory:"))?.1;
+        let parent = Path::new("/sys/fs/cgroup/memory").join(path.trim_start_matches('/'));
+        let dir = parent.join(format!("splengine-test-{}", std::process::id()));
+        std::fs::create_dir(&dir).ok()?;
+        let small = Self(dir);
+        std::fs::write(small.0.join("memory.limit_in_bytes"), "64000000").ok()?;
+        Some(small)
+    }
+}
+
+impl Drop for SmallMemory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_kill_for_memory_is_told_from_any_other() {
+    let Some(memory) = SmallMemory::make() else {
+        // Without it the kernel would have to run out of memory as a whole.
+        return;
+    };
+    let root = tempfile::tempdir().expect("a directory");
+    let server = example("all-in-one");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&memory.0);
+    command.arg(server.get_program()).arg("--root").arg(root.path());
+    command.args(["--http", "127.0.0.1:0", "--token", &format!("alice={ALICE}")]);
+    let server = Server::start(&mut command);
+    let addr = addr_of(&server.ready);
+    for (command, reason) in [("tail /dev/zero", "outOfMemory"), ("sh -c 'kill -9 $$'", "signaled")]
+    {
+        let (_, answer) =
+            post(&addr, ALICE, &json!({"command": command}).to_string()).expect("an answer");
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(
+            (&answer["reason"], &answer["exitCode"], &answer["signal"]),
+            (&json!(reason), &json!(137), &json!("SIGKILL"))
+        );
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().0, Some(0));
 }

@@ -69,8 +69,9 @@ async fn a_request_sets_only_the_variables_that_it_may() {
 
 #[tokio::test]
 async fn the_process_begins_clean() {
-    // Whatever this test's process ignores, has open or has blocked.
-    let _open = std::fs::File::open("/dev/null").expect("opened");
+    // Whatever this test's process ignores, has blocked, or has open without O_CLOEXEC.
+    use rustix::fs::{Mode, OFlags, open};
+    let _open = open("/dev/null", OFlags::RDONLY, Mode::empty()).expect("opened");
     let bench = bench();
     let captured = bench
         .run(sh("ls /proc/self/fd | wc -l; grep -E 'Sig(Blk|Ign|Cgt)' /proc/$$/status; \
