@@ -28,6 +28,7 @@ mod app;
 mod builder;
 mod dto;
 mod openapi;
+mod opening;
 mod problem;
 mod routes;
 mod server;

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::app::App;
+use crate::opening::Opening;
 use crate::service::HttpService;
 
 /// The HTTP door on an address of its own: HTTP/1.1, and HTTP/2 without TLS to clients that begin
@@ -101,7 +102,8 @@ impl HttpServer {
                 connections.inc();
                 // Counted down even if a handler panics.
                 let _open = Open(connections);
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                let stream = TokioIo::new(Opening::new(stream, timing.header_timeout));
+                let connection = builder.serve_connection(stream, service);
                 tokio::select! {
                     ended = watcher.watch(connection.into_owned()) => {
                         if let Err(error) = ended {

@@ -1,0 +1,33 @@
+import httpx
+import pytest
+
+from server import Server
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts servers that end with the test, well."""
+    started: list[Server] = []
+
+    def start(*flags, **options) -> Server:
+        server = Server(tmp_path / f"server-{len(started)}", *flags, **options)
+        started.append(server)
+        return server
+
+    yield start
+    assert [server.stop() for server in started] == [0] * len(started)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """One server for the tests that need nothing special. What one of them does to it, the
+    others would suffer."""
+    server = Server(tmp_path_factory.mktemp("shared") / "server")
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def client(server) -> httpx.Client:
+    with server.client() as client:
+        yield client
