@@ -16,6 +16,7 @@ use splengine_core::{
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::routes::metrics::{self, HttpMetrics};
 use crate::routes::{execute, service};
@@ -75,6 +76,7 @@ impl App {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
             })
             .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
+            .layer(middleware::from_fn(linger))
             .with_state(self.clone());
         if !self.options.origins.is_empty() {
             use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use splengine_core::{Background, End, SlowReader};
+use splengine_core::{Background, End, SlowReader, Stream};
 use utoipa::ToSchema;
 
 /// A command to run.
@@ -199,33 +199,111 @@ pub(crate) struct ExecuteResultDto {
     pub(crate) error: Option<String>,
 }
 
-/// An event of a streamed run: a line of NDJSON, or the data of a server-sent event.
+/// An event of a streamed run: a line of NDJSON, or the data of a server-sent event. `event` and
+/// `type` say the same: the one is what server-sent events call it, the other what the terminal's
+/// frames do. `seq` counts over all events of the run, from 0.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = ExecuteEvent)]
+pub(crate) enum EventDto {
+    Started(StartedDto),
+    Output(OutputDto),
+    Lost(LostDto),
+    Exit(ExitDto),
+}
+
+/// The first event: the program runs.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = ExecuteEvent)]
-pub(crate) struct EventDto<'a> {
-    /// What happened: `started`, `stdout`, `stderr`, `lost`, and last `exit`.
-    pub(crate) event: &'static str,
-    /// The same as `event`: it is what the terminal's frames call it.
+#[schema(as = StartedEvent)]
+pub(crate) struct StartedDto {
+    pub(crate) event: StartedName,
     #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
-    /// Counts over all events of the run, from 0.
+    pub(crate) kind: StartedName,
     pub(crate) seq: u64,
-    /// Of `started`: the value that the program finds in `SPL_SESSION_ID`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) session_id: Option<&'a str>,
-    /// Of `stdout` and `stderr`: what was printed. Never ends inside a character.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) data: Option<String>,
-    /// Of `lost`: the stream that lacks a part here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) stream: Option<&'static str>,
-    /// Of `lost`: how much it lacks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bytes: Option<u64>,
-    /// Of `exit`: how the run ended.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub(crate) end: Option<EndDto>,
+    /// The value that the program finds in `SPL_SESSION_ID`.
+    pub(crate) session_id: String,
+}
+
+/// It printed something.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OutputEvent)]
+pub(crate) struct OutputDto {
+    pub(crate) event: StreamName,
+    #[serde(rename = "type")]
+    pub(crate) kind: StreamName,
+    pub(crate) seq: u64,
+    /// What it printed. Never ends inside a character.
+    pub(crate) data: String,
+}
+
+/// Here a part of its output is missing.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LostEvent)]
+pub(crate) struct LostDto {
+    pub(crate) event: LostName,
+    #[serde(rename = "type")]
+    pub(crate) kind: LostName,
+    pub(crate) seq: u64,
+    pub(crate) stream: StreamName,
+    /// How much is missing.
+    pub(crate) bytes: u64,
+}
+
+/// The last event: how it ended.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExitEvent)]
+pub(crate) struct ExitDto {
+    pub(crate) event: ExitName,
+    #[serde(rename = "type")]
+    pub(crate) kind: ExitName,
+    pub(crate) seq: u64,
+    #[serde(flatten)]
+    pub(crate) end: EndDto,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StartedName {
+    Started,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StreamName {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LostName {
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ExitName {
+    Exit,
+}
+
+impl From<Stream> for StreamName {
+    fn from(stream: Stream) -> Self {
+        if stream == Stream::Stderr { Self::Stderr } else { Self::Stdout }
+    }
+}
+
+impl EventDto {
+    /// The event's name, and its place in the order of events.
+    pub(crate) fn head(&self) -> (&'static str, u64) {
+        match self {
+            Self::Started(StartedDto { seq, .. }) => ("started", *seq),
+            Self::Output(OutputDto { kind: StreamName::Stdout, seq, .. }) => ("stdout", *seq),
+            Self::Output(OutputDto { kind: StreamName::Stderr, seq, .. }) => ("stderr", *seq),
+            Self::Lost(LostDto { seq, .. }) => ("lost", *seq),
+            Self::Exit(ExitDto { seq, .. }) => ("exit", *seq),
+        }
+    }
 }
 
 /// What this server is, and what is switched on.

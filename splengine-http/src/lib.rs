@@ -27,6 +27,7 @@ mod accept;
 mod app;
 mod builder;
 mod dto;
+mod lingering;
 mod openapi;
 mod opening;
 mod problem;

@@ -14,7 +14,10 @@ use splengine_core::{Event, Run, Stream};
 use tokio::time::timeout;
 
 use crate::accept::Format;
-use crate::dto::{EncodingDto, EndDto, EventDto};
+use crate::dto::{
+    EncodingDto, EndDto, EventDto, ExitDto, ExitName, LostDto, LostName, OutputDto, StartedDto,
+    StartedName,
+};
 use crate::text::Utf8Pieces;
 
 /// The answer that gives a run's events as they come. Dropping its body cancels the run.
@@ -56,7 +59,10 @@ impl Writer {
         if !self.begun {
             self.begun = true;
             let session_id = self.session_id.clone();
-            self.write(&mut out, "started", |event| event.session_id = Some(&session_id));
+            let name = StartedName::Started;
+            self.write(&mut out, |seq| {
+                EventDto::Started(StartedDto { event: name, kind: name, seq, session_id })
+            });
             return (out.freeze(), false);
         }
         let mut ended = false;
@@ -88,9 +94,9 @@ impl Writer {
             }
             Event::Lost { stream, bytes } => {
                 self.finish_text(out, stream);
-                self.write(out, "lost", |event| {
-                    event.stream = Some(stream.name());
-                    event.bytes = Some(bytes);
+                let (name, stream) = (LostName::Lost, stream.into());
+                self.write(out, |seq| {
+                    EventDto::Lost(LostDto { event: name, kind: name, seq, stream, bytes })
                 });
                 false
             }
@@ -98,7 +104,10 @@ impl Writer {
                 self.finish_text(out, Stream::Stdout);
                 self.finish_text(out, Stream::Stderr);
                 let end = EndDto::new(&end, &self.session_id);
-                self.write(out, "exit", |event| event.end = Some(end));
+                let name = ExitName::Exit;
+                self.write(out, |seq| {
+                    EventDto::Exit(ExitDto { event: name, kind: name, seq, end })
+                });
                 true
             }
             _ => false,
@@ -112,32 +121,21 @@ impl Writer {
 
     fn write_text(&mut self, out: &mut BytesMut, stream: Stream, text: String) {
         if !text.is_empty() {
-            self.write(out, stream.name(), |event| event.data = Some(text));
+            let name = stream.into();
+            self.write(out, |seq| {
+                EventDto::Output(OutputDto { event: name, kind: name, seq, data: text })
+            });
         }
     }
 
-    fn write<'a>(
-        &mut self,
-        out: &mut BytesMut,
-        name: &'static str,
-        fill: impl FnOnce(&mut EventDto<'a>),
-    ) {
-        let mut event = EventDto {
-            event: name,
-            kind: name,
-            seq: self.seq,
-            session_id: None,
-            data: None,
-            stream: None,
-            bytes: None,
-            end: None,
-        };
-        fill(&mut event);
+    fn write(&mut self, out: &mut BytesMut, event: impl FnOnce(u64) -> EventDto) {
+        let event = event(self.seq);
         self.seq += 1;
+        let (name, seq) = event.head();
         let json = serde_json::to_string(&event).unwrap_or_default();
         match self.format {
             Format::Sse => {
-                let head = format!("event: {name}\nid: {}\ndata: ", event.seq);
+                let head = format!("event: {name}\nid: {seq}\ndata: ");
                 out.extend_from_slice(head.as_bytes());
                 out.extend_from_slice(json.as_bytes());
                 out.extend_from_slice(b"\n\n");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 
 use crate::execute::Limits;
 use crate::process::OomCounter;
@@ -17,6 +17,8 @@ use crate::process::OomCounter;
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     dir: PathBuf,
+    /// Tells other engines that this one lives; see [`remove_abandoned`].
+    _lock: OwnedFd,
     memory: bool,
     pids: bool,
     next: AtomicU64,
@@ -58,18 +60,22 @@ impl Cgroups {
             let (mount, kind) = (fields.next()?, fields.next()?);
             (kind == "cgroup2").then_some(mount)
         })?;
-        Self::below(&Path::new(mount).join(path)).ok()
+        match Self::below(&Path::new(mount).join(path)) {
+            Ok(cgroups) => Some(cgroups),
+            Err(error) => {
+                tracing::debug!(%error, "runs get no cgroup of their own");
+                None
+            }
+        }
     }
 
     /// Below this cgroup, where runs get one each, in one that is this engine's.
     pub(crate) fn below(parent: &Path) -> io::Result<Arc<Self>> {
-        static ENGINES: AtomicU64 = AtomicU64::new(0);
         remove_abandoned(parent);
-        let name = format!("{PREFIX}{}-{}", std::process::id(), ENGINES.fetch_add(1, Relaxed));
-        let dir = parent.join(name);
-        fs::create_dir(&dir)?;
+        let (dir, lock) = make_own(parent)?;
         let mut cgroups = Self {
             dir,
+            _lock: lock,
             memory: false,
             pids: false,
             next: AtomicU64::new(0),
@@ -227,18 +233,51 @@ fn write_max(path: &Path, limit: Option<u64>) -> io::Result<()> {
     fs::write(path, limit.map_or("max".to_owned(), |limit| limit.to_string()))
 }
 
+/// A directory with a name that nobody else has, and the lock that keeps it.
+fn make_own(parent: &Path) -> io::Result<(PathBuf, OwnedFd)> {
+    for _ in 0..4 {
+        let mut random = [0u8; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let dir = parent.join(format!("{PREFIX}{:016x}", u64::from_ne_bytes(random)));
+        fs::create_dir(&dir)?;
+        // Before it is locked another engine may take it for abandoned, lock it and remove it.
+        if let Ok(lock) = lock(&dir)
+            && dir.exists()
+        {
+            return Ok((dir, lock));
+        }
+    }
+    Err(io::Error::other("other engines took it away"))
+}
+
+/// Only one process can hold it; the kernel lets go of it when that process ends, however it ends.
+fn lock(dir: &Path) -> io::Result<OwnedFd> {
+    let dir =
+        openat(CWD, dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(dir)
+}
+
 /// Ends and removes what an engine left behind that was killed.
+///
+/// Whether an engine lives is told by its lock. Its process number would not do: in another PID
+/// namespace it means another process, or none.
 fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
-        let Some(pid) = pid.filter(|pid| !Path::new("/proc").join(pid).exists()) else { continue };
-        tracing::warn!(engine = pid, "ending what an engine that is gone left running");
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let Some(_lock) = is_ours.then(|| lock(&entry.path()).ok()).flatten() else { continue };
+        tracing::warn!(cgroup = %entry.path().display(), "ending what a killed engine left running");
         let _ = fs::write(entry.path().join("cgroup.kill"), "1");
-        for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(group.path());
+        // Killed processes leave their groups when they have ended, which takes a moment.
+        for _ in 0..100 {
+            for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(group.path());
+            }
+            if fs::remove_dir(entry.path()).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        let _ = fs::remove_dir(entry.path());
     }
 }
 

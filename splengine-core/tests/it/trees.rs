@@ -1,3 +1,4 @@
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{Background, CgroupMode, Reason, Request, Run};
@@ -128,7 +129,7 @@ async fn orphans_of_a_long_run_are_reaped_while_it_lasts() {
     let pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
     assert_eq!(pids.len(), 3);
     eventually("no zombie is left", || {
-        pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+        pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
     })
     .await;
 }
@@ -198,4 +199,44 @@ async fn a_run_in_a_runtime_that_ends_is_killed() {
     .join()
     .expect("no panic");
     eventually("the process is gone", || !is_alive(pid)).await;
+}
+
+/// The cgroup that a run is in, as a directory, if runs get one here.
+async fn cgroup_of_a_run(bench: &Bench) -> Option<PathBuf> {
+    let captured = bench.run(Request::new("cat /proc/self/cgroup")).await;
+    let path = text(&captured.stdout).lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("Linux has it");
+    let mount =
+        mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?.split(' ').nth(1)?;
+    path.contains("splengine-").then(|| Path::new(mount).join(path))
+}
+
+#[tokio::test]
+async fn an_engine_ends_what_a_dead_one_left_and_nothing_of_a_living_one() {
+    let living = bench_with(CgroupMode::Auto, |builder| builder);
+    let Some(group) = cgroup_of_a_run(&living).await else { return };
+    let mut run = living.start(sh("echo begun; read line; echo still here").stdin(never())).await;
+    read_until(&mut run, "begun").await;
+
+    // What a killed engine leaves: a directory that nobody has locked, with processes in it.
+    let parent = group.parent().and_then(Path::parent).expect("the engine's own, and its parent");
+    let left = parent.join(format!("splengine-left-by-{}", std::process::id()));
+    std::fs::create_dir_all(left.join("run-0")).expect("made");
+    let mut orphan = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
+    std::fs::write(left.join("run-0/cgroup.procs"), orphan.id().to_string()).expect("moved");
+
+    let other = bench_with(CgroupMode::Auto, |builder| builder);
+    assert!(other.run(sh("true")).await.end.success());
+    assert!(!left.exists());
+    assert!(!orphan.wait().expect("ours").success(), "it was killed");
+    assert!(living.run(sh("true")).await.end.success());
+    run.stopper().stop();
+    assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+}
+
+/// Input that neither comes nor ends.
+fn never() -> splengine_core::Stdin {
+    let (writer, reader) = tokio::io::duplex(1);
+    std::mem::forget(writer);
+    splengine_core::Stdin::reader(reader)
 }
