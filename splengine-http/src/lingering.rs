@@ -1,34 +1,55 @@
 //! Bodies that are answered before they have been read.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::Version;
 use axum::http::header::EXPECT;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// A request's body. What is left of it when it is dropped is read and thrown away, for
-/// [`LINGER`] at most: a client that still sends when the connection is closed may never see its
-/// answer, since a TCP stack throws that away on a reset.
-struct Lingering {
-    body: Body,
-    ended: bool,
-}
-
-/// Lets the bodies of all requests linger, but those whose clients wait to be told to send
-/// (`Expect: 100-continue`): reading would tell them.
+/// Lets the bodies of all requests linger.
+///
+/// A client that still sends when its connection or stream is closed may never see its answer: TCP
+/// throws that away on a reset, and some clients of HTTP/2 take the end of the answer for an error
+/// while they send. So what is left of a body is read and thrown away, within bounds, and over
+/// HTTP/2 an answer in one piece, and the end of a stream, wait for that.
 pub(crate) async fn linger(request: Request, next: Next) -> Response {
-    if request.headers().contains_key(EXPECT) {
+    if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    next.run(request.map(|body| Body::new(Lingering { ended: body.is_end_stream(), body }))).await
+    let waits_for_word = request.headers().contains_key(EXPECT);
+    let hold_end = request.version() == Version::HTTP_2;
+    let (over, body_over) = oneshot::channel();
+    let response = next
+        .run(request.map(|body| Body::new(Lingering { body, waits_for_word, over: Some(over) })))
+        .await;
+    if !hold_end {
+        response
+    } else if response.body().size_hint().exact().is_some() {
+        // Clients that know from its length that they have it all make no haste with the rest.
+        let _ = body_over.await;
+        response
+    } else {
+        response.map(|body| Body::new(HeldEnd { body, ended: false, body_over: Some(body_over) }))
+    }
+}
+
+/// A request's body.
+struct Lingering {
+    body: Body,
+    /// Its client waits to be told to send (`Expect: 100-continue`), which the first read does.
+    waits_for_word: bool,
+    /// Dropped when nothing more is read; `None` when that was told already.
+    over: Option<oneshot::Sender<()>>,
 }
 
 impl http_body::Body for Lingering {
@@ -39,8 +60,11 @@ impl http_body::Body for Lingering {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.waits_for_word = false;
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        self.ended |= matches!(frame, Poll::Ready(None | Some(Err(_))));
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.over = None;
+        }
         frame
     }
 
@@ -55,19 +79,50 @@ impl http_body::Body for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        if self.ended || self.body.is_end_stream() {
-            return;
-        }
+        let Some(over) = self.over.take().filter(|_| !self.waits_for_word) else { return };
         let mut body = std::mem::take(&mut self.body);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(LINGER, async move {
                 while let Ok(Some(Ok(_))) = timeout(SILENCE, body.frame()).await {}
+                drop(over);
             }));
         }
     }
 }
 
-/// How long the rest of a body is read in all, and how long a piece of it is waited for; as nginx
-/// does (`lingering_time`, `lingering_timeout`).
+/// A response's body whose end comes no sooner than the end of the request's.
+struct HeldEnd {
+    body: Body,
+    ended: bool,
+    body_over: Option<oneshot::Receiver<()>>,
+}
+
+impl http_body::Body for HeldEnd {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if !self.ended {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => self.ended = true,
+                frame => return Poll::Ready(frame),
+            }
+        }
+        if let Some(body_over) = &mut self.body_over {
+            let _ = ready!(Pin::new(body_over).poll(cx));
+            self.body_over = None;
+        }
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// How long the rest of a body is read in all, and how long a piece of it is waited for.
 const LINGER: Duration = Duration::from_secs(30);
-const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(2);
