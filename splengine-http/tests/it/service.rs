@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::LimitKind;
+use splengine_core::{LimitKind, Reason};
 
 use crate::client::Connection;
 use crate::support::*;
@@ -118,6 +118,8 @@ async fn the_document_is_the_one_that_was_agreed_on() {
     let door = door().await;
     let document = door.get("/openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");
+    let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+    assert_eq!(document["components"]["schemas"]["Reason"]["enum"], json!(reasons));
     insta::assert_json_snapshot!("openapi", document, { ".info.version" => "[version]" });
 }
 
