@@ -1,16 +1,17 @@
-//! A door of one's own: a line of text is a command, its output comes back line by line.
+//! A door of one's own: a line of text is a command, its output comes back line by line. The queue,
+//! the limits and the drain are the engine's; this is all that a protocol takes.
 //!
 //!     cargo run --example custom-adapter, then nc to the address that it prints
-//!
-//! The queue, the limits and the drain are the engine's; this is all that a protocol takes.
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use splengine_core::{Caller, Engine, Event, LocalExecutor, Request, Stream};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, tcp::OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch::{Receiver as Told, Sender};
+use tokio::time::timeout;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,45 +20,60 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let clients = Sender::new(());
     loop {
         tokio::select! {
             Ok((client, _)) = listener.accept() => {
-                let (engine, guest) = (engine.clone(), guest.clone());
-                tokio::spawn(async move { serve(client, &engine, &guest).await });
+                tokio::spawn(serve(client, engine.clone(), guest.clone(), clients.subscribe()));
             }
             _ = terminate.recv() => break,
         }
     }
+    drop(listener);
     engine.drain(Duration::from_secs(30)).await;
+    clients.send_replace(());
+    let _ = timeout(Duration::from_secs(5), clients.closed()).await;
     Ok(())
 }
 
-async fn serve(client: TcpStream, engine: &Engine, caller: &Caller) -> std::io::Result<()> {
+async fn serve(client: TcpStream, engine: Engine, guest: Caller, mut end: Told<()>) -> Option<()> {
     let (reader, mut writer) = client.into_split();
     let mut reader = BufReader::new(reader);
-    let mut line = String::new();
-    // A line is 64 KiB at most: what comes from outside has a bound.
-    while (&mut reader).take(64 << 10).read_line(&mut line).await? > 0 {
-        match engine.execute(caller, Request::new(std::mem::take(&mut line))).await {
-            Err(refusal) => writer.write_all(format!("refused {refusal}\n").as_bytes()).await?,
-            Ok(mut run) => {
-                while let Some(event) = run.next().await {
-                    let text = match event {
-                        Event::Output { stream, data } => prefixed(stream, &data),
-                        Event::End(end) => format!("{} {}\n", end.reason.name(), end.exit_code),
-                        _ => continue,
-                    };
-                    writer.write_all(text.as_bytes()).await?;
+    loop {
+        let mut line = String::new();
+        let mut bounded = (&mut reader).take(64 << 10);
+        tokio::select! {
+            read = bounded.read_line(&mut line) => read.ok()?,
+            _ = end.changed() => return None,
+        };
+        // Half a line, because the client hung up or says too much, is no command.
+        line.strip_suffix('\n')?;
+        let last = match engine.execute(&guest, Request::new(line)).await {
+            Err(refusal) => format!("refused {refusal}\n"),
+            Ok(mut run) => loop {
+                let event = tokio::select! {
+                    event = run.next() => event?,
+                    // The client hung up; dropping the run cancels it.
+                    Ok([]) = reader.fill_buf() => return None,
+                };
+                match event {
+                    Event::Output { stream, data } => put(&mut writer, stream, &data).await?,
+                    Event::End(end) => break format!("{} {}\n", end.reason.name(), end.exit_code),
+                    _ => {}
                 }
-            }
-        }
+            },
+        };
+        writer.write_all(last.as_bytes()).await.ok()?;
     }
-    Ok(())
 }
 
-fn prefixed(stream: Stream, data: &[u8]) -> String {
-    String::from_utf8_lossy(data)
-        .lines()
-        .map(|line| format!("{} {line}\n", stream.name()))
-        .collect()
+/// A piece that does not end its line has a `+` at its stream's name.
+async fn put(writer: &mut OwnedWriteHalf, stream: Stream, data: &[u8]) -> Option<()> {
+    let name = stream.name().as_bytes();
+    let piece = |bytes: &[u8]| match bytes.strip_suffix(b"\n") {
+        Some(line) => [name, b" ", line, b"\n"].concat(),
+        None => [name, b"+ ", bytes, b"\n"].concat(),
+    };
+    let pieces: Vec<u8> = data.split_inclusive(|byte| *byte == b'\n').flat_map(piece).collect();
+    writer.write_all(&pieces).await.ok()
 }

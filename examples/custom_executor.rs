@@ -3,11 +3,17 @@
 //!
 //!     cargo run --example custom-executor
 //!
-//! The worker here is a task of the same process. It knows three commands: `upper` (its input in
-//! upper case), `count N` and `sleep SECONDS`. It prints the address of an HTTP door that takes
-//! anybody.
+//! The worker here is a task of the same process. It knows four commands: `upper` (its input in
+//! upper case), `count N`, `sleep SECONDS` and `busy` (how many commands it runs). The server prints
+//! the address of an HTTP door that takes anybody.
+//!
+//! Both sides send frames: a length and so many bytes. To the worker first the words as JSON, then
+//! what the command reads; an empty frame ends its input. Back what it prints, then an empty frame
+//! and the exit code. A connection that is closed before ends the command.
 
 use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +22,11 @@ use splengine_core::{
     StaticTokens, Stdin, Stream,
 };
 use splengine_http::HttpServer;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, duplex};
 use tokio::net::{UnixListener, UnixStream};
 
 /// Runs commands on the worker behind this socket.
-struct Remote(std::path::PathBuf);
+struct Remote(PathBuf);
 
 impl Execute for Remote {
     async fn execute(
@@ -31,102 +37,162 @@ impl Execute for Remote {
         cancel: Cancel,
     ) -> Result<Exit, ExecuteError> {
         let socket = UnixStream::connect(&self.0).await.map_err(ExecuteError::internal)?;
-        let (from_worker, mut to_worker) = socket.into_split();
-        let line = command.argv.join("\t") + "\n";
-        to_worker.write_all(line.as_bytes()).await.map_err(ExecuteError::internal)?;
+        let (mut from_worker, mut to_worker) = socket.into_split();
+        let words = serde_json::to_vec(&command.argv).map_err(ExecuteError::internal)?;
+        if words.len() > MAX_FRAME {
+            let problem = format!("are over {MAX_FRAME} bytes as JSON, which the worker refuses");
+            return Err(ExecuteError::Impossible { field: "args", problem });
+        }
+        send(&mut to_worker, &words).await.map_err(ExecuteError::internal)?;
         output.started();
 
         let feed = async {
-            let _ = tokio::io::copy(&mut stdin.into_reader(), &mut to_worker).await;
-            let _ = to_worker.shutdown().await;
+            let mut stdin = stdin.into_reader();
+            let mut buffer = vec![0; MAX_FRAME];
+            loop {
+                let length = stdin.read(&mut buffer).await.unwrap_or(0);
+                if send(&mut to_worker, &buffer[..length]).await.is_err() || length == 0 {
+                    break;
+                }
+            }
+            // Only the worker and the caller end a run.
             std::future::pending().await
         };
         tokio::select! {
-            exit = relay(from_worker, &output) => exit,
-            // Never ready: it only goes on beside the other two.
+            exit = relay(&mut from_worker, &output) => exit.map_err(ExecuteError::internal),
             never = feed => never,
-            // Closing the connection ends what runs on the worker.
-            () = cancel.stop_requested() => Ok(Exit::new(ExitStatus::Signal(Signal::TERM)).stopped()),
+            // Returning closes the connection, and that ends the command.
+            () = cancel.stop_requested() => {
+                Ok(Exit::new(ExitStatus::Signal(Signal::TERM)).stopped())
+            }
         }
     }
 
     async fn check(&self, command: &Command) -> Result<(), ExecuteError> {
         match command.argv[0].as_str() {
-            "upper" | "count" | "sleep" => Ok(()),
+            "upper" | "count" | "sleep" | "busy" => Ok(()),
             unknown => Err(ExecuteError::ProgramNotFound(unknown.to_owned())),
         }
     }
 }
 
-/// The worker sends frames: the length of what it prints and the bytes; last a length of 0 and the
-/// exit code.
+/// Gives what the worker sends to the run.
 async fn relay(
-    mut from_worker: impl tokio::io::AsyncRead + Unpin,
+    from_worker: &mut (impl AsyncRead + Unpin),
     output: &Output,
-) -> Result<Exit, ExecuteError> {
+) -> std::io::Result<Exit> {
     loop {
-        let length = from_worker.read_u32().await.map_err(ExecuteError::internal)?;
-        if length == 0 {
-            let code = from_worker.read_i32().await.map_err(ExecuteError::internal)?;
-            return Ok(Exit::new(ExitStatus::Code(code)));
+        let data = receive(from_worker).await?;
+        if data.is_empty() {
+            return Ok(Exit::new(ExitStatus::Code(from_worker.read_i32().await?)));
         }
-        let mut data = vec![0; length as usize];
-        from_worker.read_exact(&mut data).await.map_err(ExecuteError::internal)?;
-        // Waits for a slow reader, and the worker with it.
+        // Waits for a slow reader, and the worker with it. Nobody reading is the caller's business:
+        // the engine tells us to stop.
         let _ = output.write(Stream::Stdout, Bytes::from(data)).await;
     }
+}
+
+async fn send(to: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> std::io::Result<()> {
+    let length = u32::try_from(data.len()).map_err(std::io::Error::other)?;
+    to.write_u32(length).await?;
+    to.write_all(data).await
+}
+
+async fn receive(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+    let length = from.read_u32().await? as usize;
+    if length > MAX_FRAME {
+        return Err(std::io::Error::other("a frame is longer than it may be"));
+    }
+    let mut data = vec![0; length];
+    from.read_exact(&mut data).await?;
+    Ok(data)
 }
 
 async fn work(listener: UnixListener) {
     while let Ok((socket, _)) = listener.accept().await {
         tokio::spawn(async move {
-            let (reader, mut writer) = socket.into_split();
-            let mut reader = BufReader::new(reader);
-            let code = perform(&mut reader, &mut writer).await.unwrap_or(1);
-            let _ = writer.write_u32(0).await;
-            let _ = writer.write_i32(code).await;
+            let (mut reader, mut writer) = socket.into_split();
+            let words: Vec<String> = serde_json::from_slice(&receive(&mut reader).await?)?;
+            let (mut to_command, stdin) = duplex(MAX_FRAME);
+            let performing = async {
+                let code = perform(&words, stdin, &mut writer).await?;
+                send(&mut writer, &[]).await?;
+                writer.write_i32(code).await
+            };
+            let listening = async {
+                loop {
+                    let data = receive(&mut reader).await?;
+                    if data.is_empty() {
+                        to_command.shutdown().await?;
+                    } else {
+                        // A command need not read all that it is given.
+                        let _ = to_command.write_all(&data).await;
+                    }
+                }
+            };
+            tokio::select! {
+                performed = performing => performed,
+                hung_up = listening => hung_up,
+            }
         });
     }
 }
 
 async fn perform(
-    reader: &mut (impl tokio::io::AsyncBufRead + Unpin),
-    writer: &mut (impl tokio::io::AsyncWrite + Unpin),
+    words: &[String],
+    stdin: impl AsyncRead + Unpin,
+    writer: &mut (impl AsyncWrite + Unpin),
 ) -> std::io::Result<i32> {
-    let mut line = String::new();
-    reader.read_line(&mut line).await?;
-    let words: Vec<&str> = line.trim_end().split('\t').collect();
+    let _busy = Busy::new();
+    // What is not read is let go of: else waiting for room for it would hold up the word to end.
+    let stdin = (words[0] == "upper").then_some(stdin);
     let number = words.get(1).and_then(|word| word.parse().ok());
-    let mut print = async |text: &[u8]| {
-        writer.write_u32(u32::try_from(text.len()).unwrap_or(0)).await?;
-        writer.write_all(text).await
-    };
-    match (words[0], number) {
+    match (words[0].as_str(), number) {
         ("upper", _) => {
+            let mut stdin = stdin.expect("was kept for this");
             let mut buffer = [0; 4096];
             loop {
-                match reader.read(&mut buffer).await? {
-                    0 => return Ok(0),
-                    length => print(&buffer[..length].to_ascii_uppercase()).await?,
+                match stdin.read(&mut buffer).await? {
+                    0 => break,
+                    length => send(writer, &buffer[..length].to_ascii_uppercase()).await?,
                 }
             }
         }
         ("count", Some(last)) => {
             for i in 1..=last {
-                print(format!("{i}\n").as_bytes()).await?;
+                send(writer, format!("{i}\n").as_bytes()).await?;
             }
-            Ok(0)
         }
-        ("sleep", Some(seconds)) => {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            Ok(0)
+        ("sleep", Some(seconds)) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+        ("busy", _) => {
+            send(writer, format!("{}\n", BUSY.load(Relaxed)).as_bytes()).await?;
         }
         _ => {
-            print(b"no such command, or it lacks its number\n").await?;
-            Ok(127)
+            send(writer, b"no such command, or it lacks its number\n").await?;
+            return Ok(127);
         }
     }
+    Ok(0)
 }
+
+/// Counts for as long as a command runs, however it ends.
+struct Busy;
+
+impl Busy {
+    fn new() -> Self {
+        BUSY.fetch_add(1, Relaxed);
+        Self
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.fetch_sub(1, Relaxed);
+    }
+}
+
+static BUSY: AtomicUsize = AtomicUsize::new(0);
+const MAX_FRAME: usize = 64 << 10;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,8 +1,13 @@
 //! Flags, each of which can also come from `SPLENGINE_<FLAG>`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+
+use crate::settings::UsageError;
 
 /// Runs commands for others, over HTTP.
 #[derive(Debug, Default, Parser)]
@@ -37,15 +42,9 @@ pub(crate) struct Args {
     /// Where the Avro RPC door is
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_AVRO")]
     pub(crate) avro: Option<String>,
-    /// A user's token; can be given several times, in the environment with commas between.
-    /// Other users of the host can see it: --tokens is safer
-    #[arg(
-        long,
-        value_name = "USER=TOKEN",
-        env = "SPLENGINE_TOKEN",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
+    /// A user's token; can be given several times, in the environment with commas or line ends
+    /// between. Other users of the host can see the flag: --tokens is safer
+    #[arg(long, value_name = "USER=TOKEN", env = "SPLENGINE_TOKEN", hide_env_values = true)]
     pub(crate) token: Vec<String>,
     /// A file of tokens, one USER=TOKEN a line, after blanks perhaps the user's scopes; # begins a
     /// comment. Other users of the host must not be able to read it
@@ -62,5 +61,60 @@ pub(crate) struct Args {
     pub(crate) config: Option<PathBuf>,
     /// How long running commands have, after SIGTERM, to end by themselves [default: 30]
     #[arg(long, value_name = "SECONDS", env = "SPLENGINE_GRACE")]
-    pub(crate) grace: Option<u64>,
+    pub(crate) grace: Option<String>,
+    /// What the flags that were given are to be called in a complaint.
+    #[arg(skip)]
+    names: BTreeMap<String, String>,
+}
+
+impl Args {
+    /// What this process was called with. Asked for help, it gives it, and ends the process.
+    pub(crate) fn gather() -> Result<Self, UsageError> {
+        let mut matches = Self::command().try_get_matches().map_err(|error| refusal(&error))?;
+        let names = matches
+            .ids()
+            .filter_map(|id| match matches.value_source(id.as_str())? {
+                ValueSource::EnvVariable => {
+                    Some((id.to_string(), format!("SPLENGINE_{}", id.as_str().to_uppercase())))
+                }
+                _ => Some((id.to_string(), flag(id.as_str()))),
+            })
+            .collect();
+        let args = Self::from_arg_matches_mut(&mut matches).map_err(|error| refusal(&error))?;
+        Ok(Self { names, ..args })
+    }
+
+    /// What to call the setting with this name in a complaint: after where it came from.
+    pub(crate) fn culprit(&self, name: &str) -> String {
+        self.names.get(name).cloned().unwrap_or_else(|| match &self.config {
+            Some(file) => format!("`{}` in {}", name.replace('_', "-"), file.display()),
+            None => flag(name),
+        })
+    }
+}
+
+fn flag(name: &str) -> String {
+    format!("--{}", name.replace('_', "-"))
+}
+
+/// In one line, and without what may be a token that lost its flag.
+fn refusal(error: &clap::Error) -> UsageError {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(argument))) => {
+            let name = argument.split('=').next().unwrap_or_default();
+            if name.starts_with('-') {
+                UsageError::new(name, "there is no such flag")
+            } else {
+                UsageError::new("arguments", "one belongs to no flag; all begin with `--`")
+            }
+        }
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            UsageError::new("arguments", line.trim_start_matches("error: "))
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use serde::de::value::MapAccessDeserializer;
@@ -10,6 +11,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::settings::UsageError;
+use crate::tokens;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -44,9 +46,9 @@ pub(crate) struct HttpTable {
     pub(crate) address: Option<String>,
     #[serde(default)]
     pub(crate) allow_origins: Vec<String>,
-    pub(crate) max_connections: Option<usize>,
+    pub(crate) max_connections: Option<NonZeroU32>,
     /// Milliseconds.
-    pub(crate) header_timeout: Option<u64>,
+    pub(crate) header_timeout: Option<NonZeroU64>,
     /// Bytes.
     pub(crate) max_body: Option<usize>,
 }
@@ -149,9 +151,13 @@ impl File {
         let name = format!("--config {}", path.display());
         let text =
             std::fs::read_to_string(path).map_err(|error| UsageError::caused(&name, &error))?;
-        toml::from_str(&text).map_err(|error| {
+        let file: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            UsageError::new(&name, &format!("line {line}: {}", error.message().replace('\n', " ")))
-        })
+            UsageError::new(&name, &format!("line {line}: {}", error.message()))
+        })?;
+        if !file.token.is_empty() {
+            tokens::refuse_open_file(path, &name)?;
+        }
+        Ok(file)
     }
 }

@@ -14,25 +14,32 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use splengine_core::{Engine, LocalExecutor};
 use splengine_http::HttpServer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::args::Args;
 use crate::settings::{Settings, UsageError};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    // Else a command of the same user could read the tokens out of our memory or environment in
+    // /proc. It costs core dumps and debuggers; where it can't be had, the server still serves.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // A log that nobody reads any more is no reason to end.
+        .log_internal_errors(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::builder()
                 .with_default_directive(tracing::Level::INFO.into())
                 .from_env_lossy(),
         )
         .init();
-    let result = Settings::gather(args).map_err(Failure::Usage).and_then(|settings| {
+    let settings = Args::gather().and_then(Settings::gather);
+    let result = settings.map_err(Failure::Usage).and_then(|settings| {
         let runtime =
             tokio::runtime::Runtime::new().map_err(|error| Failure::Start(error.into()))?;
         let result = runtime.block_on(serve(settings));
@@ -44,6 +51,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(error)) => complain(&error, 2),
         Err(Failure::Start(error)) => complain(error.as_ref(), 1),
+        Err(Failure::LeftRunning) => ExitCode::FAILURE,
     }
 }
 
@@ -52,6 +60,8 @@ enum Failure {
     Usage(UsageError),
     /// The host did not let it start.
     Start(Box<dyn std::error::Error + Send + Sync>),
+    /// Told to end at once, it left commands that even a kill does not end.
+    LeftRunning,
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
@@ -81,7 +91,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
                 })?;
             }
             if let Some(count) = settings.max_connections {
-                builder = builder.max_connections(count);
+                builder =
+                    builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
             }
             if let Some(timeout) = settings.header_timeout {
                 builder = builder.header_timeout(timeout);
@@ -102,24 +113,38 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             let _ = std::io::stderr().write_all(link.as_bytes());
         }
     }
+    tracing::info!(root = %settings.root.display(), "ready");
     let line = format!("{{{}}}\n", ready.join(","));
     let _ = std::io::stdout().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush());
 
+    let told = Notify::new();
     let drained = async {
-        signals.next().await;
-        tracing::info!(grace = ?settings.grace, "draining");
-        tokio::select! {
-            () = engine.drain(settings.grace) => tracing::info!("drained"),
-            () = signals.next() => {
-                tracing::warn!("told twice: ending at once");
-                engine.kill();
-                engine.drain(Duration::ZERO).await;
+        told.notified().await;
+        engine.drain(settings.grace).await;
+    };
+    let mut serving = std::pin::pin!(async {
+        match http {
+            Some(server) => server.run_until(drained).await,
+            None => drained.await,
+        }
+    });
+    tokio::select! {
+        () = &mut serving => {}
+        () = signals.next() => {}
+    }
+    tracing::info!(grace = ?settings.grace, "draining");
+    told.notify_one();
+    tokio::select! {
+        () = &mut serving => tracing::info!("drained"),
+        () = signals.next() => {
+            tracing::warn!("told twice: ending at once");
+            engine.kill();
+            // Time for the ends to be told, but not for a client that does not listen.
+            let _ = timeout(LAST_WORDS, &mut serving).await;
+            if engine.stats().running > 0 {
+                return Err(Failure::LeftRunning);
             }
         }
-    };
-    match http {
-        Some(server) => server.run_until(drained).await,
-        None => drained.await,
     }
     Ok(())
 }
@@ -141,7 +166,7 @@ impl Signals {
     }
 }
 
-/// The error with its causes, on one line.
+/// The error with its causes, on one line: some causes have several.
 fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -149,6 +174,9 @@ fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
         text += &format!(": {error}");
         cause = error.source();
     }
-    let _ = writeln!(std::io::stderr(), "error: {text}");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let _ = writeln!(std::io::stderr(), "error: {}", words.join(" "));
     ExitCode::from(code)
 }
+
+const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -1,18 +1,21 @@
 //! What flags, environment and file come to together.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{
     Caller, CgroupMode, EngineBuilder, Environment, LimitKind, Limits, Program, Secret,
-    SharedAuthenticator, StaticTokens,
+    SharedAuthenticator,
 };
 
 use crate::args::Args;
-use crate::file::{File, LimitsTable, ProgramTable};
-use crate::tokens;
+use crate::file::{EnvironmentTable, File, LimitsTable, ProgramTable};
+use crate::tokens::{self, Tokens};
 
 pub(crate) struct Settings {
     pub(crate) root: PathBuf,
@@ -24,7 +27,7 @@ pub(crate) struct Settings {
     pub(crate) environment: Environment,
     pub(crate) cgroup: CgroupMode,
     pub(crate) allow_origins: Vec<String>,
-    pub(crate) max_connections: Option<usize>,
+    pub(crate) max_connections: Option<NonZeroU32>,
     pub(crate) header_timeout: Option<Duration>,
     pub(crate) max_body: Option<usize>,
     program: Program,
@@ -63,31 +66,34 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 impl Settings {
-    pub(crate) fn gather(args: Args) -> Result<Self, UsageError> {
+    pub(crate) fn gather(mut args: Args) -> Result<Self, UsageError> {
         let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         warn_of_missing_doors(&args, &file);
-        let (http, program) = (file.http, file.program);
-        let token_entries = if args.token.is_empty() { file.token } else { args.token };
-        let token_file = args.tokens.or(file.tokens);
-        let anonymous = args.anonymous.or(file.anonymous);
-        let has_keys = args.authorized_keys.or(file.authorized_keys).is_some();
-        let has_credentials = !token_entries.is_empty() || token_file.is_some() || has_keys;
+        let token_file = args.tokens.take().or(file.tokens);
+        let anonymous = args.anonymous.take().or(file.anonymous);
+        let has_keys = args.authorized_keys.is_some() || file.authorized_keys.is_some();
 
-        let mut accepted = StaticTokens::new();
-        for entry in &token_entries {
-            tokens::insert(&mut accepted, entry, "--token")?;
+        let mut tokens = Tokens::default();
+        let entries = if args.token.is_empty() { &file.token } else { &args.token };
+        let entries = entries.iter().flat_map(|entry| entry.split([',', '\n']));
+        for entry in entries.filter(|entry| !entry.trim().is_empty()) {
+            tokens.insert(entry, &args.culprit("token"))?;
         }
         if let Some(path) = &token_file {
-            tokens::insert_file(&mut accepted, path)?;
+            tokens.insert_file(path, &args.culprit("tokens"))?;
         }
+        // Keys are for a door that this build does not have: they keep nobody out of this one.
+        let has_credentials = !tokens.is_empty();
+        let mut accepted = tokens.into_accepted();
         let mut made_token = None;
         match &anonymous {
             Some(user) => {
-                let user =
-                    user.parse().map_err(|error| UsageError::caused("--anonymous", &error))?;
+                let user = user
+                    .parse()
+                    .map_err(|error| UsageError::caused(&args.culprit("anonymous"), &error))?;
                 accepted = accepted.allow_anonymous(Caller::with_all_scopes(user));
             }
-            None if !has_credentials => {
+            None if !has_credentials && !has_keys => {
                 let token = tokens::make()?;
                 let admin = "admin".parse().map_err(|error| UsageError::caused("admin", &error))?;
                 accepted
@@ -98,26 +104,30 @@ impl Settings {
             None => {}
         }
 
-        let http_address =
-            args.http.or(http.address).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+        let http_address = args.http.clone().or(file.http.address);
+        let http_address = http_address.as_deref().unwrap_or("127.0.0.1:8080");
         let (default_limits, max_limits) = limits_of_runs(&file.limits)?;
+        let path = children_path(&file.environment);
         Ok(Self {
-            root: root(args.root.or(file.root))?,
-            http: address("--http", &http_address, has_credentials)?,
+            root: root(args.root.clone().or(file.root), &args.culprit("root"))?,
+            http: address(&args.culprit("http"), http_address, has_credentials)?,
             tokens: SharedAuthenticator::new(accepted),
             made_token,
-            grace: Duration::from_secs(args.grace.or(file.grace).unwrap_or(30)),
-            environment: environment(file.environment.inherit.as_deref(), file.environment.set),
+            grace: grace(&args, file.grace)?,
+            environment: environment(file.environment.inherit.as_deref(), file.environment.set)?,
             cgroup: match file.cgroup.mode.as_deref() {
                 None | Some("auto") => CgroupMode::Auto,
                 Some("off") => CgroupMode::Off,
                 Some(path) => CgroupMode::At(path.into()),
             },
-            allow_origins: http.allow_origins,
-            max_connections: http.max_connections,
-            header_timeout: http.header_timeout.map(Duration::from_millis),
-            max_body: http.max_body,
-            program: profile(args.program, program)?,
+            allow_origins: file.http.allow_origins,
+            max_connections: file.http.max_connections,
+            header_timeout: file
+                .http
+                .header_timeout
+                .map(|milliseconds| Duration::from_millis(milliseconds.get())),
+            max_body: file.http.max_body,
+            program: profile(&args, file.program, &path)?,
             request_env: file.environment.request,
             limits: file.limits,
             default_limits,
@@ -165,7 +175,7 @@ impl Settings {
 
 type Set<T> = fn(EngineBuilder, T) -> EngineBuilder;
 
-fn root(asked: Option<PathBuf>) -> Result<PathBuf, UsageError> {
+fn root(asked: Option<PathBuf>, culprit: &str) -> Result<PathBuf, UsageError> {
     let root = match asked {
         Some(root) => root,
         None if PathBuf::from("/spl").is_dir() => "/spl".into(),
@@ -174,41 +184,65 @@ fn root(asked: Option<PathBuf>) -> Result<PathBuf, UsageError> {
     if root.is_dir() {
         Ok(root)
     } else {
-        Err(UsageError::new(&format!("--root {}", root.display()), "is not a directory"))
+        Err(UsageError::new(&format!("{culprit} {}", root.display()), "is not a directory"))
     }
 }
 
 /// The addresses behind `text`; `None` for `off`. Beyond loopback only with credentials: whoever
 /// reaches the port would be in.
 fn address(
-    flag: &str,
+    setting: &str,
     text: &str,
     has_credentials: bool,
 ) -> Result<Option<Vec<SocketAddr>>, UsageError> {
     if text == "off" {
         return Ok(None);
     }
-    let culprit = format!("{flag} {text}");
+    let culprit = format!("{setting} {text}");
     let addresses: Vec<SocketAddr> = text
         .to_socket_addrs()
         .map_err(|_| UsageError::new(&culprit, "is no address; wanted is HOST:PORT, or `off`"))?
         .collect();
-    if !has_credentials && !addresses.iter().all(|address| address.ip().is_loopback()) {
+    let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+    if !has_credentials && !addresses.iter().all(is_loopback) {
         let problem = "is not loopback, and that takes credentials: give --token or --tokens";
         return Err(UsageError::new(&culprit, problem));
     }
     Ok(Some(addresses))
 }
 
-fn profile(path: Option<String>, table: ProgramTable) -> Result<Program, UsageError> {
-    let path = path.or(table.path);
-    if let Some(path) = path.as_deref().filter(|path| path.contains('/')) {
-        if !std::path::Path::new(path).is_absolute() {
-            let culprit = format!("--program {path}");
-            return Err(UsageError::new(&culprit, "must be an absolute path, or a name on PATH"));
-        }
-        if !std::path::Path::new(path).is_file() {
-            return Err(UsageError::new(&format!("--program {path}"), "is not a file"));
+fn grace(args: &Args, file: Option<u64>) -> Result<Duration, UsageError> {
+    let seconds = match &args.grace {
+        Some(text) => text.trim().parse().map_err(|_| {
+            let culprit = format!("{} {text}", args.culprit("grace"));
+            UsageError::new(&culprit, "is not a whole number of seconds")
+        })?,
+        None => file.unwrap_or(30),
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
+fn profile(
+    args: &Args,
+    table: ProgramTable,
+    children_path: &OsString,
+) -> Result<Program, UsageError> {
+    let path = args.program.clone().or(table.path);
+    if let Some(path) = &path {
+        let refused =
+            |problem| Err(UsageError::new(&format!("{} {path}", args.culprit("program")), problem));
+        if path.contains('/') {
+            if !Path::new(path).is_absolute() {
+                return refused("must be an absolute path, or a name on PATH");
+            }
+            if !Path::new(path).is_file() {
+                return refused("is not a file");
+            }
+            if !is_program(Path::new(path)) {
+                return refused("is not executable");
+            }
+        } else if !std::env::split_paths(children_path).any(|dir| is_program(&dir.join(path))) {
+            return refused("is not on the PATH that commands get");
         }
     }
     let mut program = path.map_or_else(Program::any, Program::at);
@@ -225,18 +259,50 @@ fn profile(path: Option<String>, table: ProgramTable) -> Result<Program, UsageEr
     Ok(program.refuse_arguments(table.refuse_arguments))
 }
 
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+/// Where commands will look for programs.
+fn children_path(table: &EnvironmentTable) -> OsString {
+    let is_inherited = table
+        .inherit
+        .as_ref()
+        .is_none_or(|names| names.iter().any(|pattern| names_variable(pattern, "PATH")));
+    let inherited = std::env::var_os("PATH").filter(|_| is_inherited);
+    let given = table.set.get("PATH").map(OsString::from);
+    given.or(inherited).unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
+}
+
+fn names_variable(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
+}
+
 fn environment(
     inherit: Option<&[String]>,
     set: std::collections::BTreeMap<String, String>,
-) -> Environment {
-    let inherited = match inherit {
+) -> Result<Environment, UsageError> {
+    let mut environment = match inherit {
         None => Environment::inherited(),
         Some(names) => {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            if let Some(pattern) = names.iter().find(|name| names_variable(name, "SPLENGINE_TOKEN"))
+            {
+                let problem =
+                    format!("`{pattern}` would give the server's tokens to every command");
+                return Err(UsageError::new("[environment] inherit", &problem));
+            }
             Environment::minimal().inherit(&names)
         }
     };
-    set.into_iter().fold(inherited, |environment, (name, value)| environment.set(name, value))
+    for (name, value) in set {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            let problem = "a name is not empty and holds no `=`, and neither it nor its value NUL";
+            return Err(UsageError::new(&format!("[environment] set.{name}"), problem));
+        }
+        environment = environment.set(name, value);
+    }
+    Ok(environment)
 }
 
 /// `memory` and its like, with `max-memory` and its like for the most that a request may ask for.

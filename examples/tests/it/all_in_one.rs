@@ -1,5 +1,11 @@
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -62,7 +68,7 @@ fn commands_see_none_of_the_servers_secrets() {
     let root = tempfile::tempdir().expect("a directory");
     let mut command = example("all-in-one");
     command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0"]);
-    command.env("SPLENGINE_TOKEN", format!("alice={ALICE},bob=bobs-very-long-token-too"));
+    command.env("SPLENGINE_TOKEN", format!("alice={ALICE}\nbob=bobs-very-long-token-too"));
     command.env("AWS_SECRET_ACCESS_KEY", "secret");
     let server = Server::start(&mut command);
     let (_, answer) =
@@ -73,6 +79,31 @@ fn commands_see_none_of_the_servers_secrets() {
     }
     let bob = post(&addr_of(&server.ready), "bobs-very-long-token-too", r#"{"command": "true"}"#);
     assert_eq!(bob.expect("an answer").0, 200);
+}
+
+#[test]
+fn commands_cannot_read_the_servers_memory_or_environment() {
+    // Root can read everything, so the server must be somebody else.
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("set");
+    let binary = dir.path().join("all-in-one");
+    std::fs::copy(example("all-in-one").get_program(), &binary).expect("copied");
+    let mut command = std::process::Command::new(binary);
+    command.arg("--root").arg(dir.path()).args(["--http", "127.0.0.1:0"]);
+    command.env_clear().env("SPLENGINE_TOKEN", format!("alice={ALICE}"));
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let server = Server::start(&mut command);
+    let script = "for file in environ mem; do head -c 1 /proc/$PPID/$file && echo $file; done";
+    let body = json!({"command": "sh -c", "args": [script]}).to_string();
+    let (_, answer) = post(&addr_of(&server.ready), ALICE, &body).expect("an answer");
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(answer["stdout"], "", "{answer}");
+    let denied = answer["stderr"].as_str().expect("text").matches("Permission denied").count();
+    assert_eq!(denied, 2, "{answer}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().0, Some(0));
 }
 
 #[test]
@@ -128,6 +159,29 @@ fn a_second_term_ends_at_once() {
     assert_eq!(all.server.wait().0, Some(0));
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "its run is over too");
     let _ = running.join().expect("no panic");
+}
+
+#[test]
+fn a_second_term_waits_for_no_client() {
+    let all = all_in_one(&["--grace", "600"]);
+    let mut client = TcpStream::connect(&all.addr).expect("connects");
+    // More than any socket holds, so that its answer is never all on its way.
+    let body = r#"{"command": "sh -c 'yes | head -c 15000000'"}"#;
+    write!(
+        client,
+        "POST /execute HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ALICE}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("sent");
+    client.read_exact(&mut [0; 1]).expect("the answer begins");
+    all.server.signal(Signal::TERM);
+    eventually("it takes no more", || TcpStream::connect(&all.addr).is_err());
+    let told = SystemTime::now();
+    all.server.signal(Signal::TERM);
+    assert_eq!(all.server.wait().0, Some(0));
+    let took = told.elapsed().expect("no clock was set");
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 #[test]
@@ -206,6 +260,12 @@ fn the_host_program_of_the_demo() {
 
     let result = all.run(&json!({"command": "console log \"Hello from NiFi\""}));
     assert!(result["stdout"].as_str().expect("text").contains("Hello from NiFi"));
+    // Of a write that fails only a line on standard error tells.
+    let args = json!(["--input=fruit.csv", "--output=/no/such/dir/file"]);
+    let result = all.run(&json!({"command": "data transform", "args": args}));
+    assert!(result["stdout"].as_str().expect("text").contains("succesfully"), "{result}");
+    assert_eq!(result["exitCode"], 1, "{result}");
+
     for args in [json!(["x @@ console log y"]), json!(["x\nconsole log y"])] {
         let body = json!({"command": "console log", "args": args}).to_string();
         assert_eq!(post(&all.addr, ALICE, &body).expect("an answer").0, 422);

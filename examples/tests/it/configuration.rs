@@ -15,8 +15,15 @@ fn write(dir: &TempDir, name: &str, text: &str, mode: u32) -> String {
 #[test]
 fn what_is_wrong_is_named() {
     let dir = tempfile::tempdir().expect("a directory");
-    let file = |text: &str| write(&dir, &format!("{}.toml", text.len()), text, 0o600);
+    let count = std::cell::Cell::new(0);
+    let file = |text: &str| {
+        count.set(count.get() + 1);
+        write(&dir, &format!("{}.toml", count.get()), text, 0o600)
+    };
     let open_tokens = write(&dir, "open", "alice=alices-very-long-token\n", 0o644);
+    let no_tokens = write(&dir, "none", "# users\n", 0o600);
+    let open_config = "token = [\"alice=alices-very-long-token\"]";
+    let open_config = write(&dir, "open.toml", open_config, 0o644);
     let bad_tokens = write(&dir, "bad", "# users\nalice=short\n", 0o600);
     let cases: Vec<(Vec<String>, &str)> = [
         (vec!["--no-such-flag"], "--no-such-flag"),
@@ -25,10 +32,19 @@ fn what_is_wrong_is_named() {
         (vec!["--http", "127.0.0.1:99999"], "--http"),
         (vec!["--http", "0.0.0.0:0"], "credentials"),
         (vec!["--http", "0.0.0.0:0", "--anonymous", "guest"], "credentials"),
+        (
+            vec!["--http", "0.0.0.0:0", "--anonymous", "guest", "--authorized-keys", "/keys"],
+            "credentials",
+        ),
+        (vec!["--tokens", &no_tokens], "holds no token"),
         (vec!["--token", "alice"], "--token"),
         (vec!["--token", "alice=short"], "--token"),
         (vec!["--token", "al ice=alices-very-long-token"], "--token"),
-        (vec!["--token", "alice=alices-very-long-token fly"], "fly"),
+        (vec!["--token", "alice=another-very-long-token alices-very-long-token"], "scope"),
+        (vec!["alice=alices-very-long-token"], "arguments"),
+        (vec!["--tokn=alice=alices-very-long-token"], "--tokn"),
+        (vec!["--token", "alice=alices-very-long-token,bob=alices-very-long-token"], "`bob`"),
+        (vec!["--root"], "--root"),
         (vec!["--tokens", "/no/such/file"], "--tokens /no/such/file"),
         (vec!["--tokens", &open_tokens], "chmod 600"),
         (vec!["--tokens", &bad_tokens], "line 2"),
@@ -36,6 +52,14 @@ fn what_is_wrong_is_named() {
         (vec!["--grace", "soon"], "--grace"),
         (vec!["--program", "/no/such/program"], "--program /no/such/program"),
         (vec!["--program", "./relative"], "--program ./relative"),
+        (vec!["--program", "no-such-program"], "--program no-such-program"),
+        (vec!["--program", &bad_tokens], "not executable"),
+        (vec!["--config", &open_config], "chmod 600"),
+        (vec!["--config", &file("http = \"nonsense\"")], "`http` in "),
+        (vec!["--config", &file("[http]\nmax-connections = 0")], "line 2"),
+        (vec!["--config", &file("[http]\nmax-connections = 9000000000000000000")], "line 2"),
+        (vec!["--config", &file("[environment]\ninherit = [\"SPL*\"]")], "inherit"),
+        (vec!["--config", &file("[environment]\nset = { \"A=B\" = \"\" }")], "set.A=B"),
         (vec!["--config", "/no/such/file"], "--config /no/such/file"),
         (vec!["--config", &file("nonsense")], "line 1"),
         (vec!["--config", &file("\nunknown = 1")], "unknown"),
@@ -52,18 +76,43 @@ fn what_is_wrong_is_named() {
     .collect();
     for (args, culprit) in cases {
         let mut command = example("all-in-one");
-        if !args.iter().any(|arg| arg == "--http") {
+        let from_file = culprit.starts_with("`http`");
+        if !from_file && !args.iter().any(|arg| arg == "--http") {
             command.args(["--http", "127.0.0.1:0"]);
         }
         let output = refusal(command.args(&args).env("RUST_LOG", "off"));
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
         assert!(error.contains(culprit), "{args:?}: {error}");
+        assert!(error.starts_with("error: ") && error.lines().count() == 1, "{args:?}: {error}");
         assert!(
             !error.contains("alices-very-long-token") && !error.contains("panicked"),
             "{error}"
         );
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_after_where_it_stands() {
+    for (name, value, culprit) in [
+        ("SPLENGINE_HTTP", "nonsense", "SPLENGINE_HTTP nonsense: "),
+        ("SPLENGINE_GRACE", "soon", "SPLENGINE_GRACE soon: "),
+        ("SPLENGINE_ROOT", "/no/such/dir", "SPLENGINE_ROOT /no/such/dir: "),
+        ("SPLENGINE_PROGRAM", "/no/such/program", "SPLENGINE_PROGRAM /no/such/program: "),
+        ("SPLENGINE_TOKEN", "alices-very-long-token", "SPLENGINE_TOKEN: "),
+        ("SPLENGINE_AUTHORIZED_KEYS", "/keys", "SPLENGINE_HTTP 0.0.0.0:0: "),
+        ("SPLENGINE_ANONYMOUS", "a b", "SPLENGINE_ANONYMOUS: "),
+    ] {
+        let mut command = example("all-in-one");
+        let only_keys = name == "SPLENGINE_AUTHORIZED_KEYS";
+        command.env("SPLENGINE_HTTP", if only_keys { "0.0.0.0:0" } else { "127.0.0.1:0" });
+        command.env("RUST_LOG", "off").env(name, value);
+        let output = refusal(&mut command);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {error}");
+        assert!(error.starts_with(&format!("error: {culprit}")), "{name}: {error}");
+        assert!(!error.contains("alices-very-long-token"), "{error}");
     }
 }
 

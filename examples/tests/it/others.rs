@@ -1,8 +1,9 @@
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustix::process::Signal;
+use serde_json::json;
 use sha2::Sha256;
 
 use crate::server::*;
@@ -72,6 +73,15 @@ fn custom_executor() {
     assert!(post(r#"{"command": "upper", "stdin": "loud"}"#).1.contains("\"stdout\":\"LOUD\""));
     assert!(post(r#"{"command": "count 3"}"#).1.contains("1\\n2\\n3\\n"));
     assert!(post(r#"{"command": "sleep 600", "timeout": 100}"#).1.contains("\"timedOut\""));
+    // What was timed out is over on the worker too, and the input that it never read holds up
+    // nothing.
+    let unread = json!({"command": "sleep 600", "timeout": 100, "stdin": "x".repeat(1 << 20)});
+    assert!(post(&unread.to_string()).1.contains("\"timedOut\""));
+    eventually("only this one", || {
+        post(r#"{"command": "busy"}"#).1.contains("\"stdout\":\"1\\n\"")
+    });
+    let large = json!({"command": "upper", "stdin": "x".repeat(1 << 20)});
+    assert!(post(&large.to_string()).1.contains(&"X".repeat(1 << 20)));
     let (status, answer) = post(r#"{"command": "rm"}"#);
     assert!(status == 200 && answer.contains("\"exitCode\":127"), "{answer}");
     let (status, answer) = post(r#"{"command": "upper", "limits": {"memory": 1}}"#);
@@ -81,13 +91,15 @@ fn custom_executor() {
 
 #[test]
 fn custom_adapter() {
-    let server = Server::start(&mut example("custom-adapter"));
+    let root = tempfile::tempdir().expect("a directory");
+    let server = Server::start(example("custom-adapter").current_dir(root.path()));
     let mut client = TcpStream::connect(server.ready.trim()).expect("connects");
     let mut answers = BufReader::new(client.try_clone().expect("cloned")).lines();
     let mut next = || answers.next().expect("a line").expect("reads");
     for (command, lines) in [
         ("echo 'hello world'", &["stdout hello world", "exited 0"][..]),
         ("sh -c 'echo bad >&2; exit 3'", &["stderr bad", "exited 3"]),
+        ("printf 'a\\nb'", &["stdout a", "stdout+ b", "exited 0"]),
         ("no-such-program", &["refused program `no-such-program` was not found"]),
     ] {
         writeln!(client, "{command}").expect("sent");
@@ -95,7 +107,31 @@ fn custom_adapter() {
             assert_eq!(next(), *line);
         }
     }
-    ends_well(server);
+    let long = "true ".repeat(20_000);
+    let mut other = TcpStream::connect(server.ready.trim()).expect("connects");
+    let _ = writeln!(other, "touch half; {long}");
+    let mut answer = String::new();
+    let _ = other.read_to_string(&mut answer);
+    assert_eq!(answer, "", "half a line is no command");
+
+    let begun = root.path().join("begun");
+    let mut other = TcpStream::connect(server.ready.trim()).expect("connects");
+    // Without a process of its own: that would be asked to end as well.
+    let script = "trap ': > ended; exit' TERM; touch begun; while :; do sleep 0.02; done";
+    writeln!(other, "sh -c \"{script}\"").expect("sent");
+    eventually("it runs", || begun.exists());
+    drop(other);
+    eventually("hanging up cancels it", || root.path().join("ended").exists());
+
+    // What runs at the end is told to its end.
+    let script = "touch last; while [ ! -e go ]; do sleep 0.02; done; echo whole";
+    writeln!(client, "sh -c '{script}'").expect("sent");
+    eventually("it runs", || root.path().join("last").exists());
+    server.signal(Signal::TERM);
+    eventually("no more are taken", || TcpStream::connect(server.ready.trim()).is_err());
+    std::fs::write(root.path().join("go"), "").expect("made");
+    assert_eq!((next(), next()), ("stdout whole".to_owned(), "exited 0".to_owned()));
+    assert_eq!(server.wait().0, Some(0));
     let source = include_str!("../../custom_adapter.rs");
     assert!(source.lines().count() < 80, "a door takes no more");
 }
