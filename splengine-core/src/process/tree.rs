@@ -34,23 +34,16 @@ pub(crate) struct Outcome {
 
 impl Tree {
     /// Asks every process of the tree, the leader included, to end: each of them once, since many
-    /// programs take a second request for a demand.
+    /// programs take a second request for a demand, and none that is started afterwards: a program
+    /// may run others to clean up. One that is forked at this very moment may be passed over; it is
+    /// killed after the grace.
     pub(crate) async fn ask_to_end(&self) {
         let tag = self.tag;
         blocking(move || {
-            let mut asked = HashSet::new();
-            // A process may have forked while it was asked; its child is found by the next pass.
-            for _ in 0..3 {
-                let mut members = members(tag);
-                members.retain(|member| asked.insert(member.pid));
-                if members.is_empty() {
-                    break;
-                }
-                for member in members {
-                    member.signal(Signal::TERM);
-                    // One that is stopped hears of it only when it goes on.
-                    member.signal(Signal::CONT);
-                }
+            for member in members(tag) {
+                member.signal(Signal::TERM);
+                // One that is stopped hears of it only when it goes on.
+                member.signal(Signal::CONT);
             }
         })
         .await;
