@@ -1,12 +1,13 @@
 //! What every route knows, and the routes put together.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -14,6 +15,7 @@ use axum::routing::{get, post};
 use splengine_core::{
     Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator,
 };
+use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::lingering::linger;
@@ -87,21 +89,33 @@ impl App {
                 .expose_headers([RETRY_AFTER]);
             router = router.layer(cors);
         }
-        router.layer(middleware::from_fn_with_state(self.clone(), metrics::count))
+        router
+            .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
+                let detail = "the server failed to answer";
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
+            }))
+            .layer(middleware::map_response(forbid_storing))
+            .layer(middleware::from_fn_with_state(self.clone(), metrics::count))
     }
 }
 
 impl Shared {
     /// Who asks.
     pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let credentials = match headers.get(AUTHORIZATION) {
-            None => Credentials::None,
-            Some(value) => Credentials::Bearer(bearer(value).ok_or_else(|| {
+        let mut shown = headers.get_all(AUTHORIZATION).iter();
+        let credentials = match (shown.next(), shown.next()) {
+            (None, _) => Credentials::None,
+            (Some(value), None) => Credentials::Bearer(bearer(value).ok_or_else(|| {
                 Problem::new(
                     StatusCode::UNAUTHORIZED,
                     "credentials must be of the form `Bearer TOKEN`",
                 )
             })?),
+            // Which of them somebody in between has checked can't be known.
+            (Some(_), Some(_)) => {
+                let detail = "credentials must stand in one Authorization header, not several";
+                return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
+            }
         };
         Ok(self.authenticator.authenticate(credentials).await?)
     }
@@ -110,6 +124,12 @@ impl Shared {
 fn bearer(value: &HeaderValue) -> Option<Secret> {
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim()))
+}
+
+/// Nothing here is true for long.
+async fn forbid_storing(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// A page that a browser has open may send requests to any address that the browser reaches,

@@ -103,7 +103,8 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// How many connections are served at once; the next one waits to be accepted. Default 1024.
+    /// How many connections are served at once, at least 1; the next one waits to be accepted.
+    /// Default 1024.
     pub fn max_connections(mut self, count: usize) -> Self {
         self.timing.max_connections = count;
         self

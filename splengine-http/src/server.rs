@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::app::App;
-use crate::opening::Opening;
+use crate::opening::{Opening, peer_left};
 use crate::service::HttpService;
 
 /// The HTTP door on an address of its own: HTTP/1.1, and HTTP/2 without TLS to clients that begin
@@ -81,9 +81,11 @@ impl HttpServer {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { listener, service, connections, timing, .. } = self;
         let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(timing.max_connections));
+        let places =
+            Arc::new(Semaphore::new(timing.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
         let (abort, aborted) = tokio::sync::watch::channel(());
         let mut shutdown = std::pin::pin!(shutdown);
+        let header_timeout = timing.header_timeout.min(LONGEST);
         loop {
             let accepted = async {
                 let place = Arc::clone(&places).acquire_owned().await;
@@ -94,7 +96,7 @@ impl HttpServer {
                 () = &mut shutdown => break,
             };
             let watcher = graceful.watcher();
-            let builder = connection_builder(timing.header_timeout);
+            let builder = connection_builder(header_timeout);
             let service = TowerToHyperService::new(service.clone());
             let connections = connections.clone();
             let mut aborted = aborted.clone();
@@ -102,8 +104,9 @@ impl HttpServer {
                 connections.inc();
                 // Counted down even if a handler panics.
                 let _open = Open(connections);
-                let stream = TokioIo::new(Opening::new(stream, timing.header_timeout));
-                let connection = builder.serve_connection(stream, service);
+                let stream = Arc::new(stream);
+                let opening = Opening::new(Arc::clone(&stream), header_timeout);
+                let connection = builder.serve_connection(TokioIo::new(opening), service);
                 tokio::select! {
                     ended = watcher.watch(connection.into_owned()) => {
                         if let Err(error) = ended {
@@ -111,6 +114,7 @@ impl HttpServer {
                         }
                     }
                     _ = aborted.changed() => {}
+                    () = peer_left(&stream) => {}
                 }
                 drop(place);
             });
@@ -192,3 +196,6 @@ fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> 
         .max_header_list_size(64 * 1024);
     builder
 }
+
+/// hyper adds times to the present one, and the sum must be a time.
+const LONGEST: Duration = Duration::from_hours(24 * 365);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use base64::Engine as _;
@@ -31,7 +31,6 @@ pub(crate) fn response(run: Run, format: Format, encoding: EncodingDto) -> Respo
     let mut response = Response::new(Body::from_stream(chunks));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx and those that follow it hold events back otherwise.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
@@ -85,11 +84,13 @@ impl Writer {
     fn take(&mut self, out: &mut BytesMut, event: Event) -> bool {
         match event {
             Event::Output { stream, data } => {
-                let text = match self.encoding {
-                    EncodingDto::Utf8 => self.texts[index(stream)].push(&data),
-                    EncodingDto::Base64 => BASE64_STANDARD.encode(&data),
-                };
-                self.write_text(out, stream, text);
+                for piece in data.chunks(PIECE) {
+                    let text = match self.encoding {
+                        EncodingDto::Utf8 => self.texts[index(stream)].push(piece),
+                        EncodingDto::Base64 => BASE64_STANDARD.encode(piece),
+                    };
+                    self.write_text(out, stream, text);
+                }
                 false
             }
             Event::Lost { stream, bytes } => {
@@ -152,5 +153,7 @@ fn index(stream: Stream) -> usize {
     usize::from(stream == Stream::Stderr)
 }
 
+/// How many bytes of output one event carries at most.
+const PIECE: usize = 64 * 1024;
 /// How long nothing is sent at most; proxies cut silent connections after a minute or less.
 const SILENCE: Duration = Duration::from_secs(10);

@@ -51,7 +51,7 @@ pub(crate) fn spawn(job: Job) {
         let closing = Closing { queue: &queue };
         let begun = Instant::now();
         let deadline = begun.checked_add(timeout);
-        let limit = command.grace + ABANDON_AFTER;
+        let limit = command.grace.saturating_add(ABANDON_AFTER);
         let stopped = cancel.clone();
         let result = {
             let executor = Arc::clone(&engine.0.executor);

@@ -57,6 +57,10 @@ pub struct Captured {
     pub stdout: Bytes,
     /// Standard error.
     pub stderr: Bytes,
+    /// Where in `stdout` a part is missing first, if one is.
+    pub stdout_gap: Option<usize>,
+    /// The same of `stderr`.
+    pub stderr_gap: Option<usize>,
     /// The end record.
     pub end: End,
 }
@@ -141,15 +145,19 @@ impl Run {
         let limit = self.capture_limit;
         self.kept.get_or_insert_with(|| [HeadTail::new(limit), HeadTail::new(limit)]);
         let mut kept = [BytesMut::new(), BytesMut::new()];
+        let mut gaps = [None; 2];
         loop {
             match self.next().await {
                 Some(Event::Output { stream, data }) => {
                     kept[stream as usize].extend_from_slice(&data)
                 }
-                Some(Event::Lost { .. }) => {}
+                Some(Event::Lost { stream, .. }) => {
+                    gaps[stream as usize].get_or_insert(kept[stream as usize].len());
+                }
                 Some(Event::End(end)) => {
                     let [stdout, stderr] = kept.map(BytesMut::freeze);
-                    return Captured { stdout, stderr, end };
+                    let [stdout_gap, stderr_gap] = gaps;
+                    return Captured { stdout, stderr, stdout_gap, stderr_gap, end };
                 }
                 None => unreachable!("the end comes before nothing"),
             }

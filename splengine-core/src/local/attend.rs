@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use crate::execute::{Cancel, Output, Stdin, Stream};
 use crate::process::{Leader, Outcome, Pipes};
@@ -88,7 +88,7 @@ async fn end(leader: &Leader, cancel: &Cancel, grace: Duration) -> io::Result<(b
         biased;
         ended = tree_ended => return ended.map(|()| (true, false)),
         () = cancel.kill_requested() => {}
-        () = sleep_until(Instant::now() + grace) => {}
+        () = sleep(grace) => {}
     }
     tree.kill().await;
     leader.ended().await?;

@@ -154,7 +154,7 @@ fn rlimits(
     group_bounds_memory: bool,
 ) -> impl Iterator<Item = (libc::c_int, u64, u64)> {
     let cpu = limits.cpu_time.map(|time| {
-        let seconds = (time + Duration::from_nanos(999_999_999)).as_secs().max(1);
+        let seconds = time.saturating_add(Duration::from_nanos(999_999_999)).as_secs().max(1);
         (libc::RLIMIT_CPU, seconds, seconds.saturating_add(1))
     });
     let memory = limits.memory.filter(|_| !group_bounds_memory);

@@ -3,12 +3,11 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use splengine_core::{Run, Stdin};
+use splengine_core::{Run, SlowReader, Stdin};
 
 use crate::accept::Format;
 use crate::app::App;
@@ -103,7 +102,11 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
     };
     let encoding = dto.output_encoding.unwrap_or_default();
     let (stdin, breakage) = input.unzip();
-    let request = dto.into_request(stdin.map(Stdin::reader))?;
+    let mut request = dto.into_request(stdin.map(Stdin::reader))?;
+    if format == Format::Json {
+        // Whoever waits for the whole is not slow: we collect it.
+        request = request.slow_reader(SlowReader::Wait);
+    }
     let run = app.engine.execute(&caller, request).await?;
     if let Some(breakage) = breakage {
         breakage.stops(run.stopper());
@@ -117,8 +120,12 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
 async fn whole(run: Run, encoding: EncodingDto, fail_status: Option<StatusCode>) -> Response {
     let session_id = run.session_id().to_string();
     let captured = run.capture().await;
-    let text = |bytes: Bytes| match encoding {
-        EncodingDto::Utf8 => String::from_utf8_lossy(&bytes).into_owned(),
+    let text = |bytes: Bytes, gap: Option<usize>| match encoding {
+        // What stands on either side of a gap must not form a character that was never printed.
+        EncodingDto::Utf8 => {
+            let (head, tail) = bytes.split_at(gap.unwrap_or(bytes.len()));
+            String::from_utf8_lossy(head).into_owned() + &String::from_utf8_lossy(tail)
+        }
         EncodingDto::Base64 => BASE64_STANDARD.encode(bytes),
     };
     let end = EndDto::new(&captured.end, &session_id);
@@ -129,11 +136,11 @@ async fn whole(run: Run, encoding: EncodingDto, fail_status: Option<StatusCode>)
     };
     let result = ExecuteResultDto {
         end,
-        stdout: text(captured.stdout),
-        stderr: text(captured.stderr),
+        stdout: text(captured.stdout, captured.stdout_gap),
+        stderr: text(captured.stderr, captured.stderr_gap),
         error,
     };
-    (status, [(CACHE_CONTROL, "no-store")], Json(result)).into_response()
+    (status, Json(result)).into_response()
 }
 
 type Query = Vec<(String, String)>;

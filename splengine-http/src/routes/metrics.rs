@@ -77,13 +77,14 @@ impl Collector for Stats {
         let mut to = Encoder(&mut encoder);
         to.counter("executions_started", "Executions that started", stats.started)?;
         let ended = stats.ended.iter().map(|(reason, count)| (reason.name(), *count));
-        to.counters("executions_ended", "Executions that ended", "reason", ended)?;
+        to.counters("executions_ended", "Executions that ended", "reason", ended, None)?;
         let refused = stats.refused.iter().map(|(kind, count)| (name(*kind), *count));
         to.counters(
             "executions_refused",
             "Executions refused before they started",
             "kind",
             refused,
+            None,
         )?;
         to.gauge("executions_running", "Executions that run now", stats.running)?;
         to.gauge("executions_waiting", "Executions that wait in the queue now", stats.waiting)?;
@@ -91,7 +92,7 @@ impl Collector for Stats {
         to.seconds("execution_spawn", "Time from being let in to running", &stats.spawn)?;
         to.seconds("execution_run", "Time from running to the end", &stats.run)?;
         let bytes = [("stdout", stats.stdout_bytes), ("stderr", stats.stderr_bytes)];
-        to.counters("execution_output_bytes", "Bytes printed", "stream", bytes.into_iter())?;
+        to.counters("execution_output", "Bytes printed", "stream", bytes.into_iter(), BYTES)?;
         to.counter("execution_kills", "Executions that had to be killed", stats.kills)?;
         to.counter("execution_swept", "Background processes ended with their run", stats.swept)?;
         to.counter(
@@ -115,6 +116,8 @@ fn name(kind: ErrorKind) -> &'static str {
     }
 }
 
+const BYTES: Option<&Unit> = Some(&Unit::Bytes);
+
 struct Encoder<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Encoder<'_, '_> {
@@ -129,8 +132,9 @@ impl Encoder<'_, '_> {
         help: &str,
         label: &'static str,
         values: impl Iterator<Item = (&'l str, u64)>,
+        unit: Option<&Unit>,
     ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
         for (value, count) in values {
             let labels = [(label, value)];
             ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;

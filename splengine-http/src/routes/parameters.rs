@@ -81,19 +81,27 @@ fn parse_json(bytes: &[u8]) -> Result<ExecuteRequestDto, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let dto = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let problem = error.inner();
+        let (problem, words) = (error.inner(), in_json_words(error.inner()));
         Problem::malformed(if problem.is_data() && path != "." {
-            format!("`{path}`: {problem}")
+            format!("`{path}`: {words}")
         } else if problem.is_data() {
-            format!("the body is not a request: {problem}")
+            format!("the body is not a request: {words}")
         } else {
-            format!("the body is not JSON: {problem}")
+            format!("the body is not JSON: {words}")
         })
     })?;
     deserializer
         .end()
         .map_err(|error| Problem::malformed(format!("the body is not JSON: {error}")))?;
     Ok(dto)
+}
+
+/// The message with JSON's names of types instead of Rust's.
+fn in_json_words(error: &serde_json::Error) -> String {
+    let pairs =
+        [("a sequence", "a list"), ("sequence", "list"), ("a map", "an object"), ("map", "object")];
+    let text = error.to_string().replace("expected u64", "expected a whole number, 0 or more");
+    pairs.iter().fold(text, |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// Reads the query that stands beside a body of input. `None` is a name that it does not know.

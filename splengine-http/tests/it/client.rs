@@ -41,6 +41,9 @@ impl Response {
         assert_eq!(json["type"], "about:blank");
         assert!(json["title"].is_string());
         assert_eq!(json["detail"], json["error"]);
+        let retries = [429, 503].contains(&status);
+        let retry_after = self.header("retry-after").map(|seconds| seconds.parse::<u64>());
+        assert_eq!(matches!(retry_after, Some(Ok(1..))), retries, "{retry_after:?}");
         json["detail"].as_str().expect("text").to_owned()
     }
 }

@@ -129,3 +129,22 @@ async fn two_hundred_callers_and_health_answers_all_the_while() {
         caller.await.expect("answered");
     }
 }
+
+#[tokio::test]
+async fn bounds_of_any_size_are_taken() {
+    let extremes = [(usize::MAX, Duration::MAX), (0, Duration::from_secs(30))];
+    for (connections, time) in extremes {
+        let door = door_with(
+            |e| e,
+            |http| {
+                http.max_connections(connections)
+                    .header_timeout(time)
+                    .body_timeout(time)
+                    .max_linger(time)
+                    .max_body(usize::MAX)
+            },
+        )
+        .await;
+        assert_eq!(door.run(&sh("echo well")).await["stdout"], "well\n");
+    }
+}

@@ -4,6 +4,7 @@ mod client;
 mod connections;
 mod requests;
 mod runs;
+mod scripted;
 mod service;
 mod streams;
 mod support;

@@ -145,3 +145,13 @@ async fn a_client_that_goes_away_ends_its_run() {
         eventually("its process is gone", || !is_alive(pid)).await;
     }
 }
+
+#[tokio::test]
+async fn no_character_is_made_of_both_sides_of_a_gap() {
+    let door = door().await;
+    let script = r"printf '\342\202....\254z'";
+    let result = door.run(&with(sh(script), json!({"outputLimit": 4}))).await;
+    assert_eq!(result["stdout"], "\u{fffd}\u{fffd}z");
+    let exact = json!({"outputLimit": 4, "outputEncoding": "base64"});
+    assert_eq!(door.run(&with(sh(script), exact)).await["stdout"], "4oKseg==");
+}

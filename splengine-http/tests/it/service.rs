@@ -14,6 +14,10 @@ async fn health_and_readiness() {
     let mut connection = door.connect().await;
     connection.send(b"HEAD /health HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert_eq!(connection.head().await.0, 200);
+    // An answer from a cache would tell of a server that is no more.
+    for path in ["/health", "/ready", "/metrics"] {
+        assert_eq!(door.get(path).await.header("cache-control"), Some("no-store"), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -48,9 +52,12 @@ async fn bounds_are_told_with_a_time_to_come_back() {
     let mut connection = door.connect().await;
     connection.post("/execute", &[TOKEN, JSON], sh("sleep 60").to_string().as_bytes()).await;
     eventually("it runs", || door.engine.stats().running == 1).await;
-    let own = door.execute(&sh("true")).await;
-    assert!(own.header("retry-after").is_some());
-    own.problem(429);
+    door.execute(&sh("true")).await.problem(429);
+    let door = door_with(|engine| engine.max_running(1).max_waiting(0), |http| http).await;
+    let mut connection = door.connect().await;
+    connection.post("/execute", &[TOKEN, JSON], sh("sleep 60").to_string().as_bytes()).await;
+    eventually("it runs", || door.engine.stats().running == 1).await;
+    door.execute(&sh("true")).await.problem(503);
 }
 
 #[tokio::test]
@@ -106,6 +113,7 @@ async fn metrics_count_what_happens() {
         "splengine_execution_leftovers_total 0",
         "splengine_http_requests_total{route=\"/execute\",method=\"POST\",status=\"200\"} 2",
         "# UNIT splengine_execution_run_seconds seconds",
+        "# UNIT splengine_execution_output_bytes bytes",
     ] {
         assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
     }

@@ -64,6 +64,7 @@ async fn server_sent_events_have_the_same_content() {
     let response = door.post("/execute", &[TOKEN, JSON, SSE], body.as_bytes()).await;
     assert_eq!(response.header("content-type"), Some("text/event-stream"));
     assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("x-accel-buffering"), Some("no"));
     let blocks: Vec<&str> =
         response.text().split("\n\n").filter(|block| !block.is_empty()).collect();
     assert_eq!(blocks.len(), 3);

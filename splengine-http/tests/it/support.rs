@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use splengine_core::{
-    Caller, Engine, EngineBuilder, LocalExecutor, Secret, SharedAuthenticator, StaticTokens,
+    Caller, Engine, EngineBuilder, Execute, LocalExecutor, Secret, SharedAuthenticator,
+    StaticTokens,
 };
 use splengine_http::{HttpServer, HttpServerBuilder};
 use tempfile::TempDir;
@@ -45,7 +46,24 @@ pub(crate) async fn door_with(
 ) -> Door {
     let root = tempfile::tempdir().expect("a directory");
     let executor = LocalExecutor::new(root.path()).expect("set up");
-    let builder = Engine::builder(executor).grace(Duration::from_millis(500));
+    open(root, Engine::builder(executor), configure_engine, configure_http).await
+}
+
+/// A door to an executor that does what a test tells it to.
+pub(crate) async fn door_to(executor: impl Execute) -> Door {
+    let root = tempfile::tempdir().expect("a directory");
+    open(root, Engine::builder(executor), |engine| engine, |http| http).await
+}
+
+async fn open(
+    root: TempDir,
+    builder: EngineBuilder,
+    configure_engine: impl FnOnce(EngineBuilder) -> EngineBuilder,
+    configure_http: impl FnOnce(
+        HttpServerBuilder<SharedAuthenticator>,
+    ) -> HttpServerBuilder<SharedAuthenticator>,
+) -> Door {
+    let builder = builder.grace(Duration::from_millis(500));
     let engine = configure_engine(builder).build().expect("built");
     let builder = configure_http(HttpServer::builder(engine.clone()).authenticate(tokens()));
     let server = builder.bind("127.0.0.1:0").await.expect("bound");
