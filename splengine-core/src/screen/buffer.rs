@@ -1,0 +1,149 @@
+//! One of the two screens: rows, a cursor, and what moves it.
+
+use std::collections::VecDeque;
+
+use super::cell::Cell;
+use super::charset::Charset;
+use super::row::Row;
+
+#[derive(Debug)]
+pub(super) struct Buffer {
+    /// Those above the screen, then those of it.
+    pub(super) rows: VecDeque<Row>,
+    /// How many lie above the screen.
+    pub(super) base: usize,
+    /// How many may.
+    pub(super) scrollback: usize,
+    pub(super) x: usize,
+    pub(super) y: usize,
+    /// The margins: the first and the last row that scroll.
+    pub(super) top: usize,
+    pub(super) bottom: usize,
+    pub(super) saved: Saved,
+    tabs: Vec<bool>,
+}
+
+/// What DECSC saves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Saved {
+    pub(super) x: usize,
+    /// Counted from the first row that is kept.
+    pub(super) y: usize,
+    pub(super) look: Cell,
+    pub(super) charset: Charset,
+}
+
+impl Buffer {
+    pub(super) fn new(cols: usize, rows: usize, scrollback: usize) -> Self {
+        let mut buffer = Self {
+            rows: VecDeque::new(),
+            base: 0,
+            scrollback,
+            x: 0,
+            y: 0,
+            top: 0,
+            bottom: rows - 1,
+            saved: Saved::default(),
+            tabs: Vec::new(),
+        };
+        buffer.set_up_tabs(cols);
+        buffer
+    }
+
+    /// Makes the rows of the screen, if there are none.
+    pub(super) fn fill(&mut self, cell: Cell, cols: usize, rows: usize) {
+        if self.rows.is_empty() {
+            self.rows.extend((0..rows).map(|_| Row::filled(cell, cols)));
+        }
+    }
+
+    pub(super) fn clear(&mut self, cols: usize, rows: usize) {
+        let saved = self.saved;
+        *self = Self::new(cols, rows, self.scrollback);
+        self.saved = saved;
+    }
+
+    /// A row of the screen.
+    pub(super) fn row(&mut self, y: usize) -> &mut Row {
+        let at = (self.base + y).min(self.rows.len() - 1);
+        &mut self.rows[at]
+    }
+
+    pub(super) fn current(&mut self) -> &mut Row {
+        self.row(self.y)
+    }
+
+    /// Moves the rows between the margins up by one.
+    pub(super) fn scroll(&mut self, fill: Cell, cols: usize, wrapped: bool) {
+        if self.top > 0 {
+            let last = self.base + self.bottom;
+            let mut row = self.rows.remove(self.base + self.top).unwrap_or_default();
+            row.fill(fill, cols);
+            row.wrapped = wrapped;
+            return self.rows.insert(last.min(self.rows.len()), row);
+        }
+        let mut row = if self.base >= self.scrollback {
+            if self.scrollback > 0 {
+                self.saved.y = self.saved.y.saturating_sub(1);
+            }
+            // The oldest gives its memory to the newest.
+            self.rows.pop_front().unwrap_or_default()
+        } else {
+            self.rows[self.base].shrink();
+            self.base += 1;
+            Row::default()
+        };
+        row.fill(fill, cols);
+        row.wrapped = wrapped;
+        let at = self.base + self.bottom;
+        self.rows.insert(at.min(self.rows.len()), row);
+    }
+
+    /// Takes out a row of the screen and puts an empty one in at another place.
+    pub(super) fn shift(&mut self, from: usize, to: usize, fill: Cell, cols: usize) {
+        let Some(mut row) = self.rows.remove(self.base + from) else { return };
+        row.fill(fill, cols);
+        row.wrapped = false;
+        self.rows.insert((self.base + to).min(self.rows.len()), row);
+    }
+
+    pub(super) fn set_up_tabs(&mut self, cols: usize) {
+        self.tabs.clear();
+        self.tabs.resize(cols + 1, false);
+        (0..cols).step_by(TAB).for_each(|at| self.tabs[at] = true);
+    }
+
+    /// Goes on with tab stops where there were none, after the screen got wider.
+    pub(super) fn widen_tabs(&mut self, cols: usize) {
+        let from = if self.has_tab(cols) { cols } else { self.tab_before(cols) };
+        if self.tabs.len() < cols + 1 {
+            self.tabs.resize(cols + 1, false);
+        }
+        (from..cols).step_by(TAB).for_each(|at| self.tabs[at] = true);
+    }
+
+    pub(super) fn has_tab(&self, at: usize) -> bool {
+        self.tabs.get(at).copied().unwrap_or(false)
+    }
+
+    pub(super) fn set_tab(&mut self, at: usize, on: bool) {
+        if at >= self.tabs.len() {
+            self.tabs.resize(at + 1, false);
+        }
+        self.tabs[at] = on;
+    }
+
+    pub(super) fn clear_tabs(&mut self) {
+        self.tabs.fill(false);
+    }
+
+    pub(super) fn tab_after(&self, at: usize, cols: usize) -> usize {
+        (at + 1..cols).find(|at| self.has_tab(*at)).unwrap_or(cols - 1)
+    }
+
+    pub(super) fn tab_before(&self, at: usize) -> usize {
+        (0..at).rev().find(|at| self.has_tab(*at)).unwrap_or(0)
+    }
+}
+
+const TAB: usize = 8;

@@ -1,0 +1,144 @@
+//! The screen of a terminal: fed with what a program prints, it can at any moment be drawn on
+//! another terminal, exactly as if that had been there from the start.
+//!
+//! The measure of "exactly" is xterm.js. An unfinished escape sequence or character belongs to the
+//! state, too, and is the end of what draws it.
+
+mod buffer;
+mod cell;
+mod charset;
+mod dispatch;
+mod extras;
+mod osc;
+mod parser;
+mod reply;
+mod resize;
+mod row;
+mod sgr;
+mod snapshot;
+mod term;
+#[cfg(test)]
+mod tests;
+mod width;
+
+use std::fmt;
+
+use self::parser::Parser;
+use self::term::Term;
+
+/// The most columns that a screen can have.
+pub(crate) const MAX_COLS: u16 = 1000;
+/// The most rows that a screen can have.
+pub(crate) const MAX_ROWS: u16 = 500;
+
+/// A terminal's screen, with what is above it, its cursor and its modes.
+///
+/// Its memory is bounded, whatever it is fed: 16 bytes for each cell that something stands in, and
+/// some hundred KiB for what is rare.
+pub struct Screen {
+    parser: Parser,
+    term: Term,
+}
+
+impl Screen {
+    /// An empty screen of this size, at least 1 by 1 and at most 1000 by 500,
+    /// which keeps so many lines above it.
+    #[must_use]
+    pub fn new(cols: u16, rows: u16, scrollback: usize) -> Self {
+        let (cols, rows) = clamped(cols, rows);
+        Self { parser: Parser::default(), term: Term::new(cols, rows, scrollback) }
+    }
+
+    /// Takes in what the program printed, cut anywhere.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.parser.feed(bytes, &mut self.term);
+    }
+
+    /// Changes its size. Lines that were too long for a row are laid out anew.
+    pub fn resize(&mut self, cols: u16, rows: u16) {
+        let (cols, rows) = clamped(cols, rows);
+        self.term.resize(cols, rows);
+    }
+
+    /// Columns and rows.
+    #[must_use]
+    pub fn size(&self) -> (u16, u16) {
+        (self.term.cols as u16, self.term.rows as u16)
+    }
+
+    /// The bytes that give a terminal of this size, whatever state it is in, the state of this one.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = self.term.snapshot().into_bytes();
+        bytes.extend(self.parser.tail());
+        bytes
+    }
+
+    /// The visible lines, without blanks at their ends and without empty lines at the end.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let buffer = self.term.active();
+        let mut text = String::new();
+        for row in buffer.rows.range(buffer.base..) {
+            for cell in row.cells().iter().take(self.term.cols) {
+                if !cell.is_empty() {
+                    self.term.extras.write(cell.text, &mut text);
+                } else if cell.width() > 0 {
+                    text.push(' ');
+                }
+            }
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
+        }
+        text.truncate(text.trim_end_matches('\n').len());
+        text
+    }
+
+    /// What the program calls itself, at most 1 KiB.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.term.title
+    }
+
+    /// The cursor's column and row, from 0.
+    #[must_use]
+    pub fn cursor(&self) -> (u16, u16) {
+        let buffer = self.term.active();
+        (buffer.x.min(self.term.cols - 1) as u16, buffer.y as u16)
+    }
+
+    /// Whether the alternate screen is shown.
+    #[must_use]
+    pub fn is_alternate(&self) -> bool {
+        self.term.is_alternate
+    }
+
+    /// Whether the program wants pastes in brackets.
+    #[must_use]
+    pub fn bracketed_paste(&self) -> bool {
+        self.term.modes.paste
+    }
+
+    /// The answers to what the program asked since the last call, at most 4 KiB. A title is never
+    /// reported, nor what is in the clipboard: that would let what is printed type.
+    #[must_use]
+    pub fn take_replies(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.term.replies.text)
+    }
+
+    /// How often the program has asked for the cursor's position.
+    #[must_use]
+    pub fn cursor_queries(&self) -> u64 {
+        self.term.replies.positions
+    }
+}
+
+impl fmt::Debug for Screen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Screen").field("size", &self.size()).finish_non_exhaustive()
+    }
+}
+
+fn clamped(cols: u16, rows: u16) -> (usize, usize) {
+    (usize::from(cols.clamp(1, MAX_COLS)), usize::from(rows.clamp(1, MAX_ROWS)))
+}

@@ -1,0 +1,65 @@
+use proptest::prelude::*;
+
+use super::Screen;
+
+proptest! {
+    /// Whatever comes, nothing panics, and pieces are as good as the whole.
+    #[test]
+    fn any_bytes_in_any_pieces(
+        bytes in prop::collection::vec(
+            prop_oneof![
+                4 => any::<u8>(),
+                4 => prop::sample::select(b"\x1b[]?;:0123456789hlmHJKrABCDLMPX@\x07\\()n7834c".to_vec()),
+                2 => 0x20u8..0x7f,
+            ],
+            0..400,
+        ),
+        size in (1u16..12, 1u16..8),
+        other in (1u16..12, 1u16..8),
+        piece in 1usize..9,
+    ) {
+        let mut whole = Screen::new(size.0, size.1, 5);
+        whole.feed(&bytes);
+        let mut pieces = Screen::new(size.0, size.1, 5);
+        bytes.chunks(piece).for_each(|piece| pieces.feed(piece));
+        prop_assert_eq!(whole.snapshot(), pieces.snapshot());
+        whole.resize(other.0, other.1);
+        whole.feed(&bytes);
+        let _ = (whole.snapshot(), whole.text(), whole.take_replies());
+    }
+}
+
+#[test]
+fn huge_sequences_are_bounded() {
+    let mut screen = Screen::new(80, 24, 300);
+    screen.feed(b"\x1b]0;");
+    for _ in 0..1000 {
+        screen.feed(&[b'x'; 10_000]);
+    }
+    assert!(screen.snapshot().len() < 100_000);
+    screen.feed(b"\x07\x1b[999999999999999999999b\x1b[2147483647@\x1b[99999;99999Hx\x1b[9999999C");
+    screen.feed(b"e");
+    for _ in 0..1000 {
+        screen.feed("\u{301}".as_bytes());
+    }
+    screen.feed(b"\x1b[");
+    screen.feed(&[b'1'; 1_000_000]);
+    assert!(screen.snapshot().len() < 100_000);
+    let mut screen = Screen::new(u16::MAX, u16::MAX, 10);
+    screen.feed(b"\x1b[999;999Hx");
+    assert_eq!(screen.size(), (super::MAX_COLS, super::MAX_ROWS));
+}
+
+#[test]
+fn questions_are_answered_once() {
+    let mut screen = Screen::new(80, 24, 0);
+    screen.feed(b"ab\x1b[c\x1b[6n\x1b[?2026$p\x1b[>q\x1b]11;?\x07\x1b[21t\x1b]52;c;?\x07\x1b[5n");
+    let replies = String::from_utf8(screen.take_replies()).expect("text");
+    assert!(replies.starts_with("\x1b[?1;2c\x1b[1;3R\x1b[?2026;2$y\x1bP>|splengine("));
+    assert!(replies.ends_with("\x1b\\\x1b]11;rgb:0000/0000/0000\x1b\\\x1b[0n"));
+    assert!(screen.take_replies().is_empty());
+    assert_eq!(screen.cursor_queries(), 1);
+    let mut copy = Screen::new(80, 24, 0);
+    copy.feed(&screen.snapshot());
+    assert!(copy.take_replies().is_empty());
+}
