@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::id::{SessionId, ShareId};
+use crate::session::Access;
 
 /// The name of a user: 1 to 64 of `A-Z a-z 0-9 . _ @ -`, beginning with a letter or digit.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,24 +55,27 @@ impl fmt::Debug for UserName {
 pub enum Scope {
     /// Run commands.
     Execute,
+    /// Have terminal sessions of one's own.
+    Sessions,
 }
 
 impl Scope {
     /// Every right there is.
-    pub const ALL: &[Self] = &[Self::Execute];
+    pub const ALL: &[Self] = &[Self::Execute, Self::Sessions];
 
     /// The word that stands for it in configuration and messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Execute => "execute",
+            Self::Sessions => "sessions",
         }
     }
 }
 
 /// A text that names no [`Scope`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a scope; there is: execute")]
+#[error("`{0}` is not a scope; there are: execute, sessions")]
 #[non_exhaustive]
 pub struct ParseScopeError(String);
 
@@ -90,19 +97,34 @@ impl FromStr for Scope {
 pub struct Caller {
     user: UserName,
     scopes: Vec<Scope>,
+    guest: Option<Guest>,
+}
+
+/// What makes a caller a guest: a share of one session, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Guest {
+    /// The share whose ticket they showed.
+    pub share: ShareId,
+    /// The session.
+    pub session: SessionId,
+    /// What they may do with it.
+    pub access: Access,
+    /// Until when.
+    pub expires: SystemTime,
 }
 
 impl Caller {
     /// A caller with no rights yet.
     #[must_use]
     pub fn new(user: UserName) -> Self {
-        Self { user, scopes: Vec::new() }
+        Self { user, scopes: Vec::new(), guest: None }
     }
 
     /// A caller with every right.
     #[must_use]
     pub fn with_all_scopes(user: UserName) -> Self {
-        Self { user, scopes: Scope::ALL.to_vec() }
+        Self { user, scopes: Scope::ALL.to_vec(), guest: None }
     }
 
     /// The same caller with one right more.
@@ -112,6 +134,16 @@ impl Caller {
             self.scopes.push(scope);
         }
         self
+    }
+
+    pub(crate) fn new_guest(user: UserName, guest: Guest) -> Self {
+        Self { user, scopes: Vec::new(), guest: Some(guest) }
+    }
+
+    /// The share that is this caller's only right, if they are a guest.
+    #[must_use]
+    pub fn guest(&self) -> Option<&Guest> {
+        self.guest.as_ref()
     }
 
     /// Whether this caller has the right `scope`.

@@ -16,6 +16,10 @@ pub enum ErrorKind {
     /// Well-formed, but impossible here: no such program, a workdir outside root, a limit that
     /// can't be enforced.
     Impossible,
+    /// It contradicts the state that things are in.
+    Conflict,
+    /// The disk is full, or the caller's part of it.
+    NoRoom,
     /// The caller's own share is used up; others may still be served.
     CallerLimit,
     /// The engine is full, draining, or the host lacks a resource.
@@ -32,6 +36,8 @@ impl ErrorKind {
         Self::Forbidden,
         Self::NotFound,
         Self::Impossible,
+        Self::Conflict,
+        Self::NoRoom,
         Self::CallerLimit,
         Self::Unavailable,
         Self::Internal,

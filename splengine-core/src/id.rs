@@ -44,9 +44,7 @@ impl FromStr for SessionId {
         let shown = || ParseSessionIdError(text.chars().take(80).collect());
         let (user, random) =
             text.strip_prefix("spl-").and_then(|rest| rest.rsplit_once('-')).ok_or_else(shown)?;
-        let well_formed = user.parse::<UserName>().is_ok()
-            && random.len() == RANDOM_CHARS
-            && random.bytes().all(|byte| ALPHABET.contains(&byte));
+        let well_formed = user.parse::<UserName>().is_ok() && is_random_text(random);
         if well_formed { Ok(Self(text.into())) } else { Err(shown()) }
     }
 }
@@ -63,9 +61,71 @@ impl fmt::Debug for SessionId {
     }
 }
 
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident, $error:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        #[doc = concat!("A text that is not a [`", stringify!($name), "`].")]
+        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+        #[error("`{0}` is no id of this kind; they look like `{prefix}<random part>`", prefix = $prefix)]
+        #[non_exhaustive]
+        pub struct $error(String);
+
+        impl $name {
+            pub(crate) fn new() -> Self {
+                Self(format!(concat!($prefix, "{}"), random_text()).into())
+            }
+
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text.strip_prefix($prefix) {
+                    Some(random) if is_random_text(random) => Ok(Self(text.into())),
+                    _ => Err($error(text.chars().take(80).collect())),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+    };
+}
+
+random_id! {
+    /// The name of a saved session. Opaque text.
+    SavedId, ParseSavedIdError, "saved-"
+}
+random_id! {
+    /// The name of a share: who has it can take the share back, not use it. Opaque text.
+    ShareId, ParseShareIdError, "share-"
+}
+
+fn is_random_text(text: &str) -> bool {
+    text.len() == RANDOM_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
 /// 128 random bits in RFC 4648 base32, lower case, no padding: safe in a URL, a file name and a
 /// shell word, and without `-`, which parts an id's fields.
-fn random_text() -> String {
+pub(crate) fn random_text() -> String {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).expect("the kernel's random source never fails once seeded");
     let bits = u128::from_be_bytes(random);

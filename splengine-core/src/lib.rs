@@ -13,11 +13,14 @@ mod id;
 mod local;
 mod names;
 mod process;
+mod screen;
+mod session;
+mod text;
 
 pub use auth::{
     AuthError, Authenticator, Credentials, Secret, SharedAuthenticator, StaticTokens, TokenError,
 };
-pub use caller::{Caller, ParseScopeError, ParseUserNameError, Scope, UserName};
+pub use caller::{Caller, Guest, ParseScopeError, ParseUserNameError, Scope, UserName};
 pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats};
 pub use error::ErrorKind;
 pub use execute::{
@@ -25,5 +28,14 @@ pub use execute::{
     LimitKind, Limits, Output, OutputClosed, Program, ProgramError, Reason, Request, Run, Signal,
     SlowReader, SplitError, Stdin, Stopper, Stream, split_words,
 };
-pub use id::{ParseSessionIdError, SessionId};
+pub use id::{
+    ParseSavedIdError, ParseSessionIdError, ParseShareIdError, SavedId, SessionId, ShareId,
+};
 pub use local::{CgroupMode, Environment, LocalExecutor, LocalExecutorBuilder, SetupError};
+pub use screen::Screen;
+pub use session::{
+    Access, Attach, Attachment, ClientInfo, Closed, Notice, Recording, RecordingFile, SavedInfo,
+    ScreenShot, Session, SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState,
+    SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError, Terminal, Typist, Update,
+};
+pub use text::Utf8Pieces;

@@ -8,10 +8,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use splengine_core::{
     Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator,
 };
@@ -21,7 +22,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::routes::metrics::{self, HttpMetrics};
-use crate::routes::{execute, service};
+use crate::routes::{execute, service, sessions};
 
 /// What is set up once for all requests.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) max_body: usize,
     pub(crate) body_timeout: Duration,
     pub(crate) interfaces: BTreeMap<String, String>,
+    /// Where people find the console.
+    pub(crate) console: Option<String>,
 }
 
 #[derive(Clone)]
@@ -66,6 +69,26 @@ impl App {
             .route("/", get(|| async { Redirect::temporary("info") }))
             .route("/execute", post(execute::execute))
             .route("/api/v1/execute", post(execute::execute))
+            .route("/api/v1/sessions", get(sessions::list).post(sessions::create))
+            .route(
+                "/api/v1/sessions/{id}",
+                get(sessions::get).patch(sessions::change).delete(sessions::end),
+            )
+            .route("/api/v1/sessions/{id}/screen", get(sessions::screen))
+            .route("/api/v1/sessions/{id}/recording", get(sessions::recording))
+            .route("/api/v1/sessions/{id}/input", post(sessions::input))
+            .route("/api/v1/sessions/{id}/save", post(sessions::save))
+            .route(
+                "/api/v1/sessions/{id}/shares",
+                get(sessions::list_shares).post(sessions::share).delete(sessions::take_back_shares),
+            )
+            .route("/api/v1/sessions/{id}/shares/{share}", delete(sessions::take_back_share))
+            .route("/api/v1/saved-sessions", get(sessions::list_saved))
+            .route(
+                "/api/v1/saved-sessions/{id}",
+                get(sessions::get_saved).delete(sessions::remove_saved),
+            )
+            .route("/api/v1/tickets", post(sessions::ticket))
             .route("/api/v1/service", get(service::definition))
             .route("/info", get(service::definition))
             .route("/health", get(service::health))
@@ -84,7 +107,7 @@ impl App {
             use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
             let cors = CorsLayer::new()
                 .allow_origin(AllowOrigin::list(self.options.origins.iter().cloned()))
-                .allow_methods([Method::GET, Method::POST])
+                .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
                 .allow_headers([AUTHORIZATION, CONTENT_TYPE, ACCEPT])
                 .expose_headers([RETRY_AFTER]);
             router = router.layer(cors);
@@ -101,8 +124,12 @@ impl App {
 
 impl Shared {
     /// Who asks.
-    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let mut shown = headers.get_all(AUTHORIZATION).iter();
+    pub(crate) async fn caller(&self, parts: &Parts) -> Result<Caller, Problem> {
+        // Whoever nests this service may know already.
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            return Ok(caller.clone());
+        }
+        let mut shown = parts.headers.get_all(AUTHORIZATION).iter();
         let credentials = match (shown.next(), shown.next()) {
             (None, _) => Credentials::None,
             (Some(value), None) => Credentials::Bearer(bearer(value).ok_or_else(|| {

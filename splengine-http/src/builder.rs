@@ -44,12 +44,9 @@ impl HttpServer {
                 max_body: 16 << 20,
                 body_timeout: Duration::from_secs(30),
                 interfaces: BTreeMap::new(),
+                console: None,
             },
-            timing: Timing {
-                max_connections: 1024,
-                header_timeout: Duration::from_secs(30),
-                max_linger: Duration::from_secs(5),
-            },
+            timing: Timing::default(),
         }
     }
 }
@@ -100,6 +97,13 @@ impl<A> HttpServerBuilder<A> {
     /// Lists a further door in the service definition, such as `websocket` and where it is.
     pub fn interface(mut self, name: impl Into<String>, place: impl Into<String>) -> Self {
         self.options.interfaces.insert(name.into(), place.into());
+        self
+    }
+
+    /// Where people find the web console: what the links of shares begin with. Default: the address
+    /// that a request names.
+    pub fn console(mut self, url: impl Into<String>) -> Self {
+        self.options.console = Some(url.into());
         self
     }
 

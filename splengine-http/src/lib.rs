@@ -18,8 +18,10 @@
 //! # }
 //! ```
 //!
-//! Routes: `POST /execute` and `/api/v1/execute` take credentials; `/health`, `/ready`, `/metrics`,
-//! `/openapi.json`, `/info` and `/api/v1/service` do not, and tell nothing of callers.
+//! Routes: `POST /execute` and everything under `/api/v1` take credentials; `/health`, `/ready`, `/metrics`,
+//! `/openapi.json`, `/info` and `/api/v1/service` do not, and tell nothing of callers. A request
+//! that carries a [`Caller`](splengine_core::Caller) among its extensions was authenticated by
+//! whoever nests the service.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +29,7 @@ mod accept;
 mod app;
 mod builder;
 mod dto;
+mod dto_sessions;
 mod lingering;
 mod openapi;
 mod opening;
@@ -36,10 +39,9 @@ mod server;
 mod service;
 mod stdin;
 mod stream;
-mod text;
 
 pub use builder::{HttpServerBuilder, NoAuthenticator, OriginError};
-pub use server::{BindError, HttpServer};
+pub use server::{BindError, HttpServer, RequestBody, serve};
 pub use service::{HttpService, ResponseBody, ResponseFuture};
 
 #[cfg(doctest)]

@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use splengine_core::{AuthError, ErrorKind, ExecuteError};
+use splengine_core::{AuthError, ErrorKind, ExecuteError, SessionError};
 use utoipa::ToSchema;
 
 /// An error: problem details (RFC 9457), with `error` for simple clients.
@@ -49,7 +49,8 @@ impl Problem {
             // Whatever went wrong inside is for the log, not for the caller.
             match status {
                 StatusCode::SERVICE_UNAVAILABLE => "the service can't answer at the moment".into(),
-                _ => "the engine failed to run the command".into(),
+                StatusCode::INSUFFICIENT_STORAGE => detail,
+                _ => "the engine failed to do it".into(),
             }
         } else {
             detail
@@ -66,6 +67,8 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Forbidden => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Impossible => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
         ErrorKind::CallerLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -74,6 +77,12 @@ fn status(kind: ErrorKind) -> StatusCode {
 
 impl From<ExecuteError> for Problem {
     fn from(error: ExecuteError) -> Self {
+        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
+    }
+}
+
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Self {
         Self::of_kind(error.kind(), error.to_string(), error.retry_after())
     }
 }

@@ -4,21 +4,28 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tower::Service;
 
 use crate::app::App;
 use crate::opening::{Opening, peer_left};
 use crate::service::HttpService;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The HTTP door on an address of its own: HTTP/1.1, and HTTP/2 without TLS to clients that begin
 /// with it. Serves while it is awaited, or [run](Self::run_until).
@@ -80,49 +87,130 @@ impl HttpServer {
     /// Dropping the future closes the listener. Connections that there are end by themselves.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { listener, service, connections, timing, .. } = self;
-        let graceful = GracefulShutdown::new();
-        let places =
-            Arc::new(Semaphore::new(timing.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-        let (abort, aborted) = tokio::sync::watch::channel(());
-        let mut shutdown = std::pin::pin!(shutdown);
-        let header_timeout = timing.header_timeout.min(LONGEST);
-        loop {
-            let accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (accept(&listener).await, place)
-            };
-            let (stream, place) = tokio::select! {
-                accepted = accepted => accepted,
-                () = &mut shutdown => break,
-            };
-            let watcher = graceful.watcher();
-            let builder = connection_builder(header_timeout);
-            let service = TowerToHyperService::new(service.clone());
-            let connections = connections.clone();
-            let mut aborted = aborted.clone();
-            tokio::spawn(async move {
-                connections.inc();
-                // Counted down even if a handler panics.
-                let _open = Open(connections);
-                let stream = Arc::new(stream);
-                let opening = Opening::new(Arc::clone(&stream), header_timeout);
-                let connection = builder.serve_connection(TokioIo::new(opening), service);
-                tokio::select! {
-                    ended = watcher.watch(connection.into_owned()) => {
-                        if let Err(error) = ended {
-                            tracing::debug!(%error, "a connection ended badly");
-                        }
+        run(listener, service, connections, timing, shutdown).await;
+    }
+}
+
+/// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for doors
+/// that are HTTP and more. The bounds are the defaults of the builder's, with `max_connections`
+/// given. A connection that was upgraded is the service's, and counts no more.
+///
+/// # Cancel safety
+///
+/// As [`HttpServer::run_until`].
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    max_connections: usize,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<http::Request<RequestBody>, Response = http::Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let timing = Timing { max_connections, ..Timing::default() };
+    run(listener, service, Gauge::default(), timing, shutdown).await;
+}
+
+async fn run<S, B>(
+    listener: TcpListener,
+    service: S,
+    connections: Gauge,
+    timing: Timing,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<http::Request<RequestBody>, Response = http::Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(timing.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let (abort, aborted) = tokio::sync::watch::channel(());
+    let mut shutdown = std::pin::pin!(shutdown);
+    let header_timeout = timing.header_timeout.min(LONGEST);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (accept(&listener).await, place)
+        };
+        let (stream, place) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut shutdown => break,
+        };
+        let watcher = graceful.watcher();
+        let builder = connection_builder(header_timeout);
+        let service = service.clone();
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            service.clone().call(request.map(RequestBody))
+        });
+        let connections = connections.clone();
+        let mut aborted = aborted.clone();
+        tokio::spawn(async move {
+            connections.inc();
+            // Counted down even if a handler panics.
+            let _open = Open(connections);
+            let stream = Arc::new(stream);
+            let opening = Opening::new(Arc::clone(&stream), header_timeout);
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(opening), service);
+            tokio::select! {
+                ended = watcher.watch(connection.into_owned()) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended badly");
                     }
-                    _ = aborted.changed() => {}
-                    () = peer_left(&stream) => {}
                 }
-                drop(place);
-            });
-        }
-        drop(listener);
-        if timeout(timing.max_linger, graceful.shutdown()).await.is_err() {
-            tracing::info!("closing connections that did not finish in time");
-            drop(abort);
+                _ = aborted.changed() => {}
+                () = peer_left(&stream) => {}
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if timeout(timing.max_linger, graceful.shutdown()).await.is_err() {
+        tracing::info!("closing connections that did not finish in time");
+        drop(abort);
+    }
+}
+
+/// The body of a request, as [`serve`] hands it on.
+#[derive(Debug)]
+pub struct RequestBody(Incoming);
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            header_timeout: Duration::from_secs(30),
+            max_linger: Duration::from_secs(5),
         }
     }
 }

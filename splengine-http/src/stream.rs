@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use splengine_core::{Event, Run, Stream};
+use splengine_core::{Event, Run, Stream, Utf8Pieces};
 use tokio::time::timeout;
 
 use crate::accept::Format;
@@ -18,7 +18,6 @@ use crate::dto::{
     EncodingDto, EndDto, EventDto, ExitDto, ExitName, LostDto, LostName, OutputDto, StartedDto,
     StartedName,
 };
-use crate::text::Utf8Pieces;
 
 /// The answer that gives a run's events as they come. Dropping its body cancels the run.
 pub(crate) fn response(run: Run, format: Format, encoding: EncodingDto) -> Response {

@@ -8,6 +8,8 @@ use crate::engine::handle::{Engine, Inner};
 use crate::engine::rota::Capacity;
 use crate::engine::stats::Counters;
 use crate::execute::{DynExecute, Execute, LimitKind, Limits, Program};
+use crate::session::SessionPolicy;
+use crate::session::registry::Registry;
 
 /// Sets up an [`Engine`]. Made by [`Engine::builder`].
 #[must_use]
@@ -15,6 +17,7 @@ pub struct EngineBuilder {
     executor: Arc<dyn DynExecute>,
     pub(crate) policy: Policy,
     capacity: Capacity,
+    sessions: SessionPolicy,
 }
 
 /// What the engine grants to a request.
@@ -68,6 +71,7 @@ impl EngineBuilder {
                 waiting: 1024,
                 waiting_per_caller: 512,
             },
+            sessions: SessionPolicy::new(),
         }
     }
 
@@ -156,6 +160,12 @@ impl EngineBuilder {
         self
     }
 
+    /// What is granted to terminal sessions. Default: [`SessionPolicy::new`].
+    pub fn sessions(mut self, policy: SessionPolicy) -> Self {
+        self.sessions = policy;
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -163,7 +173,7 @@ impl EngineBuilder {
     /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
     /// does not enforce here.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let Self { executor, policy, capacity } = self;
+        let Self { executor, policy, capacity, sessions } = self;
         for (name, value) in [
             ("max running", capacity.running),
             ("max running per caller", capacity.running_per_caller),
@@ -197,6 +207,7 @@ impl EngineBuilder {
             counters: Counters::default(),
             max_running: capacity.running,
             shutdown: watch::channel(Default::default()).0,
+            sessions: Registry::new(sessions),
         })))
     }
 }

@@ -20,6 +20,8 @@ use crate::execute::{
 };
 use crate::id::SessionId;
 use crate::names::any_names;
+use crate::session::registry::Registry;
+use crate::session::{SessionError, Sessions};
 
 /// Runs commands for callers: checks their rights, lets them in one after the other, keeps limits,
 /// counts, and drains. Adapters hold a clone, which is cheap.
@@ -48,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) max_running: usize,
     pub(crate) shutdown: watch::Sender<Shutdown>,
+    pub(crate) sessions: Registry,
 }
 
 impl Engine {
@@ -77,6 +80,18 @@ impl Engine {
         result
     }
 
+    /// The terminal sessions.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        Sessions::new(self.clone())
+    }
+
+    /// Whether the executor can start programs in terminals.
+    #[must_use]
+    pub fn has_sessions(&self) -> bool {
+        self.0.executor.has_terminals()
+    }
+
     /// Whether the executor holds runs to this limit.
     #[must_use]
     pub fn enforces(&self, limit: LimitKind) -> bool {
@@ -92,12 +107,12 @@ impl Engine {
     /// What was counted so far.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        let (running, waiting) = self.0.admission.counts();
-        self.0.counters.snapshot(running, waiting)
+        self.0.counters.snapshot(self.0.admission.counts(), self.0.sessions.counts())
     }
 
     /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,
-    /// then ends it politely, then by force. Returns when nothing runs. Calling it again while it
+    /// then ends it politely, then by force. Sessions are saved, if there is a store for them; those
+    /// whose shell waits for somebody to type end at once. Returns when nothing runs. Calling it again while it
     /// works is harmless; [`kill`](Self::kill) hurries it.
     ///
     /// # Cancel safety
@@ -105,10 +120,14 @@ impl Engine {
     /// Dropping the future leaves the engine shut for new work, and what runs running.
     pub async fn drain(&self, grace: Duration) {
         self.0.admission.close();
-        if tokio::time::timeout(grace, self.0.admission.idle()).await.is_err() {
-            self.0.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Stop));
-            self.0.admission.idle().await;
-        }
+        self.0.sessions.close();
+        let runs = async {
+            if tokio::time::timeout(grace, self.0.admission.idle()).await.is_err() {
+                self.0.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Stop));
+                self.0.admission.idle().await;
+            }
+        };
+        tokio::join!(runs, self.0.sessions.drain(grace));
     }
 
     /// Shuts down at once: refuses all work and kills what runs. Follow it with
@@ -168,9 +187,20 @@ impl Engine {
     /// What the request comes to under the engine's policy.
     fn terms(&self, caller: &Caller, request: &Request) -> Result<Terms, ExecuteError> {
         let policy = &self.0.policy;
-        if let Some(session) = &request.session_id {
-            return Err(ExecuteError::NoSession(session.chars().take(100).collect()));
-        }
+        let session = request.session_id.as_ref().map(|id| self.sessions().place_of(caller, id));
+        let session = session.transpose().map_err(|error| match error {
+            SessionError::NoSession(id) => ExecuteError::NoSession(id),
+            SessionError::Forbidden(_) => ExecuteError::Forbidden {
+                user: caller.user().to_string(),
+                scope: Scope::Sessions.name(),
+            },
+            SessionError::Start(error) => error,
+            SessionError::Ended => ExecuteError::Impossible {
+                field: "sessionId",
+                problem: "names a session that has ended".to_owned(),
+            },
+            other => ExecuteError::internal(other),
+        })?;
         let mut words = split_words(&request.command)?;
         words.extend(request.args.iter().cloned());
         check_env(&request.env, policy.request_env.as_deref())?;
@@ -198,17 +228,19 @@ impl Engine {
             return Err(ExecuteError::Impossible { field: "outputLimit", problem });
         }
         let limits = self.limits(request.limits)?;
-        let session_id = SessionId::new(caller.user());
-        let mut env = request.env.clone();
+        let (session_id, present_dir, mut env) =
+            session.unwrap_or_else(|| (SessionId::new(caller.user()), None, Vec::new()));
+        env.extend(request.env.iter().cloned());
         env.push((SESSION_VARIABLE.to_owned(), session_id.to_string()));
         let command = Command {
             argv: policy.program.argv(words)?,
-            workdir: request.workdir.clone(),
+            workdir: request.workdir.clone().or(present_dir),
             env,
             user: caller.user().clone(),
             session_id,
             limits,
             background: request.background,
+            path_first: None,
             grace: policy.grace,
         };
         Ok(Terms { command, timeout })
@@ -256,7 +288,10 @@ struct Terms {
     timeout: Duration,
 }
 
-fn check_env(env: &[(String, String)], allowed: Option<&[String]>) -> Result<(), ExecuteError> {
+pub(crate) fn check_env(
+    env: &[(String, String)],
+    allowed: Option<&[String]>,
+) -> Result<(), ExecuteError> {
     for (name, value) in env {
         let shown: String = name.chars().take(100).collect();
         let problem = if name.is_empty() || name.contains(['=', '\0']) {
@@ -278,4 +313,4 @@ fn check_env(env: &[(String, String)], allowed: Option<&[String]>) -> Result<(),
     Ok(())
 }
 
-const SESSION_VARIABLE: &str = "SPL_SESSION_ID";
+pub(crate) const SESSION_VARIABLE: &str = "SPL_SESSION_ID";

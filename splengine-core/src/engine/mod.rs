@@ -9,4 +9,5 @@ mod stats;
 
 pub use builder::{BuildError, EngineBuilder};
 pub use handle::Engine;
+pub(crate) use handle::{Inner, SESSION_VARIABLE, check_env};
 pub use stats::{EngineStats, HistogramStats};

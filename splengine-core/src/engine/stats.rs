@@ -20,6 +20,10 @@ pub struct EngineStats {
     pub running: u64,
     /// Executions that wait now.
     pub waiting: u64,
+    /// Sessions whose program runs.
+    pub sessions: u64,
+    /// Clients attached to sessions.
+    pub session_clients: u64,
     /// Time from asking to being let in.
     pub queue_wait: HistogramStats,
     /// Time from being let in to the program running.
@@ -73,13 +77,19 @@ impl Counters {
         count_of(ErrorKind::ALL, &self.refused, kind);
     }
 
-    pub(crate) fn snapshot(&self, running: usize, waiting: usize) -> EngineStats {
+    pub(crate) fn snapshot(
+        &self,
+        (running, waiting): (usize, usize),
+        (sessions, session_clients): (usize, usize),
+    ) -> EngineStats {
         EngineStats {
             started: self.started.load(Relaxed),
             ended: counts(Reason::ALL, &self.ended),
             refused: counts(ErrorKind::ALL, &self.refused),
             running: running as u64,
             waiting: waiting as u64,
+            sessions: sessions as u64,
+            session_clients: session_clients as u64,
             queue_wait: self.queue_wait.snapshot(),
             spawn: self.spawn.snapshot(),
             run: self.run.snapshot(),

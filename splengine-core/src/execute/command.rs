@@ -33,6 +33,8 @@ pub struct Command {
     pub limits: Limits,
     /// What becomes of background processes.
     pub background: Background,
+    /// A directory to put in front of the `PATH` of a session: where the engine's program is.
+    pub path_first: Option<String>,
     /// From the polite request to end to the kill.
     pub grace: Duration,
 }

@@ -89,6 +89,26 @@ pub enum ExitStatus {
     Signal(Signal),
 }
 
+impl ExitStatus {
+    /// The exit code, as a shell tells it: 128+n when signal n ended it.
+    #[must_use]
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal.number(),
+        }
+    }
+
+    /// The signal that ended it, if one did.
+    #[must_use]
+    pub fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(signal),
+        }
+    }
+}
+
 /// What an [`Execute`](crate::Execute) reports at the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

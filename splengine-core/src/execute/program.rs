@@ -45,6 +45,12 @@ impl Program {
         Self { path: Some(path.into()), ..Self::default() }
     }
 
+    /// The directory of the program, if it was given by its path.
+    pub(crate) fn directory(&self) -> Option<String> {
+        let (directory, _) = self.path.as_deref()?.rsplit_once('/')?;
+        Some(directory.to_owned()).filter(|directory| !directory.is_empty())
+    }
+
     /// A run that exited with 0 but wrote a line to standard output that matches is reported with
     /// exit code 1. The first 4 KiB of each line are looked at.
     ///

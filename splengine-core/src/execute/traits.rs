@@ -1,6 +1,7 @@
 use std::pin::Pin;
 
 use crate::execute::{Cancel, Command, ExecuteError, Exit, LimitKind, Output, Stdin};
+use crate::session::{Size, Terminal};
 
 /// Runs commands: on this host ([`LocalExecutor`](crate::LocalExecutor)), in a container, on a
 /// cluster. Implement it with a plain `async fn`:
@@ -63,6 +64,30 @@ pub trait Execute: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Starts `command` in a terminal of this size. Default: there are no terminals here.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] when it did not start.
+    ///
+    /// # Cancel safety
+    ///
+    /// The engine polls the future to its end.
+    fn open(
+        &self,
+        command: Command,
+        size: Size,
+    ) -> impl Future<Output = Result<Terminal, ExecuteError>> + Send {
+        let _ = (command, size);
+        let problem = "can't be had: this engine has no terminals".to_owned();
+        std::future::ready(Err(ExecuteError::Impossible { field: "session", problem }))
+    }
+
+    /// Whether [`open`](Self::open) can work. Default: no.
+    fn has_terminals(&self) -> bool {
+        false
+    }
+
     /// Whether it holds a run to this limit. What is not enforced is refused. Default: none is.
     fn enforces(&self, limit: LimitKind) -> bool {
         let _ = limit;
@@ -82,6 +107,12 @@ pub(crate) trait DynExecute: Send + Sync {
         cancel: Cancel,
     ) -> BoxFuture<'_, Result<Exit, ExecuteError>>;
     fn check_boxed<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), ExecuteError>>;
+    fn open_boxed(
+        &self,
+        command: Command,
+        size: Size,
+    ) -> BoxFuture<'_, Result<Terminal, ExecuteError>>;
+    fn has_terminals(&self) -> bool;
     fn enforces(&self, limit: LimitKind) -> bool;
 }
 
@@ -98,6 +129,18 @@ impl<E: Execute> DynExecute for E {
 
     fn check_boxed<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), ExecuteError>> {
         Box::pin(self.check(command))
+    }
+
+    fn open_boxed(
+        &self,
+        command: Command,
+        size: Size,
+    ) -> BoxFuture<'_, Result<Terminal, ExecuteError>> {
+        Box::pin(self.open(command, size))
+    }
+
+    fn has_terminals(&self) -> bool {
+        Execute::has_terminals(self)
     }
 
     fn enforces(&self, limit: LimitKind) -> bool {

@@ -14,6 +14,7 @@ use crate::local::host::Host;
 use crate::local::root::Root;
 use crate::local::{CgroupMode, LocalExecutorBuilder, SetupError};
 use crate::process::{self, Cgroups, Group, OomCounter, TagError};
+use crate::session::{Size, Terminal};
 
 /// Runs commands as child processes of this one, on Linux 5.11 or newer.
 pub struct LocalExecutor {
@@ -97,7 +98,7 @@ impl Execute for LocalExecutor {
         let (host, feed) = (Arc::clone(&self.host), !stdin.is_null());
         // Loading a program from a slow file system takes its time, and holds the thread.
         let started = tokio::task::spawn_blocking(move || host.start(&command, feed)).await;
-        let (mut leader, pipes) = started.map_err(ExecuteError::internal)??;
+        let (leader, pipes) = started.map_err(ExecuteError::internal)??;
         output.started();
         let attended = attend(&leader, pipes, stdin, &output, &cancel, grace, keep).await;
         let attended = attended.map_err(ExecuteError::internal)?;
@@ -128,6 +129,16 @@ impl Execute for LocalExecutor {
         let (host, command) = (Arc::clone(&self.host), command.clone());
         let checked = tokio::task::spawn_blocking(move || host.check(&command)).await;
         checked.map_err(ExecuteError::internal)?
+    }
+
+    async fn open(&self, command: Command, size: Size) -> Result<Terminal, ExecuteError> {
+        let host = Arc::clone(&self.host);
+        let opened = tokio::task::spawn_blocking(move || host.open(&command, size)).await;
+        Ok(Terminal::new(opened.map_err(ExecuteError::internal)??))
+    }
+
+    fn has_terminals(&self) -> bool {
+        true
     }
 
     fn enforces(&self, limit: LimitKind) -> bool {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::execute::{Command, ExecuteError};
 use crate::local::root::{Root, exhausted_or_internal};
+use crate::local::terminal::{LocalTerminal, Pair};
 use crate::local::{Environment, lookup};
 use crate::process::{Cgroups, Leader, Pipes, Spawn, SpawnError};
+use crate::session::Size;
 
 /// What every command of an executor finds on this host.
 #[derive(Debug)]
@@ -29,23 +31,53 @@ impl Host {
         command: &Command,
         feed: bool,
     ) -> Result<(Leader, Pipes), ExecuteError> {
+        let prepared = self.prepare(command, self.environment.block(&command.env))?;
+        let spawn = self.spawn(command, &prepared, feed)?;
+        spawn.start().map_err(|error| refusal(command, error))
+    }
+
+    /// Starts a command's first process in a terminal of its own. Blocks as [`start`](Self::start)
+    /// does.
+    pub(crate) fn open(
+        &self,
+        command: &Command,
+        size: Size,
+    ) -> Result<LocalTerminal, ExecuteError> {
+        let env = self.environment.block_of_terminal(&command.env, command.path_first.as_deref());
+        let prepared = self.prepare(command, env)?;
+        let spawn = self.spawn(command, &prepared, false)?;
+        let Pair { ours, theirs } = Pair::open(size).map_err(exhausted_or_internal)?;
+        let leader = spawn.start_in(theirs.as_fd()).map_err(|error| refusal(command, error))?;
+        let root = self.root.path().to_owned();
+        LocalTerminal::new(ours, leader, command.grace, root).map_err(exhausted_or_internal)
+    }
+
+    fn prepare(&self, command: &Command, env: Vec<CString>) -> Result<Prepared, ExecuteError> {
         let (workdir, program) = self.find(command)?;
-        let argv: Vec<CString> = command
+        let argv = command
             .argv
             .iter()
             .map(|word| CString::new(word.as_str()))
             .collect::<Result<_, _>>()
             .map_err(ExecuteError::internal)?;
-        let env = self.environment.block(&command.env);
+        Ok(Prepared { workdir, program, argv, env })
+    }
+
+    fn spawn<'a>(
+        &'a self,
+        command: &'a Command,
+        prepared: &'a Prepared,
+        feed: bool,
+    ) -> Result<Spawn<'a>, ExecuteError> {
         let group = match &self.cgroups {
             Some(cgroups) => Some(cgroups.group(&command.limits).map_err(exhausted_or_internal)?),
             None => None,
         };
-        let spawn = Spawn {
-            program: &program,
-            argv: &argv,
-            env: &env,
-            workdir: workdir.as_fd(),
+        Ok(Spawn {
+            program: &prepared.program,
+            argv: &prepared.argv,
+            env: &prepared.env,
+            workdir: prepared.workdir.as_fd(),
             null: self.null.as_fd(),
             feed,
             limits: &command.limits,
@@ -54,8 +86,7 @@ impl Host {
                 .as_ref()
                 .is_some_and(|cgroups| cgroups.bounds_memory()),
             group,
-        };
-        spawn.start().map_err(|error| refusal(command, error))
+        })
     }
 
     fn find(&self, command: &Command) -> Result<(OwnedFd, CString), ExecuteError> {
@@ -64,6 +95,14 @@ impl Host {
         let program = lookup::find(&command.argv[0], path, &workdir)?;
         Ok((workdir, program))
     }
+}
+
+/// What starting a command takes, found and put into the kernel's form.
+struct Prepared {
+    workdir: OwnedFd,
+    program: CString,
+    argv: Vec<CString>,
+    env: Vec<CString>,
 }
 
 fn refusal(command: &Command, error: SpawnError) -> ExecuteError {

@@ -7,6 +7,7 @@ mod executor;
 mod host;
 mod lookup;
 mod root;
+mod terminal;
 
 pub use builder::{CgroupMode, LocalExecutorBuilder, SetupError};
 pub use environment::Environment;

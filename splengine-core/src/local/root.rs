@@ -25,6 +25,11 @@ impl Root {
         Ok(Self { dir, names: [absolute, canonical] })
     }
 
+    /// As the kernel names it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.names[1]
+    }
+
     /// The directory `workdir` below root, whatever links lie on the way; root itself for `None`.
     pub(crate) fn workdir(&self, workdir: Option<&str>) -> Result<OwnedFd, ExecuteError> {
         let path = Path::new(workdir.unwrap_or_default());

@@ -3,11 +3,13 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
@@ -47,7 +49,7 @@ pub(crate) enum SpawnError {
 pub(crate) struct Leader {
     pidfd: AsyncFd<OwnedFd>,
     tree: Tree,
-    reaped: bool,
+    reaped: AtomicBool,
 }
 
 /// Our ends of its pipes.
@@ -78,16 +80,28 @@ impl Spawn<'_> {
         };
         let pipes = our_ends().map_err(SpawnError::Clone)?;
 
+        let child_stdin = child_stdin.as_ref().map_or(self.null, |fd| fd.as_fd());
+        let stdio = [child_stdin, child_stdout.as_fd(), child_stderr.as_fd()];
+        Ok((self.launch(stdio, false)?, pipes))
+    }
+
+    /// Starts it in a terminal, which becomes its controlling one. Blocks until the kernel has
+    /// loaded the program.
+    pub(crate) fn start_in(self, terminal: BorrowedFd<'_>) -> Result<Leader, SpawnError> {
+        self.launch([terminal; 3], true)
+    }
+
+    fn launch(self, stdio: [BorrowedFd<'_>; 3], in_terminal: bool) -> Result<Leader, SpawnError> {
         let tag = Tag::new();
         let mut limits = vec![tag.limit()];
         limits.extend(rlimits(self.limits, self.group_bounds_memory));
-        let child_stdin = child_stdin.as_ref().map_or(self.null, |fd| fd.as_fd());
         let plan = Plan {
             program: self.program,
             argv: self.argv,
             env: self.env,
             workdir: self.workdir,
-            stdio: [child_stdin, child_stdout.as_fd(), child_stderr.as_fd()],
+            stdio,
+            in_terminal,
             limits: &limits,
             cgroup: self.group.as_ref().and_then(Group::dir),
         };
@@ -98,8 +112,8 @@ impl Spawn<'_> {
         })?;
         reaper::claim(pid);
         let tree = Tree { leader: pid, tag, group: self.group };
-        match sys::watch_exit(pidfd) {
-            Ok(pidfd) => Ok((Leader { pidfd, tree, reaped: false }, pipes)),
+        match sys::watch(pidfd, Interest::READABLE) {
+            Ok(pidfd) => Ok(Leader { pidfd, tree, reaped: AtomicBool::new(false) }),
             Err(error) => {
                 tree.kill_now();
                 reaper::unclaim(pid);
@@ -121,14 +135,14 @@ impl Leader {
     }
 
     /// How it ended. Only to be called when it has.
-    pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
+    pub(crate) fn reap(&self) -> io::Result<ExitStatus> {
         let status = loop {
             match waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), WaitIdOptions::EXITED) {
                 Err(rustix::io::Errno::INTR) => {}
                 status => break status,
             }
         };
-        self.reaped = true;
+        self.reaped.store(true, Relaxed);
         reaper::unclaim(self.tree.leader);
         let status =
             status?.ok_or_else(|| io::Error::other("a process that ended has no status"))?;
@@ -142,7 +156,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        if !self.reaped {
+        if !self.reaped.load(Relaxed) {
             self.tree.kill_now();
             reaper::unclaim(self.tree.leader);
         }
@@ -171,7 +185,7 @@ fn rlimits(
 }
 
 /// A process that closed its standard streams gets their numbers for its next files.
-fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     use std::os::fd::AsRawFd as _;
     if fd.as_raw_fd() > 2 { Ok(fd) } else { Ok(fcntl_dupfd_cloexec(fd, 3)?) }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) workdir: BorrowedFd<'a>,
     /// Its standard input, output and error. All must lie above 2.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Its standard input is a terminal, which it is to have as its controlling one.
+    pub(crate) in_terminal: bool,
     /// Resource limits: which, the soft and the hard bound.
     pub(crate) limits: &'a [(c_int, u64, u64)],
     /// The directory of the cgroup that it is born in.
@@ -45,6 +47,7 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
         env: env.as_ptr(),
         workdir: plan.workdir.as_raw_fd(),
         stdio: plan.stdio.map(|fd| fd.as_raw_fd()),
+        in_terminal: plan.in_terminal,
         limits: plan.limits.as_ptr(),
         limit_count: plan.limits.len(),
         cgroup_procs: -1,
@@ -96,6 +99,7 @@ struct Child {
     env: *const *const c_char,
     workdir: RawFd,
     stdio: [RawFd; 3],
+    in_terminal: bool,
     limits: *const (c_int, u64, u64),
     limit_count: usize,
     /// Where to join a cgroup, if the kernel could not put the child there; -1 for nowhere.
@@ -261,6 +265,9 @@ unsafe fn prepare(child: &Child) -> bool {
                 return false;
             }
         }
+        if child.in_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+            return false;
+        }
         // Some other library may have opened files without O_CLOEXEC.
         libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         if libc::fchdir(child.workdir) < 0 {
@@ -300,12 +307,12 @@ pub(crate) fn child_exits_are_ignored() -> bool {
     }
 }
 
-/// A pidfd whose readiness, which means that its process has ended, can be awaited.
-pub(crate) fn watch_exit(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// A descriptor whose readiness can be awaited: of a pidfd, readable means that its process has
+/// ended.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is owned by the AsyncFd from here on, and nothing closes or replaces
     // it before that is dropped.
-    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
-        .map_err(|error| error.into_parts().1)
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(|error| error.into_parts().1)
 }
 
 fn pointers(texts: &[CString]) -> Vec<*const c_char> {

@@ -49,6 +49,20 @@ impl Tree {
         .await;
     }
 
+    /// Tells every process of the tree, the leader included, that its terminal is gone: what a
+    /// shell ends at, which ignores the usual request.
+    pub(crate) async fn hang_up(&self) {
+        let tag = self.tag;
+        blocking(move || {
+            for member in members(tag) {
+                for signal in [Signal::HUP, Signal::TERM, Signal::CONT] {
+                    member.signal(signal);
+                }
+            }
+        })
+        .await;
+    }
+
     /// Kills every process of the tree, the leader included, as far as one pass reaches.
     pub(crate) async fn kill(&self) {
         if !self.kill_at_once() {

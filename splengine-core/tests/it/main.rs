@@ -4,6 +4,7 @@ mod admission;
 mod ends;
 mod limits;
 mod requests;
+mod sessions;
 mod streams;
 mod support;
 mod trees;

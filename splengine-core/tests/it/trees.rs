@@ -42,7 +42,7 @@ async fn nobody_escapes_a_timeout() {
         assert_eq!(left(&pids), pids, "all run before");
         let end = run.capture().await.end;
         assert_eq!(end.reason, Reason::TimedOut);
-        assert_eq!(left(&pids), [], "{mode:?}");
+        assert_eq!(left(&pids), [0u32; 0], "{mode:?}");
         assert_eq!(bench.engine.stats().leftovers, 0);
     }
 }
@@ -55,7 +55,7 @@ async fn nobody_escapes_a_cancellation() {
         let pids = five_pids(&mut run).await;
         run.stopper().stop();
         assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
-        assert_eq!(left(&pids), [], "{mode:?}");
+        assert_eq!(left(&pids), [0u32; 0], "{mode:?}");
     }
 }
 
@@ -74,7 +74,7 @@ async fn nobody_is_left_after_a_plain_exit() {
         let pids: Vec<u32> =
             text(&captured.stdout).lines().map(|line| line.parse().expect("a number")).collect();
         assert_eq!(pids.len(), 5);
-        assert_eq!(left(&pids), [], "{mode:?}");
+        assert_eq!(left(&pids), [0u32; 0], "{mode:?}");
         assert!(bench.engine.stats().swept >= 5);
         assert_eq!(bench.engine.stats().leftovers, 0);
     }

@@ -44,6 +44,8 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
         "GET" => "GET",
         "HEAD" => "HEAD",
         "POST" => "POST",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
         "OPTIONS" => "OPTIONS",
         _ => "other",
     };
@@ -88,6 +90,8 @@ impl Collector for Stats {
         )?;
         to.gauge("executions_running", "Executions that run now", stats.running)?;
         to.gauge("executions_waiting", "Executions that wait in the queue now", stats.waiting)?;
+        to.gauge("sessions_running", "Terminal sessions whose program runs", stats.sessions)?;
+        to.gauge("session_clients", "Clients attached to sessions", stats.session_clients)?;
         to.seconds("execution_queue_wait", "Time from asking to being let in", &stats.queue_wait)?;
         to.seconds("execution_spawn", "Time from being let in to running", &stats.spawn)?;
         to.seconds("execution_run", "Time from running to the end", &stats.run)?;
@@ -110,6 +114,8 @@ fn name(kind: ErrorKind) -> &'static str {
         ErrorKind::Forbidden => "forbidden",
         ErrorKind::NotFound => "not_found",
         ErrorKind::Impossible => "impossible",
+        ErrorKind::Conflict => "conflict",
+        ErrorKind::NoRoom => "no_room",
         ErrorKind::CallerLimit => "caller_limit",
         ErrorKind::Unavailable => "unavailable",
         _ => "internal",

@@ -4,3 +4,4 @@ pub(crate) mod execute;
 pub(crate) mod metrics;
 mod parameters;
 pub(crate) mod service;
+pub(crate) mod sessions;

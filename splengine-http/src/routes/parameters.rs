@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
 use splengine_core::{LimitKind, Limits, Request, Stdin};
@@ -46,11 +47,20 @@ impl BodyKind {
 }
 
 /// Reads a JSON body whole, within the bounds of its size and its time.
-pub(crate) async fn read_json(
+pub(crate) async fn read_json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
     options: &Options,
-) -> Result<ExecuteRequestDto, Problem> {
+) -> Result<T, Problem> {
+    parse_json(&read_whole(headers, body, options).await?)
+}
+
+/// Reads a body whole, within the bounds of its size and its time.
+pub(crate) async fn read_whole(
+    headers: &HeaderMap,
+    body: Body,
+    options: &Options,
+) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -65,19 +75,18 @@ pub(crate) async fn read_json(
         return Err(too_large());
     }
     let collected = timeout(options.body_timeout, Limited::new(body, options.max_body).collect());
-    let bytes: Bytes = match collected.await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(Problem::malformed("the body broke off")),
+    match collected.await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::malformed("the body broke off")),
         Err(_) => {
             let detail = "the body did not arrive in time";
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
         }
-    };
-    parse_json(&bytes)
+    }
 }
 
-fn parse_json(bytes: &[u8]) -> Result<ExecuteRequestDto, Problem> {
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let dto = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

@@ -59,8 +59,16 @@ pub(crate) async fn definition(State(app): State<App>) -> Json<ServiceDto> {
     let limits = ["wallTime", "output"].into_iter().chain(
         LimitKind::ALL.iter().filter(|kind| app.engine.enforces(**kind)).map(|kind| kind.name()),
     );
-    let capabilities =
-        always.into_iter().chain(limits.map(|limit| format!("limits.{limit}"))).collect();
+    let sessions = app.engine.has_sessions().then(|| {
+        let kept = ["sessions.save", "sessions.recording"];
+        let kept = kept.into_iter().filter(|_| app.engine.sessions().are_kept());
+        ["sessions", "sessions.share"].into_iter().chain(kept).map(str::to_owned)
+    });
+    let capabilities = always
+        .into_iter()
+        .chain(sessions.into_iter().flatten())
+        .chain(limits.map(|limit| format!("limits.{limit}")))
+        .collect();
     Json(ServiceDto {
         service: "splengine",
         version: env!("CARGO_PKG_VERSION"),

@@ -2,15 +2,25 @@
 
 /// Decodes UTF-8 that comes in pieces, cut anywhere. What it gives, put together, is what
 /// [`String::from_utf8_lossy`] gives for the whole.
+///
+/// ```
+/// use splengine_core::Utf8Pieces;
+///
+/// let mut pieces = Utf8Pieces::default();
+/// assert_eq!(pieces.push(b"\xe2\x82"), "");
+/// assert_eq!(pieces.push(b"\xac!"), "\u{20ac}!");
+/// assert_eq!(pieces.finish(), "");
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct Utf8Pieces {
+pub struct Utf8Pieces {
     /// The beginning of a sequence whose rest has not come yet: 3 bytes at most.
     pending: Vec<u8>,
 }
 
 impl Utf8Pieces {
     /// The text that is certain so far.
-    pub(crate) fn push(&mut self, data: &[u8]) -> String {
+    #[must_use]
+    pub fn push(&mut self, data: &[u8]) -> String {
         self.pending.extend_from_slice(data);
         let mut text = String::with_capacity(self.pending.len());
         let mut rest = &self.pending[..];
@@ -36,7 +46,8 @@ impl Utf8Pieces {
     }
 
     /// What stands for a sequence that never came to its end.
-    pub(crate) fn finish(&mut self) -> String {
+    #[must_use]
+    pub fn finish(&mut self) -> String {
         let unfinished = !std::mem::take(&mut self.pending).is_empty();
         if unfinished { char::REPLACEMENT_CHARACTER.to_string() } else { String::new() }
     }

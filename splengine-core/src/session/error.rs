@@ -1,0 +1,127 @@
+use std::io;
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+use crate::execute::ExecuteError;
+
+/// Why something asked of a session was not done. Then nothing of it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// Its program did not start.
+    #[error(transparent)]
+    Start(#[from] ExecuteError),
+    /// There is no such session, or it is not the caller's.
+    #[error("there is no session `{0}`")]
+    NoSession(String),
+    /// There is no such saved session, or it is not the caller's.
+    #[error("there is no saved session `{0}`")]
+    NoSaved(String),
+    /// There is no such share, or ticket, or it was used up, taken back or is too old.
+    #[error("there is no such share: it may be used up, taken back or expired")]
+    NoShare,
+    /// The session was not recorded.
+    #[error("there is no recording of this session")]
+    NoRecording,
+    /// The caller lacks the right.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// A value that is never right.
+    #[error("`{field}` {problem}")]
+    Malformed {
+        /// The member's name.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// Input that leaves out some before it.
+    #[error("input must go on at number {expected}")]
+    Gap {
+        /// The number of the byte that is to come next.
+        expected: u64,
+    },
+    /// Its program has ended.
+    #[error("the session has ended")]
+    Ended,
+    /// The caller has as many as one caller may have.
+    #[error("you have reached your limit of {limit} {what}; end one first")]
+    CallerLimit {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// There are as many as the engine keeps.
+    #[error("there are {limit} sessions already, as many as this engine keeps; try again later")]
+    Full {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The engine takes no new work.
+    #[error("the engine is shutting down and takes no new work; try again in a second")]
+    Draining,
+    /// This engine keeps nothing on disk.
+    #[error("this engine keeps no sessions on disk")]
+    NoStore,
+    /// What is on disk is not what was written.
+    #[error("the saved session is damaged ({0}) and can't be loaded")]
+    Damaged(&'static str),
+    /// What is on disk was written by a later version.
+    #[error("the saved session has the format {found}, and this engine reads up to {known}")]
+    Newer {
+        /// The version that was found.
+        found: u64,
+        /// The last that is known.
+        known: u64,
+    },
+    /// The disk is full, or the caller's part of it.
+    #[error("there is no room left on the disk")]
+    DiskFull,
+    /// Something that should not happen. The source is for the log.
+    #[error("the engine failed to do it")]
+    Internal(#[source] io::Error),
+}
+
+impl SessionError {
+    /// The kind, for an adapter's table.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Start(error) => error.kind(),
+            Self::NoSession(_) | Self::NoSaved(_) | Self::NoShare | Self::NoRecording => {
+                ErrorKind::NotFound
+            }
+            Self::Forbidden(_) => ErrorKind::Forbidden,
+            Self::Malformed { .. } | Self::Gap { .. } => ErrorKind::Malformed,
+            Self::Ended => ErrorKind::Conflict,
+            Self::CallerLimit { .. } => ErrorKind::CallerLimit,
+            Self::Full { .. } | Self::Draining => ErrorKind::Unavailable,
+            Self::NoStore | Self::Damaged(_) | Self::Newer { .. } => ErrorKind::Impossible,
+            Self::DiskFull => ErrorKind::NoRoom,
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// When it may work, if it is a matter of time.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Start(error) => error.retry_after(),
+            Self::CallerLimit { .. } | Self::Full { .. } | Self::Draining => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        }
+    }
+
+    /// A failure of the disk or the operating system.
+    pub(crate) fn of_io(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => {
+                tracing::error!(%error, "a session's files can't be used");
+                Self::Internal(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,891 @@
+use std::fmt;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::auth::Secret;
+use crate::caller::{Caller, Scope};
+use crate::engine::{Engine, SESSION_VARIABLE, check_env};
+use crate::execute::{Background, Command, ExecuteError, ExitStatus, Signal, split_words};
+use crate::id::{SavedId, SessionId, ShareId, random_text};
+use crate::screen::Screen;
+use crate::session::attach::{Attach, Attachment, type_in};
+use crate::session::live::{Beginning, Launch, Live};
+use crate::session::recording::{Recorder, screen_at};
+use crate::session::registry::{self, Registry};
+use crate::session::serve;
+use crate::session::share::Which;
+use crate::session::store::{Record, SessionFiles, Store, time};
+use crate::session::{
+    Access, Recording, SavedInfo, SessionError, SessionInfo, SessionRequest, SessionState,
+    ShareInfo, Size,
+};
+
+/// The terminal sessions of an engine, as a [`Caller`] may use them: their own, and as a guest
+/// the one that was shared with them. Got from [`Engine::sessions`]; cheap to clone.
+///
+/// ```
+/// use splengine_core::{Access, Attach, Caller, Engine, LocalExecutor, SessionRequest, Update};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let request = SessionRequest::new().command("echo 'hello world'");
+/// let session = engine.sessions().create(&alice, request).await?;
+/// let mut attachment =
+///     engine.sessions().attach(&alice, session.id.as_str(), Attach::new(Access::Control))?;
+/// while let Some(update) = attachment.next().await {
+///     if let Update::Exit(status) = update {
+///         println!("{status:?}");
+///     }
+/// }
+/// assert_eq!(engine.sessions().screen(&alice, session.id.as_str()).await?.text(), "hello world");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Sessions {
+    engine: Engine,
+}
+
+/// What a caller may do with a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Right {
+    See(Access),
+    Own,
+}
+
+/// A session, its present directory, and its variables.
+type PlaceOfRun = (SessionId, Option<String>, Vec<(String, String)>);
+
+enum Found {
+    Live(Arc<Live>),
+    Lost(Box<Record>),
+}
+
+impl Sessions {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// Starts a session for `caller`. It runs until its program ends, whoever is attached.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] when the request can't be met. Then nothing of it is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves either no session or a whole one.
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        request: SessionRequest,
+    ) -> Result<SessionInfo, SessionError> {
+        self.may_have(caller)?;
+        let place = Registry::place(&self.engine.0, caller.user())?;
+        let engine = self.engine.clone();
+        let caller = caller.clone();
+        // In a task of its own, so that nobody's dropped future leaves it half-made.
+        let made = tokio::spawn(async move { Self { engine }.make(&caller, request, place).await });
+        made.await.map_err(|error| SessionError::of_io(io::Error::other(error)))?
+    }
+
+    async fn make(
+        &self,
+        caller: &Caller,
+        request: SessionRequest,
+        place: registry::Place,
+    ) -> Result<SessionInfo, SessionError> {
+        let inner = &self.engine.0;
+        let registry = &inner.sessions;
+        let source = match &request.from {
+            Some(from) => Some(self.source(caller, from).await?),
+            None => None,
+        };
+        let (saved, screen) = source.unzip();
+        check_env(&request.env, inner.policy.request_env.as_deref())?;
+        let name = checked_name(request.name.or_else(|| saved.as_ref()?.name.clone()))?;
+        let argv = match (&request.command, &saved) {
+            (Some(command), _) => {
+                let mut words = split_words(command).map_err(ExecuteError::from)?;
+                words.extend(request.args);
+                check_words(&words)?;
+                words
+            }
+            (None, _) if !request.args.is_empty() => {
+                let problem = "are given without a `command` to give them to".to_owned();
+                return Err(SessionError::Malformed { field: "args", problem });
+            }
+            (None, Some(saved)) => saved.argv.clone(),
+            (None, None) => registry.policy.shell.clone(),
+        };
+        let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();
+        let mut env = saved.as_ref().map(|saved| saved.env.clone()).unwrap_or_default();
+        env.extend(request.env);
+        let workdir = request.workdir.or_else(|| saved.as_ref()?.workdir.clone());
+        let id = SessionId::new(caller.user());
+        let launch = Launch { argv: argv.clone(), env: env.clone(), workdir: workdir.clone() };
+        let mut all = vec![
+            ("TERM".to_owned(), "xterm-256color".to_owned()),
+            ("COLORTERM".to_owned(), "truecolor".to_owned()),
+        ];
+        all.extend(env);
+        all.push((SESSION_VARIABLE.to_owned(), id.to_string()));
+        let command = Command {
+            argv,
+            workdir,
+            env: all,
+            user: caller.user().clone(),
+            session_id: id.clone(),
+            limits: inner.policy.default_limits.or(inner.policy.max_limits),
+            background: Background::Kill,
+            grace: inner.policy.grace,
+            path_first: inner.policy.program.directory(),
+        };
+        let (files, recorder) = self.files(&id, size, screen.as_deref()).await;
+        let opened = inner.executor.open_boxed(command, size).await;
+        let terminal = match opened {
+            Ok(terminal) => terminal,
+            Err(error) => {
+                if let Some(store) = &registry.store {
+                    store.remove_session(&id);
+                }
+                return Err(error.into());
+            }
+        };
+        let restored = saved.is_some();
+        let (live, typed) = Live::new(
+            Beginning {
+                id: id.clone(),
+                user: caller.user().clone(),
+                name,
+                created: SystemTime::now(),
+                epoch: random_text(),
+                offset: 0,
+                size: saved.as_ref().map_or(size, Record::size),
+                terminal,
+                launch,
+                screen: screen.map(Bytes::from),
+                restored,
+                recorder,
+            },
+            Arc::clone(&registry.policy),
+        );
+        if restored {
+            // The old program's modes must not be the new one's; its screen stays to be read.
+            let _ = live.printed(Bytes::from_static(RESTORED));
+            if live.state().size != size {
+                let mut state = live.state();
+                state.size = size;
+                state.log.push_size(size);
+            }
+        }
+        registry.insert(&live);
+        serve::start(&live, typed, files, place);
+        Ok(live.info())
+    }
+
+    /// The files of a new session. Without them it still serves.
+    async fn files(
+        &self,
+        id: &SessionId,
+        size: Size,
+        screen: Option<&[u8]>,
+    ) -> (Option<SessionFiles>, Option<Recorder>) {
+        let registry = &self.engine.0.sessions;
+        let Some(store) = registry.store.clone() else { return (None, None) };
+        let policy = Arc::clone(&registry.policy);
+        let (id, screen) = (id.clone(), screen.map(<[u8]>::to_vec).unwrap_or_default());
+        blocking(move || {
+            let files = match store.session(&id) {
+                Ok(files) => files,
+                Err(error) => {
+                    tracing::warn!(%error, session = %id, "a session gets no files");
+                    return (None, None);
+                }
+            };
+            if policy.recording == Recording::Off {
+                return (Some(files), None);
+            }
+            let recorder = files.new_recording().ok().and_then(|(cast, keyframes)| {
+                Recorder::begin(cast, keyframes, policy.max_recording, size, &screen).ok()
+            });
+            (Some(files), recorder)
+        })
+        .await
+    }
+
+    /// Whether there is a [store](crate::SessionPolicy::store): for saving, loading and recording.
+    #[must_use]
+    pub fn are_kept(&self) -> bool {
+        self.engine.0.sessions.store.is_some()
+    }
+
+    /// The caller's sessions, the newest first; for a guest the one shared with them.
+    #[must_use]
+    pub fn list(&self, caller: &Caller) -> Vec<SessionInfo> {
+        let registry = &self.engine.0.sessions;
+        let mut all: Vec<SessionInfo> = registry
+            .all_live()
+            .iter()
+            .filter(|live| self.right_to(caller, &live.id, live.user.as_str()).is_some())
+            .map(|live| live.info())
+            .chain(registry.all_lost().iter().filter_map(|record| {
+                let id: SessionId = record.session_id.parse().ok()?;
+                self.right_to(caller, &id, &record.user)?;
+                record.info()
+            }))
+            .collect();
+        all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        all
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`].
+    pub fn get(&self, caller: &Caller, id: &str) -> Result<SessionInfo, SessionError> {
+        match self.find(caller, id)?.0 {
+            Found::Live(live) => Ok(live.info()),
+            Found::Lost(record) => record.info().ok_or_else(|| no_session(id)),
+        }
+    }
+
+    /// Gives a session another name; `None` takes it away.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests, and
+    /// [`SessionError::Malformed`] for a name that is too long.
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        id: &str,
+        name: Option<String>,
+    ) -> Result<SessionInfo, SessionError> {
+        let name = checked_name(name)?;
+        match self.find_own(caller, id)? {
+            Found::Live(live) => {
+                live.state().name = name;
+                live.wake();
+                Ok(live.info())
+            }
+            Found::Lost(mut record) => {
+                let id = record.session_id.parse().map_err(|_| no_session(id))?;
+                self.engine.0.sessions.rename_lost(&id, name.clone());
+                record.name = name;
+                record.info().ok_or_else(|| no_session(id.as_str()))
+            }
+        }
+    }
+
+    /// Attaches a client.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Ended`] for one that was lost with its engine,
+    /// [`SessionError::CallerLimit`] when too many are attached.
+    pub fn attach(
+        &self,
+        caller: &Caller,
+        id: &str,
+        attach: Attach,
+    ) -> Result<Attachment, SessionError> {
+        let (found, right) = self.find(caller, id)?;
+        let Found::Live(live) = found else { return Err(SessionError::Ended) };
+        let access = match right {
+            Right::Own => attach.access,
+            Right::See(granted) => attach.access.min(granted),
+        };
+        Attachment::new(&live, caller, access, attach)
+    }
+
+    /// The screen as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`].
+    pub async fn screen(&self, caller: &Caller, id: &str) -> Result<ScreenShot, SessionError> {
+        match self.find(caller, id)?.0 {
+            Found::Live(live) => {
+                let (_, size, ansi) = live.snapshot();
+                Ok(ScreenShot { size, text: live.text(), ansi })
+            }
+            Found::Lost(record) => {
+                let (record, screen) = self.state_of(&record.session_id).await?;
+                let scrollback = self.engine.0.sessions.policy.scrollback;
+                Ok(ScreenShot::of(&redrawn(&record, &screen, scrollback)))
+            }
+        }
+    }
+
+    /// The screen as it was so long after the beginning of a recording.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::NoRecording`].
+    pub async fn screen_at(
+        &self,
+        caller: &Caller,
+        id: &str,
+        at: Duration,
+    ) -> Result<ScreenShot, SessionError> {
+        let files = self.recording_files(caller, id).await?;
+        let scrollback = self.engine.0.sessions.policy.scrollback;
+        let screen = blocking(move || screen_at(files.0, files.1, at, scrollback)).await;
+        Ok(ScreenShot::of(&screen.map_err(SessionError::of_io)?))
+    }
+
+    /// The recording so far.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
+    /// [`SessionError::NoRecording`].
+    pub async fn recording(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<RecordingFile, SessionError> {
+        let (cast, _) = self.recording_files(caller, id).await?;
+        let length = cast.metadata().map_err(SessionError::of_io)?.len();
+        Ok(RecordingFile { file: Arc::new(cast), length })
+    }
+
+    async fn recording_files(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<(std::fs::File, std::fs::File), SessionError> {
+        let found = self.find_own(caller, id)?;
+        let store = self.store().map_err(|_| SessionError::NoRecording)?;
+        let id: SessionId = id.parse().map_err(|_| no_session(id))?;
+        blocking(move || {
+            if let Found::Live(live) = &found {
+                live.record(Recorder::flush);
+            }
+            store.session(&id)?.recording()
+        })
+        .await
+        .map_err(|_| SessionError::NoRecording)
+    }
+
+    /// Types `data` on a session's terminal.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, a part of `data` may have been typed.
+    pub async fn input(&self, caller: &Caller, id: &str, data: Bytes) -> Result<(), SessionError> {
+        let (found, right) = self.find(caller, id)?;
+        if right < Right::See(Access::Control) {
+            return Err(SessionError::Forbidden("you may only look at this session"));
+        }
+        let Found::Live(live) = found else { return Err(SessionError::Ended) };
+        {
+            let mut state = live.state();
+            if state.end.is_some() {
+                return Err(SessionError::Ended);
+            }
+            state.touch();
+        }
+        type_in(&live, 0, data).await
+    }
+
+    /// Ends a session's program and forgets the session, or forgets one whose program has ended
+    /// or was lost. Returns when nothing of it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
+    ///
+    /// # Cancel safety
+    ///
+    /// The end takes its course when the future is dropped.
+    pub async fn end(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
+        let found = self.find_own(caller, id)?;
+        let engine = self.engine.clone();
+        let ending = tokio::spawn(async move {
+            let registry = &engine.0.sessions;
+            match found {
+                Found::Live(live) => {
+                    registry::end(&live).await;
+                    registry.forget(&live.id);
+                }
+                Found::Lost(record) => {
+                    if let Ok(id) = record.session_id.parse() {
+                        registry.forget(&id);
+                    }
+                }
+            }
+        });
+        ending.await.map_err(|error| SessionError::of_io(io::Error::other(error)))
+    }
+
+    /// Writes down a session's screen, directory, environment and command, to be loaded later.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
+    /// [`SessionError::NoStore`], [`SessionError::DiskFull`], [`SessionError::CallerLimit`].
+    pub async fn save(
+        &self,
+        caller: &Caller,
+        id: &str,
+        name: Option<String>,
+    ) -> Result<SavedInfo, SessionError> {
+        let found = self.find_own(caller, id)?;
+        let store = self.store()?;
+        let name = checked_name(name)?;
+        let (mut record, screen) = match found {
+            Found::Live(live) => {
+                blocking(move || {
+                    let (record, screen) = live.record_of();
+                    (record, screen.to_vec())
+                })
+                .await
+            }
+            Found::Lost(record) => self.state_of(&record.session_id).await?,
+        };
+        record.name = name.or(record.name);
+        record.saved = crate::session::store::millis(SystemTime::now());
+        record.exit = None;
+        let user = caller.user().to_string();
+        blocking(move || {
+            let of_user = store.list_saved().iter().filter(|(_, r)| r.user == user).count();
+            if of_user >= MOST_SAVED {
+                return Err(SessionError::CallerLimit {
+                    what: "saved sessions",
+                    limit: MOST_SAVED,
+                });
+            }
+            let id = store.save(&record, &screen)?;
+            record.saved_info(id).ok_or(SessionError::Damaged("it names no user"))
+        })
+        .await
+    }
+
+    /// The caller's saved sessions, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoStore`], [`SessionError::Forbidden`].
+    pub async fn list_saved(&self, caller: &Caller) -> Result<Vec<SavedInfo>, SessionError> {
+        self.may_have(caller)?;
+        let store = self.store()?;
+        let mut all: Vec<SavedInfo> = blocking(move || store.list_saved())
+            .await
+            .into_iter()
+            .filter(|(_, record)| record.user == caller.user().as_str())
+            .filter_map(|(id, record)| record.saved_info(id))
+            .collect();
+        all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        Ok(all)
+    }
+
+    /// One saved session.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSaved`], [`SessionError::Damaged`], [`SessionError::Newer`].
+    pub async fn get_saved(&self, caller: &Caller, id: &str) -> Result<SavedInfo, SessionError> {
+        self.may_have(caller)?;
+        let (saved, record, _) = self.saved(caller, id).await?;
+        record.saved_info(saved).ok_or(SessionError::Damaged("it names no user"))
+    }
+
+    /// Forgets a saved session.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSaved`].
+    pub async fn remove_saved(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
+        self.may_have(caller)?;
+        let (saved, ..) = self.saved(caller, id).await?;
+        let store = self.store()?;
+        blocking(move || store.remove_saved(&saved)).await.map_err(SessionError::of_io)
+    }
+
+    /// Gives away the right to one session. The ticket works once, within `expires_in` (at most 30
+    /// days); whoever showed it keeps the right until then, or until it is
+    /// [taken back](Self::take_back_share).
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
+    /// [`SessionError::Malformed`], [`SessionError::CallerLimit`].
+    pub fn share(
+        &self,
+        caller: &Caller,
+        id: &str,
+        access: Access,
+        expires_in: Duration,
+    ) -> Result<(ShareInfo, Secret), SessionError> {
+        let Found::Live(live) = self.find_own(caller, id)? else {
+            return Err(SessionError::Ended);
+        };
+        if expires_in.is_zero() || expires_in > LONGEST_SHARE {
+            let problem = format!("must be from 1 to {} ms", LONGEST_SHARE.as_millis());
+            return Err(SessionError::Malformed { field: "expiresIn", problem });
+        }
+        self.engine.0.sessions.shares.share(&live.id, access, expires_in)
+    }
+
+    /// A session's shares.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
+    pub fn list_shares(&self, caller: &Caller, id: &str) -> Result<Vec<ShareInfo>, SessionError> {
+        let Found::Live(live) = self.find_own(caller, id)? else { return Ok(Vec::new()) };
+        Ok(self.engine.0.sessions.shares.list(&live.id))
+    }
+
+    /// Takes back a share, or all of a session's for `None`, and sends away whom it let in.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoShare`], [`SessionError::NoSession`], [`SessionError::Forbidden`] for
+    /// guests.
+    pub fn take_back_share(
+        &self,
+        caller: &Caller,
+        id: &str,
+        share: Option<&str>,
+    ) -> Result<(), SessionError> {
+        let share: Option<ShareId> =
+            share.map(|id| id.parse().map_err(|_| SessionError::NoShare)).transpose()?;
+        let which = share.as_ref().map_or(Which::All, Which::One);
+        self.take_back(caller, id, which)
+    }
+
+    /// Takes back the share that a ticket, not yet shown by anybody, stands for.
+    ///
+    /// # Errors
+    ///
+    /// As [`take_back_share`](Self::take_back_share).
+    pub fn take_back_ticket(
+        &self,
+        caller: &Caller,
+        id: &str,
+        ticket: &Secret,
+    ) -> Result<(), SessionError> {
+        self.take_back(caller, id, Which::Ticket(ticket))
+    }
+
+    fn take_back(&self, caller: &Caller, id: &str, which: Which<'_>) -> Result<(), SessionError> {
+        let Found::Live(live) = self.find_own(caller, id)? else {
+            return Err(SessionError::NoShare);
+        };
+        let registry = &self.engine.0.sessions;
+        let any = registry.shares.take_back(&live.id, which);
+        registry.send_revoked_away(&live);
+        if any || matches!(which, Which::All) { Ok(()) } else { Err(SessionError::NoShare) }
+    }
+
+    /// A ticket that stands for `caller`, once, for 30 seconds: for a browser's WebSocket, which
+    /// can't send a header.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::CallerLimit`] when too many wait to be shown.
+    pub fn ticket(&self, caller: &Caller) -> Result<Secret, SessionError> {
+        self.engine.0.sessions.shares.ticket(caller)
+    }
+
+    /// Who shows this ticket. It does not work again.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoShare`].
+    pub fn redeem(&self, ticket: &Secret) -> Result<Caller, SessionError> {
+        self.engine.0.sessions.shares.redeem(ticket)
+    }
+
+    /// Whether `caller` is still who they were found to be: a guest is only as long as their share
+    /// stands.
+    #[must_use]
+    pub fn stands(&self, caller: &Caller) -> bool {
+        caller.guest().is_none_or(|guest| self.engine.0.sessions.shares.stands(guest))
+    }
+
+    /// Where a run in this session starts, and with which variables.
+    pub(crate) fn place_of(&self, caller: &Caller, id: &str) -> Result<PlaceOfRun, SessionError> {
+        let Found::Live(live) = self.find_own(caller, id)? else { return Err(SessionError::Ended) };
+        if live.state().end.is_some() {
+            return Err(SessionError::Ended);
+        }
+        let status = live.terminal.status();
+        if status.is_outside {
+            let problem = "is at present in a directory outside root, where nothing can be run";
+            let field = "sessionId";
+            let problem = problem.to_owned();
+            return Err(ExecuteError::Impossible { field, problem }.into());
+        }
+        let workdir = status.workdir.map(|path| path.to_string_lossy().into_owned());
+        let workdir = workdir.or_else(|| live.launch.workdir.clone());
+        Ok((live.id.clone(), workdir, live.launch.env.clone()))
+    }
+
+    fn may_have(&self, caller: &Caller) -> Result<(), SessionError> {
+        if caller.guest().is_some() {
+            return Err(SessionError::Forbidden(
+                "a guest may use the session shared with them only",
+            ));
+        }
+        if !caller.may(Scope::Sessions) {
+            return Err(SessionError::Forbidden("this takes the scope `sessions`"));
+        }
+        Ok(())
+    }
+
+    fn right_to(&self, caller: &Caller, id: &SessionId, owner: &str) -> Option<Right> {
+        match caller.guest() {
+            Some(guest) => {
+                (guest.session == *id && self.stands(caller)).then_some(Right::See(guest.access))
+            }
+            None => (caller.user().as_str() == owner && caller.may(Scope::Sessions))
+                .then_some(Right::Own),
+        }
+    }
+
+    fn find(&self, caller: &Caller, id: &str) -> Result<(Found, Right), SessionError> {
+        if caller.guest().is_none() {
+            self.may_have(caller)?;
+        }
+        let registry = &self.engine.0.sessions;
+        let parsed: SessionId = id.parse().map_err(|_| no_session(id))?;
+        let (found, owner) = match registry.live(&parsed) {
+            Some(live) => {
+                let owner = live.user.to_string();
+                (Found::Live(live), owner)
+            }
+            None => {
+                let record = registry.lost(&parsed).ok_or_else(|| no_session(id))?;
+                let owner = record.user.clone();
+                (Found::Lost(Box::new(record)), owner)
+            }
+        };
+        let right = self.right_to(caller, &parsed, &owner).ok_or_else(|| no_session(id))?;
+        Ok((found, right))
+    }
+
+    fn find_own(&self, caller: &Caller, id: &str) -> Result<Found, SessionError> {
+        match self.find(caller, id)? {
+            (found, Right::Own) => Ok(found),
+            _ => Err(SessionError::Forbidden("only the owner of a session may do this")),
+        }
+    }
+
+    fn store(&self) -> Result<Arc<Store>, SessionError> {
+        self.engine.0.sessions.store.clone().ok_or(SessionError::NoStore)
+    }
+
+    async fn saved(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<(SavedId, Record, Vec<u8>), SessionError> {
+        let store = self.store()?;
+        let missing = || SessionError::NoSaved(id.chars().take(100).collect());
+        let saved: SavedId = id.parse().map_err(|_| missing())?;
+        let wanted = saved.clone();
+        let (record, screen) = blocking(move || store.saved(&wanted)).await?;
+        if record.user != caller.user().as_str() {
+            return Err(missing());
+        }
+        Ok((saved, record, screen))
+    }
+
+    /// What to load: a saved session, or one that was lost.
+    async fn source(&self, caller: &Caller, id: &str) -> Result<(Record, Vec<u8>), SessionError> {
+        if id.parse::<SessionId>().is_ok() {
+            return match self.find_own(caller, id)? {
+                Found::Lost(record) => self.state_of(&record.session_id).await,
+                Found::Live(_) => {
+                    let problem = "names a session that is not saved; save it first".to_owned();
+                    Err(SessionError::Malformed { field: "from", problem })
+                }
+            };
+        }
+        let (_, record, screen) = self.saved(caller, id).await?;
+        Ok((record, screen))
+    }
+
+    async fn state_of(&self, id: &str) -> Result<(Record, Vec<u8>), SessionError> {
+        let store = self.store()?;
+        let id: SessionId = id.parse().map_err(|_| no_session(id))?;
+        blocking(move || store.session(&id).map_err(SessionError::of_io)?.state()).await
+    }
+}
+
+/// A session's screen at one moment.
+#[derive(Debug, Clone)]
+pub struct ScreenShot {
+    size: Size,
+    text: String,
+    ansi: Bytes,
+}
+
+impl ScreenShot {
+    fn of(screen: &Screen) -> Self {
+        let (cols, rows) = screen.size();
+        Self {
+            size: Size::clamped(cols, rows),
+            text: screen.text(),
+            ansi: screen.snapshot().into(),
+        }
+    }
+
+    /// Its size.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Its lines, without blanks at their ends and without empty lines at the end.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Escape bytes that draw it with everything above it, on a terminal of its size.
+    #[must_use]
+    pub fn ansi(&self) -> Bytes {
+        self.ansi.clone()
+    }
+}
+
+/// A recording in asciicast, version 2.
+#[derive(Debug, Clone)]
+pub struct RecordingFile {
+    file: Arc<std::fs::File>,
+    length: u64,
+}
+
+impl RecordingFile {
+    /// Its length in bytes when it was asked for; it may grow.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// At most `most` bytes from `offset` on; none at its end.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn read(&self, offset: u64, most: usize) -> io::Result<Bytes> {
+        let file = Arc::clone(&self.file);
+        let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; most.min(left)];
+        blocking(move || {
+            let length = file.read_at(&mut buffer, offset)?;
+            buffer.truncate(length);
+            Ok(buffer.into())
+        })
+        .await
+    }
+}
+
+impl Record {
+    fn size(&self) -> Size {
+        Size::clamped(self.cols, self.rows)
+    }
+
+    fn info(&self) -> Option<SessionInfo> {
+        let exit = self.exit.map(|(code, signal)| {
+            signal.and_then(Signal::from_number).map_or(ExitStatus::Code(code), ExitStatus::Signal)
+        });
+        Some(SessionInfo {
+            id: self.session_id.parse().ok()?,
+            user: self.user.parse().ok()?,
+            name: self.name.clone(),
+            title: self.title.clone(),
+            created: time(self.created),
+            last_activity: time(self.last_activity),
+            size: self.size(),
+            workdir: self.workdir.clone(),
+            clients: 0,
+            state: SessionState::Lost,
+            exit,
+            restored: self.restored,
+            recording: false,
+        })
+    }
+
+    fn saved_info(&self, id: SavedId) -> Option<SavedInfo> {
+        Some(SavedInfo {
+            id,
+            session_id: self.session_id.parse().ok()?,
+            user: self.user.parse().ok()?,
+            name: self.name.clone(),
+            created: time(self.saved),
+            size: self.size(),
+            workdir: self.workdir.clone(),
+        })
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}
+
+fn no_session(id: &str) -> SessionError {
+    SessionError::NoSession(id.chars().take(100).collect())
+}
+
+fn redrawn(record: &Record, screen: &[u8], scrollback: usize) -> Screen {
+    let mut redrawn = Screen::new(record.cols, record.rows, scrollback);
+    redrawn.feed(screen);
+    redrawn
+}
+
+fn checked_name(name: Option<String>) -> Result<Option<String>, SessionError> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    if name.chars().count() > 200 || name.chars().any(char::is_control) {
+        let problem = "is at most 200 characters, none of them control characters".to_owned();
+        return Err(SessionError::Malformed { field: "name", problem });
+    }
+    Ok(Some(name))
+}
+
+fn check_words(words: &[String]) -> Result<(), SessionError> {
+    let problem = if words.first().is_none_or(String::is_empty) {
+        "names no program; leave it out for the shell"
+    } else if words.iter().any(|word| word.contains('\0')) {
+        "and `args` hold a NUL byte, which no argument can"
+    } else {
+        return Ok(());
+    };
+    Err(SessionError::Malformed { field: "command", problem: problem.to_owned() })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+const LONGEST_SHARE: Duration = Duration::from_hours(24 * 30);
+/// Of one caller.
+const MOST_SAVED: usize = 256;
+/// Leaves the alternate screen and resets what the old program had set, but no cell: DECSTR, the
+/// mouse, focus and paste modes off, the cursor shown; then a line of its own.
+const RESTORED: &[u8] = b"\x1b[?1049l\x1b[!p\x1b[?1000;1002;1003;1004;1005;1006;1015;2004l\x1b[?25h\x1b[0m\r\n\x1b[2m[restored]\x1b[0m\r\n";

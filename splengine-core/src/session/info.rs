@@ -1,0 +1,190 @@
+//! What is told of sessions, and asked for them.
+
+use std::time::SystemTime;
+
+use crate::caller::UserName;
+use crate::execute::ExitStatus;
+use crate::id::{SavedId, SessionId, ShareId};
+use crate::session::Size;
+
+/// What a client may do with a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Access {
+    /// Look.
+    View,
+    /// Look, type, and hold control.
+    Control,
+}
+
+impl Access {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// Whether a session's program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// It does.
+    Running,
+    /// It has ended.
+    Exited,
+    /// It was lost with the engine that ran it; its screen and recording are left.
+    Lost,
+}
+
+impl SessionState {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Exited => "exited",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A session, as it is told to those who may see it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserName,
+    /// What its owner calls it.
+    pub name: Option<String>,
+    /// What its program calls itself.
+    pub title: String,
+    /// When it was made.
+    pub created: SystemTime,
+    /// When something was last typed or printed in it.
+    pub last_activity: SystemTime,
+    /// Its size.
+    pub size: Size,
+    /// The present directory of its shell, where that is known.
+    pub workdir: Option<String>,
+    /// How many are attached.
+    pub clients: usize,
+    /// Whether its program runs.
+    pub state: SessionState,
+    /// How it ended, if it has.
+    pub exit: Option<ExitStatus>,
+    /// Whether it was loaded from a saved one.
+    pub restored: bool,
+    /// Whether it is being recorded.
+    pub recording: bool,
+}
+
+/// A saved session.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SavedInfo {
+    /// Its id.
+    pub id: SavedId,
+    /// The session that was saved.
+    pub session_id: SessionId,
+    /// Whose it is.
+    pub user: UserName,
+    /// What its owner calls it.
+    pub name: Option<String>,
+    /// When it was saved.
+    pub created: SystemTime,
+    /// Its size.
+    pub size: Size,
+    /// The directory that its shell was in.
+    pub workdir: Option<String>,
+}
+
+/// A right to one session, given away.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ShareInfo {
+    /// Its id.
+    pub id: ShareId,
+    /// The session.
+    pub session_id: SessionId,
+    /// What it lets its holder do.
+    pub access: Access,
+    /// Until when.
+    pub expires: SystemTime,
+    /// Whether its ticket was taken in.
+    pub used: bool,
+}
+
+/// A session to be made.
+#[derive(Debug, Clone, Default)]
+pub struct SessionRequest {
+    pub(crate) command: Option<String>,
+    pub(crate) args: Vec<String>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) size: Option<Size>,
+    pub(crate) name: Option<String>,
+    pub(crate) from: Option<String>,
+}
+
+impl SessionRequest {
+    /// Asks for the engine's shell in root.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Another command than the shell, split into words by [`split_words`](crate::split_words).
+    #[must_use]
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
+        self
+    }
+
+    /// Adds an argument, verbatim.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Where it begins; default root.
+    #[must_use]
+    pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
+        self.workdir = Some(workdir.into());
+        self
+    }
+
+    /// Adds a variable to its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// The size of its terminal; default 80 by 24.
+    #[must_use]
+    pub fn size(mut self, size: Size) -> Self {
+        self.size = Some(size);
+        self
+    }
+
+    /// What to call it, at most 200 characters.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The screen, directory, environment and command of a saved session, or of one that was lost.
+    #[must_use]
+    pub fn from(mut self, saved: impl Into<String>) -> Self {
+        self.from = Some(saved.into());
+        self
+    }
+}

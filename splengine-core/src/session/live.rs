@@ -1,0 +1,485 @@
+//! One session that lives: its state, shared by the tasks that serve it and the clients on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::caller::UserName;
+use crate::execute::ExitStatus;
+use crate::id::{SessionId, ShareId};
+use crate::screen::Screen;
+use crate::session::input::Numbering;
+use crate::session::log::{Cursor, Entry, Log};
+use crate::session::recording::{Recorder, Stopped};
+use crate::session::sizing::{Window, decide};
+use crate::session::store::{Record, millis};
+use crate::session::traits::Terminal;
+use crate::session::{
+    Access, ClientInfo, Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size,
+};
+
+pub(crate) struct Live {
+    pub(crate) id: SessionId,
+    pub(crate) user: UserName,
+    pub(crate) created: SystemTime,
+    pub(crate) born: Instant,
+    /// Changes when offsets begin anew.
+    pub(crate) epoch: String,
+    pub(crate) terminal: Terminal,
+    pub(crate) launch: Launch,
+    pub(crate) policy: Arc<SessionPolicy>,
+    /// The screen that it was loaded with, and the offset that it stands for.
+    pub(crate) restored: Option<(u64, Size, Bytes)>,
+    state: Mutex<State>,
+    screen: Mutex<Painted>,
+    recorder: Mutex<Option<Recorder>>,
+    /// Counts what clients should look at.
+    changed: watch::Sender<u64>,
+    pub(crate) paced: Notify,
+    pub(crate) resized: Notify,
+    pub(crate) input: mpsc::Sender<Typed>,
+    pub(crate) room: Semaphore,
+}
+
+/// What a session was started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) workdir: Option<String>,
+}
+
+/// What the input task is to type.
+#[derive(Debug)]
+pub(crate) enum Typed {
+    Client(u64, Bytes),
+    Reply(Vec<u8>),
+    Left(u64),
+}
+
+/// The screen, and how much of the log is drawn on it.
+#[derive(Debug)]
+struct Painted {
+    screen: Screen,
+    cursor: Cursor,
+}
+
+pub(crate) struct State {
+    pub(crate) log: Log,
+    pub(crate) clients: BTreeMap<u64, Client>,
+    next_client: u64,
+    /// By the name of a client: how far its input has come, and when it left.
+    pub(crate) numberings: VecDeque<Known>,
+    pub(crate) holder: Option<u64>,
+    pub(crate) size: Size,
+    pub(crate) name: Option<String>,
+    pub(crate) title: String,
+    pub(crate) versions: Versions,
+    pub(crate) last_activity: SystemTime,
+    pub(crate) active: Instant,
+    pub(crate) detached: Option<Instant>,
+    pub(crate) warned: Option<Instant>,
+    pub(crate) cursor_queries: u64,
+    pub(crate) recording: bool,
+    pub(crate) end: Option<(ExitStatus, Instant)>,
+    pub(crate) closed: Option<Closed>,
+    /// The end is written down, and its place is another's.
+    pub(crate) is_settled: bool,
+}
+
+/// A client that sends numbered input.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) name: String,
+    pub(crate) user: UserName,
+    pub(crate) numbering: Numbering,
+    /// It goes on where some connection broke, and did not say as whom.
+    pub(crate) unnamed: bool,
+    pub(crate) left: Option<Instant>,
+}
+
+/// Counts the changes of what clients are told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Versions {
+    pub(crate) title: u64,
+    pub(crate) presence: u64,
+    pub(crate) control: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) name: String,
+    pub(crate) user: UserName,
+    pub(crate) access: Access,
+    pub(crate) share: Option<ShareId>,
+    pub(crate) window: Option<Size>,
+    /// Everything below it is drawn; `None` for a client that does not say.
+    pub(crate) acked: Option<u64>,
+    /// It was waited for long enough.
+    pub(crate) slow: bool,
+    pub(crate) notices: VecDeque<Notice>,
+    pub(crate) closed: Option<Closed>,
+}
+
+/// What a session begins with.
+pub(crate) struct Beginning {
+    pub(crate) id: SessionId,
+    pub(crate) user: UserName,
+    pub(crate) name: Option<String>,
+    pub(crate) created: SystemTime,
+    pub(crate) epoch: String,
+    pub(crate) offset: u64,
+    pub(crate) size: Size,
+    pub(crate) terminal: Terminal,
+    pub(crate) launch: Launch,
+    /// What its screen shows already.
+    pub(crate) screen: Option<Bytes>,
+    pub(crate) restored: bool,
+    pub(crate) recorder: Option<Recorder>,
+}
+
+impl Live {
+    pub(crate) fn new(
+        beginning: Beginning,
+        policy: Arc<SessionPolicy>,
+    ) -> (Arc<Self>, mpsc::Receiver<Typed>) {
+        let Beginning { id, user, name, created, epoch, offset, size, .. } = beginning;
+        let mut screen = Screen::new(size.cols(), size.rows(), policy.scrollback);
+        if let Some(data) = &beginning.screen {
+            screen.feed(data);
+            // What was asked back then was answered back then.
+            let _ = screen.take_replies();
+        }
+        let log = Log::new(policy.log_bytes, offset);
+        let (input, typed) = mpsc::channel(INPUT_PIECES);
+        let now = Instant::now();
+        let state = State {
+            clients: BTreeMap::new(),
+            next_client: 1,
+            numberings: VecDeque::new(),
+            holder: None,
+            size,
+            name,
+            title: screen.title().to_owned(),
+            versions: Versions::default(),
+            last_activity: SystemTime::now(),
+            active: now,
+            detached: Some(now),
+            warned: None,
+            cursor_queries: screen.cursor_queries(),
+            recording: beginning.recorder.is_some(),
+            end: None,
+            closed: None,
+            is_settled: false,
+            log,
+        };
+        let restored = beginning
+            .screen
+            .filter(|_| beginning.restored)
+            .map(|_| (offset, size, Bytes::from(screen.snapshot())));
+        let cursor = state.log.end();
+        let live = Self {
+            id,
+            user,
+            created,
+            born: now,
+            epoch,
+            terminal: beginning.terminal,
+            launch: beginning.launch,
+            policy,
+            restored,
+            state: Mutex::new(state),
+            screen: Mutex::new(Painted { screen, cursor }),
+            recorder: Mutex::new(beginning.recorder),
+            changed: watch::channel(0).0,
+            paced: Notify::new(),
+            resized: Notify::new(),
+            input,
+            room: Semaphore::new(INPUT_BYTES),
+        };
+        (Arc::new(live), typed)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Makes every client look.
+    pub(crate) fn wake(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Takes in what the program printed, and gives what a terminal answers to it.
+    pub(crate) fn printed(&self, data: Bytes) -> Vec<u8> {
+        self.record(|recorder| recorder.output(&data));
+        {
+            let mut state = self.state();
+            state.log.push(data);
+            state.touch();
+        }
+        self.wake();
+        let mut painted = self.paint();
+        let replies = painted.screen.take_replies();
+        self.keep_frame(&mut painted);
+        let mut state = self.state();
+        state.cursor_queries = painted.screen.cursor_queries();
+        if state.title != painted.screen.title() {
+            state.title = painted.screen.title().to_owned();
+            state.versions.title += 1;
+            drop(state);
+            self.wake();
+        }
+        replies
+    }
+
+    /// The screen with everything on it that was printed so far.
+    fn paint(&self) -> MutexGuard<'_, Painted> {
+        let mut painted = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut cursor = painted.cursor;
+            let next = self.state().log.next(&mut cursor, PAINT_BYTES);
+            painted.cursor = cursor;
+            let screen = &mut painted.screen;
+            let done = match next {
+                Ok(Some(Entry::Output { data, .. })) => {
+                    catch_unwind(AssertUnwindSafe(|| screen.feed(&data)))
+                }
+                Ok(Some(Entry::Size(size))) => {
+                    catch_unwind(AssertUnwindSafe(|| screen.resize(size.cols(), size.rows())))
+                }
+                Ok(None) => return painted,
+                // Whoever prints paints, before more is printed than is kept.
+                Err(_) => {
+                    painted.cursor = self.state().log.end();
+                    Ok(())
+                }
+            };
+            if done.is_err() {
+                tracing::error!(session = %self.id, "the screen of a session failed and is drawn anew");
+                let size = self.state().size;
+                painted.screen = Screen::new(size.cols(), size.rows(), self.policy.scrollback);
+            }
+        }
+    }
+
+    /// What draws the screen as it is now, and the place in the log that it stands for.
+    pub(crate) fn snapshot(&self) -> (Cursor, Size, Bytes) {
+        let painted = self.paint();
+        let (cols, rows) = painted.screen.size();
+        (painted.cursor, Size::clamped(cols, rows), painted.screen.snapshot().into())
+    }
+
+    /// The visible lines as text.
+    pub(crate) fn text(&self) -> String {
+        self.paint().screen.text()
+    }
+
+    /// Gives the terminal the size that its clients come to.
+    pub(crate) fn settle_size(&self) {
+        let mut state = self.state();
+        let windows = state.clients.iter().filter(|(_, client)| client.may_type());
+        let windows = windows.filter_map(|(key, client)| {
+            Some(Window { size: client.window?, in_control: state.holder == Some(*key) })
+        });
+        let size = decide(self.policy.size, state.size, windows);
+        if size == state.size || state.end.is_some() {
+            return;
+        }
+        state.size = size;
+        state.log.push_size(size);
+        if let Err(error) = self.terminal.resize(size) {
+            tracing::debug!(%error, session = %self.id, "a terminal can't be resized");
+        }
+        drop(state);
+        self.record(|recorder| recorder.resize(size));
+        self.wake();
+    }
+
+    /// Does something with the recording, if there is one; an error ends it.
+    pub(crate) fn record(&self, write: impl FnOnce(&mut Recorder) -> Result<(), Stopped>) {
+        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Err(stopped)) = recorder.as_mut().map(write) else { return };
+        *recorder = None;
+        drop(recorder);
+        tracing::warn!(session = %self.id, reason = stopped.name(), "a recording stopped");
+        let mut state = self.state();
+        state.recording = false;
+        state.notify(Notice::RecordingStopped { reason: stopped.name() });
+        drop(state);
+        self.wake();
+    }
+
+    fn keep_frame(&self, painted: &mut Painted) {
+        self.record(|recorder| {
+            if !recorder.wants_keyframe() {
+                return Ok(());
+            }
+            let (cols, rows) = painted.screen.size();
+            recorder.keyframe(Size::clamped(cols, rows), &painted.screen.snapshot())
+        });
+    }
+
+    /// The program has ended.
+    pub(crate) fn finish(&self, status: ExitStatus) {
+        {
+            let mut state = self.state();
+            state.end = Some((status, Instant::now()));
+            state.touch();
+        }
+        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.wake();
+        self.paced.notify_waiters();
+    }
+
+    /// Sends every client away, for this reason.
+    pub(crate) fn close(&self, closed: Closed) {
+        self.state().closed.get_or_insert(closed);
+        self.wake();
+    }
+
+    pub(crate) fn info(&self) -> SessionInfo {
+        let status = self.terminal.status();
+        let state = self.state();
+        SessionInfo {
+            id: self.id.clone(),
+            user: self.user.clone(),
+            name: state.name.clone(),
+            title: state.title.clone(),
+            created: self.created,
+            last_activity: state.last_activity,
+            size: state.size,
+            workdir: status
+                .workdir
+                .map(|path| path.to_string_lossy().into_owned())
+                .or_else(|| self.launch.workdir.clone()),
+            clients: state.clients.len(),
+            state: if state.end.is_some() { SessionState::Exited } else { SessionState::Running },
+            exit: state.end.map(|(status, _)| status),
+            restored: self.restored.is_some(),
+            recording: state.recording,
+        }
+    }
+
+    /// Everything that it takes to tell of it, or to load it again.
+    pub(crate) fn record_of(&self) -> (Record, Bytes) {
+        let (_, size, screen) = self.snapshot();
+        let info = self.info();
+        let exit = info.exit.map(|exit| match exit {
+            ExitStatus::Code(code) => (code, None),
+            ExitStatus::Signal(signal) => (128 + signal.number(), Some(signal.number())),
+        });
+        let record = Record {
+            session_id: self.id.to_string(),
+            user: self.user.to_string(),
+            name: info.name,
+            title: info.title,
+            created: millis(self.created),
+            last_activity: millis(info.last_activity),
+            saved: millis(SystemTime::now()),
+            cols: size.cols(),
+            rows: size.rows(),
+            argv: self.launch.argv.clone(),
+            env: self.launch.env.clone(),
+            workdir: info.workdir,
+            exit,
+            restored: info.restored,
+            held: None,
+        };
+        (record, screen)
+    }
+}
+
+impl State {
+    /// Something happened in the session.
+    pub(crate) fn touch(&mut self) {
+        self.last_activity = SystemTime::now();
+        self.active = Instant::now();
+    }
+
+    /// Tells all clients.
+    pub(crate) fn notify(&mut self, notice: Notice) {
+        self.clients.values_mut().for_each(|client| client.notify(notice.clone()));
+    }
+
+    pub(crate) fn join(&mut self, client: Client) -> u64 {
+        let key = self.next_client;
+        self.next_client += 1;
+        self.detached = None;
+        let takes_control = client.may_type() && self.holder.is_none();
+        self.clients.insert(key, client);
+        self.versions.presence += 1;
+        if takes_control {
+            self.give_control(Some(key));
+        }
+        key
+    }
+
+    pub(crate) fn leave(&mut self, key: u64) {
+        let Some(client) = self.clients.remove(&key) else { return };
+        self.versions.presence += 1;
+        if let Some(known) = self.numberings.iter_mut().find(|known| known.name == client.name) {
+            known.left = Some(Instant::now());
+        }
+        if self.holder == Some(key) {
+            let next = self.clients.iter().find(|(_, client)| client.may_type());
+            let next = next.map(|(key, _)| *key);
+            self.give_control(next);
+        }
+        if self.clients.is_empty() {
+            self.detached = Some(Instant::now());
+        }
+    }
+
+    pub(crate) fn give_control(&mut self, to: Option<u64>) {
+        if self.holder != to {
+            self.holder = to;
+            self.versions.control += 1;
+        }
+    }
+
+    pub(crate) fn presence(&self, own: u64) -> Vec<ClientInfo> {
+        self.clients
+            .iter()
+            .map(|(key, client)| ClientInfo {
+                id: client.name.clone(),
+                user: client.user.clone(),
+                access: client.access,
+                you: *key == own,
+            })
+            .collect()
+    }
+}
+
+impl Client {
+    pub(crate) fn may_type(&self) -> bool {
+        self.access == Access::Control
+    }
+
+    pub(crate) fn notify(&mut self, notice: Notice) {
+        if self.notices.len() < MOST_NOTICES {
+            self.notices.push_back(notice);
+        }
+    }
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Pieces and bytes of input that wait to be typed; beyond them whoever sends it waits.
+const INPUT_PIECES: usize = 256;
+pub(crate) const INPUT_BYTES: usize = 1 << 20;
+const PAINT_BYTES: usize = 64 << 10;
+/// A client that does not even read these misses the next.
+const MOST_NOTICES: usize = 16;

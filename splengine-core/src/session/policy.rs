@@ -1,0 +1,213 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::session::store::{Store, StoreError};
+
+/// What the engine grants to sessions, and how long it keeps them.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::SessionPolicy;
+///
+/// let policy = SessionPolicy::new()
+///     .store(std::env::temp_dir().join("splengine-doc"))?
+///     .detached_timeout(Duration::from_secs(7 * 24 * 3600));
+/// # Ok::<(), splengine_core::StoreError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SessionPolicy {
+    pub(crate) shell: Vec<String>,
+    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) max_sessions: usize,
+    pub(crate) max_per_caller: usize,
+    pub(crate) max_clients: usize,
+    pub(crate) scrollback: usize,
+    pub(crate) log_bytes: usize,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) detached_timeout: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) warning: Duration,
+    pub(crate) busy_stays: bool,
+    pub(crate) ended_retention: Duration,
+    pub(crate) size: SizePolicy,
+    pub(crate) recording: Recording,
+    pub(crate) max_recording: u64,
+    pub(crate) survive: bool,
+}
+
+/// Whose window decides the size of a session's terminal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SizePolicy {
+    /// That of the client in control.
+    #[default]
+    Controller,
+    /// The smallest of those that may type: nobody misses anything.
+    Smallest,
+    /// The largest of those that may type.
+    Largest,
+    /// Nobody's: it stays what it was made with.
+    Fixed,
+}
+
+/// What of a session is recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recording {
+    /// Nothing.
+    Off,
+    /// What its program prints.
+    #[default]
+    Output,
+    /// Also what is typed, but never while the terminal does not show it: that is how passwords
+    /// are asked for.
+    OutputAndInput,
+}
+
+impl SessionPolicy {
+    /// The defaults.
+    pub fn new() -> Self {
+        let shell = ["/bin/bash", "/bin/sh"].into_iter().find(|path| Path::new(path).exists());
+        Self {
+            shell: vec![shell.unwrap_or("/bin/sh").to_owned()],
+            store: None,
+            max_sessions: 256,
+            max_per_caller: 64,
+            max_clients: 64,
+            scrollback: 300,
+            log_bytes: 1 << 20,
+            idle_timeout: None,
+            detached_timeout: None,
+            max_age: None,
+            warning: Duration::from_mins(1),
+            busy_stays: true,
+            ended_retention: Duration::from_mins(10),
+            size: SizePolicy::default(),
+            recording: Recording::default(),
+            max_recording: 16 << 20,
+            survive: false,
+        }
+    }
+
+    /// The command of a session whose request names none, as words. Default: bash, or sh where
+    /// there is no bash.
+    pub fn shell(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.shell = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The directory in which sessions are kept: for saving and loading them, for recordings, and
+    /// for telling after a crash what was lost. Made when it is not there. One engine uses it at a
+    /// time. Default: none, and nothing of it works.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the directory can't be had, or another engine uses it.
+    pub fn store(mut self, directory: impl AsRef<Path>) -> Result<Self, StoreError> {
+        self.store = Some(Arc::new(Store::open(directory.as_ref())?));
+        Ok(self)
+    }
+
+    /// How many sessions there may be at once. Default 256.
+    pub fn max_sessions(mut self, count: usize) -> Self {
+        self.max_sessions = count;
+        self
+    }
+
+    /// How many of one caller. Default 64.
+    pub fn max_sessions_per_caller(mut self, count: usize) -> Self {
+        self.max_per_caller = count;
+        self
+    }
+
+    /// How many clients may be attached to one session. Default 64.
+    pub fn max_clients(mut self, count: usize) -> Self {
+        self.max_clients = count;
+        self
+    }
+
+    /// How many lines above the screen are kept. Default 300. A line takes 16 bytes a cell.
+    pub fn scrollback(mut self, lines: usize) -> Self {
+        self.scrollback = lines;
+        self
+    }
+
+    /// How many bytes of output are kept for clients to resume from, at least 128 KiB. Default
+    /// 1 MiB. Whoever is further behind gets the screen instead.
+    pub fn log_bytes(mut self, bytes: usize) -> Self {
+        self.log_bytes = bytes.max(128 << 10);
+        self
+    }
+
+    /// Ends a session in which nothing was typed or printed for so long; zero is off. Default off.
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.idle_timeout = Some(time).filter(|time| !time.is_zero());
+        self
+    }
+
+    /// Ends a session that nobody was attached to for so long; zero is off. Default off.
+    pub fn detached_timeout(mut self, time: Duration) -> Self {
+        self.detached_timeout = Some(time).filter(|time| !time.is_zero());
+        self
+    }
+
+    /// Ends a session that is this old; zero is off. Default off.
+    pub fn max_age(mut self, time: Duration) -> Self {
+        self.max_age = Some(time).filter(|time| !time.is_zero());
+        self
+    }
+
+    /// How long before such an end its clients are warned. Default one minute.
+    pub fn warning(mut self, time: Duration) -> Self {
+        self.warning = time;
+        self
+    }
+
+    /// Whether a program that runs in the foreground of the shell holds the idle and detached
+    /// ends back. Default true.
+    pub fn busy_stays(mut self, stays: bool) -> Self {
+        self.busy_stays = stays;
+        self
+    }
+
+    /// How long a session whose program has ended stays in the list. Default 10 minutes.
+    pub fn ended_retention(mut self, time: Duration) -> Self {
+        self.ended_retention = time;
+        self
+    }
+
+    /// Whose window decides the size. Default: that of the client in control.
+    pub fn size(mut self, policy: SizePolicy) -> Self {
+        self.size = policy;
+        self
+    }
+
+    /// What is recorded, where there is a [`store`](Self::store). Default: the output.
+    pub fn recording(mut self, recording: Recording) -> Self {
+        self.recording = recording;
+        self
+    }
+
+    /// How many bytes a recording may take; over it the recording stops, and the session goes on.
+    /// Default 16 MiB.
+    pub fn max_recording(mut self, bytes: u64) -> Self {
+        self.max_recording = bytes;
+        self
+    }
+
+    /// Lets programs run on when the engine is drained, and takes them over from the engine before
+    /// it, where the executor can (a [`LocalExecutor`](crate::LocalExecutor) with a holder).
+    /// Default false: draining ends them.
+    pub fn survive(mut self, survive: bool) -> Self {
+        self.survive = survive;
+        self
+    }
+}
+
+impl Default for SessionPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}

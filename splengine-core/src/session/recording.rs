@@ -1,0 +1,232 @@
+//! Recordings in asciicast, version 2, which every stock player plays
+//! (<https://docs.asciinema.org/manual/asciicast/v2/>), with keyframes beside them to seek by.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::screen::Screen;
+use crate::session::Size;
+use crate::text::Utf8Pieces;
+
+/// Writes a recording. An error is final: the recording then ends with its last whole event.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    cast: BufWriter<File>,
+    keyframes: File,
+    begun: Instant,
+    written: u64,
+    most: u64,
+    /// Events are JSON, which holds no half of a character.
+    pieces: Utf8Pieces,
+    last_keyframe: (u64, Instant),
+}
+
+/// Why a recording stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// It is as large as it may get.
+    Limit,
+    /// The disk is full.
+    DiskFull,
+    /// It can't be written.
+    Failed,
+}
+
+impl Stopped {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::DiskFull => "diskFull",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Recorder {
+    /// Begins a recording with the screen as it is.
+    pub(crate) fn begin(
+        cast: File,
+        keyframes: File,
+        most: u64,
+        size: Size,
+        first: &[u8],
+    ) -> Result<Self, Stopped> {
+        let now = Instant::now();
+        let mut recorder = Self {
+            cast: BufWriter::with_capacity(BUFFER, cast),
+            keyframes,
+            begun: now,
+            written: 0,
+            most,
+            pieces: Utf8Pieces::default(),
+            last_keyframe: (0, now),
+        };
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let header = json!({
+            "version": 2,
+            "width": size.cols(),
+            "height": size.rows(),
+            "timestamp": since_epoch.as_secs(),
+            "env": {"TERM": "xterm-256color"},
+        });
+        recorder.line(&header)?;
+        if !first.is_empty() {
+            recorder.output(first)?;
+        }
+        Ok(recorder)
+    }
+
+    pub(crate) fn output(&mut self, data: &[u8]) -> Result<(), Stopped> {
+        let text = self.pieces.push(data);
+        if text.is_empty() { Ok(()) } else { self.event("o", &text) }
+    }
+
+    pub(crate) fn input(&mut self, data: &[u8]) -> Result<(), Stopped> {
+        self.event("i", &String::from_utf8_lossy(data))
+    }
+
+    pub(crate) fn resize(&mut self, size: Size) -> Result<(), Stopped> {
+        self.event("r", &format!("{}x{}", size.cols(), size.rows()))
+    }
+
+    /// Whether it is time for a keyframe.
+    pub(crate) fn wants_keyframe(&self) -> bool {
+        let (at, when) = self.last_keyframe;
+        self.written - at >= KEYFRAME_BYTES
+            || (self.written > at && when.elapsed() >= KEYFRAME_EVERY)
+    }
+
+    /// Adds the screen as it is now: from here on a player needs nothing of what lies before.
+    pub(crate) fn keyframe(&mut self, size: Size, screen: &[u8]) -> Result<(), Stopped> {
+        self.flush()?;
+        let line = json!({
+            "time": self.time(),
+            "offset": self.written,
+            "cols": size.cols(),
+            "rows": size.rows(),
+            "screen": BASE64_STANDARD.encode(screen),
+        });
+        self.last_keyframe = (self.written, Instant::now());
+        writeln!(self.keyframes, "{line}").map_err(|error| stopped(&error))
+    }
+
+    /// Hands everything to the operating system.
+    pub(crate) fn flush(&mut self) -> Result<(), Stopped> {
+        self.cast.flush().map_err(|error| stopped(&error))
+    }
+
+    fn time(&self) -> f64 {
+        (self.begun.elapsed().as_secs_f64() * 1e6).round() / 1e6
+    }
+
+    fn event(&mut self, code: &str, data: &str) -> Result<(), Stopped> {
+        self.line(&json!([self.time(), code, data]))
+    }
+
+    fn line(&mut self, value: &Value) -> Result<(), Stopped> {
+        let mut line = value.to_string();
+        line.push('\n');
+        if self.written + line.len() as u64 > self.most {
+            let _ = self.flush();
+            return Err(Stopped::Limit);
+        }
+        // A line that does not fit on the disk must not leave a part of itself.
+        if let Err(error) = self.cast.write_all(line.as_bytes()) {
+            return Err(stopped(&error));
+        }
+        self.written += line.len() as u64;
+        Ok(())
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.flush();
+        // What a full disk cut off in the middle of a line is taken back, so that players play it.
+        let file = self.cast.get_ref();
+        if let Ok(metadata) = file.metadata()
+            && metadata.len() > self.written
+        {
+            let _ = file.set_len(self.written);
+        }
+    }
+}
+
+/// The screen as it was at `time` of a recording.
+///
+/// # Errors
+///
+/// When the files can't be read, or are no recording.
+pub(crate) fn screen_at(
+    mut cast: File,
+    keyframes: File,
+    time: Duration,
+    scrollback: usize,
+) -> io::Result<Screen> {
+    let time = time.as_secs_f64();
+    let mut reader = BufReader::new(&mut cast);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let header: Value = serde_json::from_str(&line)?;
+    let dimension = |value: &Value, name: &str| {
+        value[name].as_u64().and_then(|number| u16::try_from(number).ok()).unwrap_or(1)
+    };
+    let mut screen =
+        Screen::new(dimension(&header, "width"), dimension(&header, "height"), scrollback);
+    let mut from = line.len() as u64;
+    for line in BufReader::new(keyframes).lines() {
+        let Ok(frame) = serde_json::from_str::<Value>(&line?) else { break };
+        if frame["time"].as_f64().is_none_or(|at| at > time) {
+            break;
+        }
+        let Some(data) =
+            frame["screen"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok())
+        else {
+            break;
+        };
+        screen = Screen::new(dimension(&frame, "cols"), dimension(&frame, "rows"), scrollback);
+        screen.feed(&data);
+        from = frame["offset"].as_u64().unwrap_or(from);
+    }
+    cast.seek(SeekFrom::Start(from))?;
+    for line in BufReader::new(cast).lines() {
+        let Ok(event) = serde_json::from_str::<Value>(&line?) else { break };
+        let (Some(at), Some(code), Some(data)) =
+            (event[0].as_f64(), event[1].as_str(), event[2].as_str())
+        else {
+            break;
+        };
+        if at > time {
+            break;
+        }
+        match (code, data.split_once('x')) {
+            ("o", _) => screen.feed(data.as_bytes()),
+            ("r", Some((cols, rows))) => {
+                if let (Ok(cols), Ok(rows)) = (cols.parse(), rows.parse()) {
+                    screen.resize(cols, rows);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(screen)
+}
+
+fn stopped(error: &io::Error) -> Stopped {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Stopped::DiskFull
+        }
+        _ => Stopped::Failed,
+    }
+}
+
+const BUFFER: usize = 32 * 1024;
+const KEYFRAME_BYTES: u64 = 256 * 1024;
+const KEYFRAME_EVERY: Duration = Duration::from_secs(10);

@@ -1,0 +1,294 @@
+//! All sessions of an engine.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::caller::UserName;
+use crate::engine::Inner;
+use crate::id::SessionId;
+use crate::session::cull::{Ages, look_every, time_left};
+use crate::session::live::Live;
+use crate::session::share::Shares;
+use crate::session::store::{Record, Store};
+use crate::session::{Closed, Notice, SessionError, SessionPolicy};
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) policy: Arc<SessionPolicy>,
+    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) shares: Shares,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    live: HashMap<SessionId, Arc<Live>>,
+    lost: HashMap<SessionId, Record>,
+    /// How many of whom run or are being started.
+    taken: HashMap<UserName, usize>,
+    closed: bool,
+    watched: bool,
+}
+
+/// The right to have one session more; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    engine: Weak<Inner>,
+    user: UserName,
+}
+
+impl Registry {
+    pub(crate) fn new(policy: SessionPolicy) -> Self {
+        let store = policy.store.clone();
+        let lost = store.iter().flat_map(|store| lost_in(store)).collect();
+        Self {
+            policy: Arc::new(policy),
+            store,
+            shares: Shares::default(),
+            state: Mutex::new(State { lost, ..State::default() }),
+        }
+    }
+
+    /// A place for one session more of `user`.
+    pub(crate) fn place(engine: &Arc<Inner>, user: &UserName) -> Result<Place, SessionError> {
+        let registry = &engine.sessions;
+        let policy = &registry.policy;
+        let mut state = registry.state();
+        if state.closed {
+            return Err(SessionError::Draining);
+        }
+        let of_user = state.taken.get(user).copied().unwrap_or(0);
+        if of_user >= policy.max_per_caller {
+            let limit = policy.max_per_caller;
+            return Err(SessionError::CallerLimit { what: "sessions", limit });
+        }
+        if state.taken.values().sum::<usize>() >= policy.max_sessions {
+            return Err(SessionError::Full { limit: policy.max_sessions });
+        }
+        *state.taken.entry(user.clone()).or_default() += 1;
+        if !std::mem::replace(&mut state.watched, true) {
+            tokio::spawn(watch(Arc::downgrade(engine), look_every(policy)));
+        }
+        Ok(Place { engine: Arc::downgrade(engine), user: user.clone() })
+    }
+
+    pub(crate) fn insert(&self, live: &Arc<Live>) {
+        self.state().live.insert(live.id.clone(), Arc::clone(live));
+    }
+
+    pub(crate) fn live(&self, id: &SessionId) -> Option<Arc<Live>> {
+        self.state().live.get(id).cloned()
+    }
+
+    pub(crate) fn all_live(&self) -> Vec<Arc<Live>> {
+        self.state().live.values().cloned().collect()
+    }
+
+    pub(crate) fn lost(&self, id: &SessionId) -> Option<Record> {
+        self.state().lost.get(id).cloned()
+    }
+
+    pub(crate) fn all_lost(&self) -> Vec<Record> {
+        self.state().lost.values().cloned().collect()
+    }
+
+    pub(crate) fn rename_lost(&self, id: &SessionId, name: Option<String>) {
+        if let Some(record) = self.state().lost.get_mut(id) {
+            record.name = name;
+        }
+    }
+
+    /// Forgets a session that has ended or was lost, with its files and shares.
+    pub(crate) fn forget(&self, id: &SessionId) {
+        {
+            let mut state = self.state();
+            state.live.remove(id);
+            state.lost.remove(id);
+        }
+        self.shares.take_back(id, crate::session::share::Which::All);
+        if let Some(store) = &self.store {
+            store.remove_session(id);
+        }
+    }
+
+    /// How many run, and how many clients are attached.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let running = self.state().taken.values().sum();
+        (running, self.all_live().iter().map(|live| live.state().clients.len()).sum())
+    }
+
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+    }
+
+    /// Tells clients, writes everything down and ends all programs: at once those whose shell only
+    /// waits for somebody to type, the others after `grace`. Programs that are to survive are let
+    /// run.
+    pub(crate) async fn drain(&self, grace: Duration) {
+        self.close();
+        let all = self.all_live();
+        for live in &all {
+            live.state().notify(Notice::Restart);
+            live.wake();
+        }
+        let mut drains = tokio::task::JoinSet::new();
+        for live in all {
+            if live.state().end.is_some() {
+                live.close(Closed::Restart);
+                continue;
+            }
+            if let Some(store) = &self.store {
+                let (store, saver) = (Arc::clone(store), Arc::clone(&live));
+                let saved = tokio::task::spawn_blocking(move || {
+                    let (record, screen) = saver.record_of();
+                    store.save(&record, &screen)
+                });
+                if let Ok(Err(error)) = saved.await {
+                    tracing::warn!(%error, session = %live.id, "a session can't be saved");
+                }
+            }
+            drains.spawn(async move {
+                if live.terminal.status().busy {
+                    let _ = timeout(grace, live.terminal.ended()).await;
+                }
+                live.close(Closed::Restart);
+                end(&live).await;
+            });
+        }
+        while drains.join_next().await.is_some() {}
+    }
+
+    /// Sends away whoever was let in by a share that does not stand any more.
+    pub(crate) fn send_revoked_away(&self, live: &Live) {
+        let shares = self.shares.list(&live.id);
+        let mut any = false;
+        for client in live.state().clients.values_mut() {
+            let stands = client.share.as_ref().is_none_or(|id| shares.iter().any(|s| s.id == *id));
+            if !stands && client.closed.is_none() {
+                client.closed = Some(Closed::Revoked);
+                any = true;
+            }
+        }
+        if any {
+            live.wake();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a session's program, and waits until everything it printed is known.
+pub(crate) async fn end(live: &Live) {
+    let mut changed = live.subscribe();
+    if live.state().end.is_none() {
+        live.terminal.end().await;
+    }
+    let told = async {
+        while !live.state().is_settled {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = timeout(END_WITHIN, told).await;
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(engine) = self.engine.upgrade() else { return };
+        let mut state = engine.sessions.state();
+        if let Some(count) = state.taken.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                state.taken.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// What sessions an engine before this one left behind, without their end.
+fn lost_in(store: &Store) -> Vec<(SessionId, Record)> {
+    let mut lost = Vec::new();
+    for (id, files) in store.sessions() {
+        match files.state() {
+            Ok((record, _)) if record.exit.is_none() => lost.push((id, record)),
+            Ok(_) => store.remove_session(&id),
+            Err(error) => {
+                tracing::warn!(%error, session = %id, "what is left of a session can't be read");
+            }
+        }
+    }
+    lost.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_activity));
+    for (id, _) in lost.split_off(lost.len().min(MOST_LOST)) {
+        store.remove_session(&id);
+    }
+    lost
+}
+
+/// Ends what is idle or old, forgets what has ended, sends away whose share has expired.
+async fn watch(engine: Weak<Inner>, every: Duration) {
+    loop {
+        sleep(every).await;
+        let Some(engine) = engine.upgrade() else { return };
+        let registry = &engine.sessions;
+        for live in registry.all_live() {
+            look_at(registry, &live);
+        }
+    }
+}
+
+fn look_at(registry: &Registry, live: &Arc<Live>) {
+    let policy = &registry.policy;
+    let now = Instant::now();
+    registry.send_revoked_away(live);
+    let (ended, mut ages) = {
+        let state = live.state();
+        let ages = Ages {
+            total: now - live.born,
+            idle: now - state.active,
+            detached: state.detached.map(|since| now - since),
+            busy: false,
+        };
+        (state.end.map(|(_, when)| now - when), ages)
+    };
+    if let Some(ended) = ended {
+        if ended >= policy.ended_retention {
+            registry.forget(&live.id);
+        }
+        return;
+    }
+    if time_left(policy, ages).is_none_or(|left| left > policy.warning) {
+        return;
+    }
+    ages.busy = live.terminal.status().busy;
+    match time_left(policy, ages) {
+        Some(Duration::ZERO) => {
+            tracing::info!(session = %live.id, "ending a session for its idleness or age");
+            live.close(Closed::Culled);
+            let live = Arc::clone(live);
+            tokio::spawn(async move { end(&live).await });
+        }
+        Some(left) if left <= policy.warning => {
+            let mut state = live.state();
+            let deadline = now + left;
+            let is_new = state.warned.is_none_or(|before| deadline > before + SAME_WARNING);
+            if is_new {
+                state.warned = Some(deadline);
+                state.notify(Notice::IdleWarning { seconds: left.as_secs().max(1) });
+                drop(state);
+                live.wake();
+            }
+        }
+        _ => {}
+    }
+}
+
+const END_WITHIN: Duration = Duration::from_secs(20);
+const SAME_WARNING: Duration = Duration::from_secs(1);
+/// Of those that were lost longest ago, the files are removed.
+const MOST_LOST: usize = 256;

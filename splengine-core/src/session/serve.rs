@@ -1,0 +1,205 @@
+//! The tasks that serve a session: one reads its terminal, one types, one keeps its files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::session::Recording;
+use crate::session::attach::HIGH_WATER;
+use crate::session::input::Weave;
+use crate::session::live::{Live, Typed};
+use crate::session::registry::Place;
+use crate::session::store::SessionFiles;
+
+/// Serves `live` until its program has ended.
+pub(crate) fn start(
+    live: &Arc<Live>,
+    typed: mpsc::Receiver<Typed>,
+    files: Option<SessionFiles>,
+    place: Place,
+) {
+    let typing = tokio::spawn(type_all(Arc::clone(live), typed));
+    let settling = tokio::spawn(settle(Arc::clone(live)));
+    let keeping = files.map(|files| tokio::spawn(keep(Arc::clone(live), files)));
+    let live = Arc::clone(live);
+    tokio::spawn(async move {
+        read_all(&live).await;
+        typing.abort();
+        settling.abort();
+        drop(place);
+        if let Some(keeping) = keeping {
+            // It ends by itself, when it has written down the end.
+            let _ = keeping.await;
+        }
+        live.state().is_settled = true;
+        live.wake();
+    });
+}
+
+/// Reads what the program prints, to its end.
+async fn read_all(live: &Live) {
+    let mut buffer = Vec::new();
+    let mut status = None;
+    let mut ended = std::pin::pin!(live.terminal.ended());
+    loop {
+        if status.is_none() {
+            tokio::select! {
+                () = pace(live) => {}
+                exit = &mut ended => status = Some(exit),
+            }
+        }
+        let read = tokio::select! {
+            biased;
+            read = live.terminal.read(&mut buffer) => read,
+            exit = &mut ended, if status.is_none() => {
+                status = Some(exit);
+                continue;
+            }
+            // Somebody holds the terminal who does not belong to the session.
+            () = sleep(LAST_WORDS), if status.is_some() => break,
+        };
+        match read {
+            Ok(1..) => {
+                let replies = live.printed(take(&mut buffer));
+                if !replies.is_empty() {
+                    // A program that asks and does not read gets no more answers.
+                    let _ = live.input.try_send(Typed::Reply(replies));
+                }
+            }
+            Ok(0) => break,
+            Err(error) => {
+                tracing::debug!(%error, session = %live.id, "a terminal can't be read");
+                break;
+            }
+        }
+    }
+    let status = match status {
+        Some(status) => status,
+        None => ended.await,
+    };
+    live.finish(status);
+}
+
+/// A small piece must not hold a large buffer for as long as it is kept.
+fn take(buffer: &mut Vec<u8>) -> Bytes {
+    if buffer.len() >= buffer.capacity() / 2 {
+        Bytes::from(std::mem::take(buffer))
+    } else {
+        let data = Bytes::copy_from_slice(buffer);
+        buffer.clear();
+        if buffer.capacity() > 0 && data.len() < SMALL {
+            *buffer = Vec::new();
+        }
+        data
+    }
+}
+
+/// Waits for the client in control, if it is behind and says how far it is, for a while.
+async fn pace(live: &Live) {
+    let deadline = Instant::now() + LONGEST_WAIT;
+    loop {
+        let drawn = live.paced.notified();
+        let mut drawn = std::pin::pin!(drawn);
+        drawn.as_mut().enable();
+        {
+            let mut state = live.state();
+            let end = state.log.end().offset;
+            let holder = state.holder;
+            let Some(client) = holder.and_then(|key| state.clients.get_mut(&key)) else { return };
+            let Some(acked) = client.acked else { return };
+            if client.slow || end.saturating_sub(acked) <= HIGH_WATER {
+                return;
+            }
+            if Instant::now() >= deadline {
+                client.slow = true;
+                return;
+            }
+        }
+        let _ = timeout(deadline.saturating_duration_since(Instant::now()), drawn).await;
+    }
+}
+
+/// Types what clients send.
+async fn type_all(live: Arc<Live>, mut typed: mpsc::Receiver<Typed>) {
+    let mut weave = Weave::default();
+    loop {
+        let wake_at = weave.wake_at();
+        tokio::select! {
+            biased;
+            item = typed.recv() => match item {
+                Some(Typed::Client(client, data)) => weave.push(client, data),
+                Some(Typed::Left(client)) => weave.leave(client),
+                Some(Typed::Reply(data)) => type_one(&live, &data, false).await,
+                None => return,
+            },
+            () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+        }
+        while let Some(data) = weave.pop(Instant::now()) {
+            type_one(&live, &data, true).await;
+            live.room.add_permits(data.len());
+        }
+    }
+}
+
+/// Gives the terminal the size that its clients come to: once for all that they say within a short
+/// time.
+async fn settle(live: Arc<Live>) {
+    loop {
+        live.resized.notified().await;
+        sleep(SETTLE).await;
+        live.settle_size();
+    }
+}
+
+async fn type_one(live: &Live, data: &[u8], by_client: bool) {
+    if by_client
+        && live.policy.recording == Recording::OutputAndInput
+        && live.terminal.status().echo
+    {
+        live.record(|recorder| recorder.input(data));
+    }
+    if let Err(error) = live.terminal.write(data).await {
+        tracing::debug!(%error, session = %live.id, "nobody reads what is typed");
+    }
+}
+
+/// Writes down how the session stands, soon after every change, so that little is lost with the
+/// engine.
+async fn keep(live: Arc<Live>, files: SessionFiles) {
+    let files = Arc::new(files);
+    let mut changed = live.subscribe();
+    loop {
+        changed.borrow_and_update();
+        let has_ended = live.state().end.is_some();
+        let (keeper, files) = (Arc::clone(&live), Arc::clone(&files));
+        let written = tokio::task::spawn_blocking(move || {
+            keeper.record(|recorder| recorder.flush());
+            let (record, screen) = keeper.record_of();
+            files.write_state(&record, &screen)
+        });
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!(%error, session = %live.id, "the state of a session can't be kept");
+        }
+        if has_ended || changed.changed().await.is_err() {
+            return;
+        }
+        // The end is written down at once, since somebody may wait for it.
+        let _ = timeout(KEEP_EVERY, async {
+            while live.state().end.is_none() {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+const LAST_WORDS: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_millis(50);
+const KEEP_EVERY: Duration = Duration::from_millis(100);
+const SMALL: usize = 4 << 10;

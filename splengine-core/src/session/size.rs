@@ -1,0 +1,46 @@
+use crate::screen::{MAX_COLS, MAX_ROWS};
+
+/// The size of a terminal, in cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Size {
+    cols: u16,
+    rows: u16,
+}
+
+impl Size {
+    /// The most columns and rows.
+    pub const MAX: Self = Self { cols: MAX_COLS, rows: MAX_ROWS };
+
+    /// The nearest size that a terminal can have: at least 1 and at most [`MAX`](Self::MAX) each
+    /// way.
+    #[must_use]
+    pub fn clamped(cols: u16, rows: u16) -> Self {
+        Self { cols: cols.clamp(1, MAX_COLS), rows: rows.clamp(1, MAX_ROWS) }
+    }
+
+    /// The size, if a terminal can have it.
+    #[must_use]
+    pub fn new(cols: u16, rows: u16) -> Option<Self> {
+        let size = Self::clamped(cols, rows);
+        (size.cols == cols && size.rows == rows).then_some(size)
+    }
+
+    /// Columns.
+    #[must_use]
+    pub fn cols(self) -> u16 {
+        self.cols
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn rows(self) -> u16 {
+        self.rows
+    }
+}
+
+/// 80 columns, 24 rows.
+impl Default for Size {
+    fn default() -> Self {
+        Self { cols: 80, rows: 24 }
+    }
+}

@@ -1,0 +1,284 @@
+//! What is kept of sessions on disk.
+//!
+//! One directory, used by one engine at a time:
+//!
+//! - `<session id>/state`: the session as it was a moment ago, to be told of after a crash;
+//! - `<session id>/recording.cast` and `<session id>/keyframes`: its recording;
+//! - `saved/<saved id>`: what was saved on purpose.
+//!
+//! A record is one line of JSON (format, version, checksum), a line of JSON (what is known of the
+//! session), and the bytes that draw its screen. It is written beside its place and moved there.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::id::{SavedId, SessionId, random_text};
+use crate::session::SessionError;
+
+/// The directory of an engine's sessions.
+#[derive(Debug)]
+pub(crate) struct Store {
+    dir: Dir,
+    saved: Dir,
+    /// Held as long as this engine lives.
+    _lock: File,
+}
+
+/// What is known of a session, as it is written down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    pub(crate) session_id: String,
+    pub(crate) user: String,
+    pub(crate) name: Option<String>,
+    pub(crate) title: String,
+    /// Milliseconds since 1970, as all times here.
+    pub(crate) created: u64,
+    pub(crate) last_activity: u64,
+    pub(crate) saved: u64,
+    pub(crate) cols: u16,
+    pub(crate) rows: u16,
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) workdir: Option<String>,
+    /// The exit code and signal, once it has ended.
+    pub(crate) exit: Option<(i32, Option<i32>)>,
+    pub(crate) restored: bool,
+    /// What it takes to find its program again, if that outlives the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: String,
+    version: u64,
+    length: u64,
+    sha256: String,
+}
+
+/// Why the store can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another engine uses it.
+    #[error("the sessions in `{0}` are in use by another engine")]
+    InUse(String),
+    /// It can't be made, opened or written.
+    #[error("the directory of sessions `{path}` can't be used")]
+    Io {
+        /// The directory.
+        path: String,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Store {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let shown = path.display().to_string();
+        let failed = |source| StoreError::Io { path: shown.clone(), source };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(failed)?;
+        let lock = open_new(&dir, ".lock", true).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::InUse(shown)),
+            Err(error) => return Err(failed(error.into())),
+        }
+        make_dir(&dir, SAVED).map_err(failed)?;
+        let saved = dir.open_dir(SAVED).map_err(failed)?;
+        Ok(Self { dir, saved, _lock: lock })
+    }
+
+    /// The files of one session, made when they are not there.
+    pub(crate) fn session(&self, id: &SessionId) -> io::Result<SessionFiles> {
+        make_dir(&self.dir, id.as_str())?;
+        Ok(SessionFiles { dir: self.dir.open_dir(id.as_str())? })
+    }
+
+    /// Of all sessions that there are files of, what is known.
+    pub(crate) fn sessions(&self) -> Vec<(SessionId, SessionFiles)> {
+        let Ok(entries) = self.dir.entries() else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| {
+                let id: SessionId = entry.file_name().to_str()?.parse().ok()?;
+                Some((id, SessionFiles { dir: entry.open_dir().ok()? }))
+            })
+            .collect()
+    }
+
+    pub(crate) fn remove_session(&self, id: &SessionId) {
+        if let Err(error) = self.dir.remove_dir_all(id.as_str())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, session = %id, "the files of a session can't be removed");
+        }
+    }
+
+    pub(crate) fn save(&self, record: &Record, screen: &[u8]) -> Result<SavedId, SessionError> {
+        let id = SavedId::new();
+        write(&self.saved, id.as_str(), record, screen, true).map_err(SessionError::of_io)?;
+        Ok(id)
+    }
+
+    pub(crate) fn saved(&self, id: &SavedId) -> Result<(Record, Vec<u8>), SessionError> {
+        read(&self.saved, id.as_str())
+    }
+
+    pub(crate) fn list_saved(&self) -> Vec<(SavedId, Record)> {
+        let Ok(entries) = self.saved.entries() else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| {
+                let id: SavedId = entry.file_name().to_str()?.parse().ok()?;
+                Some((id.clone(), self.saved(&id).ok()?.0))
+            })
+            .collect()
+    }
+
+    pub(crate) fn remove_saved(&self, id: &SavedId) -> io::Result<()> {
+        self.saved.remove_file(id.as_str())
+    }
+}
+
+/// The files of one session.
+#[derive(Debug)]
+pub(crate) struct SessionFiles {
+    dir: Dir,
+}
+
+impl SessionFiles {
+    pub(crate) fn write_state(&self, record: &Record, screen: &[u8]) -> io::Result<()> {
+        write(&self.dir, STATE, record, screen, false)
+    }
+
+    pub(crate) fn state(&self) -> Result<(Record, Vec<u8>), SessionError> {
+        read(&self.dir, STATE)
+    }
+
+    /// New files for a recording and its keyframes.
+    pub(crate) fn new_recording(&self) -> io::Result<(File, File)> {
+        Ok((open_new(&self.dir, CAST, false)?, open_new(&self.dir, KEYFRAMES, false)?))
+    }
+
+    /// The recording and its keyframes.
+    pub(crate) fn recording(&self) -> io::Result<(File, File)> {
+        let open = |name| self.dir.open(name).map(|file| file.into_std());
+        Ok((open(CAST)?, open(KEYFRAMES)?))
+    }
+}
+
+fn make_dir(dir: &Dir, name: &str) -> io::Result<()> {
+    match dir.create_dir_with(name, DirBuilder::new().mode(0o700)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn open_new(dir: &Dir, name: &str, keep: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(!keep).mode(0o600);
+    Ok(dir.open_with(name, &options)?.into_std())
+}
+
+fn write(dir: &Dir, name: &str, record: &Record, screen: &[u8], sync: bool) -> io::Result<()> {
+    let mut body = serde_json::to_vec(record)?;
+    body.push(b'\n');
+    body.extend_from_slice(screen);
+    let header = Header {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        length: body.len() as u64,
+        sha256: hex(&Sha256::digest(&body)),
+    };
+    let mut whole = serde_json::to_vec(&header)?;
+    whole.push(b'\n');
+    whole.extend_from_slice(&body);
+    let beside = format!(".{}", random_text());
+    let written = (|| {
+        let mut file = open_new(dir, &beside, false)?;
+        file.write_all(&whole)?;
+        if sync {
+            file.sync_all()?;
+        }
+        dir.rename(&beside, dir, name)
+    })();
+    if written.is_err() {
+        let _ = dir.remove_file(&beside);
+    }
+    written
+}
+
+fn read(dir: &Dir, name: &str) -> Result<(Record, Vec<u8>), SessionError> {
+    let damaged = SessionError::Damaged;
+    let file = match dir.open(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SessionError::NoSaved(name.to_owned()));
+        }
+        opened => opened.map_err(SessionError::of_io)?,
+    };
+    let mut whole = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut whole).map_err(SessionError::of_io)?;
+    if whole.len() as u64 > LARGEST {
+        return Err(damaged("it is too large"));
+    }
+    let end = whole.iter().position(|byte| *byte == b'\n').ok_or(damaged("it has no header"))?;
+    let header: Header =
+        serde_json::from_slice(&whole[..end]).map_err(|_| damaged("its header can't be read"))?;
+    if header.format != FORMAT {
+        return Err(damaged("it is no saved session"));
+    }
+    if header.version > VERSION {
+        return Err(SessionError::Newer { found: header.version, known: VERSION });
+    }
+    let body = &whole[end + 1..];
+    if body.len() as u64 != header.length {
+        return Err(damaged("its length is wrong"));
+    }
+    if hex(&Sha256::digest(body)) != header.sha256 {
+        return Err(damaged("its checksum is wrong"));
+    }
+    let end = body.iter().position(|byte| *byte == b'\n').ok_or(damaged("it has no record"))?;
+    let record =
+        serde_json::from_slice(&body[..end]).map_err(|_| damaged("its record can't be read"))?;
+    Ok((record, body[end + 1..].to_vec()))
+}
+
+pub(crate) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn time(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH
+        .checked_add(std::time::Duration::from_millis(millis))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+const SAVED: &str = "saved";
+const STATE: &str = "state";
+const CAST: &str = "recording.cast";
+const KEYFRAMES: &str = "keyframes";
+const FORMAT: &str = "splengine-session";
+const VERSION: u64 = 1;
+/// No screen that we write is larger.
+const LARGEST: u64 = 64 << 20;

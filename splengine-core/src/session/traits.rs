@@ -1,0 +1,174 @@
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::execute::ExitStatus;
+use crate::session::Size;
+
+/// A program in a terminal: on this host, in a container, on another machine. An
+/// [`Execute`](crate::Execute) makes it; the engine keeps its output and screen and lets clients
+/// attach. Implement it with plain `async fn`s:
+///
+/// ```
+/// use std::io;
+/// use splengine_core::{ExitStatus, Session, SessionStatus, Size};
+/// use tokio::sync::{Mutex, mpsc};
+///
+/// /// Says again what is typed.
+/// struct Echo(mpsc::Sender<Vec<u8>>, Mutex<mpsc::Receiver<Vec<u8>>>);
+///
+/// impl Session for Echo {
+///     async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+///         let data = self.1.lock().await.recv().await.unwrap_or_default();
+///         buffer.extend_from_slice(&data);
+///         Ok(data.len())
+///     }
+///     async fn write(&self, data: &[u8]) -> io::Result<()> {
+///         self.0.send(data.to_vec()).await.map_err(io::Error::other)
+///     }
+///     fn resize(&self, _size: Size) -> io::Result<()> {
+///         Ok(())
+///     }
+///     async fn ended(&self) -> ExitStatus {
+///         std::future::pending().await
+///     }
+///     async fn end(&self) {}
+///     fn status(&self) -> SessionStatus {
+///         SessionStatus::default()
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(note = "implement `Session`, or take one from `LocalExecutor`")]
+pub trait Session: Send + Sync + 'static {
+    /// Waits for what the program prints next and appends it to `buffer`, up to its spare capacity
+    /// or 64 KiB. 0 is the end: nobody holds the terminal's other side any more.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read; taken for the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    fn read(&self, buffer: &mut Vec<u8>) -> impl Future<Output = io::Result<usize>> + Send;
+
+    /// Types `data` on the terminal, all of it, no faster than the program takes it.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is there to read it.
+    fn write(&self, data: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Tells the program of a new size.
+    ///
+    /// # Errors
+    ///
+    /// When there is no terminal any more.
+    fn resize(&self, size: Size) -> io::Result<()>;
+
+    /// Resolves when the program has ended, and with it all that it started. May be awaited
+    /// several times.
+    fn ended(&self) -> impl Future<Output = ExitStatus> + Send;
+
+    /// Ends the program and all that it started: asks, waits for its grace, kills.
+    /// [`ended`](Self::ended) tells when it is done.
+    fn end(&self) -> impl Future<Output = ()> + Send;
+
+    /// What the program is at now.
+    fn status(&self) -> SessionStatus;
+}
+
+/// What a session's program is at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionStatus {
+    /// The present directory of its shell, where that can be known.
+    pub workdir: Option<PathBuf>,
+    /// Whether that lies outside the directory that runs must stay in.
+    pub is_outside: bool,
+    /// Whether another program than its shell has the terminal.
+    pub busy: bool,
+    /// Whether what is typed is shown: a prompt for a password turns it off.
+    pub echo: bool,
+}
+
+/// Any [`Session`].
+#[derive(Clone)]
+pub struct Terminal(Arc<dyn DynSession>);
+
+impl Terminal {
+    /// Takes `session` in.
+    pub fn new(session: impl Session) -> Self {
+        Self(Arc::new(session))
+    }
+
+    pub(crate) async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        self.0.read_boxed(buffer).await
+    }
+
+    pub(crate) async fn write(&self, data: &[u8]) -> io::Result<()> {
+        self.0.write_boxed(data).await
+    }
+
+    pub(crate) fn resize(&self, size: Size) -> io::Result<()> {
+        self.0.resize_now(size)
+    }
+
+    pub(crate) async fn ended(&self) -> ExitStatus {
+        self.0.ended_boxed().await
+    }
+
+    pub(crate) async fn end(&self) {
+        self.0.end_boxed().await;
+    }
+
+    pub(crate) fn status(&self) -> SessionStatus {
+        self.0.status_now()
+    }
+}
+
+impl fmt::Debug for Terminal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terminal").finish_non_exhaustive()
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The object-safe twin of [`Session`].
+trait DynSession: Send + Sync {
+    fn read_boxed<'a>(&'a self, buffer: &'a mut Vec<u8>) -> BoxFuture<'a, io::Result<usize>>;
+    fn write_boxed<'a>(&'a self, data: &'a [u8]) -> BoxFuture<'a, io::Result<()>>;
+    fn resize_now(&self, size: Size) -> io::Result<()>;
+    fn ended_boxed(&self) -> BoxFuture<'_, ExitStatus>;
+    fn end_boxed(&self) -> BoxFuture<'_, ()>;
+    fn status_now(&self) -> SessionStatus;
+}
+
+impl<S: Session> DynSession for S {
+    fn read_boxed<'a>(&'a self, buffer: &'a mut Vec<u8>) -> BoxFuture<'a, io::Result<usize>> {
+        Box::pin(self.read(buffer))
+    }
+
+    fn write_boxed<'a>(&'a self, data: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(self.write(data))
+    }
+
+    fn resize_now(&self, size: Size) -> io::Result<()> {
+        self.resize(size)
+    }
+
+    fn ended_boxed(&self) -> BoxFuture<'_, ExitStatus> {
+        Box::pin(self.ended())
+    }
+
+    fn end_boxed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.end())
+    }
+
+    fn status_now(&self) -> SessionStatus {
+        self.status()
+    }
+}

@@ -1,0 +1,518 @@
+//! Terminal sessions.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, LOCATION, RANGE,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use http_body::Body as _;
+use serde::de::DeserializeOwned;
+use splengine_core::{Caller, RecordingFile, Secret, SessionRequest};
+
+use crate::app::App;
+use crate::dto_sessions::{
+    NewShareDto, SaveRequestDto, SavedDto, SavedListDto, SessionChangeDto, SessionDto,
+    SessionListDto, SessionRequestDto, ShareListDto, ShareRequestDto, TakeBackDto, TicketDto,
+    rfc3339,
+};
+use crate::problem::{Problem, ProblemDto};
+use crate::routes::parameters::{BodyKind, read_json, read_whole};
+
+/// Who asks; a refusal when nobody is recognised.
+pub(crate) struct Asker(Caller);
+
+impl FromRequestParts<App> for Asker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        app.caller(parts).await.map(Self)
+    }
+}
+
+/// The caller's sessions.
+#[utoipa::path(
+    get, path = "/api/v1/sessions", operation_id = "listSessions", tag = "sessions",
+    security(("bearer" = [])),
+    responses((status = 200, description = "The newest first.", body = SessionListDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn list(State(app): State<App>, Asker(caller): Asker) -> Json<SessionListDto> {
+    let sessions = app.engine.sessions().list(&caller);
+    Json(SessionListDto { sessions: sessions.into_iter().map(Into::into).collect() })
+}
+
+/// Starts a session.
+#[utoipa::path(
+    post, path = "/api/v1/sessions", operation_id = "createSession", tag = "sessions",
+    security(("bearer" = [])), request_body = SessionRequestDto,
+    responses((status = 201, description = "It runs.", body = SessionDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto),
+        (status = 503, description = "Full, or shutting down.", body = ProblemDto)),
+)]
+pub(crate) async fn create(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    request: Request,
+) -> Result<Response, Problem> {
+    let dto: SessionRequestDto = optional_json(&app, request).await?;
+    let request: SessionRequest = dto.into_request()?;
+    let session = app.engine.sessions().create(&caller, request).await?;
+    let location = format!("/api/v1/sessions/{}", session.id);
+    Ok(created(&location, SessionDto::from(session)))
+}
+
+/// One session.
+#[utoipa::path(
+    get, path = "/api/v1/sessions/{id}", operation_id = "getSession", tag = "sessions",
+    security(("bearer" = [])), params(("id" = String, Path)),
+    responses((status = 200, description = "As it is now.", body = SessionDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+) -> Result<Json<SessionDto>, Problem> {
+    Ok(Json(app.engine.sessions().get(&caller, &id)?.into()))
+}
+
+/// Renames a session.
+#[utoipa::path(
+    patch, path = "/api/v1/sessions/{id}", operation_id = "changeSession", tag = "sessions",
+    security(("bearer" = [])), params(("id" = String, Path)), request_body = SessionChangeDto,
+    responses((status = 200, description = "As it is now.", body = SessionDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn change(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Json<SessionDto>, Problem> {
+    let (parts, body) = request.into_parts();
+    demand_json(&parts.headers)?;
+    let dto: SessionChangeDto = read_json(&parts.headers, body, &app.options).await?;
+    Ok(Json(app.engine.sessions().rename(&caller, &id, dto.name)?.into()))
+}
+
+/// Ends a session and forgets it.
+#[utoipa::path(
+    delete, path = "/api/v1/sessions/{id}", operation_id = "endSession", tag = "sessions",
+    security(("bearer" = [])), params(("id" = String, Path)),
+    responses((status = 204, description = "Nothing of it runs."),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn end(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    app.engine.sessions().end(&caller, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A session's screen.
+#[utoipa::path(
+    get, path = "/api/v1/sessions/{id}/screen", operation_id = "getScreen", tag = "sessions",
+    security(("bearer" = [])),
+    params(
+        ("id" = String, Path),
+        ("format" = Option<String>, Query, description = "`text`, or `ansi` for the escape \
+            sequences that draw it with its scrollback. Default `text`."),
+        ("at" = Option<f64>, Query, description = "Seconds since the beginning of its recording. \
+            Default: now."),
+    ),
+    responses((status = 200, description = "The screen.", body = String, content_type = "text/plain"),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn screen(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut ansi, mut at) = (false, None);
+    let query = request.uri().query().unwrap_or_default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match (&*name, &*value) {
+            ("format", "text") => ansi = false,
+            ("format", "ansi") => ansi = true,
+            ("format", _) => return Err(Problem::malformed("`format` must be text or ansi")),
+            ("at", text) => {
+                let seconds = text.parse().ok().filter(|seconds| (0.0..1e9).contains(seconds));
+                at = Some(Duration::from_secs_f64(seconds.ok_or_else(|| {
+                    Problem::malformed("`at` must be a number of seconds, 0 or more")
+                })?));
+            }
+            _ => {
+                let detail =
+                    format!("the query has the unknown parameter `{name}`; there is: format, at");
+                return Err(Problem::malformed(detail));
+            }
+        }
+    }
+    let sessions = app.engine.sessions();
+    let screen = match at {
+        Some(at) => sessions.screen_at(&caller, &id, at).await?,
+        None => sessions.screen(&caller, &id).await?,
+    };
+    let body = if ansi { Body::from(screen.ansi()) } else { Body::from(screen.text().to_owned()) };
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert("terminal-cols", HeaderValue::from(screen.size().cols()));
+    headers.insert("terminal-rows", HeaderValue::from(screen.size().rows()));
+    Ok(response)
+}
+
+/// A session's recording, in asciicast version 2.
+#[utoipa::path(
+    get, path = "/api/v1/sessions/{id}/recording", operation_id = "getRecording",
+    tag = "sessions", security(("bearer" = [])),
+    params(("id" = String, Path), ("Range" = Option<String>, Header)),
+    responses((status = 200, description = "All of it.", body = Vec<u8>,
+            content_type = "application/x-asciicast"),
+        (status = 206, description = "A part of it.", body = Vec<u8>,
+            content_type = "application/x-asciicast"),
+        (status = 416, description = "It has no such part."),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn recording(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let file = app.engine.sessions().recording(&caller, &id).await?;
+    let length = file.length();
+    let wanted = headers.get(RANGE).and_then(|value| value.to_str().ok());
+    let (status, from, until) = match wanted.map(|text| range(text, length)) {
+        None | Some(Wanted::Whole) => (StatusCode::OK, 0, length),
+        Some(Wanted::Part(from, until)) => (StatusCode::PARTIAL_CONTENT, from, until),
+        Some(Wanted::Nothing) => {
+            let detail = format!("the recording has {length} bytes");
+            let mut response =
+                Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail).into_response();
+            response.headers_mut().insert(CONTENT_RANGE, header(&format!("bytes */{length}")));
+            return Ok(response);
+        }
+    };
+    let mut response = (status, pieces(file, from, until)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-asciicast"));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(until - from));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let value = format!("bytes {from}-{}/{length}", until - 1);
+        headers.insert(CONTENT_RANGE, header(&value));
+    }
+    Ok(response)
+}
+
+fn pieces(file: RecordingFile, from: u64, until: u64) -> Body {
+    Body::from_stream(stream::try_unfold((file, from), move |(file, at)| async move {
+        let most = usize::try_from(until - at).unwrap_or(PIECE).min(PIECE);
+        if most == 0 {
+            return Ok(None);
+        }
+        let data = file.read(at, most).await?;
+        if data.is_empty() {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+        }
+        let next = at + data.len() as u64;
+        Ok(Some((data, (file, next))))
+    }))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    Part(u64, u64),
+    Nothing,
+}
+
+/// The one range of RFC 9110, section 14.2, that is asked for; several, or what is no range, are
+/// answered with the whole, as it allows.
+fn range(text: &str, length: u64) -> Wanted {
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|text| text.split_once('-'))
+    else {
+        return Wanted::Whole;
+    };
+    let (first, last) = (first.trim(), last.trim());
+    let (from, until) = if first.is_empty() {
+        let Ok(count) = last.parse::<u64>() else { return Wanted::Whole };
+        (length.saturating_sub(count), length)
+    } else {
+        let Ok(from) = first.parse::<u64>() else { return Wanted::Whole };
+        let until = match last.parse::<u64>() {
+            Ok(last) if last < from => return Wanted::Whole,
+            Ok(last) => last.saturating_add(1).min(length),
+            Err(_) if last.is_empty() => length,
+            Err(_) => return Wanted::Whole,
+        };
+        (from, until)
+    };
+    if from < until { Wanted::Part(from, until) } else { Wanted::Nothing }
+}
+
+/// Types the body on a session's terminal.
+#[utoipa::path(
+    post, path = "/api/v1/sessions/{id}/input", operation_id = "typeInput", tag = "sessions",
+    security(("bearer" = [])), params(("id" = String, Path)),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 204, description = "It waits to be typed, or is."),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn input(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let (parts, body) = request.into_parts();
+    let data = read_whole(&parts.headers, body, &app.options).await?;
+    app.engine.sessions().input(&caller, &id, data).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Saves a session.
+#[utoipa::path(
+    post, path = "/api/v1/sessions/{id}/save", operation_id = "saveSession", tag = "sessions",
+    security(("bearer" = [])), params(("id" = String, Path)), request_body = SaveRequestDto,
+    responses((status = 201, description = "It is on disk.", body = SavedDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto),
+        (status = 507, description = "No room.", body = ProblemDto)),
+)]
+pub(crate) async fn save(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let dto: SaveRequestDto = optional_json(&app, request).await?;
+    let saved = app.engine.sessions().save(&caller, &id, dto.name).await?;
+    let location = format!("/api/v1/saved-sessions/{}", saved.id);
+    Ok(created(&location, SavedDto::from(saved)))
+}
+
+/// The caller's saved sessions.
+#[utoipa::path(
+    get, path = "/api/v1/saved-sessions", operation_id = "listSavedSessions", tag = "sessions",
+    security(("bearer" = [])),
+    responses((status = 200, description = "The newest first.", body = SavedListDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn list_saved(
+    State(app): State<App>,
+    Asker(caller): Asker,
+) -> Result<Json<SavedListDto>, Problem> {
+    let saved = app.engine.sessions().list_saved(&caller).await?;
+    Ok(Json(SavedListDto { saved_sessions: saved.into_iter().map(Into::into).collect() }))
+}
+
+/// One saved session.
+#[utoipa::path(
+    get, path = "/api/v1/saved-sessions/{id}", operation_id = "getSavedSession",
+    tag = "sessions", security(("bearer" = [])), params(("id" = String, Path)),
+    responses((status = 200, description = "As it was saved.", body = SavedDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn get_saved(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+) -> Result<Json<SavedDto>, Problem> {
+    Ok(Json(app.engine.sessions().get_saved(&caller, &id).await?.into()))
+}
+
+/// Forgets a saved session.
+#[utoipa::path(
+    delete, path = "/api/v1/saved-sessions/{id}", operation_id = "removeSavedSession",
+    tag = "sessions", security(("bearer" = [])), params(("id" = String, Path)),
+    responses((status = 204, description = "It is gone."),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn remove_saved(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    app.engine.sessions().remove_saved(&caller, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A session's shares.
+#[utoipa::path(
+    get, path = "/api/v1/sessions/{id}/shares", operation_id = "listShares", tag = "sessions",
+    security(("bearer" = [])), params(("id" = String, Path)),
+    responses((status = 200, description = "Those that stand.", body = ShareListDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn list_shares(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+) -> Result<Json<ShareListDto>, Problem> {
+    let shares = app.engine.sessions().list_shares(&caller, &id)?;
+    Ok(Json(ShareListDto { shares: shares.into_iter().map(Into::into).collect() }))
+}
+
+/// Shares a session.
+#[utoipa::path(
+    post, path = "/api/v1/sessions/{id}/shares", operation_id = "shareSession", tag = "sessions",
+    security(("bearer" = [])), params(("id" = String, Path)), request_body = ShareRequestDto,
+    responses((status = 201, description = "With the ticket, which is told once.",
+            body = NewShareDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn share(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let console = console_url(&app, request.headers());
+    let dto: ShareRequestDto = optional_json(&app, request).await?;
+    let expires_in = dto.expires_in.map_or(HOUR, Duration::from_millis);
+    let access = dto.access.unwrap_or_default();
+    let sessions = app.engine.sessions();
+    let (share, ticket) = sessions.share(&caller, &id, access.into(), expires_in)?;
+    let location = format!("/api/v1/sessions/{id}/shares/{}", share.id);
+    let dto = NewShareDto {
+        share_id: share.id.to_string(),
+        access,
+        expires: rfc3339(share.expires),
+        url: format!("{console}#ticket={}", ticket.expose()),
+        ticket: ticket.expose().to_owned(),
+    };
+    Ok(created(&location, dto))
+}
+
+/// Takes back all shares of a session, or that of one ticket.
+#[utoipa::path(
+    delete, path = "/api/v1/sessions/{id}/shares", operation_id = "takeBackShares",
+    tag = "sessions", security(("bearer" = [])), params(("id" = String, Path)),
+    request_body = TakeBackDto,
+    responses((status = 204, description = "Whoever they let in is out."),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn take_back_shares(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let dto: TakeBackDto = optional_json(&app, request).await?;
+    let sessions = app.engine.sessions();
+    match dto.ticket {
+        Some(ticket) => sessions.take_back_ticket(&caller, &id, &Secret::new(ticket))?,
+        None => sessions.take_back_share(&caller, &id, None)?,
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes back one share.
+#[utoipa::path(
+    delete, path = "/api/v1/sessions/{id}/shares/{share}", operation_id = "takeBackShare",
+    tag = "sessions", security(("bearer" = [])),
+    params(("id" = String, Path), ("share" = String, Path)),
+    responses((status = 204, description = "Whoever it let in is out."),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn take_back_share(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path((id, share)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    app.engine.sessions().take_back_share(&caller, &id, Some(&share))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A ticket for a browser's WebSocket, which can't send a header.
+#[utoipa::path(
+    post, path = "/api/v1/tickets", operation_id = "makeTicket", tag = "sessions",
+    security(("bearer" = [])),
+    responses((status = 201, description = "It works once, for 30 seconds.", body = TicketDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn ticket(
+    State(app): State<App>,
+    Asker(caller): Asker,
+) -> Result<(StatusCode, Json<TicketDto>), Problem> {
+    let ticket = app.engine.sessions().ticket(&caller)?;
+    Ok((StatusCode::CREATED, Json(TicketDto { ticket: ticket.expose().to_owned() })))
+}
+
+/// A JSON body, or its default where there is none.
+async fn optional_json<T: DeserializeOwned + Default>(
+    app: &App,
+    request: Request,
+) -> Result<T, Problem> {
+    let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return Ok(T::default());
+    }
+    demand_json(&parts.headers)?;
+    read_json(&parts.headers, body, &app.options).await
+}
+
+fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match BodyKind::of(headers) {
+        Ok(BodyKind::Json) => Ok(()),
+        _ => {
+            let detail = "Content-Type must be application/json";
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+        }
+    }
+}
+
+/// Where the console is: as configured, else where this request went to.
+fn console_url(app: &App, headers: &HeaderMap) -> String {
+    app.options.console.clone().unwrap_or_else(|| {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        format!("http://{host}/")
+    })
+}
+
+fn created(location: &str, body: impl serde::Serialize) -> Response {
+    (StatusCode::CREATED, [(LOCATION, header(location))], Json(body)).into_response()
+}
+
+/// What we write into headers is made of ids and numbers.
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+const PIECE: usize = 64 << 10;
+const HOUR: Duration = Duration::from_hours(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_standard_says() {
+        for (text, expected) in [
+            ("bytes=0-4", Wanted::Part(0, 5)),
+            ("bytes=5-", Wanted::Part(5, 10)),
+            ("bytes=-3", Wanted::Part(7, 10)),
+            ("bytes=-30", Wanted::Part(0, 10)),
+            ("bytes=8-30", Wanted::Part(8, 10)),
+            ("bytes=10-", Wanted::Nothing),
+            ("bytes=-0", Wanted::Nothing),
+            ("bytes=4-2", Wanted::Whole),
+            ("bytes=0-1,3-4", Wanted::Whole),
+            ("lines=0-1", Wanted::Whole),
+            ("bytes=x-1", Wanted::Whole),
+        ] {
+            assert_eq!(range(text, 10), expected, "{text}");
+        }
+    }
+}
