@@ -20,7 +20,8 @@ pub(crate) struct File {
     pub(crate) shell: Option<String>,
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) http: HttpTable,
-    pub(crate) ws: Option<String>,
+    #[serde(default, deserialize_with = "text_or_table")]
+    pub(crate) ws: WsTable,
     pub(crate) ssh: Option<String>,
     pub(crate) avro: Option<String>,
     #[serde(default)]
@@ -37,6 +38,8 @@ pub(crate) struct File {
     pub(crate) environment: EnvironmentTable,
     #[serde(default)]
     pub(crate) cgroup: CgroupTable,
+    #[serde(default)]
+    pub(crate) sessions: SessionsTable,
 }
 
 /// `http = "ADDR"` for short.
@@ -51,6 +54,61 @@ pub(crate) struct HttpTable {
     pub(crate) header_timeout: Option<NonZeroU64>,
     /// Bytes.
     pub(crate) max_body: Option<usize>,
+}
+
+/// `ws = "ADDR"` for short.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct WsTable {
+    pub(crate) address: Option<String>,
+    #[serde(default)]
+    pub(crate) allow_origins: Vec<String>,
+    pub(crate) max_clients: Option<usize>,
+    /// Where people find the console, when that is not the address: behind a proxy.
+    pub(crate) public_url: Option<String>,
+}
+
+/// Times are in milliseconds and 0 is off, sizes in bytes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct SessionsTable {
+    pub(crate) max: Option<usize>,
+    pub(crate) max_per_caller: Option<usize>,
+    pub(crate) max_clients: Option<usize>,
+    /// Lines.
+    pub(crate) scrollback: Option<usize>,
+    pub(crate) log: Option<usize>,
+    pub(crate) idle_timeout: Option<u64>,
+    pub(crate) detached_timeout: Option<u64>,
+    pub(crate) max_age: Option<u64>,
+    pub(crate) warning: Option<u64>,
+    /// Whether a program in the foreground holds the idle and detached ends back.
+    pub(crate) busy_stays: Option<bool>,
+    pub(crate) ended_retention: Option<u64>,
+    #[serde(default)]
+    pub(crate) size: SizeWord,
+    #[serde(default)]
+    pub(crate) recording: RecordingWord,
+    pub(crate) max_recording: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SizeWord {
+    #[default]
+    Controller,
+    Smallest,
+    Largest,
+    Fixed,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RecordingWord {
+    Off,
+    #[default]
+    Output,
+    OutputAndInput,
 }
 
 /// `program = "PATH"` for short.
@@ -108,6 +166,12 @@ pub(crate) struct CgroupTable {
 }
 
 impl From<String> for HttpTable {
+    fn from(address: String) -> Self {
+        Self { address: Some(address), ..Self::default() }
+    }
+}
+
+impl From<String> for WsTable {
     fn from(address: String) -> Self {
         Self { address: Some(address), ..Self::default() }
     }

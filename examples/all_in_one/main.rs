@@ -11,12 +11,16 @@ mod settings;
 mod tokens;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use splengine_core::{Engine, LocalExecutor};
-use splengine_http::HttpServer;
+use splengine_core::{Engine, LocalExecutor, SharedAuthenticator};
+use splengine_http::{HttpServer, HttpServerBuilder};
+use splengine_ws::{WsServer, WsServerBuilder};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -80,36 +84,48 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         builder.build().map_err(|error| Failure::Usage(UsageError::caused("[limits]", &error)))?;
 
     let mut ready = vec!["\"ready\":true".to_owned()];
+    let ws = match &settings.ws {
+        None => None,
+        Some(addresses) => Some(Bound::listen(addresses).await?),
+    };
+    // The console's own address is known before its server is: the links of shares need it.
+    let console = settings
+        .public_url
+        .clone()
+        .or_else(|| ws.as_ref().map(|bound| format!("http://{}/", bound.local_addr)));
     let http = match &settings.http {
         None => None,
         Some(addresses) => {
-            let mut builder =
-                HttpServer::builder(engine.clone()).authenticate(settings.tokens.clone());
-            for origin in &settings.allow_origins {
-                builder = builder.allow_origin(origin).map_err(|error| {
-                    Failure::Usage(UsageError::caused("[http] allow-origins", &error))
-                })?;
-            }
-            if let Some(count) = settings.max_connections {
-                builder =
-                    builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
-            }
-            if let Some(timeout) = settings.header_timeout {
-                builder = builder.header_timeout(timeout);
-            }
-            if let Some(bytes) = settings.max_body {
-                builder = builder.max_body(bytes);
-            }
+            let builder = configured_http(&engine, &settings, console.as_deref())?;
             let server = builder.bind(&addresses[..]).await.map_err(|error| start(error.into()))?;
             ready.push(format!("\"http\":\"{}\"", server.local_addr()));
+            Some(server)
+        }
+    };
+    let ws = match ws {
+        None => None,
+        Some(bound) => {
+            let api = configured_http(&engine, &settings, console.as_deref())?.into_service();
+            let mut builder =
+                WsServer::builder(engine.clone()).authenticate(settings.tokens.clone()).api(api);
+            for origin in &settings.ws_origins {
+                builder = builder.allow_origin(origin).map_err(|error| {
+                    Failure::Usage(UsageError::caused("[ws] allow-origins", &error))
+                })?;
+            }
+            builder = settings.ws_clients.into_iter().fold(builder, WsServerBuilder::max_clients);
+            let server = builder.listen(bound.listener).map_err(|error| start(error.into()))?;
+            ready.push(format!("\"ws\":\"{}\"", server.local_addr()));
             Some(server)
         }
     };
 
     if let Some(token) = &settings.made_token {
         ready.push(format!("\"token\":\"{}\"", token.expose()));
-        if let Some(server) = &http {
-            let link = format!("http://{}/#token={}\n", server.local_addr(), token.expose());
+        let page =
+            console.or_else(|| http.as_ref().map(|http| format!("http://{}/", http.local_addr())));
+        if let Some(page) = page {
+            let link = format!("{page}#token={}\n", token.expose());
             let _ = std::io::stderr().write_all(link.as_bytes());
         }
     }
@@ -122,11 +138,21 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         told.notified().await;
         engine.drain(settings.grace).await;
     };
+    let drained = drained.shared();
     let mut serving = std::pin::pin!(async {
-        match http {
-            Some(server) => server.run_until(drained).await,
-            None => drained.await,
-        }
+        let http = async {
+            match http {
+                Some(server) => server.run_until(drained.clone()).await,
+                None => drained.clone().await,
+            }
+        };
+        let ws = async {
+            match ws {
+                Some(server) => server.run_until(drained.clone()).await,
+                None => drained.clone().await,
+            }
+        };
+        tokio::join!(http, ws);
     });
     tokio::select! {
         () = &mut serving => {}
@@ -141,12 +167,57 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             engine.kill();
             // Time for the ends to be told, but not for a client that does not listen.
             let _ = timeout(LAST_WORDS, &mut serving).await;
-            if engine.stats().running > 0 {
+            if engine.stats().running > 0 || engine.stats().sessions > 0 {
                 return Err(Failure::LeftRunning);
             }
         }
     }
     Ok(())
+}
+
+/// An address that is taken before its server is set up.
+struct Bound {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl Bound {
+    async fn listen(addresses: &[SocketAddr]) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            let text = format!("can't listen on {addresses:?}: {error}");
+            Failure::Start(text.into())
+        };
+        let listener = TcpListener::bind(addresses).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, local_addr })
+    }
+}
+
+fn configured_http(
+    engine: &Engine,
+    settings: &Settings,
+    console: Option<&str>,
+) -> Result<HttpServerBuilder<SharedAuthenticator>, Failure> {
+    let mut builder = HttpServer::builder(engine.clone()).authenticate(settings.tokens.clone());
+    for origin in &settings.allow_origins {
+        builder = builder
+            .allow_origin(origin)
+            .map_err(|error| Failure::Usage(UsageError::caused("[http] allow-origins", &error)))?;
+    }
+    if let Some(count) = settings.max_connections {
+        builder = builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
+    }
+    if let Some(timeout) = settings.header_timeout {
+        builder = builder.header_timeout(timeout);
+    }
+    if let Some(bytes) = settings.max_body {
+        builder = builder.max_body(bytes);
+    }
+    if let Some(console) = console {
+        let socket = console.replacen("http", "ws", 1);
+        builder = builder.console(console).interface("websocket", format!("{socket}terminal"));
+    }
+    Ok(builder)
 }
 
 /// SIGTERM, from an orchestrator, and SIGINT, from a keyboard.

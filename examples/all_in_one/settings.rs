@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{
-    Caller, CgroupMode, EngineBuilder, Environment, LimitKind, Limits, Program, Secret,
-    SharedAuthenticator,
+    Caller, CgroupMode, EngineBuilder, Environment, LimitKind, Limits, Program, Recording, Secret,
+    SessionPolicy, SharedAuthenticator, SizePolicy,
 };
 
 use crate::args::Args;
-use crate::file::{EnvironmentTable, File, LimitsTable, ProgramTable};
+use crate::file::{
+    EnvironmentTable, File, LimitsTable, ProgramTable, RecordingWord, SessionsTable, SizeWord,
+};
 use crate::tokens::{self, Tokens};
 
 pub(crate) struct Settings {
@@ -30,6 +32,12 @@ pub(crate) struct Settings {
     pub(crate) max_connections: Option<NonZeroU32>,
     pub(crate) header_timeout: Option<Duration>,
     pub(crate) max_body: Option<usize>,
+    pub(crate) ws: Option<Vec<SocketAddr>>,
+    pub(crate) ws_origins: Vec<String>,
+    pub(crate) ws_clients: Option<usize>,
+    pub(crate) public_url: Option<String>,
+    shell: Option<String>,
+    sessions: SessionsTable,
     program: Program,
     request_env: Option<Vec<String>>,
     limits: LimitsTable,
@@ -104,6 +112,8 @@ impl Settings {
             None => {}
         }
 
+        let ws_address = args.ws.clone().or(file.ws.address);
+        let ws_address = ws_address.as_deref().unwrap_or("127.0.0.1:8081");
         let http_address = args.http.clone().or(file.http.address);
         let http_address = http_address.as_deref().unwrap_or("127.0.0.1:8080");
         let (default_limits, max_limits) = limits_of_runs(&file.limits)?;
@@ -112,6 +122,12 @@ impl Settings {
             root: root(args.root.clone().or(file.root), &args.culprit("root"))?,
             http: address(&args.culprit("http"), http_address, has_credentials)?,
             tokens: SharedAuthenticator::new(accepted),
+            ws: address(&args.culprit("ws"), ws_address, has_credentials)?,
+            ws_origins: file.ws.allow_origins,
+            ws_clients: file.ws.max_clients,
+            public_url: file.ws.public_url,
+            shell: shell(&args, file.shell, &path)?,
+            sessions: file.sessions,
             made_token,
             grace: grace(&args, file.grace)?,
             environment: environment(file.environment.inherit.as_deref(), file.environment.set)?,
@@ -135,11 +151,60 @@ impl Settings {
         })
     }
 
+    /// What sessions are granted, and where they are kept: below root, if that can be written.
+    pub(crate) fn sessions(&self) -> SessionPolicy {
+        let table = &self.sessions;
+        let mut policy = SessionPolicy::new()
+            .size(match table.size {
+                SizeWord::Controller => SizePolicy::Controller,
+                SizeWord::Smallest => SizePolicy::Smallest,
+                SizeWord::Largest => SizePolicy::Largest,
+                SizeWord::Fixed => SizePolicy::Fixed,
+            })
+            .recording(match table.recording {
+                RecordingWord::Off => Recording::Off,
+                RecordingWord::Output => Recording::Output,
+                RecordingWord::OutputAndInput => Recording::OutputAndInput,
+            });
+        if let Some(shell) = &self.shell {
+            policy = policy.shell([shell]);
+        }
+        let counts = [
+            (table.max, SessionPolicy::max_sessions as SetSession<usize>),
+            (table.max_per_caller, SessionPolicy::max_sessions_per_caller),
+            (table.max_clients, SessionPolicy::max_clients),
+            (table.scrollback, SessionPolicy::scrollback),
+            (table.log, SessionPolicy::log_bytes),
+        ];
+        for (value, set) in counts {
+            policy = value.into_iter().fold(policy, set);
+        }
+        let times = [
+            (table.idle_timeout, SessionPolicy::idle_timeout as SetSession<Duration>),
+            (table.detached_timeout, SessionPolicy::detached_timeout),
+            (table.max_age, SessionPolicy::max_age),
+            (table.warning, SessionPolicy::warning),
+            (table.ended_retention, SessionPolicy::ended_retention),
+        ];
+        for (value, set) in times {
+            policy = value.map(Duration::from_millis).into_iter().fold(policy, set);
+        }
+        policy = table.busy_stays.into_iter().fold(policy, SessionPolicy::busy_stays);
+        policy = table.max_recording.into_iter().fold(policy, SessionPolicy::max_recording);
+        let without = policy.clone();
+        policy.store(self.root.join("runtime/sessions")).unwrap_or_else(|error| {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "sessions are not kept on disk");
+            without
+        })
+    }
+
     /// The engine with everything that was asked for.
     pub(crate) fn configure(&self, mut engine: EngineBuilder) -> EngineBuilder {
         let limits = &self.limits;
         engine = engine
             .program(self.program.clone())
+            .sessions(self.sessions())
             .default_limits(self.default_limits)
             .max_limits(self.max_limits);
         if let Some(names) = &self.request_env {
@@ -173,6 +238,7 @@ impl Settings {
     }
 }
 
+type SetSession<T> = fn(SessionPolicy, T) -> SessionPolicy;
 type Set<T> = fn(EngineBuilder, T) -> EngineBuilder;
 
 fn root(asked: Option<PathBuf>, culprit: &str) -> Result<PathBuf, UsageError> {
@@ -259,6 +325,27 @@ fn profile(
     Ok(program.refuse_arguments(table.refuse_arguments))
 }
 
+fn shell(
+    args: &Args,
+    file: Option<String>,
+    children_path: &OsString,
+) -> Result<Option<String>, UsageError> {
+    let Some(shell) = args.shell.clone().or(file) else { return Ok(None) };
+    let refused =
+        |problem| Err(UsageError::new(&format!("{} {shell}", args.culprit("shell")), problem));
+    if shell.contains('/') {
+        if !Path::new(&shell).is_absolute() {
+            return refused("must be an absolute path, or a name on PATH");
+        }
+        if !is_program(Path::new(&shell)) {
+            return refused("is not an executable file");
+        }
+    } else if !std::env::split_paths(children_path).any(|dir| is_program(&dir.join(&shell))) {
+        return refused("is not on the PATH that commands get");
+    }
+    Ok(Some(shell))
+}
+
 fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
@@ -331,10 +418,8 @@ fn limits_of_runs(table: &LimitsTable) -> Result<(Limits, Limits), UsageError> {
 fn warn_of_missing_doors(args: &Args, file: &File) {
     let off = |value: &Option<String>| value.as_deref().is_none_or(|value| value == "off");
     for (flag, unused) in [
-        ("ws", off(&args.ws) && off(&file.ws)),
         ("ssh", off(&args.ssh) && off(&file.ssh)),
         ("avro", off(&args.avro) && off(&file.avro)),
-        ("shell", args.shell.is_none() && file.shell.is_none()),
         ("authorized-keys", args.authorized_keys.is_none() && file.authorized_keys.is_none()),
     ] {
         if !unused {

@@ -27,7 +27,7 @@ fn it_says_once_that_it_is_ready() {
 fn without_credentials_it_makes_a_token_and_a_link() {
     let root = tempfile::tempdir().expect("a directory");
     let mut command = example("all-in-one");
-    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0"]);
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"]);
     let server = Server::start(&mut command);
     let ready: Value = serde_json::from_str(&server.ready).expect("JSON");
     let (addr, token) =
@@ -53,7 +53,14 @@ fn without_credentials_it_makes_a_token_and_a_link() {
 fn anonymous_clients_are_somebody_where_asked() {
     let root = tempfile::tempdir().expect("a directory");
     let mut command = example("all-in-one");
-    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0", "--anonymous", "guest"]);
+    command.arg("--root").arg(root.path()).args([
+        "--http",
+        "127.0.0.1:0",
+        "--ws",
+        "off",
+        "--anonymous",
+        "guest",
+    ]);
     let server = Server::start(&mut command);
     assert!(!server.ready.contains("token"));
     let request = "POST /execute HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
@@ -67,7 +74,7 @@ fn anonymous_clients_are_somebody_where_asked() {
 fn commands_see_none_of_the_servers_secrets() {
     let root = tempfile::tempdir().expect("a directory");
     let mut command = example("all-in-one");
-    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0"]);
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"]);
     command.env("SPLENGINE_TOKEN", format!("alice={ALICE}\nbob=bobs-very-long-token-too"));
     command.env("AWS_SECRET_ACCESS_KEY", "secret");
     let server = Server::start(&mut command);
@@ -89,7 +96,7 @@ fn commands_cannot_read_the_servers_memory_or_environment() {
     let binary = dir.path().join("all-in-one");
     std::fs::copy(example("all-in-one").get_program(), &binary).expect("copied");
     let mut command = std::process::Command::new(binary);
-    command.arg("--root").arg(dir.path()).args(["--http", "127.0.0.1:0"]);
+    command.arg("--root").arg(dir.path()).args(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"]);
     command.env_clear().env("SPLENGINE_TOKEN", format!("alice={ALICE}"));
     if rustix::process::geteuid().is_root() {
         command.uid(65534).gid(65534);
@@ -305,7 +312,7 @@ fn a_kill_for_memory_is_told_from_any_other() {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&memory.0);
     command.arg(server.get_program()).arg("--root").arg(root.path());
-    command.args(["--http", "127.0.0.1:0", "--token", &format!("alice={ALICE}")]);
+    command.args(["--http", "127.0.0.1:0", "--ws", "off", "--token", &format!("alice={ALICE}")]);
     let server = Server::start(&mut command);
     let addr = addr_of(&server.ready);
     for (command, reason) in [("tail /dev/zero", "outOfMemory"), ("sh -c 'kill -9 $$'", "signaled")]

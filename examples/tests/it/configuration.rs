@@ -78,7 +78,7 @@ fn what_is_wrong_is_named() {
         let mut command = example("all-in-one");
         let from_file = culprit.starts_with("`http`");
         if !from_file && !args.iter().any(|arg| arg == "--http") {
-            command.args(["--http", "127.0.0.1:0"]);
+            command.args(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"]);
         }
         let output = refusal(command.args(&args).env("RUST_LOG", "off"));
         let error = String::from_utf8_lossy(&output.stderr);

@@ -84,7 +84,7 @@ pub(crate) const ALICE: &str = "alices-very-long-token";
 pub(crate) fn all_in_one(arguments: &[&str]) -> AllInOne {
     let root = tempfile::tempdir().expect("a directory");
     let mut command = example("all-in-one");
-    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0"]);
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"]);
     command.args(["--token", &format!("alice={ALICE}")]).args(arguments);
     let server = Server::start(&mut command);
     let addr = addr_of(&server.ready);

@@ -1,0 +1,145 @@
+//! What every route knows, and the routes put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get, post};
+use splengine_core::{Engine, SharedAuthenticator};
+use splengine_http::HttpService;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use crate::entry;
+use crate::login::{self, Guests};
+use crate::{console, upgrade};
+
+/// What is set up once for all requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) origins: Vec<String>,
+    pub(crate) console: bool,
+    pub(crate) max_clients: usize,
+    pub(crate) max_message: usize,
+    pub(crate) ping_every: Duration,
+    pub(crate) max_linger: Duration,
+}
+
+pub(crate) struct App {
+    pub(crate) engine: Engine,
+    pub(crate) authenticator: SharedAuthenticator,
+    pub(crate) guests: Guests,
+    pub(crate) options: Options,
+    api: HttpService,
+    pub(crate) places: Arc<Semaphore>,
+    /// Turns true when everybody is to leave.
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+impl App {
+    pub(crate) fn new(
+        engine: Engine,
+        authenticator: SharedAuthenticator,
+        api: HttpService,
+        options: Options,
+    ) -> Self {
+        let places = Semaphore::new(options.max_clients.min(Semaphore::MAX_PERMITS));
+        Self {
+            engine,
+            authenticator,
+            guests: Guests::default(),
+            options,
+            api,
+            places: Arc::new(places),
+            closing: watch::channel(false).0,
+        }
+    }
+
+    pub(crate) fn router(self: &Arc<Self>) -> Router {
+        let mut router = Router::new().route("/terminal", any(upgrade::terminal));
+        if self.options.console {
+            router = router
+                .route("/", get(|headers: HeaderMap| async move { page("", &headers) }))
+                .route("/login", post(login::login))
+                .route("/logout", post(login::logout))
+                .route("/me", get(login::me))
+                .route("/{asset}", get(asset))
+                .route("/vendor/{asset}", get(vendor_asset))
+                .fallback(api);
+        }
+        router.with_state(Arc::clone(self))
+    }
+
+    pub(crate) async fn close(&self) {
+        self.closing.send_replace(true);
+        let all = u32::try_from(self.options.max_clients).unwrap_or(u32::MAX);
+        let gone = self.places.acquire_many(all);
+        if timeout(self.options.max_linger, gone).await.is_err() {
+            tracing::info!("some clients did not leave in time");
+        }
+    }
+}
+
+async fn asset(
+    State(app): State<Arc<App>>,
+    Path(path): Path<String>,
+    request: Request,
+) -> Response {
+    if console::asset(&path).is_some() {
+        page(&path, request.headers())
+    } else {
+        api(State(app), request).await
+    }
+}
+
+async fn vendor_asset(
+    State(app): State<Arc<App>>,
+    Path(path): Path<String>,
+    request: Request,
+) -> Response {
+    asset(State(app), Path(format!("vendor/{path}")), request).await
+}
+
+/// A part of the console.
+fn page(path: &str, asked: &HeaderMap) -> Response {
+    let Some(asset) = console::asset(path) else { return StatusCode::NOT_FOUND.into_response() };
+    let known = asked.get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == asset.etag.as_bytes());
+    let mut response =
+        if known { StatusCode::NOT_MODIFIED.into_response() } else { asset.body.into_response() };
+    let caching = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_TYPE, asset.content_type),
+        (CACHE_CONTROL, caching),
+        (ETAG, asset.etag),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CONTENT_SECURITY_POLICY, &console::content_security_policy()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+/// Everything else is the HTTP door's. Who is logged in needs no header there.
+async fn api(State(app): State<Arc<App>>, mut request: Request) -> Response {
+    if !request.headers().contains_key(axum::http::header::AUTHORIZATION)
+        && let Some(caller) = entry::by_cookie(&app, request.headers()).await
+    {
+        request.extensions_mut().insert(caller);
+    }
+    match app.api.clone().oneshot(request).await {
+        Ok(response) => response.map(axum::body::Body::new),
+        Err(never) => match never {},
+    }
+}

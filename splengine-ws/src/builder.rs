@@ -1,0 +1,182 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use splengine_core::{Authenticator, Engine, SharedAuthenticator};
+use splengine_http::{HttpServer, HttpService};
+use tokio::net::{TcpListener, ToSocketAddrs};
+
+use crate::app::{App, Options};
+use crate::server::{BindError, WsServer, WsService};
+
+/// Sets up the WebSocket door. Made by [`WsServer::builder`]; it opens only once it knows how to
+/// [authenticate](Self::authenticate).
+#[derive(Debug)]
+#[must_use]
+pub struct WsServerBuilder<A> {
+    engine: Engine,
+    authenticator: A,
+    api: Option<HttpService>,
+    options: Options,
+    max_connections: usize,
+}
+
+/// Stands where the authenticator is still to come.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NoAuthenticator;
+
+/// A text that is no origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not an origin; origins look like `https://example.org` or `http://localhost:3000`"
+)]
+#[non_exhaustive]
+pub struct OriginError(String);
+
+impl WsServer {
+    /// Begins a door to `engine`.
+    pub fn builder(engine: Engine) -> WsServerBuilder<NoAuthenticator> {
+        WsServerBuilder {
+            engine,
+            authenticator: NoAuthenticator,
+            api: None,
+            options: Options {
+                origins: Vec::new(),
+                console: true,
+                max_clients: 1024,
+                max_message: 1 << 20,
+                ping_every: Duration::from_secs(15),
+                max_linger: Duration::from_secs(5),
+            },
+            max_connections: 1024,
+        }
+    }
+}
+
+impl<A> WsServerBuilder<A> {
+    /// Who is behind a client's credentials.
+    pub fn authenticate(
+        self,
+        authenticator: impl Authenticator,
+    ) -> WsServerBuilder<SharedAuthenticator> {
+        WsServerBuilder {
+            engine: self.engine,
+            authenticator: SharedAuthenticator::new(authenticator),
+            api: self.api,
+            options: self.options,
+            max_connections: self.max_connections,
+        }
+    }
+
+    /// The HTTP door that is found under this door's address as well; the console uses it. Default:
+    /// one with the defaults of its builder, for the same engine and authenticator.
+    pub fn api(mut self, api: HttpService) -> Self {
+        self.api = Some(api);
+        self
+    }
+
+    /// Whether there is a web console, with its login and the HTTP door. Default true. Without it
+    /// `/terminal` is all there is.
+    pub fn console(mut self, console: bool) -> Self {
+        self.options.console = console;
+        self
+    }
+
+    /// Lets pages of this origin open terminals. Default: only those of this door itself.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginError`] when `origin` is not a scheme, a host and perhaps a port.
+    pub fn allow_origin(mut self, origin: &str) -> Result<Self, OriginError> {
+        let refused = || OriginError(origin.to_owned());
+        let uri: http::Uri = origin.parse().map_err(|_| refused())?;
+        let whole = uri.scheme_str().zip(uri.authority());
+        if whole.is_none_or(|(scheme, authority)| format!("{scheme}://{authority}") != origin) {
+            return Err(refused());
+        }
+        self.options.origins.push(origin.to_owned());
+        Ok(self)
+    }
+
+    /// How many WebSockets are open at once; the next one is refused with 503. Default 1024.
+    pub fn max_clients(mut self, count: usize) -> Self {
+        self.options.max_clients = count;
+        self
+    }
+
+    /// The largest message that a client may send, in bytes, at least 1 KiB; a larger one closes
+    /// its WebSocket with 4413. Default 1 MiB.
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.options.max_message = bytes.max(1 << 10);
+        self
+    }
+
+    /// How often clients are pinged. One that gives no sign of life for twice this and ten seconds
+    /// is taken for gone. Default 15 s, which notices a broken connection within 40.
+    pub fn ping_every(mut self, time: Duration) -> Self {
+        self.options.ping_every = time.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How many connections without a WebSocket are served at once. Default 1024.
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.max_connections = count;
+        self
+    }
+
+    /// How long clients have, once the server ends, to hear of it. Default 5 s.
+    pub fn max_linger(mut self, time: Duration) -> Self {
+        self.options.max_linger = time;
+        self
+    }
+}
+
+impl WsServerBuilder<SharedAuthenticator> {
+    fn into_app(self) -> Arc<App> {
+        let Self { engine, authenticator, api, options, .. } = self;
+        let api = api.unwrap_or_else(|| {
+            HttpServer::builder(engine.clone()).authenticate(authenticator.clone()).into_service()
+        });
+        Arc::new(App::new(engine, authenticator, api, options))
+    }
+
+    /// The door as a service, to be nested in a stack of one's own, under any path. Draining the
+    /// engine sends its clients away; see [`WsService::close`] for what else there is to end.
+    #[must_use]
+    pub fn into_service(self) -> WsService {
+        WsService::new(self.into_app())
+    }
+
+    /// Takes hold of `address`; port 0 is any that is free. Nothing is served before the server is
+    /// awaited.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when the address can't be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future lets go of the address.
+    pub async fn bind(
+        self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+    ) -> Result<WsServer, BindError> {
+        let failed = |source| BindError { address: format!("{address:?}"), source };
+        let listener = TcpListener::bind(&address).await.map_err(failed)?;
+        self.listen(listener)
+    }
+
+    /// The same with a listener that there is already: one inherited, or taken before the rest was
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when the listener has no address.
+    pub fn listen(self, listener: TcpListener) -> Result<WsServer, BindError> {
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| BindError { address: format!("{listener:?}"), source })?;
+        let max_connections = self.max_connections;
+        Ok(WsServer::new(listener, local_addr, self.into_service(), max_connections))
+    }
+}

@@ -1,0 +1,552 @@
+//! One WebSocket: three hands that work at the same time. One reads frames, one tells updates, one
+//! types, so that a program that does not read holds up no acknowledgement, and a client that does
+//! not read holds up no input.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::json;
+use splengine_core::{
+    Access, Attach, Attachment, Caller, Secret, SessionError, SessionRequest, Size, Typist,
+    Utf8Pieces,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, interval, timeout, timeout_at};
+
+use crate::app::App;
+use crate::entry::Entrant;
+use crate::frame::{AccessWord, Binary, Control, ControlOp, TextFrame};
+use crate::speech::{self, Speech, close, text};
+use crate::upgrade::V1;
+
+/// What the address of an upgrade asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Wish {
+    pub(crate) session: Option<String>,
+    pub(crate) access: Option<AccessWord>,
+    pub(crate) window: Option<Size>,
+}
+
+/// What the teller is to do besides telling updates.
+enum Word {
+    /// Tells of this session from now on.
+    Session(Box<Attachment>, Option<u64>),
+    Say(Message),
+    /// Says it, and closes.
+    Last(Message, u16, &'static str),
+}
+
+/// Input on its way, and the room that it takes up.
+struct Typed {
+    typist: Typist,
+    number: Option<u64>,
+    data: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wish: Wish) {
+    let is_v1 = socket.protocol().is_some_and(|protocol| protocol == V1);
+    let (mut sink, mut stream) = socket.split();
+    let mut first = None;
+    let caller = match entrant {
+        Entrant::Known(caller) => caller,
+        Entrant::WithTicket => match timeout(TICKET_WITHIN, with_ticket(&app, &mut stream)).await {
+            Ok(Some((caller, control))) => {
+                first = Some(control);
+                caller
+            }
+            _ => {
+                let error = speech::error("credentials are required", "credentials");
+                let _ = timeout(LAST_WORDS, async {
+                    sink.send(error).await?;
+                    sink.send(close(4401, "credentials")).await
+                })
+                .await;
+                return;
+            }
+        },
+    };
+    let (words, told) = mpsc::channel(64);
+    let (typing, typed) = mpsc::channel(64);
+    let speech = if is_v1 { Speech::V1 } else { Speech::Plain(Utf8Pieces::default()) };
+    let listener = Listener {
+        app: Arc::clone(&app),
+        caller,
+        is_v1,
+        words: words.clone(),
+        typing,
+        room: Arc::new(Semaphore::new(INPUT_ROOM)),
+        typist: None,
+        window: wish.window,
+    };
+    let mut closing = app.closing.subscribe();
+    let leaving = async {
+        let _ = closing.wait_for(|closing| *closing).await;
+    };
+    tokio::select! {
+        () = tell(sink, told, speech, app.options.ping_every) => {}
+        () = listen(listener, &mut stream, wish, first) => {}
+        () = type_all(typed, words.clone()) => {}
+        () = async {
+            leaving.await;
+            let _ = words.send(Word::Last(text(&json!({"type": "notice", "kind": "restart"})), 1001, "going away")).await;
+            std::future::pending::<()>().await;
+        } => {}
+    }
+    // The client's own close frame, and all that it sent before: a connection that is closed with
+    // something unread is reset, and what was told last may then never be read.
+    let _ = timeout(LAST_WORDS, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+}
+
+/// Waits for the first frame, which must bring a ticket.
+async fn with_ticket(app: &App, stream: &mut SplitStream<WebSocket>) -> Option<(Caller, Control)> {
+    loop {
+        match stream.next().await?.ok()? {
+            Message::Text(text) => {
+                let frame = TextFrame::parse(&text).ok()?;
+                let ticket = Secret::new(frame.ticket?);
+                let caller = app.engine.sessions().redeem(&ticket).ok()?;
+                return Some((caller, frame.control));
+            }
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Binary(_) | Message::Close(_) => return None,
+        }
+    }
+}
+
+/// Reads frames, one after the other.
+struct Listener {
+    app: Arc<App>,
+    caller: Caller,
+    is_v1: bool,
+    words: mpsc::Sender<Word>,
+    typing: mpsc::Sender<Typed>,
+    room: Arc<Semaphore>,
+    typist: Option<(Typist, String)>,
+    window: Option<Size>,
+}
+
+async fn listen(
+    mut listener: Listener,
+    stream: &mut SplitStream<WebSocket>,
+    wish: Wish,
+    first: Option<Control>,
+) {
+    let patience = patience(listener.app.options.ping_every);
+    if let Flow::Break(()) = listener.begin(stream, wish, first).await {
+        return listener.wait_for_close().await;
+    }
+    loop {
+        let message = match timeout(patience, stream.next()).await {
+            Err(_) => {
+                tracing::debug!("a client gives no sign of life");
+                return;
+            }
+            Ok(None) => return,
+            Ok(Some(Err(error))) => return listener.broken(&error).await,
+            Ok(Some(Ok(message))) => message,
+        };
+        if let Flow::Break(()) = listener.message(message).await {
+            return listener.wait_for_close().await;
+        }
+    }
+}
+
+type Flow = ControlFlow<()>;
+
+impl Listener {
+    /// What a client gets that has said nothing yet.
+    async fn begin(
+        &mut self,
+        stream: &mut SplitStream<WebSocket>,
+        wish: Wish,
+        first: Option<Control>,
+    ) -> Flow {
+        let says = |control: &Control| !matches!(control, Control::Hello {} | Control::Unknown);
+        if let Some(control) = first.filter(says) {
+            return self.control(control).await;
+        }
+        if let Some(session) = wish.session {
+            return self.attach(&session, wish.access, Attach::new, None).await;
+        }
+        if let Some(guest) = self.caller.guest() {
+            let session = guest.session.to_string();
+            return self.attach(&session, wish.access, Attach::new, None).await;
+        }
+        if self.is_v1 {
+            // Such clients mostly say at once what they want.
+            let deadline = Instant::now() + FIRST_WORD_WITHIN;
+            while self.typist.is_none() {
+                match timeout_at(deadline, stream.next()).await {
+                    Err(_) => break,
+                    Ok(Some(Ok(message))) => self.message(message).await?,
+                    Ok(_) => return Flow::Break(()),
+                }
+            }
+            if self.typist.is_some() {
+                return Flow::Continue(());
+            }
+        }
+        self.create(SessionRequest::new(), false).await
+    }
+
+    async fn message(&mut self, message: Message) -> Flow {
+        match message {
+            Message::Text(text) => match TextFrame::parse(&text) {
+                Ok(frame) => self.control(frame.control).await,
+                Err(problem) if self.is_v1 && !text.trim_start().starts_with('{') => {
+                    self.last(speech::error(&problem, "invalid"), 4400, "protocol").await
+                }
+                Err(problem) => self.say(speech::error(&problem, "invalid")).await,
+            },
+            Message::Binary(data) if !self.is_v1 => self.input(None, data).await,
+            Message::Binary(data) => match Binary::parse(data) {
+                Ok(Binary::Input { number, data }) => self.input(Some(number), data).await,
+                Ok(Binary::Ack { offset }) => {
+                    if let Some((typist, _)) = &self.typist {
+                        typist.ack(offset);
+                    }
+                    Flow::Continue(())
+                }
+                Err(problem) => {
+                    self.last(speech::error(problem, "invalid"), 4400, "protocol").await
+                }
+            },
+            Message::Ping(_) | Message::Pong(_) => Flow::Continue(()),
+            Message::Close(_) => Flow::Break(()),
+        }
+    }
+
+    async fn control(&mut self, control: Control) -> Flow {
+        match control {
+            Control::Hello {} | Control::Unknown => Flow::Continue(()),
+            Control::Input { data } => self.input(None, Bytes::from(data)).await,
+            Control::Resize { cols, rows } => {
+                self.window = size(Some(cols), Some(rows));
+                if let (Some(size), Some((typist, _))) = (self.window, &self.typist) {
+                    typist.resize(size);
+                }
+                Flow::Continue(())
+            }
+            Control::NewSession { command, args, workdir, name, cols, rows } => {
+                self.window = size(cols, rows).or(self.window);
+                let mut request = SessionRequest::new();
+                if let Some(command) = command {
+                    request = request.command(command);
+                }
+                request = args.into_iter().flatten().fold(request, SessionRequest::arg);
+                if let Some(workdir) = workdir {
+                    request = request.workdir(workdir);
+                }
+                if let Some(name) = name {
+                    request = request.name(name);
+                }
+                self.create(request, false).await
+            }
+            Control::Attach { session_id, access, epoch, offset, client, cols, rows } => {
+                self.window = size(cols, rows).or(self.window);
+                let resumes = epoch.is_some();
+                let shape = move |access| {
+                    let mut attach = Attach::new(access);
+                    if let (Some(epoch), Some(offset)) = (epoch, offset) {
+                        attach = attach.resume(epoch, offset);
+                    }
+                    match client {
+                        Some(client) => attach.client(client),
+                        None => attach,
+                    }
+                };
+                self.attach(&session_id, access, shape, Some(resumes)).await
+            }
+            Control::SaveSession { name } => {
+                let Some((_, id)) = self.typist.clone() else { return self.nothing().await };
+                match self.app.engine.sessions().save(&self.caller, &id, name).await {
+                    Ok(saved) => self.say(speech::saved(&saved)).await,
+                    Err(error) => self.refuse(&error).await,
+                }
+            }
+            Control::LoadSession { saved_id } => {
+                self.create(SessionRequest::new().from(saved_id), true).await
+            }
+            Control::CloseSession {} => {
+                let Some((_, id)) = self.typist.clone() else { return self.nothing().await };
+                match self.app.engine.sessions().end(&self.caller, &id).await {
+                    Ok(()) => Flow::Continue(()),
+                    Err(error) => self.refuse(&error).await,
+                }
+            }
+            Control::Control { op, to } => {
+                let Some((typist, _)) = &self.typist else { return self.nothing().await };
+                let done = match (op, to) {
+                    (ControlOp::Take, _) => typist.take_control(),
+                    (ControlOp::Release, _) => typist.release_control(),
+                    (ControlOp::Grant, Some(to)) => typist.grant_control(&to),
+                    (ControlOp::Grant, None) => Err(SessionError::Malformed {
+                        field: "to",
+                        problem: "must name the client that is to have control".to_owned(),
+                    }),
+                };
+                match done {
+                    Ok(()) => Flow::Continue(()),
+                    Err(error) => self.refuse(&error).await,
+                }
+            }
+            Control::Ping { t } => {
+                let mut pong = json!({"type": "pong"});
+                if let Some(t) = t {
+                    pong["t"] = t;
+                }
+                self.say(text(&pong)).await
+            }
+        }
+    }
+
+    async fn create(&mut self, request: SessionRequest, loads: bool) -> Flow {
+        let request = match self.window {
+            Some(size) => request.size(size),
+            None => request,
+        };
+        let made = self.app.engine.sessions().create(&self.caller, request).await;
+        match made {
+            Ok(session) => {
+                let id = session.id.to_string();
+                let shape = move |access| {
+                    let attach = Attach::new(access);
+                    if loads { attach.from_start() } else { attach }
+                };
+                self.attach(&id, None, shape, None).await
+            }
+            Err(error) => self.refuse(&error).await,
+        }
+    }
+
+    async fn attach(
+        &mut self,
+        id: &str,
+        access: Option<AccessWord>,
+        shape: impl FnOnce(Access) -> Attach,
+        resumes: Option<bool>,
+    ) -> Flow {
+        let access = match access {
+            Some(AccessWord::View) => Access::View,
+            _ => Access::Control,
+        };
+        let mut attach = shape(access);
+        if let Some(size) = self.window {
+            attach = attach.window(size);
+        }
+        match self.app.engine.sessions().attach(&self.caller, id, attach) {
+            Ok(attachment) => {
+                let typist = attachment.typist();
+                let number = (self.is_v1 && resumes.is_some()).then(|| typist.next_number());
+                self.typist = Some((typist, id.to_owned()));
+                self.tell(Word::Session(Box::new(attachment), number)).await
+            }
+            Err(error) => self.refuse(&error).await,
+        }
+    }
+
+    async fn input(&mut self, number: Option<u64>, data: Bytes) -> Flow {
+        let Some((typist, _)) = &self.typist else { return self.nothing().await };
+        let typist = typist.clone();
+        let wanted = u32::try_from(data.len().min(INPUT_ROOM)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(wanted).await.ok();
+        let typed = Typed { typist, number, data, _room: room };
+        match self.typing.send(typed).await {
+            Ok(()) => Flow::Continue(()),
+            Err(_) => Flow::Break(()),
+        }
+    }
+
+    /// Without a session there is nothing to do this with.
+    async fn nothing(&self) -> Flow {
+        self.say(speech::error("no session is attached", "no_session")).await
+    }
+
+    /// Says why not. A client that has no session is closed: there is nothing else to do for it.
+    async fn refuse(&self, error: &SessionError) -> Flow {
+        let (message, code, reason) = speech::refusal(error);
+        if self.typist.is_some() {
+            self.say(message).await
+        } else {
+            self.last(message, code, reason).await
+        }
+    }
+
+    async fn broken(&self, error: &axum::Error) {
+        let text = error_chain(error);
+        let flow = if text.contains("too long") || text.contains("too big") {
+            let most = self.app.options.max_message;
+            let message = format!("a message is over {most} bytes");
+            self.last(speech::error(&message, "too_large"), 4413, "too large").await
+        } else {
+            tracing::debug!(%error, "a WebSocket broke");
+            return;
+        };
+        if let Flow::Break(()) = flow {
+            self.wait_for_close().await;
+        }
+    }
+
+    async fn say(&self, message: Message) -> Flow {
+        self.tell(Word::Say(message)).await
+    }
+
+    async fn last(&self, message: Message, code: u16, reason: &'static str) -> Flow {
+        let _ = self.tell(Word::Last(message, code, reason)).await;
+        Flow::Break(())
+    }
+
+    async fn tell(&self, word: Word) -> Flow {
+        match self.words.send(word).await {
+            Ok(()) => Flow::Continue(()),
+            Err(_) => Flow::Break(()),
+        }
+    }
+
+    /// Leaves the teller the time to say its last.
+    async fn wait_for_close(&self) {
+        let _ = timeout(LAST_WORDS, self.words.closed()).await;
+    }
+}
+
+/// Types what was read, in order, and says how far it came.
+async fn type_all(mut typed: mpsc::Receiver<Typed>, words: mpsc::Sender<Word>) {
+    while let Some(Typed { typist, number, data, _room }) = typed.recv().await {
+        let done = match number {
+            None => typist.input(data).await.map(|()| None),
+            Some(number) => typist.numbered_input(number, data).await.map(Some),
+        };
+        let word = match done {
+            Ok(None) => continue,
+            Ok(Some(number)) => Word::Say(text(&json!({"type": "input_ack", "number": number}))),
+            // The session's own end says it better.
+            Err(SessionError::Ended) => continue,
+            Err(error @ SessionError::Gap { .. }) => {
+                let (message, code, _) = speech::refusal(&error);
+                Word::Last(message, code, "protocol")
+            }
+            Err(SessionError::Forbidden(problem)) => {
+                let read_only = json!({"type": "notice", "kind": "read_only"});
+                if words.send(Word::Say(text(&read_only))).await.is_err() {
+                    return;
+                }
+                Word::Say(speech::error(problem, "read_only"))
+            }
+            Err(error) => Word::Say(speech::refusal(&error).0),
+        };
+        if words.send(word).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells updates, and whatever else there is to say.
+async fn tell(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut told: mpsc::Receiver<Word>,
+    mut speech: Speech,
+    ping_every: Duration,
+) {
+    let patience = patience(ping_every);
+    let mut attachment: Option<Box<Attachment>> = None;
+    let mut pings = interval(ping_every);
+    pings.tick().await;
+    loop {
+        let update = async {
+            match &mut attachment {
+                Some(attachment) => attachment.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut frames = Vec::new();
+        tokio::select! {
+            biased;
+            word = told.recv() => match word {
+                None => return,
+                Some(Word::Say(message)) => frames.push(message),
+                Some(Word::Session(new, number)) => {
+                    frames.push(speech.session(&new));
+                    attachment = Some(new);
+                    if let Some(number) = number {
+                        frames.push(text(&json!({"type": "input_ack", "number": number})));
+                    }
+                }
+                Some(Word::Last(message, code, reason)) => {
+                    frames.extend([message, close(code, reason)]);
+                }
+            },
+            _ = pings.tick() => frames.push(Message::Ping(Bytes::new())),
+            update = update => match update {
+                None => attachment = None,
+                Some(update) => frames.extend(speech.update(update)),
+            },
+        }
+        // What is ready goes out together; a lone key's echo goes at once. A client that takes
+        // nothing for so long is gone.
+        let sent = timeout(patience, async {
+            let mut sent = 0;
+            loop {
+                for frame in frames.drain(..) {
+                    let closes = matches!(frame, Message::Close(_));
+                    sink.feed(frame).await?;
+                    if closes {
+                        sink.flush().await?;
+                        return Ok::<_, axum::Error>(ControlFlow::Break(()));
+                    }
+                }
+                sent += 1;
+                if !told.is_empty() || sent >= AT_ONCE {
+                    break;
+                }
+                match attachment.as_mut().and_then(|attachment| attachment.ready()) {
+                    Some(update) => frames.extend(speech.update(update)),
+                    None => break,
+                }
+            }
+            sink.flush().await?;
+            Ok(ControlFlow::Continue(()))
+        });
+        if !matches!(sent.await, Ok(Ok(ControlFlow::Continue(())))) {
+            return;
+        }
+    }
+}
+
+/// How long a client may give no sign of life.
+fn patience(ping_every: Duration) -> Duration {
+    ping_every * 2 + Duration::from_secs(10)
+}
+
+/// A size from two numbers that a client sent; the nearest that there can be.
+pub(crate) fn size(cols: Option<u64>, rows: Option<u64>) -> Option<Size> {
+    let clamp = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
+    let default = Size::default();
+    if cols.is_none() && rows.is_none() {
+        return None;
+    }
+    Some(Size::clamped(cols.map_or(default.cols(), clamp), rows.map_or(default.rows(), clamp)))
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string().to_lowercase();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &error.to_string().to_lowercase();
+        cause = error.source();
+    }
+    text
+}
+
+const TICKET_WITHIN: Duration = Duration::from_secs(10);
+const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
+/// So many updates go out before the next look at what else there is to say.
+const AT_ONCE: usize = 16;
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Bytes of input that wait to be typed; beyond them no frame is read.
+const INPUT_ROOM: usize = 4 << 20;

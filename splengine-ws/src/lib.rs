@@ -1,0 +1,40 @@
+//! The WebSocket door of splengine: terminals for small clients and for browsers, and a web
+//! console.
+//!
+//! ```no_run
+//! use splengine_core::{Caller, Engine, LocalExecutor, StaticTokens};
+//! use splengine_ws::WsServer;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
+//! let everyone = Caller::with_all_scopes("guest".parse()?);
+//! let server = WsServer::builder(engine)
+//!     .authenticate(StaticTokens::new().allow_anonymous(everyone))
+//!     .bind("127.0.0.1:0")
+//!     .await?;
+//! println!("the console is on http://{}/", server.local_addr());
+//! server.await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `/terminal` speaks two protocols: plain JSON frames for the simplest possible client, and, when
+//! it is offered as subprotocol, `spl.term.v1`, with binary frames, resumption and acknowledgements.
+//! `/` is the console, which also uses the routes of [`HttpService`](splengine_http::HttpService)
+//! under the same address.
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod builder;
+mod client;
+mod console;
+mod entry;
+mod frame;
+mod login;
+mod server;
+mod speech;
+mod upgrade;
+
+pub use builder::{NoAuthenticator, OriginError, WsServerBuilder};
+pub use server::{BindError, ResponseBody, ResponseFuture, WsServer, WsService};

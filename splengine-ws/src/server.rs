@@ -1,0 +1,183 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::net::TcpListener;
+use tower::Service;
+
+use crate::app::App;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The WebSocket door on an address of its own. Serves while it is awaited, or
+/// [run](Self::run_until).
+#[must_use = "a server does nothing unless it is awaited"]
+pub struct WsServer {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    service: WsService,
+    max_connections: usize,
+}
+
+/// An address that can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address}")]
+#[non_exhaustive]
+pub struct BindError {
+    /// The address.
+    pub address: String,
+    /// What the operating system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl WsServer {
+    pub(crate) fn new(
+        listener: TcpListener,
+        local_addr: SocketAddr,
+        service: WsService,
+        max_connections: usize,
+    ) -> Self {
+        Self { listener, local_addr, service, max_connections }
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` resolves; then takes no more connections, and
+    /// [closes](WsService::close) those that there are.
+    ///
+    /// While `shutdown` is pending everything is served. Draining the engine within it thus sends
+    /// clients away with 1012, from which they come back by themselves.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener. WebSockets that are open stay until their sessions
+    /// end.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+        let Self { listener, service, max_connections, .. } = self;
+        splengine_http::serve(listener, service.clone(), max_connections, shutdown).await;
+        service.close().await;
+    }
+}
+
+impl IntoFuture for WsServer {
+    type Output = Infallible;
+    type IntoFuture = Pin<Box<dyn Future<Output = Infallible> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async {
+            self.run_until(std::future::pending()).await;
+            std::future::pending().await
+        })
+    }
+}
+
+impl fmt::Debug for WsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WsServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+/// The WebSocket door as a [`tower::Service`], to be nested in a stack of one's own, by one that
+/// serves upgrades. Cheap to clone, always ready, and never fails: refusals are responses.
+#[derive(Clone)]
+pub struct WsService {
+    router: Router,
+    app: Arc<App>,
+}
+
+/// The body of a response.
+#[derive(Debug)]
+pub struct ResponseBody(Body);
+
+/// The future of a response.
+pub struct ResponseFuture(
+    Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Infallible>> + Send>>,
+);
+
+impl WsService {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { router: app.router(), app }
+    }
+
+    /// Sends every client away with 1001, and waits until they are gone, for the builder's
+    /// `max_linger` at most. Their sessions run on, unless the engine is drained.
+    ///
+    /// # Cancel safety
+    ///
+    /// Clients are sent away all the same.
+    pub async fn close(&self) {
+        self.app.close().await;
+    }
+}
+
+impl<B> Service<http::Request<B>> for WsService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
+        let response = self.router.call(request.map(Body::new));
+        ResponseFuture(Box::pin(async move { Ok(response.await?.map(ResponseBody)) }))
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<http::Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl fmt::Debug for WsService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WsService").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

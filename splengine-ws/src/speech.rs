@@ -1,0 +1,189 @@
+//! What a client is told, in its protocol.
+
+use axum::extract::ws::{CloseFrame, Message};
+use serde_json::{Value, json};
+use splengine_core::{
+    Attachment, Closed, ErrorKind, ExitStatus, Notice, SavedInfo, SessionError, Update, Utf8Pieces,
+};
+
+use crate::frame;
+
+/// The protocol of a client, and the character that its last frame ended in.
+#[derive(Debug)]
+pub(crate) enum Speech {
+    Plain(Utf8Pieces),
+    V1,
+}
+
+impl Speech {
+    /// The first frame of an attachment.
+    pub(crate) fn session(&mut self, attachment: &Attachment) -> Message {
+        if let Self::Plain(pieces) = self {
+            *pieces = Utf8Pieces::default();
+        }
+        let info = attachment.info();
+        text(&json!({
+            "type": "session",
+            "sessionId": info.id.as_str(),
+            "cols": info.size.cols(),
+            "rows": info.size.rows(),
+            "access": attachment.access().name(),
+            "epoch": attachment.epoch(),
+            "offset": attachment.offset(),
+            "client": attachment.client_id(),
+            "name": info.name,
+            "user": info.user.as_str(),
+            "title": info.title,
+            "state": info.state.name(),
+            "workdir": info.workdir,
+            "restored": info.restored,
+        }))
+    }
+
+    /// The frames of an update; a close frame is the last.
+    pub(crate) fn update(&mut self, update: Update) -> Vec<Message> {
+        match (update, self) {
+            (Update::Output { offset, data }, Self::V1) => {
+                vec![Message::Binary(frame::output(offset, &data))]
+            }
+            (Update::Output { data, .. }, Self::Plain(pieces)) => match pieces.push(&data) {
+                data if data.is_empty() => Vec::new(),
+                data => vec![text(&json!({"type": "output", "data": data}))],
+            },
+            (Update::Snapshot { offset, size, data }, Self::V1) => {
+                vec![Message::Binary(frame::snapshot(offset, size.cols(), size.rows(), &data))]
+            }
+            (Update::Snapshot { data, .. }, Self::Plain(pieces)) => {
+                // An unfinished character at its end goes on in the output that follows.
+                *pieces = Utf8Pieces::default();
+                let data = pieces.push(&data);
+                vec![text(&json!({"type": "output", "data": data}))]
+            }
+            (Update::Size(size), _) => {
+                vec![text(&json!({"type": "size", "cols": size.cols(), "rows": size.rows()}))]
+            }
+            (Update::Title(title), _) => vec![text(&json!({"type": "title", "title": title}))],
+            (Update::Presence(clients), _) => {
+                let list: Vec<Value> = clients
+                    .iter()
+                    .map(|client| {
+                        json!({
+                            "id": client.id,
+                            "user": client.user.as_str(),
+                            "access": client.access.name(),
+                            "you": client.you,
+                        })
+                    })
+                    .collect();
+                vec![
+                    text(&json!({"type": "clients", "count": list.len()})),
+                    text(&json!({"type": "presence", "clients": list})),
+                ]
+            }
+            (Update::Control { holder, you }, _) => {
+                vec![text(&json!({"type": "control", "holder": holder, "you": you}))]
+            }
+            (Update::Notice(notice), _) => vec![text(&notice_frame(&notice))],
+            (Update::Exit(status), speech) => {
+                let mut frames = speech.rest();
+                frames.push(text(&exit_frame(status)));
+                frames.push(close(1000, "ended"));
+                frames
+            }
+            (Update::Closed(closed), _) => match closed {
+                Closed::Culled => {
+                    let notice = json!({"type": "notice", "kind": "culled"});
+                    vec![text(&notice), close(4408, "the session was idle or old")]
+                }
+                Closed::Revoked => {
+                    let notice = json!({"type": "notice", "kind": "revoked"});
+                    vec![text(&notice), close(4403, "the share was taken back or has expired")]
+                }
+                Closed::Restart => vec![close(1012, "restart")],
+                _ => vec![close(1000, "attached anew")],
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    /// What is left of a character that never came to its end.
+    fn rest(&mut self) -> Vec<Message> {
+        match self {
+            Self::Plain(pieces) => match pieces.finish() {
+                data if data.is_empty() => Vec::new(),
+                data => vec![text(&json!({"type": "output", "data": data}))],
+            },
+            Self::V1 => Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn text(value: &Value) -> Message {
+    Message::Text(value.to_string().into())
+}
+
+pub(crate) fn close(code: u16, reason: &'static str) -> Message {
+    Message::Close(Some(CloseFrame { code, reason: reason.into() }))
+}
+
+pub(crate) fn error(message: &str, code: &str) -> Message {
+    text(&json!({"type": "error", "error": message, "code": code}))
+}
+
+pub(crate) fn saved(info: &SavedInfo) -> Message {
+    text(&json!({"type": "saved", "savedId": info.id.as_str(), "name": info.name}))
+}
+
+/// An error frame for a refusal, and the code to close with if the client has nothing without.
+pub(crate) fn refusal(error: &SessionError) -> (Message, u16, &'static str) {
+    let (code, word) = match error.kind() {
+        ErrorKind::Malformed | ErrorKind::Impossible => (4400, "invalid"),
+        ErrorKind::Unauthenticated => (4401, "credentials"),
+        ErrorKind::Forbidden => (4403, "forbidden"),
+        ErrorKind::NotFound | ErrorKind::Conflict => (4404, "no_session"),
+        ErrorKind::CallerLimit | ErrorKind::NoRoom => (4429, "limit"),
+        ErrorKind::Unavailable => match error {
+            SessionError::Draining => (1012, "restart"),
+            _ => (4429, "limit"),
+        },
+        _ => (1011, "internal"),
+    };
+    let message = match error.kind() {
+        ErrorKind::Internal => "the engine failed to do it".to_owned(),
+        _ => error.to_string(),
+    };
+    (self::error(&message, word), code, word)
+}
+
+fn exit_frame(status: ExitStatus) -> Value {
+    let signal = status.signal().map(|signal| signal.to_string());
+    json!({"type": "exit", "exitCode": status.exit_code(), "signal": signal})
+}
+
+fn notice_frame(notice: &Notice) -> Value {
+    match notice {
+        Notice::Resynced => json!({"type": "notice", "kind": "resynced"}),
+        Notice::IdleWarning { seconds } => {
+            json!({"type": "notice", "kind": "idle_warning", "seconds": seconds})
+        }
+        Notice::RecordingStopped { reason } => {
+            json!({"type": "notice", "kind": "recording_stopped", "reason": reason})
+        }
+        Notice::Restart => json!({"type": "notice", "kind": "restart"}),
+        _ => json!({"type": "notice", "kind": "unknown"}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_refusal_has_a_close_code() {
+        let error = SessionError::NoSession("spl-x".to_owned());
+        assert_eq!(refusal(&error).1, 4404);
+        assert_eq!(refusal(&SessionError::Full { limit: 1 }).1, 4429);
+        assert_eq!(refusal(&SessionError::Draining).1, 1012);
+        assert_eq!(refusal(&SessionError::NoShare).1, 4404);
+    }
+}
