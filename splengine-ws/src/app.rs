@@ -114,11 +114,10 @@ fn page(path: &str, asked: &HeaderMap) -> Response {
     let known = asked.get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == asset.etag.as_bytes());
     let mut response =
         if known { StatusCode::NOT_MODIFIED.into_response() } else { asset.body.into_response() };
-    let caching = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     let headers = response.headers_mut();
     for (name, value) in [
         (CONTENT_TYPE, asset.content_type),
-        (CACHE_CONTROL, caching),
+        (CACHE_CONTROL, "no-cache"),
         (ETAG, asset.etag),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),

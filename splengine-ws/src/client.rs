@@ -20,7 +20,7 @@ use tokio::time::{Instant, interval, timeout, timeout_at};
 
 use crate::app::App;
 use crate::entry::Entrant;
-use crate::frame::{AccessWord, Binary, Control, ControlOp, TextFrame};
+use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
 use crate::speech::{self, Speech, close, text};
 use crate::upgrade::V1;
 
@@ -104,14 +104,14 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
 }
 
 /// Waits for the first frame, which must bring a ticket.
-async fn with_ticket(app: &App, stream: &mut SplitStream<WebSocket>) -> Option<(Caller, Control)> {
+async fn with_ticket(app: &App, stream: &mut SplitStream<WebSocket>) -> Option<(Caller, Frame)> {
     loop {
         match stream.next().await?.ok()? {
             Message::Text(text) => {
                 let frame = TextFrame::parse(&text).ok()?;
                 let ticket = Secret::new(frame.ticket?);
                 let caller = app.engine.sessions().redeem(&ticket).ok()?;
-                return Some((caller, frame.control));
+                return Some((caller, frame.frame));
             }
             Message::Ping(_) | Message::Pong(_) => {}
             Message::Binary(_) | Message::Close(_) => return None,
@@ -135,7 +135,7 @@ async fn listen(
     mut listener: Listener,
     stream: &mut SplitStream<WebSocket>,
     wish: Wish,
-    first: Option<Control>,
+    first: Option<Frame>,
 ) {
     let patience = patience(listener.app.options.ping_every);
     if let Flow::Break(()) = listener.begin(stream, wish, first).await {
@@ -165,9 +165,9 @@ impl Listener {
         &mut self,
         stream: &mut SplitStream<WebSocket>,
         wish: Wish,
-        first: Option<Control>,
+        first: Option<Frame>,
     ) -> Flow {
-        let says = |control: &Control| !matches!(control, Control::Hello {} | Control::Unknown);
+        let says = |frame: &Frame| !matches!(frame, Frame::Hello {} | Frame::Unknown);
         if let Some(control) = first.filter(says) {
             return self.control(control).await;
         }
@@ -198,7 +198,7 @@ impl Listener {
     async fn message(&mut self, message: Message) -> Flow {
         match message {
             Message::Text(text) => match TextFrame::parse(&text) {
-                Ok(frame) => self.control(frame.control).await,
+                Ok(frame) => self.control(frame.frame).await,
                 Err(problem) if self.is_v1 && !text.trim_start().starts_with('{') => {
                     self.last(speech::error(&problem, "invalid"), 4400, "protocol").await
                 }
@@ -222,18 +222,18 @@ impl Listener {
         }
     }
 
-    async fn control(&mut self, control: Control) -> Flow {
-        match control {
-            Control::Hello {} | Control::Unknown => Flow::Continue(()),
-            Control::Input { data } => self.input(None, Bytes::from(data)).await,
-            Control::Resize { cols, rows } => {
+    async fn control(&mut self, frame: Frame) -> Flow {
+        match frame {
+            Frame::Hello {} | Frame::Unknown => Flow::Continue(()),
+            Frame::Input { data } => self.input(None, Bytes::from(data)).await,
+            Frame::Resize { cols, rows } => {
                 self.window = size(Some(cols), Some(rows));
                 if let (Some(size), Some((typist, _))) = (self.window, &self.typist) {
                     typist.resize(size);
                 }
                 Flow::Continue(())
             }
-            Control::NewSession { command, args, workdir, name, cols, rows } => {
+            Frame::NewSession { command, args, workdir, name, cols, rows } => {
                 self.window = size(cols, rows).or(self.window);
                 let mut request = SessionRequest::new();
                 if let Some(command) = command {
@@ -248,7 +248,7 @@ impl Listener {
                 }
                 self.create(request, false).await
             }
-            Control::Attach { session_id, access, epoch, offset, client, cols, rows } => {
+            Frame::Attach { session_id, access, epoch, offset, client, cols, rows } => {
                 self.window = size(cols, rows).or(self.window);
                 let resumes = epoch.is_some();
                 let shape = move |access| {
@@ -263,24 +263,24 @@ impl Listener {
                 };
                 self.attach(&session_id, access, shape, Some(resumes)).await
             }
-            Control::SaveSession { name } => {
+            Frame::SaveSession { name } => {
                 let Some((_, id)) = self.typist.clone() else { return self.nothing().await };
                 match self.app.engine.sessions().save(&self.caller, &id, name).await {
                     Ok(saved) => self.say(speech::saved(&saved)).await,
                     Err(error) => self.refuse(&error).await,
                 }
             }
-            Control::LoadSession { saved_id } => {
+            Frame::LoadSession { saved_id } => {
                 self.create(SessionRequest::new().from(saved_id), true).await
             }
-            Control::CloseSession {} => {
+            Frame::CloseSession {} => {
                 let Some((_, id)) = self.typist.clone() else { return self.nothing().await };
                 match self.app.engine.sessions().end(&self.caller, &id).await {
                     Ok(()) => Flow::Continue(()),
                     Err(error) => self.refuse(&error).await,
                 }
             }
-            Control::Control { op, to } => {
+            Frame::Control { op, to } => {
                 let Some((typist, _)) = &self.typist else { return self.nothing().await };
                 let done = match (op, to) {
                     (ControlOp::Take, _) => typist.take_control(),
@@ -296,7 +296,7 @@ impl Listener {
                     Err(error) => self.refuse(&error).await,
                 }
             }
-            Control::Ping { t } => {
+            Frame::Ping { t } => {
                 let mut pong = json!({"type": "pong"});
                 if let Some(t) = t {
                     pong["t"] = t;

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// A control frame from a client.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
-pub(crate) enum Control {
+pub(crate) enum Frame {
     Hello {},
     Input {
         data: String,
@@ -70,7 +70,7 @@ pub(crate) enum ControlOp {
 /// A control frame, with the ticket that the first may carry.
 #[derive(Debug)]
 pub(crate) struct TextFrame {
-    pub(crate) control: Control,
+    pub(crate) frame: Frame,
     pub(crate) ticket: Option<String>,
 }
 
@@ -84,9 +84,9 @@ impl TextFrame {
         };
         let kind: String = kind.chars().take(40).collect();
         let ticket = value.get("ticket").and_then(Value::as_str).map(str::to_owned);
-        let control = serde_json::from_value(value)
+        let frame = serde_json::from_value(value)
             .map_err(|error| format!("`{kind}`: {}", without_values(&error)))?;
-        Ok(Self { control, ticket })
+        Ok(Self { frame, ticket })
     }
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let read = TextFrame::parse(r#"{"type":"attach","sessionId":"x","ticket":"t","new":1}"#);
         assert_eq!(read.expect("fine").ticket.as_deref(), Some("t"));
         let unknown = TextFrame::parse(r#"{"type":"future","data":1}"#).expect("ignored");
-        assert!(matches!(unknown.control, Control::Unknown));
+        assert!(matches!(unknown.frame, Frame::Unknown));
         for bad in ["", "hunter2", "[]", "{}", r#"{"type":7}"#, r#"{"type":"input","data":77}"#] {
             let error = TextFrame::parse(bad).expect_err(bad);
             assert!(!error.contains("hunter2") && !error.contains("77"), "{error}");

@@ -33,15 +33,12 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         Ok(entrant) => entrant,
         Err(Refusal { status, detail }) => return problem(status, detail),
     };
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &app).await {
-        Ok(upgrade) => upgrade,
-        Err(_) => {
-            let detail = "this takes a WebSocket (RFC 6455)";
-            let mut response = problem(StatusCode::UPGRADE_REQUIRED, detail);
-            let value = axum::http::HeaderValue::from_static("websocket");
-            response.headers_mut().insert(axum::http::header::UPGRADE, value);
-            return response;
-        }
+    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &app).await else {
+        let detail = "this takes a WebSocket (RFC 6455)";
+        let mut response = problem(StatusCode::UPGRADE_REQUIRED, detail);
+        let value = axum::http::HeaderValue::from_static("websocket");
+        response.headers_mut().insert(axum::http::header::UPGRADE, value);
+        return response;
     };
     let query = match axum::extract::Query::<Query>::try_from_uri(&parts.uri) {
         Ok(query) => query.0,

@@ -1,0 +1,308 @@
+// The console in a real browser (Chromium), against the all-in-one server.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import http from "node:http";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { after, before, test } from "node:test";
+
+import { chromium } from "playwright-core";
+
+const program = process.env.SPLENGINE_CHROMIUM ?? "/usr/bin/chromium";
+const shots = process.env.SPLENGINE_SHOTS;
+const root = mkdtempSync(join(tmpdir(), "splengine-console-"));
+mkdirSync(join(root, "data"));
+
+async function start(ws = "127.0.0.1:0") {
+  const child = spawn(
+    process.env.SPLENGINE_SERVER,
+    ["--root", root, "--http", "127.0.0.1:0", "--ws", ws, "--token", "alice=alices-very-long-token", "--shell", "/bin/bash", "--grace", "1"],
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, RUST_LOG: "error", PS1: "$ " } },
+  );
+  const [line] = await once(createInterface({ input: child.stdout }), "line");
+  const ready = JSON.parse(line);
+  return { child, ...ready, page: `http://${ready.ws}/` };
+}
+
+async function stop({ child }, signal = "SIGTERM") {
+  child.kill(signal);
+  await once(child, "exit");
+}
+
+const token = "alices-very-long-token";
+let server;
+let browser;
+const problems = [];
+
+before(async () => {
+  server = await start();
+  browser = await chromium.launch({ executablePath: program, args: ["--no-sandbox"] });
+});
+
+after(async () => {
+  await browser?.close();
+  if (server?.child.exitCode === null) await stop(server);
+  rmSync(root, { recursive: true, force: true });
+});
+
+/** A page of a browser of its own, which goes nowhere else and complains of nothing. */
+async function open(url, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+  const page = await context.newPage();
+  const host = new URL(url).host;
+  page.on("request", (request) => {
+    const to = new URL(request.url());
+    if (to.host !== host && to.protocol !== "data:") problems.push(`a request to ${to.host}`);
+  });
+  page.on("pageerror", (error) => problems.push(`an exception: ${error.message}`));
+  page.on("console", (message) => {
+    const text = message.text();
+    // A connection that breaks and a login that fails are told by the browser as well.
+    if (message.type() === "error" && !/WebSocket connection|status of 40[14]|ERR_CONNECTION/.test(text)) problems.push(text);
+  });
+  await page.goto(url);
+  return page;
+}
+
+const text = (page) => page.evaluate(() => window.splengine.terminalText());
+
+async function shows(page, needle) {
+  await page.waitForFunction(
+    (wanted) => window.splengine?.terminalText().includes(wanted),
+    needle,
+    { timeout: 15_000 },
+  ).catch(async () => assert.fail(`${needle} is not shown, but:\n${await text(page)}`));
+}
+
+async function type(page, keys) {
+  await page.locator(".xterm-helper-textarea").focus();
+  await page.keyboard.type(keys);
+}
+
+async function shot(page, name) {
+  if (shots) await page.screenshot({ path: join(shots, `${name}.png`) });
+}
+
+async function sessions() {
+  const response = await fetch(`http://${server.http}/api/v1/sessions`, { headers: { Authorization: `Bearer ${token}` } });
+  return (await response.json()).sessions;
+}
+
+async function connected(page) {
+  await page.locator('#status[data-state="open"]').waitFor({ timeout: 15_000 });
+}
+
+let first;
+
+/** The link that a share was given. */
+async function made(page) {
+  const input = page.locator("dialog .link input");
+  await input.waitFor();
+  return input.inputValue();
+}
+
+test("the link logs in, and a terminal is there", async () => {
+  first = await open(`${server.page}#token=${token}`);
+  await connected(first);
+  assert.ok(!first.url().includes("token"), "the token is out of the address");
+  const cookies = await first.context().cookies();
+  assert.equal(cookies.length, 1);
+  assert.ok(cookies[0].httpOnly);
+  assert.equal(cookies[0].sameSite, "Strict");
+  await type(first, "echo he''llo; cd data\n");
+  await shows(first, "hello");
+  await shows(first, "data#");
+  await shot(first, "terminal");
+});
+
+test("a reload finds the program and the screen", async () => {
+  await type(first, "printf '\\033[1;31mred\\033[m and \\033[44mblue\\033[m\\n'; read -p 'sa''y: ' word\n");
+  await shows(first, "say:");
+  const before = await text(first);
+  await first.reload();
+  await connected(first);
+  await shows(first, "say:");
+  assert.equal(await text(first), before);
+  await type(first, "again\n");
+  await type(first, "echo got-$word\n");
+  await shows(first, "got-again");
+});
+
+test("another browser looks on and can't type", async () => {
+  await first.click("#share");
+  await first.click("text=Make a link");
+  const link = await made(first);
+  assert.match(link, /#ticket=/);
+  await shot(first, "share");
+  await first.keyboard.press("Escape");
+  const viewer = await open(link);
+  await connected(viewer);
+  await shows(viewer, "got-again");
+  assert.ok(await viewer.locator("#access").isVisible());
+  await type(viewer, "echo intruder\n");
+  await type(first, "echo owner-typed\n");
+  await shows(viewer, "owner-typed");
+  assert.ok(!(await text(first)).includes("intruder"));
+  await first.locator("#people li").nth(1).waitFor();
+  await shot(viewer, "viewer");
+  const again = await open(link);
+  await again.locator("#login-problem").filter({ hasText: "not valid" }).waitFor();
+  await again.context().close();
+  await viewer.context().close();
+});
+
+test("a helper types and takes control", async () => {
+  await first.click("#share");
+  await first.selectOption('dialog select[name="access"]', "control");
+  await first.click("text=Make a link");
+  const link = await made(first);
+  await first.keyboard.press("Escape");
+  const helper = await open(link, { viewport: { width: 900, height: 500 } });
+  await connected(helper);
+  await shows(helper, "owner-typed");
+  await type(helper, "echo he''lped\n");
+  await shows(first, "helped");
+  await helper.click("#control");
+  await helper.locator("#control", { hasText: "Release" }).waitFor();
+  await first.locator("#control", { hasText: "Take" }).waitFor();
+  await type(helper, "clear; stty size\n");
+  await helper.waitForFunction(() => /\d+ \d+/.test(window.splengine.terminalText()));
+  await first.click("#control");
+  await first.locator("#control", { hasText: "Release" }).waitFor();
+  await helper.context().close();
+});
+
+test("save, load, rename and end", async () => {
+  await type(first, "clear; echo keep-this\n");
+  await shows(first, "keep-this");
+  await first.click("#save");
+  await first.fill("dialog input", "kept");
+  await first.click("dialog button[type=submit]");
+  await first.locator("#saved .name", { hasText: "kept" }).waitFor();
+  await first.click("#sessions li:first-child .more");
+  await first.click("text=Rename…");
+  await first.fill("dialog input", "renamed");
+  await first.click("dialog button[type=submit]");
+  await first.locator("#sessions .name", { hasText: "renamed" }).waitFor();
+  await first.click("#saved .open");
+  await shows(first, "keep-this");
+  await shows(first, "restored");
+  assert.equal((await sessions()).filter((one) => one.state === "running").length, 2);
+  await shot(first, "loaded");
+  await first.click("#end");
+  await first.click("dialog button[type=submit]");
+  await first.locator("#banner-text", { hasText: "ended" }).waitFor();
+  await first.click("#sessions .open");
+  await connected(first);
+  await shows(first, "keep-this");
+});
+
+test("an editor is drawn right", async () => {
+  await type(first, "clear; vim -u NONE -N /etc/services\n");
+  await shows(first, "tcpmux");
+  await type(first, ":set number\n");
+  await shows(first, "  1 ");
+  const [session] = (await sessions()).filter((one) => one.state === "running");
+  const response = await fetch(`http://${server.http}/api/v1/sessions/${session.sessionId}/screen`, { headers: { Authorization: `Bearer ${token}` } });
+  const wanted = (await response.text()).split("\n").map((line) => line.trimEnd());
+  const seen = (await text(first)).split("\n").map((line) => line.trimEnd());
+  assert.deepEqual(seen, wanted);
+  await first.reload();
+  await connected(first);
+  await shows(first, "tcpmux");
+  assert.deepEqual((await text(first)).split("\n").map((line) => line.trimEnd()), wanted);
+  await shot(first, "vim");
+  await type(first, ":q\n");
+});
+
+test("a program ends, and that is said", async () => {
+  await type(first, "clear; exit 3\n");
+  await first.locator("#banner-text", { hasText: "exit code 3" }).waitFor();
+  await first.click("#banner-button");
+  await connected(first);
+});
+
+test("on a phone, in light", async () => {
+  const page = await open(`${server.page}#token=${token}`, { viewport: { width: 390, height: 780 }, colorScheme: "light", hasTouch: true, isMobile: true });
+  await connected(page);
+  await page.locator("#keys button").first().waitFor();
+  await type(page, "echo sm''all\n");
+  await shows(page, "small");
+  await shot(page, "phone");
+  await page.click("#menu");
+  await page.locator("#sessions .open").first().waitFor();
+  await shot(page, "phone-list");
+  await page.context().close();
+});
+
+test("below another path, behind a proxy", async () => {
+  const target = new URL(server.page);
+  const proxy = http.createServer((request, response) => {
+    const path = request.url.replace(/^\/x\/y/, "") || "/";
+    const headers = request.headers;
+    const onward = http.request({ host: target.hostname, port: target.port, path, method: request.method, headers }, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    });
+    request.pipe(onward);
+  });
+  proxy.on("upgrade", (request, socket, head) => {
+    const onward = net.connect(Number(target.port), target.hostname, () => {
+      const lines = Object.entries(request.headers).map(([name, value]) => `${name}: ${value}`);
+      onward.write(`GET ${request.url.replace(/^\/x\/y/, "")} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`);
+      onward.write(head);
+      socket.pipe(onward).pipe(socket);
+    });
+    onward.on("error", () => socket.destroy());
+    socket.on("error", () => onward.destroy());
+  });
+  await new Promise((done) => proxy.listen(0, "127.0.0.1", done));
+  const page = await open(`http://127.0.0.1:${proxy.address().port}/x/y/#token=${token}`);
+  await connected(page);
+  await type(page, "echo pro''xied\n");
+  await shows(page, "proxied");
+  const [cookie] = await page.context().cookies();
+  assert.equal(cookie.path, "/x/y");
+  await page.context().close();
+  proxy.close();
+  proxy.closeAllConnections();
+});
+
+test("a wrong token is told in words", async () => {
+  const page = await open(server.page);
+  await page.fill("#token", "wrong-token-wrong-token");
+  await page.click("#login button");
+  await page.locator("#login-problem", { hasText: "not valid" }).waitFor();
+  await shot(page, "login");
+  await page.fill("#token", token);
+  await page.click("#login button");
+  await connected(page);
+  await page.context().close();
+});
+
+test("a server that comes back finds the page waiting", async () => {
+  await type(first, "clear; echo be''fore\n");
+  await shows(first, "before");
+  const place = server.ws;
+  await stop(server, "SIGKILL");
+  await first.locator("#banner", { hasText: "Trying again" }).waitFor();
+  server = await start(place);
+  await first.locator("#banner-text", { hasText: /not there|Trying|lost|ended/ }).waitFor();
+  const lost = (await sessions()).filter((one) => one.state === "lost");
+  assert.ok(lost.length >= 1);
+  await first.reload();
+  await connected(first);
+  await first.locator("#sessions .detail", { hasText: "lost" }).first().waitFor();
+  await first.locator("#sessions li", { hasText: "lost" }).first().locator(".open").click();
+  await shows(first, "restored");
+  await shot(first, "lost");
+});
+
+test("nothing went elsewhere, and nothing complained", () => {
+  assert.deepEqual(problems, []);
+});

@@ -1,0 +1,54 @@
+// The server's routes.
+/** A refusal, in the server's words. */
+export class Refusal extends Error {
+    status;
+    constructor(status, message) {
+        super(message);
+        this.status = status;
+    }
+}
+async function ask(method, path, body) {
+    const init = { method, credentials: "same-origin" };
+    if (body !== undefined) {
+        init.headers = { "Content-Type": "application/json" };
+        init.body = JSON.stringify(body);
+    }
+    let response;
+    try {
+        response = await fetch(new URL(path, document.baseURI), init);
+    }
+    catch {
+        throw new Refusal(0, "The server can't be reached.");
+    }
+    const text = await response.text();
+    let value = null;
+    try {
+        value = text === "" ? null : JSON.parse(text);
+    }
+    catch {
+        value = null;
+    }
+    if (!response.ok) {
+        const detail = value?.detail;
+        throw new Refusal(response.status, typeof detail === "string" ? detail : `The server answered ${response.status}.`);
+    }
+    return value;
+}
+const of = (id) => `api/v1/sessions/${encodeURIComponent(id)}`;
+export const api = {
+    me: () => ask("GET", "me"),
+    login: (shown) => ask("POST", "login", shown),
+    logout: () => ask("POST", "logout"),
+    sessions: async () => (await ask("GET", "api/v1/sessions")).sessions,
+    session: (id) => ask("GET", of(id)),
+    rename: (id, name) => ask("PATCH", of(id), { name }),
+    end: (id) => ask("DELETE", of(id)),
+    save: (id, name) => ask("POST", `${of(id)}/save`, name ? { name } : {}),
+    saved: async () => (await ask("GET", "api/v1/saved-sessions")).savedSessions,
+    removeSaved: (id) => ask("DELETE", `api/v1/saved-sessions/${encodeURIComponent(id)}`),
+    shares: async (id) => (await ask("GET", `${of(id)}/shares`)).shares,
+    share: (id, access, expiresIn) => ask("POST", `${of(id)}/shares`, { access, expiresIn }),
+    takeBack: (id, share) => ask("DELETE", `${of(id)}/shares/${encodeURIComponent(share)}`),
+    recording: (id) => new URL(`${of(id)}/recording`, document.baseURI).href,
+    screen: (id) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,
+};

@@ -1,0 +1,101 @@
+// The server's routes.
+
+import type { Access } from "./protocol.js";
+
+export interface Session {
+  sessionId: string;
+  user: string;
+  name: string | null;
+  title: string;
+  created: string;
+  lastActivity: string;
+  cols: number;
+  rows: number;
+  workdir: string | null;
+  clients: number;
+  state: "running" | "exited" | "lost";
+  exitCode: number | null;
+}
+
+export interface Saved {
+  savedId: string;
+  sessionId: string;
+  name: string | null;
+  created: string;
+  workdir: string | null;
+}
+
+export interface Share {
+  shareId: string;
+  access: Access;
+  expires: string;
+  used: boolean;
+}
+
+export interface NewShare extends Share {
+  ticket: string;
+  url: string;
+}
+
+export interface Me {
+  user: string;
+  guest: { sessionId: string; access: Access; expires: string } | null;
+}
+
+/** A refusal, in the server's words. */
+export class Refusal extends Error {
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
+  const init: RequestInit = { method, credentials: "same-origin" };
+  if (body !== undefined) {
+    init.headers = { "Content-Type": "application/json" };
+    init.body = JSON.stringify(body);
+  }
+  let response: Response;
+  try {
+    response = await fetch(new URL(path, document.baseURI), init);
+  } catch {
+    throw new Refusal(0, "The server can't be reached.");
+  }
+  const text = await response.text();
+  let value: unknown = null;
+  try {
+    value = text === "" ? null : JSON.parse(text);
+  } catch {
+    value = null;
+  }
+  if (!response.ok) {
+    const detail = (value as { detail?: unknown } | null)?.detail;
+    throw new Refusal(response.status, typeof detail === "string" ? detail : `The server answered ${response.status}.`);
+  }
+  return value as T;
+}
+
+const of = (id: string) => `api/v1/sessions/${encodeURIComponent(id)}`;
+
+export const api = {
+  me: () => ask<Me>("GET", "me"),
+  login: (shown: { token: string } | { ticket: string }) => ask<Me>("POST", "login", shown),
+  logout: () => ask<null>("POST", "logout"),
+  sessions: async () => (await ask<{ sessions: Session[] }>("GET", "api/v1/sessions")).sessions,
+  session: (id: string) => ask<Session>("GET", of(id)),
+  rename: (id: string, name: string | null) => ask<Session>("PATCH", of(id), { name }),
+  end: (id: string) => ask<null>("DELETE", of(id)),
+  save: (id: string, name: string | null) => ask<Saved>("POST", `${of(id)}/save`, name ? { name } : {}),
+  saved: async () =>
+    (await ask<{ savedSessions: Saved[] }>("GET", "api/v1/saved-sessions")).savedSessions,
+  removeSaved: (id: string) => ask<null>("DELETE", `api/v1/saved-sessions/${encodeURIComponent(id)}`),
+  shares: async (id: string) => (await ask<{ shares: Share[] }>("GET", `${of(id)}/shares`)).shares,
+  share: (id: string, access: Access, expiresIn: number) =>
+    ask<NewShare>("POST", `${of(id)}/shares`, { access, expiresIn }),
+  takeBack: (id: string, share: string) => ask<null>("DELETE", `${of(id)}/shares/${encodeURIComponent(share)}`),
+  recording: (id: string) => new URL(`${of(id)}/recording`, document.baseURI).href,
+  screen: (id: string) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,
+};

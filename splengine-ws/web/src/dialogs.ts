@@ -1,0 +1,76 @@
+// Questions to the person, and words to them.
+
+import { find, make } from "./dom.js";
+
+/** Shows a dialog; resolves with what `read` gives when it is confirmed, else with null. */
+export function dialog<T>(
+  title: string,
+  content: Node[],
+  confirm: { label: string; danger?: boolean } | null,
+  read: () => T,
+): Promise<T | null> {
+  return new Promise((resolve) => {
+    let result: T | null = null;
+    const cancel = make("button", { type: "button", class: "plain", onclick: () => box.close() }, confirm ? "Cancel" : "Close");
+    const submit = confirm && make("button", { type: "submit", class: confirm.danger ? "danger" : "primary" }, confirm.label);
+    const form = make(
+      "form",
+      {
+        onsubmit: (event) => {
+          event.preventDefault();
+          result = read();
+          box.close();
+        },
+      },
+      make("h2", {}, title),
+      ...content,
+      make("div", { class: "buttons" }, cancel, submit),
+    );
+    const box = make("dialog", { label: title }, form);
+    box.addEventListener("close", () => {
+      box.remove();
+      resolve(result);
+    });
+    box.addEventListener("click", (event) => {
+      if (event.target === box) box.close();
+    });
+    document.body.append(box);
+    box.showModal();
+  });
+}
+
+export function field(label: string, input: HTMLElement): HTMLElement {
+  return make("label", { class: "field" }, make("span", {}, label), input);
+}
+
+export async function askText(title: string, label: string, value: string, button: string): Promise<string | null> {
+  const input = make("input", { type: "text", value, autocomplete: "off" });
+  input.maxLength = 200;
+  return dialog(title, [field(label, input)], { label: button }, () => input.value.trim());
+}
+
+export async function confirmed(title: string, text: string, button: string): Promise<boolean> {
+  const answer = await dialog(title, [make("p", {}, text)], { label: button, danger: true }, () => true);
+  return answer === true;
+}
+
+let timer: ReturnType<typeof setTimeout> | undefined;
+
+/** A word in passing; an error stays longer. */
+export function say(text: string, kind: "info" | "error" = "info"): void {
+  const place = find("toast");
+  place.textContent = text;
+  place.className = `toast ${kind} shown`;
+  clearTimeout(timer);
+  timer = setTimeout(() => place.classList.remove("shown"), kind === "error" ? 8000 : 3500);
+}
+
+/** Does it, and says so if it fails. */
+export async function attempt<T>(work: () => Promise<T>): Promise<T | null> {
+  try {
+    return await work();
+  } catch (error) {
+    say(error instanceof Error ? error.message : String(error), "error");
+    return null;
+  }
+}
