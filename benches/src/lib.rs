@@ -3,6 +3,9 @@
 //! The sides take turns in short rounds within one run, so that whatever else the machine does
 //! falls on both.
 
+pub mod terminals;
+pub mod ws;
+
 use std::hint::black_box;
 use std::time::Duration;
 

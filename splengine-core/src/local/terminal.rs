@@ -71,6 +71,7 @@ impl Session for LocalTerminal {
     async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         buffer.reserve(CHUNK);
         let before = buffer.len();
+        let mut patience = PATIENCE;
         loop {
             let mut ready = self.ours.readable().await?;
             // A terminal gives at most a page at a time; a frame for each would be dear.
@@ -78,6 +79,13 @@ impl Session for LocalTerminal {
                 match rustix::io::read(&self.ours, rustix::buffer::spare_capacity(buffer)) {
                     Ok(0) => return Ok(buffer.len() - before),
                     Ok(_) => {}
+                    // In the midst of a flood the next page is on its way.
+                    Err(rustix::io::Errno::AGAIN)
+                        if buffer.len() - before >= PAGE && patience > 0 =>
+                    {
+                        patience -= 1;
+                        tokio::task::yield_now().await;
+                    }
                     Err(rustix::io::Errno::INTR) => {}
                     Err(rustix::io::Errno::AGAIN) => {
                         ready.clear_ready();
@@ -161,6 +169,9 @@ fn winsize(size: Size) -> Winsize {
     Winsize { ws_row: size.rows(), ws_col: size.cols(), ws_xpixel: 0, ws_ypixel: 0 }
 }
 
+/// As much as the kernel hands on at a time.
+const PAGE: usize = 4000;
+const PATIENCE: u32 = 16;
 const CHUNK: usize = 64 * 1024;
 /// What shells give for a command of which they know nothing.
 const UNKNOWN: i32 = 125;

@@ -234,6 +234,7 @@ impl Attachment {
             share: caller.guest().map(|guest| guest.share.clone()),
             window,
             acked: None,
+            joined_at: end.offset,
             slow: false,
             notices: VecDeque::new(),
             closed: None,

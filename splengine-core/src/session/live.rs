@@ -120,6 +120,8 @@ pub(crate) struct Client {
     pub(crate) window: Option<Size>,
     /// Everything below it is drawn; `None` for a client that does not say.
     pub(crate) acked: Option<u64>,
+    /// How much had been printed when it came.
+    pub(crate) joined_at: u64,
     /// It was waited for long enough.
     pub(crate) slow: bool,
     pub(crate) notices: VecDeque<Notice>,

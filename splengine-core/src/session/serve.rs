@@ -76,6 +76,10 @@ async fn read_all(live: &Live) {
             }
         }
     }
+    // What a read had got that was given up.
+    if !buffer.is_empty() {
+        let _ = live.printed(take(&mut buffer));
+    }
     let status = match status {
         Some(status) => status,
         None => ended.await,
@@ -97,9 +101,11 @@ fn take(buffer: &mut Vec<u8>) -> Bytes {
     }
 }
 
-/// Waits for the client in control, if it is behind and says how far it is, for a while.
+/// Waits for the client in control, if it is behind and says how far it is, for a while. One that
+/// has said nothing yet gets a moment, once: its first word may be on its way.
 async fn pace(live: &Live) {
-    let deadline = Instant::now() + LONGEST_WAIT;
+    let begun = Instant::now();
+    let mut deadline = begun + LONGEST_WAIT;
     loop {
         let drawn = live.paced.notified();
         let mut drawn = std::pin::pin!(drawn);
@@ -109,9 +115,12 @@ async fn pace(live: &Live) {
             let end = state.log.end().offset;
             let holder = state.holder;
             let Some(client) = holder.and_then(|key| state.clients.get_mut(&key)) else { return };
-            let Some(acked) = client.acked else { return };
-            if client.slow || end.saturating_sub(acked) <= HIGH_WATER {
+            let said = client.acked;
+            if client.slow || end.saturating_sub(said.unwrap_or(client.joined_at)) <= HIGH_WATER {
                 return;
+            }
+            if said.is_none() {
+                deadline = deadline.min(begun + FIRST_WORD);
             }
             if Instant::now() >= deadline {
                 client.slow = true;
@@ -200,6 +209,7 @@ async fn keep(live: Arc<Live>, files: SessionFiles) {
 
 const LAST_WORDS: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const FIRST_WORD: Duration = Duration::from_millis(100);
 const SETTLE: Duration = Duration::from_millis(50);
 const KEEP_EVERY: Duration = Duration::from_millis(100);
 const SMALL: usize = 4 << 10;
