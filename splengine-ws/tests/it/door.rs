@@ -1,0 +1,180 @@
+use std::time::Duration;
+
+use serde_json::json;
+use splengine_core::Access;
+
+use crate::support::{ALICE, BOB, How, door, door_with};
+
+#[tokio::test]
+async fn pages_of_other_sites_are_kept_out() {
+    let door = door_with(
+        |policy| policy,
+        |server| server.allow_origin("https://allowed.example").expect("an origin"),
+    )
+    .await;
+    for origin in ["https://evil.example", "null", "http://127.0.0.1:1", "garbage", ""] {
+        let headers = [("authorization", ALICE), ("origin", origin)];
+        assert_eq!(door.refusal(&headers).await, 403, "{origin}");
+    }
+    let own = format!("http://{}", door.addr);
+    for origin in [own.as_str(), "https://allowed.example"] {
+        let headers = [("authorization", ALICE), ("origin", origin)];
+        let mut client =
+            door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+        client.frame("session").await;
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_demanded() {
+    let door = door().await;
+    assert_eq!(door.refusal(&[]).await, 401);
+    assert_eq!(door.refusal(&[("authorization", "Bearer wrong-wrong-wrong-wrong")]).await, 401);
+    assert_eq!(door.refusal(&[("authorization", "Basic YTpi")]).await, 401);
+    let own = format!("http://{}", door.addr);
+    let headers = [("origin", own.as_str())];
+    let mut client = door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+    client.send(json!({"type": "hello", "ticket": "ticket-wrong"})).await;
+    assert_eq!(client.closed().await, 4401);
+}
+
+#[tokio::test]
+async fn a_ticket_works_once() {
+    let door = door().await;
+    let mut owner = door.plain("").await;
+    let id = owner.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    let sessions = door.engine.sessions();
+    let minute = Duration::from_secs(60);
+    let (share, ticket) = sessions.share(&door.alice, &id, Access::View, minute).expect("shared");
+    let own = format!("http://{}", door.addr);
+    let headers = [("origin", own.as_str())];
+    let how = How { headers: &headers, ..How::default() };
+    let hello =
+        json!({"type": "attach", "sessionId": id, "access": "control", "ticket": ticket.expose()});
+    let mut guest = door.open(how.clone()).await.expect("opens");
+    guest.send(hello.clone()).await;
+    let session = guest.frame("session").await;
+    assert_eq!(session["access"], "view");
+    let mut second = door.open(how).await.expect("opens");
+    second.send(hello).await;
+    assert_eq!(second.closed().await, 4401);
+    guest.send(json!({"type": "new_session"})).await;
+    assert_eq!(guest.frame("error").await["code"], "forbidden");
+    sessions.take_back_share(&door.alice, &id, Some(share.id.as_str())).expect("taken back");
+    assert_eq!(guest.closed().await, 4403);
+}
+
+#[tokio::test]
+async fn a_login_gives_a_cookie_that_opens_doors() {
+    let door = door().await;
+    let answer = door.http("POST /login HTTP/1.1", r#"{"token":"alices-very-long-token"}"#).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let cookie =
+        answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+    assert!(cookie.contains("; HttpOnly; SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().expect("a pair");
+    let me = door.http(&format!("GET /me HTTP/1.1\r\nCookie: {cookie}"), "").await;
+    assert!(me.contains(r#""user":"alice""#), "{me}");
+    let list = door.http(&format!("GET /api/v1/sessions HTTP/1.1\r\nCookie: {cookie}"), "").await;
+    assert!(list.starts_with("HTTP/1.1 200"), "{list}");
+    let own = format!("http://{}", door.addr);
+    let headers = [("origin", own.as_str()), ("cookie", cookie)];
+    let mut client = door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+    client.frame("session").await;
+    // A cookie comes along with whatever a browser sends: without an origin it counts for nothing.
+    assert_eq!(door.refusal(&[("cookie", cookie)]).await, 401);
+    let foreign = format!(
+        "POST /api/v1/sessions HTTP/1.1\r\nOrigin: https://evil.example\r\nCookie: {cookie}"
+    );
+    assert!(door.http(&foreign, "{}").await.starts_with("HTTP/1.1 403"));
+    let foreign = "POST /login HTTP/1.1\r\nOrigin: https://evil.example";
+    assert!(
+        door.http(foreign, r#"{"token":"alices-very-long-token"}"#)
+            .await
+            .starts_with("HTTP/1.1 403")
+    );
+    for (body, status) in [
+        (r#"{"token":"wrong-wrong-wrong-wrong"}"#, "401"),
+        (r#"{"ticket":"ticket-x"}"#, "401"),
+        ("{}", "400"),
+        ("secret", "400"),
+    ] {
+        let answer = door.http("POST /login HTTP/1.1", body).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(!answer.contains("secret"), "{answer}");
+    }
+    let out = door.http(&format!("POST /logout HTTP/1.1\r\nCookie: {cookie}"), "").await;
+    assert!(out.contains("Max-Age=0"), "{out}");
+}
+
+#[tokio::test]
+async fn the_page_is_guarded() {
+    let door = door().await;
+    let page = door.http("GET / HTTP/1.1", "").await;
+    assert!(page.starts_with("HTTP/1.1 200"));
+    let lower = page.to_lowercase();
+    assert!(lower.contains("content-security-policy: default-src 'none'; script-src 'self'"));
+    assert!(lower.contains("x-content-type-options: nosniff"));
+    let tag = page.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag");
+    let again = door.http(&format!("GET / HTTP/1.1\r\nIf-None-Match: {tag}"), "").await;
+    assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+    assert!(door.http("GET /main.js HTTP/1.1", "").await.contains("text/javascript"));
+    assert!(door.http("GET /health HTTP/1.1", "").await.starts_with("HTTP/1.1 200"));
+    assert!(door.http("GET /nothing.js HTTP/1.1", "").await.starts_with("HTTP/1.1 404"));
+    assert!(door.http("GET /terminal HTTP/1.1", "").await.starts_with("HTTP/1.1 401"));
+    let upgrade = format!("GET /terminal HTTP/1.1\r\nAuthorization: {ALICE}");
+    assert!(door.http(&upgrade, "").await.starts_with("HTTP/1.1 426"));
+}
+
+#[tokio::test]
+async fn a_restart_is_told_as_one() {
+    let mut door = door().await;
+    let mut client = door.plain("").await;
+    client.frame("session").await;
+    door.engine.drain(Duration::from_secs(5)).await;
+    assert_eq!(client.frame("notice").await["kind"], "restart");
+    assert_eq!(client.closed().await, 1012);
+    let headers = [("authorization", BOB)];
+    let mut late = door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+    assert_eq!(late.closed().await, 1012);
+    drop(door.stop.take());
+    tokio::time::timeout(Duration::from_secs(10), door.ended).await.expect("ends").expect("well");
+}
+
+#[tokio::test]
+async fn the_end_of_the_server_sends_clients_away() {
+    let mut door = door().await;
+    let mut client = door.plain("").await;
+    client.frame("session").await;
+    drop(door.stop.take());
+    assert_eq!(client.closed().await, 1001);
+    tokio::time::timeout(Duration::from_secs(10), door.ended).await.expect("ends").expect("well");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_gone_without_a_word_is_noticed() {
+    let door =
+        door_with(|policy| policy, |server| server.ping_every(Duration::from_millis(50))).await;
+    let mut client = door.plain("").await;
+    let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    // It does not read any more, and so answers no ping.
+    let gone = async {
+        while door.engine.sessions().get(&door.alice, &id).expect("is there").clients > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("noticed");
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_is_pinged_and_kept() {
+    let door =
+        door_with(|policy| policy, |server| server.ping_every(Duration::from_millis(10))).await;
+    let mut client = door.plain("").await;
+    client.frame("session").await;
+    client.send(json!({"type": "input", "data": "sleep 0.5; echo la''te\n"})).await;
+    client.until("late").await;
+    client.send(json!({"type": "ping"})).await;
+    client.frame("pong").await;
+}

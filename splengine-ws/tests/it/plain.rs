@@ -1,0 +1,133 @@
+use futures_util::SinkExt as _;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::protocol::Message;
+
+use crate::support::{Came, door, door_with, script};
+
+#[tokio::test]
+async fn the_simplest_client_gets_a_terminal() {
+    let door = door().await;
+    let mut client = door.plain("").await;
+    let Came::Frame(first) = client.next().await else { panic!("no frame") };
+    assert_eq!(first["type"], "session");
+    assert_eq!(
+        (&first["cols"], &first["rows"], &first["access"]),
+        (&80.into(), &24.into(), &"control".into())
+    );
+    assert!(first["sessionId"].as_str().expect("an id").starts_with("spl-alice-"));
+    client.send(json!({"type": "future", "data": [1]})).await;
+    client.send(json!({"type": "input", "data": "echo $((6*7))-\n"})).await;
+    client.until("42-").await;
+    client.binary(b"echo $((2*7))-\n".to_vec()).await;
+    client.until("14-").await;
+    client.send(json!({"type": "ping", "t": 5})).await;
+    assert_eq!(client.frame("pong").await["t"], 5);
+    client.send(json!({"type": "input", "data": "exit 3\n"})).await;
+    let exit = client.frame("exit").await;
+    assert_eq!((&exit["exitCode"], &exit["signal"]), (&3.into(), &json!(null)));
+    assert_eq!(client.closed().await, 1000);
+}
+
+#[tokio::test]
+async fn closing_the_socket_leaves_the_program_running() {
+    let door = door().await;
+    let mut client = door.plain("").await;
+    let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    client.send(json!({"type": "input", "data": "x=still; echo rea''dy\n"})).await;
+    client.until("ready").await;
+    drop(client);
+    let mut viewer = door.plain(&format!("?session={id}&access=view")).await;
+    assert_eq!(viewer.frame("session").await["access"], "view");
+    let mut again = door.plain(&format!("?session={id}")).await;
+    again.until("ready").await;
+    again.send(json!({"type": "input", "data": "echo $x-here\n"})).await;
+    viewer.until("still-here").await;
+    viewer.send(json!({"type": "input", "data": "evil\n"})).await;
+    assert_eq!(viewer.frame("error").await["code"], "read_only");
+    loop {
+        if again.frame("clients").await["count"] == 2 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_socket_moves_between_sessions() {
+    let door = door().await;
+    let mut client = door.plain("").await;
+    let first = client.frame("session").await["sessionId"].clone();
+    client.send(json!({"type": "new_session", "cols": 100, "rows": 40})).await;
+    let second = client.frame("session").await;
+    assert_eq!((&second["cols"], &second["rows"]), (&100.into(), &40.into()));
+    assert_ne!(second["sessionId"], first);
+    client.send(json!({"type": "attach", "sessionId": first})).await;
+    assert_eq!(client.frame("session").await["sessionId"], first);
+    client.send(json!({"type": "save_session", "name": "mine"})).await;
+    let saved = client.frame("saved").await;
+    assert_eq!(saved["name"], "mine");
+    client.send(json!({"type": "load_session", "savedId": saved["savedId"]})).await;
+    let loaded = client.frame("session").await;
+    assert_eq!(loaded["restored"], true);
+    client.send(json!({"type": "attach", "sessionId": "spl-alice-nonsense"})).await;
+    assert_eq!(client.frame("error").await["code"], "no_session");
+    client.send(json!({"type": "close_session"})).await;
+    client.frame("exit").await;
+    assert_eq!(client.closed().await, 1000);
+    while door.engine.sessions().list(&door.alice).len() != 2 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn no_frame_ends_inside_a_character() {
+    let door = door().await;
+    let mut client = door.plain("").await;
+    client.send(script("for i in 1 2 3 4 5 6 7 8 9; do printf '\\342'; sleep 0.01; printf '\\202'; sleep 0.01; printf '\\254'; done; printf '\\377end'; read x")).await;
+    let seen = client.until("end").await;
+    assert!(seen.contains(&"€".repeat(9)), "{seen}");
+    assert!(seen.contains("\u{fffd}end"), "{seen}");
+}
+
+#[tokio::test]
+async fn bad_frames_are_told_apart() {
+    let door = door_with(|policy| policy, |server| server.max_message(4096)).await;
+    let mut client = door.plain("").await;
+    for bad in
+        ["nonsense", "[]", r#"{"type":"resize","cols":"x","rows":1}"#, r#"{"type":"attach"}"#]
+    {
+        client.socket.send(Message::text(bad)).await.expect("sent");
+        assert_eq!(client.frame("error").await["code"], "invalid", "{bad}");
+    }
+    client.send(json!({"type": "resize", "cols": 100_000, "rows": 0})).await;
+    let size = client.frame("size").await;
+    assert_eq!((&size["cols"], &size["rows"]), (&1000.into(), &1.into()));
+    client.binary(vec![b'x'; 5000]).await;
+    assert_eq!(client.closed().await, 4413);
+}
+
+#[tokio::test]
+async fn limits_have_their_codes() {
+    let door = door_with(
+        |policy| {
+            policy
+                .max_sessions_per_caller(1)
+                .idle_timeout(std::time::Duration::from_millis(400))
+                .warning(std::time::Duration::from_millis(200))
+        },
+        |server| server,
+    )
+    .await;
+    let mut client = door.plain("").await;
+    client.frame("session").await;
+    let mut second = door.plain("").await;
+    assert_eq!(second.closed().await, 4429);
+    let mut third = door.plain("?session=spl-alice-aaaaaaaaaaaaaaaaaaaaaaaaaa").await;
+    assert_eq!(third.frame("error").await["code"], "no_session");
+    assert_eq!(third.closed().await, 4404);
+    loop {
+        if client.frame("notice").await["kind"] == "idle_warning" {
+            break;
+        }
+    }
+    assert_eq!(client.closed().await, 4408);
+}
