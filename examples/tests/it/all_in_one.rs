@@ -15,7 +15,9 @@ use crate::server::*;
 #[test]
 fn it_says_once_that_it_is_ready() {
     let all = all_in_one(&[]);
-    assert_eq!(all.server.ready, format!("{{\"ready\":true,\"http\":\"{}\"}}\n", all.addr));
+    let ready: Value = serde_json::from_str(&all.server.ready).expect("JSON");
+    let ws = ready["ws"].as_str().expect("an address");
+    assert_eq!(ready, json!({"ready": true, "http": all.addr, "ws": ws}));
     assert_eq!(get(&all.addr, "/ready").0, 200);
     assert_eq!(all.run(&json!({"command": "echo hi"}))["stdout"], "hi\n");
     all.server.signal(Signal::TERM);
@@ -38,10 +40,13 @@ fn without_credentials_it_makes_a_token_and_a_link() {
     assert_eq!(status, 200);
     assert!(answer.contains("spl-admin-"), "{answer}");
     assert_eq!(post(addr, ALICE, body).expect("an answer").0, 401);
-    // The link leads somewhere.
-    assert_eq!(get(addr, "/").0, 307);
+    // The link leads to the console.
+    let ws = ready["ws"].as_str().expect("text");
+    let (status, page) = get(ws, "/");
+    assert_eq!(status, 200);
+    assert!(page.contains("<!doctype html>"), "{page}");
     assert_eq!(get(addr, "/info").0, 200);
-    let link = format!("http://{addr}/#token={token}\n");
+    let link = format!("http://{ws}/#token={token}\n");
     server.signal(Signal::TERM);
     let (code, _, err) = server.wait();
     assert_eq!(code, Some(0));
@@ -327,4 +332,54 @@ fn a_kill_for_memory_is_told_from_any_other() {
     }
     server.signal(Signal::TERM);
     assert_eq!(server.wait().0, Some(0));
+}
+
+#[test]
+fn a_killed_server_leaves_its_sessions_to_be_found() {
+    let all = all_in_one(&["--shell", "/bin/sh"]);
+    let ask = |addr: &str, request: &str, body: &str| {
+        let length = body.len();
+        let whole = format!(
+            "{request} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ALICE}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+        http(addr, &whole).expect("an answer")
+    };
+    let (status, made) = ask(&all.addr, "POST /api/v1/sessions", "{}");
+    assert_eq!(status, 201, "{made}");
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    let id = made["sessionId"].as_str().expect("an id");
+    let input = format!("POST /api/v1/sessions/{id}/input");
+    assert_eq!(ask(&all.addr, &input, "echo re''member\n").0, 204);
+    let screen = format!("GET /api/v1/sessions/{id}/screen");
+    eventually("it is said", || ask(&all.addr, &screen, "").1.contains("\nremember"));
+    let state = all.root.path().join(format!("runtime/sessions/{id}/state"));
+    eventually("it is kept", || {
+        let kept = std::fs::read(&state).unwrap_or_default();
+        String::from_utf8_lossy(&kept).contains("\nremember")
+    });
+    all.server.signal(Signal::KILL);
+    let AllInOne { server, root, .. } = all;
+    assert_eq!(server.wait().0, None);
+
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0", "--ws", "off"]);
+    command.args(["--token", &format!("alice={ALICE}")]);
+    let server = Server::start(&mut command);
+    let addr = addr_of(&server.ready);
+    let (_, found) = ask(&addr, &format!("GET /api/v1/sessions/{id}"), "");
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    assert_eq!(found["state"], "lost");
+    assert!(ask(&addr, &screen, "").1.contains("remember"));
+    let (status, recording) = ask(&addr, &format!("GET /api/v1/sessions/{id}/recording"), "");
+    assert!(status == 200 && recording.contains("remember"), "{recording}");
+    let (status, loaded) = ask(&addr, "POST /api/v1/sessions", &json!({"from": id}).to_string());
+    assert_eq!(status, 201, "{loaded}");
+    let loaded: Value = serde_json::from_str(&loaded).expect("JSON");
+    assert_eq!(loaded["restored"], true);
+    let again =
+        format!("GET /api/v1/sessions/{}/screen", loaded["sessionId"].as_str().expect("an id"));
+    assert!(ask(&addr, &again, "").1.contains("remember"));
+    assert_eq!(ask(&addr, &format!("DELETE /api/v1/sessions/{id}"), "").0, 204);
+    assert_eq!(ask(&addr, &format!("GET /api/v1/sessions/{id}"), "").0, 404);
 }

@@ -211,16 +211,20 @@ fn a_file_of_tokens_is_read() {
 
 #[test]
 fn doors_that_do_not_exist_are_not_pretended() {
-    let all = all_in_one(&["--ws", "127.0.0.1:0", "--ssh", "off", "--shell", "/bin/sh"]);
-    assert!(!all.server.ready.contains("ws"), "{}", all.server.ready);
+    let all = all_in_one(&["--avro", "127.0.0.1:0", "--ssh", "off"]);
+    assert!(!all.server.ready.contains("avro"), "{}", all.server.ready);
     all.server.signal(rustix::process::Signal::TERM);
     let (_, _, err) = all.server.wait();
-    assert!(err.contains("`ws`") && err.contains("`shell`") && !err.contains("`ssh`"), "{err}");
+    assert!(err.contains("`avro`") && !err.contains("`ssh`"), "{err}");
 }
 
 #[test]
 fn without_a_door_it_still_waits_for_its_end() {
-    let server = Server::start(example("all-in-one").args(["--http", "off"]));
+    let root = tempfile::tempdir().expect("a directory");
+    let mut command = example("all-in-one");
+    let server = Server::start(
+        command.arg("--root").arg(root.path()).args(["--http", "off", "--ws", "off"]),
+    );
     assert!(server.ready.starts_with("{\"ready\":true,\"token\":\""), "{}", server.ready);
     server.signal(rustix::process::Signal::INT);
     assert_eq!(server.wait().0, Some(0));

@@ -178,6 +178,9 @@ impl Sessions {
         );
         if restored {
             // The old program's modes must not be the new one's; its screen stays to be read.
+            if live.is_alternate() {
+                let _ = live.printed(Bytes::from_static(LEAVE_ALTERNATE));
+            }
             let _ = live.printed(Bytes::from_static(RESTORED));
             if live.state().size != size {
                 let mut state = live.state();
@@ -886,6 +889,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 const LONGEST_SHARE: Duration = Duration::from_hours(24 * 30);
 /// Of one caller.
 const MOST_SAVED: usize = 256;
-/// Leaves the alternate screen and resets what the old program had set, but no cell: DECSTR, the
-/// mouse, focus and paste modes off, the cursor shown; then a line of its own.
-const RESTORED: &[u8] = b"\x1b[?1049l\x1b[!p\x1b[?1000;1002;1003;1004;1005;1006;1015;2004l\x1b[?25h\x1b[0m\r\n\x1b[2m[restored]\x1b[0m\r\n";
+/// Leaves the alternate screen for the last line of the usual one. Not by mode 1049, which would put
+/// the cursor elsewhere.
+const LEAVE_ALTERNATE: &[u8] = b"\x1b[?1047l\x1b[999;1H";
+/// Resets what the old program had set, but no cell: DECSTR, the mouse, focus and paste modes off,
+/// the cursor shown; then a line of its own.
+const RESTORED: &[u8] = b"\x1b[!p\x1b[?1000;1002;1003;1004;1006;1016;2004;2026l\x1b[20l\x1b[?25h\x1b[0m\r\n\x1b[2m[restored]\x1b[0m\r\n";

@@ -280,6 +280,11 @@ impl Live {
         (painted.cursor, Size::clamped(cols, rows), painted.screen.snapshot().into())
     }
 
+    /// Whether a program has the whole screen.
+    pub(crate) fn is_alternate(&self) -> bool {
+        self.paint().screen.is_alternate()
+    }
+
     /// The visible lines as text.
     pub(crate) fn text(&self) -> String {
         self.paint().screen.text()

@@ -597,6 +597,8 @@ async fn a_saved_session_is_loaded_with_its_screen() {
     let mut drawn = splengine_core::Screen::new(60, 10, 300);
     drawn.feed(&data);
     assert_eq!(drawn.text(), screen.text());
+    let shown = bench.screen(&loaded).await;
+    assert!(shown.starts_with(screen.text()) && shown.contains("[restored]"), "{shown}");
     typed(&client, "echo $COLOUR; pwd\n").await;
     let seen = read_until(&mut client, "/data").await;
     assert!(text(&seen).contains("blue"));

@@ -6,5 +6,6 @@ mod requests;
 mod runs;
 mod scripted;
 mod service;
+mod sessions;
 mod streams;
 mod support;
