@@ -88,7 +88,9 @@ fn beside_a_sleeper(addr: SocketAddr) -> f64 {
 fn warm(client: &mut Client) {
     // What is typed before the program has set its terminal is echoed twice.
     std::thread::sleep(Duration::from_millis(500));
-    (0..50).for_each(|_| drop(echo(client)));
+    for _ in 0..50 {
+        let _ = echo(client);
+    }
 }
 
 fn echo(client: &mut Client) -> Duration {

@@ -3,7 +3,7 @@
 /// One cell. 16 bytes, since there are many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cell {
-    /// A character, 0 for none, or with [`COMBINED`] the number of a text of several.
+    /// A character, 0 for none, or with [`Cell::COMBINED`] the number of a text of several.
     pub(super) text: u32,
     pub(super) fg: Color,
     pub(super) bg: Color,
