@@ -167,7 +167,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             engine.kill();
             // Time for the ends to be told, but not for a client that does not listen.
             let _ = timeout(LAST_WORDS, &mut serving).await;
-            if engine.stats().running > 0 || engine.stats().sessions > 0 {
+            if engine.stats().running > 0 {
                 return Err(Failure::LeftRunning);
             }
         }

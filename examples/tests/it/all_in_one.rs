@@ -383,3 +383,35 @@ fn a_killed_server_leaves_its_sessions_to_be_found() {
     assert_eq!(ask(&addr, &format!("DELETE /api/v1/sessions/{id}"), "").0, 204);
     assert_eq!(ask(&addr, &format!("GET /api/v1/sessions/{id}"), "").0, 404);
 }
+
+#[test]
+fn told_twice_it_ends_sessions_that_do_not_want_to() {
+    let all = all_in_one(&["--shell", "/bin/sh"]);
+    let ask = |request: &str, body: &str| {
+        let length = body.len();
+        let whole = format!(
+            "{request} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ALICE}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+        http(&all.addr, &whole).expect("an answer").1
+    };
+    let stubborn = "trap '' HUP TERM INT; echo $$ > pid; while :; do sleep 1; done";
+    let request = json!({"command": "sh -c", "args": ["sh -c \"$0\"; read x", stubborn]});
+    let made: Value =
+        serde_json::from_str(&ask("POST /api/v1/sessions", &request.to_string())).expect("JSON");
+    assert!(made["sessionId"].is_string(), "{made}");
+    let file = all.root.path().join("pid");
+    let pid = || std::fs::read_to_string(&file).ok()?.trim().parse::<u32>().ok();
+    eventually("it runs", || pid().is_some());
+    let pid = pid().expect("it runs");
+    all.server.signal(Signal::TERM);
+    eventually("it drains", || get(&all.addr, "/ready").0 == 503);
+    all.server.signal(Signal::TERM);
+    assert!(all.server.wait().0.is_some());
+    let stat = format!("/proc/{pid}/stat");
+    eventually("it is gone", || {
+        std::fs::read_to_string(&stat).map_or(true, |stat| {
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+        })
+    });
+}

@@ -130,11 +130,13 @@ impl Engine {
         tokio::join!(runs, self.0.sessions.drain(grace));
     }
 
-    /// Shuts down at once: refuses all work and kills what runs. Follow it with
+    /// Shuts down at once: refuses all work and kills what runs, sessions' programs too. Follow it with
     /// [`drain`](Self::drain) to wait for the ends.
     pub fn kill(&self) {
         self.0.admission.close();
+        self.0.sessions.close();
         self.0.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Kill));
+        self.0.sessions.kill();
     }
 
     async fn start(&self, caller: &Caller, request: Request) -> Result<Run, ExecuteError> {

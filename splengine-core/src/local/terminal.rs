@@ -144,6 +144,13 @@ impl Session for LocalTerminal {
         }
     }
 
+    fn kill(&self) {
+        // Once it is reaped its number may be another's.
+        if !self.status.initialized() {
+            self.leader.tree().kill_now();
+        }
+    }
+
     fn status(&self) -> SessionStatus {
         let leader = self.leader.tree().leader;
         let workdir = std::fs::read_link(format!("/proc/{}/cwd", leader.as_raw_nonzero()));

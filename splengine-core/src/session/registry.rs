@@ -177,6 +177,16 @@ impl Registry {
         }
     }
 
+    /// Kills all programs, without waiting.
+    pub(crate) fn kill(&self) {
+        for live in self.all_live() {
+            if live.state().end.is_none() {
+                live.close(Closed::Restart);
+                live.terminal.kill();
+            }
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -35,6 +35,7 @@ use crate::session::Size;
 ///         std::future::pending().await
 ///     }
 ///     async fn end(&self) {}
+///     fn kill(&self) {}
 ///     fn status(&self) -> SessionStatus {
 ///         SessionStatus::default()
 ///     }
@@ -75,6 +76,9 @@ pub trait Session: Send + Sync + 'static {
     /// Ends the program and all that it started: asks, waits for its grace, kills.
     /// [`ended`](Self::ended) tells when it is done.
     fn end(&self) -> impl Future<Output = ()> + Send;
+
+    /// Kills the program and all that it started, at once and without waiting.
+    fn kill(&self);
 
     /// What the program is at now.
     fn status(&self) -> SessionStatus;
@@ -124,6 +128,10 @@ impl Terminal {
         self.0.end_boxed().await;
     }
 
+    pub(crate) fn kill(&self) {
+        self.0.kill_now();
+    }
+
     pub(crate) fn status(&self) -> SessionStatus {
         self.0.status_now()
     }
@@ -144,6 +152,7 @@ trait DynSession: Send + Sync {
     fn resize_now(&self, size: Size) -> io::Result<()>;
     fn ended_boxed(&self) -> BoxFuture<'_, ExitStatus>;
     fn end_boxed(&self) -> BoxFuture<'_, ()>;
+    fn kill_now(&self);
     fn status_now(&self) -> SessionStatus;
 }
 
@@ -166,6 +175,10 @@ impl<S: Session> DynSession for S {
 
     fn end_boxed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.end())
+    }
+
+    fn kill_now(&self) {
+        self.kill();
     }
 
     fn status_now(&self) -> SessionStatus {
