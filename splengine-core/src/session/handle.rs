@@ -1,6 +1,5 @@
 use std::fmt;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,20 +7,21 @@ use bytes::Bytes;
 
 use crate::auth::Secret;
 use crate::caller::{Caller, Scope};
-use crate::engine::{Engine, SESSION_VARIABLE, check_env};
-use crate::execute::{Background, Command, ExecuteError, ExitStatus, Signal, split_words};
-use crate::id::{SavedId, SessionId, ShareId, random_text};
-use crate::screen::Screen;
-use crate::session::attach::{Attach, Attachment, type_in};
-use crate::session::live::{Beginning, Launch, Live};
+use crate::engine::Engine;
+use crate::execute::ExecuteError;
+use crate::id::{SavedId, SessionId, ShareId};
+use crate::session::attach::{Attach, Attachment};
+use crate::session::checks::{blocking, checked_name};
+use crate::session::live::Live;
+use crate::session::record::redrawn;
 use crate::session::recording::{Recorder, screen_at};
 use crate::session::registry::{self, Registry};
-use crate::session::serve;
 use crate::session::share::Which;
-use crate::session::store::{Record, SessionFiles, Store, time};
+use crate::session::store::{Record, Store};
+use crate::session::typist::type_in;
 use crate::session::{
-    Access, Recording, SavedInfo, SessionError, SessionInfo, SessionRequest, SessionState,
-    ShareInfo, Size,
+    Access, RecordingFile, SavedInfo, ScreenShot, SessionError, SessionInfo, SessionRequest,
+    ShareInfo,
 };
 
 /// The terminal sessions of an engine, as a [`Caller`] may use them: their own, and as a guest
@@ -49,7 +49,7 @@ use crate::session::{
 /// ```
 #[derive(Clone)]
 pub struct Sessions {
-    engine: Engine,
+    pub(crate) engine: Engine,
 }
 
 /// What a caller may do with a session.
@@ -93,134 +93,6 @@ impl Sessions {
         // In a task of its own, so that nobody's dropped future leaves it half-made.
         let made = tokio::spawn(async move { Self { engine }.make(&caller, request, place).await });
         made.await.map_err(|error| SessionError::of_io(io::Error::other(error)))?
-    }
-
-    async fn make(
-        &self,
-        caller: &Caller,
-        request: SessionRequest,
-        place: registry::Place,
-    ) -> Result<SessionInfo, SessionError> {
-        let inner = &self.engine.0;
-        let registry = &inner.sessions;
-        let source = match &request.from {
-            Some(from) => Some(self.source(caller, from).await?),
-            None => None,
-        };
-        let (saved, screen) = source.unzip();
-        check_env(&request.env, inner.policy.request_env.as_deref())?;
-        let name = checked_name(request.name.or_else(|| saved.as_ref()?.name.clone()))?;
-        let argv = match (&request.command, &saved) {
-            (Some(command), _) => {
-                let mut words = split_words(command).map_err(ExecuteError::from)?;
-                words.extend(request.args);
-                check_words(&words)?;
-                words
-            }
-            (None, _) if !request.args.is_empty() => {
-                let problem = "are given without a `command` to give them to".to_owned();
-                return Err(SessionError::Malformed { field: "args", problem });
-            }
-            (None, Some(saved)) => saved.argv.clone(),
-            (None, None) => registry.policy.shell.clone(),
-        };
-        let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();
-        let mut env = saved.as_ref().map(|saved| saved.env.clone()).unwrap_or_default();
-        env.extend(request.env);
-        let workdir = request.workdir.or_else(|| saved.as_ref()?.workdir.clone());
-        let id = SessionId::new(caller.user());
-        let launch = Launch { argv: argv.clone(), env: env.clone(), workdir: workdir.clone() };
-        let mut all = vec![
-            ("TERM".to_owned(), "xterm-256color".to_owned()),
-            ("COLORTERM".to_owned(), "truecolor".to_owned()),
-        ];
-        all.extend(env);
-        all.push((SESSION_VARIABLE.to_owned(), id.to_string()));
-        let command = Command {
-            argv,
-            workdir,
-            env: all,
-            user: caller.user().clone(),
-            session_id: id.clone(),
-            limits: inner.policy.default_limits.or(inner.policy.max_limits),
-            background: Background::Kill,
-            grace: inner.policy.grace,
-            path_first: inner.policy.program.directory(),
-        };
-        let (files, recorder) = self.files(&id, size, screen.as_deref()).await;
-        let opened = inner.executor.open_boxed(command, size).await;
-        let terminal = match opened {
-            Ok(terminal) => terminal,
-            Err(error) => {
-                if let Some(store) = &registry.store {
-                    store.remove_session(&id);
-                }
-                return Err(error.into());
-            }
-        };
-        let restored = saved.is_some();
-        let (live, typed) = Live::new(
-            Beginning {
-                id: id.clone(),
-                user: caller.user().clone(),
-                name,
-                created: SystemTime::now(),
-                epoch: random_text(),
-                offset: 0,
-                size: saved.as_ref().map_or(size, Record::size),
-                terminal,
-                launch,
-                screen: screen.map(Bytes::from),
-                restored,
-                recorder,
-            },
-            Arc::clone(&registry.policy),
-        );
-        if restored {
-            // The old program's modes must not be the new one's; its screen stays to be read.
-            if live.is_alternate() {
-                let _ = live.printed(Bytes::from_static(LEAVE_ALTERNATE));
-            }
-            let _ = live.printed(Bytes::from_static(RESTORED));
-            if live.state().size != size {
-                let mut state = live.state();
-                state.size = size;
-                state.log.push_size(size);
-            }
-        }
-        registry.insert(&live);
-        serve::start(&live, typed, files, place);
-        Ok(live.info())
-    }
-
-    /// The files of a new session. Without them it still serves.
-    async fn files(
-        &self,
-        id: &SessionId,
-        size: Size,
-        screen: Option<&[u8]>,
-    ) -> (Option<SessionFiles>, Option<Recorder>) {
-        let registry = &self.engine.0.sessions;
-        let Some(store) = registry.store.clone() else { return (None, None) };
-        let policy = Arc::clone(&registry.policy);
-        let (id, screen) = (id.clone(), screen.map(<[u8]>::to_vec).unwrap_or_default());
-        blocking(move || {
-            let files = match store.session(&id) {
-                Ok(files) => files,
-                Err(error) => {
-                    tracing::warn!(%error, session = %id, "a session gets no files");
-                    return (None, None);
-                }
-            };
-            if policy.recording == Recording::Off {
-                return (Some(files), None);
-            }
-            let recorder = files.new_recording().ok().and_then(|(cast, keyframes)| {
-                Recorder::begin(cast, keyframes, policy.max_recording, size, &screen).ok()
-            });
-            (Some(files), recorder)
-        })
-        .await
     }
 
     /// Whether there is a [store](crate::SessionPolicy::store): for saving, loading and recording.
@@ -710,7 +582,11 @@ impl Sessions {
     }
 
     /// What to load: a saved session, or one that was lost.
-    async fn source(&self, caller: &Caller, id: &str) -> Result<(Record, Vec<u8>), SessionError> {
+    pub(crate) async fn source(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<(Record, Vec<u8>), SessionError> {
         if id.parse::<SessionId>().is_ok() {
             return match self.find_own(caller, id)? {
                 Found::Lost(record) => self.state_of(&record.session_id).await,
@@ -731,118 +607,6 @@ impl Sessions {
     }
 }
 
-/// A session's screen at one moment.
-#[derive(Debug, Clone)]
-pub struct ScreenShot {
-    size: Size,
-    text: String,
-    ansi: Bytes,
-}
-
-impl ScreenShot {
-    fn of(screen: &Screen) -> Self {
-        let (cols, rows) = screen.size();
-        Self {
-            size: Size::clamped(cols, rows),
-            text: screen.text(),
-            ansi: screen.snapshot().into(),
-        }
-    }
-
-    /// Its size.
-    #[must_use]
-    pub fn size(&self) -> Size {
-        self.size
-    }
-
-    /// Its lines, without blanks at their ends and without empty lines at the end.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Escape bytes that draw it with everything above it, on a terminal of its size.
-    #[must_use]
-    pub fn ansi(&self) -> Bytes {
-        self.ansi.clone()
-    }
-}
-
-/// A recording in asciicast, version 2.
-#[derive(Debug, Clone)]
-pub struct RecordingFile {
-    file: Arc<std::fs::File>,
-    length: u64,
-}
-
-impl RecordingFile {
-    /// Its length in bytes when it was asked for; it may grow.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// At most `most` bytes from `offset` on; none at its end.
-    ///
-    /// # Errors
-    ///
-    /// When the file can't be read.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future has no effect.
-    pub async fn read(&self, offset: u64, most: usize) -> io::Result<Bytes> {
-        let file = Arc::clone(&self.file);
-        let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut buffer = vec![0; most.min(left)];
-        blocking(move || {
-            let length = file.read_at(&mut buffer, offset)?;
-            buffer.truncate(length);
-            Ok(buffer.into())
-        })
-        .await
-    }
-}
-
-impl Record {
-    fn size(&self) -> Size {
-        Size::clamped(self.cols, self.rows)
-    }
-
-    fn info(&self) -> Option<SessionInfo> {
-        let exit = self.exit.map(|(code, signal)| {
-            signal.and_then(Signal::from_number).map_or(ExitStatus::Code(code), ExitStatus::Signal)
-        });
-        Some(SessionInfo {
-            id: self.session_id.parse().ok()?,
-            user: self.user.parse().ok()?,
-            name: self.name.clone(),
-            title: self.title.clone(),
-            created: time(self.created),
-            last_activity: time(self.last_activity),
-            size: self.size(),
-            workdir: self.workdir.clone(),
-            clients: 0,
-            state: SessionState::Lost,
-            exit,
-            restored: self.restored,
-            recording: false,
-        })
-    }
-
-    fn saved_info(&self, id: SavedId) -> Option<SavedInfo> {
-        Some(SavedInfo {
-            id,
-            session_id: self.session_id.parse().ok()?,
-            user: self.user.parse().ok()?,
-            name: self.name.clone(),
-            created: time(self.saved),
-            size: self.size(),
-            workdir: self.workdir.clone(),
-        })
-    }
-}
-
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").finish_non_exhaustive()
@@ -853,45 +617,6 @@ fn no_session(id: &str) -> SessionError {
     SessionError::NoSession(id.chars().take(100).collect())
 }
 
-fn redrawn(record: &Record, screen: &[u8], scrollback: usize) -> Screen {
-    let mut redrawn = Screen::new(record.cols, record.rows, scrollback);
-    redrawn.feed(screen);
-    redrawn
-}
-
-fn checked_name(name: Option<String>) -> Result<Option<String>, SessionError> {
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
-    if name.chars().count() > 200 || name.chars().any(char::is_control) {
-        let problem = "is at most 200 characters, none of them control characters".to_owned();
-        return Err(SessionError::Malformed { field: "name", problem });
-    }
-    Ok(Some(name))
-}
-
-fn check_words(words: &[String]) -> Result<(), SessionError> {
-    let problem = if words.first().is_none_or(String::is_empty) {
-        "names no program; leave it out for the shell"
-    } else if words.iter().any(|word| word.contains('\0')) {
-        "and `args` hold a NUL byte, which no argument can"
-    } else {
-        return Ok(());
-    };
-    Err(SessionError::Malformed { field: "command", problem: problem.to_owned() })
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
 const LONGEST_SHARE: Duration = Duration::from_hours(24 * 30);
 /// Of one caller.
 const MOST_SAVED: usize = 256;
-/// Leaves the alternate screen for the last line of the usual one. Not by mode 1049, which would put
-/// the cursor elsewhere.
-const LEAVE_ALTERNATE: &[u8] = b"\x1b[?1047l\x1b[999;1H";
-/// Resets what the old program had set, but no cell: DECSTR, the mouse, focus and paste modes off,
-/// the cursor shown; then a line of its own.
-const RESTORED: &[u8] = b"\x1b[!p\x1b[?1000;1002;1003;1004;1006;1016;2004;2026l\x1b[20l\x1b[?25h\x1b[0m\r\n\x1b[2m[restored]\x1b[0m\r\n";

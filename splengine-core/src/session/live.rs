@@ -399,7 +399,6 @@ impl Live {
             workdir: info.workdir,
             exit,
             restored: info.restored,
-            held: None,
         };
         (record, screen)
     }

@@ -34,7 +34,6 @@ pub struct SessionPolicy {
     pub(crate) size: SizePolicy,
     pub(crate) recording: Recording,
     pub(crate) max_recording: u64,
-    pub(crate) survive: bool,
 }
 
 /// Whose window decides the size of a session's terminal.
@@ -87,7 +86,6 @@ impl SessionPolicy {
             size: SizePolicy::default(),
             recording: Recording::default(),
             max_recording: 16 << 20,
-            survive: false,
         }
     }
 
@@ -194,14 +192,6 @@ impl SessionPolicy {
     /// Default 16 MiB.
     pub fn max_recording(mut self, bytes: u64) -> Self {
         self.max_recording = bytes;
-        self
-    }
-
-    /// Lets programs run on when the engine is drained, and takes them over from the engine before
-    /// it, where the executor can (a [`LocalExecutor`](crate::LocalExecutor) with a holder).
-    /// Default false: draining ends them.
-    pub fn survive(mut self, survive: bool) -> Self {
-        self.survive = survive;
         self
     }
 }

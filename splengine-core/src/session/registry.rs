@@ -125,8 +125,7 @@ impl Registry {
     }
 
     /// Tells clients, writes everything down and ends all programs: at once those whose shell only
-    /// waits for somebody to type, the others after `grace`. Programs that are to survive are let
-    /// run.
+    /// waits for somebody to type, the others after `grace`.
     pub(crate) async fn drain(&self, grace: Duration) {
         self.close();
         let all = self.all_live();

@@ -52,9 +52,6 @@ pub(crate) struct Record {
     /// The exit code and signal, once it has ended.
     pub(crate) exit: Option<(i32, Option<i32>)>,
     pub(crate) restored: bool,
-    /// What it takes to find its program again, if that outlives the engine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) held: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,0 +1,33 @@
+//! What is checked of a request for a session, and done on a thread that may wait.
+
+use crate::session::SessionError;
+
+/// A name that can be shown; none for an empty one.
+pub(crate) fn checked_name(name: Option<String>) -> Result<Option<String>, SessionError> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    if name.chars().count() > 200 || name.chars().any(char::is_control) {
+        let problem = "is at most 200 characters, none of them control characters".to_owned();
+        return Err(SessionError::Malformed { field: "name", problem });
+    }
+    Ok(Some(name))
+}
+
+/// Whether these words can be a command.
+pub(crate) fn check_words(words: &[String]) -> Result<(), SessionError> {
+    let problem = if words.first().is_none_or(String::is_empty) {
+        "names no program; leave it out for the shell"
+    } else if words.iter().any(|word| word.contains('\0')) {
+        "and `args` hold a NUL byte, which no argument can"
+    } else {
+        return Ok(());
+    };
+    Err(SessionError::Malformed { field: "command", problem: problem.to_owned() })
+}
+
+/// Does what waits for a disk.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,155 @@
+//! How a session is made.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::caller::Caller;
+use crate::engine::{SESSION_VARIABLE, check_env};
+use crate::execute::{Background, Command, ExecuteError, split_words};
+use crate::id::{SessionId, random_text};
+use crate::session::checks::{blocking, check_words, checked_name};
+use crate::session::live::{Beginning, Launch, Live};
+use crate::session::recording::Recorder;
+use crate::session::registry;
+use crate::session::serve;
+use crate::session::store::{Record, SessionFiles};
+use crate::session::{Recording, SessionError, SessionInfo, SessionRequest, Sessions, Size};
+
+impl Sessions {
+    pub(crate) async fn make(
+        &self,
+        caller: &Caller,
+        request: SessionRequest,
+        place: registry::Place,
+    ) -> Result<SessionInfo, SessionError> {
+        let inner = &self.engine.0;
+        let registry = &inner.sessions;
+        let source = match &request.from {
+            Some(from) => Some(self.source(caller, from).await?),
+            None => None,
+        };
+        let (saved, screen) = source.unzip();
+        check_env(&request.env, inner.policy.request_env.as_deref())?;
+        let name = checked_name(request.name.or_else(|| saved.as_ref()?.name.clone()))?;
+        let argv = match (&request.command, &saved) {
+            (Some(command), _) => {
+                let mut words = split_words(command).map_err(ExecuteError::from)?;
+                words.extend(request.args);
+                check_words(&words)?;
+                words
+            }
+            (None, _) if !request.args.is_empty() => {
+                let problem = "are given without a `command` to give them to".to_owned();
+                return Err(SessionError::Malformed { field: "args", problem });
+            }
+            (None, Some(saved)) => saved.argv.clone(),
+            (None, None) => registry.policy.shell.clone(),
+        };
+        let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();
+        let mut env = saved.as_ref().map(|saved| saved.env.clone()).unwrap_or_default();
+        env.extend(request.env);
+        let workdir = request.workdir.or_else(|| saved.as_ref()?.workdir.clone());
+        let id = SessionId::new(caller.user());
+        let launch = Launch { argv: argv.clone(), env: env.clone(), workdir: workdir.clone() };
+        let mut all = vec![
+            ("TERM".to_owned(), "xterm-256color".to_owned()),
+            ("COLORTERM".to_owned(), "truecolor".to_owned()),
+        ];
+        all.extend(env);
+        all.push((SESSION_VARIABLE.to_owned(), id.to_string()));
+        let command = Command {
+            argv,
+            workdir,
+            env: all,
+            user: caller.user().clone(),
+            session_id: id.clone(),
+            limits: inner.policy.default_limits.or(inner.policy.max_limits),
+            background: Background::Kill,
+            grace: inner.policy.grace,
+            path_first: inner.policy.program.directory(),
+        };
+        let (files, recorder) = self.files(&id, size, screen.as_deref()).await;
+        let opened = inner.executor.open_boxed(command, size).await;
+        let terminal = match opened {
+            Ok(terminal) => terminal,
+            Err(error) => {
+                if let Some(store) = &registry.store {
+                    store.remove_session(&id);
+                }
+                return Err(error.into());
+            }
+        };
+        let restored = saved.is_some();
+        let (live, typed) = Live::new(
+            Beginning {
+                id: id.clone(),
+                user: caller.user().clone(),
+                name,
+                created: SystemTime::now(),
+                epoch: random_text(),
+                offset: 0,
+                size: saved.as_ref().map_or(size, Record::size),
+                terminal,
+                launch,
+                screen: screen.map(Bytes::from),
+                restored,
+                recorder,
+            },
+            Arc::clone(&registry.policy),
+        );
+        if restored {
+            // The old program's modes must not be the new one's; its screen stays to be read.
+            if live.is_alternate() {
+                let _ = live.printed(Bytes::from_static(LEAVE_ALTERNATE));
+            }
+            let _ = live.printed(Bytes::from_static(RESTORED));
+            if live.state().size != size {
+                let mut state = live.state();
+                state.size = size;
+                state.log.push_size(size);
+            }
+        }
+        registry.insert(&live);
+        serve::start(&live, typed, files, place);
+        Ok(live.info())
+    }
+
+    /// The files of a new session. Without them it still serves.
+    async fn files(
+        &self,
+        id: &SessionId,
+        size: Size,
+        screen: Option<&[u8]>,
+    ) -> (Option<SessionFiles>, Option<Recorder>) {
+        let registry = &self.engine.0.sessions;
+        let Some(store) = registry.store.clone() else { return (None, None) };
+        let policy = Arc::clone(&registry.policy);
+        let (id, screen) = (id.clone(), screen.map(<[u8]>::to_vec).unwrap_or_default());
+        blocking(move || {
+            let files = match store.session(&id) {
+                Ok(files) => files,
+                Err(error) => {
+                    tracing::warn!(%error, session = %id, "a session gets no files");
+                    return (None, None);
+                }
+            };
+            if policy.recording == Recording::Off {
+                return (Some(files), None);
+            }
+            let recorder = files.new_recording().ok().and_then(|(cast, keyframes)| {
+                Recorder::begin(cast, keyframes, policy.max_recording, size, &screen).ok()
+            });
+            (Some(files), recorder)
+        })
+        .await
+    }
+}
+
+/// Leaves the alternate screen for the last line of the usual one. Not by mode 1049, which would put
+/// the cursor elsewhere.
+const LEAVE_ALTERNATE: &[u8] = b"\x1b[?1047l\x1b[999;1H";
+/// Resets what the old program had set, but no cell: DECSTR, the mouse, focus and paste modes off,
+/// the cursor shown; then a line of its own.
+const RESTORED: &[u8] = b"\x1b[!p\x1b[?1000;1002;1003;1004;1006;1016;2004;2026l\x1b[20l\x1b[?25h\x1b[0m\r\n\x1b[2m[restored]\x1b[0m\r\n";
