@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { tmpdir } from "node:os";
@@ -17,12 +17,14 @@ const program = process.env.SPLENGINE_CHROMIUM ?? "/usr/bin/chromium";
 const shots = process.env.SPLENGINE_SHOTS;
 const root = mkdtempSync(join(tmpdir(), "splengine-console-"));
 mkdirSync(join(root, "data"));
+// Shells read this, and nothing of whoever runs the tests.
+writeFileSync(join(root, ".bashrc"), "PS1='\\w# '\n");
 
 async function start(ws = "127.0.0.1:0") {
   const child = spawn(
     process.env.SPLENGINE_SERVER,
     ["--root", root, "--http", "127.0.0.1:0", "--ws", ws, "--token", "alice=alices-very-long-token", "--shell", "/bin/bash", "--grace", "1"],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, RUST_LOG: "error", PS1: "$ " } },
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, HOME: root, RUST_LOG: "error" } },
   );
   const [line] = await once(createInterface({ input: child.stdout }), "line");
   const ready = JSON.parse(line);
