@@ -65,7 +65,7 @@ fn main() {
             report(&what, micros(&own, of), micros(&theirs, of), "us", "at most 1x");
         }
     }
-    let what = "a key's echo, median, against a bare terminal";
+    let what = "a key's echo, median, against the bare program";
     report(what, micros(&own, 0.5), micros(&least, 0.5), "us", "2000 us added");
 }
 

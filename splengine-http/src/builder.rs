@@ -21,7 +21,7 @@ pub struct HttpServerBuilder<A> {
 }
 
 /// Stands where the authenticator is still to come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct NoAuthenticator;
 
@@ -32,6 +32,20 @@ pub struct NoAuthenticator;
 )]
 #[non_exhaustive]
 pub struct OriginError(String);
+
+/// Whether `origin` is one (RFC 6454): a scheme, a host and perhaps a port, and nothing else.
+///
+/// # Errors
+///
+/// [`OriginError`] when it is not.
+pub fn check_origin(origin: &str) -> Result<(), OriginError> {
+    let uri: Option<http::Uri> = origin.parse().ok();
+    let whole = uri.as_ref().and_then(|uri| uri.scheme_str().zip(uri.authority()));
+    match whole {
+        Some((scheme, authority)) if format!("{scheme}://{authority}") == origin => Ok(()),
+        _ => Err(OriginError(origin.to_owned())),
+    }
+}
 
 impl HttpServer {
     /// Begins a door to `engine`.
@@ -71,13 +85,9 @@ impl<A> HttpServerBuilder<A> {
     ///
     /// [`OriginError`] when `origin` is not a scheme, a host and perhaps a port.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, OriginError> {
-        let refused = || OriginError(origin.to_owned());
-        let uri: http::Uri = origin.parse().map_err(|_| refused())?;
-        let whole = uri.scheme_str().zip(uri.authority());
-        if whole.is_none_or(|(scheme, authority)| format!("{scheme}://{authority}") != origin) {
-            return Err(refused());
-        }
-        self.options.origins.push(HeaderValue::from_str(origin).map_err(|_| refused())?);
+        check_origin(origin)?;
+        let value = HeaderValue::from_str(origin).map_err(|_| OriginError(origin.to_owned()))?;
+        self.options.origins.push(value);
         Ok(self)
     }
 

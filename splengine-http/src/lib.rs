@@ -40,7 +40,7 @@ mod service;
 mod stdin;
 mod stream;
 
-pub use builder::{HttpServerBuilder, NoAuthenticator, OriginError};
+pub use builder::{HttpServerBuilder, NoAuthenticator, OriginError, check_origin};
 pub use server::{BindError, HttpServer, RequestBody, serve};
 pub use service::{HttpService, ResponseBody, ResponseFuture};
 

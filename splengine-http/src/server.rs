@@ -50,6 +50,13 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+impl BindError {
+    /// That `address` can't be had, for doors built on this one.
+    pub fn new(address: impl Into<String>, source: io::Error) -> Self {
+        Self { address: address.into(), source }
+    }
+}
+
 /// The bounds on connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {

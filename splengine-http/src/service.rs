@@ -25,6 +25,28 @@ pub struct ResponseFuture(
     Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Infallible>> + Send>>,
 );
 
+impl ResponseBody {
+    /// Any body.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self(Body::new(body))
+    }
+}
+
+impl ResponseFuture {
+    /// Any future of a response.
+    pub fn new(
+        response: impl Future<Output = Result<http::Response<ResponseBody>, Infallible>>
+        + Send
+        + 'static,
+    ) -> Self {
+        Self(Box::pin(response))
+    }
+}
+
 impl HttpService {
     pub(crate) fn new(router: Router) -> Self {
         Self(router)
@@ -46,7 +68,7 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
         let response = self.0.call(request.map(Body::new));
-        ResponseFuture(Box::pin(async move { Ok(response.await?.map(ResponseBody)) }))
+        ResponseFuture::new(async move { Ok(response.await?.map(ResponseBody)) })
     }
 }
 

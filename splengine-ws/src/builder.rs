@@ -2,11 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use splengine_core::{Authenticator, Engine, SharedAuthenticator};
-use splengine_http::{HttpServer, HttpService};
+use splengine_http::{BindError, HttpServer, HttpService, NoAuthenticator, OriginError};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::app::{App, Options};
-use crate::server::{BindError, WsServer, WsService};
+use crate::server::{WsServer, WsService};
 
 /// Sets up the WebSocket door. Made by [`WsServer::builder`]; it opens only once it knows how to
 /// [authenticate](Self::authenticate).
@@ -20,25 +20,12 @@ pub struct WsServerBuilder<A> {
     max_connections: usize,
 }
 
-/// Stands where the authenticator is still to come.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct NoAuthenticator;
-
-/// A text that is no origin.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not an origin; origins look like `https://example.org` or `http://localhost:3000`"
-)]
-#[non_exhaustive]
-pub struct OriginError(String);
-
 impl WsServer {
     /// Begins a door to `engine`.
     pub fn builder(engine: Engine) -> WsServerBuilder<NoAuthenticator> {
         WsServerBuilder {
             engine,
-            authenticator: NoAuthenticator,
+            authenticator: NoAuthenticator::default(),
             api: None,
             options: Options {
                 origins: Vec::new(),
@@ -88,12 +75,7 @@ impl<A> WsServerBuilder<A> {
     ///
     /// [`OriginError`] when `origin` is not a scheme, a host and perhaps a port.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, OriginError> {
-        let refused = || OriginError(origin.to_owned());
-        let uri: http::Uri = origin.parse().map_err(|_| refused())?;
-        let whole = uri.scheme_str().zip(uri.authority());
-        if whole.is_none_or(|(scheme, authority)| format!("{scheme}://{authority}") != origin) {
-            return Err(refused());
-        }
+        splengine_http::check_origin(origin)?;
         self.options.origins.push(origin.to_owned());
         Ok(self)
     }
@@ -161,7 +143,7 @@ impl WsServerBuilder<SharedAuthenticator> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<WsServer, BindError> {
-        let failed = |source| BindError { address: format!("{address:?}"), source };
+        let failed = |source| BindError::new(format!("{address:?}"), source);
         let listener = TcpListener::bind(&address).await.map_err(failed)?;
         self.listen(listener)
     }
@@ -175,7 +157,7 @@ impl WsServerBuilder<SharedAuthenticator> {
     pub fn listen(self, listener: TcpListener) -> Result<WsServer, BindError> {
         let local_addr = listener
             .local_addr()
-            .map_err(|source| BindError { address: format!("{listener:?}"), source })?;
+            .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
         let max_connections = self.max_connections;
         Ok(WsServer::new(listener, local_addr, self.into_service(), max_connections))
     }

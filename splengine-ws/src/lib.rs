@@ -36,5 +36,6 @@ mod server;
 mod speech;
 mod upgrade;
 
-pub use builder::{NoAuthenticator, OriginError, WsServerBuilder};
-pub use server::{BindError, ResponseBody, ResponseFuture, WsServer, WsService};
+pub use builder::WsServerBuilder;
+pub use server::{WsServer, WsService};
+pub use splengine_http::{BindError, NoAuthenticator, OriginError, ResponseBody, ResponseFuture};

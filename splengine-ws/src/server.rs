@@ -1,6 +1,5 @@
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use splengine_http::{ResponseBody, ResponseFuture};
 use tokio::net::TcpListener;
 use tower::Service;
 
@@ -25,18 +24,6 @@ pub struct WsServer {
     local_addr: SocketAddr,
     service: WsService,
     max_connections: usize,
-}
-
-/// An address that can't be had.
-#[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address}")]
-#[non_exhaustive]
-pub struct BindError {
-    /// The address.
-    pub address: String,
-    /// What the operating system said.
-    #[source]
-    pub source: io::Error,
 }
 
 impl WsServer {
@@ -98,15 +85,6 @@ pub struct WsService {
     app: Arc<App>,
 }
 
-/// The body of a response.
-#[derive(Debug)]
-pub struct ResponseBody(Body);
-
-/// The future of a response.
-pub struct ResponseFuture(
-    Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Infallible>> + Send>>,
-);
-
 impl WsService {
     pub(crate) fn new(app: Arc<App>) -> Self {
         Self { router: app.router(), app }
@@ -138,46 +116,12 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
         let response = self.router.call(request.map(Body::new));
-        ResponseFuture(Box::pin(async move { Ok(response.await?.map(ResponseBody)) }))
-    }
-}
-
-impl Future for ResponseFuture {
-    type Output = Result<http::Response<ResponseBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl http_body::Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        ResponseFuture::new(async move { Ok(response.await?.map(ResponseBody::new)) })
     }
 }
 
 impl fmt::Debug for WsService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WsService").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
