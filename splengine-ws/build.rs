@@ -59,29 +59,45 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The checked files of the packages, by the name under which they are served.
+/// The checked files of the packages, by the name under which they are served. What is checked is
+/// what is embedded: a copy, which stays when the packages go.
 fn embed(web: &Path, out: &Path, files: &[Value]) -> Result<Vec<(String, PathBuf)>> {
-    let mut modules = web.join("node_modules");
-    let is_there = |modules: &Path| {
-        files.iter().all(|file| path_of(modules, file).is_some_and(|path| path.is_file()))
+    let npm = out.join("npm");
+    let contents = match checked(&npm.join("node_modules"), files)
+        .or_else(|_| checked(&web.join("node_modules"), files))
+    {
+        Ok(contents) => contents,
+        Err(problem) => {
+            install(web, &npm).map_err(|error| format!("{problem}, and {error}"))?;
+            checked(&npm.join("node_modules"), files)?
+        }
     };
-    if !is_there(&modules) {
-        modules = out.join("npm/node_modules");
-        if !is_there(&modules) {
-            install(web, &out.join("npm"))?;
-        }
-    }
+    let vendor = out.join("vendor");
+    fs::create_dir_all(&vendor)?;
     let mut embedded = Vec::new();
-    for file in files {
-        let path = path_of(&modules, file).ok_or("vendor.json lacks a file's place")?;
-        let hash = hex(&Sha256::digest(fs::read(&path)?));
-        if Some(hash.as_str()) != file["sha256"].as_str() {
-            return Err(format!("{} is not what vendor.json says", path.display()).into());
-        }
-        let name = file["name"].as_str().ok_or("vendor.json lacks a name")?;
+    for (name, content) in contents {
+        let path = vendor.join(name);
+        fs::write(&path, content)?;
         embedded.push((format!("vendor/{name}"), path));
     }
     Ok(embedded)
+}
+
+/// What the packages hold, if all of it is what `vendor.json` says.
+fn checked<'a>(modules: &Path, files: &'a [Value]) -> Result<Vec<(&'a str, Vec<u8>)>> {
+    let check = |file: &'a Value| {
+        let text = |name: &str| {
+            file[name].as_str().ok_or_else(|| format!("vendor.json lacks the {name} of a file"))
+        };
+        let path = modules.join(text("package")?).join(text("file")?);
+        let content = fs::read(&path)
+            .map_err(|error| format!("{} can't be read: {error}", path.display()))?;
+        if hex(&Sha256::digest(&content)) != text("sha256")? {
+            return Err(format!("{} is not what vendor.json says", path.display()).into());
+        }
+        Ok((text("name")?, content))
+    };
+    files.iter().map(check).collect()
 }
 
 /// In a folder of its own: the sources of a crate may be read-only.
@@ -93,7 +109,16 @@ fn install(web: &Path, into: &Path) -> Result<()> {
     for name in ["package.json", "package-lock.json"] {
         fs::copy(web.join(name), into.join(name))?;
     }
-    let arguments = ["ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"];
+    // Without a network, the build is not to hang.
+    let arguments = [
+        "ci",
+        "--ignore-scripts",
+        "--omit=dev",
+        "--no-audit",
+        "--no-fund",
+        "--fetch-retries=1",
+        "--fetch-timeout=30000",
+    ];
     let status = Command::new("npm")
         .args(arguments)
         .current_dir(into)
@@ -103,10 +128,6 @@ fn install(web: &Path, into: &Path) -> Result<()> {
         .status()
         .map_err(|error| format!("npm can't be run: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("npm ci failed: {status}").into()) }
-}
-
-fn path_of(modules: &Path, file: &Value) -> Option<PathBuf> {
-    Some(modules.join(file["package"].as_str()?).join(file["file"].as_str()?))
 }
 
 fn page(web: &Path, vendor: &Value, files: &[Value], embedded: bool) -> Result<String> {
@@ -123,6 +144,9 @@ fn page(web: &Path, vendor: &Value, files: &[Value], embedded: bool) -> Result<S
         };
         if name.ends_with(".css") {
             writeln!(tags, "<link rel=\"stylesheet\" href=\"{address}\"{guard} />")?;
+        } else if name.ends_with(".txt") {
+            let package = text("package");
+            writeln!(tags, "<link rel=\"license\" href=\"{address}\" title=\"{package}\" />")?;
         } else {
             writeln!(tags, "<script defer src=\"{address}\"{guard}></script>")?;
         }

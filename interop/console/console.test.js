@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { tmpdir } from "node:os";
@@ -65,7 +65,7 @@ async function open(url, options = {}) {
   page.on("console", (message) => {
     const text = message.text();
     // A connection that breaks and a login that fails are told by the browser as well.
-    if (message.type() === "error" && !/WebSocket connection|status of 40[14]|ERR_CONNECTION/.test(text)) problems.push(text);
+    if (message.type() === "error" && !/WebSocket connection|status of (40[14]|422)|ERR_(CONNECTION|EMPTY_RESPONSE)/.test(text)) problems.push(text);
   });
   await page.goto(url);
   return page;
@@ -147,6 +147,7 @@ test("another browser looks on and can't type", async () => {
   await shows(viewer, "got-again");
   assert.ok(await viewer.locator("#access").isVisible());
   await type(viewer, "echo intruder\n");
+  await viewer.locator("#toast.shown", { hasText: "looking on" }).waitFor();
   await type(first, "echo owner-typed\n");
   await shows(viewer, "owner-typed");
   assert.ok(!(await text(first)).includes("intruder"));
@@ -155,6 +156,12 @@ test("another browser looks on and can't type", async () => {
   const again = await open(link);
   await again.locator("#login-problem").filter({ hasText: "not valid" }).waitFor();
   await again.context().close();
+  await first.click("#share");
+  await first.click("dialog .shares button >> nth=0");
+  await viewer.locator("#banner-text", { hasText: "may not use this session" }).waitFor();
+  await shot(viewer, "taken-back");
+  await first.locator("dialog .shares li").waitFor({ state: "detached" });
+  await first.keyboard.press("Escape");
   await viewer.context().close();
 });
 
@@ -174,6 +181,13 @@ test("a helper types and takes control", async () => {
   await first.locator("#control", { hasText: "Take" }).waitFor();
   await type(helper, "clear; stty size\n");
   await helper.waitForFunction(() => /\d+ \d+/.test(window.splengine.terminalText()));
+  await shot(first, "follows");
+  await first.click("#control");
+  await first.locator("#control", { hasText: "Release" }).waitFor();
+  await first.click("#people button");
+  await helper.locator("#control", { hasText: "Release" }).waitFor();
+  await helper.click("#control");
+  await helper.locator("#control", { hasText: "Take" }).waitFor();
   await first.click("#control");
   await first.locator("#control", { hasText: "Release" }).waitFor();
   await helper.context().close();
@@ -191,6 +205,7 @@ test("save, load, rename and end", async () => {
   await first.fill("dialog input", "renamed");
   await first.click("dialog button[type=submit]");
   await first.locator("#sessions .name", { hasText: "renamed" }).waitFor();
+  await first.locator("#title", { hasText: "renamed" }).waitFor();
   await first.click("#saved .open");
   await shows(first, "keep-this");
   await shows(first, "restored");
@@ -240,6 +255,115 @@ for (const [name, command, sign, leave] of [
   });
 }
 
+test("a smaller window that follows points at the same letters", async () => {
+  await type(first, "clear; printf 'left%60sTHERE\\n'\n");
+  await shows(first, "THERE");
+  const small = await open(`${server.page}#token=${token}`, { viewport: { width: 700, height: 420 } });
+  await connected(small);
+  await shows(small, "THERE");
+  const place = () =>
+    small.evaluate(() => {
+      const { right, bottom } = document.querySelector(".xterm-screen").getBoundingClientRect();
+      const room = document.querySelector("#terminal").getBoundingClientRect();
+      return right <= room.right && bottom <= room.bottom;
+    });
+  await small.waitForFunction(() => document.querySelector("#terminal.follows"));
+  assert.ok(await place(), "all of the session is in sight");
+  const box = await small.evaluate(() => {
+    const rows = [...document.querySelectorAll(".xterm-rows > div")];
+    const row = rows.find((one) => /^left +THERE/.test(one.textContent));
+    const words = document.createTreeWalker(row, NodeFilter.SHOW_TEXT);
+    for (let node = words.nextNode(); node; node = words.nextNode()) {
+      const at = node.textContent.indexOf("THERE");
+      if (at < 0) continue;
+      const range = document.createRange();
+      range.setStart(node, at);
+      range.setEnd(node, at + 5);
+      const { left, top, width, height } = range.getBoundingClientRect();
+      return { x: left + width / 2, y: top + height / 2 };
+    }
+    return null;
+  });
+  await small.mouse.dblclick(box.x, box.y);
+  await small.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await small.keyboard.press("Control+Shift+C");
+  await small.locator("#toast.shown", { hasText: "Copied" }).waitFor();
+  assert.equal(await small.evaluate(() => navigator.clipboard.readText()), "THERE");
+  await small.context().close();
+});
+
+test("the keyboard is enough", async () => {
+  await first.locator(".xterm-helper-textarea").focus();
+  await first.keyboard.press("Control+Shift+H");
+  await first.locator("dialog", { hasText: "Ctrl" }).waitFor();
+  await first.keyboard.press("Enter");
+  await first.locator("dialog").waitFor({ state: "detached" });
+  await first.keyboard.press("Control+Shift+F");
+  await first.keyboard.type("no such words");
+  await first.locator("#search-problem", { hasText: "not found" }).waitFor();
+  await first.keyboard.press("Escape");
+  await first.keyboard.press("Control+Shift+Y");
+  await first.keyboard.type("by keys");
+  await first.keyboard.press("Tab");
+  await first.keyboard.type("no-such-program");
+  await first.keyboard.press("Enter");
+  await first.locator("dialog .problem", { hasText: "no-such-program" }).waitFor();
+  await shot(first, "refused");
+  assert.ok((await text(first)).includes("THERE"), "the session before is untouched");
+  await first.fill("dialog input >> nth=1", "");
+  await first.keyboard.press("Enter");
+  await first.locator("#title", { hasText: "by keys" }).waitFor();
+  await connected(first);
+  await type(first, "echo ke''yed\n");
+  await shows(first, "keyed");
+  assert.ok(!(await text(first)).includes("THERE"));
+  await first.keyboard.press("Control+Shift+L");
+  await first.keyboard.press("ArrowDown");
+  await first.keyboard.press("Tab");
+  await first.keyboard.press("Enter");
+  await first.locator(".menu:popover-open").waitFor();
+  // A list that is drawn anew does not take the menu away.
+  const listed = () => first.waitForResponse((response) => response.url().endsWith("api/v1/sessions"));
+  await listed();
+  await listed();
+  assert.ok(await first.locator(".menu:popover-open").isVisible());
+  await shot(first, "menu");
+  await first.keyboard.press("ArrowUp");
+  await first.locator(".menu:popover-open .danger:focus").waitFor();
+  await first.keyboard.press("Escape");
+  await first.locator("#sessions .more:focus").waitFor();
+  await first.keyboard.press("Shift+Tab");
+  await first.keyboard.press("Enter");
+  await shows(first, "THERE");
+  await connected(first);
+});
+
+test("what can be downloaded is what was seen", async () => {
+  const get = async (label) => {
+    await first.click("#sessions .current .more");
+    const [download] = await Promise.all([first.waitForEvent("download"), first.click(`.menu:popover-open >> text=${label}`)]);
+    return readFileSync(await download.path(), "utf8");
+  };
+  assert.ok((await get("screen's text")).includes("THERE"));
+  const recording = (await get("recording")).trim().split("\n");
+  assert.ok(JSON.parse(recording[0]).version >= 2);
+  assert.ok(recording.some((line) => line.includes("THERE")));
+});
+
+test("dark and light, and the choice is kept", async () => {
+  const colour = () => first.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const light = await colour();
+  await first.click("#theme");
+  await first.waitForFunction((was) => getComputedStyle(document.body).backgroundColor !== was, light);
+  const dark = await colour();
+  await shot(first, "dark");
+  await first.reload();
+  await connected(first);
+  assert.equal(await colour(), dark);
+  await first.click("#theme");
+  assert.equal(await first.evaluate(() => localStorage.length), 0, "as the system has it, nothing is kept");
+});
+
 test("a program ends, and that is said", async () => {
   await type(first, "clear; exit 3\n");
   await first.locator("#banner-text", { hasText: "exit code 3" }).waitFor();
@@ -256,11 +380,21 @@ test("on a phone, in light", async () => {
   await shot(page, "phone");
   await page.click("#menu");
   await page.locator("#sessions .open").first().waitFor();
+  await page.waitForFunction(() => document.getAnimations().length === 0);
   await shot(page, "phone-list");
+  await page.touchscreen.tap(380, 400);
+  await page.locator("#sidebar").waitFor({ state: "hidden" });
+  await page.tap("#keys button >> text=Ctrl");
+  await type(page, "v");
+  await page.tap("#keys button >> text=Esc");
+  await shows(page, "^[");
+  await page.tap("#keys button >> text=Ctrl");
+  await type(page, "c");
+  await shows(page, "^C");
   await page.context().close();
 });
 
-test("below another path, behind a proxy", async () => {
+test("below another path, behind a proxy", async (context) => {
   const target = new URL(server.page);
   const proxy = http.createServer((request, response) => {
     const path = request.url.replace(/^\/x\/y/, "") || "/";
@@ -282,6 +416,10 @@ test("below another path, behind a proxy", async () => {
     socket.on("error", () => onward.destroy());
   });
   await new Promise((done) => proxy.listen(0, "127.0.0.1", done));
+  context.after(() => {
+    proxy.close();
+    proxy.closeAllConnections();
+  });
   const page = await open(`http://127.0.0.1:${proxy.address().port}/x/y/#token=${token}`);
   await connected(page);
   await type(page, "echo pro''xied\n");
@@ -289,8 +427,6 @@ test("below another path, behind a proxy", async () => {
   const [cookie] = await page.context().cookies();
   assert.equal(cookie.path, "/x/y");
   await page.context().close();
-  proxy.close();
-  proxy.closeAllConnections();
 });
 
 test("a wrong token is told in words", async () => {
@@ -305,20 +441,90 @@ test("a wrong token is told in words", async () => {
   await page.context().close();
 });
 
-test("a server that comes back finds the page waiting", async () => {
-  await type(first, "clear; echo be''fore\n");
-  await shows(first, "before");
+/** What the page asked to have the size of the session be, since then. */
+function sizes(page) {
+  const asked = [];
+  page.on("websocket", (socket) => {
+    socket.on("framesent", ({ payload }) => {
+      if (typeof payload === "string" && payload.includes('"resize"')) asked.push(payload);
+    });
+  });
+  return asked;
+}
+
+test("a connection that breaks comes back to the same program, unseen", async (context) => {
+  const target = new URL(server.page);
+  const pipes = new Set();
+  const between = net.createServer((socket) => {
+    const onward = net.connect(Number(target.port), target.hostname);
+    for (const one of [socket, onward]) {
+      pipes.add(one);
+      one.on("error", () => null);
+      one.on("close", () => pipes.delete(one));
+    }
+    socket.pipe(onward).pipe(socket);
+  });
+  await new Promise((done) => between.listen(0, "127.0.0.1", done));
+  context.after(() => {
+    for (const one of pipes) one.destroy();
+    between.close();
+  });
+  const page = await open(`http://127.0.0.1:${between.address().port}/#token=${token}`);
+  await connected(page);
+  await type(page, "clear; echo be''fore; read -p 'as''ks: ' word\n");
+  await shows(page, "asks:");
+  const before = await text(page);
+  const asked = sizes(page);
+  await page.evaluate(() => {
+    window.drawn = 0;
+    new MutationObserver(() => (window.drawn += 1)).observe(document.querySelector(".xterm-rows"), { childList: true, subtree: true, characterData: true });
+    document.querySelector(".xterm").dataset.same = "yes";
+  });
+  const opened = page.waitForEvent("websocket");
+  for (const one of pipes) one.destroy();
+  await opened;
+  await connected(page);
+  assert.equal(await text(page), before);
+  assert.equal(await page.evaluate(() => document.querySelector(".xterm").dataset.same), "yes");
+  await type(page, "word\n");
+  await type(page, "echo got-$word\n");
+  await shows(page, "got-word");
+  assert.deepEqual(asked, [], "the program is not disturbed");
+  await page.context().close();
+});
+
+test("a server that is restarted is waited for, and what it kept is offered", async () => {
+  await type(first, "clear; echo kept-so-''far\n");
+  await shows(first, "kept-so-far");
+  const place = server.ws;
+  const room = () => first.evaluate(() => document.querySelector("#terminal").getBoundingClientRect().toJSON());
+  const before = await room();
+  await stop(server);
+  await first.locator("#banner", { hasText: "Trying again" }).waitFor();
+  await shot(first, "away");
+  assert.deepEqual(await room(), before, "what is said does not move the terminal");
+  server = await start(place);
+  await first.locator("#banner-text", { hasText: "ended with its server" }).waitFor({ timeout: 20_000 });
+  await shot(first, "offer");
+  await first.click("#banner-button");
+  await connected(first);
+  await shows(first, "kept-so-far");
+  await shows(first, "restored");
+});
+
+test("after a crash too", async () => {
+  await type(first, "clear; echo cra''shed\n");
+  await shows(first, "crashed");
   const place = server.ws;
   await stop(server, "SIGKILL");
   await first.locator("#banner", { hasText: "Trying again" }).waitFor();
   server = await start(place);
-  await first.locator("#banner-text", { hasText: /not there|Trying|lost|ended/ }).waitFor();
-  const lost = (await sessions()).filter((one) => one.state === "lost");
-  assert.ok(lost.length >= 1);
-  await first.reload();
-  await connected(first);
+  await first.locator("#banner-text", { hasText: "ended with its server" }).waitFor({ timeout: 20_000 });
   await first.locator("#sessions .detail", { hasText: "lost" }).first().waitFor();
-  await first.locator("#sessions li", { hasText: "lost" }).first().locator(".open").click();
+  await first.reload();
+  await first.locator("#banner-text", { hasText: "ended with its server" }).waitFor();
+  await first.click("#banner-button");
+  await connected(first);
   await shows(first, "restored");
   await shot(first, "lost");
 });

@@ -41,6 +41,7 @@ export const api = {
     logout: () => ask("POST", "logout"),
     sessions: async () => (await ask("GET", "api/v1/sessions")).sessions,
     session: (id) => ask("GET", of(id)),
+    create: (request) => ask("POST", "api/v1/sessions", request),
     rename: (id, name) => ask("PATCH", of(id), { name }),
     end: (id) => ask("DELETE", of(id)),
     save: (id, name) => ask("POST", `${of(id)}/save`, name ? { name } : {}),
@@ -48,7 +49,8 @@ export const api = {
     removeSaved: (id) => ask("DELETE", `api/v1/saved-sessions/${encodeURIComponent(id)}`),
     shares: async (id) => (await ask("GET", `${of(id)}/shares`)).shares,
     share: (id, access, expiresIn) => ask("POST", `${of(id)}/shares`, { access, expiresIn }),
-    takeBack: (id, share) => ask("DELETE", `${of(id)}/shares/${encodeURIComponent(share)}`),
+    /** One share, or all of them. */
+    takeBack: (id, share) => ask("DELETE", `${of(id)}/shares${share === null ? "" : `/${encodeURIComponent(share)}`}`),
     recording: (id) => new URL(`${of(id)}/recording`, document.baseURI).href,
     screen: (id) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,
 };

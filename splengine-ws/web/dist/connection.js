@@ -12,6 +12,10 @@ export class Connection {
     #size = null;
     #expectsNumber = false;
     #ended = false;
+    #watch;
+    #heard = 0;
+    /** By when something has to be heard; null when nothing is owed. */
+    #due = null;
     constructor(target, listener, open = openSocket) {
         this.#target = target;
         this.#listener = listener;
@@ -22,16 +26,24 @@ export class Connection {
     }
     start() {
         clearTimeout(this.#timer);
+        this.#timer = undefined;
         this.#listener.state("connecting", "", 0);
         const socket = this.#open();
         this.#socket = socket;
+        this.#due = Date.now() + ANSWER_WITHIN;
+        clearInterval(this.#watch);
+        this.#watch = setInterval(() => this.#look(), LOOK_EVERY);
         socket.binaryType = "arraybuffer";
         socket.onopen = () => {
-            this.send(this.#first());
+            if (this.#socket === socket)
+                this.send(this.#first());
         };
         socket.onmessage = (event) => {
-            if (this.#socket === socket)
-                this.#message(event.data);
+            if (this.#socket !== socket)
+                return;
+            this.#heard = Date.now();
+            this.#due = null;
+            this.#message(event.data);
         };
         socket.onclose = (event) => {
             if (this.#socket === socket)
@@ -42,24 +54,31 @@ export class Connection {
     stop() {
         this.#ended = true;
         clearTimeout(this.#timer);
+        clearInterval(this.#watch);
         const socket = this.#socket;
         this.#socket = null;
         socket?.close(1000);
     }
-    /** Does not wait for the next attempt. */
+    /** Does not wait for the next attempt; makes sure that what seems open is. */
     hurry() {
-        if (this.#timer !== undefined && !this.isOpen && !this.#ended)
+        if (this.#ended)
+            return;
+        if (this.#timer !== undefined)
             this.start();
+        else if (this.isOpen)
+            this.#ask();
     }
     send(frame) {
         if (this.isOpen)
             this.#socket?.send(JSON.stringify(frame));
     }
+    /** False when so much waits already that this is not typed at all. */
     input(data) {
         if (this.#outbox.length + data.length > MOST_WAITING)
-            return;
+            return false;
         this.#outbox.push(data);
         this.#flush();
+        return true;
     }
     ack(offset) {
         if (this.isOpen)
@@ -109,8 +128,11 @@ export class Connection {
             this.#attempt = 0;
             const { sessionId, epoch, client } = frame;
             const same = this.#place?.client === client && this.#place.sessionId === sessionId;
-            if (!same)
+            if (!same) {
+                if (this.#place && this.#outbox.length > 0)
+                    this.#listener.untyped();
                 this.#outbox.clear();
+            }
             const offset = same && this.#place ? this.#place.offset : frame.offset;
             this.#place = { sessionId, epoch, client, offset };
             this.#target = {
@@ -141,8 +163,28 @@ export class Connection {
         for (const frame of this.#outbox.frames())
             this.#socket?.send(frame);
     }
+    /** A peer that went away without a word is noticed by its silence. */
+    #look() {
+        const now = Date.now();
+        if (this.#due !== null && now >= this.#due) {
+            const socket = this.#socket;
+            this.#closed(1006, "");
+            socket?.close();
+        }
+        else if (this.isOpen && now - this.#heard >= QUIET) {
+            this.#ask();
+        }
+    }
+    #ask() {
+        if (this.#due !== null)
+            return;
+        this.#due = Date.now() + ANSWER_WITHIN;
+        this.send({ type: "ping" });
+    }
     #closed(code, reason) {
         this.#socket = null;
+        this.#due = null;
+        clearInterval(this.#watch);
         if (this.#ended)
             return;
         const next = afterClose(code);
@@ -163,3 +205,6 @@ function openSocket() {
 }
 /** More than this is not kept for a server that is away. */
 const MOST_WAITING = 8 * 1024 * 1024;
+const LOOK_EVERY = 5_000;
+const QUIET = 20_000;
+const ANSWER_WITHIN = 15_000;

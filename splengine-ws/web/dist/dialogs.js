@@ -1,27 +1,44 @@
 // Questions to the person, and words to them.
 import { find, make } from "./dom.js";
-/** Shows a dialog; resolves with what `read` gives when it is confirmed, else with null. */
+/**
+ * Shows a dialog; resolves with what `read` gives when it is confirmed, else with null. Where `read`
+ * fails, the dialog says why and stays.
+ */
 export function dialog(title, content, confirm, read) {
     return new Promise((resolve) => {
         let result = null;
         const cancel = make("button", { type: "button", class: "plain", onclick: () => box.close() }, confirm ? "Cancel" : "Close");
         const submit = confirm && make("button", { type: "submit", class: confirm.danger ? "danger" : "primary" }, confirm.label);
+        const problem = make("p", { class: "problem", role: "alert", hidden: true });
         const form = make("form", {
-            onsubmit: (event) => {
+            onsubmit: async (event) => {
                 event.preventDefault();
-                result = read();
-                box.close();
+                if (submit)
+                    submit.disabled = true;
+                try {
+                    result = await read();
+                    box.close();
+                }
+                catch (error) {
+                    problem.textContent = error instanceof Error ? error.message : String(error);
+                    problem.hidden = false;
+                }
+                if (submit)
+                    submit.disabled = false;
             },
-        }, make("h2", {}, title), ...content, make("div", { class: "buttons" }, cancel, submit));
+        }, make("h2", {}, title), ...content, problem, make("div", { class: "buttons" }, cancel, submit));
         const box = make("dialog", { label: title }, form);
         box.addEventListener("close", () => {
+            document.body.append(find("toast"));
             box.remove();
             resolve(result);
         });
-        box.addEventListener("click", (event) => {
+        // Only what begins outside closes it: a selection that is drawn out of a field does not.
+        box.addEventListener("pointerdown", (event) => {
             if (event.target === box)
                 box.close();
         });
+        cancel.autofocus = box.querySelector("input, select") === null;
         document.body.append(box);
         box.showModal();
     });
@@ -29,10 +46,10 @@ export function dialog(title, content, confirm, read) {
 export function field(label, input) {
     return make("label", { class: "field" }, make("span", {}, label), input);
 }
-export async function askText(title, label, value, button) {
+export async function askText(title, label, value, button, act) {
     const input = make("input", { type: "text", value, autocomplete: "off" });
     input.maxLength = 200;
-    return dialog(title, [field(label, input)], { label: button }, () => input.value.trim());
+    return dialog(title, [field(label, input)], { label: button }, () => act(input.value.trim()));
 }
 export async function confirmed(title, text, button) {
     const answer = await dialog(title, [make("p", {}, text)], { label: button, danger: true }, () => true);
@@ -42,6 +59,8 @@ let timer;
 /** A word in passing; an error stays longer. */
 export function say(text, kind = "info") {
     const place = find("toast");
+    // What is not in an open dialog is behind it, and unreachable.
+    (document.querySelector("dialog[open]") ?? document.body).append(place);
     place.textContent = text;
     place.className = `toast ${kind} shown`;
     clearTimeout(timer);

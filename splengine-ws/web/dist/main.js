@@ -1,8 +1,10 @@
 // The console, put together.
 import { api } from "./api.js";
+import { copy } from "./clipboard.js";
 import { Connection } from "./connection.js";
-import { dialog, say } from "./dialogs.js";
-import { find, make } from "./dom.js";
+import { say } from "./dialogs.js";
+import { find } from "./dom.js";
+import { help } from "./help.js";
 import { logIn } from "./login.js";
 import { People } from "./people.js";
 import { nameOf, SessionList } from "./sessions.js";
@@ -19,20 +21,33 @@ class Console {
     #session = null;
     #inControl = false;
     #room = null;
+    /** What the server said last that is wrong. */
+    #problem = "";
+    #patience;
     constructor(me) {
         this.#me = me;
         this.#people = new People({ send: (frame) => this.#connection?.send(frame) });
-        const viaTouch = touchKeys((text) => this.#screen.type(text));
+        const viaTouch = touchKeys((text) => this.#screen.type(text), () => this.#screen.term.modes.applicationCursorKeysMode);
         this.#screen = new Screen(find("terminal"), {
-            input: (data) => this.#connection?.input(viaTouch(data)),
+            input: (data) => {
+                const typed = this.#connection?.input(viaTouch(data)) ?? true;
+                if (!typed)
+                    say("That was not typed: too much input waits for the server already.", "error");
+            },
             ack: (offset) => this.#connection?.ack(offset),
             room: (cols, rows) => this.#fits(cols, rows),
             isShortcut: (event) => event.type === "keydown" && this.#shortcut(event),
+            refused: () => {
+                if (this.#session?.access === "view")
+                    say("You are looking on: what you type goes nowhere.");
+            },
         });
         this.#list = new SessionList({
             open: (target) => this.open(target),
             current: () => this.#session?.sessionId ?? null,
+            room: () => this.#room,
             left: () => this.#forget(),
+            listed: () => this.#named(),
         });
         Object.assign(window, { splengine: { terminalText: () => this.#screen.text() } });
         this.#wire();
@@ -44,22 +59,34 @@ class Console {
             const { sessionId, access } = this.#me.guest;
             return this.open({ kind: "attach", sessionId, access });
         }
-        await this.#list.refresh();
+        const problem = await this.#list.refresh();
+        if (problem !== "")
+            return this.#banner(problem, () => void this.start(), "Try again");
         const wanted = new URLSearchParams(location.hash.slice(1)).get("session");
-        const running = this.#list.sessions.filter((session) => session.state === "running");
-        const chosen = running.find((session) => session.sessionId === wanted) ?? running[0];
+        const found = this.#list.sessions.find((session) => session.sessionId === wanted);
+        const kept = wanted && (!found || found.state === "lost") ? this.#list.kept(wanted) : null;
+        if (kept)
+            return this.#offer(kept);
+        const chosen = found ?? this.#list.sessions.find((session) => session.state === "running");
+        if (wanted && !found)
+            say("The session of this address is not there any more.", "error");
         this.open(chosen ? { kind: "attach", sessionId: chosen.sessionId } : { kind: "new", request: {} });
     }
     open(target) {
         this.#connection?.stop();
         this.#session = null;
-        this.#screen.term.reset();
-        this.#screen.rights(false, false);
+        this.#inControl = false;
+        this.#problem = "";
+        this.#calm();
+        this.#banner("");
+        this.#screen.clear();
+        this.#rights();
         this.#people.clients = [];
-        find("sidebar").classList.remove("open");
+        this.#showList(false);
         const connection = new Connection(target, {
             frame: (frame) => this.#frame(frame),
             bytes: (frame) => this.#screen.bytes(frame),
+            untyped: () => say("What was typed while the connection was broken was not typed here.", "error"),
             state: (state, reason, code) => this.#state(state, reason, code),
         });
         this.#connection = connection;
@@ -102,7 +129,11 @@ class Console {
                 this.#notice(frame);
                 break;
             case "error":
-                say(frame.error, "error");
+                // A server that has nothing else for us closes next; then the banner says it.
+                if (find("status").dataset.state === "open")
+                    say(frame.error, "error");
+                else
+                    this.#problem = frame.error;
                 break;
         }
     }
@@ -125,16 +156,26 @@ class Console {
         const status = find("status");
         status.dataset.state = state;
         status.textContent = { connecting: "connecting…", open: "connected", again: "reconnecting…", login: "logged out", over: "closed" }[state] ?? state;
-        if (state === "open")
+        if (state === "open") {
+            this.#calm();
             this.#banner("");
+            this.#problem = "";
+        }
+        // A break that is over at once is not worth a word.
         if (state === "again")
-            this.#banner("The connection broke. Trying again…", () => this.#connection?.hurry(), "Now");
+            this.#patience ??= setTimeout(() => this.#waiting(), 1000);
         if (state === "login")
             location.reload();
         if (state !== "over")
             return;
+        this.#calm();
+        find("app").classList.add("away");
         this.#screen.rights(false, false);
-        const text = {
+        this.#people.clients = [];
+        const id = this.#session?.sessionId;
+        if (code === 4404 && id && !this.#me.guest)
+            return void this.#gone(id);
+        const text = this.#problem !== "" && code >= 4400 && code !== 4403 ? this.#problem : {
             1000: find("banner-text").textContent || "The session has ended.",
             4403: "You may not use this session any more.",
             4404: "This session is not there any more.",
@@ -147,6 +188,29 @@ class Console {
             this.#banner(text, () => this.open({ kind: "new", request: {} }), "New session");
         if (!this.#me.guest)
             void this.#list.refresh();
+    }
+    #calm() {
+        clearTimeout(this.#patience);
+        this.#patience = undefined;
+        find("app").classList.remove("away");
+    }
+    #waiting() {
+        find("app").classList.add("away");
+        this.#banner("The connection broke. Trying again…", () => this.#connection?.hurry(), "Now");
+    }
+    /** The session is not running any more: maybe it can be gone on with. */
+    async #gone(id) {
+        await this.#list.refresh();
+        if (this.#session?.sessionId !== id)
+            return;
+        const kept = this.#list.kept(id);
+        if (kept)
+            this.#offer(kept);
+        else
+            this.#banner("This session is not there any more.", () => this.open({ kind: "new", request: {} }), "New session");
+    }
+    #offer(savedId) {
+        this.#banner("This session ended with its server. Its screen and its directory are kept.", () => this.open({ kind: "load", savedId }), "Go on from there");
     }
     #forget() {
         this.#connection?.stop();
@@ -184,12 +248,25 @@ class Console {
         find("title").textContent = name;
         document.title = `${name} · splengine`;
     }
+    /** A session may be renamed from elsewhere. */
+    #named() {
+        const session = this.#session;
+        const listed = this.#list.sessions.find((one) => one.sessionId === session?.sessionId);
+        if (!session || !listed || listed.name === session.name)
+            return;
+        session.name = listed.name;
+        this.#title(session.title);
+    }
     #shortcut(event) {
         if (!event.ctrlKey || !event.shiftKey || event.altKey || event.metaKey)
             return false;
+        if (document.querySelector("dialog[open]"))
+            return false;
+        const selected = this.#screen.term.getSelection();
         const act = {
+            ...(selected !== "" && { KeyC: () => void this.#copy(selected) }),
             KeyF: () => this.#find(true),
-            KeyL: () => this.#showList(),
+            KeyL: () => this.#showList(true),
             KeyY: () => void this.#list.create(),
             KeyH: () => void help(),
             KeyE: () => toggleTheme(),
@@ -200,9 +277,17 @@ class Console {
         act();
         return true;
     }
-    #showList() {
-        find("sidebar").classList.add("open");
-        document.querySelector("#sessions button")?.focus();
+    async #copy(text) {
+        const done = await copy(text);
+        say(done ? "Copied." : "The browser does not let this page copy.", done ? "info" : "error");
+    }
+    #showList(shown) {
+        find("sidebar").classList.toggle("open", shown);
+        find("menu").setAttribute("aria-expanded", String(shown));
+        if (!shown)
+            return this.#screen.term.focus();
+        const row = document.querySelector("#sessions .current .open") ?? document.querySelector("#sessions .open");
+        (row ?? find("new")).focus();
     }
     #find(shown) {
         find("search").hidden = !shown;
@@ -219,7 +304,11 @@ class Console {
                 this.#shortcut(event);
         });
         const text = find("search-text");
-        const next = (back) => back ? this.#screen.search.findPrevious(text.value) : this.#screen.search.findNext(text.value);
+        const next = (back) => {
+            const { search } = this.#screen;
+            const found = text.value === "" || (back ? search.findPrevious(text.value) : search.findNext(text.value));
+            find("search-problem").textContent = found ? "" : "not found";
+        };
         text.addEventListener("input", () => next(false));
         text.addEventListener("keydown", (event) => {
             if (event.key === "Enter")
@@ -227,11 +316,18 @@ class Console {
             if (event.key === "Escape")
                 this.#find(false);
         });
+        find("search-back").addEventListener("click", () => next(true));
+        find("search-on").addEventListener("click", () => next(false));
         find("search-close").addEventListener("click", () => this.#find(false));
         find("find").addEventListener("click", () => this.#find(true));
         find("theme").addEventListener("click", toggleTheme);
         find("help").addEventListener("click", () => void help());
-        find("menu").addEventListener("click", () => find("sidebar").classList.toggle("open"));
+        find("menu").addEventListener("click", () => this.#showList(true));
+        find("shade").addEventListener("click", () => this.#showList(false));
+        find("sidebar").addEventListener("keydown", (event) => {
+            if (event.key === "Escape" && !document.querySelector(".menu:popover-open"))
+                this.#showList(false);
+        });
         find("logout").addEventListener("click", async () => {
             await api.logout().catch(() => null);
             this.#connection?.stop();
@@ -251,21 +347,6 @@ class Console {
                 this.#connection?.hurry();
         });
     }
-}
-async function help() {
-    const keys = [
-        ["Ctrl Shift F", "find in the terminal"],
-        ["Ctrl Shift L", "the list of sessions"],
-        ["Ctrl Shift Y", "a new session"],
-        ["Ctrl Shift E", "dark or light"],
-        ["Ctrl Shift H", "this help"],
-        ["Shift Insert", "paste"],
-    ];
-    const rows = keys.map(([key, what]) => make("tr", {}, make("td", {}, make("kbd", {}, key)), make("td", {}, what)));
-    await dialog("Keys", [
-        make("table", { class: "keys-help" }, ...rows),
-        make("p", { class: "hint" }, "All other keys go to the terminal. Closing this page leaves its program running: come back from any browser."),
-    ], null, () => null);
 }
 async function main() {
     apply();

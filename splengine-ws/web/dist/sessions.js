@@ -2,6 +2,7 @@
 import { api } from "./api.js";
 import { askText, attempt, confirmed, dialog, field, say } from "./dialogs.js";
 import { ago, find, make } from "./dom.js";
+import { menuOf } from "./menu.js";
 import { shareDialog } from "./share.js";
 const EVERY = 4000;
 export class SessionList {
@@ -9,30 +10,45 @@ export class SessionList {
     #sessions = [];
     #saved = [];
     #drawn = "";
+    #problem = "";
     constructor(opener) {
         this.#opener = opener;
         find("new").addEventListener("click", () => void this.create());
+        find("sidebar").addEventListener("keydown", moveInList);
         setInterval(() => {
             if (!document.hidden)
                 void this.refresh();
         }, EVERY);
     }
+    /** Why the list could not be had; empty when it could. */
     async refresh() {
         try {
-            this.#sessions = await api.sessions();
-            this.#saved = await api.saved().catch(() => []);
+            const [sessions, saved] = await Promise.all([api.sessions(), api.saved().catch(() => this.#saved)]);
+            [this.#sessions, this.#saved, this.#problem] = [sessions, saved, ""];
         }
-        catch {
-            return;
+        catch (error) {
+            this.#problem = error instanceof Error ? error.message : String(error);
         }
         this.draw();
+        if (this.#problem === "")
+            this.#opener.listed();
+        return this.#problem;
     }
     get sessions() {
         return this.#sessions;
     }
+    /** What to load in place of a session that ended with its server; null when nothing is kept of it. */
+    kept(id) {
+        if (this.#sessions.some((session) => session.sessionId === id && session.state === "lost"))
+            return id;
+        return this.#saved.find((saved) => saved.sessionId === id)?.savedId ?? null;
+    }
     draw() {
+        // Not under the hand of someone who chooses.
+        if (document.querySelector(".menu:popover-open"))
+            return;
         const current = this.#opener.current();
-        const drawn = JSON.stringify([this.#sessions, this.#saved, current, Math.floor(Date.now() / 10_000)]);
+        const drawn = JSON.stringify([this.#sessions, this.#saved, this.#problem, current, Math.floor(Date.now() / 10_000)]);
         if (drawn === this.#drawn)
             return;
         this.#drawn = drawn;
@@ -40,7 +56,8 @@ export class SessionList {
         find("sessions").replaceChildren(...this.#sessions.map((session) => this.#row(session, session.sessionId === current)));
         find("saved").replaceChildren(...this.#saved.map((saved) => this.#savedRow(saved)));
         find("saved-part").hidden = this.#saved.length === 0;
-        find("no-sessions").hidden = this.#sessions.length > 0;
+        find("no-sessions").hidden = this.#sessions.length > 0 || this.#problem !== "";
+        find("list-problem").textContent = this.#problem;
         if (focused)
             document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
     }
@@ -48,30 +65,25 @@ export class SessionList {
         const name = make("input", { type: "text", autocomplete: "off", placeholder: "none" });
         const command = make("input", { type: "text", autocomplete: "off", placeholder: "the shell" });
         const workdir = make("input", { type: "text", autocomplete: "off", placeholder: "the root directory" });
-        const request = await dialog("New session", [field("Name", name), field("Command", command), field("Directory", workdir)], { label: "Start" }, () => ({
+        const session = await dialog("New session", [field("Name", name), field("Command", command), field("Directory", workdir)], { label: "Start" }, () => api.create({
             ...(name.value.trim() && { name: name.value.trim() }),
             ...(command.value.trim() && { command: command.value.trim() }),
             ...(workdir.value.trim() && { workdir: workdir.value.trim() }),
+            ...this.#opener.room(),
         }));
-        if (request)
-            this.#opener.open({ kind: "new", request });
+        if (session)
+            this.#opener.open({ kind: "attach", sessionId: session.sessionId });
     }
     async save(id) {
         const session = this.#sessions.find((one) => one.sessionId === id);
-        const name = await askText("Save this session", "Name", session?.name ?? "", "Save");
-        if (name === null)
-            return;
-        const saved = await attempt(() => api.save(id, name || null));
+        const saved = await askText("Save this session", "Name", session?.name ?? "", "Save", (name) => api.save(id, name || null));
         if (saved)
             say("The session is saved.");
         await this.refresh();
     }
     async rename(id) {
         const session = this.#sessions.find((one) => one.sessionId === id);
-        const name = await askText("Rename this session", "Name", session?.name ?? "", "Rename");
-        if (name === null)
-            return;
-        await attempt(() => api.rename(id, name || null));
+        await askText("Rename this session", "Name", session?.name ?? "", "Rename", (name) => api.rename(id, name || null));
         await this.refresh();
     }
     async end(id) {
@@ -111,21 +123,15 @@ export class SessionList {
     }
     #menu(session) {
         const id = session.sessionId;
-        const entry = (label, act, danger = false) => make("button", { type: "button", class: danger ? "danger" : "", role: "menuitem", onclick: () => {
-                menu.hidePopover();
-                act();
-            } }, label);
-        const menu = make("div", { class: "menu", role: "menu" }, entry("Rename…", () => void this.rename(id)), entry("Save…", () => void this.save(id)), session.state === "running" && entry("Share…", () => void this.share(id)), make("a", { href: api.recording(id), download: `${id}.cast`, role: "menuitem" }, "Download the recording"), make("a", { href: api.screen(id), download: `${id}.txt`, role: "menuitem" }, "Download the screen's text"), entry(session.state === "running" ? "End…" : "Remove…", () => void this.end(id), true));
-        menu.setAttribute("popover", "auto");
-        const button = make("button", { type: "button", class: "more", label: `More for ${nameOf(session)}` }, "⋯");
-        button.dataset.key = `${id}-more`;
-        button.popoverTargetElement = menu;
-        menu.addEventListener("toggle", () => {
-            const { right, bottom } = button.getBoundingClientRect();
-            menu.style.top = `${Math.min(bottom, innerHeight - menu.offsetHeight - 8)}px`;
-            menu.style.left = `${Math.max(right - menu.offsetWidth, 8)}px`;
-        });
-        return make("div", { class: "menu-of" }, button, menu);
+        const runs = session.state === "running";
+        return menuOf(`More for ${nameOf(session)}`, `${id}-more`, [
+            { label: "Rename…", act: () => void this.rename(id) },
+            { label: "Save…", act: () => void this.save(id) },
+            ...(runs ? [{ label: "Share…", act: () => void this.share(id) }] : []),
+            { label: "Download the recording", href: api.recording(id), download: `${id}.cast` },
+            { label: "Download the screen's text", href: api.screen(id), download: `${id}.txt` },
+            { label: runs ? "End…" : "Remove…", act: () => void this.end(id), danger: true },
+        ]);
     }
     #savedRow(saved) {
         const main = make("button", { type: "button", class: "open", onclick: () => this.#opener.open({ kind: "load", savedId: saved.savedId }), title: saved.workdir ?? "" }, make("span", { class: "dot saved" }), make("span", { class: "name" }, saved.name ?? "saved session"), make("span", { class: "detail" }, `saved ${ago(saved.created)}`));
@@ -146,4 +152,14 @@ export class SessionList {
 }
 export function nameOf(session) {
     return session.name ?? (session.title.trim() || `session ${session.sessionId.slice(-5)}`);
+}
+/** The arrows go from one session to the next. */
+function moveInList(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const at = event.target;
+    if (!step || !at.classList.contains("open"))
+        return;
+    const all = [...document.querySelectorAll("#sidebar .open")];
+    all[all.indexOf(at) + step]?.focus();
+    event.preventDefault();
 }

@@ -1,4 +1,5 @@
 // The terminal itself: xterm.js, fed and read so that it is one of several on a session.
+import { fittingFont, room } from "./fit.js";
 import { onThemeChange, terminalTheme, theme } from "./theme.js";
 const encoder = new TextEncoder();
 export class Screen {
@@ -12,14 +13,20 @@ export class Screen {
     #drawn = 0;
     #acked = 0;
     #timer;
+    #settle;
+    /** Counts what makes older offsets meaningless: another session, another snapshot. */
+    #generation = 0;
+    #fontSize = matchMedia("(max-width: 640px)").matches ? 12 : 14;
+    #measure = measurer();
     constructor(place, hands) {
         this.#place = place;
         this.#hands = hands;
         this.term = new Terminal({
             allowProposedApi: true,
             cursorBlink: true,
-            fontFamily: 'ui-monospace, "SFMono-Regular", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace',
-            fontSize: matchMedia("(max-width: 640px)").matches ? 12 : 14,
+            fontFamily: FONT,
+            fontSize: this.#fontSize,
+            minimumContrastRatio: 4.5,
             scrollback: 5000,
             theme: terminalTheme(theme()),
         });
@@ -34,7 +41,14 @@ export class Screen {
         this.term.open(place);
         this.term.onData((data) => this.#type(encoder.encode(data)));
         this.term.onBinary((data) => this.#type(Uint8Array.from(data, (char) => char.charCodeAt(0))));
-        this.term.attachCustomKeyEventHandler((event) => !hands.isShortcut(event));
+        this.term.attachCustomKeyEventHandler((event) => {
+            if (hands.isShortcut(event))
+                return false;
+            const types = event.type === "keydown" && !event.ctrlKey && !event.metaKey && event.key.length === 1;
+            if (types && !this.#canType)
+                hands.refused();
+            return true;
+        });
         onThemeChange((of) => (this.term.options.theme = terminalTheme(of)));
         new ResizeObserver(() => this.layout()).observe(place);
     }
@@ -47,16 +61,26 @@ export class Screen {
         }
         return lines.join("\n").trimEnd();
     }
+    /** Makes place for another session. */
+    clear() {
+        this.#forget(0);
+        // Behind what is not drawn yet of the one before.
+        this.term.write(Uint8Array.of(0x1b, 0x63));
+    }
     bytes(frame) {
         let end = frame.offset;
         if (frame.kind === "snapshot") {
             this.size(frame.cols, frame.rows);
-            this.#drawn = this.#acked = end;
+            this.#forget(end);
         }
         else {
             end += frame.data.length;
         }
-        this.term.write(frame.data, () => this.#reached(end));
+        const generation = this.#generation;
+        this.term.write(frame.data, () => {
+            if (generation === this.#generation)
+                this.#reached(end);
+        });
     }
     size(cols, rows) {
         if (cols !== this.term.cols || rows !== this.term.rows)
@@ -65,7 +89,10 @@ export class Screen {
     }
     rights(canType, inControl) {
         this.#canType = canType;
+        if (inControl && !this.#inControl)
+            this.term.options.fontSize = this.#fontSize;
         this.#inControl = inControl;
+        this.#place.classList.toggle("follows", !inControl);
         this.term.options.disableStdin = !canType;
         this.term.options.cursorStyle = canType ? "block" : "underline";
         this.layout();
@@ -74,24 +101,38 @@ export class Screen {
     type(text) {
         this.#type(encoder.encode(text));
     }
-    /** In control, asks for the size of the window; otherwise shrinks what does not fit. */
+    /** Tells what there is room for, and shrinks the letters where the session has another size. */
     layout() {
-        if (this.#place.clientWidth === 0)
+        const { clientWidth: wide, clientHeight: high } = this.#place;
+        if (wide === 0 || high === 0)
             return;
-        const element = this.term.element;
-        if (!element)
+        const isFull = this.term.options.fontSize === this.#fontSize;
+        const exact = isFull ? this.#fit.proposeDimensions() : undefined;
+        const { cols, rows } = exact && Number.isFinite(exact.cols) && Number.isFinite(exact.rows)
+            ? exact
+            : room(this.#measure, wide - SCROLLBAR, high, this.#fontSize, devicePixelRatio);
+        this.#hands.room(Math.max(cols, 2), Math.max(rows, 1));
+        clearTimeout(this.#settle);
+        // In control, the session takes the size of the window, and a moment for it.
+        if (this.#inControl)
+            this.#settle = setTimeout(() => this.#shrink(), SETTLE);
+        else
+            this.#shrink();
+    }
+    #shrink() {
+        const { clientWidth: wide, clientHeight: high } = this.#place;
+        if (wide === 0 || high === 0)
             return;
-        const room = this.#fit.proposeDimensions();
-        if (room && Number.isFinite(room.cols) && Number.isFinite(room.rows)) {
-            this.#hands.room(Math.max(room.cols, 2), Math.max(room.rows, 1));
-        }
-        const screen = element.querySelector(".xterm-screen");
-        const wide = screen?.offsetWidth ?? 0;
-        const high = screen?.offsetHeight ?? 0;
-        const scale = this.#inControl || wide === 0 || high === 0
-            ? 1
-            : Math.min(1, this.#place.clientWidth / wide, this.#place.clientHeight / high);
-        element.style.transform = scale < 1 ? `scale(${scale})` : "";
+        const { cols, rows } = this.term;
+        const size = fittingFont(this.#measure, wide, high, cols, rows, this.#fontSize, devicePixelRatio);
+        if (this.term.options.fontSize !== size)
+            this.term.options.fontSize = size;
+    }
+    #forget(offset) {
+        clearTimeout(this.#timer);
+        this.#timer = undefined;
+        this.#generation += 1;
+        this.#drawn = this.#acked = offset;
     }
     #type(data) {
         if (this.#canType)
@@ -129,3 +170,24 @@ export class Screen {
 }
 const ACK_BYTES = 32 * 1024;
 const ACK_EVERY = 50;
+/** How long the server may take to give the session the size of the window, in milliseconds. */
+const SETTLE = 600;
+const SCROLLBAR = 14;
+const FONT = 'ui-monospace, "SFMono-Regular", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
+/** Measures as xterm.js does. */
+function measurer() {
+    const context = document.createElement("canvas").getContext("2d");
+    const known = new Map();
+    return (font) => {
+        const cell = known.get(font);
+        if (cell)
+            return cell;
+        if (!context)
+            return { wide: font * 0.6, high: font * 1.2 };
+        context.font = `${font}px ${FONT}`;
+        const { width, fontBoundingBoxAscent, fontBoundingBoxDescent } = context.measureText("W");
+        const measured = { wide: width, high: fontBoundingBoxAscent + fontBoundingBoxDescent };
+        known.set(font, measured);
+        return measured;
+    };
+}

@@ -4,26 +4,49 @@ const KEYS = [
     ["Esc", "Escape", "\x1b"],
     ["Tab", "Tab", "\t"],
     ["Ctrl", "Control, with the next key", ""],
-    ["←", "Left", "\x1b[D"],
-    ["↑", "Up", "\x1b[A"],
-    ["↓", "Down", "\x1b[B"],
-    ["→", "Right", "\x1b[C"],
+    ["←", "Left", "D"],
+    ["↑", "Up", "A"],
+    ["↓", "Down", "B"],
+    ["→", "Right", "C"],
     ["|", "Bar", "|"],
     ["/", "Slash", "/"],
     ["-", "Dash", "-"],
+    ["~", "Tilde", "~"],
 ];
-/** Adds the keys; gives what turns the next letter into its control character when that is on. */
-export function touchKeys(type) {
+/** What an arrow sends: programs choose between two forms, and with Control there is a third. */
+export function arrow(letter, application, control) {
+    if (control)
+        return `\x1b[1;5${letter}`;
+    return `\x1b${application ? "O" : "["}${letter}`;
+}
+/** The character that Control makes of a key, or the key where it makes none. */
+export function controlled(code) {
+    if (code === 0x20)
+        return 0;
+    if (code === 0x2f)
+        return 0x1f;
+    if (code === 0x3f)
+        return 0x7f;
+    return code >= 0x40 && code < 0x7f ? code & 0x1f : code;
+}
+/**
+ * Adds the keys; gives what turns the next letter into its control character when that is on.
+ * `application`: whether the program wants the arrows in their other form.
+ */
+export function touchKeys(type, application) {
     let control = false;
     const buttons = KEYS.map(([face, label, sends]) => {
         const button = make("button", { type: "button", label }, face);
         // Keeps the keyboard of the phone open.
         button.addEventListener("pointerdown", (event) => event.preventDefault());
         button.addEventListener("click", () => {
-            if (sends)
-                type(sends);
-            else
-                set(!control);
+            if (sends === "")
+                return set(!control);
+            if (!/^[A-D]$/.test(sends))
+                return type(sends);
+            const text = arrow(sends, application(), control);
+            set(false);
+            type(text);
         });
         return button;
     });
@@ -32,12 +55,13 @@ export function touchKeys(type) {
         control = on;
         toggle?.setAttribute("aria-pressed", String(on));
     };
+    set(false);
     find("keys").replaceChildren(...buttons);
     return (data) => {
         const code = data[0];
         if (!control || data.length !== 1 || code === undefined)
             return data;
         set(false);
-        return Uint8Array.of(code & 0x1f);
+        return Uint8Array.of(controlled(code));
     };
 }

@@ -86,6 +86,7 @@ export const api = {
   logout: () => ask<null>("POST", "logout"),
   sessions: async () => (await ask<{ sessions: Session[] }>("GET", "api/v1/sessions")).sessions,
   session: (id: string) => ask<Session>("GET", of(id)),
+  create: (request: Record<string, unknown>) => ask<Session>("POST", "api/v1/sessions", request),
   rename: (id: string, name: string | null) => ask<Session>("PATCH", of(id), { name }),
   end: (id: string) => ask<null>("DELETE", of(id)),
   save: (id: string, name: string | null) => ask<Saved>("POST", `${of(id)}/save`, name ? { name } : {}),
@@ -95,7 +96,9 @@ export const api = {
   shares: async (id: string) => (await ask<{ shares: Share[] }>("GET", `${of(id)}/shares`)).shares,
   share: (id: string, access: Access, expiresIn: number) =>
     ask<NewShare>("POST", `${of(id)}/shares`, { access, expiresIn }),
-  takeBack: (id: string, share: string) => ask<null>("DELETE", `${of(id)}/shares/${encodeURIComponent(share)}`),
+  /** One share, or all of them. */
+  takeBack: (id: string, share: string | null) =>
+    ask<null>("DELETE", `${of(id)}/shares${share === null ? "" : `/${encodeURIComponent(share)}`}`),
   recording: (id: string) => new URL(`${of(id)}/recording`, document.baseURI).href,
   screen: (id: string) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,
 };

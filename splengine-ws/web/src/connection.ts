@@ -21,6 +21,8 @@ export type Target =
 export interface Listener {
   frame(frame: ServerFrame): void;
   bytes(frame: BinaryFrame): void;
+  /** What was typed last may not have come: the server knows this client no more. */
+  untyped(): void;
   /** `again`: it comes back by itself. */
   state(state: "connecting" | "open" | "again" | "login" | "over", reason: string, code: number): void;
 }
@@ -51,6 +53,10 @@ export class Connection {
   #size: { cols: number; rows: number } | null = null;
   #expectsNumber = false;
   #ended = false;
+  #watch: ReturnType<typeof setInterval> | undefined;
+  #heard = 0;
+  /** By when something has to be heard; null when nothing is owed. */
+  #due: number | null = null;
 
   constructor(target: Target, listener: Listener, open: () => Socket = openSocket) {
     this.#target = target;
@@ -64,15 +70,22 @@ export class Connection {
 
   start(): void {
     clearTimeout(this.#timer);
+    this.#timer = undefined;
     this.#listener.state("connecting", "", 0);
     const socket = this.#open();
     this.#socket = socket;
+    this.#due = Date.now() + ANSWER_WITHIN;
+    clearInterval(this.#watch);
+    this.#watch = setInterval(() => this.#look(), LOOK_EVERY);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      this.send(this.#first());
+      if (this.#socket === socket) this.send(this.#first());
     };
     socket.onmessage = (event: MessageEvent) => {
-      if (this.#socket === socket) this.#message(event.data as string | ArrayBuffer);
+      if (this.#socket !== socket) return;
+      this.#heard = Date.now();
+      this.#due = null;
+      this.#message(event.data as string | ArrayBuffer);
     };
     socket.onclose = (event: CloseEvent) => {
       if (this.#socket === socket) this.#closed(event.code, event.reason);
@@ -83,24 +96,29 @@ export class Connection {
   stop(): void {
     this.#ended = true;
     clearTimeout(this.#timer);
+    clearInterval(this.#watch);
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
   }
 
-  /** Does not wait for the next attempt. */
+  /** Does not wait for the next attempt; makes sure that what seems open is. */
   hurry(): void {
-    if (this.#timer !== undefined && !this.isOpen && !this.#ended) this.start();
+    if (this.#ended) return;
+    if (this.#timer !== undefined) this.start();
+    else if (this.isOpen) this.#ask();
   }
 
   send(frame: Record<string, unknown>): void {
     if (this.isOpen) this.#socket?.send(JSON.stringify(frame));
   }
 
-  input(data: Uint8Array): void {
-    if (this.#outbox.length + data.length > MOST_WAITING) return;
+  /** False when so much waits already that this is not typed at all. */
+  input(data: Uint8Array): boolean {
+    if (this.#outbox.length + data.length > MOST_WAITING) return false;
     this.#outbox.push(data);
     this.#flush();
+    return true;
   }
 
   ack(offset: number): void {
@@ -151,7 +169,10 @@ export class Connection {
       this.#attempt = 0;
       const { sessionId, epoch, client } = frame;
       const same = this.#place?.client === client && this.#place.sessionId === sessionId;
-      if (!same) this.#outbox.clear();
+      if (!same) {
+        if (this.#place && this.#outbox.length > 0) this.#listener.untyped();
+        this.#outbox.clear();
+      }
       const offset = same && this.#place ? this.#place.offset : frame.offset;
       this.#place = { sessionId, epoch, client, offset };
       this.#target = {
@@ -179,8 +200,28 @@ export class Connection {
     for (const frame of this.#outbox.frames()) this.#socket?.send(frame);
   }
 
+  /** A peer that went away without a word is noticed by its silence. */
+  #look(): void {
+    const now = Date.now();
+    if (this.#due !== null && now >= this.#due) {
+      const socket = this.#socket;
+      this.#closed(1006, "");
+      socket?.close();
+    } else if (this.isOpen && now - this.#heard >= QUIET) {
+      this.#ask();
+    }
+  }
+
+  #ask(): void {
+    if (this.#due !== null) return;
+    this.#due = Date.now() + ANSWER_WITHIN;
+    this.send({ type: "ping" });
+  }
+
   #closed(code: number, reason: string): void {
     this.#socket = null;
+    this.#due = null;
+    clearInterval(this.#watch);
     if (this.#ended) return;
     const next = afterClose(code);
     this.#listener.state(next, reason, code);
@@ -202,3 +243,6 @@ function openSocket(): Socket {
 
 /** More than this is not kept for a server that is away. */
 const MOST_WAITING = 8 * 1024 * 1024;
+const LOOK_EVERY = 5_000;
+const QUIET = 20_000;
+const ANSWER_WITHIN = 15_000;

@@ -2,38 +2,53 @@
 
 import { find, make } from "./dom.js";
 
-/** Shows a dialog; resolves with what `read` gives when it is confirmed, else with null. */
+/**
+ * Shows a dialog; resolves with what `read` gives when it is confirmed, else with null. Where `read`
+ * fails, the dialog says why and stays.
+ */
 export function dialog<T>(
   title: string,
   content: Node[],
   confirm: { label: string; danger?: boolean } | null,
-  read: () => T,
+  read: () => T | Promise<T>,
 ): Promise<T | null> {
   return new Promise((resolve) => {
     let result: T | null = null;
     const cancel = make("button", { type: "button", class: "plain", onclick: () => box.close() }, confirm ? "Cancel" : "Close");
     const submit = confirm && make("button", { type: "submit", class: confirm.danger ? "danger" : "primary" }, confirm.label);
+    const problem = make("p", { class: "problem", role: "alert", hidden: true });
     const form = make(
       "form",
       {
-        onsubmit: (event) => {
+        onsubmit: async (event) => {
           event.preventDefault();
-          result = read();
-          box.close();
+          if (submit) submit.disabled = true;
+          try {
+            result = await read();
+            box.close();
+          } catch (error) {
+            problem.textContent = error instanceof Error ? error.message : String(error);
+            problem.hidden = false;
+          }
+          if (submit) submit.disabled = false;
         },
       },
       make("h2", {}, title),
       ...content,
+      problem,
       make("div", { class: "buttons" }, cancel, submit),
     );
     const box = make("dialog", { label: title }, form);
     box.addEventListener("close", () => {
+      document.body.append(find("toast"));
       box.remove();
       resolve(result);
     });
-    box.addEventListener("click", (event) => {
+    // Only what begins outside closes it: a selection that is drawn out of a field does not.
+    box.addEventListener("pointerdown", (event) => {
       if (event.target === box) box.close();
     });
+    cancel.autofocus = box.querySelector("input, select") === null;
     document.body.append(box);
     box.showModal();
   });
@@ -43,10 +58,16 @@ export function field(label: string, input: HTMLElement): HTMLElement {
   return make("label", { class: "field" }, make("span", {}, label), input);
 }
 
-export async function askText(title: string, label: string, value: string, button: string): Promise<string | null> {
+export async function askText<T>(
+  title: string,
+  label: string,
+  value: string,
+  button: string,
+  act: (text: string) => Promise<T>,
+): Promise<T | null> {
   const input = make("input", { type: "text", value, autocomplete: "off" });
   input.maxLength = 200;
-  return dialog(title, [field(label, input)], { label: button }, () => input.value.trim());
+  return dialog(title, [field(label, input)], { label: button }, () => act(input.value.trim()));
 }
 
 export async function confirmed(title: string, text: string, button: string): Promise<boolean> {
@@ -59,6 +80,8 @@ let timer: ReturnType<typeof setTimeout> | undefined;
 /** A word in passing; an error stays longer. */
 export function say(text: string, kind: "info" | "error" = "info"): void {
   const place = find("toast");
+  // What is not in an open dialog is behind it, and unreachable.
+  (document.querySelector("dialog[open]") ?? document.body).append(place);
   place.textContent = text;
   place.className = `toast ${kind} shown`;
   clearTimeout(timer);

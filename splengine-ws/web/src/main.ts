@@ -1,9 +1,11 @@
 // The console, put together.
 
 import { api, type Me } from "./api.js";
+import { copy } from "./clipboard.js";
 import { Connection, type Target } from "./connection.js";
-import { dialog, say } from "./dialogs.js";
-import { find, make } from "./dom.js";
+import { say } from "./dialogs.js";
+import { find } from "./dom.js";
+import { help } from "./help.js";
 import { logIn } from "./login.js";
 import { People } from "./people.js";
 import type { ServerFrame } from "./protocol.js";
@@ -22,21 +24,35 @@ class Console {
   #session: Extract<ServerFrame, { type: "session" }> | null = null;
   #inControl = false;
   #room: { cols: number; rows: number } | null = null;
+  /** What the server said last that is wrong. */
+  #problem = "";
+  #patience: ReturnType<typeof setTimeout> | undefined;
 
   constructor(me: Me) {
     this.#me = me;
     this.#people = new People({ send: (frame) => this.#connection?.send(frame) });
-    const viaTouch = touchKeys((text) => this.#screen.type(text));
+    const viaTouch = touchKeys(
+      (text) => this.#screen.type(text),
+      () => this.#screen.term.modes.applicationCursorKeysMode,
+    );
     this.#screen = new Screen(find("terminal"), {
-      input: (data) => this.#connection?.input(viaTouch(data)),
+      input: (data) => {
+        const typed = this.#connection?.input(viaTouch(data)) ?? true;
+        if (!typed) say("That was not typed: too much input waits for the server already.", "error");
+      },
       ack: (offset) => this.#connection?.ack(offset),
       room: (cols, rows) => this.#fits(cols, rows),
       isShortcut: (event) => event.type === "keydown" && this.#shortcut(event),
+      refused: () => {
+        if (this.#session?.access === "view") say("You are looking on: what you type goes nowhere.");
+      },
     });
     this.#list = new SessionList({
       open: (target) => this.open(target),
       current: () => this.#session?.sessionId ?? null,
+      room: () => this.#room,
       left: () => this.#forget(),
+      listed: () => this.#named(),
     });
     Object.assign(window, { splengine: { terminalText: () => this.#screen.text() } });
     this.#wire();
@@ -49,23 +65,32 @@ class Console {
       const { sessionId, access } = this.#me.guest;
       return this.open({ kind: "attach", sessionId, access });
     }
-    await this.#list.refresh();
+    const problem = await this.#list.refresh();
+    if (problem !== "") return this.#banner(problem, () => void this.start(), "Try again");
     const wanted = new URLSearchParams(location.hash.slice(1)).get("session");
-    const running = this.#list.sessions.filter((session) => session.state === "running");
-    const chosen = running.find((session) => session.sessionId === wanted) ?? running[0];
+    const found = this.#list.sessions.find((session) => session.sessionId === wanted);
+    const kept = wanted && (!found || found.state === "lost") ? this.#list.kept(wanted) : null;
+    if (kept) return this.#offer(kept);
+    const chosen = found ?? this.#list.sessions.find((session) => session.state === "running");
+    if (wanted && !found) say("The session of this address is not there any more.", "error");
     this.open(chosen ? { kind: "attach", sessionId: chosen.sessionId } : { kind: "new", request: {} });
   }
 
   open(target: Target): void {
     this.#connection?.stop();
     this.#session = null;
-    this.#screen.term.reset();
-    this.#screen.rights(false, false);
+    this.#inControl = false;
+    this.#problem = "";
+    this.#calm();
+    this.#banner("");
+    this.#screen.clear();
+    this.#rights();
     this.#people.clients = [];
-    find("sidebar").classList.remove("open");
+    this.#showList(false);
     const connection = new Connection(target, {
       frame: (frame) => this.#frame(frame),
       bytes: (frame) => this.#screen.bytes(frame),
+      untyped: () => say("What was typed while the connection was broken was not typed here.", "error"),
       state: (state, reason, code) => this.#state(state, reason, code),
     });
     this.#connection = connection;
@@ -107,7 +132,9 @@ class Console {
         this.#notice(frame);
         break;
       case "error":
-        say(frame.error, "error");
+        // A server that has nothing else for us closes next; then the banner says it.
+        if (find("status").dataset.state === "open") say(frame.error, "error");
+        else this.#problem = frame.error;
         break;
     }
   }
@@ -131,12 +158,22 @@ class Console {
     const status = find("status");
     status.dataset.state = state;
     status.textContent = { connecting: "connecting…", open: "connected", again: "reconnecting…", login: "logged out", over: "closed" }[state] ?? state;
-    if (state === "open") this.#banner("");
-    if (state === "again") this.#banner("The connection broke. Trying again…", () => this.#connection?.hurry(), "Now");
+    if (state === "open") {
+      this.#calm();
+      this.#banner("");
+      this.#problem = "";
+    }
+    // A break that is over at once is not worth a word.
+    if (state === "again") this.#patience ??= setTimeout(() => this.#waiting(), 1000);
     if (state === "login") location.reload();
     if (state !== "over") return;
+    this.#calm();
+    find("app").classList.add("away");
     this.#screen.rights(false, false);
-    const text = {
+    this.#people.clients = [];
+    const id = this.#session?.sessionId;
+    if (code === 4404 && id && !this.#me.guest) return void this.#gone(id);
+    const text = this.#problem !== "" && code >= 4400 && code !== 4403 ? this.#problem : {
       1000: find("banner-text").textContent || "The session has ended.",
       4403: "You may not use this session any more.",
       4404: "This session is not there any more.",
@@ -146,6 +183,34 @@ class Console {
     if (this.#me.guest) this.#banner(text);
     else this.#banner(text, () => this.open({ kind: "new", request: {} }), "New session");
     if (!this.#me.guest) void this.#list.refresh();
+  }
+
+  #calm(): void {
+    clearTimeout(this.#patience);
+    this.#patience = undefined;
+    find("app").classList.remove("away");
+  }
+
+  #waiting(): void {
+    find("app").classList.add("away");
+    this.#banner("The connection broke. Trying again…", () => this.#connection?.hurry(), "Now");
+  }
+
+  /** The session is not running any more: maybe it can be gone on with. */
+  async #gone(id: string): Promise<void> {
+    await this.#list.refresh();
+    if (this.#session?.sessionId !== id) return;
+    const kept = this.#list.kept(id);
+    if (kept) this.#offer(kept);
+    else this.#banner("This session is not there any more.", () => this.open({ kind: "new", request: {} }), "New session");
+  }
+
+  #offer(savedId: string): void {
+    this.#banner(
+      "This session ended with its server. Its screen and its directory are kept.",
+      () => this.open({ kind: "load", savedId }),
+      "Go on from there",
+    );
   }
 
   #forget(): void {
@@ -187,24 +252,44 @@ class Console {
     document.title = `${name} · splengine`;
   }
 
+  /** A session may be renamed from elsewhere. */
+  #named(): void {
+    const session = this.#session;
+    const listed = this.#list.sessions.find((one) => one.sessionId === session?.sessionId);
+    if (!session || !listed || listed.name === session.name) return;
+    session.name = listed.name;
+    this.#title(session.title);
+  }
+
   #shortcut(event: KeyboardEvent): boolean {
     if (!event.ctrlKey || !event.shiftKey || event.altKey || event.metaKey) return false;
+    if (document.querySelector("dialog[open]")) return false;
+    const selected = this.#screen.term.getSelection();
     const act = {
+      ...(selected !== "" && { KeyC: () => void this.#copy(selected) }),
       KeyF: () => this.#find(true),
-      KeyL: () => this.#showList(),
+      KeyL: () => this.#showList(true),
       KeyY: () => void this.#list.create(),
       KeyH: () => void help(),
       KeyE: () => toggleTheme(),
-    }[event.code];
+    }[event.code as "KeyF"] as (() => void) | undefined;
     if (!act || (this.#me.guest && ["KeyL", "KeyY"].includes(event.code))) return false;
     event.preventDefault();
     act();
     return true;
   }
 
-  #showList(): void {
-    find("sidebar").classList.add("open");
-    document.querySelector<HTMLElement>("#sessions button")?.focus();
+  async #copy(text: string): Promise<void> {
+    const done = await copy(text);
+    say(done ? "Copied." : "The browser does not let this page copy.", done ? "info" : "error");
+  }
+
+  #showList(shown: boolean): void {
+    find("sidebar").classList.toggle("open", shown);
+    find("menu").setAttribute("aria-expanded", String(shown));
+    if (!shown) return this.#screen.term.focus();
+    const row = document.querySelector<HTMLElement>("#sessions .current .open") ?? document.querySelector<HTMLElement>("#sessions .open");
+    (row ?? find("new")).focus();
   }
 
   #find(shown: boolean): void {
@@ -221,18 +306,27 @@ class Console {
       if (!event.defaultPrevented) this.#shortcut(event);
     });
     const text = find<HTMLInputElement>("search-text");
-    const next = (back: boolean) =>
-      back ? this.#screen.search.findPrevious(text.value) : this.#screen.search.findNext(text.value);
+    const next = (back: boolean) => {
+      const { search } = this.#screen;
+      const found = text.value === "" || (back ? search.findPrevious(text.value) : search.findNext(text.value));
+      find("search-problem").textContent = found ? "" : "not found";
+    };
     text.addEventListener("input", () => next(false));
     text.addEventListener("keydown", (event) => {
       if (event.key === "Enter") next(event.shiftKey);
       if (event.key === "Escape") this.#find(false);
     });
+    find("search-back").addEventListener("click", () => next(true));
+    find("search-on").addEventListener("click", () => next(false));
     find("search-close").addEventListener("click", () => this.#find(false));
     find("find").addEventListener("click", () => this.#find(true));
     find("theme").addEventListener("click", toggleTheme);
     find("help").addEventListener("click", () => void help());
-    find("menu").addEventListener("click", () => find("sidebar").classList.toggle("open"));
+    find("menu").addEventListener("click", () => this.#showList(true));
+    find("shade").addEventListener("click", () => this.#showList(false));
+    find("sidebar").addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !document.querySelector(".menu:popover-open")) this.#showList(false);
+    });
     find("logout").addEventListener("click", async () => {
       await api.logout().catch(() => null);
       this.#connection?.stop();
@@ -250,27 +344,6 @@ class Console {
       if (!document.hidden) this.#connection?.hurry();
     });
   }
-}
-
-async function help(): Promise<void> {
-  const keys: [string, string][] = [
-    ["Ctrl Shift F", "find in the terminal"],
-    ["Ctrl Shift L", "the list of sessions"],
-    ["Ctrl Shift Y", "a new session"],
-    ["Ctrl Shift E", "dark or light"],
-    ["Ctrl Shift H", "this help"],
-    ["Shift Insert", "paste"],
-  ];
-  const rows = keys.map(([key, what]) => make("tr", {}, make("td", {}, make("kbd", {}, key)), make("td", {}, what)));
-  await dialog(
-    "Keys",
-    [
-      make("table", { class: "keys-help" }, ...rows),
-      make("p", { class: "hint" }, "All other keys go to the terminal. Closing this page leaves its program running: come back from any browser."),
-    ],
-    null,
-    () => null,
-  );
 }
 
 async function main(): Promise<void> {

@@ -1,16 +1,21 @@
 // The list of one's sessions, and what can be done with each.
 
 import { api, type Saved, type Session } from "./api.js";
+import type { Target } from "./connection.js";
 import { askText, attempt, confirmed, dialog, field, say } from "./dialogs.js";
 import { ago, find, make } from "./dom.js";
-import type { Target } from "./connection.js";
+import { menuOf } from "./menu.js";
 import { shareDialog } from "./share.js";
 
 export interface Opener {
   open(target: Target): void;
   current(): string | null;
+  /** What the window has room for. */
+  room(): { cols: number; rows: number } | null;
   /** The current session was ended here. */
   left(): void;
+  /** The list is new. */
+  listed(): void;
 }
 
 const EVERY = 4000;
@@ -20,39 +25,53 @@ export class SessionList {
   #sessions: Session[] = [];
   #saved: Saved[] = [];
   #drawn = "";
+  #problem = "";
 
   constructor(opener: Opener) {
     this.#opener = opener;
     find("new").addEventListener("click", () => void this.create());
+    find("sidebar").addEventListener("keydown", moveInList);
     setInterval(() => {
       if (!document.hidden) void this.refresh();
     }, EVERY);
   }
 
-  async refresh(): Promise<void> {
+  /** Why the list could not be had; empty when it could. */
+  async refresh(): Promise<string> {
     try {
-      this.#sessions = await api.sessions();
-      this.#saved = await api.saved().catch(() => []);
-    } catch {
-      return;
+      const [sessions, saved] = await Promise.all([api.sessions(), api.saved().catch(() => this.#saved)]);
+      [this.#sessions, this.#saved, this.#problem] = [sessions, saved, ""];
+    } catch (error) {
+      this.#problem = error instanceof Error ? error.message : String(error);
     }
     this.draw();
+    if (this.#problem === "") this.#opener.listed();
+    return this.#problem;
   }
 
   get sessions(): Session[] {
     return this.#sessions;
   }
 
+  /** What to load in place of a session that ended with its server; null when nothing is kept of it. */
+  kept(id: string): string | null {
+    if (this.#sessions.some((session) => session.sessionId === id && session.state === "lost")) return id;
+    return this.#saved.find((saved) => saved.sessionId === id)?.savedId ?? null;
+  }
+
   draw(): void {
+    // Not under the hand of someone who chooses.
+    if (document.querySelector(".menu:popover-open")) return;
     const current = this.#opener.current();
-    const drawn = JSON.stringify([this.#sessions, this.#saved, current, Math.floor(Date.now() / 10_000)]);
+    const drawn = JSON.stringify([this.#sessions, this.#saved, this.#problem, current, Math.floor(Date.now() / 10_000)]);
     if (drawn === this.#drawn) return;
     this.#drawn = drawn;
     const focused = (document.activeElement as HTMLElement | null)?.dataset.key;
     find("sessions").replaceChildren(...this.#sessions.map((session) => this.#row(session, session.sessionId === current)));
     find("saved").replaceChildren(...this.#saved.map((saved) => this.#savedRow(saved)));
     find("saved-part").hidden = this.#saved.length === 0;
-    find("no-sessions").hidden = this.#sessions.length > 0;
+    find("no-sessions").hidden = this.#sessions.length > 0 || this.#problem !== "";
+    find("list-problem").textContent = this.#problem;
     if (focused) document.querySelector<HTMLElement>(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   }
 
@@ -60,33 +79,31 @@ export class SessionList {
     const name = make("input", { type: "text", autocomplete: "off", placeholder: "none" });
     const command = make("input", { type: "text", autocomplete: "off", placeholder: "the shell" });
     const workdir = make("input", { type: "text", autocomplete: "off", placeholder: "the root directory" });
-    const request = await dialog(
+    const session = await dialog(
       "New session",
       [field("Name", name), field("Command", command), field("Directory", workdir)],
       { label: "Start" },
-      () => ({
-        ...(name.value.trim() && { name: name.value.trim() }),
-        ...(command.value.trim() && { command: command.value.trim() }),
-        ...(workdir.value.trim() && { workdir: workdir.value.trim() }),
-      }),
+      () =>
+        api.create({
+          ...(name.value.trim() && { name: name.value.trim() }),
+          ...(command.value.trim() && { command: command.value.trim() }),
+          ...(workdir.value.trim() && { workdir: workdir.value.trim() }),
+          ...this.#opener.room(),
+        }),
     );
-    if (request) this.#opener.open({ kind: "new", request });
+    if (session) this.#opener.open({ kind: "attach", sessionId: session.sessionId });
   }
 
   async save(id: string): Promise<void> {
     const session = this.#sessions.find((one) => one.sessionId === id);
-    const name = await askText("Save this session", "Name", session?.name ?? "", "Save");
-    if (name === null) return;
-    const saved = await attempt(() => api.save(id, name || null));
+    const saved = await askText("Save this session", "Name", session?.name ?? "", "Save", (name) => api.save(id, name || null));
     if (saved) say("The session is saved.");
     await this.refresh();
   }
 
   async rename(id: string): Promise<void> {
     const session = this.#sessions.find((one) => one.sessionId === id);
-    const name = await askText("Rename this session", "Name", session?.name ?? "", "Rename");
-    if (name === null) return;
-    await attempt(() => api.rename(id, name || null));
+    await askText("Rename this session", "Name", session?.name ?? "", "Rename", (name) => api.rename(id, name || null));
     await this.refresh();
   }
 
@@ -134,31 +151,15 @@ export class SessionList {
 
   #menu(session: Session): HTMLElement {
     const id = session.sessionId;
-    const entry = (label: string, act: () => void, danger = false) =>
-      make("button", { type: "button", class: danger ? "danger" : "", role: "menuitem", onclick: () => {
-        menu.hidePopover();
-        act();
-      } }, label);
-    const menu = make(
-      "div",
-      { class: "menu", role: "menu" },
-      entry("Rename…", () => void this.rename(id)),
-      entry("Save…", () => void this.save(id)),
-      session.state === "running" && entry("Share…", () => void this.share(id)),
-      make("a", { href: api.recording(id), download: `${id}.cast`, role: "menuitem" }, "Download the recording"),
-      make("a", { href: api.screen(id), download: `${id}.txt`, role: "menuitem" }, "Download the screen's text"),
-      entry(session.state === "running" ? "End…" : "Remove…", () => void this.end(id), true),
-    );
-    menu.setAttribute("popover", "auto");
-    const button = make("button", { type: "button", class: "more", label: `More for ${nameOf(session)}` }, "⋯");
-    button.dataset.key = `${id}-more`;
-    button.popoverTargetElement = menu;
-    menu.addEventListener("toggle", () => {
-      const { right, bottom } = button.getBoundingClientRect();
-      menu.style.top = `${Math.min(bottom, innerHeight - menu.offsetHeight - 8)}px`;
-      menu.style.left = `${Math.max(right - menu.offsetWidth, 8)}px`;
-    });
-    return make("div", { class: "menu-of" }, button, menu);
+    const runs = session.state === "running";
+    return menuOf(`More for ${nameOf(session)}`, `${id}-more`, [
+      { label: "Rename…", act: () => void this.rename(id) },
+      { label: "Save…", act: () => void this.save(id) },
+      ...(runs ? [{ label: "Share…", act: () => void this.share(id) }] : []),
+      { label: "Download the recording", href: api.recording(id), download: `${id}.cast` },
+      { label: "Download the screen's text", href: api.screen(id), download: `${id}.txt` },
+      { label: runs ? "End…" : "Remove…", act: () => void this.end(id), danger: true },
+    ]);
   }
 
   #savedRow(saved: Saved): HTMLElement {
@@ -187,4 +188,14 @@ export class SessionList {
 
 export function nameOf(session: { name: string | null; title: string; sessionId: string }): string {
   return session.name ?? (session.title.trim() || `session ${session.sessionId.slice(-5)}`);
+}
+
+/** The arrows go from one session to the next. */
+function moveInList(event: KeyboardEvent): void {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const at = event.target as HTMLElement;
+  if (!step || !at.classList.contains("open")) return;
+  const all = [...document.querySelectorAll<HTMLElement>("#sidebar .open")];
+  all[all.indexOf(at) + step]?.focus();
+  event.preventDefault();
 }

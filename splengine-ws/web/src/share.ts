@@ -1,6 +1,7 @@
 // Giving others the right to one session, and taking it back.
 
 import { api, type Share } from "./api.js";
+import { copy } from "./clipboard.js";
 import { attempt, dialog, field, say } from "./dialogs.js";
 import { make } from "./dom.js";
 import type { Access } from "./protocol.js";
@@ -17,8 +18,13 @@ export async function shareDialog(sessionId: string): Promise<void> {
   if (!shares) return;
   const list = make("ul", { class: "shares" });
   const draw = (all: Share[]) => {
-    list.replaceChildren(...all.map((share) => row(sessionId, share, () => void refresh())));
+    list.replaceChildren(...all.map((share) => row(share, () => takeBack(share.shareId))));
+    if (all.length > 1) list.append(make("li", {}, make("span", {}, "All of them"), backButton(() => takeBack(null))));
     list.hidden = all.length === 0;
+  };
+  const takeBack = async (share: string | null) => {
+    await attempt(() => api.takeBack(sessionId, share));
+    await refresh();
   };
   const refresh = async () => {
     const all = await attempt(() => api.shares(sessionId));
@@ -30,18 +36,15 @@ export async function shareDialog(sessionId: string): Promise<void> {
   const time = make("select", { name: "time" }, ...TIMES.map(([label, value]) => make("option", { value: String(value) }, label)));
   time.value = "3600000";
   const link = make("input", { type: "text", readOnly: true, label: "Link" });
-  const copy = make("button", {
+  const button = make("button", {
     type: "button",
-    class: "plain",
-    onclick: () => {
+    onclick: async () => {
+      const done = await copy(link.value, result);
       link.select();
-      navigator.clipboard?.writeText(link.value).then(
-        () => say("The link is copied."),
-        () => say("Copy it with your browser's own command."),
-      );
+      say(done ? "The link is copied." : "Copy it with your browser's own command.");
     },
   }, "Copy");
-  const result = make("div", { class: "link", hidden: true }, link, copy);
+  const result = make("div", { class: "link", hidden: true }, link, button);
   const create = make("button", {
     type: "button",
     class: "primary",
@@ -69,16 +72,12 @@ export async function shareDialog(sessionId: string): Promise<void> {
   );
 }
 
-function row(sessionId: string, share: Share, changed: () => void): HTMLElement {
+function row(share: Share, back: () => Promise<void>): HTMLElement {
   const until = new Date(share.expires).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
   const text = `${share.access === "view" ? "Look on" : "Type as well"}, until ${until}${share.used ? ", used" : ""}`;
-  const back = make("button", {
-    type: "button",
-    class: "plain",
-    onclick: async () => {
-      await attempt(() => api.takeBack(sessionId, share.shareId));
-      changed();
-    },
-  }, "Take back");
-  return make("li", {}, make("span", {}, text), back);
+  return make("li", {}, make("span", {}, text), backButton(back));
+}
+
+function backButton(back: () => Promise<void>): HTMLElement {
+  return make("button", { type: "button", class: "plain small", onclick: () => void back() }, "Take back");
 }

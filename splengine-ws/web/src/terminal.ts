@@ -1,6 +1,7 @@
 // The terminal itself: xterm.js, fed and read so that it is one of several on a session.
 
 import type { BinaryFrame } from "./protocol.js";
+import { type Cell, fittingFont, type Measure, room } from "./fit.js";
 import { onThemeChange, terminalTheme, theme } from "./theme.js";
 
 export interface Hands {
@@ -10,6 +11,8 @@ export interface Hands {
   room(cols: number, rows: number): void;
   /** Whether a key is meant for the page, not for the terminal. */
   isShortcut(event: KeyboardEvent): boolean;
+  /** Something was typed by one who may not. */
+  refused(): void;
 }
 
 const encoder = new TextEncoder();
@@ -25,6 +28,11 @@ export class Screen {
   #drawn = 0;
   #acked = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #settle: ReturnType<typeof setTimeout> | undefined;
+  /** Counts what makes older offsets meaningless: another session, another snapshot. */
+  #generation = 0;
+  #fontSize = matchMedia("(max-width: 640px)").matches ? 12 : 14;
+  #measure: Measure = measurer();
 
   constructor(place: HTMLElement, hands: Hands) {
     this.#place = place;
@@ -32,8 +40,9 @@ export class Screen {
     this.term = new Terminal({
       allowProposedApi: true,
       cursorBlink: true,
-      fontFamily: 'ui-monospace, "SFMono-Regular", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace',
-      fontSize: matchMedia("(max-width: 640px)").matches ? 12 : 14,
+      fontFamily: FONT,
+      fontSize: this.#fontSize,
+      minimumContrastRatio: 4.5,
       scrollback: 5000,
       theme: terminalTheme(theme()),
     });
@@ -48,7 +57,12 @@ export class Screen {
     this.term.open(place);
     this.term.onData((data) => this.#type(encoder.encode(data)));
     this.term.onBinary((data) => this.#type(Uint8Array.from(data, (char) => char.charCodeAt(0))));
-    this.term.attachCustomKeyEventHandler((event) => !hands.isShortcut(event));
+    this.term.attachCustomKeyEventHandler((event) => {
+      if (hands.isShortcut(event)) return false;
+      const types = event.type === "keydown" && !event.ctrlKey && !event.metaKey && event.key.length === 1;
+      if (types && !this.#canType) hands.refused();
+      return true;
+    });
     onThemeChange((of) => (this.term.options.theme = terminalTheme(of)));
     new ResizeObserver(() => this.layout()).observe(place);
   }
@@ -63,15 +77,25 @@ export class Screen {
     return lines.join("\n").trimEnd();
   }
 
+  /** Makes place for another session. */
+  clear(): void {
+    this.#forget(0);
+    // Behind what is not drawn yet of the one before.
+    this.term.write(Uint8Array.of(0x1b, 0x63));
+  }
+
   bytes(frame: BinaryFrame): void {
     let end = frame.offset;
     if (frame.kind === "snapshot") {
       this.size(frame.cols, frame.rows);
-      this.#drawn = this.#acked = end;
+      this.#forget(end);
     } else {
       end += frame.data.length;
     }
-    this.term.write(frame.data, () => this.#reached(end));
+    const generation = this.#generation;
+    this.term.write(frame.data, () => {
+      if (generation === this.#generation) this.#reached(end);
+    });
   }
 
   size(cols: number, rows: number): void {
@@ -81,7 +105,9 @@ export class Screen {
 
   rights(canType: boolean, inControl: boolean): void {
     this.#canType = canType;
+    if (inControl && !this.#inControl) this.term.options.fontSize = this.#fontSize;
     this.#inControl = inControl;
+    this.#place.classList.toggle("follows", !inControl);
     this.term.options.disableStdin = !canType;
     this.term.options.cursorStyle = canType ? "block" : "underline";
     this.layout();
@@ -92,22 +118,35 @@ export class Screen {
     this.#type(encoder.encode(text));
   }
 
-  /** In control, asks for the size of the window; otherwise shrinks what does not fit. */
+  /** Tells what there is room for, and shrinks the letters where the session has another size. */
   layout(): void {
-    if (this.#place.clientWidth === 0) return;
-    const element = this.term.element;
-    if (!element) return;
-    const room = this.#fit.proposeDimensions();
-    if (room && Number.isFinite(room.cols) && Number.isFinite(room.rows)) {
-      this.#hands.room(Math.max(room.cols, 2), Math.max(room.rows, 1));
-    }
-    const screen = element.querySelector<HTMLElement>(".xterm-screen");
-    const wide = screen?.offsetWidth ?? 0;
-    const high = screen?.offsetHeight ?? 0;
-    const scale = this.#inControl || wide === 0 || high === 0
-      ? 1
-      : Math.min(1, this.#place.clientWidth / wide, this.#place.clientHeight / high);
-    element.style.transform = scale < 1 ? `scale(${scale})` : "";
+    const { clientWidth: wide, clientHeight: high } = this.#place;
+    if (wide === 0 || high === 0) return;
+    const isFull = this.term.options.fontSize === this.#fontSize;
+    const exact = isFull ? this.#fit.proposeDimensions() : undefined;
+    const { cols, rows } = exact && Number.isFinite(exact.cols) && Number.isFinite(exact.rows)
+      ? exact
+      : room(this.#measure, wide - SCROLLBAR, high, this.#fontSize, devicePixelRatio);
+    this.#hands.room(Math.max(cols, 2), Math.max(rows, 1));
+    clearTimeout(this.#settle);
+    // In control, the session takes the size of the window, and a moment for it.
+    if (this.#inControl) this.#settle = setTimeout(() => this.#shrink(), SETTLE);
+    else this.#shrink();
+  }
+
+  #shrink(): void {
+    const { clientWidth: wide, clientHeight: high } = this.#place;
+    if (wide === 0 || high === 0) return;
+    const { cols, rows } = this.term;
+    const size = fittingFont(this.#measure, wide, high, cols, rows, this.#fontSize, devicePixelRatio);
+    if (this.term.options.fontSize !== size) this.term.options.fontSize = size;
+  }
+
+  #forget(offset: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#generation += 1;
+    this.#drawn = this.#acked = offset;
   }
 
   #type(data: Uint8Array): void {
@@ -146,3 +185,23 @@ export class Screen {
 
 const ACK_BYTES = 32 * 1024;
 const ACK_EVERY = 50;
+/** How long the server may take to give the session the size of the window, in milliseconds. */
+const SETTLE = 600;
+const SCROLLBAR = 14;
+const FONT = 'ui-monospace, "SFMono-Regular", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
+
+/** Measures as xterm.js does. */
+function measurer(): Measure {
+  const context = document.createElement("canvas").getContext("2d");
+  const known = new Map<number, Cell>();
+  return (font) => {
+    const cell = known.get(font);
+    if (cell) return cell;
+    if (!context) return { wide: font * 0.6, high: font * 1.2 };
+    context.font = `${font}px ${FONT}`;
+    const { width, fontBoundingBoxAscent, fontBoundingBoxDescent } = context.measureText("W");
+    const measured = { wide: width, high: fontBoundingBoxAscent + fontBoundingBoxDescent };
+    known.set(font, measured);
+    return measured;
+  };
+}

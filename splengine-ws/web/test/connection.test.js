@@ -40,7 +40,7 @@ test("a connection that breaks goes on where it was, and types nothing twice", (
   const states = [];
   const connection = new Connection(
     { kind: "new", request: { command: "cat" } },
-    { frame() {}, bytes() {}, state: (state) => states.push(state) },
+    { frame() {}, bytes() {}, untyped() {}, state: (state) => states.push(state) },
     () => sockets[sockets.push(new FakeSocket()) - 1],
   );
   connection.resize(100, 30);
@@ -69,4 +69,86 @@ test("a connection that breaks goes on where it was, and types nothing twice", (
   assert.equal(states.at(-1), "over");
   context.mock.timers.tick(60_000);
   assert.equal(sockets.length, 2);
+});
+
+const setUp = (context, target = { kind: "attach", sessionId: "spl-a-1" }) => {
+  context.mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
+  const sockets = [];
+  const states = [];
+  let untyped = 0;
+  const connection = new Connection(
+    target,
+    { frame() {}, bytes() {}, untyped: () => (untyped += 1), state: (state) => states.push(state) },
+    () => sockets[sockets.push(new FakeSocket()) - 1],
+  );
+  connection.start();
+  context.after(() => connection.stop());
+  return { connection, sockets, states, untyped: () => untyped };
+};
+
+test("a peer that went away without a word is noticed", (context) => {
+  const { sockets, states } = setUp(context);
+  sockets[0].open();
+  sockets[0].say(session);
+  const pass = (seconds) => {
+    for (let second = 0; second < seconds; second += 1) context.mock.timers.tick(1000);
+  };
+  pass(20);
+  assert.deepEqual(sockets[0].sent.at(-1), { type: "ping" });
+  sockets[0].say({ type: "pong" });
+  pass(34);
+  assert.equal(states.at(-1), "open", "it has answered, and has time for the next answer");
+  pass(1);
+  assert.equal(states.at(-1), "again", "it is silent");
+  assert.equal(sockets[0].readyState, 3, "the old one is closed");
+  context.mock.timers.tick(500);
+  assert.equal(sockets.length, 2);
+});
+
+test("a peer that never opens is given up", (context) => {
+  const { sockets, states } = setUp(context);
+  context.mock.timers.tick(15_000);
+  assert.equal(states.at(-1), "again");
+  context.mock.timers.tick(500);
+  assert.equal(sockets.length, 2);
+  sockets[1].open();
+  sockets[0].open();
+  assert.equal(sockets[0].sent.length, 0, "one that opens late is not spoken to");
+  assert.equal(sockets[1].sent.length, 1, "nor is the other on its behalf");
+});
+
+test("a hurry does not open a second one", (context) => {
+  const { connection, sockets, states } = setUp(context);
+  connection.hurry();
+  assert.equal(sockets.length, 1, "one is on its way");
+  sockets[0].open();
+  sockets[0].say(session);
+  connection.hurry();
+  assert.deepEqual(sockets[0].sent.at(-1), { type: "ping" }, "what seems open is tried");
+  sockets[0].break();
+  connection.hurry();
+  connection.hurry();
+  assert.equal(sockets.length, 2);
+  context.mock.timers.tick(600);
+  assert.equal(sockets.length, 2, "the attempt that waited is not made as well");
+  assert.equal(states.at(-1), "connecting");
+});
+
+test("input that can't be known to have come is told of, not typed again", (context) => {
+  const { connection, sockets, untyped } = setUp(context);
+  sockets[0].open();
+  sockets[0].say(session);
+  connection.input(Uint8Array.of(97));
+  sockets[0].break(1012);
+  context.mock.timers.tick(600);
+  sockets[1].open();
+  sockets[1].say({ ...session, client: "c-2", epoch: "f" });
+  assert.equal(untyped(), 1);
+  assert.equal(sockets[1].sent.length, 1);
+});
+
+test("too much input is refused, in words", (context) => {
+  const { connection } = setUp(context);
+  assert.equal(connection.input(new Uint8Array(8 * 1024 * 1024)), true);
+  assert.equal(connection.input(new Uint8Array(1)), false);
 });
