@@ -90,6 +90,9 @@ pub(crate) struct SessionsTable {
     #[serde(default)]
     pub(crate) recording: RecordingWord,
     pub(crate) max_recording: Option<u64>,
+    /// Whether they go on when the server ends, to be gone on with by the next.
+    #[serde(default)]
+    pub(crate) survive: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

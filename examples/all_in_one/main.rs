@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use splengine_core::{Engine, LocalExecutor, SharedAuthenticator};
+use splengine_core::{Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator};
 use splengine_http::{HttpServer, HttpServerBuilder};
 use splengine_ws::{WsServer, WsServerBuilder};
 use tokio::net::TcpListener;
@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::args::Args;
-use crate::settings::{Settings, UsageError};
+use crate::settings::{HOLD_TERMINALS, Settings, UsageError};
 
 fn main() -> ExitCode {
     // Else a command of the same user could read the tokens out of our memory or environment in
@@ -42,6 +42,13 @@ fn main() -> ExitCode {
                 .from_env_lossy(),
         )
         .init();
+    // Of this same program, started by the engine: see `Holder`.
+    if std::env::args_os().nth(1).is_some_and(|word| word == HOLD_TERMINALS) {
+        return match splengine_core::hold() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, 1),
+        };
+    }
     let settings = Args::gather().and_then(Settings::gather);
     let result = settings.map_err(Failure::Usage).and_then(|settings| {
         let runtime =
@@ -73,15 +80,21 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     // Before anything else: process 1 of a container does not even hear of a signal without.
     let mut signals = Signals::listen().map_err(|error| start(error.into()))?;
 
+    let holder = settings.holder().map_err(Failure::Usage)?;
     let executor = LocalExecutor::builder(&settings.root)
         .environment(settings.environment.clone())
         .cgroup(settings.cgroup.clone())
-        .reap_strangers(std::process::id() == 1)
+        .reap_strangers(std::process::id() == 1);
+    let executor = holder
+        .into_iter()
+        .fold(executor, LocalExecutorBuilder::holder)
         .build()
         .map_err(|error| Failure::Usage(UsageError::caused("--root or [cgroup]", &error)))?;
-    let builder = settings.configure(Engine::builder(executor));
+    let builder = settings.configure(Engine::builder(executor)).map_err(Failure::Usage)?;
     let engine =
         builder.build().map_err(|error| Failure::Usage(UsageError::caused("[limits]", &error)))?;
+
+    engine.adopt().await;
 
     let mut ready = vec!["\"ready\":true".to_owned()];
     let ws = match &settings.ws {

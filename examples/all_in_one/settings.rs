@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{
-    Caller, CgroupMode, EngineBuilder, Environment, LimitKind, Limits, Program, Recording, Secret,
-    SessionPolicy, SharedAuthenticator, SizePolicy,
+    Caller, CgroupMode, EngineBuilder, Environment, Holder, LimitKind, Limits, Program, Recording,
+    Secret, SessionPolicy, SharedAuthenticator, SizePolicy,
 };
 
 use crate::args::Args;
@@ -44,6 +44,9 @@ pub(crate) struct Settings {
     default_limits: Limits,
     max_limits: Limits,
 }
+
+/// With this word this program is no server, but keeps a server's terminals.
+pub(crate) const HOLD_TERMINALS: &str = "--hold-terminals";
 
 /// Something that was asked for and can't be; names the flag, variable or key.
 #[derive(Debug)]
@@ -151,8 +154,21 @@ impl Settings {
         })
     }
 
+    /// The holder of terminals, if sessions are to survive this process.
+    pub(crate) fn holder(&self) -> Result<Option<Holder>, UsageError> {
+        if !self.sessions.survive {
+            return Ok(None);
+        }
+        let holder = Holder::new(self.sessions_dir(), [HOLD_TERMINALS]);
+        holder.map(Some).map_err(|error| UsageError::caused("[sessions] survive", &error))
+    }
+
+    fn sessions_dir(&self) -> PathBuf {
+        self.root.join("runtime/sessions")
+    }
+
     /// What sessions are granted, and where they are kept: below root, if that can be written.
-    pub(crate) fn sessions(&self) -> SessionPolicy {
+    fn sessions(&self) -> Result<SessionPolicy, UsageError> {
         let table = &self.sessions;
         let mut policy = SessionPolicy::new()
             .size(match table.size {
@@ -192,19 +208,23 @@ impl Settings {
         policy = table.busy_stays.into_iter().fold(policy, SessionPolicy::busy_stays);
         policy = table.max_recording.into_iter().fold(policy, SessionPolicy::max_recording);
         let without = policy.clone();
-        policy.store(self.root.join("runtime/sessions")).unwrap_or_else(|error| {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "sessions are not kept on disk");
-            without
-        })
+        match policy.store(self.sessions_dir()) {
+            Err(error) if table.survive => Err(UsageError::caused("[sessions] survive", &error)),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "sessions are not kept on disk");
+                Ok(without)
+            }
+            kept => Ok(kept.unwrap_or(without)),
+        }
     }
 
     /// The engine with everything that was asked for.
-    pub(crate) fn configure(&self, mut engine: EngineBuilder) -> EngineBuilder {
+    pub(crate) fn configure(&self, mut engine: EngineBuilder) -> Result<EngineBuilder, UsageError> {
         let limits = &self.limits;
         engine = engine
             .program(self.program.clone())
-            .sessions(self.sessions())
+            .sessions(self.sessions()?)
             .default_limits(self.default_limits)
             .max_limits(self.max_limits);
         if let Some(names) = &self.request_env {
@@ -234,7 +254,7 @@ impl Settings {
         for (value, set) in sizes {
             engine = value.into_iter().fold(engine, set);
         }
-        engine
+        Ok(engine)
     }
 }
 

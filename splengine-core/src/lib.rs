@@ -31,11 +31,15 @@ pub use execute::{
 pub use id::{
     ParseSavedIdError, ParseSessionIdError, ParseShareIdError, SavedId, SessionId, ShareId,
 };
-pub use local::{CgroupMode, Environment, LocalExecutor, LocalExecutorBuilder, SetupError};
+pub use local::{
+    CgroupMode, Environment, HoldError, Holder, LocalExecutor, LocalExecutorBuilder, SetupError,
+    hold,
+};
 pub use screen::Screen;
 pub use session::{
-    Access, Attach, Attachment, ClientInfo, Closed, Notice, Recording, RecordingFile, SavedInfo,
-    ScreenShot, Session, SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState,
-    SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError, Terminal, Typist, Update,
+    Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Recording,
+    RecordingFile, SavedInfo, ScreenShot, Session, SessionError, SessionInfo, SessionPolicy,
+    SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError,
+    Terminal, Typist, Update,
 };
 pub use text::Utf8Pieces;

@@ -4,3 +4,4 @@ mod all_in_one;
 mod configuration;
 mod others;
 mod server;
+mod sessions;

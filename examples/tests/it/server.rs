@@ -157,3 +157,19 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
     panic!("never: {what}");
 }
+
+/// What alice is answered.
+pub(crate) fn ask(addr: &str, request: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let whole = format!(
+        "{request} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ALICE}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    http(addr, &whole).expect("an answer")
+}
+
+/// Whether a process runs.
+pub(crate) fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+}

@@ -112,8 +112,9 @@ impl Engine {
 
     /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,
     /// then ends it politely, then by force. Sessions are saved, if there is a store for them; those
-    /// whose shell waits for somebody to type end at once. Returns when nothing runs. Calling it again while it
-    /// works is harmless; [`kill`](Self::kill) hurries it.
+    /// whose shell waits for somebody to type end at once; those that
+    /// [outlive](crate::Session::outlives) this process are left to the next. Returns when nothing
+    /// else runs. Calling it again while it works is harmless; [`kill`](Self::kill) hurries it.
     ///
     /// # Cancel safety
     ///
@@ -130,8 +131,8 @@ impl Engine {
         tokio::join!(runs, self.0.sessions.drain(grace));
     }
 
-    /// Shuts down at once: refuses all work and kills what runs, sessions' programs too. Follow it with
-    /// [`drain`](Self::drain) to wait for the ends.
+    /// Shuts down at once: refuses all work and kills what runs, sessions' programs too, but for
+    /// those that outlive this process. Follow it with [`drain`](Self::drain) to wait for the ends.
     pub fn kill(&self) {
         self.0.admission.close();
         self.0.sessions.close();

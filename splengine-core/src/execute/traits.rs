@@ -1,7 +1,7 @@
 use std::pin::Pin;
 
 use crate::execute::{Cancel, Command, ExecuteError, Exit, LimitKind, Output, Stdin};
-use crate::session::{Size, Terminal};
+use crate::session::{Adopted, Leftover, Size, Terminal};
 
 /// Runs commands: on this host ([`LocalExecutor`](crate::LocalExecutor)), in a container, on a
 /// cluster. Implement it with a plain `async fn`:
@@ -83,6 +83,18 @@ pub trait Execute: Send + Sync + 'static {
         std::future::ready(Err(ExecuteError::Impossible { field: "session", problem }))
     }
 
+    /// Looks after what the engine that used this store before left running: for each, either takes
+    /// it over or makes sure that nothing of it runs any more. What is not among `left`, and is
+    /// still kept for that engine, is ended. Gives one answer for each, in their order. Default:
+    /// nothing can be taken over.
+    ///
+    /// # Cancel safety
+    ///
+    /// The engine polls the future to its end.
+    fn adopt(&self, left: Vec<Leftover>) -> impl Future<Output = Vec<Option<Adopted>>> + Send {
+        std::future::ready(left.iter().map(|_| None).collect())
+    }
+
     /// Whether [`open`](Self::open) can work. Default: no.
     fn has_terminals(&self) -> bool {
         false
@@ -112,6 +124,7 @@ pub(crate) trait DynExecute: Send + Sync {
         command: Command,
         size: Size,
     ) -> BoxFuture<'_, Result<Terminal, ExecuteError>>;
+    fn adopt_boxed(&self, left: Vec<Leftover>) -> BoxFuture<'_, Vec<Option<Adopted>>>;
     fn has_terminals(&self) -> bool;
     fn enforces(&self, limit: LimitKind) -> bool;
 }
@@ -137,6 +150,10 @@ impl<E: Execute> DynExecute for E {
         size: Size,
     ) -> BoxFuture<'_, Result<Terminal, ExecuteError>> {
         Box::pin(self.open(command, size))
+    }
+
+    fn adopt_boxed(&self, left: Vec<Leftover>) -> BoxFuture<'_, Vec<Option<Adopted>>> {
+        Box::pin(self.adopt(left))
     }
 
     fn has_terminals(&self) -> bool {

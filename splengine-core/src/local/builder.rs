@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::local::{Environment, LocalExecutor};
+use crate::local::{Environment, Holder, LocalExecutor};
 
 /// Where runs are put into cgroups (version 2), which lets the kernel kill a tree in one step and
 /// bound its memory and processes.
@@ -58,6 +58,7 @@ pub struct LocalExecutorBuilder {
     pub(crate) environment: Environment,
     pub(crate) cgroup: CgroupMode,
     pub(crate) reap_strangers: bool,
+    pub(crate) holder: Option<Holder>,
 }
 
 impl LocalExecutorBuilder {
@@ -67,6 +68,7 @@ impl LocalExecutorBuilder {
             environment: Environment::inherited(),
             cgroup: CgroupMode::default(),
             reap_strangers: false,
+            holder: None,
         }
     }
 
@@ -87,6 +89,13 @@ impl LocalExecutorBuilder {
     /// engine may wait for children of its own.
     pub fn reap_strangers(mut self, reap: bool) -> Self {
         self.reap_strangers = reap;
+        self
+    }
+
+    /// Starts the programs of terminals by way of `holder`, which keeps them when this process ends.
+    /// Default: they are this process's children and end with it.
+    pub fn holder(mut self, holder: Holder) -> Self {
+        self.holder = Some(holder);
         self
     }
 

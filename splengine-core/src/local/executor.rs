@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -10,17 +11,19 @@ use crate::execute::{
     Signal, Stdin,
 };
 use crate::local::attend::{Attended, OutputPipe, attend};
+use crate::local::holder::Cgroup;
 use crate::local::host::Host;
 use crate::local::root::Root;
-use crate::local::{CgroupMode, LocalExecutorBuilder, SetupError};
-use crate::process::{self, Cgroups, Group, OomCounter, TagError};
-use crate::session::{Size, Terminal};
+use crate::local::{CgroupMode, Holder, LocalExecutorBuilder, SetupError};
+use crate::process::{self, Cgroups, Group, OomCounter, Tag, TagError, kill_tagged};
+use crate::session::{Adopted, Leftover, Size, Terminal};
 
 /// Runs commands as child processes of this one, on Linux 5.11 or newer.
 pub struct LocalExecutor {
     host: Arc<Host>,
     oom: OomCounter,
     kept_pipes: Arc<Semaphore>,
+    holder: Option<(Holder, Cgroup)>,
 }
 
 impl LocalExecutor {
@@ -39,7 +42,9 @@ impl LocalExecutor {
     }
 
     pub(crate) fn from_builder(builder: LocalExecutorBuilder) -> Result<Self, SetupError> {
-        let LocalExecutorBuilder { root: path, environment, cgroup, reap_strangers } = builder;
+        let LocalExecutorBuilder { root: path, environment, cgroup, reap_strangers, holder } =
+            builder;
+        let holder = holder.map(|holder| (holder, Cgroup::from(&cgroup)));
         let root = Root::open(&path).map_err(|source| SetupError::Root { path, source })?;
         let missing = |what| move |source| SetupError::Containment { what, source };
         process::check_tags().map_err(|error| match error {
@@ -70,7 +75,7 @@ impl LocalExecutor {
         let oom = OomCounter::of_this_process();
         let kept_pipes = Arc::new(Semaphore::new(KEPT_PIPES));
         let host = Arc::new(Host { root, environment, null, cgroups });
-        Ok(Self { host, oom, kept_pipes })
+        Ok(Self { host, oom, kept_pipes, holder })
     }
 
     /// Reads and throws away what background processes that were kept still print: a closed pipe
@@ -133,8 +138,48 @@ impl Execute for LocalExecutor {
 
     async fn open(&self, command: Command, size: Size) -> Result<Terminal, ExecuteError> {
         let host = Arc::clone(&self.host);
+        if let Some((holder, cgroup)) = &self.holder {
+            let held = host.open_held(holder, cgroup.clone(), command, size).await?;
+            return Ok(Terminal::new(held));
+        }
         let opened = tokio::task::spawn_blocking(move || host.open(&command, size)).await;
         Ok(Terminal::new(opened.map_err(ExecuteError::internal)??))
+    }
+
+    async fn adopt(&self, left: Vec<Leftover>) -> Vec<Option<Adopted>> {
+        let mut adopted = Vec::new();
+        let mut kept = Vec::new();
+        let mut abandoned = HashSet::new();
+        for one in left {
+            let terminal = match &self.holder {
+                Some((holder, _)) => {
+                    let root = self.host.root.path().to_owned();
+                    let id = one.session_id.to_string();
+                    let held = holder.adopt(id, one.read, root).await.unwrap_or_else(|error| {
+                        tracing::warn!(%error, session = %one.session_id, "a session can't be had");
+                        None
+                    });
+                    held.map(|(held, lost)| Adopted::new(Terminal::new(held)).lost(lost))
+                }
+                None => None,
+            };
+            if terminal.is_some() {
+                kept.push(one.session_id.to_string());
+            } else {
+                abandoned.extend(one.mark.and_then(|mark| mark.parse::<Tag>().ok()));
+            }
+            adopted.push(terminal);
+        }
+        if let Some((holder, _)) = &self.holder
+            && let Err(error) = holder.keep_only(kept).await
+        {
+            tracing::warn!(%error, "sessions that nobody knows any more can't be ended");
+        }
+        let killed = kill_tagged(abandoned).await;
+        if killed > 0 {
+            tracing::info!(processes = killed, "ended what sessions had left running");
+        }
+        adopted
     }
 
     fn has_terminals(&self) -> bool {

@@ -3,10 +3,12 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use crate::execute::{Command, ExecuteError};
+use crate::execute::{Command, ExecuteError, LimitKind};
+use crate::local::holder::{Cgroup, HeldTerminal, Start, Step};
+use crate::local::pty::{Pair, Pty};
 use crate::local::root::{Root, exhausted_or_internal};
-use crate::local::terminal::{LocalTerminal, Pair};
-use crate::local::{Environment, lookup};
+use crate::local::terminal::LocalTerminal;
+use crate::local::{Environment, Holder, lookup};
 use crate::process::{Cgroups, Leader, Pipes, Spawn, SpawnError};
 use crate::session::Size;
 
@@ -47,9 +49,48 @@ impl Host {
         let prepared = self.prepare(command, env)?;
         let spawn = self.spawn(command, &prepared, false)?;
         let Pair { ours, theirs } = Pair::open(size).map_err(exhausted_or_internal)?;
+        let pty = Pty::new(ours).map_err(exhausted_or_internal)?;
         let leader = spawn.start_in(theirs.as_fd()).map_err(|error| refusal(command, error))?;
         let root = self.root.path().to_owned();
-        LocalTerminal::new(ours, leader, command.grace, root).map_err(exhausted_or_internal)
+        Ok(LocalTerminal::new(pty, leader, command.grace, root))
+    }
+
+    /// The same by way of a holder.
+    pub(crate) async fn open_held(
+        self: &Arc<Self>,
+        holder: &Holder,
+        cgroup: Cgroup,
+        command: Command,
+        size: Size,
+    ) -> Result<HeldTerminal, ExecuteError> {
+        let (host, wanted) = (Arc::clone(self), command.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let env = &host.environment;
+            let env = env.block_of_terminal(&wanted.env, wanted.path_first.as_deref());
+            host.prepare(&wanted, env)
+        });
+        let Prepared { workdir, program, argv, env } =
+            prepared.await.map_err(ExecuteError::internal)??;
+        let start = Start {
+            session: command.session_id.to_string(),
+            cols: size.cols(),
+            rows: size.rows(),
+            grace_ms: u64::try_from(command.grace.as_millis()).unwrap_or(u64::MAX),
+            words: argv.len(),
+            limits: LimitKind::ALL.iter().map(|kind| command.limits.value(*kind)).collect(),
+            cgroup,
+        };
+        let texts: Vec<CString> = [program].into_iter().chain(argv).chain(env).collect();
+        let root = self.root.path().to_owned();
+        let opened = holder.open(start, &texts, workdir, root).await;
+        opened.map_err(exhausted_or_internal)?.map_err(|(step, error)| {
+            let error = match step {
+                Step::Clone => SpawnError::Clone(error),
+                Step::Prepare => SpawnError::Prepare(error),
+                Step::Exec => SpawnError::Exec(error),
+            };
+            refusal(&command, error)
+        })
     }
 
     fn prepare(&self, command: &Command, env: Vec<CString>) -> Result<Prepared, ExecuteError> {

@@ -4,11 +4,14 @@ mod attend;
 mod builder;
 mod environment;
 mod executor;
+mod holder;
 mod host;
 mod lookup;
+mod pty;
 mod root;
 mod terminal;
 
 pub use builder::{CgroupMode, LocalExecutorBuilder, SetupError};
 pub use environment::Environment;
 pub use executor::LocalExecutor;
+pub use holder::{HoldError, Holder, hold};

@@ -14,9 +14,9 @@ mod tree;
 
 pub(crate) use cgroup::{Cgroups, Group};
 pub(crate) use oom::OomCounter;
-pub(crate) use spawn::{Leader, Pipes, Spawn, SpawnError, above_stdio};
-pub(crate) use tag::TagError;
-pub(crate) use tree::{Outcome, Tree, proc_is_ours};
+pub(crate) use spawn::{Leader, Pipes, Spawn, SpawnError, above_stdio, start_holder};
+pub(crate) use tag::{Tag, TagError};
+pub(crate) use tree::{Outcome, Tree, kill_tagged, proc_is_ours};
 pub(crate) use {
     reaper::start as start_reaper, sys::child_exits_are_ignored, sys::watch,
     tag::check as check_tags,

@@ -163,6 +163,28 @@ impl Drop for Leader {
     }
 }
 
+/// Starts this program again with these words, these as its standard input and output, and nothing
+/// else of ours: no variables, no terminal, no tag. Gives its pidfd. Blocks until it is loaded.
+pub(crate) fn start_holder(
+    words: &[CString],
+    [input, output]: [BorrowedFd<'_>; 2],
+) -> io::Result<OwnedFd> {
+    let null = above_stdio(std::fs::File::options().write(true).open("/dev/null")?.into())?;
+    let workdir = std::fs::File::open("/")?;
+    let plan = Plan {
+        // Also there when the file was replaced since.
+        program: c"/proc/self/exe",
+        argv: words,
+        env: &[],
+        workdir: workdir.as_fd(),
+        stdio: [input, output, null.as_fd()],
+        in_terminal: false,
+        limits: &[],
+        cgroup: None,
+    };
+    sys::spawn(&plan).map(|(_, pidfd)| pidfd).map_err(|(_, error)| error)
+}
+
 fn rlimits(
     limits: &Limits,
     group_bounds_memory: bool,

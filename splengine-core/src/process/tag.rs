@@ -5,7 +5,9 @@
 //! back, and at this height it limits nothing. No other mark is so hard to lose: a program may
 //! clear its environment, leave its session and its parent, and still carries it.
 
+use std::fmt;
 use std::io;
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -14,7 +16,7 @@ use rustix::process::{Pid, Resource, getrlimit};
 use crate::process::sys;
 
 /// The mark of one run, on all its processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Tag(u64);
 
 /// Why this process can't tag its children.
@@ -39,11 +41,36 @@ impl Tag {
             .map(Self)
     }
 
+    /// Whether a process carries this tag; no when it is gone.
+    pub(crate) fn is_on(self, pid: Pid) -> bool {
+        sys::hard_limit(pid, RESOURCE) == Some(self.0)
+    }
+
     /// The limit to start a process with.
     pub(crate) fn limit(self) -> (libc::c_int, u64, u64) {
         (RESOURCE, self.0, self.0)
     }
 }
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = NoTag;
+
+    fn from_str(text: &str) -> Result<Self, NoTag> {
+        let tag = u64::from_str_radix(text, 16).map_err(|_| NoTag)?;
+        // Lower limits, and none, are found on processes that nobody tagged.
+        if tag >= 1 << LOWEST_BIT && tag != u64::MAX { Ok(Self(tag)) } else { Err(NoTag) }
+    }
+}
+
+/// A text that is no tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoTag;
 
 /// Whether processes can be tagged here.
 pub(crate) fn check() -> Result<(), TagError> {

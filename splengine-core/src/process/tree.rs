@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{
@@ -93,7 +94,7 @@ impl Tree {
         if let Some(group) = &self.group {
             return group.is_populated();
         }
-        let belongs = |pid: &Pid| *pid != self.leader && Tag::of(*pid) == Some(self.tag);
+        let belongs = |pid: &Pid| *pid != self.leader && self.tag.is_on(*pid);
         match own_children() {
             // The kernel may skip an entry when another one vanishes while it makes the list.
             Ok(first) if !first.is_empty() => {
@@ -154,6 +155,39 @@ impl Tree {
     }
 }
 
+/// Kills whoever carries one of these tags, until nobody does or for [`SWEEP_FOR`]: what is left of
+/// processes whose engine is gone. Gives how many were killed.
+pub(crate) async fn kill_tagged(tags: HashSet<Tag>) -> usize {
+    let deadline = Instant::now() + SWEEP_FOR;
+    let mut seen = HashSet::new();
+    if tags.is_empty() {
+        return 0;
+    }
+    let tags = Arc::new(tags);
+    loop {
+        let tags = Arc::clone(&tags);
+        let living = blocking(move || {
+            let living: Vec<Member> =
+                members_of(|pid| tags.iter().find(|tag| tag.is_on(pid)).copied())
+                    .into_iter()
+                    .filter(|member| !member.has_ended())
+                    .collect();
+            living.iter().for_each(|member| member.signal(Signal::KILL));
+            living.iter().map(|member| member.pid).collect::<Vec<_>>()
+        })
+        .await;
+        seen.extend(living.iter().copied());
+        if living.is_empty() {
+            return seen.len();
+        }
+        if Instant::now() >= deadline {
+            tracing::error!(processes = living.len(), "processes outlive their engine");
+            return seen.len() - living.len();
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// One process that carries a tag.
 ///
 /// The tag is read again after the pidfd was opened. Whoever has the number then had it already
@@ -166,7 +200,7 @@ struct Member {
 
 impl Member {
     fn find(pid: Pid, tag: Tag) -> Option<Self> {
-        let carries_tag = || Tag::of(pid) == Some(tag);
+        let carries_tag = || tag.is_on(pid);
         let pidfd = carries_tag().then(|| pidfd_open(pid, PidfdFlags::empty()).ok())??;
         carries_tag().then_some(Self { pid, pidfd })
     }
@@ -187,11 +221,16 @@ impl Member {
 }
 
 fn members(tag: Tag) -> Vec<Member> {
+    members_of(|_| Some(tag))
+}
+
+/// Whoever carries the tag that it may have.
+fn members_of(tag: impl Fn(Pid) -> Option<Tag>) -> Vec<Member> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
         .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
-        .filter_map(|pid| Member::find(pid, tag))
+        .filter_map(|pid| Member::find(pid, tag(pid)?))
         .collect()
 }
 

@@ -96,6 +96,7 @@ impl Sessions {
                 screen: screen.map(Bytes::from),
                 restored,
                 recorder,
+                adopted: None,
             },
             Arc::clone(&registry.policy),
         );
@@ -110,6 +111,10 @@ impl Sessions {
                 state.size = size;
                 state.log.push_size(size);
             }
+        }
+        {
+            let mut state = live.state();
+            state.lead = state.log.end().offset;
         }
         registry.insert(&live);
         serve::start(&live, typed, files, place);

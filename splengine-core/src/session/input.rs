@@ -24,6 +24,17 @@ pub(crate) struct Gap {
 }
 
 impl Numbering {
+    /// The one that was [kept](Self::kept).
+    pub(crate) fn restore(next: u64, tail: Vec<u8>) -> Self {
+        Self { next: Some(next), tail: tail.into(), guessed: false }
+    }
+
+    /// The number of the next byte and the last bytes before it, if there were any.
+    pub(crate) fn kept(&self) -> Option<(u64, Vec<u8>)> {
+        let over = self.tail.len().saturating_sub(WRITTEN);
+        Some((self.next?, self.tail.range(over..).copied().collect()))
+    }
+
     /// The same, for a client that did not say who it is.
     pub(crate) fn guess(&mut self) {
         self.guessed = true;
@@ -214,6 +225,8 @@ const QUIET_IN_BRACKETS: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(10);
 /// So much of a client's input is kept to know it by.
 const KEPT: usize = 16 * 1024;
+/// And so much of it is written down.
+const WRITTEN: usize = 512;
 
 #[cfg(test)]
 mod tests {

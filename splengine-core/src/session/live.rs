@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -15,9 +17,9 @@ use crate::id::{SessionId, ShareId};
 use crate::screen::Screen;
 use crate::session::input::Numbering;
 use crate::session::log::{Cursor, Entry, Log};
-use crate::session::recording::{Recorder, Stopped};
+use crate::session::recording::{Recorder, RecordingMark, Stopped};
 use crate::session::sizing::{Window, decide};
-use crate::session::store::{Record, millis};
+use crate::session::store::{KnownInput, Record, Thread, millis};
 use crate::session::traits::Terminal;
 use crate::session::{
     Access, ClientInfo, Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size,
@@ -33,6 +35,8 @@ pub(crate) struct Live {
     pub(crate) terminal: Terminal,
     pub(crate) launch: Launch,
     pub(crate) policy: Arc<SessionPolicy>,
+    /// It was loaded.
+    is_restored: bool,
     /// The screen that it was loaded with, and the offset that it stands for.
     pub(crate) restored: Option<(u64, Size, Bytes)>,
     state: Mutex<State>,
@@ -71,6 +75,8 @@ struct Painted {
 
 pub(crate) struct State {
     pub(crate) log: Log,
+    /// So much of the log did not come from the program.
+    pub(crate) lead: u64,
     pub(crate) clients: BTreeMap<u64, Client>,
     next_client: u64,
     /// By the name of a client: how far its input has come, and when it left.
@@ -141,8 +147,18 @@ pub(crate) struct Beginning {
     pub(crate) launch: Launch,
     /// What its screen shows already.
     pub(crate) screen: Option<Bytes>,
+    /// It was loaded, now or by the engine that it was adopted from.
     pub(crate) restored: bool,
     pub(crate) recorder: Option<Recorder>,
+    /// What an engine before this one knew of it.
+    pub(crate) adopted: Option<Before>,
+}
+
+/// What an adopted session goes on with.
+pub(crate) struct Before {
+    pub(crate) lead: u64,
+    pub(crate) last_activity: SystemTime,
+    pub(crate) inputs: VecDeque<Known>,
 }
 
 impl Live {
@@ -160,17 +176,24 @@ impl Live {
         let log = Log::new(policy.log_bytes, offset);
         let (input, typed) = mpsc::channel(INPUT_PIECES);
         let now = Instant::now();
+        let is_adopted = beginning.adopted.is_some();
+        let before = beginning.adopted.unwrap_or_else(|| Before {
+            lead: 0,
+            last_activity: SystemTime::now(),
+            inputs: VecDeque::new(),
+        });
         let state = State {
+            lead: before.lead,
             clients: BTreeMap::new(),
             next_client: 1,
-            numberings: VecDeque::new(),
+            numberings: before.inputs,
             holder: None,
             size,
             name,
             title: screen.title().to_owned(),
             versions: Versions::default(),
-            last_activity: SystemTime::now(),
-            active: now,
+            last_activity: before.last_activity,
+            active: instant_of(before.last_activity),
             detached: Some(now),
             warned: None,
             cursor_queries: screen.cursor_queries(),
@@ -182,18 +205,19 @@ impl Live {
         };
         let restored = beginning
             .screen
-            .filter(|_| beginning.restored)
+            .filter(|_| beginning.restored && !is_adopted)
             .map(|_| (offset, size, Bytes::from(screen.snapshot())));
         let cursor = state.log.end();
         let live = Self {
             id,
             user,
             created,
-            born: now,
+            born: instant_of(created),
             epoch,
             terminal: beginning.terminal,
             launch: beginning.launch,
             policy,
+            is_restored: beginning.restored,
             restored,
             state: Mutex::new(state),
             screen: Mutex::new(Painted { screen, cursor }),
@@ -222,7 +246,8 @@ impl Live {
 
     /// Takes in what the program printed, and gives what a terminal answers to it.
     pub(crate) fn printed(&self, data: Bytes) -> Vec<u8> {
-        self.record(|recorder| recorder.output(&data));
+        let offset = self.state().log.end().offset;
+        self.record(|recorder| recorder.output(offset, &data));
         {
             let mut state = self.state();
             state.log.push(data);
@@ -371,14 +396,17 @@ impl Live {
             clients: state.clients.len(),
             state: if state.end.is_some() { SessionState::Exited } else { SessionState::Running },
             exit: state.end.map(|(status, _)| status),
-            restored: self.restored.is_some(),
+            restored: self.is_restored,
             recording: state.recording,
         }
     }
 
     /// Everything that it takes to tell of it, or to load it again.
     pub(crate) fn record_of(&self) -> (Record, Bytes) {
-        let (_, size, screen) = self.snapshot();
+        let (cursor, size, screen) = self.snapshot();
+        // After the screen, so that it has come as far at the least.
+        let mut recording = None;
+        self.record(|recorder| recorder.mark().map(|mark| recording = Some(mark)));
         let info = self.info();
         let exit = info.exit.map(|exit| match exit {
             ExitStatus::Code(code) => (code, None),
@@ -399,8 +427,35 @@ impl Live {
             workdir: info.workdir,
             exit,
             restored: info.restored,
+            thread: self.thread_of(cursor.offset, recording),
         };
         (record, screen)
+    }
+}
+
+impl Live {
+    fn thread_of(&self, offset: u64, recording: Option<RecordingMark>) -> Thread {
+        let state = self.state();
+        let mut known: Vec<&Known> = state.numberings.iter().collect();
+        // Those that are there, then those that left last.
+        known.sort_by_key(|known| std::cmp::Reverse((known.left.is_none(), known.left)));
+        let inputs = known.into_iter().filter_map(|known| {
+            let (next, tail) = known.numbering.kept()?;
+            Some(KnownInput {
+                client: known.name.clone(),
+                user: known.user.to_string(),
+                next,
+                tail: BASE64_STANDARD.encode(tail),
+            })
+        });
+        Thread {
+            epoch: self.epoch.clone(),
+            offset,
+            lead: state.lead,
+            mark: self.terminal.mark(),
+            recording,
+            inputs: inputs.take(MOST_INPUTS).collect(),
+        }
     }
 }
 
@@ -483,6 +538,14 @@ impl std::fmt::Debug for Live {
     }
 }
 
+/// When that was, as far as the clock reaches back.
+fn instant_of(time: SystemTime) -> Instant {
+    let now = Instant::now();
+    time.elapsed().ok().and_then(|ago| now.checked_sub(ago)).unwrap_or(now)
+}
+
+/// So many clients' inputs are written down.
+const MOST_INPUTS: usize = 16;
 /// Pieces and bytes of input that wait to be typed; beyond them whoever sends it waits.
 const INPUT_PIECES: usize = 256;
 pub(crate) const INPUT_BYTES: usize = 1 << 20;

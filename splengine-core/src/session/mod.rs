@@ -1,5 +1,6 @@
 //! Terminal sessions: a program in a terminal, which outlives its clients.
 
+mod adopt;
 mod attach;
 mod checks;
 mod create;
@@ -23,6 +24,7 @@ mod store;
 mod traits;
 mod typist;
 
+pub use adopt::{Adopted, Leftover};
 pub use attach::{Attach, Attachment, ClientInfo, Closed, Notice, Update};
 pub use error::SessionError;
 pub use handle::Sessions;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -20,11 +21,22 @@ pub(crate) struct Recorder {
     cast: BufWriter<File>,
     keyframes: File,
     begun: Instant,
+    /// What was recorded before, by an engine before this one.
+    before: Duration,
+    /// Output up to here is in it.
+    until: u64,
     written: u64,
     most: u64,
     /// Events are JSON, which holds no half of a character.
     pieces: Utf8Pieces,
     last_keyframe: (u64, Instant),
+}
+
+/// How far a recording has come: so many bytes of file, with the output up to an offset in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecordingMark {
+    pub(crate) length: u64,
+    pub(crate) until: u64,
 }
 
 /// Why a recording stops.
@@ -62,6 +74,8 @@ impl Recorder {
             cast: BufWriter::with_capacity(BUFFER, cast),
             keyframes,
             begun: now,
+            before: Duration::ZERO,
+            until: 0,
             written: 0,
             most,
             pieces: Utf8Pieces::default(),
@@ -77,12 +91,61 @@ impl Recorder {
         });
         recorder.line(&header)?;
         if !first.is_empty() {
-            recorder.output(first)?;
+            recorder.output(0, first)?;
+            recorder.until = 0;
         }
         Ok(recorder)
     }
 
-    pub(crate) fn output(&mut self, data: &[u8]) -> Result<(), Stopped> {
+    /// Goes on with a recording that another engine began so long ago and left at this mark.
+    pub(crate) fn resume(
+        mut cast: File,
+        mut keyframes: File,
+        most: u64,
+        mark: RecordingMark,
+        before: Duration,
+    ) -> io::Result<Self> {
+        if cast.metadata()?.len() < mark.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        cast.set_len(mark.length)?;
+        cast.seek(SeekFrom::End(0))?;
+        let mut kept = 0;
+        for line in BufReader::new(&keyframes).split(b'\n') {
+            let line = line?;
+            let frame: Value = serde_json::from_slice(&line).unwrap_or_default();
+            if frame["offset"].as_u64().is_none_or(|offset| offset > mark.length) {
+                break;
+            }
+            kept += line.len() as u64 + 1;
+        }
+        keyframes.set_len(kept)?;
+        keyframes.seek(SeekFrom::End(0))?;
+        let now = Instant::now();
+        Ok(Self {
+            cast: BufWriter::with_capacity(BUFFER, cast),
+            keyframes,
+            begun: now,
+            before,
+            until: mark.until,
+            written: mark.length,
+            most,
+            pieces: Utf8Pieces::default(),
+            last_keyframe: (mark.length, now),
+        })
+    }
+
+    /// How far it has come, all of it handed to the operating system.
+    pub(crate) fn mark(&mut self) -> Result<RecordingMark, Stopped> {
+        self.flush()?;
+        Ok(RecordingMark { length: self.written, until: self.until })
+    }
+
+    /// Records output, of which some may be in it already.
+    pub(crate) fn output(&mut self, offset: u64, data: &[u8]) -> Result<(), Stopped> {
+        let known = usize::try_from(self.until.saturating_sub(offset)).unwrap_or(usize::MAX);
+        self.until = self.until.max(offset + data.len() as u64);
+        let data = &data[known.min(data.len())..];
         let text = self.pieces.push(data);
         if text.is_empty() { Ok(()) } else { self.event("o", &text) }
     }
@@ -122,7 +185,7 @@ impl Recorder {
     }
 
     fn time(&self) -> f64 {
-        (self.begun.elapsed().as_secs_f64() * 1e6).round() / 1e6
+        ((self.before + self.begun.elapsed()).as_secs_f64() * 1e6).round() / 1e6
     }
 
     fn event(&mut self, code: &str, data: &str) -> Result<(), Stopped> {

@@ -10,7 +10,7 @@ use crate::caller::UserName;
 use crate::engine::Inner;
 use crate::id::SessionId;
 use crate::session::cull::{Ages, look_every, time_left};
-use crate::session::live::Live;
+use crate::session::live::{INPUT_BYTES, Live};
 use crate::session::share::Shares;
 use crate::session::store::{Record, Store};
 use crate::session::{Closed, Notice, SessionError, SessionPolicy};
@@ -68,15 +68,27 @@ impl Registry {
         if state.taken.values().sum::<usize>() >= policy.max_sessions {
             return Err(SessionError::Full { limit: policy.max_sessions });
         }
+        Ok(Self::take(engine, &mut state, user))
+    }
+
+    /// The same for a session that runs already.
+    pub(crate) fn place_anyway(engine: &Arc<Inner>, user: &UserName) -> Place {
+        Self::take(engine, &mut engine.sessions.state(), user)
+    }
+
+    fn take(engine: &Arc<Inner>, state: &mut State, user: &UserName) -> Place {
         *state.taken.entry(user.clone()).or_default() += 1;
         if !std::mem::replace(&mut state.watched, true) {
-            tokio::spawn(watch(Arc::downgrade(engine), look_every(policy)));
+            let every = look_every(&engine.sessions.policy);
+            tokio::spawn(watch(Arc::downgrade(engine), every));
         }
-        Ok(Place { engine: Arc::downgrade(engine), user: user.clone() })
+        Place { engine: Arc::downgrade(engine), user: user.clone() }
     }
 
     pub(crate) fn insert(&self, live: &Arc<Live>) {
-        self.state().live.insert(live.id.clone(), Arc::clone(live));
+        let mut state = self.state();
+        state.lost.remove(&live.id);
+        state.live.insert(live.id.clone(), Arc::clone(live));
     }
 
     pub(crate) fn live(&self, id: &SessionId) -> Option<Arc<Live>> {
@@ -125,7 +137,8 @@ impl Registry {
     }
 
     /// Tells clients, writes everything down and ends all programs: at once those whose shell only
-    /// waits for somebody to type, the others after `grace`.
+    /// waits for somebody to type, the others after `grace`. Those that outlive this process are
+    /// left to the next.
     pub(crate) async fn drain(&self, grace: Duration) {
         self.close();
         let all = self.all_live();
@@ -137,6 +150,11 @@ impl Registry {
         for live in all {
             if live.state().end.is_some() {
                 live.close(Closed::Restart);
+                continue;
+            }
+            if live.terminal.outlives() {
+                let store = self.store.clone();
+                drains.spawn(async move { let_go(&live, store).await });
                 continue;
             }
             if let Some(store) = &self.store {
@@ -176,18 +194,36 @@ impl Registry {
         }
     }
 
-    /// Kills all programs, without waiting.
+    /// Kills all programs that do not outlive this process, without waiting.
     pub(crate) fn kill(&self) {
         for live in self.all_live() {
             if live.state().end.is_none() {
                 live.close(Closed::Restart);
-                live.terminal.kill();
+                if !live.terminal.outlives() {
+                    live.terminal.kill();
+                }
             }
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leaves a session to the next engine: when everything that its clients sent is typed.
+async fn let_go(live: &Arc<Live>, store: Option<Arc<Store>>) {
+    live.close(Closed::Restart);
+    let all = u32::try_from(INPUT_BYTES).unwrap_or(u32::MAX);
+    let _ = timeout(TYPED_WITHIN, live.room.acquire_many(all)).await;
+    let Some(store) = store else { return };
+    let saver = Arc::clone(live);
+    let written = tokio::task::spawn_blocking(move || {
+        let (record, screen) = saver.record_of();
+        store.session(&saver.id)?.write_state(&record, &screen)
+    });
+    if let Ok(Err(error)) = written.await {
+        tracing::warn!(%error, session = %live.id, "the state of a session can't be kept");
     }
 }
 
@@ -297,6 +333,8 @@ fn look_at(registry: &Registry, live: &Arc<Live>) {
     }
 }
 
+/// A program that does not read what is typed has no more time to.
+const TYPED_WITHIN: Duration = Duration::from_secs(1);
 const END_WITHIN: Duration = Duration::from_secs(20);
 const SAME_WARNING: Duration = Duration::from_secs(1);
 /// Of those that were lost longest ago, the files are removed.

@@ -185,7 +185,6 @@ async fn keep(live: Arc<Live>, files: SessionFiles) {
         let has_ended = live.state().end.is_some();
         let (keeper, files) = (Arc::clone(&live), Arc::clone(&files));
         let written = tokio::task::spawn_blocking(move || {
-            keeper.record(|recorder| recorder.flush());
             let (record, screen) = keeper.record_of();
             files.write_state(&record, &screen)
         });

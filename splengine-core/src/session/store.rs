@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::id::{SavedId, SessionId, random_text};
 use crate::session::SessionError;
+use crate::session::recording::RecordingMark;
 
 /// The directory of an engine's sessions.
 #[derive(Debug)]
@@ -52,6 +53,33 @@ pub(crate) struct Record {
     /// The exit code and signal, once it has ended.
     pub(crate) exit: Option<(i32, Option<i32>)>,
     pub(crate) restored: bool,
+    /// What the engine that adopts its program goes on with.
+    pub(crate) thread: Thread,
+}
+
+/// Where a session stands, for the engine that goes on with it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Thread {
+    pub(crate) epoch: String,
+    /// The offset that the screen stands for.
+    pub(crate) offset: u64,
+    /// So much of what lies before it did not come from the program.
+    pub(crate) lead: u64,
+    /// What the executor finds the program by.
+    pub(crate) mark: Option<String>,
+    pub(crate) recording: Option<RecordingMark>,
+    pub(crate) inputs: Vec<KnownInput>,
+}
+
+/// How far a client's input has come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KnownInput {
+    pub(crate) client: String,
+    pub(crate) user: String,
+    pub(crate) next: u64,
+    /// Its last bytes, in Base64.
+    pub(crate) tail: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -167,6 +195,15 @@ impl SessionFiles {
     /// New files for a recording and its keyframes.
     pub(crate) fn new_recording(&self) -> io::Result<(File, File)> {
         Ok((open_new(&self.dir, CAST, false)?, open_new(&self.dir, KEYFRAMES, false)?))
+    }
+
+    /// A recording and its keyframes, to be gone on with.
+    pub(crate) fn open_recording(&self) -> io::Result<(File, File)> {
+        let open = |name| {
+            let file = self.dir.open_with(name, OpenOptions::new().read(true).write(true))?;
+            Ok::<_, io::Error>(file.into_std())
+        };
+        Ok((open(CAST)?, open(KEYFRAMES)?))
     }
 
     /// The recording and its keyframes.

@@ -82,6 +82,19 @@ pub trait Session: Send + Sync + 'static {
 
     /// What the program is at now.
     fn status(&self) -> SessionStatus;
+
+    /// What an executor finds the program by after this process was killed; kept with the session
+    /// and given to [`Execute::adopt`](crate::Execute::adopt). Default: nothing.
+    fn mark(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether the program goes on without this process, to be
+    /// [adopted](crate::Execute::adopt) by the next: the engine then lets go of it when it shuts
+    /// down, in place of ending it. Default: no.
+    fn outlives(&self) -> bool {
+        false
+    }
 }
 
 /// What a session's program is at.
@@ -135,6 +148,14 @@ impl Terminal {
     pub(crate) fn status(&self) -> SessionStatus {
         self.0.status_now()
     }
+
+    pub(crate) fn mark(&self) -> Option<String> {
+        self.0.mark_of()
+    }
+
+    pub(crate) fn outlives(&self) -> bool {
+        self.0.outlives_us()
+    }
 }
 
 impl fmt::Debug for Terminal {
@@ -154,6 +175,8 @@ trait DynSession: Send + Sync {
     fn end_boxed(&self) -> BoxFuture<'_, ()>;
     fn kill_now(&self);
     fn status_now(&self) -> SessionStatus;
+    fn mark_of(&self) -> Option<String>;
+    fn outlives_us(&self) -> bool;
 }
 
 impl<S: Session> DynSession for S {
@@ -183,5 +206,13 @@ impl<S: Session> DynSession for S {
 
     fn status_now(&self) -> SessionStatus {
         self.status()
+    }
+
+    fn mark_of(&self) -> Option<String> {
+        self.mark()
+    }
+
+    fn outlives_us(&self) -> bool {
+        self.outlives()
     }
 }

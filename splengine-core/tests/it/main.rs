@@ -2,6 +2,7 @@
 
 mod admission;
 mod ends;
+mod holder;
 mod limits;
 mod requests;
 mod sessions;

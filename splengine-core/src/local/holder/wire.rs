@@ -1,0 +1,201 @@
+//! What an engine and its holder say to each other: packets of JSON over a Unix socket that keeps
+//! their bounds, with file descriptors. One connection is one session.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::execute::{ExitStatus, Signal};
+use crate::local::CgroupMode;
+use crate::process::watch;
+
+/// What the engine says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Start a program, whose words and variables come in a file beside this, with its directory.
+    Start(Box<Start>),
+    /// Give me the session of this name.
+    Adopt { session: String },
+    /// End all sessions but those whose names come in a file beside this.
+    Only,
+    /// The session is mine: until then it is killed when the connection ends.
+    Taken,
+    /// End the program, politely first.
+    End,
+    /// Kill it.
+    Kill,
+    /// Forget the session, which has ended.
+    Forget,
+}
+
+/// A program to start.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) session: String,
+    pub(crate) cols: u16,
+    pub(crate) rows: u16,
+    pub(crate) grace_ms: u64,
+    /// How many of the texts are words; the first is the program's path, the rest are variables.
+    pub(crate) words: usize,
+    /// In the order of [`LimitKind::ALL`](crate::LimitKind::ALL).
+    pub(crate) limits: Vec<Option<u64>>,
+    pub(crate) cgroup: Cgroup,
+}
+
+/// [`CgroupMode`] on the wire.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Cgroup {
+    Off,
+    Auto,
+    At(std::path::PathBuf),
+}
+
+/// What the holder says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// It runs; the terminal and what it printed lately come beside this.
+    Running { pid: i32, tag: String },
+    /// It could not be started: at this step, for this error number.
+    Failed { step: Step, errno: i32 },
+    /// There is no such session.
+    Unknown,
+    /// All others are told to end.
+    Done,
+    /// The program has ended, and with it all that it started.
+    Ended { code: i32, signal: Option<i32> },
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Clone,
+    Prepare,
+    Exec,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub(crate) struct Link(AsyncFd<OwnedFd>);
+
+impl Link {
+    /// Takes a socket that does not block, whose other end must be this user's, or root's.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        let peer = socket_peercred(&socket)?.uid;
+        if peer != rustix::process::geteuid() && !peer.is_root() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(Self(watch(socket, Interest::READABLE | Interest::WRITABLE)?))
+    }
+
+    /// Says something.
+    pub(crate) async fn send<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        loop {
+            let mut ready = self.0.writable().await?;
+            match ready.try_io(|_| self.send_now(message, fds)) {
+                Ok(sent) => return sent,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// The same without waiting; an error where it would have to.
+    pub(crate) fn send_now<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let text = serde_json::to_vec(message)?;
+        if text.len() > LONGEST {
+            return Err(io::Error::other("a message to or of a holder is too long"));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.0, &[IoSlice::new(&text)], &mut control, flags)?;
+        Ok(())
+    }
+
+    /// Waits for what the other end says; `None` when it has gone.
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub(crate) async fn receive<T: DeserializeOwned>(
+        &self,
+    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            match ready.try_io(|socket| receive_now(socket.get_ref().as_fd())) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(None);
+                }
+                Ok(received) => return received,
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+fn receive_now<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut text = vec![0; LONGEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let length = recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut control, flags)?.bytes;
+    let fds: Vec<OwnedFd> = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if length == 0 {
+        return Ok(None);
+    }
+    Ok(Some((serde_json::from_slice(&text[..length])?, fds)))
+}
+
+impl Reply {
+    pub(crate) fn ended(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Code(code) => Self::Ended { code, signal: None },
+            ExitStatus::Signal(signal) => Self::Ended { code: 0, signal: Some(signal.number()) },
+        }
+    }
+}
+
+/// How a program ended of which these were told.
+pub(crate) fn exit_status(code: i32, signal: Option<i32>) -> ExitStatus {
+    signal.and_then(Signal::from_number).map_or(ExitStatus::Code(code), ExitStatus::Signal)
+}
+
+impl From<&CgroupMode> for Cgroup {
+    fn from(mode: &CgroupMode) -> Self {
+        match mode {
+            CgroupMode::Off => Self::Off,
+            CgroupMode::Auto => Self::Auto,
+            CgroupMode::At(path) => Self::At(path.clone()),
+        }
+    }
+}
+
+/// Bytes of a message; what may be longer goes into a file.
+const LONGEST: usize = 16 << 10;
+const MOST_FDS: usize = 2;

@@ -1,0 +1,207 @@
+//! Going on with the sessions that an engine before this one left running.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::engine::Engine;
+use crate::id::{SessionId, random_text};
+use crate::session::checks::blocking;
+use crate::session::input::Numbering;
+use crate::session::live::{Before, Beginning, Known, Launch, Live};
+use crate::session::recording::Recorder;
+use crate::session::registry::Registry;
+use crate::session::serve;
+use crate::session::store::{KnownInput, Record, SessionFiles, time};
+use crate::session::{Recording, Terminal};
+
+/// A session of which an engine did not see the end.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Leftover {
+    /// Its id.
+    pub session_id: SessionId,
+    /// The [mark](crate::Session::mark) of its terminal.
+    pub mark: Option<String>,
+    /// How many bytes that its program printed are known; [`Session::read`](crate::Session::read)
+    /// is to go on behind them.
+    pub read: u64,
+}
+
+/// A session's terminal, taken over.
+#[derive(Debug)]
+pub struct Adopted {
+    terminal: Terminal,
+    lost: u64,
+}
+
+impl Adopted {
+    /// That `terminal` is the session's, and reads on where it is known to.
+    #[must_use]
+    pub fn new(terminal: Terminal) -> Self {
+        Self { terminal, lost: 0 }
+    }
+
+    /// That many bytes that were printed in between could not be kept. Default: none.
+    #[must_use]
+    pub fn lost(mut self, bytes: u64) -> Self {
+        self.lost = bytes;
+        self
+    }
+}
+
+impl Engine {
+    /// Goes on with the sessions that the engine which used this [store](crate::SessionPolicy::store)
+    /// before left running, as far as the executor can
+    /// [take them over](crate::Execute::adopt): with the same ids, screens, recordings and places in
+    /// their output, so that clients come back as after a broken connection. Of all others it makes
+    /// sure that nothing of them still runs, however that engine ended; they stay listed as lost.
+    /// Gives how many go on. To be called once, before the doors are opened. Shares are not kept.
+    ///
+    /// # Cancel safety
+    ///
+    /// It takes its course when the future is dropped.
+    pub async fn adopt(&self) -> usize {
+        let engine = self.clone();
+        tokio::spawn(async move { adopt_all(&engine).await }).await.unwrap_or(0)
+    }
+}
+
+async fn adopt_all(engine: &Engine) -> usize {
+    let registry = &engine.0.sessions;
+    let mut left = Vec::new();
+    let mut states = Vec::new();
+    if let Some(store) = registry.store.clone() {
+        let lost = registry.all_lost();
+        let found = blocking(move || {
+            let states = lost.into_iter().filter_map(|record| {
+                let id: SessionId = record.session_id.parse().ok()?;
+                let files = store.session(&id).ok()?;
+                let (record, screen) = files.state().ok()?;
+                Some((id, record, screen, files))
+            });
+            states.collect::<Vec<_>>()
+        });
+        for (id, record, screen, files) in found.await {
+            let thread = &record.thread;
+            left.push(Leftover {
+                session_id: id.clone(),
+                mark: thread.mark.clone(),
+                read: thread.offset.saturating_sub(thread.lead),
+            });
+            states.push((id, record, screen, files));
+        }
+    }
+    let mut count = 0;
+    let answers = engine.0.executor.adopt_boxed(left).await;
+    for ((id, record, screen, files), answer) in states.into_iter().zip(answers) {
+        if let Some(adopted) = answer {
+            tracing::info!(session = %id, "going on with a session");
+            go_on(engine, id, record, screen, files, adopted).await;
+            count += 1;
+        }
+    }
+    count
+}
+
+async fn go_on(
+    engine: &Engine,
+    id: SessionId,
+    record: Record,
+    mut screen: Vec<u8>,
+    files: SessionFiles,
+    adopted: Adopted,
+) {
+    let registry = &engine.0.sessions;
+    let Adopted { terminal, lost } = adopted;
+    let Ok(user) = record.user.parse() else {
+        terminal.kill();
+        return;
+    };
+    let size = record.size();
+    let (recorder, files) = recorder(registry, &record, files).await;
+    let thread = record.thread;
+    let offset = thread.offset + lost;
+    let epoch = if lost == 0 {
+        thread.epoch
+    } else {
+        screen.extend_from_slice(AFTER_LOSS);
+        random_text()
+    };
+    if let Err(error) = terminal.resize(size) {
+        tracing::debug!(%error, session = %id, "a terminal can't be resized");
+    }
+    let (live, typed) = Live::new(
+        Beginning {
+            id,
+            user,
+            name: record.name,
+            created: time(record.created),
+            epoch,
+            offset,
+            size,
+            terminal,
+            launch: Launch { argv: record.argv, env: record.env, workdir: record.workdir },
+            screen: Some(Bytes::from(screen)),
+            restored: record.restored,
+            recorder,
+            adopted: Some(Before {
+                lead: thread.lead,
+                last_activity: time(record.last_activity),
+                inputs: inputs(thread.inputs),
+            }),
+        },
+        Arc::clone(&registry.policy),
+    );
+    let place = Registry::place_anyway(&engine.0, &live.user);
+    registry.insert(&live);
+    serve::start(&live, typed, Some(files), place);
+}
+
+/// The recording, gone on with if there was one.
+async fn recorder(
+    registry: &Registry,
+    record: &Record,
+    files: SessionFiles,
+) -> (Option<Recorder>, SessionFiles) {
+    let Some(mark) = record.thread.recording else { return (None, files) };
+    if registry.policy.recording == Recording::Off {
+        return (None, files);
+    }
+    let most = registry.policy.max_recording;
+    let before = SystemTime::now().duration_since(time(record.created)).unwrap_or_default();
+    let id = record.session_id.clone();
+    blocking(move || {
+        let opened = files.open_recording();
+        let resumed =
+            opened.and_then(|(cast, keys)| Recorder::resume(cast, keys, most, mark, before));
+        if let Err(error) = &resumed {
+            tracing::warn!(%error, session = id, "a recording can't be gone on with");
+        }
+        (resumed.ok(), files)
+    })
+    .await
+}
+
+fn inputs(known: Vec<KnownInput>) -> VecDeque<Known> {
+    let now = Instant::now();
+    let known = known.into_iter().filter_map(|known| {
+        let tail = BASE64_STANDARD.decode(known.tail).ok()?;
+        Some(Known {
+            name: known.client,
+            user: known.user.parse().ok()?,
+            numbering: Numbering::restore(known.next, tail),
+            unnamed: false,
+            left: Some(now),
+        })
+    });
+    known.collect()
+}
+
+/// Ends whatever sequence was begun before the loss (CAN), and resets colours.
+const AFTER_LOSS: &[u8] = b"\x18\x1b[0m";

@@ -1,0 +1,328 @@
+//! Sessions that outlive their engine. The engine of these tests is dropped as a process drops it
+//! that is killed: without a word. (`examples/tests` kill a real one.)
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use splengine_core::{
+    Access, Attach, Attachment, Caller, Engine, ExitStatus, Holder, LocalExecutor, SessionInfo,
+    SessionPolicy, SessionRequest, SessionState, Signal, Size, Update,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use crate::support::{caller, eventually};
+
+/// The holder's `main`: this very test binary, started with the words of [`start`].
+#[test]
+#[ignore = "it is not a test, but what the others start"]
+fn main_of_the_holder() {
+    splengine_core::hold().expect("serves");
+}
+
+/// An engine in a runtime of its own, with which it ends.
+struct Engines {
+    root: TempDir,
+    alice: Caller,
+}
+
+struct Running {
+    engine: Engine,
+    runtime: Runtime,
+    adopted: usize,
+}
+
+impl Engines {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().expect("a directory"), alice: caller("alice") }
+    }
+
+    fn start(&self) -> Running {
+        self.start_with(true)
+    }
+
+    fn start_with(&self, holds: bool) -> Running {
+        let runtime = Runtime::new().expect("a runtime");
+        let store = self.root.path().join("runtime/sessions");
+        let words = ["--exact", "holder::main_of_the_holder", "--ignored", "--nocapture"];
+        let (engine, adopted) = runtime.block_on(async {
+            let mut executor = LocalExecutor::builder(self.root.path());
+            if holds {
+                executor = executor.holder(Holder::new(&store, words).expect("a directory"));
+            }
+            // The tasks of the engine before this one may hold its store a moment longer.
+            let mut policy = SessionPolicy::new().shell(["/bin/sh"]).store(&store);
+            for _ in 0..1000 {
+                if policy.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                policy = SessionPolicy::new().shell(["/bin/sh"]).store(&store);
+            }
+            let engine = Engine::builder(executor.build().expect("set up"))
+                .grace(Duration::from_millis(500))
+                .sessions(policy.expect("writable"))
+                .build()
+                .expect("built");
+            let adopted = engine.adopt().await;
+            (engine, adopted)
+        });
+        Running { engine, runtime, adopted }
+    }
+
+    fn session(&self, running: &Running, script: &str) -> SessionInfo {
+        let request =
+            SessionRequest::new().command("sh -c").arg(script).size(Size::clamped(60, 10));
+        let sessions = running.engine.sessions();
+        running.runtime.block_on(sessions.create(&self.alice, request)).expect("starts")
+    }
+
+    fn attach(&self, running: &Running, id: &SessionInfo, attach: Attach) -> Attachment {
+        let _inside = running.runtime.enter();
+        running.engine.sessions().attach(&self.alice, id.id.as_str(), attach).expect("attaches")
+    }
+
+    fn info(&self, running: &Running, id: &SessionInfo) -> SessionInfo {
+        running.engine.sessions().get(&self.alice, id.id.as_str()).expect("is there")
+    }
+
+    fn screen(&self, running: &Running, id: &SessionInfo) -> String {
+        let sessions = running.engine.sessions();
+        let shot = running.runtime.block_on(sessions.screen(&self.alice, id.id.as_str()));
+        shot.expect("a screen").text().to_owned()
+    }
+
+    fn file(&self, name: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.root.path().join(name)).ok()?;
+        text.ends_with('\n').then(|| text.trim().to_owned())
+    }
+
+    /// What a script wrote into a file.
+    fn told(&self, name: &str) -> String {
+        wait(name, || self.file(name).is_some());
+        self.file(name).expect("is there")
+    }
+
+    fn kept(&self, id: &SessionInfo, needle: &str) -> bool {
+        let path = self.root.path().join(format!("runtime/sessions/{}/state", id.id));
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).contains(needle)
+    }
+}
+
+impl Running {
+    /// Ends it without a word, as `kill -9` does.
+    fn die(self) {
+        let Self { engine, runtime, .. } = self;
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        drop(engine);
+    }
+
+    fn read_until(&self, attachment: &mut Attachment, needle: &str) -> Vec<u8> {
+        let mut seen = Vec::new();
+        self.runtime.block_on(async {
+            while !String::from_utf8_lossy(&seen).contains(needle) {
+                match timeout(Duration::from_secs(20), attachment.next()).await.expect("in time") {
+                    Some(Update::Output { data, .. } | Update::Snapshot { data, .. }) => {
+                        seen.extend_from_slice(&data);
+                    }
+                    Some(Update::Exit(status)) => panic!("{needle} never came; {status:?}"),
+                    Some(_) => {}
+                    None => panic!("{needle} never came"),
+                }
+            }
+        });
+        seen
+    }
+}
+
+/// Waits outside of any engine, since there may be none.
+fn wait(what: &str, condition: impl FnMut() -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime").block_on(eventually(what, condition));
+}
+
+fn lives(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+}
+
+fn control() -> Attach {
+    Attach::new(Access::Control)
+}
+
+#[test]
+fn a_session_goes_on_in_the_next_engine() {
+    let engines = Engines::new();
+    let first = engines.start();
+    let script = "echo $$ >pid; printf '\\033[1;3Hbefore\\n'; read x; echo one $x; \
+                  while [ ! -e go ]; do sleep 0.01; done; echo meanwhile; echo >said; \
+                  read y; echo two $y; exit 7";
+    let session = engines.session(&first, script);
+    let pid = engines.told("pid");
+    let mut client = engines.attach(&first, &session, control());
+    first.read_until(&mut client, "before");
+    let next = first.runtime.block_on(client.typist().numbered_input(0, Bytes::from("a\n")));
+    assert_eq!(next.expect("typed"), 2);
+    first.read_until(&mut client, "one a");
+    let (epoch, offset) = (client.epoch().to_owned(), client.offset());
+    wait("it is kept", || engines.kept(&session, "one a"));
+    drop(client);
+    first.die();
+
+    // Nobody is there, and the program goes on.
+    std::fs::write(engines.root.path().join("go"), "").expect("writes");
+    wait("it is said", || engines.file("said").is_some());
+    assert!(lives(&pid));
+
+    let second = engines.start();
+    assert_eq!(second.adopted, 1);
+    let info = engines.info(&second, &session);
+    assert_eq!(info.state, SessionState::Running);
+    let aged = session.created.duration_since(info.created).expect("not younger");
+    assert!(aged < Duration::from_millis(1), "{aged:?}");
+    let mut watcher = engines.attach(&second, &session, Attach::new(Access::View));
+    second.read_until(&mut watcher, "meanwhile");
+    assert_eq!(engines.screen(&second, &session), "  before\na\none a\nmeanwhile");
+    // The client comes back as after a broken connection: nothing twice, nothing missing.
+    let attach = control().resume(epoch.clone(), offset);
+    let mut client = engines.attach(&second, &session, attach);
+    assert_eq!(client.epoch(), epoch);
+    let seen = second.read_until(&mut client, "meanwhile");
+    assert_eq!(String::from_utf8_lossy(&seen), "meanwhile\r\n");
+    // It does not know that its input came, and sends it again.
+    let typist = client.typist();
+    let again = second.runtime.block_on(typist.numbered_input(0, Bytes::from("a\nb\n")));
+    assert_eq!(again.expect("typed"), 4);
+    second.read_until(&mut client, "two b");
+    let sessions = second.engine.sessions();
+    wait("it ends", || engines.info(&second, &session).exit.is_some());
+    assert_eq!(engines.info(&second, &session).exit, Some(ExitStatus::Code(7)));
+
+    let recording = sessions.recording(&engines.alice, session.id.as_str());
+    let recording = second.runtime.block_on(recording).expect("a recording");
+    let data = second.runtime.block_on(recording.read(0, 1 << 20)).expect("reads");
+    let played: String = String::from_utf8_lossy(&data)
+        .lines()
+        .skip(1)
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .filter(|event| event[1] == "o")
+        .map(|event| event[2].as_str().expect("text").to_owned())
+        .collect();
+    assert_eq!(played.matches("meanwhile").count(), 1, "{played:?}");
+    assert!(played.contains("before") && played.contains("two b"), "{played:?}");
+}
+
+#[test]
+fn an_end_in_between_is_known_afterwards() {
+    let engines = Engines::new();
+    let first = engines.start();
+    let script = |how: &str| format!("echo >up; while [ ! -e go ]; do sleep 0.01; done; {how}");
+    let by_code = engines.session(&first, &script("echo last words; exit 3"));
+    let by_signal = engines.session(&first, &script("echo $$ >pid; kill -KILL $$"));
+    engines.told("up");
+    for session in [&by_code, &by_signal] {
+        wait("it is kept", || engines.kept(session, "session"));
+    }
+    first.die();
+    std::fs::write(engines.root.path().join("go"), "").expect("writes");
+    wait("it is killed", || engines.file("pid").is_some_and(|pid| !lives(&pid)));
+    let second = engines.start();
+    assert_eq!(second.adopted, 2);
+    let ended = |session: &SessionInfo| engines.info(&second, session).exit;
+    wait("both end", || ended(&by_code).is_some() && ended(&by_signal).is_some());
+    assert_eq!(ended(&by_code), Some(ExitStatus::Code(3)));
+    assert_eq!(ended(&by_signal), Some(ExitStatus::Signal(Signal::KILL)));
+    assert_eq!(engines.screen(&second, &by_code), "last words");
+}
+
+#[test]
+fn a_drain_leaves_it_running_and_an_end_ends_it() {
+    let engines = Engines::new();
+    let first = engines.start();
+    let session =
+        engines.session(&first, "echo $$ >pid; (trap '' HUP TERM; exec sleep 600) & read x");
+    let pid = engines.told("pid");
+    first.runtime.block_on(first.engine.drain(Duration::ZERO));
+    assert!(lives(&pid));
+    first.die();
+    let second = engines.start();
+    assert_eq!(second.adopted, 1);
+    let ended = async {
+        second.engine.sessions().end(&engines.alice, session.id.as_str()).await.expect("ends");
+    };
+    second.runtime.block_on(ended);
+    assert!(!lives(&pid));
+    second.die();
+    // Forgotten by the holder, too.
+    assert_eq!(engines.start().adopted, 0);
+}
+
+#[test]
+fn what_is_printed_beyond_what_is_kept_is_left_out() {
+    let engines = Engines::new();
+    let first = engines.start();
+    let script = "echo >up; while [ ! -e go ]; do sleep 0.01; done; \
+                  yes 0123456789012345678901234567890123456789 | head -c 3000000; \
+                  printf '\\nthe end\\n'; echo >said; read x";
+    let session = engines.session(&first, script);
+    engines.told("up");
+    let client = engines.attach(&first, &session, control());
+    let epoch = client.epoch().to_owned();
+    drop(client);
+    wait("it is kept", || engines.kept(&session, "session"));
+    first.die();
+    std::fs::write(engines.root.path().join("go"), "").expect("writes");
+    // With nobody attached the program never waits.
+    wait("it is said", || engines.file("said").is_some());
+    let second = engines.start();
+    let mut client = engines.attach(&second, &session, control().resume(epoch.clone(), 0));
+    assert_ne!(client.epoch(), epoch);
+    second.read_until(&mut client, "the end");
+    assert!(client.offset() > 3_000_000, "{}", client.offset());
+    assert!(engines.screen(&second, &session).ends_with("\nthe end"));
+}
+
+#[test]
+fn nothing_is_left_of_what_nobody_goes_on_with() {
+    let engines = Engines::new();
+    let first = engines.start();
+    let stubborn =
+        |file: &str| format!("trap '' HUP TERM; echo $$ >{file}; while :; do sleep 1; done");
+    let known = engines.session(&first, &stubborn("known"));
+    let unknown = engines.session(&first, &stubborn("unknown"));
+    let pids = [engines.told("known"), engines.told("unknown")];
+    first.die();
+    // Its files are gone: no engine will ever ask for it.
+    let files = engines.root.path().join(format!("runtime/sessions/{}", unknown.id));
+    std::fs::remove_dir_all(files).expect("removes");
+    let second = engines.start();
+    assert_eq!(second.adopted, 1);
+    wait("it is gone", || !lives(&pids[1]));
+    assert!(lives(&pids[0]));
+    second.die();
+    // The switch is off: what was left running is found and ended, and the session is lost.
+    let third = engines.start_with(false);
+    assert_eq!(third.adopted, 0);
+    assert!(!lives(&pids[0]));
+    assert_eq!(engines.info(&third, &known).state, SessionState::Lost);
+}
+
+#[test]
+fn a_program_that_can_not_be_started_is_refused_the_same() {
+    let engines = Engines::new();
+    let with = engines.start();
+    std::fs::write(engines.root.path().join("text"), "no program").expect("writes");
+    let mut told = HashSet::new();
+    for running in [&with, &Engines::start_with(&Engines::new(), false)] {
+        for command in ["./text", "nowhere-to-be-found", "/"] {
+            let request = SessionRequest::new().command(command);
+            let sessions = running.engine.sessions();
+            let made = running.runtime.block_on(sessions.create(&engines.alice, request));
+            let error = made.expect_err("refused");
+            told.insert(format!("{command}: {error}"));
+        }
+    }
+    assert!(told.len() <= 4, "{told:?}");
+}
