@@ -94,7 +94,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let engine =
         builder.build().map_err(|error| Failure::Usage(UsageError::caused("[limits]", &error)))?;
 
-    engine.adopt().await;
+    engine.resume().await;
 
     let mut ready = vec!["\"ready\":true".to_owned()];
     let ws = match &settings.ws {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
 
 use crate::caller::UserName;
 
@@ -119,6 +121,64 @@ random_id! {
     ShareId, ParseShareIdError, "share-"
 }
 
+/// The name of a batch. Opaque text; in the order of their ids batches are in that of their
+/// making.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId(Arc<str>);
+
+/// A text that is not a [`BatchId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no batch id; they look like `batch-<32 hexadecimal digits>`")]
+#[non_exhaustive]
+pub struct ParseBatchIdError(String);
+
+impl BatchId {
+    /// A fresh one: milliseconds, a count within them, and 64 random bits.
+    pub(crate) fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = since_epoch.map_or(0, |since| since.as_millis() as u64) << 16;
+        let next = |last: u64| Some(millis.max(last + 1));
+        let last = LAST.fetch_update(Relaxed, Relaxed, next).unwrap_or(millis);
+        let mut random = [0u8; 8];
+        getrandom::fill(&mut random).expect("the kernel's random source never fails once seeded");
+        let (place, random) = (millis.max(last + 1), u64::from_ne_bytes(random));
+        Self(format!("batch-{place:016x}{random:016x}").into())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BatchId {
+    type Err = ParseBatchIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        match text.strip_prefix("batch-") {
+            Some(digits) if digits.len() == 32 && digits.bytes().all(is_digit) => {
+                Ok(Self(text.into()))
+            }
+            _ => Err(ParseBatchIdError(text.chars().take(80).collect())),
+        }
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BatchId({})", self.0)
+    }
+}
+
 fn is_random_text(text: &str) -> bool {
     text.len() == RANDOM_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte))
 }
@@ -145,6 +205,14 @@ mod tests {
         let id = SessionId::new(&user);
         assert_eq!(id.as_str().parse::<SessionId>().as_ref(), Ok(&id));
         assert_ne!(id, SessionId::new(&user));
+    }
+
+    #[test]
+    fn batches_are_in_the_order_of_their_making() {
+        let ids: Vec<BatchId> = (0..1000).map(|_| BatchId::new()).collect();
+        assert!(ids.is_sorted());
+        assert_eq!(ids[0].as_str().parse::<BatchId>().as_ref(), Ok(&ids[0]));
+        assert!("batch-x".parse::<BatchId>().is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! protocol: the crates beside it turn it into network servers.
 
 mod auth;
+mod batch;
 mod caller;
 mod engine;
 mod error;
@@ -15,13 +16,19 @@ mod names;
 mod process;
 mod screen;
 mod session;
+mod store;
 mod text;
 
 pub use auth::{
     AuthError, Authenticator, Credentials, Secret, SharedAuthenticator, StaticTokens, TokenError,
 };
+pub use batch::{
+    BatchError, BatchEvent, BatchEvents, BatchInfo, BatchJob, BatchList, BatchPolicy, BatchRecord,
+    BatchRequest, BatchState, Batches, FailFast, Happening, JobAction, JobEvent, Outcome, RunIf,
+    Step, StepCounts, StepInfo, StepOutput, StepState, Submitted,
+};
 pub use caller::{Caller, Guest, ParseScopeError, ParseUserNameError, Scope, UserName};
-pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats};
+pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats, Resumed};
 pub use error::ErrorKind;
 pub use execute::{
     Background, Cancel, Captured, Command, End, Event, Execute, ExecuteError, Exit, ExitStatus,
@@ -29,7 +36,8 @@ pub use execute::{
     SlowReader, SplitError, Stdin, Stopper, Stream, split_words,
 };
 pub use id::{
-    ParseSavedIdError, ParseSessionIdError, ParseShareIdError, SavedId, SessionId, ShareId,
+    BatchId, ParseBatchIdError, ParseSavedIdError, ParseSessionIdError, ParseShareIdError, SavedId,
+    SessionId, ShareId,
 };
 pub use local::{
     CgroupMode, Environment, HoldError, Holder, LocalExecutor, LocalExecutorBuilder, SetupError,
@@ -42,4 +50,7 @@ pub use session::{
     SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError,
     Terminal, Typist, Update,
 };
+#[cfg(feature = "redb")]
+pub use store::RedbStore;
+pub use store::{Change, MemoryStore, Rows, Store, StoreFault};
 pub use text::Utf8Pieces;

@@ -74,12 +74,30 @@ impl Admission {
         user: &UserName,
         retry_after: Duration,
     ) -> Result<Offered, ExecuteError> {
+        self.offer_by(user, retry_after, Rota::offer)
+    }
+
+    /// The same, never refused but when the gate is shut: for the steps of batches, of which there
+    /// are so many only.
+    pub(crate) fn offer_unbounded(
+        self: &Arc<Self>,
+        user: &UserName,
+    ) -> Result<Offered, ExecuteError> {
+        self.offer_by(user, Duration::from_secs(1), Rota::offer_unbounded)
+    }
+
+    fn offer_by(
+        self: &Arc<Self>,
+        user: &UserName,
+        retry_after: Duration,
+        offer: impl FnOnce(&mut Rota, &UserName) -> Offer,
+    ) -> Result<Offered, ExecuteError> {
         let mut state = self.lock();
         if !state.open {
             return Err(ExecuteError::Draining { retry_after });
         }
         let permit = |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
-        match state.rota.offer(user) {
+        match offer(&mut state.rota, user) {
             Offer::Run => {
                 self.tell_running(&state);
                 Ok(Offered::Now(permit(None)))

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::batch::BatchPolicy;
 use crate::engine::admission::Admission;
 use crate::engine::handle::{Engine, Inner};
 use crate::engine::rota::Capacity;
@@ -18,6 +19,7 @@ pub struct EngineBuilder {
     pub(crate) policy: Policy,
     capacity: Capacity,
     sessions: SessionPolicy,
+    batches: Option<BatchPolicy>,
 }
 
 /// What the engine grants to a request.
@@ -48,6 +50,9 @@ pub enum BuildError {
     /// A default limit that the executor can't enforce here.
     #[error("the limit `{}` can't be enforced here", .0.name())]
     NotEnforced(LimitKind),
+    /// The host lacks the resources.
+    #[error("a thread can't be started")]
+    Thread(#[source] std::io::Error),
 }
 
 impl EngineBuilder {
@@ -72,6 +77,7 @@ impl EngineBuilder {
                 waiting_per_caller: 512,
             },
             sessions: SessionPolicy::new(),
+            batches: None,
         }
     }
 
@@ -166,6 +172,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Where batches are kept, and how many. Default: none are.
+    pub fn batches(mut self, policy: BatchPolicy) -> Self {
+        self.batches = Some(policy);
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -173,7 +185,7 @@ impl EngineBuilder {
     /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
     /// does not enforce here.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let Self { executor, policy, capacity, sessions } = self;
+        let Self { executor, policy, capacity, sessions, batches } = self;
         for (name, value) in [
             ("max running", capacity.running),
             ("max running per caller", capacity.running_per_caller),
@@ -200,6 +212,8 @@ impl EngineBuilder {
                 return Err(BuildError::DefaultOverMaximum(kind.name()));
             }
         }
+        let batches = batches.map(crate::batch::registry::Registry::new).transpose();
+        let batches = batches.map_err(BuildError::Thread)?;
         Ok(Engine(Arc::new(Inner {
             executor,
             policy,
@@ -208,6 +222,7 @@ impl EngineBuilder {
             max_running: capacity.running,
             shutdown: watch::channel(Default::default()).0,
             sessions: Registry::new(sessions),
+            batches,
         })))
     }
 }

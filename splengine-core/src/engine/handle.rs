@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::batch::Batches;
 use crate::caller::{Caller, Scope};
-use crate::engine::admission::{Admission, Offered};
+use crate::engine::admission::{Admission, Offered, Permit};
 use crate::engine::builder::{EngineBuilder, Policy};
 use crate::engine::drive::{self, Job, Shutdown};
 use crate::engine::stats::{Counters, EngineStats};
@@ -51,6 +52,17 @@ pub(crate) struct Inner {
     pub(crate) max_running: usize,
     pub(crate) shutdown: watch::Sender<Shutdown>,
     pub(crate) sessions: Registry,
+    pub(crate) batches: Option<crate::batch::registry::Registry>,
+}
+
+/// What an engine [goes on with](Engine::resume).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resumed {
+    /// So many sessions.
+    pub sessions: usize,
+    /// So many batches.
+    pub batches: usize,
 }
 
 impl Engine {
@@ -86,6 +98,44 @@ impl Engine {
         Sessions::new(self.clone())
     }
 
+    /// The batches. Where there is no [policy](crate::EngineBuilder::batches) for them, all that is
+    /// asked of them is refused.
+    #[must_use]
+    pub fn batches(&self) -> Batches {
+        Batches::new(self.clone())
+    }
+
+    /// Whether batches are kept.
+    #[must_use]
+    pub fn has_batches(&self) -> bool {
+        self.0.batches.is_some()
+    }
+
+    /// Goes on with what an engine before this one left, which used the same stores. To be called
+    /// once, before the doors are opened.
+    ///
+    /// - Sessions that [outlive](crate::Session::outlives) their engine: with the same ids, screens,
+    ///   recordings and places in their output, so that clients come back as after a broken
+    ///   connection; but without their shares. The other sessions stay listed as lost.
+    /// - Batches that are not over. A step that was running has ended as
+    ///   [`Reason::Lost`](crate::Reason::Lost), and is run again where its retries or
+    ///   [`Step::rerun_on_restart`](crate::Step::rerun_on_restart) say so.
+    ///
+    /// However that engine ended: when this returns, nothing of it still runs that is not gone on
+    /// with.
+    ///
+    /// # Cancel safety
+    ///
+    /// It takes its course when the future is dropped.
+    pub async fn resume(&self) -> Resumed {
+        let engine = self.clone();
+        let resuming = tokio::spawn(async move {
+            let sessions = crate::session::adopt_all(&engine).await;
+            Resumed { sessions, batches: crate::batch::resume_all(&engine).await }
+        });
+        resuming.await.unwrap_or(Resumed { sessions: 0, batches: 0 })
+    }
+
     /// Whether the executor can start programs in terminals.
     #[must_use]
     pub fn has_sessions(&self) -> bool {
@@ -113,15 +163,14 @@ impl Engine {
     /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,
     /// then ends it politely, then by force. Sessions are saved, if there is a store for them; those
     /// whose shell waits for somebody to type end at once; those that
-    /// [outlive](crate::Session::outlives) this process are left to the next. Returns when nothing
-    /// else runs. Calling it again while it works is harmless; [`kill`](Self::kill) hurries it.
+    /// [outlive](crate::Session::outlives) this process are left to the next, and so is what batches
+    /// have not begun. Returns when nothing else runs. Calling it again while it works is harmless; [`kill`](Self::kill) hurries it.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the engine shut for new work, and what runs running.
     pub async fn drain(&self, grace: Duration) {
-        self.0.admission.close();
-        self.0.sessions.close();
+        self.close();
         let runs = async {
             if tokio::time::timeout(grace, self.0.admission.idle()).await.is_err() {
                 self.0.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Stop));
@@ -129,15 +178,25 @@ impl Engine {
             }
         };
         tokio::join!(runs, self.0.sessions.drain(grace));
+        if let Some(batches) = &self.0.batches {
+            batches.idle().await;
+        }
     }
 
     /// Shuts down at once: refuses all work and kills what runs, sessions' programs too, but for
     /// those that outlive this process. Follow it with [`drain`](Self::drain) to wait for the ends.
     pub fn kill(&self) {
-        self.0.admission.close();
-        self.0.sessions.close();
+        self.close();
         self.0.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Kill));
         self.0.sessions.kill();
+    }
+
+    fn close(&self) {
+        self.0.admission.close();
+        self.0.sessions.close();
+        if let Some(batches) = &self.0.batches {
+            batches.closed.send_replace(true);
+        }
     }
 
     async fn start(&self, caller: &Caller, request: Request) -> Result<Run, ExecuteError> {
@@ -158,7 +217,38 @@ impl Engine {
             }
         };
         inner.counters.queue_wait.observe(asked.elapsed());
+        self.run(terms, request, permit).await
+    }
 
+    /// Runs a command of somebody who waited for the permit elsewhere.
+    pub(crate) async fn launch(
+        &self,
+        caller: &Caller,
+        request: Request,
+        permit: Permit,
+        mark: Option<String>,
+    ) -> Result<Run, ExecuteError> {
+        let mut terms = self.terms(caller, &request)?;
+        terms.command.mark = mark;
+        self.run(terms, request, permit).await
+    }
+
+    /// What the request comes to, without running it.
+    pub(crate) fn command(
+        &self,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Command, ExecuteError> {
+        Ok(self.terms(caller, request)?.command)
+    }
+
+    async fn run(
+        &self,
+        terms: Terms,
+        request: Request,
+        permit: Permit,
+    ) -> Result<Run, ExecuteError> {
+        let inner = &self.0;
         let (output, queue) = Queue::new(request.slow_reader, inner.policy.program.failure_scan());
         let (source, cancel) = CancelSource::new();
         let run = Run {
@@ -244,6 +334,7 @@ impl Engine {
             limits,
             background: request.background,
             path_first: None,
+            mark: None,
             grace: policy.grace,
         };
         Ok(Terms { command, timeout })

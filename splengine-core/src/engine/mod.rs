@@ -7,7 +7,8 @@ mod handle;
 mod rota;
 mod stats;
 
+pub(crate) use admission::{Offered, Permit};
 pub use builder::{BuildError, EngineBuilder};
-pub use handle::Engine;
+pub use handle::{Engine, Resumed};
 pub(crate) use handle::{Inner, SESSION_VARIABLE, check_env};
 pub use stats::{EngineStats, HistogramStats};

@@ -25,7 +25,10 @@ pub(crate) enum Offer {
 
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ticket(u64);
+pub(crate) struct Ticket {
+    number: u64,
+    is_bounded: bool,
+}
 
 /// Callers take turns; one caller's own requests run in the order they came.
 ///
@@ -35,6 +38,8 @@ pub(crate) struct Rota {
     capacity: Capacity,
     running: usize,
     waiting: usize,
+    /// How many of those wait that count against the capacity.
+    bounded: usize,
     callers: HashMap<UserName, Share>,
     /// The callers that have somebody waiting, next first.
     turns: VecDeque<UserName>,
@@ -45,6 +50,7 @@ pub(crate) struct Rota {
 struct Share {
     running: usize,
     waiting: VecDeque<Ticket>,
+    bounded: usize,
 }
 
 impl Rota {
@@ -53,6 +59,7 @@ impl Rota {
             capacity,
             running: 0,
             waiting: 0,
+            bounded: 0,
             callers: HashMap::new(),
             turns: VecDeque::new(),
             next_ticket: 0,
@@ -68,6 +75,16 @@ impl Rota {
     }
 
     pub(crate) fn offer(&mut self, user: &UserName) -> Offer {
+        self.offer_place(user, true)
+    }
+
+    /// The same for whoever bounds in some other way how many wait: they are never refused, and
+    /// take no place in the queue from others.
+    pub(crate) fn offer_unbounded(&mut self, user: &UserName) -> Offer {
+        self.offer_place(user, false)
+    }
+
+    fn offer_place(&mut self, user: &UserName, is_bounded: bool) -> Offer {
         let capacity = self.capacity;
         let share = self.callers.entry(user.clone()).or_default();
         if self.running < capacity.running && share.running < capacity.running_per_caller {
@@ -75,9 +92,11 @@ impl Rota {
             share.running += 1;
             return Offer::Run;
         }
-        let refusal = if share.waiting.len() >= capacity.waiting_per_caller {
+        let refusal = if !is_bounded {
+            None
+        } else if share.bounded >= capacity.waiting_per_caller {
             Some(Offer::CallerLimit(capacity.waiting_per_caller))
-        } else if self.waiting >= capacity.waiting {
+        } else if self.bounded >= capacity.waiting {
             Some(Offer::Full)
         } else {
             None
@@ -86,8 +105,10 @@ impl Rota {
             self.forget_if_idle(user);
             return refusal;
         }
-        let ticket = Ticket(self.next_ticket);
+        let ticket = Ticket { number: self.next_ticket, is_bounded };
         self.next_ticket += 1;
+        share.bounded += usize::from(is_bounded);
+        self.bounded += usize::from(is_bounded);
         if share.waiting.is_empty() {
             self.turns.push_back(user.clone());
         }
@@ -115,6 +136,8 @@ impl Rota {
         {
             waited = true;
             share.waiting.remove(place);
+            share.bounded -= usize::from(ticket.is_bounded);
+            self.bounded -= usize::from(ticket.is_bounded);
             self.waiting -= 1;
             if share.waiting.is_empty() {
                 self.turns.retain(|waiting| waiting != user);
@@ -133,6 +156,8 @@ impl Rota {
         let user = self.turns.remove(place)?;
         let share = self.callers.get_mut(&user)?;
         let ticket = share.waiting.pop_front()?;
+        share.bounded -= usize::from(ticket.is_bounded);
+        self.bounded -= usize::from(ticket.is_bounded);
         share.running += 1;
         if !share.waiting.is_empty() {
             self.turns.push_back(user);

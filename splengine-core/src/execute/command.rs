@@ -35,6 +35,9 @@ pub struct Command {
     pub background: Background,
     /// A directory to put in front of the `PATH` of a session: where the engine's program is.
     pub path_first: Option<String>,
+    /// What a later executor is to find its processes by, if the engine wants that: one of this
+    /// executor's [marks](crate::Execute::mark).
+    pub mark: Option<String>,
     /// From the polite request to end to the kill.
     pub grace: Duration,
 }

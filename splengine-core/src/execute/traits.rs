@@ -95,6 +95,24 @@ pub trait Execute: Send + Sync + 'static {
         std::future::ready(left.iter().map(|_| None).collect())
     }
 
+    /// A fresh mark for one run: the engine keeps it where it survives a crash, and gives it to
+    /// [`execute`](Self::execute) with the command. Default: there are none, and
+    /// [`sweep`](Self::sweep) has nothing to do.
+    fn mark(&self) -> Option<String> {
+        None
+    }
+
+    /// Makes sure that nothing runs any more of what carries one of these marks, which executors of
+    /// earlier processes have given.
+    ///
+    /// # Cancel safety
+    ///
+    /// The engine polls the future to its end.
+    fn sweep(&self, marks: Vec<String>) -> impl Future<Output = ()> + Send {
+        let _ = marks;
+        std::future::ready(())
+    }
+
     /// Whether [`open`](Self::open) can work. Default: no.
     fn has_terminals(&self) -> bool {
         false
@@ -125,6 +143,8 @@ pub(crate) trait DynExecute: Send + Sync {
         size: Size,
     ) -> BoxFuture<'_, Result<Terminal, ExecuteError>>;
     fn adopt_boxed(&self, left: Vec<Leftover>) -> BoxFuture<'_, Vec<Option<Adopted>>>;
+    fn mark(&self) -> Option<String>;
+    fn sweep_boxed(&self, marks: Vec<String>) -> BoxFuture<'_, ()>;
     fn has_terminals(&self) -> bool;
     fn enforces(&self, limit: LimitKind) -> bool;
 }
@@ -154,6 +174,14 @@ impl<E: Execute> DynExecute for E {
 
     fn adopt_boxed(&self, left: Vec<Leftover>) -> BoxFuture<'_, Vec<Option<Adopted>>> {
         Box::pin(self.adopt(left))
+    }
+
+    fn mark(&self) -> Option<String> {
+        Execute::mark(self)
+    }
+
+    fn sweep_boxed(&self, marks: Vec<String>) -> BoxFuture<'_, ()> {
+        Box::pin(self.sweep(marks))
     }
 
     fn has_terminals(&self) -> bool {

@@ -175,11 +175,16 @@ impl Execute for LocalExecutor {
         {
             tracing::warn!(%error, "sessions that nobody knows any more can't be ended");
         }
-        let killed = kill_tagged(abandoned).await;
-        if killed > 0 {
-            tracing::info!(processes = killed, "ended what sessions had left running");
-        }
+        end_abandoned(abandoned).await;
         adopted
+    }
+
+    fn mark(&self) -> Option<String> {
+        Some(Tag::new().to_string())
+    }
+
+    async fn sweep(&self, marks: Vec<String>) {
+        end_abandoned(marks.iter().filter_map(|mark| mark.parse().ok()).collect()).await;
     }
 
     fn has_terminals(&self) -> bool {
@@ -202,6 +207,13 @@ impl Execute for LocalExecutor {
 impl fmt::Debug for LocalExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalExecutor").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+async fn end_abandoned(tags: HashSet<Tag>) {
+    let killed = kill_tagged(tags).await;
+    if killed > 0 {
+        tracing::info!(processes = killed, "ended what an engine before this one had left running");
     }
 }
 

@@ -122,6 +122,7 @@ impl Host {
             null: self.null.as_fd(),
             feed,
             limits: &command.limits,
+            tag: command.mark.as_ref().and_then(|mark| mark.parse().ok()),
             group_bounds_memory: self
                 .cgroups
                 .as_ref()

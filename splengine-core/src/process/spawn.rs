@@ -28,6 +28,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) null: BorrowedFd<'a>,
     pub(crate) feed: bool,
     pub(crate) limits: &'a Limits,
+    /// Whose it is; a fresh tag for `None`.
+    pub(crate) tag: Option<Tag>,
     /// The group bounds the memory of the tree, so that no limit of each process has to.
     pub(crate) group_bounds_memory: bool,
     pub(crate) group: Option<Group>,
@@ -92,7 +94,7 @@ impl Spawn<'_> {
     }
 
     fn launch(self, stdio: [BorrowedFd<'_>; 3], in_terminal: bool) -> Result<Leader, SpawnError> {
-        let tag = Tag::new();
+        let tag = self.tag.unwrap_or_else(Tag::new);
         let mut limits = vec![tag.limit()];
         limits.extend(rlimits(self.limits, self.group_bounds_memory));
         let plan = Plan {

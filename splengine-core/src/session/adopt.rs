@@ -55,24 +55,8 @@ impl Adopted {
     }
 }
 
-impl Engine {
-    /// Goes on with the sessions that the engine which used this [store](crate::SessionPolicy::store)
-    /// before left running, as far as the executor can
-    /// [take them over](crate::Execute::adopt): with the same ids, screens, recordings and places in
-    /// their output, so that clients come back as after a broken connection. Of all others it makes
-    /// sure that nothing of them still runs, however that engine ended; they stay listed as lost.
-    /// Gives how many go on. To be called once, before the doors are opened. Shares are not kept.
-    ///
-    /// # Cancel safety
-    ///
-    /// It takes its course when the future is dropped.
-    pub async fn adopt(&self) -> usize {
-        let engine = self.clone();
-        tokio::spawn(async move { adopt_all(&engine).await }).await.unwrap_or(0)
-    }
-}
-
-async fn adopt_all(engine: &Engine) -> usize {
+/// Takes over what the executor can; gives how many sessions go on.
+pub(crate) async fn adopt_all(engine: &Engine) -> usize {
     let registry = &engine.0.sessions;
     let mut left = Vec::new();
     let mut states = Vec::new();

@@ -69,6 +69,7 @@ impl Sessions {
             background: Background::Kill,
             grace: inner.policy.grace,
             path_first: inner.policy.program.directory(),
+            mark: None,
         };
         let (files, recorder) = self.files(&id, size, screen.as_deref()).await;
         let opened = inner.executor.open_boxed(command, size).await;

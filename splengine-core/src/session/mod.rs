@@ -24,8 +24,10 @@ mod store;
 mod traits;
 mod typist;
 
+pub(crate) use adopt::adopt_all;
 pub use adopt::{Adopted, Leftover};
 pub use attach::{Attach, Attachment, ClientInfo, Closed, Notice, Update};
+pub(crate) use checks::blocking;
 pub use error::SessionError;
 pub use handle::Sessions;
 pub use info::{Access, SavedInfo, SessionInfo, SessionRequest, SessionState, ShareInfo};
@@ -33,5 +35,6 @@ pub use policy::{Recording, SessionPolicy, SizePolicy};
 pub use shots::{RecordingFile, ScreenShot};
 pub use size::Size;
 pub use store::StoreError;
+pub(crate) use store::{millis, time};
 pub use traits::{Session, SessionStatus, Terminal};
 pub use typist::Typist;

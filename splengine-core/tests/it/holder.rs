@@ -66,7 +66,7 @@ impl Engines {
                 .sessions(policy.expect("writable"))
                 .build()
                 .expect("built");
-            let adopted = engine.adopt().await;
+            let adopted = engine.resume().await.sessions;
             (engine, adopted)
         });
         Running { engine, runtime, adopted }

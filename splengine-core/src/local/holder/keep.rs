@@ -240,6 +240,7 @@ impl Keeper {
             null: self.null.as_fd(),
             feed: false,
             limits: &limits,
+            tag: None,
             group_bounds_memory: cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_memory()),
             group: group.map_err(SpawnError::Clone)?,
         };

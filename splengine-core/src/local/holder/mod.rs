@@ -56,7 +56,7 @@ pub(crate) use wire::{Cgroup, Start, Step};
 /// let sessions = SessionPolicy::new().store(directory)?;
 /// let engine = Engine::builder(executor).sessions(sessions).build()?;
 /// // Whatever was left running by the process before this one goes on here.
-/// engine.adopt().await;
+/// engine.resume().await;
 /// # Ok(())
 /// # }
 /// ```

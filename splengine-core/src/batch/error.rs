@@ -1,0 +1,129 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+use crate::execute::ExecuteError;
+use crate::store::StoreFault;
+
+/// Why something asked of a batch was not done. Then nothing of it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// One of its steps can't be.
+    #[error("step `{step}`: `{field}` {problem}")]
+    Step {
+        /// Its id.
+        step: String,
+        /// The member's name.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// The command of one of its steps can't be run.
+    #[error("step `{step}`: {source}")]
+    Command {
+        /// Its id.
+        step: String,
+        /// Why not.
+        source: Box<ExecuteError>,
+    },
+    /// The batch as a whole can't be.
+    #[error("`{field}` {problem}")]
+    Malformed {
+        /// The member's name.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// The same `Idempotency-Key` came with another request.
+    #[error("this idempotency key came with another request before; a new request needs a new key")]
+    KeyReused,
+    /// There is no such batch, or it is not the caller's.
+    #[error("there is no batch `{0}`")]
+    NoBatch(String),
+    /// There is no such step.
+    #[error("the batch has no step `{0}`")]
+    NoStep(String),
+    /// The caller lacks the right.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// It is in no state for this.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// The caller has as much waiting as one caller may.
+    #[error("you have reached your limit of {limit} steps that are not over; try again later")]
+    CallerLimit {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The engine has as much waiting as it keeps.
+    #[error("{limit} steps wait already, as many as this engine keeps; try again later")]
+    Full {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The engine takes no new work.
+    #[error("the engine is shutting down and takes no new work; try again in a second")]
+    Draining,
+    /// This engine keeps no batches.
+    #[error("this engine keeps no batches")]
+    NoStore,
+    /// The disk is full.
+    #[error("there is no room left on the disk")]
+    DiskFull,
+    /// What is on disk is not what was written.
+    #[error("what is kept of this batch is damaged")]
+    Damaged,
+    /// Something that should not happen. The source is for the log.
+    #[error("the engine failed to do it")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl BatchError {
+    /// The kind, for an adapter's table.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Step { .. } | Self::KeyReused => ErrorKind::Impossible,
+            Self::Command { source, .. } => source.kind(),
+            Self::Malformed { .. } => ErrorKind::Malformed,
+            Self::NoBatch(_) | Self::NoStep(_) | Self::NoStore => ErrorKind::NotFound,
+            Self::Forbidden(_) => ErrorKind::Forbidden,
+            Self::Conflict(_) => ErrorKind::Conflict,
+            Self::CallerLimit { .. } => ErrorKind::CallerLimit,
+            Self::Full { .. } | Self::Draining => ErrorKind::Unavailable,
+            Self::DiskFull => ErrorKind::NoRoom,
+            Self::Damaged | Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// When to try again, where that can help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Command { source, .. } => source.retry_after(),
+            Self::CallerLimit { .. } | Self::Full { .. } => Some(Duration::from_secs(5)),
+            Self::Draining => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreFault> for BatchError {
+    fn from(fault: StoreFault) -> Self {
+        Arc::new(fault).into()
+    }
+}
+
+impl From<Arc<StoreFault>> for BatchError {
+    fn from(fault: Arc<StoreFault>) -> Self {
+        match &*fault {
+            StoreFault::Full => Self::DiskFull,
+            _ => {
+                let error: &dyn std::error::Error = &*fault;
+                tracing::error!(error, "the store of batches failed");
+                Self::Internal(Box::new(fault))
+            }
+        }
+    }
+}

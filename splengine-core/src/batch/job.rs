@@ -1,0 +1,111 @@
+use std::time::Duration;
+
+use crate::batch::Step;
+
+/// What a batch does next: a pure rule, without clock or I/O. The engine tells it what happened,
+/// performs what it asks for, and writes both down; after a crash it makes the job anew and tells
+/// it the same events again, in the same order. So the same events must give the same actions.
+///
+/// A list or graph of steps needs none of it: that is a
+/// [`BatchRequest`](crate::BatchRequest). A job is for steps that are not known beforehand:
+/// generated ones, or those of some other source. It is made by the
+/// [kind](crate::BatchPolicy::kind) that it was submitted as.
+///
+/// ```
+/// use splengine_core::{BatchJob, JobAction, JobEvent, Outcome, Step};
+///
+/// /// Runs a command again and again until it succeeds.
+/// struct Until(Vec<Step>);
+///
+/// impl BatchJob for Until {
+///     fn steps(&self) -> &[Step] {
+///         &self.0
+///     }
+///     fn on_event(&mut self, event: JobEvent) -> Vec<JobAction> {
+///         match event {
+///             JobEvent::Begun | JobEvent::Ended { outcome: Outcome::Failed, .. } => {
+///                 self.0.push(Step::new("make test"));
+///                 vec![JobAction::Start { step: self.0.len() - 1 }]
+///             }
+///             _ => vec![JobAction::Finish],
+///         }
+///     }
+/// }
+/// ```
+pub trait BatchJob: Send + 'static {
+    /// The steps known so far, which only ever become more. An action names one by its place.
+    fn steps(&self) -> &[Step];
+
+    /// What to do now that this has happened. An action that can't be (a step that is not there, is
+    /// running or has ended) ends the batch as failed, with an error in the log.
+    fn on_event(&mut self, event: JobEvent) -> Vec<JobAction>;
+}
+
+/// Something that happened to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobEvent {
+    /// The batch was accepted. Always first, once.
+    Begun,
+    /// A step that was started has ended.
+    Ended {
+        /// Which.
+        step: usize,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The wait for a step that [`JobAction::Wait`] asked for is over.
+    Due {
+        /// Which.
+        step: usize,
+    },
+    /// Its caller wants it to end: nothing more is to be started. The engine stops what runs.
+    Cancelled,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It exited with code 0.
+    Succeeded,
+    /// It did not, or could not be started.
+    Failed,
+    /// It was stopped, by [`JobAction::Stop`] or its caller.
+    Cancelled,
+    /// The engine ended while it ran: what became of it isn't known. Nothing of it runs any more.
+    Lost,
+}
+
+/// What the engine is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobAction {
+    /// Run this step, as soon as its caller's turn comes. A step that has ended may be run again.
+    Start {
+        /// Which.
+        step: usize,
+    },
+    /// Say [`JobEvent::Due`] after `delay`.
+    Wait {
+        /// Which.
+        step: usize,
+        /// How long.
+        delay: Duration,
+    },
+    /// This step will not be run.
+    Skip {
+        /// Which.
+        step: usize,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Stop this step, which runs or is to; it ends as [`Outcome::Cancelled`].
+    Stop {
+        /// Which.
+        step: usize,
+    },
+    /// The batch is over: as succeeded, unless a step's last run was no success. Nothing may be
+    /// running or waited for.
+    Finish,
+}

@@ -1,0 +1,170 @@
+//! Reading and writing what is kept of batches.
+
+use std::sync::{Arc, mpsc as std_mpsc};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+use crate::batch::BatchError;
+use crate::batch::row::{EventRow, Recipe, StepRow, Summary, key};
+use crate::id::BatchId;
+use crate::session::blocking;
+use crate::store::{Change, Rows, Store, StoreFault};
+
+/// A [`Store`], written by one thread: what several batches change at the same time goes to the
+/// disk together.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    store: Arc<dyn Store>,
+    writes: std_mpsc::SyncSender<Write>,
+}
+
+struct Write {
+    changes: Vec<Change>,
+    done: oneshot::Sender<Result<(), Arc<StoreFault>>>,
+}
+
+impl Journal {
+    pub(crate) fn new(store: Arc<dyn Store>) -> std::io::Result<Self> {
+        let (writes, queue) = std_mpsc::sync_channel::<Write>(WAITING_WRITES);
+        let writing = Arc::clone(&store);
+        std::thread::Builder::new().name("splengine-store".to_owned()).spawn(move || {
+            while let Ok(first) = queue.recv() {
+                let mut all = vec![first];
+                all.extend(queue.try_iter().take(WAITING_WRITES));
+                write(&*writing, all);
+            }
+        })?;
+        Ok(Self { store, writes })
+    }
+
+    /// Makes all of these changes or none; when it returns they are on disk.
+    pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), Arc<StoreFault>> {
+        let (done, told) = oneshot::channel();
+        let gone = || Arc::new(StoreFault::Io(std::io::Error::other("the store's thread is gone")));
+        let mut write = Write { changes, done };
+        loop {
+            match self.writes.try_send(write) {
+                Ok(()) => return told.await.unwrap_or_else(|_| Err(gone())),
+                Err(std_mpsc::TrySendError::Full(back)) => {
+                    write = back;
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                Err(std_mpsc::TrySendError::Disconnected(_)) => return Err(gone()),
+            }
+        }
+    }
+
+    pub(crate) async fn summary(&self, id: &BatchId) -> Result<Option<Summary>, BatchError> {
+        self.get(key::summary(id)).await
+    }
+
+    pub(crate) async fn recipe(&self, id: &BatchId) -> Result<Recipe, BatchError> {
+        self.get(key::recipe(id)).await?.ok_or(BatchError::Damaged)
+    }
+
+    pub(crate) async fn step(&self, id: &BatchId, step: u32) -> Result<StepRow, BatchError> {
+        Ok(self.get(key::step(id, step)).await?.unwrap_or_default())
+    }
+
+    /// The rows of all steps that are not as they were at the beginning.
+    pub(crate) async fn steps(&self, id: &BatchId) -> Result<Vec<(u32, StepRow)>, BatchError> {
+        let rows = self.scan_all(key::step(id, 0), key::step(id, u32::MAX)).await?;
+        rows.into_iter()
+            .map(|(key, value)| {
+                let place = key.last_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+                Ok((place.ok_or(BatchError::Damaged)?, parse(&value)?))
+            })
+            .collect()
+    }
+
+    /// At most `most` events that come after `after`.
+    pub(crate) async fn events(
+        &self,
+        id: &BatchId,
+        after: u64,
+        most: usize,
+    ) -> Result<Vec<(u64, EventRow)>, BatchError> {
+        let from = key::event(id, after.saturating_add(1));
+        let rows = self.scan(from, key::event(id, u64::MAX), false, most).await?;
+        rows.into_iter()
+            .map(|(key, value)| {
+                let seq = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+                Ok((seq.ok_or(BatchError::Damaged)?, parse(&value)?))
+            })
+            .collect()
+    }
+
+    pub(crate) async fn get<T>(&self, key: Vec<u8>) -> Result<Option<T>, BatchError>
+    where
+        T: DeserializeOwned,
+    {
+        let store = Arc::clone(&self.store);
+        let value = blocking(move || store.get(&key)).await?;
+        value.map(|value| parse(&value)).transpose()
+    }
+
+    pub(crate) async fn scan(
+        &self,
+        from: Vec<u8>,
+        until: Vec<u8>,
+        backwards: bool,
+        most: usize,
+    ) -> Result<Rows, BatchError> {
+        let store = Arc::clone(&self.store);
+        Ok(blocking(move || store.scan(&from, &until, backwards, most)).await?)
+    }
+
+    /// All of them, read a part at a time, so that writers are not held up.
+    pub(crate) async fn scan_all(
+        &self,
+        mut from: Vec<u8>,
+        until: Vec<u8>,
+    ) -> Result<Rows, BatchError> {
+        let mut all = Vec::new();
+        loop {
+            let rows = self.scan(from, until.clone(), false, SCAN_ROWS).await?;
+            let is_last = rows.len() < SCAN_ROWS;
+            all.extend(rows);
+            match all.last() {
+                Some((key, _)) if !is_last => {
+                    from = key.clone();
+                    from.push(0);
+                }
+                _ => return Ok(all),
+            }
+        }
+    }
+}
+
+/// Writes all of them together, or where that fails each by itself: what is wrong with one must not
+/// cost another.
+fn write(store: &dyn Store, all: Vec<Write>) {
+    let together: Vec<Change> = all.iter().flat_map(|write| &write.changes).cloned().collect();
+    if all.len() > 1 && store.commit(&together).is_ok() {
+        for Write { done, .. } in all {
+            let _ = done.send(Ok(()));
+        }
+        return;
+    }
+    for Write { changes, done } in all {
+        let _ = done.send(store.commit(&changes).map_err(Arc::new));
+    }
+}
+
+pub(crate) fn set(key: Vec<u8>, value: &impl Serialize) -> Change {
+    // Plain data, which has a form in JSON.
+    Change::set(key, serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T, BatchError> {
+    serde_json::from_slice(value).map_err(|error| {
+        tracing::error!(%error, "a record of a batch can't be read");
+        BatchError::Damaged
+    })
+}
+
+/// Beyond so many a writer waits.
+const WAITING_WRITES: usize = 256;
+const SCAN_ROWS: usize = 1024;

@@ -1,0 +1,29 @@
+//! Batches: commands that run to their end, whatever becomes of the engine meanwhile.
+
+mod error;
+mod handle;
+mod info;
+mod job;
+mod journal;
+mod output;
+mod plan;
+mod policy;
+pub(crate) mod registry;
+mod resume;
+mod row;
+mod runner;
+mod schedule;
+mod submit;
+
+pub use error::BatchError;
+pub use handle::{BatchEvents, Batches};
+pub use info::{
+    BatchEvent, BatchInfo, BatchList, BatchRecord, BatchState, Happening, StepCounts, StepInfo,
+    StepState,
+};
+pub use job::{BatchJob, JobAction, JobEvent, Outcome};
+pub use output::StepOutput;
+pub use plan::{BatchRequest, FailFast, RunIf, Step};
+pub use policy::BatchPolicy;
+pub(crate) use resume::resume as resume_all;
+pub use submit::Submitted;

@@ -1,0 +1,243 @@
+//! What steps print: a file for each stream of each run.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
+
+use crate::batch::BatchError;
+use crate::batch::journal::Journal;
+use crate::batch::registry::Live;
+use crate::execute::Stream;
+use crate::id::BatchId;
+use crate::session::blocking;
+
+/// The directory of all of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Outputs(Arc<Dir>);
+
+impl Outputs {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        Ok(Self(Arc::new(Dir::open_ambient_dir(path, ambient_authority())?)))
+    }
+
+    /// Blocks, as all of these.
+    fn create(&self, id: &BatchId, name: &str) -> io::Result<std::fs::File> {
+        match self.0.create_dir_with(id.as_str(), DirBuilder::new().mode(0o700)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        Ok(self.0.open_dir(id.as_str())?.open_with(name, &options)?.into_std())
+    }
+
+    fn read(&self, id: &BatchId, name: &str) -> io::Result<std::fs::File> {
+        Ok(self.0.open_dir(id.as_str())?.open(name)?.into_std())
+    }
+
+    pub(crate) fn remove(&self, id: &str) {
+        if let Err(error) = self.0.remove_dir_all(id)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, batch = id, "the output of a batch can't be removed");
+        }
+    }
+
+    /// The directories that there are.
+    pub(crate) fn all(&self) -> Vec<String> {
+        let Ok(entries) = self.0.entries() else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}
+
+fn name_of(step: u32, attempt: u32, stream: Stream) -> String {
+    let stream = if stream == Stream::Stderr { "stderr" } else { "stdout" };
+    format!("{}-{attempt}.{stream}", step + 1)
+}
+
+/// The files of one run, made when something is printed.
+pub(crate) struct OutputWriter {
+    outputs: Outputs,
+    id: BatchId,
+    step: u32,
+    attempt: u32,
+    files: [Option<Arc<std::fs::File>>; 2],
+    /// How much was written to each.
+    pub(crate) written: [u64; 2],
+    /// Where in each a part is missing.
+    pub(crate) gaps: [Option<u64>; 2],
+    has_failed: bool,
+}
+
+impl OutputWriter {
+    pub(crate) fn new(outputs: Outputs, id: BatchId, step: u32, attempt: u32) -> Self {
+        let (files, written, gaps) = ([None, None], [0; 2], [None; 2]);
+        Self { outputs, id, step, attempt, files, written, gaps, has_failed: false }
+    }
+
+    /// Writes what the step printed. What can't be written is missing, and the step goes on.
+    pub(crate) async fn write(&mut self, stream: Stream, data: Bytes) {
+        if self.has_failed {
+            self.skip(stream);
+            return;
+        }
+        let length = data.len() as u64;
+        let file = self.files[stream as usize].clone();
+        let (outputs, id) = (self.outputs.clone(), self.id.clone());
+        let name = name_of(self.step, self.attempt, stream);
+        let written = blocking(move || {
+            let file = match file {
+                Some(file) => file,
+                None => Arc::new(outputs.create(&id, &name)?),
+            };
+            (&*file).write_all(&data)?;
+            Ok::<_, io::Error>(file)
+        });
+        match written.await {
+            Ok(file) => {
+                self.files[stream as usize] = Some(file);
+                self.written[stream as usize] += length;
+            }
+            Err(error) => {
+                tracing::warn!(%error, batch = %self.id, "what a step prints can't be kept");
+                self.has_failed = true;
+                self.skip(stream);
+            }
+        }
+    }
+
+    /// Here a part is missing.
+    pub(crate) fn skip(&mut self, stream: Stream) {
+        self.gaps[stream as usize].get_or_insert(self.written[stream as usize]);
+    }
+}
+
+/// What one run of a step has printed so far, or prints still.
+#[derive(Debug, Clone)]
+pub struct StepOutput {
+    outputs: Outputs,
+    journal: Option<JournalOf>,
+    id: BatchId,
+    step: u32,
+    attempt: u32,
+    stream: Stream,
+}
+
+#[derive(Clone)]
+struct JournalOf(Journal, Arc<Live>);
+
+impl std::fmt::Debug for JournalOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JournalOf")
+    }
+}
+
+impl StepOutput {
+    pub(crate) fn new(
+        outputs: Outputs,
+        live: Option<(Journal, Arc<Live>)>,
+        id: BatchId,
+        step: u32,
+        attempt: u32,
+        stream: Stream,
+    ) -> Self {
+        let journal = live.map(|(journal, live)| JournalOf(journal, live));
+        Self { outputs, journal, id, step, attempt, stream }
+    }
+
+    /// How much there is now.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Internal`] when the file can't be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn length(&self) -> Result<u64, BatchError> {
+        let (outputs, id, name) = self.place();
+        let length = blocking(move || outputs.read(&id, &name)?.metadata()).await;
+        match length {
+            Ok(metadata) => Ok(metadata.len()),
+            // Nothing was printed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(BatchError::Internal(error.into())),
+        }
+    }
+
+    /// At most `most` bytes from `offset` on; none where there are no more now.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Internal`] when the file can't be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn read(&self, offset: u64, most: usize) -> Result<Bytes, BatchError> {
+        let (outputs, id, name) = self.place();
+        let read = blocking(move || {
+            let file = outputs.read(&id, &name)?;
+            let mut buffer = vec![0; most];
+            let length = file.read_at(&mut buffer, offset)?;
+            buffer.truncate(length);
+            Ok::<_, io::Error>(Bytes::from(buffer))
+        });
+        match read.await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Bytes::new()),
+            Err(error) => Err(BatchError::Internal(error.into())),
+        }
+    }
+
+    /// Waits until there is something beyond `offset`; `false` when there never will be, since this
+    /// run of the step is over.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Internal`] when that can't be found out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn grows(&self, offset: u64) -> Result<bool, BatchError> {
+        let Some(JournalOf(journal, live)) = &self.journal else {
+            return Ok(self.length().await? > offset);
+        };
+        let (mut changed, mut printed) = (live.changed.subscribe(), live.printed.subscribe());
+        loop {
+            changed.borrow_and_update();
+            printed.borrow_and_update();
+            let row = journal.step(&self.id, self.step).await?;
+            let is_over = row.attempt > self.attempt
+                || (row.attempt == self.attempt && row.ended.is_some())
+                || row.state().is_final();
+            if self.length().await? > offset {
+                return Ok(true);
+            }
+            if is_over {
+                return Ok(false);
+            }
+            tokio::select! {
+                told = changed.changed() => if told.is_err() {
+                    return Ok(self.length().await? > offset);
+                },
+                told = printed.changed() => if told.is_err() {
+                    return Ok(self.length().await? > offset);
+                },
+            }
+        }
+    }
+
+    fn place(&self) -> (Outputs, BatchId, String) {
+        let name = name_of(self.step, self.attempt, self.stream);
+        (self.outputs.clone(), self.id.clone(), name)
+    }
+}

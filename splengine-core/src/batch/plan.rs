@@ -1,0 +1,403 @@
+//! What a caller asks for: steps, and in which order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::BatchError;
+use crate::execute::{Background, LimitKind, Limits, Request, Stdin};
+
+/// Steps to run, as a caller asks for them.
+///
+/// ```
+/// use splengine_core::{BatchRequest, FailFast, Step};
+///
+/// let request = BatchRequest::new()
+///     .step(Step::new("make all").id("build"))
+///     .step(Step::new("make test").retries(2))
+///     .step(Step::new("./report").after(["build"]))
+///     .parallelism(4)
+///     .fail_fast(FailFast::Soon);
+/// ```
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BatchRequest(pub(crate) PlanData);
+
+/// One step of a batch: a command, and when it is to run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Step(pub(crate) StepData);
+
+/// When a step runs, by what became of the steps that it depends on. A step that was not needed
+/// counts as a success, one that was left out because something failed as a failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum RunIf {
+    /// When all succeeded.
+    #[default]
+    Success,
+    /// When one failed.
+    Failure,
+    /// However they ended.
+    Always,
+}
+
+/// What becomes of a batch when a step has failed for good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum FailFast {
+    /// All that does not depend on it goes on.
+    #[default]
+    Never,
+    /// What runs goes on; nothing more is started, but steps that run on failure or always.
+    Soon,
+    /// What runs is stopped, too.
+    Now,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PlanData {
+    pub(crate) name: Option<String>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) parallelism: Option<usize>,
+    pub(crate) fail_fast: FailFast,
+    pub(crate) workdir: Option<String>,
+    pub(crate) session_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct StepData {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    pub(crate) command: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) args: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) workdir: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) env: Vec<(String, String)>,
+    /// In Base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stdin: Option<String>,
+    /// Milliseconds, as all times here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) output_limit: Option<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) limits: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) keeps_background: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) depends_on: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) run_if: RunIf,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) retries: u32,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) retry_delay: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) rerun_on_restart: bool,
+}
+
+impl BatchRequest {
+    /// Without steps yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What people call it; at most 200 characters.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.0.name = Some(name.into());
+        self
+    }
+
+    /// Adds a step.
+    #[must_use]
+    pub fn step(mut self, step: Step) -> Self {
+        self.0.steps.push(step);
+        self
+    }
+
+    /// How many steps run at once at most. Default: as many as the host has processors.
+    #[must_use]
+    pub fn parallelism(mut self, count: usize) -> Self {
+        self.0.parallelism = Some(count);
+        self
+    }
+
+    /// What becomes of it when a step has failed. Default: [`FailFast::Never`].
+    #[must_use]
+    pub fn fail_fast(mut self, fail_fast: FailFast) -> Self {
+        self.0.fail_fast = fail_fast;
+        self
+    }
+
+    /// Where steps run that do not say; default root.
+    #[must_use]
+    pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
+        self.0.workdir = Some(workdir.into());
+        self
+    }
+
+    /// Takes the directory and environment that this session has now.
+    #[must_use]
+    pub fn session_id(mut self, session_id: impl Into<String>) -> Self {
+        self.0.session_id = Some(session_id.into());
+        self
+    }
+}
+
+impl Step {
+    /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
+    pub fn new(command: impl Into<String>) -> Self {
+        Self(StepData { command: command.into(), ..StepData::default() })
+    }
+
+    /// Its name within the batch: 1 to 64 of `A-Z a-z 0-9 . _ -`. Default: its number, from 1.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.0.id = Some(id.into());
+        self
+    }
+
+    /// Adds arguments, verbatim, after the command's words.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.0.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Where to run it; default the batch's.
+    #[must_use]
+    pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
+        self.0.workdir = Some(workdir.into());
+        self
+    }
+
+    /// Adds a variable to its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// What it reads; default nothing (`/dev/null`).
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.0.stdin = Some(BASE64_STANDARD.encode(bytes));
+        self
+    }
+
+    /// How long one run of it may take. Default and maximum are the engine's.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.0.timeout = Some(millis(timeout));
+        self
+    }
+
+    /// How many bytes of each stream are kept: the first and the last half. Default and maximum are
+    /// the engine's.
+    #[must_use]
+    pub fn output_limit(mut self, bytes: u64) -> Self {
+        self.0.output_limit = Some(bytes);
+        self
+    }
+
+    /// What it may use; the engine's defaults stand where this sets none.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        let set = |kind: &LimitKind| Some((kind.name().to_owned(), limits.value(*kind)?));
+        self.0.limits = LimitKind::ALL.iter().filter_map(set).collect();
+        self
+    }
+
+    /// What becomes of background processes when it exits by itself.
+    #[must_use]
+    pub fn background(mut self, background: Background) -> Self {
+        self.0.keeps_background = background == Background::Keep;
+        self
+    }
+
+    /// The ids of the steps that must have ended before. Default: the step before it.
+    #[must_use]
+    pub fn after(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.0.depends_on = Some(ids.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// When it runs, by what became of those. Default: [`RunIf::Success`].
+    #[must_use]
+    pub fn run_if(mut self, run_if: RunIf) -> Self {
+        self.0.run_if = run_if;
+        self
+    }
+
+    /// How many times more it is run when it fails. Default 0.
+    #[must_use]
+    pub fn retries(mut self, count: u32) -> Self {
+        self.0.retries = count;
+        self
+    }
+
+    /// How long to wait before it is run again; twice as long each further time, at most an hour.
+    /// Default: not at all.
+    #[must_use]
+    pub fn retry_delay(mut self, delay: Duration) -> Self {
+        self.0.retry_delay = millis(delay);
+        self
+    }
+
+    /// Runs it again when the engine ended while it ran, whatever it may have done by then.
+    /// Default: it has failed then, unless it has retries left.
+    #[must_use]
+    pub fn rerun_on_restart(mut self, rerun: bool) -> Self {
+        self.0.rerun_on_restart = rerun;
+        self
+    }
+
+    /// Its command, as it was given.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.0.command
+    }
+
+    /// The id of the step in this place of a batch.
+    pub(crate) fn id_at(&self, place: usize) -> String {
+        self.0.id.clone().unwrap_or_else(|| (place + 1).to_string())
+    }
+
+    /// As a request for one run.
+    pub(crate) fn request(&self) -> Request {
+        let data = &self.0;
+        let mut request = Request::new(&data.command).args(data.args.iter().cloned());
+        request.workdir = data.workdir.clone();
+        request.env = data.env.clone();
+        request.timeout = data.timeout.map(Duration::from_millis);
+        request.output_limit = data.output_limit;
+        request.limits = LimitKind::ALL.iter().fold(Limits::default(), |limits, kind| {
+            match data.limits.get(kind.name()) {
+                Some(value) => limits.with(*kind, *value),
+                None => limits,
+            }
+        });
+        if data.keeps_background {
+            request.background = Background::Keep;
+        }
+        if let Some(stdin) = &data.stdin {
+            request.stdin = Stdin::bytes(BASE64_STANDARD.decode(stdin).unwrap_or_default());
+        }
+        request
+    }
+}
+
+/// The places of the steps that each step depends on, once the ids were checked.
+pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError> {
+    let mut places = HashMap::new();
+    for (place, step) in steps.iter().enumerate() {
+        let id = step.id_at(place);
+        if !is_id(&id) {
+            let shown: String = id.chars().take(80).collect();
+            let problem = "is not 1 to 64 of A-Z a-z 0-9 . _ -".to_owned();
+            return Err(BatchError::Step { step: shown, field: "id", problem });
+        }
+        if let Some(other) = places.insert(id.clone(), place) {
+            let problem = format!("is that of step {} already; each needs its own", other + 1);
+            return Err(BatchError::Step { step: id, field: "id", problem });
+        }
+    }
+    let resolve = |(place, step): (usize, &Step)| {
+        let Some(ids) = &step.0.depends_on else {
+            return Ok(place.checked_sub(1).into_iter().collect());
+        };
+        let mut found = Vec::new();
+        for id in ids {
+            let Some(other) = places.get(id) else {
+                let shown: String = id.chars().take(80).collect();
+                let problem = format!("names `{shown}`, which is no step of this batch");
+                return Err(BatchError::Step {
+                    step: step.id_at(place),
+                    field: "dependsOn",
+                    problem,
+                });
+            };
+            if !found.contains(other) {
+                found.push(*other);
+            }
+        }
+        Ok(found)
+    };
+    let dependencies = steps.iter().enumerate().map(resolve).collect::<Result<Vec<_>, _>>()?;
+    if let Some(cycle) = find_cycle(&dependencies) {
+        let names: Vec<String> = cycle.iter().map(|place| steps[*place].id_at(*place)).collect();
+        return Err(BatchError::Step {
+            step: names[0].clone(),
+            field: "dependsOn",
+            problem: format!("makes a circle: {} -> {}", names.join(" -> "), names[0]),
+        });
+    }
+    Ok(dependencies)
+}
+
+/// Steps that wait for each other, if there are any: each depends on the next, the last on the
+/// first.
+fn find_cycle(dependencies: &[Vec<usize>]) -> Option<Vec<usize>> {
+    // How many ways are left to try from each step on the path; without recursion, since a chain
+    // may be as long as the batch.
+    let mut is_done = vec![false; dependencies.len()];
+    let mut on_path = vec![false; dependencies.len()];
+    for start in 0..dependencies.len() {
+        let mut path = vec![(start, 0)];
+        while let Some((step, tried)) = path.last_mut() {
+            let step = *step;
+            if *tried == 0 {
+                if is_done[step] {
+                    path.pop();
+                    continue;
+                }
+                on_path[step] = true;
+            }
+            match dependencies[step].get(*tried) {
+                Some(next) if on_path[*next] => {
+                    let begin = path.iter().position(|(on, _)| on == next).unwrap_or(0);
+                    return Some(path[begin..].iter().map(|(on, _)| *on).collect());
+                }
+                Some(next) => {
+                    *tried += 1;
+                    let next = *next;
+                    if !is_done[next] {
+                        path.push((next, 0));
+                    }
+                }
+                None => {
+                    on_path[step] = false;
+                    is_done[step] = true;
+                    path.pop();
+                }
+            }
+        }
+    }
+    None
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,135 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::BatchJob;
+use crate::batch::output::Outputs;
+use crate::store::Store;
+
+/// Where an engine keeps batches, and how many.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::{BatchPolicy, MemoryStore};
+///
+/// let outputs = std::env::temp_dir().join("splengine-doc-outputs");
+/// let policy = BatchPolicy::new(MemoryStore::new(), outputs)?.keep_for(Duration::from_secs(3600));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use]
+pub struct BatchPolicy {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) outputs: Outputs,
+    pub(crate) max_steps: usize,
+    pub(crate) max_open_steps: usize,
+    pub(crate) max_open_steps_per_caller: usize,
+    pub(crate) parallelism: usize,
+    pub(crate) max_parallelism: usize,
+    pub(crate) keep_for: Duration,
+    pub(crate) keep_count: usize,
+    pub(crate) keep_bytes: u64,
+    pub(crate) kinds: HashMap<String, Arc<MakeJob>>,
+}
+
+pub(crate) type MakeJob = dyn Fn(&str) -> Result<Box<dyn BatchJob>, String> + Send + Sync;
+
+impl BatchPolicy {
+    /// The defaults, with records in `store` and what steps print in files below `outputs`, a
+    /// directory that is made when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the directory can't be had.
+    pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> io::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            store: Arc::new(store),
+            outputs: Outputs::open(outputs.as_ref())?,
+            max_steps: 10_000,
+            max_open_steps: 200_000,
+            max_open_steps_per_caller: 50_000,
+            parallelism: processors,
+            max_parallelism: 1024,
+            keep_for: Duration::from_hours(7 * 24),
+            keep_count: 100_000,
+            keep_bytes: 10 << 30,
+            kinds: HashMap::new(),
+        })
+    }
+
+    /// How many steps one batch may have. Default 10,000.
+    pub fn max_steps(mut self, count: usize) -> Self {
+        self.max_steps = count;
+        self
+    }
+
+    /// How many steps that are not over there may be, of all batches; the next batch is refused.
+    /// Default 200,000.
+    pub fn max_open_steps(mut self, count: usize) -> Self {
+        self.max_open_steps = count;
+        self
+    }
+
+    /// The same of one caller. Default 50,000.
+    pub fn max_open_steps_per_caller(mut self, count: usize) -> Self {
+        self.max_open_steps_per_caller = count;
+        self
+    }
+
+    /// How many steps of a batch run at once that does not say. Default: the host's processors.
+    pub fn parallelism(mut self, count: usize) -> Self {
+        self.parallelism = count.max(1);
+        self
+    }
+
+    /// The highest parallelism that is granted. Default 1024.
+    pub fn max_parallelism(mut self, count: usize) -> Self {
+        self.max_parallelism = count.max(1);
+        self
+    }
+
+    /// How long a batch is kept after its end. Default 7 days.
+    pub fn keep_for(mut self, time: Duration) -> Self {
+        self.keep_for = time;
+        self
+    }
+
+    /// How many batches that are over are kept, of all callers; the oldest go first. Default
+    /// 100,000.
+    pub fn keep_count(mut self, count: usize) -> Self {
+        self.keep_count = count;
+        self
+    }
+
+    /// How many bytes all batches that are over may take, with what their steps printed; the oldest
+    /// go first. Default 10 GiB.
+    pub fn keep_bytes(mut self, bytes: u64) -> Self {
+        self.keep_bytes = bytes;
+        self
+    }
+
+    /// A kind of batch of your own: makes its job from the text that it is
+    /// [submitted](crate::Batches::submit_job) with, also when it is gone on with after a restart;
+    /// or says what is wrong with the text. `plan` is the engine's own kind.
+    pub fn kind<J: BatchJob>(
+        mut self,
+        name: impl Into<String>,
+        make: impl Fn(&str) -> Result<J, String> + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |recipe: &str| {
+            let job: Box<dyn BatchJob> = Box::new(make(recipe)?);
+            Ok(job)
+        };
+        self.kinds.insert(name.into(), Arc::new(make));
+        self
+    }
+}
+
+impl fmt::Debug for BatchPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchPolicy").finish_non_exhaustive()
+    }
+}

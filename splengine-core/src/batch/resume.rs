@@ -1,0 +1,237 @@
+//! Going on with the batches that an engine before this one left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::batch::registry::Registry;
+use crate::batch::row::{EventRow, Summary, What, key, now};
+use crate::batch::runner::{Brief, Driver, Pending};
+use crate::batch::{BatchError, BatchJob, Batches, JobAction, JobEvent, Outcome, StepState};
+use crate::caller::{Caller, Scope};
+use crate::engine::Engine;
+use crate::execute::Reason;
+use crate::id::BatchId;
+use crate::store::Change;
+
+/// A batch as it stood.
+struct Left {
+    id: BatchId,
+    summary: Summary,
+    events: Vec<EventRow>,
+}
+
+/// Goes on with all batches that are not over; gives how many those are.
+pub(crate) async fn resume(engine: &Engine) -> usize {
+    let Some(registry) = &engine.0.batches else { return 0 };
+    let left = match read(registry).await {
+        Ok(left) => left,
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "batches can't be gone on with");
+            return 0;
+        }
+    };
+    Registry::watch(&engine.0);
+    forget_strays(registry).await;
+    // What their steps left running is ended before anything is told of them or run again.
+    let marks = left.iter().flat_map(|left| marks(&left.events)).collect();
+    engine.0.executor.sweep_boxed(marks).await;
+    let mut count = 0;
+    for left in left {
+        let id = left.id.clone();
+        match go_on(engine, registry, left).await {
+            Ok(()) => count += 1,
+            // One that can't be read must not hold up the others.
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, batch = %id, "a batch can't be gone on with");
+            }
+        }
+    }
+    count
+}
+
+async fn read(registry: &Registry) -> Result<Vec<Left>, BatchError> {
+    let journal = &registry.journal;
+    let known: Option<u64> = journal.get(key::FORMAT.to_vec()).await?;
+    match known {
+        None => {
+            journal.commit(vec![Change::set(key::FORMAT, FORMAT.to_string())]).await?;
+        }
+        Some(FORMAT) => {}
+        Some(other) => {
+            tracing::error!(other, "the store of batches was written by another version");
+            return Err(BatchError::Damaged);
+        }
+    }
+    let rows = journal.scan_all(key::open(""), key::open("\u{7f}")).await?;
+    let mut left = Vec::new();
+    for (row, _) in rows {
+        let id: Option<BatchId> = key::last_part(&row).and_then(|id| id.parse().ok());
+        let Some(id) = id else { continue };
+        match read_one(registry, &id).await {
+            Ok(one) => left.push(one),
+            Err(_) => tracing::error!(batch = %id, "a batch is damaged and stays as it is"),
+        }
+    }
+    Ok(left)
+}
+
+async fn read_one(registry: &Registry, id: &BatchId) -> Result<Left, BatchError> {
+    let summary = registry.journal.summary(id).await?.ok_or(BatchError::Damaged)?;
+    let mut events = Vec::new();
+    let mut after = 0;
+    loop {
+        let rows = registry.journal.events(id, after, READ_AT_ONCE).await?;
+        let Some((last, _)) = rows.last() else { break };
+        after = *last;
+        events.extend(rows.into_iter().map(|(_, event)| event));
+    }
+    Ok(Left { id: id.clone(), summary, events })
+}
+
+/// The marks of the steps whose end was not seen.
+fn marks(events: &[EventRow]) -> Vec<String> {
+    let mut open = BTreeMap::new();
+    for event in events {
+        match &event.what {
+            What::Started { step, mark: Some(mark), .. } => {
+                open.insert(*step, mark.clone());
+            }
+            What::Ended { step, .. } => {
+                open.remove(step);
+            }
+            _ => {}
+        }
+    }
+    open.into_values().collect()
+}
+
+async fn go_on(engine: &Engine, registry: &Registry, left: Left) -> Result<(), BatchError> {
+    let Left { id, mut summary, events } = left;
+    let batches = engine.batches();
+    let recipe = registry.journal.recipe(&id).await?;
+    let mut job = batches.make(&recipe).map_err(|error| {
+        tracing::error!(error, batch = %id, "the job of a batch can't be made again");
+        BatchError::Damaged
+    })?;
+    let (pending, briefs) = replay(&mut *job, &events);
+    let user = summary.user.parse().map_err(|_| BatchError::Damaged)?;
+    let caller = Caller::new(user).with(Scope::Execute);
+    let open = briefs.iter().filter(|brief| !brief.state.is_final()).count();
+    let room = registry.room(&engine.0, caller.user(), open, true)?;
+    summary.events = events.len() as u64;
+    let live = registry.begin(&id, summary.events);
+    let mut driver = Driver::new(engine, id, caller, job, live, room, summary);
+    driver.steps = briefs;
+    driver.spawn(pending);
+    Ok(())
+}
+
+/// Tells the job again what happened; what it asked for and did not come about is pending.
+fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) {
+    let mut briefs: Vec<Brief> = Vec::new();
+    let mut issued = BTreeSet::new();
+    let mut running = BTreeSet::new();
+    let mut delayed = BTreeMap::new();
+    let mut pending = Pending { is_new: true, ..Pending::default() };
+    for event in events {
+        let told = match &event.what {
+            What::Begun => {
+                pending.is_new = false;
+                Some(JobEvent::Begun)
+            }
+            What::Started { step, attempt, .. } => {
+                let step = *step as usize;
+                issued.remove(&step);
+                running.insert(step);
+                if let Some(brief) = briefs.get_mut(step) {
+                    *brief = Brief {
+                        state: StepState::Running,
+                        attempt: *attempt,
+                        started: Some(event.time),
+                    };
+                }
+                None
+            }
+            What::Ended { step, row } => {
+                let step = *step as usize;
+                issued.remove(&step);
+                running.remove(&step);
+                if let Some(brief) = briefs.get_mut(step) {
+                    brief.state = row.state();
+                }
+                Some(JobEvent::Ended { step, outcome: outcome(row) })
+            }
+            What::Due { step } => {
+                delayed.remove(&(*step as usize));
+                Some(JobEvent::Due { step: *step as usize })
+            }
+            What::Skipped { step, .. } => {
+                if let Some(brief) = briefs.get_mut(*step as usize) {
+                    brief.state = StepState::Skipped;
+                }
+                None
+            }
+            What::Cancelling => {
+                pending.is_cancelled = true;
+                Some(JobEvent::Cancelled)
+            }
+            What::Queued | What::Finished { .. } => None,
+        };
+        let Some(told) = told else { continue };
+        for action in job.on_event(told) {
+            match action {
+                JobAction::Start { step } => {
+                    issued.insert(step);
+                }
+                JobAction::Wait { step, delay } => {
+                    let due = event.time.saturating_add(crate::batch::plan::millis(delay));
+                    delayed.insert(step, due);
+                }
+                _ => {}
+            }
+        }
+        briefs.resize(job.steps().len(), Brief::default());
+    }
+    briefs.resize(job.steps().len(), Brief::default());
+    pending.lost = running.into_iter().collect();
+    pending.issued = issued.into_iter().collect();
+    let left = |due: u64| Duration::from_millis(due.saturating_sub(now()));
+    pending.delayed = delayed.into_iter().map(|(step, due)| (step, left(due))).collect();
+    (pending, briefs)
+}
+
+fn outcome(row: &crate::batch::row::StepRow) -> Outcome {
+    let reason = row.reason.as_deref().unwrap_or_default();
+    match row.state() {
+        StepState::Succeeded => Outcome::Succeeded,
+        StepState::Cancelled => Outcome::Cancelled,
+        _ if reason == Reason::Lost.name() => Outcome::Lost,
+        _ => Outcome::Failed,
+    }
+}
+
+/// Removes what is left of batches that are there no more.
+async fn forget_strays(registry: &Registry) {
+    let outputs = registry.policy.outputs.clone();
+    let names = crate::session::blocking(move || outputs.all()).await;
+    for name in names {
+        let Ok(id) = name.parse::<BatchId>() else { continue };
+        if matches!(registry.journal.summary(&id).await, Ok(None)) {
+            let outputs = registry.policy.outputs.clone();
+            crate::session::blocking(move || outputs.remove(&name)).await;
+        }
+    }
+}
+
+impl Batches {
+    /// How many batches are not over.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.registry().map_or(0, Registry::count)
+    }
+}
+
+const FORMAT: u64 = 1;
+const READ_AT_ONCE: usize = 1024;

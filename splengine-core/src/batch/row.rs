@@ -1,0 +1,263 @@
+//! What is written down of batches, and under which keys.
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{BatchInfo, BatchState, Step, StepCounts, StepInfo, StepState};
+use crate::caller::UserName;
+use crate::execute::Reason;
+use crate::id::BatchId;
+use crate::session::{millis, time};
+
+/// Of a whole batch; rewritten at each of its events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Summary {
+    pub(crate) user: String,
+    pub(crate) name: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) state: String,
+    /// Milliseconds since 1970, as all times here.
+    pub(crate) created: u64,
+    pub(crate) started: Option<u64>,
+    pub(crate) ended: Option<u64>,
+    pub(crate) counts: [u64; 8],
+    /// The place and the exit code of the first step that failed.
+    pub(crate) failure: Option<(u32, i32)>,
+    pub(crate) rerun_of: Option<String>,
+    pub(crate) events: u64,
+    /// What it takes on disk.
+    pub(crate) bytes: u64,
+    /// Under which idempotency key it was submitted.
+    pub(crate) key: Option<String>,
+}
+
+/// What makes its job; never changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Recipe {
+    pub(crate) kind: String,
+    pub(crate) text: String,
+}
+
+/// One step that is not as it was at the beginning.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct StepRow {
+    pub(crate) state: u8,
+    pub(crate) attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) started: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ended: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<u64>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) stdout_bytes: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) stderr_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stdout_gap: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr_gap: Option<u64>,
+    /// What it is to run, of a kind whose steps are not known beforehand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) step: Option<StepSpec>,
+}
+
+/// [`Step`], comparable.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct StepSpec(pub(crate) Step);
+
+impl PartialEq for StepSpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.command() == other.0.command()
+    }
+}
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EventRow {
+    pub(crate) time: u64,
+    pub(crate) what: What,
+}
+
+/// What happened; steps by their places.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum What {
+    Queued,
+    Begun,
+    Started {
+        step: u32,
+        attempt: u32,
+        /// What the executor finds its processes by.
+        mark: Option<String>,
+    },
+    /// What became of it is in the row.
+    Ended {
+        step: u32,
+        row: Box<StepRow>,
+    },
+    Due {
+        step: u32,
+    },
+    Skipped {
+        step: u32,
+        reason: String,
+    },
+    Cancelling,
+    Finished {
+        state: String,
+        exit_code: i32,
+    },
+}
+
+impl Summary {
+    pub(crate) fn state(&self) -> BatchState {
+        batch_state(&self.state)
+    }
+
+    pub(crate) fn counts(&self) -> StepCounts {
+        let [total, queued, running, retrying, succeeded, failed, skipped, cancelled] = self.counts;
+        StepCounts { total, queued, running, retrying, succeeded, failed, skipped, cancelled }
+    }
+
+    pub(crate) fn set_counts(&mut self, counts: StepCounts) {
+        let StepCounts { total, queued, running, retrying, succeeded, failed, skipped, cancelled } =
+            counts;
+        self.counts = [total, queued, running, retrying, succeeded, failed, skipped, cancelled];
+    }
+
+    pub(crate) fn exit_code(&self) -> i32 {
+        self.failure.map_or(0, |(_, code)| code)
+    }
+
+    pub(crate) fn info(&self, id: &BatchId) -> Option<BatchInfo> {
+        Some(BatchInfo {
+            id: id.clone(),
+            user: self.user.parse().ok()?,
+            name: self.name.clone(),
+            kind: self.kind.clone(),
+            state: self.state(),
+            created: time(self.created),
+            started: self.started.map(time),
+            ended: self.ended.map(time),
+            counts: self.counts(),
+            exit_code: self.exit_code(),
+            rerun_of: self.rerun_of.as_ref().and_then(|id| id.parse().ok()),
+            last_event: self.events,
+        })
+    }
+}
+
+impl StepRow {
+    pub(crate) fn state(&self) -> StepState {
+        StepState::ALL.get(usize::from(self.state)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn set_state(&mut self, state: StepState) {
+        let place = StepState::ALL.iter().position(|known| *known == state);
+        self.state = u8::try_from(place.unwrap_or(0)).unwrap_or(0);
+    }
+
+    pub(crate) fn info(&self, id: String, command: String, depends_on: Vec<String>) -> StepInfo {
+        let reason = |name: &String| Reason::ALL.iter().find(|known| known.name() == name).copied();
+        StepInfo {
+            id,
+            command,
+            depends_on,
+            state: self.state(),
+            attempt: self.attempt,
+            reason: self.reason.as_ref().and_then(reason),
+            problem: self.problem.clone(),
+            exit_code: self.exit_code,
+            signal: self.signal.clone(),
+            started: self.started.map(time),
+            ended: self.ended.map(time),
+            duration: self.duration.map(std::time::Duration::from_millis),
+            stdout_bytes: self.stdout_bytes,
+            stderr_bytes: self.stderr_bytes,
+            stdout_gap: self.stdout_gap,
+            stderr_gap: self.stderr_gap,
+        }
+    }
+}
+
+pub(crate) fn batch_state(name: &str) -> BatchState {
+    BatchState::ALL.iter().find(|known| known.name() == name).copied().unwrap_or(BatchState::Failed)
+}
+
+pub(crate) fn now() -> u64 {
+    millis(std::time::SystemTime::now())
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// The keys of a store. Names of users and ids hold no NUL.
+pub(crate) mod key {
+    use super::{BatchId, BatchState, UserName};
+
+    /// The format of all that follows.
+    pub(crate) const FORMAT: &[u8] = b"format";
+
+    pub(crate) fn summary(id: &BatchId) -> Vec<u8> {
+        join(b'b', &[id.as_str().as_bytes()])
+    }
+
+    pub(crate) fn recipe(id: &BatchId) -> Vec<u8> {
+        join(b'p', &[id.as_str().as_bytes()])
+    }
+
+    pub(crate) fn step(id: &BatchId, step: u32) -> Vec<u8> {
+        join(b's', &[id.as_str().as_bytes(), &step.to_be_bytes()])
+    }
+
+    pub(crate) fn event(id: &BatchId, seq: u64) -> Vec<u8> {
+        join(b'e', &[id.as_str().as_bytes(), &seq.to_be_bytes()])
+    }
+
+    pub(crate) fn of_user(user: &str, id: &str) -> Vec<u8> {
+        join(b'u', &[user.as_bytes(), id.as_bytes()])
+    }
+
+    pub(crate) fn of_user_in(user: &str, state: BatchState, id: &str) -> Vec<u8> {
+        join(b'v', &[user.as_bytes(), state.name().as_bytes(), id.as_bytes()])
+    }
+
+    pub(crate) fn open(id: &str) -> Vec<u8> {
+        join(b'o', &[id.as_bytes()])
+    }
+
+    pub(crate) fn ended(when: u64, id: &str) -> Vec<u8> {
+        join(b'd', &[&when.to_be_bytes(), id.as_bytes()])
+    }
+
+    pub(crate) fn idempotency(user: &UserName, key: &str) -> Vec<u8> {
+        join(b'k', &[user.as_str().as_bytes(), key.as_bytes()])
+    }
+
+    /// What follows the last part of such a key.
+    pub(crate) fn last_part(key: &[u8]) -> Option<&str> {
+        let start = key.iter().rposition(|byte| *byte == 0)? + 1;
+        std::str::from_utf8(&key[start..]).ok()
+    }
+
+    fn join(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let mut key = vec![kind];
+        for part in parts {
+            key.push(0);
+            key.extend_from_slice(part);
+        }
+        key
+    }
+}

@@ -1,0 +1,628 @@
+//! Drives one batch: performs what its job asks for, and writes everything down before it tells.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::batch::journal::set;
+use crate::batch::output::OutputWriter;
+use crate::batch::registry::{Live, Registry, Room};
+use crate::batch::row::{EventRow, StepRow, StepSpec, Summary, What, key, now};
+use crate::batch::{BatchJob, BatchState, JobAction, JobEvent, Outcome, StepState};
+use crate::caller::Caller;
+use crate::engine::{Engine, Offered, Permit};
+use crate::execute::{End, Event, ExecuteError, Reason, Run};
+use crate::id::BatchId;
+use crate::store::Change;
+
+pub(crate) struct Driver {
+    pub(crate) engine: Engine,
+    pub(crate) id: BatchId,
+    pub(crate) caller: Caller,
+    pub(crate) job: Box<dyn BatchJob>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) room: Room,
+    pub(crate) summary: Summary,
+    pub(crate) steps: Vec<Brief>,
+    running: HashMap<usize, oneshot::Sender<()>>,
+    /// Steps in the engine's queue.
+    waiting: HashMap<usize, AbortHandle>,
+    delayed: usize,
+    is_cancelled: bool,
+    /// Its job asked for what can't be.
+    is_broken: bool,
+    /// The engine takes no more: what is left is for the next.
+    is_paused: bool,
+    is_over: bool,
+    inputs: mpsc::Sender<Input>,
+    told: mpsc::Receiver<Input>,
+}
+
+/// As much of a step as is kept in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Brief {
+    pub(crate) state: StepState,
+    pub(crate) attempt: u32,
+    pub(crate) started: Option<u64>,
+}
+
+/// What a batch is gone on with.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// To be started, and was not.
+    pub(crate) issued: Vec<usize>,
+    /// Was started, and its end was not seen.
+    pub(crate) lost: Vec<usize>,
+    /// Waits to be run again for so long still.
+    pub(crate) delayed: Vec<(usize, Duration)>,
+    /// Its job has not even heard of its beginning.
+    pub(crate) is_new: bool,
+    pub(crate) is_cancelled: bool,
+}
+
+enum Input {
+    Admitted(usize, Permit),
+    /// The engine takes no more.
+    Refused(usize),
+    Ended(usize, Box<Ending>),
+    Due(usize),
+}
+
+/// How a run of a step ended.
+struct Ending {
+    outcome: Outcome,
+    row: StepRow,
+    /// What it left on disk.
+    bytes: u64,
+}
+
+/// What is to be done, and what is to be written before.
+#[derive(Default)]
+struct Turn {
+    changes: Vec<Change>,
+    after: Vec<After>,
+}
+
+enum After {
+    Launch { step: usize, permit: Permit, mark: Option<String> },
+    Wait { step: usize, delay: Duration },
+    Stop { step: usize },
+}
+
+impl Driver {
+    pub(crate) fn new(
+        engine: &Engine,
+        id: BatchId,
+        caller: Caller,
+        job: Box<dyn BatchJob>,
+        live: Arc<Live>,
+        room: Room,
+        summary: Summary,
+    ) -> Self {
+        let (inputs, told) = mpsc::channel(INPUTS);
+        let steps = vec![Brief::default(); job.steps().len()];
+        Self {
+            engine: engine.clone(),
+            id,
+            caller,
+            job,
+            live,
+            room,
+            summary,
+            steps,
+            running: HashMap::new(),
+            waiting: HashMap::new(),
+            delayed: 0,
+            is_cancelled: false,
+            is_broken: false,
+            is_paused: false,
+            is_over: false,
+            inputs,
+            told,
+        }
+    }
+
+    /// Drives it in a task of its own, to its end or the engine's.
+    pub(crate) fn spawn(self, pending: Pending) {
+        let (engine, id) = (self.engine.clone(), self.id.clone());
+        tokio::spawn(async move {
+            let driving = tokio::spawn(self.drive(pending)).await;
+            if let Err(error) = driving {
+                tracing::error!(%error, batch = %id, "the driver of a batch failed");
+            }
+            if let Some(registry) = &engine.0.batches {
+                registry.end(&id);
+            }
+        });
+    }
+
+    async fn drive(mut self, pending: Pending) {
+        let registry = Arc::clone(&self.engine.0);
+        let Some(registry) = &registry.batches else { return };
+        let mut cancel = self.live.cancel.subscribe();
+        let mut closed = registry.closed.subscribe();
+        let mut turn = Turn::default();
+        self.go_on(pending, &mut turn);
+        loop {
+            self.settle(&mut turn);
+            if !self.write(registry, &mut turn).await {
+                return;
+            }
+            if self.is_over || (self.is_paused && self.running.is_empty()) {
+                self.waiting.values().for_each(AbortHandle::abort);
+                return;
+            }
+            tokio::select! {
+                input = self.told.recv() => {
+                    let mut next = input;
+                    while let Some(input) = next {
+                        self.take(input, &mut turn);
+                        next = self.told.try_recv().ok();
+                    }
+                }
+                told = cancel.wait_for(|cancel| *cancel), if !self.is_cancelled => {
+                    drop(told);
+                    self.is_cancelled = true;
+                    self.note(&mut turn, What::Cancelling);
+                    self.tell(JobEvent::Cancelled, &mut turn);
+                }
+                _ = closed.wait_for(|closed| *closed), if !self.is_paused => self.is_paused = true,
+            }
+        }
+    }
+
+    fn go_on(&mut self, pending: Pending, turn: &mut Turn) {
+        self.is_cancelled = pending.is_cancelled;
+        if pending.is_new {
+            self.note(turn, What::Begun);
+            self.tell(JobEvent::Begun, turn);
+        }
+        for (step, delay) in pending.delayed {
+            self.delayed += 1;
+            turn.after.push(After::Wait { step, delay });
+        }
+        for step in pending.lost {
+            let row = StepRow {
+                reason: Some(Reason::Lost.name().to_owned()),
+                exit_code: Some(LOST_CODE),
+                ..StepRow::default()
+            };
+            self.ended(step, Ending { outcome: Outcome::Lost, row, bytes: 0 }, turn);
+        }
+        for step in pending.issued {
+            self.ask(step, turn);
+        }
+    }
+
+    fn take(&mut self, input: Input, turn: &mut Turn) {
+        match input {
+            Input::Admitted(step, permit) => {
+                if self.waiting.remove(&step).is_some() {
+                    self.start(step, permit, turn);
+                }
+            }
+            Input::Refused(step) => {
+                self.waiting.remove(&step);
+                self.is_paused = true;
+            }
+            Input::Ended(step, ending) => {
+                if self.running.remove(&step).is_some() {
+                    self.ended(step, *ending, turn);
+                }
+            }
+            Input::Due(step) => {
+                self.delayed -= 1;
+                if self.steps[step].state == StepState::Retrying {
+                    self.due(step, turn);
+                }
+            }
+        }
+    }
+
+    /// Tells the job what happened, and does what it asks for. Whatever it is told is written down
+    /// in the same order.
+    fn tell(&mut self, event: JobEvent, turn: &mut Turn) {
+        if self.is_over || self.is_broken {
+            return;
+        }
+        for action in self.job.on_event(event) {
+            self.act(action, turn);
+        }
+    }
+
+    /// Ends a batch in which nothing would happen any more.
+    fn settle(&mut self, turn: &mut Turn) {
+        let is_idle = self.running.is_empty() && self.waiting.is_empty();
+        if self.is_over || !is_idle || self.is_paused {
+            return;
+        }
+        if !self.is_broken && self.delayed == 0 {
+            self.break_off("does nothing more and is not over", turn);
+        }
+        if self.is_broken {
+            self.finish(turn);
+        }
+    }
+
+    fn act(&mut self, action: JobAction, turn: &mut Turn) {
+        if self.is_over || self.is_broken {
+            return;
+        }
+        let known = self.job.steps().len();
+        if known > self.steps.len() {
+            self.room.grow(known - self.steps.len());
+            let mut counts = self.summary.counts();
+            counts.total += (known - self.steps.len()) as u64;
+            counts.queued += (known - self.steps.len()) as u64;
+            self.summary.set_counts(counts);
+            self.steps.resize(known, Brief::default());
+        }
+        let is_busy =
+            |step: &usize| self.running.contains_key(step) || self.waiting.contains_key(step);
+        match action {
+            JobAction::Start { step } if step < known && !is_busy(&step) => self.ask(step, turn),
+            JobAction::Wait { step, delay } if step < known && !is_busy(&step) => {
+                self.set_state(step, StepState::Retrying);
+                self.delayed += 1;
+                turn.after.push(After::Wait { step, delay });
+            }
+            JobAction::Skip { step, reason } if step < known && !is_busy(&step) => {
+                self.set_state(step, StepState::Skipped);
+                let mut row = self.row(step);
+                row.problem = Some(reason.clone());
+                self.put(turn, step, &row);
+                self.note(turn, What::Skipped { step: place(step), reason });
+            }
+            JobAction::Stop { step } if self.running.contains_key(&step) => {
+                turn.after.push(After::Stop { step });
+            }
+            JobAction::Stop { step } => {
+                // It never began.
+                if let Some(asked) = self.waiting.remove(&step) {
+                    asked.abort();
+                    let row = StepRow::default();
+                    self.ended(step, Ending { outcome: Outcome::Cancelled, row, bytes: 0 }, turn);
+                }
+            }
+            JobAction::Finish if self.running.is_empty() && self.waiting.is_empty() => {
+                self.finish(turn);
+            }
+            action => self.break_off(&format!("asks for {action:?}, which can't be"), turn),
+        }
+    }
+
+    /// Ends a batch whose job does not do what it should.
+    fn break_off(&mut self, what: &str, turn: &mut Turn) {
+        tracing::error!(batch = %self.id, "the job of a batch {what}");
+        self.is_broken = true;
+        turn.after.extend(self.running.keys().map(|step| After::Stop { step: *step }));
+        for (_, asked) in self.waiting.drain() {
+            asked.abort();
+        }
+    }
+
+    /// Asks the engine for a place for a step.
+    fn ask(&mut self, step: usize, turn: &mut Turn) {
+        match self.engine.0.admission.offer_unbounded(self.caller.user()) {
+            Ok(Offered::Now(permit)) => self.start(step, permit, turn),
+            Ok(Offered::Later(place)) => {
+                let inputs = self.inputs.clone();
+                let asking = tokio::spawn(async move {
+                    let _ = inputs
+                        .send(match place.turn().await {
+                            Ok(permit) => Input::Admitted(step, permit),
+                            Err(_) => Input::Refused(step),
+                        })
+                        .await;
+                });
+                self.waiting.insert(step, asking.abort_handle());
+            }
+            Err(_) => self.is_paused = true,
+        }
+    }
+
+    /// Writes down that it starts, and starts it then.
+    fn start(&mut self, step: usize, permit: Permit, turn: &mut Turn) {
+        let mark = self.engine.0.executor.mark();
+        self.steps[step].attempt += 1;
+        self.steps[step].started = Some(now());
+        self.set_state(step, StepState::Running);
+        if self.summary.started.is_none() {
+            self.summary.started = Some(now());
+        }
+        if self.summary.state() == BatchState::Queued {
+            self.set_batch_state(BatchState::Running, turn);
+        }
+        let mut row = self.row(step);
+        if self.summary.kind != PLAN {
+            row.step = self.job.steps().get(step).cloned().map(StepSpec);
+        }
+        self.put(turn, step, &row);
+        let attempt = self.steps[step].attempt;
+        self.note(turn, What::Started { step: place(step), attempt, mark: mark.clone() });
+        // Known to run from here on; the sender comes with the launch.
+        self.running.insert(step, oneshot::channel().0);
+        turn.after.push(After::Launch { step, permit, mark });
+    }
+
+    fn ended(&mut self, step: usize, ending: Ending, turn: &mut Turn) {
+        let Ending { outcome, mut row, bytes } = ending;
+        self.summary.bytes += bytes;
+        let state = match outcome {
+            Outcome::Succeeded => StepState::Succeeded,
+            Outcome::Cancelled => StepState::Cancelled,
+            Outcome::Failed | Outcome::Lost => StepState::Failed,
+        };
+        row.attempt = self.steps[step].attempt;
+        row.started = self.steps[step].started.filter(|_| row.attempt > 0);
+        row.ended = Some(now());
+        // What its job makes of it comes first: whether it is run again is part of what is told.
+        let actions = if self.is_broken {
+            Vec::new()
+        } else {
+            self.job.on_event(JobEvent::Ended { step, outcome })
+        };
+        let again = actions.iter().any(|action| {
+            matches!(action, JobAction::Wait { step: other, .. } | JobAction::Start { step: other }
+                if *other == step)
+        });
+        let state = if again { StepState::Retrying } else { state };
+        if state == StepState::Failed
+            && self.summary.failure.is_none_or(|(first, _)| place(step) < first)
+        {
+            self.summary.failure = Some((place(step), row.exit_code.unwrap_or(LOST_CODE)));
+        }
+        if !again {
+            self.room.shrink();
+        }
+        self.set_state(step, state);
+        row.set_state(state);
+        self.put(turn, step, &row);
+        self.note(turn, What::Ended { step: place(step), row: Box::new(row) });
+        for action in actions {
+            self.act(action, turn);
+        }
+    }
+
+    fn due(&mut self, step: usize, turn: &mut Turn) {
+        self.note(turn, What::Due { step: place(step) });
+        self.tell(JobEvent::Due { step }, turn);
+    }
+
+    fn finish(&mut self, turn: &mut Turn) {
+        let counts = self.summary.counts();
+        let state = if self.is_cancelled {
+            BatchState::Cancelled
+        } else if self.is_broken || counts.failed + counts.cancelled > 0 {
+            BatchState::Failed
+        } else {
+            BatchState::Succeeded
+        };
+        if state == BatchState::Failed && self.summary.failure.is_none() {
+            self.summary.failure = Some((u32::MAX, LOST_CODE));
+        }
+        self.is_over = true;
+        let ended = now();
+        self.summary.ended = Some(ended);
+        self.set_batch_state(state, turn);
+        let exit_code = self.summary.exit_code();
+        self.note(turn, What::Finished { state: state.name().to_owned(), exit_code });
+        turn.changes.push(Change::remove(key::open(self.id.as_str())));
+        let bytes = self.summary.bytes.to_be_bytes();
+        turn.changes.push(Change::set(key::ended(ended, self.id.as_str()), bytes));
+    }
+
+    /// Writes down what happened, tells it, and does what follows from it; `false` when the engine
+    /// ended before it could be written.
+    async fn write(&mut self, registry: &Registry, turn: &mut Turn) -> bool {
+        if !turn.changes.is_empty() {
+            let mut changes = std::mem::take(&mut turn.changes);
+            changes.push(set(key::summary(&self.id), &self.summary));
+            let mut pause = Duration::from_millis(100);
+            while let Err(error) = registry.journal.commit(changes.clone()).await {
+                // What is not on disk has not happened: nobody is told, nothing is started.
+                tracing::error!(%error, batch = %self.id, "a batch waits for its store");
+                if *registry.closed.borrow() {
+                    return false;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            self.live.changed.send_replace(self.summary.events);
+        }
+        for after in std::mem::take(&mut turn.after) {
+            match after {
+                After::Launch { step, permit, mark } => self.launch(registry, step, permit, mark),
+                After::Wait { step, delay } => {
+                    let inputs = self.inputs.clone();
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = sleep(delay) => {
+                                let _ = inputs.send(Input::Due(step)).await;
+                            }
+                            () = inputs.closed() => {}
+                        }
+                    });
+                }
+                After::Stop { step } => {
+                    if let Some(stop) = self.running.insert(step, oneshot::channel().0) {
+                        let _ = stop.send(());
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn launch(&mut self, registry: &Registry, step: usize, permit: Permit, mark: Option<String>) {
+        let (stop, stopped) = oneshot::channel();
+        self.running.insert(step, stop);
+        let attempt = self.steps[step].attempt;
+        let outputs = registry.policy.outputs.clone();
+        let run = StepRun {
+            engine: self.engine.clone(),
+            caller: self.caller.clone(),
+            writer: OutputWriter::new(outputs, self.id.clone(), place(step), attempt),
+            live: Arc::clone(&self.live),
+            stopped,
+        };
+        let request = self.job.steps()[step].request();
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let running = tokio::spawn(run.finish(request, permit, mark));
+            let ending = running.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a step of a batch failed");
+                not_started(&ExecuteError::internal(error))
+            });
+            let _ = inputs.send(Input::Ended(step, Box::new(ending))).await;
+        });
+    }
+
+    fn note(&mut self, turn: &mut Turn, what: What) {
+        self.summary.events += 1;
+        let event = EventRow { time: now(), what };
+        turn.changes.push(set(key::event(&self.id, self.summary.events), &event));
+    }
+
+    fn put(&self, turn: &mut Turn, step: usize, row: &StepRow) {
+        turn.changes.push(set(key::step(&self.id, place(step)), row));
+    }
+
+    /// What is written of a step that has no end.
+    fn row(&self, step: usize) -> StepRow {
+        let Brief { state, attempt, started } = self.steps[step];
+        let mut row = StepRow { attempt, started, ..StepRow::default() };
+        row.set_state(state);
+        row
+    }
+
+    fn set_state(&mut self, step: usize, state: StepState) {
+        let mut counts = self.summary.counts();
+        counts.shift(self.steps[step].state, state);
+        self.summary.set_counts(counts);
+        self.steps[step].state = state;
+        if state == StepState::Skipped {
+            self.room.shrink();
+        }
+    }
+
+    fn set_batch_state(&mut self, state: BatchState, turn: &mut Turn) {
+        let (user, id) = (&self.summary.user, self.id.as_str());
+        turn.changes.push(Change::remove(key::of_user_in(user, self.summary.state(), id)));
+        turn.changes.push(Change::set(key::of_user_in(user, state, id), []));
+        self.summary.state = state.name().to_owned();
+    }
+}
+
+/// One run of a step.
+struct StepRun {
+    engine: Engine,
+    caller: Caller,
+    writer: OutputWriter,
+    live: Arc<Live>,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl StepRun {
+    async fn finish(
+        self,
+        mut request: crate::execute::Request,
+        permit: Permit,
+        mark: Option<String>,
+    ) -> Ending {
+        let Self { engine, caller, mut writer, live, mut stopped } = self;
+        let limit = request.output_limit.unwrap_or(engine.0.policy.default_output_limit);
+        request.output_limit = Some(limit);
+        let mut run: Run = match engine.launch(&caller, request, permit, mark).await {
+            Ok(run) => run,
+            Err(error) => return not_started(&error),
+        };
+        let stopper = run.stopper();
+        let (mut is_stopped, mut listens) = (false, true);
+        let end = loop {
+            let event = tokio::select! {
+                event = run.next() => event,
+                told = &mut stopped, if listens => {
+                    // An error is no wish: the driver has gone, with its engine.
+                    listens = false;
+                    if told.is_ok() {
+                        is_stopped = true;
+                        stopper.stop();
+                    }
+                    continue;
+                }
+            };
+            match event {
+                Some(Event::Output { stream, data }) => {
+                    writer.write(stream, data).await;
+                    live.printed.send_replace(());
+                }
+                Some(Event::Lost { stream, .. }) => writer.skip(stream),
+                Some(Event::End(end)) => break end,
+                None => break lost_end(),
+            }
+        };
+        let is_shut_down = end.reason == Reason::Cancelled && !is_stopped;
+        let (outcome, reason) = match end.reason {
+            // The engine shut down: its caller did not want it to end.
+            Reason::Cancelled if is_shut_down => (Outcome::Lost, Reason::Lost),
+            Reason::Cancelled => (Outcome::Cancelled, end.reason),
+            Reason::Lost => (Outcome::Lost, end.reason),
+            _ if end.success() => (Outcome::Succeeded, end.reason),
+            _ => (Outcome::Failed, end.reason),
+        };
+        let [stdout_gap, stderr_gap] = writer.gaps;
+        let row = StepRow {
+            reason: Some(reason.name().to_owned()),
+            exit_code: Some(if is_shut_down { LOST_CODE } else { end.exit_code }),
+            signal: end.signal.map(|signal| signal.to_string()),
+            duration: u64::try_from(end.duration.as_millis()).ok(),
+            stdout_bytes: end.stdout_bytes,
+            stderr_bytes: end.stderr_bytes,
+            stdout_gap,
+            stderr_gap,
+            ..StepRow::default()
+        };
+        Ending { outcome, row, bytes: writer.written.iter().sum() }
+    }
+}
+
+fn not_started(error: &ExecuteError) -> Ending {
+    let exit_code = match error {
+        ExecuteError::ProgramNotFound(_) => 127,
+        ExecuteError::ProgramUnusable { .. } => 126,
+        _ => LOST_CODE,
+    };
+    let row = StepRow {
+        problem: Some(error.to_string()),
+        exit_code: Some(exit_code),
+        ..StepRow::default()
+    };
+    Ending { outcome: Outcome::Failed, row, bytes: 0 }
+}
+
+fn lost_end() -> End {
+    End {
+        reason: Reason::Lost,
+        exit_code: LOST_CODE,
+        signal: None,
+        duration: Duration::ZERO,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        stdout_truncated: false,
+        stderr_truncated: false,
+    }
+}
+
+fn place(step: usize) -> u32 {
+    u32::try_from(step).unwrap_or(u32::MAX)
+}
+
+pub(crate) const PLAN: &str = "plan";
+const LOST_CODE: i32 = 125;
+/// Beyond so many words a step waits until its driver has heard them.
+const INPUTS: usize = 64;

@@ -1,0 +1,232 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::batch::BatchRequest;
+
+#[derive(Debug, Clone)]
+struct Shape {
+    /// Of each step: on which of those before it depends, when it runs, how often again, and
+    /// whether it is run again when it was lost.
+    steps: Vec<(Vec<prop::sample::Index>, RunIf, u32, bool)>,
+    parallelism: usize,
+    fail_fast: FailFast,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let run_if = prop_oneof![
+        4 => Just(RunIf::Success),
+        1 => Just(RunIf::Failure),
+        1 => Just(RunIf::Always),
+    ];
+    let needs = prop::collection::vec(any::<prop::sample::Index>(), 0..4);
+    let step = (needs, run_if, 0u32..3, any::<bool>());
+    let fail_fast = prop_oneof![Just(FailFast::Never), Just(FailFast::Soon), Just(FailFast::Now)];
+    (prop::collection::vec(step, 1..14), 1usize..5, fail_fast)
+        .prop_map(|(steps, parallelism, fail_fast)| Shape { steps, parallelism, fail_fast })
+}
+
+impl Shape {
+    fn needs(&self, step: usize) -> BTreeSet<usize> {
+        let (needs, ..) = &self.steps[step];
+        if step == 0 {
+            BTreeSet::new()
+        } else {
+            needs.iter().map(|need| need.index(step)).collect()
+        }
+    }
+
+    fn job(&self) -> Schedule {
+        let mut request =
+            BatchRequest::new().parallelism(self.parallelism).fail_fast(self.fail_fast);
+        for (place, (_, run_if, retries, rerun)) in self.steps.iter().enumerate() {
+            let needs = self.needs(place).into_iter().map(|need| (need + 1).to_string());
+            let step = Step::new("true").after(needs).run_if(*run_if).retries(*retries);
+            request = request.step(step.rerun_on_restart(*rerun));
+        }
+        Schedule::new(request.0, 1).expect("no circle")
+    }
+}
+
+/// What happens next, of all that may.
+#[derive(Debug, Clone)]
+struct Choice {
+    which: prop::sample::Index,
+    outcome: Outcome,
+    cancels: bool,
+}
+
+fn choices() -> impl Strategy<Value = Vec<Choice>> {
+    let outcome = prop_oneof![
+        4 => Just(Outcome::Succeeded),
+        3 => Just(Outcome::Failed),
+        1 => Just(Outcome::Lost),
+    ];
+    let choice = (any::<prop::sample::Index>(), outcome, prop::bool::weighted(0.02))
+        .prop_map(|(which, outcome, cancels)| Choice { which, outcome, cancels });
+    prop::collection::vec(choice, 200)
+}
+
+/// How a step stands, as seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Untouched,
+    Running,
+    Waiting,
+    Good,
+    Bad,
+    Unneeded,
+    LeftOut,
+}
+
+proptest! {
+    /// No step starts before what it depends on, none twice at once, never more than may, every
+    /// batch ends, and the same events give the same actions again.
+    #[test]
+    fn every_batch_ends_as_it_should(
+        shape in shapes(),
+        choices in choices(),
+        first in any::<prop::sample::Index>(),
+    ) {
+        let mut job = shape.job();
+        let mut seen = vec![Seen::Untouched; shape.steps.len()];
+        let mut runs = vec![0u32; shape.steps.len()];
+        let mut stopping = BTreeSet::new();
+        let mut history: Vec<(JobEvent, Vec<JobAction>)> = Vec::new();
+        let mut cancelled = false;
+        let mut choices = choices.into_iter();
+        let mut event = JobEvent::Begun;
+        let mut losses = BTreeMap::new();
+        loop {
+            let actions = job.on_event(event);
+            history.push((event, actions.clone()));
+            let mut finished = false;
+            for action in actions {
+                prop_assert!(!finished, "something after the end");
+                match action {
+                    JobAction::Start { step } => {
+                        prop_assert!(matches!(seen[step], Seen::Untouched | Seen::Waiting));
+                        prop_assert!(!cancelled);
+                        let needs = shape.needs(step);
+                        let over = |need: &usize| {
+                            !matches!(seen[*need], Seen::Untouched | Seen::Running | Seen::Waiting)
+                        };
+                        prop_assert!(needs.iter().all(over), "too early");
+                        let bad = needs.iter().any(|need| {
+                            matches!(seen[*need], Seen::Bad | Seen::LeftOut)
+                        });
+                        match shape.steps[step].1 {
+                            RunIf::Success => prop_assert!(!bad),
+                            RunIf::Failure => prop_assert!(bad),
+                            RunIf::Always => {}
+                        }
+                        seen[step] = Seen::Running;
+                        runs[step] += 1;
+                        prop_assert!(
+                            runs[step] <= 1 + shape.steps[step].2 + losses.get(&step).unwrap_or(&0),
+                            "too often",
+                        );
+                    }
+                    JobAction::Wait { step, .. } => seen[step] = Seen::Waiting,
+                    JobAction::Skip { step, reason } => {
+                        prop_assert!(matches!(seen[step], Seen::Untouched | Seen::Waiting));
+                        seen[step] = if reason == "no step before it failed" {
+                            Seen::Unneeded
+                        } else {
+                            Seen::LeftOut
+                        };
+                    }
+                    JobAction::Stop { step } => {
+                        prop_assert_eq!(seen[step], Seen::Running);
+                        stopping.insert(step);
+                    }
+                    JobAction::Finish => finished = true,
+                }
+            }
+            let running: Vec<usize> =
+                (0..seen.len()).filter(|step| seen[*step] == Seen::Running).collect();
+            let waiting: Vec<usize> =
+                (0..seen.len()).filter(|step| seen[*step] == Seen::Waiting).collect();
+            prop_assert!(running.len() <= shape.parallelism);
+            let untouched = seen.contains(&Seen::Untouched);
+            if finished {
+                prop_assert!(running.is_empty() && waiting.is_empty() && !untouched);
+                break;
+            }
+            prop_assert!(!running.is_empty() || !waiting.is_empty(), "it hangs: {seen:?}");
+            let choice = choices.next().unwrap_or(Choice {
+                which: first,
+                outcome: Outcome::Succeeded,
+                cancels: false,
+            });
+            event = if choice.cancels && !cancelled {
+                cancelled = true;
+                JobEvent::Cancelled
+            } else {
+                let place = choice.which.index(running.len() + waiting.len());
+                match running.get(place) {
+                    Some(&step) => {
+                        let outcome =
+                            if stopping.remove(&step) { Outcome::Cancelled } else { choice.outcome };
+                        seen[step] =
+                            if outcome == Outcome::Succeeded { Seen::Good } else { Seen::Bad };
+                        if outcome == Outcome::Lost && shape.steps[step].3 {
+                            *losses.entry(step).or_insert(0) += 1;
+                        }
+                        JobEvent::Ended { step, outcome }
+                    }
+                    // A wait that was over before it was given up is told of all the same.
+                    None => JobEvent::Due { step: waiting[place - running.len()] },
+                }
+            };
+        }
+        let mut again = shape.job();
+        for (event, actions) in history {
+            prop_assert_eq!(again.on_event(event), actions);
+        }
+    }
+}
+
+fn plan(steps: impl IntoIterator<Item = Step>) -> PlanData {
+    steps.into_iter().fold(BatchRequest::new(), BatchRequest::step).0
+}
+
+#[test]
+fn what_can_not_be_is_refused_by_name() {
+    let refusal =
+        |steps: Vec<Step>| Schedule::new(plan(steps), 1).expect_err("refused").to_string();
+    let step = |id: &str, after: &[&str]| Step::new("true").id(id).after(after.iter().copied());
+    assert_eq!(
+        refusal(vec![step("a", &["c"]), step("b", &["a"]), step("c", &["b"])]),
+        "step `a`: `dependsOn` makes a circle: a -> c -> b -> a"
+    );
+    assert_eq!(refusal(vec![step("a", &["a"])]), "step `a`: `dependsOn` makes a circle: a -> a");
+    let text = refusal(vec![step("a", &["nobody"])]);
+    assert_eq!(text, "step `a`: `dependsOn` names `nobody`, which is no step of this batch");
+    assert!(
+        refusal(vec![Step::new("a").id("2"), Step::new("b")]).starts_with("step `2`: `id` is that")
+    );
+    assert!(refusal(vec![Step::new("a").id("a b")]).contains("is not 1 to 64"));
+}
+
+/// A chain as long as a batch may be does not end in a stack that is too deep.
+#[test]
+fn long_chains_are_no_matter() {
+    let chain = (0..100_000).map(|_| Step::new("true"));
+    let mut job = Schedule::new(plan(chain), 1).expect("no circle");
+    assert_eq!(job.on_event(JobEvent::Begun), [JobAction::Start { step: 0 }]);
+    let actions = job.on_event(JobEvent::Ended { step: 0, outcome: Outcome::Failed });
+    assert_eq!(actions.len(), 100_000);
+    assert_eq!(actions.last(), Some(&JobAction::Finish));
+}
+
+#[test]
+fn a_handler_that_was_not_needed_holds_up_nothing() {
+    let steps = [Step::new("true"), Step::new("mend").run_if(RunIf::Failure), Step::new("go on")];
+    let mut job = Schedule::new(plan(steps), 1).expect("no circle");
+    job.on_event(JobEvent::Begun);
+    let actions = job.on_event(JobEvent::Ended { step: 0, outcome: Outcome::Succeeded });
+    let reason = "no step before it failed".to_owned();
+    assert_eq!(actions, [JobAction::Skip { step: 1, reason }, JobAction::Start { step: 2 }]);
+}

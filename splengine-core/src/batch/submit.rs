@@ -1,0 +1,405 @@
+//! Accepting a batch: everything is checked, then it is on disk, then it is begun.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::batch::journal::set;
+use crate::batch::plan::{PlanData, Step, millis};
+use crate::batch::registry::Registry;
+use crate::batch::row::{EventRow, Recipe, Summary, What, key, now};
+use crate::batch::runner::{Driver, PLAN, Pending};
+use crate::batch::schedule::Schedule;
+use crate::batch::{
+    BatchError, BatchJob, BatchRecord, BatchRequest, BatchState, Batches, StepCounts,
+};
+use crate::caller::{Caller, Scope};
+use crate::execute::{Command, ExecuteError};
+use crate::id::BatchId;
+use crate::session::SessionError;
+use crate::store::Change;
+
+/// What became of submitting a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Submitted {
+    /// The batch.
+    pub record: BatchRecord,
+    /// Whether it was made now, and not under the same idempotency key before.
+    pub is_new: bool,
+}
+
+/// Under an idempotency key.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeyRow {
+    id: String,
+    /// Of the request, so that another one is noticed.
+    sha256: String,
+}
+
+/// A program, the directory that it runs in, and the variables that it is found by.
+type Found = (String, Option<String>, Vec<(String, String)>);
+
+/// A batch that may be.
+struct Accepted {
+    name: Option<String>,
+    rerun_of: Option<String>,
+    recipe: Recipe,
+    job: Box<dyn BatchJob>,
+}
+
+impl Batches {
+    /// Accepts a batch. Once it returns the batch is on disk, and is run to its end or truthfully
+    /// reported, whatever becomes of this process.
+    ///
+    /// With an `idempotency_key` (1 to 255 visible ASCII characters) a repetition gives the batch
+    /// that was made first, for as long as that is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] that names the step and what is wrong with it. Then nothing of the batch is
+    /// there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves either no batch or a whole one.
+    pub async fn submit(
+        &self,
+        caller: &Caller,
+        request: BatchRequest,
+        idempotency_key: Option<&str>,
+    ) -> Result<Submitted, BatchError> {
+        let sum = hex(&Sha256::digest(serde_json::to_vec(&request).unwrap_or_default()));
+        let (this, caller) = (self.clone(), caller.clone());
+        let key = idempotency_key.map(|key| checked_key(key).map(|key| (key, sum))).transpose()?;
+        detached(async move {
+            this.once(&caller, key, async |this: &Self| this.accept(&caller, request, None).await)
+                .await
+        })
+        .await
+    }
+
+    /// The same for a [kind](crate::BatchPolicy::kind) of one's own, whose job is made from
+    /// `recipe`.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Self::submit).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`submit`](Self::submit).
+    pub async fn submit_job(
+        &self,
+        caller: &Caller,
+        kind: &str,
+        recipe: impl Into<String>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Submitted, BatchError> {
+        let recipe = Recipe { kind: kind.to_owned(), text: recipe.into() };
+        let sum = hex(&Sha256::digest(format!("{}\0{}", recipe.kind, recipe.text)));
+        let (this, caller) = (self.clone(), caller.clone());
+        let key = idempotency_key.map(|key| checked_key(key).map(|key| (key, sum))).transpose()?;
+        detached(async move {
+            this.once(&caller, key, async |this: &Self| {
+                let job = this
+                    .make(&recipe)
+                    .map_err(|problem| BatchError::Malformed { field: "recipe", problem })?;
+                for (place, step) in job.steps().iter().enumerate() {
+                    this.check(&caller, place, step, &mut HashSet::new()).await?;
+                }
+                Ok(Accepted { name: None, rerun_of: None, recipe, job })
+            })
+            .await
+        })
+        .await
+    }
+
+    /// Runs the steps of a batch that is over again, as a new batch: all, or only those that did not
+    /// succeed, whose other dependencies then count as met.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over, or none is left to
+    /// run; and as [`submit`](Self::submit).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`submit`](Self::submit).
+    pub async fn rerun(
+        &self,
+        caller: &Caller,
+        id: &str,
+        only_failed: bool,
+    ) -> Result<Submitted, BatchError> {
+        let (id, summary) = self.find(caller, id).await?;
+        if !summary.state().is_final() {
+            return Err(BatchError::Conflict("the batch is not over; cancel it first"));
+        }
+        let recipe = self.registry()?.journal.recipe(&id).await?;
+        let mut plan: PlanData = match recipe.kind.as_str() {
+            PLAN => serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?,
+            _ => return Err(BatchError::Conflict("a batch of this kind can't be run again")),
+        };
+        if only_failed {
+            let record = self.get(caller, id.as_str()).await?;
+            let succeeded: HashSet<String> = record
+                .steps
+                .iter()
+                .filter(|step| step.state == crate::batch::StepState::Succeeded)
+                .map(|step| step.id.clone())
+                .collect();
+            let ids: Vec<String> =
+                plan.steps.iter().enumerate().map(|(place, step)| step.id_at(place)).collect();
+            for (place, step) in plan.steps.iter_mut().enumerate() {
+                let before = place.checked_sub(1).map(|before| ids[before].clone());
+                let needs =
+                    step.0.depends_on.take().unwrap_or_else(|| before.into_iter().collect());
+                step.0.depends_on =
+                    Some(needs.into_iter().filter(|id| !succeeded.contains(id)).collect());
+                step.0.id = Some(ids[place].clone());
+            }
+            plan.steps.retain(|step| !step.0.id.as_ref().is_some_and(|id| succeeded.contains(id)));
+            if plan.steps.is_empty() {
+                return Err(BatchError::Conflict("no step of this batch failed"));
+            }
+        }
+        let (this, caller) = (self.clone(), caller.clone());
+        detached(async move {
+            let rerun_of = Some(id.to_string());
+            this.once(&caller, None, async |this: &Self| {
+                this.accept(&caller, BatchRequest(plan), rerun_of).await
+            })
+            .await
+        })
+        .await
+    }
+
+    /// Makes a batch, unless there is one under this key.
+    async fn once(
+        &self,
+        caller: &Caller,
+        key: Option<(String, String)>,
+        accept: impl AsyncFnOnce(&Self) -> Result<Accepted, BatchError>,
+    ) -> Result<Submitted, BatchError> {
+        self.may(caller)?;
+        let registry = self.registry()?;
+        // So that nobody else uses the key between the look and the use.
+        let _guard = match &key {
+            Some(_) => Some(registry.keys.lock().await),
+            None => None,
+        };
+        if let Some((text, sum)) = &key {
+            let row: Option<KeyRow> =
+                registry.journal.get(key::idempotency(caller.user(), text)).await?;
+            if let Some(row) = row {
+                if row.sha256 != *sum {
+                    return Err(BatchError::KeyReused);
+                }
+                let record = self.get(caller, &row.id).await?;
+                return Ok(Submitted { record, is_new: false });
+            }
+        }
+        if !self.engine.is_open() {
+            return Err(BatchError::Draining);
+        }
+        let accepted = accept(self).await?;
+        let driver = self.begin(registry, caller, accepted, key).await?;
+        let record = self.get(caller, driver.id.as_str()).await;
+        driver.spawn(Pending { is_new: true, ..Pending::default() });
+        Ok(Submitted { record: record?, is_new: true })
+    }
+
+    async fn accept(
+        &self,
+        caller: &Caller,
+        request: BatchRequest,
+        rerun_of: Option<String>,
+    ) -> Result<Accepted, BatchError> {
+        let mut plan = request.0;
+        let policy = &self.registry()?.policy;
+        let malformed = |field, problem: String| Err(BatchError::Malformed { field, problem });
+        plan.name = plan.name.filter(|name| !name.is_empty());
+        if plan
+            .name
+            .as_ref()
+            .is_some_and(|name| name.chars().count() > 200 || name.chars().any(char::is_control))
+        {
+            let problem = "is at most 200 characters, none of them control characters";
+            return malformed("name", problem.to_owned());
+        }
+        if plan.steps.is_empty() {
+            return malformed("steps", "must hold at least one step".to_owned());
+        }
+        if plan.steps.len() > policy.max_steps {
+            let problem = format!("are over the maximum of {}", policy.max_steps);
+            return malformed("steps", problem);
+        }
+        if let Some(count) = plan.parallelism
+            && !(1..=policy.max_parallelism).contains(&count)
+        {
+            let problem = format!("must be from 1 to {}", policy.max_parallelism);
+            return malformed("parallelism", problem);
+        }
+        self.settle(caller, &mut plan)?;
+        crate::batch::plan::dependencies(&plan.steps)?;
+        let mut seen = HashSet::new();
+        for (place, step) in plan.steps.iter().enumerate() {
+            self.check(caller, place, step, &mut seen).await?;
+        }
+        let text = serde_json::to_string(&plan).unwrap_or_default();
+        let name = plan.name.clone();
+        let job = Box::new(Schedule::new(plan, policy.parallelism)?);
+        Ok(Accepted { name, rerun_of, recipe: Recipe { kind: PLAN.to_owned(), text }, job })
+    }
+
+    /// Gives every step the batch's directory, and the session's directory and variables as they are
+    /// now.
+    fn settle(&self, caller: &Caller, plan: &mut PlanData) -> Result<(), BatchError> {
+        let mut workdir = plan.workdir.take();
+        if let Some(id) = plan.session_id.take() {
+            let place = self.engine.sessions().place_of(caller, &id);
+            let (_, present, env) = place.map_err(|error| match error {
+                SessionError::NoSession(_) | SessionError::Ended => BatchError::Malformed {
+                    field: "sessionId",
+                    problem: "names no session that runs".to_owned(),
+                },
+                SessionError::Start(ExecuteError::Impossible { field, problem }) => {
+                    BatchError::Malformed { field, problem }
+                }
+                SessionError::Forbidden(what) => BatchError::Forbidden(what),
+                other => BatchError::Internal(other.into()),
+            })?;
+            workdir = workdir.or(present);
+            for step in &mut plan.steps {
+                step.0.env.splice(0..0, env.iter().cloned());
+            }
+        }
+        for step in &mut plan.steps {
+            if step.0.workdir.is_none() {
+                step.0.workdir.clone_from(&workdir);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a step could run now.
+    async fn check(
+        &self,
+        caller: &Caller,
+        place: usize,
+        step: &Step,
+        seen: &mut HashSet<Found>,
+    ) -> Result<(), BatchError> {
+        let id = || step.id_at(place);
+        let wrong = |field, problem: String| Err(BatchError::Step { step: id(), field, problem });
+        if step.0.retries > MOST_RETRIES {
+            return wrong("retries", format!("must be at most {MOST_RETRIES}"));
+        }
+        let longest = millis(LONGEST_DELAY);
+        if step.0.retry_delay > longest {
+            return wrong("retryDelay", format!("must be at most {longest} ms"));
+        }
+        let refused =
+            |error: ExecuteError| BatchError::Command { step: id(), source: Box::new(error) };
+        let command: Command = self.engine.command(caller, &step.request()).map_err(refused)?;
+        // Most steps of a batch differ in their arguments only.
+        let what = (command.argv[0].clone(), command.workdir.clone(), step.0.env.clone());
+        if seen.insert(what) {
+            self.engine.0.executor.check_boxed(&command).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Writes it down.
+    async fn begin(
+        &self,
+        registry: &Registry,
+        caller: &Caller,
+        accepted: Accepted,
+        key: Option<(String, String)>,
+    ) -> Result<Driver, BatchError> {
+        let Accepted { name, rerun_of, recipe, job } = accepted;
+        let total = job.steps().len() as u64;
+        let room = registry.room(&self.engine.0, caller.user(), job.steps().len(), false)?;
+        let id = BatchId::new();
+        let mut summary = Summary {
+            user: caller.user().to_string(),
+            name,
+            kind: recipe.kind.clone(),
+            state: BatchState::Queued.name().to_owned(),
+            created: now(),
+            started: None,
+            ended: None,
+            counts: Default::default(),
+            failure: None,
+            rerun_of,
+            events: 1,
+            bytes: recipe.text.len() as u64,
+            key: key.as_ref().map(|(text, _)| text.clone()),
+        };
+        summary.set_counts(StepCounts { total, queued: total, ..StepCounts::default() });
+        let mut changes = vec![
+            set(key::summary(&id), &summary),
+            set(key::recipe(&id), &recipe),
+            set(key::event(&id, 1), &EventRow { time: now(), what: What::Queued }),
+            Change::set(key::open(id.as_str()), []),
+            Change::set(key::of_user(&summary.user, id.as_str()), []),
+            Change::set(key::of_user_in(&summary.user, BatchState::Queued, id.as_str()), []),
+        ];
+        if let Some((text, sha256)) = key {
+            let row = KeyRow { id: id.to_string(), sha256 };
+            changes.push(set(key::idempotency(caller.user(), &text), &row));
+        }
+        registry.journal.commit(changes).await?;
+        Registry::watch(&self.engine.0);
+        let live = registry.begin(&id, 1);
+        Ok(Driver::new(&self.engine, id, caller.clone(), job, live, room, summary))
+    }
+
+    /// The job of a recipe.
+    pub(crate) fn make(&self, recipe: &Recipe) -> Result<Box<dyn BatchJob>, String> {
+        let policy = &self.registry().map_err(|error| error.to_string())?.policy;
+        if recipe.kind == PLAN {
+            let plan: PlanData =
+                serde_json::from_str(&recipe.text).map_err(|error| error.to_string())?;
+            let schedule =
+                Schedule::new(plan, policy.parallelism).map_err(|error| error.to_string())?;
+            return Ok(Box::new(schedule));
+        }
+        let make = policy.kinds.get(&recipe.kind).map(Arc::clone);
+        make.ok_or_else(|| format!("there is no kind of batch `{}`", recipe.kind))?(&recipe.text)
+    }
+
+    pub(crate) fn may(&self, caller: &Caller) -> Result<(), BatchError> {
+        if caller.may(Scope::Execute) {
+            Ok(())
+        } else {
+            Err(BatchError::Forbidden("this takes the scope `execute`"))
+        }
+    }
+}
+
+fn checked_key(key: &str) -> Result<String, BatchError> {
+    if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(key.to_owned());
+    }
+    let problem = "is 1 to 255 visible ASCII characters".to_owned();
+    Err(BatchError::Malformed { field: "Idempotency-Key", problem })
+}
+
+/// In a task of its own, so that nobody's dropped future leaves it half-made.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, BatchError>> + Send + 'static,
+) -> Result<T, BatchError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(BatchError::Internal(error.into())))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const MOST_RETRIES: u32 = 1000;
+const LONGEST_DELAY: std::time::Duration = std::time::Duration::from_hours(1);

@@ -1,0 +1,96 @@
+//! What survives a crash: keys and values on disk.
+
+mod memory;
+#[cfg(feature = "redb")]
+mod redb;
+
+use std::io;
+
+pub use memory::MemoryStore;
+#[cfg(feature = "redb")]
+pub use redb::RedbStore;
+
+/// Keys and values, in the order of their keys, that survive a crash. The engine keeps batches in
+/// it. All calls may block; the engine makes them on threads that may.
+pub trait Store: Send + Sync + 'static {
+    /// Makes all of these changes, or none. When it returns they are on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault`] when that isn't so, or isn't known. The engine then makes the same changes
+    /// again.
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault>;
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault`] when it can't be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault>;
+
+    /// At most `most` keys from `from` on and before `until`, with their values: the first ones, or
+    /// going backwards the last ones first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault`] when they can't be read.
+    fn scan(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        backwards: bool,
+        most: usize,
+    ) -> Result<Rows, StoreFault>;
+}
+
+/// Keys and their values.
+pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// One change of a [`Store`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// Of which key.
+    pub key: Vec<u8>,
+    /// Its new value; `None` takes it away.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Change {
+    /// Gives `key` this value.
+    pub fn set(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), value: Some(value.into()) }
+    }
+
+    /// Takes `key` away, if it is there.
+    pub fn remove(key: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), value: None }
+    }
+}
+
+/// Why a store failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreFault {
+    /// The disk is full.
+    #[error("there is no room left on the disk")]
+    Full,
+    /// Another process uses it.
+    #[error("the store is in use by another process")]
+    InUse,
+    /// What is on disk is not what was written, or was written by a later version.
+    #[error("the store is damaged, or of another version: {0}")]
+    Damaged(String),
+    /// It can't be read or written.
+    #[error("the store can't be used")]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for StoreFault {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Io(error),
+        }
+    }
+}

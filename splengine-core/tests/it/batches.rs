@@ -1,0 +1,643 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use splengine_core::{
+    BatchError, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change, Engine,
+    EngineBuilder, ErrorKind, FailFast, Happening, LocalExecutor, MemoryStore, Reason, Request,
+    Rows, RunIf, Scope, SessionRequest, Step, StepInfo, StepState, Store, StoreFault, Stream,
+};
+use tempfile::TempDir;
+
+use crate::support::{caller, eventually, sh};
+
+struct Bench {
+    engine: Engine,
+    alice: Caller,
+    root: TempDir,
+    store: Shared,
+}
+
+/// A store that outlives its engine, and fails when it is told to.
+#[derive(Clone, Default)]
+struct Shared(Arc<(MemoryStore, std::sync::atomic::AtomicBool)>);
+
+impl Shared {
+    fn fill(&self, is_full: bool) {
+        self.0.1.store(is_full, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Store for Shared {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
+        if self.0.1.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreFault::Full);
+        }
+        self.0.0.commit(changes)
+    }
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        self.0.0.get(key)
+    }
+    fn scan(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        backwards: bool,
+        most: usize,
+    ) -> Result<Rows, StoreFault> {
+        self.0.0.scan(from, until, backwards, most)
+    }
+}
+
+fn bench() -> Bench {
+    bench_with(|policy| policy, |builder| builder)
+}
+
+fn bench_with(
+    policy: impl FnOnce(BatchPolicy) -> BatchPolicy,
+    builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> Bench {
+    let root = tempfile::tempdir().expect("a directory");
+    let store = Shared::default();
+    let engine = engine(&root, &store, policy, builder);
+    Bench { engine, alice: caller("alice"), root, store }
+}
+
+fn engine(
+    root: &TempDir,
+    store: &Shared,
+    policy: impl FnOnce(BatchPolicy) -> BatchPolicy,
+    builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> Engine {
+    let outputs = root.path().join("runtime/batches");
+    let batches = BatchPolicy::new(store.clone(), outputs).expect("writable");
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    builder(Engine::builder(executor).grace(Duration::from_millis(500)))
+        .batches(policy(batches))
+        .build()
+        .expect("built")
+}
+
+fn step(id: &str, script: &str) -> Step {
+    Step::new("sh -c").args([script]).id(id)
+}
+
+impl Bench {
+    async fn submit(&self, request: BatchRequest) -> BatchRecord {
+        let submitted = self.engine.batches().submit(&self.alice, request, None).await;
+        submitted.expect("accepted").record
+    }
+
+    async fn refusal(&self, request: BatchRequest) -> BatchError {
+        let submitted = self.engine.batches().submit(&self.alice, request, None).await;
+        submitted.expect_err("refused")
+    }
+
+    async fn wait(&self, record: &BatchRecord) -> BatchRecord {
+        let id = record.info.id.as_str();
+        let batches = self.engine.batches();
+        let over = batches.wait(&self.alice, id);
+        let over = tokio::time::timeout(Duration::from_secs(30), over).await;
+        over.expect("over in time").expect("over")
+    }
+
+    async fn run(&self, request: BatchRequest) -> BatchRecord {
+        let record = self.submit(request).await;
+        self.wait(&record).await
+    }
+
+    async fn output(&self, record: &BatchRecord, step: &str, stream: Stream) -> String {
+        let id = record.info.id.as_str();
+        let output = self.engine.batches().output(&self.alice, id, step, stream).await;
+        let bytes = output.expect("a step").read(0, 1 << 20).await.expect("reads");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.root.path().join(name)).unwrap_or_default()
+    }
+
+    fn write(&self, name: &str) {
+        std::fs::write(self.root.path().join(name), "").expect("writes");
+    }
+}
+
+fn states(record: &BatchRecord) -> Vec<StepState> {
+    record.steps.iter().map(|step| step.state).collect()
+}
+
+#[tokio::test]
+async fn steps_run_one_after_the_other_and_are_told_of() {
+    let bench = bench();
+    let request = BatchRequest::new()
+        .name("three")
+        .step(step("one", "echo one; echo err >&2; echo 1 >>order"))
+        .step(Step::new("sh -c 'echo two; echo 2 >>order'"))
+        .step(step("three", "cat; echo 3 >>order; exit 0").stdin("read").env("K", "V"));
+    let record = bench.submit(request).await;
+    assert_eq!((record.info.state, record.info.counts.total), (BatchState::Queued, 3));
+    let record = bench.wait(&record).await;
+    assert_eq!(record.info.state, BatchState::Succeeded);
+    assert_eq!(record.info.name.as_deref(), Some("three"));
+    assert_eq!((record.info.exit_code, record.info.counts.succeeded), (0, 3));
+    assert!(record.info.started >= Some(record.info.created));
+    assert!(record.info.ended >= record.info.started);
+    let ids: Vec<&str> = record.steps.iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(ids, ["one", "2", "three"]);
+    assert_eq!(record.steps[2].depends_on, ["2"]);
+    assert_eq!(record.steps[0].reason, Some(Reason::Exited));
+    assert_eq!((record.steps[0].stdout_bytes, record.steps[0].stderr_bytes), (4, 4));
+    assert_eq!(bench.file("order"), "1\n2\n3\n");
+    assert_eq!(bench.output(&record, "one", Stream::Stdout).await, "one\n");
+    assert_eq!(bench.output(&record, "one", Stream::Stderr).await, "err\n");
+    assert_eq!(bench.output(&record, "three", Stream::Stdout).await, "read");
+
+    let id = record.info.id.as_str();
+    let mut events = bench.engine.batches().events(&bench.alice, id, 0).await.expect("events");
+    let mut told = Vec::new();
+    while let Some(event) = events.next().await.expect("reads") {
+        assert_eq!(event.seq, told.len() as u64 + 1);
+        told.push(match event.what {
+            Happening::Started { step, attempt } => format!("{step} starts {attempt}"),
+            Happening::Ended(step) => format!("{} {}", step.id, step.state.name()),
+            Happening::Finished { state, .. } => state.name().to_owned(),
+            other => format!("{other:?}"),
+        });
+    }
+    let expected = [
+        "Queued",
+        "Begun",
+        "one starts 1",
+        "one succeeded",
+        "2 starts 1",
+        "2 succeeded",
+        "three starts 1",
+        "three succeeded",
+        "succeeded",
+    ];
+    assert_eq!(told, expected);
+    let mut rest = bench.engine.batches().events(&bench.alice, id, 7).await.expect("events");
+    assert_eq!(rest.next().await.expect("reads").expect("an event").seq, 8);
+}
+
+#[tokio::test]
+async fn what_fails_leaves_out_what_needs_it() {
+    let bench = bench();
+    let request = BatchRequest::new()
+        .step(step("build", "exit 3"))
+        .step(step("test", "echo never"))
+        .step(step("mend", "echo mended").run_if(RunIf::Failure))
+        .step(step("after", "echo went on"))
+        .step(step("clean", "echo cleaned").after(["test"]).run_if(RunIf::Always))
+        .step(step("else", "echo elsewhere").after(Vec::<String>::new()));
+    let record = bench.run(request).await;
+    use StepState::{Failed, Skipped, Succeeded};
+    assert_eq!(states(&record), [Failed, Skipped, Succeeded, Succeeded, Succeeded, Succeeded]);
+    assert_eq!((record.info.state, record.info.exit_code), (BatchState::Failed, 3));
+    assert_eq!(record.steps[1].problem.as_deref(), Some("a step before it failed"));
+    assert_eq!(record.steps[0].exit_code, Some(3));
+}
+
+#[tokio::test]
+async fn fail_fast_stops_as_much_as_it_is_told_to() {
+    for (fail_fast, slow_state, output) in [
+        (FailFast::Never, StepState::Succeeded, "done\n"),
+        (FailFast::Soon, StepState::Succeeded, "done\n"),
+        (FailFast::Now, StepState::Cancelled, ""),
+    ] {
+        let bench = bench();
+        let none = Vec::<String>::new;
+        let slow = if fail_fast == FailFast::Now {
+            "echo >up; sleep 600; echo done"
+        } else {
+            "echo >up; while [ ! -e failed ]; do sleep 0.01; done; echo done"
+        };
+        let request = BatchRequest::new()
+            .fail_fast(fail_fast)
+            .parallelism(2)
+            .step(step("slow", slow).after(none()))
+            .step(
+                step("bad", "while [ ! -e up ]; do sleep 0.01; done; echo >failed; exit 1")
+                    .after(none()),
+            )
+            .step(step("other", "echo ran").after(none()))
+            .step(step("clean", "echo cleaned").after(["slow"]).run_if(RunIf::Always));
+        let record = bench.run(request).await;
+        assert_eq!(record.info.state, BatchState::Failed, "{fail_fast:?}");
+        assert_eq!(record.steps[0].state, slow_state, "{fail_fast:?}");
+        assert_eq!(bench.output(&record, "slow", Stream::Stdout).await, output);
+        let other =
+            if fail_fast == FailFast::Never { StepState::Succeeded } else { StepState::Skipped };
+        assert_eq!(record.steps[2].state, other, "{fail_fast:?}");
+        assert_eq!(record.steps[3].state, StepState::Succeeded, "{fail_fast:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_step_is_run_again() {
+    let bench = bench();
+    let script = "echo x >>tries; [ $(wc -l <tries) -ge 3 ]";
+    let delay = Duration::from_millis(20);
+    let request = BatchRequest::new().step(step("flaky", script).retries(2).retry_delay(delay));
+    let begun = std::time::SystemTime::now();
+    let record = bench.run(request).await;
+    assert_eq!(record.info.state, BatchState::Succeeded);
+    assert_eq!((record.steps[0].attempt, record.info.exit_code), (3, 0));
+    // 20 ms, then twice that.
+    assert!(begun.elapsed().expect("forward") >= Duration::from_millis(60));
+
+    let request = BatchRequest::new().step(step("bad", "echo x >>others; exit 9").retries(2));
+    let record = bench.run(request).await;
+    assert_eq!((record.steps[0].state, record.steps[0].attempt), (StepState::Failed, 3));
+    assert_eq!((record.info.exit_code, bench.file("others").as_str()), (9, "x\nx\nx\n"));
+}
+
+#[tokio::test]
+async fn never_more_run_at_once_than_may() {
+    let bench = bench();
+    let script = "mkdir up.$1; ls -d up.* | wc -l >>seen; sleep 0.02; rmdir up.$1";
+    let steps = (0..12).map(|n| {
+        let number = n.to_string();
+        Step::new("sh -c").args([script, "sh", &number]).after(Vec::<String>::new())
+    });
+    let request = steps.fold(BatchRequest::new().parallelism(3), BatchRequest::step);
+    let record = bench.run(request).await;
+    assert_eq!(record.info.state, BatchState::Succeeded);
+    let seen: Vec<u32> =
+        bench.file("seen").lines().filter_map(|line| line.trim().parse().ok()).collect();
+    assert_eq!(seen.len(), 12);
+    assert!(seen.iter().all(|count| *count <= 3), "{seen:?}");
+    assert!(seen.iter().any(|count| *count > 1), "{seen:?}");
+}
+
+#[tokio::test]
+async fn what_can_not_run_is_refused_before_anything_starts() {
+    let bench = bench();
+    let first = || BatchRequest::new().step(step("first", "echo >started"));
+    for (request, kind, text) in [
+        (BatchRequest::new(), ErrorKind::Malformed, "`steps` must hold"),
+        (
+            first().step(Step::new("nowhere-to-be-found").id("x")),
+            ErrorKind::Impossible,
+            "step `x`: program `nowhere",
+        ),
+        (
+            first().step(Step::new("true").id("x").workdir("nowhere")),
+            ErrorKind::Impossible,
+            "step `x`: workdir `nowhere`",
+        ),
+        (
+            first().step(Step::new("true").id("x").after(["y"])),
+            ErrorKind::Impossible,
+            "step `x`: `dependsOn` names `y`",
+        ),
+        (
+            first().step(Step::new("true").id("x").after(["x"])),
+            ErrorKind::Impossible,
+            "makes a circle: x -> x",
+        ),
+        (first().step(Step::new("true").id("first")), ErrorKind::Impossible, "step `first`: `id`"),
+        (first().step(Step::new("ec'ho")), ErrorKind::Malformed, "step `2`: `command`"),
+        (
+            first().step(Step::new("true").timeout(Duration::ZERO)),
+            ErrorKind::Malformed,
+            "step `2`: `timeout`",
+        ),
+        (
+            first().step(Step::new("true").retries(1001)),
+            ErrorKind::Impossible,
+            "step `2`: `retries`",
+        ),
+        (first().parallelism(0), ErrorKind::Malformed, "`parallelism` must be"),
+        (first().session_id("spl-alice-nowhere"), ErrorKind::Malformed, "`sessionId` names"),
+    ] {
+        let error = bench.refusal(request).await;
+        assert!(error.to_string().contains(text), "{error}");
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+    assert_eq!(bench.file("started"), "");
+    let all = bench.engine.batches().list(&bench.alice, None, None, 10).await.expect("a list");
+    assert_eq!(all.batches, []);
+    let nobody = Caller::new("bob".parse().expect("a name")).with(Scope::Sessions);
+    let refused = bench.engine.batches().submit(&nobody, first(), None).await;
+    assert_eq!(refused.expect_err("no right").kind(), ErrorKind::Forbidden);
+}
+
+#[tokio::test]
+async fn a_cancelled_batch_ends_at_once() {
+    let bench = bench();
+    let request = BatchRequest::new()
+        .step(step("slow", "echo >up; sleep 600"))
+        .step(step("next", "true").run_if(RunIf::Always));
+    let record = bench.submit(request).await;
+    eventually("it runs", || bench.root.path().join("up").exists()).await;
+    let id = record.info.id.as_str();
+    let record = bench.engine.batches().cancel(&bench.alice, id).await.expect("cancelled");
+    assert_eq!(record.info.state, BatchState::Cancelled);
+    assert_eq!(states(&record), [StepState::Cancelled, StepState::Skipped]);
+    assert_eq!(record.steps[0].reason, Some(Reason::Cancelled));
+    // And again, which changes nothing.
+    let again = bench.engine.batches().cancel(&bench.alice, id).await.expect("no matter");
+    assert_eq!(again, record);
+}
+
+#[tokio::test]
+async fn the_same_key_makes_one_batch() {
+    let bench = bench();
+    let request = || BatchRequest::new().step(step("one", "echo x >>runs"));
+    let batches = bench.engine.batches();
+    let posts = (0..50).map(|_| {
+        let (batches, alice) = (batches.clone(), bench.alice.clone());
+        tokio::spawn(async move { batches.submit(&alice, request(), Some("key")).await })
+    });
+    let mut ids = std::collections::HashSet::new();
+    let mut made = 0;
+    for post in posts.collect::<Vec<_>>() {
+        let submitted = post.await.expect("no panic").expect("accepted");
+        made += u32::from(submitted.is_new);
+        ids.insert(submitted.record.info.id);
+    }
+    assert_eq!((ids.len(), made), (1, 1));
+    let id = ids.iter().next().expect("one").to_string();
+    batches.wait(&bench.alice, &id).await.expect("over");
+    assert_eq!(bench.file("runs"), "x\n");
+    let other = BatchRequest::new().step(step("one", "echo other"));
+    let refused = batches.submit(&bench.alice, other, Some("key")).await;
+    assert!(matches!(refused, Err(BatchError::KeyReused)));
+    // Another's key is another key.
+    let bob = batches.submit(&caller("bob"), request(), Some("key")).await.expect("accepted");
+    assert!(bob.is_new);
+    for bad in ["", "with blank", "\u{e4}", &"x".repeat(256)] {
+        let refused = batches.submit(&bench.alice, request(), Some(bad)).await;
+        assert_eq!(refused.expect_err("refused").kind(), ErrorKind::Malformed);
+    }
+}
+
+#[tokio::test]
+async fn batches_are_their_callers_own() {
+    let bench = bench();
+    let record = bench.run(BatchRequest::new().step(Step::new("true"))).await;
+    let (bob, id) = (caller("bob"), record.info.id.as_str());
+    let batches = bench.engine.batches();
+    assert!(matches!(batches.get(&bob, id).await, Err(BatchError::NoBatch(_))));
+    assert!(matches!(batches.cancel(&bob, id).await, Err(BatchError::NoBatch(_))));
+    assert!(matches!(batches.events(&bob, id, 0).await, Err(BatchError::NoBatch(_))));
+    assert!(matches!(batches.rerun(&bob, id, false).await, Err(BatchError::NoBatch(_))));
+    assert!(matches!(
+        batches.output(&bob, id, "1", Stream::Stdout).await,
+        Err(BatchError::NoBatch(_))
+    ));
+    assert_eq!(batches.list(&bob, None, None, 10).await.expect("a list").batches, []);
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_and_by_state() {
+    let bench = bench();
+    let mut ids = Vec::new();
+    for n in 0..7 {
+        let command = if n % 3 == 0 { "false" } else { "true" };
+        let record = bench.run(BatchRequest::new().step(Step::new(command))).await;
+        ids.insert(0, record.info.id);
+    }
+    let batches = bench.engine.batches();
+    let mut found = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = batches.list(&bench.alice, None, cursor.as_deref(), 3).await.expect("a page");
+        assert!(page.batches.len() <= 3);
+        found.extend(page.batches.into_iter().map(|batch| batch.id));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ids);
+    let failed =
+        batches.list(&bench.alice, Some(BatchState::Failed), None, 10).await.expect("a page");
+    let failed: Vec<_> = failed.batches.into_iter().map(|batch| batch.id).collect();
+    assert_eq!(failed, [ids[0].clone(), ids[3].clone(), ids[6].clone()]);
+    let running = batches.list(&bench.alice, Some(BatchState::Running), None, 10).await;
+    assert_eq!(running.expect("a page").batches, []);
+    let error = batches.list(&bench.alice, None, Some("nonsense"), 10).await;
+    assert_eq!(error.expect_err("refused").kind(), ErrorKind::Malformed);
+}
+
+#[tokio::test]
+async fn what_failed_is_run_again() {
+    let bench = bench();
+    let request = BatchRequest::new()
+        .step(step("one", "echo 1 >>runs"))
+        .step(step("two", "echo 2 >>runs; [ -e mended ]"))
+        .step(step("three", "echo 3 >>runs"));
+    let record = bench.run(request).await;
+    assert_eq!(record.info.state, BatchState::Failed);
+    bench.write("mended");
+    let batches = bench.engine.batches();
+    let id = record.info.id.as_str();
+    let again = batches.rerun(&bench.alice, id, true).await.expect("accepted").record;
+    assert_eq!(again.info.rerun_of.as_ref(), Some(&record.info.id));
+    let again = bench.wait(&again).await;
+    assert_eq!(again.info.state, BatchState::Succeeded);
+    let ids: Vec<&str> = again.steps.iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(ids, ["two", "three"]);
+    assert_eq!(bench.file("runs"), "1\n2\n2\n3\n");
+    let error = batches.rerun(&bench.alice, again.info.id.as_str(), true).await;
+    assert_eq!(error.expect_err("none failed").kind(), ErrorKind::Conflict);
+    let all = batches.rerun(&bench.alice, id, false).await.expect("accepted").record;
+    assert_eq!(bench.wait(&all).await.steps.len(), 3);
+}
+
+#[tokio::test]
+async fn output_is_followed_while_it_comes() {
+    let bench = bench();
+    let script = "echo one; while [ ! -e go ]; do sleep 0.01; done; echo two";
+    let record = bench.submit(BatchRequest::new().step(step("slow", script))).await;
+    let batches = bench.engine.batches();
+    let id = record.info.id.as_str();
+    let output = batches.output(&bench.alice, id, "slow", Stream::Stdout).await.expect("a step");
+    assert!(output.grows(0).await.expect("reads"));
+    assert_eq!(&output.read(0, 100).await.expect("reads")[..], b"one\n");
+    bench.write("go");
+    assert!(output.grows(4).await.expect("reads"));
+    assert_eq!(&output.read(4, 100).await.expect("reads")[..], b"two\n");
+    assert!(!output.grows(8).await.expect("reads"));
+    let missing = batches.output(&bench.alice, id, "none", Stream::Stdout).await;
+    assert!(matches!(missing, Err(BatchError::NoStep(_))));
+}
+
+#[tokio::test]
+async fn of_much_output_the_beginning_and_the_end_are_kept() {
+    let bench = bench();
+    let record =
+        bench.run(BatchRequest::new().step(step("much", "seq 1 100000").output_limit(1000))).await;
+    let step: &StepInfo = &record.steps[0];
+    assert_eq!((step.stdout_bytes, step.stdout_gap), (588_895, Some(500)));
+    let output = bench.output(&record, "much", Stream::Stdout).await;
+    assert!(output.starts_with("1\n2\n") && output.ends_with("\n100000\n"), "{output}");
+    assert_eq!(output.len(), 1000);
+}
+
+#[tokio::test]
+async fn a_session_gives_its_directory_and_variables() {
+    let bench = bench();
+    std::fs::create_dir(bench.root.path().join("below")).expect("makes");
+    let request =
+        SessionRequest::new().command("sh -c").arg("cd below; echo >ready; read x").env("K", "V");
+    let sessions = bench.engine.sessions();
+    let session = sessions.create(&bench.alice, request).await.expect("starts");
+    eventually("it is there", || bench.root.path().join("below/ready").exists()).await;
+    let request =
+        BatchRequest::new().session_id(session.id.as_str()).step(step("one", "pwd; echo $K"));
+    let record = bench.run(request).await;
+    let output = bench.output(&record, "one", Stream::Stdout).await;
+    assert!(output.ends_with("/below\nV\n"), "{output}");
+}
+
+#[tokio::test]
+async fn one_caller_does_not_starve_another() {
+    let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
+    let many = (0..10_000).map(|_| Step::new("true"));
+    let record = bench.submit(many.fold(BatchRequest::new(), BatchRequest::step)).await;
+    let bob = caller("bob");
+    let batches = bench.engine.batches();
+    for _ in 0..10 {
+        let one = BatchRequest::new().step(Step::new("true"));
+        let one = batches.submit(&bob, one, None).await.expect("accepted").record.info.id;
+        batches.wait(&bob, one.as_str()).await.expect("over");
+        let run = bench.engine.execute(&bob, Request::new("true")).await.expect("runs");
+        assert!(run.capture().await.end.success());
+    }
+    // Neither is the caller itself kept from single executions.
+    let run = bench.engine.execute(&bench.alice, Request::new("true")).await.expect("runs");
+    assert!(run.capture().await.end.success());
+    let id = record.info.id.as_str();
+    let now = batches.get(&bench.alice, id).await.expect("is there");
+    assert_eq!(now.info.state, BatchState::Running);
+    assert!(now.info.counts.queued > 5_000, "{:?}", now.info.counts);
+    batches.cancel(&bench.alice, id).await.expect("cancelled");
+}
+
+#[tokio::test]
+async fn only_so_much_is_accepted() {
+    let bench = bench_with(
+        |policy| policy.max_steps(5).max_open_steps_per_caller(8).max_open_steps(12),
+        |builder| builder.max_running(1),
+    );
+    let steps = |count: usize| {
+        let all =
+            (0..count).map(|n| step(&format!("s{n}"), "while [ ! -e go ]; do sleep 0.01; done"));
+        all.fold(BatchRequest::new(), BatchRequest::step)
+    };
+    let error = bench.refusal(steps(6)).await;
+    assert_eq!(error.to_string(), "`steps` are over the maximum of 5");
+    let first = bench.submit(steps(5)).await;
+    assert!(matches!(bench.refusal(steps(5)).await, BatchError::CallerLimit { limit: 8 }));
+    let batches = bench.engine.batches();
+    batches.submit(&caller("bob"), steps(5), None).await.expect("accepted");
+    let full = batches.submit(&caller("carol"), steps(5), None).await;
+    assert_eq!(full.expect_err("full").kind(), ErrorKind::Unavailable);
+    bench.write("go");
+    bench.wait(&first).await;
+    bench.submit(steps(5)).await;
+}
+
+#[tokio::test]
+async fn what_is_old_or_too_much_is_forgotten() {
+    let bench = bench_with(|policy| policy.keep_count(2), |builder| builder);
+    let mut records = Vec::new();
+    for n in 0..4 {
+        records.push(bench.run(BatchRequest::new().step(step("one", &format!("echo {n}")))).await);
+    }
+    let outputs = bench.root.path().join("runtime/batches");
+    let kept = || std::fs::read_dir(&outputs).expect("is there").count();
+    assert_eq!(kept(), 4);
+    // The next engine looks when it begins.
+    bench.engine.drain(Duration::ZERO).await;
+    let next = engine(&bench.root, &bench.store, |policy| policy.keep_count(2), |builder| builder);
+    next.resume().await;
+    eventually("the oldest are gone", || kept() == 2).await;
+    let all = next.batches().list(&bench.alice, None, None, 10).await.expect("a list");
+    let ids: Vec<_> = all.batches.into_iter().map(|batch| batch.id).collect();
+    assert_eq!(ids, [records[3].info.id.clone(), records[2].info.id.clone()]);
+    let gone = next.batches().get(&bench.alice, records[0].info.id.as_str()).await;
+    assert!(matches!(gone, Err(BatchError::NoBatch(_))));
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing() {
+    let bench = bench();
+    let script = "echo >up; while [ ! -e go ]; do sleep 0.01; done";
+    let request = BatchRequest::new().step(step("one", script)).step(step("two", "echo >second"));
+    let record = bench.submit(request).await;
+    eventually("it runs", || bench.root.path().join("up").exists()).await;
+    bench.store.fill(true);
+    let refused = bench.refusal(BatchRequest::new().step(Step::new("true"))).await;
+    assert_eq!(
+        (refused.kind(), refused.to_string().as_str()),
+        (ErrorKind::NoRoom, "there is no room left on the disk")
+    );
+    bench.write("go");
+    // What can't be written has not happened: the second step is not started.
+    let id = record.info.id.as_str();
+    let run = bench.engine.execute(&bench.alice, sh("sleep 0.3")).await.expect("runs");
+    run.capture().await;
+    let now = bench.engine.batches().get(&bench.alice, id).await.expect("is there");
+    assert_eq!(states(&now), [StepState::Running, StepState::Queued]);
+    assert!(!bench.root.path().join("second").exists());
+    bench.store.fill(false);
+    assert_eq!(bench.wait(&record).await.info.state, BatchState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_drained_batch_goes_on_in_the_next_engine() {
+    let bench = bench();
+    let request = BatchRequest::new()
+        .step(step("one", "echo 1 >>runs; echo >up; while [ ! -e go ]; do sleep 0.01; done"))
+        .step(step("two", "echo 2 >>runs; sleep 600").rerun_on_restart(true).after(["one"]))
+        .step(step("three", "echo 3 >>runs"));
+    let record = bench.submit(request).await;
+    eventually("it runs", || bench.root.path().join("up").exists()).await;
+    let draining = {
+        let engine = bench.engine.clone();
+        tokio::spawn(async move { engine.drain(Duration::from_secs(20)).await })
+    };
+    eventually("it drains", || !bench.engine.is_open()).await;
+    bench.write("go");
+    draining.await.expect("drained");
+    // The first step was given its time; the second was not begun.
+    let now = bench.engine.batches().get(&bench.alice, record.info.id.as_str()).await;
+    let now = now.expect("is there");
+    assert_eq!(states(&now), [StepState::Succeeded, StepState::Queued, StepState::Queued]);
+
+    let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
+    assert_eq!(next.resume().await.batches, 1);
+    eventually("the second runs", || bench.file("runs") == "1\n2\n").await;
+    // This one is not given its time: it is stopped, lost, and by its own wish run again.
+    next.drain(Duration::ZERO).await;
+    let script = bench.root.path().join("sleep");
+    std::fs::write(script, "").expect("writes");
+    let last = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
+    assert_eq!(last.resume().await.batches, 1);
+    eventually("it runs again", || bench.file("runs") == "1\n2\n2\n").await;
+    let id = record.info.id.as_str();
+    let record = last.batches().get(&bench.alice, id).await.expect("is there");
+    assert_eq!((record.steps[1].state, record.steps[1].attempt), (StepState::Running, 2));
+    let record = last.batches().cancel(&bench.alice, id).await.expect("cancelled");
+    assert_eq!(record.info.state, BatchState::Cancelled);
+    let mut events = last.batches().events(&bench.alice, id, 0).await.expect("events");
+    let mut seqs = Vec::new();
+    while let Some(event) = events.next().await.expect("reads") {
+        seqs.push(event.seq);
+    }
+    assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
+    assert_eq!(record.info.last_event, seqs.len() as u64);
+    assert!(record.info.created <= SystemTime::now());
+}
+
+#[tokio::test]
+async fn without_a_policy_there_are_none() {
+    let bench = crate::support::bench();
+    assert!(!bench.engine.has_batches());
+    let request = BatchRequest::new().step(Step::new("true"));
+    let refused = bench.engine.batches().submit(&caller("alice"), request, None).await;
+    assert!(matches!(refused, Err(BatchError::NoStore)));
+}
