@@ -40,6 +40,8 @@ pub(crate) struct File {
     pub(crate) cgroup: CgroupTable,
     #[serde(default)]
     pub(crate) sessions: SessionsTable,
+    #[serde(default)]
+    pub(crate) batches: BatchesTable,
 }
 
 /// `http = "ADDR"` for short.
@@ -93,6 +95,20 @@ pub(crate) struct SessionsTable {
     /// Whether they go on when the server ends, to be gone on with by the next.
     #[serde(default)]
     pub(crate) survive: bool,
+}
+
+/// Times are in milliseconds, sizes in bytes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct BatchesTable {
+    pub(crate) max_steps: Option<usize>,
+    pub(crate) max_open_steps: Option<usize>,
+    pub(crate) max_open_steps_per_caller: Option<usize>,
+    pub(crate) parallelism: Option<usize>,
+    pub(crate) max_parallelism: Option<usize>,
+    pub(crate) keep_for: Option<u64>,
+    pub(crate) keep_count: Option<usize>,
+    pub(crate) keep_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

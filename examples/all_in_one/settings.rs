@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{
-    Caller, CgroupMode, EngineBuilder, Environment, Holder, LimitKind, Limits, Program, Recording,
-    Secret, SessionPolicy, SharedAuthenticator, SizePolicy,
+    BatchPolicy, Caller, CgroupMode, EngineBuilder, Environment, Holder, LimitKind, Limits,
+    Program, Recording, RedbStore, Secret, SessionPolicy, SharedAuthenticator, SizePolicy,
+    StoreFault,
 };
 
 use crate::args::Args;
 use crate::file::{
-    EnvironmentTable, File, LimitsTable, ProgramTable, RecordingWord, SessionsTable, SizeWord,
+    BatchesTable, EnvironmentTable, File, LimitsTable, ProgramTable, RecordingWord, SessionsTable,
+    SizeWord,
 };
 use crate::tokens::{self, Tokens};
 
@@ -38,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) public_url: Option<String>,
     shell: Option<String>,
     sessions: SessionsTable,
+    batches: BatchesTable,
     program: Program,
     request_env: Option<Vec<String>>,
     limits: LimitsTable,
@@ -131,6 +134,7 @@ impl Settings {
             public_url: file.ws.public_url,
             shell: shell(&args, file.shell, &path)?,
             sessions: file.sessions,
+            batches: file.batches,
             made_token,
             grace: grace(&args, file.grace)?,
             environment: environment(file.environment.inherit.as_deref(), file.environment.set)?,
@@ -219,6 +223,45 @@ impl Settings {
         }
     }
 
+    /// Where batches are kept, below root; `None` where that can't be written, or another server
+    /// keeps its own there.
+    fn batches(&self) -> Result<Option<BatchPolicy>, UsageError> {
+        let directory = self.root.join("runtime/batches");
+        let opened = RedbStore::open(directory.join("batches.redb"));
+        let opened = match opened {
+            // Nobody shall take it for an empty one.
+            Err(error @ StoreFault::Damaged(_)) => {
+                return Err(UsageError::caused(&directory.display().to_string(), &error));
+            }
+            opened => opened
+                .map_err(Unusable::from)
+                .and_then(|store| Ok(BatchPolicy::new(store, directory.join("output"))?)),
+        };
+        let mut policy = match opened {
+            Ok(policy) => policy,
+            Err(error) => {
+                let error: &dyn std::error::Error = error.as_ref();
+                tracing::warn!(error, "there are no batches");
+                return Ok(None);
+            }
+        };
+        let table = &self.batches;
+        let counts = [
+            (table.max_steps, BatchPolicy::max_steps as SetBatch<usize>),
+            (table.max_open_steps, BatchPolicy::max_open_steps),
+            (table.max_open_steps_per_caller, BatchPolicy::max_open_steps_per_caller),
+            (table.parallelism, BatchPolicy::parallelism),
+            (table.max_parallelism, BatchPolicy::max_parallelism),
+            (table.keep_count, BatchPolicy::keep_count),
+        ];
+        for (value, set) in counts {
+            policy = value.into_iter().fold(policy, set);
+        }
+        policy = table.keep_bytes.into_iter().fold(policy, BatchPolicy::keep_bytes);
+        let keep_for = table.keep_for.map(Duration::from_millis);
+        Ok(Some(keep_for.into_iter().fold(policy, BatchPolicy::keep_for)))
+    }
+
     /// The engine with everything that was asked for.
     pub(crate) fn configure(&self, mut engine: EngineBuilder) -> Result<EngineBuilder, UsageError> {
         let limits = &self.limits;
@@ -227,6 +270,7 @@ impl Settings {
             .sessions(self.sessions()?)
             .default_limits(self.default_limits)
             .max_limits(self.max_limits);
+        engine = self.batches()?.into_iter().fold(engine, EngineBuilder::batches);
         if let Some(names) = &self.request_env {
             engine = engine.request_env(names);
         }
@@ -259,6 +303,8 @@ impl Settings {
 }
 
 type SetSession<T> = fn(SessionPolicy, T) -> SessionPolicy;
+type SetBatch<T> = fn(BatchPolicy, T) -> BatchPolicy;
+type Unusable = Box<dyn std::error::Error + Send + Sync>;
 type Set<T> = fn(EngineBuilder, T) -> EngineBuilder;
 
 fn root(asked: Option<PathBuf>, culprit: &str) -> Result<PathBuf, UsageError> {

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{delete, get, post};
@@ -22,7 +22,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::routes::metrics::{self, HttpMetrics};
-use crate::routes::{execute, service, sessions};
+use crate::routes::{batches, execute, service, sessions};
 
 /// What is set up once for all requests.
 #[derive(Debug, Clone)]
@@ -88,6 +88,11 @@ impl App {
                 "/api/v1/saved-sessions/{id}",
                 get(sessions::get_saved).delete(sessions::remove_saved),
             )
+            .route("/api/v1/batches", get(batches::list).post(batches::submit))
+            .route("/api/v1/batches/{id}", get(batches::get).delete(batches::cancel))
+            .route("/api/v1/batches/{id}/events", get(batches::events))
+            .route("/api/v1/batches/{id}/rerun", post(batches::rerun))
+            .route("/api/v1/batches/{id}/steps/{step}/{stream}", get(batches::output))
             .route("/api/v1/tickets", post(sessions::ticket))
             .route("/api/v1/service", get(service::definition))
             .route("/info", get(service::definition))
@@ -104,12 +109,16 @@ impl App {
             .layer(middleware::from_fn(linger))
             .with_state(self.clone());
         if !self.options.origins.is_empty() {
-            use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+            use axum::http::header::{
+                ACCEPT, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER,
+            };
+            let resumption = HeaderName::from_static("last-event-id");
+            let repetition = HeaderName::from_static("idempotency-key");
             let cors = CorsLayer::new()
                 .allow_origin(AllowOrigin::list(self.options.origins.iter().cloned()))
                 .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-                .allow_headers([AUTHORIZATION, CONTENT_TYPE, ACCEPT])
-                .expose_headers([RETRY_AFTER]);
+                .allow_headers([AUTHORIZATION, CONTENT_TYPE, ACCEPT, RANGE, resumption, repetition])
+                .expose_headers([RETRY_AFTER, LOCATION, CONTENT_RANGE]);
             router = router.layer(cors);
         }
         router

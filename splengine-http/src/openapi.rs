@@ -19,6 +19,13 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
     ),
     paths(
         routes::execute::execute,
+        routes::batches::submit,
+        routes::batches::list,
+        routes::batches::get,
+        routes::batches::events,
+        routes::batches::output,
+        routes::batches::rerun,
+        routes::batches::cancel,
         routes::sessions::list,
         routes::sessions::create,
         routes::sessions::get,

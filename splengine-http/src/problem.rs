@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use splengine_core::{AuthError, ErrorKind, ExecuteError, SessionError};
+use splengine_core::{AuthError, BatchError, ErrorKind, ExecuteError, SessionError};
 use utoipa::ToSchema;
 
 /// An error: problem details (RFC 9457), with `error` for simple clients.
@@ -83,6 +83,12 @@ impl From<ExecuteError> for Problem {
 
 impl From<SessionError> for Problem {
     fn from(error: SessionError) -> Self {
+        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
+    }
+}
+
+impl From<BatchError> for Problem {
+    fn from(error: BatchError) -> Self {
         Self::of_kind(error.kind(), error.to_string(), error.retry_after())
     }
 }

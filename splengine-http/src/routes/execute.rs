@@ -13,6 +13,7 @@ use crate::accept::Format;
 use crate::app::App;
 use crate::dto::{EncodingDto, EndDto, ExecuteRequestDto, ExecuteResultDto};
 use crate::problem::{Problem, ProblemDto};
+use crate::routes::batches;
 use crate::routes::parameters::{BodyKind, read_json, read_query};
 use crate::stdin::BodyReader;
 use crate::stream;
@@ -43,6 +44,9 @@ use crate::stream;
             (crate::dto::EventDto = "application/x-ndjson"),
             (crate::dto::EventDto = "text/event-stream"),
         )),
+        (status = 202, description = "With `async`: it is accepted as a batch of one step.",
+            body = crate::dto_batches::BatchRecordDto,
+            headers(("Location" = String, description = "Where the batch is."))),
         (status = 400, description = "Malformed.", body = ProblemDto,
             content_type = "application/problem+json"),
         (status = 401, description = "No credentials, or bad ones.", body = ProblemDto,
@@ -89,7 +93,7 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         ));
     }
 
-    let (dto, input) = match kind {
+    let (dto, input): (ExecuteRequestDto, _) = match kind {
         BodyKind::Json => {
             if let Some((name, _)) = query.first() {
                 return Err(Problem::malformed(format!(
@@ -100,6 +104,14 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         }
         BodyKind::Input => (read_query(&query)?, Some(BodyReader::new(body))),
     };
+    if dto.asynchronous == Some(true) {
+        if !app.engine.has_batches() {
+            let detail = "`async` asks for a batch, and this server runs none";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        }
+        let record = batches::accept(&app, &caller, dto.into_batch()?, &parts.headers).await?;
+        return Ok(batches::accepted(record));
+    }
     let encoding = dto.output_encoding.unwrap_or_default();
     let (stdin, breakage) = input.unzip();
     let mut request = dto.into_request(stdin.map(Stdin::reader))?;

@@ -1,7 +1,8 @@
 //! The routes.
 
+pub(crate) mod batches;
 pub(crate) mod execute;
 pub(crate) mod metrics;
-mod parameters;
+pub(crate) mod parameters;
 pub(crate) mod service;
 pub(crate) mod sessions;

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -13,10 +15,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
-use splengine_core::{LimitKind, Limits, Request, Stdin};
+use splengine_core::{Caller, LimitKind, Limits, Request, Stdin};
 use tokio::time::timeout;
 
-use crate::app::Options;
+use crate::app::{App, Options};
 use crate::dto::{ExecuteRequestDto, LimitsDto};
 use crate::problem::Problem;
 
@@ -44,6 +46,32 @@ impl BodyKind {
             )),
         }
     }
+}
+
+/// Who asks; a refusal when nobody is recognised.
+pub(crate) struct Asker(pub(crate) Caller);
+
+impl FromRequestParts<App> for Asker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        app.caller(parts).await.map(Self)
+    }
+}
+
+pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match BodyKind::of(headers) {
+        Ok(BodyKind::Json) => Ok(()),
+        _ => {
+            let detail = "Content-Type must be application/json";
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+        }
+    }
+}
+
+/// What we write into headers is made of ids and numbers.
+pub(crate) fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// Reads a JSON body whole, within the bounds of its size and its time.
@@ -159,12 +187,6 @@ fn word<'de, T: Deserialize<'de>>(name: &str, value: &str) -> Result<T, Problem>
 impl ExecuteRequestDto {
     /// The core's request. `input` is what a streamed body gives, if there is one.
     pub(crate) fn into_request(self, input: Option<Stdin>) -> Result<Request, Problem> {
-        if self.asynchronous == Some(true) {
-            return Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "`async` asks for a batch, and this server runs none",
-            ));
-        }
         let stdin = match (input, self.stdin) {
             (Some(input), _) => input,
             (None, None) => Stdin::null(),

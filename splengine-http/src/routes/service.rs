@@ -64,8 +64,10 @@ pub(crate) async fn definition(State(app): State<App>) -> Json<ServiceDto> {
         let kept = kept.into_iter().filter(|_| app.engine.sessions().are_kept());
         ["sessions", "sessions.share"].into_iter().chain(kept).map(str::to_owned)
     });
+    let batches = app.engine.has_batches().then(|| ["batches", "execute.async"].map(str::to_owned));
     let capabilities = always
         .into_iter()
+        .chain(batches.into_iter().flatten())
         .chain(sessions.into_iter().flatten())
         .chain(limits.map(|limit| format!("limits.{limit}")))
         .collect();

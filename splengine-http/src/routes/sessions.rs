@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, Request, State};
-use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, LOCATION, RANGE,
-};
-use axum::http::request::Parts;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
-use splengine_core::{Caller, RecordingFile, Secret, SessionRequest};
+use splengine_core::{RecordingFile, Secret, SessionRequest};
 
 use crate::app::App;
 use crate::dto_sessions::{
@@ -23,18 +20,8 @@ use crate::dto_sessions::{
     rfc3339,
 };
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::parameters::{BodyKind, read_json, read_whole};
-
-/// Who asks; a refusal when nobody is recognised.
-pub(crate) struct Asker(Caller);
-
-impl FromRequestParts<App> for Asker {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        app.caller(parts).await.map(Self)
-    }
-}
+use crate::ranges;
+use crate::routes::parameters::{Asker, demand_json, header, read_json, read_whole};
 
 /// The caller's sessions.
 #[utoipa::path(
@@ -192,28 +179,8 @@ pub(crate) async fn recording(
 ) -> Result<Response, Problem> {
     let file = app.engine.sessions().recording(&caller, &id).await?;
     let length = file.length();
-    let wanted = headers.get(RANGE).and_then(|value| value.to_str().ok());
-    let (status, from, until) = match wanted.map(|text| range(text, length)) {
-        None | Some(Wanted::Whole) => (StatusCode::OK, 0, length),
-        Some(Wanted::Part(from, until)) => (StatusCode::PARTIAL_CONTENT, from, until),
-        Some(Wanted::Nothing) => {
-            let detail = format!("the recording has {length} bytes");
-            let mut response =
-                Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail).into_response();
-            response.headers_mut().insert(CONTENT_RANGE, header(&format!("bytes */{length}")));
-            return Ok(response);
-        }
-    };
-    let mut response = (status, pieces(file, from, until)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-asciicast"));
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(until - from));
-    if status == StatusCode::PARTIAL_CONTENT {
-        let value = format!("bytes {from}-{}/{length}", until - 1);
-        headers.insert(CONTENT_RANGE, header(&value));
-    }
-    Ok(response)
+    let media_type = "application/x-asciicast";
+    ranges::answer(&headers, length, media_type, |from, until| pieces(file, from, until))
 }
 
 fn pieces(file: RecordingFile, from: u64, until: u64) -> Body {
@@ -229,37 +196,6 @@ fn pieces(file: RecordingFile, from: u64, until: u64) -> Body {
         let next = at + data.len() as u64;
         Ok(Some((data, (file, next))))
     }))
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Wanted {
-    Whole,
-    Part(u64, u64),
-    Nothing,
-}
-
-/// The one range of RFC 9110, section 14.2, that is asked for; several, or what is no range, are
-/// answered with the whole, as it allows.
-fn range(text: &str, length: u64) -> Wanted {
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|text| text.split_once('-'))
-    else {
-        return Wanted::Whole;
-    };
-    let (first, last) = (first.trim(), last.trim());
-    let (from, until) = if first.is_empty() {
-        let Ok(count) = last.parse::<u64>() else { return Wanted::Whole };
-        (length.saturating_sub(count), length)
-    } else {
-        let Ok(from) = first.parse::<u64>() else { return Wanted::Whole };
-        let until = match last.parse::<u64>() {
-            Ok(last) if last < from => return Wanted::Whole,
-            Ok(last) => last.saturating_add(1).min(length),
-            Err(_) if last.is_empty() => length,
-            Err(_) => return Wanted::Whole,
-        };
-        (from, until)
-    };
-    if from < until { Wanted::Part(from, until) } else { Wanted::Nothing }
 }
 
 /// Types the body on a session's terminal.
@@ -463,16 +399,6 @@ async fn optional_json<T: DeserializeOwned + Default>(
     read_json(&parts.headers, body, &app.options).await
 }
 
-fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
-    match BodyKind::of(headers) {
-        Ok(BodyKind::Json) => Ok(()),
-        _ => {
-            let detail = "Content-Type must be application/json";
-            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
-        }
-    }
-}
-
 /// Where the console is: as configured, else where this request went to.
 fn console_url(app: &App, headers: &HeaderMap) -> String {
     app.options.console.clone().unwrap_or_else(|| {
@@ -485,34 +411,5 @@ fn created(location: &str, body: impl serde::Serialize) -> Response {
     (StatusCode::CREATED, [(LOCATION, header(location))], Json(body)).into_response()
 }
 
-/// What we write into headers is made of ids and numbers.
-fn header(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
 const PIECE: usize = 64 << 10;
 const HOUR: Duration = Duration::from_hours(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_read_as_the_standard_says() {
-        for (text, expected) in [
-            ("bytes=0-4", Wanted::Part(0, 5)),
-            ("bytes=5-", Wanted::Part(5, 10)),
-            ("bytes=-3", Wanted::Part(7, 10)),
-            ("bytes=-30", Wanted::Part(0, 10)),
-            ("bytes=8-30", Wanted::Part(8, 10)),
-            ("bytes=10-", Wanted::Nothing),
-            ("bytes=-0", Wanted::Nothing),
-            ("bytes=4-2", Wanted::Whole),
-            ("bytes=0-1,3-4", Wanted::Whole),
-            ("lines=0-1", Wanted::Whole),
-            ("bytes=x-1", Wanted::Whole),
-        ] {
-            assert_eq!(range(text, 10), expected, "{text}");
-        }
-    }
-}

@@ -1,0 +1,423 @@
+//! Batches.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::stream;
+use splengine_core::{
+    BatchEvents, BatchRecord, BatchRequest, BatchState, Caller, StepInfo, StepOutput, Stream,
+};
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::dto::EncodingDto;
+use crate::dto_batches::{
+    BatchEventDto, BatchListDto, BatchRecordDto, BatchRequestDto, BatchResultDto, StepResultDto,
+};
+use crate::problem::{Problem, ProblemDto};
+use crate::ranges;
+use crate::routes::parameters::{Asker, demand_json, header, read_json};
+
+/// Submits a batch.
+///
+/// It is on disk when it is answered, and is run to its end, or truthfully reported, whatever
+/// becomes of the server.
+#[utoipa::path(
+    post, path = "/api/v1/batches", operation_id = "submitBatch", tag = "batches",
+    security(("bearer" = [])), request_body = BatchRequestDto,
+    params(
+        ("wait" = Option<bool>, Query, description = "Answer when it is over, with what its steps \
+            printed."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition return the \
+            batch that was made first."),
+    ),
+    responses((status = 200, description = "With `wait`: it is over.", body = BatchResultDto),
+        (status = 202, description = "It is accepted.", body = BatchRecordDto,
+            headers(("Location" = String, description = "Where it is."))),
+        (status = "4XX", description = "Refused.", body = ProblemDto),
+        (status = 503, description = "Full, or shutting down.", body = ProblemDto),
+        (status = 507, description = "No room.", body = ProblemDto)),
+)]
+pub(crate) async fn submit(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    demand_json(&parts.headers)?;
+    let query = Query::of(parts.uri.query(), &["wait"])?;
+    let waits = query.flag("wait")?;
+    let dto: BatchRequestDto = read_json(&parts.headers, body, &app.options).await?;
+    let encodings = dto.encodings();
+    let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
+    if !waits {
+        return Ok(accepted(record));
+    }
+    let record = app.engine.batches().wait(&caller, record.info.id.as_str()).await?;
+    Ok(Json(result(&app, &caller, record, &encodings).await?).into_response())
+}
+
+/// Submits what a request asks for, under the key that its headers name.
+pub(crate) async fn accept(
+    app: &App,
+    caller: &Caller,
+    request: BatchRequest,
+    headers: &HeaderMap,
+) -> Result<BatchRecord, Problem> {
+    let mut keys = headers.get_all("idempotency-key").iter();
+    let key = match (keys.next(), keys.next()) {
+        (None, _) => None,
+        (Some(key), None) => Some(key.to_str().map_err(|_| {
+            Problem::malformed("`Idempotency-Key` is 1 to 255 visible ASCII characters")
+        })?),
+        (Some(_), Some(_)) => {
+            return Err(Problem::malformed("there is more than one `Idempotency-Key`"));
+        }
+    };
+    Ok(app.engine.batches().submit(caller, request, key).await?.record)
+}
+
+pub(crate) fn accepted(record: BatchRecord) -> Response {
+    let location = format!("/api/v1/batches/{}", record.info.id);
+    let body = Json(BatchRecordDto::from(record));
+    (StatusCode::ACCEPTED, [(LOCATION, header(&location))], body).into_response()
+}
+
+/// The caller's batches.
+#[utoipa::path(
+    get, path = "/api/v1/batches", operation_id = "listBatches", tag = "batches",
+    security(("bearer" = [])),
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500,
+            description = "How many; 50 when left out."),
+        ("cursor" = Option<String>, Query, description = "What the page before gave."),
+        ("state" = Option<String>, Query, description = "Only those in this state."),
+    ),
+    responses((status = 200, description = "The newest first.", body = BatchListDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    request: Request,
+) -> Result<Json<BatchListDto>, Problem> {
+    let query = Query::of(request.uri().query(), &["limit", "cursor", "state"])?;
+    let limit = match query.get("limit") {
+        Some(text) => text.parse().ok().filter(|limit| (1..=500).contains(limit)),
+        None => Some(50),
+    };
+    let limit = limit.ok_or_else(|| Problem::malformed("`limit` must be from 1 to 500"))?;
+    let state = query.get("state").map(|name| {
+        let known = BatchState::ALL.iter().find(|state| state.name() == name).copied();
+        known.ok_or_else(|| {
+            let names: Vec<_> = BatchState::ALL.iter().map(|state| state.name()).collect();
+            Problem::malformed(format!("`state` must be one of {}", names.join(", ")))
+        })
+    });
+    let batches = app.engine.batches();
+    let list = batches.list(&caller, state.transpose()?, query.get("cursor"), limit).await?;
+    Ok(Json(list.into()))
+}
+
+/// One batch with its steps.
+#[utoipa::path(
+    get, path = "/api/v1/batches/{id}", operation_id = "getBatch", tag = "batches",
+    security(("bearer" = [])), params(("id" = String, Path)),
+    responses((status = 200, description = "As it is now.", body = BatchRecordDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+) -> Result<Json<BatchRecordDto>, Problem> {
+    Ok(Json(app.engine.batches().get(&caller, &id).await?.into()))
+}
+
+/// What happens to a batch, from its beginning or after `Last-Event-ID`, to its end.
+#[utoipa::path(
+    get, path = "/api/v1/batches/{id}/events", operation_id = "followBatch", tag = "batches",
+    security(("bearer" = [])),
+    params(("id" = String, Path), ("Last-Event-ID" = Option<u64>, Header)),
+    responses((status = 200, description = "Events.", body = BatchEventDto,
+            content_type = "text/event-stream"),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn events(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let after = match headers.get("last-event-id") {
+        None => 0,
+        Some(value) => value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            Problem::malformed("`Last-Event-ID` must be the id of an event, a whole number")
+        })?,
+    };
+    let events = app.engine.batches().events(&caller, &id, after).await?;
+    let chunks = stream::unfold(Some(events), |events| async {
+        let mut events = events?;
+        let (chunk, is_over) = next_event(&mut events).await;
+        Some((Ok::<_, std::convert::Infallible>(chunk), (!is_over).then_some(events)))
+    });
+    let mut response = Response::new(Body::from_stream(chunks));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+async fn next_event(events: &mut BatchEvents) -> (Bytes, bool) {
+    match timeout(SILENCE, events.next()).await {
+        Err(_) => (Bytes::from_static(b":\n\n"), false),
+        Ok(Ok(Some(event))) => {
+            let dto = BatchEventDto::from(event);
+            let json = serde_json::to_string(&dto).unwrap_or_default();
+            let text = format!("event: {}\nid: {}\ndata: {json}\n\n", dto.event, dto.seq);
+            (text.into(), false)
+        }
+        Ok(Ok(None)) => (Bytes::new(), true),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the events of a batch can't be read");
+            (Bytes::new(), true)
+        }
+    }
+}
+
+/// What a step's last run printed on a stream.
+#[utoipa::path(
+    get, path = "/api/v1/batches/{id}/steps/{step}/{stream}", operation_id = "getStepOutput",
+    tag = "batches", security(("bearer" = [])),
+    params(
+        ("id" = String, Path),
+        ("step" = String, Path),
+        ("stream" = String, Path, description = "`stdout` or `stderr`."),
+        ("follow" = Option<bool>, Query, description = "Goes on until the step ends."),
+        ("offset" = Option<u64>, Query, description = "With `follow`: where to begin."),
+        ("Range" = Option<String>, Header),
+    ),
+    responses((status = 200, description = "All of it.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        (status = 206, description = "A part of it.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        (status = 416, description = "It has no such part."),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn output(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path((id, step, stream)): Path<(String, String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let stream = match stream.as_str() {
+        "stdout" => Stream::Stdout,
+        "stderr" => Stream::Stderr,
+        _ => return Err(Problem::new(StatusCode::NOT_FOUND, "there is stdout and stderr")),
+    };
+    let query = Query::of(request.uri().query(), &["follow", "offset"])?;
+    let follows = query.flag("follow")?;
+    let offset = query.get("offset").map(|text| {
+        text.parse::<u64>().map_err(|_| Problem::malformed("`offset` must be a whole number"))
+    });
+    let offset = offset.transpose()?;
+    let output = app.engine.batches().output(&caller, &id, &step, stream).await?;
+    if !follows {
+        if offset.is_some() {
+            return Err(Problem::malformed("`offset` needs `follow`; else there is Range"));
+        }
+        let length = output.length().await?;
+        return ranges::answer(request.headers(), length, BYTES, |from, until| {
+            pieces(output, from, Some(until))
+        });
+    }
+    if request.headers().contains_key("range") {
+        let detail = "Range needs an end, which `follow` has not; give `offset` in its place";
+        return Err(Problem::malformed(detail));
+    }
+    let mut response = Response::new(pieces(output, offset.unwrap_or(0), None));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(BYTES));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// What lies between; without an end as long as it grows.
+fn pieces(output: StepOutput, from: u64, until: Option<u64>) -> Body {
+    Body::from_stream(stream::try_unfold((output, from), move |(output, at)| async move {
+        let left = until.map_or(PIECE as u64, |until| until - at);
+        let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        let is_over = most == 0 || (until.is_none() && !output.grows(at).await?);
+        if is_over {
+            return Ok(None);
+        }
+        let data = output.read(at, most).await?;
+        if data.is_empty() {
+            return Ok::<_, splengine_core::BatchError>(None);
+        }
+        let next = at + data.len() as u64;
+        Ok(Some((data, (output, next))))
+    }))
+}
+
+/// Runs a batch that is over again, as a new one.
+#[utoipa::path(
+    post, path = "/api/v1/batches/{id}/rerun", operation_id = "rerunBatch", tag = "batches",
+    security(("bearer" = [])),
+    params(("id" = String, Path), ("only" = Option<String>, Query,
+        description = "`failed`: without the steps that succeeded. All when left out.")),
+    responses((status = 202, description = "It is accepted.", body = BatchRecordDto,
+            headers(("Location" = String, description = "Where it is."))),
+        (status = 409, description = "It is not over, or no step failed.", body = ProblemDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn rerun(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let query = Query::of(request.uri().query(), &["only"])?;
+    let only_failed = match query.get("only") {
+        None | Some("all") => false,
+        Some("failed") => true,
+        Some(_) => return Err(Problem::malformed("`only` must be failed or all")),
+    };
+    let submitted = app.engine.batches().rerun(&caller, &id, only_failed).await?;
+    Ok(accepted(submitted.record))
+}
+
+/// Cancels a batch.
+#[utoipa::path(
+    delete, path = "/api/v1/batches/{id}", operation_id = "cancelBatch", tag = "batches",
+    security(("bearer" = [])), params(("id" = String, Path)),
+    responses((status = 200, description = "As it ended.", body = BatchRecordDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto)),
+)]
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+) -> Result<Json<BatchRecordDto>, Problem> {
+    Ok(Json(app.engine.batches().cancel(&caller, &id).await?.into()))
+}
+
+/// A batch that is over, with what its steps printed.
+async fn result(
+    app: &App,
+    caller: &Caller,
+    record: BatchRecord,
+    encodings: &[EncodingDto],
+) -> Result<BatchResultDto, Problem> {
+    let mut whole = [Whole::default(), Whole::default()];
+    let mut steps = Vec::with_capacity(record.steps.len());
+    for (place, step) in record.steps.into_iter().enumerate() {
+        let encoding = encodings.get(place).copied().unwrap_or_default();
+        let mut texts = [String::new(), String::new()];
+        for (index, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
+            let gap = if index == 0 { step.stdout_gap } else { step.stderr_gap };
+            let data = read(app, caller, &record.info, &step, stream, &mut whole[index]).await?;
+            whole[index].is_truncated |= gap.is_some();
+            texts[index] = match encoding {
+                EncodingDto::Utf8 => in_text(&data, gap),
+                EncodingDto::Base64 => BASE64_STANDARD.encode(&data),
+            };
+            whole[index].text.push_str(&texts[index]);
+        }
+        let [stdout, stderr] = texts;
+        steps.push(StepResultDto { step: step.into(), stdout, stderr });
+    }
+    let [stdout, stderr] = whole;
+    Ok(BatchResultDto {
+        success: record.info.state == BatchState::Succeeded,
+        batch: record.info.into(),
+        stdout: stdout.text,
+        stderr: stderr.text,
+        stdout_truncated: stdout.is_truncated,
+        stderr_truncated: stderr.is_truncated,
+        steps,
+    })
+}
+
+/// One stream of all steps.
+#[derive(Default)]
+struct Whole {
+    text: String,
+    is_truncated: bool,
+}
+
+async fn read(
+    app: &App,
+    caller: &Caller,
+    info: &splengine_core::BatchInfo,
+    step: &StepInfo,
+    stream: Stream,
+    whole: &mut Whole,
+) -> Result<Bytes, Problem> {
+    let printed = if stream == Stream::Stderr { step.stderr_bytes } else { step.stdout_bytes };
+    if printed == 0 {
+        return Ok(Bytes::new());
+    }
+    let room = MOST_RESULT.saturating_sub(whole.text.len());
+    let output = app.engine.batches().output(caller, info.id.as_str(), &step.id, stream).await?;
+    let length = usize::try_from(output.length().await?).unwrap_or(usize::MAX);
+    whole.is_truncated |= length > room;
+    Ok(output.read(0, length.min(room)).await?)
+}
+
+/// As text, in which what stands on either side of a gap forms no character.
+fn in_text(data: &[u8], gap: Option<u64>) -> String {
+    let at = gap.and_then(|gap| usize::try_from(gap).ok()).unwrap_or(data.len()).min(data.len());
+    let (head, tail) = data.split_at(at);
+    String::from_utf8_lossy(head).into_owned() + &String::from_utf8_lossy(tail)
+}
+
+/// The parameters of a query, all of which are known.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn of(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned();
+        let pairs: Vec<(String, String)> = pairs.collect();
+        for (place, (name, _)) in pairs.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Problem::malformed(format!(
+                    "the query has the unknown parameter `{name}`; there is: {known}"
+                )));
+            }
+            if pairs[..place].iter().any(|(other, _)| other == name) {
+                let detail = format!("the query has the parameter `{name}` more than once");
+                return Err(Problem::malformed(detail));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::malformed(format!("`{name}` must be true or false"))),
+        }
+    }
+}
+
+const BYTES: &str = "application/octet-stream";
+const PIECE: usize = 64 << 10;
+/// How much of each stream an answer to `wait` holds; what comes after it is left out.
+const MOST_RESULT: usize = 16 << 20;
+/// How long nothing is sent at most; proxies cut silent connections after a minute or less.
+const SILENCE: Duration = Duration::from_secs(10);
