@@ -113,10 +113,10 @@ pub(crate) fn http(addr: &str, request: &str) -> std::io::Result<(u16, String)> 
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .ok_or_else(|| std::io::Error::other(format!("no answer: {answer:?}")))?;
-    let length = head
+    let length: Option<usize> = head
         .lines()
         .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    if length.unwrap_or(0) != body.len() {
+    if length.is_some_and(|length| length != body.len()) {
         return Err(std::io::Error::other(format!("a part of an answer: {answer:?}")));
     }
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());

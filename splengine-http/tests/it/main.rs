@@ -1,5 +1,6 @@
 //! The HTTP door, over TCP.
 
+mod batches;
 mod client;
 mod connections;
 mod requests;

@@ -1,8 +1,7 @@
 use serde_json::{Value, json};
 use splengine_core::SessionPolicy;
 
-use crate::client::Response;
-use crate::support::{Door, JSON, TOKEN, door_with};
+use crate::support::{Door, TOKEN, door_with};
 
 async fn door() -> Door {
     let store = tempfile::tempdir().expect("a directory");
@@ -14,19 +13,6 @@ async fn door() -> Door {
 }
 
 impl Door {
-    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
-        let body = body.map(Value::to_string);
-        let kind = if body.is_some() { format!("{JSON}\r\n") } else { String::new() };
-        let body = body.unwrap_or_default();
-        let mut connection = self.connect().await;
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n{kind}Content-Length: {length}\r\n\r\n{body}"
-        );
-        connection.send(request.as_bytes()).await;
-        connection.response().await
-    }
-
     async fn session(&self, request: Value) -> String {
         let made = self.ask("POST", "/api/v1/sessions", Some(&request)).await;
         assert_eq!(made.status, 201, "{}", made.text());

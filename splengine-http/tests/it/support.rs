@@ -76,6 +76,31 @@ async fn open(
 }
 
 impl Door {
+    /// What alice is answered.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
+        self.ask_with(method, path, "", body).await
+    }
+
+    /// The same with further header lines, each with its end.
+    pub(crate) async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: Option<&Value>,
+    ) -> Response {
+        let body = body.map(Value::to_string);
+        let kind = if body.is_some() { format!("{JSON}\r\n") } else { String::new() };
+        let body = body.unwrap_or_default();
+        let mut connection = self.connect().await;
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n{headers}{kind}Content-Length: {length}\r\n\r\n{body}"
+        );
+        connection.send(request.as_bytes()).await;
+        connection.response().await
+    }
+
     pub(crate) async fn connect(&self) -> Connection {
         Connection::open(self.addr).await
     }

@@ -1,0 +1,264 @@
+use serde_json::{Value, json};
+use splengine_core::{BatchPolicy, MemoryStore};
+
+use crate::client::Response;
+use crate::support::{Door, TOKEN, door_with};
+
+async fn door() -> Door {
+    let outputs = tempfile::tempdir().expect("a directory");
+    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
+    let door = door_with(|engine| engine.batches(policy), |http| http).await;
+    // Kept as long as the engine may write there.
+    std::mem::forget(outputs);
+    door
+}
+
+fn step(id: &str, script: &str) -> Value {
+    json!({"id": id, "command": "sh -c", "args": [script]})
+}
+
+impl Door {
+    async fn submit(&self, request: &Value) -> String {
+        let accepted = self.ask("POST", "/api/v1/batches", Some(request)).await;
+        assert_eq!(accepted.status, 202, "{}", accepted.text());
+        let record = accepted.json();
+        let place = format!("/api/v1/batches/{}", record["batchId"].as_str().expect("an id"));
+        assert_eq!(accepted.header("location"), Some(place.as_str()));
+        place
+    }
+
+    async fn problem(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
+        told(&self.ask(method, path, body).await)
+    }
+}
+
+fn told(response: &Response) -> (u16, String) {
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
+    (response.status, response.json()["error"].as_str().expect("a text").to_owned())
+}
+
+/// The ids and the data of server-sent events.
+fn events(text: &str) -> Vec<(u64, Value)> {
+    let blocks = text.split("\n\n").filter(|block| block.contains("data: "));
+    blocks
+        .map(|block| {
+            let line = |name: &str| {
+                block.lines().find_map(|line| line.strip_prefix(name)).expect("a field")
+            };
+            let data: Value = serde_json::from_str(line("data: ")).expect("JSON");
+            assert_eq!((&data["event"], &data["type"]), (&json!(line("event: ")), &data["event"]));
+            (line("id: ").parse().expect("a number"), data)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_batch_from_its_beginning_to_its_end() {
+    let door = door().await;
+    let request = json!({"name": "mine", "steps": [
+        step("build", "echo built; echo warned >&2"),
+        step("test", "cat; exit 4").as_object().map(|step| {
+            let mut step = step.clone();
+            step.insert("stdin".into(), json!("aGkA"));
+            step.insert("stdinEncoding".into(), json!("base64"));
+            step
+        }),
+        {"command": "echo mended", "runIf": "failure"},
+        {"command": "true", "dependsOn": ["test"]},
+    ]});
+    let batch = door.submit(&request).await;
+    let text = door.ask("GET", &format!("{batch}/events"), None).await.text().to_owned();
+    let all = events(&text);
+    assert!(all.iter().map(|(id, _)| *id).eq(1..=all.len() as u64));
+    assert_eq!(all[0].1["event"], "queued");
+    let last = &all[all.len() - 1].1;
+    assert_eq!((&last["event"], &last["state"]), (&json!("finished"), &json!("failed")));
+    let ended = all.iter().find(|(_, event)| event["event"] == "ended" && event["step"] == "test");
+    let ended = &ended.expect("an end").1;
+    assert_eq!((&ended["state"], &ended["exitCode"]), (&json!("failed"), &json!(4)));
+
+    let headers = "Last-Event-ID: 3\r\n";
+    let path = format!("{batch}/events");
+    let rest = door.ask_with("GET", &path, headers, None).await;
+    assert_eq!(rest.header("content-type"), Some("text/event-stream"));
+    assert_eq!(events(rest.text()), all[3..]);
+    let wrong = door.ask_with("GET", &path, "Last-Event-ID: x\r\n", None).await;
+    assert_eq!(told(&wrong).0, 400);
+
+    let record = door.ask("GET", &batch, None).await.json();
+    for (member, value) in [
+        ("name", json!("mine")),
+        ("user", json!("alice")),
+        ("state", json!("failed")),
+        ("exitCode", json!(4)),
+        ("lastEvent", json!(all.len())),
+    ] {
+        assert_eq!(record[member], value, "{member}");
+    }
+    assert_eq!(record["counts"]["failed"], 1);
+    let states: Vec<&Value> =
+        record["steps"].as_array().expect("a list").iter().map(|step| &step["state"]).collect();
+    assert_eq!(states, ["succeeded", "failed", "succeeded", "skipped"]);
+    assert_eq!(record["steps"][3]["reason"], "a step before it failed");
+    assert_eq!(record["steps"][2]["dependsOn"], json!(["test"]));
+    assert_eq!(record["steps"][0]["stdoutBytes"], 6);
+
+    let output = door.ask("GET", &format!("{batch}/steps/test/stdout"), None).await;
+    assert_eq!((output.status, output.text()), (200, "hi\0"));
+    assert_eq!(output.header("accept-ranges"), Some("bytes"));
+    let path = format!("{batch}/steps/build/stdout");
+    let part = door.ask_with("GET", &path, "Range: bytes=2-3\r\n", None).await;
+    assert_eq!((part.status, part.text()), (206, "il"));
+    assert_eq!(part.header("content-range"), Some("bytes 2-3/6"));
+    let part = door.ask_with("GET", &path, "Range: bytes=6-\r\n", None).await;
+    assert_eq!(part.status, 416);
+    let followed = door.ask("GET", &format!("{path}?follow=true&offset=2"), None).await;
+    assert_eq!((followed.status, followed.text()), (200, "ilt\n"));
+    let errors = door.ask("GET", &format!("{batch}/steps/build/stderr"), None).await;
+    assert_eq!(errors.text(), "warned\n");
+}
+
+#[tokio::test]
+async fn who_waits_gets_it_all_at_once() {
+    let door = door().await;
+    let request = json!({"steps": [
+        step("one", "echo out 1; echo err 1 >&2"),
+        {"command": "printf '\\377'", "outputEncoding": "base64"},
+        step("bad", "echo out 3; exit 9"),
+        {"command": "echo never"},
+    ]});
+    let answer = door.ask("POST", "/api/v1/batches?wait=true", Some(&request)).await;
+    let result = answer.json();
+    assert_eq!(answer.status, 200, "{result}");
+    assert_eq!((&result["exitCode"], &result["success"]), (&json!(9), &json!(false)));
+    assert_eq!(result["stdout"], "out 1\n/w==out 3\n");
+    assert_eq!(result["stderr"], "err 1\n");
+    assert_eq!(result["steps"][0]["stdout"], "out 1\n");
+    assert_eq!(result["steps"][1]["stdout"], "/w==");
+    assert!(result["duration"].as_u64().is_some());
+    assert_eq!(result["state"], "failed");
+}
+
+#[tokio::test]
+async fn one_command_may_be_a_batch() {
+    let door = door().await;
+    let request = json!({"command": "sh -c", "args": ["echo $K; cat"], "env": {"K": "V"},
+        "stdin": "read", "async": true});
+    let headers = "Idempotency-Key: again\r\n";
+    let accepted = door.ask_with("POST", "/execute", headers, Some(&request)).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    let batch = accepted.header("location").expect("a place").to_owned();
+    let again = door.ask_with("POST", "/execute", headers, Some(&request)).await;
+    assert_eq!(again.header("location"), Some(batch.as_str()));
+    door.ask("GET", &format!("{batch}/events"), None).await;
+    let output = door.ask("GET", &format!("{batch}/steps/1/stdout"), None).await;
+    assert_eq!(output.text(), "V\nread");
+    let other = json!({"command": "true", "async": true});
+    let refused = door.ask_with("POST", "/execute", headers, Some(&other)).await;
+    assert_eq!(told(&refused).0, 422);
+}
+
+#[tokio::test]
+async fn batches_are_listed_rerun_and_cancelled() {
+    let door = door().await;
+    let mut all = Vec::new();
+    for command in ["true", "false", "true"] {
+        let batch = door.submit(&json!({"steps": [{"command": command}]})).await;
+        door.ask("GET", &format!("{batch}/events"), None).await;
+        all.insert(0, batch);
+    }
+    let places = |page: &Value| -> Vec<String> {
+        let batches = page["batches"].as_array().expect("a list").iter();
+        batches
+            .map(|batch| format!("/api/v1/batches/{}", batch["id"].as_str().expect("an id")))
+            .collect()
+    };
+    let first = door.ask("GET", "/api/v1/batches?limit=2", None).await.json();
+    assert_eq!(places(&first), all[..2]);
+    let cursor = first["cursor"].as_str().expect("a cursor");
+    let rest =
+        door.ask("GET", &format!("/api/v1/batches?limit=2&cursor={cursor}"), None).await.json();
+    assert_eq!((places(&rest), &rest["cursor"]), (all[2..].to_vec(), &Value::Null));
+    let failed = door.ask("GET", "/api/v1/batches?state=failed", None).await.json();
+    assert_eq!(places(&failed), [all[1].clone()]);
+
+    let again = door.ask("POST", &format!("{}/rerun?only=failed", all[1]), None).await;
+    assert_eq!(again.status, 202, "{}", again.text());
+    assert_eq!(
+        format!("/api/v1/batches/{}", again.json()["rerunOf"].as_str().expect("an id")),
+        all[1]
+    );
+    let refused = door.problem("POST", &format!("{}/rerun?only=failed", all[0]), None).await;
+    assert_eq!(refused, (409, "no step of this batch failed".to_owned()));
+
+    let slow = json!({"steps": [step("slow", "sleep 600"), {"command": "true"}]});
+    let slow = door.submit(&slow).await;
+    let cancelled = door.ask("DELETE", &slow, None).await;
+    assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
+    assert_eq!(door.ask("GET", &slow, None).await.json()["state"], "cancelled");
+}
+
+#[tokio::test]
+async fn a_bad_request_is_told_what_is_wrong() {
+    let door = door().await;
+    for (request, status, text) in [
+        (json!({}), 400, "steps"),
+        (json!({"steps": []}), 400, "`steps` must hold at least one step"),
+        (json!({"steps": [{"command": 7}]}), 400, "`steps[0].command`"),
+        (json!({"steps": [{"command": "true", "async": true}]}), 400, "unknown field `async`"),
+        (json!({"steps": [{"command": "true"}], "failFast": "later"}), 400, "`failFast`"),
+        (
+            json!({"steps": [{"command": "true", "stdin": "%", "stdinEncoding": "base64"}]}),
+            400,
+            "`steps[0].stdin` is not base64",
+        ),
+        (
+            json!({"steps": [{"command": "nowhere-to-be-found"}]}),
+            422,
+            "step `1`: program `nowhere-to-be-found` was not found",
+        ),
+        (
+            json!({"steps": [{"id": "a", "command": "true", "dependsOn": ["b"]}, {"id": "b", "command": "true"}]}),
+            422,
+            "step `a`: `dependsOn` makes a circle: a -> b -> a",
+        ),
+        (json!({"steps": [{"command": "true", "workdir": "../.."}]}), 422, "step `1`: workdir"),
+    ] {
+        let refused = door.problem("POST", "/api/v1/batches", Some(&request)).await;
+        assert!(refused.0 == status && refused.1.contains(text), "{request}: {refused:?}");
+    }
+    for (path, status) in [
+        ("/api/v1/batches/nothing", 404),
+        ("/api/v1/batches/batch-00000000000000000000000000000000", 404),
+        ("/api/v1/batches?limit=0", 400),
+        ("/api/v1/batches?state=lost", 400),
+        ("/api/v1/batches?page=2", 400),
+        ("/api/v1/batches?cursor=x", 400),
+    ] {
+        assert_eq!(door.problem("GET", path, None).await.0, status, "{path}");
+    }
+    let batch = door.submit(&json!({"steps": [{"command": "true"}]})).await;
+    for (path, status) in [
+        ("steps/2/stdout", 404),
+        ("steps/1/stdin", 404),
+        ("steps/1/stdout?follow=maybe", 400),
+        ("steps/1/stdout?offset=1", 400),
+    ] {
+        assert_eq!(door.problem("GET", &format!("{batch}/{path}"), None).await.0, status, "{path}");
+    }
+    // Whoever may not execute may not see, either.
+    let mut connection = door.connect().await;
+    let bob = TOKEN.replace("alices-very-long-token", "bob-may-do-nothing");
+    let request = format!("GET {batch} HTTP/1.1\r\nHost: test\r\n{bob}\r\n\r\n");
+    connection.send(request.as_bytes()).await;
+    assert_eq!(told(&connection.response().await).0, 403);
+}
+
+#[tokio::test]
+async fn without_a_store_there_are_none() {
+    let door = crate::support::door().await;
+    let refused = door.problem("POST", "/api/v1/batches", Some(&json!({"steps": []}))).await;
+    assert_eq!(refused, (404, "this engine keeps no batches".to_owned()));
+    let request = json!({"command": "true", "async": true});
+    assert_eq!(door.problem("POST", "/execute", Some(&request)).await.0, 422);
+}
