@@ -23,6 +23,43 @@ fn local() {
 }
 
 #[test]
+fn custom_job() {
+    let output = refusal(&mut example("custom-job"));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.ends_with("step 4: failed after printing 4\nfailed\n"), "{text}");
+    assert_eq!(text.lines().count(), 5);
+}
+
+#[test]
+fn batch_of_lines() {
+    let all = all_in_one(&[]);
+    let lines = "# a comment\n\necho first: $1\nprintf '<%s>' $@\necho \"in quotes: $2\"\n\
+                 sh -c 'echo wrong >&2; exit 7'\necho never\n";
+    let file = all.root.path().join("lines");
+    std::fs::write(&file, lines).expect("writes");
+    let run = |arguments: &[&str]| {
+        let mut command = example("batch");
+        command.arg(&file).args(["--url", &format!("http://{}", all.addr)]).args(arguments);
+        refusal(command.env("TOKEN", ALICE))
+    };
+    let output = run(&["-a", "one two", "-a", "it's"]);
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(out, "first: one two\n<one two><it's>in quotes: it's\n");
+    assert_eq!(err, "wrong\nstep 4 failed with code 7: exited\n");
+    assert_eq!(output.status.code(), Some(7));
+    // At once: one that fails keeps the others from nothing.
+    let output = run(&["-j", "2"]);
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("never\n"), "{output:?}");
+    std::fs::write(&file, "nowhere-to-be-found\n").expect("writes");
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(err, "error: step `1`: program `nowhere-to-be-found` was not found\n");
+}
+
+#[test]
 fn embed_http() {
     let server = Server::start(example("embed-http").env("ALICE_TOKEN", ALICE));
     let answer = post(server.ready.trim(), ALICE, BODY).expect("an answer");

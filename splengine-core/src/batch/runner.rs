@@ -274,7 +274,7 @@ impl Driver {
                 self.set_state(step, StepState::Skipped);
                 let mut row = self.row(step);
                 row.problem = Some(reason.clone());
-                self.put(turn, step, &row);
+                self.put(turn, step, row);
                 self.note(turn, What::Skipped { step: place(step), reason });
             }
             JobAction::Stop { step } if self.running.contains_key(&step) => {
@@ -337,11 +337,8 @@ impl Driver {
         if self.summary.state() == BatchState::Queued {
             self.set_batch_state(BatchState::Running, turn);
         }
-        let mut row = self.row(step);
-        if self.summary.kind != PLAN {
-            row.step = self.job.steps().get(step).cloned().map(StepSpec);
-        }
-        self.put(turn, step, &row);
+        let row = self.row(step);
+        self.put(turn, step, row);
         let attempt = self.steps[step].attempt;
         self.note(turn, What::Started { step: place(step), attempt, mark: mark.clone() });
         // Known to run from here on; the sender comes with the launch.
@@ -381,7 +378,7 @@ impl Driver {
         }
         self.set_state(step, state);
         row.set_state(state);
-        self.put(turn, step, &row);
+        self.put(turn, step, row.clone());
         self.note(turn, What::Ended { step: place(step), row: Box::new(row) });
         for action in actions {
             self.act(action, turn);
@@ -488,8 +485,11 @@ impl Driver {
         turn.changes.push(set(key::event(&self.id, self.summary.events), &event));
     }
 
-    fn put(&self, turn: &mut Turn, step: usize, row: &StepRow) {
-        turn.changes.push(set(key::step(&self.id, place(step)), row));
+    fn put(&self, turn: &mut Turn, step: usize, mut row: StepRow) {
+        if self.summary.kind != PLAN {
+            row.step = self.job.steps().get(step).cloned().map(StepSpec);
+        }
+        turn.changes.push(set(key::step(&self.id, place(step)), &row));
     }
 
     /// What is written of a step that has no end.
