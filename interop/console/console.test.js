@@ -529,6 +529,61 @@ test("after a crash too", async () => {
   await shot(first, "lost");
 });
 
+test("batches are run, watched, cancelled and run again", async () => {
+  const page = await open(`${server.page}#token=${token}`);
+  await page.getByRole("tab", { name: "Batches" }).click();
+  const run = async (lines, more = {}) => {
+    await page.locator("#new-batch").click();
+    await page.getByLabel("Commands").fill(lines.join("\n"));
+    for (const [label, text] of Object.entries(more)) await page.getByLabel(label).fill(text);
+    await page.getByRole("button", { name: "Run", exact: true }).click();
+  };
+  const go = join(root, "go-on");
+  rmSync(go, { force: true });
+  await run(
+    ["# a comment", "echo first", `sh -c 'echo begun; while [ ! -e ${go} ]; do sleep 0.05; done; echo went on'`, "sh -c 'echo bad >&2; exit 3'", "echo never"],
+    { Name: "nightly" },
+  );
+  await page.locator("#steps li").nth(1).locator(".dot.running").waitFor();
+  await page.locator("#steps li").nth(1).locator(".open").click();
+  await page.locator("#step-stdout").getByText("begun").waitFor();
+  await shot(page, "batch-running");
+  writeFileSync(go, "");
+  // What it prints comes as it is printed, and the list follows.
+  await page.locator("#step-stdout").getByText("went on").waitFor();
+  await page.locator("#batch-state").getByText("failed · exit code 3").waitFor();
+  assert.deepEqual(
+    await page.locator("#steps li .dot").evaluateAll((dots) => dots.map((dot) => dot.className.replace("dot ", ""))),
+    ["succeeded", "succeeded", "failed", "skipped"],
+  );
+  await page.locator("#steps li").nth(2).locator(".open").click();
+  await page.locator("#step-stderr").getByText("bad").waitFor();
+  await page.locator("#batch-list li.current").getByText("nightly").waitFor();
+  await shot(page, "batch-failed");
+
+  await page.getByRole("button", { name: "Run the failed again" }).click();
+  await page.waitForFunction(() => document.querySelectorAll("#steps li").length === 2);
+  await page.locator("#batch-state").getByText("failed").waitFor();
+
+  await run(["sleep 600", "sleep 600", "true"], { "How many at once, in no order": "2" });
+  await page.locator("#steps .dot.running").nth(1).waitFor();
+  await page.locator("#cancel-batch").click();
+  await page.getByRole("button", { name: "Cancel it" }).click();
+  await page.locator("#batch-state").getByText("cancelled").waitFor();
+  assert.equal(await page.locator("#batch-list li").count(), 3);
+
+  await run(["nowhere-to-be-found"]);
+  await page.getByRole("alert").getByText("step `1`: program `nowhere-to-be-found` was not found").waitFor();
+  await page.getByRole("button", { name: "Cancel", exact: true }).click();
+  await page.locator("#batch-list .open").last().click();
+  await page.locator("#batch-name").getByText("nightly").waitFor();
+  await page.setViewportSize({ width: 390, height: 760 });
+  await shot(page, "batch-phone");
+  await page.getByRole("tab", { name: "Terminal" }).click();
+  await page.locator("#terminal").waitFor();
+  await page.context().close();
+});
+
 test("nothing went elsewhere, and nothing complained", () => {
   assert.deepEqual(problems, []);
 });

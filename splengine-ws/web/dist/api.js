@@ -34,6 +34,7 @@ async function ask(method, path, body) {
     }
     return value;
 }
+const batchOf = (id) => `api/v1/batches/${encodeURIComponent(id)}`;
 const of = (id) => `api/v1/sessions/${encodeURIComponent(id)}`;
 export const api = {
     me: () => ask("GET", "me"),
@@ -51,6 +52,13 @@ export const api = {
     share: (id, access, expiresIn) => ask("POST", `${of(id)}/shares`, { access, expiresIn }),
     /** One share, or all of them. */
     takeBack: (id, share) => ask("DELETE", `${of(id)}/shares${share === null ? "" : `/${encodeURIComponent(share)}`}`),
+    /** What is switched on. */
+    capabilities: async () => (await ask("GET", "api/v1/service")).capabilities,
+    batches: (cursor) => ask("GET", `api/v1/batches${cursor === null ? "" : `?cursor=${encodeURIComponent(cursor)}`}`),
+    batch: (id) => ask("GET", batchOf(id)),
+    submitBatch: (request) => ask("POST", "api/v1/batches", request),
+    cancelBatch: (id) => ask("DELETE", batchOf(id)),
+    rerunBatch: (id, onlyFailed) => ask("POST", `${batchOf(id)}/rerun${onlyFailed ? "?only=failed" : ""}`),
     recording: (id) => new URL(`${of(id)}/recording`, document.baseURI).href,
     screen: (id) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,
 };

@@ -1,5 +1,6 @@
 // The console, put together.
 import { api } from "./api.js";
+import { Batches } from "./batches.js";
 import { copy } from "./clipboard.js";
 import { Connection } from "./connection.js";
 import { say } from "./dialogs.js";
@@ -11,7 +12,7 @@ import { nameOf, SessionList } from "./sessions.js";
 import { Screen } from "./terminal.js";
 import { apply, toggleTheme } from "./theme.js";
 import { touchKeys } from "./touch.js";
-import { register } from "./views.js";
+import { isShown, register, show } from "./views.js";
 class Console {
     #me;
     #connection = null;
@@ -73,6 +74,7 @@ class Console {
         this.open(chosen ? { kind: "attach", sessionId: chosen.sessionId } : { kind: "new", request: {} });
     }
     open(target) {
+        show("terminal");
         this.#connection?.stop();
         this.#session = null;
         this.#inControl = false;
@@ -271,6 +273,8 @@ class Console {
             KeyH: () => void help(),
             KeyE: () => toggleTheme(),
         }[event.code];
+        if (!isShown("terminal") && !["KeyH", "KeyE"].includes(event.code))
+            return false;
         if (!act || (this.#me.guest && ["KeyL", "KeyY"].includes(event.code)))
             return false;
         event.preventDefault();
@@ -358,6 +362,9 @@ async function main() {
     register({ id: "terminal", label: "Terminal", element: find("terminal-view") });
     const me = await logIn();
     find("app").hidden = false;
+    const capabilities = me.guest ? [] : await api.capabilities().catch(() => []);
+    if (capabilities.includes("batches"))
+        new Batches();
     await new Console(me).start();
 }
 void main();

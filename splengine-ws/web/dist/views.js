@@ -5,11 +5,15 @@ export function register(view) {
     views.push(view);
     draw(views[0]?.id ?? "");
 }
+export function isShown(id) {
+    return document.body.dataset.view === id;
+}
 export function show(id) {
     draw(id);
     views.find((view) => view.id === id)?.shown?.();
 }
 function draw(current) {
+    document.body.dataset.view = current;
     for (const view of views)
         view.element.hidden = view.id !== current;
     const tabs = find("tabs");

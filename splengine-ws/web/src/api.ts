@@ -37,6 +37,38 @@ export interface NewShare extends Share {
   url: string;
 }
 
+export interface Batch {
+  id: string;
+  name: string | null;
+  state: "queued" | "running" | "succeeded" | "failed" | "cancelled";
+  created: string;
+  started: string | null;
+  duration: number;
+  exitCode: number | null;
+  counts: Record<"total" | "queued" | "running" | "retrying" | "succeeded" | "failed" | "skipped" | "cancelled", number>;
+}
+
+export interface Step {
+  id: string;
+  command: string;
+  dependsOn: string[];
+  state: "queued" | "running" | "retrying" | "succeeded" | "failed" | "skipped" | "cancelled";
+  attempt: number;
+  reason: string | null;
+  error: string | null;
+  exitCode: number | null;
+  signal: string | null;
+  duration: number | null;
+  stdoutBytes: number;
+  stderrBytes: number;
+  stdoutTruncated: boolean;
+  stderrTruncated: boolean;
+}
+
+export interface BatchRecord extends Batch {
+  steps: Step[];
+}
+
 export interface Me {
   user: string;
   guest: { sessionId: string; access: Access; expires: string } | null;
@@ -78,6 +110,7 @@ async function ask<T>(method: string, path: string, body?: unknown): Promise<T> 
   return value as T;
 }
 
+const batchOf = (id: string) => `api/v1/batches/${encodeURIComponent(id)}`;
 const of = (id: string) => `api/v1/sessions/${encodeURIComponent(id)}`;
 
 export const api = {
@@ -99,6 +132,15 @@ export const api = {
   /** One share, or all of them. */
   takeBack: (id: string, share: string | null) =>
     ask<null>("DELETE", `${of(id)}/shares${share === null ? "" : `/${encodeURIComponent(share)}`}`),
+  /** What is switched on. */
+  capabilities: async () => (await ask<{ capabilities: string[] }>("GET", "api/v1/service")).capabilities,
+  batches: (cursor: string | null) =>
+    ask<{ batches: Batch[]; cursor: string | null }>("GET", `api/v1/batches${cursor === null ? "" : `?cursor=${encodeURIComponent(cursor)}`}`),
+  batch: (id: string) => ask<BatchRecord>("GET", batchOf(id)),
+  submitBatch: (request: Record<string, unknown>) => ask<BatchRecord>("POST", "api/v1/batches", request),
+  cancelBatch: (id: string) => ask<BatchRecord>("DELETE", batchOf(id)),
+  rerunBatch: (id: string, onlyFailed: boolean) =>
+    ask<BatchRecord>("POST", `${batchOf(id)}/rerun${onlyFailed ? "?only=failed" : ""}`),
   recording: (id: string) => new URL(`${of(id)}/recording`, document.baseURI).href,
   screen: (id: string) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,
 };

@@ -1,6 +1,7 @@
 // The console, put together.
 
 import { api, type Me } from "./api.js";
+import { Batches } from "./batches.js";
 import { copy } from "./clipboard.js";
 import { Connection, type Target } from "./connection.js";
 import { say } from "./dialogs.js";
@@ -13,7 +14,7 @@ import { nameOf, SessionList } from "./sessions.js";
 import { Screen } from "./terminal.js";
 import { apply, toggleTheme } from "./theme.js";
 import { touchKeys } from "./touch.js";
-import { register } from "./views.js";
+import { isShown, register, show } from "./views.js";
 
 class Console {
   #me: Me;
@@ -77,6 +78,7 @@ class Console {
   }
 
   open(target: Target): void {
+    show("terminal");
     this.#connection?.stop();
     this.#session = null;
     this.#inControl = false;
@@ -273,6 +275,7 @@ class Console {
       KeyH: () => void help(),
       KeyE: () => toggleTheme(),
     }[event.code as "KeyF"] as (() => void) | undefined;
+    if (!isShown("terminal") && !["KeyH", "KeyE"].includes(event.code)) return false;
     if (!act || (this.#me.guest && ["KeyL", "KeyY"].includes(event.code))) return false;
     event.preventDefault();
     act();
@@ -356,6 +359,8 @@ async function main(): Promise<void> {
   register({ id: "terminal", label: "Terminal", element: find("terminal-view") });
   const me = await logIn();
   find("app").hidden = false;
+  const capabilities = me.guest ? [] : await api.capabilities().catch((): string[] => []);
+  if (capabilities.includes("batches")) new Batches();
   await new Console(me).start();
 }
 

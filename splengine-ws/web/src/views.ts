@@ -17,12 +17,17 @@ export function register(view: View): void {
   draw(views[0]?.id ?? "");
 }
 
+export function isShown(id: string): boolean {
+  return document.body.dataset.view === id;
+}
+
 export function show(id: string): void {
   draw(id);
   views.find((view) => view.id === id)?.shown?.();
 }
 
 function draw(current: string): void {
+  document.body.dataset.view = current;
   for (const view of views) view.element.hidden = view.id !== current;
   const tabs = find("tabs");
   tabs.hidden = views.length < 2;

@@ -1,0 +1,46 @@
+// Server-sent events and growing texts, read by hand: an EventSource tells nothing of a refusal.
+
+export interface ServerEvent {
+  id: string;
+  data: string;
+}
+
+/** Parts a stream of server-sent events. Nothing here touches the network. */
+export class EventParser {
+  #rest = "";
+
+  /** The events that end in this piece. */
+  push(text: string): ServerEvent[] {
+    const blocks = (this.#rest + text).split("\n\n");
+    this.#rest = blocks.pop() ?? "";
+    return blocks.flatMap((block) => {
+      const event = { id: "", data: "" };
+      for (const line of block.split("\n")) {
+        if (line.startsWith("id: ")) event.id = line.slice(4);
+        if (line.startsWith("data: ")) event.data += line.slice(6);
+      }
+      return event.data === "" ? [] : [event];
+    });
+  }
+}
+
+/** Reads what comes, piece by piece, until it ends or is given up; false when it broke. */
+export async function read(
+  path: string,
+  headers: Record<string, string>,
+  signal: AbortSignal,
+  piece: (text: string) => void,
+): Promise<boolean> {
+  try {
+    const response = await fetch(new URL(path, document.baseURI), { credentials: "same-origin", headers, signal });
+    if (!response.ok || !response.body) return false;
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return true;
+      piece(value);
+    }
+  } catch {
+    return false;
+  }
+}
