@@ -66,6 +66,13 @@ fn main() {
     let micros = |times: Vec<_>| Times::new(times).median().as_secs_f64() * 1e6;
     let what = "a step added with 100,000 kept, against 100 kept, median";
     report(what, micros(ours), micros(theirs), "us", "at most 1.5x");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ADDED {
+        ours.push(runtime.block_on(page(&many)));
+        theirs.push(runtime.block_on(page(&few)));
+    }
+    let what = "a page of 50 of those in a state, with 100,000, against 100";
+    report(what, micros(ours), micros(theirs), "us", "-");
 }
 
 fn engine(executor: impl Execute, root: &Path) -> Engine {
@@ -160,6 +167,15 @@ async fn add(engine: &Engine) -> std::time::Duration {
     let id = submitted.record.info.id;
     batches.wait(&caller(), id.as_str()).await.expect("over");
     time
+}
+
+/// The time of a page of a list.
+async fn page(engine: &Engine) -> std::time::Duration {
+    let begun = Instant::now();
+    let state = Some(BatchState::Succeeded);
+    let page = engine.batches().list(&caller(), state, None, 50).await.expect("a page");
+    assert_eq!(page.batches.len(), 50);
+    begun.elapsed()
 }
 
 /// Runs commands by doing nothing: what is measured is all the rest.

@@ -315,17 +315,21 @@ impl From<BatchRecord> for BatchRecordDto {
 
 /// A page of batches.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = BatchList)]
 pub(crate) struct BatchListDto {
     /// The newest first.
     batches: Vec<BatchDto>,
     /// What `cursor` is to be for the next page; null on the last.
+    next_cursor: Option<String>,
+    /// The same as `nextCursor`.
     cursor: Option<String>,
 }
 
 impl From<BatchList> for BatchListDto {
     fn from(list: BatchList) -> Self {
-        Self { batches: list.batches.into_iter().map(Into::into).collect(), cursor: list.next }
+        let batches = list.batches.into_iter().map(Into::into).collect();
+        Self { batches, next_cursor: list.next.clone(), cursor: list.next }
     }
 }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::execute::ExecuteError;
+use crate::session::SessionError;
 use crate::store::StoreFault;
 
 /// Why something asked of a batch was not done. Then nothing of it was.
@@ -35,6 +36,9 @@ pub enum BatchError {
         /// What is wrong with it, and what would be right.
         problem: String,
     },
+    /// The session that it is to belong to is none of the caller's that runs.
+    #[error(transparent)]
+    Session(#[from] Box<SessionError>),
     /// The same `Idempotency-Key` came with another request.
     #[error("this idempotency key came with another request before; a new request needs a new key")]
     KeyReused,
@@ -87,6 +91,7 @@ impl BatchError {
             Self::Step { .. } | Self::KeyReused => ErrorKind::Impossible,
             Self::Command { source, .. } => source.kind(),
             Self::Malformed { .. } => ErrorKind::Malformed,
+            Self::Session(error) => error.kind(),
             Self::NoBatch(_) | Self::NoStep(_) | Self::NoStore => ErrorKind::NotFound,
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::Conflict(_) => ErrorKind::Conflict,

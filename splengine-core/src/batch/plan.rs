@@ -93,6 +93,9 @@ pub(crate) struct StepData {
     pub(crate) output_limit: Option<u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) limits: BTreeMap<String, u64>,
+    /// The session that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_id: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) keeps_background: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -284,6 +287,7 @@ impl Step {
         request.env = data.env.clone();
         request.timeout = data.timeout.map(Duration::from_millis);
         request.output_limit = data.output_limit;
+        request.belongs_to = data.session_id.as_ref().and_then(|id| id.parse().ok());
         request.limits = LimitKind::ALL.iter().fold(Limits::default(), |limits, kind| {
             match data.limits.get(kind.name()) {
                 Some(value) => limits.with(*kind, *value),

@@ -18,7 +18,6 @@ use crate::batch::{
 use crate::caller::{Caller, Scope};
 use crate::execute::{Command, ExecuteError};
 use crate::id::BatchId;
-use crate::session::SessionError;
 use crate::store::Change;
 
 /// What became of submitting a batch.
@@ -261,19 +260,10 @@ impl Batches {
         let mut workdir = plan.workdir.take();
         if let Some(id) = plan.session_id.take() {
             let place = self.engine.sessions().place_of(caller, &id);
-            let (_, present, env) = place.map_err(|error| match error {
-                SessionError::NoSession(_) | SessionError::Ended => BatchError::Malformed {
-                    field: "sessionId",
-                    problem: "names no session that runs".to_owned(),
-                },
-                SessionError::Start(ExecuteError::Impossible { field, problem }) => {
-                    BatchError::Malformed { field, problem }
-                }
-                SessionError::Forbidden(what) => BatchError::Forbidden(what),
-                other => BatchError::Internal(other.into()),
-            })?;
+            let (session_id, present, env) = place.map_err(Box::new)?;
             workdir = workdir.or(present);
             for step in &mut plan.steps {
+                step.0.session_id = Some(session_id.to_string());
                 step.0.env.splice(0..0, env.iter().cloned());
             }
         }

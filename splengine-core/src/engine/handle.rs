@@ -321,8 +321,10 @@ impl Engine {
             return Err(ExecuteError::Impossible { field: "outputLimit", problem });
         }
         let limits = self.limits(request.limits)?;
-        let (session_id, present_dir, mut env) =
-            session.unwrap_or_else(|| (SessionId::new(caller.user()), None, Vec::new()));
+        let (session_id, present_dir, mut env) = session.unwrap_or_else(|| {
+            let belongs_to = request.belongs_to.clone();
+            (belongs_to.unwrap_or_else(|| SessionId::new(caller.user())), None, Vec::new())
+        });
         env.extend(request.env.iter().cloned());
         env.push((SESSION_VARIABLE.to_owned(), session_id.to_string()));
         let command = Command {

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::execute::{Background, Limits, Stdin};
+use crate::id::SessionId;
 
 /// What to do when whoever reads a run's output is slower than the program writes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Request {
     pub(crate) args: Vec<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) session_id: Option<String>,
+    /// The session that it is part of, as was found out before.
+    pub(crate) belongs_to: Option<SessionId>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) stdin: Stdin,
     pub(crate) timeout: Option<Duration>,
@@ -48,6 +51,7 @@ impl Request {
             args: Vec::new(),
             workdir: None,
             session_id: None,
+            belongs_to: None,
             env: Vec::new(),
             stdin: Stdin::null(),
             timeout: None,

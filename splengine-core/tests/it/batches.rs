@@ -3,8 +3,9 @@ use std::time::{Duration, SystemTime};
 
 use splengine_core::{
     BatchError, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change, Engine,
-    EngineBuilder, ErrorKind, FailFast, Happening, LocalExecutor, MemoryStore, Reason, Request,
-    Rows, RunIf, Scope, SessionRequest, Step, StepInfo, StepState, Store, StoreFault, Stream,
+    EngineBuilder, ErrorKind, FailFast, Happening, LocalExecutor, MemoryStore, Reason, RedbStore,
+    Request, Rows, RunIf, Scope, SessionRequest, Step, StepInfo, StepState, Store, StoreFault,
+    Stream,
 };
 use tempfile::TempDir;
 
@@ -308,7 +309,7 @@ async fn what_can_not_run_is_refused_before_anything_starts() {
             "step `2`: `retries`",
         ),
         (first().parallelism(0), ErrorKind::Malformed, "`parallelism` must be"),
-        (first().session_id("spl-alice-nowhere"), ErrorKind::Malformed, "`sessionId` names"),
+        (first().session_id("spl-alice-nowhere"), ErrorKind::NotFound, "there is no session"),
     ] {
         let error = bench.refusal(request).await;
         assert!(error.to_string().contains(text), "{error}");
@@ -485,11 +486,12 @@ async fn a_session_gives_its_directory_and_variables() {
     let sessions = bench.engine.sessions();
     let session = sessions.create(&bench.alice, request).await.expect("starts");
     eventually("it is there", || bench.root.path().join("below/ready").exists()).await;
-    let request =
-        BatchRequest::new().session_id(session.id.as_str()).step(step("one", "pwd; echo $K"));
+    let request = BatchRequest::new()
+        .session_id(session.id.as_str())
+        .step(step("one", "pwd; echo $K $SPL_SESSION_ID"));
     let record = bench.run(request).await;
     let output = bench.output(&record, "one", Stream::Stdout).await;
-    assert!(output.ends_with("/below\nV\n"), "{output}");
+    assert!(output.ends_with(&format!("/below\nV {}\n", session.id)), "{output}");
 }
 
 #[tokio::test]
@@ -560,6 +562,81 @@ async fn what_is_old_or_too_much_is_forgotten() {
     assert_eq!(ids, [records[3].info.id.clone(), records[2].info.id.clone()]);
     let gone = next.batches().get(&bench.alice, records[0].info.id.as_str()).await;
     assert!(matches!(gone, Err(BatchError::NoBatch(_))));
+}
+
+#[tokio::test]
+async fn what_is_older_or_larger_than_is_kept_is_forgotten() {
+    type Configure = fn(BatchPolicy) -> BatchPolicy;
+    let by_age: Configure = |policy| policy.keep_for(Duration::ZERO);
+    let by_bytes: Configure = |policy| policy.keep_bytes(150_000);
+    for (configure, kept) in [(by_age, 0), (by_bytes, 1)] {
+        let bench = bench();
+        for _ in 0..3 {
+            bench.run(BatchRequest::new().step(step("much", "head -c 100000 /dev/zero"))).await;
+        }
+        bench.engine.drain(Duration::ZERO).await;
+        // So that nothing ends within the millisecond in which it is looked at.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let next = engine(&bench.root, &bench.store, configure, |builder| builder);
+        next.resume().await;
+        let outputs = bench.root.path().join("runtime/batches");
+        let count = || std::fs::read_dir(&outputs).expect("is there").count();
+        eventually("the old are gone", || count() == kept).await;
+        let all = next.batches().list(&bench.alice, None, None, 10).await.expect("a list");
+        assert_eq!(all.batches.len(), kept);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_batch_costs_no_other() {
+    let bench = bench();
+    let script = "while [ ! -e go ]; do sleep 0.01; done";
+    let mut records = Vec::new();
+    for name in ["first", "damaged", "last"] {
+        let request =
+            BatchRequest::new().name(name).step(step("one", script).rerun_on_restart(true));
+        records.push(bench.submit(request).await);
+    }
+    bench.engine.drain(Duration::ZERO).await;
+    let rows = bench.store.scan(&[0], &[255], false, 1000).expect("reads");
+    let id = records[1].info.id.as_str().as_bytes();
+    let of_damaged = rows.into_iter().filter(|(key, value)| {
+        key.windows(id.len()).any(|part| part == id) && value.first() == Some(&b'{')
+    });
+    let spoilt: Vec<Change> = of_damaged.map(|(key, _)| Change::set(key, *b"{\"half")).collect();
+    assert!(spoilt.len() >= 4, "{}", spoilt.len());
+    bench.store.commit(&spoilt).expect("writes");
+    bench.write("go");
+    let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
+    assert_eq!(next.resume().await.batches, 2);
+    let batches = next.batches();
+    for record in [&records[0], &records[2]] {
+        let over = batches.wait(&bench.alice, record.info.id.as_str()).await.expect("over");
+        assert_eq!(over.info.state, BatchState::Succeeded);
+    }
+    let refused = batches.get(&bench.alice, records[1].info.id.as_str()).await;
+    assert!(matches!(refused, Err(BatchError::Damaged)), "{refused:?}");
+    let listed = batches.list(&bench.alice, None, None, 10).await.expect("a list");
+    assert_eq!(listed.batches.len(), 2);
+}
+
+#[test]
+fn a_damaged_store_is_told_of_and_left_alone() {
+    let root = tempfile::tempdir().expect("a directory");
+    let file = root.path().join("batches.redb");
+    let store = RedbStore::open(&file).expect("makes it");
+    store.commit(&[Change::set(*b"key", *b"value")]).expect("writes");
+    assert!(matches!(RedbStore::open(&file), Err(StoreFault::InUse)));
+    drop(store);
+    let again = RedbStore::open(&file).expect("opens it");
+    assert_eq!(again.get(b"key").expect("reads"), Some(b"value".to_vec()));
+    drop(again);
+    let mut bytes = std::fs::read(&file).expect("reads");
+    bytes[..64].fill(0x55);
+    std::fs::write(&file, &bytes).expect("writes");
+    let error = RedbStore::open(&file).expect_err("damaged");
+    assert!(matches!(error, StoreFault::Damaged(_)), "{error:?}");
+    assert_eq!(std::fs::read(&file).expect("reads"), bytes);
 }
 
 #[tokio::test]

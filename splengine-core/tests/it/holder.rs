@@ -326,3 +326,23 @@ fn a_program_that_can_not_be_started_is_refused_the_same() {
     }
     assert!(told.len() <= 4, "{told:?}");
 }
+
+#[test]
+fn a_holder_that_is_killed_takes_its_programs_along() {
+    let engines = Engines::new();
+    let running = engines.start();
+    let script = "trap '' HUP TERM; echo $$ $PPID >pids; while :; do sleep 1; done";
+    let session = engines.session(&running, script);
+    let pids = engines.told("pids");
+    let (program, holder) = pids.split_once(' ').expect("two");
+    let holder = rustix::process::Pid::from_raw(holder.parse().expect("a number"));
+    let kill = rustix::process::Signal::KILL;
+    rustix::process::kill_process(holder.expect("not zero"), kill).expect("is there");
+    wait("it is gone", || !lives(program));
+    wait("its end is known", || engines.info(&running, &session).exit.is_some());
+    assert_eq!(engines.info(&running, &session).exit, Some(ExitStatus::Code(125)));
+    // The next session gets a holder of its own.
+    let again = engines.session(&running, "echo alive; read x");
+    let mut client = engines.attach(&running, &again, control());
+    running.read_until(&mut client, "alive");
+}
