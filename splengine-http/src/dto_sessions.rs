@@ -25,10 +25,10 @@ pub(crate) struct SessionRequestDto {
     env: Option<BTreeMap<String, String>>,
     /// Columns, 1 to 1000.
     #[schema(minimum = 1, maximum = 1000)]
-    cols: Option<u16>,
+    cols: Option<u64>,
     /// Rows, 1 to 500.
     #[schema(minimum = 1, maximum = 500)]
-    rows: Option<u16>,
+    rows: Option<u64>,
     /// What to call it.
     name: Option<String>,
     /// A saved session to load, or one that is lost.
@@ -52,8 +52,11 @@ impl SessionRequestDto {
         }
         if self.cols.is_some() || self.rows.is_some() {
             let default = Size::default();
-            let (cols, rows) =
-                (self.cols.unwrap_or(default.cols()), self.rows.unwrap_or(default.rows()));
+            let letters = |count: Option<u64>, default| {
+                count.map_or(default, |count| u16::try_from(count).unwrap_or(u16::MAX))
+            };
+            let cols = letters(self.cols, default.cols());
+            let rows = letters(self.rows, default.rows());
             let size = Size::new(cols, rows).ok_or_else(|| {
                 let (field, most) = if (1..=Size::MAX.cols()).contains(&cols) {
                     ("rows", Size::MAX.rows())

@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -13,7 +14,6 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use splengine_core::{
     Access, Attach, Attachment, Caller, Secret, SessionError, SessionRequest, Size, Typist,
-    Utf8Pieces,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, interval, timeout, timeout_at};
@@ -21,7 +21,7 @@ use tokio::time::{Instant, interval, timeout, timeout_at};
 use crate::app::App;
 use crate::entry::Entrant;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
-use crate::speech::{self, Speech, close, text};
+use crate::speech::{self, Plain, Speech, close, text};
 use crate::upgrade::V1;
 
 /// What the address of an upgrade asks for.
@@ -73,7 +73,7 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
     };
     let (words, told) = mpsc::channel(64);
     let (typing, typed) = mpsc::channel(64);
-    let speech = if is_v1 { Speech::V1 } else { Speech::Plain(Utf8Pieces::default()) };
+    let speech = if is_v1 { Speech::V1 } else { Speech::Plain(Plain::default()) };
     let listener = Listener {
         app: Arc::clone(&app),
         caller,
@@ -84,13 +84,14 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
         typist: None,
         window: wish.window,
     };
+    let too_large = AtomicBool::new(false);
     let mut closing = app.closing.subscribe();
     let leaving = async {
         let _ = closing.wait_for(|closing| *closing).await;
     };
     tokio::select! {
         () = tell(sink, told, speech, app.options.ping_every) => {}
-        () = listen(listener, &mut stream, wish, first) => {}
+        () = listen(listener, &mut stream, wish, first, &too_large) => {}
         () = type_all(typed, words.clone()) => {}
         () = async {
             leaving.await;
@@ -100,7 +101,14 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
     }
     // The client's own close frame, and all that it sent before: a connection that is closed with
     // something unread is reset, and what was told last may then never be read.
-    let _ = timeout(LAST_WORDS, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+    let _ = timeout(LAST_WORDS, async {
+        while let Some(Ok(_)) = stream.next().await {}
+        if too_large.load(Relaxed) {
+            // The rest of it is not read, and a reset would overtake the word that it is too large.
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
 }
 
 /// Waits for the first frame, which must bring a ticket.
@@ -136,6 +144,7 @@ async fn listen(
     stream: &mut SplitStream<WebSocket>,
     wish: Wish,
     first: Option<Frame>,
+    too_large: &AtomicBool,
 ) {
     let patience = patience(listener.app.options.ping_every);
     if let Flow::Break(()) = listener.begin(stream, wish, first).await {
@@ -148,7 +157,7 @@ async fn listen(
                 return;
             }
             Ok(None) => return,
-            Ok(Some(Err(error))) => return listener.broken(&error).await,
+            Ok(Some(Err(error))) => return listener.broken(&error, too_large).await,
             Ok(Some(Ok(message))) => message,
         };
         if let Flow::Break(()) = listener.message(message).await {
@@ -274,7 +283,12 @@ impl Listener {
                 self.create(SessionRequest::new().from(saved_id), true).await
             }
             Frame::CloseSession {} => {
-                let Some((_, id)) = self.typist.clone() else { return self.nothing().await };
+                let Some((typist, id)) = self.typist.clone() else { return self.nothing().await };
+                if typist.access() == Access::View {
+                    let problem =
+                        "this client may only look; attach with control to end the session";
+                    return self.refuse(&SessionError::Forbidden(problem)).await;
+                }
                 match self.app.engine.sessions().end(&self.caller, &id).await {
                     Ok(()) => Flow::Continue(()),
                     Err(error) => self.refuse(&error).await,
@@ -378,9 +392,10 @@ impl Listener {
         }
     }
 
-    async fn broken(&self, error: &axum::Error) {
+    async fn broken(&self, error: &axum::Error, too_large: &AtomicBool) {
         let text = error_chain(error);
         let flow = if text.contains("too long") || text.contains("too big") {
+            too_large.store(true, Relaxed);
             let most = self.app.options.max_message;
             let message = format!("a message is over {most} bytes");
             self.last(speech::error(&message, "too_large"), 4413, "too large").await

@@ -8,21 +8,26 @@ use splengine_core::{
 
 use crate::frame;
 
-/// The protocol of a client, and the character that its last frame ended in.
+/// The protocol of a client.
 #[derive(Debug)]
 pub(crate) enum Speech {
-    Plain(Utf8Pieces),
+    Plain(Plain),
     V1,
+}
+
+/// What is known of a plain client: the character that its last frame ended in, and what it was told
+/// of its session.
+#[derive(Debug, Default)]
+pub(crate) struct Plain {
+    pieces: Utf8Pieces,
+    session: Value,
 }
 
 impl Speech {
     /// The first frame of an attachment.
     pub(crate) fn session(&mut self, attachment: &Attachment) -> Message {
-        if let Self::Plain(pieces) = self {
-            *pieces = Utf8Pieces::default();
-        }
         let info = attachment.info();
-        text(&json!({
+        let session = json!({
             "type": "session",
             "sessionId": info.id.as_str(),
             "cols": info.size.cols(),
@@ -37,7 +42,12 @@ impl Speech {
             "state": info.state.name(),
             "workdir": info.workdir,
             "restored": info.restored,
-        }))
+        });
+        let frame = text(&session);
+        if let Self::Plain(plain) = self {
+            *plain = Plain { pieces: Utf8Pieces::default(), session };
+        }
+        frame
     }
 
     /// The frames of an update; a close frame is the last.
@@ -46,21 +56,28 @@ impl Speech {
             (Update::Output { offset, data }, Self::V1) => {
                 vec![Message::Binary(frame::output(offset, &data))]
             }
-            (Update::Output { data, .. }, Self::Plain(pieces)) => match pieces.push(&data) {
+            (Update::Output { data, .. }, Self::Plain(plain)) => match plain.pieces.push(&data) {
                 data if data.is_empty() => Vec::new(),
                 data => vec![text(&json!({"type": "output", "data": data}))],
             },
             (Update::Snapshot { offset, size, data }, Self::V1) => {
                 vec![Message::Binary(frame::snapshot(offset, size.cols(), size.rows(), &data))]
             }
-            (Update::Snapshot { data, .. }, Self::Plain(pieces)) => {
+            (Update::Snapshot { data, .. }, Self::Plain(plain)) => {
                 // An unfinished character at its end goes on in the output that follows.
-                *pieces = Utf8Pieces::default();
-                let data = pieces.push(&data);
+                plain.pieces = Utf8Pieces::default();
+                let data = plain.pieces.push(&data);
                 vec![text(&json!({"type": "output", "data": data}))]
             }
-            (Update::Size(size), _) => {
-                vec![text(&json!({"type": "size", "cols": size.cols(), "rows": size.rows()}))]
+            (Update::Size(size), speech) => {
+                let size = json!({"type": "size", "cols": size.cols(), "rows": size.rows()});
+                let mut frames = vec![text(&size)];
+                if let Self::Plain(Plain { session, .. }) = speech {
+                    session["cols"] = size["cols"].clone();
+                    session["rows"] = size["rows"].clone();
+                    frames.push(text(session));
+                }
+                frames
             }
             (Update::Title(title), _) => vec![text(&json!({"type": "title", "title": title}))],
             (Update::Presence(clients), _) => {
@@ -109,7 +126,7 @@ impl Speech {
     /// What is left of a character that never came to its end.
     fn rest(&mut self) -> Vec<Message> {
         match self {
-            Self::Plain(pieces) => match pieces.finish() {
+            Self::Plain(plain) => match plain.pieces.finish() {
                 data if data.is_empty() => Vec::new(),
                 data => vec![text(&json!({"type": "output", "data": data}))],
             },

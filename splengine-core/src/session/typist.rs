@@ -69,6 +69,12 @@ impl Typist {
         Ok(next)
     }
 
+    /// What this client may do.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
     /// The number that this client's input goes on with.
     #[must_use]
     pub fn next_number(&self) -> u64 {

@@ -42,9 +42,12 @@ use crate::routes::parameters::{Asker, demand_json, header, read_json};
     responses((status = 200, description = "With `wait`: it is over.", body = BatchResultDto),
         (status = 202, description = "It is accepted.", body = BatchRecordDto,
             headers(("Location" = String, description = "Where it is."))),
-        (status = "4XX", description = "Refused.", body = ProblemDto),
-        (status = 503, description = "Full, or shutting down.", body = ProblemDto),
-        (status = 507, description = "No room.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 503, description = "Full, or shutting down.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 507, description = "No room.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn submit(
     State(app): State<App>,
@@ -102,7 +105,8 @@ pub(crate) fn accepted(record: BatchRecord) -> Response {
         ("state" = Option<String>, Query, description = "Only those in this state."),
     ),
     responses((status = 200, description = "The newest first.", body = BatchListDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn list(
     State(app): State<App>,
@@ -132,7 +136,8 @@ pub(crate) async fn list(
     get, path = "/api/v1/batches/{id}", operation_id = "getBatch", tag = "batches",
     security(("bearer" = [])), params(("id" = String, Path)),
     responses((status = 200, description = "As it is now.", body = BatchRecordDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn get(
     State(app): State<App>,
@@ -149,7 +154,8 @@ pub(crate) async fn get(
     params(("id" = String, Path), ("Last-Event-ID" = Option<u64>, Header)),
     responses((status = 200, description = "Events.", body = BatchEventDto,
             content_type = "text/event-stream"),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn events(
     State(app): State<App>,
@@ -210,7 +216,8 @@ async fn next_event(events: &mut BatchEvents) -> (Bytes, bool) {
         (status = 206, description = "A part of it.", body = Vec<u8>,
             content_type = "application/octet-stream"),
         (status = 416, description = "It has no such part."),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn output(
     State(app): State<App>,
@@ -276,8 +283,10 @@ fn pieces(output: StepOutput, from: u64, until: Option<u64>) -> Body {
         description = "`failed`: without the steps that succeeded. All when left out.")),
     responses((status = 202, description = "It is accepted.", body = BatchRecordDto,
             headers(("Location" = String, description = "Where it is."))),
-        (status = 409, description = "It is not over, or no step failed.", body = ProblemDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = 409, description = "It is not over, or no step failed.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn rerun(
     State(app): State<App>,
@@ -300,7 +309,8 @@ pub(crate) async fn rerun(
     delete, path = "/api/v1/batches/{id}", operation_id = "cancelBatch", tag = "batches",
     security(("bearer" = [])), params(("id" = String, Path)),
     responses((status = 200, description = "As it ended.", body = BatchRecordDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn cancel(
     State(app): State<App>,

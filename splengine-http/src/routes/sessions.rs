@@ -28,7 +28,8 @@ use crate::routes::parameters::{Asker, demand_json, header, read_json, read_whol
     get, path = "/api/v1/sessions", operation_id = "listSessions", tag = "sessions",
     security(("bearer" = [])),
     responses((status = 200, description = "The newest first.", body = SessionListDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn list(State(app): State<App>, Asker(caller): Asker) -> Json<SessionListDto> {
     let sessions = app.engine.sessions().list(&caller);
@@ -40,8 +41,10 @@ pub(crate) async fn list(State(app): State<App>, Asker(caller): Asker) -> Json<S
     post, path = "/api/v1/sessions", operation_id = "createSession", tag = "sessions",
     security(("bearer" = [])), request_body = SessionRequestDto,
     responses((status = 201, description = "It runs.", body = SessionDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto),
-        (status = 503, description = "Full, or shutting down.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 503, description = "Full, or shutting down.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn create(
     State(app): State<App>,
@@ -60,7 +63,8 @@ pub(crate) async fn create(
     get, path = "/api/v1/sessions/{id}", operation_id = "getSession", tag = "sessions",
     security(("bearer" = [])), params(("id" = String, Path)),
     responses((status = 200, description = "As it is now.", body = SessionDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn get(
     State(app): State<App>,
@@ -75,7 +79,8 @@ pub(crate) async fn get(
     patch, path = "/api/v1/sessions/{id}", operation_id = "changeSession", tag = "sessions",
     security(("bearer" = [])), params(("id" = String, Path)), request_body = SessionChangeDto,
     responses((status = 200, description = "As it is now.", body = SessionDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn change(
     State(app): State<App>,
@@ -94,7 +99,8 @@ pub(crate) async fn change(
     delete, path = "/api/v1/sessions/{id}", operation_id = "endSession", tag = "sessions",
     security(("bearer" = [])), params(("id" = String, Path)),
     responses((status = 204, description = "Nothing of it runs."),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn end(
     State(app): State<App>,
@@ -117,7 +123,8 @@ pub(crate) async fn end(
             Default: now."),
     ),
     responses((status = 200, description = "The screen.", body = String, content_type = "text/plain"),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn screen(
     State(app): State<App>,
@@ -169,7 +176,8 @@ pub(crate) async fn screen(
         (status = 206, description = "A part of it.", body = Vec<u8>,
             content_type = "application/x-asciicast"),
         (status = 416, description = "It has no such part."),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn recording(
     State(app): State<App>,
@@ -204,7 +212,8 @@ fn pieces(file: RecordingFile, from: u64, until: u64) -> Body {
     security(("bearer" = [])), params(("id" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204, description = "It waits to be typed, or is."),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn input(
     State(app): State<App>,
@@ -223,8 +232,10 @@ pub(crate) async fn input(
     post, path = "/api/v1/sessions/{id}/save", operation_id = "saveSession", tag = "sessions",
     security(("bearer" = [])), params(("id" = String, Path)), request_body = SaveRequestDto,
     responses((status = 201, description = "It is on disk.", body = SavedDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto),
-        (status = 507, description = "No room.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 507, description = "No room.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn save(
     State(app): State<App>,
@@ -243,7 +254,8 @@ pub(crate) async fn save(
     get, path = "/api/v1/saved-sessions", operation_id = "listSavedSessions", tag = "sessions",
     security(("bearer" = [])),
     responses((status = 200, description = "The newest first.", body = SavedListDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn list_saved(
     State(app): State<App>,
@@ -258,7 +270,8 @@ pub(crate) async fn list_saved(
     get, path = "/api/v1/saved-sessions/{id}", operation_id = "getSavedSession",
     tag = "sessions", security(("bearer" = [])), params(("id" = String, Path)),
     responses((status = 200, description = "As it was saved.", body = SavedDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn get_saved(
     State(app): State<App>,
@@ -273,7 +286,8 @@ pub(crate) async fn get_saved(
     delete, path = "/api/v1/saved-sessions/{id}", operation_id = "removeSavedSession",
     tag = "sessions", security(("bearer" = [])), params(("id" = String, Path)),
     responses((status = 204, description = "It is gone."),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn remove_saved(
     State(app): State<App>,
@@ -289,7 +303,8 @@ pub(crate) async fn remove_saved(
     get, path = "/api/v1/sessions/{id}/shares", operation_id = "listShares", tag = "sessions",
     security(("bearer" = [])), params(("id" = String, Path)),
     responses((status = 200, description = "Those that stand.", body = ShareListDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn list_shares(
     State(app): State<App>,
@@ -306,7 +321,8 @@ pub(crate) async fn list_shares(
     security(("bearer" = [])), params(("id" = String, Path)), request_body = ShareRequestDto,
     responses((status = 201, description = "With the ticket, which is told once.",
             body = NewShareDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn share(
     State(app): State<App>,
@@ -337,7 +353,8 @@ pub(crate) async fn share(
     tag = "sessions", security(("bearer" = [])), params(("id" = String, Path)),
     request_body = TakeBackDto,
     responses((status = 204, description = "Whoever they let in is out."),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn take_back_shares(
     State(app): State<App>,
@@ -360,7 +377,8 @@ pub(crate) async fn take_back_shares(
     tag = "sessions", security(("bearer" = [])),
     params(("id" = String, Path), ("share" = String, Path)),
     responses((status = 204, description = "Whoever it let in is out."),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn take_back_share(
     State(app): State<App>,
@@ -376,7 +394,8 @@ pub(crate) async fn take_back_share(
     post, path = "/api/v1/tickets", operation_id = "makeTicket", tag = "sessions",
     security(("bearer" = [])),
     responses((status = 201, description = "It works once, for 30 seconds.", body = TicketDto),
-        (status = "4XX", description = "Refused.", body = ProblemDto)),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
 )]
 pub(crate) async fn ticket(
     State(app): State<App>,
