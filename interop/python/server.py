@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 TOKEN = "alice-" + secrets.token_hex(16)
+BOB = "bob-" + secrets.token_hex(16)
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 NDJSON = {"Accept": "application/x-ndjson"}
 # For what takes milliseconds on a quiet machine. Tests run on slow and noisy ones too.
@@ -19,22 +20,31 @@ PATIENCE = 30
 
 
 class Server:
-    """A server of its own process on free ports of loopback, with the user `alice`."""
+    """A server of its own process on free ports of loopback, with the users `alice` and `bob`."""
 
-    def __init__(self, home: Path, *flags: str, config: str = "", prefix: tuple[str, ...] = ()):
+    def __init__(self, home: Path, *flags: str, config: str = "", prefix: tuple[str, ...] = (),
+                 ws: bool = False):
         self.root = home / "root"
         self.root.mkdir(parents=True)
         (home / "config.toml").write_text(config)
         tokens = home / "tokens"
         tokens.touch(0o600)
-        tokens.write_text(f"alice={TOKEN}\n")
+        tokens.write_text(f"alice={TOKEN}\nbob={BOB}\n")
         self.log = home / "log"
-        off = [word for door in ("ws", "ssh", "avro") for word in (f"--{door}", "off")]
-        with self.log.open("wb") as log:
+        self.prefix = prefix
+        doors = [word for door in ("ws", "ssh", "avro") for word in (f"--{door}", "off")]
+        if ws:
+            doors[:2] = ["--ws", "127.0.0.1:0", "--shell", "/bin/sh"]
+        self.command = [*prefix, os.environ["SPLENGINE_SERVER"], "--root", self.root,
+                        "--http", "127.0.0.1:0", *doors, "--config", home / "config.toml",
+                        "--tokens", tokens, *flags]
+        self.start()
+
+    def start(self):
+        """Starts it, or once it ended starts it again over the same root."""
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, os.environ["SPLENGINE_SERVER"], "--root", self.root,
-                 "--http", "127.0.0.1:0", *off, "--config", home / "config.toml",
-                 "--tokens", tokens, *flags],
+                self.command,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 # Nothing of the caller's environment, but a secret that no run may see.
@@ -47,10 +57,13 @@ class Server:
             self.process.wait()
             raise
         # Where something else started it, that waits for it as its only child.
-        self.pid = next(iter(children(self.process.pid))) if prefix else self.process.pid
+        self.pid = next(iter(children(self.process.pid))) if self.prefix else self.process.pid
         self.url = f"http://{self.ready['http']}"
         host, port = self.ready["http"].rsplit(":", 1)
         self.address = (host, int(port))
+        if "ws" in self.ready:
+            self.ws_url = f"ws://{self.ready['ws']}/terminal"
+            self.origin = f"http://{self.ready['ws']}"
 
     def _first_line(self) -> bytes:
         stdout, line = self.process.stdout.fileno(), b""
@@ -62,8 +75,8 @@ class Server:
             line += byte
         return line
 
-    def client(self, **options) -> httpx.Client:
-        headers = {**AUTH, **options.pop("headers", {})}
+    def client(self, token: str = TOKEN, **options) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
         return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, **options)
 
     def stop(self) -> int:
@@ -71,6 +84,11 @@ class Server:
         if self.process.poll() is None:
             self.terminate()
         return self.wait()
+
+    def kill(self):
+        """Ends it with no chance to prepare."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait()
 
     def terminate(self):
         os.kill(self.pid, signal.SIGTERM)
@@ -152,5 +170,5 @@ def assert_problem(response: httpx.Response, status: int) -> dict:
     assert problem["status"] == status and problem["title"] and problem["detail"]
     assert problem["error"] == problem["detail"]
     # Nothing of the inside: no source file, no type of ours, no panic.
-    assert not any(word in response.text for word in (".rs", "::", "panicked", TOKEN))
+    assert not any(word in response.text for word in (".rs", "::", "panicked", TOKEN, BOB))
     return problem

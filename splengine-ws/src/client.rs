@@ -83,6 +83,7 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
         room: Arc::new(Semaphore::new(INPUT_ROOM)),
         typist: None,
         window: wish.window,
+        has_left: false,
     };
     let too_large = AtomicBool::new(false);
     let mut closing = app.closing.subscribe();
@@ -137,6 +138,8 @@ struct Listener {
     room: Arc<Semaphore>,
     typist: Option<(Typist, String)>,
     window: Option<Size>,
+    /// The client has said that it goes.
+    has_left: bool,
 }
 
 async fn listen(
@@ -205,6 +208,14 @@ impl Listener {
     }
 
     async fn message(&mut self, message: Message) -> Flow {
+        let length = match &message {
+            Message::Text(text) => text.len(),
+            Message::Binary(data) => data.len(),
+            _ => 0,
+        };
+        if length > self.app.options.max_message {
+            return self.too_large().await;
+        }
         match message {
             Message::Text(text) => match TextFrame::parse(&text) {
                 Ok(frame) => self.control(frame.frame).await,
@@ -227,7 +238,10 @@ impl Listener {
                 }
             },
             Message::Ping(_) | Message::Pong(_) => Flow::Continue(()),
-            Message::Close(_) => Flow::Break(()),
+            Message::Close(_) => {
+                self.has_left = true;
+                Flow::Break(())
+            }
         }
     }
 
@@ -396,9 +410,7 @@ impl Listener {
         let text = error_chain(error);
         let flow = if text.contains("too long") || text.contains("too big") {
             too_large.store(true, Relaxed);
-            let most = self.app.options.max_message;
-            let message = format!("a message is over {most} bytes");
-            self.last(speech::error(&message, "too_large"), 4413, "too large").await
+            self.too_large().await
         } else {
             tracing::debug!(%error, "a WebSocket broke");
             return;
@@ -406,6 +418,11 @@ impl Listener {
         if let Flow::Break(()) = flow {
             self.wait_for_close().await;
         }
+    }
+
+    async fn too_large(&self) -> Flow {
+        let message = format!("a message is over {} bytes", self.app.options.max_message);
+        self.last(speech::error(&message, "too_large"), 4413, "too large").await
     }
 
     async fn say(&self, message: Message) -> Flow {
@@ -426,6 +443,9 @@ impl Listener {
 
     /// Leaves the teller the time to say its last.
     async fn wait_for_close(&self) {
+        if self.has_left {
+            return;
+        }
         let _ = timeout(LAST_WORDS, self.words.closed()).await;
     }
 }

@@ -59,7 +59,9 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         access: query.access,
         window: client::size(query.cols, query.rows),
     };
-    let most = app.options.max_message;
+    // One that is a little too large is read to its end, so that its sender hears of it: many send
+    // a whole frame before they read anything.
+    let most = app.options.max_message.saturating_mul(2);
     upgrade
         .protocols([V1])
         .max_message_size(most)

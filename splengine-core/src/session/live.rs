@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -46,6 +47,8 @@ pub(crate) struct Live {
     changed: watch::Sender<u64>,
     pub(crate) paced: Notify,
     pub(crate) resized: Notify,
+    /// Some window has another size, and nothing has come of it yet.
+    pub(crate) unsettled: AtomicBool,
     pub(crate) input: mpsc::Sender<Typed>,
     pub(crate) room: Semaphore,
 }
@@ -225,6 +228,7 @@ impl Live {
             changed: watch::channel(0).0,
             paced: Notify::new(),
             resized: Notify::new(),
+            unsettled: AtomicBool::new(false),
             input,
             room: Semaphore::new(INPUT_BYTES),
         };
@@ -317,6 +321,7 @@ impl Live {
 
     /// Gives the terminal the size that its clients come to.
     pub(crate) fn settle_size(&self) {
+        self.unsettled.store(false, Relaxed);
         let mut state = self.state();
         let windows = state.clients.iter().filter(|(_, client)| client.may_type());
         let windows = windows.filter_map(|(key, client)| {

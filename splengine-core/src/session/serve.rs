@@ -1,6 +1,7 @@
 //! The tasks that serve a session: one reads its terminal, one types, one keeps its files.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -164,6 +165,10 @@ async fn settle(live: Arc<Live>) {
 }
 
 async fn type_one(live: &Live, data: &[u8], by_client: bool) {
+    // What was typed after a change of size is for a program that knows of it.
+    if by_client && live.unsettled.load(Relaxed) {
+        live.settle_size();
+    }
     if by_client
         && live.policy.recording == Recording::OutputAndInput
         && live.terminal.status().echo

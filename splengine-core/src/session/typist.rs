@@ -105,6 +105,7 @@ impl Typist {
         if let Some(client) = state.clients.get_mut(&self.key) {
             client.window = Some(size);
             drop(state);
+            self.live.unsettled.store(true, Relaxed);
             self.live.resized.notify_one();
         }
     }
