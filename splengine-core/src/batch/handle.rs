@@ -71,6 +71,12 @@ impl Batches {
         self.engine.0.batches.as_ref().ok_or(BatchError::NoStore)
     }
 
+    /// How many batches are not over.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.registry().map_or(0, Registry::count)
+    }
+
     /// A batch with its steps, as it is now.
     ///
     /// # Errors

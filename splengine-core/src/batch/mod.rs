@@ -13,6 +13,7 @@ mod resume;
 mod row;
 mod runner;
 mod schedule;
+mod step_run;
 mod submit;
 
 pub use error::BatchError;

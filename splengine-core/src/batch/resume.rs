@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::batch::registry::Registry;
 use crate::batch::row::{EventRow, Summary, What, key, now};
 use crate::batch::runner::{Brief, Driver, Pending};
-use crate::batch::{BatchError, BatchJob, Batches, JobAction, JobEvent, Outcome, StepState};
+use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, StepState};
 use crate::caller::{Caller, Scope};
 use crate::engine::Engine;
 use crate::execute::Reason;
@@ -222,14 +222,6 @@ async fn forget_strays(registry: &Registry) {
             let outputs = registry.policy.outputs.clone();
             crate::session::blocking(move || outputs.remove(&name)).await;
         }
-    }
-}
-
-impl Batches {
-    /// How many batches are not over.
-    #[must_use]
-    pub fn open_count(&self) -> usize {
-        self.registry().map_or(0, Registry::count)
     }
 }
 

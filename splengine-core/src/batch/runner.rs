@@ -12,10 +12,11 @@ use crate::batch::journal::set;
 use crate::batch::output::OutputWriter;
 use crate::batch::registry::{Live, Registry, Room};
 use crate::batch::row::{EventRow, StepRow, StepSpec, Summary, What, key, now};
+use crate::batch::step_run::{Ending, LOST_CODE, StepRun, not_started};
 use crate::batch::{BatchJob, BatchState, JobAction, JobEvent, Outcome, StepState};
 use crate::caller::Caller;
 use crate::engine::{Engine, Offered, Permit};
-use crate::execute::{End, Event, ExecuteError, Reason, Run};
+use crate::execute::{ExecuteError, Reason};
 use crate::id::BatchId;
 use crate::store::Change;
 
@@ -70,14 +71,6 @@ enum Input {
     Refused(usize),
     Ended(usize, Box<Ending>),
     Due(usize),
-}
-
-/// How a run of a step ended.
-struct Ending {
-    outcome: Outcome,
-    row: StepRow,
-    /// What it left on disk.
-    bytes: u64,
 }
 
 /// What is to be done, and what is to be written before.
@@ -518,111 +511,10 @@ impl Driver {
     }
 }
 
-/// One run of a step.
-struct StepRun {
-    engine: Engine,
-    caller: Caller,
-    writer: OutputWriter,
-    live: Arc<Live>,
-    stopped: oneshot::Receiver<()>,
-}
-
-impl StepRun {
-    async fn finish(
-        self,
-        mut request: crate::execute::Request,
-        permit: Permit,
-        mark: Option<String>,
-    ) -> Ending {
-        let Self { engine, caller, mut writer, live, mut stopped } = self;
-        let limit = request.output_limit.unwrap_or(engine.0.policy.default_output_limit);
-        request.output_limit = Some(limit);
-        let mut run: Run = match engine.launch(&caller, request, permit, mark).await {
-            Ok(run) => run,
-            Err(error) => return not_started(&error),
-        };
-        let stopper = run.stopper();
-        let (mut is_stopped, mut listens) = (false, true);
-        let end = loop {
-            let event = tokio::select! {
-                event = run.next() => event,
-                told = &mut stopped, if listens => {
-                    // An error is no wish: the driver has gone, with its engine.
-                    listens = false;
-                    if told.is_ok() {
-                        is_stopped = true;
-                        stopper.stop();
-                    }
-                    continue;
-                }
-            };
-            match event {
-                Some(Event::Output { stream, data }) => {
-                    writer.write(stream, data).await;
-                    live.printed.send_replace(());
-                }
-                Some(Event::Lost { stream, .. }) => writer.skip(stream),
-                Some(Event::End(end)) => break end,
-                None => break lost_end(),
-            }
-        };
-        let is_shut_down = end.reason == Reason::Cancelled && !is_stopped;
-        let (outcome, reason) = match end.reason {
-            // The engine shut down: its caller did not want it to end.
-            Reason::Cancelled if is_shut_down => (Outcome::Lost, Reason::Lost),
-            Reason::Cancelled => (Outcome::Cancelled, end.reason),
-            Reason::Lost => (Outcome::Lost, end.reason),
-            _ if end.success() => (Outcome::Succeeded, end.reason),
-            _ => (Outcome::Failed, end.reason),
-        };
-        let [stdout_gap, stderr_gap] = writer.gaps;
-        let row = StepRow {
-            reason: Some(reason.name().to_owned()),
-            exit_code: Some(if is_shut_down { LOST_CODE } else { end.exit_code }),
-            signal: end.signal.map(|signal| signal.to_string()),
-            duration: u64::try_from(end.duration.as_millis()).ok(),
-            stdout_bytes: end.stdout_bytes,
-            stderr_bytes: end.stderr_bytes,
-            stdout_gap,
-            stderr_gap,
-            ..StepRow::default()
-        };
-        Ending { outcome, row, bytes: writer.written.iter().sum() }
-    }
-}
-
-fn not_started(error: &ExecuteError) -> Ending {
-    let exit_code = match error {
-        ExecuteError::ProgramNotFound(_) => 127,
-        ExecuteError::ProgramUnusable { .. } => 126,
-        _ => LOST_CODE,
-    };
-    let row = StepRow {
-        problem: Some(error.to_string()),
-        exit_code: Some(exit_code),
-        ..StepRow::default()
-    };
-    Ending { outcome: Outcome::Failed, row, bytes: 0 }
-}
-
-fn lost_end() -> End {
-    End {
-        reason: Reason::Lost,
-        exit_code: LOST_CODE,
-        signal: None,
-        duration: Duration::ZERO,
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        stdout_truncated: false,
-        stderr_truncated: false,
-    }
-}
-
 fn place(step: usize) -> u32 {
     u32::try_from(step).unwrap_or(u32::MAX)
 }
 
 pub(crate) const PLAN: &str = "plan";
-const LOST_CODE: i32 = 125;
 /// Beyond so many words a step waits until its driver has heard them.
 const INPUTS: usize = 64;

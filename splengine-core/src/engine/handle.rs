@@ -157,7 +157,8 @@ impl Engine {
     /// What was counted so far.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        self.0.counters.snapshot(self.0.admission.counts(), self.0.sessions.counts())
+        let batches = self.batches().open_count();
+        self.0.counters.snapshot(self.0.admission.counts(), self.0.sessions.counts(), batches)
     }
 
     /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,

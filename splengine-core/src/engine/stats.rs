@@ -22,6 +22,8 @@ pub struct EngineStats {
     pub waiting: u64,
     /// Sessions whose program runs.
     pub sessions: u64,
+    /// Batches that are not over.
+    pub batches: u64,
     /// Clients attached to sessions.
     pub session_clients: u64,
     /// Time from asking to being let in.
@@ -81,6 +83,7 @@ impl Counters {
         &self,
         (running, waiting): (usize, usize),
         (sessions, session_clients): (usize, usize),
+        batches: usize,
     ) -> EngineStats {
         EngineStats {
             started: self.started.load(Relaxed),
@@ -89,6 +92,7 @@ impl Counters {
             running: running as u64,
             waiting: waiting as u64,
             sessions: sessions as u64,
+            batches: batches as u64,
             session_clients: session_clients as u64,
             queue_wait: self.queue_wait.snapshot(),
             spawn: self.spawn.snapshot(),

@@ -91,6 +91,7 @@ impl Collector for Stats {
         to.gauge("executions_running", "Executions that run now", stats.running)?;
         to.gauge("executions_waiting", "Executions that wait in the queue now", stats.waiting)?;
         to.gauge("sessions_running", "Terminal sessions whose program runs", stats.sessions)?;
+        to.gauge("batches_open", "Batches that are not over", stats.batches)?;
         to.gauge("session_clients", "Clients attached to sessions", stats.session_clients)?;
         to.seconds("execution_queue_wait", "Time from asking to being let in", &stats.queue_wait)?;
         to.seconds("execution_spawn", "Time from being let in to running", &stats.spawn)?;

@@ -193,6 +193,8 @@ async fn batches_are_listed_rerun_and_cancelled() {
 
     let slow = json!({"steps": [step("slow", "sleep 600"), {"command": "true"}]});
     let slow = door.submit(&slow).await;
+    let metrics = door.ask("GET", "/metrics", None).await;
+    assert!(metrics.text().contains("splengine_batches_open 1\n"), "{}", metrics.text());
     let cancelled = door.ask("DELETE", &slow, None).await;
     assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
     assert_eq!(door.ask("GET", &slow, None).await.json()["state"], "cancelled");
