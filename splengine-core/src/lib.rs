@@ -12,6 +12,7 @@ mod error;
 mod execute;
 mod id;
 mod local;
+mod lock;
 mod names;
 mod process;
 mod screen;

@@ -98,7 +98,7 @@ impl SessionPolicy {
 
     /// The directory in which sessions are kept: for saving and loading them, for recordings, and
     /// for telling after a crash what was lost. Made when it is not there. One engine uses it at a
-    /// time. Default: none, and nothing of it works.
+    /// time; blocks for up to 2 seconds while another does. Default: none, and nothing of it works.
     ///
     /// # Errors
     ///

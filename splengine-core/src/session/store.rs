@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::id::{SavedId, SessionId, random_text};
+use crate::lock::once_free;
 use crate::session::SessionError;
 use crate::session::recording::RecordingMark;
 
@@ -115,7 +116,11 @@ impl Store {
         std::fs::create_dir_all(path).map_err(failed)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(failed)?;
         let lock = open_new(&dir, ".lock", true).map_err(failed)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        let locked = once_free(
+            || flock(&lock, FlockOperation::NonBlockingLockExclusive),
+            |error| *error == rustix::io::Errno::WOULDBLOCK,
+        );
+        match locked {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::InUse(shown)),
             Err(error) => return Err(failed(error.into())),

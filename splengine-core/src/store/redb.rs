@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition};
 
+use crate::lock::once_free;
 use crate::store::{Change, Rows, Store, StoreFault};
 
 /// A [`Store`] in one file, by the crate `redb`. One process uses it at a time.
@@ -15,7 +16,9 @@ pub struct RedbStore {
 }
 
 impl RedbStore {
-    /// The store in this file, which is made when it is not there, with its directory.
+    /// The store in this file, which is made when it is not there, with its directory. Blocks for up
+    /// to 2 seconds while another process uses it: what a killed one was just starting holds its
+    /// files a moment longer.
     ///
     /// # Errors
     ///
@@ -26,7 +29,8 @@ impl RedbStore {
             use std::os::unix::fs::DirBuilderExt as _;
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
-        let store = Self { path: path.to_owned(), database: RwLock::new(Some(open(path)?)) };
+        let database = once_free(|| open(path), |fault| matches!(fault, StoreFault::InUse))?;
+        let store = Self { path: path.to_owned(), database: RwLock::new(Some(database)) };
         // So that reading never meets a table that is not there.
         store.commit(&[])?;
         Ok(store)

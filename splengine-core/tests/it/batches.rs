@@ -627,8 +627,13 @@ fn a_damaged_store_is_told_of_and_left_alone() {
     let store = RedbStore::open(&file).expect("makes it");
     store.commit(&[Change::set(*b"key", *b"value")]).expect("writes");
     assert!(matches!(RedbStore::open(&file), Err(StoreFault::InUse)));
-    drop(store);
+    // Whoever has it may be about to let go.
+    let leaving = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(store);
+    });
     let again = RedbStore::open(&file).expect("opens it");
+    leaving.join().expect("left");
     assert_eq!(again.get(b"key").expect("reads"), Some(b"value".to_vec()));
     drop(again);
     let mut bytes = std::fs::read(&file).expect("reads");
