@@ -593,7 +593,8 @@ def test_a_snapshot_first_and_output_from_its_offset(v1):
     first.shows(" end\r\n")
     assert b"nul\0 \xff end\r\n" in first.output
     late = v1()
-    assert late.until("SNAPSHOT")["offset"] == first.offset
+    # A prompt may have come in between.
+    assert late.until("SNAPSHOT")["offset"] >= first.offset
     first.type("echo bo$((1))th\r")
     for each in (first, late):
         each.shows("bo1th")
