@@ -15,11 +15,11 @@ fn a_killed_server_leaves_its_sessions_to_be_found() {
     let input = format!("POST /api/v1/sessions/{id}/input");
     assert_eq!(ask(&all.addr, &input, "echo re''member\n").0, 204);
     let screen = format!("GET /api/v1/sessions/{id}/screen");
-    eventually("it is said", || ask(&all.addr, &screen, "").1.contains("\nremember"));
+    eventually("it is said", || ask(&all.addr, &screen, "").1.contains("remember"));
     let state = all.root.path().join(format!("runtime/sessions/{id}/state"));
     eventually("it is kept", || {
         let kept = std::fs::read(&state).unwrap_or_default();
-        String::from_utf8_lossy(&kept).contains("\nremember")
+        String::from_utf8_lossy(&kept).contains("remember")
     });
     all.server.signal(Signal::KILL);
     let AllInOne { server, root, .. } = all;
@@ -109,17 +109,20 @@ fn sessions_survive_their_server_if_told_to() {
     let (server, addr) = restarted(root.path(), Some(config.path()));
     assert_eq!(state_of(&addr, &id), "running");
     assert_eq!(ask(&addr, &input, "echo $$ is $x\n").0, 204);
-    let said = format!("\n{pid} is remembered");
+    let said = format!("{pid} is remembered");
     eventually("it goes on", || ask(&addr, &screen, "").1.contains(&said));
 
     // And over an orderly end, at which something is running in it.
-    assert_eq!(ask(&addr, &input, "while [ ! -e go ]; do sleep 0.01; done; echo gone on\n").0, 204);
+    assert_eq!(
+        ask(&addr, &input, "while [ ! -e go ]; do sleep 0.01; done; echo go''ne on\n").0,
+        204
+    );
     server.signal(Signal::TERM);
     assert_eq!(server.wait().0, Some(0));
     assert!(lives(pid));
     std::fs::write(root.path().join("go"), "").expect("writes");
     let (server, addr) = restarted(root.path(), Some(config.path()));
-    eventually("it has gone on", || ask(&addr, &screen, "").1.contains("\ngone on"));
+    eventually("it has gone on", || ask(&addr, &screen, "").1.contains("gone on"));
     assert_eq!(ask(&addr, &format!("DELETE /api/v1/sessions/{id}"), "").0, 204);
     assert!(!lives(pid));
     server.signal(Signal::TERM);
