@@ -14,6 +14,7 @@ mod id;
 mod local;
 mod lock;
 mod names;
+mod net;
 mod process;
 mod screen;
 mod session;
@@ -21,7 +22,8 @@ mod store;
 mod text;
 
 pub use auth::{
-    AuthError, Authenticator, Credentials, Secret, SharedAuthenticator, StaticTokens, TokenError,
+    AuthError, Authenticator, Credentials, NoAuthenticator, Secret, SharedAuthenticator,
+    StaticTokens, TokenError,
 };
 pub use batch::{
     BatchError, BatchEvent, BatchEvents, BatchInfo, BatchJob, BatchList, BatchPolicy, BatchRecord,
@@ -44,9 +46,10 @@ pub use local::{
     CgroupMode, Environment, HoldError, Holder, LocalExecutor, LocalExecutorBuilder, SetupError,
     hold,
 };
+pub use net::{BindError, accept};
 pub use screen::Screen;
 pub use session::{
-    Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Recording,
+    Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Printed, Recording,
     RecordingFile, SavedInfo, ScreenShot, Session, SessionError, SessionInfo, SessionPolicy,
     SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError,
     Terminal, Typist, Update,

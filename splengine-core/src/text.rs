@@ -1,4 +1,22 @@
-//! Bytes to text, in pieces.
+//! Bytes to text, and texts that are shown to people.
+
+/// In hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A name that can be shown; none for an empty one. `Err` says what would be right.
+pub(crate) fn name_to_show(name: Option<String>) -> Result<Option<String>, &'static str> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    if name.chars().count() > 200 || name.chars().any(char::is_control) {
+        return Err("is at most 200 characters, none of them control characters");
+    }
+    Ok(Some(name))
+}
 
 /// Decodes UTF-8 that comes in pieces, cut anywhere. What it gives, put together, is what
 /// [`String::from_utf8_lossy`] gives for the whole.

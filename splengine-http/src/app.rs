@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use axum::routing::{delete, get, post};
 use splengine_core::{
     Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator,
 };
+use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -24,9 +26,14 @@ use crate::problem::Problem;
 use crate::routes::metrics::{self, HttpMetrics};
 use crate::routes::{batches, execute, service, sessions};
 
+/// A service that answers for a path.
+pub(crate) type Mounted =
+    BoxCloneSyncService<Request, axum::http::Response<axum::body::Body>, Infallible>;
+
 /// What is set up once for all requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
+    pub(crate) mounted: Vec<(String, Mounted)>,
     pub(crate) origins: Vec<HeaderValue>,
     pub(crate) max_body: usize,
     pub(crate) body_timeout: Duration,
@@ -61,6 +68,13 @@ impl App {
     ) -> Self {
         let metrics = HttpMetrics::default();
         Self(Arc::new(Shared { engine, authenticator, options, metrics }))
+    }
+
+    fn mounted(&self) -> Router<Self> {
+        let mounted = self.options.mounted.iter();
+        mounted.fold(Router::new(), |router, (path, service)| {
+            router.route_service(path, service.clone())
+        })
     }
 
     pub(crate) fn router(&self) -> Router {
@@ -100,6 +114,7 @@ impl App {
             .route("/ready", get(service::ready))
             .route("/metrics", get(metrics::metrics))
             .route("/openapi.json", get(service::openapi))
+            .merge(self.mounted())
             .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") })
             .method_not_allowed_fallback(|method: Method| async move {
                 let detail = format!("{method} is not among what is allowed here");

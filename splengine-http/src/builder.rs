@@ -1,12 +1,17 @@
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::HeaderValue;
-use splengine_core::{Authenticator, Engine, SharedAuthenticator};
+use bytes::Bytes;
+use splengine_core::{Authenticator, BindError, Engine, NoAuthenticator, SharedAuthenticator};
 use tokio::net::{TcpListener, ToSocketAddrs};
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceExt as _};
 
 use crate::app::{App, Options};
-use crate::server::{BindError, HttpServer, Timing};
+use crate::server::{HttpServer, RequestBody, Timing};
 use crate::service::HttpService;
 
 /// Sets up the HTTP door. Made by [`HttpServer::builder`]; it opens only once it knows how to
@@ -19,11 +24,6 @@ pub struct HttpServerBuilder<A> {
     options: Options,
     timing: Timing,
 }
-
-/// Stands where the authenticator is still to come.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct NoAuthenticator;
 
 /// A text that is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,8 +52,9 @@ impl HttpServer {
     pub fn builder(engine: Engine) -> HttpServerBuilder<NoAuthenticator> {
         HttpServerBuilder {
             engine,
-            authenticator: NoAuthenticator,
+            authenticator: NoAuthenticator::new(),
             options: Options {
+                mounted: Vec::new(),
                 origins: Vec::new(),
                 max_body: 16 << 20,
                 body_timeout: Duration::from_secs(30),
@@ -117,6 +118,30 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
+    /// Lets another service answer for `path`, such as another door's that speaks HTTP, too. It
+    /// finds out by itself who asks.
+    ///
+    /// # Panics
+    ///
+    /// The door, when it is set up, where `path` does not begin with `/` or is taken.
+    pub fn mount<S, B>(mut self, path: &str, service: S) -> Self
+    where
+        S: Service<http::Request<RequestBody>, Response = http::Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let service = service
+            .map_request(|request: http::Request<Body>| request.map(RequestBody))
+            .map_response(|response| response.map(Body::new));
+        self.options.mounted.push((path.to_owned(), BoxCloneSyncService::new(service)));
+        self
+    }
+
     /// How many connections are served at once, at least 1; the next one waits to be accepted.
     /// Default 1024.
     pub fn max_connections(mut self, count: usize) -> Self {
@@ -161,7 +186,7 @@ impl HttpServerBuilder<SharedAuthenticator> {
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<HttpServer, BindError> {
         let Self { engine, authenticator, options, timing } = self;
-        let failed = |source| BindError { address: format!("{address:?}"), source };
+        let failed = |source| BindError::new(format!("{address:?}"), source);
         let listener = TcpListener::bind(&address).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let app = App::new(engine, authenticator, options);

@@ -42,8 +42,8 @@ mod service;
 mod stdin;
 mod stream;
 
-pub use builder::{HttpServerBuilder, NoAuthenticator, OriginError, check_origin};
-pub use server::{BindError, HttpServer, RequestBody, serve};
+pub use builder::{HttpServerBuilder, OriginError, check_origin};
+pub use server::{HttpServer, RequestBody, serve};
 pub use service::{HttpService, ResponseBody, ResponseFuture};
 
 #[cfg(doctest)]

@@ -1,12 +1,12 @@
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -15,10 +15,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::metrics::gauge::Gauge;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use splengine_core::accept;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tower::Service;
 
 use crate::app::App;
@@ -36,25 +36,6 @@ pub struct HttpServer {
     service: HttpService,
     connections: Gauge,
     timing: Timing,
-}
-
-/// An address that can't be had.
-#[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address}")]
-#[non_exhaustive]
-pub struct BindError {
-    /// The address.
-    pub address: String,
-    /// What the operating system said.
-    #[source]
-    pub source: io::Error,
-}
-
-impl BindError {
-    /// That `address` can't be had, for doors built on this one.
-    pub fn new(address: impl Into<String>, source: io::Error) -> Self {
-        Self { address: address.into(), source }
-    }
 }
 
 /// The bounds on connections.
@@ -158,7 +139,7 @@ async fn run<S, B>(
         let builder = connection_builder(header_timeout);
         let service = service.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
-            service.clone().call(request.map(RequestBody))
+            service.clone().call(request.map(|body| RequestBody(Body::new(body))))
         });
         let connections = connections.clone();
         let mut aborted = aborted.clone();
@@ -188,9 +169,10 @@ async fn run<S, B>(
     }
 }
 
-/// The body of a request, as [`serve`] hands it on.
+/// The body of a request, as [`serve`] and the builder's
+/// [`mount`](crate::HttpServerBuilder::mount) hand it on.
 #[derive(Debug)]
-pub struct RequestBody(Incoming);
+pub struct RequestBody(pub(crate) Body);
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
@@ -245,37 +227,6 @@ struct Open(Gauge);
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// The next connection, however many attempts fail before.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let _ = stream.set_nodelay(true);
-                // Finds peers that are gone without a word while nothing is on its way to them.
-                let keepalive = TcpKeepalive::new()
-                    .with_time(Duration::from_secs(30))
-                    .with_interval(Duration::from_secs(5))
-                    .with_retries(3);
-                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-                return stream;
-            }
-            // Of one connection, which went away again before it was accepted.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted
-                        | io::ErrorKind::ConnectionReset
-                        | io::ErrorKind::ConnectionRefused
-                ) => {}
-            // Out of files or memory: others must end first.
-            Err(error) => {
-                tracing::warn!(%error, "can't accept connections; trying again");
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
     }
 }
 

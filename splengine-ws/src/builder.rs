@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use splengine_core::{Authenticator, Engine, SharedAuthenticator};
-use splengine_http::{BindError, HttpServer, HttpService, NoAuthenticator, OriginError};
+use splengine_core::{Authenticator, BindError, Engine, NoAuthenticator, SharedAuthenticator};
+use splengine_http::{HttpServer, HttpService, OriginError};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::app::{App, Options};
@@ -25,7 +25,7 @@ impl WsServer {
     pub fn builder(engine: Engine) -> WsServerBuilder<NoAuthenticator> {
         WsServerBuilder {
             engine,
-            authenticator: NoAuthenticator::default(),
+            authenticator: NoAuthenticator::new(),
             api: None,
             options: Options {
                 origins: Vec::new(),

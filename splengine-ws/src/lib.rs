@@ -38,4 +38,4 @@ mod upgrade;
 
 pub use builder::WsServerBuilder;
 pub use server::{WsServer, WsService};
-pub use splengine_http::{BindError, NoAuthenticator, OriginError, ResponseBody, ResponseFuture};
+pub use splengine_http::{OriginError, ResponseBody, ResponseFuture};

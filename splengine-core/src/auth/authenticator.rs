@@ -95,6 +95,19 @@ impl fmt::Debug for SharedAuthenticator {
     }
 }
 
+/// Stands in a door's builder where the authenticator is still to come.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct NoAuthenticator;
+
+impl NoAuthenticator {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
 /// The object-safe twin of [`Authenticator`].
 trait DynAuthenticator: Send + Sync {
     fn authenticate_boxed(

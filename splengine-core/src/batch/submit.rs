@@ -19,6 +19,7 @@ use crate::caller::{Caller, Scope};
 use crate::execute::{Command, ExecuteError};
 use crate::id::BatchId;
 use crate::store::Change;
+use crate::text::{hex, name_to_show};
 
 /// What became of submitting a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +178,28 @@ impl Batches {
     }
 
     /// Makes a batch, unless there is one under this key.
+    /// The batch that was submitted with this `idempotency_key`.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn submitted_with(
+        &self,
+        caller: &Caller,
+        idempotency_key: &str,
+    ) -> Result<BatchId, BatchError> {
+        self.may(caller)?;
+        let missing = || BatchError::NoBatch(idempotency_key.chars().take(80).collect());
+        let key = checked_key(idempotency_key).map_err(|_| missing())?;
+        let key = key::idempotency(caller.user(), &key);
+        let row: Option<KeyRow> = self.registry()?.journal.get(key).await?;
+        row.and_then(|row| row.id.parse().ok()).ok_or_else(missing)
+    }
+
     async fn once(
         &self,
         caller: &Caller,
@@ -220,15 +243,10 @@ impl Batches {
         let mut plan = request.0;
         let policy = &self.registry()?.policy;
         let malformed = |field, problem: String| Err(BatchError::Malformed { field, problem });
-        plan.name = plan.name.filter(|name| !name.is_empty());
-        if plan
-            .name
-            .as_ref()
-            .is_some_and(|name| name.chars().count() > 200 || name.chars().any(char::is_control))
-        {
-            let problem = "is at most 200 characters, none of them control characters";
-            return malformed("name", problem.to_owned());
-        }
+        plan.name = match name_to_show(plan.name) {
+            Ok(name) => name,
+            Err(problem) => return malformed("name", problem.to_owned()),
+        };
         if plan.steps.is_empty() {
             return malformed("steps", "must hold at least one step".to_owned());
         }
@@ -385,10 +403,6 @@ async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, BatchError>> + Send + 'static,
 ) -> Result<T, BatchError> {
     tokio::spawn(work).await.unwrap_or_else(|error| Err(BatchError::Internal(error.into())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const MOST_RETRIES: u32 = 1000;

@@ -148,6 +148,25 @@ impl Engine {
         self.0.executor.enforces(limit)
     }
 
+    /// What is switched on and enforced here, in the words of every door.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<String> {
+        let mut all = vec!["execute".to_owned()];
+        if self.has_batches() {
+            all.push("batches".to_owned());
+        }
+        if self.has_sessions() {
+            all.extend(["sessions", "sessions.share"].map(str::to_owned));
+            if self.sessions().are_kept() {
+                all.extend(["sessions.save", "sessions.recording"].map(str::to_owned));
+            }
+        }
+        all.extend(["wallTime", "output"].map(|limit| format!("limits.{limit}")));
+        let limits = LimitKind::ALL.iter().filter(|kind| self.enforces(**kind));
+        all.extend(limits.map(|kind| format!("limits.{}", kind.name())));
+        all
+    }
+
     /// Whether new work is taken: until [`drain`](Self::drain) is called.
     #[must_use]
     pub fn is_open(&self) -> bool {

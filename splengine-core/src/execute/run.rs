@@ -76,6 +76,12 @@ impl Stopper {
         self.0.stop(Reason::Cancelled);
     }
 
+    /// Ends the run like [`stop`](Self::stop), but as one whose time is up: for callers who set a
+    /// deadline for an answer, waiting included.
+    pub fn time_out(&self) {
+        self.0.stop(Reason::TimedOut);
+    }
+
     /// Ends the run by force, now.
     pub fn kill(&self) {
         self.0.kill(Reason::Cancelled);

@@ -1,15 +1,14 @@
 //! What is checked of a request for a session, and done on a thread that may wait.
 
 use crate::session::SessionError;
+use crate::text::name_to_show;
 
 /// A name that can be shown; none for an empty one.
 pub(crate) fn checked_name(name: Option<String>) -> Result<Option<String>, SessionError> {
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
-    if name.chars().count() > 200 || name.chars().any(char::is_control) {
-        let problem = "is at most 200 characters, none of them control characters".to_owned();
-        return Err(SessionError::Malformed { field: "name", problem });
-    }
-    Ok(Some(name))
+    name_to_show(name).map_err(|problem| {
+        let problem = problem.to_owned();
+        SessionError::Malformed { field: "name", problem }
+    })
 }
 
 /// Whether these words can be a command.

@@ -54,7 +54,7 @@ pub struct Sessions {
 
 /// What a caller may do with a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Right {
+pub(crate) enum Right {
     See(Access),
     Own,
 }
@@ -62,7 +62,7 @@ enum Right {
 /// A session, its present directory, and its variables.
 type PlaceOfRun = (SessionId, Option<String>, Vec<(String, String)>);
 
-enum Found {
+pub(crate) enum Found {
     Live(Arc<Live>),
     Lost(Box<Record>),
 }
@@ -261,18 +261,8 @@ impl Sessions {
     ///
     /// When the future is dropped, a part of `data` may have been typed.
     pub async fn input(&self, caller: &Caller, id: &str, data: Bytes) -> Result<(), SessionError> {
-        let (found, right) = self.find(caller, id)?;
-        if right < Right::See(Access::Control) {
-            return Err(SessionError::Forbidden("you may only look at this session"));
-        }
-        let Found::Live(live) = found else { return Err(SessionError::Ended) };
-        {
-            let mut state = live.state();
-            if state.end.is_some() {
-                return Err(SessionError::Ended);
-            }
-            state.touch();
-        }
+        let live = self.find_for_typing(caller, id)?;
+        live.state().touch();
         type_in(&live, 0, data).await
     }
 
@@ -533,7 +523,7 @@ impl Sessions {
         }
     }
 
-    fn find(&self, caller: &Caller, id: &str) -> Result<(Found, Right), SessionError> {
+    pub(crate) fn find(&self, caller: &Caller, id: &str) -> Result<(Found, Right), SessionError> {
         if caller.guest().is_none() {
             self.may_have(caller)?;
         }

@@ -23,7 +23,7 @@ use crate::session::sizing::{Window, decide};
 use crate::session::store::{KnownInput, Record, Thread, millis};
 use crate::session::traits::Terminal;
 use crate::session::{
-    Access, ClientInfo, Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size,
+    Access, ClientInfo, Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy,
 };
 
 pub(crate) struct Live {
@@ -322,12 +322,18 @@ impl Live {
     /// Gives the terminal the size that its clients come to.
     pub(crate) fn settle_size(&self) {
         self.unsettled.store(false, Relaxed);
+        self.settle_from(None);
+    }
+
+    /// The same, on the wish of somebody without a window, which stands where clients have no say.
+    pub(crate) fn settle_from(&self, wish: Option<Size>) {
         let mut state = self.state();
+        let present = wish.filter(|_| self.policy.size != SizePolicy::Fixed).unwrap_or(state.size);
         let windows = state.clients.iter().filter(|(_, client)| client.may_type());
         let windows = windows.filter_map(|(key, client)| {
             Some(Window { size: client.window?, in_control: state.holder == Some(*key) })
         });
-        let size = decide(self.policy.size, state.size, windows);
+        let size = decide(self.policy.size, present, windows);
         if size == state.size || state.end.is_some() {
             return;
         }

@@ -24,6 +24,7 @@ use crate::id::{SavedId, SessionId, random_text};
 use crate::lock::once_free;
 use crate::session::SessionError;
 use crate::session::recording::RecordingMark;
+use crate::text::hex;
 
 /// The directory of an engine's sessions.
 #[derive(Debug)]
@@ -303,14 +304,6 @@ pub(crate) fn time(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH
         .checked_add(std::time::Duration::from_millis(millis))
         .unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 const SAVED: &str = "saved";

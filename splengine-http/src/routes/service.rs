@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse as _, Response};
-use splengine_core::LimitKind;
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
@@ -55,22 +54,11 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
 pub(crate) async fn definition(State(app): State<App>) -> Json<ServiceDto> {
     let mut interfaces = app.options.interfaces.clone();
     interfaces.insert("rest".to_owned(), "/api/v1".to_owned());
-    let always = ["execute", "execute.stream", "execute.stdin-stream"].map(str::to_owned);
-    let limits = ["wallTime", "output"].into_iter().chain(
-        LimitKind::ALL.iter().filter(|kind| app.engine.enforces(**kind)).map(|kind| kind.name()),
-    );
-    let sessions = app.engine.has_sessions().then(|| {
-        let kept = ["sessions.save", "sessions.recording"];
-        let kept = kept.into_iter().filter(|_| app.engine.sessions().are_kept());
-        ["sessions", "sessions.share"].into_iter().chain(kept).map(str::to_owned)
-    });
-    let batches = app.engine.has_batches().then(|| ["batches", "execute.async"].map(str::to_owned));
-    let capabilities = always
-        .into_iter()
-        .chain(batches.into_iter().flatten())
-        .chain(sessions.into_iter().flatten())
-        .chain(limits.map(|limit| format!("limits.{limit}")))
-        .collect();
+    let mut capabilities = app.engine.capabilities();
+    let own = ["execute.stream", "execute.stdin-stream"].map(str::to_owned).into_iter();
+    let asynchronous = app.engine.has_batches().then(|| "execute.async".to_owned());
+    // After `execute`, which is the first.
+    capabilities.splice(1..1, own.chain(asynchronous));
     Json(ServiceDto {
         service: "splengine",
         version: env!("CARGO_PKG_VERSION"),
