@@ -9,7 +9,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::settings::UsageError;
 
-/// Runs commands for others, over HTTP.
+/// Runs commands for others: over HTTP, WebSocket and Avro RPC.
 #[derive(Debug, Default, Parser)]
 #[command(
     name = "all-in-one",

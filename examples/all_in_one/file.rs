@@ -23,7 +23,8 @@ pub(crate) struct File {
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) ws: WsTable,
     pub(crate) ssh: Option<String>,
-    pub(crate) avro: Option<String>,
+    #[serde(default, deserialize_with = "text_or_table")]
+    pub(crate) avro: AvroTable,
     #[serde(default)]
     pub(crate) token: Vec<String>,
     pub(crate) tokens: Option<PathBuf>,
@@ -68,6 +69,20 @@ pub(crate) struct WsTable {
     pub(crate) max_clients: Option<usize>,
     /// Where people find the console, when that is not the address: behind a proxy.
     pub(crate) public_url: Option<String>,
+}
+
+/// `avro = "ADDR"` for short.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct AvroTable {
+    pub(crate) address: Option<String>,
+    pub(crate) max_connections: Option<NonZeroU32>,
+    /// Bytes.
+    pub(crate) max_frame: Option<usize>,
+    /// A file of certificates in PEM; with it TLS is served, too.
+    pub(crate) certificates: Option<PathBuf>,
+    /// The file of their private key in PEM.
+    pub(crate) private_key: Option<PathBuf>,
 }
 
 /// Times are in milliseconds and 0 is off, sizes in bytes.
@@ -191,6 +206,12 @@ impl From<String> for HttpTable {
 }
 
 impl From<String> for WsTable {
+    fn from(address: String) -> Self {
+        Self { address: Some(address), ..Self::default() }
+    }
+}
+
+impl From<String> for AvroTable {
     fn from(address: String) -> Self {
         Self { address: Some(address), ..Self::default() }
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use splengine_avro::{AvroServer, AvroServerBuilder};
 use splengine_core::{Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator};
 use splengine_http::{HttpServer, HttpServerBuilder};
 use splengine_ws::{WsServer, WsServerBuilder};
@@ -133,6 +134,24 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         }
     };
 
+    let avro = match &settings.avro {
+        None => None,
+        Some(addresses) => {
+            let mut builder = configured_avro(&engine, &settings);
+            if let Some((certificates, key)) = settings.avro_tls().map_err(Failure::Usage)? {
+                builder = builder.tls(&certificates, &key).map_err(|error| {
+                    Failure::Usage(UsageError::caused("[avro] certificates", &error))
+                })?;
+            }
+            if let Some(http) = &http {
+                builder = builder.interface("rest", format!("http://{}/api/v1", http.local_addr()));
+            }
+            let server = builder.bind(&addresses[..]).await.map_err(|error| start(error.into()))?;
+            ready.push(format!("\"avro\":\"{}\"", server.local_addr()));
+            Some(server)
+        }
+    };
+
     if let Some(token) = &settings.made_token {
         ready.push(format!("\"token\":\"{}\"", token.expose()));
         let page =
@@ -165,7 +184,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
                 None => drained.clone().await,
             }
         };
-        tokio::join!(http, ws);
+        let avro = async {
+            match avro {
+                Some(server) => server.run_until(drained.clone()).await,
+                None => drained.clone().await,
+            }
+        };
+        tokio::join!(http, ws, avro);
     });
     tokio::select! {
         () = &mut serving => {}
@@ -226,11 +251,33 @@ fn configured_http(
     if let Some(bytes) = settings.max_body {
         builder = builder.max_body(bytes);
     }
+    if let Some(addresses) = &settings.avro {
+        let service = configured_avro(engine, settings).into_service();
+        builder = builder.mount("/avro", service.clone()).mount("/avro/protocol", service);
+        // Port 0 is none that anybody could be told.
+        if let Some(address) = addresses.iter().find(|address| address.port() != 0) {
+            builder = builder.interface("avro-rpc", address.to_string());
+        } else {
+            builder = builder.interface("avro-rpc", "/avro");
+        }
+    }
     if let Some(console) = console {
         let socket = console.replacen("http", "ws", 1);
         builder = builder.console(console).interface("websocket", format!("{socket}terminal"));
     }
     Ok(builder)
+}
+
+fn configured_avro(engine: &Engine, settings: &Settings) -> AvroServerBuilder<SharedAuthenticator> {
+    let table = &settings.avro_table;
+    let mut builder = AvroServer::builder(engine.clone()).authenticate(settings.tokens.clone());
+    if let Some(count) = table.max_connections {
+        builder = builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
+    }
+    if let Some(bytes) = table.max_frame {
+        builder = builder.max_frame(bytes);
+    }
+    builder
 }
 
 /// SIGTERM, from an orchestrator, and SIGINT, from a keyboard.

@@ -16,8 +16,8 @@ use splengine_core::{
 
 use crate::args::Args;
 use crate::file::{
-    BatchesTable, EnvironmentTable, File, LimitsTable, ProgramTable, RecordingWord, SessionsTable,
-    SizeWord,
+    AvroTable, BatchesTable, EnvironmentTable, File, LimitsTable, ProgramTable, RecordingWord,
+    SessionsTable, SizeWord,
 };
 use crate::tokens::{self, Tokens};
 
@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) ws_origins: Vec<String>,
     pub(crate) ws_clients: Option<usize>,
     pub(crate) public_url: Option<String>,
+    pub(crate) avro: Option<Vec<SocketAddr>>,
+    pub(crate) avro_table: AvroTable,
     shell: Option<String>,
     sessions: SessionsTable,
     batches: BatchesTable,
@@ -122,6 +124,8 @@ impl Settings {
         let ws_address = ws_address.as_deref().unwrap_or("127.0.0.1:8081");
         let http_address = args.http.clone().or(file.http.address);
         let http_address = http_address.as_deref().unwrap_or("127.0.0.1:8080");
+        let avro_address = args.avro.clone().or_else(|| file.avro.address.clone());
+        let avro_address = avro_address.as_deref().unwrap_or("127.0.0.1:9090");
         let (default_limits, max_limits) = limits_of_runs(&file.limits)?;
         let path = children_path(&file.environment);
         Ok(Self {
@@ -129,6 +133,8 @@ impl Settings {
             http: address(&args.culprit("http"), http_address, has_credentials)?,
             tokens: SharedAuthenticator::new(accepted),
             ws: address(&args.culprit("ws"), ws_address, has_credentials)?,
+            avro: address(&args.culprit("avro"), avro_address, has_credentials)?,
+            avro_table: file.avro,
             ws_origins: file.ws.allow_origins,
             ws_clients: file.ws.max_clients,
             public_url: file.ws.public_url,
@@ -156,6 +162,28 @@ impl Settings {
             default_limits,
             max_limits,
         })
+    }
+
+    /// The certificates and the private key of the Avro RPC door, if it is to serve TLS.
+    pub(crate) fn avro_tls(&self) -> Result<Option<(Vec<u8>, Secret)>, UsageError> {
+        let read = |path: &Path, key: &str| {
+            std::fs::read(path).map_err(|error| {
+                let culprit = format!("[avro] {key} = {}", path.display());
+                UsageError::caused(&culprit, &error)
+            })
+        };
+        match (&self.avro_table.certificates, &self.avro_table.private_key) {
+            (None, None) => Ok(None),
+            (Some(certificates), Some(key)) => {
+                let text = String::from_utf8(read(key, "private-key")?);
+                let text = text.map_err(|_| UsageError::new("[avro] private-key", "is no PEM"))?;
+                Ok(Some((read(certificates, "certificates")?, Secret::new(text))))
+            }
+            _ => {
+                let problem = "certificates need a private-key, and it them";
+                Err(UsageError::new("[avro]", problem))
+            }
+        }
     }
 
     /// The holder of terminals, if sessions are to survive this process.
@@ -485,7 +513,6 @@ fn warn_of_missing_doors(args: &Args, file: &File) {
     let off = |value: &Option<String>| value.as_deref().is_none_or(|value| value == "off");
     for (flag, unused) in [
         ("ssh", off(&args.ssh) && off(&file.ssh)),
-        ("avro", off(&args.avro) && off(&file.avro)),
         ("authorized-keys", args.authorized_keys.is_none() && file.authorized_keys.is_none()),
     ] {
         if !unused {

@@ -23,21 +23,24 @@ class Server:
     """A server of its own process on free ports of loopback, with the users `alice` and `bob`."""
 
     def __init__(self, home: Path, *flags: str, config: str = "", prefix: tuple[str, ...] = (),
-                 ws: bool = False):
+                 ws: bool = False, avro: bool = False, tokens: bool = True):
         self.root = home / "root"
         self.root.mkdir(parents=True)
         (home / "config.toml").write_text(config)
-        tokens = home / "tokens"
-        tokens.touch(0o600)
-        tokens.write_text(f"alice={TOKEN}\nbob={BOB}\n")
+        tokens_file = home / "tokens"
+        tokens_file.touch(0o600)
+        tokens_file.write_text(f"alice={TOKEN}\nbob={BOB}\n")
         self.log = home / "log"
         self.prefix = prefix
         doors = [word for door in ("ws", "ssh", "avro") for word in (f"--{door}", "off")]
         if ws:
             doors[:2] = ["--ws", "127.0.0.1:0", "--shell", "/bin/sh"]
+        if avro:
+            doors[-1] = "127.0.0.1:0"
+        known = ["--tokens", tokens_file] if tokens else []
         self.command = [*prefix, os.environ["SPLENGINE_SERVER"], "--root", self.root,
                         "--http", "127.0.0.1:0", *doors, "--config", home / "config.toml",
-                        "--tokens", tokens, *flags]
+                        *known, *flags]
         self.start()
 
     def start(self):

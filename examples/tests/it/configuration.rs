@@ -211,11 +211,11 @@ fn a_file_of_tokens_is_read() {
 
 #[test]
 fn doors_that_do_not_exist_are_not_pretended() {
-    let all = all_in_one(&["--avro", "127.0.0.1:0", "--ssh", "off"]);
-    assert!(!all.server.ready.contains("avro"), "{}", all.server.ready);
+    let all = all_in_one(&["--ssh", "127.0.0.1:0", "--avro", "off"]);
+    assert!(!all.server.ready.contains("ssh"), "{}", all.server.ready);
     all.server.signal(rustix::process::Signal::TERM);
     let (_, _, err) = all.server.wait();
-    assert!(err.contains("`avro`") && !err.contains("`ssh`"), "{err}");
+    assert!(err.contains("`ssh`") && !err.contains("`avro`"), "{err}");
 }
 
 #[test]

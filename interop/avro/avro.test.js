@@ -1,0 +1,298 @@
+// avsc and avro-js against the Avro RPC door, as their users call it: over plain sockets and HTTP.
+"use strict";
+
+const { after, before, test } = require("node:test");
+const assert = require("node:assert/strict");
+const { spawn } = require("node:child_process");
+const { once } = require("node:events");
+const { mkdtempSync, writeFileSync } = require("node:fs");
+const http = require("node:http");
+const net = require("node:net");
+const { tmpdir } = require("node:os");
+const { join } = require("node:path");
+const { createInterface } = require("node:readline");
+const avsc = require("avsc");
+const avroJs = require("avro-js");
+
+const token = "alices-very-long-token";
+const root = mkdtempSync(join(tmpdir(), "splengine-avro-"));
+// What the users of the source design have: two records, two messages, no errors.
+const seed = {
+  protocol: "SPlectrumEngine",
+  namespace: "com.splectrum.rpc",
+  types: [
+    { name: "Command", type: "record", fields: [
+      { name: "command", type: "string" },
+      { name: "args", type: { type: "array", items: "string" } },
+      { name: "workdir", type: ["null", "string"], default: null },
+      { name: "sessionId", type: ["null", "string"], default: null },
+    ] },
+    { name: "ExecutionResult", type: "record", fields: [
+      { name: "exitCode", type: "int" },
+      { name: "stdout", type: "string" },
+      { name: "stderr", type: "string" },
+      { name: "duration", type: "long" },
+      { name: "sessionId", type: "string" },
+    ] },
+  ],
+  messages: {
+    execute: { request: [{ name: "command", type: "Command" }], response: "ExecutionResult" },
+  },
+};
+let server, full, anonymous;
+
+async function start(...flags) {
+  const child = spawn(
+    process.env.SPLENGINE_SERVER,
+    ["--root", root, "--ws", "off", "--http", "127.0.0.1:0", "--avro", "127.0.0.1:0", "--grace", "1",
+      "--shell", "/bin/sh", ...flags],
+    { stdio: ["ignore", "pipe", "inherit"], env: { PATH: process.env.PATH, RUST_LOG: "error" } },
+  );
+  const [line] = await once(createInterface({ input: child.stdout }), "line");
+  const ready = JSON.parse(line);
+  const [host, port] = ready.avro.split(":");
+  return { child, host, port: Number(port), http: ready.http, avro: ready.avro };
+}
+
+async function stop({ child }) {
+  child.kill("SIGTERM");
+  const [code] = await once(child, "exit");
+  assert.equal(code, 0);
+}
+
+before(async () => {
+  server = await start("--token", `alice=${token}`);
+  full = await (await fetch(`http://${server.avro}/avro/protocol`)).json();
+});
+after(() => stop(server));
+
+// A client of avsc's over a plain socket, whose calls carry credentials.
+async function connect(protocol, { at = server, bearer = token, meta = {} } = {}) {
+  const socket = net.connect(at.port, at.host);
+  await once(socket, "connect");
+  const service = avsc.Service.forProtocol(protocol);
+  const client = service.createClient({ buffering: true, server: undefined });
+  if (bearer) {
+    client.use((wreq, wres, next) => {
+      wreq.headers["spl-authorization"] = Buffer.from(`Bearer ${bearer}`);
+      for (const [key, value] of Object.entries(meta)) wreq.headers[key] = Buffer.from(value);
+      next();
+    });
+  }
+  const channel = client.createChannel(socket);
+  const call = (name, ...args) =>
+    new Promise((resolve, reject) =>
+      client[name](...args, (error, value) => (error ? reject(error) : resolve(value))));
+  return { call, client, channel, socket, close: () => (channel.destroy(true), socket.destroy()) };
+}
+
+const command = (text, args = []) => ({ command: text, args, workdir: null, sessionId: null });
+const job = (commands, more = {}) => ({
+  commands, jobId: null, stopOnError: true, parallelism: 1, timeoutMs: null, workdir: null,
+  sessionId: null, labels: {}, ...more,
+});
+const ask = (text, more = {}) => ({
+  command: text, args: [], workdir: null, sessionId: null, env: {}, stdin: null, timeout: null,
+  outputLimit: null, background: "kill", limits: null, ...more,
+});
+
+test("avsc: the source design's own text, over a socket", async () => {
+  const { call, close } = await connect(seed);
+  const result = await call("execute", command("echo", ["hi", "there"]));
+  assert.equal(result.exitCode, 0);
+  assert.equal(result.stdout, "hi there\n");
+  assert.match(result.sessionId, /^spl-alice-/);
+  const failed = await call("execute", command("sh -c 'echo no >&2; exit 7'"));
+  assert.deepEqual([failed.exitCode, failed.stderr], [7, "no\n"]);
+  await assert.rejects(call("execute", command("no-such-program")), /UNKNOWN_COMMAND: .*no-such-program/);
+  close();
+});
+
+test("avsc: the whole protocol", async () => {
+  const { call, close } = await connect(full);
+  const batch = await call("executeBatch", job([command("echo one"), command("echo two"), command("sh -c 'exit 3'"), command("echo never")]));
+  assert.deepEqual([batch.exitCode, batch.stdout], [3, "one\ntwo\n"]);
+  const all = await call("executeBatch", job([command("false"), command("echo on")], { stopOnError: false }));
+  assert.deepEqual([all.exitCode, all.stdout], [1, "on\n"]);
+  const detailed = await call("executeBatchDetailed", job([command("echo a"), command("false"), command("echo b")], { jobId: "mine" }));
+  assert.deepEqual([detailed.jobId, detailed.succeeded, detailed.failed, detailed.skipped], ["mine", 1, 1, 1]);
+  assert.equal(await call("cancel", "mine"), false);
+  const run = await call("run", ask("sh -c 'cat; printf \"$X\\377\"'", { stdin: Buffer.from("in"), env: { X: "y" } }));
+  assert.deepEqual(run.stdout, Buffer.from([105, 110, 121, 255]));
+  assert.deepEqual([run.success, run.reason, run.stdoutBytes], [true, "exited", 4]);
+  const slow = await call("run", ask("sleep 60", { timeout: 50 }));
+  assert.deepEqual([slow.exitCode, slow.reason, slow.signal], [124, "timedOut", "SIGTERM"]);
+  const info = await call("describe");
+  assert.equal(info.service, "splengine");
+  assert.ok(info.capabilities.includes("batches") && info.interfaces.rest);
+  close();
+});
+
+test("avsc: errors are typed where they are declared", async () => {
+  const { call, close } = await connect(full);
+  const refused = await call("run", ask("true", { timeout: -1 })).catch((error) => error);
+  assert.equal(refused.code, "INVALID_REQUEST");
+  assert.match(refused.message, /`timeout`/);
+  const missing = await call("getSession", "spl-alice-nothing").catch((error) => error);
+  assert.equal(missing.code, "SESSION_NOT_FOUND");
+  const none = await call("getBatch", "nothing").catch((error) => error);
+  assert.equal(none.code, "NOT_FOUND");
+  close();
+});
+
+test("avsc: credentials that are wrong or missing are told apart from nothing else", async () => {
+  for (const bearer of ["a-wrong-token-of-some-length", null]) {
+    const { call, close } = await connect(full, { bearer });
+    await assert.rejects(call("execute", command("true")), /UNAUTHENTICATED/);
+    const error = await call("run", ask("true")).catch((error) => error);
+    assert.equal(error.code, "UNAUTHENTICATED");
+    close();
+  }
+});
+
+test("avsc: an overdue command ends as timed out, an overdue wait as an error", async () => {
+  const { call, close } = await connect(full, { meta: { "spl-deadline-ms": "100" } });
+  const result = await call("execute", command("sleep 60"));
+  assert.equal(result.exitCode, 124);
+  assert.equal((await call("run", ask("sleep 60"))).reason, "timedOut");
+  close();
+});
+
+test("avsc: a slow call holds up no fast one, and hundreds are answered each to its own", async () => {
+  const { call, close } = await connect(full);
+  const order = [];
+  const slow = call("execute", command("sleep 1")).then(() => order.push("slow"));
+  const many = Array.from({ length: 300 }, (_, number) =>
+    call("execute", command("echo", [String(number)])).then((result) => {
+      order.push("fast");
+      assert.equal(result.stdout, `${number}\n`);
+    }));
+  await Promise.all([slow, many[0]]);
+  assert.equal(order[0], "fast");
+  await Promise.all(many);
+  close();
+});
+
+test("avsc: batches with dependencies, their events and output", async () => {
+  const { call, close } = await connect(full);
+  const step = (id, text, more = {}) => ({
+    ...ask(text), id, dependsOn: null, runIf: "success", retries: 0, retryDelay: 0,
+    rerunOnRestart: false, ...more,
+  });
+  const request = {
+    steps: [step("a", "echo first"), step("b", "sh -c 'exit 2'"), step("c", "echo cleaned", { dependsOn: ["b"], runIf: "failure" })],
+    name: "nightly", parallelism: 2, failFast: "never", workdir: null, sessionId: null, idempotencyKey: "once",
+  };
+  const record = await call("submitBatch", request);
+  assert.equal((await call("submitBatch", request)).batch.batchId, record.batch.batchId);
+  const id = record.batch.batchId;
+  const names = [];
+  for (let after = 0, over = false; !over; ) {
+    const page = await call("batchEvents", id, after, 5000);
+    names.push(...page.events.map((event) => event.event));
+    ({ next: after, over } = page);
+  }
+  assert.equal(names[0], "queued");
+  assert.equal(names.at(-1), "finished");
+  const ended = await call("getBatch", id);
+  assert.deepEqual([ended.batch.state, ended.batch.exitCode, ended.batch.counts.succeeded], ["failed", 2, 2]);
+  const part = await call("stepOutput", id, "c", "stdout", 0, 0);
+  assert.equal(part.data.toString(), "cleaned\n");
+  const page = await call("listBatches", "failed", 10, null);
+  assert.ok(page.batches.some((batch) => batch.batchId === id));
+  const again = await call("rerunBatch", id, true);
+  assert.equal(again.batch.rerunOf, id);
+  const long = await call("submitBatch", { ...request, idempotencyKey: null, steps: [step("s", "sleep 60")] });
+  assert.equal((await call("cancelBatch", long.batch.batchId)).batch.state, "cancelled");
+  close();
+});
+
+test("avsc: sessions by polling", async () => {
+  const { call, client, close } = await connect(full);
+  const none = { command: null, args: [], workdir: null, env: {}, cols: 100, rows: 30, name: "mine" };
+  const session = await call("openSession", none);
+  assert.deepEqual([session.cols, session.rows, session.state], [100, 30, "running"]);
+  const id = session.sessionId;
+  client.keepAlive(id);
+  let part = await call("readSession", id, null, 0, 65536, 0);
+  assert.equal(part.screen, true);
+  await call("writeSession", id, Buffer.from("echo se''en\n"));
+  for (let seen = ""; !seen.includes("seen"); seen += part.data.toString()) {
+    part = await call("readSession", id, part.epoch, part.next, 65536, 5000);
+    assert.equal(part.screen, false);
+  }
+  const resized = await call("resizeSession", id, 90, 20);
+  assert.deepEqual([resized.cols, resized.rows], [90, 20]);
+  const saved = await call("saveSession", id, "kept");
+  assert.ok((await call("listSavedSessions")).some((each) => each.savedId === saved.savedId));
+  const loaded = await call("loadSession", saved.savedId, null, null);
+  assert.equal((await call("listSessions")).length, 2);
+  await call("removeSavedSession", saved.savedId);
+  for (const each of [id, loaded.sessionId]) await call("endSession", each);
+  assert.equal((await call("listSessions")).length, 0);
+  close();
+});
+
+test("avsc: older and newer texts are resolved", async () => {
+  const older = structuredClone(seed);
+  older.protocol = "Older";
+  older.types[0].fields.length = 2;
+  older.types[1].fields = older.types[1].fields.filter((field) => field.name !== "duration").reverse();
+  const newer = structuredClone(seed);
+  newer.types[0].fields.unshift({ name: "priority", type: "int", default: 0 });
+  newer.types[1].fields.push({ name: "node", type: "string", default: "?" });
+  for (const [text, given] of [[older, { command: "echo", args: ["old"] }], [newer, { priority: 7, ...command("echo", ["new"]) }]]) {
+    const { call, close } = await connect(text);
+    const result = await call("execute", given);
+    assert.equal(result.stdout, `${given.args[0]}\n`);
+    close();
+  }
+  const foreign = structuredClone(seed);
+  foreign.messages.destroy = { request: [], response: "null" };
+  const { call, close } = await connect(foreign);
+  await assert.rejects(call("execute", command("true")), /incompatible|destroy/i);
+  close();
+});
+
+test("avsc over HTTP, on both doors", async () => {
+  for (const url of [`http://${server.avro}/`, `http://${server.avro}/avro`, `http://${server.http}/avro`]) {
+    const service = avsc.Service.forProtocol(seed);
+    const client = service.createClient();
+    client.createChannel((done) =>
+      http.request(url, { method: "POST", headers: { "content-type": "avro/binary", authorization: `Bearer ${token}` } })
+        .on("response", (response) => done(null, response))
+        .on("error", done));
+    const result = await new Promise((resolve, reject) =>
+      client.execute(command("echo web"), (error, value) => (error ? reject(error) : resolve(value))));
+    assert.equal(result.stdout, "web\n");
+  }
+});
+
+test("avro-js over a socket: its handshake stands alone, its calls are found by their ids", async () => {
+  anonymous = await start("--anonymous", "guest");
+  const protocol = avroJs.parse(seed);
+  const socket = net.connect(anonymous.port, anonymous.host);
+  await once(socket, "connect");
+  const emitter = protocol.createEmitter(socket);
+  const call = (given) =>
+    new Promise((resolve, reject) =>
+      protocol.emit("execute", { command: given }, emitter, (error, value) => (error ? reject(error) : resolve(value))));
+  const results = await Promise.all(["a", "b", "c"].map((text) => call(command("echo", [text]))));
+  assert.deepEqual(results.map((result) => result.stdout), ["a\n", "b\n", "c\n"]);
+  await assert.rejects(call(command("no-such-program")), (error) => /UNKNOWN_COMMAND/.test(String(error.message ?? error) + JSON.stringify(error)));
+  socket.destroy();
+  await stop(anonymous);
+});
+
+test("what is no protocol is closed, and others are served on", async () => {
+  for (const garbage of ["SSH-2.0-OpenSSH_9.2\r\n", "\0".repeat(64), "\x7f\xff\xff\xff".repeat(8)]) {
+    const socket = net.connect(server.port, server.host);
+    socket.on("error", () => {});
+    socket.end(Buffer.from(garbage, "latin1"));
+    socket.resume();
+    await once(socket, "close");
+  }
+  const { call, close } = await connect(seed);
+  assert.equal((await call("execute", command("true"))).exitCode, 0);
+  close();
+});

@@ -1,0 +1,172 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use splengine_core::{Authenticator, BindError, Engine, NoAuthenticator, SharedAuthenticator};
+use tokio::net::{TcpListener, ToSocketAddrs};
+
+use crate::call::Responder;
+use crate::server::AvroServer;
+use crate::service::AvroService;
+
+/// Sets up the Avro RPC door. Made by [`AvroServer::builder`]; it opens only once it knows how to
+/// [authenticate](Self::authenticate).
+#[derive(Debug)]
+#[must_use]
+pub struct AvroServerBuilder<A> {
+    engine: Engine,
+    authenticator: A,
+    options: Options,
+    max_connections: usize,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::server::Tls>,
+}
+
+/// What is set up once for all connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) interfaces: BTreeMap<String, String>,
+    pub(crate) max_frame: usize,
+    pub(crate) max_calls: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) frame_timeout: Duration,
+    pub(crate) max_linger: Duration,
+}
+
+impl AvroServer {
+    /// Begins a door to `engine`.
+    pub fn builder(engine: Engine) -> AvroServerBuilder<NoAuthenticator> {
+        AvroServerBuilder {
+            engine,
+            authenticator: NoAuthenticator::new(),
+            options: Options {
+                interfaces: BTreeMap::new(),
+                max_frame: 16 << 20,
+                max_calls: 1024,
+                handshake_timeout: Duration::from_secs(10),
+                frame_timeout: Duration::from_secs(30),
+                max_linger: Duration::from_secs(5),
+            },
+            max_connections: 1024,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+}
+
+impl<A> AvroServerBuilder<A> {
+    /// Who is behind a call's credentials: its metadata `spl-authorization`, over HTTP also the
+    /// header `Authorization`.
+    pub fn authenticate(
+        self,
+        authenticator: impl Authenticator,
+    ) -> AvroServerBuilder<SharedAuthenticator> {
+        AvroServerBuilder {
+            engine: self.engine,
+            authenticator: SharedAuthenticator::new(authenticator),
+            options: self.options,
+            max_connections: self.max_connections,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+        }
+    }
+
+    /// Lists a further door in what `describe` tells, such as `rest` and where it is.
+    pub fn interface(mut self, name: impl Into<String>, place: impl Into<String>) -> Self {
+        self.options.interfaces.insert(name.into(), place.into());
+        self
+    }
+
+    /// The largest message, in bytes. A connection that announces a larger one is closed, before
+    /// any of it is kept; over HTTP it is refused with 413. Default 16 MiB.
+    pub fn max_frame(mut self, bytes: usize) -> Self {
+        self.options.max_frame = bytes;
+        self
+    }
+
+    /// How many calls of one connection are worked at, at least 1; the next one is read when one of
+    /// them is answered. Default 1024. In the specification's framing it is always one.
+    pub fn max_calls(mut self, count: usize) -> Self {
+        self.options.max_calls = count.max(1);
+        self
+    }
+
+    /// How many connections are served at once, at least 1; the next one waits to be accepted.
+    /// Default 1024.
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.max_connections = count;
+        self
+    }
+
+    /// How long a connection may take to show what it speaks, and then to complete its first
+    /// handshake, before it is closed. Default 10 s each.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.options.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long a message may take from its first byte to its last, and how long a client may leave
+    /// its answers unread, before its connection is closed. Default 30 s. Between messages a
+    /// connection may lie idle as long as it likes.
+    pub fn frame_timeout(mut self, timeout: Duration) -> Self {
+        self.options.frame_timeout = timeout;
+        self
+    }
+
+    /// How long connections have, once the server ends, to finish what they are at. Default 5 s.
+    pub fn max_linger(mut self, time: Duration) -> Self {
+        self.options.max_linger = time;
+        self
+    }
+
+    /// Serves TLS, too, to clients that begin with it: with this chain of certificates and this
+    /// private key, both in PEM. Who speaks without it is served as before.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`](crate::TlsError) when they can't be read or do not fit each other.
+    #[cfg(feature = "tls")]
+    pub fn tls(
+        mut self,
+        certificates: &[u8],
+        key: &splengine_core::Secret,
+    ) -> Result<Self, crate::TlsError> {
+        self.tls = Some(crate::server::Tls::new(certificates, key)?);
+        Ok(self)
+    }
+}
+
+impl AvroServerBuilder<SharedAuthenticator> {
+    /// The door over HTTP alone, to be nested in a stack of one's own.
+    #[must_use]
+    pub fn into_service(self) -> AvroService {
+        AvroService::new(Responder::new(self.engine, self.authenticator, self.options))
+    }
+
+    /// Takes hold of `address`; port 0 is any that is free. Nothing is served before the server is
+    /// awaited.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when the address can't be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future lets go of the address.
+    pub async fn bind(
+        self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+    ) -> Result<AvroServer, BindError> {
+        let failed = |source| BindError::new(format!("{address:?}"), source);
+        let listener = TcpListener::bind(&address).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let responder = Responder::new(self.engine, self.authenticator, self.options);
+        Ok(AvroServer {
+            listener,
+            local_addr,
+            responder,
+            max_connections: self.max_connections,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+        })
+    }
+}

@@ -1,0 +1,305 @@
+//! One call, from its message to its answer.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use splengine_core::{
+    Authenticator as _, Caller, Credentials, Engine, Reason, Run, SharedAuthenticator,
+};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::builder::Options;
+use crate::clients::{ClientProtocol, Clients};
+use crate::datum::{Datum, Reader, Symbols as _};
+use crate::failure::Failure;
+use crate::handshake::Conversation;
+use crate::messages::{batch_jobs, batches, run, service, sessions};
+use crate::metadata::{Echo, Metadata};
+use crate::records::ErrorCode;
+
+/// What all connections share.
+#[derive(Debug, Clone)]
+pub(crate) struct Responder(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    authenticator: SharedAuthenticator,
+    clients: Arc<Clients>,
+    pub(crate) options: Options,
+}
+
+/// Who a connection is from, as far as that is known without its calls.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown {
+    /// Whoever nests the door may know already.
+    pub(crate) caller: Option<Caller>,
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// A call that was let in.
+pub(crate) struct Ask<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) options: &'a Options,
+    pub(crate) caller: Caller,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What is to be done for a call: answered with these bytes, if it is answered at all.
+type Answered = Option<Vec<u8>>;
+
+impl std::ops::Deref for Responder {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Responder {
+    pub(crate) fn new(
+        engine: Engine,
+        authenticator: SharedAuthenticator,
+        options: Options,
+    ) -> Self {
+        let clients = Arc::new(Clients::new());
+        Self(Arc::new(Shared { engine, authenticator, clients, options }))
+    }
+
+    pub(crate) fn conversation(&self, is_stateless: bool) -> Conversation {
+        Conversation::new(Arc::clone(&self.clients), is_stateless)
+    }
+
+    /// Who asks, by what they showed.
+    pub(crate) async fn caller(&self, shown: Credentials) -> Result<Caller, Failure> {
+        Ok(self.authenticator.authenticate(shown).await?)
+    }
+
+    /// Answers a call; `answer` holds what comes before, and `is_answered` is whether a one-way
+    /// call is.
+    pub(crate) async fn respond(
+        self,
+        client: Arc<ClientProtocol>,
+        message: Bytes,
+        answer: Vec<u8>,
+        is_answered: bool,
+        shown: Shown,
+    ) -> Answered {
+        let mut reader = Reader::new(message);
+        let mut answer = Answer { bytes: answer, echo: Echo::default() };
+        let metadata = match Metadata::read(&mut reader) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                let message = format!("the metadata of the call can't be read: {error}");
+                return Some(answer.system(&Failure::invalid(message)));
+            }
+        };
+        answer.echo = metadata.echo();
+        let name = match reader.text() {
+            // A ping, whose parameters are none.
+            Ok("") => {
+                return Some(answer.of::<()>(Ok(()), false));
+            }
+            Ok(name) => name.to_owned(),
+            Err(error) => {
+                let message = format!("the name of the message can't be read: {error}");
+                return Some(answer.system(&Failure::invalid(message)));
+            }
+        };
+        let message = match client.message(&name) {
+            Ok(message) => message,
+            Err(problem) => return Some(answer.system(&Failure::invalid(problem))),
+        };
+        let is_answered = is_answered || !message.is_one_way;
+        let parameters = match message.parameters(&name, reader.rest()) {
+            Ok(parameters) => parameters,
+            Err(problem) => {
+                let answer = answer.system(&Failure::invalid(problem));
+                return is_answered.then_some(answer);
+            }
+        };
+        tracing::trace!(
+            message = name,
+            request = ?metadata.request_id, trace = ?metadata.trace_parent, "a call"
+        );
+        let work = AssertUnwindSafe(self.perform(&name, parameters, &metadata, shown, answer));
+        let bytes = match work.catch_unwind().await {
+            Ok(bytes) => bytes,
+            Err(panic) => self.panicked(&name, &metadata, &*panic),
+        };
+        is_answered.then_some(bytes)
+    }
+
+    fn panicked(&self, name: &str, metadata: &Metadata, panic: &(dyn Any + Send)) -> Vec<u8> {
+        let panic = panic.downcast_ref::<&str>().copied().unwrap_or("of another kind");
+        tracing::error!(message = name, panic, "a call failed");
+        let answer = Answer { bytes: Vec::new(), echo: metadata.echo() };
+        answer.system(&Failure::new(ErrorCode::Internal, "the engine failed to do it"))
+    }
+
+    async fn perform(
+        &self,
+        name: &str,
+        mut parameters: Reader,
+        metadata: &Metadata,
+        shown: Shown,
+        answer: Answer,
+    ) -> Vec<u8> {
+        let begun = Instant::now();
+        let is_frozen = matches!(name, "execute" | "executeBatch" | "keepAlive");
+        let let_in = async {
+            let deadline = metadata.deadline()?.map(|time| begun.checked_add(time)).unwrap_or(None);
+            let caller = match shown.caller {
+                Some(caller) => caller,
+                None => self.caller(metadata.credentials(shown.credentials.as_ref())?).await?,
+            };
+            Ok(Ask { engine: &self.engine, options: &self.options, caller, deadline })
+        };
+        let ask = match let_in.await {
+            Ok(ask) => ask,
+            Err(failure) => return answer.of::<()>(Err(failure), !is_frozen),
+        };
+        /// Reads the parameters, does it, and gives the answer.
+        macro_rules! does {
+            ($work:path $(, $parameter:ident)*) => {{
+                $(let $parameter = match Datum::read(&mut parameters) {
+                    Ok(value) => value,
+                    Err(error) => return answer.unreadable(name, &error),
+                };)*
+                if let Err(error) = parameters.finish() {
+                    return answer.unreadable(name, &error);
+                }
+                let deadline = ask.deadline;
+                // Most calls have no deadline of their own; those that do are given up at it.
+                let result = match deadline.filter(|_| !runs_itself(name)) {
+                    Some(deadline) => timeout_at(deadline, $work(&ask $(, $parameter)*))
+                        .await
+                        .unwrap_or_else(|_| Err(Failure::overdue())),
+                    None => $work(&ask $(, $parameter)*).await,
+                };
+                answer.of(result, !is_frozen)
+            }};
+        }
+        match name {
+            "execute" => {
+                let command = match Datum::read(&mut parameters) {
+                    Ok(command) => command,
+                    Err(error) => return answer.unreadable(name, &error),
+                };
+                if let Err(error) = parameters.finish() {
+                    return answer.unreadable(name, &error);
+                }
+                match run::execute(&ask, command).await {
+                    Ok((result, reason)) => {
+                        let mut answer = answer;
+                        // The frozen record has no place for it. Most commands exit by themselves.
+                        let is_told = reason != Reason::Exited;
+                        answer.echo.reason = is_told.then(|| reason.name());
+                        answer.of(Ok(result), false)
+                    }
+                    Err(failure) => answer.of::<()>(Err(failure), false),
+                }
+            }
+            "run" => does!(run::run, request),
+            "executeBatch" => does!(batch_jobs::execute, batch),
+            "executeBatchDetailed" => does!(batch_jobs::execute_detailed, batch),
+            "cancel" => does!(batch_jobs::cancel, job),
+            "describe" => does!(service::describe),
+            "keepAlive" => does!(service::keep_alive, session),
+            "submitBatch" => does!(batches::submit, batch),
+            "getBatch" => does!(batches::get, batch),
+            "listBatches" => does!(batches::list, state, limit, cursor),
+            "batchEvents" => does!(batches::events, batch, after, wait),
+            "stepOutput" => does!(batches::output, batch, step, stream, offset, wait),
+            "rerunBatch" => does!(batches::rerun, batch, only_failed),
+            "cancelBatch" => does!(batches::cancel, batch),
+            "openSession" => does!(sessions::open, session),
+            "getSession" => does!(sessions::get, session),
+            "listSessions" => does!(sessions::list),
+            "writeSession" => does!(sessions::write, session, data),
+            "readSession" => does!(sessions::read, session, epoch, offset, most, wait),
+            "resizeSession" => does!(sessions::resize, session, cols, rows),
+            "saveSession" => does!(sessions::save, session, name_of_it),
+            "loadSession" => does!(sessions::load, saved, cols, rows),
+            "listSavedSessions" => does!(sessions::list_saved),
+            "removeSavedSession" => does!(sessions::remove_saved, saved),
+            "endSession" => does!(sessions::end, session),
+            _ => answer.system(&Failure::invalid("there is no such message")),
+        }
+    }
+}
+
+/// Those whose commands end as overdue, and are reported, instead of being given up.
+fn runs_itself(name: &str) -> bool {
+    matches!(name, "run" | "executeBatch" | "executeBatchDetailed")
+}
+
+impl Ask<'_> {
+    /// Waits for work as long as the call's deadline lets it.
+    pub(crate) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, impl Into<Failure>>>,
+    ) -> Result<T, Failure> {
+        match self.deadline {
+            None => work.await.map_err(Into::into),
+            Some(deadline) => match timeout_at(deadline, work).await {
+                Ok(done) => done.map_err(Into::into),
+                Err(_) => Err(Failure::overdue()),
+            },
+        }
+    }
+
+    /// The whole of a run, which the call's deadline ends as overdue.
+    pub(crate) async fn whole(&self, run: Run) -> splengine_core::Captured {
+        let Some(deadline) = self.deadline else { return run.capture().await };
+        let stopper = run.stopper();
+        let mut captured = std::pin::pin!(run.capture());
+        tokio::select! {
+            captured = &mut captured => return captured,
+            () = sleep_until(deadline) => stopper.time_out(),
+        }
+        captured.await
+    }
+}
+
+/// An answer in the making.
+struct Answer {
+    bytes: Vec<u8>,
+    echo: Echo,
+}
+
+impl Answer {
+    /// A result, or a failure: one that the message declares, or as a string.
+    fn of<T: Datum>(mut self, result: Result<T, Failure>, is_declared: bool) -> Vec<u8> {
+        match result {
+            Ok(value) => {
+                self.echo.write(&mut self.bytes);
+                self.bytes.push(0);
+                value.write(&mut self.bytes);
+            }
+            Err(failure) => {
+                self.echo.error_code = Some(failure.code.symbol());
+                self.echo.write(&mut self.bytes);
+                self.bytes.push(1);
+                if is_declared {
+                    failure.write_declared(&mut self.bytes);
+                } else {
+                    failure.write_system(&mut self.bytes);
+                }
+            }
+        }
+        self.bytes
+    }
+
+    fn system(self, failure: &Failure) -> Vec<u8> {
+        self.of::<()>(Err(failure.clone()), false)
+    }
+
+    fn unreadable(self, name: &str, error: &crate::datum::DatumError) -> Vec<u8> {
+        let message = format!("the parameters of `{name}` can't be read: {error}");
+        self.system(&Failure::invalid(message))
+    }
+}

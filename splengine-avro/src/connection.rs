@@ -1,0 +1,115 @@
+//! One connection, in either framing.
+
+use std::io;
+
+use bytes::{Buf as _, BytesMut};
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::call::{Responder, Shown};
+use crate::framing::Frames;
+
+/// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
+/// something. What its calls are at is cancelled with it.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    responder: &Responder,
+    mut frames: Frames,
+    mut input: BytesMut,
+    stream: S,
+    mut closing: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let options = &responder.options;
+    let most_calls = if frames.is_netty() { options.max_calls } else { 1 };
+    let mut conversation = responder.conversation(false);
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut calls = FuturesUnordered::new();
+    let mut output = BytesMut::new();
+    let opened = Instant::now();
+    // Since when a message is on its way, and since when answers are.
+    let (mut half_read, mut unread) = (None, None);
+    loop {
+        let has_room = loop {
+            let has_room = calls.len() < most_calls && output.len() < MOST_OUTPUT;
+            if !has_room || *closing.borrow() {
+                break has_room;
+            }
+            let next = frames.next(&mut input).map_err(|_| invalid("a message breaks a bound"))?;
+            let Some((serial, message)) = next else { break true };
+            half_read = None;
+            let opened = conversation
+                .open(message)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            match opened.call {
+                Some((client, call)) => {
+                    let work = responder.clone().respond(
+                        client,
+                        call,
+                        opened.answer,
+                        opened.is_answered,
+                        Shown::default(),
+                    );
+                    calls.push(work.map(move |answer| (serial, answer)).boxed());
+                }
+                None => frames.write(serial, &opened.answer, &mut output),
+            }
+        };
+        if *closing.borrow() && calls.is_empty() && output.is_empty() {
+            return Ok(());
+        }
+        if has_room && frames.is_midway(&input) {
+            half_read.get_or_insert_with(Instant::now);
+        }
+        if output.is_empty() {
+            unread = None;
+        } else {
+            unread.get_or_insert_with(Instant::now);
+        }
+        let handshake =
+            (!conversation.is_established()).then(|| opened + options.handshake_timeout);
+        let overdue = [half_read, unread].into_iter().flatten().min();
+        let overdue = overdue.map(|since| since + options.frame_timeout);
+        let overdue = [handshake, overdue].into_iter().flatten().min();
+        // Even where nothing more is worked at, a client that goes is noticed.
+        let reads = has_room || input.len() < READ_AHEAD;
+        input.reserve(if reads { READ } else { 0 });
+        tokio::select! {
+            // All answers that are ready go out in one piece.
+            biased;
+            Some((serial, answer)) = calls.next(), if !calls.is_empty() => {
+                if let Some(answer) = answer {
+                    frames.write(serial, &answer, &mut output);
+                }
+            }
+            written = writer.write(&output), if !output.is_empty() => {
+                output.advance(written?);
+                unread = None;
+            }
+            read = reader.read_buf(&mut input), if reads => {
+                if read? == 0 {
+                    return Ok(());
+                }
+            }
+            changed = closing.changed(), if !*closing.borrow() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+            }
+            () = sleep_until(overdue.unwrap_or(opened)), if overdue.is_some() => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+}
+
+fn invalid(problem: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+/// Beyond it no further call is read.
+const MOST_OUTPUT: usize = 1 << 20;
+const READ_AHEAD: usize = 64 << 10;
+const READ: usize = 16 << 10;

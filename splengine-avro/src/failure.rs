@@ -1,0 +1,143 @@
+//! Errors on the wire.
+
+use std::time::Duration;
+
+use splengine_core::{AuthError, BatchError, ErrorKind, ExecuteError, SessionError};
+
+use crate::datum::{Datum as _, Symbols as _, write_sized};
+use crate::records::{EngineError, ErrorCode};
+
+/// Why a call failed, as its client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: ErrorCode,
+    message: String,
+    is_retryable: bool,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), is_retryable: false, retry_after: None }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidRequest, message)
+    }
+
+    pub(crate) fn overdue() -> Self {
+        Self::new(ErrorCode::DeadlineExceeded, "the call's deadline has passed")
+    }
+
+    fn of_kind(kind: ErrorKind, message: String, retry_after: Option<Duration>) -> Self {
+        let code = code(kind);
+        let message = match kind {
+            // Whatever went wrong inside is for the log, not for the caller.
+            ErrorKind::Internal => "the engine failed to do it".to_owned(),
+            ErrorKind::Unavailable if retry_after.is_none() => {
+                "the service can't answer at the moment".to_owned()
+            }
+            _ => message,
+        };
+        let is_retryable = matches!(kind, ErrorKind::Unavailable | ErrorKind::CallerLimit);
+        Self { code, message, is_retryable, retry_after }
+    }
+
+    /// As one that the message declares.
+    pub(crate) fn write_declared(&self, to: &mut Vec<u8>) {
+        let retry = self
+            .retry_after
+            .map(|after| ("retryAfterMs".to_owned(), after.as_millis().to_string()));
+        to.push(2);
+        let (message, retryable) = (self.message.clone(), self.is_retryable);
+        EngineError { code: self.code, message, retryable, details: retry.into_iter().collect() }
+            .write(to);
+    }
+
+    /// As the string that every message may fail with.
+    pub(crate) fn write_system(&self, to: &mut Vec<u8>) {
+        to.push(0);
+        write_sized(format!("{}: {}", self.code.symbol(), self.message).as_bytes(), to);
+    }
+}
+
+/// The one table from a refusal's kind to its code.
+fn code(kind: ErrorKind) -> ErrorCode {
+    match kind {
+        ErrorKind::Malformed | ErrorKind::Impossible => ErrorCode::InvalidRequest,
+        ErrorKind::Unauthenticated => ErrorCode::Unauthenticated,
+        ErrorKind::Forbidden => ErrorCode::PermissionDenied,
+        ErrorKind::NotFound => ErrorCode::NotFound,
+        ErrorKind::Conflict => ErrorCode::Conflict,
+        ErrorKind::NoRoom | ErrorKind::CallerLimit => ErrorCode::ResourceExhausted,
+        ErrorKind::Unavailable => ErrorCode::Unavailable,
+        _ => ErrorCode::Internal,
+    }
+}
+
+impl From<ExecuteError> for Failure {
+    fn from(error: ExecuteError) -> Self {
+        let mut failure = Self::of_kind(error.kind(), error.to_string(), error.retry_after());
+        match error {
+            ExecuteError::ProgramNotFound(_) => failure.code = ErrorCode::UnknownCommand,
+            ExecuteError::NoSession(_) => failure.code = ErrorCode::SessionNotFound,
+            _ => {}
+        }
+        failure
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Start(error) => error.into(),
+            error => {
+                let mut failure =
+                    Self::of_kind(error.kind(), error.to_string(), error.retry_after());
+                if matches!(error, SessionError::NoSession(_)) {
+                    failure.code = ErrorCode::SessionNotFound;
+                }
+                failure
+            }
+        }
+    }
+}
+
+impl From<BatchError> for Failure {
+    fn from(error: BatchError) -> Self {
+        let mut failure = Self::of_kind(error.kind(), error.to_string(), error.retry_after());
+        match error {
+            BatchError::Session(error) => return Self::from(*error),
+            BatchError::Command { source, .. } => failure.code = Self::from(*source).code,
+            _ => {}
+        }
+        failure
+    }
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        if let AuthError::Unavailable(source) = &error {
+            tracing::error!(%source, "credentials can't be checked");
+        }
+        Self::of_kind(error.kind(), error.to_string(), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_code() {
+        for &kind in ErrorKind::ALL {
+            assert_eq!(code(kind) == ErrorCode::Internal, kind == ErrorKind::Internal, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_inside_stays_inside() {
+        let failure = Failure::from(ExecuteError::internal("secret path /x"));
+        assert_eq!(failure.message, "the engine failed to do it");
+    }
+}

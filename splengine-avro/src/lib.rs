@@ -1,0 +1,60 @@
+//! The Avro RPC door of splengine: an [`Engine`](splengine_core::Engine) for every client of
+//! Avro's, over whichever framing it speaks, on one port.
+//!
+//! ```no_run
+//! use splengine_avro::AvroServer;
+//! use splengine_core::{Caller, Engine, LocalExecutor, StaticTokens};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
+//! let everyone = Caller::with_all_scopes("guest".parse()?);
+//! let server = AvroServer::builder(engine)
+//!     .authenticate(StaticTokens::new().allow_anonymous(everyone))
+//!     .bind("127.0.0.1:0")
+//!     .await?;
+//! println!("listening on {}", server.local_addr());
+//! server.await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What a connection speaks is told by its first 12 bytes: the Netty framing (answers as they are
+//! ready, by their serials), the specification's (in order), SASL `ANONYMOUS` before that, HTTP
+//! (`POST /` and `POST /avro`, `GET /avro/protocol`), and TLS with any of them within it, where it is
+//! switched on. The protocol is [`protocol()`]; clients of older, newer or narrower texts are resolved
+//! by name.
+
+#![forbid(unsafe_code)]
+
+mod builder;
+mod call;
+mod clients;
+mod codec;
+mod connection;
+mod datum;
+mod failure;
+mod framing;
+mod handshake;
+mod messages;
+mod metadata;
+mod protocol;
+mod records;
+mod rewind;
+mod server;
+mod service;
+mod walk;
+
+pub use builder::AvroServerBuilder;
+pub use codec::CodecError;
+pub use datum::DatumError;
+pub use records::{Command, ExecutionResult};
+pub use server::AvroServer;
+#[cfg(feature = "tls")]
+pub use server::TlsError;
+pub use service::{AvroService, ResponseBody, ResponseFuture};
+
+/// The text of the protocol that is served, whose MD5 clients are told: `SPlectrumEngine`.
+#[must_use]
+pub fn protocol() -> &'static str {
+    protocol::text()
+}

@@ -1,0 +1,186 @@
+//! `BatchJob`s: batches that are waited for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use splengine_core::{
+    BatchError, BatchRecord, BatchRequest, FailFast, Step, StepInfo, StepState, Stream,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::call::Ask;
+use crate::failure::Failure;
+use crate::messages::batches::count_of;
+use crate::messages::run::in_text;
+use crate::messages::{int, millis, positive};
+use crate::records::{BatchJob, BatchResult, ExecutionResult};
+
+pub(crate) async fn execute(ask: &Ask<'_>, job: BatchJob) -> Result<ExecutionResult, Failure> {
+    let done = Done::of(ask, job).await?;
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    for result in &done.results {
+        stdout.push_str(&result.stdout);
+        stderr.push_str(&result.stderr);
+    }
+    Ok(ExecutionResult {
+        exit_code: if done.is_overdue { TIMED_OUT } else { done.record.info.exit_code },
+        stdout,
+        stderr,
+        duration: done.duration,
+        session_id: done.session_id,
+    })
+}
+
+pub(crate) async fn execute_detailed(ask: &Ask<'_>, job: BatchJob) -> Result<BatchResult, Failure> {
+    let job_id = job.job_id.clone();
+    let done = Done::of(ask, job).await?;
+    let counts = done.record.info.counts;
+    Ok(BatchResult {
+        job_id: job_id.unwrap_or_else(|| done.record.info.id.to_string()),
+        results: done.results,
+        succeeded: int(counts.succeeded),
+        failed: int(counts.failed + counts.cancelled),
+        skipped: int(counts.skipped),
+        duration: done.duration,
+    })
+}
+
+pub(crate) async fn cancel(ask: &Ask<'_>, job: String) -> Result<bool, Failure> {
+    let batches = ask.engine.batches();
+    let id = match batches.submitted_with(&ask.caller, &job).await {
+        Ok(id) => id.to_string(),
+        Err(BatchError::NoBatch(_)) => job,
+        Err(error) => return Err(error.into()),
+    };
+    let was_over = batches.get(&ask.caller, &id).await?.info.state.is_final();
+    if !was_over {
+        batches.cancel(&ask.caller, &id).await?;
+    }
+    Ok(!was_over)
+}
+
+/// A job that is over.
+struct Done {
+    record: BatchRecord,
+    /// The one that all commands were given; empty where each had its own.
+    session_id: String,
+    results: Vec<ExecutionResult>,
+    duration: i64,
+    is_overdue: bool,
+}
+
+impl Done {
+    async fn of(ask: &Ask<'_>, job: BatchJob) -> Result<Self, Failure> {
+        let begun = Instant::now();
+        let timeout = match job.timeout_ms {
+            None => None,
+            Some(0) => return Err(Failure::invalid("`timeoutMs` must be at least 1")),
+            Some(time) => Some(Duration::from_millis(positive("timeoutMs", time)?)),
+        };
+        let key = job.job_id.clone();
+        let (request, session_id) = request(job)?;
+        let batches = ask.engine.batches();
+        let submitted = batches.submit(&ask.caller, request, key.as_deref()).await?;
+        let id = submitted.record.info.id.to_string();
+        let until = timeout.and_then(|time| begun.checked_add(time));
+        let until = [until, ask.deadline].into_iter().flatten().min();
+        let waited = match until {
+            None => Some(batches.wait(&ask.caller, &id).await?),
+            Some(until) => match timeout_at(until, batches.wait(&ask.caller, &id)).await {
+                Ok(record) => Some(record?),
+                Err(_) => None,
+            },
+        };
+        let is_overdue = waited.is_none();
+        let record = match waited {
+            Some(record) => record,
+            None => batches.cancel(&ask.caller, &id).await?,
+        };
+        let mut results = Vec::new();
+        let mut room = [MOST_OUTPUT; 2];
+        for step in record.steps.iter().filter(|step| step.attempt > 0) {
+            results.push(result(ask, &record, step, &session_id, &mut room).await?);
+        }
+        let info = &record.info;
+        let span = info.started.zip(info.ended).and_then(|(a, b)| b.duration_since(a).ok());
+        let duration = millis(span.unwrap_or_else(|| begun.elapsed()));
+        Ok(Self { record, session_id, results, duration, is_overdue })
+    }
+}
+
+fn request(job: BatchJob) -> Result<(BatchRequest, String), Failure> {
+    let mut request = BatchRequest::new()
+        .parallelism(count_of("parallelism", job.parallelism)?)
+        .fail_fast(if job.stop_on_error { FailFast::Soon } else { FailFast::Never });
+    if let Some(workdir) = job.workdir {
+        request = request.workdir(workdir);
+    }
+    let mut session = job.session_id;
+    let mut steps = Vec::with_capacity(job.commands.len());
+    for command in job.commands {
+        if let Some(id) = command.session_id
+            && *session.get_or_insert_with(|| id.clone()) != id
+        {
+            let message = "the commands of a batch must all name the same `sessionId`";
+            return Err(Failure::invalid(message));
+        }
+        // None waits for another but for its place.
+        let mut step = Step::new(command.command).args(command.args).after([""; 0]);
+        if let Some(workdir) = command.workdir {
+            step = step.workdir(workdir);
+        }
+        steps.push(step);
+    }
+    if let Some(id) = &session {
+        request = request.session_id(id);
+    }
+    Ok((steps.into_iter().fold(request, BatchRequest::step), session.unwrap_or_default()))
+}
+
+async fn result(
+    ask: &Ask<'_>,
+    record: &BatchRecord,
+    step: &StepInfo,
+    session_id: &str,
+    room: &mut [usize; 2],
+) -> Result<ExecutionResult, Failure> {
+    let [stdout, stderr] = room;
+    let stdout_read = read(ask, record, step, Stream::Stdout, stdout).await?;
+    let stderr_read = read(ask, record, step, Stream::Stderr, stderr).await?;
+    let gap = |gap: Option<u64>| gap.and_then(|gap| usize::try_from(gap).ok());
+    let mut stderr = in_text(&stderr_read, gap(step.stderr_gap));
+    // What could not be started has printed nothing itself.
+    if step.reason.is_none() && step.state == StepState::Failed {
+        stderr.push_str(step.problem.as_deref().unwrap_or_default());
+    }
+    Ok(ExecutionResult {
+        exit_code: step.exit_code.unwrap_or(NOT_STARTED),
+        stdout: in_text(&stdout_read, gap(step.stdout_gap)),
+        stderr,
+        duration: step.duration.map_or(0, millis),
+        session_id: session_id.to_owned(),
+    })
+}
+
+async fn read(
+    ask: &Ask<'_>,
+    record: &BatchRecord,
+    step: &StepInfo,
+    stream: Stream,
+    room: &mut usize,
+) -> Result<Bytes, Failure> {
+    let printed = if stream == Stream::Stderr { step.stderr_bytes } else { step.stdout_bytes };
+    if printed == 0 || *room == 0 {
+        return Ok(Bytes::new());
+    }
+    let batches = ask.engine.batches();
+    let output = batches.output(&ask.caller, record.info.id.as_str(), &step.id, stream).await?;
+    let length = usize::try_from(output.length().await?).unwrap_or(usize::MAX).min(*room);
+    *room -= length;
+    Ok(output.read(0, length).await?)
+}
+
+/// Of each stream of all commands together; what comes after it is left out.
+const MOST_OUTPUT: usize = 16 << 20;
+const TIMED_OUT: i32 = 124;
+const NOT_STARTED: i32 = 125;

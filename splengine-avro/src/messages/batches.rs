@@ -1,0 +1,328 @@
+//! Durable batches.
+
+use std::time::Duration;
+
+use splengine_core::{
+    BatchEvent, BatchInfo, BatchRecord, BatchState, FailFast, Happening, RunIf, Step, StepInfo,
+    Stream,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::call::Ask;
+use crate::datum::{Symbols as _, named};
+use crate::failure::Failure;
+use crate::messages::run::{background, limits, reason};
+use crate::messages::{int, long, millis, positive, timestamp};
+use crate::records;
+
+pub(crate) async fn submit(
+    ask: &Ask<'_>,
+    asked: records::BatchRequest,
+) -> Result<records::BatchRecord, Failure> {
+    let key = asked.idempotency_key.clone();
+    let request = request(asked)?;
+    let submitted = ask.engine.batches().submit(&ask.caller, request, key.as_deref()).await?;
+    Ok(submitted.record.into())
+}
+
+fn request(asked: records::BatchRequest) -> Result<splengine_core::BatchRequest, Failure> {
+    let mut request = splengine_core::BatchRequest::new().fail_fast(match asked.fail_fast {
+        records::FailFast::Never => FailFast::Never,
+        records::FailFast::Soon => FailFast::Soon,
+        records::FailFast::Now => FailFast::Now,
+    });
+    if let Some(name) = asked.name {
+        request = request.name(name);
+    }
+    if let Some(count) = asked.parallelism {
+        request = request.parallelism(count_of("parallelism", count)?);
+    }
+    if let Some(workdir) = asked.workdir {
+        request = request.workdir(workdir);
+    }
+    if let Some(id) = asked.session_id {
+        request = request.session_id(id);
+    }
+    asked.steps.into_iter().try_fold(request, |request, asked| Ok(request.step(step(asked)?)))
+}
+
+pub(crate) fn count_of(field: &str, count: i32) -> Result<usize, Failure> {
+    let count = positive(field, i64::from(count))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+fn step(asked: records::Step) -> Result<Step, Failure> {
+    let mut step = Step::new(asked.command)
+        .args(asked.args)
+        .background(background(asked.background))
+        .run_if(match asked.run_if {
+            records::RunIf::Success => RunIf::Success,
+            records::RunIf::Failure => RunIf::Failure,
+            records::RunIf::Always => RunIf::Always,
+        })
+        .retries(u32::try_from(positive("retries", i64::from(asked.retries))?).unwrap_or(u32::MAX))
+        .retry_delay(Duration::from_millis(positive("retryDelay", asked.retry_delay)?))
+        .rerun_on_restart(asked.rerun_on_restart);
+    if let Some(id) = asked.id {
+        step = step.id(id);
+    }
+    if let Some(workdir) = asked.workdir {
+        step = step.workdir(workdir);
+    }
+    for (name, value) in asked.env {
+        step = step.env(name, value);
+    }
+    if let Some(stdin) = asked.stdin {
+        step = step.stdin(stdin);
+    }
+    if let Some(timeout) = asked.timeout {
+        step = step.timeout(Duration::from_millis(positive("timeout", timeout)?));
+    }
+    if let Some(limit) = asked.output_limit {
+        step = step.output_limit(positive("outputLimit", limit)?);
+    }
+    if let Some(asked) = asked.limits {
+        step = step.limits(limits(&asked)?);
+    }
+    if let Some(ids) = asked.depends_on {
+        step = step.after(ids);
+    }
+    Ok(step)
+}
+
+pub(crate) async fn get(ask: &Ask<'_>, batch: String) -> Result<records::BatchRecord, Failure> {
+    Ok(ask.engine.batches().get(&ask.caller, &batch).await?.into())
+}
+
+pub(crate) async fn list(
+    ask: &Ask<'_>,
+    state: Option<records::BatchState>,
+    limit: i32,
+    cursor: Option<String>,
+) -> Result<records::BatchPage, Failure> {
+    let state = state.map(|state| {
+        let known = BatchState::ALL.iter().find(|known| known.name() == state.symbol()).copied();
+        known.ok_or_else(|| Failure::invalid("`state` is none that a batch can be in"))
+    });
+    let limit = count_of("limit", limit)?;
+    if !(1..=500).contains(&limit) {
+        return Err(Failure::invalid("`limit` must be from 1 to 500"));
+    }
+    let batches = ask.engine.batches();
+    let page = batches.list(&ask.caller, state.transpose()?, cursor.as_deref(), limit).await?;
+    let next_cursor = page.next;
+    Ok(records::BatchPage {
+        batches: page.batches.into_iter().map(Into::into).collect(),
+        next_cursor,
+    })
+}
+
+pub(crate) async fn events(
+    ask: &Ask<'_>,
+    batch: String,
+    after: i64,
+    wait: i64,
+) -> Result<records::EventPage, Failure> {
+    let after = positive("after", after)?;
+    let until = wait_until(wait)?;
+    let mut all = ask.engine.batches().events(&ask.caller, &batch, after).await?;
+    let (mut page, mut next, mut over) = (Vec::new(), after, false);
+    while page.len() < MOST_EVENTS {
+        // Once there is one, those that are there already go with it.
+        let until = if page.is_empty() { until } else { Instant::now() };
+        match timeout_at(until, all.next()).await {
+            Err(_) => break,
+            Ok(event) => match event? {
+                Some(event) => {
+                    next = event.seq;
+                    page.push(event.into());
+                }
+                None => {
+                    // Also when the engine shuts down: the batch goes on in the next.
+                    over = ask.engine.is_open();
+                    break;
+                }
+            },
+        }
+    }
+    Ok(records::EventPage { events: page, next: long(next), over })
+}
+
+pub(crate) async fn output(
+    ask: &Ask<'_>,
+    batch: String,
+    step: String,
+    stream: records::OutputStream,
+    offset: i64,
+    wait: i64,
+) -> Result<records::OutputPart, Failure> {
+    let offset = positive("offset", offset)?;
+    let until = wait_until(wait)?;
+    let stream = match stream {
+        records::OutputStream::Stdout => Stream::Stdout,
+        records::OutputStream::Stderr => Stream::Stderr,
+    };
+    let output = ask.engine.batches().output(&ask.caller, &batch, &step, stream).await?;
+    let mut data = output.read(offset, MOST_OUTPUT).await?;
+    let mut over = false;
+    if data.is_empty() {
+        over = match timeout_at(until, output.grows(offset)).await {
+            Ok(grows) => !grows?,
+            Err(_) => false,
+        };
+        if !over {
+            data = output.read(offset, MOST_OUTPUT).await?;
+        }
+    }
+    Ok(records::OutputPart { next: long(offset + data.len() as u64), data, over })
+}
+
+pub(crate) async fn rerun(
+    ask: &Ask<'_>,
+    batch: String,
+    only_failed: bool,
+) -> Result<records::BatchRecord, Failure> {
+    Ok(ask.engine.batches().rerun(&ask.caller, &batch, only_failed).await?.record.into())
+}
+
+pub(crate) async fn cancel(ask: &Ask<'_>, batch: String) -> Result<records::BatchRecord, Failure> {
+    Ok(ask.engine.batches().cancel(&ask.caller, &batch).await?.into())
+}
+
+fn wait_until(wait: i64) -> Result<Instant, Failure> {
+    let wait = Duration::from_millis(positive("waitMs", wait)?);
+    Ok(Instant::now() + wait.min(LONGEST_WAIT))
+}
+
+impl From<BatchInfo> for records::BatchInfo {
+    fn from(info: BatchInfo) -> Self {
+        let counts = info.counts;
+        Self {
+            batch_id: info.id.to_string(),
+            user: info.user.to_string(),
+            name: info.name,
+            state: state(info.state),
+            created: timestamp(info.created),
+            started: info.started.map(timestamp),
+            ended: info.ended.map(timestamp),
+            counts: records::StepCounts {
+                total: long(counts.total),
+                queued: long(counts.queued),
+                running: long(counts.running),
+                retrying: long(counts.retrying),
+                succeeded: long(counts.succeeded),
+                failed: long(counts.failed),
+                skipped: long(counts.skipped),
+                cancelled: long(counts.cancelled),
+            },
+            exit_code: info.exit_code,
+            rerun_of: info.rerun_of.map(|id| id.to_string()),
+            last_event: long(info.last_event),
+        }
+    }
+}
+
+impl From<BatchRecord> for records::BatchRecord {
+    fn from(record: BatchRecord) -> Self {
+        let steps = record.steps.into_iter().map(Into::into).collect();
+        Self { batch: record.info.into(), steps }
+    }
+}
+
+impl From<StepInfo> for records::StepRecord {
+    fn from(info: StepInfo) -> Self {
+        Self {
+            id: info.id,
+            command: info.command,
+            depends_on: info.depends_on,
+            state: named(info.state.name()).unwrap_or(records::StepState::Unknown),
+            attempt: int(u64::from(info.attempt)),
+            reason: info.reason.map(reason),
+            problem: info.problem,
+            exit_code: info.exit_code,
+            signal: info.signal,
+            started: info.started.map(timestamp),
+            ended: info.ended.map(timestamp),
+            duration: info.duration.map(millis),
+            stdout_bytes: long(info.stdout_bytes),
+            stderr_bytes: long(info.stderr_bytes),
+            stdout_truncated: info.stdout_gap.is_some(),
+            stderr_truncated: info.stderr_gap.is_some(),
+        }
+    }
+}
+
+impl From<BatchEvent> for records::BatchEvent {
+    fn from(event: BatchEvent) -> Self {
+        let mut record = Self {
+            seq: long(event.seq),
+            time: timestamp(event.time),
+            event: String::new(),
+            step: None,
+            attempt: None,
+            problem: None,
+            result: None,
+            state: None,
+            exit_code: None,
+        };
+        let name = match event.what {
+            Happening::Queued => "queued",
+            Happening::Begun => "begun",
+            Happening::Started { step, attempt } => {
+                record.step = Some(step);
+                record.attempt = Some(int(u64::from(attempt)));
+                "started"
+            }
+            Happening::Ended(info) => {
+                record.step = Some(info.id.clone());
+                record.attempt = Some(int(u64::from(info.attempt)));
+                record.exit_code = info.exit_code;
+                record.result = Some((*info).into());
+                "ended"
+            }
+            Happening::Due { step } => {
+                record.step = Some(step);
+                "due"
+            }
+            Happening::Skipped { step, reason } => {
+                record.step = Some(step);
+                record.problem = Some(reason);
+                "skipped"
+            }
+            Happening::Cancelling => "cancelling",
+            Happening::Finished { state: how, exit_code } => {
+                record.state = Some(state(how));
+                record.exit_code = Some(exit_code);
+                "finished"
+            }
+            _ => "other",
+        };
+        record.event = name.to_owned();
+        record
+    }
+}
+
+fn state(state: BatchState) -> records::BatchState {
+    named(state.name()).unwrap_or(records::BatchState::Unknown)
+}
+
+const MOST_EVENTS: usize = 256;
+const MOST_OUTPUT: usize = 1 << 20;
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use splengine_core::StepState;
+
+    use super::*;
+
+    #[test]
+    fn every_state_has_its_symbol() {
+        for known in BatchState::ALL {
+            assert_ne!(state(*known), records::BatchState::Unknown, "{known:?}");
+        }
+        for known in StepState::ALL {
+            assert!(named::<records::StepState>(known.name()).is_some(), "{known:?}");
+        }
+    }
+}

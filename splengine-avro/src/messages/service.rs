@@ -1,0 +1,25 @@
+//! The service itself.
+
+use crate::call::Ask;
+use crate::failure::Failure;
+use crate::records::EngineInfo;
+
+pub(crate) async fn describe(ask: &Ask<'_>) -> Result<EngineInfo, Failure> {
+    let mut interfaces = ask.options.interfaces.clone();
+    interfaces.entry("avro-rpc".to_owned()).or_insert_with(|| "/avro".to_owned());
+    Ok(EngineInfo {
+        service: "splengine".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        r#type: "execution-engine".to_owned(),
+        interfaces,
+        capabilities: ask.engine.capabilities(),
+    })
+}
+
+pub(crate) async fn keep_alive(ask: &Ask<'_>, session: String) -> Result<(), Failure> {
+    // One-way: there is nobody who would hear of it, but over HTTP, and it is the same there.
+    if let Err(error) = ask.engine.sessions().keep_alive(&ask.caller, &session) {
+        tracing::debug!(%error, "nothing to be kept alive");
+    }
+    Ok(())
+}

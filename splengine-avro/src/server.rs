@@ -1,0 +1,309 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use splengine_core::accept;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use tower::Service as _;
+
+use crate::call::Responder;
+use crate::connection;
+use crate::framing::{Frames, PREFIX, Sasl, Speech};
+use crate::rewind::Rewind;
+use crate::service::AvroService;
+
+/// The Avro RPC door on an address of its own. Serves while it is awaited, or
+/// [run](Self::run_until).
+#[must_use = "a server does nothing unless it is awaited"]
+pub struct AvroServer {
+    pub(crate) listener: TcpListener,
+    pub(crate) local_addr: SocketAddr,
+    pub(crate) responder: Responder,
+    pub(crate) max_connections: usize,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
+}
+
+impl AvroServer {
+    /// The address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` resolves; then takes no more connections and calls, lets the calls
+    /// that there are be answered, and closes what is left after the builder's `max_linger`.
+    ///
+    /// While `shutdown` is pending everything is answered. Draining the engine within it thus
+    /// tells clients (`UNAVAILABLE`) of the end before it comes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener and all connections.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+        let Self { listener, responder, max_connections, .. } = self;
+        #[cfg(feature = "tls")]
+        let tls = self.tls;
+        let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+        let (close, closing) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            while connections.try_join_next().is_some() {}
+            let accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (accept(&listener).await, place)
+            };
+            let (stream, place) = tokio::select! {
+                accepted = accepted => accepted,
+                () = &mut shutdown => break,
+            };
+            let opening = Opening {
+                responder: responder.clone(),
+                closing: closing.clone(),
+                #[cfg(feature = "tls")]
+                tls: tls.clone(),
+            };
+            connections.spawn(async move {
+                if let Err(error) = opening.serve(stream).await {
+                    tracing::debug!(%error, "a connection ended badly");
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        close.send_replace(true);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if timeout(responder.options.max_linger, all).await.is_err() {
+            tracing::info!("closing connections that did not finish in time");
+        }
+    }
+}
+
+impl IntoFuture for AvroServer {
+    type Output = Infallible;
+    type IntoFuture = Pin<Box<dyn Future<Output = Infallible> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async {
+            self.run_until(std::future::pending()).await;
+            std::future::pending().await
+        })
+    }
+}
+
+impl fmt::Debug for AvroServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AvroServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+/// A connection of which nothing is known yet.
+struct Opening {
+    responder: Responder,
+    closing: watch::Receiver<bool>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+}
+
+impl Opening {
+    async fn serve<S>(self, mut stream: S) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let until = Instant::now() + self.responder.options.handshake_timeout;
+        let mut read = BytesMut::with_capacity(1024);
+        let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
+        #[cfg(feature = "tls")]
+        if speech == Speech::Tls
+            && let Some(tls) = &self.tls
+        {
+            let secured = tls.acceptor.accept(Rewind { read, stream });
+            let mut stream = timeout_at(until, secured).await??;
+            let mut read = BytesMut::with_capacity(1024);
+            let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
+            return self.speak(speech, read, stream, until).await;
+        }
+        self.speak(speech, read, stream, until).await
+    }
+
+    /// Does something unless it takes too long, or the server ends.
+    async fn within<T>(
+        &self,
+        until: Instant,
+        work: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            done = timeout_at(until, work) => done?,
+            _ = closing.wait_for(|closing| *closing) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    async fn listen<S>(&self, stream: &mut S, read: &mut BytesMut) -> io::Result<Speech>
+    where
+        S: AsyncRead + Unpin,
+    {
+        loop {
+            if let Some(first) = read.first_chunk::<PREFIX>() {
+                return Ok(Speech::of(first, self.responder.options.max_frame));
+            }
+            if stream.read_buf(read).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    async fn speak<S>(
+        self,
+        speech: Speech,
+        mut read: BytesMut,
+        mut stream: S,
+        until: Instant,
+    ) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let max_frame = self.responder.options.max_frame;
+        let frames = match speech {
+            Speech::Http => return self.serve_http(Rewind { read, stream }).await,
+            Speech::Netty => Frames::netty(max_frame),
+            Speech::Classic => Frames::classic(max_frame),
+            Speech::Sasl => {
+                self.within(until, start_sasl(&mut stream, &mut read)).await?;
+                Frames::classic(max_frame)
+            }
+            Speech::Tls | Speech::Unknown => {
+                let problem = "it begins with nothing that is spoken here";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+            }
+        };
+        connection::serve(&self.responder, frames, read, stream, self.closing).await
+    }
+
+    async fn serve_http<S>(mut self, stream: Rewind<S>) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = AvroService::new(self.responder.clone());
+        let service =
+            service_fn(move |request: http::Request<Incoming>| service.clone().call(request));
+        let timeout = self.responder.options.frame_timeout.min(LONGEST);
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(timeout);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .max_concurrent_streams(128)
+            .max_header_list_size(64 * 1024);
+        let mut connection =
+            std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = async { drop(self.closing.wait_for(|closing| *closing).await) } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        ended.map_err(io::Error::other)
+    }
+}
+
+async fn start_sasl<S>(stream: &mut S, read: &mut BytesMut) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let broken = || io::Error::from(io::ErrorKind::InvalidData);
+    loop {
+        match Sasl::start(read).map_err(|_| broken())? {
+            Sasl::Anonymous => return stream.write_all(Sasl::COMPLETE).await,
+            Sasl::Other => {
+                stream.write_all(Sasl::FAIL).await?;
+                stream.shutdown().await?;
+                return Err(broken());
+            }
+            Sasl::Unfinished => {
+                if stream.read_buf(read).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
+/// hyper adds times to the present one, and the sum must be a time.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
+#[cfg(feature = "tls")]
+pub(crate) use tls::Tls;
+#[cfg(feature = "tls")]
+pub use tls::TlsError;
+
+#[cfg(feature = "tls")]
+mod tls {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use splengine_core::Secret;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio_rustls::rustls::{self, ServerConfig};
+
+    /// What TLS is served with.
+    #[derive(Clone)]
+    pub(crate) struct Tls {
+        pub(crate) acceptor: TlsAcceptor,
+    }
+
+    /// Certificates or a key that can't be used.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{what} can't be used")]
+    #[non_exhaustive]
+    pub struct TlsError {
+        what: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    }
+
+    impl Tls {
+        pub(crate) fn new(certificates: &[u8], key: &Secret) -> Result<Self, TlsError> {
+            let failed =
+                |what| move |source: rustls::Error| TlsError { what, source: source.into() };
+            let chain = CertificateDer::pem_slice_iter(certificates)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|source| TlsError { what: "the certificates", source: source.into() })?;
+            let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+                .map_err(|source| TlsError { what: "the private key", source: source.into() })?;
+            let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(failed("TLS"))?
+                .with_no_client_auth()
+                .with_single_cert(chain, key)
+                .map_err(failed("the certificates with this key"))?;
+            Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)) })
+        }
+    }
+
+    impl fmt::Debug for Tls {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Tls").finish_non_exhaustive()
+        }
+    }
+}

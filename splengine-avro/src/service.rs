@@ -1,0 +1,259 @@
+//! The door over HTTP.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN,
+};
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use splengine_core::{Caller, Credentials, Secret};
+use tokio::time::timeout;
+use tower::Service;
+
+use crate::call::{Responder, Shown};
+use crate::framing::Frames;
+use crate::protocol;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The Avro RPC door over HTTP as a [`tower::Service`], to be nested in a stack of one's own:
+/// `POST /` and `POST /avro` take calls, `GET /avro/protocol` gives the protocol's text. Cheap to
+/// clone, always ready, and never fails. A request that carries a
+/// [`Caller`] among its extensions was authenticated by whoever nests it.
+#[derive(Clone)]
+pub struct AvroService(Responder);
+
+/// The body of a response.
+#[derive(Debug)]
+pub struct ResponseBody(Full<Bytes>);
+
+/// The future of a response. Dropping it cancels the run that it waits for.
+pub struct ResponseFuture(
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>,
+);
+
+impl AvroService {
+    pub(crate) fn new(responder: Responder) -> Self {
+        Self(responder)
+    }
+}
+
+impl<B> Service<Request<B>> for AvroService
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        let responder = self.0.clone();
+        ResponseFuture(Box::pin(async move {
+            let answered = answer(&responder, request).await;
+            let mut response = answered.unwrap_or_else(Refusal::answer);
+            let storing = HeaderValue::from_static("no-store");
+            response.headers_mut().insert(CACHE_CONTROL, storing);
+            Ok(response.map(|body| ResponseBody(Full::new(body))))
+        }))
+    }
+}
+
+type Answer = Response<Bytes>;
+
+async fn answer<B>(responder: &Responder, request: Request<B>) -> Result<Answer, Refusal>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match request.uri().path() {
+        "/avro/protocol" if is_read => {
+            let text = Bytes::from_static(protocol::text().as_bytes());
+            Ok(typed(StatusCode::OK, "application/json", text))
+        }
+        "/avro/protocol" => Err(not_allowed("GET, HEAD")),
+        "/" | "/avro" if request.method() == Method::POST => {
+            let (parts, body) = request.into_parts();
+            check_origin(&parts)?;
+            let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+            if !kind.eq_ignore_ascii_case(BINARY) {
+                let problem = "Content-Type must be avro/binary";
+                return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
+            }
+            let shown = Shown {
+                caller: parts.extensions.get::<Caller>().cloned(),
+                credentials: credentials(&parts.headers)?,
+            };
+            let message = read(responder, body).await?;
+            let bytes = respond(responder, message, shown).await?;
+            Ok(typed(StatusCode::OK, BINARY, bytes))
+        }
+        "/" | "/avro" => Err(not_allowed("POST")),
+        _ => Err(refusal(StatusCode::NOT_FOUND, "there is /avro and /avro/protocol")),
+    }
+}
+
+async fn respond(responder: &Responder, message: Bytes, shown: Shown) -> Result<Bytes, Refusal> {
+    let malformed = |problem: &str| refusal(StatusCode::BAD_REQUEST, problem);
+    let frames = Frames::classic(responder.options.max_frame);
+    let mut framing = Frames::classic(responder.options.max_frame);
+    let mut input = BytesMut::from(message);
+    let message = match framing.next(&mut input) {
+        Ok(Some((_, message))) if input.is_empty() => message,
+        _ => return Err(malformed("the body must be one message in the specification's framing")),
+    };
+    let opened = responder.conversation(true).open(message);
+    let opened = opened.map_err(|_| malformed("the message must begin with a handshake"))?;
+    let mut bytes = BytesMut::new();
+    let answer = match opened.call {
+        None => Some(opened.answer),
+        Some((client, call)) => {
+            responder.clone().respond(client, call, opened.answer, true, shown).await
+        }
+    };
+    frames.write(0, &answer.unwrap_or_default(), &mut bytes);
+    Ok(bytes.freeze())
+}
+
+async fn read<B>(responder: &Responder, body: B) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    // A large message has a length before each of its buffers.
+    let most = responder.options.max_frame.saturating_add(responder.options.max_frame / 64 + 64);
+    let whole = Box::pin(Limited::new(body, most).collect());
+    match timeout(responder.options.frame_timeout, whole).await {
+        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let problem = format!("a message may have {} bytes", responder.options.max_frame);
+            Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, &problem))
+        }
+        Ok(Err(_)) => Err(refusal(StatusCode::BAD_REQUEST, "the body broke off")),
+    }
+}
+
+fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
+    let mut shown = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (shown.next(), shown.next()) else {
+        // Which of several somebody in between has checked can't be known.
+        return if headers.contains_key(AUTHORIZATION) {
+            let problem = "credentials must stand in one Authorization header, not several";
+            Err(refusal(StatusCode::BAD_REQUEST, problem))
+        } else {
+            Ok(None)
+        };
+    };
+    let bearer = value.to_str().ok().and_then(|text| text.split_once(' '));
+    match bearer {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            Ok(Some(Credentials::Bearer(Secret::new(token.trim()))))
+        }
+        _ => {
+            let problem = "credentials must be of the form `Bearer TOKEN`";
+            Err(refusal(StatusCode::BAD_REQUEST, problem))
+        }
+    }
+}
+
+/// A page that a browser has open may send requests to any address that the browser reaches.
+fn check_origin(parts: &http::request::Parts) -> Result<(), Refusal> {
+    let Some(origin) = parts.headers.get(ORIGIN) else { return Ok(()) };
+    let host = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let host = host.or_else(|| parts.headers.get(HOST).map(HeaderValue::as_bytes));
+    let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    if own.is_some_and(|(_, origin)| Some(origin.as_bytes()) == host) {
+        return Ok(());
+    }
+    Err(refusal(StatusCode::FORBIDDEN, "requests from pages of this origin are not allowed"))
+}
+
+fn typed(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// Why a request is none that holds a call.
+struct Refusal {
+    status: StatusCode,
+    problem: String,
+    /// The methods that there are.
+    allow: Option<&'static str>,
+}
+
+impl Refusal {
+    fn answer(self) -> Answer {
+        let problem = Bytes::from(format!("{}\n", self.problem));
+        let mut response = typed(self.status, "text/plain; charset=utf-8", problem);
+        if let Some(methods) = self.allow {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        response
+    }
+}
+
+fn refusal(status: StatusCode, problem: &str) -> Refusal {
+    Refusal { status, problem: problem.to_owned(), allow: None }
+}
+
+fn not_allowed(methods: &'static str) -> Refusal {
+    let problem = format!("there is {methods}");
+    Refusal { status: StatusCode::METHOD_NOT_ALLOWED, problem, allow: Some(methods) }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl fmt::Debug for AvroService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AvroService").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+const BINARY: &str = "avro/binary";

@@ -1,0 +1,113 @@
+//! Looks over a client's datum before anything is made of it: lengths, blocks and depth, by the
+//! schema that it was written with. What passes can be given to a decoder that trusts lengths.
+
+use std::collections::HashMap;
+
+use apache_avro::Schema;
+use apache_avro::schema::Name;
+
+use crate::datum::{DatumError, Reader};
+
+/// Steps over one value.
+pub(crate) fn skip(schema: &Schema, from: &mut Reader) -> Result<(), DatumError> {
+    let mut names = HashMap::new();
+    collect(schema, &mut names);
+    Walk { names, left: MOST_DEPTH, steps: MOST_STEPS }.value(schema, from)
+}
+
+struct Walk<'s> {
+    names: HashMap<&'s Name, &'s Schema>,
+    left: usize,
+    /// How many more values there may be: records can double without taking a byte.
+    steps: usize,
+}
+
+fn collect<'s>(schema: &'s Schema, names: &mut HashMap<&'s Name, &'s Schema>) {
+    if let Some(name) = schema.name().filter(|_| !matches!(schema, Schema::Ref { .. })) {
+        names.insert(name, schema);
+    }
+    match schema {
+        Schema::Record(record) => {
+            record.fields.iter().for_each(|field| collect(&field.schema, names));
+        }
+        Schema::Array(array) => collect(&array.items, names),
+        Schema::Map(map) => collect(&map.types, names),
+        Schema::Union(union) => union.variants().iter().for_each(|each| collect(each, names)),
+        _ => {}
+    }
+}
+
+impl Walk<'_> {
+    fn value(&mut self, schema: &Schema, from: &mut Reader) -> Result<(), DatumError> {
+        self.left = self.left.checked_sub(1).ok_or_else(DatumError::deep)?;
+        self.steps = self.steps.checked_sub(1).ok_or_else(DatumError::deep)?;
+        match schema {
+            Schema::Null => {}
+            Schema::Boolean => {
+                from.byte()?;
+            }
+            Schema::Float => {
+                from.take(4)?;
+            }
+            Schema::Double => {
+                from.take(8)?;
+            }
+            Schema::Bytes | Schema::String | Schema::BigDecimal => {
+                from.skip_sized()?;
+            }
+            Schema::Fixed(fixed) | Schema::Duration(fixed) => {
+                from.take(fixed.size)?;
+            }
+            Schema::Enum(symbols) => {
+                from.symbol(symbols.symbols.len())?;
+            }
+            Schema::Union(union) => {
+                let place = from.branch(union.variants().len())?;
+                self.value(&union.variants()[place], from)?;
+            }
+            Schema::Record(record) => {
+                for field in &record.fields {
+                    self.value(&field.schema, from)?;
+                }
+            }
+            Schema::Array(array) => {
+                self.blocks(from, |walk, from| walk.value(&array.items, from))?
+            }
+            Schema::Map(map) => self.blocks(from, |walk, from| {
+                from.skip_sized()?;
+                walk.value(&map.types, from)
+            })?,
+            Schema::Ref { name } => {
+                let schema = *self.names.get(name).ok_or_else(DatumError::deep)?;
+                self.value(schema, from)?;
+            }
+            Schema::Decimal(_) | Schema::Uuid(_) => return Err(DatumError::deep()),
+            // All that is left is a number.
+            _ => {
+                from.long()?;
+            }
+        }
+        self.left += 1;
+        Ok(())
+    }
+
+    fn blocks(
+        &mut self,
+        from: &mut Reader,
+        mut element: impl FnMut(&mut Self, &mut Reader) -> Result<(), DatumError>,
+    ) -> Result<(), DatumError> {
+        loop {
+            match from.block(0)? {
+                0 => return Ok(()),
+                count => {
+                    for _ in 0..count {
+                        element(self, from)?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+const MOST_DEPTH: usize = 64;
+const MOST_STEPS: usize = 1 << 20;
