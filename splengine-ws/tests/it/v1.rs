@@ -6,7 +6,8 @@ use crate::support::{Came, door, script};
 async fn a_dropped_connection_goes_on_where_it_was() {
     let door = door().await;
     let mut client = door.v1().await;
-    client.send(script("stty -opost -echo; read go; seq 1 200000; echo done; read x")).await;
+    // Less than is kept of it: while nobody is attached, nobody holds it up.
+    client.send(script("stty -opost -echo; read go; seq 1 120000; echo done; read x")).await;
     let session = client.frame("session").await;
     let (id, epoch, name) =
         (session["sessionId"].clone(), session["epoch"].clone(), session["client"].clone());
@@ -42,7 +43,7 @@ async fn a_dropped_connection_goes_on_where_it_was() {
             Came::Closed(code) => panic!("closed with {code}"),
         }
     }
-    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect::<String>() + "done\n";
+    let expected: String = (1..=120_000).map(|n| format!("{n}\n")).collect::<String>() + "done\n";
     assert!(seen.ends_with(expected.as_bytes()));
 }
 
