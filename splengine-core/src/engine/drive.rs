@@ -1,7 +1,9 @@
 //! One run, from its permit to its end record.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -44,26 +46,36 @@ impl Shutdown {
     }
 }
 
-/// Drives a run in a task of its own, so that nobody's dropped future leaves it half-made.
+/// Drives a run in a task of its own, so that nobody's dropped future leaves it half-made. One that
+/// is over at once is spared the task.
 pub(crate) fn spawn(job: Job) {
-    tokio::spawn(async move {
-        let Job { engine, command, timeout, stdin, output, queue, source, cancel, permit } = job;
-        let closing = Closing { queue: &queue };
-        let begun = Instant::now();
-        let deadline = begun.checked_add(timeout);
-        let limit = command.grace.saturating_add(ABANDON_AFTER);
-        let stopped = cancel.clone();
-        let result = {
-            let executor = Arc::clone(&engine.0.executor);
-            let execution = executor.execute_boxed(command, stdin, output, cancel);
-            supervise(&engine, execution, &source, &stopped, deadline, limit).await
-        };
-        let end = record(&engine, &queue, &source, result, begun);
-        // Whoever hears of the end may ask for the next run at once: the place is free by then.
-        drop(permit);
-        queue.finish(end);
-        std::mem::forget(closing);
-    });
+    let mut driven = Box::pin(drive(job));
+    let mut unheard = Context::from_waker(Waker::noop());
+    // Of a panic the queue's readers are told, as they are of one in the task.
+    match catch_unwind(AssertUnwindSafe(|| driven.as_mut().poll(&mut unheard))) {
+        // The task polls it anew, and is the one that is woken.
+        Ok(Poll::Pending) => drop(tokio::spawn(driven)),
+        Ok(Poll::Ready(())) | Err(_) => {}
+    }
+}
+
+async fn drive(job: Job) {
+    let Job { engine, command, timeout, stdin, output, queue, source, cancel, permit } = job;
+    let closing = Closing { queue: &queue };
+    let begun = Instant::now();
+    let deadline = begun.checked_add(timeout);
+    let limit = command.grace.saturating_add(ABANDON_AFTER);
+    let stopped = cancel.clone();
+    let result = {
+        let executor = Arc::clone(&engine.0.executor);
+        let execution = executor.execute_boxed(command, stdin, output, cancel);
+        supervise(&engine, execution, &source, &stopped, deadline, limit).await
+    };
+    let end = record(&engine, &queue, &source, result, begun);
+    // Whoever hears of the end may ask for the next run at once: the place is free by then.
+    drop(permit);
+    queue.finish(end);
+    std::mem::forget(closing);
 }
 
 /// Polls the execution to its end, and tells it to stop when its time has come. `None` when it
