@@ -37,6 +37,8 @@ mod framing;
 mod handshake;
 mod messages;
 mod metadata;
+#[cfg(test)]
+mod mutants;
 mod protocol;
 mod records;
 mod rewind;

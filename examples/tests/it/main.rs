@@ -2,6 +2,7 @@
 
 mod all_in_one;
 mod configuration;
+mod conformance;
 mod crash;
 mod others;
 mod server;

@@ -1,0 +1,144 @@
+//! A client, as small as can be, and the doors that it calls at.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use splengine_avro::{AvroServer, AvroServerBuilder, ExecutionResult};
+use splengine_core::{
+    Caller, Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, Output,
+    SharedAuthenticator, Signal, StaticTokens, Stdin, Stream,
+};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// `hold` and `wait` run until they are stopped, and the first are counted; everything else prints its first word and ends at once.
+#[derive(Debug, Default)]
+pub(crate) struct Actor;
+
+pub(crate) static HOLDING: AtomicUsize = AtomicUsize::new(0);
+
+impl Execute for Actor {
+    async fn execute(
+        &self,
+        command: Command,
+        _: Stdin,
+        output: Output,
+        cancel: Cancel,
+    ) -> Result<Exit, ExecuteError> {
+        output.started();
+        let word = command.argv[0].clone();
+        if word == "wait" {
+            cancel.stop_requested().await;
+            return Ok(Exit::new(ExitStatus::Signal(Signal::TERM)).stopped());
+        }
+        if word == "hold" {
+            HOLDING.fetch_add(1, Relaxed);
+            cancel.stop_requested().await;
+            HOLDING.fetch_sub(1, Relaxed);
+            return Ok(Exit::new(ExitStatus::Signal(Signal::TERM)).stopped());
+        }
+        let _ = output.write(Stream::Stdout, word.into_bytes().into()).await;
+        Ok(Exit::new(ExitStatus::Code(0)))
+    }
+}
+
+pub(crate) struct Door {
+    pub(crate) addr: SocketAddr,
+    close: Option<tokio::sync::oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+}
+
+impl Door {
+    pub(crate) async fn open(
+        configure: impl FnOnce(
+            AvroServerBuilder<SharedAuthenticator>,
+        ) -> AvroServerBuilder<SharedAuthenticator>,
+    ) -> Self {
+        let engine = Engine::builder(Actor).max_running(64).build().expect("built");
+        let everyone = Caller::with_all_scopes("guest".parse().expect("a user name"));
+        let builder =
+            AvroServer::builder(engine).authenticate(StaticTokens::new().allow_anonymous(everyone));
+        let server = configure(builder).bind("127.0.0.1:0").await.expect("bound");
+        let addr = server.local_addr();
+        let (close, closed) = tokio::sync::oneshot::channel();
+        let server = tokio::spawn(server.run_until(async {
+            let _ = closed.await;
+        }));
+        Self { addr, close: Some(close), server }
+    }
+
+    pub(crate) async fn connect(&self) -> Client<TcpStream> {
+        Client::new(TcpStream::connect(self.addr).await.expect("connects"))
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.close.take();
+    }
+
+    pub(crate) async fn ended(self) {
+        self.server.await.expect("no panic");
+    }
+}
+
+/// Speaks the Netty framing.
+pub(crate) struct Client<S> {
+    pub(crate) stream: S,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream }
+    }
+
+    pub(crate) async fn send(&mut self, serial: u32, message: &[u8]) {
+        let mut frame = [serial.to_be_bytes(), 1_u32.to_be_bytes()].concat();
+        frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
+        frame.extend_from_slice(message);
+        self.stream.write_all(&frame).await.expect("sent");
+    }
+
+    pub(crate) async fn answer(&mut self) -> (u32, Vec<u8>) {
+        let serial = self.stream.read_u32().await.expect("a serial");
+        assert_eq!(self.stream.read_u32().await.expect("a count"), 1);
+        let length = self.stream.read_u32().await.expect("a length");
+        let mut answer = vec![0; length as usize];
+        self.stream.read_exact(&mut answer).await.expect("an answer");
+        (serial, answer)
+    }
+
+    pub(crate) async fn shake_hands(&mut self) {
+        let hash = hash();
+        let ping = [&hash[..], &[0], &hash[..], &[0, 0, 0]].concat();
+        self.send(0, &ping).await;
+        assert_eq!(self.answer().await, (0, vec![0; 6]));
+    }
+
+    pub(crate) async fn execute(&mut self, serial: u32, command: &str) {
+        let command = splengine_avro::Command {
+            command: command.to_owned(),
+            args: Vec::new(),
+            workdir: None,
+            session_id: None,
+        };
+        let mut call = b"\0\x0eexecute".to_vec();
+        call.extend_from_slice(&command.to_datum());
+        self.send(serial, &call).await;
+    }
+
+    pub(crate) async fn result(&mut self) -> (u32, ExecutionResult) {
+        let (serial, answer) = self.answer().await;
+        assert_eq!(answer[..2], [0, 0], "no error: {}", String::from_utf8_lossy(&answer));
+        (serial, ExecutionResult::from_datum(answer[2..].to_vec()).expect("a result"))
+    }
+
+    /// Whether nothing more comes, and the connection is closed.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 64]).await, Ok(0) | Err(_))
+    }
+}
+
+pub(crate) fn hash() -> [u8; 16] {
+    use md5::{Digest as _, Md5};
+    Md5::digest(splengine_avro::protocol().as_bytes()).into()
+}

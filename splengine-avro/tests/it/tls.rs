@@ -1,0 +1,54 @@
+use std::sync::Arc;
+
+use splengine_core::Secret;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::client::{Client, Door};
+
+#[tokio::test]
+async fn every_framing_is_spoken_within_it_and_beside_it() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let key = Secret::new(made.signing_key.serialize_pem());
+    let chain = made.cert.pem();
+    let door = Door::open(|door| door.tls(chain.as_bytes(), &key).expect("fits")).await;
+
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a certificate");
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(door.addr).await.expect("connects");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("secured");
+    let mut secured = Client::new(stream);
+    let mut open = door.connect().await;
+    secured.shake_hands().await;
+    open.shake_hands().await;
+    secured.execute(1, "secret").await;
+    open.execute(2, "open").await;
+    assert_eq!(secured.result().await.1.stdout, "secret");
+    assert_eq!(open.result().await.1.stdout, "open");
+}
+
+#[tokio::test]
+async fn without_it_its_clients_are_sent_away() {
+    let door = Door::open(|door| door).await;
+    let mut client = door.connect().await;
+    use tokio::io::AsyncWriteExt as _;
+    client.stream.write_all(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03a").await.expect("sent");
+    assert!(client.is_closed().await);
+}
+
+#[test]
+fn what_is_no_certificate_is_told() {
+    let engine = splengine_core::Engine::builder(crate::client::Actor).build().expect("built");
+    let refused = splengine_avro::AvroServer::builder(engine).tls(b"nothing", &Secret::new("none"));
+    let text = refused.expect_err("it is none").to_string();
+    assert!(text.contains("private key"), "{text}");
+}
