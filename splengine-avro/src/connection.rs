@@ -31,6 +31,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let opened = Instant::now();
     // Since when a message is on its way, and since when answers are.
     let (mut half_read, mut unread) = (None, None);
+    // TLS may keep the last of what was written.
+    let mut is_flushed = true;
     loop {
         let has_room = loop {
             let has_room = calls.len() < most_calls && output.len() < MOST_OUTPUT;
@@ -57,13 +59,13 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 None => frames.write(serial, &opened.answer, &mut output),
             }
         };
-        if *closing.borrow() && calls.is_empty() && output.is_empty() {
+        if *closing.borrow() && calls.is_empty() && output.is_empty() && is_flushed {
             return Ok(());
         }
         if has_room && frames.is_midway(&input) {
             half_read.get_or_insert_with(Instant::now);
         }
-        if output.is_empty() {
+        if output.is_empty() && is_flushed {
             unread = None;
         } else {
             unread.get_or_insert_with(Instant::now);
@@ -84,7 +86,13 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     frames.write(serial, &answer, &mut output);
                 }
             }
-            written = writer.write(&output), if !output.is_empty() => {
+            written = async {
+                match output.is_empty() {
+                    true => writer.flush().await.map(|()| 0),
+                    false => writer.write(&output).await,
+                }
+            }, if !output.is_empty() || !is_flushed => {
+                is_flushed = output.is_empty();
                 output.advance(written?);
                 unread = None;
             }
