@@ -173,12 +173,14 @@ impl Responder {
                     return answer.unreadable(name, &error);
                 }
                 let deadline = ask.deadline;
+                // Boxed, lest every call is as large as the largest.
+                let work = Box::pin($work(&ask $(, $parameter)*));
                 // Most calls have no deadline of their own; those that do are given up at it.
                 let result = match deadline.filter(|_| !runs_itself(name)) {
-                    Some(deadline) => timeout_at(deadline, $work(&ask $(, $parameter)*))
+                    Some(deadline) => timeout_at(deadline, work)
                         .await
                         .unwrap_or_else(|_| Err(Failure::overdue())),
-                    None => $work(&ask $(, $parameter)*).await,
+                    None => work.await,
                 };
                 answer.of(result, !is_frozen)
             }};

@@ -1,6 +1,7 @@
 //! One connection, in either framing.
 
 use std::io;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
@@ -54,7 +55,17 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         opened.is_answered,
                         Shown::default(),
                     );
-                    calls.push(work.map(move |answer| (serial, answer)).boxed());
+                    let mut work = work.map(move |answer| (serial, answer)).boxed();
+                    // What is over at once is answered without a place among those that wait, which
+                    // poll it anew and are the ones that are woken.
+                    match work.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready((serial, answer)) => {
+                            if let Some(answer) = answer {
+                                frames.write(serial, &answer, &mut output);
+                            }
+                        }
+                        Poll::Pending => calls.push(work),
+                    }
                 }
                 None => frames.write(serial, &opened.answer, &mut output),
             }

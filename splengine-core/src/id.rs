@@ -1,5 +1,6 @@
 //! Identifiers.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -140,9 +141,7 @@ impl BatchId {
         let millis = since_epoch.map_or(0, |since| since.as_millis() as u64) << 16;
         let next = |last: u64| Some(millis.max(last + 1));
         let last = LAST.fetch_update(Relaxed, Relaxed, next).unwrap_or(millis);
-        let mut random = [0u8; 8];
-        getrandom::fill(&mut random).expect("the kernel's random source never fails once seeded");
-        let (place, random) = (millis.max(last + 1), u64::from_ne_bytes(random));
+        let (place, random) = (millis.max(last + 1), u64::from_ne_bytes(random_bytes()));
         Self(format!("batch-{place:016x}{random:016x}").into())
     }
 
@@ -186,10 +185,29 @@ fn is_random_text(text: &str) -> bool {
 /// 128 random bits in RFC 4648 base32, lower case, no padding: safe in a URL, a file name and a
 /// shell word, and without `-`, which parts an id's fields.
 pub(crate) fn random_text() -> String {
-    let mut random = [0u8; 16];
-    getrandom::fill(&mut random).expect("the kernel's random source never fails once seeded");
-    let bits = u128::from_be_bytes(random);
-    (0..RANDOM_CHARS).map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize & 31])).collect()
+    let bits = u128::from_be_bytes(random_bytes());
+    let mut text = String::with_capacity(RANDOM_CHARS);
+    text.extend((0..RANDOM_CHARS).map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize & 31])));
+    text
+}
+
+/// From the kernel, many at a time: asking it costs more than all else that a fresh id does. Each
+/// byte is given out once, and wiped.
+fn random_bytes<const N: usize>() -> [u8; N] {
+    const POOL: usize = 1024;
+    thread_local! {
+        static LEFT: RefCell<([u8; POOL], usize)> = const { RefCell::new(([0; POOL], 0)) };
+    }
+    LEFT.with_borrow_mut(|(pool, left)| {
+        if *left < N {
+            getrandom::fill(pool).expect("the kernel's random source never fails once seeded");
+            *left = POOL;
+        }
+        let mut bytes = [0; N];
+        bytes.swap_with_slice(&mut pool[*left - N..*left]);
+        *left -= N;
+        bytes
+    })
 }
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::caller::UserName;
 use crate::engine::rota::{Capacity, Offer, Rota, Ticket};
@@ -14,7 +14,7 @@ use crate::execute::ExecuteError;
 #[derive(Debug)]
 pub(crate) struct Admission {
     state: Mutex<State>,
-    running: watch::Sender<usize>,
+    idle: Notify,
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Admission {
                 open: true,
                 waiting: HashMap::new(),
             }),
-            running: watch::channel(0).0,
+            idle: Notify::new(),
         })
     }
 
@@ -98,10 +98,7 @@ impl Admission {
         }
         let permit = |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
         match offer(&mut state.rota, user) {
-            Offer::Run => {
-                self.tell_running(&state);
-                Ok(Offered::Now(permit(None)))
-            }
+            Offer::Run => Ok(Offered::Now(permit(None))),
             Offer::Wait(ticket) => {
                 let (sender, called) = oneshot::channel();
                 state.waiting.insert(ticket, sender);
@@ -137,13 +134,15 @@ impl Admission {
 
     /// Resolves when nothing runs.
     pub(crate) async fn idle(&self) {
-        // The sender lives in `self`: the wait can't fail.
-        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
-    }
-
-    fn tell_running(&self, state: &State) {
-        let running = state.rota.running();
-        self.running.send_replace(running);
+        let mut idle = std::pin::pin!(self.idle.notified());
+        loop {
+            idle.as_mut().enable();
+            if self.counts().0 == 0 {
+                return;
+            }
+            idle.as_mut().await;
+            idle.set(self.idle.notified());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -166,6 +165,8 @@ impl Drop for Permit {
         {
             let _ = sender.send(());
         }
-        self.admission.tell_running(&state);
+        if state.rota.running() == 0 {
+            self.admission.idle.notify_waiters();
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Telling a run to stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::execute::Reason;
 
@@ -18,7 +18,14 @@ enum Level {
 ///
 /// A stop may come once, and may be followed by the demand to kill at once.
 #[derive(Debug, Clone)]
-pub struct Cancel(watch::Receiver<Level>);
+pub struct Cancel(Arc<Word>);
+
+/// What a run was told, and who waits for it to change.
+#[derive(Debug)]
+struct Word {
+    level: Mutex<Level>,
+    changed: Notify,
+}
 
 impl Cancel {
     /// Resolves when the run is to end: politely first, by force after the command's
@@ -28,7 +35,7 @@ impl Cancel {
     ///
     /// Safe: nothing is lost when the future is dropped.
     pub async fn stop_requested(&self) {
-        self.level_reached(|level| *level != Level::None).await;
+        self.level_reached(|level| level != Level::None).await;
     }
 
     /// Resolves when the run is to be killed without further grace.
@@ -40,54 +47,61 @@ impl Cancel {
         self.level_reached(|level| matches!(level, Level::Kill(_))).await;
     }
 
-    async fn level_reached(&self, reached: impl FnMut(&Level) -> bool) {
-        if self.0.clone().wait_for(reached).await.is_err() {
-            // The engine let go of the run, so no word will come any more.
-            std::future::pending::<()>().await;
+    async fn level_reached(&self, reached: impl Fn(Level) -> bool) {
+        let mut changed = std::pin::pin!(self.0.changed.notified());
+        loop {
+            changed.as_mut().enable();
+            if reached(*self.0.lock()) {
+                return;
+            }
+            changed.as_mut().await;
+            changed.set(self.0.changed.notified());
         }
     }
 }
 
 /// The engine's end of a [`Cancel`]. The first reason given is the one that counts.
 #[derive(Debug, Clone)]
-pub(crate) struct CancelSource(Arc<watch::Sender<Level>>);
+pub(crate) struct CancelSource(Arc<Word>);
 
 impl CancelSource {
     pub(crate) fn new() -> (Self, Cancel) {
-        let (sender, receiver) = watch::channel(Level::None);
-        (Self(Arc::new(sender)), Cancel(receiver))
+        let word = Arc::new(Word { level: Mutex::new(Level::None), changed: Notify::new() });
+        (Self(Arc::clone(&word)), Cancel(word))
     }
 
     pub(crate) fn stop(&self, reason: Reason) {
-        self.0.send_if_modified(|level| {
-            let first = *level == Level::None;
-            if first {
-                *level = Level::Stop(reason);
-            }
-            first
-        });
+        let mut level = self.0.lock();
+        if *level == Level::None {
+            *level = Level::Stop(reason);
+            drop(level);
+            self.0.changed.notify_waiters();
+        }
     }
 
     pub(crate) fn kill(&self, reason: Reason) {
-        self.0.send_if_modified(|level| match *level {
-            Level::None => {
-                *level = Level::Kill(reason);
-                true
-            }
-            Level::Stop(first) => {
-                *level = Level::Kill(first);
-                true
-            }
-            Level::Kill(_) => false,
-        });
+        let mut level = self.0.lock();
+        *level = match *level {
+            Level::None => Level::Kill(reason),
+            Level::Stop(first) => Level::Kill(first),
+            Level::Kill(_) => return,
+        };
+        drop(level);
+        self.0.changed.notify_waiters();
     }
 
     /// Why the run was told to stop, if it was.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        match *self.0.borrow() {
+        match *self.0.lock() {
             Level::None => None,
             Level::Stop(reason) | Level::Kill(reason) => Some(reason),
         }
+    }
+}
+
+impl Word {
+    fn lock(&self) -> MutexGuard<'_, Level> {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
