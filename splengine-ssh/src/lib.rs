@@ -1,0 +1,1 @@
+//! The SSH door of splengine: commands, persistent terminals and files for every SSH client.
