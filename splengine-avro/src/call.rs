@@ -148,10 +148,9 @@ impl Responder {
         shown: Shown,
         answer: Answer,
     ) -> Vec<u8> {
-        let begun = Instant::now();
         let is_frozen = matches!(name, "execute" | "executeBatch" | "keepAlive");
         let let_in = async {
-            let deadline = metadata.deadline()?.map(|time| begun.checked_add(time)).unwrap_or(None);
+            let deadline = metadata.deadline()?.and_then(|time| Instant::now().checked_add(time));
             let caller = match shown.caller {
                 Some(caller) => caller,
                 None => self.caller(metadata.credentials(shown.credentials.as_ref())?).await?,
@@ -194,7 +193,7 @@ impl Responder {
                 if let Err(error) = parameters.finish() {
                     return answer.unreadable(name, &error);
                 }
-                match run::execute(&ask, command).await {
+                match Box::pin(run::execute(&ask, command)).await {
                     Ok((result, reason)) => {
                         let mut answer = answer;
                         // The frozen record has no place for it. Most commands exit by themselves.
@@ -276,6 +275,7 @@ struct Answer {
 impl Answer {
     /// A result, or a failure: one that the message declares, or as a string.
     fn of<T: Datum>(mut self, result: Result<T, Failure>, is_declared: bool) -> Vec<u8> {
+        self.bytes.reserve(128);
         match result {
             Ok(value) => {
                 self.echo.write(&mut self.bytes);

@@ -30,7 +30,7 @@ impl SessionId {
     /// When the operating system has no randomness to give, which Linux excludes after boot.
     #[must_use]
     pub fn new(user: &UserName) -> Self {
-        Self(format!("spl-{user}-{}", random_text()).into())
+        Self(random_after(&["spl-", user.as_str(), "-"]).into())
     }
 
     /// The id as text.
@@ -78,7 +78,7 @@ macro_rules! random_id {
 
         impl $name {
             pub(crate) fn new() -> Self {
-                Self(format!(concat!($prefix, "{}"), random_text()).into())
+                Self(random_after(&[$prefix]).into())
             }
 
             /// The id as text.
@@ -185,9 +185,18 @@ fn is_random_text(text: &str) -> bool {
 /// 128 random bits in RFC 4648 base32, lower case, no padding: safe in a URL, a file name and a
 /// shell word, and without `-`, which parts an id's fields.
 pub(crate) fn random_text() -> String {
+    random_after(&[])
+}
+
+/// The same, after these parts.
+fn random_after(parts: &[&str]) -> String {
     let bits = u128::from_be_bytes(random_bytes());
-    let mut text = String::with_capacity(RANDOM_CHARS);
-    text.extend((0..RANDOM_CHARS).map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize & 31])));
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut text = String::with_capacity(length + RANDOM_CHARS);
+    text.extend(parts.iter().copied());
+    let chars =
+        std::array::from_fn::<_, RANDOM_CHARS, _>(|i| ALPHABET[(bits >> (5 * i)) as usize & 31]);
+    text.push_str(std::str::from_utf8(&chars).expect("the alphabet is ASCII"));
     text
 }
 

@@ -1,5 +1,6 @@
 //! Commands run to their end.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use splengine_core::{Background, Captured, LimitKind, Limits, Reason, Request, SlowReader, Stdin};
@@ -80,7 +81,9 @@ pub(crate) async fn run(ask: &Ask<'_>, asked: RunRequest) -> Result<RunResult, F
 }
 
 async fn perform(ask: &Ask<'_>, request: Request) -> Result<(Captured, String), Failure> {
-    let run = ask.in_time(ask.engine.execute(&ask.caller, request)).await?;
+    // Pinned here, since moving it costs.
+    let run = pin!(ask.engine.execute(&ask.caller, request));
+    let run = ask.in_time(run).await?;
     let session_id = run.session_id().to_string();
     Ok((ask.whole(run).await, session_id))
 }

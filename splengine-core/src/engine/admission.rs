@@ -72,7 +72,7 @@ impl Admission {
     pub(crate) fn offer(
         self: &Arc<Self>,
         user: &UserName,
-        retry_after: Duration,
+        retry_after: impl FnOnce() -> Duration,
     ) -> Result<Offered, ExecuteError> {
         self.offer_by(user, retry_after, Rota::offer)
     }
@@ -83,32 +83,40 @@ impl Admission {
         self: &Arc<Self>,
         user: &UserName,
     ) -> Result<Offered, ExecuteError> {
-        self.offer_by(user, Duration::from_secs(1), Rota::offer_unbounded)
+        self.offer_by(user, || Duration::from_secs(1), Rota::offer_unbounded)
     }
 
     fn offer_by(
         self: &Arc<Self>,
         user: &UserName,
-        retry_after: Duration,
+        retry_after: impl FnOnce() -> Duration,
         offer: impl FnOnce(&mut Rota, &UserName) -> Offer,
     ) -> Result<Offered, ExecuteError> {
         let mut state = self.lock();
-        if !state.open {
-            return Err(ExecuteError::Draining { retry_after });
-        }
         let permit = |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
-        match offer(&mut state.rota, user) {
-            Offer::Run => Ok(Offered::Now(permit(None))),
-            Offer::Wait(ticket) => {
+        let offered = if state.open { Some(offer(&mut state.rota, user)) } else { None };
+        let called = match offered {
+            Some(Offer::Run) => return Ok(Offered::Now(permit(None))),
+            Some(Offer::Wait(ticket)) => {
                 let (sender, called) = oneshot::channel();
                 state.waiting.insert(ticket, sender);
-                Ok(Offered::Later(Place { permit: permit(Some(ticket)), called, retry_after }))
+                Some((permit(Some(ticket)), called))
             }
-            Offer::CallerLimit(limit) => Err(ExecuteError::CallerLimit { limit, retry_after }),
-            Offer::Full => {
-                let waiting = state.rota.waiting();
-                Err(ExecuteError::Full { waiting, retry_after })
+            _ => None,
+        };
+        let waiting = state.rota.waiting();
+        // It asks for the lock, too.
+        drop(state);
+        let retry_after = retry_after();
+        match (called, offered) {
+            (Some((permit, called)), _) => {
+                Ok(Offered::Later(Place { permit, called, retry_after }))
             }
+            (None, Some(Offer::CallerLimit(limit))) => {
+                Err(ExecuteError::CallerLimit { limit, retry_after })
+            }
+            (None, Some(_)) => Err(ExecuteError::Full { waiting, retry_after }),
+            (None, None) => Err(ExecuteError::Draining { retry_after }),
         }
     }
 

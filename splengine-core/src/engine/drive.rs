@@ -13,7 +13,7 @@ use crate::engine::handle::Engine;
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
 use crate::execute::{
-    Cancel, Command, End, ExecuteError, Exit, ExitStatus, Output, Reason, Signal, Stdin,
+    BoxFuture, Cancel, Command, End, ExecuteError, Exit, ExitStatus, Output, Reason, Signal, Stdin,
 };
 
 pub(crate) struct Job {
@@ -49,45 +49,44 @@ impl Shutdown {
 /// Drives a run in a task of its own, so that nobody's dropped future leaves it half-made. One that
 /// is over at once is spared the task.
 pub(crate) fn spawn(job: Job) {
-    let mut driven = Box::pin(drive(job));
+    let Job { engine, command, timeout, stdin, output, queue, source, cancel, permit } = job;
+    let begun = Instant::now();
+    let obey_within = command.grace.saturating_add(ABANDON_AFTER);
+    let stopped = cancel.clone();
+    let ending = Ending { engine, queue, source, permit: Some(permit), begun };
+    let executor = Arc::clone(&ending.engine.0.executor);
     let mut unheard = Context::from_waker(Waker::noop());
     // Of a panic the queue's readers are told, as they are of one in the task.
-    match catch_unwind(AssertUnwindSafe(|| driven.as_mut().poll(&mut unheard))) {
+    let first = catch_unwind(AssertUnwindSafe(|| {
+        let mut execution = executor.execute_boxed(command, stdin, output, cancel);
+        match execution.as_mut().poll(&mut unheard) {
+            Poll::Ready(result) => Ok(result),
+            Poll::Pending => Err(execution),
+        }
+    }));
+    match first {
+        Ok(Ok(result)) => ending.end(Some(result)),
         // The task polls it anew, and is the one that is woken.
-        Ok(Poll::Pending) => drop(tokio::spawn(driven)),
-        Ok(Poll::Ready(())) | Err(_) => {}
+        Ok(Err(execution)) => drop(tokio::spawn(async move {
+            let deadline = begun.checked_add(timeout);
+            let supervised = supervise(&ending, execution, &stopped, deadline, obey_within);
+            let result = supervised.await;
+            ending.end(result);
+        })),
+        Err(_) => {}
     }
-}
-
-async fn drive(job: Job) {
-    let Job { engine, command, timeout, stdin, output, queue, source, cancel, permit } = job;
-    let closing = Closing { queue: &queue };
-    let begun = Instant::now();
-    let deadline = begun.checked_add(timeout);
-    let limit = command.grace.saturating_add(ABANDON_AFTER);
-    let stopped = cancel.clone();
-    let result = {
-        let executor = Arc::clone(&engine.0.executor);
-        let execution = executor.execute_boxed(command, stdin, output, cancel);
-        supervise(&engine, execution, &source, &stopped, deadline, limit).await
-    };
-    let end = record(&engine, &queue, &source, result, begun);
-    // Whoever hears of the end may ask for the next run at once: the place is free by then.
-    drop(permit);
-    queue.finish(end);
-    std::mem::forget(closing);
 }
 
 /// Polls the execution to its end, and tells it to stop when its time has come. `None` when it
 /// did not obey.
 async fn supervise(
-    engine: &Engine,
-    mut execution: std::pin::Pin<Box<dyn Future<Output = Result<Exit, ExecuteError>> + Send + '_>>,
-    source: &CancelSource,
+    ending: &Ending,
+    mut execution: BoxFuture<'static, Result<Exit, ExecuteError>>,
     stopped: &Cancel,
     deadline: Option<Instant>,
     obey_within: Duration,
 ) -> Option<Result<Exit, ExecuteError>> {
+    let source = &ending.source;
     let timer = async {
         match deadline {
             Some(deadline) => sleep_until(deadline).await,
@@ -96,7 +95,7 @@ async fn supervise(
         source.stop(Reason::TimedOut);
     };
     let shutdown = async {
-        let mut shutdown = engine.0.shutdown.subscribe();
+        let mut shutdown = ending.engine.0.shutdown.subscribe();
         // The sender lives as long as the engine that this task holds: the waits can't fail.
         let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
         source.stop(Reason::Cancelled);
@@ -118,6 +117,34 @@ async fn supervise(
             () = &mut timer, if !time_is_up => time_is_up = true,
             () = &mut shutdown, if !shut_down => shut_down = true,
             () = &mut disobedience => return None,
+        }
+    }
+}
+
+/// What becomes of a run that has ended. Ends its queue even if the executor panics, so that no
+/// reader waits for ever.
+struct Ending {
+    engine: Engine,
+    queue: Arc<Queue>,
+    source: CancelSource,
+    /// Until it has ended.
+    permit: Option<Permit>,
+    begun: Instant,
+}
+
+impl Ending {
+    fn end(mut self, result: Option<Result<Exit, ExecuteError>>) {
+        let end = record(&self.engine, &self.queue, &self.source, result, self.begun);
+        // Whoever hears of the end may ask for the next run at once: the place is free by then.
+        self.permit = None;
+        self.queue.finish(end);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.permit.is_some() {
+            self.queue.finish(Err(ExecuteError::internal("the executor panicked")));
         }
     }
 }
@@ -196,17 +223,6 @@ fn code_of(reason: Reason) -> i32 {
         Reason::OutOfMemory => 137,
         Reason::Lost => 125,
         Reason::Cancelled | Reason::Exited | Reason::Signaled => 130,
-    }
-}
-
-/// Ends the queue even if the executor panics, so that no reader waits for ever.
-struct Closing<'a> {
-    queue: &'a Queue,
-}
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        self.queue.finish(Err(ExecuteError::internal("the executor panicked")));
     }
 }
 

@@ -16,8 +16,8 @@ use crate::engine::stats::{Counters, EngineStats};
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
 use crate::execute::{
-    Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Request, Run,
-    split_words,
+    BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading,
+    Request, Run, split_words,
 };
 use crate::id::SessionId;
 use crate::names::any_names;
@@ -82,14 +82,19 @@ impl Engine {
     ///
     /// Dropping the future gives up the place in the queue, or cancels the run.
     pub async fn execute(&self, caller: &Caller, request: Request) -> Result<Run, ExecuteError> {
-        let result = self.start(caller, request).await;
-        if let Err(error) = &result {
+        // What is not needed beyond the first wait is not kept in the future, which is moved about.
+        let entered = match self.enter(caller, request) {
+            Ok(Entered::Now(run)) => self.started(run).await,
+            Ok(Entered::Later(waiting)) => waiting.await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &entered {
             self.0.counters.count_refusal(error.kind());
             if let ExecuteError::Internal(source) = error {
                 tracing::error!(user = %caller.user(), %source, "an execution failed to start");
             }
         }
-        result
+        entered
     }
 
     /// The terminal sessions.
@@ -219,7 +224,7 @@ impl Engine {
         }
     }
 
-    async fn start(&self, caller: &Caller, request: Request) -> Result<Run, ExecuteError> {
+    fn enter(&self, caller: &Caller, request: Request) -> Result<Entered<'_>, ExecuteError> {
         let inner = &self.0;
         if !caller.may(Scope::Execute) {
             return Err(ExecuteError::Forbidden {
@@ -227,17 +232,20 @@ impl Engine {
                 scope: Scope::Execute.name(),
             });
         }
-        let asked = Instant::now();
         let terms = self.terms(caller, &request)?;
-        let permit = match inner.admission.offer(caller.user(), self.retry_after())? {
-            Offered::Now(permit) => permit,
-            Offered::Later(place) => {
-                inner.executor.check_boxed(&terms.command).await?;
-                place.turn().await?
+        match inner.admission.offer(caller.user(), || self.retry_after())? {
+            Offered::Now(permit) => {
+                inner.counters.queue_wait.observe(Duration::ZERO);
+                Ok(Entered::Now(self.run(terms, request, permit)))
             }
-        };
-        inner.counters.queue_wait.observe(asked.elapsed());
-        self.run(terms, request, permit).await
+            Offered::Later(place) => Ok(Entered::Later(Box::pin(async move {
+                let asked = Instant::now();
+                inner.executor.check_boxed(&terms.command).await?;
+                let permit = place.turn().await?;
+                inner.counters.queue_wait.observe(asked.elapsed());
+                self.started(self.run(terms, request, permit)).await
+            }))),
+        }
     }
 
     /// Runs a command of somebody who waited for the permit elsewhere.
@@ -250,7 +258,7 @@ impl Engine {
     ) -> Result<Run, ExecuteError> {
         let mut terms = self.terms(caller, &request)?;
         terms.command.mark = mark;
-        self.run(terms, request, permit).await
+        self.started(self.run(terms, request, permit)).await
     }
 
     /// What the request comes to, without running it.
@@ -262,16 +270,11 @@ impl Engine {
         Ok(self.terms(caller, request)?.command)
     }
 
-    async fn run(
-        &self,
-        terms: Terms,
-        request: Request,
-        permit: Permit,
-    ) -> Result<Run, ExecuteError> {
+    fn run(&self, terms: Terms, request: Request, permit: Permit) -> Run {
         let inner = &self.0;
         let (output, queue) = Queue::new(request.slow_reader, inner.policy.program.failure_scan());
         let (source, cancel) = CancelSource::new();
-        let run = Run {
+        let run = Run(Box::new(Reading {
             queue: Arc::clone(&queue),
             source: source.clone(),
             session_id: terms.command.session_id.clone(),
@@ -280,20 +283,24 @@ impl Engine {
             lost: [false; 2],
             closing: VecDeque::new(),
             ended: false,
-        };
+        }));
         drive::spawn(Job {
             engine: self.clone(),
             command: terms.command,
             timeout: terms.timeout,
             stdin: request.stdin,
             output,
-            queue: Arc::clone(&queue),
+            queue,
             source,
             cancel,
             permit,
         });
-        queue.wait_started().await?;
-        inner.counters.started.fetch_add(1, Relaxed);
+        run
+    }
+
+    async fn started(&self, run: Run) -> Result<Run, ExecuteError> {
+        run.0.queue.wait_started().await?;
+        self.0.counters.started.fetch_add(1, Relaxed);
         Ok(run)
     }
 
@@ -397,6 +404,11 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("policy", &self.0.policy).finish_non_exhaustive()
     }
+}
+
+enum Entered<'a> {
+    Now(Run),
+    Later(BoxFuture<'a, Result<Run, ExecuteError>>),
 }
 
 struct Terms {

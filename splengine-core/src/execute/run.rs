@@ -36,7 +36,10 @@ pub enum Event {
 ///
 /// Its output comes as [events](Self::next), or [as a whole](Self::capture). Dropping the handle
 /// before the end cancels the run.
-pub struct Run {
+pub struct Run(pub(crate) Box<Reading>);
+
+/// Apart from its handle, which is moved about.
+pub(crate) struct Reading {
     pub(crate) queue: Arc<Queue>,
     pub(crate) source: CancelSource,
     pub(crate) session_id: SessionId,
@@ -92,13 +95,13 @@ impl Run {
     /// The session that the command was told it belongs to.
     #[must_use]
     pub fn session_id(&self) -> &SessionId {
-        &self.session_id
+        &self.0.session_id
     }
 
     /// A handle that stops the run.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
-        Stopper(self.source.clone())
+        Stopper(self.0.source.clone())
     }
 
     /// The next event; `None` after the end.
@@ -108,15 +111,15 @@ impl Run {
     /// Safe: no event is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(event) = self.closing.pop_front() {
-                self.ended |= matches!(event, Event::End(_));
+            if let Some(event) = self.0.closing.pop_front() {
+                self.0.ended |= matches!(event, Event::End(_));
                 return Some(event);
             }
-            if self.ended {
+            if self.0.ended {
                 return None;
             }
-            let event = match self.queue.next().await {
-                Some(Item::Output(stream, data)) => match &mut self.kept {
+            let event = match self.0.queue.next().await {
+                Some(Item::Output(stream, data)) => match &mut self.0.kept {
                     Some(kept) => match kept[stream as usize].push(data) {
                         Some(data) => Event::Output { stream, data },
                         None => continue,
@@ -124,7 +127,7 @@ impl Run {
                     None => Event::Output { stream, data },
                 },
                 Some(Item::Lost(stream, bytes)) => {
-                    self.lost[stream as usize] = true;
+                    self.0.lost[stream as usize] = true;
                     Event::Lost { stream, bytes }
                 }
                 Some(Item::Finished(end)) => {
@@ -148,8 +151,8 @@ impl Run {
     ///
     /// Dropping the future drops the run, which cancels it.
     pub async fn capture(mut self) -> Captured {
-        let limit = self.capture_limit;
-        self.kept.get_or_insert_with(|| [HeadTail::new(limit), HeadTail::new(limit)]);
+        let limit = self.0.capture_limit;
+        self.0.kept.get_or_insert_with(|| [HeadTail::new(limit), HeadTail::new(limit)]);
         let mut kept = [BytesMut::new(), BytesMut::new()];
         let mut gaps = [None; 2];
         loop {
@@ -171,27 +174,27 @@ impl Run {
     }
 
     fn close(&mut self, mut end: End) {
-        [end.stdout_truncated, end.stderr_truncated] = self.lost;
-        if let Some([stdout, stderr]) = self.kept.take() {
+        [end.stdout_truncated, end.stderr_truncated] = self.0.lost;
+        if let Some([stdout, stderr]) = self.0.kept.take() {
             end.stdout_truncated |= stdout.lost() > 0;
             end.stderr_truncated |= stderr.lost() > 0;
             for (stream, kept) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
                 if kept.lost() > 0 {
-                    self.closing.push_back(Event::Lost { stream, bytes: kept.lost() });
+                    self.0.closing.push_back(Event::Lost { stream, bytes: kept.lost() });
                 }
-                self.closing.extend(kept.into_tail().map(|data| Event::Output { stream, data }));
+                self.0.closing.extend(kept.into_tail().map(|data| Event::Output { stream, data }));
             }
         }
-        self.closing.push_back(Event::End(end));
+        self.0.closing.push_back(Event::End(end));
     }
 
     fn lost_end(&self) -> End {
-        let ([stdout_bytes, stderr_bytes], _) = self.queue.totals();
+        let ([stdout_bytes, stderr_bytes], _) = self.0.queue.totals();
         End {
             reason: Reason::Lost,
             exit_code: 125,
             signal: None,
-            duration: self.queue.started_at().map(|start| start.elapsed()).unwrap_or_default(),
+            duration: self.0.queue.started_at().map(|start| start.elapsed()).unwrap_or_default(),
             stdout_bytes,
             stderr_bytes,
             stdout_truncated: false,
@@ -202,15 +205,15 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if !self.ended {
-            self.source.stop(Reason::Cancelled);
-            self.queue.abandon();
+        if !self.0.ended {
+            self.0.source.stop(Reason::Cancelled);
+            self.0.queue.abandon();
         }
     }
 }
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("session_id", &self.session_id).finish_non_exhaustive()
+        f.debug_struct("Run").field("session_id", &self.0.session_id).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,5 @@
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::execute::{Cancel, Command, ExecuteError, Exit, LimitKind, Output, Stdin};
 use crate::session::{Adopted, Leftover, Size, Terminal};
@@ -125,17 +126,17 @@ pub trait Execute: Send + Sync + 'static {
     }
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The object-safe twin of [`Execute`].
 pub(crate) trait DynExecute: Send + Sync {
     fn execute_boxed(
-        &self,
+        self: Arc<Self>,
         command: Command,
         stdin: Stdin,
         output: Output,
         cancel: Cancel,
-    ) -> BoxFuture<'_, Result<Exit, ExecuteError>>;
+    ) -> BoxFuture<'static, Result<Exit, ExecuteError>>;
     fn check_boxed<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), ExecuteError>>;
     fn open_boxed(
         &self,
@@ -151,13 +152,13 @@ pub(crate) trait DynExecute: Send + Sync {
 
 impl<E: Execute> DynExecute for E {
     fn execute_boxed(
-        &self,
+        self: Arc<Self>,
         command: Command,
         stdin: Stdin,
         output: Output,
         cancel: Cancel,
-    ) -> BoxFuture<'_, Result<Exit, ExecuteError>> {
-        Box::pin(self.execute(command, stdin, output, cancel))
+    ) -> BoxFuture<'static, Result<Exit, ExecuteError>> {
+        Box::pin(async move { self.execute(command, stdin, output, cancel).await })
     }
 
     fn check_boxed<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), ExecuteError>> {
