@@ -52,7 +52,7 @@ pub use session::{
     Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Printed, Recording,
     RecordingFile, SavedInfo, ScreenShot, Session, SessionError, SessionInfo, SessionPolicy,
     SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError,
-    Terminal, Typist, Update,
+    Terminal, TerminalModes, Typist, Update,
 };
 #[cfg(feature = "redb")]
 pub use store::RedbStore;

@@ -22,7 +22,7 @@ use crate::execute::{
 use crate::id::SessionId;
 use crate::names::any_names;
 use crate::session::registry::Registry;
-use crate::session::{SessionError, Sessions};
+use crate::session::{SessionError, Sessions, TerminalModes};
 
 /// Runs commands for callers: checks their rights, lets them in one after the other, keeps limits,
 /// counts, and drains. Adapters hold a clone, which is cheap.
@@ -151,6 +151,13 @@ impl Engine {
     #[must_use]
     pub fn enforces(&self, limit: LimitKind) -> bool {
         self.0.executor.enforces(limit)
+    }
+
+    /// Whether a request may set this variable: for doors whose clients send some unasked, which
+    /// are then left out.
+    #[must_use]
+    pub fn accepts_env(&self, name: &str) -> bool {
+        check_env(&[(name.to_owned(), String::new())], self.0.policy.request_env.as_deref()).is_ok()
     }
 
     /// What is switched on and enforced here, in the words of every door.
@@ -321,7 +328,10 @@ impl Engine {
             },
             other => ExecuteError::internal(other),
         })?;
-        let mut words = split_words(&request.command)?;
+        let mut words = match request.command.as_deref() {
+            Some(command) => split_words(command)?,
+            None => self.shell_words(caller)?,
+        };
         words.extend(request.args.iter().cloned());
         check_env(&request.env, policy.request_env.as_deref())?;
         let timeout = match request.timeout {
@@ -355,18 +365,30 @@ impl Engine {
         env.extend(request.env.iter().cloned());
         env.push((SESSION_VARIABLE.to_owned(), session_id.to_string()));
         let command = Command {
-            argv: policy.program.argv(words)?,
+            argv: if request.command.is_some() { policy.program.argv(words)? } else { words },
             workdir: request.workdir.clone().or(present_dir),
             env,
             user: caller.user().clone(),
             session_id,
             limits,
             background: request.background,
+            terminal_modes: TerminalModes::default(),
             path_first: None,
             mark: None,
             grace: policy.grace,
         };
         Ok(Terms { command, timeout })
+    }
+
+    /// Who may have a shell in a terminal may have one without.
+    fn shell_words(&self, caller: &Caller) -> Result<Vec<String>, ExecuteError> {
+        if !caller.may(Scope::Sessions) {
+            return Err(ExecuteError::Forbidden {
+                user: caller.user().to_string(),
+                scope: Scope::Sessions.name(),
+            });
+        }
+        Ok(self.0.sessions.policy.shell.clone())
     }
 
     fn limits(&self, asked: Limits) -> Result<Limits, ExecuteError> {

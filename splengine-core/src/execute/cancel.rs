@@ -1,10 +1,11 @@
 //! Telling a run to stop.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::execute::Reason;
+use crate::execute::{Reason, Signal};
 
 /// How hard a run is told to stop, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +17,22 @@ enum Level {
 
 /// What an [`Execute`](crate::Execute) listens to while it runs a command.
 ///
-/// A stop may come once, and may be followed by the demand to kill at once.
+/// A stop may come once, and may be followed by the demand to kill at once. Signals may come any
+/// number of times.
 #[derive(Debug, Clone)]
 pub struct Cancel(Arc<Word>);
 
 /// What a run was told, and who waits for it to change.
 #[derive(Debug)]
 struct Word {
-    level: Mutex<Level>,
+    state: Mutex<State>,
     changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    level: Level,
+    signals: VecDeque<Signal>,
 }
 
 impl Cancel {
@@ -47,12 +55,26 @@ impl Cancel {
         self.level_reached(|level| matches!(level, Level::Kill(_))).await;
     }
 
+    /// The next signal that the program is to get, in the order in which they were sent. For an
+    /// executor whose programs can't get signals there is no need to ask.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: no signal is lost when the future is dropped.
+    pub async fn signalled(&self) -> Signal {
+        self.once(|state| state.signals.pop_front()).await
+    }
+
     async fn level_reached(&self, reached: impl Fn(Level) -> bool) {
+        self.once(|state| reached(state.level).then_some(())).await;
+    }
+
+    async fn once<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
         let mut changed = std::pin::pin!(self.0.changed.notified());
         loop {
             changed.as_mut().enable();
-            if reached(*self.0.lock()) {
-                return;
+            if let Some(found) = look(&mut self.0.lock()) {
+                return found;
             }
             changed.as_mut().await;
             changed.set(self.0.changed.notified());
@@ -66,33 +88,46 @@ pub(crate) struct CancelSource(Arc<Word>);
 
 impl CancelSource {
     pub(crate) fn new() -> (Self, Cancel) {
-        let word = Arc::new(Word { level: Mutex::new(Level::None), changed: Notify::new() });
+        let state = State { level: Level::None, signals: VecDeque::new() };
+        let word = Arc::new(Word { state: Mutex::new(state), changed: Notify::new() });
         (Self(Arc::clone(&word)), Cancel(word))
     }
 
     pub(crate) fn stop(&self, reason: Reason) {
-        let mut level = self.0.lock();
-        if *level == Level::None {
-            *level = Level::Stop(reason);
-            drop(level);
+        let mut state = self.0.lock();
+        if state.level == Level::None {
+            state.level = Level::Stop(reason);
+            drop(state);
             self.0.changed.notify_waiters();
         }
     }
 
     pub(crate) fn kill(&self, reason: Reason) {
-        let mut level = self.0.lock();
-        *level = match *level {
+        let mut state = self.0.lock();
+        state.level = match state.level {
             Level::None => Level::Kill(reason),
             Level::Stop(first) => Level::Kill(first),
             Level::Kill(_) => return,
         };
-        drop(level);
+        drop(state);
         self.0.changed.notify_waiters();
+    }
+
+    /// Says whether there was room for it.
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
+        let mut state = self.0.lock();
+        let has_room = state.signals.len() < MOST_SIGNALS;
+        if has_room {
+            state.signals.push_back(signal);
+            drop(state);
+            self.0.changed.notify_waiters();
+        }
+        has_room
     }
 
     /// Why the run was told to stop, if it was.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        match *self.0.lock() {
+        match self.0.lock().level {
             Level::None => None,
             Level::Stop(reason) | Level::Kill(reason) => Some(reason),
         }
@@ -100,10 +135,13 @@ impl CancelSource {
 }
 
 impl Word {
-    fn lock(&self) -> MutexGuard<'_, Level> {
-        self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How many signals wait for an executor that does not ask for them.
+const MOST_SIGNALS: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use crate::caller::UserName;
 use crate::execute::Limits;
 use crate::id::SessionId;
+use crate::session::TerminalModes;
 
 /// What becomes of the processes that a command leaves in the background when it exits by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Command {
     pub limits: Limits,
     /// What becomes of background processes.
     pub background: Background,
+    /// The modes that its terminal begins with, if it gets one.
+    pub terminal_modes: TerminalModes,
     /// A directory to put in front of the `PATH` of a session: where the engine's program is.
     pub path_first: Option<String>,
     /// What a later executor is to find its processes by, if the engine wants that: one of this

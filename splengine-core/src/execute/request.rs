@@ -28,7 +28,8 @@ pub enum SlowReader {
 /// ```
 #[derive(Debug)]
 pub struct Request {
-    pub(crate) command: String,
+    /// None is the engine's shell.
+    pub(crate) command: Option<String>,
     pub(crate) args: Vec<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) session_id: Option<String>,
@@ -46,8 +47,17 @@ pub struct Request {
 impl Request {
     /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
     pub fn new(command: impl Into<String>) -> Self {
+        Self { command: Some(command.into()), ..Self::shell() }
+    }
+
+    /// Asks for the shell that [sessions](crate::SessionPolicy::shell) begin with, without a
+    /// terminal: it reads its commands from standard input. The engine's
+    /// [program](crate::EngineBuilder::program) does not stand in front of it; the caller needs
+    /// [`Scope::Sessions`](crate::Scope::Sessions) as well.
+    #[must_use]
+    pub fn shell() -> Self {
         Self {
-            command: command.into(),
+            command: None,
             args: Vec::new(),
             workdir: None,
             session_id: None,

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::{Item, Queue};
-use crate::execute::{End, HeadTail, Reason, Stream};
+use crate::execute::{End, HeadTail, Reason, Signal, Stream};
 use crate::id::SessionId;
 
 /// Something that happened in a run.
@@ -88,6 +88,14 @@ impl Stopper {
     /// Ends the run by force, now.
     pub fn kill(&self) {
         self.0.kill(Reason::Cancelled);
+    }
+
+    /// Sends a signal to the program and its process group, and says whether it is on its way: 16
+    /// of them wait at most. It is not taken for a request of the engine's: a run that ends by it
+    /// has ended as [`Reason::Signaled`], or by itself. Executors other than
+    /// [`LocalExecutor`](crate::LocalExecutor) may pass it over.
+    pub fn signal(&self, signal: Signal) -> bool {
+        self.0.signal(signal)
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) async fn attend(
             tokio::select! {
                 biased;
                 ended = &mut ending => break ended?,
+                signal = cancel.signalled() => leader.tree().pass_on(signal),
                 _ = &mut serving, if !served => served = true,
             }
         }

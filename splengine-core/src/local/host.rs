@@ -48,7 +48,8 @@ impl Host {
         let env = self.environment.block_of_terminal(&command.env, command.path_first.as_deref());
         let prepared = self.prepare(command, env)?;
         let spawn = self.spawn(command, &prepared, false)?;
-        let Pair { ours, theirs } = Pair::open(size).map_err(exhausted_or_internal)?;
+        let Pair { ours, theirs } =
+            Pair::open(size, &command.terminal_modes).map_err(exhausted_or_internal)?;
         let pty = Pty::new(ours).map_err(exhausted_or_internal)?;
         let leader = spawn.start_in(theirs.as_fd()).map_err(|error| refusal(command, error))?;
         let root = self.root.path().to_owned();
@@ -75,6 +76,7 @@ impl Host {
             session: command.session_id.to_string(),
             cols: size.cols(),
             rows: size.rows(),
+            modes: command.terminal_modes.0.clone(),
             grace_ms: u64::try_from(command.grace.as_millis()).unwrap_or(u64::MAX),
             words: argv.len(),
             limits: LimitKind::ALL.iter().map(|kind| command.limits.value(*kind)).collect(),

@@ -7,6 +7,7 @@ mod executor;
 mod holder;
 mod host;
 mod lookup;
+mod modes;
 mod pty;
 mod root;
 mod terminal;

@@ -12,8 +12,9 @@ use rustix::termios::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::local::modes;
 use crate::process::{above_stdio, watch};
-use crate::session::{SessionStatus, Size};
+use crate::session::{SessionStatus, Size, TerminalModes};
 
 /// The two sides of a pseudo-terminal.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct Pty(AsyncFd<OwnedFd>);
 
 impl Pair {
     /// A new terminal, set up as people expect one, for text in UTF-8.
-    pub(crate) fn open(size: Size) -> io::Result<Self> {
+    pub(crate) fn open(size: Size, wanted: &TerminalModes) -> io::Result<Self> {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&ours)?;
         unlockpt(&ours)?;
@@ -36,6 +37,7 @@ impl Pair {
         let ours = above_stdio(ours)?;
         let mut modes = tcgetattr(&theirs)?;
         modes.input_modes |= InputModes::IUTF8;
+        modes::set(&mut modes, wanted);
         tcsetattr(&theirs, OptionalActions::Now, &modes)?;
         tcsetwinsize(&theirs, winsize(size))?;
         rustix::io::ioctl_fionbio(&ours, true)?;

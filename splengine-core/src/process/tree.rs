@@ -64,6 +64,15 @@ impl Tree {
         .await;
     }
 
+    /// Sends a signal of the caller's to the leader and its process group, as a terminal does. Only
+    /// while the leader was not reaped.
+    pub(crate) fn pass_on(&self, signal: crate::execute::Signal) {
+        // One of the real-time signals that the C library keeps for itself has no name.
+        if let Some(signal) = Signal::from_named_raw(signal.number()) {
+            let _ = kill_process_group(self.leader, signal);
+        }
+    }
+
     /// Kills every process of the tree, the leader included, as far as one pass reaches.
     pub(crate) async fn kill(&self) {
         if !self.kill_at_once() {

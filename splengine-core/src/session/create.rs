@@ -69,6 +69,7 @@ impl Sessions {
             background: Background::Kill,
             grace: inner.policy.grace,
             path_first: inner.policy.program.directory(),
+            terminal_modes: request.modes,
             mark: None,
         };
         let (files, recorder) = self.files(&id, size, screen.as_deref()).await;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::caller::UserName;
 use crate::execute::ExitStatus;
 use crate::id::{SavedId, SessionId, ShareId};
-use crate::session::Size;
+use crate::session::{Size, TerminalModes};
 
 /// What a client may do with a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +128,7 @@ pub struct SessionRequest {
     pub(crate) workdir: Option<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) size: Option<Size>,
+    pub(crate) modes: TerminalModes,
     pub(crate) name: Option<String>,
     pub(crate) from: Option<String>,
 }
@@ -171,6 +172,13 @@ impl SessionRequest {
     #[must_use]
     pub fn size(mut self, size: Size) -> Self {
         self.size = Some(size);
+        self
+    }
+
+    /// The modes that its terminal begins with; default: the host's.
+    #[must_use]
+    pub fn terminal_modes(mut self, modes: TerminalModes) -> Self {
+        self.modes = modes;
         self
     }
 

@@ -22,7 +22,7 @@ use crate::local::holder::wire::{Cgroup, Link, Reply, Request, Start, Step};
 use crate::local::pty::{Pair, Pty};
 use crate::local::terminal::LocalTerminal;
 use crate::process::{self, Cgroups, Spawn, SpawnError, watch};
-use crate::session::{Session as _, Size};
+use crate::session::{Session as _, Size, TerminalModes};
 
 /// Why a holder can't serve.
 #[derive(Debug, thiserror::Error)]
@@ -246,7 +246,9 @@ impl Keeper {
         };
         let ring = Ring::new(RING).map_err(SpawnError::Clone)?;
         let size = Size::clamped(start.cols, start.rows);
-        let Pair { ours, theirs } = Pair::open(size).map_err(SpawnError::Clone)?;
+        let Pair { ours, theirs } =
+            Pair::open(size, &TerminalModes::new(start.modes.iter().copied()))
+                .map_err(SpawnError::Clone)?;
         let pty = Pty::new(ours).map_err(SpawnError::Clone)?;
         let leader = spawn.start_in(theirs.as_fd())?;
         let grace = Duration::from_millis(start.grace_ms);

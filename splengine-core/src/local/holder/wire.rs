@@ -44,6 +44,8 @@ pub(crate) struct Start {
     pub(crate) session: String,
     pub(crate) cols: u16,
     pub(crate) rows: u16,
+    #[serde(default)]
+    pub(crate) modes: Vec<(u8, u32)>,
     pub(crate) grace_ms: u64,
     /// How many of the texts are words; the first is the program's path, the rest are variables.
     pub(crate) words: usize,
