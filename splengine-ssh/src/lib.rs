@@ -1,5 +1,7 @@
 //! The SSH door of splengine: commands, persistent terminals and files for every SSH client.
 
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 #[cfg_attr(not(test), expect(dead_code, reason = "nothing is served by it yet"))]
 mod host_key;
 #[cfg_attr(not(test), expect(dead_code, reason = "nothing asks who may come in yet"))]

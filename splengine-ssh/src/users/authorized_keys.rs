@@ -31,7 +31,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// Whether a client from there may use it now.
-    pub(super) fn admit(&self, from: IpAddr, now: SystemTime) -> Result<(), Refusal> {
+    pub(crate) fn admit(&self, from: IpAddr, now: SystemTime) -> Result<(), Refusal> {
         if self.options.expires.is_some_and(|expires| expires <= now) {
             return Err(Refusal::Expired(self.line));
         }

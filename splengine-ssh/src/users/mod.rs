@@ -20,6 +20,8 @@ use std::path::PathBuf;
 use russh::keys::{Algorithm, Certificate, PublicKey};
 use splengine_core::{Caller, Secret, UserName};
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::authorized_keys::{lines, parse, parse_plain};
 pub use self::error::UsersError;
 pub(crate) use self::grant::Grant;
 use self::grant::Refusal;

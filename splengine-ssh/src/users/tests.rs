@@ -73,8 +73,10 @@ async fn files_that_others_can_write_count_for_nothing() {
     }
     chmod(&path, 0o600);
     assert!(by_key(&users, "alice", &alice).await.is_some());
-    chmod(dir.path(), 0o777);
-    assert!(by_key(&users, "alice", &alice).await.is_none());
+    for mode in [0o1777, 0o777] {
+        chmod(dir.path(), mode);
+        assert!(by_key(&users, "alice", &alice).await.is_none(), "{mode:o}");
+    }
     let error = Users::new().authorized_keys(dir.path()).expect_err("writable").to_string();
     assert!(error.contains("(mode 0777): take that away with `chmod go-w`"), "{error}");
     chmod(dir.path(), 0o755);

@@ -49,7 +49,7 @@ fn a_file_is_read_line_by_line() {
 #[test]
 fn options_mean_what_sshd_makes_of_them() {
     let all = options(
-        r#"restrict,PTY,command="echo \"a\", b \ c",environment="A=1",environment="B=x=y",environment="A=2",expiry-time="20300101",expiry-time="202912312359Z",no-port-forwarding,permitopen="a:1",view-only"#,
+        r#"restrict,PTY,command="echo \"a\", b \ c",environment="A=1",environment="B=x=y",environment="A=2",expiry-time="20300101",expiry-time="202912312359Z",expiry-time="203101010000",no-port-forwarding,permitopen="a:1",view-only"#,
     );
     let all = all.expect("all of them");
     assert!(all.pty && all.view_only && !all.is_authority);

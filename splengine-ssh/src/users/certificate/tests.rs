@@ -143,6 +143,11 @@ fn a_line_of_the_users_own_may_allow_less() {
     case.line = Some("cert-authority,restrict,view-only,environment=\"A=b\"");
     let terms = case.judge(&certificate).expect("let in");
     assert!(!terms.pty && terms.view_only && terms.environment.len() == 1);
+    let mut bare = Builder::new([7; 16], key().public_key(), 0, u64::MAX).expect("one");
+    bare.valid_principal("alice").expect("set");
+    let bare = bare.sign(&case.authority).expect("signed");
+    case.line = Some("cert-authority,pty");
+    assert!(!case.judge(&bare).expect("let in").pty, "the certificate allows none");
     case.line = Some("cert-authority,expiry-time=\"19700112134641\"");
     let first = UNIX_EPOCH + Duration::from_secs(NOW + 1);
     assert_eq!(case.judge(&certificate).expect("let in").expires, Some(first));
