@@ -1,0 +1,226 @@
+//! The keys by which clients know this server.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use russh::keys::key::safe_rng;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, HashAlg, PrivateKey};
+use splengine_core::Secret;
+
+/// The keys by which clients know this server: ed25519, each in a file in OpenSSH's format.
+///
+/// ```no_run
+/// use splengine_ssh::HostKeys;
+///
+/// # fn example() -> Result<(), splengine_ssh::HostKeyError> {
+/// let keys = HostKeys::open_or_create("/var/lib/splengine/ssh_host_ed25519_key")?;
+/// println!("{}", keys.fingerprints().join("\n"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct HostKeys(Vec<PrivateKey>);
+
+/// A file that can't hold a host key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostKeyError {
+    /// It can't be read.
+    #[error("failed to read the host key `{}`", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not there, and can't be made.
+    #[error("failed to create the host key `{}`", path.display())]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others than its owner can read or write it.
+    #[error(
+        "the host key `{}` is open to others than its owner (mode {mode:04o}): close it with \
+         `chmod 600`", path.display()
+    )]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Its owner is neither root nor the user that this process runs as.
+    #[error(
+        "the host key `{}` belongs to the user with id {owner}: it must belong to root or to the \
+         user this server runs as", path.display()
+    )]
+    Owner {
+        /// Which.
+        path: PathBuf,
+        /// The id of its owner.
+        owner: u32,
+    },
+    /// It holds no private key in OpenSSH's format.
+    #[error(
+        "`{}` is not a private key in OpenSSH's format: make one with `ssh-keygen -t ed25519 -N ''`, \
+         or name a file that is not there yet", path.display()
+    )]
+    Format {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Nobody is there to give a passphrase when the server starts.
+    #[error(
+        "the host key `{}` is encrypted: take the passphrase off with `ssh-keygen -p -N ''`",
+        path.display()
+    )]
+    Encrypted {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It is of an algorithm that is not served.
+    #[error(
+        "the host key `{}` is of {algorithm}, and only ssh-ed25519 is served: make one with \
+         `ssh-keygen -t ed25519 -N ''`", path.display()
+    )]
+    Algorithm {
+        /// Which.
+        path: PathBuf,
+        /// What it is of.
+        algorithm: String,
+    },
+}
+
+impl HostKeys {
+    /// The key in the file at `path`, which is made if it is not there: with a new key in it, for its
+    /// owner's eyes only. Servers that start together get the same key.
+    ///
+    /// # Errors
+    ///
+    /// [`HostKeyError`] when the file can't be read or made, is open to others, or holds anything but
+    /// an ed25519 key without passphrase.
+    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self, HostKeyError> {
+        Self(Vec::new()).and(path)
+    }
+
+    /// With one more key, opened or made as by [`open_or_create`](Self::open_or_create).
+    ///
+    /// A client that takes one algorithm is shown one key of it, the first. To change keys, put the
+    /// new one first and keep the old one until every client knows the other.
+    ///
+    /// # Errors
+    ///
+    /// [`HostKeyError`], as there.
+    pub fn and(mut self, path: impl AsRef<Path>) -> Result<Self, HostKeyError> {
+        let path = path.as_ref();
+        let key = match read(path) {
+            Err(HostKeyError::Unreadable { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                create(path)
+                    .map_err(|source| HostKeyError::Create { path: path.to_owned(), source })?;
+                read(path)?
+            }
+            key => key?,
+        };
+        if self.0.iter().all(|known| known.public_key() != key.public_key()) {
+            self.0.push(key);
+        }
+        Ok(self)
+    }
+
+    /// What clients see of the keys, as `SHA256:…`, in the order in which they were given.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.0.iter().map(|key| key.fingerprint(HashAlg::Sha256).to_string()).collect()
+    }
+
+    pub(crate) fn private_keys(&self) -> Vec<PrivateKey> {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for HostKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HostKeys").field(&self.fingerprints()).finish()
+    }
+}
+
+fn read(path: &Path) -> Result<PrivateKey, HostKeyError> {
+    let text = text(path)?;
+    let format = || HostKeyError::Format { path: path.to_owned() };
+    let key = PrivateKey::from_openssh(text.expose()).map_err(|_| format())?;
+    if key.is_encrypted() {
+        return Err(HostKeyError::Encrypted { path: path.to_owned() });
+    }
+    let algorithm = key.algorithm();
+    if algorithm != Algorithm::Ed25519 {
+        return Err(HostKeyError::Algorithm {
+            path: path.to_owned(),
+            algorithm: algorithm.to_string(),
+        });
+    }
+    Ok(key)
+}
+
+fn text(path: &Path) -> Result<Secret, HostKeyError> {
+    let path = || path.to_owned();
+    let unreadable = |source| HostKeyError::Unreadable { path: path(), source };
+    // Before it is opened: opening a pipe would wait for a writer.
+    if !fs::metadata(path()).map_err(unreadable)?.is_file() {
+        return Err(HostKeyError::Format { path: path() });
+    }
+    let file = File::open(path()).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(HostKeyError::Owner { path: path(), owner });
+    }
+    if mode & 0o077 != 0 {
+        return Err(HostKeyError::Open { path: path(), mode });
+    }
+    // Of its full size from the start, so that growing leaves no copies behind.
+    let mut text = String::with_capacity(LARGEST);
+    match file.take(LARGEST as u64).read_to_string(&mut text) {
+        Ok(_) => Ok(Secret::new(text)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(HostKeyError::Format { path: path() })
+        }
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+/// Puts a new key there, whole or not at all. Another server's that is there by then stays.
+fn create(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).map_err(io::Error::other)?;
+    let text = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
+    // Nobody else can read it: that is how temporary files are made.
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => {
+            tracing::info!(path = %path.display(), "made a host key");
+            File::open(directory)?.sync_all()
+        }
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.error),
+    }
+}
+
+/// In bytes. A file with an ed25519 key in it has some 400.
+const LARGEST: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! What somebody is let in with, and why somebody is not.
+
+use std::time::SystemTime;
+
+use splengine_core::Caller;
+
+use super::key::KeyError;
+use super::options::Options;
+
+/// What a client that has shown who it is may do.
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub(crate) struct Grant {
+    pub(crate) caller: Caller,
+    /// Run instead of whatever is asked for. An empty one runs nothing.
+    pub(crate) forced_command: Option<String>,
+    /// As the owner of the keys' file wrote it: no name of it is checked against any list yet.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Whether a terminal may be asked for.
+    pub(crate) pty: bool,
+    /// Whether terminals may be looked at, and nothing else.
+    pub(crate) view_only: bool,
+    /// When the key or the certificate ends.
+    pub(crate) until: Option<SystemTime>,
+    /// How they showed who they are, for the log.
+    pub(crate) how: String,
+}
+
+impl Grant {
+    pub(super) fn new(caller: Caller, how: String, options: Options) -> Self {
+        Self {
+            caller,
+            forced_command: options.command,
+            environment: options.environment,
+            pty: options.pty,
+            view_only: options.view_only,
+            until: options.expires,
+            how,
+        }
+    }
+}
+
+/// Why somebody is not let in: for the log, never for the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the user name is malformed")]
+    UserName,
+    #[error("the user has no keys here")]
+    UnknownUser,
+    #[error("the key is none of the user's")]
+    UnknownKey,
+    #[error("{0}")]
+    Key(KeyError),
+    #[error("the key is revoked, or its authority is")]
+    Revoked,
+    #[error("a signature by SHA-1 is not taken")]
+    Sha1,
+    #[error("line {0} does not let the key in from there")]
+    From(usize),
+    #[error("the key of line {0} has expired")]
+    Expired(usize),
+    #[error("the certificate is not for users")]
+    HostCertificate,
+    #[error("the certificate's authority is not trusted")]
+    Authority,
+    #[error("the certificate's signature is wrong, or it is not valid now")]
+    Validity,
+    #[error("the certificate does not name the user")]
+    Principal,
+    #[error("the certificate has a critical option that is not known here, or malformed")]
+    CriticalOption,
+    #[error("the certificate does not let the key in from there")]
+    CertificateFrom,
+    #[error("the certificate and line {0} force different commands")]
+    Commands(usize),
+    #[error("whether a key in a device was touched is not told here, and must be")]
+    Touch,
+    #[error("passwords are of 1 to {} bytes", super::password::LONGEST)]
+    PasswordLength,
+    #[error("the user has no password, or the password is wrong")]
+    Password,
+    #[error("too many passwords are being checked")]
+    Busy,
+    /// What exactly has been logged as a warning.
+    #[error("a file that says who may come in can't be used")]
+    Files,
+}

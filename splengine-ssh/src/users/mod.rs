@@ -1,0 +1,237 @@
+//! Who may come in.
+
+mod address;
+mod authorized_keys;
+mod certificate;
+mod error;
+mod file;
+mod grant;
+mod key;
+mod options;
+mod password;
+mod sources;
+#[cfg(test)]
+mod testing;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use russh::keys::{Algorithm, Certificate, PublicKey};
+use splengine_core::{Caller, Secret, UserName};
+
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::authorized_keys::{lines, parse, parse_plain};
+pub use self::error::UsersError;
+pub(crate) use self::grant::Grant;
+use self::grant::Refusal;
+use self::options::Options;
+use self::password::Passwords;
+use self::sources::{Client, Sources};
+
+/// Who may come in, and by what: keys, certificates, passwords. Nobody, to begin with.
+///
+/// Every file is read anew whenever somebody asks to come in, so a key that is taken out of it, or a
+/// line that is put in, counts at once. A file must belong to root or to the user that the server runs
+/// as, and nobody else may be able to write it or the directory it is in; else it counts for nothing,
+/// and the log says so. The same goes for a line that is malformed.
+///
+/// ```no_run
+/// use splengine_ssh::Users;
+///
+/// # fn example() -> Result<(), splengine_ssh::UsersError> {
+/// let users = Users::new()
+///     .authorized_keys("/etc/splengine/authorized_keys")?
+///     .trusted_ca("/etc/splengine/user_ca.pub")?
+///     .revoked_keys("/etc/splengine/revoked_keys")?;
+/// # drop(users);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Users {
+    sources: Sources,
+    passwords: Option<Passwords>,
+}
+
+impl Users {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets in users by the keys in `directory`, which holds one file for each, named as they are, in
+    /// OpenSSH's authorized_keys format (sshd(8)). Users come and go with their files.
+    ///
+    /// A file may have up to 1 MiB, a line of it 8 KiB. Keys are of ed25519, ECDSA (NIST P-256, P-384,
+    /// P-521) or RSA (2048 to 8192 bits, signing with SHA-2), or of the first two in a device
+    /// (`sk-…`). The options `restrict`, `pty`, `no-pty`, `command`, `environment`, `expiry-time`
+    /// (in UTC), `from` (addresses, not names), `cert-authority` and `principals` are kept as sshd keeps
+    /// them. All forwarding is refused, whatever options say of it. Whether a key in a device was
+    /// touched can't be told here, so one is taken only with `no-touch-required`, and
+    /// `verify-required` is refused. `view-only` is an option of our own: such a key may look at
+    /// terminals, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`UsersError`] when `directory` is none, can't be read, or can be written by others.
+    pub fn authorized_keys(mut self, directory: impl Into<PathBuf>) -> Result<Self, UsersError> {
+        let directory = directory.into();
+        file::check_directory(&directory)?;
+        self.sources.authorized_keys = Some(directory);
+        Ok(self)
+    }
+
+    /// Lets in whoever has an OpenSSH user certificate that names them as a principal and is signed by
+    /// one of the keys in `file`, one public key a line.
+    ///
+    /// Critical options `force-command` and `source-address` are kept, any other refuses. A terminal
+    /// needs the extension `permit-pty`. A key in a device needs `no-touch-required`.
+    ///
+    /// # Errors
+    ///
+    /// [`UsersError`] when `file` can't be read, can be written by others, or has a line that is no
+    /// public key.
+    pub fn trusted_ca(mut self, file: impl Into<PathBuf>) -> Result<Self, UsersError> {
+        let path = file.into();
+        for (line, read) in sources::authorities(&file::read(&path)?) {
+            read.map_err(|error| UsersError::Line {
+                path: path.clone(),
+                line,
+                reason: error.to_string(),
+            })?;
+        }
+        self.sources.trusted_ca = Some(path);
+        Ok(self)
+    }
+
+    /// Lets in users by password, which is off otherwise. `file` has a line
+    /// `user:$argon2id$v=19$m=…,t=…,p=…$salt$hash` for each.
+    ///
+    /// Only Argon2id is taken, with up to 1 GiB of memory, 64 passes and 16 lanes. Two hashes are
+    /// computed at a time, 32 more may wait, and whoever comes on top of that is refused. A password
+    /// has 1 to 1024 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`UsersError`] when `file` can't be read, can be written by others, or has a malformed line.
+    pub fn passwords(mut self, file: impl Into<PathBuf>) -> Result<Self, UsersError> {
+        self.passwords = Some(Passwords::new(file.into())?);
+        Ok(self)
+    }
+
+    /// Keeps out the keys in `file`, and whoever has a certificate signed by one of them: one public key
+    /// or fingerprint (`SHA256:…`) a line.
+    ///
+    /// If later the file can't be read, or has a line that is neither, no key lets anybody in.
+    ///
+    /// # Errors
+    ///
+    /// [`UsersError`] when `file` can't be read, can be written by others, or has a malformed line.
+    pub fn revoked_keys(mut self, file: impl Into<PathBuf>) -> Result<Self, UsersError> {
+        let path = file.into();
+        sources::revoked_keys(&path)?;
+        self.sources.revoked_keys = Some(path);
+        Ok(self)
+    }
+
+    /// Whether passwords are switched on.
+    pub(crate) fn has_passwords(&self) -> bool {
+        self.passwords.is_some()
+    }
+
+    /// Whether a client may go on to show that `key` is its own. Where an authority is trusted any
+    /// strong key may: whether it is offered with a certificate is not told.
+    pub(crate) async fn offered(
+        &self,
+        user: &str,
+        key: &PublicKey,
+        algorithm: &Algorithm,
+        from: IpAddr,
+    ) -> bool {
+        let (key, algorithm) = (key.key_data().clone(), algorithm.clone());
+        let what = key::describe(&key);
+        let answer = self
+            .ask(user, from, move |sources, client| sources.offered(client, &key, &algorithm))
+            .await;
+        log(user, from, &what, answer).is_some()
+    }
+
+    /// What a client may do that has shown that `key` is its own.
+    pub(crate) async fn by_key(&self, user: &str, key: &PublicKey, from: IpAddr) -> Option<Grant> {
+        let key = key.key_data().clone();
+        let what = key::describe(&key);
+        let answer =
+            self.ask(user, from, move |sources, client| sources.by_key(client, &key)).await;
+        log(user, from, &what, answer)
+    }
+
+    /// What a client may do that has shown that the key of `certificate` is its own.
+    pub(crate) async fn by_certificate(
+        &self,
+        user: &str,
+        certificate: &Certificate,
+        from: IpAddr,
+    ) -> Option<Grant> {
+        let certificate = certificate.clone();
+        let what = certificate::describe(&certificate);
+        let answer = self
+            .ask(user, from, move |sources, client| sources.by_certificate(client, &certificate))
+            .await;
+        log(user, from, &what, answer)
+    }
+
+    /// What a client may do that says `password`.
+    pub(crate) async fn by_password(
+        &self,
+        user: &str,
+        password: &Secret,
+        from: IpAddr,
+    ) -> Option<Grant> {
+        let answer = match &self.passwords {
+            Some(passwords) => passwords.verify(user, password).await,
+            None => Err(Refusal::Password),
+        };
+        let answer = answer.and_then(|()| user.parse().map_err(|_| Refusal::UserName));
+        let user_name = log(user, from, "password", answer)?;
+        let caller = Caller::with_all_scopes(user_name);
+        Some(Grant::new(caller, "password".to_owned(), Options::default()))
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        user: &str,
+        from: IpAddr,
+        question: impl FnOnce(&Sources, &Client<'_>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (sources, user) = (self.sources.clone(), user.to_owned());
+        let answer =
+            tokio::task::spawn_blocking(move || question(&sources, &Client { user: &user, from }));
+        answer.await.unwrap_or(Err(Refusal::Files))
+    }
+}
+
+fn log<T>(user: &str, from: IpAddr, what: &str, answer: Result<T, Refusal>) -> Option<T> {
+    match answer {
+        Ok(answer) => Some(answer),
+        Err(reason) => {
+            let user = user.parse::<UserName>();
+            let user = user.as_ref().map_or("?", UserName::as_str);
+            tracing::info!(user, %from, what, %reason, "refused over SSH");
+            None
+        }
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Users")
+            .field("sources", &self.sources)
+            .field("has_passwords", &self.has_passwords())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

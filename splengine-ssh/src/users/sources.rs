@@ -1,0 +1,212 @@
+//! The files that say whose keys let whom in, read anew for each question: so what is taken out of
+//! them lets nobody in from then on.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use russh::keys::ssh_key::Fingerprint;
+use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{Algorithm, Certificate, HashAlg};
+use splengine_core::{Caller, UserName};
+
+use super::authorized_keys::{self, Entry, LineError};
+use super::certificate::{self, Circumstances};
+use super::error::UsersError;
+use super::file;
+use super::grant::{Grant, Refusal};
+use super::key;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sources {
+    pub(super) authorized_keys: Option<PathBuf>,
+    pub(super) trusted_ca: Option<PathBuf>,
+    pub(super) revoked_keys: Option<PathBuf>,
+}
+
+/// Who asks, and from where.
+pub(super) struct Client<'a> {
+    pub(super) user: &'a str,
+    pub(super) from: IpAddr,
+}
+
+impl Sources {
+    /// Whether a client may go on to show that a key is its own.
+    pub(super) fn offered(
+        &self,
+        client: &Client<'_>,
+        key: &KeyData,
+        algorithm: &Algorithm,
+    ) -> Result<(), Refusal> {
+        let user = parse(client.user)?;
+        if matches!(algorithm, Algorithm::Rsa { hash: None }) {
+            return Err(Refusal::Sha1);
+        }
+        key::check(key).map_err(Refusal::Key)?;
+        self.require_unrevoked(&[key])?;
+        // Any key may be a certificate's.
+        if !self.authorities().is_empty() {
+            return Ok(());
+        }
+        let (entries, now) = (self.entries(&user)?, SystemTime::now());
+        let signs =
+            |entry: &Entry| entry.options.is_authority && entry.admit(client.from, now).is_ok();
+        if entries.iter().any(signs) {
+            return Ok(());
+        }
+        find(&entries, key, client.from, now).map(drop)
+    }
+
+    pub(super) fn by_key(&self, client: &Client<'_>, key: &KeyData) -> Result<Grant, Refusal> {
+        let user = parse(client.user)?;
+        key::check(key).map_err(Refusal::Key)?;
+        self.require_unrevoked(&[key])?;
+        let entries = self.entries(&user)?;
+        let entry = find(&entries, key, client.from, SystemTime::now())?;
+        let caller = Caller::with_all_scopes(user);
+        Ok(Grant::new(caller, key::describe(key), entry.options.clone()))
+    }
+
+    pub(super) fn by_certificate(
+        &self,
+        client: &Client<'_>,
+        certificate: &Certificate,
+    ) -> Result<Grant, Refusal> {
+        let user = parse(client.user)?;
+        self.require_unrevoked(&[certificate.public_key(), certificate.signature_key()])?;
+        // Neither needs the other.
+        let (authorities, entries) = (self.authorities(), self.entries(&user).unwrap_or_default());
+        let circumstances = Circumstances {
+            user: &user,
+            from: client.from,
+            now: SystemTime::now(),
+            authorities: &authorities,
+            entries: &entries,
+        };
+        let terms = certificate::judge(certificate, &circumstances)?;
+        let how = certificate::describe(certificate);
+        Ok(Grant::new(Caller::with_all_scopes(user), how, terms))
+    }
+
+    fn entries(&self, user: &UserName) -> Result<Vec<Entry>, Refusal> {
+        let Some(directory) = &self.authorized_keys else { return Err(Refusal::UnknownUser) };
+        file::check_directory(directory).map_err(|error| unusable(&error))?;
+        let path = directory.join(user.as_str());
+        let bytes = match file::read(&path) {
+            Ok(bytes) => bytes,
+            Err(UsersError::Unreadable { path: missing, source })
+                if missing == path && source.kind() == io::ErrorKind::NotFound =>
+            {
+                return Err(Refusal::UnknownUser);
+            }
+            Err(error) => return Err(unusable(&error)),
+        };
+        let lines = authorized_keys::lines(&bytes)
+            .map(|(line, text)| (line, text.and_then(|text| authorized_keys::parse(line, text))));
+        Ok(skip_bad(&path, lines))
+    }
+
+    fn authorities(&self) -> Vec<KeyData> {
+        let Some(path) = &self.trusted_ca else { return Vec::new() };
+        match file::read(path) {
+            Ok(bytes) => skip_bad(path, authorities(&bytes)),
+            Err(error) => {
+                unusable(&error);
+                Vec::new()
+            }
+        }
+    }
+
+    /// A list that can't be read, or not all of it, lets nobody in: who is on it is not known.
+    fn require_unrevoked(&self, keys: &[&KeyData]) -> Result<(), Refusal> {
+        let Some(path) = &self.revoked_keys else { return Ok(()) };
+        let revoked = revoked_keys(path).map_err(|error| unusable(&error))?;
+        let is_revoked = |key: &&KeyData| revoked.contains(&key.fingerprint(HashAlg::Sha256));
+        if keys.iter().any(is_revoked) { Err(Refusal::Revoked) } else { Ok(()) }
+    }
+}
+
+/// The first line of the key's that lets it in; the last one tells why not.
+fn find<'a>(
+    entries: &'a [Entry],
+    key: &KeyData,
+    from: IpAddr,
+    now: SystemTime,
+) -> Result<&'a Entry, Refusal> {
+    let mut refusal = Refusal::UnknownKey;
+    for entry in entries.iter().filter(|entry| !entry.options.is_authority && entry.key == *key) {
+        match entry.admit(from, now) {
+            Ok(()) => return Ok(entry),
+            Err(other) => refusal = other,
+        }
+    }
+    Err(refusal)
+}
+
+fn parse(user: &str) -> Result<UserName, Refusal> {
+    user.parse().map_err(|_| Refusal::UserName)
+}
+
+/// The keys of authorities, one a line, without options.
+pub(super) fn authorities(
+    bytes: &[u8],
+) -> impl Iterator<Item = (usize, Result<KeyData, LineError>)> {
+    let parse = |text: &str| {
+        let key = authorized_keys::parse_plain(text)?;
+        key::check(&key)?;
+        Ok(key)
+    };
+    authorized_keys::lines(bytes).map(move |(line, text)| (line, text.and_then(parse)))
+}
+
+/// Public keys or their fingerprints, one a line.
+pub(super) fn revoked_keys(path: &Path) -> Result<HashSet<Fingerprint>, UsersError> {
+    let bytes = file::read(path)?;
+    let parse = |(line, text): (usize, Result<&str, LineError>)| {
+        let at_line = |reason: String| UsersError::Line { path: path.to_owned(), line, reason };
+        let text = text.map_err(|error| at_line(error.to_string()))?;
+        let first = text.split(key::BLANK).next().unwrap_or_default();
+        let fingerprint = if first.starts_with("SHA256:") {
+            first.parse().ok()
+        } else {
+            key::parse(text).ok().map(|key| key.fingerprint(HashAlg::Sha256))
+        };
+        fingerprint.ok_or_else(|| at_line(NOT_REVOKED.to_owned()))
+    };
+    authorized_keys::lines(&bytes).map(parse).collect()
+}
+
+/// Logs what is wrong with lines, though not with every one of very many.
+fn skip_bad<T>(path: &Path, lines: impl Iterator<Item = (usize, Result<T, LineError>)>) -> Vec<T> {
+    let mut skipped = 0;
+    let good = lines.filter_map(|(line, read)| {
+        let error = match read {
+            Ok(good) => return Some(good),
+            Err(error) => error,
+        };
+        skipped += 1;
+        if skipped <= MOST_WARNINGS {
+            tracing::warn!(file = %path.display(), line, %error, "skipped a line");
+        }
+        None
+    });
+    let good = good.collect();
+    if skipped > MOST_WARNINGS {
+        tracing::warn!(file = %path.display(), lines = skipped, "skipped more lines");
+    }
+    good
+}
+
+fn unusable(error: &UsersError) -> Refusal {
+    tracing::warn!(error = error as &dyn std::error::Error, "nobody is let in by this");
+    Refusal::Files
+}
+
+const MOST_WARNINGS: usize = 10;
+const NOT_REVOKED: &str = "it is neither a public key nor a fingerprint (SHA256:…), and a list of \
+     revoked keys that is not understood whole lets nobody in; OpenSSH's KRLs are not read";
+
+#[cfg(test)]
+mod tests;
