@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{
-    BatchPolicy, Caller, CgroupMode, EngineBuilder, Environment, Holder, LimitKind, Limits,
-    Program, Recording, RedbStore, Secret, SessionPolicy, SharedAuthenticator, SizePolicy,
+    BatchPolicy, Caller, CgroupMode, EngineBuilder, Environment, FilePolicy, Holder, LimitKind,
+    Limits, Program, Recording, RedbStore, Secret, SessionPolicy, SharedAuthenticator, SizePolicy,
     StoreFault,
 };
 
@@ -290,12 +290,21 @@ impl Settings {
         Ok(Some(keep_for.into_iter().fold(policy, BatchPolicy::keep_for)))
     }
 
+    /// All that is below root but what the server itself keeps there: others' recordings, what their
+    /// batches printed.
+    fn files(&self) -> Result<FilePolicy, UsageError> {
+        FilePolicy::new(&self.root)
+            .and_then(|policy| policy.hide("runtime"))
+            .map_err(|error| UsageError::caused(&format!("root {}", self.root.display()), &error))
+    }
+
     /// The engine with everything that was asked for.
     pub(crate) fn configure(&self, mut engine: EngineBuilder) -> Result<EngineBuilder, UsageError> {
         let limits = &self.limits;
         engine = engine
             .program(self.program.clone())
             .sessions(self.sessions()?)
+            .files(self.files()?)
             .default_limits(self.default_limits)
             .max_limits(self.max_limits);
         engine = self.batches()?.into_iter().fold(engine, EngineBuilder::batches);

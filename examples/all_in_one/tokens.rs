@@ -91,4 +91,4 @@ pub(crate) fn make() -> Result<Secret, UsageError> {
     Ok(Secret::new(random.map(|byte| format!("{byte:02x}")).concat()))
 }
 
-const SCOPES: &str = "there are: execute, sessions";
+const SCOPES: &str = "there are: execute, sessions, watch, files";

@@ -57,11 +57,16 @@ pub enum Scope {
     Execute,
     /// Have terminal sessions of one's own.
     Sessions,
+    /// Look at one's own terminal sessions: without [`Sessions`](Self::Sessions) neither type in
+    /// them, nor make, change or end any.
+    Watch,
+    /// Read and write the files that the engine serves.
+    Files,
 }
 
 impl Scope {
     /// Every right there is.
-    pub const ALL: &[Self] = &[Self::Execute, Self::Sessions];
+    pub const ALL: &[Self] = &[Self::Execute, Self::Sessions, Self::Watch, Self::Files];
 
     /// The word that stands for it in configuration and messages.
     #[must_use]
@@ -69,13 +74,15 @@ impl Scope {
         match self {
             Self::Execute => "execute",
             Self::Sessions => "sessions",
+            Self::Watch => "watch",
+            Self::Files => "files",
         }
     }
 }
 
 /// A text that names no [`Scope`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a scope; there are: execute, sessions")]
+#[error("`{0}` is not a scope; there are: execute, sessions, watch, files")]
 #[non_exhaustive]
 pub struct ParseScopeError(String);
 

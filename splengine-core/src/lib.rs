@@ -10,6 +10,7 @@ mod caller;
 mod engine;
 mod error;
 mod execute;
+mod files;
 mod id;
 mod local;
 mod lock;
@@ -37,6 +38,10 @@ pub use execute::{
     Background, Cancel, Captured, Command, End, Event, Execute, ExecuteError, Exit, ExitStatus,
     LimitKind, Limits, Output, OutputClosed, Program, ProgramError, Reason, Request, Run, Signal,
     SlowReader, SplitError, Stdin, Stopper, Stream, split_words,
+};
+pub use files::{
+    DiskSpace, FileChanges, FileEntry, FileError, FileInfo, FileKind, FileListing, FilePolicy,
+    FilePolicyError, Files, OpenFile, OpenOptions,
 };
 pub use id::{
     BatchId, ParseBatchIdError, ParseSavedIdError, ParseSessionIdError, ParseShareIdError, SavedId,

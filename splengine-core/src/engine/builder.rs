@@ -9,6 +9,7 @@ use crate::engine::handle::{Engine, Inner};
 use crate::engine::rota::Capacity;
 use crate::engine::stats::Counters;
 use crate::execute::{DynExecute, Execute, LimitKind, Limits, Program};
+use crate::files::FilePolicy;
 use crate::session::SessionPolicy;
 use crate::session::registry::Registry;
 
@@ -20,6 +21,7 @@ pub struct EngineBuilder {
     capacity: Capacity,
     sessions: SessionPolicy,
     batches: Option<BatchPolicy>,
+    files: Option<FilePolicy>,
 }
 
 /// What the engine grants to a request.
@@ -78,6 +80,7 @@ impl EngineBuilder {
             },
             sessions: SessionPolicy::new(),
             batches: None,
+            files: None,
         }
     }
 
@@ -178,6 +181,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Which files are served. Default: none are.
+    pub fn files(mut self, policy: FilePolicy) -> Self {
+        self.files = Some(policy);
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -185,7 +194,7 @@ impl EngineBuilder {
     /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
     /// does not enforce here.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let Self { executor, policy, capacity, sessions, batches } = self;
+        let Self { executor, policy, capacity, sessions, batches, files } = self;
         for (name, value) in [
             ("max running", capacity.running),
             ("max running per caller", capacity.running_per_caller),
@@ -223,6 +232,7 @@ impl EngineBuilder {
             shutdown: watch::channel(Default::default()).0,
             sessions: Registry::new(sessions),
             batches,
+            files: files.map(|policy| Arc::new(policy.into())),
         })))
     }
 }

@@ -19,6 +19,7 @@ use crate::execute::{
     BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading,
     Request, Run, split_words,
 };
+use crate::files::Files;
 use crate::id::SessionId;
 use crate::names::any_names;
 use crate::session::registry::Registry;
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) shutdown: watch::Sender<Shutdown>,
     pub(crate) sessions: Registry,
     pub(crate) batches: Option<crate::batch::registry::Registry>,
+    pub(crate) files: Option<Arc<crate::files::Shared>>,
 }
 
 /// What an engine [goes on with](Engine::resume).
@@ -116,6 +118,19 @@ impl Engine {
         self.0.batches.is_some()
     }
 
+    /// The files below root. Where there is no [policy](crate::EngineBuilder::files) for them, all
+    /// that is asked of them is refused.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files::new(self.0.files.clone())
+    }
+
+    /// Whether files are served.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.0.files.is_some()
+    }
+
     /// Goes on with what an engine before this one left, which used the same stores. To be called
     /// once, before the doors are opened.
     ///
@@ -172,6 +187,9 @@ impl Engine {
             if self.sessions().are_kept() {
                 all.extend(["sessions.save", "sessions.recording"].map(str::to_owned));
             }
+        }
+        if self.has_files() {
+            all.push("files".to_owned());
         }
         all.extend(["wallTime", "output"].map(|limit| format!("limits.{limit}")));
         let limits = LimitKind::ALL.iter().filter(|kind| self.enforces(**kind));

@@ -1,7 +1,7 @@
-//! Working directories below root, through a directory capability.
+//! The root, and working directories below it, through a directory capability.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use cap_std::ambient_authority;
@@ -9,7 +9,7 @@ use cap_std::fs::Dir;
 
 use crate::execute::ExecuteError;
 
-/// The directory outside which no working directory may lie.
+/// The directory outside which no working directory and no file may lie.
 #[derive(Debug)]
 pub(crate) struct Root {
     dir: Dir,
@@ -28,6 +28,16 @@ impl Root {
     /// As the kernel names it.
     pub(crate) fn path(&self) -> &Path {
         &self.names[1]
+    }
+
+    /// The capability.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Whether an absolute path begins with root's own name.
+    pub(crate) fn is_own_name(&self, path: &Path) -> bool {
+        self.names.iter().any(|name| name.parent().is_some() && path.starts_with(name))
     }
 
     /// The directory `workdir` below root, whatever links lie on the way; root itself for `None`.
@@ -57,7 +67,7 @@ impl Root {
     }
 
     /// An absolute path is taken below root, unless it begins with root's own name.
-    fn below_root(&self, path: &Path) -> PathBuf {
+    pub(crate) fn below_root(&self, path: &Path) -> PathBuf {
         let below = self.names.iter().find_map(|name| path.strip_prefix(name).ok()).unwrap_or(path);
         below.components().filter(|part| *part != Component::RootDir).collect()
     }

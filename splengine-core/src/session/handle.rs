@@ -24,8 +24,8 @@ use crate::session::{
     ShareInfo,
 };
 
-/// The terminal sessions of an engine, as a [`Caller`] may use them: their own, and as a guest
-/// the one that was shared with them. Got from [`Engine::sessions`]; cheap to clone.
+/// The terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
+/// [`Scope::Watch`] only to look at, and as a guest the one that was shared with them. Got from [`Engine::sessions`]; cheap to clone.
 ///
 /// ```
 /// use splengine_core::{Access, Attach, Caller, Engine, LocalExecutor, SessionRequest, Update};
@@ -518,13 +518,14 @@ impl Sessions {
             Some(guest) => {
                 (guest.session == *id && self.stands(caller)).then_some(Right::See(guest.access))
             }
-            None => (caller.user().as_str() == owner && caller.may(Scope::Sessions))
-                .then_some(Right::Own),
+            None if caller.user().as_str() != owner => None,
+            None if caller.may(Scope::Sessions) => Some(Right::Own),
+            None => caller.may(Scope::Watch).then_some(Right::See(Access::View)),
         }
     }
 
     pub(crate) fn find(&self, caller: &Caller, id: &str) -> Result<(Found, Right), SessionError> {
-        if caller.guest().is_none() {
+        if caller.guest().is_none() && !caller.may(Scope::Watch) {
             self.may_have(caller)?;
         }
         let registry = &self.engine.0.sessions;
@@ -547,7 +548,12 @@ impl Sessions {
     fn find_own(&self, caller: &Caller, id: &str) -> Result<Found, SessionError> {
         match self.find(caller, id)? {
             (found, Right::Own) => Ok(found),
-            _ => Err(SessionError::Forbidden("only the owner of a session may do this")),
+            _ => {
+                if caller.guest().is_none() {
+                    self.may_have(caller)?;
+                }
+                Err(SessionError::Forbidden("only the owner of a session may do this"))
+            }
         }
     }
 

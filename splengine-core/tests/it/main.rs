@@ -3,6 +3,7 @@
 mod admission;
 mod batches;
 mod ends;
+mod files;
 mod holder;
 mod limits;
 mod requests;

@@ -3,8 +3,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use splengine_core::{
     Access, Attach, Attachment, Caller, Closed, Engine, ErrorKind, ExitStatus, LocalExecutor,
-    Notice, Request, SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState, Size,
-    SizePolicy, Update,
+    Notice, Request, Scope, SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState,
+    Size, SizePolicy, Update,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -732,4 +732,51 @@ async fn a_bad_request_makes_nothing() {
         left.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("spl-")).count(),
         0
     );
+}
+
+#[tokio::test]
+async fn a_watcher_sees_own_sessions_and_touches_none() {
+    let bench = bench();
+    let session = bench.start(script("printf 'look'; read line; echo \"got $line\"")).await;
+    let id = session.id.as_str();
+    let sessions = bench.engine.sessions();
+    let watcher = Caller::new("alice".parse().expect("a name")).with(Scope::Watch);
+
+    let attach = control();
+    let mut attachment = sessions.attach(&watcher, id, attach).expect("attaches");
+    assert_eq!(attachment.access(), Access::View);
+    read_until(&mut attachment, "look").await;
+    assert_eq!(sessions.list(&watcher).len(), 1);
+    assert_eq!(sessions.get(&watcher, id).expect("seen").id, session.id);
+    assert_eq!(sessions.screen(&watcher, id).await.expect("seen").text(), "look");
+
+    let forbidden = |result: Result<(), SessionError>| {
+        let error = result.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Forbidden, "{error}");
+    };
+    forbidden(sessions.create(&watcher, SessionRequest::new()).await.map(drop));
+    forbidden(sessions.input(&watcher, id, Bytes::from_static(b"x\n")).await);
+    let typist = attachment.typist();
+    forbidden(typist.input(Bytes::from_static(b"x\n")).await);
+    forbidden(typist.take_control());
+    forbidden(sessions.resize(&watcher, id, Size::clamped(10, 10)).map(drop));
+    forbidden(sessions.rename(&watcher, id, Some("mine".to_owned())).map(drop));
+    forbidden(sessions.save(&watcher, id, None).await.map(drop));
+    forbidden(sessions.list_saved(&watcher).await.map(drop));
+    forbidden(sessions.recording(&watcher, id).await.map(drop));
+    forbidden(sessions.share(&watcher, id, Access::View, Duration::from_secs(9)).map(drop));
+    forbidden(sessions.end(&watcher, id).await);
+    let run = sh("true").session_id(id);
+    let run = bench.engine.execute(&watcher.clone().with(Scope::Execute), run).await;
+    assert_eq!(run.expect_err("refused").kind(), ErrorKind::Forbidden);
+
+    let stranger = Caller::new("bob".parse().expect("a name")).with(Scope::Watch);
+    assert!(sessions.list(&stranger).is_empty());
+    let missing = sessions.get(&stranger, id).expect_err("not theirs");
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let nobody = Caller::new("alice".parse().expect("a name")).with(Scope::Files);
+    forbidden(sessions.get(&nobody, id).map(drop));
+    assert!(sessions.list(&nobody).is_empty());
+    let both = watcher.with(Scope::Sessions);
+    sessions.end(&both, id).await.expect("ended");
 }

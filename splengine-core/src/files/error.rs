@@ -1,0 +1,254 @@
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::error::ErrorKind;
+
+/// Why something asked of a file was not done. A path is shown as it was given, 200 characters of
+/// it at most.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// This engine serves no files.
+    #[error("this engine serves no files")]
+    NoFiles,
+    /// The caller lacks the right.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// There is no such file, or it is hidden.
+    #[error("`{path}` does not exist")]
+    NotFound {
+        /// What was asked for.
+        path: String,
+    },
+    /// Something has that name already.
+    #[error("`{path}` exists already")]
+    Exists {
+        /// What was asked for.
+        path: String,
+    },
+    /// A directory that holds something.
+    #[error("`{path}` is not empty")]
+    NotEmpty {
+        /// What was asked for.
+        path: String,
+    },
+    /// A directory, where a file is wanted.
+    #[error("`{path}` is a directory")]
+    IsDirectory {
+        /// What was asked for.
+        path: String,
+    },
+    /// No directory, where one is wanted.
+    #[error("`{path}` is not a directory, or leads through something that is none")]
+    NotDirectory {
+        /// What was asked for.
+        path: String,
+    },
+    /// A program that runs, or something that is mounted on.
+    #[error("`{path}` is in use, and can't be changed now")]
+    Busy {
+        /// What was asked for.
+        path: String,
+    },
+    /// The operating system, or the engine, does not let it be touched.
+    #[error("`{path}` may not be used like this: permission denied")]
+    Denied {
+        /// What was asked for.
+        path: String,
+    },
+    /// It leads out of root, itself or by a link.
+    #[error("`{path}` is outside root")]
+    Outside {
+        /// What was asked for.
+        path: String,
+    },
+    /// Something that can't be done with this file here.
+    #[error("`{path}` {problem}")]
+    Impossible {
+        /// What was asked for.
+        path: String,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// A path that is never one.
+    #[error("`{path}` is not a path: it {problem}")]
+    BadPath {
+        /// What was asked for.
+        path: String,
+        /// What is wrong with it, or what would be right.
+        problem: &'static str,
+    },
+    /// A value that is never right.
+    #[error("`{field}` {problem}")]
+    Malformed {
+        /// The member's name.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: &'static str,
+    },
+    /// A file that would be larger than one may be.
+    #[error("`{path}` would be larger than the {limit} bytes that a file may have here")]
+    TooLarge {
+        /// What was asked for.
+        path: String,
+        /// How large a file may be, in bytes.
+        limit: u64,
+    },
+    /// The disk is full, or the caller's part of it.
+    #[error("there is no room left on the disk for `{path}`")]
+    NoRoom {
+        /// What was asked for.
+        path: String,
+    },
+    /// What was to be written could not be read to its end.
+    #[error("what was to be written broke off")]
+    Content(#[source] io::Error),
+    /// The caller has as many files open as one caller may.
+    #[error("you have reached your limit of {limit} open files; close one first")]
+    CallerLimit {
+        /// How many may be open.
+        limit: usize,
+    },
+    /// As many files are open as the engine lets be.
+    #[error("there are {limit} files open already, as many as this engine has; try again later")]
+    Full {
+        /// How many may be open.
+        limit: usize,
+    },
+    /// The host lacks a resource at the moment.
+    #[error("the host is short of resources; try again in a second")]
+    Exhausted,
+    /// Something that should not happen. The source is for the log.
+    #[error("the engine failed to do it")]
+    Internal(#[source] io::Error),
+}
+
+impl FileError {
+    /// The kind, for an adapter's table.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Exists { .. }
+            | Self::NotEmpty { .. }
+            | Self::IsDirectory { .. }
+            | Self::NotDirectory { .. }
+            | Self::Busy { .. } => ErrorKind::Conflict,
+            Self::Forbidden(_) | Self::Denied { .. } => ErrorKind::Forbidden,
+            Self::NoFiles | Self::Outside { .. } | Self::Impossible { .. } => ErrorKind::Impossible,
+            Self::BadPath { .. } | Self::Malformed { .. } | Self::Content(_) => {
+                ErrorKind::Malformed
+            }
+            Self::TooLarge { .. } | Self::NoRoom { .. } => ErrorKind::NoRoom,
+            Self::CallerLimit { .. } => ErrorKind::CallerLimit,
+            Self::Full { .. } | Self::Exhausted => ErrorKind::Unavailable,
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// When it may work, if it is a matter of time.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let passes = matches!(
+            self,
+            Self::CallerLimit { .. } | Self::Full { .. } | Self::Exhausted | Self::Busy { .. }
+        );
+        passes.then_some(Duration::from_secs(1))
+    }
+
+    pub(crate) fn not_found(path: &Path) -> Self {
+        Self::NotFound { path: shown(path) }
+    }
+
+    pub(crate) fn impossible(path: &Path, problem: &'static str) -> Self {
+        Self::Impossible { path: shown(path), problem }
+    }
+
+    pub(crate) fn bad_path(path: &Path, problem: &'static str) -> Self {
+        Self::BadPath { path: shown(path), problem }
+    }
+
+    /// What the operating system says of `path`.
+    pub(crate) fn of(path: &Path) -> impl Fn(Errno) -> Self {
+        |errno| Self::of_errno(path, errno)
+    }
+
+    pub(crate) fn of_errno(path: &Path, errno: Errno) -> Self {
+        let shown = || shown(path);
+        match errno {
+            Errno::NOENT => Self::NotFound { path: shown() },
+            Errno::EXIST => Self::Exists { path: shown() },
+            Errno::NOTEMPTY => Self::NotEmpty { path: shown() },
+            Errno::ISDIR => Self::IsDirectory { path: shown() },
+            Errno::NOTDIR => Self::NotDirectory { path: shown() },
+            Errno::BUSY | Errno::TXTBSY => Self::Busy { path: shown() },
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied { path: shown() },
+            Errno::NAMETOOLONG => Self::bad_path(path, "has a name that is too long"),
+            // Names that this file system can't hold.
+            Errno::ILSEQ => Self::bad_path(path, "has a name that can't be written here"),
+            Errno::LOOP => Self::impossible(path, "has too many links on its way"),
+            Errno::XDEV => Self::impossible(path, "would have to go to another file system"),
+            Errno::NXIO | Errno::NODEV => Self::impossible(path, NO_FILE),
+            Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS => {
+                Self::impossible(path, "is on a file system that can't do this, or not with it")
+            }
+            Errno::MLINK => Self::impossible(path, "would be in a directory that is full"),
+            Errno::NOSPC | Errno::DQUOT => Self::NoRoom { path: shown() },
+            Errno::FBIG => Self::TooLarge { path: shown(), limit: i64::MAX as u64 },
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => Self::Exhausted,
+            _ => {
+                let error = io::Error::from(errno);
+                tracing::error!(%error, "a file can't be used");
+                Self::Internal(error)
+            }
+        }
+    }
+}
+
+/// A path for a person: 200 characters, none of them control characters.
+pub(crate) fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    text.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+pub(crate) const NO_FILE: &str =
+    "is neither a file nor a directory, but a pipe, a device or a socket";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_has_its_kind() {
+        for (errno, kind) in [
+            (Errno::NOENT, ErrorKind::NotFound),
+            (Errno::NOSPC, ErrorKind::NoRoom),
+            (Errno::DQUOT, ErrorKind::NoRoom),
+            (Errno::FBIG, ErrorKind::NoRoom),
+            (Errno::EXIST, ErrorKind::Conflict),
+            (Errno::NOTEMPTY, ErrorKind::Conflict),
+            (Errno::ISDIR, ErrorKind::Conflict),
+            (Errno::NOTDIR, ErrorKind::Conflict),
+            (Errno::ACCESS, ErrorKind::Forbidden),
+            (Errno::ROFS, ErrorKind::Forbidden),
+            (Errno::NAMETOOLONG, ErrorKind::Malformed),
+            (Errno::XDEV, ErrorKind::Impossible),
+            (Errno::LOOP, ErrorKind::Impossible),
+            (Errno::MFILE, ErrorKind::Unavailable),
+            (Errno::IO, ErrorKind::Internal),
+        ] {
+            let error = FileError::of_errno(Path::new("a/b"), errno);
+            assert_eq!(error.kind(), kind, "{errno:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_shown_in_bounds() {
+        let error = FileError::not_found(Path::new(&("\u{1b}[31m".to_owned() + &"x".repeat(5000))));
+        let text = error.to_string();
+        assert!(text.chars().count() < 230 && !text.contains('\u{1b}'), "{text}");
+    }
+}

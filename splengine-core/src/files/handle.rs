@@ -1,0 +1,380 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, fstatvfs, mkdirat, symlinkat, unlinkat};
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::caller::{Caller, Scope};
+use crate::files::error::shown;
+use crate::files::rename::{rename_new, rename_over};
+use crate::files::replace::Replacement;
+use crate::files::tree::{link_target, stays_below};
+use crate::files::{
+    DiskSpace, FileChanges, FileError, FileInfo, FileKind, FileListing, OpenFile, OpenOptions,
+    Shared,
+};
+use crate::session::blocking;
+
+/// The files below root, as a [`Caller`] with [`Scope::Files`] may use them: all but those that are
+/// [hidden](crate::FilePolicy::hide), as far as the operating system lets this process. Got from
+/// [`Engine::files`](crate::Engine::files); cheap to clone.
+///
+/// A path is bytes, 4096 of them at most, leading through 128 directories and 40 links at most. It
+/// begins at root, with a `/` or without; root's own name before it is taken away. Links are
+/// followed, unless it says otherwise, as long as they stay below root; absolute ones never do.
+///
+/// ```
+/// use std::path::Path;
+/// use splengine_core::{Caller, Engine, FilePolicy, LocalExecutor, OpenOptions};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = std::env::temp_dir().join(format!("splengine-doc-files-{}", std::process::id()));
+/// # std::fs::create_dir_all(&root)?;
+/// let engine = Engine::builder(LocalExecutor::new(&root)?).files(FilePolicy::new(&root)?).build()?;
+/// let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+/// files.replace(&alice, Path::new("/greeting"), &b"hello"[..]).await?;
+/// let file = files.open(&alice, Path::new("/greeting"), OpenOptions::new().read()).await?;
+/// assert_eq!(file.read_at(1, 100).await?, "ello");
+/// # std::fs::remove_dir_all(&root)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// Of all methods: what was begun is done even if the future is dropped, unless the method says
+/// otherwise.
+#[derive(Clone)]
+pub struct Files {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Files {
+    pub(crate) fn new(shared: Option<Arc<Shared>>) -> Self {
+        Self { shared }
+    }
+
+    /// What is known of what `path` leads to.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`], as of all methods.
+    pub async fn stat(&self, caller: &Caller, path: &Path) -> Result<FileInfo, FileError> {
+        self.with(caller, path, |shared, path| Ok(shared.tree.find(path)?.info)).await
+    }
+
+    /// What is known of what `path` names; if that is a link, of the link.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub async fn stat_link(&self, caller: &Caller, path: &Path) -> Result<FileInfo, FileError> {
+        self.with(caller, path, |shared, path| Ok(shared.tree.find_itself(path)?.info)).await
+    }
+
+    /// Opens a regular file. Nothing else is opened, so that nobody waits for a pipe's other end.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; of those [`FileError::CallerLimit`] and [`FileError::Full`] when too many are
+    /// open.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the file may have been made or emptied.
+    pub async fn open(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        options: OpenOptions,
+    ) -> Result<OpenFile, FileError> {
+        let permit = self.shared(caller)?.count.permit(caller.user())?;
+        self.with(caller, path, move |shared, path| OpenFile::open(shared, path, &options, permit))
+            .await
+    }
+
+    /// Opens a directory to read what is in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn list(&self, caller: &Caller, path: &Path) -> Result<FileListing, FileError> {
+        let permit = self.shared(caller)?.count.permit(caller.user())?;
+        self.with(caller, path, move |shared, path| FileListing::open(shared, path, permit)).await
+    }
+
+    /// Writes a whole file, or one in place of another, with that one's permission bits. Others see
+    /// the old or the new one, never a part, even after a crash; until it is in place, it lies
+    /// beside it under a name that begins with `.splengine-`.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; then nothing has changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, there is the old or the new one.
+    pub async fn replace(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        content: impl AsyncRead + Send,
+    ) -> Result<FileInfo, FileError> {
+        let permit = self.shared(caller)?.count.permit(caller.user())?;
+        let begin = |shared: &Arc<Shared>, path: &Path| Replacement::begin(shared, path, permit);
+        let mut replacement = self.with(caller, path, begin).await?;
+        let mut content = pin!(content);
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            buffer.reserve(OpenFile::MAX_READ);
+            while buffer.len() < OpenFile::MAX_READ {
+                let rest = (OpenFile::MAX_READ - buffer.len()) as u64;
+                let read = (&mut content).take(rest).read_buf(&mut buffer).await;
+                if read.map_err(FileError::Content)? == 0 {
+                    break;
+                }
+            }
+            if buffer.is_empty() {
+                return blocking(move || replacement.finish()).await;
+            }
+            let written = blocking(move || {
+                replacement.write(&buffer)?;
+                Ok::<_, FileError>((replacement, buffer))
+            });
+            (replacement, buffer) = written.await?;
+        }
+    }
+
+    /// Makes a directory. Of `mode` only the bits of `0o777` are taken, and of those what this
+    /// process's umask leaves; `None` is `0o777`.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::Exists`] when something has that name.
+    pub async fn make_directory(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        mode: Option<u32>,
+    ) -> Result<(), FileError> {
+        self.with(caller, path, move |shared, path| {
+            let entry = shared.tree.new_entry(path)?;
+            let mode = Mode::from_raw_mode(mode.unwrap_or(0o777) & 0o777);
+            mkdirat(&entry.directory, &entry.name, mode).map_err(FileError::of(path))
+        })
+        .await
+    }
+
+    /// Removes a file, or whatever else has that name and is no directory; of a link, the link.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub async fn remove_file(&self, caller: &Caller, path: &Path) -> Result<(), FileError> {
+        self.remove(caller, path, AtFlags::empty()).await
+    }
+
+    /// Removes a directory that is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::NotEmpty`] when something is in it, be it hidden.
+    pub async fn remove_directory(&self, caller: &Caller, path: &Path) -> Result<(), FileError> {
+        self.remove(caller, path, AtFlags::REMOVEDIR).await
+    }
+
+    /// Gives something another name, in one step; of a link, the link. With `replace` it takes the
+    /// place of a file, or of an empty directory if it is one itself.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::Exists`] when something has that name and `replace` is false. Few
+    /// file systems can't tell that in the same step; there it may replace what is made at the same
+    /// moment.
+    pub async fn rename(
+        &self,
+        caller: &Caller,
+        from: &Path,
+        to: &Path,
+        replace: bool,
+    ) -> Result<(), FileError> {
+        let to = to.to_owned();
+        self.with(caller, from, move |shared, from| {
+            let old = shared.tree.old_entry(from)?;
+            let new = shared.tree.new_entry(&to)?;
+            if shared.tree.holds_hidden(&old.place) {
+                return Err(FileError::Denied { path: shown(from) });
+            }
+            let renamed = if replace { rename_over(&old, &new) } else { rename_new(&old, &new) };
+            renamed.map_err(|error| match error {
+                Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR | Errno::NOTDIR => {
+                    FileError::of_errno(&to, error)
+                }
+                Errno::INVAL => FileError::impossible(from, "can't be moved into itself"),
+                _ => FileError::of_errno(from, error),
+            })
+        })
+        .await
+    }
+
+    /// Where `path` is, without a link on the way: absolute, below root. Its last name need not be
+    /// there yet.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub async fn canonical(&self, caller: &Caller, path: &Path) -> Result<PathBuf, FileError> {
+        self.with(caller, path, |shared, path| {
+            let place = match shared.tree.find(path) {
+                Ok(found) => found.place,
+                Err(FileError::NotFound { .. }) => shared.tree.entry(path)?.place,
+                Err(error) => return Err(error),
+            };
+            Ok(shared.tree.absolute(&place))
+        })
+        .await
+    }
+
+    /// Where a link leads, as it was written.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::Outside`] when that is no place below root: nobody is told of
+    /// what is there.
+    pub async fn read_link(&self, caller: &Caller, path: &Path) -> Result<PathBuf, FileError> {
+        self.with(caller, path, |shared, path| {
+            let found = shared.tree.find_itself(path)?;
+            if found.info.kind != FileKind::Link {
+                return Err(FileError::impossible(path, "is not a link"));
+            }
+            let target = link_target(&found.handle).map_err(FileError::of(path))?;
+            let below = if target.is_absolute() {
+                shared.tree.target(&target)
+            } else {
+                stays_below(&found.place, &target).then_some(target)
+            };
+            below.ok_or_else(|| FileError::Outside { path: shown(path) })
+        })
+        .await
+    }
+
+    /// Makes a link at `path` that leads to `target`, which need not be there, and is meant from
+    /// the directory that the link is in.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::Outside`] for a target that is absolute or leaves root.
+    pub async fn symlink(
+        &self,
+        caller: &Caller,
+        target: &Path,
+        path: &Path,
+    ) -> Result<(), FileError> {
+        let target = target.to_owned();
+        self.with(caller, path, move |shared, path| {
+            let entry = shared.tree.new_entry(path)?;
+            if target.is_absolute() {
+                let problem = "is absolute; a link's target is given from the link's directory";
+                return Err(FileError::impossible(&target, problem));
+            }
+            if !stays_below(&entry.place, &target) {
+                return Err(FileError::Outside { path: shown(&target) });
+            }
+            symlinkat(&target, &entry.directory, &entry.name).map_err(FileError::of(path))
+        })
+        .await
+    }
+
+    /// Changes what `path` leads to.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; then a part of the changes may have been made.
+    pub async fn set(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        changes: FileChanges,
+    ) -> Result<(), FileError> {
+        self.with(caller, path, move |shared, path| {
+            changes.apply(&shared.tree.find(path)?, path, shared.max_file_size)
+        })
+        .await
+    }
+
+    /// Changes what `path` names; if that is a link, the link, of which only the times can be
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    pub async fn set_link(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        changes: FileChanges,
+    ) -> Result<(), FileError> {
+        self.with(caller, path, move |shared, path| {
+            let found = shared.tree.find_itself(path)?;
+            if found.info.kind == FileKind::Link {
+                return changes.apply_to_link(&shared.tree.old_entry(path)?, path);
+            }
+            changes.apply(&found, path, shared.max_file_size)
+        })
+        .await
+    }
+
+    /// How much room there is on the file system that `path` leads to.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub async fn space(&self, caller: &Caller, path: &Path) -> Result<DiskSpace, FileError> {
+        self.with(caller, path, |shared, path| {
+            let found = shared.tree.find(path)?;
+            Ok(fstatvfs(&found.handle).map_err(FileError::of(path))?.into())
+        })
+        .await
+    }
+
+    async fn remove(&self, caller: &Caller, path: &Path, flags: AtFlags) -> Result<(), FileError> {
+        self.with(caller, path, move |shared, path| {
+            let entry = shared.tree.old_entry(path)?;
+            unlinkat(&entry.directory, &entry.name, flags).map_err(FileError::of(path))
+        })
+        .await
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        work: impl FnOnce(&Arc<Shared>, &Path) -> Result<T, FileError> + Send + 'static,
+    ) -> Result<T, FileError> {
+        let shared = Arc::clone(self.shared(caller)?);
+        let path = path.to_owned();
+        blocking(move || work(&shared, &path)).await
+    }
+
+    fn shared(&self, caller: &Caller) -> Result<&Arc<Shared>, FileError> {
+        let shared = self.shared.as_ref().ok_or(FileError::NoFiles)?;
+        if caller.may(Scope::Files) {
+            return Ok(shared);
+        }
+        Err(FileError::Forbidden(match caller.guest() {
+            Some(_) => "a guest may use the session shared with them only",
+            None => "this takes the scope `files`",
+        }))
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,125 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FileType, Stat, StatVfs, StatVfsMountFlags};
+
+/// What a name in the tree stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A pipe, a device or a socket: listed, but never opened.
+    Other,
+}
+
+/// What is known of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileInfo {
+    /// What it is.
+    pub kind: FileKind,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When its content changed last.
+    pub modified: SystemTime,
+    /// When it was read last, as exactly as its file system keeps that.
+    pub accessed: SystemTime,
+    /// Its permission bits, with those for setuid, setgid and sticky: at most `0o7777`.
+    pub mode: u32,
+    /// How many names it has.
+    pub links: u64,
+    /// The number of the user it belongs to.
+    pub uid: u32,
+    /// The number of the group it belongs to.
+    pub gid: u32,
+    /// Tells this file from every other of the host, as long as it exists.
+    pub(crate) id: (u64, u64),
+}
+
+/// How much room there is on a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskSpace {
+    /// The size of a block, in bytes: the unit of the next three.
+    pub block_size: u64,
+    /// All blocks.
+    pub blocks: u64,
+    /// Those that are free.
+    pub free: u64,
+    /// Those that the engine's own user may still fill.
+    pub available: u64,
+    /// All places for files.
+    pub files: u64,
+    /// Those that are free.
+    pub files_free: u64,
+    /// Those that the engine's own user may still take.
+    pub files_available: u64,
+    /// The number of the file system.
+    pub id: u64,
+    /// Whether nothing on it can be changed.
+    pub is_read_only: bool,
+    /// How many bytes a name may have.
+    pub max_name: u64,
+}
+
+impl FileInfo {
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+}
+
+impl From<Stat> for FileInfo {
+    fn from(stat: Stat) -> Self {
+        Self {
+            kind: match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => FileKind::File,
+                FileType::Directory => FileKind::Directory,
+                FileType::Symlink => FileKind::Link,
+                _ => FileKind::Other,
+            },
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
+            accessed: time(stat.st_atime, stat.st_atime_nsec),
+            mode: stat.st_mode & 0o7777,
+            links: wide(stat.st_nlink),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            id: (stat.st_dev, stat.st_ino),
+        }
+    }
+}
+
+impl From<StatVfs> for DiskSpace {
+    fn from(stat: StatVfs) -> Self {
+        Self {
+            block_size: stat.f_frsize,
+            blocks: stat.f_blocks,
+            free: stat.f_bfree,
+            available: stat.f_bavail,
+            files: stat.f_files,
+            files_free: stat.f_ffree,
+            files_available: stat.f_favail,
+            id: stat.f_fsid,
+            is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+            max_name: stat.f_namemax,
+        }
+    }
+}
+
+/// Its width is another on other processors.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
+}
+
+/// Before 1970 as well.
+fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let whole =
+        if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    let part = Duration::from_nanos(nanoseconds.min(999_999_999));
+    whole.and_then(|whole| whole.checked_add(part)).unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,109 @@
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
+
+use crate::files::error::shown;
+use crate::files::quota::OpenPermit;
+use crate::files::{FileError, FileInfo, Shared};
+use crate::session::blocking;
+
+/// A directory that is being read, some of it at a time, in the order that its file system has.
+pub struct FileListing(Arc<Mutex<Inner>>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    directory: Dir,
+    place: PathBuf,
+    path: PathBuf,
+    _permit: OpenPermit,
+}
+
+/// Something in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileEntry {
+    /// Its name in there: any bytes but `/` and NUL.
+    pub name: OsString,
+    /// What is known of it; if it is a link, of the link.
+    pub info: FileInfo,
+}
+
+impl FileListing {
+    /// How many entries one [`next`](Self::next) gives at most.
+    pub const MAX_BATCH: usize = 256;
+
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        path: &Path,
+        permit: OpenPermit,
+    ) -> Result<Self, FileError> {
+        let found = shared.tree.find(path)?;
+        if !found.is_directory() {
+            return Err(FileError::NotDirectory { path: shown(path) });
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&found.handle, ".", flags, Mode::empty())
+            .and_then(Dir::new)
+            .map_err(FileError::of(path))?;
+        Ok(Self(Arc::new(Mutex::new(Inner {
+            shared: Arc::clone(shared),
+            directory,
+            place: found.place,
+            path: path.to_owned(),
+            _permit: permit,
+        }))))
+    }
+
+    /// The next entries, [`MAX_BATCH`](Self::MAX_BATCH) of them at most; none when there are no
+    /// more. What is made or removed meanwhile may or may not be among them. `.` and `..` never
+    /// are, nor is what is hidden.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, those entries are lost.
+    pub async fn next(&self) -> Result<Vec<FileEntry>, FileError> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.lock().unwrap_or_else(PoisonError::into_inner).next()).await
+    }
+}
+
+impl Inner {
+    fn next(&mut self) -> Result<Vec<FileEntry>, FileError> {
+        let mut batch = Vec::new();
+        while batch.len() < FileListing::MAX_BATCH {
+            let Some(read) = self.directory.read() else { break };
+            let read = read.map_err(FileError::of(&self.path))?;
+            let name = OsStr::from_bytes(read.file_name().to_bytes());
+            if name == "." || name == ".." || self.shared.tree.is_hidden(&self.place.join(name)) {
+                continue;
+            }
+            let directory = self.directory.fd().map_err(FileError::of(&self.path))?;
+            let info = match statat(directory, read.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => FileInfo::from(stat),
+                // Removed since.
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(FileError::of_errno(&self.path, error)),
+            };
+            if !self.shared.tree.is_hidden_id(&info) {
+                let name = OsString::from_vec(name.as_bytes().to_vec());
+                batch.push(FileEntry { name, info });
+            }
+        }
+        Ok(batch)
+    }
+}
+
+impl fmt::Debug for FileListing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileListing").finish_non_exhaustive()
+    }
+}

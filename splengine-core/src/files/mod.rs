@@ -1,0 +1,22 @@
+//! Files below root, as callers may use them.
+
+mod change;
+mod error;
+mod handle;
+mod info;
+mod list;
+mod open;
+mod policy;
+mod quota;
+mod rename;
+mod replace;
+mod tree;
+
+pub use change::FileChanges;
+pub use error::FileError;
+pub use handle::Files;
+pub use info::{DiskSpace, FileInfo, FileKind};
+pub use list::{FileEntry, FileListing};
+pub use open::{OpenFile, OpenOptions};
+pub(crate) use policy::Shared;
+pub use policy::{FilePolicy, FilePolicyError};

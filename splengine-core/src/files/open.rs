@@ -1,0 +1,313 @@
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags, fstat, fsync, openat};
+use rustix::io::{Errno, pread, pwrite};
+
+use crate::files::error::{NO_FILE, shown};
+use crate::files::quota::OpenPermit;
+use crate::files::tree::Found;
+use crate::files::{DiskSpace, FileChanges, FileError, FileInfo, FileKind, Shared};
+use crate::session::blocking;
+
+/// How a file is to be opened.
+///
+/// ```
+/// use splengine_core::OpenOptions;
+///
+/// let options = OpenOptions::new().write().create().truncate();
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct OpenOptions {
+    read: bool,
+    write: bool,
+    append: bool,
+    create: bool,
+    create_new: bool,
+    truncate: bool,
+    mode: Option<u32>,
+}
+
+/// An open file. Cheap to clone; it is closed when the last clone is dropped.
+///
+/// # Cancel safety
+///
+/// What was begun of a read, a write or a change is done even if its future is dropped.
+#[derive(Clone)]
+pub struct OpenFile(Arc<Inner>);
+
+struct Inner {
+    file: OwnedFd,
+    path: PathBuf,
+    options: OpenOptions,
+    max_file_size: u64,
+    _permit: OpenPermit,
+}
+
+impl OpenOptions {
+    /// To do nothing with it yet: add [`read`](Self::read), [`write`](Self::write) or
+    /// [`append`](Self::append).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// To be read.
+    pub fn read(mut self) -> Self {
+        self.read = true;
+        self
+    }
+
+    /// To be written.
+    pub fn write(mut self) -> Self {
+        self.write = true;
+        self
+    }
+
+    /// To be written at its end only, wherever that then is.
+    pub fn append(mut self) -> Self {
+        (self.write, self.append) = (true, true);
+        self
+    }
+
+    /// Makes it when it is not there.
+    pub fn create(mut self) -> Self {
+        self.create = true;
+        self
+    }
+
+    /// Makes it, and fails when something of that name is there, be it a link that leads nowhere.
+    pub fn create_new(mut self) -> Self {
+        self.create_new = true;
+        self
+    }
+
+    /// Empties it.
+    pub fn truncate(mut self) -> Self {
+        self.truncate = true;
+        self
+    }
+
+    /// The permission bits of a file that is made. Default `0o666`. Of all bits only those of
+    /// `0o777` are taken, and of those what this process's umask leaves.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode & 0o777);
+        self
+    }
+
+    fn check(&self) -> Result<(), FileError> {
+        let problem = if !self.read && !self.write {
+            "must be to read, to write or to append"
+        } else if (self.create || self.create_new || self.truncate) && !self.write {
+            "to create or to truncate must be to write, too"
+        } else {
+            return Ok(());
+        };
+        Err(FileError::Malformed { field: "options", problem })
+    }
+
+    fn flags(&self) -> OFlags {
+        let mut flags = match (self.read, self.write) {
+            (true, true) => OFlags::RDWR,
+            (false, true) => OFlags::WRONLY,
+            _ => OFlags::RDONLY,
+        };
+        flags.set(OFlags::APPEND, self.append);
+        // No pipe can be behind it; but nothing shall hang if ever.
+        flags | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY
+    }
+
+    fn open_found(&self, found: &Found, path: &Path) -> Result<OwnedFd, FileError> {
+        match found.info.kind {
+            FileKind::File => {}
+            FileKind::Directory => return Err(FileError::IsDirectory { path: shown(path) }),
+            _ => return Err(FileError::impossible(path, NO_FILE)),
+        }
+        let mut flags = self.flags();
+        flags.set(OFlags::TRUNC, self.truncate);
+        found.open(flags).map_err(FileError::of(path))
+    }
+
+    fn make(&self, shared: &Shared, path: &Path) -> Result<OwnedFd, FileError> {
+        let entry = shared.tree.new_entry(path)?;
+        let flags = self.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(self.mode.unwrap_or(0o666));
+        openat(&entry.directory, &entry.name, flags, mode).map_err(FileError::of(path))
+    }
+
+    fn open(&self, shared: &Shared, path: &Path) -> Result<OwnedFd, FileError> {
+        self.check()?;
+        if self.create_new {
+            return self.make(shared, path);
+        }
+        for _ in 0..TRIES {
+            match shared.tree.find(path) {
+                Err(FileError::NotFound { .. }) if self.create => {}
+                found => return self.open_found(&found?, path),
+            }
+            match self.make(shared, path) {
+                // Somebody else was first; or it is a link to a file that is not there.
+                Err(FileError::Exists { .. }) => {}
+                made => return made,
+            }
+        }
+        Err(FileError::impossible(path, "is a link that leads nowhere"))
+    }
+}
+
+impl OpenFile {
+    /// How many bytes one [`read_at`](Self::read_at) gives at most: 256 KiB.
+    pub const MAX_READ: usize = 256 * 1024;
+
+    pub(crate) fn open(
+        shared: &Shared,
+        path: &Path,
+        options: &OpenOptions,
+        permit: OpenPermit,
+    ) -> Result<Self, FileError> {
+        Ok(Self(Arc::new(Inner {
+            file: options.open(shared, path)?,
+            path: path.to_owned(),
+            options: options.clone(),
+            max_file_size: shared.max_file_size,
+            _permit: permit,
+        })))
+    }
+
+    /// Bytes from `offset` on: `most` of them, but never more than [`MAX_READ`](Self::MAX_READ);
+    /// fewer only where the file ends, none at its end or beyond.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Denied`] when it was not opened to be read, and what the disk says.
+    pub async fn read_at(&self, offset: u64, most: usize) -> Result<Bytes, FileError> {
+        self.check(self.0.options.read)?;
+        self.with(move |inner| inner.read_at(offset, most.min(Self::MAX_READ))).await
+    }
+
+    /// Writes all of `data` at `offset`; at the end if it was opened to
+    /// [append](OpenOptions::append), whatever `offset` is. Writes that overlap, and were not waited
+    /// for, are done in any order.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Denied`] when it was not opened to be written, [`FileError::TooLarge`],
+    /// [`FileError::NoRoom`]: then a part of `data` may have been written.
+    pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), FileError> {
+        self.check(self.0.options.write)?;
+        self.with(move |inner| inner.write_at(offset, &data)).await
+    }
+
+    /// What is known of it now.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub async fn info(&self) -> Result<FileInfo, FileError> {
+        self.with(Inner::info).await
+    }
+
+    /// Changes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Files::set`](crate::Files::set); the size only of a file that was opened to be written.
+    pub async fn set(&self, changes: FileChanges) -> Result<(), FileError> {
+        self.check(self.0.options.write || !changes.sets_size())?;
+        self.with(move |inner| changes.apply_to_open(&inner.file, &inner.path, inner.max_file_size))
+            .await
+    }
+
+    /// Returns when all that was written is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub async fn sync(&self) -> Result<(), FileError> {
+        self.with(|inner| fsync(&inner.file).map_err(FileError::of(&inner.path))).await
+    }
+
+    /// How much room there is where it is.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub async fn space(&self) -> Result<DiskSpace, FileError> {
+        self.with(|inner| {
+            let stat = rustix::fs::fstatvfs(&inner.file).map_err(FileError::of(&inner.path))?;
+            Ok(stat.into())
+        })
+        .await
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, FileError> + Send + 'static,
+    ) -> Result<T, FileError> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || work(&inner)).await
+    }
+
+    fn check(&self, is_allowed: bool) -> Result<(), FileError> {
+        if is_allowed { Ok(()) } else { Err(FileError::Denied { path: shown(&self.0.path) }) }
+    }
+}
+
+impl Inner {
+    fn read_at(&self, offset: u64, most: usize) -> Result<Bytes, FileError> {
+        let mut data = Vec::with_capacity(most);
+        while data.len() < most {
+            let Some(at) = offset.checked_add(data.len() as u64).filter(|at| *at <= LAST_OFFSET)
+            else {
+                break;
+            };
+            match pread(&self.file, spare_capacity(&mut data), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(FileError::of_errno(&self.path, error)),
+            }
+            data.truncate(most);
+        }
+        Ok(data.into())
+    }
+
+    fn write_at(&self, offset: u64, mut data: &[u8]) -> Result<(), FileError> {
+        let mut at = if self.options.append { self.info()?.size } else { offset };
+        let limit = self.max_file_size.min(LAST_OFFSET);
+        if at.checked_add(data.len() as u64).is_none_or(|end| end > limit) {
+            return Err(FileError::TooLarge { path: shown(&self.path), limit });
+        }
+        while !data.is_empty() {
+            match pwrite(&self.file, data, at) {
+                Ok(0) => return Err(FileError::NoRoom { path: shown(&self.path) }),
+                Ok(written) => {
+                    data = &data[written..];
+                    at += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(FileError::of_errno(&self.path, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn info(&self) -> Result<FileInfo, FileError> {
+        Ok(fstat(&self.file).map_err(FileError::of(&self.path))?.into())
+    }
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile")
+            .field("path", &self.0.path)
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
+    }
+}
+
+const TRIES: u32 = 3;
+const LAST_OFFSET: u64 = i64::MAX as u64;

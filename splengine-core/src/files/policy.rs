@@ -1,0 +1,125 @@
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::files::FileError;
+use crate::files::quota::OpenCount;
+use crate::files::tree::{Tree, check_proc};
+use crate::local::Root;
+
+/// Which files an engine serves, and how many at once.
+///
+/// ```
+/// use splengine_core::FilePolicy;
+///
+/// let policy = FilePolicy::new(std::env::temp_dir())?.hide("runtime")?.max_open(128);
+/// # Ok::<(), splengine_core::FilePolicyError>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct FilePolicy {
+    tree: Tree,
+    max_file_size: u64,
+    max_open: usize,
+    max_open_per_caller: usize,
+}
+
+/// What all handles on an engine's files share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) tree: Tree,
+    pub(crate) count: Arc<OpenCount>,
+    pub(crate) max_file_size: u64,
+}
+
+/// Why files can't be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilePolicyError {
+    /// The root is no directory that can be opened.
+    #[error("the root `{}` can't be opened", path.display())]
+    Root {
+        /// As it was given.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What is to be hidden is not below root.
+    #[error("`{}` can't be hidden", path.display())]
+    Hidden {
+        /// As it was given.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: FileError,
+    },
+    /// Files are opened by their handles, and those stand in `/proc`.
+    #[error("/proc/self/fd can't be used")]
+    Proc(#[source] io::Error),
+}
+
+impl FilePolicy {
+    /// The defaults, for all files below `root`, on Linux 5.6 or newer.
+    ///
+    /// # Errors
+    ///
+    /// When `root` can't be opened as a directory, or `/proc` is missing.
+    pub fn new(root: impl AsRef<Path>) -> Result<Self, FilePolicyError> {
+        let path = root.as_ref();
+        let root = Root::open(path)
+            .map_err(|source| FilePolicyError::Root { path: path.to_owned(), source })?;
+        check_proc().map_err(|error| FilePolicyError::Proc(error.into()))?;
+        Ok(Self {
+            tree: Tree::new(root),
+            max_file_size: 1 << 40,
+            max_open: 512,
+            max_open_per_caller: 256,
+        })
+    }
+
+    /// Hides a part of the tree: for callers it does not exist, by whatever name or link, and
+    /// nothing can be made in its place. `path` is below root and need not be there yet. What a
+    /// program gives a second name with a hard link is not hidden by it.
+    ///
+    /// # Errors
+    ///
+    /// For a path that is not below root, or is root itself.
+    pub fn hide(mut self, path: impl AsRef<Path>) -> Result<Self, FilePolicyError> {
+        let path = path.as_ref();
+        self.tree
+            .hide(path)
+            .map_err(|source| FilePolicyError::Hidden { path: path.to_owned(), source })?;
+        Ok(self)
+    }
+
+    /// How large a file may become by what callers write, in bytes. Default 1 TiB. What would make
+    /// it larger is refused.
+    pub fn max_file_size(mut self, bytes: u64) -> Self {
+        self.max_file_size = bytes;
+        self
+    }
+
+    /// How many files and directories are open at once, each a file descriptor of this process;
+    /// the next is refused. Default 512.
+    pub fn max_open(mut self, count: usize) -> Self {
+        self.max_open = count;
+        self
+    }
+
+    /// The same of one caller. Default 256, half of all, so that one caller can't have them all.
+    pub fn max_open_per_caller(mut self, count: usize) -> Self {
+        self.max_open_per_caller = count;
+        self
+    }
+}
+
+impl From<FilePolicy> for Shared {
+    fn from(policy: FilePolicy) -> Self {
+        Self {
+            tree: policy.tree,
+            count: OpenCount::new(policy.max_open, policy.max_open_per_caller),
+            max_file_size: policy.max_file_size,
+        }
+    }
+}

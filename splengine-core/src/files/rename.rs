@@ -1,0 +1,70 @@
+//! Names that are given and taken.
+
+use rustix::fs::{
+    AtFlags, FileType, RenameFlags, linkat, renameat, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::files::tree::Entry;
+
+pub(crate) fn rename_over(old: &Entry, new: &Entry) -> rustix::io::Result<()> {
+    renameat(&old.directory, &old.name, &new.directory, &new.name)
+}
+
+pub(crate) fn rename_new(old: &Entry, new: &Entry) -> rustix::io::Result<()> {
+    let flags = RenameFlags::NOREPLACE;
+    match renameat_with(&old.directory, &old.name, &new.directory, &new.name, flags) {
+        Err(Errno::INVAL | Errno::NOSYS) => rename_new_in_steps(old, new),
+        renamed => renamed,
+    }
+}
+
+/// For file systems without `RENAME_NOREPLACE`: a second name, which never replaces anything, and
+/// then the first one's removal; where there are no second names, a look before.
+fn rename_new_in_steps(old: &Entry, new: &Entry) -> rustix::io::Result<()> {
+    let stat = statat(&old.directory, &old.name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        match linkat(&old.directory, &old.name, &new.directory, &new.name, AtFlags::empty()) {
+            Ok(()) => return unlinkat(&old.directory, &old.name, AtFlags::empty()),
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match statat(&new.directory, &new.name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EXIST),
+        Err(Errno::NOENT) => rename_over(old, new),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::files::tree::Tree;
+    use crate::local::Root;
+
+    #[test]
+    fn without_help_of_the_file_system_a_new_name_replaces_nothing() {
+        let root = tempfile::tempdir().expect("a directory");
+        for file in ["a", "b"] {
+            fs::write(root.path().join(file), file).expect("written");
+            fs::create_dir(root.path().join(format!("{file}-directory"))).expect("made");
+        }
+        let tree = Tree::new(Root::open(root.path()).expect("opened"));
+        let entry = |name: &str| tree.entry(Path::new(name)).expect("a name");
+        let rename = |from, to| rename_new_in_steps(&entry(from), &entry(to));
+
+        for from in ["a", "a-directory"] {
+            for to in ["b", "b-directory"] {
+                assert_eq!(rename(from, to), Err(Errno::EXIST), "{from} {to}");
+            }
+            assert_eq!(rename(from, "new"), Ok(()), "{from}");
+            assert_eq!(rename(from, "newer"), Err(Errno::NOENT), "{from}");
+            assert_eq!(rename("new", from), Ok(()), "{from}");
+        }
+        assert_eq!(fs::read_dir(root.path()).expect("read").count(), 4);
+    }
+}
