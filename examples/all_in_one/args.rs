@@ -9,7 +9,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::settings::UsageError;
 
-/// Runs commands for others: over HTTP, WebSocket and Avro RPC.
+/// Runs commands for others: over HTTP, WebSocket, SSH and Avro RPC.
 #[derive(Debug, Default, Parser)]
 #[command(
     name = "all-in-one",
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// comment. Other users of the host must not be able to read it
     #[arg(long, value_name = "FILE", env = "SPLENGINE_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
-    /// A directory of users' SSH keys
+    /// A directory of users' SSH keys, in OpenSSH's form: a file for each user, named as they are
     #[arg(long, value_name = "DIR", env = "SPLENGINE_AUTHORIZED_KEYS")]
     pub(crate) authorized_keys: Option<PathBuf>,
     /// Takes whoever shows no credentials for this user

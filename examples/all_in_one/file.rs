@@ -22,7 +22,8 @@ pub(crate) struct File {
     pub(crate) http: HttpTable,
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) ws: WsTable,
-    pub(crate) ssh: Option<String>,
+    #[serde(default, deserialize_with = "text_or_table")]
+    pub(crate) ssh: SshTable,
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) avro: AvroTable,
     #[serde(default)]
@@ -83,6 +84,29 @@ pub(crate) struct AvroTable {
     pub(crate) certificates: Option<PathBuf>,
     /// The file of their private key in PEM.
     pub(crate) private_key: Option<PathBuf>,
+}
+
+/// `ssh = "ADDR"` for short.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct SshTable {
+    pub(crate) address: Option<String>,
+    /// Files of ed25519 keys; one that is not there is made.
+    #[serde(default)]
+    pub(crate) host_keys: Vec<PathBuf>,
+    /// A file of the public keys of authorities that sign users' certificates.
+    pub(crate) trusted_ca: Option<PathBuf>,
+    /// A file of keys that let nobody in.
+    pub(crate) revoked_keys: Option<PathBuf>,
+    /// A file of `user:$argon2id$…`; with it passwords are taken.
+    pub(crate) passwords: Option<PathBuf>,
+    /// The variables that clients may set.
+    pub(crate) accept_env: Option<Vec<String>>,
+    pub(crate) max_connections: Option<NonZeroU32>,
+    /// Milliseconds.
+    pub(crate) login_grace: Option<NonZeroU64>,
+    /// Milliseconds.
+    pub(crate) keepalive: Option<NonZeroU64>,
 }
 
 /// Times are in milliseconds and 0 is off, sizes in bytes.
@@ -212,6 +236,12 @@ impl From<String> for WsTable {
 }
 
 impl From<String> for AvroTable {
+    fn from(address: String) -> Self {
+        Self { address: Some(address), ..Self::default() }
+    }
+}
+
+impl From<String> for SshTable {
     fn from(address: String) -> Self {
         Self { address: Some(address), ..Self::default() }
     }

@@ -20,6 +20,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use splengine_avro::{AvroServer, AvroServerBuilder};
 use splengine_core::{Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator};
 use splengine_http::{HttpServer, HttpServerBuilder};
+use splengine_ssh::{SshServer, SshServerBuilder, Users};
 use splengine_ws::{WsServer, WsServerBuilder};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -152,6 +153,19 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         }
     };
 
+    let ssh = match &settings.ssh {
+        None => None,
+        Some(addresses) => {
+            let keys = settings.host_keys().map_err(Failure::Usage)?;
+            let builder = configured_ssh(&engine, &settings)?;
+            let server =
+                builder.bind(&addresses[..], &keys).await.map_err(|error| start(error.into()))?;
+            tracing::info!(fingerprints = ?keys.fingerprints(), "known to SSH clients by");
+            ready.push(format!("\"ssh\":\"{}\"", server.local_addr()));
+            Some(server)
+        }
+    };
+
     if let Some(token) = &settings.made_token {
         ready.push(format!("\"token\":\"{}\"", token.expose()));
         let page =
@@ -190,7 +204,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
                 None => drained.clone().await,
             }
         };
-        tokio::join!(http, ws, avro);
+        let ssh = async {
+            match ssh {
+                Some(server) => server.run_until(drained.clone()).await,
+                None => drained.clone().await,
+            }
+        };
+        tokio::join!(http, ws, avro, ssh);
     });
     tokio::select! {
         () = &mut serving => {}
@@ -278,6 +298,28 @@ fn configured_avro(engine: &Engine, settings: &Settings) -> AvroServerBuilder<Sh
         builder = builder.max_frame(bytes);
     }
     builder
+}
+
+fn configured_ssh(
+    engine: &Engine,
+    settings: &Settings,
+) -> Result<SshServerBuilder<Users>, Failure> {
+    let table = &settings.ssh_table;
+    let users = settings.ssh_users().map_err(Failure::Usage)?;
+    let mut builder = SshServer::builder(engine.clone()).users(users);
+    if let Some(names) = &table.accept_env {
+        builder = builder.accept_env(names);
+    }
+    if let Some(count) = table.max_connections {
+        builder = builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
+    }
+    if let Some(time) = table.login_grace {
+        builder = builder.login_grace(Duration::from_millis(time.get()));
+    }
+    if let Some(interval) = table.keepalive {
+        builder = builder.keepalive(Duration::from_millis(interval.get()), 3);
+    }
+    Ok(builder)
 }
 
 /// SIGTERM, from an orchestrator, and SIGINT, from a keyboard.

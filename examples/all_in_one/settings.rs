@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroU32;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use splengine_core::{
     Limits, Program, Recording, RedbStore, Secret, SessionPolicy, SharedAuthenticator, SizePolicy,
     StoreFault,
 };
+use splengine_ssh::{HostKeys, Users, UsersError};
 
 use crate::args::Args;
 use crate::file::{
     AvroTable, BatchesTable, EnvironmentTable, File, LimitsTable, ProgramTable, RecordingWord,
-    SessionsTable, SizeWord,
+    SessionsTable, SizeWord, SshTable,
 };
 use crate::tokens::{self, Tokens};
 
@@ -40,6 +41,11 @@ pub(crate) struct Settings {
     pub(crate) public_url: Option<String>,
     pub(crate) avro: Option<Vec<SocketAddr>>,
     pub(crate) avro_table: AvroTable,
+    pub(crate) ssh: Option<Vec<SocketAddr>>,
+    pub(crate) ssh_table: SshTable,
+    /// What to call the setting of the keys in a complaint.
+    users: String,
+    authorized_keys: Option<PathBuf>,
     shell: Option<String>,
     sessions: SessionsTable,
     batches: BatchesTable,
@@ -84,10 +90,13 @@ impl std::error::Error for UsageError {}
 impl Settings {
     pub(crate) fn gather(mut args: Args) -> Result<Self, UsageError> {
         let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        warn_of_missing_doors(&args, &file);
         let token_file = args.tokens.take().or(file.tokens);
         let anonymous = args.anonymous.take().or(file.anonymous);
-        let has_keys = args.authorized_keys.is_some() || file.authorized_keys.is_some();
+        let authorized_keys = args.authorized_keys.clone().or(file.authorized_keys);
+        // They keep nobody out of the other doors.
+        let has_keys = authorized_keys.is_some()
+            || file.ssh.trusted_ca.is_some()
+            || file.ssh.passwords.is_some();
 
         let mut tokens = Tokens::default();
         let entries = if args.token.is_empty() { &file.token } else { &args.token };
@@ -98,7 +107,6 @@ impl Settings {
         if let Some(path) = &token_file {
             tokens.insert_file(path, &args.culprit("tokens"))?;
         }
-        // Keys are for a door that this build does not have: they keep nobody out of this one.
         let has_credentials = !tokens.is_empty();
         let mut accepted = tokens.into_accepted();
         let mut made_token = None;
@@ -109,7 +117,7 @@ impl Settings {
                     .map_err(|error| UsageError::caused(&args.culprit("anonymous"), &error))?;
                 accepted = accepted.allow_anonymous(Caller::with_all_scopes(user));
             }
-            None if !has_credentials && !has_keys => {
+            None if !has_credentials && authorized_keys.is_none() => {
                 let token = tokens::make()?;
                 let admin = "admin".parse().map_err(|error| UsageError::caused("admin", &error))?;
                 accepted
@@ -126,6 +134,8 @@ impl Settings {
         let http_address = http_address.as_deref().unwrap_or("127.0.0.1:8080");
         let avro_address = args.avro.clone().or_else(|| file.avro.address.clone());
         let avro_address = avro_address.as_deref().unwrap_or("127.0.0.1:9090");
+        let ssh_address = args.ssh.clone().or_else(|| file.ssh.address.clone());
+        let ssh_address = ssh_address.as_deref().unwrap_or("127.0.0.1:2222");
         let (default_limits, max_limits) = limits_of_runs(&file.limits)?;
         let path = children_path(&file.environment);
         Ok(Self {
@@ -134,6 +144,10 @@ impl Settings {
             tokens: SharedAuthenticator::new(accepted),
             ws: address(&args.culprit("ws"), ws_address, has_credentials)?,
             avro: address(&args.culprit("avro"), avro_address, has_credentials)?,
+            ssh: address(&args.culprit("ssh"), ssh_address, has_keys)?,
+            ssh_table: file.ssh,
+            users: args.culprit("authorized_keys"),
+            authorized_keys,
             avro_table: file.avro,
             ws_origins: file.ws.allow_origins,
             ws_clients: file.ws.max_clients,
@@ -184,6 +198,43 @@ impl Settings {
                 Err(UsageError::new("[avro]", problem))
             }
         }
+    }
+
+    /// Who may come in over SSH.
+    pub(crate) fn ssh_users(&self) -> Result<Users, UsageError> {
+        let table = &self.ssh_table;
+        let mut users = Users::new();
+        let wrong = |what: &str, error: UsersError| UsageError::caused(what, &error);
+        if let Some(directory) = &self.authorized_keys {
+            users = users.authorized_keys(directory).map_err(|error| wrong(&self.users, error))?;
+        }
+        if let Some(file) = &table.trusted_ca {
+            users = users.trusted_ca(file).map_err(|error| wrong("[ssh] trusted-ca", error))?;
+        }
+        if let Some(file) = &table.revoked_keys {
+            users = users.revoked_keys(file).map_err(|error| wrong("[ssh] revoked-keys", error))?;
+        }
+        if let Some(file) = &table.passwords {
+            users = users.passwords(file).map_err(|error| wrong("[ssh] passwords", error))?;
+        }
+        Ok(users)
+    }
+
+    /// What SSH clients know this server by.
+    pub(crate) fn host_keys(&self) -> Result<HostKeys, UsageError> {
+        let wrong = |error: &dyn std::error::Error| UsageError::caused("[ssh] host-keys", error);
+        let Some((first, others)) = self.ssh_table.host_keys.split_first() else {
+            let directory = self.root.join("runtime/ssh");
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory)
+                .map_err(|error| wrong(&error))?;
+            let keys = HostKeys::open_or_create(directory.join("host_ed25519_key"));
+            return keys.map_err(|error| wrong(&error));
+        };
+        let first = HostKeys::open_or_create(first).map_err(|error| wrong(&error))?;
+        others.iter().try_fold(first, |keys, path| keys.and(path).map_err(|error| wrong(&error)))
     }
 
     /// The holder of terminals, if sessions are to survive this process.
@@ -374,7 +425,13 @@ fn address(
         .collect();
     let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
     if !has_credentials && !addresses.iter().all(is_loopback) {
-        let problem = "is not loopback, and that takes credentials: give --token or --tokens";
+        let wanted = if setting.to_lowercase().contains("ssh") {
+            "--authorized-keys"
+        } else {
+            "--token or --tokens"
+        };
+        let problem = format!("is not loopback, and that takes credentials: give {wanted}");
+        let problem = problem.as_str();
         return Err(UsageError::new(&culprit, problem));
     }
     Ok(Some(addresses))
@@ -514,18 +571,4 @@ fn limits_of_runs(table: &LimitsTable) -> Result<(Limits, Limits), UsageError> {
         *limits = limits.with(kind, *value);
     }
     Ok((default, max))
-}
-
-/// What belongs to doors that this build does not have is no error, so that one configuration
-/// serves every version; but nobody shall take it for done.
-fn warn_of_missing_doors(args: &Args, file: &File) {
-    let off = |value: &Option<String>| value.as_deref().is_none_or(|value| value == "off");
-    for (flag, unused) in [
-        ("ssh", off(&args.ssh) && off(&file.ssh)),
-        ("authorized-keys", args.authorized_keys.is_none() && file.authorized_keys.is_none()),
-    ] {
-        if !unused {
-            tracing::warn!("this build has no door that `{flag}` belongs to; it is ignored");
-        }
-    }
 }

@@ -1,6 +1,5 @@
 //! What somebody is let in with, and why somebody is not.
 
-use std::time::SystemTime;
 
 use splengine_core::Caller;
 
@@ -19,8 +18,6 @@ pub(crate) struct Grant {
     pub(crate) pty: bool,
     /// Whether terminals may be looked at, and nothing else.
     pub(crate) view_only: bool,
-    /// When the key or the certificate ends.
-    pub(crate) until: Option<SystemTime>,
     /// How they showed who they are, for the log.
     pub(crate) how: String,
 }
@@ -33,7 +30,6 @@ impl Grant {
             environment: options.environment,
             pty: options.pty,
             view_only: options.view_only,
-            until: options.expires,
             how,
         }
     }

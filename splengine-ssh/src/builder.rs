@@ -1,0 +1,246 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
+use russh::server::Config;
+use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
+use splengine_core::{BindError, Engine};
+use tokio::net::{TcpListener, ToSocketAddrs};
+
+use crate::input::Disk;
+use crate::server::{Options, Shared, SshServer};
+use crate::startups::{self, Startups};
+use crate::{HostKeys, Users};
+
+/// Stands in the builder where [`Users`] are still to come.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NoUsers;
+
+/// Sets up the SSH door. Made by [`SshServer::builder`]; it opens only once it knows who may come
+/// in, and its own key.
+#[derive(Debug)]
+#[must_use]
+pub struct SshServerBuilder<U> {
+    engine: Engine,
+    users: U,
+    options: Options,
+    max_connections: usize,
+    startups: startups::Limits,
+    disk: [u64; 2],
+    keepalive: (Duration, usize),
+    rekey: (usize, Duration),
+}
+
+impl SshServer {
+    /// Begins a door to `engine`.
+    pub fn builder(engine: Engine) -> SshServerBuilder<NoUsers> {
+        SshServerBuilder {
+            engine,
+            users: NoUsers,
+            options: Options {
+                accept_env: ["LANG", "LC_*", "TZ", "COLORTERM"].map(str::to_owned).into(),
+                login_grace: Duration::from_mins(2),
+                max_channels: 64,
+                max_linger: Duration::from_secs(5),
+            },
+            max_connections: 1024,
+            startups: startups::Limits { begin: 30, full: 100, of_address: 20 },
+            disk: [4 << 30, 16 << 30],
+            keepalive: (Duration::from_secs(30), 3),
+            rekey: (1 << 30, Duration::from_hours(1)),
+        }
+    }
+}
+
+impl<U> SshServerBuilder<U> {
+    /// Who may come in.
+    pub fn users(self, users: Users) -> SshServerBuilder<Users> {
+        SshServerBuilder {
+            engine: self.engine,
+            users,
+            options: self.options,
+            max_connections: self.max_connections,
+            startups: self.startups,
+            disk: self.disk,
+            keepalive: self.keepalive,
+            rekey: self.rekey,
+        }
+    }
+
+    /// Which variables a client may set, a star at the end standing for any rest; those that the
+    /// engine does not let requests set are left out all the same, and so is whatever tells the
+    /// loader or a shell what to run (`LD_*`, `PATH`, `BASH_ENV`, `ENV`, `IFS` and their like).
+    /// `SPL_SESSION_ID`, which names a session, is always heard. Default: `LANG`, `LC_*`, `TZ`,
+    /// `COLORTERM`.
+    pub fn accept_env(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.options.accept_env = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How long a client may take to show who it is. Default 2 minutes.
+    pub fn login_grace(mut self, time: Duration) -> Self {
+        self.options.login_grace = time;
+        self
+    }
+
+    /// How many connections may be at the door before they have authenticated: from `begin` on 30
+    /// in 100 of those that come are refused, evenly more up to all of them at `full`; and no more
+    /// than `of_address` from one address, or one network of 64 bits of IPv6. Default 30, 100, 20.
+    pub fn max_startups(mut self, begin: usize, full: usize, of_address: usize) -> Self {
+        self.startups = startups::Limits { begin: begin.min(full), full, of_address };
+        self
+    }
+
+    /// How many connections are served at once, at least 1; the next one waits to be accepted.
+    /// Default 1024.
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.max_connections = count;
+        self
+    }
+
+    /// How many channels one connection may have open at once; a further one is refused. Default
+    /// 64.
+    pub fn max_channels(mut self, count: usize) -> Self {
+        self.options.max_channels = count;
+        self
+    }
+
+    /// How many bytes of what clients send, and nobody has read yet, are kept in files without a
+    /// name in the host's directory for temporary ones: of one channel, and of all. 1 MiB of a
+    /// channel is in memory. Over it the channel is closed, and says why. Default 4 GiB and 16 GiB.
+    ///
+    /// A client whose command reads slowly is slowed down long before, if it has no other channel
+    /// open.
+    pub fn max_unread(mut self, of_channel: u64, of_all: u64) -> Self {
+        self.disk = [of_channel, of_all];
+        self
+    }
+
+    /// How long a client may be silent before it is asked whether it is there, and how many such
+    /// questions it may leave unanswered before its connection is closed. Default 30 s and 3. A
+    /// client that answers may be quiet for as long as it likes.
+    pub fn keepalive(mut self, interval: Duration, count: usize) -> Self {
+        self.keepalive = (interval, count.max(1));
+        self
+    }
+
+    /// After how many bytes of either direction, at most 1 GiB, and after how much time new keys
+    /// are agreed on. Default 1 GiB and 1 hour (RFC 4253, section 9).
+    pub fn rekey(mut self, bytes: usize, time: Duration) -> Self {
+        self.rekey = (bytes.clamp(1 << 16, 1 << 30), time);
+        self
+    }
+
+    /// How long connections have, once the server ends, to finish what they are at. Default 5 s.
+    pub fn max_linger(mut self, time: Duration) -> Self {
+        self.options.max_linger = time;
+        self
+    }
+}
+
+impl SshServerBuilder<Users> {
+    /// Takes hold of `address`; port 0 is any that is free. Clients know the server by `keys`.
+    /// Nothing is served before the server is awaited.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when the address can't be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future lets go of the address.
+    pub async fn bind(
+        self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        keys: &HostKeys,
+    ) -> Result<SshServer, BindError> {
+        let failed = |source| BindError::new(format!("{address:?}"), source);
+        let listener = TcpListener::bind(&address).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let config = Arc::new(self.config(keys));
+        let [of_channel, of_all] = self.disk;
+        Ok(SshServer {
+            listener,
+            local_addr,
+            config,
+            max_connections: self.max_connections,
+            startups: Startups::new(self.startups),
+            shared: Arc::new(Shared {
+                engine: self.engine,
+                users: self.users,
+                options: self.options,
+                disk: Disk::new(of_channel, of_all),
+            }),
+        })
+    }
+
+    fn config(&self, keys: &HostKeys) -> Config {
+        let mut methods = MethodSet::empty();
+        methods.push(MethodKind::PublicKey);
+        if self.users.has_passwords() {
+            methods.push(MethodKind::Password);
+            methods.push(MethodKind::KeyboardInteractive);
+        }
+        let (interval, count) = self.keepalive;
+        let unanswered = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2);
+        Config {
+            server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-splengine")),
+            methods,
+            // Of all refusals alike, so that how long one takes tells nothing; but each client
+            // begins by asking what there is.
+            auth_rejection_time: Duration::from_millis(300),
+            auth_rejection_time_initial: Some(Duration::ZERO),
+            keys: keys.private_keys(),
+            window_size: 2 << 20,
+            maximum_packet_size: 32 << 10,
+            channel_buffer_size: 16,
+            event_buffer_size: 16,
+            limits: Limits::new(self.rekey.0, self.rekey.0, self.rekey.1),
+            preferred: preferred(),
+            max_auth_attempts: 6,
+            // Longer than a client takes that answers. It is what ends a connection whose client
+            // reads nothing, of which keepalives tell nothing.
+            inactivity_timeout: Some(interval.saturating_mul(unanswered)),
+            keepalive_interval: Some(interval),
+            keepalive_max: count,
+            nodelay: true,
+            ..Config::default()
+        }
+    }
+}
+
+/// What a client may choose from: what ssh-audit finds nothing to say against, but for the exchange
+/// that clients have which know no post-quantum one.
+fn preferred() -> Preferred {
+    const KEX: &[kex::Name] = &[
+        kex::MLKEM768X25519_SHA256,
+        kex::CURVE25519,
+        kex::CURVE25519_PRE_RFC_8731,
+        kex::EXTENSION_SUPPORT_AS_SERVER,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+    ];
+    // The host's is the first; the others are what clients may sign with.
+    const KEYS: &[Algorithm] = &[
+        Algorithm::Ed25519,
+        Algorithm::SkEd25519,
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+        Algorithm::SkEcdsaSha2NistP256,
+        Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+        Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+    ];
+    const CIPHERS: &[cipher::Name] =
+        &[cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR];
+    const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
+    Preferred {
+        kex: Cow::Borrowed(KEX),
+        key: Cow::Borrowed(KEYS),
+        host_key_certificates: Cow::Borrowed(&[]),
+        cipher: Cow::Borrowed(CIPHERS),
+        mac: Cow::Borrowed(MACS),
+        compression: Cow::Borrowed(&[compression::NONE]),
+    }
+}

@@ -1,0 +1,180 @@
+//! One channel of a connection: what its client asks for before it starts something, and what runs.
+
+use std::sync::Arc;
+
+use splengine_core::{Caller, Request, Signal, Size};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::command_line::{self, Wanted};
+use crate::input::{Inlet, Outlet};
+use crate::reply::{Exit, Gone, REFUSED, Reply};
+use crate::server::Shared;
+use crate::terminal::Window;
+use crate::users::Grant;
+use crate::{execution, sftp, terminal};
+
+/// What a running channel is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Control {
+    Window(Size),
+    Signal(Signal),
+}
+
+/// Who runs something, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) caller: Caller,
+    /// By its id.
+    pub(crate) session: Option<String>,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// What a client may start.
+#[derive(Debug, Clone)]
+pub(crate) enum Start {
+    Shell,
+    Command(String),
+    /// A command that is no text.
+    NoText,
+    Sftp,
+}
+
+pub(crate) struct Channel {
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) session: Option<String>,
+    pub(crate) window: Option<Window>,
+    pub(crate) input: Inlet,
+    state: State,
+}
+
+enum State {
+    Fresh(Reply, Outlet),
+    Running {
+        controls: mpsc::Sender<Control>,
+        task: AbortHandle,
+    },
+    /// Only while it changes.
+    Neither,
+}
+
+impl Channel {
+    pub(crate) fn new(reply: Reply, shared: &Shared) -> Self {
+        let (input, outlet) = crate::input::channel(Arc::clone(&shared.disk));
+        Self {
+            env: Vec::new(),
+            session: None,
+            window: None,
+            input,
+            state: State::Fresh(reply, outlet),
+        }
+    }
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self.state, State::Fresh(..))
+    }
+
+    /// Starts what the client asks for. Says whether it may: once a channel.
+    pub(crate) fn start(&mut self, shared: &Arc<Shared>, grant: &Grant, start: Start) -> bool {
+        let State::Fresh(reply, input) = std::mem::replace(&mut self.state, State::Neither) else {
+            return false;
+        };
+        let (controls, heard) = mpsc::channel(MOST_CONTROLS);
+        let mut env = self.env.clone();
+        env.extend(grant.environment.iter().cloned());
+        let start = forced(grant, start, &mut env);
+        let place = Place { caller: grant.caller.clone(), session: self.session.take(), env };
+        let window = self.window.take().filter(|_| grant.pty);
+        let shared = Arc::clone(shared);
+        let task = tokio::spawn(async move {
+            let user = place.caller.user().clone();
+            match perform(&shared, place, window, start, input, heard, &reply).await {
+                Ok(exit) => tracing::info!(%user, ?exit, "a channel has ended"),
+                Err(Gone) => tracing::info!(%user, "a channel's client is gone"),
+            }
+        });
+        self.state = State::Running { controls, task: task.abort_handle() };
+        true
+    }
+
+    /// Tells what runs. Beyond its bound it is dropped: who sends signals that fast means the same.
+    pub(crate) fn control(&mut self, control: Control) {
+        match &self.state {
+            State::Running { controls, .. } => drop(controls.try_send(control)),
+            _ => {
+                if let (Control::Window(size), Some(window)) = (control, &mut self.window) {
+                    window.size = size;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Channel {
+    /// A run is cancelled with its channel; a session is left.
+    fn drop(&mut self) {
+        if let State::Running { task, .. } = &self.state {
+            task.abort();
+        }
+    }
+}
+
+/// What a key's `command=` puts in place of what was asked for.
+fn forced(grant: &Grant, asked: Start, env: &mut Vec<(String, String)>) -> Start {
+    let Some(command) = &grant.forced_command else { return asked };
+    if let Start::Command(original) = asked {
+        env.push(("SSH_ORIGINAL_COMMAND".to_owned(), original));
+    }
+    if command.trim() == "internal-sftp" { Start::Sftp } else { Start::Command(command.clone()) }
+}
+
+async fn perform(
+    shared: &Shared,
+    mut place: Place,
+    window: Option<Window>,
+    start: Start,
+    input: Outlet,
+    controls: mpsc::Receiver<Control>,
+    reply: &Reply,
+) -> Result<Exit, Gone> {
+    let engine = &shared.engine;
+    place.env.retain(|(name, _)| engine.accepts_env(name));
+    let request = match (start, window) {
+        (Start::Sftp, _) => {
+            let (files, caller) = (engine.files(), place.caller);
+            let served = sftp::serve(files, caller, input, reply.writer()).await;
+            return match served {
+                Ok(()) => Ok(reply.finish(Exit::Code(0)).await),
+                Err(error) => Ok(reply.refuse(&error.to_string(), 1).await),
+            };
+        }
+        (Start::NoText, _) => {
+            return Ok(reply
+                .refuse("the command is not UTF-8, and only that is taken", REFUSED)
+                .await);
+        }
+        (Start::Command(command), _) if command.trim().is_empty() => {
+            return Ok(reply.refuse("there is no command to run", REFUSED).await);
+        }
+        (Start::Shell, Some(window)) => {
+            return terminal::run(engine, &place, window, None, input, controls, reply).await;
+        }
+        (Start::Command(command), Some(window)) => {
+            let command = Some(command);
+            return terminal::run(engine, &place, window, command, input, controls, reply).await;
+        }
+        (Start::Shell, None) => Request::shell(),
+        (Start::Command(command), None) => match command_line::read(command) {
+            Wanted::Command(command) => Request::new(command),
+            Wanted::Words(words) => {
+                let mut words = words.into_iter();
+                let quoted = command_line::quote(&words.next().unwrap_or_default());
+                Request::new(quoted).args(words)
+            }
+            Wanted::Refused(why) => return Ok(reply.refuse(why, REFUSED).await),
+        },
+    };
+    execution::run(engine, &place, request, input, controls, reply).await
+}
+
+const MOST_CONTROLS: usize = 32;

@@ -1,0 +1,64 @@
+//! A command on a channel without a terminal.
+
+use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request, Stdin};
+use tokio::sync::mpsc;
+
+use crate::channel::{Control, Place};
+use crate::input::Outlet;
+use crate::reply::{Exit, Gone, REFUSED, Reply};
+
+/// Runs what is asked for to its end. Dropping the future cancels it.
+pub(crate) async fn run(
+    engine: &Engine,
+    place: &Place,
+    mut request: Request,
+    input: Outlet,
+    mut controls: mpsc::Receiver<Control>,
+    reply: &Reply,
+) -> Result<Exit, Gone> {
+    for (name, value) in &place.env {
+        request = request.env(name, value);
+    }
+    if let Some(session) = &place.session {
+        request = request.session_id(session);
+    }
+    let started = engine.execute(&place.caller, request.stdin(Stdin::reader(input))).await;
+    let mut run = match started {
+        Ok(run) => run,
+        Err(error) => return Ok(reply.refuse(&error.to_string(), code(&error)).await),
+    };
+    let stopper = run.stopper();
+    let passing_on = async {
+        while let Some(control) = controls.recv().await {
+            if let Control::Signal(signal) = control {
+                stopper.signal(signal);
+            }
+        }
+        std::future::pending().await
+    };
+    let printing = async {
+        loop {
+            match run.next().await {
+                Some(Event::Output { stream, data }) => reply.send(stream, data).await?,
+                Some(Event::End(end)) => return Ok(Exit::from(&end)),
+                Some(_) => {}
+                None => return Err(Gone),
+            }
+        }
+    };
+    let exit = tokio::select! {
+        exit = printing => exit?,
+        never = passing_on => never,
+    };
+    Ok(reply.finish(exit).await)
+}
+
+/// As a shell tells of a command that it can't run; 255 where the engine refused it.
+fn code(error: &ExecuteError) -> u32 {
+    match error {
+        ExecuteError::ProgramNotFound { .. } => 127,
+        ExecuteError::ProgramUnusable { .. } => 126,
+        error if error.kind() == ErrorKind::Internal => 254,
+        _ => REFUSED,
+    }
+}

@@ -1,0 +1,426 @@
+//! A connection, as russh tells of it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use russh::keys::ssh_key;
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
+};
+use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
+use splengine_core::{Caller, Scope, Secret, Signal, Size, TerminalModes};
+use tokio::sync::watch;
+
+use crate::channel::{Channel, Control, Start};
+use crate::reply::{REFUSED, Reply};
+use crate::server::Shared;
+use crate::terminal::Window;
+use crate::users::Grant;
+
+/// How far the login of a connection has come.
+#[derive(Clone)]
+pub(crate) struct Login(Arc<LoginState>);
+
+struct LoginState {
+    succeeded: watch::Sender<bool>,
+    tried: AtomicBool,
+    checking: AtomicBool,
+}
+
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    login: Login,
+    grant: Option<Grant>,
+    /// Of the session that the user's name has at its end.
+    session: Option<String>,
+    channels: HashMap<ChannelId, Channel>,
+}
+
+impl Login {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(LoginState {
+            succeeded: watch::channel(false).0,
+            tried: AtomicBool::new(false),
+            checking: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) async fn succeeded(&self) {
+        // The sender lives in `self`: the wait can't fail.
+        drop(self.0.succeeded.subscribe().wait_for(|succeeded| *succeeded).await);
+    }
+
+    pub(crate) fn has_been_tried(&self) -> bool {
+        self.0.tried.load(Relaxed)
+    }
+
+    pub(crate) fn is_checking(&self) -> bool {
+        self.0.checking.load(Relaxed)
+    }
+
+    async fn check<T>(&self, work: impl Future<Output = T>) -> T {
+        self.0.checking.store(true, Relaxed);
+        let done = work.await;
+        self.0.checking.store(false, Relaxed);
+        self.0.tried.store(true, Relaxed);
+        done
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr, login: Login) -> Self {
+        Self { shared, peer, login, grant: None, session: None, channels: HashMap::new() }
+    }
+
+    /// What is answered to somebody who has shown who they are, or has not.
+    fn let_in(&mut self, user: &str, grant: Option<Grant>) -> Auth {
+        let Some(mut grant) = grant else { return refused(&self.shared) };
+        if grant.view_only {
+            grant.caller = Caller::new(grant.caller.user().clone()).with(Scope::Watch);
+        }
+        let (_, session) = split(user);
+        tracing::info!(
+            user = %grant.caller.user(), peer = %self.peer, how = grant.how, session, "logged in"
+        );
+        self.session = session.map(str::to_owned);
+        self.grant = Some(grant);
+        Auth::Accept
+    }
+
+    fn start(&mut self, id: ChannelId, start: Start, session: &mut Session) -> Result<(), Error> {
+        let started = match (self.channels.get_mut(&id), &self.grant) {
+            (Some(channel), Some(grant)) => channel.start(&self.shared, grant, start),
+            _ => false,
+        };
+        reply(id, started, session)
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        let named = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == pattern,
+        };
+        !NEVER.iter().any(|pattern| named(pattern))
+            && self.shared.options.accept_env.iter().any(|pattern| named(pattern))
+            && self.shared.engine.accepts_env(name)
+    }
+}
+
+impl Handler for Connection {
+    type Error = Error;
+
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, Error> {
+        Ok(refused(&self.shared))
+    }
+
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Error> {
+        let users = &self.shared.users;
+        let (user, ip) = (split(user).0, self.peer.ip());
+        let offered = users.offered(user, offer.public_key, offer.algorithm, ip);
+        match self.login.check(offered).await {
+            true => Ok(Auth::Accept),
+            false => Ok(refused(&self.shared)),
+        }
+    }
+
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Error> {
+        let known = self.shared.users.by_key(split(user).0, key.public_key, self.peer.ip());
+        let grant = self.login.check(known).await;
+        Ok(self.let_in(user, grant))
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &ssh_key::Certificate,
+    ) -> Result<Auth, Error> {
+        let known = self.shared.users.by_certificate(split(user).0, certificate, self.peer.ip());
+        let grant = self.login.check(known).await;
+        Ok(self.let_in(user, grant))
+    }
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
+        let password = Secret::new(password);
+        let known = self.shared.users.by_password(split(user).0, &password, self.peer.ip());
+        let grant = self.login.check(known).await;
+        Ok(self.let_in(user, grant))
+    }
+
+    async fn auth_keyboard_interactive(
+        &mut self,
+        user: &str,
+        _: &str,
+        response: Option<Response<'_>>,
+    ) -> Result<Auth, Error> {
+        let Some(mut response) = response.filter(|_| self.shared.users.has_passwords()) else {
+            if !self.shared.users.has_passwords() {
+                return Ok(refused(&self.shared));
+            }
+            return Ok(Auth::Partial {
+                name: Cow::Borrowed(""),
+                instructions: Cow::Borrowed(""),
+                prompts: Cow::Borrowed(&[(Cow::Borrowed("Password: "), false)]),
+            });
+        };
+        let answer = response.next().unwrap_or_default();
+        match str::from_utf8(&answer) {
+            Ok(password) => self.auth_password(user, password).await,
+            Err(_) => Ok(refused(&self.shared)),
+        }
+    }
+
+    async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
+        self.login.0.succeeded.send_replace(true);
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: russh::Channel<Msg>,
+        answer: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        if self.channels.len() >= self.shared.options.max_channels {
+            answer.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        // What comes is taken from `data` below. The reading half, in which russh waits for room,
+        // is let go.
+        let (_, writer) = channel.split();
+        let id = writer.id();
+        let reply = Reply::new(writer, session.handle());
+        let mut channel = Channel::new(reply, &self.shared);
+        channel.session.clone_from(&self.session);
+        self.channels.insert(id, channel);
+        answer.accept().await;
+        Ok(())
+    }
+
+    async fn data(
+        &mut self,
+        id: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let is_alone = self.channels.len() == 1;
+        let Some(channel) = self.channels.get(&id) else { return Ok(()) };
+        if channel.input.push(data).is_err() {
+            tracing::warn!(peer = %self.peer, "a channel is closed: too much of it was not read");
+            self.channels.remove(&id);
+            let words = "more was sent than is kept for a program that does not read it\r\n";
+            session.extended_data(id, 1, words)?;
+            session.exit_status_request(id, REFUSED)?;
+            session.eof(id)?;
+            return session.close(id);
+        }
+        if is_alone {
+            channel.input.pace().await;
+        }
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
+        if let Some(channel) = self.channels.get(&id) {
+            channel.input.end();
+        }
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.channels.remove(&id);
+        Ok(())
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let takes = self.takes(name);
+        let taken = match self.channels.get_mut(&id).filter(|channel| channel.is_fresh()) {
+            Some(channel) if name == "SPL_SESSION_ID" => {
+                channel.session = Some(value.to_owned());
+                true
+            }
+            Some(channel) if takes && channel.env.len() < MOST_ENV && value.len() <= MOST_VALUE => {
+                channel.env.push((name.to_owned(), value.to_owned()));
+                true
+            }
+            _ => false,
+        };
+        reply(id, taken, session)
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        term: &str,
+        cols: u32,
+        rows: u32,
+        _: u32,
+        _: u32,
+        modes: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let may = self.grant.as_ref().is_some_and(|grant| grant.pty);
+        let window = Window {
+            term: Some(term)
+                .filter(|term| is_name_of_terminal(term))
+                .unwrap_or_default()
+                .to_owned(),
+            size: size(cols, rows),
+            modes: TerminalModes::new(modes.iter().map(|(mode, value)| (*mode as u8, *value))),
+        };
+        let given = match self.channels.get_mut(&id) {
+            Some(channel) if may && channel.is_fresh() => {
+                channel.window = Some(window);
+                true
+            }
+            _ => false,
+        };
+        reply(id, given, session)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        cols: u32,
+        rows: u32,
+        _: u32,
+        _: u32,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.control(Control::Window(size(cols, rows)));
+        }
+        Ok(())
+    }
+
+    async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Session) -> Result<(), Error> {
+        if let Some((channel, signal)) = self.channels.get_mut(&id).zip(known(&signal)) {
+            channel.control(Control::Signal(signal));
+        }
+        Ok(())
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Error> {
+        self.start(id, Start::Shell, session)
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        match str::from_utf8(command) {
+            Ok(command) => self.start(id, Start::Command(command.to_owned()), session),
+            Err(_) => self.start(id, Start::NoText, session),
+        }
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        if name == "sftp" && self.shared.engine.has_files() {
+            self.start(id, Start::Sftp, session)
+        } else {
+            reply(id, false, session)
+        }
+    }
+}
+
+fn reply(id: ChannelId, is_done: bool, session: &mut Session) -> Result<(), Error> {
+    if is_done { session.channel_success(id) } else { session.channel_failure(id) }
+}
+
+/// A refusal after which a client may try anything again.
+fn refused(shared: &Shared) -> Auth {
+    let mut methods = vec![russh::MethodKind::PublicKey];
+    if shared.users.has_passwords() {
+        methods.extend([russh::MethodKind::Password, russh::MethodKind::KeyboardInteractive]);
+    }
+    Auth::Reject {
+        proceed_with_methods: Some(MethodSet::from(&methods[..])),
+        partial_success: false,
+    }
+}
+
+/// The user, and the session that is named after a plus sign, which no user's name has in it.
+fn split(user: &str) -> (&str, Option<&str>) {
+    match user.split_once('+') {
+        Some((user, session)) => (user, Some(session)),
+        None => (user, None),
+    }
+}
+
+fn size(cols: u32, rows: u32) -> Size {
+    let short = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+    // What has no size of its own, such as a script, says 0.
+    if cols == 0 || rows == 0 { Size::default() } else { Size::clamped(short(cols), short(rows)) }
+}
+
+fn is_name_of_terminal(term: &str) -> bool {
+    term.len() <= 64 && term.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b))
+}
+
+/// RFC 4254, section 6.10, and what OpenSSH sends beside it.
+fn known(signal: &Sig) -> Option<Signal> {
+    let number = match signal {
+        Sig::HUP => 1,
+        Sig::INT => 2,
+        Sig::QUIT => 3,
+        Sig::ILL => 4,
+        Sig::ABRT => 6,
+        Sig::FPE => 8,
+        Sig::KILL => 9,
+        Sig::USR1 => 10,
+        Sig::SEGV => 11,
+        Sig::PIPE => 13,
+        Sig::ALRM => 14,
+        Sig::TERM => 15,
+        Sig::Custom(name) if name == "USR2" => 12,
+        Sig::Custom(_) => return None,
+    };
+    Signal::from_number(number)
+}
+
+/// What tells a loader, a shell or an interpreter what to run, or where from.
+const NEVER: &[&str] = &[
+    "LD_*",
+    "DYLD_*",
+    "PATH",
+    "BASH_ENV",
+    "ENV",
+    "IFS",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "PS4",
+    "PROMPT_COMMAND",
+    "GLIBC_TUNABLES",
+    "GCONV_PATH",
+    "NODE_OPTIONS",
+    "PYTHON*",
+    "PERL5*",
+    "RUBY*",
+    "SPL_*",
+];
+const MOST_ENV: usize = 64;
+const MOST_VALUE: usize = 4096;

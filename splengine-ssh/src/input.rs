@@ -1,0 +1,293 @@
+//! What a client sends on a channel, on its way to whoever reads it.
+//!
+//! russh opens a channel's window again as soon as data has come, whether or not anybody has read
+//! it, and reads nothing else of the connection while its handler waits. So whatever comes must be
+//! taken at once: into memory, beyond that into a file without a name.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// How much all channels of a server may keep on disk.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    most_of_channel: u64,
+    most: u64,
+    used: AtomicU64,
+}
+
+/// More than there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// The end into which a connection puts what comes.
+#[derive(Debug)]
+pub(crate) struct Inlet(Arc<Shared>);
+
+/// The end that a program's input is read from. Dropping it throws away what is left and what comes.
+#[derive(Debug)]
+pub(crate) struct Outlet(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    disk: Arc<Disk>,
+    taken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    memory: VecDeque<Bytes>,
+    in_memory: usize,
+    /// What came after what is in memory.
+    file: Option<File>,
+    /// The part of the file that was not read yet.
+    read: u64,
+    written: u64,
+    is_over: bool,
+    reader_gone: bool,
+    reader: Option<Waker>,
+}
+
+impl Disk {
+    pub(crate) fn new(most_of_channel: u64, most: u64) -> Arc<Self> {
+        Arc::new(Self { most_of_channel, most, used: AtomicU64::new(0) })
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), Full> {
+        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.most);
+        self.used.fetch_update(Relaxed, Relaxed, more).map(drop).map_err(|_| Full)
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// The two ends of a channel's input.
+pub(crate) fn channel(disk: Arc<Disk>) -> (Inlet, Outlet) {
+    let shared = Arc::new(Shared { state: Mutex::default(), disk, taken: Notify::new() });
+    (Inlet(Arc::clone(&shared)), Outlet(shared))
+}
+
+impl Inlet {
+    /// Takes `data` in, without waiting.
+    pub(crate) fn push(&self, data: &[u8]) -> Result<(), Full> {
+        let mut state = self.0.lock();
+        if state.reader_gone || data.is_empty() {
+            return Ok(());
+        }
+        if state.file.is_none() && state.in_memory + data.len() <= MOST_IN_MEMORY {
+            state.in_memory += data.len();
+            state.memory.push_back(Bytes::copy_from_slice(data));
+        } else {
+            state.spill(data, &self.0.disk)?;
+        }
+        state.wake();
+        Ok(())
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn end(&self) {
+        let mut state = self.0.lock();
+        state.is_over = true;
+        state.wake();
+    }
+
+    /// Where there is much that was not read: waits a little for the reader, the longer the more
+    /// there is. Only for a connection whose other channels nobody waits for.
+    pub(crate) async fn pace(&self) {
+        let patience = {
+            let state = self.0.lock();
+            match state.written - state.read {
+                _ if state.reader_gone => return,
+                0..LITTLE => return,
+                LITTLE..MUCH => Duration::from_millis(10),
+                _ => Duration::from_millis(200),
+            }
+        };
+        let _ = timeout(patience, self.0.taken.notified()).await;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn spill(&mut self, data: &[u8], disk: &Disk) -> Result<(), Full> {
+        let size = data.len() as u64;
+        if self.written + size > disk.most_of_channel {
+            return Err(Full);
+        }
+        disk.take(size)?;
+        let written = (|| {
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(tempfile::tempfile()?),
+            };
+            file.write_all_at(data, self.written)
+        })();
+        if let Err(error) = written {
+            disk.give_back(size);
+            tracing::warn!(%error, "what a client sends can't be kept on disk");
+            return Err(Full);
+        }
+        self.written += size;
+        Ok(())
+    }
+
+    /// The next of what came, into `buffer`.
+    fn read(&mut self, buffer: &mut ReadBuf<'_>, disk: &Disk) -> io::Result<()> {
+        while buffer.remaining() > 0
+            && let Some(first) = self.memory.front_mut()
+        {
+            let length = first.len().min(buffer.remaining());
+            buffer.put_slice(&first[..length]);
+            first.advance(length);
+            self.in_memory -= length;
+            if first.is_empty() {
+                self.memory.pop_front();
+            }
+        }
+        if self.memory.is_empty()
+            && buffer.remaining() > 0
+            && let Some(file) = &self.file
+        {
+            let left = usize::try_from(self.written - self.read).unwrap_or(usize::MAX);
+            let length = left.min(buffer.remaining()).min(PIECE);
+            file.read_exact_at(buffer.initialize_unfilled_to(length), self.read)?;
+            buffer.advance(length);
+            self.read += length as u64;
+            if self.read == self.written {
+                self.forget_file(disk);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_file(&mut self, disk: &Disk) {
+        disk.give_back(self.written);
+        (self.file, self.read, self.written) = (None, 0, 0);
+    }
+
+    fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+impl AsyncRead for Outlet {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        let before = buffer.filled().len();
+        state.read(buffer, &self.0.disk)?;
+        if buffer.filled().len() > before {
+            drop(state);
+            self.0.taken.notify_one();
+            return Poll::Ready(Ok(()));
+        }
+        if state.is_over {
+            return Poll::Ready(Ok(()));
+        }
+        state.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.reader_gone = true;
+        state.memory.clear();
+        state.forget_file(&self.0.disk);
+        drop(state);
+        self.0.taken.notify_one();
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+const MOST_IN_MEMORY: usize = 1 << 20;
+/// How much is read from the file at a time.
+const PIECE: usize = 64 << 10;
+const LITTLE: u64 = 64 << 20;
+const MUCH: u64 = 512 << 20;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_is_read_in_order_from_memory_and_disk() {
+        let disk = Disk::new(64 << 20, 64 << 20);
+        let (inlet, mut outlet) = channel(Arc::clone(&disk));
+        let all: Vec<u8> = (0..8 << 20).map(|i: u32| (i % 251) as u8).collect();
+        let (first, second) = all.split_at(5 << 20);
+        first.chunks(30_000).for_each(|piece| inlet.push(piece).expect("room"));
+        let mut read = vec![0; 3 << 20];
+        outlet.read_exact(&mut read).await.expect("read");
+        second.chunks(30_000).for_each(|piece| inlet.push(piece).expect("room"));
+        inlet.end();
+        outlet.read_to_end(&mut read).await.expect("read");
+        assert!(read == all);
+        assert_eq!(disk.used.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_kept_than_there_is_room_for() {
+        let disk = Disk::new(2 << 20, 3 << 20);
+        let piece = vec![0; 1 << 20];
+        let (inlet, outlet) = channel(Arc::clone(&disk));
+        let filled = (0..10).take_while(|_| inlet.push(&piece).is_ok()).count();
+        assert_eq!(filled, 3, "one in memory, two on disk");
+        let (other, _outlet) = channel(Arc::clone(&disk));
+        let filled = (0..10).take_while(|_| other.push(&piece).is_ok()).count();
+        assert_eq!(filled, 2, "one in memory, and what all channels together have left");
+        drop(outlet);
+        assert_eq!(disk.used.load(Relaxed), 1 << 20);
+        inlet.push(&piece).expect("nobody reads it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_waits_only_for_a_reader_who_is_far_behind() {
+        let disk = Disk::new(1 << 30, 1 << 30);
+        let (inlet, mut outlet) = channel(disk);
+        let begun = tokio::time::Instant::now();
+        inlet.push(&vec![0; 2 << 20]).expect("room");
+        inlet.pace().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        for _ in 0..65 {
+            inlet.push(&vec![0; 1 << 20]).expect("room");
+        }
+        inlet.pace().await;
+        assert!(begun.elapsed() >= Duration::from_millis(10));
+        let begun = tokio::time::Instant::now();
+        let (_, read) = tokio::join!(inlet.pace(), outlet.read_u8());
+        assert!(read.is_ok() && begun.elapsed() < Duration::from_millis(10));
+    }
+}

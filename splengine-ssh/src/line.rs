@@ -1,0 +1,119 @@
+//! The socket of a connection, as russh gets it: it can be cut, and tells of its traffic.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A socket between a client and russh, which runs a connection in a task of its own that nothing
+/// but an error of its socket ends.
+pub(crate) struct Line {
+    stream: TcpStream,
+    /// One for each direction, since each has a waker of its own.
+    cut: [Pin<Box<dyn Future<Output = ()> + Send>>; 2],
+    traffic: Traffic,
+}
+
+/// What the other end of a [`Line`] is cut by. Cuts it when dropped.
+pub(crate) struct Knife(watch::Sender<bool>);
+
+/// When something was last read that nothing was written after.
+#[derive(Clone)]
+pub(crate) struct Traffic {
+    begun: Instant,
+    /// In milliseconds since `begun`, and one more; 0 when there is nothing unanswered.
+    unanswered: Arc<AtomicU64>,
+}
+
+impl Line {
+    pub(crate) fn new(stream: TcpStream) -> (Self, Knife, Traffic) {
+        let (knife, cut) = watch::channel(false);
+        let traffic = Traffic { begun: Instant::now(), unanswered: Arc::default() };
+        let cut = [cut.clone(), cut].map(|mut cut| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(async move { drop(cut.wait_for(|is_cut| *is_cut).await) })
+        });
+        (Self { stream, cut, traffic: traffic.clone() }, Knife(knife), traffic)
+    }
+
+    fn poll_cut(&mut self, direction: usize, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.cut[direction].as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                // A future that has ended may not be polled again.
+                self.cut[direction] = Box::pin(std::future::ready(()));
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl Knife {
+    pub(crate) fn cut(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Traffic {
+    /// For how long the client has waited for an answer.
+    pub(crate) fn unanswered_for(&self) -> Duration {
+        match self.unanswered.load(Relaxed) {
+            0 => Duration::ZERO,
+            since => self.begun.elapsed().saturating_sub(Duration::from_millis(since - 1)),
+        }
+    }
+
+    fn read(&self) {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        let _ = self.unanswered.compare_exchange(0, now, Relaxed, Relaxed);
+    }
+
+    fn wrote(&self) {
+        self.unanswered.store(0, Relaxed);
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_cut(0, cx)?;
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.traffic.read();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_cut(1, cx)?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        if written.is_ready() {
+            self.traffic.wrote();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,91 @@
+//! What a channel's client is told.
+
+use bytes::Bytes;
+use russh::server::{Handle, Msg};
+use russh::{ChannelWriteHalf, Sig};
+use splengine_core::{End, ExitStatus, Reason, Signal, Stream};
+use tokio::io::AsyncWrite;
+
+/// The client has closed the channel, or is gone.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+/// The sending side of a channel. What is sent waits for the client's window.
+pub(crate) struct Reply {
+    channel: ChannelWriteHalf<Msg>,
+    handle: Handle,
+}
+
+/// How what ran on a channel has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Code(u32),
+    Signal(Signal),
+}
+
+impl Reply {
+    pub(crate) fn new(channel: ChannelWriteHalf<Msg>, handle: Handle) -> Self {
+        Self { channel, handle }
+    }
+
+    pub(crate) async fn send(&self, stream: Stream, data: Bytes) -> Result<(), Gone> {
+        let sent = match stream {
+            Stream::Stdout => self.channel.data_bytes(data).await,
+            _ => self.channel.extended_data_bytes(STDERR, data).await,
+        };
+        sent.map_err(|_| Gone)
+    }
+
+    /// Standard output as a stream of bytes.
+    pub(crate) fn writer(&self) -> impl AsyncWrite + Send + Unpin + 'static {
+        Box::pin(self.channel.make_writer())
+    }
+
+    /// Says why nothing runs, or no longer, and ends the channel.
+    pub(crate) async fn refuse(&self, words: &str, code: u32) -> Exit {
+        // Where a terminal is on the other side, and when none is, a line is a line.
+        let _ = self.send(Stream::Stderr, format!("{words}\r\n").into()).await;
+        self.finish(Exit::Code(code)).await
+    }
+
+    /// Tells the end, after the last byte and before the channel is closed.
+    pub(crate) async fn finish(&self, exit: Exit) -> Exit {
+        match &exit {
+            Exit::Code(code) => drop(self.channel.exit_status(*code).await),
+            Exit::Signal(signal) => {
+                let name = signal.to_string();
+                let name = Sig::Custom(name.strip_prefix("SIG").unwrap_or(&name).to_owned());
+                let id = self.channel.id();
+                let told =
+                    self.handle.exit_signal_request(id, name, false, String::new(), String::new());
+                let _ = told.await;
+            }
+        }
+        drop(self.channel.eof().await);
+        drop(self.channel.close().await);
+        exit
+    }
+}
+
+impl From<&End> for Exit {
+    fn from(end: &End) -> Self {
+        match (end.reason, end.signal) {
+            (Reason::Signaled, Some(signal)) => Self::Signal(signal),
+            _ => Self::Code(u32::try_from(end.exit_code).unwrap_or(REFUSED)),
+        }
+    }
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Signal(signal) => Self::Signal(signal),
+            other => Self::Code(u32::try_from(other.exit_code()).unwrap_or(REFUSED)),
+        }
+    }
+}
+
+/// RFC 4254, section 5.2.
+const STDERR: u32 = 1;
+/// What OpenSSH's client exits with when the connection itself is at fault.
+pub(crate) const REFUSED: u32 = 255;

@@ -1,0 +1,210 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::Disconnect;
+use russh::server::{Config, run_stream};
+use splengine_core::{Engine, accept};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+
+use crate::Users;
+use crate::handler::{Connection, Login};
+use crate::input::Disk;
+use crate::line::Line;
+use crate::startups::{Startup, Startups};
+
+/// The SSH door on an address of its own. Serves while it is awaited, or [run](Self::run_until).
+#[must_use = "a server does nothing unless it is awaited"]
+pub struct SshServer {
+    pub(crate) listener: TcpListener,
+    pub(crate) local_addr: SocketAddr,
+    pub(crate) config: Arc<Config>,
+    pub(crate) max_connections: usize,
+    pub(crate) startups: Arc<Startups>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) users: Users,
+    pub(crate) options: Options,
+    pub(crate) disk: Arc<Disk>,
+}
+
+/// What is set up once for all connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) accept_env: Vec<String>,
+    pub(crate) login_grace: Duration,
+    pub(crate) max_channels: usize,
+    pub(crate) max_linger: Duration,
+}
+
+impl SshServer {
+    /// The address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` resolves; then takes no more connections, tells the clients, and
+    /// closes what is left after the builder's `max_linger`.
+    ///
+    /// While `shutdown` is pending everything goes on. Draining the engine within it thus lets runs
+    /// tell their ends, and terminals hear of the restart, before their connections are closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener and all connections.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+        let Self { listener, config, max_connections, startups, shared, .. } = self;
+        let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+        let (close, closing) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            while connections.try_join_next().is_some() {}
+            let accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (accept(&listener).await, place)
+            };
+            let (stream, place) = tokio::select! {
+                accepted = accepted => accepted,
+                () = &mut shutdown => break,
+            };
+            // It may be gone again.
+            let Ok(peer) = stream.peer_addr() else { continue };
+            let Some(startup) = startups.enter(peer.ip(), luck()) else {
+                tracing::info!(%peer, "a connection is refused: too many have not logged in yet");
+                continue;
+            };
+            let entering = Entering {
+                config: Arc::clone(&config),
+                shared: Arc::clone(&shared),
+                closing: closing.clone(),
+                peer,
+                startup,
+            };
+            connections.spawn(async move {
+                if let Err(error) = entering.serve(stream).await {
+                    tracing::debug!(%error, %peer, "a connection ended badly");
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        close.send_replace(true);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if timeout(shared.options.max_linger, all).await.is_err() {
+            tracing::info!("closing connections that did not finish in time");
+        }
+    }
+}
+
+impl IntoFuture for SshServer {
+    type Output = Infallible;
+    type IntoFuture = Pin<Box<dyn Future<Output = Infallible> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async {
+            self.run_until(std::future::pending()).await;
+            std::future::pending().await
+        })
+    }
+}
+
+impl fmt::Debug for SshServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SshServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+/// A connection that nobody has logged in on yet.
+struct Entering {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    closing: watch::Receiver<bool>,
+    peer: SocketAddr,
+    startup: Startup,
+}
+
+impl Entering {
+    /// Serves a connection to its end. However this ends, russh's task ends with it: its socket is
+    /// cut.
+    async fn serve(self, stream: TcpStream) -> io::Result<()> {
+        let Self { config, shared, mut closing, peer, startup } = self;
+        let until = Instant::now() + shared.options.login_grace;
+        let (line, knife, traffic) = Line::new(stream);
+        let login = Login::new();
+        let handler = Connection::new(Arc::clone(&shared), peer, login.clone());
+        let mut closed = std::pin::pin!(async { drop(closing.wait_for(|is| *is).await) });
+        let starting = timeout_at(until, run_stream(config, line, handler));
+        let mut session = tokio::select! {
+            started = starting => started?.map_err(io::Error::other)?,
+            () = &mut closed => return Ok(()),
+        };
+        let handle = session.handle();
+        let mut looks = interval(LOOK);
+        let mut is_told = false;
+        let mut logged_in = std::pin::pin!(login.succeeded());
+        loop {
+            tokio::select! {
+                ended = &mut session => return ended.map_err(io::Error::other),
+                () = &mut logged_in => break,
+                () = &mut closed => return Ok(()),
+                () = sleep_until(until) => {
+                    tracing::info!(%peer, "nobody logged in on a connection in time");
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                // russh does not answer who asks for the service a second time.
+                _ = looks.tick(), if login.has_been_tried() && !login.is_checking() => {
+                    let unanswered = traffic.unanswered_for();
+                    if is_told && unanswered > UNANSWERED * 2 {
+                        return Ok(());
+                    }
+                    if !is_told && unanswered > UNANSWERED {
+                        is_told = true;
+                        let words = "one key at a time, please: this server does not take a \
+                            second request for the service; try the next key on a new connection";
+                        let reason = Disconnect::ProtocolError;
+                        drop(handle.disconnect(reason, words.to_owned(), String::new()).await);
+                    }
+                }
+            }
+        }
+        drop(startup);
+        tokio::select! {
+            ended = &mut session => return ended.map_err(io::Error::other),
+            () = &mut closed => {}
+        }
+        let words = "the server is shutting down".to_owned();
+        let leaving = async {
+            drop(handle.disconnect(Disconnect::ByApplication, words, String::new()).await);
+            drop((&mut session).await);
+        };
+        let in_time = timeout(shared.options.max_linger, leaving).await;
+        knife.cut();
+        in_time.map_err(io::Error::from)
+    }
+}
+
+/// Evenly spread from 0 to 1. Nothing is protected by it.
+fn luck() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    #[expect(clippy::cast_precision_loss, reason = "the leading bits are enough")]
+    let luck = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
+    luck
+}
+
+const LOOK: Duration = Duration::from_millis(500);
+/// Longer than any answer takes while nothing is being checked.
+const UNANSWERED: Duration = Duration::from_secs(3);

@@ -1,0 +1,172 @@
+//! A session on a channel: the terminal of whoever is there, on the engine's that stays.
+
+use bytes::BytesMut;
+use splengine_core::{
+    Access, Attach, Attachment, Closed, Engine, Notice, SessionError, SessionRequest, Size, Stream,
+    TerminalModes, Update,
+};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
+
+use crate::channel::{Control, Place};
+use crate::input::Outlet;
+use crate::reply::{Exit, Gone, REFUSED, Reply};
+
+/// What a client says of its terminal.
+#[derive(Debug, Clone)]
+pub(crate) struct Window {
+    pub(crate) term: String,
+    pub(crate) size: Size,
+    pub(crate) modes: TerminalModes,
+}
+
+/// Attaches the client to the session that it names, or to a new one, until the program ends or the
+/// client goes. Dropping the future detaches.
+pub(crate) async fn run(
+    engine: &Engine,
+    place: &Place,
+    window: Window,
+    command: Option<String>,
+    input: Outlet,
+    controls: mpsc::Receiver<Control>,
+    reply: &Reply,
+) -> Result<Exit, Gone> {
+    let mut attachment = match attach(engine, place, &window, command).await {
+        Ok(attachment) => attachment,
+        Err(error) => return Ok(reply.refuse(&words(&error), REFUSED).await),
+    };
+    tracing::info!(
+        user = %place.caller.user(), session = %attachment.info().id, "a terminal is attached"
+    );
+    let typist = attachment.typist();
+    let exit = tokio::select! {
+        exit = show(&mut attachment, reply) => exit?,
+        never = obey(&typist, controls) => never,
+        never = type_in(&typist, input) => never,
+    };
+    match exit {
+        Shown::Ended(exit) => Ok(reply.finish(exit).await),
+        Shown::SentAway(why) => Ok(reply.refuse(why, REFUSED).await),
+    }
+}
+
+enum Shown {
+    Ended(Exit),
+    SentAway(&'static str),
+}
+
+async fn attach(
+    engine: &Engine,
+    place: &Place,
+    window: &Window,
+    command: Option<String>,
+) -> Result<Attachment, SessionError> {
+    let sessions = engine.sessions();
+    let id = match &place.session {
+        Some(id) => id.clone(),
+        None => {
+            let mut request =
+                SessionRequest::new().size(window.size).terminal_modes(window.modes.clone());
+            if engine.accepts_env("TERM") && !window.term.is_empty() {
+                request = request.env("TERM", &window.term);
+            }
+            for (name, value) in &place.env {
+                request = request.env(name, value);
+            }
+            if let Some(command) = command {
+                request = request.command(command);
+            }
+            sessions.create(&place.caller, request).await?.id.to_string()
+        }
+    };
+    sessions.attach(&place.caller, &id, Attach::new(Access::Control).window(window.size))
+}
+
+/// Shows what the program prints.
+async fn show(attachment: &mut Attachment, reply: &Reply) -> Result<Shown, Gone> {
+    let typist = attachment.typist();
+    loop {
+        let drawn = match attachment.next().await {
+            Some(Update::Output { offset, data }) => {
+                let end = offset + data.len() as u64;
+                reply.send(Stream::Stdout, data).await?;
+                end
+            }
+            Some(Update::Snapshot { offset, data, .. }) => {
+                reply.send(Stream::Stdout, data).await?;
+                offset
+            }
+            Some(Update::Notice(notice)) => {
+                tell(&notice, reply).await?;
+                continue;
+            }
+            Some(Update::Exit(status)) => return Ok(Shown::Ended(status.into())),
+            Some(Update::Closed(why)) => return Ok(Shown::SentAway(farewell(why))),
+            Some(_) => continue,
+            None => return Err(Gone),
+        };
+        typist.ack(drawn);
+    }
+}
+
+async fn tell(notice: &Notice, reply: &Reply) -> Result<(), Gone> {
+    let words = match notice {
+        Notice::IdleWarning { seconds } => {
+            format!("this session ends in {seconds} s unless something happens in it")
+        }
+        Notice::Restart => "the server is shutting down".to_owned(),
+        _ => return Ok(()),
+    };
+    reply.send(Stream::Stderr, format!("\r\n{words}\r\n").into()).await
+}
+
+fn farewell(why: Closed) -> &'static str {
+    match why {
+        Closed::Culled => "the session was ended: it was idle, or too old",
+        Closed::Revoked => "the right to this session was taken back",
+        Closed::Restart => "the server is shutting down",
+        Closed::Replaced => "the same client has attached anew",
+        _ => "the session was closed",
+    }
+}
+
+async fn obey(typist: &splengine_core::Typist, mut controls: mpsc::Receiver<Control>) -> ! {
+    while let Some(control) = controls.recv().await {
+        match control {
+            Control::Window(size) => typist.resize(size),
+            // What has the terminal hears of it as of a key.
+            Control::Signal(signal) => {
+                let key = match signal.number() {
+                    2 => b"\x03",
+                    3 => b"\x1c",
+                    20 => b"\x1a",
+                    _ => continue,
+                };
+                drop(typist.input(bytes::Bytes::from_static(key)).await);
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// Types what the client sends. Its end is not the session's: whoever closes standard input wants to
+/// look on.
+async fn type_in(typist: &splengine_core::Typist, mut input: Outlet) -> ! {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(4096);
+        match input.read_buf(&mut buffer).await {
+            Ok(1..) => {}
+            _ => std::future::pending().await,
+        }
+        // Who may only look is not told so at each key.
+        drop(typist.input(buffer.split().freeze()).await);
+    }
+}
+
+fn words(error: &SessionError) -> String {
+    match error {
+        SessionError::NoSession(id) => format!("no such session: {id}"),
+        other => other.to_string(),
+    }
+}
