@@ -76,7 +76,8 @@ impl Channel {
 
     /// Starts what the client asks for. Says whether it may: once a channel.
     pub(crate) fn start(&mut self, shared: &Arc<Shared>, grant: &Grant, start: Start) -> bool {
-        let State::Fresh(reply, input) = std::mem::replace(&mut self.state, State::Neither) else {
+        let State::Fresh(mut reply, input) = std::mem::replace(&mut self.state, State::Neither)
+        else {
             return false;
         };
         let (controls, heard) = mpsc::channel(MOST_CONTROLS);
@@ -85,6 +86,7 @@ impl Channel {
         let start = forced(grant, start, &mut env);
         let place = Place { caller: grant.caller.clone(), session: self.session.take(), env };
         let window = self.window.take().filter(|_| grant.pty);
+        reply.in_terminal = window.is_some();
         let shared = Arc::clone(shared);
         let task = tokio::spawn(async move {
             let user = place.caller.user().clone();

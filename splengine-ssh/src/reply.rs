@@ -14,6 +14,8 @@ pub(crate) struct Gone;
 pub(crate) struct Reply {
     channel: ChannelWriteHalf<Msg>,
     handle: Handle,
+    /// Whether a terminal is on the other side, for which a line feed is no new line.
+    pub(crate) in_terminal: bool,
 }
 
 /// How what ran on a channel has ended.
@@ -25,7 +27,7 @@ pub(crate) enum Exit {
 
 impl Reply {
     pub(crate) fn new(channel: ChannelWriteHalf<Msg>, handle: Handle) -> Self {
-        Self { channel, handle }
+        Self { channel, handle, in_terminal: false }
     }
 
     pub(crate) async fn send(&self, stream: Stream, data: Bytes) -> Result<(), Gone> {
@@ -43,8 +45,8 @@ impl Reply {
 
     /// Says why nothing runs, or no longer, and ends the channel.
     pub(crate) async fn refuse(&self, words: &str, code: u32) -> Exit {
-        // Where a terminal is on the other side, and when none is, a line is a line.
-        let _ = self.send(Stream::Stderr, format!("{words}\r\n").into()).await;
+        let end = if self.in_terminal { "\r\n" } else { "\n" };
+        let _ = self.send(Stream::Stderr, format!("{words}{end}").into()).await;
         self.finish(Exit::Code(code)).await
     }
 

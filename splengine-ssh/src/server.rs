@@ -166,8 +166,10 @@ impl Entering {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
                 // russh does not answer who asks for the service a second time.
-                _ = looks.tick(), if login.has_been_tried() && !login.is_checking() => {
-                    let unanswered = traffic.unanswered_for();
+                _ = looks.tick() => {
+                    let is_idle = login.has_been_tried() && !login.is_checking();
+                    let unanswered =
+                        if is_idle { traffic.unanswered_for() } else { Duration::ZERO };
                     if is_told && unanswered > UNANSWERED * 2 {
                         return Ok(());
                     }

@@ -62,8 +62,9 @@ async fn attach(
     command: Option<String>,
 ) -> Result<Attachment, SessionError> {
     let sessions = engine.sessions();
-    let id = match &place.session {
-        Some(id) => id.clone(),
+    let attach = Attach::new(Access::Control).window(window.size);
+    let (id, attach) = match &place.session {
+        Some(id) => (id.clone(), attach),
         None => {
             let mut request =
                 SessionRequest::new().size(window.size).terminal_modes(window.modes.clone());
@@ -76,10 +77,11 @@ async fn attach(
             if let Some(command) = command {
                 request = request.command(command);
             }
-            sessions.create(&place.caller, request).await?.id.to_string()
+            // Whoever logs in keeps what their terminal shows.
+            (sessions.create(&place.caller, request).await?.id.to_string(), attach.from_start())
         }
     };
-    sessions.attach(&place.caller, &id, Attach::new(Access::Control).window(window.size))
+    sessions.attach(&place.caller, &id, attach)
 }
 
 /// Shows what the program prints.

@@ -53,8 +53,8 @@ impl Attach {
         self
     }
 
-    /// Begins with the screen that a loaded session was loaded with, if nothing printed since is
-    /// lost yet.
+    /// Begins with all that was printed, if nothing of it is lost yet, in place of the screen as it
+    /// is now; in a loaded session with the screen that it was loaded with and what was printed since.
     #[must_use]
     pub fn from_start(mut self) -> Self {
         self.from_start = true;
@@ -200,7 +200,12 @@ impl Attachment {
         let cursor = resume
             .filter(|(epoch, _)| *epoch == live.epoch)
             .and_then(|(_, offset)| state.log.cursor_at(offset));
-        let start = live.restored.as_ref().filter(|_| from_start && cursor.is_none());
+        let from_start = from_start && cursor.is_none();
+        let cursor = match from_start && live.restored.is_none() {
+            true => state.log.cursor_at(0),
+            false => cursor,
+        };
+        let start = live.restored.as_ref().filter(|_| from_start);
         let start = start.and_then(|(offset, size, data)| {
             let update = Update::Snapshot { offset: *offset, size: *size, data: data.clone() };
             Some((state.log.cursor_at(*offset)?, update))

@@ -1,6 +1,5 @@
 //! What somebody is let in with, and why somebody is not.
 
-
 use splengine_core::Caller;
 
 use super::key::KeyError;
