@@ -1,10 +1,11 @@
 //! What clients speak: their protocols, and how each of their messages is read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::schema_equality::{SchemataEq as _, StructFieldEq};
 use apache_avro::writer::datum::GenericDatumWriter;
 use bytes::Bytes;
 
@@ -29,25 +30,23 @@ pub(crate) struct ClientMessage {
     written_with: Option<Schema>,
 }
 
-/// The canonical forms of our own requests.
-static FORMS: LazyLock<HashMap<&'static str, String>> = LazyLock::new(|| {
-    let form = |name: &'static str| {
-        Some((name, ours().declared.message(name)?.request.independent_canonical_form(&[]).ok()?))
-    };
-    known_messages().into_iter().filter_map(form).collect()
-});
+static KNOWN: LazyLock<HashSet<&'static str>> = LazyLock::new(known_messages);
+
+/// Tells whether two schemata are encoded alike, by names and fields. Their canonical forms would
+/// tell it too, but apache-avro panics on making one of a schema with attributes of certain names.
+const ALIKE: StructFieldEq = StructFieldEq { include_attributes: false };
 
 impl ClientProtocol {
     /// Reads a client's protocol. One that can't be read is one whose every call is answered by
     /// the reason: the handshake itself has no word for it.
     pub(crate) fn new(text: &str) -> Self {
-        let messages = Declared::parse(text, |name| FORMS.contains_key(name)).map(|declared| {
-            FORMS
+        let messages = Declared::parse(text, |name| KNOWN.contains(name)).map(|declared| {
+            KNOWN
                 .iter()
-                .filter_map(|(name, form)| {
+                .filter_map(|name| {
                     let message = declared.message(name)?;
-                    let theirs = message.request.independent_canonical_form(&[]).ok();
-                    let is_same = theirs.as_ref() == Some(form);
+                    let request = &ours().declared.message(name)?.request;
+                    let is_same = ALIKE.compare(&message.request, request);
                     let written_with = (!is_same).then(|| message.request.clone());
                     let is_one_way = message.is_one_way;
                     Some(((*name).to_owned(), ClientMessage { is_one_way, written_with }))
@@ -62,7 +61,7 @@ impl ClientProtocol {
         let shown: String = name.chars().take(80).collect();
         match &self.messages {
             Ok(messages) => messages.get(name).ok_or_else(|| {
-                if FORMS.contains_key(name) {
+                if KNOWN.contains(name) {
                     format!("your protocol has no message `{shown}`")
                 } else {
                     format!("there is no message `{shown}`")
@@ -223,6 +222,19 @@ mod tests {
             {"name": "command", "type": "string"}]}"#;
         let problem = command_of(lacking, b"\x08echo").expect_err("it lacks args");
         assert!(problem.contains("args"), "{problem}");
+    }
+
+    #[test]
+    fn attributes_of_any_name_do_no_harm() {
+        for attribute in [r#""symbols": null"#, r#""precision": "x""#, r#""size": 1.5"#] {
+            let record = format!(
+                r#"{{"type": "record", "name": "Command", "fields": [
+                {{"name": "command", "type": "string", {attribute}}},
+                {{"name": "args", "type": {{"type": "array", "items": "string"}}, {attribute}}}]}}"#
+            );
+            let read = command_of(&record, b"\x08echo\x02\x04hi\x00");
+            assert_eq!(read.expect("a command").args, ["hi"], "{attribute}");
+        }
     }
 
     #[test]

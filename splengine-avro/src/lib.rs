@@ -34,6 +34,8 @@ mod connection;
 mod datum;
 mod failure;
 mod framing;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod handshake;
 mod messages;
 mod metadata;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::clients::{ClientProtocol, Clients};
-use crate::datum::{Datum, Reader, write_sized};
+use crate::clients::Clients;
+use crate::datum::{Datum, write_sized};
 use crate::framing::{Frames, PREFIX, Sasl, Speech};
+use crate::fuzzing::read;
 use crate::handshake::Conversation;
-use crate::metadata::Metadata;
 use crate::protocol::{known_messages, ours};
 use crate::records::{BatchJob, BatchRequest, Command, RunRequest, SessionRequest, Step};
 
@@ -169,25 +169,6 @@ fn take_in(clients: &Arc<Clients>, framed: &[u8]) {
                 read(&client, call);
             }
         }
-    }
-}
-
-fn read(client: &ClientProtocol, call: Bytes) {
-    let mut reader = Reader::new(call);
-    let Ok(metadata) = Metadata::read(&mut reader) else { return };
-    let _ = (metadata.deadline(), metadata.credentials(None));
-    metadata.echo().write(&mut Vec::new());
-    let Ok(name) = reader.text().map(str::to_owned) else { return };
-    let Ok(message) = client.message(&name) else { return };
-    let Ok(mut parameters) = message.parameters(&name, reader.rest()) else { return };
-    let parameters = &mut parameters;
-    match name.as_str() {
-        "execute" => drop(Command::read(parameters)),
-        "executeBatch" | "executeBatchDetailed" => drop(BatchJob::read(parameters)),
-        "run" => drop(RunRequest::read(parameters)),
-        "submitBatch" => drop(BatchRequest::read(parameters)),
-        "openSession" => drop(SessionRequest::read(parameters)),
-        _ => drop(String::read(parameters)),
     }
 }
 

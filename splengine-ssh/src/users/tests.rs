@@ -97,6 +97,19 @@ async fn files_that_others_can_write_count_for_nothing() {
 }
 
 #[tokio::test]
+async fn files_of_somebody_else_count_for_nothing() {
+    let (dir, alice) = (Dir::new(), key());
+    let path = dir.write("alice", &text(&alice));
+    let users = Users::new().authorized_keys(dir.path()).expect("a directory");
+    // Only root can give a file away.
+    if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
+        assert!(by_key(&users, "alice", &alice).await.is_none());
+        let error = Users::new().trusted_ca(&path).expect_err("another's").to_string();
+        assert!(error.contains("belongs to the user with id 12345"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_of_a_trusted_authority_lets_in() {
     let (dir, authority, alice) = (Dir::new(), key(), key());
     let users = Users::new().trusted_ca(dir.write("ca", &text(&authority))).expect("a file");

@@ -1,6 +1,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
+use russh::keys::ssh_key::certificate::Builder;
 use russh::keys::ssh_key::{Mpint, public::RsaPublicKey};
 
 use super::*;
@@ -102,6 +103,14 @@ fn what_is_wrong_with_a_line_is_told() {
     assert_eq!(one(&ED25519.replace("AAAAC3", "AAAAC4")), Err(KeyError::Malformed.into()));
     let certificate = ED25519.replace("ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com");
     assert_eq!(one(&certificate), Err(KeyError::Certificate.into()));
+    // One that goes by the name of its key.
+    let mut signed = Builder::new([7; 16], key().public_key(), 0, 1).expect("one");
+    signed.valid_principal("alice").expect("set");
+    let signed = signed.sign(&key()).and_then(|signed| signed.to_openssh()).expect("a text");
+    assert_eq!(
+        one(&signed.replace("-cert-v01@openssh.com", "")),
+        Err(KeyError::Certificate.into())
+    );
     assert_eq!(one(&format!("{ED25519} \0")), Err(LineError::Nul));
     assert_eq!(one(&format!("{ED25519} {}", "a".repeat(9000))), Err(LineError::TooLong));
     // Nothing of what a line holds may be told.

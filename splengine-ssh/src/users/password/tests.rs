@@ -47,6 +47,11 @@ async fn the_right_password_lets_in() {
     assert_eq!(verify("alice", "new").await, Ok(()));
     assert_eq!(verify("alice", "newer").await, Err(Refusal::Password));
     assert_eq!(verify("bob", "b").await, Err(Refusal::Password));
+    let error = Passwords::new(path.clone()).err().expect("malformed").to_string();
+    assert!(error.contains("/p`, line 1: it is not `user:$argon2id$"), "{error}");
+    dir.write("p", &format!("alice:{}\nalice:{}", hash("new"), hash("newer")));
+    let error = Passwords::new(path.clone()).err().expect("twice").to_string();
+    assert!(error.contains("/p`, line 2: its user has a line already"), "{error}");
     chmod(&path, 0o666);
     assert_eq!(verify("alice", "new").await, Err(Refusal::Files));
     dir.write("p", "");

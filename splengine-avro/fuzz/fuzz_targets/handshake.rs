@@ -1,0 +1,5 @@
+//! Messages of one connection.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| splengine_avro::fuzzing::handshake(bytes));

@@ -1,0 +1,169 @@
+//! What fuzzers feed, and what must hold whatever they do. In no other build.
+
+use std::fmt::Debug;
+use std::sync::{Arc, LazyLock};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use crate::clients::{ClientProtocol, Clients};
+use crate::datum::{Datum, Reader};
+use crate::framing::{Broken, Frames, PREFIX, Sasl, Speech};
+use crate::handshake::Conversation;
+use crate::metadata::Metadata;
+use crate::records::{
+    BatchEvent, BatchInfo, BatchJob, BatchPage, BatchRecord, BatchRequest, BatchResult, Command,
+    EngineError, EngineInfo, EventPage, ExecutionResult, OutputPart, RunRequest, RunResult,
+    SavedSession, SessionInfo, SessionOutput, SessionRequest, Step,
+};
+
+/// Bytes as a connection brings them, the first one telling how they are cut.
+///
+/// # Panics
+///
+/// When something does not hold.
+pub fn framing(bytes: &[u8]) {
+    let Some((&cut, bytes)) = bytes.split_first() else { return };
+    if let Some(first) = bytes.first_chunk::<PREFIX>() {
+        Speech::of(first, MAX);
+    }
+    let mut input = BytesMut::from(bytes);
+    let begun = Sasl::start(&mut input);
+    let is_taken = matches!(begun, Ok(Sasl::Anonymous | Sasl::Other));
+    assert_eq!(is_taken, input.len() < bytes.len());
+    for frames in [|| Frames::netty(MAX), || Frames::classic(MAX)] {
+        let whole = messages(frames(), bytes, bytes.len());
+        let pieces = messages(frames(), bytes, usize::from(cut));
+        assert_eq!(whole, pieces, "however they are cut");
+        for (serial, message) in whole.0 {
+            assert!(message.len() <= MAX.min(bytes.len()));
+            let mut output = BytesMut::new();
+            frames().write(serial, &message, &mut output);
+            if !message.is_empty() || frames().is_netty() {
+                assert_eq!(frames().next(&mut output), Ok(Some((serial, message))));
+                assert!(output.is_empty());
+            }
+        }
+    }
+}
+
+/// All that come, and whether the connection could go on.
+fn messages(mut frames: Frames, bytes: &[u8], cut: usize) -> (Vec<(u32, Bytes)>, bool) {
+    let (mut all, mut input) = (Vec::new(), BytesMut::new());
+    for piece in bytes.chunks(cut.max(1)) {
+        input.extend_from_slice(piece);
+        loop {
+            match frames.next(&mut input) {
+                Ok(Some(message)) => all.push(message),
+                Ok(None) => break,
+                Err(Broken) => return (all, false),
+            }
+        }
+    }
+    (all, true)
+}
+
+/// Messages of one connection, each after two bytes with its length; the first bit of all tells
+/// whether it is stateless. What are calls is read as far as it is without doing anything.
+pub fn handshake(mut bytes: &[u8]) {
+    static CLIENTS: LazyLock<Arc<Clients>> = LazyLock::new(|| Arc::new(Clients::new()));
+    let is_stateless = bytes.first().is_some_and(|first| first & 0x80 != 0);
+    let mut conversation = Conversation::new(Arc::clone(&CLIENTS), is_stateless);
+    while bytes.len() > 2 {
+        let length = usize::from(bytes.get_u16() & 0x7fff).min(bytes.len());
+        let message = bytes.copy_to_bytes(length);
+        let Ok(opened) = conversation.open(message) else { return };
+        if let Some((client, call)) = opened.call {
+            read(&client, call);
+        }
+    }
+}
+
+/// All that is done with a call before anything is done for it.
+pub(crate) fn read(client: &ClientProtocol, call: Bytes) {
+    let mut reader = Reader::new(call);
+    let Ok(metadata) = Metadata::read(&mut reader) else { return };
+    let _ = (metadata.deadline(), metadata.credentials(None));
+    metadata.echo().write(&mut Vec::new());
+    let Ok(name) = reader.text().map(str::to_owned) else { return };
+    let Ok(message) = client.message(&name) else { return };
+    let Ok(mut parameters) = message.parameters(&name, reader.rest()) else { return };
+    let parameters = &mut parameters;
+    match name.as_str() {
+        "execute" => drop(Command::read(parameters)),
+        "executeBatch" | "executeBatchDetailed" => drop(BatchJob::read(parameters)),
+        "run" => drop(RunRequest::read(parameters)),
+        "submitBatch" => drop(BatchRequest::read(parameters)),
+        "openSession" => drop(SessionRequest::read(parameters)),
+        _ => drop(String::read(parameters)),
+    }
+}
+
+/// A record, the first byte telling which.
+///
+/// # Panics
+///
+/// When something does not hold.
+pub fn datum(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let bytes = Bytes::copy_from_slice(bytes);
+    let _ = Command::from_single_object(bytes.clone());
+    let _ = ExecutionResult::from_registry_form(bytes.clone());
+    let kinds: &[fn(Bytes)] = &[
+        round_trip::<Command>,
+        round_trip::<ExecutionResult>,
+        round_trip::<BatchJob>,
+        round_trip::<BatchResult>,
+        round_trip::<EngineInfo>,
+        round_trip::<EngineError>,
+        round_trip::<RunRequest>,
+        round_trip::<RunResult>,
+        round_trip::<Step>,
+        round_trip::<BatchRequest>,
+        round_trip::<BatchInfo>,
+        round_trip::<BatchRecord>,
+        round_trip::<BatchPage>,
+        round_trip::<BatchEvent>,
+        round_trip::<EventPage>,
+        round_trip::<OutputPart>,
+        round_trip::<SessionRequest>,
+        round_trip::<SessionInfo>,
+        round_trip::<SessionOutput>,
+        round_trip::<SavedSession>,
+    ];
+    kinds[usize::from(*kind) % kinds.len()](bytes);
+}
+
+/// What can be read is written so that it is read again. Never in more bytes: what it was read from
+/// may have been longer, but was at least as long.
+fn round_trip<T: Datum + Debug + PartialEq>(bytes: Bytes) {
+    let length = bytes.len();
+    let Ok(record) = T::read(&mut Reader::new(bytes)) else { return };
+    let mut written = Vec::new();
+    record.write(&mut written);
+    assert!(written.len() <= length);
+    let mut reader = Reader::new(written.into());
+    assert_eq!(T::read(&mut reader).as_ref(), Ok(&record));
+    assert_eq!(reader.finish(), Ok(()));
+}
+
+const MAX: usize = 1 << 12;
+
+#[cfg(test)]
+mod tests {
+    /// The fuzzers' seeds, without a fuzzer.
+    #[test]
+    fn seeds_do_no_harm() {
+        type Target = (&'static str, fn(&[u8]));
+        const TARGETS: [Target; 3] =
+            [("framing", super::framing), ("handshake", super::handshake), ("datum", super::datum)];
+        for (name, target) in TARGETS {
+            let seeds = format!("{}/fuzz/seeds/{name}", env!("CARGO_MANIFEST_DIR"));
+            let mut count = 0;
+            for seed in std::fs::read_dir(seeds).expect("a directory") {
+                target(&std::fs::read(seed.expect("a file").path()).expect("read"));
+                count += 1;
+            }
+            assert!(count > 3, "only {count} of {name}");
+        }
+    }
+}
