@@ -1,1 +1,3 @@
 //! The SSH door of splengine: commands, persistent terminals and files for every SSH client.
+
+mod sftp;
