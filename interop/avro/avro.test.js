@@ -5,7 +5,7 @@ const { after, before, test } = require("node:test");
 const assert = require("node:assert/strict");
 const { spawn } = require("node:child_process");
 const { once } = require("node:events");
-const { mkdtempSync, writeFileSync } = require("node:fs");
+const { mkdtempSync, readFileSync, writeFileSync } = require("node:fs");
 const http = require("node:http");
 const net = require("node:net");
 const { tmpdir } = require("node:os");
@@ -251,6 +251,22 @@ test("avsc: older and newer texts are resolved", async () => {
   foreign.messages.destroy = { request: [], response: "null" };
   const { call, close } = await connect(foreign);
   await assert.rejects(call("execute", command("true")), /incompatible|destroy/i);
+  close();
+});
+
+test("avsc: files, whole and in parts", async () => {
+  const { call, close } = await connect(full);
+  const first = Buffer.from("whole, ");
+  await call("writeFile", "/notes.txt", first, null);
+  const status = await call("writeFile", "notes.txt", Buffer.from("and more"), first.length);
+  assert.deepEqual([status.kind, status.size], ["file", 15]);
+  assert.equal(readFileSync(join(root, "notes.txt"), "utf8"), "whole, and more");
+  const chunk = await call("readFile", "notes.txt", 7, 3);
+  assert.deepEqual([chunk.data.toString(), chunk.size, chunk.atEnd], ["and", 15, false]);
+  assert.equal((await call("statFile", "/")).kind, "directory");
+  for (const [path, code] of [["none", "NOT_FOUND"], ["runtime/sessions", "NOT_FOUND"], ["../x", "INVALID_REQUEST"]]) {
+    await assert.rejects(call("statFile", path), (error) => JSON.stringify(error).includes(code));
+  }
   close();
 });
 

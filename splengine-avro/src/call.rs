@@ -16,7 +16,7 @@ use crate::clients::{ClientProtocol, Clients};
 use crate::datum::{Datum, Reader, Symbols as _};
 use crate::failure::Failure;
 use crate::handshake::Conversation;
-use crate::messages::{batch_jobs, batches, run, service, sessions};
+use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
 use crate::records::ErrorCode;
 
@@ -228,6 +228,9 @@ impl Responder {
             "listSavedSessions" => does!(sessions::list_saved),
             "removeSavedSession" => does!(sessions::remove_saved, saved),
             "endSession" => does!(sessions::end, session),
+            "statFile" => does!(files::stat, path),
+            "readFile" => does!(files::read, path, offset, length),
+            "writeFile" => does!(files::write, path, data, offset),
             _ => answer.system(&Failure::invalid("there is no such message")),
         }
     }

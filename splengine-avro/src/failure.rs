@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use splengine_core::{AuthError, BatchError, ErrorKind, ExecuteError, SessionError};
+use splengine_core::{AuthError, BatchError, ErrorKind, ExecuteError, FileError, SessionError};
 
 use crate::datum::{Datum as _, Symbols as _, write_sized};
 use crate::records::{EngineError, ErrorCode};
@@ -112,6 +112,12 @@ impl From<BatchError> for Failure {
             _ => {}
         }
         failure
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
     }
 }
 

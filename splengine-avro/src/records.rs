@@ -259,6 +259,20 @@ records! {
         pub(crate) rows: i32,
         pub(crate) workdir: Option<String>,
     }
+
+    pub(crate) struct FileStatus {
+        pub(crate) kind: FileKind,
+        pub(crate) size: i64,
+        pub(crate) modified: Timestamp,
+        pub(crate) mode: i32,
+    }
+
+    pub(crate) struct FileChunk {
+        pub(crate) data: Bytes,
+        pub(crate) offset: i64,
+        pub(crate) size: i64,
+        pub(crate) at_end: bool,
+    }
 }
 
 symbols! {
@@ -328,6 +342,13 @@ symbols! {
     pub(crate) enum OutputStream {
         Stdout = "stdout",
         Stderr = "stderr",
+    }
+
+    pub(crate) enum FileKind {
+        Other = "other",
+        File = "file",
+        Directory = "directory",
+        Link = "link",
     }
 
     pub(crate) enum SessionState {
@@ -402,6 +423,8 @@ mod tests {
         matches::<SessionInfo>(&mut types);
         matches::<SessionOutput>(&mut types);
         matches::<SavedSession>(&mut types);
+        matches::<FileStatus>(&mut types);
+        matches::<FileChunk>(&mut types);
         let mut enums = |name: &str, ours: Vec<&str>| {
             let declared = types.remove(name).unwrap_or_else(|| panic!("{name} is declared"));
             assert_eq!(declared["symbols"], serde_json::json!(ours), "{name}");
@@ -411,7 +434,7 @@ mod tests {
                 enums(stringify!($name), $name::ALL.iter().map(|each| each.symbol()).collect());
             )*};
         }
-        same!(ErrorCode Background Reason RunIf FailFast BatchState StepState OutputStream SessionState);
+        same!(ErrorCode Background Reason RunIf FailFast BatchState StepState OutputStream SessionState FileKind);
         assert_eq!(types.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "no type is left");
     }
 }

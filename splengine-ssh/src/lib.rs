@@ -33,22 +33,10 @@ mod input;
 mod line;
 mod reply;
 mod server;
+mod sftp;
 mod startups;
 mod terminal;
 mod users;
-mod sftp {
-    use splengine_core::{Caller, Files};
-    use std::io;
-    use tokio::io::{AsyncRead, AsyncWrite};
-    pub(crate) async fn serve(
-        _: Files,
-        _: Caller,
-        _: impl AsyncRead + Unpin + Send,
-        _: impl AsyncWrite + Unpin + Send,
-    ) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 pub use builder::{NoUsers, SshServerBuilder};
 pub use host_key::{HostKeyError, HostKeys};

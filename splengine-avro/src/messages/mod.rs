@@ -2,6 +2,7 @@
 
 pub(crate) mod batch_jobs;
 pub(crate) mod batches;
+pub(crate) mod files;
 pub(crate) mod run;
 pub(crate) mod service;
 pub(crate) mod sessions;

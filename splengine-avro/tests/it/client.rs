@@ -56,6 +56,15 @@ impl Door {
         ) -> AvroServerBuilder<SharedAuthenticator>,
     ) -> Self {
         let engine = Engine::builder(Actor).max_running(64).build().expect("built");
+        Self::open_to(engine, configure).await
+    }
+
+    pub(crate) async fn open_to(
+        engine: Engine,
+        configure: impl FnOnce(
+            AvroServerBuilder<SharedAuthenticator>,
+        ) -> AvroServerBuilder<SharedAuthenticator>,
+    ) -> Self {
         let everyone = Caller::with_all_scopes("guest".parse().expect("a user name"));
         let builder =
             AvroServer::builder(engine).authenticate(StaticTokens::new().allow_anonymous(everyone));

@@ -3,5 +3,6 @@
 mod client;
 mod connections;
 mod ends;
+mod files;
 #[cfg(feature = "tls")]
 mod tls;

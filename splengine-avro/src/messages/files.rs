@@ -1,0 +1,75 @@
+//! Files, in pieces and whole. Names that are no text can't be told here.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use splengine_core::{FileInfo, OpenOptions};
+
+use crate::call::Ask;
+use crate::failure::Failure;
+use crate::messages::{long, positive, timestamp};
+use crate::records::{FileChunk, FileKind, FileStatus};
+
+pub(crate) async fn stat(ask: &Ask<'_>, path: String) -> Result<FileStatus, Failure> {
+    Ok(ask.engine.files().stat(&ask.caller, Path::new(&path)).await?.into())
+}
+
+pub(crate) async fn read(
+    ask: &Ask<'_>,
+    path: String,
+    offset: i64,
+    length: i32,
+) -> Result<FileChunk, Failure> {
+    let offset = positive("offset", offset)?;
+    let length = positive("length", i64::from(length))?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX).min(LONGEST_CHUNK);
+    let options = OpenOptions::new().read();
+    let file = ask.engine.files().open(&ask.caller, Path::new(&path), options).await?;
+    let mut data = Vec::new();
+    while data.len() < length {
+        let at = offset.saturating_add(data.len() as u64);
+        let read = file.read_at(at, length - data.len()).await?;
+        if read.is_empty() {
+            break;
+        }
+        data.extend_from_slice(&read);
+    }
+    let size = file.info().await?.size;
+    let at_end = offset.saturating_add(data.len() as u64) >= size;
+    Ok(FileChunk { data: data.into(), offset: long(offset), size: long(size), at_end })
+}
+
+pub(crate) async fn write(
+    ask: &Ask<'_>,
+    path: String,
+    data: Bytes,
+    offset: Option<i64>,
+) -> Result<FileStatus, Failure> {
+    let (files, path) = (ask.engine.files(), Path::new(&path));
+    let Some(offset) = offset else {
+        return Ok(files.replace(&ask.caller, path, &data[..]).await?.into());
+    };
+    let offset = positive("offset", offset)?;
+    let file = files.open(&ask.caller, path, OpenOptions::new().write().create()).await?;
+    file.write_at(offset, data).await?;
+    Ok(file.info().await?.into())
+}
+
+impl From<FileInfo> for FileStatus {
+    fn from(info: FileInfo) -> Self {
+        Self {
+            kind: match info.kind {
+                splengine_core::FileKind::File => FileKind::File,
+                splengine_core::FileKind::Directory => FileKind::Directory,
+                splengine_core::FileKind::Link => FileKind::Link,
+                _ => FileKind::Other,
+            },
+            size: long(info.size),
+            modified: timestamp(info.modified),
+            mode: i32::try_from(info.mode).unwrap_or(i32::MAX),
+        }
+    }
+}
+
+/// What one answer holds at most.
+const LONGEST_CHUNK: usize = 1 << 20;
