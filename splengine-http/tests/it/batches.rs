@@ -303,6 +303,8 @@ async fn batches_are_listed_rerun_and_cancelled() {
         format!("/api/v1/batches/{}", again.json()["rerunOf"].as_str().expect("an id")),
         all[1]
     );
+    let place = again.header("location").expect("a place");
+    door.ask("GET", &format!("{place}/events"), None).await;
     let refused = door.problem("POST", &format!("{}/rerun?only=failed", all[0]), None).await;
     assert_eq!(refused, (409, "no step of this batch failed".to_owned()));
 
