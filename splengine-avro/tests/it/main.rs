@@ -2,6 +2,7 @@
 
 mod client;
 mod connections;
+mod container;
 mod ends;
 #[cfg(feature = "tls")]
 mod tls;
