@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use splengine_avro::{AvroServer, AvroServerBuilder};
+use splengine_avro::{AvroServer, AvroServerBuilder, results_container};
 use splengine_core::{Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator};
 use splengine_http::{HttpServer, HttpServerBuilder};
 use splengine_ssh::{SshServer, SshServerBuilder, Users};
@@ -256,7 +256,9 @@ fn configured_http(
     settings: &Settings,
     console: Option<&str>,
 ) -> Result<HttpServerBuilder<SharedAuthenticator>, Failure> {
-    let mut builder = HttpServer::builder(engine.clone()).authenticate(settings.tokens.clone());
+    let mut builder = HttpServer::builder(engine.clone())
+        .authenticate(settings.tokens.clone())
+        .results_as("application/avro", "avro", results_container);
     for origin in &settings.allow_origins {
         builder = builder
             .allow_origin(origin)

@@ -207,6 +207,38 @@ test("avsc: batches with dependencies, their events and output", async () => {
   close();
 });
 
+test("avsc: a batch's results as a container file", async () => {
+  const url = `http://${server.http}/api/v1/batches`;
+  const headers = { authorization: `Bearer ${token}`, accept: "application/avro" };
+  const steps = [
+    { id: "a", command: "printf", args: ["one \\377"] },
+    { id: "b", command: "sh -c 'echo 0123456789; echo no >&2; exit 3'", outputLimit: 4 },
+    { id: "c", command: "echo never" },
+  ];
+  const waited = await fetch(`${url}?wait=true`, {
+    method: "POST", headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify({ steps }),
+  });
+  const [, name] = /^attachment; filename="(batch-.*)\.avro"$/.exec(waited.headers.get("content-disposition"));
+  const again = await fetch(`${url}/${name}/results`, { headers });
+  for (const response of [waited, again]) {
+    assert.deepEqual([response.status, response.headers.get("content-type")], [200, "application/avro"]);
+    const file = join(root, `${name}.avro`);
+    writeFileSync(file, Buffer.from(await response.arrayBuffer()));
+    const decoder = avsc.createFileDecoder(file);
+    const rows = [];
+    decoder.on("metadata", (type) => assert.equal(type.name, "com.splectrum.rpc.StepResult"));
+    decoder.on("data", (row) => rows.push(row));
+    await once(decoder, "end");
+    assert.deepEqual(
+      rows.map((row) => [row.batchId, row.id, row.state, row.reason, row.exitCode]),
+      [[name, "a", "succeeded", "exited", 0], [name, "b", "failed", "exited", 3], [name, "c", "skipped", null, null]],
+    );
+    assert.deepEqual(rows[0].stdout, Buffer.from("one \xff", "latin1"));
+    assert.deepEqual([rows[1].stdout.toString(), rows[1].stdoutBytes, rows[1].stdoutGap], ["019\n", 11, 2]);
+    assert.deepEqual([rows[1].stderr.toString(), rows[1].stderrTruncated], ["no\n", false]);
+  }
+});
+
 test("avsc: sessions by polling", async () => {
   const { call, client, close } = await connect(full);
   const none = { command: null, args: [], workdir: null, env: {}, cols: 100, rows: 30, name: "mine" };

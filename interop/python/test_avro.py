@@ -15,7 +15,7 @@ import fastavro
 import httpx
 import pytest
 
-from server import TOKEN, Server
+from server import TOKEN, Server, assert_problem
 
 SEED = json.dumps({
     "protocol": "SPlectrumEngine",
@@ -344,6 +344,40 @@ def test_a_wrong_token_and_a_late_call(tmp_path, start):
         metadata = b"\x02" + text(b"spl-deadline-ms") + text(late) + b"\0"
         answer = call(metadata, Authorization=f"Bearer {TOKEN}")
         assert (b"DEADLINE_EXCEEDED" if late == b"0" else b"INVALID_REQUEST") in answer
+
+
+def test_results_of_a_batch_are_a_container_file(server, client):
+    steps = [
+        {"id": "bytes", "command": "printf", "args": ["one \\377"]},
+        {"id": "long", "command": "head -c 1000000 /dev/zero"},
+        {"id": "bad", "command": "sh -c 'echo 0123456789; echo no >&2; exit 3'", "outputLimit": 4},
+        {"id": "never", "command": "true"},
+    ]
+    accept = {"Accept": "application/avro"}
+    waited = client.post("/api/v1/batches", params={"wait": "true"}, json={"steps": steps}, headers=accept)
+    name = waited.headers["content-disposition"].split('"')[1]
+    batch = name.removesuffix(".avro")
+    assert batch != name
+    again = client.get(f"/api/v1/batches/{batch}/results", headers=accept)
+    whole = client.get(f"/api/v1/batches/{batch}/results").json()
+    for response in (waited, again):
+        assert (response.status_code, response.headers["content-type"]) == (200, "application/avro")
+        reader = fastavro.reader(io.BytesIO(response.content))
+        assert reader.writer_schema["name"] == "com.splectrum.rpc.StepResult"
+        assert reader.codec == "deflate"
+        rows = list(reader)
+        assert {row["batchId"] for row in rows} == {batch}
+        for row, step in zip(rows, whole["steps"], strict=True):
+            same = ("id", "command", "dependsOn", "state", "attempt", "exitCode", "signal", "duration",
+                    "stdoutBytes", "stderrBytes", "stdoutTruncated", "stderrTruncated")
+            assert {key: row[key] for key in same} == {key: step[key] for key in same}
+        assert rows[0]["stdout"] == b"one \xff" and rows[1]["stdout"] == bytes(1000000)
+        assert rows[0]["started"].timestamp() == pytest.approx(time.time(), abs=600)
+        assert (rows[2]["stdout"], rows[2]["stdoutGap"], rows[2]["stderr"]) == (b"019\n", 2, b"no\n")
+        assert (rows[3]["problem"], rows[3]["reason"]) == ("a step before it failed", None)
+    # Without the door for its calls the form is there all the same.
+    assert "avro" not in server.ready
+    assert_problem(client.get(f"/api/v1/batches/{batch}/results", headers={"Accept": "text/csv"}), 406)
 
 
 def test_a_client_that_leaves_cancels_its_run(wire, known, door):

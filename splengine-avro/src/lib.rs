@@ -23,6 +23,8 @@
 //! (`POST /` and `POST /avro`, `GET /avro/protocol`), and TLS with any of them within it, where it is
 //! switched on. The protocol is [`protocol()`]; clients of older, newer or narrower texts are resolved
 //! by name.
+//!
+//! [`results_container`] makes a container file of a batch's results, for whichever door gives it.
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +33,7 @@ mod call;
 mod clients;
 mod codec;
 mod connection;
+mod container;
 mod datum;
 mod failure;
 mod framing;
@@ -50,6 +53,7 @@ mod walk;
 
 pub use builder::AvroServerBuilder;
 pub use codec::CodecError;
+pub use container::{ContainerError, results_container};
 pub use datum::DatumError;
 pub use records::{Command, ExecutionResult};
 pub use server::AvroServer;

@@ -166,6 +166,30 @@ records! {
         pub(crate) stderr_truncated: bool,
     }
 
+    pub(crate) struct StepResult {
+        pub(crate) batch_id: String,
+        pub(crate) id: String,
+        pub(crate) command: String,
+        pub(crate) depends_on: Vec<String>,
+        pub(crate) state: StepState,
+        pub(crate) attempt: i32,
+        pub(crate) reason: Option<Reason>,
+        pub(crate) problem: Option<String>,
+        pub(crate) exit_code: Option<i32>,
+        pub(crate) signal: Option<String>,
+        pub(crate) started: Option<Timestamp>,
+        pub(crate) ended: Option<Timestamp>,
+        pub(crate) duration: Option<i64>,
+        pub(crate) stdout: Bytes,
+        pub(crate) stderr: Bytes,
+        pub(crate) stdout_bytes: i64,
+        pub(crate) stderr_bytes: i64,
+        pub(crate) stdout_truncated: bool,
+        pub(crate) stderr_truncated: bool,
+        pub(crate) stdout_gap: Option<i64>,
+        pub(crate) stderr_gap: Option<i64>,
+    }
+
     pub(crate) struct BatchInfo {
         pub(crate) batch_id: String,
         pub(crate) user: String,
@@ -413,6 +437,7 @@ mod tests {
         matches::<BatchRequest>(&mut types);
         matches::<StepCounts>(&mut types);
         matches::<StepRecord>(&mut types);
+        matches::<StepResult>(&mut types);
         matches::<BatchInfo>(&mut types);
         matches::<BatchRecord>(&mut types);
         matches::<BatchPage>(&mut types);

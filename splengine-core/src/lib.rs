@@ -28,8 +28,8 @@ pub use auth::{
 };
 pub use batch::{
     BatchError, BatchEvent, BatchEvents, BatchInfo, BatchJob, BatchList, BatchPolicy, BatchRecord,
-    BatchRequest, BatchState, Batches, FailFast, Happening, JobAction, JobEvent, Outcome, RunIf,
-    Step, StepCounts, StepInfo, StepOutput, StepState, Submitted,
+    BatchRequest, BatchResults, BatchState, Batches, FailFast, Happening, JobAction, JobEvent,
+    Outcome, RunIf, Step, StepCounts, StepInfo, StepOutput, StepResult, StepState, Submitted,
 };
 pub use caller::{Caller, Guest, ParseScopeError, ParseUserNameError, Scope, UserName};
 pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats, Resumed};

@@ -25,33 +25,42 @@ impl Format {
         Self::ALL.iter().find(|(format, _)| *format == self).map_or("", |(_, name)| name)
     }
 
-    /// What the `Accept` headers (RFC 9110, section 12.5.1) ask for most; `None` when it is
-    /// nothing that we have. Without any it is JSON.
+    /// What a request asks for most; `None` when it is nothing that we have. Without a wish it is
+    /// JSON.
     pub(crate) fn wanted(headers: &HeaderMap) -> Option<Self> {
-        let mut best: Option<(f32, Self)> = None;
-        let mut asked = false;
-        for value in headers.get_all(ACCEPT) {
-            for range in value.to_str().unwrap_or_default().split(',') {
-                asked = true;
-                let mut parameters = range.split(';').map(str::trim);
-                let name = parameters.next().unwrap_or_default().to_ascii_lowercase();
-                let weight = parameters
-                    .find_map(|parameter| parameter.strip_prefix("q="))
-                    .map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-                let format = match name.as_str() {
-                    "*/*" | "application/*" => Some(Self::Json),
-                    "text/*" => Some(Self::Sse),
-                    name => Self::ALL.iter().find(|(_, ours)| *ours == name).map(|(form, _)| *form),
-                };
-                if let Some(format) = format
-                    && weight > best.map_or(0.0, |(weight, _)| weight)
-                {
-                    best = Some((weight, format));
-                }
+        wanted(headers, Self::Json, |range| match range {
+            "*/*" | "application/*" => Some(Self::Json),
+            "text/*" => Some(Self::Sse),
+            name => Self::ALL.iter().find(|(_, ours)| *ours == name).map(|(form, _)| *form),
+        })
+    }
+}
+
+/// What the `Accept` headers (RFC 9110, section 12.5.1) ask for most; `None` when it is nothing
+/// that is `known` by its media range, in lower case. Without any it is `default`.
+pub(crate) fn wanted<T>(
+    headers: &HeaderMap,
+    default: T,
+    known: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let mut best: Option<(f32, T)> = None;
+    let mut asked = false;
+    for value in headers.get_all(ACCEPT) {
+        for range in value.to_str().unwrap_or_default().split(',') {
+            asked = true;
+            let mut parameters = range.split(';').map(str::trim);
+            let name = parameters.next().unwrap_or_default().to_ascii_lowercase();
+            let weight = parameters
+                .find_map(|parameter| parameter.strip_prefix("q="))
+                .map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
+            if let Some(form) = known(&name)
+                && weight > best.as_ref().map_or(0.0, |(weight, _)| *weight)
+            {
+                best = Some((weight, form));
             }
         }
-        if asked { best.map(|(_, format)| format) } else { Some(Self::Json) }
     }
+    if asked { best.map(|(_, form)| form) } else { Some(default) }
 }
 
 #[cfg(test)]

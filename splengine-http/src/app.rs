@@ -21,10 +21,11 @@ use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::forms::Form;
 use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::routes::metrics::{self, HttpMetrics};
-use crate::routes::{batches, execute, service, sessions};
+use crate::routes::{batches, execute, results, service, sessions};
 
 /// A service that answers for a path.
 pub(crate) type Mounted =
@@ -34,6 +35,8 @@ pub(crate) type Mounted =
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) mounted: Vec<(String, Mounted)>,
+    /// Of a batch's results, beside JSON.
+    pub(crate) forms: Vec<Form>,
     pub(crate) origins: Vec<HeaderValue>,
     pub(crate) max_body: usize,
     pub(crate) body_timeout: Duration,
@@ -106,6 +109,7 @@ impl App {
             .route("/api/v1/batches/{id}", get(batches::get).delete(batches::cancel))
             .route("/api/v1/batches/{id}/events", get(batches::events))
             .route("/api/v1/batches/{id}/rerun", post(batches::rerun))
+            .route("/api/v1/batches/{id}/results", get(results::results))
             .route("/api/v1/batches/{id}/steps/{step}/{stream}", get(batches::output))
             .route("/api/v1/tickets", post(sessions::ticket))
             .route("/api/v1/service", get(service::definition))

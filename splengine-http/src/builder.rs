@@ -1,16 +1,20 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderValue;
 use bytes::Bytes;
-use splengine_core::{Authenticator, BindError, Engine, NoAuthenticator, SharedAuthenticator};
+use splengine_core::{
+    Authenticator, BatchResults, BindError, Engine, NoAuthenticator, SharedAuthenticator,
+};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
 use crate::app::{App, Options};
+use crate::forms::{BoxError, Form};
 use crate::server::{HttpServer, RequestBody, Timing};
 use crate::service::HttpService;
 
@@ -55,6 +59,7 @@ impl HttpServer {
             authenticator: NoAuthenticator::new(),
             options: Options {
                 mounted: Vec::new(),
+                forms: Vec::new(),
                 origins: Vec::new(),
                 max_body: 16 << 20,
                 body_timeout: Duration::from_secs(30),
@@ -139,6 +144,34 @@ impl<A> HttpServerBuilder<A> {
             .map_request(|request: http::Request<Body>| request.map(RequestBody))
             .map_response(|response| response.map(Body::new));
         self.options.mounted.push((path.to_owned(), BoxCloneSyncService::new(service)));
+        self
+    }
+
+    /// Offers a batch's results in a further form than JSON, such as `application/avro`, to whoever
+    /// asks for its media type (`Accept`): as a file, called after the batch with `extension`. What
+    /// there is to write is bounded, as [`Batches::results`](splengine_core::Batches::results) says.
+    ///
+    /// `form` is called where it may block. Its error is for the log; the client is told 500.
+    ///
+    /// # Panics
+    ///
+    /// Where `media_type` is not a type and a subtype in lower case, without parameters; or where
+    /// `extension` is not made of what such names are.
+    pub fn results_as<B, E>(
+        mut self,
+        media_type: &'static str,
+        extension: &'static str,
+        form: impl Fn(&BatchResults) -> Result<B, E> + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: Into<Bytes>,
+        E: Into<BoxError>,
+    {
+        let write = move |results: &BatchResults| match form(results) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) => Err(error.into()),
+        };
+        self.options.forms.push(Form::new(media_type, extension, Arc::new(write)));
         self
     }
 

@@ -31,6 +31,7 @@ mod builder;
 mod dto;
 mod dto_batches;
 mod dto_sessions;
+mod forms;
 mod lingering;
 mod openapi;
 mod opening;

@@ -1,13 +1,33 @@
 //! The OpenAPI document, generated from the routes and their types.
 
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
 
+use crate::forms::Form;
 use crate::routes;
 
-/// The document.
-pub(crate) fn document() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+/// The document of a door that has these forms of results.
+pub(crate) fn document(forms: &[Form]) -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    let paths = &mut document.paths.paths;
+    let submit = paths.get_mut("/api/v1/batches").and_then(|path| path.post.as_mut());
+    offer(forms, submit);
+    let results = paths.get_mut("/api/v1/batches/{id}/results").and_then(|path| path.get.as_mut());
+    offer(forms, results);
+    document
+}
+
+fn offer(forms: &[Form], operation: Option<&mut Operation>) {
+    let responses = operation.map(|operation| &mut operation.responses.responses);
+    let response = responses.and_then(|responses| responses.get_mut("200"));
+    let Some(RefOr::T(response)) = response else { return };
+    for form in forms {
+        // What the media type says needs no schema.
+        let content = Content::new(None::<RefOr<Schema>>);
+        response.content.insert(form.media_type.to_owned(), content.into());
+    }
 }
 
 #[derive(OpenApi)]
@@ -25,6 +45,7 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         routes::batches::events,
         routes::batches::output,
         routes::batches::rerun,
+        routes::results::results,
         routes::batches::cancel,
         routes::sessions::list,
         routes::sessions::create,

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use splengine_core::{
-    BatchError, BatchRecord, BatchRequest, FailFast, Step, StepInfo, StepState, Stream,
+    BatchError, BatchInfo, BatchRequest, BatchResults, FailFast, Step, StepResult, StepState,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -23,7 +22,7 @@ pub(crate) async fn execute(ask: &Ask<'_>, job: BatchJob) -> Result<ExecutionRes
         stderr.push_str(&result.stderr);
     }
     Ok(ExecutionResult {
-        exit_code: if done.is_overdue { TIMED_OUT } else { done.record.info.exit_code },
+        exit_code: if done.is_overdue { TIMED_OUT } else { done.info.exit_code },
         stdout,
         stderr,
         duration: done.duration,
@@ -34,9 +33,9 @@ pub(crate) async fn execute(ask: &Ask<'_>, job: BatchJob) -> Result<ExecutionRes
 pub(crate) async fn execute_detailed(ask: &Ask<'_>, job: BatchJob) -> Result<BatchResult, Failure> {
     let job_id = job.job_id.clone();
     let done = Done::of(ask, job).await?;
-    let counts = done.record.info.counts;
+    let counts = done.info.counts;
     Ok(BatchResult {
-        job_id: job_id.unwrap_or_else(|| done.record.info.id.to_string()),
+        job_id: job_id.unwrap_or_else(|| done.info.id.to_string()),
         results: done.results,
         succeeded: int(counts.succeeded),
         failed: int(counts.failed + counts.cancelled),
@@ -61,7 +60,7 @@ pub(crate) async fn cancel(ask: &Ask<'_>, job: String) -> Result<bool, Failure> 
 
 /// A job that is over.
 struct Done {
-    record: BatchRecord,
+    info: BatchInfo,
     /// The one that all commands were given; empty where each had its own.
     session_id: String,
     results: Vec<ExecutionResult>,
@@ -85,26 +84,20 @@ impl Done {
         let until = timeout.and_then(|time| begun.checked_add(time));
         let until = [until, ask.deadline].into_iter().flatten().min();
         let waited = match until {
-            None => Some(batches.wait(&ask.caller, &id).await?),
-            Some(until) => match timeout_at(until, batches.wait(&ask.caller, &id)).await {
-                Ok(record) => Some(record?),
-                Err(_) => None,
-            },
+            None => Ok(batches.wait(&ask.caller, &id).await),
+            Some(until) => timeout_at(until, batches.wait(&ask.caller, &id)).await,
         };
-        let is_overdue = waited.is_none();
-        let record = match waited {
-            Some(record) => record,
-            None => batches.cancel(&ask.caller, &id).await?,
+        let is_overdue = waited.is_err();
+        match waited {
+            Ok(record) => record?,
+            Err(_) => batches.cancel(&ask.caller, &id).await?,
         };
-        let mut results = Vec::new();
-        let mut room = [MOST_OUTPUT; 2];
-        for step in record.steps.iter().filter(|step| step.attempt > 0) {
-            results.push(result(ask, &record, step, &session_id, &mut room).await?);
-        }
-        let info = &record.info;
+        let BatchResults { info, steps, .. } = batches.results(&ask.caller, &id).await?;
+        let begun_ones = steps.into_iter().filter(|result| result.step.attempt > 0);
+        let results = begun_ones.map(|result| self::result(&result, &session_id)).collect();
         let span = info.started.zip(info.ended).and_then(|(a, b)| b.duration_since(a).ok());
         let duration = millis(span.unwrap_or_else(|| begun.elapsed()));
-        Ok(Self { record, session_id, results, duration, is_overdue })
+        Ok(Self { info, session_id, results, duration, is_overdue })
     }
 }
 
@@ -137,50 +130,22 @@ fn request(job: BatchJob) -> Result<(BatchRequest, String), Failure> {
     Ok((steps.into_iter().fold(request, BatchRequest::step), session.unwrap_or_default()))
 }
 
-async fn result(
-    ask: &Ask<'_>,
-    record: &BatchRecord,
-    step: &StepInfo,
-    session_id: &str,
-    room: &mut [usize; 2],
-) -> Result<ExecutionResult, Failure> {
-    let [stdout, stderr] = room;
-    let stdout_read = read(ask, record, step, Stream::Stdout, stdout).await?;
-    let stderr_read = read(ask, record, step, Stream::Stderr, stderr).await?;
+fn result(result: &StepResult, session_id: &str) -> ExecutionResult {
+    let step = &result.step;
     let gap = |gap: Option<u64>| gap.and_then(|gap| usize::try_from(gap).ok());
-    let mut stderr = in_text(&stderr_read, gap(step.stderr_gap));
+    let mut stderr = in_text(&result.stderr, gap(step.stderr_gap));
     // What could not be started has printed nothing itself.
     if step.reason.is_none() && step.state == StepState::Failed {
         stderr.push_str(step.problem.as_deref().unwrap_or_default());
     }
-    Ok(ExecutionResult {
+    ExecutionResult {
         exit_code: step.exit_code.unwrap_or(NOT_STARTED),
-        stdout: in_text(&stdout_read, gap(step.stdout_gap)),
+        stdout: in_text(&result.stdout, gap(step.stdout_gap)),
         stderr,
         duration: step.duration.map_or(0, millis),
         session_id: session_id.to_owned(),
-    })
-}
-
-async fn read(
-    ask: &Ask<'_>,
-    record: &BatchRecord,
-    step: &StepInfo,
-    stream: Stream,
-    room: &mut usize,
-) -> Result<Bytes, Failure> {
-    let printed = if stream == Stream::Stderr { step.stderr_bytes } else { step.stdout_bytes };
-    if printed == 0 || *room == 0 {
-        return Ok(Bytes::new());
     }
-    let batches = ask.engine.batches();
-    let output = batches.output(&ask.caller, record.info.id.as_str(), &step.id, stream).await?;
-    let length = usize::try_from(output.length().await?).unwrap_or(usize::MAX).min(*room);
-    *room -= length;
-    Ok(output.read(0, length).await?)
 }
 
-/// Of each stream of all commands together; what comes after it is left out.
-const MOST_OUTPUT: usize = 16 << 20;
 const TIMED_OUT: i32 = 124;
 const NOT_STARTED: i32 = 125;

@@ -2,6 +2,7 @@
 
 mod client;
 mod connections;
+mod container;
 mod ends;
 mod files;
 #[cfg(feature = "tls")]

@@ -181,6 +181,37 @@ async fn steps_run_one_after_the_other_and_are_told_of() {
 }
 
 #[tokio::test]
+async fn results_are_gathered_up_to_their_bound() {
+    let bench = bench();
+    let request = BatchRequest::new()
+        .step(step("much", "head -c 9437184 /dev/zero | tr '\\0' a; echo err >&2"))
+        .step(step("gap", "echo 0123456789; exit 3").output_limit(4).after([""; 0]))
+        .step(step("more", "head -c 9437184 /dev/zero | tr '\\0' b").run_if(RunIf::Always))
+        .step(step("full", "echo none; echo last >&2").run_if(RunIf::Always))
+        .step(step("left-out", "echo never").after(["gap"]));
+    let record = bench.submit(request.parallelism(1)).await;
+    let record = bench.wait(&record).await;
+    let batches = bench.engine.batches();
+    let id = record.info.id.as_str();
+    let results = batches.results(&bench.alice, id).await.expect("gathered");
+    assert_eq!(results.info, record.info);
+    let steps: Vec<&StepInfo> = results.steps.iter().map(|result| &result.step).collect();
+    assert_eq!(steps, record.steps.iter().collect::<Vec<_>>());
+    let [much, gap, more, full, left_out] = &results.steps[..] else { panic!("five steps") };
+    assert!(much.stdout.len() == 9 << 20 && much.stdout.iter().all(|byte| *byte == b'a'));
+    assert_eq!((&much.stderr[..], much.stdout_cut, much.stderr_cut), (&b"err\n"[..], false, false));
+    assert_eq!((&gap.stdout[..], gap.step.stdout_gap), (&b"019\n"[..], Some(2)));
+    assert!(more.stdout.iter().all(|byte| *byte == b'b'));
+    assert_eq!((more.stdout.len(), more.stdout_cut), ((7 << 20) - 4, true));
+    // The room of the other stream is its own.
+    assert_eq!((&full.stdout[..], full.stdout_cut), (&b""[..], true));
+    assert_eq!((&full.stderr[..], full.stderr_cut), (&b"last\n"[..], false));
+    assert_eq!((left_out.step.state, left_out.stdout_cut), (StepState::Skipped, false));
+    let refused = batches.results(&caller("bob"), id).await;
+    assert!(matches!(refused, Err(BatchError::NoBatch(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn what_fails_leaves_out_what_needs_it() {
     let bench = bench();
     let request = BatchRequest::new()

@@ -8,23 +8,22 @@ use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
 use splengine_core::{
-    BatchEvents, BatchRecord, BatchRequest, BatchState, Caller, StepInfo, StepOutput, Stream,
+    BatchEvents, BatchRecord, BatchRequest, BatchState, Caller, StepOutput, Stream,
 };
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::dto::EncodingDto;
 use crate::dto_batches::{
-    BatchEventDto, BatchListDto, BatchRecordDto, BatchRequestDto, BatchResultDto, StepResultDto,
+    BatchEventDto, BatchListDto, BatchRecordDto, BatchRequestDto, BatchResultDto,
 };
+use crate::forms::Form;
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::routes::parameters::{Asker, demand_json, header, read_json};
+use crate::routes::results;
 
 /// Submits a batch.
 ///
@@ -35,7 +34,7 @@ use crate::routes::parameters::{Asker, demand_json, header, read_json};
     security(("bearer" = [])), request_body = BatchRequestDto,
     params(
         ("wait" = Option<bool>, Query, description = "Answer when it is over, with what its steps \
-            printed."),
+            printed, in the form that `Accept` asks for."),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition return the \
             batch that was made first."),
     ),
@@ -57,15 +56,19 @@ pub(crate) async fn submit(
     let (parts, body) = request.into_parts();
     demand_json(&parts.headers)?;
     let query = Query::of(parts.uri.query(), &["wait"])?;
-    let waits = query.flag("wait")?;
+    // Whoever does not wait is answered in JSON.
+    let form = match query.flag("wait")? {
+        true => Some(Form::wanted(&app.options.forms, &parts.headers)?),
+        false => None,
+    };
     let dto: BatchRequestDto = read_json(&parts.headers, body, &app.options).await?;
     let encodings = dto.encodings();
     let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
-    if !waits {
-        return Ok(accepted(record));
-    }
-    let record = app.engine.batches().wait(&caller, record.info.id.as_str()).await?;
-    Ok(Json(result(&app, &caller, record, &encodings).await?).into_response())
+    let Some(form) = form else { return Ok(accepted(record)) };
+    let id = record.info.id.as_str();
+    app.engine.batches().wait(&caller, id).await?;
+    let encoding = |place| encodings.get(place).copied().unwrap_or_default();
+    results::answer(&app, &caller, id, form, encoding).await
 }
 
 /// Submits what a request asks for, under the key that its headers name.
@@ -320,81 +323,11 @@ pub(crate) async fn cancel(
     Ok(Json(app.engine.batches().cancel(&caller, &id).await?.into()))
 }
 
-/// A batch that is over, with what its steps printed.
-async fn result(
-    app: &App,
-    caller: &Caller,
-    record: BatchRecord,
-    encodings: &[EncodingDto],
-) -> Result<BatchResultDto, Problem> {
-    let mut whole = [Whole::default(), Whole::default()];
-    let mut steps = Vec::with_capacity(record.steps.len());
-    for (place, step) in record.steps.into_iter().enumerate() {
-        let encoding = encodings.get(place).copied().unwrap_or_default();
-        let mut texts = [String::new(), String::new()];
-        for (index, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
-            let gap = if index == 0 { step.stdout_gap } else { step.stderr_gap };
-            let data = read(app, caller, &record.info, &step, stream, &mut whole[index]).await?;
-            whole[index].is_truncated |= gap.is_some();
-            texts[index] = match encoding {
-                EncodingDto::Utf8 => in_text(&data, gap),
-                EncodingDto::Base64 => BASE64_STANDARD.encode(&data),
-            };
-            whole[index].text.push_str(&texts[index]);
-        }
-        let [stdout, stderr] = texts;
-        steps.push(StepResultDto { step: step.into(), stdout, stderr });
-    }
-    let [stdout, stderr] = whole;
-    Ok(BatchResultDto {
-        success: record.info.state == BatchState::Succeeded,
-        batch: record.info.into(),
-        stdout: stdout.text,
-        stderr: stderr.text,
-        stdout_truncated: stdout.is_truncated,
-        stderr_truncated: stderr.is_truncated,
-        steps,
-    })
-}
-
-/// One stream of all steps.
-#[derive(Default)]
-struct Whole {
-    text: String,
-    is_truncated: bool,
-}
-
-async fn read(
-    app: &App,
-    caller: &Caller,
-    info: &splengine_core::BatchInfo,
-    step: &StepInfo,
-    stream: Stream,
-    whole: &mut Whole,
-) -> Result<Bytes, Problem> {
-    let printed = if stream == Stream::Stderr { step.stderr_bytes } else { step.stdout_bytes };
-    if printed == 0 {
-        return Ok(Bytes::new());
-    }
-    let room = MOST_RESULT.saturating_sub(whole.text.len());
-    let output = app.engine.batches().output(caller, info.id.as_str(), &step.id, stream).await?;
-    let length = usize::try_from(output.length().await?).unwrap_or(usize::MAX);
-    whole.is_truncated |= length > room;
-    Ok(output.read(0, length.min(room)).await?)
-}
-
-/// As text, in which what stands on either side of a gap forms no character.
-fn in_text(data: &[u8], gap: Option<u64>) -> String {
-    let at = gap.and_then(|gap| usize::try_from(gap).ok()).unwrap_or(data.len()).min(data.len());
-    let (head, tail) = data.split_at(at);
-    String::from_utf8_lossy(head).into_owned() + &String::from_utf8_lossy(tail)
-}
-
 /// The parameters of a query, all of which are known.
-struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn of(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn of(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned();
         let pairs: Vec<(String, String)> = pairs.collect();
         for (place, (name, _)) in pairs.iter().enumerate() {
@@ -412,7 +345,7 @@ impl Query {
         Ok(Self(pairs))
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
@@ -427,7 +360,5 @@ impl Query {
 
 const BYTES: &str = "application/octet-stream";
 const PIECE: usize = 64 << 10;
-/// How much of each stream an answer to `wait` holds; what comes after it is left out.
-const MOST_RESULT: usize = 16 << 20;
 /// How long nothing is sent at most; proxies cut silent connections after a minute or less.
 const SILENCE: Duration = Duration::from_secs(10);

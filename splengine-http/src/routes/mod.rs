@@ -4,5 +4,6 @@ pub(crate) mod batches;
 pub(crate) mod execute;
 pub(crate) mod metrics;
 pub(crate) mod parameters;
+pub(crate) mod results;
 pub(crate) mod service;
 pub(crate) mod sessions;

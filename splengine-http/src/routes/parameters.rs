@@ -179,7 +179,7 @@ fn number(name: &str, value: &str) -> Result<u64, Problem> {
     value.parse().map_err(|_| Problem::malformed(format!("`{name}` must be a whole number")))
 }
 
-fn word<'de, T: Deserialize<'de>>(name: &str, value: &str) -> Result<T, Problem> {
+pub(crate) fn word<'de, T: Deserialize<'de>>(name: &str, value: &str) -> Result<T, Problem> {
     T::deserialize(value.to_owned().into_deserializer())
         .map_err(|error: ValueError| Problem::malformed(format!("`{name}`: {error}")))
 }

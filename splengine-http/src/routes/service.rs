@@ -68,6 +68,6 @@ pub(crate) async fn definition(State(app): State<App>) -> Json<ServiceDto> {
     })
 }
 
-pub(crate) async fn openapi() -> Json<OpenApi> {
-    Json(openapi::document())
+pub(crate) async fn openapi(State(app): State<App>) -> Json<OpenApi> {
+    Json(openapi::document(&app.options.forms))
 }

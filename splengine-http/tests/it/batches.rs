@@ -1,13 +1,24 @@
+use std::convert::Infallible;
+
 use serde_json::{Value, json};
-use splengine_core::{BatchPolicy, MemoryStore};
+use splengine_core::{BatchPolicy, BatchResults, MemoryStore, SharedAuthenticator, StepResult};
+use splengine_http::{HttpServer, HttpServerBuilder};
 
 use crate::client::Response;
 use crate::support::{Door, TOKEN, door_with};
 
 async fn door() -> Door {
+    door_as(|http| http).await
+}
+
+async fn door_as(
+    configure: impl FnOnce(
+        HttpServerBuilder<SharedAuthenticator>,
+    ) -> HttpServerBuilder<SharedAuthenticator>,
+) -> Door {
     let outputs = tempfile::tempdir().expect("a directory");
     let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
-    let door = door_with(|engine| engine.batches(policy), |http| http).await;
+    let door = door_with(|engine| engine.batches(policy), configure).await;
     // Kept as long as the engine may write there.
     std::mem::forget(outputs);
     door
@@ -139,6 +150,110 @@ async fn who_waits_gets_it_all_at_once() {
     assert_eq!(result["state"], "failed");
 }
 
+/// A door with two forms of results of its own, one of which can't be had.
+async fn door_with_forms() -> Door {
+    door_as(|http| {
+        let lines = |results: &BatchResults| {
+            let line = |result: &StepResult| {
+                format!("{}:{}", result.step.id, String::from_utf8_lossy(&result.stdout))
+            };
+            Ok::<_, Infallible>(results.steps.iter().map(line).collect::<String>())
+        };
+        let broken = |_: &BatchResults| Err::<Vec<u8>, _>(std::fmt::Error);
+        http.results_as("text/x-lines", "lines", lines).results_as("text/x-broken", "none", broken)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn results_come_in_the_form_that_is_asked_for() {
+    let door = door_with_forms().await;
+    let steps = json!({"steps": [step("one", "echo 1"), step("bytes", "printf '\\377'")]});
+    let whole = door.ask("POST", "/api/v1/batches?wait=true", Some(&steps)).await.json();
+    let id = whole["batchId"].as_str().expect("an id");
+    let path = format!("/api/v1/batches/{id}/results");
+    let json = door.ask("GET", &path, None).await;
+    assert_eq!((json.status, json.json()), (200, whole.clone()));
+    let exact = door.ask("GET", &format!("{path}?outputEncoding=base64"), None).await.json();
+    assert_eq!(
+        (&exact["stdout"], &exact["steps"][1]["stdout"]),
+        (&json!("MQo=/w=="), &json!("/w=="))
+    );
+
+    let lines = "one:1\nbytes:\u{fffd}";
+    for accept in ["text/x-lines", "text/*", "*/*;q=0.1, TEXT/X-Lines", "image/png, text/x-lines"] {
+        let headers = format!("Accept: {accept}\r\n");
+        let file = door.ask_with("GET", &path, &headers, None).await;
+        assert_eq!((file.status, file.text()), (200, lines), "{accept}");
+        assert_eq!(file.header("content-type"), Some("text/x-lines"));
+        let name = format!("attachment; filename=\"{id}.lines\"");
+        assert_eq!(file.header("content-disposition"), Some(name.as_str()));
+    }
+    for accept in ["*/*", "application/*", "text/x-lines;q=0.5, application/json"] {
+        let headers = format!("Accept: {accept}\r\n");
+        assert_eq!(door.ask_with("GET", &path, &headers, None).await.json(), whole, "{accept}");
+    }
+    for accept in ["text/html", "text/x-lines;q=0", "text/x-line"] {
+        let headers = format!("Accept: {accept}\r\n");
+        let refused = door.ask_with("GET", &path, &headers, None).await.problem(406);
+        assert!(
+            refused.ends_with("application/json or text/x-lines or text/x-broken"),
+            "{refused}"
+        );
+    }
+    let broken = door.ask_with("GET", &path, "Accept: text/x-broken\r\n", None).await;
+    assert_eq!(broken.problem(500), "the results can't be told in this form");
+    for (path, status) in [
+        (format!("{path}?outputEncoding=hex"), 400),
+        (format!("{path}?encoding=utf8"), 400),
+        ("/api/v1/batches/batch-00000000000000000000000000000000/results".to_owned(), 404),
+    ] {
+        door.ask("GET", &path, None).await.problem(status);
+    }
+    let document = door.get("/openapi.json").await.json();
+    for operation in
+        ["/paths/~1api~1v1~1batches/post", "/paths/~1api~1v1~1batches~1{id}~1results/get"]
+    {
+        let content =
+            &document.pointer(operation).expect("it is there")["responses"]["200"]["content"];
+        assert!(content.get("text/x-lines").is_some(), "{operation}: {content}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_may_ask_for_a_form_too() {
+    let door = door_with_forms().await;
+    let steps = json!({"steps": [step("one", "echo 1; echo >>runs"), step("bad", "exit 3")]});
+    let waiting = "/api/v1/batches?wait=true";
+    let refused = door.ask_with("POST", waiting, "Accept: text/html\r\n", Some(&steps)).await;
+    refused.problem(406);
+    assert!(!door.root.path().join("runs").exists());
+    let file = door.ask_with("POST", waiting, "Accept: text/x-lines\r\n", Some(&steps)).await;
+    assert_eq!((file.status, file.text()), (200, "one:1\nbad:"));
+    // Whoever does not wait is told of the batch, and that in JSON.
+    let headers = "Accept: text/x-lines\r\n";
+    let slow = json!({"steps": [step("slow", "sleep 600")]});
+    let accepted = door.ask_with("POST", "/api/v1/batches", headers, Some(&slow)).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    let batch = accepted.header("location").expect("a place");
+    for headers in [headers, ""] {
+        let early = door.ask_with("GET", &format!("{batch}/results"), headers, None).await;
+        assert_eq!(early.problem(409), "the batch is not over");
+    }
+    door.ask("DELETE", batch, None).await;
+    let file = door.ask_with("GET", &format!("{batch}/results"), headers, None).await;
+    assert_eq!((file.status, file.text()), (200, "slow:"));
+}
+
+#[test]
+#[should_panic(expected = "`Avro` is no media type")]
+fn a_form_needs_a_media_type() {
+    let engine =
+        splengine_core::Engine::builder(splengine_core::LocalExecutor::new(".").expect("set up"));
+    let builder = HttpServer::builder(engine.build().expect("built"));
+    let _ = builder.results_as("Avro", "avro", |_| Ok::<_, Infallible>("none"));
+}
+
 #[tokio::test]
 async fn one_command_may_be_a_batch() {
     let door = door().await;
@@ -188,6 +303,8 @@ async fn batches_are_listed_rerun_and_cancelled() {
         format!("/api/v1/batches/{}", again.json()["rerunOf"].as_str().expect("an id")),
         all[1]
     );
+    let place = again.header("location").expect("a place");
+    door.ask("GET", &format!("{place}/events"), None).await;
     let refused = door.problem("POST", &format!("{}/rerun?only=failed", all[0]), None).await;
     assert_eq!(refused, (409, "no step of this batch failed".to_owned()));
 
