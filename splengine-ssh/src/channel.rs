@@ -74,6 +74,11 @@ impl Channel {
         matches!(self.state, State::Fresh(..))
     }
 
+    /// Whether what ran on it has ended. russh does not tell of the client's close after our own.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(&self.state, State::Running { task, .. } if task.is_finished())
+    }
+
     /// Starts what the client asks for. Says whether it may: once a channel.
     pub(crate) fn start(&mut self, shared: &Arc<Shared>, grant: &Grant, start: Start) -> bool {
         let State::Fresh(mut reply, input) = std::mem::replace(&mut self.state, State::Neither)

@@ -192,6 +192,7 @@ impl Handler for Connection {
         answer: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Error> {
+        self.channels.retain(|_, channel| !channel.is_over());
         if self.channels.len() >= self.shared.options.max_channels {
             answer.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
@@ -214,7 +215,7 @@ impl Handler for Connection {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
-        let is_alone = self.channels.len() == 1;
+        let is_alone = self.channels.values().filter(|channel| !channel.is_over()).count() == 1;
         let Some(channel) = self.channels.get(&id) else { return Ok(()) };
         if channel.input.push(data).is_err() {
             tracing::warn!(peer = %self.peer, "a channel is closed: too much of it was not read");
