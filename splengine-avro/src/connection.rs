@@ -2,6 +2,7 @@
 
 use std::io;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
@@ -34,6 +35,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let (mut half_read, mut unread) = (None, None);
     // TLS may keep the last of what was written.
     let mut is_flushed = true;
+    // When the last answer went out, and whether the client is one that asks on at once.
+    let (mut answered, mut is_prompt) = (opened, false);
     loop {
         let has_room = loop {
             let has_room = calls.len() < most_calls && output.len() < MOST_OUTPUT;
@@ -89,6 +92,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         // Even where nothing more is worked at, a client that goes is noticed.
         let reads = has_room || input.len() < READ_AHEAD;
         input.reserve(if reads { READ } else { 0 });
+        let eager = is_prompt && calls.is_empty() && output.is_empty() && is_flushed;
         tokio::select! {
             // All answers that are ready go out in one piece.
             biased;
@@ -106,11 +110,13 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 is_flushed = output.is_empty();
                 output.advance(written?);
                 unread = None;
+                answered = Instant::now();
             }
-            read = reader.read_buf(&mut input), if reads => {
+            read = read(&mut reader, &mut input, eager), if reads => {
                 if read? == 0 {
                     return Ok(());
                 }
+                is_prompt = answered.elapsed() < PROMPT;
             }
             changed = closing.changed(), if !*closing.borrow() => {
                 if changed.is_err() {
@@ -124,6 +130,23 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// Reads what comes next; eagerly, where the client is about to ask: falling asleep and being woken
+/// takes longer than such a client does.
+async fn read<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    input: &mut BytesMut,
+    eager: bool,
+) -> io::Result<usize> {
+    let begun = Instant::now();
+    while eager && begun.elapsed() < EAGER {
+        if let Some(read) = reader.read_buf(input).now_or_never() {
+            return read;
+        }
+        tokio::task::yield_now().await;
+    }
+    reader.read_buf(input).await
+}
+
 fn invalid(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
@@ -132,3 +155,7 @@ fn invalid(problem: &'static str) -> io::Error {
 const MOST_OUTPUT: usize = 1 << 20;
 const READ_AHEAD: usize = 64 << 10;
 const READ: usize = 16 << 10;
+/// Who asks on within this time after an answer is waited for eagerly the next time.
+const PROMPT: Duration = Duration::from_micros(200);
+/// For so long.
+const EAGER: Duration = Duration::from_micros(50);
