@@ -32,8 +32,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
 }
 
-/// Who a connection is from, as far as that is known without its calls.
-#[derive(Debug, Clone, Default)]
+/// Who a request is from, as far as that is known without its call. Of a socket nothing is.
+#[derive(Debug)]
 pub(crate) struct Shown {
     /// Whoever nests the door may know already.
     pub(crate) caller: Option<Caller>,
@@ -86,7 +86,7 @@ impl Responder {
         message: Bytes,
         answer: Vec<u8>,
         is_answered: bool,
-        shown: Shown,
+        shown: Option<Box<Shown>>,
     ) -> Answered {
         let mut reader = Reader::new(message);
         let mut answer = Answer { bytes: answer, echo: Echo::default() };
@@ -145,15 +145,17 @@ impl Responder {
         name: &str,
         mut parameters: Reader,
         metadata: &Metadata,
-        shown: Shown,
+        shown: Option<Box<Shown>>,
         answer: Answer,
     ) -> Vec<u8> {
         let is_frozen = matches!(name, "execute" | "executeBatch" | "keepAlive");
         let let_in = async {
             let deadline = metadata.deadline()?.and_then(|time| Instant::now().checked_add(time));
-            let caller = match shown.caller {
+            let (caller, shown) =
+                shown.map_or((None, None), |shown| (shown.caller, shown.credentials));
+            let caller = match caller {
                 Some(caller) => caller,
-                None => self.caller(metadata.credentials(shown.credentials.as_ref())?).await?,
+                None => self.caller(metadata.credentials(shown.as_ref())?).await?,
             };
             Ok(Ask { engine: &self.engine, options: &self.options, caller, deadline })
         };

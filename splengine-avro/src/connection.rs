@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::call::{Responder, Shown};
+use crate::call::Responder;
 use crate::framing::Frames;
 
 /// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
@@ -56,7 +56,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         call,
                         opened.answer,
                         opened.is_answered,
-                        Shown::default(),
+                        None,
                     );
                     let mut work = work.map(move |answer| (serial, answer)).boxed();
                     // What is over at once is answered without a place among those that wait, which

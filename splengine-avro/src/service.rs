@@ -120,6 +120,7 @@ async fn respond(responder: &Responder, message: Bytes, shown: Shown) -> Result<
     let answer = match opened.call {
         None => Some(opened.answer),
         Some((client, call)) => {
+            let shown = Some(Box::new(shown));
             responder.clone().respond(client, call, opened.answer, true, shown).await
         }
     };

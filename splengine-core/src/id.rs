@@ -30,7 +30,7 @@ impl SessionId {
     /// When the operating system has no randomness to give, which Linux excludes after boot.
     #[must_use]
     pub fn new(user: &UserName) -> Self {
-        Self(random_after(&["spl-", user.as_str(), "-"]).into())
+        Self(random_after(&["spl-", user.as_str(), "-"], |text| text.into()))
     }
 
     /// The id as text.
@@ -78,7 +78,7 @@ macro_rules! random_id {
 
         impl $name {
             pub(crate) fn new() -> Self {
-                Self(random_after(&[$prefix]).into())
+                Self(random_after(&[$prefix], |text| text.into()))
             }
 
             /// The id as text.
@@ -185,19 +185,22 @@ fn is_random_text(text: &str) -> bool {
 /// 128 random bits in RFC 4648 base32, lower case, no padding: safe in a URL, a file name and a
 /// shell word, and without `-`, which parts an id's fields.
 pub(crate) fn random_text() -> String {
-    random_after(&[])
+    random_after(&[], |text| text.to_owned())
 }
 
-/// The same, after these parts.
-fn random_after(parts: &[&str]) -> String {
+/// The same, after these parts, none of them longer than a user's name.
+fn random_after<T>(parts: &[&str], done: impl FnOnce(&str) -> T) -> T {
     let bits = u128::from_be_bytes(random_bytes());
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut text = String::with_capacity(length + RANDOM_CHARS);
-    text.extend(parts.iter().copied());
-    let chars =
-        std::array::from_fn::<_, RANDOM_CHARS, _>(|i| ALPHABET[(bits >> (5 * i)) as usize & 31]);
-    text.push_str(std::str::from_utf8(&chars).expect("the alphabet is ASCII"));
-    text
+    let (mut text, mut length) = ([0; 128], 0);
+    for part in parts {
+        text[length..length + part.len()].copy_from_slice(part.as_bytes());
+        length += part.len();
+    }
+    for i in 0..RANDOM_CHARS {
+        text[length + i] = ALPHABET[(bits >> (5 * i)) as usize & 31];
+    }
+    let text = str::from_utf8(&text[..length + RANDOM_CHARS]);
+    done(text.expect("the parts are texts, and the alphabet is ASCII"))
 }
 
 /// From the kernel, many at a time: asking it costs more than all else that a fresh id does. Each

@@ -312,7 +312,7 @@ impl Batches {
         }
         let refused =
             |error: ExecuteError| BatchError::Command { step: id(), source: Box::new(error) };
-        let command: Command = self.engine.command(caller, &step.request()).map_err(refused)?;
+        let command: Command = self.engine.command(caller, step.request()).map_err(refused)?;
         // Most steps of a batch differ in their arguments only.
         let what = (command.argv[0].clone(), command.workdir.clone(), step.0.env.clone());
         if seen.insert(what) {

@@ -12,21 +12,7 @@ use crate::engine::admission::Permit;
 use crate::engine::handle::Engine;
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
-use crate::execute::{
-    BoxFuture, Cancel, Command, End, ExecuteError, Exit, ExitStatus, Output, Reason, Signal, Stdin,
-};
-
-pub(crate) struct Job {
-    pub(crate) engine: Engine,
-    pub(crate) command: Command,
-    pub(crate) timeout: Duration,
-    pub(crate) stdin: Stdin,
-    pub(crate) output: Output,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) source: CancelSource,
-    pub(crate) cancel: Cancel,
-    pub(crate) permit: Permit,
-}
+use crate::execute::{BoxFuture, Cancel, End, ExecuteError, Exit, ExitStatus, Reason, Signal};
 
 /// How the whole engine ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,27 +34,21 @@ impl Shutdown {
 
 /// Drives a run in a task of its own, so that nobody's dropped future leaves it half-made. One that
 /// is over at once is spared the task.
-pub(crate) fn spawn(job: Job) {
-    let Job { engine, command, timeout, stdin, output, queue, source, cancel, permit } = job;
-    let begun = Instant::now();
-    let obey_within = command.grace.saturating_add(ABANDON_AFTER);
-    let stopped = cancel.clone();
-    let ending = Ending { engine, queue, source, permit: Some(permit), begun };
-    let executor = Arc::clone(&ending.engine.0.executor);
+pub(crate) fn spawn(
+    ending: Ending,
+    mut execution: BoxFuture<'static, Result<Exit, ExecuteError>>,
+    stopped: Cancel,
+    timeout: Duration,
+    obey_within: Duration,
+) {
     let mut unheard = Context::from_waker(Waker::noop());
     // Of a panic the queue's readers are told, as they are of one in the task.
-    let first = catch_unwind(AssertUnwindSafe(|| {
-        let mut execution = executor.execute_boxed(command, stdin, output, cancel);
-        match execution.as_mut().poll(&mut unheard) {
-            Poll::Ready(result) => Ok(result),
-            Poll::Pending => Err(execution),
-        }
-    }));
+    let first = catch_unwind(AssertUnwindSafe(|| execution.as_mut().poll(&mut unheard)));
     match first {
-        Ok(Ok(result)) => ending.end(Some(result)),
+        Ok(Poll::Ready(result)) => ending.end(Some(result)),
         // The task polls it anew, and is the one that is woken.
-        Ok(Err(execution)) => drop(tokio::spawn(async move {
-            let deadline = begun.checked_add(timeout);
+        Ok(Poll::Pending) => drop(tokio::spawn(async move {
+            let deadline = ending.begun.checked_add(timeout);
             let supervised = supervise(&ending, execution, &stopped, deadline, obey_within);
             let result = supervised.await;
             ending.end(result);
@@ -123,7 +103,7 @@ async fn supervise(
 
 /// What becomes of a run that has ended. Ends its queue even if the executor panics, so that no
 /// reader waits for ever.
-struct Ending {
+pub(crate) struct Ending {
     engine: Engine,
     queue: Arc<Queue>,
     source: CancelSource,
@@ -133,6 +113,15 @@ struct Ending {
 }
 
 impl Ending {
+    pub(crate) fn new(
+        engine: Engine,
+        queue: Arc<Queue>,
+        source: CancelSource,
+        permit: Permit,
+    ) -> Self {
+        Self { engine, queue, source, permit: Some(permit), begun: Instant::now() }
+    }
+
     fn end(mut self, result: Option<Result<Exit, ExecuteError>>) {
         let end = record(&self.engine, &self.queue, &self.source, result, self.begun);
         // Whoever hears of the end may ask for the next run at once: the place is free by then.
@@ -226,7 +215,8 @@ fn code_of(reason: Reason) -> i32 {
     }
 }
 
-const ABANDON_AFTER: Duration = Duration::from_secs(10);
+/// From the word to kill to giving a run up.
+pub(crate) const ABANDON_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

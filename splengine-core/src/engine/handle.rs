@@ -11,13 +11,13 @@ use crate::batch::Batches;
 use crate::caller::{Caller, Scope};
 use crate::engine::admission::{Admission, Offered, Permit};
 use crate::engine::builder::{EngineBuilder, Policy};
-use crate::engine::drive::{self, Job, Shutdown};
+use crate::engine::drive::{self, Ending, Shutdown};
 use crate::engine::stats::{Counters, EngineStats};
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
 use crate::execute::{
     BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading,
-    Request, Run, split_words,
+    Request, Run, Stdin, split_words,
 };
 use crate::files::Files;
 use crate::id::SessionId;
@@ -249,7 +249,7 @@ impl Engine {
         }
     }
 
-    fn enter(&self, caller: &Caller, request: Request) -> Result<Entered<'_>, ExecuteError> {
+    fn enter(&self, caller: &Caller, mut request: Request) -> Result<Entered<'_>, ExecuteError> {
         let inner = &self.0;
         if !caller.may(Scope::Execute) {
             return Err(ExecuteError::Forbidden {
@@ -257,18 +257,18 @@ impl Engine {
                 scope: Scope::Execute.name(),
             });
         }
-        let terms = self.terms(caller, &request)?;
+        let terms = self.terms(caller, &mut request)?;
         match inner.admission.offer(caller.user(), || self.retry_after())? {
             Offered::Now(permit) => {
                 inner.counters.queue_wait.observe(Duration::ZERO);
-                Ok(Entered::Now(self.run(terms, request, permit)))
+                Ok(Entered::Now(self.run(terms, &mut request, permit)))
             }
             Offered::Later(place) => Ok(Entered::Later(Box::pin(async move {
                 let asked = Instant::now();
                 inner.executor.check_boxed(&terms.command).await?;
                 let permit = place.turn().await?;
                 inner.counters.queue_wait.observe(asked.elapsed());
-                self.started(self.run(terms, request, permit)).await
+                self.started(self.run(terms, &mut request, permit)).await
             }))),
         }
     }
@@ -277,25 +277,25 @@ impl Engine {
     pub(crate) async fn launch(
         &self,
         caller: &Caller,
-        request: Request,
+        mut request: Request,
         permit: Permit,
         mark: Option<String>,
     ) -> Result<Run, ExecuteError> {
-        let mut terms = self.terms(caller, &request)?;
+        let mut terms = self.terms(caller, &mut request)?;
         terms.command.mark = mark;
-        self.started(self.run(terms, request, permit)).await
+        self.started(self.run(terms, &mut request, permit)).await
     }
 
     /// What the request comes to, without running it.
     pub(crate) fn command(
         &self,
         caller: &Caller,
-        request: &Request,
+        mut request: Request,
     ) -> Result<Command, ExecuteError> {
-        Ok(self.terms(caller, request)?.command)
+        Ok(self.terms(caller, &mut request)?.command)
     }
 
-    fn run(&self, terms: Terms, request: Request, permit: Permit) -> Run {
+    fn run(&self, terms: Terms, request: &mut Request, permit: Permit) -> Run {
         let inner = &self.0;
         let (output, queue) = Queue::new(request.slow_reader, inner.policy.program.failure_scan());
         let (source, cancel) = CancelSource::new();
@@ -309,17 +309,13 @@ impl Engine {
             closing: VecDeque::new(),
             ended: false,
         }));
-        drive::spawn(Job {
-            engine: self.clone(),
-            command: terms.command,
-            timeout: terms.timeout,
-            stdin: request.stdin,
-            output,
-            queue,
-            source,
-            cancel,
-            permit,
-        });
+        let Terms { command, timeout } = terms;
+        let obey_within = command.grace.saturating_add(drive::ABANDON_AFTER);
+        let stdin = std::mem::replace(&mut request.stdin, Stdin::null());
+        let executor = Arc::clone(&inner.executor);
+        let execution = executor.execute_boxed(command, stdin, output, cancel.clone());
+        let ending = Ending::new(self.clone(), queue, source, permit);
+        drive::spawn(ending, execution, cancel, timeout, obey_within);
         run
     }
 
@@ -329,8 +325,9 @@ impl Engine {
         Ok(run)
     }
 
-    /// What the request comes to under the engine's policy.
-    fn terms(&self, caller: &Caller, request: &Request) -> Result<Terms, ExecuteError> {
+    /// What the request comes to under the engine's policy. Takes the words, the directory and the
+    /// variables out of it.
+    fn terms(&self, caller: &Caller, request: &mut Request) -> Result<Terms, ExecuteError> {
         let policy = &self.0.policy;
         let session = request.session_id.as_ref().map(|id| self.sessions().place_of(caller, id));
         let session = session.transpose().map_err(|error| match error {
@@ -350,7 +347,7 @@ impl Engine {
             Some(command) => split_words(command)?,
             None => self.shell_words(caller)?,
         };
-        words.extend(request.args.iter().cloned());
+        words.append(&mut request.args);
         check_env(&request.env, policy.request_env.as_deref())?;
         let timeout = match request.timeout {
             Some(Duration::ZERO) => {
@@ -377,14 +374,14 @@ impl Engine {
         }
         let limits = self.limits(request.limits)?;
         let (session_id, present_dir, mut env) = session.unwrap_or_else(|| {
-            let belongs_to = request.belongs_to.clone();
+            let belongs_to = request.belongs_to.take();
             (belongs_to.unwrap_or_else(|| SessionId::new(caller.user())), None, Vec::new())
         });
-        env.extend(request.env.iter().cloned());
+        env.append(&mut request.env);
         env.push((SESSION_VARIABLE.to_owned(), session_id.to_string()));
         let command = Command {
             argv: if request.command.is_some() { policy.program.argv(words)? } else { words },
-            workdir: request.workdir.clone().or(present_dir),
+            workdir: request.workdir.take().or(present_dir),
             env,
             user: caller.user().clone(),
             session_id,

@@ -113,16 +113,13 @@ impl CancelSource {
         self.0.changed.notify_waiters();
     }
 
-    /// Says whether there was room for it.
-    pub(crate) fn signal(&self, signal: Signal) -> bool {
+    pub(crate) fn signal(&self, signal: Signal) {
         let mut state = self.0.lock();
-        let has_room = state.signals.len() < MOST_SIGNALS;
-        if has_room {
+        if state.signals.len() < MOST_SIGNALS {
             state.signals.push_back(signal);
             drop(state);
             self.0.changed.notify_waiters();
         }
-        has_room
     }
 
     /// Why the run was told to stop, if it was.

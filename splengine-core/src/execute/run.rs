@@ -90,12 +90,12 @@ impl Stopper {
         self.0.kill(Reason::Cancelled);
     }
 
-    /// Sends a signal to the program and its process group, and says whether it is on its way: 16
-    /// of them wait at most. It is not taken for a request of the engine's: a run that ends by it
+    /// Sends a signal to the program and its process group. At most 16 of them wait for a program
+    /// that is being started; one more is dropped. It is not taken for a request of the engine's: a run that ends by it
     /// has ended as [`Reason::Signaled`], or by itself. Executors other than
     /// [`LocalExecutor`](crate::LocalExecutor) may pass it over.
-    pub fn signal(&self, signal: Signal) -> bool {
-        self.0.signal(signal)
+    pub fn signal(&self, signal: Signal) {
+        self.0.signal(signal);
     }
 }
 
@@ -138,14 +138,10 @@ impl Run {
                     self.0.lost[stream as usize] = true;
                     Event::Lost { stream, bytes }
                 }
-                Some(Item::Finished(end)) => {
-                    self.close(end.unwrap_or_else(|_| self.lost_end()));
-                    continue;
-                }
+                Some(Item::Finished(end)) => self.close(end.unwrap_or_else(|_| self.lost_end())),
                 None => {
                     let end = self.lost_end();
-                    self.close(end);
-                    continue;
+                    self.close(end)
                 }
             };
             return Some(event);
@@ -181,7 +177,8 @@ impl Run {
         }
     }
 
-    fn close(&mut self, mut end: End) {
+    /// The first of what follows the last output; the rest is to come.
+    fn close(&mut self, mut end: End) -> Event {
         [end.stdout_truncated, end.stderr_truncated] = self.0.lost;
         if let Some([stdout, stderr]) = self.0.kept.take() {
             end.stdout_truncated |= stdout.lost() > 0;
@@ -193,7 +190,12 @@ impl Run {
                 self.0.closing.extend(kept.into_tail().map(|data| Event::Output { stream, data }));
             }
         }
+        let Some(first) = self.0.closing.pop_front() else {
+            self.0.ended = true;
+            return Event::End(end);
+        };
         self.0.closing.push_back(Event::End(end));
+        first
     }
 
     fn lost_end(&self) -> End {
