@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use splengine_core::{Background, Event, Program, Reason, Signal};
+use splengine_core::{Background, Event, Program, Reason, Request, Signal};
 
 use crate::support::*;
 
@@ -192,4 +192,31 @@ async fn a_small_stack_of_runs_leaves_no_file_open() {
     }
     // Other tests of this binary run beside this one.
     eventually("no descriptor stays", || open_files() <= before + 20).await;
+}
+
+#[tokio::test]
+async fn signals_of_the_caller_reach_the_program_and_its_group() {
+    let bench = bench();
+    let number = |number| Signal::from_number(number).expect("in range");
+    let heard = "trap 'echo heard' USR1; echo set; while :; do sleep 0.01; done";
+    let mut run = bench.start(sh(&format!("(trap 'echo child' USR1; sleep 60) & {heard}"))).await;
+    read_until(&mut run, "set").await;
+    let stopper = run.stopper();
+    stopper.signal(number(10));
+    read_until(&mut run, "heard").await;
+    stopper.signal(number(2));
+    let end = run.capture().await.end;
+    assert_eq!((end.reason, end.exit_code), (Reason::Signaled, 130));
+    assert_eq!(end.signal, Some(number(2)));
+    // It has ended: there is nobody to hear it.
+    stopper.signal(Signal::KILL);
+}
+
+#[tokio::test]
+async fn signals_wait_for_a_program_that_is_being_started_and_no_more_than_a_few() {
+    let bench = bench();
+    let run = bench.start(Request::new("sleep 60")).await;
+    let stopper = run.stopper();
+    (0..1000).for_each(|_| stopper.signal(Signal::TERM));
+    assert_eq!(run.capture().await.end.signal, Some(Signal::TERM));
 }

@@ -2,7 +2,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use splengine_core::{
     Caller, CgroupMode, Engine, Environment, ErrorKind, LocalExecutor, Program, Request, Scope,
-    SessionId,
+    SessionId, SessionPolicy, Stdin,
 };
 
 use crate::support::*;
@@ -198,4 +198,30 @@ async fn rights_are_checked() {
     assert_eq!(refusal.to_string(), "`bob` lacks the scope `execute`");
     let allowed = nobody.with(Scope::Execute);
     assert!(bench.engine.execute(&allowed, sh("true")).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_shell_reads_commands_without_a_terminal() {
+    let policy = SessionPolicy::new().shell(["/bin/sh"]);
+    let bench = bench_with(CgroupMode::Auto, |builder| {
+        builder.sessions(policy).program(Program::at("/bin/echo"))
+    });
+    let script = Stdin::bytes("echo $((1 + 2)); pwd; exit 5\n");
+    let captured = bench.run(Request::shell().stdin(script)).await;
+    let root = bench.root.path().canonicalize().expect("there");
+    assert_eq!(text(&captured.stdout), format!("3\n{}\n", root.display()));
+    assert_eq!(captured.end.exit_code, 5);
+
+    let user = "alice".parse().expect("a user name");
+    let alice = Caller::new(user).with(Scope::Execute);
+    let refused = bench.engine.execute(&alice, Request::shell()).await.expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::Forbidden);
+}
+
+#[tokio::test]
+async fn an_engine_tells_which_variables_it_takes() {
+    let bench = bench_with(CgroupMode::Auto, |builder| builder.request_env(["LANG", "LC_*"]));
+    let takes = |name: &str| bench.engine.accepts_env(name);
+    assert!(takes("LANG") && takes("LC_ALL"));
+    assert!(!takes("PATH") && !takes("SPL_SESSION_ID") && !takes("A=B") && !takes(""));
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use splengine_core::{
     Access, Attach, Attachment, Caller, Closed, Engine, ErrorKind, ExitStatus, LocalExecutor,
     Notice, Request, Scope, SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState,
-    Size, SizePolicy, Update,
+    Size, SizePolicy, TerminalModes, Update,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -779,4 +779,36 @@ async fn a_watcher_sees_own_sessions_and_touches_none() {
     assert!(sessions.list(&nobody).is_empty());
     let both = watcher.with(Scope::Sessions);
     sessions.end(&both, id).await.expect("ended");
+}
+
+#[tokio::test]
+async fn a_terminal_begins_with_the_modes_that_are_asked_for() {
+    let bench = bench();
+    // RFC 4254, section 8: VINTR, ECHO, ONLCR, a speed, and one that nobody knows.
+    let modes = TerminalModes::new([(1, 7), (53, 0), (72, 0), (128, 9600), (200, 1)]);
+    let session = bench.start(script("stty -a; read x").terminal_modes(modes)).await;
+    let mut attachment = bench.attach(&session, control().from_start());
+    let seen = read_until(&mut attachment, "onlcr").await;
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    assert!(seen.contains("intr = ^G;") && seen.contains("-onlcr"), "{seen}");
+    assert!(seen.contains(" -echo ") && seen.contains(" echoe "), "{seen}");
+}
+
+#[tokio::test]
+async fn who_attaches_from_the_start_gets_all_that_was_printed() {
+    let bench = bench();
+    let session = bench.start(script("echo first; read x; echo last; read x")).await;
+    eventually("it has printed", || bench.info(&session).last_activity > session.created).await;
+    let mut attachment = bench.attach(&session, control().from_start());
+    let first = loop {
+        match next(&mut attachment).await {
+            Some(Update::Output { offset, data }) => break (offset, data),
+            Some(Update::Snapshot { .. }) | None => panic!("the output comes first"),
+            Some(_) => {}
+        }
+    };
+    assert!(first.0 == 0 && first.1.starts_with(b"first"), "{first:?}");
+    drop(attachment);
+    let mut attachment = bench.attach(&session, control());
+    assert!(matches!(next(&mut attachment).await, Some(Update::Snapshot { .. })));
 }
