@@ -81,9 +81,12 @@ impl Channel {
 
     /// Starts what the client asks for. Says whether it may: once a channel.
     pub(crate) fn start(&mut self, shared: &Arc<Shared>, grant: &Grant, start: Start) -> bool {
-        let State::Fresh(mut reply, input) = std::mem::replace(&mut self.state, State::Neither)
-        else {
-            return false;
+        let (mut reply, input) = match std::mem::replace(&mut self.state, State::Neither) {
+            State::Fresh(reply, input) => (reply, input),
+            other => {
+                self.state = other;
+                return false;
+            }
         };
         let (controls, heard) = mpsc::channel(MOST_CONTROLS);
         let mut env = self.env.clone();

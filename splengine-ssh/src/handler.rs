@@ -296,6 +296,19 @@ impl Handler for Connection {
         reply(id, given, session)
     }
 
+    /// russh would leave the client waiting.
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        reply(id, false, session)
+    }
+
     async fn window_change_request(
         &mut self,
         id: ChannelId,

@@ -1,0 +1,8 @@
+//! The SSH door, by its sockets.
+
+mod commands;
+mod ends;
+mod input;
+mod limits;
+mod support;
+mod terminals;
