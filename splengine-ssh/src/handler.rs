@@ -14,7 +14,7 @@ use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
 use splengine_core::{Caller, Scope, Secret, Signal, Size, TerminalModes};
 use tokio::sync::watch;
 
-use crate::channel::{Channel, Control, Start};
+use crate::channel::{Channel, Start};
 use crate::reply::{REFUSED, Reply};
 use crate::server::Shared;
 use crate::terminal::Window;
@@ -319,14 +319,14 @@ impl Handler for Connection {
         _: &mut Session,
     ) -> Result<(), Error> {
         if let Some(channel) = self.channels.get_mut(&id) {
-            channel.control(Control::Window(size(cols, rows)));
+            channel.resize(size(cols, rows));
         }
         Ok(())
     }
 
     async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Session) -> Result<(), Error> {
-        if let Some((channel, signal)) = self.channels.get_mut(&id).zip(known(&signal)) {
-            channel.control(Control::Signal(signal));
+        if let Some((channel, signal)) = self.channels.get(&id).zip(known(&signal)) {
+            channel.signal(signal);
         }
         Ok(())
     }
