@@ -2,7 +2,9 @@
 
 mod commands;
 mod ends;
+mod files;
 mod input;
 mod limits;
 mod support;
 mod terminals;
+mod users;
