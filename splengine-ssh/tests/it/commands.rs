@@ -51,6 +51,8 @@ async fn what_can_not_run_is_said_in_words() {
         (b"an 'open quote", "255", "quote"),
         (b"", "255", "there is no command to run"),
         (b"  \n ", "255", "there is no command to run"),
+        // A line that goes on, and does not.
+        (b"\\\n", "255", ""),
         (b"echo \xff", "255", "UTF-8"),
         (b"scp -t x", "255", "scp"),
     ] {
