@@ -251,13 +251,13 @@ impl Handler for Connection {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        let takes = self.takes(name);
+        let takes = self.takes(name) && name.len() <= MOST_NAME && value.len() <= MOST_VALUE;
         let taken = match self.channels.get_mut(&id).filter(|channel| channel.is_fresh()) {
-            Some(channel) if name == "SPL_SESSION_ID" => {
+            Some(channel) if name == "SPL_SESSION_ID" && value.len() <= MOST_VALUE => {
                 channel.session = Some(value.to_owned());
                 true
             }
-            Some(channel) if takes && channel.env.len() < MOST_ENV && value.len() <= MOST_VALUE => {
+            Some(channel) if takes && channel.env.len() < MOST_ENV => {
                 channel.env.push((name.to_owned(), value.to_owned()));
                 true
             }
@@ -437,4 +437,5 @@ const NEVER: &[&str] = &[
     "SPL_*",
 ];
 const MOST_ENV: usize = 64;
+const MOST_NAME: usize = 256;
 const MOST_VALUE: usize = 4096;

@@ -143,6 +143,7 @@ async fn variables_are_taken_from_a_short_list() {
     let client = door.login_as("bob", &key).await;
     let mut running = Running(client.channel().await);
     let long = "x".repeat(5000);
+    let long_name = format!("LC_{}", "x".repeat(1000));
     for (name, value, taken) in [
         ("LANG", "of client", true),
         ("LC_ALL", "C", true),
@@ -155,6 +156,8 @@ async fn variables_are_taken_from_a_short_list() {
         ("PATH", "/no", false),
         ("SPL_USER", "no", false),
         ("LC_LONG", &long, false),
+        (&long_name, "no", false),
+        ("SPL_SESSION_ID", &long, false),
         ("LC_=", "no", false),
         ("", "no", false),
     ] {
