@@ -1,9 +1,10 @@
 //! One channel of a connection: what its client asks for before it starts something, and what runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use splengine_core::{Caller, Request, Signal, Size};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::command_line::{self, Wanted};
@@ -15,10 +16,11 @@ use crate::users::Grant;
 use crate::{execution, sftp, terminal};
 
 /// What a running channel is told.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Control {
-    Window(Size),
-    Signal(Signal),
+#[derive(Debug)]
+pub(crate) struct Controls {
+    pub(crate) signals: mpsc::Receiver<Signal>,
+    /// Of the client's window: only the last one counts.
+    pub(crate) size: watch::Receiver<Size>,
 }
 
 /// Who runs something, and where.
@@ -46,12 +48,14 @@ pub(crate) struct Channel {
     pub(crate) window: Option<Window>,
     pub(crate) input: Inlet,
     state: State,
+    is_closed: Arc<AtomicBool>,
 }
 
 enum State {
     Fresh(Reply, Outlet),
     Running {
-        controls: mpsc::Sender<Control>,
+        signals: mpsc::Sender<Signal>,
+        size: watch::Sender<Size>,
         task: AbortHandle,
     },
     /// Only while it changes.
@@ -66,6 +70,7 @@ impl Channel {
             session: None,
             window: None,
             input,
+            is_closed: Arc::clone(&reply.is_closed),
             state: State::Fresh(reply, outlet),
         }
     }
@@ -76,51 +81,63 @@ impl Channel {
 
     /// Whether what ran on it has ended. russh does not tell of the client's close after our own.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(&self.state, State::Running { task, .. } if task.is_finished())
+        self.is_closed.load(Relaxed)
+            || matches!(&self.state, State::Running { task, .. } if task.is_finished())
     }
 
     /// Starts what the client asks for. Says whether it may: once a channel.
     pub(crate) fn start(&mut self, shared: &Arc<Shared>, grant: &Grant, start: Start) -> bool {
-        let State::Fresh(mut reply, input) = std::mem::replace(&mut self.state, State::Neither)
-        else {
-            return false;
+        let (mut reply, input) = match std::mem::replace(&mut self.state, State::Neither) {
+            State::Fresh(reply, input) => (reply, input),
+            other => {
+                self.state = other;
+                return false;
+            }
         };
-        let (controls, heard) = mpsc::channel(MOST_CONTROLS);
+        let (signals, heard) = mpsc::channel(MOST_SIGNALS);
         let mut env = self.env.clone();
         env.extend(grant.environment.iter().cloned());
         let start = forced(grant, start, &mut env);
         let place = Place { caller: grant.caller.clone(), session: self.session.take(), env };
         let window = self.window.take().filter(|_| grant.pty);
         reply.in_terminal = window.is_some();
+        let (size, sized) =
+            watch::channel(window.as_ref().map_or_else(Size::default, |window| window.size));
+        let controls = Controls { signals: heard, size: sized };
         let shared = Arc::clone(shared);
         let task = tokio::spawn(async move {
             let user = place.caller.user().clone();
-            match perform(&shared, place, window, start, input, heard, &reply).await {
+            match perform(&shared, place, window, start, input, controls, &reply).await {
                 Ok(exit) => tracing::info!(%user, ?exit, "a channel has ended"),
                 Err(Gone) => tracing::info!(%user, "a channel's client is gone"),
             }
         });
-        self.state = State::Running { controls, task: task.abort_handle() };
+        self.state = State::Running { signals, size, task: task.abort_handle() };
         true
     }
 
-    /// Tells what runs. Beyond its bound it is dropped: who sends signals that fast means the same.
-    pub(crate) fn control(&mut self, control: Control) {
-        match &self.state {
-            State::Running { controls, .. } => drop(controls.try_send(control)),
-            _ => {
-                if let (Control::Window(size), Some(window)) = (control, &mut self.window) {
-                    window.size = size;
-                }
-            }
+    /// Beyond their bound signals are dropped: who sends them that fast means the same.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let State::Running { signals, .. } = &self.state {
+            let _ = signals.try_send(signal);
+        }
+    }
+
+    pub(crate) fn resize(&mut self, new: Size) {
+        match (&self.state, &mut self.window) {
+            (State::Running { size, .. }, _) => drop(size.send_replace(new)),
+            (_, Some(window)) => window.size = new,
+            _ => {}
         }
     }
 }
 
 impl Drop for Channel {
-    /// A run is cancelled with its channel; a session is left.
+    /// A run is cancelled with its channel; a session is left. What has ended still says so.
     fn drop(&mut self) {
-        if let State::Running { task, .. } = &self.state {
+        if let State::Running { task, .. } = &self.state
+            && !self.is_closed.load(Relaxed)
+        {
             task.abort();
         }
     }
@@ -141,7 +158,7 @@ async fn perform(
     window: Option<Window>,
     start: Start,
     input: Outlet,
-    controls: mpsc::Receiver<Control>,
+    controls: Controls,
     reply: &Reply,
 ) -> Result<Exit, Gone> {
     let engine = &shared.engine;
@@ -184,4 +201,4 @@ async fn perform(
     execution::run(engine, &place, request, input, controls, reply).await
 }
 
-const MOST_CONTROLS: usize = 32;
+const MOST_SIGNALS: usize = 32;

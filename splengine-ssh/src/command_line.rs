@@ -16,8 +16,8 @@ pub(crate) enum Wanted {
 /// as they are over SFTP; the old protocol of scp is not spoken.
 pub(crate) fn read(command: String) -> Wanted {
     let Ok(mut words) = split_words(&command) else { return Wanted::Command(command) };
-    let has = |flags: &[&str]| words[1..].iter().any(|word| flags.contains(&word.as_str()));
-    match words[0].as_str() {
+    let has = |flags: &[&str]| words.iter().skip(1).any(|word| flags.contains(&word.as_str()));
+    match words.first().map_or("", String::as_str) {
         "scp" if has(&["-t", "-f"]) => Wanted::Refused(NO_OLD_SCP),
         "rsync" if has(&["--server"]) => {
             // Behind the first word that is a dot come paths; before it options.

@@ -1,9 +1,8 @@
 //! A command on a channel without a terminal.
 
 use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request, Stdin};
-use tokio::sync::mpsc;
 
-use crate::channel::{Control, Place};
+use crate::channel::{Controls, Place};
 use crate::input::Outlet;
 use crate::reply::{Exit, Gone, REFUSED, Reply};
 
@@ -13,7 +12,7 @@ pub(crate) async fn run(
     place: &Place,
     mut request: Request,
     input: Outlet,
-    mut controls: mpsc::Receiver<Control>,
+    mut controls: Controls,
     reply: &Reply,
 ) -> Result<Exit, Gone> {
     for (name, value) in &place.env {
@@ -29,10 +28,8 @@ pub(crate) async fn run(
     };
     let stopper = run.stopper();
     let passing_on = async {
-        while let Some(control) = controls.recv().await {
-            if let Control::Signal(signal) = control {
-                stopper.signal(signal);
-            }
+        while let Some(signal) = controls.signals.recv().await {
+            stopper.signal(signal);
         }
         std::future::pending().await
     };

@@ -14,7 +14,7 @@ use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
 use splengine_core::{Caller, Scope, Secret, Signal, Size, TerminalModes};
 use tokio::sync::watch;
 
-use crate::channel::{Channel, Control, Start};
+use crate::channel::{Channel, Start};
 use crate::reply::{REFUSED, Reply};
 use crate::server::Shared;
 use crate::terminal::Window;
@@ -251,13 +251,13 @@ impl Handler for Connection {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        let takes = self.takes(name);
+        let takes = self.takes(name) && name.len() <= MOST_NAME && value.len() <= MOST_VALUE;
         let taken = match self.channels.get_mut(&id).filter(|channel| channel.is_fresh()) {
-            Some(channel) if name == "SPL_SESSION_ID" => {
+            Some(channel) if name == "SPL_SESSION_ID" && value.len() <= MOST_VALUE => {
                 channel.session = Some(value.to_owned());
                 true
             }
-            Some(channel) if takes && channel.env.len() < MOST_ENV && value.len() <= MOST_VALUE => {
+            Some(channel) if takes && channel.env.len() < MOST_ENV => {
                 channel.env.push((name.to_owned(), value.to_owned()));
                 true
             }
@@ -296,6 +296,19 @@ impl Handler for Connection {
         reply(id, given, session)
     }
 
+    /// russh would leave the client waiting.
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        reply(id, false, session)
+    }
+
     async fn window_change_request(
         &mut self,
         id: ChannelId,
@@ -306,14 +319,14 @@ impl Handler for Connection {
         _: &mut Session,
     ) -> Result<(), Error> {
         if let Some(channel) = self.channels.get_mut(&id) {
-            channel.control(Control::Window(size(cols, rows)));
+            channel.resize(size(cols, rows));
         }
         Ok(())
     }
 
     async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Session) -> Result<(), Error> {
-        if let Some((channel, signal)) = self.channels.get_mut(&id).zip(known(&signal)) {
-            channel.control(Control::Signal(signal));
+        if let Some((channel, signal)) = self.channels.get(&id).zip(known(&signal)) {
+            channel.signal(signal);
         }
         Ok(())
     }
@@ -424,4 +437,5 @@ const NEVER: &[&str] = &[
     "SPL_*",
 ];
 const MOST_ENV: usize = 64;
+const MOST_NAME: usize = 256;
 const MOST_VALUE: usize = 4096;

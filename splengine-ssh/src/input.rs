@@ -4,7 +4,6 @@
 //! it, and reads nothing else of the connection while its handler waits. So whatever comes must be
 //! taken at once: into memory, beyond that into a file without a name.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -14,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -48,8 +47,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    memory: VecDeque<Bytes>,
-    in_memory: usize,
+    /// In one piece: clients may send single bytes.
+    memory: BytesMut,
     /// What came after what is in memory.
     file: Option<File>,
     /// The part of the file that was not read yet.
@@ -88,9 +87,8 @@ impl Inlet {
         if state.reader_gone || data.is_empty() {
             return Ok(());
         }
-        if state.file.is_none() && state.in_memory + data.len() <= MOST_IN_MEMORY {
-            state.in_memory += data.len();
-            state.memory.push_back(Bytes::copy_from_slice(data));
+        if state.file.is_none() && state.memory.len() + data.len() <= MOST_IN_MEMORY {
+            state.memory.extend_from_slice(data);
         } else {
             state.spill(data, &self.0.disk)?;
         }
@@ -152,16 +150,11 @@ impl State {
 
     /// The next of what came, into `buffer`.
     fn read(&mut self, buffer: &mut ReadBuf<'_>, disk: &Disk) -> io::Result<()> {
-        while buffer.remaining() > 0
-            && let Some(first) = self.memory.front_mut()
-        {
-            let length = first.len().min(buffer.remaining());
-            buffer.put_slice(&first[..length]);
-            first.advance(length);
-            self.in_memory -= length;
-            if first.is_empty() {
-                self.memory.pop_front();
-            }
+        let length = self.memory.len().min(buffer.remaining());
+        buffer.put_slice(&self.memory[..length]);
+        self.memory.advance(length);
+        if self.memory.is_empty() {
+            self.memory = BytesMut::new();
         }
         if self.memory.is_empty()
             && buffer.remaining() > 0
@@ -217,7 +210,7 @@ impl Drop for Outlet {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.reader_gone = true;
-        state.memory.clear();
+        state.memory = BytesMut::new();
         state.forget_file(&self.0.disk);
         drop(state);
         self.0.taken.notify_one();

@@ -117,3 +117,67 @@ impl AsyncWrite for Line {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
+    use tokio::net::TcpListener;
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    async fn line() -> (TcpStream, Line, Knife, Traffic) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (line, knife, traffic) = Line::new(accepted.expect("accepted").0);
+        (peer.expect("connected"), line, knife, traffic)
+    }
+
+    #[tokio::test]
+    async fn both_directions_are_cut_while_they_wait() {
+        for is_dropped in [false, true] {
+            let (_peer, line, knife, _) = line().await;
+            let (mut reader, mut writer) = split(line);
+            let reading = tokio::spawn(async move {
+                let first = reader.read_u8().await;
+                (first.map_err(|error| error.kind()), reader.read_u8().await.is_err())
+            });
+            // Nobody reads it.
+            let writing = async {
+                loop {
+                    if let Err(error) = writer.write_all(&[0; 1 << 16]).await {
+                        return error.kind();
+                    }
+                }
+            };
+            let mut writing = std::pin::pin!(writing);
+            assert!(timeout(Duration::from_millis(300), &mut writing).await.is_err());
+            assert!(!reading.is_finished());
+            match is_dropped {
+                true => drop(knife),
+                false => knife.cut(),
+            }
+            assert_eq!(writing.await, io::ErrorKind::ConnectionAborted);
+            let read = reading.await.expect("no panic");
+            assert_eq!(read, (Err(io::ErrorKind::ConnectionAborted), true));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_waits_until_something_is_written() {
+        let (mut peer, mut line, _knife, traffic) = line().await;
+        tokio::time::pause();
+        advance(Duration::from_secs(5)).await;
+        assert_eq!(traffic.unanswered_for(), Duration::ZERO, "it has asked nothing");
+        for _ in 0..2 {
+            peer.write_all(b"?").await.expect("sent");
+            line.read_u8().await.expect("read");
+            advance(Duration::from_secs(2)).await;
+        }
+        assert!(traffic.unanswered_for() >= Duration::from_secs(4), "since the first");
+        line.write_all(b"!").await.expect("sent");
+        advance(Duration::from_secs(2)).await;
+        assert_eq!(traffic.unanswered_for(), Duration::ZERO);
+    }
+}

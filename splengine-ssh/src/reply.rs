@@ -1,5 +1,8 @@
 //! What a channel's client is told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
@@ -16,6 +19,8 @@ pub(crate) struct Reply {
     handle: Handle,
     /// Whether a terminal is on the other side, for which a line feed is no new line.
     pub(crate) in_terminal: bool,
+    /// Set before the client can know of its end.
+    pub(crate) is_closed: Arc<AtomicBool>,
 }
 
 /// How what ran on a channel has ended.
@@ -27,7 +32,7 @@ pub(crate) enum Exit {
 
 impl Reply {
     pub(crate) fn new(channel: ChannelWriteHalf<Msg>, handle: Handle) -> Self {
-        Self { channel, handle, in_terminal: false }
+        Self { channel, handle, in_terminal: false, is_closed: Arc::default() }
     }
 
     pub(crate) async fn send(&self, stream: Stream, data: Bytes) -> Result<(), Gone> {
@@ -64,6 +69,7 @@ impl Reply {
             }
         }
         drop(self.channel.eof().await);
+        self.is_closed.store(true, Relaxed);
         drop(self.channel.close().await);
         exit
     }

@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn the_fuller_it_is_the_more_are_refused() {
         let startups = Startups::new(Limits { begin: 10, full: 20, of_address: 100 });
-        let shares: Vec<f64> = [9, 10, 15, 20].map(|count| startups.refused_share(count)).into();
-        assert_eq!(shares, [0.0, 0.3, 0.65, 1.0]);
+        let shares = [9, 10, 15, 20].map(|count| startups.refused_share(count));
+        assert_eq!(shares.map(|share| (share * 100.0).round()), [0.0, 30.0, 65.0, 100.0]);
         let held: Vec<_> = (0..30).filter_map(|_| startups.enter(address(1), 0.999)).collect();
         assert_eq!(held.len(), 20, "the lucky ones");
         assert!(startups.enter(address(2), 0.999_999).is_none());

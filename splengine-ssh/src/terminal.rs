@@ -3,12 +3,11 @@
 use bytes::BytesMut;
 use splengine_core::{
     Access, Attach, Attachment, Closed, Engine, Notice, SessionError, SessionRequest, Size, Stream,
-    TerminalModes, Update,
+    TerminalModes, Typist, Update,
 };
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::mpsc;
 
-use crate::channel::{Control, Place};
+use crate::channel::{Controls, Place};
 use crate::input::Outlet;
 use crate::reply::{Exit, Gone, REFUSED, Reply};
 
@@ -28,7 +27,7 @@ pub(crate) async fn run(
     window: Window,
     command: Option<String>,
     input: Outlet,
-    controls: mpsc::Receiver<Control>,
+    controls: Controls,
     reply: &Reply,
 ) -> Result<Exit, Gone> {
     let mut attachment = match attach(engine, place, &window, command).await {
@@ -132,28 +131,30 @@ fn farewell(why: Closed) -> &'static str {
     }
 }
 
-async fn obey(typist: &splengine_core::Typist, mut controls: mpsc::Receiver<Control>) -> ! {
-    while let Some(control) = controls.recv().await {
-        match control {
-            Control::Window(size) => typist.resize(size),
-            // What has the terminal hears of it as of a key.
-            Control::Signal(signal) => {
-                let key = match signal.number() {
-                    2 => b"\x03",
-                    3 => b"\x1c",
-                    20 => b"\x1a",
-                    _ => continue,
-                };
-                drop(typist.input(bytes::Bytes::from_static(key)).await);
+async fn obey(typist: &Typist, controls: Controls) -> ! {
+    let Controls { mut signals, mut size } = controls;
+    loop {
+        // What has the terminal hears of a signal as of a key.
+        let key = tokio::select! {
+            Ok(()) = size.changed() => {
+                typist.resize(*size.borrow_and_update());
+                continue;
             }
-        }
+            Some(signal) = signals.recv() => match signal.number() {
+                2 => b"\x03",
+                3 => b"\x1c",
+                20 => b"\x1a",
+                _ => continue,
+            },
+            else => std::future::pending().await,
+        };
+        drop(typist.input(bytes::Bytes::from_static(key)).await);
     }
-    std::future::pending().await
 }
 
 /// Types what the client sends. Its end is not the session's: whoever closes standard input wants to
 /// look on.
-async fn type_in(typist: &splengine_core::Typist, mut input: Outlet) -> ! {
+async fn type_in(typist: &Typist, mut input: Outlet) -> ! {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(4096);

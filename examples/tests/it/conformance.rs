@@ -1,5 +1,7 @@
 //! One table of executions, run through every door: however a client comes in, it is told the same.
 
+mod ssh;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use splengine_core::{
 };
 use splengine_http::HttpServer;
 
+use self::ssh::Ssh;
 use crate::server::http;
 
 /// Ends in every way that there is, and prints whatever there can be.
@@ -111,6 +114,7 @@ async fn every_door_tells_the_same() {
         Doors { engine, caller: caller.clone(), http: http.local_addr(), avro: avro.local_addr() };
     tokio::spawn(async { http.await });
     tokio::spawn(async { avro.await });
+    let ssh = Ssh::open(&doors.engine).await;
 
     for (command, timeout, reason) in [
         ("fine", None, Some("exited")),
@@ -140,6 +144,9 @@ async fn every_door_tells_the_same() {
             let executed = doors.execute(command, timeout);
             assert_eq!(executed, as_frozen(expected), "Avro, execute: {command}");
         });
+        if let Some(told) = ssh.tells(command, timeout).await {
+            assert_eq!(told, ssh::as_told_by(expected), "SSH: {command}");
+        }
     }
 }
 

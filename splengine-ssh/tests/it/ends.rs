@@ -1,0 +1,127 @@
+//! How connections end.
+
+use std::time::Duration;
+
+use russh::client::Config;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::support::{Client, Door, PATIENCE, Running, Setup, gone, rest};
+
+#[tokio::test]
+async fn a_client_that_answers_may_be_quiet() {
+    let door = Door::serving(|server| server.keepalive(Duration::from_millis(100), 3)).await;
+    let client = door.login().await;
+    let mut running = client.start("cat").await;
+    // Three times as long as one that does not answer has.
+    assert!(timeout(Duration::from_millis(1500), running.0.wait()).await.is_err());
+    running.types("still\n").await;
+    assert_eq!(running.line().await, "still");
+}
+
+/// A client behind a middle that can fall silent.
+struct Silenced {
+    client: Client,
+    is_silent: watch::Sender<bool>,
+    /// Ends when the server has closed the connection.
+    closed: JoinHandle<()>,
+}
+
+/// Once it is silent nothing of the client's reaches the server, and with `deaf` nothing is taken
+/// from the server either, until that is told to `ears`.
+async fn behind_a_middle(door: &Door, deaf: bool) -> (Silenced, oneshot::Sender<()>) {
+    let mut outer = door.socket().await;
+    let (near, mut inner) = tokio::io::duplex(1 << 16);
+    let (is_silent, mut silenced) = watch::channel(false);
+    let (ears, heard) = oneshot::channel::<()>();
+    let closed = tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut outer, &mut inner) => {}
+            _ = silenced.wait_for(|is| *is) => {}
+        }
+        if deaf {
+            let _ = heard.await;
+        }
+        rest(&mut outer).await;
+    });
+    let mut client = Client::begin(Config::default(), near).await.expect("a handshake");
+    assert!(client.shows("alice", &door.key).await);
+    (Silenced { client, is_silent, closed }, ears)
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_is_closed() {
+    let door = Door::serving(|server| server.keepalive(Duration::from_millis(100), 3)).await;
+    let (silenced, _ears) = behind_a_middle(&door, false).await;
+    let mut running = silenced.client.start("sh -c 'echo $$; exec sleep 1000'").await;
+    let pid = running.line().await;
+    silenced.is_silent.send_replace(true);
+    gone(&pid).await;
+    timeout(PATIENCE, silenced.closed).await.expect("in time").expect("closed");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed() {
+    let door = Door::serving(|server| server.keepalive(Duration::from_millis(100), 3)).await;
+    let (silenced, ears) = behind_a_middle(&door, true).await;
+    let mut running = silenced.client.start("sh -c 'echo $$; exec yes'").await;
+    let pid = running.line().await;
+    silenced.is_silent.send_replace(true);
+    // The server writes, and nobody takes it.
+    gone(&pid).await;
+    ears.send(()).expect("it waits");
+    timeout(PATIENCE, silenced.closed).await.expect("in time").expect("closed");
+}
+
+const LINGER: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn what_runs_ends_before_its_connection() {
+    let mut door = Door::with(Setup {
+        grace: Duration::from_secs(10),
+        server: |server| server.max_linger(LINGER),
+        ..Setup::default()
+    })
+    .await;
+    let mut client = door.login().await;
+    let waits = "echo ready; while [ ! -e go ]; do sleep 0.01; done; echo done; exit 5";
+    let mut running = client.start(format!("sh -c '{waits}'")).await;
+    assert_eq!(running.line().await, "ready");
+    let mut terminal = Running(client.channel().await);
+    terminal.0.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+    assert!(terminal.is_granted().await);
+    terminal.0.request_shell(true).await.expect("sent");
+    assert!(terminal.is_granted().await);
+    terminal.types("echo a''b\n").await;
+    terminal.shows("ab").await;
+    door.close();
+    // The terminal is told at once; connections that come are still answered.
+    terminal.shows("the server is shutting down").await;
+    std::fs::write(door.root().join("go"), "").expect("written");
+    assert_eq!(running.ended().await.told(), ("done\n", "", "5"));
+    assert_eq!(client.over().await, "the server is shutting down");
+    let addr = door.addr;
+    door.ended().await;
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn the_server_does_not_wait_for_who_does_nothing() {
+    let mut door = Door::serving(|server| server.max_linger(LINGER)).await;
+    let _silent = door.socket().await;
+    let _halfway = door.connect().await;
+    let mut idle = door.login().await;
+    let (silenced, _ears) = behind_a_middle(&door, true).await;
+    let mut flooded = silenced.client.start("sh -c 'echo $$; exec yes'").await;
+    let pid = flooded.line().await;
+    silenced.is_silent.send_replace(true);
+    let begun = Instant::now();
+    door.close();
+    idle.over().await;
+    door.ended().await;
+    // The engine's grace for what it ends, and the connections' own.
+    let most = Duration::from_secs(2) + LINGER;
+    assert!(begun.elapsed() < most, "{:?}", begun.elapsed());
+    gone(&pid).await;
+}

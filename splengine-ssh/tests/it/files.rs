@@ -1,0 +1,140 @@
+//! Files, by packets of SFTP as they are.
+
+use std::fs;
+
+use russh::ChannelMsg;
+
+use crate::support::{Door, Running, Setup};
+
+/// A packet of SFTP, made of its parts.
+fn packet(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let length = u32::try_from(body.len() + 1).expect("short");
+    [&length.to_be_bytes()[..], &[kind], &body].concat()
+}
+
+fn string(text: &[u8]) -> Vec<u8> {
+    [&u32::try_from(text.len()).expect("short").to_be_bytes()[..], text].concat()
+}
+
+struct Sftp {
+    running: Running,
+    came: Vec<u8>,
+}
+
+impl Sftp {
+    async fn send(&self, kind: u8, parts: &[&[u8]]) {
+        self.running.types(packet(kind, parts)).await;
+    }
+
+    /// The next packet: its kind, and the rest.
+    async fn next(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            if let Some((length, rest)) = self.came.split_first_chunk::<4>() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if rest.len() >= length {
+                    let body = rest[1..length].to_vec();
+                    let kind = rest[0];
+                    self.came.drain(..4 + length);
+                    return (kind, body);
+                }
+            }
+            match self.running.next().await {
+                Some(ChannelMsg::Data { data }) => self.came.extend_from_slice(&data),
+                Some(ChannelMsg::WindowAdjusted { .. }) => {}
+                other => panic!("no data: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_go_both_ways() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    let mut running = Running(client.channel().await);
+    running.0.request_subsystem(true, "sftp").await.expect("sent");
+    assert!(running.is_granted().await);
+    let mut sftp = Sftp { running, came: Vec::new() };
+    sftp.send(1, &[&3_u32.to_be_bytes()]).await;
+    let (kind, version) = sftp.next().await;
+    assert_eq!((kind, &version[..4]), (2, &3_u32.to_be_bytes()[..]));
+    let id = 7_u32.to_be_bytes();
+    // Read, write, create; no attributes.
+    let name = string(b"/new.bin");
+    sftp.send(3, &[&id, &name, &0b1011_u32.to_be_bytes(), &[0; 4]]).await;
+    let (kind, handle) = sftp.next().await;
+    assert_eq!((kind, &handle[..4]), (102, &id[..]));
+    let handle = handle[4..].to_vec();
+    let data: Vec<u8> = (0..30_000).map(|i| (i % 253) as u8).collect();
+    for offset in [0_u64, 30_000] {
+        sftp.send(6, &[&id, &handle, &offset.to_be_bytes(), &string(&data)]).await;
+        let (kind, status) = sftp.next().await;
+        assert_eq!((kind, &status[..8]), (101, &[&id[..], &[0; 4]].concat()[..]));
+    }
+    let most = 20_000_u32.to_be_bytes();
+    sftp.send(5, &[&id, &handle, &25_000_u64.to_be_bytes(), &most]).await;
+    let (kind, read) = sftp.next().await;
+    assert_eq!(kind, 103);
+    assert!(read[8..] == [&data[25_000..], &data[..15_000]].concat(), "{}", read.len());
+    sftp.send(4, &[&id, &handle]).await;
+    assert_eq!(sftp.next().await.0, 101);
+    assert!(fs::read(door.root().join("new.bin")).expect("there") == data.repeat(2));
+    // Nothing outside.
+    fs::write(door.root().join("../outside"), "x").expect("written");
+    sftp.send(3, &[&id, &string(b"/../outside"), &1_u32.to_be_bytes(), &[0; 4]]).await;
+    let (kind, status) = sftp.next().await;
+    assert_eq!(kind, 101);
+    assert_ne!(status[4..8], [0; 4]);
+    sftp.running.0.eof().await.expect("sent");
+    assert_eq!(sftp.running.ended().await.told(), ("", "", "0"));
+}
+
+#[tokio::test]
+async fn who_may_only_look_gets_no_files() {
+    let door = Door::open().await;
+    fs::write(door.root().join("file"), "x").expect("written");
+    let key = crate::support::key();
+    door.let_in("alice", &key, "view-only");
+    let client = door.login_as("alice", &key).await;
+    let mut running = Running(client.channel().await);
+    running.0.request_subsystem(true, "sftp").await.expect("sent");
+    assert!(running.is_granted().await);
+    let mut sftp = Sftp { running, came: Vec::new() };
+    sftp.send(1, &[&3_u32.to_be_bytes()]).await;
+    sftp.next().await;
+    let id = 7_u32.to_be_bytes();
+    for flags in [1_u32, 0b1010] {
+        sftp.send(3, &[&id, &string(b"/file"), &flags.to_be_bytes(), &[0; 4]]).await;
+        let (kind, status) = sftp.next().await;
+        // SSH_FX_PERMISSION_DENIED
+        assert_eq!((kind, &status[4..8]), (101, &3_u32.to_be_bytes()[..]));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_sftp_is_said_so() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    let mut running = Running(client.channel().await);
+    running.0.request_subsystem(true, "sftp").await.expect("sent");
+    assert!(running.is_granted().await);
+    running.types(b"GET / HTTP/1.1\r\n\r\n").await;
+    let ran = running.ended().await;
+    let (stdout, stderr, exit) = ran.told();
+    assert_eq!((stdout, exit), ("", "1"));
+    assert!(!stderr.is_empty());
+    assert_eq!(client.run("echo here").await.told().0, "here\n");
+}
+
+#[tokio::test]
+async fn without_files_there_is_no_subsystem() {
+    let door = Door::with(Setup { has_files: false, ..Setup::default() }).await;
+    let client = door.login().await;
+    let mut running = Running(client.channel().await);
+    running.0.request_subsystem(true, "sftp").await.expect("sent");
+    assert!(!running.is_granted().await);
+    running.0.exec(true, "echo here").await.expect("sent");
+    assert!(running.is_granted().await);
+    assert_eq!(running.ended().await.told().0, "here\n");
+}

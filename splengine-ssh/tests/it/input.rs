@@ -1,0 +1,114 @@
+//! What clients send to programs that do not read it.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use russh::ChannelMsg;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::{Door, Running, gone};
+
+const MIB: usize = 1 << 20;
+
+fn bytes(count: usize) -> Vec<u8> {
+    (0..count).map(|i| (i % 251) as u8).collect()
+}
+
+/// Waits until a file named `go` is there.
+const LATE: &str = "sh -c 'while [ ! -e go ]; do sleep 0.01; done; exec cat'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_of_what_is_read_late_and_others_do_not_wait() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    let all = bytes(40 * MIB);
+    let Running(channel) = client.start(LATE).await;
+    let (mut reader, writer) = channel.split();
+    // All of it goes, though nobody reads it.
+    writer.data_bytes(all.clone()).await.expect("sent");
+    writer.eof().await.expect("sent");
+    assert_eq!(client.run("echo hi").await.told(), ("hi\n", "", "0"));
+    assert_eq!(client.run("touch go").await.told(), ("", "", "0"));
+    let mut seen = Vec::new();
+    let mut exit = None;
+    while let Some(message) = reader.wait().await {
+        match message {
+            ChannelMsg::Data { data } => seen.extend_from_slice(&data),
+            ChannelMsg::ExitStatus { exit_status } => exit = Some(exit_status),
+            _ => {}
+        }
+    }
+    assert!(seen == all, "{} of {} bytes", seen.len(), all.len());
+    assert_eq!(exit, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_over_its_bound_is_closed_alone() {
+    let door = Door::serving(|server| server.max_unread(4 << 20, 64 << 20)).await;
+    let client = door.login().await;
+    let mut sibling = client.start("cat").await;
+    let mut running = client.start("sh -c 'echo $$; exec sleep 1000'").await;
+    let pid = running.line().await;
+    // It may be closed before all of it is sent.
+    let mut writer = running.0.make_writer();
+    let all = bytes(8 * MIB);
+    let sending = tokio::spawn(async move { writer.write_all(&all).await });
+    let ran = running.ended().await;
+    let (stdout, stderr, exit) = ran.told();
+    assert_eq!((stdout, exit), ("", "255"));
+    assert!(stderr.contains("does not read"), "{stderr}");
+    gone(&pid).await;
+    sending.abort();
+    sibling.types("still\n").await;
+    assert_eq!(sibling.line().await, "still");
+    assert_eq!(client.run("echo here").await.told().0, "here\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_gives_back_the_room_it_took() {
+    // Room for one at a time.
+    let door = Door::serving(|server| server.max_unread(8 << 20, 8 << 20)).await;
+    for _ in 0..3 {
+        let client = door.login().await;
+        let mut running = client.start("sh -c 'echo $$; exec sleep 1000'").await;
+        let pid = running.line().await;
+        running.types(bytes(6 * MIB)).await;
+        // So that all of it has arrived.
+        assert_eq!(client.run("echo hi").await.told().0, "hi\n");
+        drop((running, client));
+        gone(&pid).await;
+    }
+    let client = door.login().await;
+    let running = client.start(LATE).await;
+    let all = bytes(6 * MIB);
+    running.types(all.clone()).await;
+    running.0.eof().await.expect("sent");
+    std::fs::write(door.root().join("go"), "").expect("written");
+    let ran = running.ended().await;
+    assert!(ran.stdout == all && ran.exit.as_deref() == Some("0"), "{}", ran.stdout.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_change_while_bytes_flow_both_ways() {
+    let door = Door::serving(|server| server.rekey(1 << 20, Duration::from_secs(3600))).await;
+    let client = door.login().await;
+    let Running(channel) = client.start("cat").await;
+    let (mut reader, writer) = channel.split();
+    let all = bytes(16 * MIB);
+    let sent = all.clone();
+    let sending = tokio::spawn(async move {
+        writer.data_bytes(sent).await.expect("sent");
+        writer.eof().await.expect("sent");
+        writer
+    });
+    let mut seen = Vec::new();
+    while let Some(message) = reader.wait().await {
+        if let ChannelMsg::Data { data } = message {
+            seen.extend_from_slice(&data);
+        }
+    }
+    assert!(seen == all, "{} of {} bytes", seen.len(), all.len());
+    drop(sending.await);
+    let exchanges = client.exchanges.load(Relaxed);
+    assert!(exchanges > 10, "keys were agreed on {exchanges} times");
+}

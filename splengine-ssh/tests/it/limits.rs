@@ -1,0 +1,127 @@
+//! How much one client may take, and how long.
+
+use std::time::Duration;
+
+use russh::ChannelOpenFailure::{self, AdministrativelyProhibited, ResourceShortage};
+use russh::Error;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
+
+use crate::support::{Door, PATIENCE, Running, rest};
+
+#[tokio::test]
+async fn one_address_has_few_places_until_it_logs_in() {
+    let door = Door::serving(|server| server.max_startups(100, 100, 2)).await;
+    // Who has logged in takes none.
+    let clients = [door.login().await, door.login().await, door.login().await];
+    let mut held = [door.socket().await, door.socket().await];
+    for stream in &mut held {
+        stream.read_u8().await.expect("it greets");
+    }
+    assert_eq!(rest(&mut door.socket().await).await, b"");
+    let [first, mut second] = held;
+    drop(first);
+    // The place is free again as soon as the server has seen it.
+    let begun = Instant::now();
+    while door.socket().await.read_u8().await.is_err() {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    second.write_all(b"SSH-2.0-test\r\n").await.expect("sent");
+    assert_eq!(clients[0].run("echo here").await.told().0, "here\n");
+}
+
+#[tokio::test]
+async fn whoever_does_not_log_in_is_closed_in_time() {
+    let grace = Duration::from_millis(600);
+    let door = Door::serving(|server| server.login_grace(Duration::from_millis(600))).await;
+    let begun = Instant::now();
+    let mut silent = door.socket().await;
+    let mut halfway = door.socket().await;
+    halfway.write_all(b"SSH-2.0-test\r\n\0\0\x01").await.expect("sent");
+    let mut idle = door.connect().await;
+    let mut wrong = door.connect().await;
+    assert!(!wrong.shows("alice", &crate::support::key()).await);
+    let client = door.login().await;
+    rest(&mut silent).await;
+    rest(&mut halfway).await;
+    idle.over().await;
+    wrong.over().await;
+    assert!((grace..grace * 4).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(client.run("echo here").await.told().0, "here\n", "who has logged in stays");
+}
+
+#[tokio::test]
+async fn what_is_no_ssh_closes_its_own_connection() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    let mut huge = b"SSH-2.0-test\r\n".to_vec();
+    huge.extend_from_slice(&[0xff; 4096]);
+    for garbage in
+        [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 70_000], b"SSH-1.5-old\r\n", &huge]
+    {
+        let mut stream = door.socket().await;
+        drop(stream.write_all(garbage).await);
+        drop(stream.shutdown().await);
+        rest(&mut stream).await;
+    }
+    assert_eq!(client.run("echo here").await.told().0, "here\n");
+    assert_eq!(door.login().await.run("echo there").await.told().0, "there\n");
+}
+
+fn refusal<T>(opened: Result<T, Error>) -> ChannelOpenFailure {
+    match opened {
+        Err(Error::ChannelOpenFailure(why)) => why,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was opened"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_are_counted_while_they_last() {
+    let door = Door::serving(|server| server.max_channels(2)).await;
+    let client = door.login().await;
+    let unused = client.channel().await;
+    let running = client.start("cat").await;
+    assert_eq!(refusal(client.try_channel().await), ResourceShortage);
+    running.0.eof().await.expect("sent");
+    assert_eq!(running.ended().await.told(), ("", "", "0"));
+    // One place is left, and the next command has it at once.
+    for number in 0..200 {
+        let word = format!("{number}\n");
+        assert_eq!(client.run(format!("echo {number}")).await.told(), (&*word, "", "0"));
+    }
+    let _running = client.start("cat").await;
+    assert_eq!(refusal(client.try_channel().await), ResourceShortage);
+    // As one that was closed before it was used for anything.
+    unused.close().await.expect("sent");
+    let another = client.channel().await;
+    another.close().await.expect("sent");
+}
+
+#[tokio::test]
+async fn nothing_is_forwarded() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    let handle = &client.handle;
+    let direct = handle.channel_open_direct_tcpip("127.0.0.1", 80, "127.0.0.1", 1);
+    assert_eq!(refusal(direct.await), AdministrativelyProhibited);
+    let local = handle.channel_open_direct_streamlocal("/tmp/socket");
+    assert_eq!(refusal(local.await), AdministrativelyProhibited);
+    assert_eq!(refusal(handle.channel_open_x11("127.0.0.1", 1).await), AdministrativelyProhibited);
+    assert!(matches!(handle.tcpip_forward("127.0.0.1", 0).await, Err(Error::RequestDenied)));
+    let forward = handle.streamlocal_forward("/tmp/sshtests-socket").await;
+    assert!(matches!(forward, Err(Error::RequestDenied)));
+    let mut running = Running(client.channel().await);
+    running.0.request_x11(true, false, "MIT-MAGIC-COOKIE-1", "00", 0).await.expect("sent");
+    assert!(!running.is_granted().await);
+    running.0.agent_forward(true).await.expect("sent");
+    assert!(!running.is_granted().await);
+    for name in ["netconf", "", "SFTP", "../sftp"] {
+        running.0.request_subsystem(true, name).await.expect("sent");
+        assert!(!running.is_granted().await, "{name}");
+    }
+    // None of it has spoilt the channel.
+    running.0.exec(true, "echo here").await.expect("sent");
+    assert!(running.is_granted().await);
+    assert_eq!(running.ended().await.told(), ("here\n", "", "0"));
+}

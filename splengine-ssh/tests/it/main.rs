@@ -1,0 +1,10 @@
+//! The SSH door, by its sockets.
+
+mod commands;
+mod ends;
+mod files;
+mod input;
+mod limits;
+mod support;
+mod terminals;
+mod users;

@@ -1,0 +1,249 @@
+//! Who is let in, and what for.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::PasswordHasher as _;
+use argon2::{Algorithm, Argon2, Params, Version};
+use russh::MethodKind;
+use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Answer};
+use russh::keys::PrivateKey;
+use splengine_ssh::Users;
+use tokio::time::timeout;
+
+use crate::support::{Client, Door, PATIENCE, Running, Setup, key};
+
+#[tokio::test]
+async fn only_who_is_known_is_let_in() {
+    let door = Door::open().await;
+    let bob = door.new_user("bob", "");
+    for (user, key) in [
+        ("carol", &door.key),
+        ("alice", &key()),
+        ("alice", &bob),
+        ("", &bob),
+        ("../keys/bob", &bob),
+        ("+bob", &bob),
+    ] {
+        assert!(!door.connect().await.shows(user, key).await, "{user}");
+    }
+    let mut client = door.connect().await;
+    // Another key is taken after a wrong one, and for another user too.
+    assert!(!client.shows("alice", &bob).await);
+    assert!(client.shows("bob", &bob).await);
+    assert_eq!(client.run("echo in").await.told().0, "in\n");
+    // What files say counts from the next login on.
+    door.let_in("bob", &key(), "");
+    assert!(!door.connect().await.shows("bob", &bob).await);
+    assert_eq!(client.run("echo still").await.told().0, "still\n");
+    let bob = door.new_user("bob", "expiry-time=\"20200101Z\"");
+    assert!(!door.connect().await.shows("bob", &bob).await);
+    let bob = door.new_user("bob", "from=\"192.0.2.1\"");
+    assert!(!door.connect().await.shows("bob", &bob).await);
+    let bob = door.new_user("bob", "from=\"192.0.2.1,127.0.0.0/8\"");
+    assert!(door.connect().await.shows("bob", &bob).await);
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_before_a_login() {
+    let door = Door::open().await;
+    let client = door.connect().await;
+    let opened = timeout(Duration::from_secs(5), client.handle.channel_open_session()).await;
+    assert!(!matches!(opened, Ok(Ok(_))));
+    assert_eq!(door.login().await.run("echo in").await.told().0, "in\n");
+}
+
+#[tokio::test]
+async fn who_tries_too_often_is_sent_away() {
+    let door = Door::open().await;
+    let mut client = door.connect().await;
+    let mut tries = 0;
+    while !client.handle.is_closed() {
+        assert!(!client.shows("alice", &key()).await);
+        tries += 1;
+        assert!(tries < 20);
+    }
+    assert!((6..=8).contains(&tries), "{tries}");
+    client.over().await;
+}
+
+/// Runs `command` as bob by `key`.
+async fn run(door: &Door, key: &Arc<PrivateKey>, command: &str) -> (String, String, String) {
+    let client = door.login_as("bob", key).await;
+    let ran = client.run(command).await;
+    let (stdout, stderr, exit) = ran.told();
+    (stdout.to_owned(), stderr.to_owned(), exit.to_owned())
+}
+
+#[tokio::test]
+async fn a_key_may_be_for_one_command() {
+    let door = Door::open().await;
+    let script = r#"command="sh -c 'echo forced: $SSH_ORIGINAL_COMMAND'""#;
+    let key = door.new_user("bob", script);
+    assert_eq!(run(&door, &key, "ls 'a  b'").await.0, "forced: ls 'a b'\n");
+    let client = door.login_as("bob", &key).await;
+    // Whatever else is asked for.
+    let mut running = Running(client.channel().await);
+    running.0.request_shell(true).await.expect("sent");
+    assert!(running.is_granted().await);
+    assert_eq!(running.ended().await.told(), ("forced:\n", "", "0"));
+    let mut running = Running(client.channel().await);
+    running.0.request_subsystem(true, "sftp").await.expect("sent");
+    assert!(running.is_granted().await);
+    assert_eq!(running.ended().await.told().0, "forced:\n");
+    let mut running = Running(client.channel().await);
+    running.0.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+    assert!(running.is_granted().await);
+    running.0.exec(true, "anything").await.expect("sent");
+    assert!(running.is_granted().await);
+    assert_eq!(running.ended().await.told().0, "forced: anything\r\n");
+    // A client can't say itself what it asked for.
+    let mut running = Running(client.channel().await);
+    running.0.set_env(true, "SSH_ORIGINAL_COMMAND", "mine").await.expect("sent");
+    assert!(!running.is_granted().await);
+    // An empty one runs nothing at all.
+    let key = door.new_user("bob", r#"command="""#);
+    assert_eq!(
+        run(&door, &key, "echo no").await,
+        (String::new(), "there is no command to run\n".to_owned(), "255".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_key_may_be_for_files_alone() {
+    for has_files in [true, false] {
+        let door = Door::with(Setup { has_files, ..Setup::default() }).await;
+        let key = door.new_user("bob", r#"command="internal-sftp",restrict"#);
+        let client = door.login_as("bob", &key).await;
+        let mut running = client.start("rm -rf /").await;
+        // SSH_FXP_INIT of version 3, and the answer to it.
+        running.types(b"\0\0\0\x05\x01\0\0\0\x03").await;
+        let answer = running.next().await;
+        let russh::ChannelMsg::Data { data } = answer.expect("an answer") else {
+            panic!("no data");
+        };
+        assert_eq!(data[4..9], *b"\x02\0\0\0\x03");
+    }
+}
+
+#[tokio::test]
+async fn variables_are_taken_from_a_short_list() {
+    let door = Door::with(Setup {
+        engine: |engine| {
+            engine.request_env(["LANG", "LC_*", "OF_KEY", "FOO", "LD_PRELOAD", "PATH", "SSH_*"])
+        },
+        server: |server| server.accept_env(["LANG", "LC_*", "TZ", "LD_*", "PATH", "SPL_*"]),
+        ..Setup::default()
+    })
+    .await;
+    let options = r#"environment="OF_KEY=yes",environment="UNKNOWN=no",environment="LANG=of key""#;
+    let key = door.new_user("bob", options);
+    let client = door.login_as("bob", &key).await;
+    let mut running = Running(client.channel().await);
+    let long = "x".repeat(5000);
+    let long_name = format!("LC_{}", "x".repeat(1000));
+    for (name, value, taken) in [
+        ("LANG", "of client", true),
+        ("LC_ALL", "C", true),
+        // The engine takes it, the door does not.
+        ("FOO", "no", false),
+        // The door would take it, the engine does not.
+        ("TZ", "no", false),
+        // Whatever anybody says.
+        ("LD_PRELOAD", "/no.so", false),
+        ("PATH", "/no", false),
+        ("SPL_USER", "no", false),
+        ("LC_LONG", &long, false),
+        (&long_name, "no", false),
+        ("SPL_SESSION_ID", &long, false),
+        ("LC_=", "no", false),
+        ("", "no", false),
+    ] {
+        running.0.set_env(true, name, value).await.expect("sent");
+        assert_eq!(running.is_granted().await, taken, "{name}");
+    }
+    // No more than so many of them.
+    let mut most = 2;
+    loop {
+        running.0.set_env(true, format!("LC_{most}"), "x").await.expect("sent");
+        if !running.is_granted().await {
+            break;
+        }
+        most += 1;
+        assert!(most < 1000);
+    }
+    running.0.exec(true, "env").await.expect("sent");
+    assert!(running.is_granted().await);
+    let ran = running.ended().await;
+    let (stdout, _, exit) = ran.told();
+    assert_eq!(exit, "0");
+    let has = |line: &str| stdout.lines().any(|found| found == line);
+    assert!(has("OF_KEY=yes") && has("LANG=of key") && has("LC_ALL=C"), "{stdout}");
+    for name in ["FOO=", "UNKNOWN=", "TZ=no", "LD_PRELOAD=", "PATH=/no", "LC_LONG="] {
+        assert!(!stdout.lines().any(|line| line.starts_with(name)), "{name} in {stdout}");
+    }
+}
+
+fn with_passwords(users: Users, dir: &Path) -> Users {
+    let params = Params::new(64, 1, 1, None).expect("fits");
+    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hash = hasher.hash_password_with_salt(b"open sesame", b"salty salt").expect("a hash");
+    let file = dir.join("passwords");
+    fs::write(&file, format!("bob:{hash}\n")).expect("written");
+    users.passwords(file).expect("well-formed")
+}
+
+/// What a client is told it may try, which shows nothing.
+async fn methods(client: &mut Client) -> Vec<MethodKind> {
+    match client.handle.authenticate_none("bob").await.expect("an answer") {
+        AuthResult::Failure { remaining_methods, .. } => remaining_methods.to_vec(),
+        AuthResult::Success => panic!("let in"),
+    }
+}
+
+/// Types `password` where it is asked for.
+async fn types(client: &mut Client, password: &str) -> Answer {
+    let handle = &mut client.handle;
+    let asked = handle.authenticate_keyboard_interactive_start("bob", None).await;
+    match asked.expect("an answer") {
+        Answer::InfoRequest { prompts, .. } => {
+            assert_eq!((prompts.len(), prompts[0].echo), (1, false));
+            let answer = vec![password.to_owned()];
+            let told = handle.authenticate_keyboard_interactive_respond(answer);
+            timeout(PATIENCE, told).await.expect("in time").expect("an answer")
+        }
+        other => other,
+    }
+}
+
+#[tokio::test]
+async fn passwords_let_in_where_they_are_switched_on() {
+    let door = Door::with(Setup { users: with_passwords, ..Setup::default() }).await;
+    let mut client = door.connect().await;
+    let on = [MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive];
+    assert_eq!(methods(&mut client).await, on);
+    for (user, password) in [("bob", "wrong"), ("alice", "open sesame"), ("bob", "")] {
+        let told = client.handle.authenticate_password(user, password).await;
+        let AuthResult::Failure { remaining_methods, .. } = told.expect("an answer") else {
+            panic!("let in: {user} {password}");
+        };
+        assert_eq!(remaining_methods.to_vec(), on, "one may try again");
+    }
+    let told = client.handle.authenticate_password("bob", "open sesame").await;
+    assert!(told.expect("an answer").success());
+    assert_eq!(client.run("echo in").await.told().0, "in\n");
+    let mut client = door.connect().await;
+    assert!(matches!(types(&mut client, "wrong").await, Answer::Failure { .. }));
+    assert!(matches!(types(&mut client, "open sesame").await, Answer::Success));
+    assert_eq!(client.run("echo in").await.told().0, "in\n");
+
+    let door = Door::open().await;
+    let mut client = door.connect().await;
+    assert_eq!(methods(&mut client).await, [MethodKind::PublicKey]);
+    let told = client.handle.authenticate_password("bob", "open sesame").await;
+    assert!(!told.is_ok_and(|told| told.success()));
+    let mut client = door.connect().await;
+    assert!(matches!(types(&mut client, "open sesame").await, Answer::Failure { .. }));
+}
