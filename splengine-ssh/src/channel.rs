@@ -1,9 +1,10 @@
 //! One channel of a connection: what its client asks for before it starts something, and what runs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use splengine_core::{Caller, Request, Signal, Size};
+use splengine_core::{Caller, Request, Signal, Size, UserName};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -86,7 +87,13 @@ impl Channel {
     }
 
     /// Starts what the client asks for. Says whether it may: once a channel.
-    pub(crate) fn start(&mut self, shared: &Arc<Shared>, grant: &Grant, start: Start) -> bool {
+    pub(crate) fn start(
+        &mut self,
+        shared: &Arc<Shared>,
+        peer: SocketAddr,
+        grant: &Grant,
+        start: Start,
+    ) -> bool {
         let (mut reply, input) = match std::mem::replace(&mut self.state, State::Neither) {
             State::Fresh(reply, input) => (reply, input),
             other => {
@@ -105,12 +112,12 @@ impl Channel {
             watch::channel(window.as_ref().map_or_else(Size::default, |window| window.size));
         let controls = Controls { signals: heard, size: sized };
         let shared = Arc::clone(shared);
+        let mut trail =
+            Trail { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
+        tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
         let task = tokio::spawn(async move {
-            let user = place.caller.user().clone();
-            match perform(&shared, place, window, start, input, controls, &reply).await {
-                Ok(exit) => tracing::info!(%user, ?exit, "a channel has ended"),
-                Err(Gone) => tracing::info!(%user, "a channel's client is gone"),
-            }
+            let done = perform(&shared, place, window, start, input, controls, &reply).await;
+            trail.end(done.ok());
         });
         self.state = State::Running { signals, size, task: task.abort_handle() };
         true
@@ -139,6 +146,40 @@ impl Drop for Channel {
             && !self.is_closed.load(Relaxed)
         {
             task.abort();
+        }
+    }
+}
+
+impl Start {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Shell => "shell",
+            Self::Command(_) | Self::NoText => "exec",
+            Self::Sftp => "sftp",
+        }
+    }
+}
+
+/// Says in the log how a channel has ended, whatever ends it.
+struct Trail {
+    user: UserName,
+    peer: SocketAddr,
+    what: &'static str,
+    exit: Option<Exit>,
+}
+
+impl Trail {
+    fn end(&mut self, exit: Option<Exit>) {
+        self.exit = exit;
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        let Self { user, peer, what, exit } = self;
+        match exit {
+            Some(exit) => tracing::info!(%user, %peer, what, ?exit, "a channel has ended"),
+            None => tracing::info!(%user, %peer, what, "a channel's client is gone"),
         }
     }
 }

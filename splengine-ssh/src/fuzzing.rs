@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
+use bytes::Bytes;
+
+use crate::sftp::look_at;
 use crate::users::{lines, parse, parse_plain};
 
 /// A file in OpenSSH's authorized_keys format.
@@ -29,17 +32,37 @@ pub fn authorized_keys(file: &[u8]) {
     }
 }
 
+/// What an SFTP client sends: packets, each after its length.
+///
+/// # Panics
+///
+/// When something does not hold.
+pub fn sftp(stream: &[u8]) {
+    let mut rest = Bytes::copy_from_slice(stream);
+    while rest.len() > 4 {
+        let length =
+            rest.split_to(4).iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        let packet = rest.split_to(length.min(rest.len()));
+        look_at(packet);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    /// The fuzzer's seeds, without the fuzzer.
-    #[test]
-    fn seeds_do_no_harm() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/authorized_keys");
+    /// A fuzzer's seeds, without the fuzzer.
+    fn replay(target: &str, feed: fn(&[u8])) {
+        let seeds = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
         let mut count = 0;
         for seed in std::fs::read_dir(seeds).expect("a directory") {
-            super::authorized_keys(&std::fs::read(seed.expect("a file").path()).expect("read"));
+            feed(&std::fs::read(seed.expect("a file").path()).expect("read"));
             count += 1;
         }
         assert!(count > 5, "only {count}");
+    }
+
+    #[test]
+    fn seeds_do_no_harm() {
+        replay("authorized_keys", super::authorized_keys);
+        replay("sftp", super::sftp);
     }
 }

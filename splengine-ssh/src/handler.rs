@@ -93,7 +93,7 @@ impl Connection {
 
     fn start(&mut self, id: ChannelId, start: Start, session: &mut Session) -> Result<(), Error> {
         let started = match (self.channels.get_mut(&id), &self.grant) {
-            (Some(channel), Some(grant)) => channel.start(&self.shared, grant, start),
+            (Some(channel), Some(grant)) => channel.start(&self.shared, self.peer, grant, start),
             _ => false,
         };
         reply(id, started, session)
