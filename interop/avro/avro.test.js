@@ -44,7 +44,7 @@ let server, full, anonymous;
 async function start(...flags) {
   const child = spawn(
     process.env.SPLENGINE_SERVER,
-    ["--root", root, "--ws", "off", "--http", "127.0.0.1:0", "--avro", "127.0.0.1:0", "--grace", "1",
+    ["--root", root, "--ws", "off", "--ssh", "off", "--http", "127.0.0.1:0", "--avro", "127.0.0.1:0", "--grace", "1",
       "--shell", "/bin/sh", ...flags],
     { stdio: ["ignore", "pipe", "inherit"], env: { PATH: process.env.PATH, RUST_LOG: "error" } },
   );

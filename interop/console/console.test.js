@@ -23,7 +23,7 @@ writeFileSync(join(root, ".bashrc"), "PS1='\\w# '\n");
 async function start(ws = "127.0.0.1:0") {
   const child = spawn(
     process.env.SPLENGINE_SERVER,
-    ["--root", root, "--http", "127.0.0.1:0", "--ws", ws, "--avro", "off", "--token", "alice=alices-very-long-token", "--shell", "/bin/bash", "--grace", "1"],
+    ["--root", root, "--http", "127.0.0.1:0", "--ws", ws, "--avro", "off", "--ssh", "off", "--token", "alice=alices-very-long-token", "--shell", "/bin/bash", "--grace", "1"],
     { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, HOME: root, RUST_LOG: "error" } },
   );
   const [line] = await once(createInterface({ input: child.stdout }), "line");

@@ -21,6 +21,11 @@ fn what_is_wrong_is_named() {
         write(&dir, &format!("{}.toml", count.get()), text, 0o600)
     };
     let open_tokens = write(&dir, "open", "alice=alices-very-long-token\n", 0o644);
+    let tokens = write(&dir, "tokens", "alice=alices-very-long-token\n", 0o600);
+    let open_keys = dir.path().join("keys");
+    std::fs::create_dir(&open_keys).expect("made");
+    std::fs::set_permissions(&open_keys, std::fs::Permissions::from_mode(0o777)).expect("set");
+    let open_keys = open_keys.to_str().expect("text").to_owned();
     let no_tokens = write(&dir, "none", "# users\n", 0o600);
     let open_config = "token = [\"alice=alices-very-long-token\"]";
     let open_config = write(&dir, "open.toml", open_config, 0o644);
@@ -36,6 +41,23 @@ fn what_is_wrong_is_named() {
             vec!["--http", "0.0.0.0:0", "--anonymous", "guest", "--authorized-keys", "/keys"],
             "credentials",
         ),
+        (vec!["--ssh", "0.0.0.0:0", "--tokens", &tokens], "give --authorized-keys"),
+        (vec!["--ssh", "127.0.0.1:0", "--authorized-keys", "/no/such/keys"], "--authorized-keys"),
+        (vec!["--ssh", "127.0.0.1:0", "--authorized-keys", &open_keys], "--authorized-keys"),
+        (
+            vec![
+                "--config",
+                &file(&format!(
+                    "[ssh]\naddress = \"127.0.0.1:0\"\nhost-keys = [\"{open_tokens}\"]"
+                )),
+            ],
+            "[ssh] host-keys",
+        ),
+        (
+            vec!["--config", &file("[ssh]\naddress = \"127.0.0.1:0\"\npasswords = \"/no/such\"")],
+            "[ssh] passwords",
+        ),
+        (vec!["--config", &file("[ssh]\nhost-key = []")], "line 2"),
         (vec!["--tokens", &no_tokens], "holds no token"),
         (vec!["--token", "alice"], "--token"),
         (vec!["--token", "alice=short"], "--token"),
@@ -210,12 +232,27 @@ fn a_file_of_tokens_is_read() {
 }
 
 #[test]
-fn doors_that_do_not_exist_are_not_pretended() {
-    let all = all_in_one(&["--ssh", "127.0.0.1:0", "--avro", "off"]);
-    assert!(!all.server.ready.contains("ssh"), "{}", all.server.ready);
-    all.server.signal(rustix::process::Signal::TERM);
-    let (_, _, err) = all.server.wait();
-    assert!(err.contains("`ssh`") && !err.contains("`avro`"), "{err}");
+fn the_ssh_door_is_known_by_a_key_that_stays() {
+    let root = tempfile::tempdir().expect("a directory");
+    let keys = root.path().join("keys");
+    std::fs::create_dir(&keys).expect("made");
+    let start = || {
+        let mut command = example("all-in-one");
+        let command = command.arg("--root").arg(root.path()).arg("--authorized-keys").arg(&keys);
+        Server::start(command.args(["--http", "off", "--ws", "off", "--ssh", "127.0.0.1:0"]))
+    };
+    let mut server = start();
+    assert!(server.ready.starts_with("{\"ready\":true,\"ssh\":\"127.0.0.1:"), "{}", server.ready);
+    let path = root.path().join("runtime/ssh/host_ed25519_key");
+    let key = std::fs::read(&path).expect("it was made");
+    let mode = path.metadata().expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.wait().0, Some(0));
+    server = start();
+    assert!(std::fs::read(&path).expect("still there") == key);
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.wait().0, Some(0));
 }
 
 #[test]

@@ -23,8 +23,8 @@ pub(crate) fn example(name: &str) -> Command {
             command.env_remove(name);
         }
     }
-    // Many of them run at once, and its address is no free one unless it is told.
-    command.env("SPLENGINE_AVRO", "off");
+    // Many of them run at once, and their addresses are no free ones unless they are told.
+    command.env("SPLENGINE_AVRO", "off").env("SPLENGINE_SSH", "off");
     command.env("RUST_LOG", "warn");
     command
 }
