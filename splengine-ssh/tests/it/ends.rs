@@ -45,7 +45,9 @@ async fn behind_a_middle(door: &Door, deaf: bool) -> (Silenced, oneshot::Sender<
         }
         rest(&mut outer).await;
     });
-    let mut client = Client::begin(Config::default(), near).await.expect("a handshake");
+    // A window that what lies between is full before it is.
+    let config = Config { window_size: 1 << 28, ..Config::default() };
+    let mut client = Client::begin(config, near).await.expect("a handshake");
     assert!(client.shows("alice", &door.key).await);
     (Silenced { client, is_silent, closed }, ears)
 }
@@ -74,6 +76,15 @@ async fn a_client_that_does_not_read_is_closed() {
     timeout(PATIENCE, silenced.closed).await.expect("in time").expect("closed");
 }
 
+async fn shell(client: &Client) -> Running {
+    let mut running = Running(client.channel().await);
+    running.0.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+    assert!(running.is_granted().await);
+    running.0.request_shell(true).await.expect("sent");
+    assert!(running.is_granted().await);
+    running
+}
+
 const LINGER: Duration = Duration::from_millis(500);
 
 #[tokio::test]
@@ -88,18 +99,22 @@ async fn what_runs_ends_before_its_connection() {
     let waits = "echo ready; while [ ! -e go ]; do sleep 0.01; done; echo done; exit 5";
     let mut running = client.start(format!("sh -c '{waits}'")).await;
     assert_eq!(running.line().await, "ready");
-    let mut terminal = Running(client.channel().await);
-    terminal.0.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
-    assert!(terminal.is_granted().await);
-    terminal.0.request_shell(true).await.expect("sent");
-    assert!(terminal.is_granted().await);
-    terminal.types("echo a''b\n").await;
-    terminal.shows("ab").await;
+    let mut busy = shell(&client).await;
+    let waits = "while [ ! -e go ]; do sleep 0.01; done";
+    busy.types(format!("sh -c 'echo a\"\"b; {waits}'; exit\n")).await;
+    busy.shows("ab\r\n").await;
+    let mut waiting = shell(&client).await;
+    waiting.types("echo a''b\n").await;
+    waiting.shows("ab\r\n").await;
     door.close();
-    // The terminal is told at once; connections that come are still answered.
-    terminal.shows("the server is shutting down").await;
+    // A shell that waits for somebody to type ends at once.
+    waiting.shows("the server is shutting down").await;
+    assert_eq!(waiting.ended().await.exit.as_deref(), Some("255"));
+    // What is busy is told, and has its time.
+    busy.shows("the server is shutting down").await;
     std::fs::write(door.root().join("go"), "").expect("written");
     assert_eq!(running.ended().await.told(), ("done\n", "", "5"));
+    assert!(busy.ended().await.exit.is_some());
     assert_eq!(client.over().await, "the server is shutting down");
     let addr = door.addr;
     door.ended().await;

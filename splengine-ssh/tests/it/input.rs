@@ -3,15 +3,32 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use russh::ChannelMsg;
+use russh::{ChannelMsg, ChannelReadHalf};
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 
-use crate::support::{Door, Running, gone};
+use crate::support::{Door, PATIENCE, Running, gone};
 
 const MIB: usize = 1 << 20;
 
 fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|i| (i % 251) as u8).collect()
+}
+
+/// What is still printed, and the code at its end.
+async fn rest(reader: &mut ChannelReadHalf) -> (Vec<u8>, Option<u32>) {
+    let (mut seen, mut exit) = (Vec::new(), None);
+    let reading = async {
+        while let Some(message) = reader.wait().await {
+            match message {
+                ChannelMsg::Data { data } => seen.extend_from_slice(&data),
+                ChannelMsg::ExitStatus { exit_status } => exit = Some(exit_status),
+                _ => {}
+            }
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("in time");
+    (seen, exit)
 }
 
 /// Waits until a file named `go` is there.
@@ -29,15 +46,7 @@ async fn nothing_is_lost_of_what_is_read_late_and_others_do_not_wait() {
     writer.eof().await.expect("sent");
     assert_eq!(client.run("echo hi").await.told(), ("hi\n", "", "0"));
     assert_eq!(client.run("touch go").await.told(), ("", "", "0"));
-    let mut seen = Vec::new();
-    let mut exit = None;
-    while let Some(message) = reader.wait().await {
-        match message {
-            ChannelMsg::Data { data } => seen.extend_from_slice(&data),
-            ChannelMsg::ExitStatus { exit_status } => exit = Some(exit_status),
-            _ => {}
-        }
-    }
+    let (seen, exit) = rest(&mut reader).await;
     assert!(seen == all, "{} of {} bytes", seen.len(), all.len());
     assert_eq!(exit, Some(0));
 }
@@ -101,12 +110,7 @@ async fn keys_change_while_bytes_flow_both_ways() {
         writer.eof().await.expect("sent");
         writer
     });
-    let mut seen = Vec::new();
-    while let Some(message) = reader.wait().await {
-        if let ChannelMsg::Data { data } = message {
-            seen.extend_from_slice(&data);
-        }
-    }
+    let (seen, _) = rest(&mut reader).await;
     assert!(seen == all, "{} of {} bytes", seen.len(), all.len());
     drop(sending.await);
     let exchanges = client.exchanges.load(Relaxed);
