@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::command_line::{self, Wanted};
+use crate::handler::Login;
 use crate::input::{Inlet, Outlet};
 use crate::reply::{Exit, Gone, REFUSED, Reply};
 use crate::server::Shared;
@@ -86,7 +87,13 @@ impl Channel {
     }
 
     /// Starts what the client asks for. Says whether it may: once a channel.
-    pub(crate) fn start(&mut self, shared: &Arc<Shared>, grant: &Grant, start: Start) -> bool {
+    pub(crate) fn start(
+        &mut self,
+        shared: &Arc<Shared>,
+        grant: &Grant,
+        start: Start,
+        login: &Login,
+    ) -> bool {
         let (mut reply, input) = match std::mem::replace(&mut self.state, State::Neither) {
             State::Fresh(reply, input) => (reply, input),
             other => {
@@ -105,7 +112,10 @@ impl Channel {
             watch::channel(window.as_ref().map_or_else(Size::default, |window| window.size));
         let controls = Controls { signals: heard, size: sized };
         let shared = Arc::clone(shared);
+        // Files are served for as long as the client likes.
+        let running = (!matches!(start, Start::Sftp)).then(|| login.running());
         let task = tokio::spawn(async move {
+            let _running = running;
             let user = place.caller.user().clone();
             match perform(&shared, place, window, start, input, controls, &reply).await {
                 Ok(exit) => tracing::info!(%user, ?exit, "a channel has ended"),
