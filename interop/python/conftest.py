@@ -1,7 +1,11 @@
+import hashlib
+import os
+
 import httpx
 import pytest
 
 from server import Server
+from ssh import Keys
 
 
 @pytest.fixture
@@ -31,3 +35,22 @@ def server(tmp_path_factory):
 def client(server) -> httpx.Client:
     with server.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def blob(tmp_path_factory):
+    """A file of 200 MB that nothing shrinks, and its hash."""
+    path = tmp_path_factory.mktemp("blob") / "blob"
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for _ in range(200):
+            piece = os.urandom(1_000_000)
+            digest.update(piece)
+            file.write(piece)
+    yield path, digest.hexdigest()
+    path.unlink()

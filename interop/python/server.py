@@ -23,7 +23,7 @@ class Server:
     """A server of its own process on free ports of loopback, with the users `alice` and `bob`."""
 
     def __init__(self, home: Path, *flags: str, config: str = "", prefix: tuple[str, ...] = (),
-                 ws: bool = False, avro: bool = False, tokens: bool = True):
+                 ws: bool = False, avro: bool = False, ssh: bool = False, tokens: bool = True):
         self.root = home / "root"
         self.root.mkdir(parents=True)
         (home / "config.toml").write_text(config)
@@ -32,11 +32,15 @@ class Server:
         tokens_file.write_text(f"alice={TOKEN}\nbob={BOB}\n")
         self.log = home / "log"
         self.prefix = prefix
-        doors = [word for door in ("ws", "ssh", "avro") for word in (f"--{door}", "off")]
+        wanted = {"ws": ws, "ssh": ssh, "avro": avro}
+        doors = [word for door, on in wanted.items() for word in (f"--{door}", "127.0.0.1:0" if on else "off")]
         if ws:
-            doors[:2] = ["--ws", "127.0.0.1:0", "--shell", "/bin/sh"]
-        if avro:
-            doors[-1] = "127.0.0.1:0"
+            doors += ["--shell", "/bin/sh"]
+        if ssh:
+            # A file for each user, of the keys that let them in.
+            self.keys = home / "authorized_keys"
+            self.keys.mkdir(mode=0o755)
+            doors += ["--authorized-keys", self.keys]
         known = ["--tokens", tokens_file] if tokens else []
         self.command = [*prefix, os.environ["SPLENGINE_SERVER"], "--root", self.root,
                         "--http", "127.0.0.1:0", *doors, "--config", home / "config.toml",
@@ -64,6 +68,8 @@ class Server:
         self.url = f"http://{self.ready['http']}"
         host, port = self.ready["http"].rsplit(":", 1)
         self.address = (host, int(port))
+        if "ssh" in self.ready:
+            self.ssh_port = int(self.ready["ssh"].rsplit(":", 1)[1])
         if "ws" in self.ready:
             self.ws_url = f"ws://{self.ready['ws']}/terminal"
             self.origin = f"http://{self.ready['ws']}"

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, ORIGIN,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -85,6 +86,7 @@ where
         "/avro/protocol" => Err(not_allowed("GET, HEAD")),
         "/" | "/avro" if request.method() == Method::POST => {
             let (parts, body) = request.into_parts();
+            let body = Lingering::new(&parts.headers, body);
             check_origin(&parts)?;
             let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
@@ -144,6 +146,69 @@ where
             Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, &problem))
         }
         Ok(Err(_)) => Err(refusal(StatusCode::BAD_REQUEST, "the body broke off")),
+    }
+}
+
+/// A request's body. What is left of it when it is dropped is read and thrown away, within bounds:
+/// a client that still sends when its connection is closed may never see its answer.
+struct Lingering<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    body: Option<Pin<Box<B>>>,
+    /// Its client waits to be told to send (`Expect: 100-continue`), which the first read does.
+    waits_for_word: bool,
+}
+
+impl<B> Lingering<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    fn new(headers: &HeaderMap, body: B) -> Self {
+        Self { body: Some(Box::pin(body)), waits_for_word: headers.contains_key(EXPECT) }
+    }
+}
+
+impl<B> Body for Lingering<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.waits_for_word = false;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = body.as_mut().poll_frame(cx);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.body = None;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
+    }
+}
+
+impl<B> Drop for Lingering<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take().filter(|_| !self.waits_for_word) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(timeout(LINGER, async move {
+                while let Ok(Some(Ok(_))) = timeout(SILENCE, body.frame()).await {}
+            }));
+        }
     }
 }
 
@@ -258,3 +323,6 @@ impl fmt::Debug for ResponseFuture {
 }
 
 const BINARY: &str = "avro/binary";
+/// How long the rest of a body is read in all, and how long a piece of it is waited for.
+const LINGER: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(2);

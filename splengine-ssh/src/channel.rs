@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::command_line::{self, Wanted};
+use crate::handler::Login;
 use crate::input::{Inlet, Outlet};
 use crate::reply::{Exit, Gone, REFUSED, Reply};
 use crate::server::Shared;
@@ -91,6 +92,7 @@ impl Channel {
         &mut self,
         shared: &Arc<Shared>,
         peer: SocketAddr,
+        login: &Login,
         grant: &Grant,
         start: Start,
     ) -> bool {
@@ -115,7 +117,10 @@ impl Channel {
         let mut trail =
             Trail { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
         tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
+        // Files are served for as long as the client likes.
+        let running = (!matches!(start, Start::Sftp)).then(|| login.running());
         let task = tokio::spawn(async move {
+            let _running = running;
             let done = perform(&shared, place, window, start, input, controls, &reply).await;
             trail.end(done.ok());
         });

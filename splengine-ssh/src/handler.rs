@@ -20,14 +20,18 @@ use crate::server::Shared;
 use crate::terminal::Window;
 use crate::users::Grant;
 
-/// How far the login of a connection has come.
+/// How far the login of a connection has come, and what runs on it since.
 #[derive(Clone)]
 pub(crate) struct Login(Arc<LoginState>);
+
+/// Held while something runs whose end its client is to hear of.
+pub(crate) struct Running(Login);
 
 struct LoginState {
     succeeded: watch::Sender<bool>,
     tried: AtomicBool,
     checking: AtomicBool,
+    running: watch::Sender<usize>,
 }
 
 pub(crate) struct Connection {
@@ -46,7 +50,18 @@ impl Login {
             succeeded: watch::channel(false).0,
             tried: AtomicBool::new(false),
             checking: AtomicBool::new(false),
+            running: watch::channel(0).0,
         }))
+    }
+
+    pub(crate) fn running(&self) -> Running {
+        self.0.running.send_modify(|count| *count += 1);
+        Running(self.clone())
+    }
+
+    /// Waits until nothing runs any more.
+    pub(crate) async fn idle(&self) {
+        drop(self.0.running.subscribe().wait_for(|count| *count == 0).await);
     }
 
     pub(crate) async fn succeeded(&self) {
@@ -68,6 +83,12 @@ impl Login {
         self.0.checking.store(false, Relaxed);
         self.0.tried.store(true, Relaxed);
         done
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.0.running.send_modify(|count| *count -= 1);
     }
 }
 
@@ -93,7 +114,9 @@ impl Connection {
 
     fn start(&mut self, id: ChannelId, start: Start, session: &mut Session) -> Result<(), Error> {
         let started = match (self.channels.get_mut(&id), &self.grant) {
-            (Some(channel), Some(grant)) => channel.start(&self.shared, self.peer, grant, start),
+            (Some(channel), Some(grant)) => {
+                channel.start(&self.shared, self.peer, &self.login, grant, start)
+            }
             _ => false,
         };
         reply(id, started, session)

@@ -189,11 +189,22 @@ impl Entering {
             () = &mut closed => {}
         }
         let words = "the server is shutting down".to_owned();
+        let linger = shared.options.max_linger;
         let leaving = async {
+            // The engine is done with what ran here, and its client may not have heard of that yet.
+            // Who came for that alone goes by themselves. Sent away, they would take what they have
+            // just heard for a failure.
+            let going = async {
+                login.idle().await;
+                timeout(PARTING, &mut session).await.is_ok()
+            };
+            if timeout(linger / 2, going).await.is_ok_and(|is_gone| is_gone) {
+                return;
+            }
             drop(handle.disconnect(Disconnect::ByApplication, words, String::new()).await);
             drop((&mut session).await);
         };
-        let in_time = timeout(shared.options.max_linger, leaving).await;
+        let in_time = timeout(linger, leaving).await;
         knife.cut();
         in_time.map_err(io::Error::from)
     }
@@ -207,6 +218,8 @@ fn luck() -> f64 {
     luck
 }
 
+/// How long a client may take to close its connection once nothing runs on it.
+const PARTING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);
 /// Longer than any answer takes while nothing is being checked.
 const UNANSWERED: Duration = Duration::from_secs(3);

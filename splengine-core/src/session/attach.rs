@@ -236,7 +236,7 @@ impl Attachment {
         }
         drop(state);
         live.wake();
-        live.resized.notify_one();
+        live.unsettle();
         let typist = Typist {
             live: Arc::clone(live),
             key,
@@ -386,7 +386,7 @@ impl Drop for Attachment {
         drop(state);
         self.live.wake();
         self.live.paced.notify_waiters();
-        self.live.resized.notify_one();
+        self.live.unsettle();
         // Dropped when full: a paste then ends by its time.
         let _ = self.live.input.try_send(Typed::Left(self.key));
     }

@@ -319,6 +319,12 @@ impl Live {
         self.paint().screen.text()
     }
 
+    /// The clients may come to another size now.
+    pub(crate) fn unsettle(&self) {
+        self.unsettled.store(true, Relaxed);
+        self.resized.notify_one();
+    }
+
     /// Gives the terminal the size that its clients come to.
     pub(crate) fn settle_size(&self) {
         self.unsettled.store(false, Relaxed);

@@ -105,8 +105,7 @@ impl Typist {
         if let Some(client) = state.clients.get_mut(&self.key) {
             client.window = Some(size);
             drop(state);
-            self.live.unsettled.store(true, Relaxed);
-            self.live.resized.notify_one();
+            self.live.unsettle();
         }
     }
 
@@ -163,7 +162,7 @@ impl Typist {
         self.live.state().give_control(to);
         self.live.wake();
         self.live.paced.notify_waiters();
-        self.live.resized.notify_one();
+        self.live.unsettle();
         Ok(())
     }
 

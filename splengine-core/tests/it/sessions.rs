@@ -417,6 +417,17 @@ async fn the_client_in_control_owns_the_size() {
 }
 
 #[tokio::test]
+async fn what_a_new_client_types_at_once_finds_its_size() {
+    let bench = bench();
+    let session = bench.start(script("while read line; do stty size; done")).await;
+    for rows in [11, 22, 33] {
+        let mut client = bench.attach(&session, control().window(Size::clamped(100, rows)));
+        typed(&client, "\n").await;
+        read_until(&mut client, &format!("{rows} 100")).await;
+    }
+}
+
+#[tokio::test]
 async fn the_smallest_window_decides_if_asked_to() {
     let bench = bench_with(|policy| policy.size(SizePolicy::Smallest));
     let session = bench.start(SessionRequest::new().command("cat")).await;
