@@ -168,10 +168,12 @@ impl Registry {
                 }
             }
             drains.spawn(async move {
-                if live.terminal.status().busy {
-                    let _ = timeout(grace, live.terminal.ended()).await;
+                let is_over = live.terminal.status().busy
+                    && timeout(grace, live.terminal.ended()).await.is_ok();
+                // Of a program that has ended by itself clients hear the last words, and the end.
+                if !is_over {
+                    live.close(Closed::Restart);
                 }
-                live.close(Closed::Restart);
                 end(&live).await;
             });
         }
