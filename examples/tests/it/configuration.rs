@@ -29,6 +29,7 @@ fn what_is_wrong_is_named() {
     let no_tokens = write(&dir, "none", "# users\n", 0o600);
     let open_config = "token = [\"alice=alices-very-long-token\"]";
     let open_config = write(&dir, "open.toml", open_config, 0o644);
+    let open_host_key = file(&format!("[ssh]\nhost-keys = [\"{open_tokens}\"]"));
     let bad_tokens = write(&dir, "bad", "# users\nalice=short\n", 0o600);
     let cases: Vec<(Vec<String>, &str)> = [
         (vec!["--no-such-flag"], "--no-such-flag"),
@@ -44,17 +45,9 @@ fn what_is_wrong_is_named() {
         (vec!["--ssh", "0.0.0.0:0", "--tokens", &tokens], "give --authorized-keys"),
         (vec!["--ssh", "127.0.0.1:0", "--authorized-keys", "/no/such/keys"], "--authorized-keys"),
         (vec!["--ssh", "127.0.0.1:0", "--authorized-keys", &open_keys], "--authorized-keys"),
+        (vec!["--ssh", "127.0.0.1:0", "--config", &open_host_key], "[ssh] host-keys"),
         (
-            vec![
-                "--config",
-                &file(&format!(
-                    "[ssh]\naddress = \"127.0.0.1:0\"\nhost-keys = [\"{open_tokens}\"]"
-                )),
-            ],
-            "[ssh] host-keys",
-        ),
-        (
-            vec!["--config", &file("[ssh]\naddress = \"127.0.0.1:0\"\npasswords = \"/no/such\"")],
+            vec!["--ssh", "127.0.0.1:0", "--config", &file("[ssh]\npasswords = \"/no/such\"")],
             "[ssh] passwords",
         ),
         (vec!["--config", &file("[ssh]\nhost-key = []")], "line 2"),

@@ -719,19 +719,21 @@ async fn who_ends_within_the_grace_is_heard_to_the_end() {
     let bench = bench();
     let session = bench.start(SessionRequest::new()).await;
     let mut client = bench.attach(&session, control());
-    typed(&client, "sh -c 'echo beg''un; read x; echo la''st'; exit 3\n").await;
+    let words = "sh -c 'echo beg''un; read x; seq 20000; echo la''st'; exit 3\n";
+    typed(&client, words).await;
     read_until(&mut client, "begun").await;
     let engine = bench.engine.clone();
     let draining = tokio::spawn(async move { engine.drain(Duration::from_secs(20)).await });
     while next(&mut client).await != Some(Update::Notice(Notice::Restart)) {}
     typed(&client, "go on\n").await;
+    // It reads only when all is over.
+    draining.await.expect("drained");
     read_until(&mut client, "last").await;
     let mut last = None;
     while let Some(update) = next(&mut client).await {
         last = Some(update);
     }
     assert_eq!(last, Some(Update::Exit(ExitStatus::Code(3))));
-    draining.await.expect("drained");
 }
 
 #[tokio::test]
