@@ -1,6 +1,7 @@
 //! One connection, in either framing.
 
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut conversation = responder.conversation(false);
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut calls = FuturesUnordered::new();
+    // Where the last call was worked at that was over at once, for the next.
+    let mut spare = None;
     let mut output = BytesMut::new();
     let opened = Instant::now();
     // Since when a message is on its way, and since when answers are.
@@ -58,7 +61,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         opened.is_answered,
                         None,
                     );
-                    let mut work = work.map(move |answer| (serial, answer)).boxed();
+                    let work = work.map(move |answer| (serial, answer));
+                    let mut work = in_place(&mut spare, work);
                     // What is over at once is answered without a place among those that wait, which
                     // poll it anew and are the ones that are woken.
                     match work.poll_unpin(&mut Context::from_waker(Waker::noop())) {
@@ -66,6 +70,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                             if let Some(answer) = answer {
                                 frames.write(serial, &answer, &mut output);
                             }
+                            spare = Some(work);
                         }
                         Poll::Pending => calls.push(work),
                     }
@@ -145,6 +150,17 @@ async fn read<R: AsyncRead + Unpin>(
         tokio::task::yield_now().await;
     }
     reader.read_buf(input).await
+}
+
+/// Puts `work` where other work was, if there is such a place.
+fn in_place<F>(spare: &mut Option<Pin<Box<F>>>, work: F) -> Pin<Box<F>> {
+    match spare.take() {
+        Some(mut place) => {
+            place.set(work);
+            place
+        }
+        None => Box::pin(work),
+    }
 }
 
 fn invalid(problem: &'static str) -> io::Error {

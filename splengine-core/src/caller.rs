@@ -68,6 +68,10 @@ impl Scope {
     /// Every right there is.
     pub const ALL: &[Self] = &[Self::Execute, Self::Sessions, Self::Watch, Self::Files];
 
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
     /// The word that stands for it in configuration and messages.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -77,6 +81,17 @@ impl Scope {
             Self::Watch => "watch",
             Self::Files => "files",
         }
+    }
+}
+
+/// Some of them, one bit for each.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Scopes(u8);
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Scope::ALL.iter().filter(|scope| self.0 & scope.bit() != 0);
+        f.debug_set().entries(names).finish()
     }
 }
 
@@ -103,7 +118,7 @@ impl FromStr for Scope {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     user: UserName,
-    scopes: Vec<Scope>,
+    scopes: Scopes,
     guest: Option<Guest>,
 }
 
@@ -125,26 +140,24 @@ impl Caller {
     /// A caller with no rights yet.
     #[must_use]
     pub fn new(user: UserName) -> Self {
-        Self { user, scopes: Vec::new(), guest: None }
+        Self { user, scopes: Scopes::default(), guest: None }
     }
 
     /// A caller with every right.
     #[must_use]
     pub fn with_all_scopes(user: UserName) -> Self {
-        Self { user, scopes: Scope::ALL.to_vec(), guest: None }
+        Scope::ALL.iter().fold(Self::new(user), |caller, scope| caller.with(*scope))
     }
 
     /// The same caller with one right more.
     #[must_use]
     pub fn with(mut self, scope: Scope) -> Self {
-        if !self.may(scope) {
-            self.scopes.push(scope);
-        }
+        self.scopes.0 |= scope.bit();
         self
     }
 
     pub(crate) fn new_guest(user: UserName, guest: Guest) -> Self {
-        Self { user, scopes: Vec::new(), guest: Some(guest) }
+        Self { user, scopes: Scopes::default(), guest: Some(guest) }
     }
 
     /// The share that is this caller's only right, if they are a guest.
@@ -156,7 +169,7 @@ impl Caller {
     /// Whether this caller has the right `scope`.
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope)
+        self.scopes.0 & scope.bit() != 0
     }
 
     /// The caller's name.

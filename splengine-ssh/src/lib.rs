@@ -5,6 +5,31 @@
 //! one that runs, and `sftp`, `scp` and `rsync` reach the files below root. Forwardings of any kind
 //! are refused. Who may come in is said by [`Users`].
 //!
+//! ```no_run
+//! use splengine_core::{Engine, FilePolicy, LocalExecutor};
+//! use splengine_ssh::{HostKeys, SshServer, Users};
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::builder(LocalExecutor::new("/srv/work")?)
+//!     .files(FilePolicy::new("/srv/work")?)
+//!     .build()?;
+//! let users = Users::new().authorized_keys("/etc/splengine/keys")?;
+//! let keys = HostKeys::open_or_create("/var/lib/splengine/host_ed25519_key")?;
+//! let server = SshServer::builder(engine).users(users).bind("127.0.0.1:2222", &keys).await?;
+//! server.run_until(async { drop(tokio::signal::ctrl_c().await) }).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Bounds that clients may meet
+//!
+//! A client that lets its command's output lie keeps what it has not read, and the command waits. One
+//! that sends more than its command reads is slowed down where its connection has no other channel,
+//! and at last refused ([`max_unread`](SshServerBuilder::max_unread)). OpenSSH's client does not tell
+//! a server of another make that nobody reads its output any more, so `ssh host yes | head` runs on
+//! until the client is ended. paramiko's `SSHClient` can try one key a connection; with several, it is
+//! disconnected after the first that is refused.
+//!
 //! # Why russh
 //!
 //! The door is made of [russh](https://docs.rs/russh), pinned exactly. The design had named
