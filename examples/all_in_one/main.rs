@@ -153,10 +153,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         }
     };
 
-    let ssh = match &settings.ssh {
+    let keys = match &settings.ssh {
+        Some(_) => settings.host_keys().map_err(Failure::Usage)?,
         None => None,
-        Some(addresses) => {
-            let keys = settings.host_keys().map_err(Failure::Usage)?;
+    };
+    let ssh = match settings.ssh.as_ref().zip(keys) {
+        None => None,
+        Some((addresses, keys)) => {
             let builder = configured_ssh(&engine, &settings)?;
             let server =
                 builder.bind(&addresses[..], &keys).await.map_err(|error| start(error.into()))?;

@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) avro_table: AvroTable,
     pub(crate) ssh: Option<Vec<SocketAddr>>,
     pub(crate) ssh_table: SshTable,
+    /// Whether anything was said of that door.
+    ssh_is_wanted: bool,
     /// What to call the setting of the keys in a complaint.
     users: String,
     authorized_keys: Option<PathBuf>,
@@ -145,6 +147,10 @@ impl Settings {
             ws: address(&args.culprit("ws"), ws_address, has_credentials)?,
             avro: address(&args.culprit("avro"), avro_address, has_credentials)?,
             ssh: address(&args.culprit("ssh"), ssh_address, has_keys)?,
+            ssh_is_wanted: args.ssh.is_some()
+                || file.ssh.address.is_some()
+                || !file.ssh.host_keys.is_empty()
+                || has_keys,
             ssh_table: file.ssh,
             users: args.culprit("authorized_keys"),
             authorized_keys,
@@ -220,8 +226,20 @@ impl Settings {
         Ok(users)
     }
 
-    /// What SSH clients know this server by.
-    pub(crate) fn host_keys(&self) -> Result<HostKeys, UsageError> {
+    /// What SSH clients know this server by; `None` where that can't be kept, and nobody has asked for
+    /// the door.
+    pub(crate) fn host_keys(&self) -> Result<Option<HostKeys>, UsageError> {
+        match self.opened_host_keys() {
+            Err(error) if !self.ssh_is_wanted => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "there is no SSH door");
+                Ok(None)
+            }
+            keys => keys.map(Some),
+        }
+    }
+
+    fn opened_host_keys(&self) -> Result<HostKeys, UsageError> {
         let wrong = |error: &dyn std::error::Error| UsageError::caused("[ssh] host-keys", error);
         let Some((first, others)) = self.ssh_table.host_keys.split_first() else {
             let directory = self.root.join("runtime/ssh");

@@ -58,9 +58,9 @@ impl ClientProtocol {
 
     /// How this message is sent; the error is for people.
     pub(crate) fn message(&self, name: &str) -> Result<&ClientMessage, String> {
-        let shown: String = name.chars().take(80).collect();
         match &self.messages {
             Ok(messages) => messages.get(name).ok_or_else(|| {
+                let shown: String = name.chars().take(80).collect();
                 if KNOWN.contains(name) {
                     format!("your protocol has no message `{shown}`")
                 } else {

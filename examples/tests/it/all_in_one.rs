@@ -318,6 +318,7 @@ fn a_kill_for_memory_is_told_from_any_other() {
     command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&memory.0);
     command.arg(server.get_program()).arg("--root").arg(root.path());
     command.args(["--http", "127.0.0.1:0", "--ws", "off", "--token", &format!("alice={ALICE}")]);
+    command.args(["--ssh", "off", "--avro", "off"]);
     let server = Server::start(&mut command);
     let addr = addr_of(&server.ready);
     for (command, reason) in [("tail /dev/zero", "outOfMemory"), ("sh -c 'kill -9 $$'", "signaled")]
