@@ -141,15 +141,17 @@ impl Registry {
     /// left to the next.
     pub(crate) async fn drain(&self, grace: Duration) {
         self.close();
-        let all = self.all_live();
-        for live in &all {
+        // Found out before anybody is told: what they do then may change it.
+        let is_busy = |live: Arc<Live>| (live.terminal.status().busy, live);
+        let all: Vec<(bool, Arc<Live>)> = self.all_live().into_iter().map(is_busy).collect();
+        for (_, live) in &all {
             live.state().notify(Notice::Restart);
             live.wake();
         }
         let mut drains = tokio::task::JoinSet::new();
-        for live in all {
+        for (is_busy, live) in all {
+            // Whoever is still there is hearing of its end.
             if live.state().end.is_some() {
-                live.close(Closed::Restart);
                 continue;
             }
             if live.terminal.outlives() {
@@ -168,8 +170,7 @@ impl Registry {
                 }
             }
             drains.spawn(async move {
-                let is_over = live.terminal.status().busy
-                    && timeout(grace, live.terminal.ended()).await.is_ok();
+                let is_over = is_busy && timeout(grace, live.terminal.ended()).await.is_ok();
                 // Of a program that has ended by itself clients hear the last words, and the end.
                 if !is_over {
                     live.close(Closed::Restart);
