@@ -58,7 +58,7 @@ class Console {
         find("user").textContent = this.#me.user;
         if (this.#me.guest) {
             const { sessionId, access } = this.#me.guest;
-            return this.open({ kind: "attach", sessionId, access });
+            return this.#open({ kind: "attach", sessionId, access });
         }
         const problem = await this.#list.refresh();
         if (problem !== "")
@@ -71,10 +71,14 @@ class Console {
         const chosen = found ?? this.#list.sessions.find((session) => session.state === "running");
         if (wanted && !found)
             say("The session of this address is not there any more.", "error");
-        this.open(chosen ? { kind: "attach", sessionId: chosen.sessionId } : { kind: "new", request: {} });
+        // Whoever has turned to another view meanwhile stays there.
+        this.#open(chosen ? { kind: "attach", sessionId: chosen.sessionId } : { kind: "new", request: {} });
     }
     open(target) {
         show("terminal");
+        this.#open(target);
+    }
+    #open(target) {
         this.#connection?.stop();
         this.#session = null;
         this.#inControl = false;

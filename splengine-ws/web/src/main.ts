@@ -64,7 +64,7 @@ class Console {
     find("user").textContent = this.#me.user;
     if (this.#me.guest) {
       const { sessionId, access } = this.#me.guest;
-      return this.open({ kind: "attach", sessionId, access });
+      return this.#open({ kind: "attach", sessionId, access });
     }
     const problem = await this.#list.refresh();
     if (problem !== "") return this.#banner(problem, () => void this.start(), "Try again");
@@ -74,11 +74,16 @@ class Console {
     if (kept) return this.#offer(kept);
     const chosen = found ?? this.#list.sessions.find((session) => session.state === "running");
     if (wanted && !found) say("The session of this address is not there any more.", "error");
-    this.open(chosen ? { kind: "attach", sessionId: chosen.sessionId } : { kind: "new", request: {} });
+    // Whoever has turned to another view meanwhile stays there.
+    this.#open(chosen ? { kind: "attach", sessionId: chosen.sessionId } : { kind: "new", request: {} });
   }
 
   open(target: Target): void {
     show("terminal");
+    this.#open(target);
+  }
+
+  #open(target: Target): void {
     this.#connection?.stop();
     this.#session = null;
     this.#inControl = false;
