@@ -98,23 +98,23 @@ impl Responder {
             }
         };
         answer.echo = metadata.echo();
-        let name = match reader.text() {
+        let message = match reader.text() {
             // A ping, whose parameters are none.
             Ok("") => {
                 return Some(answer.of::<()>(Ok(()), false));
             }
-            Ok(name) => name.to_owned(),
+            Ok(name) => client.message(name),
             Err(error) => {
                 let message = format!("the name of the message can't be read: {error}");
                 return Some(answer.system(&Failure::invalid(message)));
             }
         };
-        let message = match client.message(&name) {
+        let (name, message) = match message {
             Ok(message) => message,
             Err(problem) => return Some(answer.system(&Failure::invalid(problem))),
         };
         let is_answered = is_answered || !message.is_one_way;
-        let parameters = match message.parameters(&name, reader.rest()) {
+        let parameters = match message.parameters(name, reader.rest()) {
             Ok(parameters) => parameters,
             Err(problem) => {
                 let answer = answer.system(&Failure::invalid(problem));
@@ -125,10 +125,10 @@ impl Responder {
             message = name,
             request = ?metadata.request_id, trace = ?metadata.trace_parent, "a call"
         );
-        let work = AssertUnwindSafe(self.perform(&name, parameters, &metadata, shown, answer));
+        let work = AssertUnwindSafe(self.perform(name, parameters, &metadata, shown, answer));
         let bytes = match work.catch_unwind().await {
             Ok(bytes) => bytes,
-            Err(panic) => self.panicked(&name, &metadata, &*panic),
+            Err(panic) => self.panicked(name, &metadata, &*panic),
         };
         is_answered.then_some(bytes)
     }
@@ -195,7 +195,7 @@ impl Responder {
                 if let Err(error) = parameters.finish() {
                     return answer.unreadable(name, &error);
                 }
-                match Box::pin(run::execute(&ask, command)).await {
+                match run::execute(&ask, command).await {
                     Ok((result, reason)) => {
                         let mut answer = answer;
                         // The frozen record has no place for it. Most commands exit by themselves.

@@ -56,17 +56,20 @@ impl ClientProtocol {
         Self { hash: hash_of(text), size: text.len(), messages }
     }
 
-    /// How this message is sent; the error is for people.
-    pub(crate) fn message(&self, name: &str) -> Result<&ClientMessage, String> {
+    /// How this message is sent, with its name as it is kept; the error is for people.
+    pub(crate) fn message(&self, name: &str) -> Result<(&str, &ClientMessage), String> {
         match &self.messages {
-            Ok(messages) => messages.get(name).ok_or_else(|| {
-                let shown: String = name.chars().take(80).collect();
-                if KNOWN.contains(name) {
-                    format!("your protocol has no message `{shown}`")
-                } else {
-                    format!("there is no message `{shown}`")
-                }
-            }),
+            Ok(messages) => messages
+                .get_key_value(name)
+                .map(|(name, message)| (&name[..], message))
+                .ok_or_else(|| {
+                    let shown: String = name.chars().take(80).collect();
+                    if KNOWN.contains(name) {
+                        format!("your protocol has no message `{shown}`")
+                    } else {
+                        format!("there is no message `{shown}`")
+                    }
+                }),
             Err(problem) => {
                 let problem: String = problem.chars().take(300).collect();
                 Err(format!("your protocol can't be read: {problem}"))
@@ -173,7 +176,7 @@ mod tests {
             "response": "null"}}}}}}"#
         );
         let protocol = ClientProtocol::new(&text);
-        let message = protocol.message("execute")?;
+        let (_, message) = protocol.message("execute")?;
         let mut reader = message.parameters("execute", written.to_vec().into())?;
         let command = Command::read(&mut reader).map_err(|error| error.to_string())?;
         reader.finish().map_err(|error| error.to_string())?;
@@ -184,7 +187,7 @@ mod tests {
     fn the_protocols_own_text_needs_no_resolution() {
         let protocol = ClientProtocol::new(&ours().text);
         for name in known_messages() {
-            let message = protocol.message(name).expect("it is there");
+            let (_, message) = protocol.message(name).expect("it is there");
             assert!(message.written_with.is_none(), "{name}");
         }
     }

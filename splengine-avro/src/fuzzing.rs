@@ -85,7 +85,7 @@ pub(crate) fn read(client: &ClientProtocol, call: Bytes) {
     let _ = (metadata.deadline(), metadata.credentials(None));
     metadata.echo().write(&mut Vec::new());
     let Ok(name) = reader.text().map(str::to_owned) else { return };
-    let Ok(message) = client.message(&name) else { return };
+    let Ok((_, message)) = client.message(&name) else { return };
     let Ok(mut parameters) = message.parameters(&name, reader.rest()) else { return };
     let parameters = &mut parameters;
     match name.as_str() {

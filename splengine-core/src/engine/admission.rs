@@ -140,7 +140,7 @@ impl Admission {
         (state.rota.running(), state.rota.waiting())
     }
 
-    /// Resolves when nothing runs.
+    /// Resolves when nothing runs. Only to be asked when the gate is shut.
     pub(crate) async fn idle(&self) {
         let mut idle = std::pin::pin!(self.idle.notified());
         loop {
@@ -173,7 +173,8 @@ impl Drop for Permit {
         {
             let _ = sender.send(());
         }
-        if state.rota.running() == 0 {
+        // Nobody waits for that before the gate is shut.
+        if !state.open && state.rota.running() == 0 {
             self.admission.idle.notify_waiters();
         }
     }

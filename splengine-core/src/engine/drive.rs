@@ -35,7 +35,7 @@ impl Shutdown {
 /// Drives a run in a task of its own, so that nobody's dropped future leaves it half-made. One that
 /// is over at once is spared the task.
 pub(crate) fn spawn(
-    ending: Ending,
+    mut ending: Ending,
     mut execution: BoxFuture<'static, Result<Exit, ExecuteError>>,
     stopped: Cancel,
     timeout: Duration,
@@ -47,12 +47,16 @@ pub(crate) fn spawn(
     match first {
         Ok(Poll::Ready(result)) => ending.end(Some(result)),
         // The task polls it anew, and is the one that is woken.
-        Ok(Poll::Pending) => drop(tokio::spawn(async move {
-            let deadline = ending.begun.checked_add(timeout);
-            let supervised = supervise(&ending, execution, &stopped, deadline, obey_within);
-            let result = supervised.await;
-            ending.end(result);
-        })),
+        Ok(Poll::Pending) => {
+            let begun = Instant::now();
+            ending.begun = Some(begun);
+            let deadline = begun.checked_add(timeout);
+            tokio::spawn(async move {
+                let supervised = supervise(&ending, execution, &stopped, deadline, obey_within);
+                let result = supervised.await;
+                ending.end(result);
+            });
+        }
         Err(_) => {}
     }
 }
@@ -109,7 +113,8 @@ pub(crate) struct Ending {
     source: CancelSource,
     /// Until it has ended.
     permit: Option<Permit>,
-    begun: Instant,
+    /// When it was first waited for.
+    begun: Option<Instant>,
 }
 
 impl Ending {
@@ -119,7 +124,7 @@ impl Ending {
         source: CancelSource,
         permit: Permit,
     ) -> Self {
-        Self { engine, queue, source, permit: Some(permit), begun: Instant::now() }
+        Self { engine, queue, source, permit: Some(permit), begun: None }
     }
 
     fn end(mut self, result: Option<Result<Exit, ExecuteError>>) {
@@ -143,12 +148,13 @@ fn record(
     queue: &Queue,
     source: &CancelSource,
     result: Option<Result<Exit, ExecuteError>>,
-    begun: Instant,
+    begun: Option<Instant>,
 ) -> Result<End, ExecuteError> {
     let started = match (queue.started_at(), &result) {
         (None, Some(Err(_))) => return result.expect("just matched").map(|_| unreachable!()),
-        (started, _) => started.unwrap_or(begun),
+        (started, _) => started.or(begun).unwrap_or_else(Instant::now),
     };
+    let begun = begun.unwrap_or(started);
     let counters = &engine.0.counters;
     let ([stdout_bytes, stderr_bytes], failure_told) = queue.totals();
     let stopped_for = source.reason().unwrap_or(Reason::Cancelled);
@@ -170,7 +176,7 @@ fn record(
         }
     };
     let duration = started.elapsed();
-    counters.spawn.observe(started - begun);
+    counters.spawn.observe(started.saturating_duration_since(begun));
     counters.run.observe(duration);
     counters.stdout_bytes.fetch_add(stdout_bytes, Relaxed);
     counters.stderr_bytes.fetch_add(stderr_bytes, Relaxed);
