@@ -71,6 +71,15 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                                 frames.write(serial, &answer, &mut output);
                             }
                             spare = Some(work);
+                            // The client can work at these while we do at the rest.
+                            if output.len() >= PIECE
+                                && let Some(written) = writer.write(&output).now_or_never()
+                            {
+                                output.advance(written?);
+                                is_flushed = false;
+                                unread = None;
+                                answered = Instant::now();
+                            }
                         }
                         Poll::Pending => calls.push(work),
                     }
@@ -169,6 +178,8 @@ fn invalid(problem: &'static str) -> io::Error {
 
 /// Beyond it no further call is read.
 const MOST_OUTPUT: usize = 1 << 20;
+/// Of answers that are ready, so many bytes go out while more calls are worked at.
+const PIECE: usize = 8 << 10;
 const READ_AHEAD: usize = 64 << 10;
 const READ: usize = 16 << 10;
 /// Who asks on within this time after an answer is waited for eagerly the next time.

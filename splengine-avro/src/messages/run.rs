@@ -84,7 +84,7 @@ async fn perform(ask: &Ask<'_>, request: Request) -> Result<(Captured, String), 
     // Pinned here, since moving it costs.
     let run = pin!(ask.engine.execute(&ask.caller, request));
     let run = ask.in_time(run).await?;
-    let session_id = run.session_id().to_string();
+    let session_id = run.session_id().as_str().to_owned();
     Ok((ask.whole(run).await, session_id))
 }
 

@@ -101,10 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     pub(crate) async fn send(&mut self, serial: u32, message: &[u8]) {
-        let mut frame = [serial.to_be_bytes(), 1_u32.to_be_bytes()].concat();
-        frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
-        frame.extend_from_slice(message);
-        self.stream.write_all(&frame).await.expect("sent");
+        self.stream.write_all(&frame(serial, message)).await.expect("sent");
     }
 
     pub(crate) async fn answer(&mut self) -> (u32, Vec<u8>) {
@@ -124,15 +121,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     pub(crate) async fn execute(&mut self, serial: u32, command: &str) {
-        let command = splengine_avro::Command {
-            command: command.to_owned(),
-            args: Vec::new(),
-            workdir: None,
-            session_id: None,
-        };
-        let mut call = b"\0\x0eexecute".to_vec();
-        call.extend_from_slice(&command.to_datum());
-        self.send(serial, &call).await;
+        self.send(serial, &execute(command)).await;
+    }
+
+    /// Sends these calls in one piece, and gives the words that they print once all have come.
+    pub(crate) async fn execute_all(&mut self, words: &[String]) -> Vec<String> {
+        let frames = (0..).zip(words).map(|(serial, word)| frame(serial, &execute(word)));
+        let frames: Vec<u8> = frames.flatten().collect();
+        self.stream.write_all(&frames).await.expect("sent");
+        self.stream.flush().await.expect("sent");
+        let mut answered = vec![String::new(); words.len()];
+        for _ in words {
+            let (serial, result) = self.result().await;
+            answered[serial as usize] += &result.stdout;
+        }
+        answered
     }
 
     pub(crate) async fn result(&mut self) -> (u32, ExecutionResult) {
@@ -145,6 +148,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn is_closed(&mut self) -> bool {
         matches!(self.stream.read(&mut [0; 64]).await, Ok(0) | Err(_))
     }
+}
+
+fn frame(serial: u32, message: &[u8]) -> Vec<u8> {
+    let mut frame = [serial.to_be_bytes(), 1_u32.to_be_bytes()].concat();
+    frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    frame.extend_from_slice(message);
+    frame
+}
+
+fn execute(command: &str) -> Vec<u8> {
+    let command = splengine_avro::Command {
+        command: command.to_owned(),
+        args: Vec::new(),
+        workdir: None,
+        session_id: None,
+    };
+    let mut call = b"\0\x0eexecute".to_vec();
+    call.extend_from_slice(&command.to_datum());
+    call
 }
 
 pub(crate) fn hash() -> [u8; 16] {

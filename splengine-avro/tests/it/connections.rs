@@ -53,6 +53,15 @@ async fn calls_beyond_the_bound_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn answers_that_fill_several_pieces_are_each_given_once() {
+    let door = Door::open(|door| door).await;
+    let mut client = door.connect().await;
+    client.shake_hands().await;
+    let words: Vec<String> = (0..1000).map(|number| format!("word{number}")).collect();
+    assert_eq!(client.execute_all(&words).await, words);
+}
+
+#[tokio::test]
 async fn connections_beyond_the_bound_wait_for_their_turn() {
     let door = Door::open(|door| door.max_connections(1)).await;
     let mut first = door.connect().await;

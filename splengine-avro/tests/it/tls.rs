@@ -34,6 +34,9 @@ async fn every_framing_is_spoken_within_it_and_beside_it() {
     open.execute(2, "open").await;
     assert_eq!(secured.result().await.1.stdout, "secret");
     assert_eq!(open.result().await.1.stdout, "open");
+    // More than goes out in one piece, to the last of which the layer must not cling.
+    let words: Vec<String> = (0..1000).map(|number| format!("word{number}")).collect();
+    assert_eq!(secured.execute_all(&words).await, words);
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ use crate::engine::stats::{Counters, EngineStats};
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
 use crate::execute::{
-    BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading,
-    Request, Run, Stdin, split_words,
+    BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Progress,
+    Reading, Request, Run, Stdin, split_words,
 };
 use crate::files::Files;
 use crate::id::SessionId;
@@ -307,7 +307,7 @@ impl Engine {
             kept: request.output_limit.map(|limit| [HeadTail::new(limit), HeadTail::new(limit)]),
             lost: [false; 2],
             closing: VecDeque::new(),
-            ended: false,
+            progress: Progress::Running,
         }));
         let Terms { command, timeout } = terms;
         let obey_within = command.grace.saturating_add(drive::ABANDON_AFTER);
@@ -378,7 +378,7 @@ impl Engine {
             (belongs_to.unwrap_or_else(|| SessionId::new(caller.user())), None, Vec::new())
         });
         env.append(&mut request.env);
-        env.push((SESSION_VARIABLE.to_owned(), session_id.to_string()));
+        env.push((SESSION_VARIABLE.to_owned(), session_id.as_str().to_owned()));
         let command = Command {
             argv: if request.command.is_some() { policy.program.argv(words)? } else { words },
             workdir: request.workdir.take().or(present_dir),

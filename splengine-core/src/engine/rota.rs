@@ -1,5 +1,6 @@
 //! Who runs next: the rule, without clock or I/O.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::caller::UserName;
@@ -51,6 +52,12 @@ struct Share {
     running: usize,
     waiting: VecDeque<Ticket>,
     bounded: usize,
+}
+
+impl Share {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting.is_empty()
+    }
 }
 
 impl Rota {
@@ -120,12 +127,14 @@ impl Rota {
     /// One of `user`'s runs is over; says who runs instead.
     pub(crate) fn release(&mut self, user: &UserName) -> Option<Ticket> {
         self.running -= 1;
-        if let Some(share) = self.callers.get_mut(user) {
-            share.running -= 1;
+        if let Entry::Occupied(mut entry) = self.callers.entry(user.clone()) {
+            entry.get_mut().running -= 1;
+            // One turn more or less of others or of those who wait makes nobody idle.
+            if entry.get().is_idle() {
+                entry.remove();
+            }
         }
-        let next = self.take_turn();
-        self.forget_if_idle(user);
-        next
+        self.take_turn()
     }
 
     /// Somebody gives up waiting; `false` when they no longer waited.
@@ -168,8 +177,7 @@ impl Rota {
     }
 
     fn forget_if_idle(&mut self, user: &UserName) {
-        let idle = |share: &Share| share.running == 0 && share.waiting.is_empty();
-        if self.callers.get(user).is_some_and(idle) {
+        if self.callers.get(user).is_some_and(Share::is_idle) {
             self.callers.remove(user);
         }
     }

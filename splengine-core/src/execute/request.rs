@@ -82,7 +82,12 @@ impl Request {
     /// Adds arguments, verbatim, after the command's words.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
+        let args = args.into_iter().map(Into::into);
+        // So collected, a list of texts is taken over as it is.
+        match self.args.is_empty() {
+            true => self.args = args.collect(),
+            false => self.args.extend(args),
+        }
         self
     }
 

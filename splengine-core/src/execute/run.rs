@@ -47,9 +47,27 @@ pub(crate) struct Reading {
     pub(crate) kept: Option<[HeadTail; 2]>,
     /// Whether a slow reader lost a part of the streams.
     pub(crate) lost: [bool; 2],
-    /// What follows the last item of the queue: the tails of limited streams, and the end.
-    pub(crate) closing: VecDeque<Event>,
-    pub(crate) ended: bool,
+    /// What follows the last item of the queue and comes before the end: the tails of limited
+    /// streams.
+    pub(crate) closing: VecDeque<Step>,
+    pub(crate) progress: Progress,
+}
+
+/// How far the reader is.
+pub(crate) enum Progress {
+    /// There may be more output.
+    Running,
+    /// Only what is closing is left, and this.
+    Closing(End),
+    Ended,
+}
+
+/// An event, but for the record of the end: it stays where it is until it is wanted, since being
+/// handed on costs more than all else that a short run needs here.
+pub(crate) enum Step {
+    Output(Stream, Bytes),
+    Lost(Stream, u64),
+    End,
 }
 
 /// A whole run: its output, as far as the limit let it be kept, and its end.
@@ -118,34 +136,11 @@ impl Run {
     ///
     /// Safe: no event is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            if let Some(event) = self.0.closing.pop_front() {
-                self.0.ended |= matches!(event, Event::End(_));
-                return Some(event);
-            }
-            if self.0.ended {
-                return None;
-            }
-            let event = match self.0.queue.next().await {
-                Some(Item::Output(stream, data)) => match &mut self.0.kept {
-                    Some(kept) => match kept[stream as usize].push(data) {
-                        Some(data) => Event::Output { stream, data },
-                        None => continue,
-                    },
-                    None => Event::Output { stream, data },
-                },
-                Some(Item::Lost(stream, bytes)) => {
-                    self.0.lost[stream as usize] = true;
-                    Event::Lost { stream, bytes }
-                }
-                Some(Item::Finished(end)) => self.close(end.unwrap_or_else(|_| self.lost_end())),
-                None => {
-                    let end = self.lost_end();
-                    self.close(end)
-                }
-            };
-            return Some(event);
-        }
+        Some(match self.step().await? {
+            Step::Output(stream, data) => Event::Output { stream, data },
+            Step::Lost(stream, bytes) => Event::Lost { stream, bytes },
+            Step::End => Event::End(self.end()),
+        })
     }
 
     /// The whole run. Of each stream no more than the request's output limit, or the engine's
@@ -160,42 +155,68 @@ impl Run {
         let mut kept = [BytesMut::new(), BytesMut::new()];
         let mut gaps = [None; 2];
         loop {
-            match self.next().await {
-                Some(Event::Output { stream, data }) => {
-                    kept[stream as usize].extend_from_slice(&data)
-                }
-                Some(Event::Lost { stream, .. }) => {
+            match self.step().await {
+                Some(Step::Output(stream, data)) => kept[stream as usize].extend_from_slice(&data),
+                Some(Step::Lost(stream, _)) => {
                     gaps[stream as usize].get_or_insert(kept[stream as usize].len());
                 }
-                Some(Event::End(end)) => {
+                Some(Step::End) | None => {
                     let [stdout, stderr] = kept.map(BytesMut::freeze);
                     let [stdout_gap, stderr_gap] = gaps;
-                    return Captured { stdout, stderr, stdout_gap, stderr_gap, end };
+                    return Captured { stdout, stderr, stdout_gap, stderr_gap, end: self.end() };
                 }
-                None => unreachable!("the end comes before nothing"),
             }
         }
     }
 
-    /// The first of what follows the last output; the rest is to come.
-    fn close(&mut self, mut end: End) -> Event {
+    /// The next event; after [`Step::End`] the end must be taken.
+    async fn step(&mut self) -> Option<Step> {
+        loop {
+            match self.0.progress {
+                Progress::Running => {}
+                Progress::Closing(_) => return self.0.closing.pop_front().or(Some(Step::End)),
+                Progress::Ended => return None,
+            }
+            match self.0.queue.next().await {
+                Some(Item::Output(stream, data)) => match &mut self.0.kept {
+                    Some(kept) => {
+                        if let Some(data) = kept[stream as usize].push(data) {
+                            return Some(Step::Output(stream, data));
+                        }
+                    }
+                    None => return Some(Step::Output(stream, data)),
+                },
+                Some(Item::Lost(stream, bytes)) => {
+                    self.0.lost[stream as usize] = true;
+                    return Some(Step::Lost(stream, bytes));
+                }
+                Some(Item::Finished(Ok(end))) => self.close(end),
+                Some(Item::Finished(Err(_))) | None => self.close(self.lost_end()),
+            }
+        }
+    }
+
+    /// What follows the last output is to come.
+    fn close(&mut self, mut end: End) {
         [end.stdout_truncated, end.stderr_truncated] = self.0.lost;
         if let Some([stdout, stderr]) = self.0.kept.take() {
             end.stdout_truncated |= stdout.lost() > 0;
             end.stderr_truncated |= stderr.lost() > 0;
             for (stream, kept) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
                 if kept.lost() > 0 {
-                    self.0.closing.push_back(Event::Lost { stream, bytes: kept.lost() });
+                    self.0.closing.push_back(Step::Lost(stream, kept.lost()));
                 }
-                self.0.closing.extend(kept.into_tail().map(|data| Event::Output { stream, data }));
+                self.0.closing.extend(kept.into_tail().map(|data| Step::Output(stream, data)));
             }
         }
-        let Some(first) = self.0.closing.pop_front() else {
-            self.0.ended = true;
-            return Event::End(end);
-        };
-        self.0.closing.push_back(Event::End(end));
-        first
+        self.0.progress = Progress::Closing(end);
+    }
+
+    fn end(&mut self) -> End {
+        match std::mem::replace(&mut self.0.progress, Progress::Ended) {
+            Progress::Closing(end) => end,
+            Progress::Running | Progress::Ended => self.lost_end(),
+        }
     }
 
     fn lost_end(&self) -> End {
@@ -215,7 +236,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if !self.0.ended {
+        if matches!(self.0.progress, Progress::Running) {
             self.0.source.stop(Reason::Cancelled);
             self.0.queue.abandon();
         }
