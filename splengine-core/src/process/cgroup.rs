@@ -45,7 +45,7 @@ struct Parts {
     memory_max: Option<u64>,
     pids_max: Option<u64>,
     /// Linux (seen on 6.18) kills whoever is born into a cgroup that was ever killed, if the
-    /// parent's was not: such a group can't be used again.
+    /// parent's was not: such a group is not worth keeping.
     killed: AtomicBool,
 }
 
@@ -250,6 +250,15 @@ fn make_own(parent: &Path) -> io::Result<(PathBuf, OwnedFd)> {
     Err(io::Error::other("other engines took it away"))
 }
 
+/// Whether an engine made a directory of this name, as [`make_own`] does. Others may have a use for
+/// the product's name, too.
+fn is_name_of_own(name: &str) -> bool {
+    let digits = name.strip_prefix(PREFIX);
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.bytes().all(|byte| b"0123456789abcdef".contains(&byte))
+    })
+}
+
 /// Only one process can hold it; the kernel lets go of it when that process ends, however it ends.
 fn lock(dir: &Path) -> io::Result<OwnedFd> {
     let dir =
@@ -264,8 +273,8 @@ fn lock(dir: &Path) -> io::Result<OwnedFd> {
 /// namespace it means another process, or none.
 fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        let Some(_lock) = is_ours.then(|| lock(&entry.path()).ok()).flatten() else { continue };
+        let is_engines = entry.file_name().to_str().is_some_and(is_name_of_own);
+        let Some(_lock) = is_engines.then(|| lock(&entry.path()).ok()).flatten() else { continue };
         tracing::warn!(cgroup = %entry.path().display(), "ending what a killed engine left running");
         let _ = fs::write(entry.path().join("cgroup.kill"), "1");
         // Killed processes leave their groups when they have ended, which takes a moment.

@@ -2,10 +2,10 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -84,10 +84,7 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
         return Ok((pid, pidfd));
     }
     let step = if step == Step::Exec as c_int { Step::Exec } else { Step::Prepare };
-    let _ = rustix::process::waitid(
-        rustix::process::WaitId::Pid(pid),
-        rustix::process::WaitIdOptions::EXITED,
-    );
+    let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
     Err((step, io::Error::from_raw_os_error(errno)))
 }
 
@@ -188,7 +185,17 @@ unsafe fn clone_into_cgroup(child: &mut Child, stack: &mut [u128], cgroup: RawFd
         _ => {
             // SAFETY: the kernel has just put a descriptor there that nobody else knows.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok((result as libc::pid_t, pidfd))
+            // SAFETY: CLONE_VFORK let us go on only when the child was done with `child`.
+            let step = unsafe { ptr::read_volatile(&child.step) };
+            if step != Step::Clone as c_int {
+                return Ok((result as libc::pid_t, pidfd));
+            }
+            // It was killed before it did anything: Linux (seen on 6.18) does that to whoever is
+            // born into a cgroup that was not killed by `cgroup.kill` as often as the parent's.
+            // Who joins it afterwards is let live.
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            // SAFETY: as this function's.
+            unsafe { clone_and_join_cgroup(child, stack, cgroup) }
         }
     }
 }

@@ -220,18 +220,42 @@ async fn an_engine_ends_what_a_dead_one_left_and_nothing_of_a_living_one() {
 
     // What a killed engine leaves: a directory that nobody has locked, with processes in it.
     let parent = group.parent().and_then(Path::parent).expect("the engine's own, and its parent");
-    let left = parent.join(format!("splengine-left-by-{}", std::process::id()));
-    std::fs::create_dir_all(left.join("run-0")).expect("made");
-    let mut orphan = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
-    std::fs::write(left.join("run-0/cgroup.procs"), orphan.id().to_string()).expect("moved");
+    let left = parent.join(format!("splengine-{:016x}", std::process::id()));
+    let mut orphan = sleeper_in(&left.join("run-0"));
+    // One that only has such a name.
+    let alike = parent.join(format!("splengine-test.{}", std::process::id()));
+    let mut stranger = sleeper_in(&alike);
 
     let other = bench_with(CgroupMode::Auto, |builder| builder);
     assert!(other.run(sh("true")).await.end.success());
     assert!(!left.exists());
     assert!(!orphan.wait().expect("ours").success(), "it was killed");
+    assert_eq!(stranger.try_wait().expect("ours"), None, "it was let be");
+    stranger.kill().expect("ended");
+    stranger.wait().expect("ours");
+    std::fs::remove_dir(&alike).expect("it is empty");
     assert!(living.run(sh("true")).await.end.success());
     run.stopper().stop();
     assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+}
+
+fn sleeper_in(cgroup: &Path) -> std::process::Child {
+    std::fs::create_dir_all(cgroup).expect("made");
+    let sleeper = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
+    std::fs::write(cgroup.join("cgroup.procs"), sleeper.id().to_string()).expect("moved");
+    sleeper
+}
+
+/// As an operator does, or whoever looks after containers: the engine then lives in such a cgroup,
+/// or its runs do.
+#[tokio::test]
+async fn a_cgroup_that_was_killed_once_kills_nobody_later() {
+    let bench = bench_with(CgroupMode::Auto, |builder| builder);
+    let Some(group) = cgroup_of_a_run(&bench).await else { return };
+    std::fs::write(group.join("cgroup.kill"), "1").expect("killed");
+    assert_eq!(cgroup_of_a_run(&bench).await, Some(group), "it is used again");
+    let captured = bench.run(sh("exit 7")).await;
+    assert_eq!((captured.end.reason, captured.end.exit_code), (Reason::Exited, 7));
 }
 
 /// Input that neither comes nor ends.
