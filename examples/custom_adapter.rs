@@ -3,15 +3,15 @@
 //!
 //!     cargo run --example custom-adapter, then nc to the address that it prints
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
-use splengine_core::{Caller, Engine, Event, LocalExecutor, Request, Stream};
+use splengine_core::{
+    Caller, Closing, Engine, Event, LocalExecutor, Request, Stream, serve_connections,
+};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, tcp::OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch::{Receiver as Told, Sender};
-use tokio::time::timeout;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,60 +20,57 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let clients = Sender::new(());
-    loop {
-        tokio::select! {
-            Ok((client, _)) = listener.accept() => {
-                tokio::spawn(serve(client, engine.clone(), guest.clone(), clients.subscribe()));
-            }
-            _ = terminate.recv() => break,
-        }
-    }
-    drop(listener);
-    engine.drain(Duration::from_secs(30)).await;
-    clients.send_replace(());
-    let _ = timeout(Duration::from_secs(5), clients.closed()).await;
+    let shutdown = async {
+        terminate.recv().await;
+        engine.drain(Duration::from_secs(30)).await;
+    };
+    serve_connections(listener, 100, Duration::from_secs(5), shutdown, |client, end| {
+        Some(serve(client, engine.clone(), guest.clone(), end))
+    })
+    .await;
     Ok(())
 }
 
-async fn serve(client: TcpStream, engine: Engine, guest: Caller, mut end: Told<()>) -> Option<()> {
-    let (reader, mut writer) = client.into_split();
+async fn serve(peer: TcpStream, engine: Engine, guest: Caller, mut end: Closing) -> io::Result<()> {
+    let (reader, mut writer) = peer.into_split();
     let mut reader = BufReader::new(reader);
     loop {
         let mut line = String::new();
         let mut bounded = (&mut reader).take(64 << 10);
         tokio::select! {
-            read = bounded.read_line(&mut line) => read.ok()?,
-            _ = end.changed() => return None,
+            read = bounded.read_line(&mut line) => read?,
+            () = end.closed() => return Ok(()),
         };
         // Half a line, because the client hung up or says too much, is no command.
-        line.strip_suffix('\n')?;
+        let Some(line) = line.strip_suffix('\n') else { return Ok(()) };
         let last = match engine.execute(&guest, Request::new(line)).await {
             Err(refusal) => format!("refused {refusal}\n"),
             Ok(mut run) => loop {
                 let event = tokio::select! {
-                    event = run.next() => event?,
+                    event = run.next() => event,
                     // The client hung up; dropping the run cancels it.
-                    Ok([]) = reader.fill_buf() => return None,
+                    Ok([]) = reader.fill_buf() => return Ok(()),
                 };
                 match event {
-                    Event::Output { stream, data } => put(&mut writer, stream, &data).await?,
-                    Event::End(end) => break format!("{} {}\n", end.reason.name(), end.exit_code),
+                    Some(Event::Output { stream, data }) => put(&mut writer, stream, &data).await?,
+                    Some(Event::End(end)) => {
+                        break format!("{} {}\n", end.reason.name(), end.exit_code);
+                    }
                     _ => {}
                 }
             },
         };
-        writer.write_all(last.as_bytes()).await.ok()?;
+        writer.write_all(last.as_bytes()).await?;
     }
 }
 
 /// A piece that does not end its line has a `+` at its stream's name.
-async fn put(writer: &mut OwnedWriteHalf, stream: Stream, data: &[u8]) -> Option<()> {
+async fn put(writer: &mut OwnedWriteHalf, stream: Stream, data: &[u8]) -> io::Result<()> {
     let name = stream.name().as_bytes();
     let piece = |bytes: &[u8]| match bytes.strip_suffix(b"\n") {
         Some(line) => [name, b" ", line, b"\n"].concat(),
         None => [name, b"+ ", bytes, b"\n"].concat(),
     };
     let pieces: Vec<u8> = data.split_inclusive(|byte| *byte == b'\n').flat_map(piece).collect();
-    writer.write_all(&pieces).await.ok()
+    writer.write_all(&pieces).await
 }

@@ -9,8 +9,8 @@ use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use splengine_core::Closing;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::call::Responder;
@@ -23,7 +23,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut frames: Frames,
     mut input: BytesMut,
     stream: S,
-    mut closing: watch::Receiver<bool>,
+    mut closing: Closing,
 ) -> io::Result<()> {
     let options = &responder.options;
     let most_calls = if frames.is_netty() { options.max_calls } else { 1 };
@@ -43,7 +43,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         let has_room = loop {
             let has_room = calls.len() < most_calls && output.len() < MOST_OUTPUT;
-            if !has_room || *closing.borrow() {
+            if !has_room || closing.is_closing() {
                 break has_room;
             }
             let next = frames.next(&mut input).map_err(|_| invalid("a message breaks a bound"))?;
@@ -87,7 +87,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 None => frames.write(serial, &opened.answer, &mut output),
             }
         };
-        if *closing.borrow() && calls.is_empty() && output.is_empty() && is_flushed {
+        if closing.is_closing() && calls.is_empty() && output.is_empty() && is_flushed {
             return Ok(());
         }
         if has_room && frames.is_midway(&input) {
@@ -132,11 +132,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 }
                 is_prompt = answered.elapsed() < PROMPT;
             }
-            changed = closing.changed(), if !*closing.borrow() => {
-                if changed.is_err() {
-                    return Ok(());
-                }
-            }
+            () = closing.closed(), if !closing.is_closing() => {}
             () = sleep_until(overdue.unwrap_or(opened)), if overdue.is_some() => {
                 return Err(io::ErrorKind::TimedOut.into());
             }

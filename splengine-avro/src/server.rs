@@ -3,7 +3,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -11,12 +10,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use splengine_core::accept;
+use splengine_core::{Closing, serve_connections};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tower::Service as _;
 
 use crate::call::Responder;
@@ -57,39 +54,17 @@ impl AvroServer {
         let Self { listener, responder, max_connections, .. } = self;
         #[cfg(feature = "tls")]
         let tls = self.tls;
-        let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-        let (close, closing) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        let mut shutdown = std::pin::pin!(shutdown);
-        loop {
-            while connections.try_join_next().is_some() {}
-            let accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (accept(&listener).await, place)
-            };
-            let (stream, place) = tokio::select! {
-                accepted = accepted => accepted,
-                () = &mut shutdown => break,
-            };
+        let max_linger = responder.options.max_linger;
+        serve_connections(listener, max_connections, max_linger, shutdown, |stream, closing| {
             let opening = Opening {
                 responder: responder.clone(),
-                closing: closing.clone(),
+                closing,
                 #[cfg(feature = "tls")]
                 tls: tls.clone(),
             };
-            connections.spawn(async move {
-                if let Err(error) = opening.serve(stream).await {
-                    tracing::debug!(%error, "a connection ended badly");
-                }
-                drop(place);
-            });
-        }
-        drop(listener);
-        close.send_replace(true);
-        let all = async { while connections.join_next().await.is_some() {} };
-        if timeout(responder.options.max_linger, all).await.is_err() {
-            tracing::info!("closing connections that did not finish in time");
-        }
+            Some(opening.serve(stream))
+        })
+        .await;
     }
 }
 
@@ -114,7 +89,7 @@ impl fmt::Debug for AvroServer {
 /// A connection of which nothing is known yet.
 struct Opening {
     responder: Responder,
-    closing: watch::Receiver<bool>,
+    closing: Closing,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
 }
@@ -149,7 +124,7 @@ impl Opening {
         let mut closing = self.closing.clone();
         tokio::select! {
             done = timeout_at(until, work) => done?,
-            _ = closing.wait_for(|closing| *closing) => Err(io::ErrorKind::ConnectionAborted.into()),
+            () = closing.closed() => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 
@@ -215,7 +190,7 @@ impl Opening {
             std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = async { drop(self.closing.wait_for(|closing| *closing).await) } => {
+            () = self.closing.closed() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

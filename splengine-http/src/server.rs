@@ -1,5 +1,6 @@
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,12 +14,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::metrics::gauge::Gauge;
-use splengine_core::accept;
+use splengine_core::serve_connections;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use tower::Service;
 
 use crate::app::App;
@@ -72,7 +70,7 @@ impl HttpServer {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the listener. Connections that there are end by themselves.
+    /// Dropping the future closes the listener and all connections but those that were upgraded.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { listener, service, connections, timing, .. } = self;
         run(listener, service, connections, timing, shutdown).await;
@@ -121,52 +119,39 @@ async fn run<S, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(timing.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let (abort, aborted) = tokio::sync::watch::channel(());
-    let mut shutdown = std::pin::pin!(shutdown);
-    let header_timeout = timing.header_timeout.min(LONGEST);
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (accept(&listener).await, place)
-        };
-        let (stream, place) = tokio::select! {
-            accepted = accepted => accepted,
-            () = &mut shutdown => break,
-        };
-        let watcher = graceful.watcher();
-        let builder = connection_builder(header_timeout);
+    let Timing { max_connections, header_timeout, max_linger } = timing;
+    let header_timeout = header_timeout.min(LONGEST);
+    serve_connections(listener, max_connections, max_linger, shutdown, |stream, mut closing| {
         let service = service.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
             service.clone().call(request.map(|body| RequestBody(Body::new(body))))
         });
         let connections = connections.clone();
-        let mut aborted = aborted.clone();
-        tokio::spawn(async move {
+        Some(async move {
             connections.inc();
             // Counted down even if a handler panics.
             let _open = Open(connections);
             let stream = Arc::new(stream);
-            let opening = Opening::new(Arc::clone(&stream), header_timeout);
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(opening), service);
-            tokio::select! {
-                ended = watcher.watch(connection.into_owned()) => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended badly");
+            let opening = TokioIo::new(Opening::new(Arc::clone(&stream), header_timeout));
+            let builder = connection_builder(header_timeout);
+            let mut connection =
+                std::pin::pin!(builder.serve_connection_with_upgrades(opening, service));
+            let mut left = std::pin::pin!(peer_left(&stream));
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = &mut left => return Ok(()),
+                () = closing.closed() => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        ended = connection => ended,
+                        () = left => return Ok(()),
                     }
                 }
-                _ = aborted.changed() => {}
-                () = peer_left(&stream) => {}
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    if timeout(timing.max_linger, graceful.shutdown()).await.is_err() {
-        tracing::info!("closing connections that did not finish in time");
-        drop(abort);
-    }
+            };
+            ended.map_err(io::Error::other)
+        })
+    })
+    .await;
 }
 
 /// The body of a request, as [`serve`] and the builder's

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
-use splengine_core::{Engine, accept};
+use splengine_core::{Closing, Engine, serve_connections};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 
 use crate::Users;
@@ -67,46 +65,19 @@ impl SshServer {
     /// Dropping the future closes the listener and all connections.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { listener, config, max_connections, startups, shared, .. } = self;
-        let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-        let (close, closing) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        let mut shutdown = std::pin::pin!(shutdown);
-        loop {
-            while connections.try_join_next().is_some() {}
-            let accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (accept(&listener).await, place)
-            };
-            let (stream, place) = tokio::select! {
-                accepted = accepted => accepted,
-                () = &mut shutdown => break,
-            };
+        let max_linger = shared.options.max_linger;
+        serve_connections(listener, max_connections, max_linger, shutdown, |stream, closing| {
             // It may be gone again.
-            let Ok(peer) = stream.peer_addr() else { continue };
+            let peer = stream.peer_addr().ok()?;
             let Some(startup) = startups.enter(peer.ip(), luck()) else {
                 tracing::info!(%peer, "a connection is refused: too many have not logged in yet");
-                continue;
+                return None;
             };
-            let entering = Entering {
-                config: Arc::clone(&config),
-                shared: Arc::clone(&shared),
-                closing: closing.clone(),
-                peer,
-                startup,
-            };
-            connections.spawn(async move {
-                if let Err(error) = entering.serve(stream).await {
-                    tracing::debug!(%error, %peer, "a connection ended badly");
-                }
-                drop(place);
-            });
-        }
-        drop(listener);
-        close.send_replace(true);
-        let all = async { while connections.join_next().await.is_some() {} };
-        if timeout(shared.options.max_linger, all).await.is_err() {
-            tracing::info!("closing connections that did not finish in time");
-        }
+            let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
+            let entering = Entering { config, shared, closing, peer, startup };
+            Some(entering.serve(stream))
+        })
+        .await;
     }
 }
 
@@ -132,7 +103,7 @@ impl fmt::Debug for SshServer {
 struct Entering {
     config: Arc<Config>,
     shared: Arc<Shared>,
-    closing: watch::Receiver<bool>,
+    closing: Closing,
     peer: SocketAddr,
     startup: Startup,
 }
@@ -146,7 +117,7 @@ impl Entering {
         let (line, knife, traffic) = Line::new(stream);
         let login = Login::new();
         let handler = Connection::new(Arc::clone(&shared), peer, login.clone());
-        let mut closed = std::pin::pin!(async { drop(closing.wait_for(|is| *is).await) });
+        let mut closed = std::pin::pin!(closing.closed());
         let starting = timeout_at(until, run_stream(config, line, handler));
         let mut session = tokio::select! {
             started = starting => started?.map_err(io::Error::other)?,

@@ -50,8 +50,8 @@ impl WsServer {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the listener. WebSockets that are open stay until their sessions
-    /// end.
+    /// Dropping the future closes the listener and all connections but the WebSockets that are open:
+    /// they stay until their sessions end.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { listener, service, max_connections, .. } = self;
         splengine_http::serve(listener, service.clone(), max_connections, shutdown).await;

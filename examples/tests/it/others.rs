@@ -165,7 +165,12 @@ fn custom_adapter() {
     writeln!(client, "sh -c '{script}'").expect("sent");
     eventually("it runs", || root.path().join("last").exists());
     server.signal(Signal::TERM);
-    eventually("no more are taken", || TcpStream::connect(server.ready.trim()).is_err());
+    eventually("no more is taken", || {
+        let mut late = TcpStream::connect(server.ready.trim()).expect("connects");
+        writeln!(late, "true").expect("sent");
+        let answer = BufReader::new(late).lines().next().expect("a line").expect("reads");
+        answer.starts_with("refused ")
+    });
     std::fs::write(root.path().join("go"), "").expect("made");
     assert_eq!((next(), next()), ("stdout whole".to_owned(), "exited 0".to_owned()));
     assert_eq!(server.wait().0, Some(0));
