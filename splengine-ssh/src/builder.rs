@@ -110,6 +110,7 @@ impl<U> SshServerBuilder<U> {
     /// How many bytes of what clients send, and nobody has read yet, are kept in files without a
     /// name in the host's directory for temporary ones: of one channel, and of all. 1 MiB of a
     /// channel is in memory. Over it the channel is closed, and says why. Default 4 GiB and 16 GiB.
+    /// Up to 64 MiB of a channel that were read count among all until so much more was read.
     ///
     /// A client whose command reads slowly is slowed down long before, if it has no other channel
     /// open.

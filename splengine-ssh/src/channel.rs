@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use splengine_core::{Caller, Request, Signal, Size, UserName};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::command_line::{self, Wanted};
@@ -58,6 +58,7 @@ enum State {
     Running {
         signals: mpsc::Sender<Signal>,
         size: watch::Sender<Size>,
+        flood: Arc<Notify>,
         task: AbortHandle,
     },
     /// Only while it changes.
@@ -107,12 +108,16 @@ impl Channel {
         let mut env = self.env.clone();
         env.extend(grant.environment.iter().cloned());
         let start = forced(grant, start, &mut env);
-        let place = Place { caller: grant.caller.clone(), session: self.session.take(), env };
+        // Who may run one command only may not have the shell of a session instead.
+        let session = self.session.take().filter(|_| grant.forced_command.is_none());
+        let place = Place { caller: grant.caller.clone(), session, env };
         let window = self.window.take().filter(|_| grant.pty);
         reply.in_terminal = window.is_some();
         let (size, sized) =
             watch::channel(window.as_ref().map_or_else(Size::default, |window| window.size));
         let controls = Controls { signals: heard, size: sized };
+        let flood = Arc::new(Notify::new());
+        let flooded = Arc::clone(&flood);
         let shared = Arc::clone(shared);
         let mut trail =
             Trail { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
@@ -121,11 +126,26 @@ impl Channel {
         let running = (!matches!(start, Start::Sftp)).then(|| login.running());
         let task = tokio::spawn(async move {
             let _running = running;
-            let done = perform(&shared, place, window, start, input, controls, &reply).await;
-            trail.end(done.ok());
+            let performed = perform(&shared, place, window, start, input, controls, &reply);
+            let exit = tokio::select! {
+                done = performed => done.ok(),
+                () = flooded.notified() => Some(reply.cut_off(TOO_MUCH).await),
+            };
+            trail.end(exit);
         });
-        self.state = State::Running { signals, size, task: task.abort_handle() };
+        self.state = State::Running { signals, size, flood, task: task.abort_handle() };
         true
+    }
+
+    /// Ends what runs, since more was sent than is kept for it. Says whether anything runs.
+    pub(crate) fn flood(&self) -> bool {
+        match &self.state {
+            State::Running { flood, .. } => {
+                flood.notify_one();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Beyond their bound signals are dropped: who sends them that fast means the same.
@@ -229,6 +249,10 @@ async fn perform(
         (Start::Shell, Some(window)) => {
             return terminal::run(engine, &place, window, None, input, controls, reply).await;
         }
+        (Start::Command(_), Some(_)) if place.session.is_some() => {
+            let words = "a session runs already: leave out the command, or the session";
+            return Ok(reply.refuse(words, REFUSED).await);
+        }
         (Start::Command(command), Some(window)) => {
             let command = Some(command);
             return terminal::run(engine, &place, window, command, input, controls, reply).await;
@@ -248,3 +272,4 @@ async fn perform(
 }
 
 const MOST_SIGNALS: usize = 32;
+const TOO_MUCH: &str = "more was sent than is kept for a program that does not read it";

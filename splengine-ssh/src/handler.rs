@@ -15,7 +15,7 @@ use splengine_core::{Caller, Scope, Secret, Signal, Size, TerminalModes};
 use tokio::sync::watch;
 
 use crate::channel::{Channel, Start};
-use crate::reply::{REFUSED, Reply};
+use crate::reply::Reply;
 use crate::server::Shared;
 use crate::terminal::Window;
 use crate::users::Grant;
@@ -242,12 +242,11 @@ impl Handler for Connection {
         let Some(channel) = self.channels.get(&id) else { return Ok(()) };
         if channel.input.push(data).is_err() {
             tracing::warn!(peer = %self.peer, "a channel is closed: too much of it was not read");
-            self.channels.remove(&id);
-            let words = "more was sent than is kept for a program that does not read it\r\n";
-            session.extended_data(id, 1, words)?;
-            session.exit_status_request(id, REFUSED)?;
-            session.eof(id)?;
-            return session.close(id);
+            if !channel.flood() {
+                self.channels.remove(&id);
+                return session.close(id);
+            }
+            return Ok(());
         }
         if is_alone {
             channel.input.pace().await;

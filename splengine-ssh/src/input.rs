@@ -2,8 +2,9 @@
 //!
 //! russh opens a channel's window again as soon as data has come, whether or not anybody has read
 //! it, and reads nothing else of the connection while its handler waits. So whatever comes must be
-//! taken at once: into memory, beyond that into a file without a name.
+//! taken at once: into memory, beyond that into files without a name.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -50,13 +51,18 @@ struct State {
     /// In one piece: clients may send single bytes.
     memory: BytesMut,
     /// What came after what is in memory.
-    file: Option<File>,
-    /// The part of the file that was not read yet.
-    read: u64,
-    written: u64,
+    pieces: VecDeque<Piece>,
     is_over: bool,
     reader_gone: bool,
     reader: Option<Waker>,
+}
+
+/// A file without a name. All of it takes room until all of it was read.
+#[derive(Debug)]
+struct Piece {
+    file: File,
+    read: u64,
+    written: u64,
 }
 
 impl Disk {
@@ -87,7 +93,7 @@ impl Inlet {
         if state.reader_gone || data.is_empty() {
             return Ok(());
         }
-        if state.file.is_none() && state.memory.len() + data.len() <= MOST_IN_MEMORY {
+        if state.pieces.is_empty() && state.memory.len() + data.len() <= MOST_IN_MEMORY {
             state.memory.extend_from_slice(data);
         } else {
             state.spill(data, &self.0.disk)?;
@@ -108,7 +114,7 @@ impl Inlet {
     pub(crate) async fn pace(&self) {
         let patience = {
             let state = self.0.lock();
-            match state.written - state.read {
+            match state.on_disk() {
                 _ if state.reader_gone => return,
                 0..LITTLE => return,
                 LITTLE..MUCH => Duration::from_millis(10),
@@ -126,25 +132,33 @@ impl Shared {
 }
 
 impl State {
+    /// So many bytes were not read yet.
+    fn on_disk(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.written - piece.read).sum()
+    }
+
     fn spill(&mut self, data: &[u8], disk: &Disk) -> Result<(), Full> {
         let size = data.len() as u64;
-        if self.written + size > disk.most_of_channel {
+        if self.on_disk() + size > disk.most_of_channel {
             return Err(Full);
         }
         disk.take(size)?;
-        let written = (|| {
-            let file = match &mut self.file {
-                Some(file) => file,
-                none => none.insert(tempfile::tempfile()?),
-            };
-            file.write_all_at(data, self.written)
-        })();
-        if let Err(error) = written {
+        if let Err(error) = self.write(data) {
             disk.give_back(size);
             tracing::warn!(%error, "what a client sends can't be kept on disk");
             return Err(Full);
         }
-        self.written += size;
+        Ok(())
+    }
+
+    fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        if self.pieces.back().is_none_or(|piece| piece.written >= PIECE) {
+            self.pieces.push_back(Piece { file: tempfile::tempfile()?, read: 0, written: 0 });
+        }
+        if let Some(piece) = self.pieces.back_mut() {
+            piece.file.write_all_at(data, piece.written)?;
+            piece.written += data.len() as u64;
+        }
         Ok(())
     }
 
@@ -158,23 +172,24 @@ impl State {
         }
         if self.memory.is_empty()
             && buffer.remaining() > 0
-            && let Some(file) = &self.file
+            && let Some(piece) = self.pieces.front_mut()
         {
-            let left = usize::try_from(self.written - self.read).unwrap_or(usize::MAX);
-            let length = left.min(buffer.remaining()).min(PIECE);
-            file.read_exact_at(buffer.initialize_unfilled_to(length), self.read)?;
+            let left = usize::try_from(piece.written - piece.read).unwrap_or(usize::MAX);
+            let length = left.min(buffer.remaining()).min(AT_A_TIME);
+            piece.file.read_exact_at(buffer.initialize_unfilled_to(length), piece.read)?;
             buffer.advance(length);
-            self.read += length as u64;
-            if self.read == self.written {
-                self.forget_file(disk);
+            piece.read += length as u64;
+            if piece.read == piece.written {
+                disk.give_back(piece.written);
+                self.pieces.pop_front();
             }
         }
         Ok(())
     }
 
-    fn forget_file(&mut self, disk: &Disk) {
-        disk.give_back(self.written);
-        (self.file, self.read, self.written) = (None, 0, 0);
+    fn forget(&mut self, disk: &Disk) {
+        self.memory = BytesMut::new();
+        disk.give_back(self.pieces.drain(..).map(|piece| piece.written).sum());
     }
 
     fn wake(&mut self) {
@@ -210,8 +225,7 @@ impl Drop for Outlet {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.reader_gone = true;
-        state.memory = BytesMut::new();
-        state.forget_file(&self.0.disk);
+        state.forget(&self.0.disk);
         drop(state);
         self.0.taken.notify_one();
     }
@@ -224,8 +238,11 @@ impl Drop for Inlet {
 }
 
 const MOST_IN_MEMORY: usize = 1 << 20;
-/// How much is read from the file at a time.
-const PIECE: usize = 64 << 10;
+/// At this size of a file the next is begun, so that a reader who is always a little behind does not
+/// make it grow for ever.
+const PIECE: u64 = 64 << 20;
+/// How much is read from a file at once.
+const AT_A_TIME: usize = 64 << 10;
 const LITTLE: u64 = 64 << 20;
 const MUCH: u64 = 512 << 20;
 
@@ -264,6 +281,23 @@ mod tests {
         drop(outlet);
         assert_eq!(disk.used.load(Relaxed), 1 << 20);
         inlet.push(&piece).expect("nobody reads it");
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_is_always_behind_is_never_cut_off() {
+        let disk = Disk::new(4 << 20, 4 * PIECE);
+        let (inlet, mut outlet) = channel(Arc::clone(&disk));
+        let mut piece = vec![0; 1 << 20];
+        for _ in 0..3 {
+            inlet.push(&piece).expect("room");
+        }
+        for _ in 0..(3 * PIECE) >> 20 {
+            inlet.push(&piece).expect("room");
+            outlet.read_exact(&mut piece).await.expect("read");
+            assert!(disk.used.load(Relaxed) <= PIECE + (4 << 20));
+        }
+        drop(outlet);
+        assert_eq!(disk.used.load(Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
 use splengine_core::{End, ExitStatus, Reason, Signal, Stream};
 use tokio::io::AsyncWrite;
+use tokio::time::timeout;
 
 /// The client has closed the channel, or is gone.
 #[derive(Debug)]
@@ -50,9 +52,20 @@ impl Reply {
 
     /// Says why nothing runs, or no longer, and ends the channel.
     pub(crate) async fn refuse(&self, words: &str, code: u32) -> Exit {
-        let end = if self.in_terminal { "\r\n" } else { "\n" };
-        let _ = self.send(Stream::Stderr, format!("{words}{end}").into()).await;
+        let _ = self.say(words).await;
         self.finish(Exit::Code(code)).await
+    }
+
+    async fn say(&self, words: &str) -> Result<(), Gone> {
+        let end = if self.in_terminal { "\r\n" } else { "\n" };
+        self.send(Stream::Stderr, format!("{words}{end}").into()).await
+    }
+
+    /// The same for a client that may not listen any more: its window is not waited for for long.
+    pub(crate) async fn cut_off(&self, words: &str) -> Exit {
+        let said = self.say(words);
+        let _ = timeout(LISTENING, said).await;
+        self.finish(Exit::Code(REFUSED)).await
     }
 
     /// Tells the end, after the last byte and before the channel is closed.
@@ -95,5 +108,6 @@ impl From<ExitStatus> for Exit {
 
 /// RFC 4254, section 5.2.
 const STDERR: u32 = 1;
+const LISTENING: Duration = Duration::from_secs(1);
 /// What OpenSSH's client exits with when the connection itself is at fault.
 pub(crate) const REFUSED: u32 = 255;

@@ -37,7 +37,7 @@ pub(crate) struct Setup {
 
 pub(crate) struct Door {
     pub(crate) addr: SocketAddr,
-    engine: Engine,
+    pub(crate) engine: Engine,
     /// Of alice.
     pub(crate) key: Arc<PrivateKey>,
     dir: TempDir,

@@ -139,6 +139,10 @@ async fn a_session_is_shared_and_outlives_its_clients() {
     until("all are detached", || door.sessions("alice")[0].clients == 0).await;
     assert_eq!(door.sessions("alice")[0].state, SessionState::Running);
     let again = door.login_as(&format!("alice+{id}"), &door.key).await;
+    let with_command = terminal(&again, 80, 24, &[]).await;
+    with_command.0.exec(false, "echo no").await.expect("sent");
+    let ran = with_command.ended().await;
+    assert!(ran.told().0.is_empty() && ran.told().1.contains("leave out the command"), "{ran:?}");
     let mut again = shell(&again).await;
     again.types("echo $X and go''ne; exit 3\n").await;
     again.shows("kept and gone").await;

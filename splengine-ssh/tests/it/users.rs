@@ -10,6 +10,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use russh::MethodKind;
 use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Answer};
 use russh::keys::PrivateKey;
+use splengine_core::{Caller, SessionRequest};
 use splengine_ssh::Users;
 use tokio::time::timeout;
 
@@ -99,6 +100,23 @@ async fn a_key_may_be_for_one_command() {
     running.0.exec(true, "anything").await.expect("sent");
     assert!(running.is_granted().await);
     assert_eq!(running.ended().await.told().0, "forced: anything\r\n");
+    // Be it a session that runs already.
+    let bob = Caller::with_all_scopes("bob".parse().expect("a name"));
+    let session = door.engine.sessions().create(&bob, SessionRequest::new()).await.expect("made");
+    let id = session.id.to_string();
+    let by_name = door.login_as(&format!("bob+{id}"), &key).await;
+    for by_variable in [false, true] {
+        let mut running = Running(if by_variable { &client } else { &by_name }.channel().await);
+        if by_variable {
+            running.0.set_env(true, "SPL_SESSION_ID", id.as_str()).await.expect("sent");
+            assert!(running.is_granted().await);
+        }
+        running.0.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+        assert!(running.is_granted().await);
+        running.0.request_shell(true).await.expect("sent");
+        assert!(running.is_granted().await);
+        assert_eq!(running.ended().await.told(), ("forced:\r\n", "", "0"));
+    }
     // A client can't say itself what it asked for.
     let mut running = Running(client.channel().await);
     running.0.set_env(true, "SSH_ORIGINAL_COMMAND", "mine").await.expect("sent");
