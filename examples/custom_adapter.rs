@@ -7,10 +7,10 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use splengine_core::{
-    Caller, Closing, Engine, Event, LocalExecutor, Request, Stream, serve_connections,
+    Caller, Closing, Connection, Engine, Event, LocalExecutor, Request, Stream, serve_connections,
 };
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream, tcp::OwnedWriteHalf};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, split};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -31,8 +31,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn serve(peer: TcpStream, engine: Engine, guest: Caller, mut end: Closing) -> io::Result<()> {
-    let (reader, mut writer) = peer.into_split();
+async fn serve(it: Connection, engine: Engine, guest: Caller, mut end: Closing) -> io::Result<()> {
+    let (reader, mut writer) = split(it);
     let mut reader = BufReader::new(reader);
     loop {
         let mut line = String::new();
@@ -52,7 +52,9 @@ async fn serve(peer: TcpStream, engine: Engine, guest: Caller, mut end: Closing)
                     Ok([]) = reader.fill_buf() => return Ok(()),
                 };
                 match event {
-                    Some(Event::Output { stream, data }) => put(&mut writer, stream, &data).await?,
+                    Some(Event::Output { stream, data }) => {
+                        writer.write_all(&lines(stream, &data)).await?;
+                    }
                     Some(Event::End(end)) => {
                         break format!("{} {}\n", end.reason.name(), end.exit_code);
                     }
@@ -65,12 +67,11 @@ async fn serve(peer: TcpStream, engine: Engine, guest: Caller, mut end: Closing)
 }
 
 /// A piece that does not end its line has a `+` at its stream's name.
-async fn put(writer: &mut OwnedWriteHalf, stream: Stream, data: &[u8]) -> io::Result<()> {
+fn lines(stream: Stream, data: &[u8]) -> Vec<u8> {
     let name = stream.name().as_bytes();
     let piece = |bytes: &[u8]| match bytes.strip_suffix(b"\n") {
         Some(line) => [name, b" ", line, b"\n"].concat(),
         None => [name, b"+ ", bytes, b"\n"].concat(),
     };
-    let pieces: Vec<u8> = data.split_inclusive(|byte| *byte == b'\n').flat_map(piece).collect();
-    writer.write_all(&pieces).await
+    data.split_inclusive(|byte| *byte == b'\n').flat_map(piece).collect()
 }

@@ -42,9 +42,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let (mut answered, mut is_prompt) = (opened, false);
     loop {
         let has_room = loop {
-            let has_room = calls.len() < most_calls && output.len() < MOST_OUTPUT;
-            if !has_room || closing.is_closing() {
-                break has_room;
+            let has_room =
+                calls.len() < most_calls && output.len() < MOST_OUTPUT && !closing.is_closing();
+            if !has_room {
+                break false;
             }
             let next = frames.next(&mut input).map_err(|_| invalid("a message breaks a bound"))?;
             let Some((serial, message)) = next else { break true };
@@ -90,9 +91,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         if closing.is_closing() && calls.is_empty() && output.is_empty() && is_flushed {
             return Ok(());
         }
-        if has_room && frames.is_midway(&input) {
-            half_read.get_or_insert_with(Instant::now);
-        }
+        // What is left lying here is not the client's fault.
+        half_read =
+            (has_room && frames.is_midway(&input)).then(|| half_read.unwrap_or_else(Instant::now));
         if output.is_empty() && is_flushed {
             unread = None;
         } else {

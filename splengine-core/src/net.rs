@@ -1,10 +1,14 @@
 //! What the servers of all doors do with sockets. Knows bytes, not protocols.
 
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use rustix::net::sockopt;
+use rustix::net::{Shutdown, shutdown, sockopt};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -33,8 +37,9 @@ impl BindError {
 /// Then it takes no more, tells those that there are by their [`Closing`], and ends what is left
 /// after `max_linger`.
 ///
-/// What is written to a connection is sent at once, and a peer that is gone without a word is found
-/// out within 45 s. At `max_connections`, and at least one, the next waits unaccepted. `serve` gives
+/// What is written to a connection is sent at once. A peer that is gone without a word is found out
+/// within 45 s, and one that has closed the connection, or its half of it, within 2 s, also while
+/// nobody reads: then what serves it is dropped. At `max_connections`, and at least one, the next waits unaccepted. `serve` gives
 /// what serves a connection, or nothing for one that is to be closed at once.
 ///
 /// # Cancel safety
@@ -45,7 +50,7 @@ pub async fn serve_connections<F>(
     max_connections: usize,
     max_linger: Duration,
     shutdown: impl Future<Output = ()>,
-    mut serve: impl FnMut(TcpStream, Closing) -> Option<F>,
+    mut serve: impl FnMut(Connection, Closing) -> Option<F>,
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
@@ -64,10 +69,17 @@ pub async fn serve_connections<F>(
             () = &mut shutdown => break,
         };
         let peer = stream.peer_addr().ok();
-        let Some(served) = serve(stream, Closing(closing.clone())) else { continue };
+        let stream = Arc::new(stream);
+        let connection = Connection(Arc::clone(&stream));
+        let Some(served) = serve(connection, Closing(closing.clone())) else { continue };
         connections.spawn(async move {
-            if let Err(error) = served.await {
-                tracing::debug!(%error, ?peer, "a connection ended badly");
+            tokio::select! {
+                ended = served => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, ?peer, "a connection ended badly");
+                    }
+                }
+                () = peer_left(&stream) => tracing::debug!(?peer, "a client has left"),
             }
             drop(place);
         });
@@ -104,6 +116,103 @@ impl Closing {
     }
 }
 
+/// A connection that was [accepted](serve_connections).
+#[derive(Debug)]
+pub struct Connection(Arc<TcpStream>);
+
+impl Connection {
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    ///
+    /// When they are gone already.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.peer_addr()
+    }
+
+    fn write(
+        &self,
+        cx: &mut Context<'_>,
+        attempt: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match attempt(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+}
+
+impl From<TcpStream> for Connection {
+    fn from(stream: TcpStream) -> Self {
+        Self(Arc::new(stream))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read_buf(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(drop)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write(cx, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(cx, |stream| stream.try_write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(shutdown(&*self.0, Shutdown::Write).map_err(Into::into))
+    }
+}
+
+/// Resolves when the peer has closed the connection, or its half of it, for a while: what serves it
+/// notices that by itself when it reads, and it may not read while it is at something.
+async fn peer_left(stream: &TcpStream) {
+    let mut left_before = false;
+    loop {
+        sleep(LOOK).await;
+        let ready = std::pin::pin!(stream.ready(Interest::READABLE))
+            .poll(&mut Context::from_waker(Waker::noop()));
+        let left = matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed());
+        if left && left_before {
+            return;
+        }
+        left_before = left;
+    }
+}
+
 /// The next connection, however many attempts fail before.
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
@@ -132,3 +241,6 @@ async fn accept(listener: &TcpListener) -> TcpStream {
         }
     }
 }
+
+/// How often to look for a peer that left.
+const LOOK: Duration = Duration::from_secs(1);

@@ -1,18 +1,12 @@
-//! A connection as hyper gets it: its first bytes must come in time, and it is watched for a peer
-//! that leaves while nobody reads.
+//! A connection as hyper gets it: its first bytes must come in time.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use splengine_core::Connection;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// A connection whose first bytes must come in time.
@@ -20,63 +14,16 @@ use tokio::time::{Sleep, sleep};
 /// hyper's header timeout begins once it knows the version; a client that sends nothing, or a part
 /// of what HTTP/2 begins with (RFC 9113, section 3.4), would be waited for without end before.
 pub(crate) struct Opening {
-    stream: Arc<TcpStream>,
+    connection: Connection,
     /// `None` once the version is known.
     deadline: Option<Pin<Box<Sleep>>>,
     /// So many of the first bytes are those of HTTP/2.
     matched: usize,
 }
 
-/// Resolves when the peer has closed the connection, or its half of it, and what it sent last lies
-/// unread.
-///
-/// hyper notices a peer that leaves when it reads, and it does not read while a program leaves its
-/// input alone.
-pub(crate) async fn peer_left(stream: &TcpStream) {
-    let mut left_before = false;
-    loop {
-        sleep(LOOK).await;
-        let ready = stream.ready(Interest::READABLE).now_or_never();
-        let closed = matches!(ready, Some(Ok(ready)) if ready.is_read_closed());
-        let unread = || {
-            let peek = || SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
-            matches!(stream.try_io(Interest::READABLE, peek), Ok(1..))
-        };
-        let left = closed && unread();
-        if left && left_before {
-            return;
-        }
-        left_before = left;
-    }
-}
-
 impl Opening {
-    pub(crate) fn new(stream: Arc<TcpStream>, within: Duration) -> Self {
-        Self { stream, deadline: Some(Box::pin(sleep(within))), matched: 0 }
-    }
-
-    fn read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(drop)),
-            }
-        }
-    }
-
-    fn write(
-        &self,
-        cx: &mut Context<'_>,
-        attempt: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match attempt(&self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
+    pub(crate) fn new(connection: Connection, within: Duration) -> Self {
+        Self { connection, deadline: Some(Box::pin(sleep(within))), matched: 0 }
     }
 
     fn look(&mut self, bytes: &[u8]) {
@@ -101,7 +48,7 @@ impl AsyncRead for Opening {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = self.read(cx, buffer);
+        let read = Pin::new(&mut self.connection).poll_read(cx, buffer);
         if self.deadline.is_some() {
             self.look(&buffer.filled()[before..]);
         }
@@ -117,34 +64,32 @@ impl AsyncRead for Opening {
 
 impl AsyncWrite for Opening {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |stream| stream.try_write(bytes))
+        Pin::new(&mut self.connection).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |stream| stream.try_write_vectored(slices))
+        Pin::new(&mut self.connection).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.connection.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(cx)
     }
 }
 
-/// How often to look for a peer that left.
-const LOOK: Duration = Duration::from_secs(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -3,7 +3,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::net::TcpListener;
 use tower::Service;
 
 use crate::app::App;
-use crate::opening::{Opening, peer_left};
+use crate::opening::Opening;
 use crate::service::HttpService;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -121,36 +120,36 @@ async fn run<S, B>(
 {
     let Timing { max_connections, header_timeout, max_linger } = timing;
     let header_timeout = header_timeout.min(LONGEST);
-    serve_connections(listener, max_connections, max_linger, shutdown, |stream, mut closing| {
-        let service = service.clone();
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            service.clone().call(request.map(|body| RequestBody(Body::new(body))))
-        });
-        let connections = connections.clone();
-        Some(async move {
-            connections.inc();
-            // Counted down even if a handler panics.
-            let _open = Open(connections);
-            let stream = Arc::new(stream);
-            let opening = TokioIo::new(Opening::new(Arc::clone(&stream), header_timeout));
-            let builder = connection_builder(header_timeout);
-            let mut connection =
-                std::pin::pin!(builder.serve_connection_with_upgrades(opening, service));
-            let mut left = std::pin::pin!(peer_left(&stream));
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = &mut left => return Ok(()),
-                () = closing.closed() => {
-                    connection.as_mut().graceful_shutdown();
-                    tokio::select! {
-                        ended = connection => ended,
-                        () = left => return Ok(()),
+    serve_connections(
+        listener,
+        max_connections,
+        max_linger,
+        shutdown,
+        |connection, mut closing| {
+            let service = service.clone();
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                service.clone().call(request.map(|body| RequestBody(Body::new(body))))
+            });
+            let connections = connections.clone();
+            Some(async move {
+                connections.inc();
+                // Counted down even if a handler panics.
+                let _open = Open(connections);
+                let opening = TokioIo::new(Opening::new(connection, header_timeout));
+                let builder = connection_builder(header_timeout);
+                let mut served =
+                    std::pin::pin!(builder.serve_connection_with_upgrades(opening, service));
+                let ended = tokio::select! {
+                    ended = served.as_mut() => ended,
+                    () = closing.closed() => {
+                        served.as_mut().graceful_shutdown();
+                        served.await
                     }
-                }
-            };
-            ended.map_err(io::Error::other)
-        })
-    })
+                };
+                ended.map_err(io::Error::other)
+            })
+        },
+    )
     .await;
 }
 

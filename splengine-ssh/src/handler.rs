@@ -34,7 +34,7 @@ struct LoginState {
     running: watch::Sender<usize>,
 }
 
-pub(crate) struct Connection {
+pub(crate) struct Client {
     shared: Arc<Shared>,
     peer: SocketAddr,
     login: Login,
@@ -92,7 +92,7 @@ impl Drop for Running {
     }
 }
 
-impl Connection {
+impl Client {
     pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr, login: Login) -> Self {
         Self { shared, peer, login, grant: None, session: None, channels: HashMap::new() }
     }
@@ -133,7 +133,7 @@ impl Connection {
     }
 }
 
-impl Handler for Connection {
+impl Handler for Client {
     type Error = Error;
 
     async fn auth_none(&mut self, _: &str) -> Result<Auth, Error> {

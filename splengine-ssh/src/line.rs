@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use splengine_core::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A socket between a client and russh, which runs a connection in a task of its own that nothing
 /// but an error of its socket ends.
 pub(crate) struct Line {
-    stream: TcpStream,
+    connection: Connection,
     /// One for each direction, since each has a waker of its own.
     cut: [Pin<Box<dyn Future<Output = ()> + Send>>; 2],
     traffic: Traffic,
@@ -33,13 +33,13 @@ pub(crate) struct Traffic {
 }
 
 impl Line {
-    pub(crate) fn new(stream: TcpStream) -> (Self, Knife, Traffic) {
+    pub(crate) fn new(connection: Connection) -> (Self, Knife, Traffic) {
         let (knife, cut) = watch::channel(false);
         let traffic = Traffic { begun: Instant::now(), unanswered: Arc::default() };
         let cut = [cut.clone(), cut].map(|mut cut| -> Pin<Box<dyn Future<Output = ()> + Send>> {
             Box::pin(async move { drop(cut.wait_for(|is_cut| *is_cut).await) })
         });
-        (Self { stream, cut, traffic: traffic.clone() }, Knife(knife), traffic)
+        (Self { connection, cut, traffic: traffic.clone() }, Knife(knife), traffic)
     }
 
     fn poll_cut(&mut self, direction: usize, cx: &mut Context<'_>) -> io::Result<()> {
@@ -87,7 +87,7 @@ impl AsyncRead for Line {
     ) -> Poll<io::Result<()>> {
         self.poll_cut(0, cx)?;
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = Pin::new(&mut self.connection).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             self.traffic.read();
         }
@@ -102,7 +102,7 @@ impl AsyncWrite for Line {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.poll_cut(1, cx)?;
-        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        let written = Pin::new(&mut self.connection).poll_write(cx, data);
         if written.is_ready() {
             self.traffic.wrote();
         }
@@ -110,18 +110,18 @@ impl AsyncWrite for Line {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.connection).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.connection).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::{advance, timeout};
 
     use super::*;
@@ -130,7 +130,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
         let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (line, knife, traffic) = Line::new(accepted.expect("accepted").0);
+        let (line, knife, traffic) = Line::new(accepted.expect("accepted").0.into());
         (peer.expect("connected"), line, knife, traffic)
     }
 

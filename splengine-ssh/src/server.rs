@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
-use splengine_core::{Closing, Engine, serve_connections};
-use tokio::net::{TcpListener, TcpStream};
+use splengine_core::{Closing, Connection, Engine, serve_connections};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 
 use crate::Users;
-use crate::handler::{Connection, Login};
+use crate::handler::{Client, Login};
 use crate::input::Disk;
 use crate::line::Line;
 use crate::startups::{Startup, Startups};
@@ -66,16 +66,16 @@ impl SshServer {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { listener, config, max_connections, startups, shared, .. } = self;
         let max_linger = shared.options.max_linger;
-        serve_connections(listener, max_connections, max_linger, shutdown, |stream, closing| {
+        serve_connections(listener, max_connections, max_linger, shutdown, |connection, closing| {
             // It may be gone again.
-            let peer = stream.peer_addr().ok()?;
+            let peer = connection.peer_addr().ok()?;
             let Some(startup) = startups.enter(peer.ip(), luck()) else {
                 tracing::info!(%peer, "a connection is refused: too many have not logged in yet");
                 return None;
             };
             let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
             let entering = Entering { config, shared, closing, peer, startup };
-            Some(entering.serve(stream))
+            Some(entering.serve(connection))
         })
         .await;
     }
@@ -111,12 +111,12 @@ struct Entering {
 impl Entering {
     /// Serves a connection to its end. However this ends, russh's task ends with it: its socket is
     /// cut.
-    async fn serve(self, stream: TcpStream) -> io::Result<()> {
+    async fn serve(self, connection: Connection) -> io::Result<()> {
         let Self { config, shared, mut closing, peer, startup } = self;
         let until = Instant::now() + shared.options.login_grace;
-        let (line, knife, traffic) = Line::new(stream);
+        let (line, knife, traffic) = Line::new(connection);
         let login = Login::new();
-        let handler = Connection::new(Arc::clone(&shared), peer, login.clone());
+        let handler = Client::new(Arc::clone(&shared), peer, login.clone());
         let mut closed = std::pin::pin!(closing.closed());
         let starting = timeout_at(until, run_stream(config, line, handler));
         let mut session = tokio::select! {

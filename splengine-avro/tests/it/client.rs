@@ -124,12 +124,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.send(serial, &execute(command)).await;
     }
 
-    /// Sends these calls in one piece, and gives the words that they print once all have come.
-    pub(crate) async fn execute_all(&mut self, words: &[String]) -> Vec<String> {
+    /// Sends these calls in one piece, with their places for serials.
+    pub(crate) async fn send_all(&mut self, words: &[String]) {
         let frames = (0..).zip(words).map(|(serial, word)| frame(serial, &execute(word)));
         let frames: Vec<u8> = frames.flatten().collect();
         self.stream.write_all(&frames).await.expect("sent");
         self.stream.flush().await.expect("sent");
+    }
+
+    /// The same, and gives the words that they print once all have come.
+    pub(crate) async fn execute_all(&mut self, words: &[String]) -> Vec<String> {
+        self.send_all(words).await;
         let mut answered = vec![String::new(); words.len()];
         for _ in words {
             let (serial, result) = self.result().await;

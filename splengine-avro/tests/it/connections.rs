@@ -1,10 +1,15 @@
+use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use splengine_avro::AvroServerBuilder;
+use splengine_core::{
+    Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, Output, Stdin,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
-use crate::client::{Door, hash};
+use crate::client::{Actor, Door, hash};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -59,6 +64,65 @@ async fn answers_that_fill_several_pieces_are_each_given_once() {
     client.shake_hands().await;
     let words: Vec<String> = (0..1000).map(|number| format!("word{number}")).collect();
     assert_eq!(client.execute_all(&words).await, words);
+}
+
+#[tokio::test]
+async fn a_call_that_runs_at_the_end_is_answered_whatever_is_sent_meanwhile() {
+    let engine = Engine::builder(Actor).build().expect("built");
+    let linger = Duration::from_secs(60);
+    let mut door =
+        Door::open_to(engine.clone(), |door| door.frame_timeout(SHORT).max_linger(linger)).await;
+    let mut client = door.connect().await;
+    client.shake_hands().await;
+    client.execute(1, "wait").await;
+    client.execute(2, "next").await;
+    assert_eq!(client.result().await.0, 2);
+    door.close();
+    client.execute(3, "too late").await;
+    assert!(timeout(3 * SHORT, client.is_closed()).await.is_err());
+    engine.kill();
+    let (serial, answer) = client.answer().await;
+    assert!(serial == 1 && answer.windows(9).any(|part| part == b"cancelled"), "{answer:?}");
+    assert!(client.is_closed().await);
+    door.ended().await;
+}
+
+/// Its executor does not let a later call of the same piece go on before the client has read the
+/// answers of those before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_go_out_while_later_calls_are_worked_at() {
+    let (read, is_read) = std::sync::mpsc::channel();
+    let engine = Engine::builder(Held(Mutex::new(is_read))).build().expect("built");
+    let door = Door::open_to(engine, |door| door).await;
+    let mut client = door.connect().await;
+    client.shake_hands().await;
+    let words: Vec<String> =
+        (0..300).map(|_| "word".to_owned()).chain(["held".to_owned()]).collect();
+    client.send_all(&words).await;
+    assert_eq!(client.result().await.0, 0);
+    read.send(()).expect("it is waited for");
+    for serial in 1..=300 {
+        assert_eq!(client.result().await.0, serial);
+    }
+}
+
+struct Held(Mutex<Receiver<()>>);
+
+impl Execute for Held {
+    async fn execute(
+        &self,
+        command: Command,
+        _: Stdin,
+        output: Output,
+        _: Cancel,
+    ) -> Result<Exit, ExecuteError> {
+        output.started();
+        if command.argv[0] == "held" {
+            let is_read = self.0.lock().expect("no panic").recv_timeout(Duration::from_secs(30));
+            is_read.map_err(ExecuteError::internal)?;
+        }
+        Ok(Exit::new(ExitStatus::Code(0)))
+    }
 }
 
 #[tokio::test]

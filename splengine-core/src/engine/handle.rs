@@ -16,8 +16,8 @@ use crate::engine::stats::{Counters, EngineStats};
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
 use crate::execute::{
-    BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Progress,
-    Reading, Request, Run, Stdin, split_words,
+    BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading,
+    Request, Run, Stdin, split_words,
 };
 use crate::files::Files;
 use crate::id::SessionId;
@@ -307,7 +307,8 @@ impl Engine {
             kept: request.output_limit.map(|limit| [HeadTail::new(limit), HeadTail::new(limit)]),
             lost: [false; 2],
             closing: VecDeque::new(),
-            progress: Progress::Running,
+            end: None,
+            end_told: false,
         }));
         let Terms { command, timeout } = terms;
         let obey_within = command.grace.saturating_add(drive::ABANDON_AFTER);

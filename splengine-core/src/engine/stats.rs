@@ -28,7 +28,8 @@ pub struct EngineStats {
     pub session_clients: u64,
     /// Time from asking to being let in.
     pub queue_wait: HistogramStats,
-    /// Time from being let in to the program running.
+    /// Time from being let in to the program running; none for an executor that starts it without
+    /// waiting for anything.
     pub spawn: HistogramStats,
     /// Time from the program running to its end.
     pub run: HistogramStats,

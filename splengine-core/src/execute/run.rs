@@ -50,16 +50,9 @@ pub(crate) struct Reading {
     /// What follows the last item of the queue and comes before the end: the tails of limited
     /// streams.
     pub(crate) closing: VecDeque<Step>,
-    pub(crate) progress: Progress,
-}
-
-/// How far the reader is.
-pub(crate) enum Progress {
-    /// There may be more output.
-    Running,
-    /// Only what is closing is left, and this.
-    Closing(End),
-    Ended,
+    /// Its end, once all output was read; and whether that was told.
+    pub(crate) end: Option<End>,
+    pub(crate) end_told: bool,
 }
 
 /// An event, but for the record of the end: it stays where it is until it is wanted, since being
@@ -169,14 +162,8 @@ impl Run {
         }
     }
 
-    /// The next event; after [`Step::End`] the end must be taken.
     async fn step(&mut self) -> Option<Step> {
-        loop {
-            match self.0.progress {
-                Progress::Running => {}
-                Progress::Closing(_) => return self.0.closing.pop_front().or(Some(Step::End)),
-                Progress::Ended => return None,
-            }
+        while self.0.end.is_none() {
             match self.0.queue.next().await {
                 Some(Item::Output(stream, data)) => match &mut self.0.kept {
                     Some(kept) => {
@@ -194,6 +181,11 @@ impl Run {
                 Some(Item::Finished(Err(_))) | None => self.close(self.lost_end()),
             }
         }
+        if let Some(step) = self.0.closing.pop_front() {
+            return Some(step);
+        }
+        let was_told = std::mem::replace(&mut self.0.end_told, true);
+        (!was_told).then_some(Step::End)
     }
 
     /// What follows the last output is to come.
@@ -209,14 +201,11 @@ impl Run {
                 self.0.closing.extend(kept.into_tail().map(|data| Step::Output(stream, data)));
             }
         }
-        self.0.progress = Progress::Closing(end);
+        self.0.end = Some(end);
     }
 
-    fn end(&mut self) -> End {
-        match std::mem::replace(&mut self.0.progress, Progress::Ended) {
-            Progress::Closing(end) => end,
-            Progress::Running | Progress::Ended => self.lost_end(),
-        }
+    fn end(&self) -> End {
+        self.0.end.clone().unwrap_or_else(|| self.lost_end())
     }
 
     fn lost_end(&self) -> End {
@@ -236,7 +225,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if matches!(self.0.progress, Progress::Running) {
+        if self.0.end.is_none() {
             self.0.source.stop(Reason::Cancelled);
             self.0.queue.abandon();
         }

@@ -44,8 +44,10 @@ pub trait Execute: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The engine polls the future to its end in a task of its own. It drops it early in one case:
-    /// when `cancel` spoke and nothing came of it within the command's grace and ten seconds.
+    /// The engine polls the future once where the run was asked for, and then to its end in a task of
+    /// its own; so whatever takes long must not block, in its beginning least of all: no time limit
+    /// and no word to stop reaches it there. The engine drops it early in one case: when `cancel`
+    /// spoke and nothing came of it within the command's grace and ten seconds.
     fn execute(
         &self,
         command: Command,

@@ -58,12 +58,6 @@ impl FileChanges {
         self
     }
 
-    /// Whether there is nothing to be changed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     pub(crate) fn apply(&self, found: &Found, path: &Path, limit: u64) -> Result<(), FileError> {
         if let Some(size) = self.size_within(path, limit)? {
             match found.info.kind {

@@ -207,8 +207,10 @@ impl Files {
         self.with(caller, from, move |shared, from| {
             let old = shared.tree.old_entry(from)?;
             let new = shared.tree.new_entry(&to)?;
-            if shared.tree.holds_hidden(&old.place) {
-                return Err(FileError::Denied { path: shown(from) });
+            for (entry, path) in [(&old, from), (&new, &*to)] {
+                if shared.tree.holds_hidden(&entry.place) {
+                    return Err(FileError::Denied { path: shown(path) });
+                }
             }
             let renamed = if replace { rename_over(&old, &new) } else { rename_new(&old, &new) };
             renamed.map_err(|error| match error {
@@ -278,6 +280,13 @@ impl Files {
         let target = target.to_owned();
         self.with(caller, path, move |shared, path| {
             let entry = shared.tree.new_entry(path)?;
+            if target.as_os_str().is_empty() {
+                return Err(FileError::bad_path(
+                    &target,
+                    "is empty, which no link's target can be",
+                ));
+            }
+            shared.tree.check(&target)?;
             if target.is_absolute() {
                 let problem = "is absolute; a link's target is given from the link's directory";
                 return Err(FileError::impossible(&target, problem));
@@ -358,7 +367,13 @@ impl Files {
     ) -> Result<T, FileError> {
         let shared = Arc::clone(self.shared(caller)?);
         let path = path.to_owned();
-        blocking(move || work(&shared, &path)).await
+        let walk = Arc::clone(&shared.walks).acquire_owned().await;
+        blocking(move || {
+            let done = work(&shared, &path);
+            drop(walk);
+            done
+        })
+        .await
     }
 
     fn shared(&self, caller: &Caller) -> Result<&Arc<Shared>, FileError> {

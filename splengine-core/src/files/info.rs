@@ -67,20 +67,41 @@ pub struct DiskSpace {
 }
 
 impl FileInfo {
+    /// Of something of which only the name and this are told.
+    pub(crate) fn unknown(kind: FileType) -> Self {
+        Self {
+            kind: kind.into(),
+            size: 0,
+            modified: UNIX_EPOCH,
+            accessed: UNIX_EPOCH,
+            mode: 0,
+            links: 1,
+            uid: 0,
+            gid: 0,
+            id: (0, 0),
+        }
+    }
+
     pub(crate) fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
+    }
+}
+
+impl From<FileType> for FileKind {
+    fn from(kind: FileType) -> Self {
+        match kind {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            FileType::Symlink => Self::Link,
+            _ => Self::Other,
+        }
     }
 }
 
 impl From<Stat> for FileInfo {
     fn from(stat: Stat) -> Self {
         Self {
-            kind: match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => FileKind::File,
-                FileType::Directory => FileKind::Directory,
-                FileType::Symlink => FileKind::Link,
-                _ => FileKind::Other,
-            },
+            kind: FileType::from_raw_mode(stat.st_mode).into(),
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             modified: time(stat.st_mtime, stat.st_mtime_nsec),
             accessed: time(stat.st_atime, stat.st_atime_nsec),

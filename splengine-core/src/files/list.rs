@@ -1,15 +1,16 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, fstatvfs, openat, statat};
 use rustix::io::Errno;
 
 use crate::files::error::shown;
 use crate::files::quota::OpenPermit;
-use crate::files::{FileError, FileInfo, Shared};
+use crate::files::{DiskSpace, FileError, FileInfo, Shared};
 use crate::session::blocking;
 
 /// A directory that is being read, some of it at a time, in the order that its file system has.
@@ -29,7 +30,8 @@ struct Inner {
 pub struct FileEntry {
     /// Its name in there: any bytes but `/` and NUL.
     pub name: OsString,
-    /// What is known of it; if it is a link, of the link.
+    /// What is known of it; if it is a link, of the link. Of one that can't be looked at, only its
+    /// kind: the rest is 0, and its times are 1970.
     pub info: FileInfo,
 }
 
@@ -74,6 +76,36 @@ impl FileListing {
         let inner = Arc::clone(&self.0);
         blocking(move || inner.lock().unwrap_or_else(PoisonError::into_inner).next()).await
     }
+
+    /// What is known of the directory now.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub async fn info(&self) -> Result<FileInfo, FileError> {
+        self.look(|directory| fstat(directory).map(FileInfo::from)).await
+    }
+
+    /// How much room there is where it is.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub async fn space(&self) -> Result<DiskSpace, FileError> {
+        self.look(|directory| fstatvfs(directory).map(DiskSpace::from)).await
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T> + Send + 'static,
+    ) -> Result<T, FileError> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            let inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.directory.fd().and_then(look).map_err(FileError::of(&inner.path))
+        })
+        .await
+    }
 }
 
 impl Inner {
@@ -91,7 +123,9 @@ impl Inner {
                 Ok(stat) => FileInfo::from(stat),
                 // Removed since.
                 Err(Errno::NOENT) => continue,
-                Err(error) => return Err(FileError::of_errno(&self.path, error)),
+                // One that can't be looked at shall not hide the others: it is there, and its file
+                // system is not, say.
+                Err(_) => FileInfo::unknown(read.file_type()),
             };
             if !self.shared.tree.is_hidden_id(&info) {
                 let name = OsString::from_vec(name.as_bytes().to_vec());

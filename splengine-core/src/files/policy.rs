@@ -2,6 +2,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::files::FileError;
 use crate::files::quota::OpenCount;
 use crate::files::tree::{Tree, check_proc};
@@ -29,6 +31,8 @@ pub struct FilePolicy {
 pub(crate) struct Shared {
     pub(crate) tree: Tree,
     pub(crate) count: Arc<OpenCount>,
+    /// Each holds a descriptor for every directory of a path, for a moment.
+    pub(crate) walks: Arc<Semaphore>,
     pub(crate) max_file_size: u64,
 }
 
@@ -101,7 +105,8 @@ impl FilePolicy {
     }
 
     /// How many files and directories are open at once, each a file descriptor of this process;
-    /// the next is refused. Default 512.
+    /// the next is refused. Default 512. Besides, one is held for a moment for each directory of a
+    /// path that is being walked: of four paths at once; further ones wait.
     pub fn max_open(mut self, count: usize) -> Self {
         self.max_open = count;
         self
@@ -119,7 +124,10 @@ impl From<FilePolicy> for Shared {
         Self {
             tree: policy.tree,
             count: OpenCount::new(policy.max_open, policy.max_open_per_caller),
+            walks: Arc::new(Semaphore::new(MOST_WALKS)),
             max_file_size: policy.max_file_size,
         }
     }
 }
+
+const MOST_WALKS: usize = 4;

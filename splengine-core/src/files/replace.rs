@@ -1,7 +1,6 @@
 //! Writing a whole file, so that it is there whole or not at all.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
 use crate::files::tree::Entry;
 use crate::files::{FileError, FileInfo, FileKind, Shared};
+use crate::id::random_text;
 
 /// A file in the making, which takes another's place when it is finished; or is removed.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Replacement {
         permit: OpenPermit,
     ) -> Result<Self, FileError> {
         let (entry, mode) = place_of(shared, path)?;
-        let temporary = temporary_name()?;
+        let temporary = OsString::from(format!(".splengine-{}", random_text()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let new = Mode::from_raw_mode(0o666);
         let file = openat(&entry.directory, &temporary, flags | OFlags::CLOEXEC, new)
@@ -63,6 +63,7 @@ impl Replacement {
         }
         while !data.is_empty() {
             match write(&self.file, data) {
+                Ok(0) => return Err(FileError::NoRoom { path: shown(&self.path) }),
                 Ok(written) => data = &data[written..],
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(FileError::of_errno(&self.path, error)),
@@ -112,17 +113,4 @@ fn place_of(shared: &Shared, path: &Path) -> Result<(Entry, Option<Mode>), FileE
     found.open(OFlags::WRONLY | OFlags::NONBLOCK).map_err(FileError::of(path))?;
     let mode = Mode::from_raw_mode(found.info.mode & 0o777);
     Ok((shared.tree.new_entry(&found.place)?, Some(mode)))
-}
-
-fn temporary_name() -> Result<OsString, FileError> {
-    let mut random = [0u8; 12];
-    getrandom::fill(&mut random)
-        .map_err(|error| FileError::Internal(std::io::Error::other(error)))?;
-    Ok(random
-        .iter()
-        .fold(".splengine-".to_owned(), |mut name, byte| {
-            let _ = write!(name, "{byte:02x}");
-            name
-        })
-        .into())
 }

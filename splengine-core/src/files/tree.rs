@@ -61,12 +61,19 @@ impl Tree {
         if steps.is_empty() || !steps.iter().all(is_name) {
             return Err(FileError::bad_path(path, "must be below root, and hold no `..`"));
         }
-        let found = self.find(path).ok().filter(Found::is_directory);
-        let place = steps.iter().collect();
-        for place in [Some(place), found.as_ref().map(|found| found.place.clone())] {
-            self.hidden.extend(place.filter(|place| !self.hidden.contains(place)));
+        let written: PathBuf = steps.iter().collect();
+        // As much of it as is there, by whatever links, and the rest.
+        let led_to = written.ancestors().find_map(|there| {
+            let found = self.find(there).ok()?;
+            Some((found, written.strip_prefix(there).ok()?.to_owned()))
+        });
+        if let Some((found, rest)) = led_to {
+            let is_whole = rest.as_os_str().is_empty();
+            self.hidden_ids.extend((is_whole && found.is_directory()).then_some(found.info.id));
+            self.hidden.push(if is_whole { found.place } else { found.place.join(rest) });
         }
-        self.hidden_ids.extend(found.map(|found| found.info.id));
+        self.hidden.push(written);
+        self.hidden.dedup();
         Ok(())
     }
 
@@ -117,7 +124,7 @@ impl Tree {
         self.hidden_ids.contains(&info.id)
     }
 
-    /// Whether something hidden would be moved with it.
+    /// Whether something hidden is below it, or would be.
     pub(crate) fn holds_hidden(&self, place: &Path) -> bool {
         self.hidden.iter().any(|hidden| hidden.starts_with(place))
     }
@@ -136,6 +143,12 @@ impl Tree {
 
     /// The names of a path, `..` among them, from root.
     fn steps(&self, path: &Path) -> Result<VecDeque<OsString>, FileError> {
+        self.check(path)?;
+        Ok(steps_of(&self.root.below_root(path)))
+    }
+
+    /// Whether it is a path at all.
+    pub(crate) fn check(&self, path: &Path) -> Result<(), FileError> {
         let length = path.as_os_str().len();
         if length > LONGEST_PATH {
             return Err(FileError::bad_path(path, "is longer than 4096 bytes"));
@@ -143,7 +156,7 @@ impl Tree {
         if path.as_os_str().as_bytes().contains(&0) {
             return Err(FileError::bad_path(path, "holds a NUL byte"));
         }
-        Ok(steps_of(&self.root.below_root(path)))
+        Ok(())
     }
 
     fn walk(

@@ -317,12 +317,7 @@ async fn what_is_hidden_is_not_there() {
 async fn nothing_hidden_is_moved_with_what_it_is_in() {
     let base = tempfile::tempdir().expect("a directory");
     fs::create_dir_all(base.path().join("a/b/hidden")).expect("made");
-    let policy = FilePolicy::new(base.path()).and_then(|policy| policy.hide("/a/b/hidden"));
-    let engine = Engine::builder(LocalExecutor::new(base.path()).expect("set up"))
-        .files(policy.expect("a policy"))
-        .build()
-        .expect("built");
-    let (files, alice) = (engine.files(), caller("alice"));
+    let (files, alice) = (all_but(base.path(), "/a/b/hidden"), caller("alice"));
     for from in ["a", "a/b"] {
         let moved = files.rename(&alice, path(from), path("c"), false).await;
         assert_kind(moved, ErrorKind::Forbidden);
@@ -331,6 +326,21 @@ async fn nothing_hidden_is_moved_with_what_it_is_in() {
     for wrong in ["..", "", "/", "a/../b"] {
         assert!(FilePolicy::new(base.path()).expect("a root").hide(wrong).is_err(), "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_put_in_the_place_of_what_is_hidden() {
+    let base = tempfile::tempdir().expect("a directory");
+    fs::create_dir_all(base.path().join("mine/hidden")).expect("made");
+    let (files, alice) = (all_but(base.path(), "not/there/hidden"), caller("alice"));
+    fs::create_dir(base.path().join("not")).expect("made");
+    for to in ["not", "not/there", "not/there/hidden"] {
+        for replace in [false, true] {
+            let moved = files.rename(&alice, path("mine"), path(to), replace).await;
+            assert!(moved.is_err(), "{to}");
+        }
+    }
+    assert_kind(files.stat(&alice, path("not/there")).await, ErrorKind::NotFound);
 }
 
 #[tokio::test]
@@ -344,18 +354,39 @@ async fn what_is_made_later_is_hidden_as_well() {
     assert!(!bench.names("data").await.contains("later"));
 }
 
-#[tokio::test]
-async fn what_a_hidden_link_leads_to_is_hidden() {
-    let base = tempfile::tempdir().expect("a directory");
-    fs::create_dir_all(base.path().join("real/sub")).expect("made");
-    symlink("real", base.path().join("name")).expect("made");
-    let policy = FilePolicy::new(base.path()).and_then(|policy| policy.hide("name"));
-    let engine = Engine::builder(LocalExecutor::new(base.path()).expect("set up"))
+/// The files below `root`, but for what is `hidden`.
+fn all_but(root: &Path, hidden: &str) -> Files {
+    let policy = FilePolicy::new(root).and_then(|policy| policy.hide(hidden));
+    let engine = Engine::builder(LocalExecutor::new(root).expect("set up"))
         .files(policy.expect("a policy"))
         .build()
         .expect("built");
-    for at in ["name", "name/sub", "real", "real/sub"] {
-        assert_kind(engine.files().stat(&caller("alice"), path(at)).await, ErrorKind::NotFound);
+    engine.files()
+}
+
+#[tokio::test]
+async fn what_a_hidden_link_leads_to_is_hidden() {
+    let base = tempfile::tempdir().expect("a directory");
+    let root = base.path();
+    fs::create_dir_all(root.join("real/sub")).expect("made");
+    fs::write(root.join("real/sub/file"), "").expect("made");
+    symlink("real", root.join("directory")).expect("made");
+    symlink("real/sub/file", root.join("file")).expect("made");
+    let alice = caller("alice");
+    let files = all_but(root, "directory");
+    for at in ["directory", "directory/sub", "real", "real/sub"] {
+        assert_kind(files.stat(&alice, path(at)).await, ErrorKind::NotFound);
+    }
+    let files = all_but(root, "file");
+    for at in ["file", "real/sub/file", "directory/sub/file"] {
+        assert_kind(files.stat(&alice, path(at)).await, ErrorKind::NotFound);
+    }
+    files.stat(&alice, path("real/sub")).await.expect("what it is in is not hidden");
+    // What is made behind a link later.
+    let files = all_but(root, "directory/later");
+    fs::create_dir(root.join("real/later")).expect("made");
+    for at in ["directory/later", "real/later"] {
+        assert_kind(files.stat(&alice, path(at)).await, ErrorKind::NotFound);
     }
 }
 
@@ -506,9 +537,17 @@ async fn links_are_made_and_read() {
     assert_eq!(files.stat(alice, path("data/deep/link")).await.expect("known").size, 7);
     let info = files.stat_link(alice, path("data/deep/link")).await.expect("known");
     assert_eq!(info.kind, FileKind::Link);
-    for bad in ["/data/a", "../../../outside", "..//./../.."] {
+    for (bad, kind, problem) in [
+        ("/data/a", ErrorKind::Impossible, "absolute"),
+        ("../../../outside", ErrorKind::Impossible, "outside"),
+        ("..//./../..", ErrorKind::Impossible, "outside"),
+        ("", ErrorKind::Malformed, "is empty"),
+        ("a\0b", ErrorKind::Malformed, "NUL"),
+    ] {
         let made = files.symlink(alice, path(bad), path("data/deep/bad")).await;
-        assert_kind(made, ErrorKind::Impossible);
+        let refusal = made.expect_err("refused");
+        assert_eq!(refusal.kind(), kind, "{refusal}");
+        assert!(refusal.to_string().contains(problem), "{refusal}");
     }
     assert_kind(files.read_link(alice, path("data/a")).await, ErrorKind::Impossible);
     symlink(bench.root("data/a"), bench.root("data/own")).expect("made");

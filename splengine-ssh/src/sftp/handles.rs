@@ -15,8 +15,8 @@ pub(crate) struct Handles(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    next: u32,
-    open: HashMap<u32, Handle>,
+    next: u64,
+    open: HashMap<u64, Handle>,
 }
 
 #[derive(Debug, Clone)]
@@ -43,10 +43,10 @@ impl Handles {
     }
 
     /// Its number. No number is given twice, so that one that was closed stands for nothing.
-    pub(crate) fn insert(&self, handle: Handle) -> u32 {
+    pub(crate) fn insert(&self, handle: Handle) -> u64 {
         let mut state = self.lock();
         let number = state.next;
-        state.next = state.next.wrapping_add(1);
+        state.next += 1;
         state.open.insert(number, handle);
         number
     }
@@ -73,7 +73,7 @@ impl Handles {
         }
     }
 
-    fn get(&self, handle: &[u8]) -> Result<Handle, Refusal> {
+    pub(crate) fn get(&self, handle: &[u8]) -> Result<Handle, Refusal> {
         let number = number(handle).ok_or_else(unknown)?;
         self.lock().open.get(&number).cloned().ok_or_else(unknown)
     }
@@ -83,8 +83,8 @@ impl Handles {
     }
 }
 
-fn number(handle: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(handle.try_into().ok()?))
+fn number(handle: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(handle.try_into().ok()?))
 }
 
 fn unknown() -> Refusal {

@@ -121,7 +121,7 @@ pub(crate) struct Attributes {
 pub(crate) enum Answer {
     Done,
     Refused(Refusal),
-    Handle(u32),
+    Handle(u64),
     Data(Bytes),
     Path(PathBuf),
     Entries(Vec<Entry>),

@@ -88,7 +88,10 @@ impl Client {
                 return Ok(Answer::Attributes(files.stat_link(caller, &path).await?));
             }
             Request::Fstat { handle } => {
-                return Ok(Answer::Attributes(handles.file(&handle)?.info().await?));
+                return Ok(Answer::Attributes(match handles.get(&handle)? {
+                    Handle::File(file) => file.info().await?,
+                    Handle::Directory(directory) => directory.lock().await.listing.info().await?,
+                }));
             }
             Request::Setstat { path, attributes } => {
                 let changes = changes(attributes, || files.stat(caller, &path)).await?;
@@ -119,7 +122,10 @@ impl Client {
                 return Ok(Answer::Space(files.space(caller, &path).await?));
             }
             Request::Fstatvfs { handle } => {
-                return Ok(Answer::Space(handles.file(&handle)?.space().await?));
+                return Ok(Answer::Space(match handles.get(&handle)? {
+                    Handle::File(file) => file.space().await?,
+                    Handle::Directory(directory) => directory.lock().await.listing.space().await?,
+                }));
             }
             Request::Fsync { handle } => handles.file(&handle)?.sync().await?,
             Request::Limits => return Ok(Answer::Limits),

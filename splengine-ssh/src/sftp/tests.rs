@@ -237,6 +237,12 @@ async fn a_file_is_written_read_and_closed() {
     let (kind, space) = client.extended("fstatvfs@openssh.com", only(&file)).await;
     assert_eq!((kind, space.len()), (201, 88));
     assert_eq!(client.extended("statvfs@openssh.com", &[string("/")]).await.1.len(), 88);
+    // A directory's handle tells the same.
+    let directory = handle(&client.ask(11, &[string("/data")]).await);
+    let (kind, attributes) = client.ask(8, only(&directory)).await;
+    let mode = u32::from_be_bytes(attributes[20..24].try_into().expect("a mode"));
+    assert_eq!((kind, mode & 0o170_000), (105, 0o040_000));
+    assert_eq!(client.extended("fstatvfs@openssh.com", only(&directory)).await.1.len(), 88);
     assert_eq!(status(&client.ask(4, only(&file)).await), OK);
     for kind in [4, 8, 12] {
         let closed = client.ask(kind, only(&file)).await;
