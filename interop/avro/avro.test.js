@@ -158,6 +158,27 @@ test("avsc: an overdue command ends as timed out, an overdue wait as an error", 
   close();
 });
 
+test("avsc: a batch that is cancelled, or overdue, is no success", async () => {
+  const [{ call, close }, other, hasty] = [
+    await connect(full), await connect(full), await connect(full, { meta: { "spl-deadline-ms": "300" } }),
+  ];
+  const steps = [command("echo one"), command("sleep 60"), command("echo never")];
+  const batch = job(steps, { jobId: "cancelled" });
+  const whole = call("executeBatch", batch);
+  // Another one who waits for the same job has less time, and ends nobody's but their own wait.
+  for (const name of ["executeBatch", "executeBatchDetailed"]) {
+    await assert.rejects(hasty.call(name, batch), /DEADLINE_EXCEEDED/);
+  }
+  assert.equal(await other.call("cancel", "cancelled"), true);
+  const result = await whole;
+  assert.deepEqual([result.exitCode, result.stdout], [130, "one\n"]);
+  const overdue = await hasty.call("executeBatch", job(steps));
+  assert.deepEqual([overdue.exitCode, overdue.stdout], [124, "one\n"]);
+  const limited = await call("executeBatch", job(steps, { timeoutMs: 300 }));
+  assert.equal(limited.exitCode, 124);
+  for (const each of [{ close }, other, hasty]) each.close();
+});
+
 test("avsc: a slow call holds up no fast one, and hundreds are answered each to its own", async () => {
   const { call, close } = await connect(full);
   const order = [];

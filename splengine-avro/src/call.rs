@@ -12,7 +12,7 @@ use splengine_core::{
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::builder::Options;
-use crate::clients::{ClientProtocol, Clients};
+use crate::clients::{ClientMessage, ClientProtocol, Clients};
 use crate::datum::{Datum, Reader, Symbols as _};
 use crate::failure::Failure;
 use crate::handshake::Conversation;
@@ -46,6 +46,13 @@ pub(crate) struct Ask<'a> {
     pub(crate) options: &'a Options,
     pub(crate) caller: Caller,
     pub(crate) deadline: Option<Instant>,
+}
+
+/// A call that nobody was asked for yet.
+struct Asked<'a> {
+    name: &'a str,
+    message: &'a ClientMessage,
+    parameters: Bytes,
 }
 
 /// What is to be done for a call: answered with these bytes, if it is answered at all.
@@ -114,18 +121,12 @@ impl Responder {
             Err(problem) => return Some(answer.system(&Failure::invalid(problem))),
         };
         let is_answered = is_answered || !message.is_one_way;
-        let parameters = match message.parameters(name, reader.rest()) {
-            Ok(parameters) => parameters,
-            Err(problem) => {
-                let answer = answer.system(&Failure::invalid(problem));
-                return is_answered.then_some(answer);
-            }
-        };
         tracing::trace!(
             message = name,
             request = ?metadata.request_id, trace = ?metadata.trace_parent, "a call"
         );
-        let work = AssertUnwindSafe(self.perform(name, parameters, &metadata, shown, answer));
+        let asked = Asked { name, message, parameters: reader.rest() };
+        let work = AssertUnwindSafe(self.perform(asked, &metadata, shown, answer));
         let bytes = match work.catch_unwind().await {
             Ok(bytes) => bytes,
             Err(panic) => self.panicked(name, &metadata, &*panic),
@@ -142,12 +143,12 @@ impl Responder {
 
     async fn perform(
         &self,
-        name: &str,
-        mut parameters: Reader,
+        asked: Asked<'_>,
         metadata: &Metadata,
         shown: Option<Box<Shown>>,
         answer: Answer,
     ) -> Vec<u8> {
+        let Asked { name, message, parameters } = asked;
         let is_frozen = matches!(name, "execute" | "executeBatch" | "keepAlive");
         let let_in = async {
             let deadline = metadata.deadline()?.and_then(|time| Instant::now().checked_add(time));
@@ -163,9 +164,15 @@ impl Responder {
             Ok(ask) => ask,
             Err(failure) => return answer.of::<()>(Err(failure), !is_frozen),
         };
+        // What is not as our own schema has it takes more than its size to read: not for anybody.
+        let mut parameters = match message.parameters(name, parameters) {
+            Ok(parameters) => parameters,
+            Err(problem) => return answer.system(&Failure::invalid(problem)),
+        };
         /// Reads the parameters, does it, and gives the answer.
         macro_rules! does {
-            ($work:path $(, $parameter:ident)*) => {{
+            ($work:path $(, $parameter:ident)*) => { does!(of, $work $(, $parameter)*) };
+            ($as:ident, $work:path $(, $parameter:ident)*) => {{
                 $(let $parameter = match Datum::read(&mut parameters) {
                     Ok(value) => value,
                     Err(error) => return answer.unreadable(name, &error),
@@ -183,7 +190,7 @@ impl Responder {
                         .unwrap_or_else(|_| Err(Failure::overdue())),
                     None => work.await,
                 };
-                answer.of(result, !is_frozen)
+                answer.$as(result, !is_frozen)
             }};
         }
         match name {
@@ -195,20 +202,11 @@ impl Responder {
                 if let Err(error) = parameters.finish() {
                     return answer.unreadable(name, &error);
                 }
-                match run::execute(&ask, command).await {
-                    Ok((result, reason)) => {
-                        let mut answer = answer;
-                        // The frozen record has no place for it. Most commands exit by themselves.
-                        let is_told = reason != Reason::Exited;
-                        answer.echo.reason = is_told.then(|| reason.name());
-                        answer.of(Ok(result), false)
-                    }
-                    Err(failure) => answer.of::<()>(Err(failure), false),
-                }
+                answer.of_run(run::execute(&ask, command).await, false)
             }
             "run" => does!(run::run, request),
-            "executeBatch" => does!(batch_jobs::execute, batch),
-            "executeBatchDetailed" => does!(batch_jobs::execute_detailed, batch),
+            "executeBatch" => does!(of_run, batch_jobs::execute, batch),
+            "executeBatchDetailed" => does!(of_run, batch_jobs::execute_detailed, batch),
             "cancel" => does!(batch_jobs::cancel, job),
             "describe" => does!(service::describe),
             "keepAlive" => does!(service::keep_alive, session),
@@ -238,9 +236,20 @@ impl Responder {
     }
 }
 
-/// Those whose commands end as overdue, and are reported, instead of being given up.
+/// Those whose commands end as overdue, and are reported, instead of being given up; and those that
+/// make what stays and takes no time: given up, it would be there, and nobody knew its name.
 fn runs_itself(name: &str) -> bool {
-    matches!(name, "run" | "executeBatch" | "executeBatchDetailed")
+    matches!(
+        name,
+        "run"
+            | "executeBatch"
+            | "executeBatchDetailed"
+            | "submitBatch"
+            | "rerunBatch"
+            | "openSession"
+            | "loadSession"
+            | "saveSession"
+    )
 }
 
 impl Ask<'_> {
@@ -299,6 +308,19 @@ impl Answer {
             }
         }
         self.bytes
+    }
+
+    /// The same of what ran: for a reason that its record has no place for, but for the usual one.
+    fn of_run<T: Datum>(
+        mut self,
+        result: Result<(T, Reason), Failure>,
+        is_declared: bool,
+    ) -> Vec<u8> {
+        let result = result.map(|(value, reason)| {
+            self.echo.reason = (reason != Reason::Exited).then(|| reason.name());
+            value
+        });
+        self.of(result, is_declared)
     }
 
     fn system(self, failure: &Failure) -> Vec<u8> {

@@ -212,7 +212,20 @@ mod tests {
             {"name": "sessionId", "type": ["null", "bytes"]},
             {"name": "command", "type": "bytes"}]}"#;
         let session = Command { session_id: Some("s".to_owned()), ..expected.clone() };
-        assert_eq!(command_of(newer, b"\x0e\x02\x04hi\x00\x02\x02s\x08echo"), Ok(session));
+        assert_eq!(command_of(newer, b"\x0e\x02\x04hi\x00\x02\x02s\x08echo"), Ok(session.clone()));
+        // With types that are more than their bytes to others.
+        let logical = r#"
+            {"type": "fixed", "name": "Id", "size": 16, "logicalType": "uuid"},
+            {"type": "record", "name": "Command", "fields": [
+            {"name": "at", "type": {"type": "fixed", "name": "Span", "size": 12, "logicalType": "duration"}},
+            {"name": "id", "type": "Id"},
+            {"name": "text", "type": {"type": "string", "logicalType": "uuid"}, "default": ""},
+            {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9}},
+            {"name": "command", "type": "string"},
+            {"name": "args", "type": {"type": "array", "items": "string"}},
+            {"name": "sessionId", "type": ["null", {"type": "string", "logicalType": "uuid"}]}]}"#;
+        let written = [&[0; 28][..], b"\x02x\x04\x01\x02\x08echo\x02\x04hi\x00\x02\x02s"].concat();
+        assert_eq!(command_of(logical, &written), Ok(session));
         // A plain text for an optional one.
         let plain = r#"{"type": "record", "name": "Command", "fields": [
             {"name": "command", "type": "string"},
@@ -246,20 +259,29 @@ mod tests {
         let nulls = r#"{"type": "record", "name": "Command", "fields": [
             {"name": "args", "type": {"type": "array", "items": "null"}}]}"#;
         bomb(nulls, &[0x80, 0xb4, 0x89, 0x13, 0]);
+        for levels in [40, 16] {
+            bomb(&doubling(levels), &[]);
+        }
+        let endless = r#"{"type": "record", "name": "Command", "fields": [
+            {"name": "a", "type": "Command"}]}"#;
+        bomb(endless, &[]);
+    }
+
+    fn doubling(levels: usize) -> String {
         let mut doubling = r#"{"type": "record", "name": "R0", "fields": []}"#.to_owned();
-        for level in 1..40 {
+        for level in 1..levels {
             let below = level - 1;
             doubling += &format!(
                 r#",{{"type": "record", "name": "R{level}", "fields": [
                 {{"name": "a", "type": "R{below}"}}, {{"name": "b", "type": "R{below}"}}]}}"#
             );
         }
-        doubling += r#",{"type": "record", "name": "Command", "fields": [
-            {"name": "a", "type": "R39"}]}"#;
-        bomb(&doubling, &[]);
-        let endless = r#"{"type": "record", "name": "Command", "fields": [
-            {"name": "a", "type": "Command"}]}"#;
-        bomb(endless, &[]);
+        let last = levels - 1;
+        doubling
+            + &format!(
+                r#",{{"type": "record", "name": "Command", "fields": [
+                {{"name": "a", "type": "R{last}"}}]}}"#
+            )
     }
 
     #[test]

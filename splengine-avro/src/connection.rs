@@ -38,6 +38,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let (mut half_read, mut unread) = (None, None);
     // TLS may keep the last of what was written.
     let mut is_flushed = true;
+    // How many calls were over at once since others had their turn.
+    let mut at_once = 0_usize;
+    // Until when a client that says no more is answered.
+    let mut last_answers = None;
     // When the last answer went out, and whether the client is one that asks on at once.
     let (mut answered, mut is_prompt) = (opened, false);
     loop {
@@ -46,6 +50,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 calls.len() < most_calls && output.len() < MOST_OUTPUT && !closing.is_closing();
             if !has_room {
                 break false;
+            }
+            if at_once >= AT_ONCE {
+                at_once = 0;
+                tokio::task::yield_now().await;
             }
             let next = frames.next(&mut input).map_err(|_| invalid("a message breaks a bound"))?;
             let Some((serial, message)) = next else { break true };
@@ -66,12 +74,14 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     let mut work = in_place(&mut spare, work);
                     // What is over at once is answered without a place among those that wait, which
                     // poll it anew and are the ones that are woken.
-                    match work.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+                    let first = work.poll_unpin(&mut Context::from_waker(Waker::noop()));
+                    match first {
                         Poll::Ready((serial, answer)) => {
                             if let Some(answer) = answer {
                                 frames.write(serial, &answer, &mut output);
                             }
                             spare = Some(work);
+                            at_once += 1;
                             // The client can work at these while we do at the rest.
                             if output.len() >= PIECE
                                 && let Some(written) = writer.write(&output).now_or_never()
@@ -88,7 +98,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 None => frames.write(serial, &opened.answer, &mut output),
             }
         };
-        if closing.is_closing() && calls.is_empty() && output.is_empty() && is_flushed {
+        let says_no_more = closing.is_closing() || last_answers.is_some();
+        if says_no_more && calls.is_empty() && output.is_empty() && is_flushed {
             return Ok(());
         }
         // What is left lying here is not the client's fault.
@@ -103,15 +114,17 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             (!conversation.is_established()).then(|| opened + options.handshake_timeout);
         let overdue = [half_read, unread].into_iter().flatten().min();
         let overdue = overdue.map(|since| since + options.frame_timeout);
-        let overdue = [handshake, overdue].into_iter().flatten().min();
+        let overdue = [handshake, overdue, last_answers].into_iter().flatten().min();
         // Even where nothing more is worked at, a client that goes is noticed.
-        let reads = has_room || input.len() < READ_AHEAD;
+        let reads = last_answers.is_none() && (has_room || input.len() < READ_AHEAD);
         input.reserve(if reads { READ } else { 0 });
         let eager = is_prompt && calls.is_empty() && output.is_empty() && is_flushed;
         tokio::select! {
             // All answers that are ready go out in one piece.
             biased;
-            Some((serial, answer)) = calls.next(), if !calls.is_empty() => {
+            // Where they are not taken, those that come are not waited for.
+            Some((serial, answer)) = calls.next(),
+                if !calls.is_empty() && output.len() < MOST_OUTPUT => {
                 if let Some(answer) = answer {
                     frames.write(serial, &answer, &mut output);
                 }
@@ -129,7 +142,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             }
             read = read(&mut reader, &mut input, eager), if reads => {
                 if read? == 0 {
-                    return Ok(());
+                    last_answers = Some(Instant::now() + LAST_ANSWERS);
                 }
                 is_prompt = answered.elapsed() < PROMPT;
             }
@@ -179,6 +192,11 @@ const MOST_OUTPUT: usize = 1 << 20;
 const PIECE: usize = 8 << 10;
 const READ_AHEAD: usize = 64 << 10;
 const READ: usize = 16 << 10;
+/// After so many calls that were over at once others of the runtime's tasks have their turn.
+const AT_ONCE: usize = 128;
+/// A client that has closed its half of the connection may still read, or be gone: so long its
+/// calls are worked at.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Who asks on within this time after an answer is waited for eagerly the next time.
 const PROMPT: Duration = Duration::from_micros(200);
 /// For so long.

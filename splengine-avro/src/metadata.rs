@@ -84,7 +84,9 @@ impl Metadata {
     /// How long the caller waits for the answer.
     pub(crate) fn deadline(&self) -> Result<Option<Duration>, Failure> {
         let Some(value) = &self.deadline else { return Ok(None) };
-        let millis = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+        let is_number = value.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(value).ok().filter(|_| is_number);
+        let millis = text.and_then(|text| text.parse::<u64>().ok());
         let millis = millis.ok_or_else(|| {
             Failure::invalid("`spl-deadline-ms` must be a whole number of milliseconds, in digits")
         })?;
@@ -170,7 +172,7 @@ mod tests {
     fn deadlines_are_numbers() {
         let deadline = |text: &str| metadata(&[("spl-deadline-ms", text.as_bytes())]).deadline();
         assert_eq!(deadline("250"), Ok(Some(Duration::from_millis(250))));
-        for wrong in ["", "-1", "1s", "0"] {
+        for wrong in ["", "-1", "+1", "1s", "0"] {
             assert!(deadline(wrong).is_err(), "{wrong}");
         }
     }

@@ -55,7 +55,8 @@ pub(crate) struct Message {
 impl Declared {
     /// Reads a protocol, and of its messages those that are `wanted`. The error is for people.
     pub(crate) fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Self, String> {
-        let protocol: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let mut protocol: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        forget_other_logical_types(&mut protocol);
         let Value::Object(protocol) = protocol else {
             return Err("it is no JSON object".to_owned());
         };
@@ -127,6 +128,23 @@ fn within(mut schema: Value, namespace: Option<&str>) -> Value {
         }
     }
     schema
+}
+
+/// Takes away the logical types that our own protocol does not know: their values are then those of
+/// the types below them, as the specification has it ("Logical Types": an implementation that does
+/// not know one must ignore it).
+fn forget_other_logical_types(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if members.get("logicalType").is_some_and(|name| name != "timestamp-millis") {
+                members.remove("logicalType");
+            }
+            let others = members.iter_mut().filter(|(name, _)| *name != "default");
+            others.for_each(|(_, member)| forget_other_logical_types(member));
+        }
+        Value::Array(all) => all.iter_mut().for_each(forget_other_logical_types),
+        _ => {}
+    }
 }
 
 /// JSON without the white space between its tokens.

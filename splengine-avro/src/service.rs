@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, ORIGIN,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue,
+    ORIGIN, WWW_AUTHENTICATE,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -109,11 +110,13 @@ where
 
 async fn respond(responder: &Responder, message: Bytes, shown: Shown) -> Result<Bytes, Refusal> {
     let malformed = |problem: &str| refusal(StatusCode::BAD_REQUEST, problem);
+    let size = message.len();
     let frames = Frames::classic(responder.options.max_frame);
     let mut framing = Frames::classic(responder.options.max_frame);
     let mut input = BytesMut::from(message);
     let message = match framing.next(&mut input) {
         Ok(Some((_, message))) if input.is_empty() => message,
+        _ if size > responder.options.max_frame => return Err(too_large(responder)),
         _ => return Err(malformed("the body must be one message in the specification's framing")),
     };
     let opened = responder.conversation(true).open(message);
@@ -137,16 +140,22 @@ where
 {
     // A large message has a length before each of its buffers.
     let most = responder.options.max_frame.saturating_add(responder.options.max_frame / 64 + 64);
+    // Who asks first whether they may send it is told before.
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_large(responder));
+    }
     let whole = Box::pin(Limited::new(body, most).collect());
     match timeout(responder.options.frame_timeout, whole).await {
         Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let problem = format!("a message may have {} bytes", responder.options.max_frame);
-            Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, &problem))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(responder)),
         Ok(Err(_)) => Err(refusal(StatusCode::BAD_REQUEST, "the body broke off")),
     }
+}
+
+fn too_large(responder: &Responder) -> Refusal {
+    let problem = format!("a message may have {} bytes", responder.options.max_frame);
+    refusal(StatusCode::PAYLOAD_TOO_LARGE, &problem)
 }
 
 /// A request's body. What is left of it when it is dropped is read and thrown away, within bounds:
@@ -230,7 +239,7 @@ fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
         }
         _ => {
             let problem = "credentials must be of the form `Bearer TOKEN`";
-            Err(refusal(StatusCode::BAD_REQUEST, problem))
+            Err(Refusal { asks: true, ..refusal(StatusCode::UNAUTHORIZED, problem) })
         }
     }
 }
@@ -260,6 +269,8 @@ struct Refusal {
     problem: String,
     /// The methods that there are.
     allow: Option<&'static str>,
+    /// Whether other credentials would help.
+    asks: bool,
 }
 
 impl Refusal {
@@ -269,17 +280,20 @@ impl Refusal {
         if let Some(methods) = self.allow {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
         }
+        if self.asks {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }
 
 fn refusal(status: StatusCode, problem: &str) -> Refusal {
-    Refusal { status, problem: problem.to_owned(), allow: None }
+    Refusal { status, problem: problem.to_owned(), allow: None, asks: false }
 }
 
 fn not_allowed(methods: &'static str) -> Refusal {
     let problem = format!("there is {methods}");
-    Refusal { status: StatusCode::METHOD_NOT_ALLOWED, problem, allow: Some(methods) }
+    Refusal { allow: Some(methods), ..refusal(StatusCode::METHOD_NOT_ALLOWED, &problem) }
 }
 
 impl Future for ResponseFuture {

@@ -12,7 +12,8 @@ use crate::datum::{DatumError, Reader};
 pub(crate) fn skip(schema: &Schema, from: &mut Reader) -> Result<(), DatumError> {
     let mut names = HashMap::new();
     collect(schema, &mut names);
-    Walk { names, left: MOST_DEPTH, steps: MOST_STEPS }.value(schema, from)
+    let steps = from.left().saturating_mul(STEPS_PER_BYTE).saturating_add(FREE_STEPS);
+    Walk { names, left: MOST_DEPTH, steps }.value(schema, from)
 }
 
 struct Walk<'s> {
@@ -110,4 +111,6 @@ impl Walk<'_> {
 }
 
 const MOST_DEPTH: usize = 64;
-const MOST_STEPS: usize = 1 << 20;
+/// Most values take a byte or more.
+const STEPS_PER_BYTE: usize = 8;
+const FREE_STEPS: usize = 4096;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use splengine_core::{
-    BatchError, BatchInfo, BatchRequest, BatchResults, FailFast, Step, StepResult, StepState,
+    BatchError, BatchInfo, BatchRequest, BatchResults, BatchState, FailFast, Reason, Step,
+    StepResult, StepState,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -14,34 +15,44 @@ use crate::messages::run::in_text;
 use crate::messages::{int, millis, positive};
 use crate::records::{BatchJob, BatchResult, ExecutionResult};
 
-pub(crate) async fn execute(ask: &Ask<'_>, job: BatchJob) -> Result<ExecutionResult, Failure> {
+pub(crate) async fn execute(
+    ask: &Ask<'_>,
+    job: BatchJob,
+) -> Result<(ExecutionResult, Reason), Failure> {
     let done = Done::of(ask, job).await?;
+    let reason = done.reason();
     let (mut stdout, mut stderr) = (String::new(), String::new());
     for result in &done.results {
         stdout.push_str(&result.stdout);
         stderr.push_str(&result.stderr);
     }
-    Ok(ExecutionResult {
+    let result = ExecutionResult {
         exit_code: if done.is_overdue { TIMED_OUT } else { done.info.exit_code },
         stdout,
         stderr,
         duration: done.duration,
         session_id: done.session_id,
-    })
+    };
+    Ok((result, reason))
 }
 
-pub(crate) async fn execute_detailed(ask: &Ask<'_>, job: BatchJob) -> Result<BatchResult, Failure> {
+pub(crate) async fn execute_detailed(
+    ask: &Ask<'_>,
+    job: BatchJob,
+) -> Result<(BatchResult, Reason), Failure> {
     let job_id = job.job_id.clone();
     let done = Done::of(ask, job).await?;
+    let reason = done.reason();
     let counts = done.info.counts;
-    Ok(BatchResult {
+    let result = BatchResult {
         job_id: job_id.unwrap_or_else(|| done.info.id.to_string()),
         results: done.results,
         succeeded: int(counts.succeeded),
         failed: int(counts.failed + counts.cancelled),
         skipped: int(counts.skipped),
         duration: done.duration,
-    })
+    };
+    Ok((result, reason))
 }
 
 pub(crate) async fn cancel(ask: &Ask<'_>, job: String) -> Result<bool, Failure> {
@@ -90,7 +101,9 @@ impl Done {
         let is_overdue = waited.is_err();
         match waited {
             Ok(record) => record?,
-            Err(_) => batches.cancel(&ask.caller, &id).await?,
+            Err(_) if submitted.is_new => batches.cancel(&ask.caller, &id).await?,
+            // Somebody else's, who may have more time.
+            Err(_) => return Err(Failure::overdue()),
         };
         let BatchResults { info, steps, .. } = batches.results(&ask.caller, &id).await?;
         let begun_ones = steps.into_iter().filter(|result| result.step.attempt > 0);
@@ -98,6 +111,15 @@ impl Done {
         let span = info.started.zip(info.ended).and_then(|(a, b)| b.duration_since(a).ok());
         let duration = millis(span.unwrap_or_else(|| begun.elapsed()));
         Ok(Self { info, session_id, results, duration, is_overdue })
+    }
+
+    /// Why it was over as a whole.
+    fn reason(&self) -> Reason {
+        match self.info.state {
+            _ if self.is_overdue => Reason::TimedOut,
+            BatchState::Cancelled => Reason::Cancelled,
+            _ => Reason::Exited,
+        }
     }
 }
 

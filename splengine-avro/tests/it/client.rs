@@ -120,6 +120,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         assert_eq!(self.answer().await, (0, vec![0; 6]));
     }
 
+    /// As a client with this protocol, which the server need not know.
+    pub(crate) async fn shake_hands_as(&mut self, text: &str) {
+        use md5::{Digest as _, Md5};
+        let length = text.len() << 1;
+        assert!((0x80..0x4000).contains(&length), "two bytes");
+        let length = [(length & 0x7f) as u8 | 0x80, (length >> 7) as u8];
+        let request = [
+            &Md5::digest(text)[..],
+            &[2],
+            &length,
+            text.as_bytes(),
+            &hash(),
+            // No metadata; then a ping.
+            &[0, 0, 0],
+        ];
+        self.send(0, &request.concat()).await;
+        assert_eq!(self.answer().await.0, 0);
+    }
+
     pub(crate) async fn execute(&mut self, serial: u32, command: &str) {
         self.send(serial, &execute(command)).await;
     }

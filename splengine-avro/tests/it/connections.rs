@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use splengine_avro::AvroServerBuilder;
 use splengine_core::{
-    Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, Output, Stdin,
+    Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, Output, StaticTokens, Stdin,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
@@ -123,6 +123,57 @@ impl Execute for Held {
         }
         Ok(Exit::new(ExitStatus::Code(0)))
     }
+}
+
+#[tokio::test]
+async fn who_says_no_more_is_answered_all_the_same() {
+    let engine = Engine::builder(Actor).build().expect("built");
+    let door = Door::open_to(engine.clone(), |door| door).await;
+    let mut client = door.connect().await;
+    client.shake_hands().await;
+    client.send_all(&["one", "wait", "three"].map(str::to_owned)).await;
+    client.stream.shutdown().await.expect("sent");
+    for serial in [0, 2] {
+        assert_eq!(client.result().await.0, serial);
+    }
+    // What takes longer is not waited for: that they are gone looks the same.
+    assert!(client.is_closed().await);
+    assert_eq!(engine.stats().running, 0);
+}
+
+#[tokio::test]
+async fn who_leaves_behind_much_that_was_not_read_is_noticed() {
+    let engine = Engine::builder(Actor).build().expect("built");
+    let door = Door::open_to(engine.clone(), |door| door.max_calls(1)).await;
+    let mut client = door.connect().await;
+    client.shake_hands().await;
+    client.execute(0, "wait").await;
+    client.send_all(&vec!["waits for its turn".to_owned(); 5000]).await;
+    drop(client);
+    let gone = async {
+        while engine.stats().ended.iter().map(|(_, count)| count).sum::<u64>() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), gone).await.expect("in time");
+}
+
+/// Reading what others wrote takes more than its bytes.
+#[tokio::test]
+async fn nothing_is_read_of_a_call_before_it_is_known_whose_it_is() {
+    let nobody = || StaticTokens::new();
+    let door = Door::open(|door| door.authenticate(nobody())).await;
+    let mut client = door.connect().await;
+    let text = r#"{"protocol": "Other", "namespace": "com.splectrum.rpc", "types": [
+        {"type": "record", "name": "Command", "fields": [
+            {"name": "command", "type": "string"}, {"name": "more", "type": "string"}]}],
+        "messages": {"execute": {"request": [{"name": "command", "type": "Command"}],
+            "response": "null"}}}"#;
+    client.shake_hands_as(text).await;
+    client.send(1, b"\0\x0eexecute\xff").await;
+    let (_, answer) = client.answer().await;
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains("UNAUTHENTICATED"), "{text}");
 }
 
 #[tokio::test]

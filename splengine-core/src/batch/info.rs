@@ -28,7 +28,7 @@ pub struct BatchInfo {
     pub ended: Option<SystemTime>,
     /// How many of its steps are in which state.
     pub counts: StepCounts,
-    /// The exit code of its first failed step, or 0 where none failed.
+    /// The exit code of its first failed step; where none failed 130 if it was cancelled, else 0.
     pub exit_code: i32,
     /// The batch that it runs again.
     pub rerun_of: Option<BatchId>,
@@ -200,7 +200,7 @@ pub enum Happening {
     Finished {
         /// How.
         state: BatchState,
-        /// The exit code of its first failed step, or 0.
+        /// As [`BatchInfo::exit_code`].
         exit_code: i32,
     },
 }

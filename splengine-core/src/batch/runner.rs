@@ -12,7 +12,7 @@ use crate::batch::journal::set;
 use crate::batch::output::OutputWriter;
 use crate::batch::registry::{Live, Registry, Room};
 use crate::batch::row::{EventRow, StepRow, StepSpec, Summary, What, key, now};
-use crate::batch::step_run::{Ending, LOST_CODE, StepRun, not_started};
+use crate::batch::step_run::{CANCELLED_CODE, Ending, LOST_CODE, StepRun, not_started};
 use crate::batch::{BatchJob, BatchState, JobAction, JobEvent, Outcome, StepState};
 use crate::caller::Caller;
 use crate::engine::{Engine, Offered, Permit};
@@ -392,8 +392,13 @@ impl Driver {
         } else {
             BatchState::Succeeded
         };
-        if state == BatchState::Failed && self.summary.failure.is_none() {
-            self.summary.failure = Some((u32::MAX, LOST_CODE));
+        let code = match state {
+            BatchState::Failed => Some(LOST_CODE),
+            BatchState::Cancelled => Some(CANCELLED_CODE),
+            _ => None,
+        };
+        if self.summary.failure.is_none() {
+            self.summary.failure = code.map(|code| (u32::MAX, code));
         }
         self.is_over = true;
         let ended = now();

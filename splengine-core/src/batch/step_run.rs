@@ -124,3 +124,4 @@ fn lost_end() -> End {
 }
 
 pub(crate) const LOST_CODE: i32 = 125;
+pub(crate) const CANCELLED_CODE: i32 = 130;

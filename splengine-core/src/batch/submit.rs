@@ -395,7 +395,7 @@ fn checked_key(key: &str) -> Result<String, BatchError> {
         return Ok(key.to_owned());
     }
     let problem = "is 1 to 255 visible ASCII characters".to_owned();
-    Err(BatchError::Malformed { field: "Idempotency-Key", problem })
+    Err(BatchError::Malformed { field: "idempotency key", problem })
 }
 
 /// In a task of its own, so that nobody's dropped future leaves it half-made.

@@ -10,7 +10,7 @@ use rustix::io::{Errno, pread, pwrite};
 
 use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
-use crate::files::tree::Found;
+use crate::files::tree::{Found, names_directory};
 use crate::files::{DiskSpace, FileChanges, FileError, FileInfo, FileKind, Shared};
 use crate::session::blocking;
 
@@ -134,6 +134,9 @@ impl OpenOptions {
 
     fn make(&self, shared: &Shared, path: &Path) -> Result<OwnedFd, FileError> {
         let entry = shared.tree.new_entry(path)?;
+        if names_directory(path) {
+            return Err(FileError::IsDirectory { path: shown(path) });
+        }
         let flags = self.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(self.mode.unwrap_or(0o666));
         openat(&entry.directory, &entry.name, flags, mode).map_err(FileError::of(path))

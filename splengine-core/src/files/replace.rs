@@ -9,7 +9,7 @@ use rustix::io::{Errno, write};
 
 use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
-use crate::files::tree::Entry;
+use crate::files::tree::{Entry, names_directory};
 use crate::files::{FileError, FileInfo, FileKind, Shared};
 use crate::id::random_text;
 
@@ -97,6 +97,9 @@ fn place_of(shared: &Shared, path: &Path) -> Result<(Entry, Option<Mode>), FileE
         Ok(found) => found,
         Err(FileError::NotFound { .. }) => {
             let entry = shared.tree.new_entry(path)?;
+            if names_directory(path) {
+                return Err(FileError::IsDirectory { path: shown(path) });
+            }
             return match shared.tree.find_itself(path) {
                 Ok(_) => Err(FileError::impossible(path, "is a link that leads nowhere")),
                 Err(_) => Ok((entry, None)),

@@ -79,7 +79,11 @@ impl Tree {
 
     /// What `path` leads to.
     pub(crate) fn find(&self, path: &Path) -> Result<Found, FileError> {
-        self.walk(path, self.steps(path)?, Last::Followed)
+        let found = self.walk(path, self.steps(path)?, Last::Followed)?;
+        if names_directory(path) && !found.is_directory() {
+            return Err(FileError::NotDirectory { path: shown(path) });
+        }
+        Ok(found)
     }
 
     /// What `path` names, if that is a link the link itself.
@@ -239,6 +243,11 @@ impl Found {
 pub(crate) fn check_proc() -> rustix::io::Result<()> {
     openat(CWD, "/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map(drop)
+}
+
+/// Whether it ends in a slash, and so can't be the name of a file.
+pub(crate) fn names_directory(path: &Path) -> bool {
+    path.as_os_str().as_bytes().ends_with(b"/")
 }
 
 /// Whether a link at `place` with this target stays below root, as far as the words go.
