@@ -26,6 +26,7 @@ pub struct AvroServerBuilder<A> {
 pub(crate) struct Options {
     pub(crate) interfaces: BTreeMap<String, String>,
     pub(crate) max_frame: usize,
+    pub(crate) max_buffered: usize,
     pub(crate) max_calls: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) frame_timeout: Duration,
@@ -41,6 +42,7 @@ impl AvroServer {
             options: Options {
                 interfaces: BTreeMap::new(),
                 max_frame: 16 << 20,
+                max_buffered: 256 << 20,
                 max_calls: 1024,
                 handshake_timeout: Duration::from_secs(10),
                 frame_timeout: Duration::from_secs(30),
@@ -83,6 +85,15 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
+    /// How many bytes all connections together may hold of messages that are not whole yet or wait
+    /// for their turn, beyond 64 KiB of each; of one that is the largest message and 1 MiB. Over it
+    /// one connection at a time is read from; the others wait, and are closed if that takes longer
+    /// than a [message may](Self::frame_timeout). Default 256 MiB.
+    pub fn max_buffered(mut self, bytes: usize) -> Self {
+        self.options.max_buffered = bytes;
+        self
+    }
+
     /// How many calls of one connection are worked at, at least 1; the next one is read when one of
     /// them is answered. Default 1024. In the specification's framing it is always one.
     pub fn max_calls(mut self, count: usize) -> Self {
@@ -91,7 +102,8 @@ impl<A> AvroServerBuilder<A> {
     }
 
     /// How many connections are served at once, at least 1; the next one waits to be accepted.
-    /// Default 1024.
+    /// Default 1024. Half of them may be of clients of which no call was let in yet; for one more,
+    /// the oldest of those is closed.
     pub fn max_connections(mut self, count: usize) -> Self {
         self.max_connections = count;
         self

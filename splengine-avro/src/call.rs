@@ -19,6 +19,8 @@ use crate::handshake::Conversation;
 use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
 use crate::records::ErrorCode;
+use crate::room::Room;
+use crate::strangers::Stranger;
 
 /// What all connections share.
 #[derive(Debug, Clone)]
@@ -29,15 +31,18 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     authenticator: SharedAuthenticator,
     clients: Arc<Clients>,
+    pub(crate) room: Room,
     pub(crate) options: Options,
 }
 
 /// Who a request is from, as far as that is known without its call. Of a socket nothing is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Shown {
     /// Whoever nests the door may know already.
     pub(crate) caller: Option<Caller>,
     pub(crate) credentials: Option<Credentials>,
+    /// The connection, if nobody was recognised on it yet.
+    pub(crate) stranger: Option<Arc<Stranger>>,
 }
 
 /// A call that was let in.
@@ -73,7 +78,8 @@ impl Responder {
         options: Options,
     ) -> Self {
         let clients = Arc::new(Clients::new());
-        Self(Arc::new(Shared { engine, authenticator, clients, options }))
+        let room = Room::new(options.max_buffered);
+        Self(Arc::new(Shared { engine, authenticator, clients, room, options }))
     }
 
     pub(crate) fn conversation(&self, is_stateless: bool) -> Conversation {
@@ -152,12 +158,17 @@ impl Responder {
         let is_frozen = matches!(name, "execute" | "executeBatch" | "keepAlive");
         let let_in = async {
             let deadline = metadata.deadline()?.and_then(|time| Instant::now().checked_add(time));
-            let (caller, shown) =
-                shown.map_or((None, None), |shown| (shown.caller, shown.credentials));
-            let caller = match caller {
-                Some(caller) => caller,
-                None => self.caller(metadata.credentials(shown.as_ref())?).await?,
+            let shown = shown.as_deref();
+            let caller = match shown.and_then(|shown| shown.caller.as_ref()) {
+                Some(caller) => caller.clone(),
+                None => {
+                    let credentials = shown.and_then(|shown| shown.credentials.as_ref());
+                    self.caller(metadata.credentials(credentials)?).await?
+                }
             };
+            if let Some(stranger) = shown.and_then(|shown| shown.stranger.as_ref()) {
+                stranger.is_recognised();
+            }
             Ok(Ask { engine: &self.engine, options: &self.options, caller, deadline })
         };
         let ask = match let_in.await {

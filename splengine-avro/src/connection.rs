@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use splengine_core::Closing;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
 
-use crate::call::Responder;
+use crate::call::{Responder, Shown};
 use crate::framing::Frames;
+use crate::strangers::Stranger;
 
 /// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
 /// something. What its calls are at is cancelled with it.
@@ -23,6 +25,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut frames: Frames,
     mut input: BytesMut,
     stream: S,
+    stranger: Arc<Stranger>,
     mut closing: Closing,
 ) -> io::Result<()> {
     let options = &responder.options;
@@ -33,6 +36,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     // Where the last call was worked at that was over at once, for the next.
     let mut spare = None;
     let mut output = BytesMut::new();
+    let mut held = responder.room.hold();
     let opened = Instant::now();
     // Since when a message is on its way, and since when answers are.
     let (mut half_read, mut unread) = (None, None);
@@ -63,12 +67,18 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             match opened.call {
                 Some((client, call)) => {
+                    let shown = (!stranger.is_known()).then(|| {
+                        Box::new(Shown {
+                            stranger: Some(Arc::clone(&stranger)),
+                            ..Shown::default()
+                        })
+                    });
                     let work = responder.clone().respond(
                         client,
                         call,
                         opened.answer,
                         opened.is_answered,
-                        None,
+                        shown,
                     );
                     let work = work.map(move |answer| (serial, answer));
                     let mut work = in_place(&mut spare, work);
@@ -118,6 +128,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         // Even where nothing more is worked at, a client that goes is noticed.
         let reads = last_answers.is_none() && (has_room || input.len() < READ_AHEAD);
         input.reserve(if reads { READ } else { 0 });
+        let holds = frames.gathered() + input.len() + READ;
         let eager = is_prompt && calls.is_empty() && output.is_empty() && is_flushed;
         tokio::select! {
             // All answers that are ready go out in one piece.
@@ -140,7 +151,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 unread = None;
                 answered = Instant::now();
             }
-            read = read(&mut reader, &mut input, eager), if reads => {
+            read = async {
+                held.resize(holds).await;
+                read(&mut reader, &mut input, eager).await
+            }, if reads => {
                 if read? == 0 {
                     last_answers = Some(Instant::now() + LAST_ANSWERS);
                 }
@@ -190,7 +204,8 @@ fn invalid(problem: &'static str) -> io::Error {
 const MOST_OUTPUT: usize = 1 << 20;
 /// Of answers that are ready, so many bytes go out while more calls are worked at.
 const PIECE: usize = 8 << 10;
-const READ_AHEAD: usize = 64 << 10;
+/// As far as that is a client that leaves is noticed, whatever it leaves behind.
+const READ_AHEAD: usize = 1 << 20;
 const READ: usize = 16 << 10;
 /// After so many calls that were over at once others of the runtime's tasks have their turn.
 const AT_ONCE: usize = 128;

@@ -91,6 +91,11 @@ impl Frames {
         self.state != State::Idle || !input.is_empty()
     }
 
+    /// How many bytes of a message that is not whole are kept here.
+    pub(crate) fn gathered(&self) -> usize {
+        self.size
+    }
+
     /// The next whole message, with its serial, out of what has come.
     pub(crate) fn next(&mut self, input: &mut BytesMut) -> Result<Option<(u32, Bytes)>, Broken> {
         loop {

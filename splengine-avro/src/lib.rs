@@ -47,8 +47,10 @@ mod mutants;
 mod protocol;
 mod records;
 mod rewind;
+mod room;
 mod server;
 mod service;
+mod strangers;
 mod walk;
 
 pub use builder::AvroServerBuilder;

@@ -3,6 +3,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -21,6 +22,7 @@ use crate::connection;
 use crate::framing::{Frames, PREFIX, Sasl, Speech};
 use crate::rewind::Rewind;
 use crate::service::AvroService;
+use crate::strangers::{Stranger, Strangers};
 
 /// The Avro RPC door on an address of its own. Serves while it is awaited, or
 /// [run](Self::run_until).
@@ -55,14 +57,25 @@ impl AvroServer {
         #[cfg(feature = "tls")]
         let tls = self.tls;
         let max_linger = responder.options.max_linger;
+        let strangers = Strangers::new(max_connections / 2);
         serve_connections(listener, max_connections, max_linger, shutdown, |stream, closing| {
             let opening = Opening {
                 responder: responder.clone(),
+                stranger: strangers.enter(),
                 closing,
                 #[cfg(feature = "tls")]
                 tls: tls.clone(),
             };
-            Some(opening.serve(stream))
+            let stranger = Arc::clone(&opening.stranger);
+            Some(async move {
+                tokio::select! {
+                    served = opening.serve(stream) => served,
+                    () = stranger.sent_away() => {
+                        tracing::info!("a connection is closed: others want in, and nobody knows it");
+                        Ok(())
+                    }
+                }
+            })
         })
         .await;
     }
@@ -89,6 +102,7 @@ impl fmt::Debug for AvroServer {
 /// A connection of which nothing is known yet.
 struct Opening {
     responder: Responder,
+    stranger: Arc<Stranger>,
     closing: Closing,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
@@ -166,13 +180,15 @@ impl Opening {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         };
-        connection::serve(&self.responder, frames, read, stream, self.closing).await
+        connection::serve(&self.responder, frames, read, stream, self.stranger, self.closing).await
     }
 
     async fn serve_http<S>(mut self, stream: Rewind<S>) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        // Its requests have to come in time.
+        self.stranger.is_recognised();
         let service = AvroService::new(self.responder.clone());
         let service =
             service_fn(move |request: http::Request<Incoming>| service.clone().call(request));

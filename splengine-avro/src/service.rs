@@ -13,7 +13,7 @@ use http::header::{
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full};
 use splengine_core::{Caller, Credentials, Secret};
 use tokio::time::timeout;
 use tower::Service;
@@ -98,6 +98,7 @@ where
             let shown = Shown {
                 caller: parts.extensions.get::<Caller>().cloned(),
                 credentials: credentials(&parts.headers)?,
+                stranger: None,
             };
             let message = read(responder, body).await?;
             let bytes = respond(responder, message, shown).await?;
@@ -135,8 +136,7 @@ async fn respond(responder: &Responder, message: Bytes, shown: Shown) -> Result<
 
 async fn read<B>(responder: &Responder, body: B) -> Result<Bytes, Refusal>
 where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Unpin,
 {
     // A large message has a length before each of its buffers.
     let most = responder.options.max_frame.saturating_add(responder.options.max_frame / 64 + 64);
@@ -144,12 +144,28 @@ where
     if body.size_hint().lower() > most as u64 {
         return Err(too_large(responder));
     }
-    let whole = Box::pin(Limited::new(body, most).collect());
-    match timeout(responder.options.frame_timeout, whole).await {
+    match timeout(responder.options.frame_timeout, Box::pin(whole(responder, body, most))).await {
         Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(responder)),
-        Ok(Err(_)) => Err(refusal(StatusCode::BAD_REQUEST, "the body broke off")),
+        Ok(whole) => whole,
+    }
+}
+
+async fn whole<B>(responder: &Responder, mut body: B, most: usize) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut held = responder.room.hold();
+    let mut whole = BytesMut::new();
+    loop {
+        let broken = |_| refusal(StatusCode::BAD_REQUEST, "the body broke off");
+        let frame = body.frame().await.transpose().map_err(broken)?;
+        let Some(frame) = frame else { return Ok(whole.freeze()) };
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > most - whole.len() {
+            return Err(too_large(responder));
+        }
+        held.resize(whole.len() + data.len()).await;
+        whole.extend_from_slice(&data);
     }
 }
 

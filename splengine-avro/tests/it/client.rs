@@ -174,14 +174,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
-fn frame(serial: u32, message: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(serial: u32, message: &[u8]) -> Vec<u8> {
     let mut frame = [serial.to_be_bytes(), 1_u32.to_be_bytes()].concat();
     frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
     frame.extend_from_slice(message);
     frame
 }
 
-fn execute(command: &str) -> Vec<u8> {
+pub(crate) fn execute(command: &str) -> Vec<u8> {
     let command = splengine_avro::Command {
         command: command.to_owned(),
         args: Vec::new(),

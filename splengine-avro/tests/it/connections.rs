@@ -192,6 +192,70 @@ async fn connections_beyond_the_bound_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn who_lies_idle_and_is_not_known_makes_room_for_others() {
+    let door = Door::open(|door| door.max_connections(6)).await;
+    let mut known = door.connect().await;
+    known.shake_hands().await;
+    known.execute(1, "first").await;
+    known.result().await;
+    // Idle ones, of which some did not even say what they speak.
+    let mut idle = Vec::new();
+    for number in 0..12 {
+        let mut client = door.connect().await;
+        if number % 3 > 0 {
+            client.shake_hands().await;
+        }
+        idle.push(client);
+        let mut late = door.connect().await;
+        late.shake_hands().await;
+        late.execute(number, "late").await;
+        assert_eq!(late.result().await.0, number);
+    }
+    assert!(idle[0].is_closed().await);
+    known.execute(2, "still here").await;
+    assert_eq!(known.result().await.1.stdout, "still");
+}
+
+#[tokio::test]
+async fn large_messages_wait_for_each_others_room() {
+    let largest = 300 << 10;
+    let door = Door::open(|door| door.max_frame(largest).max_buffered(0)).await;
+    let word = "x".repeat(200 << 10);
+    // Beyond what each has anyway there is room for one at a time.
+    let mut halves = Vec::new();
+    for serial in 0..20 {
+        let mut client = door.connect().await;
+        client.shake_hands().await;
+        let (begin, rest) = frame_of(serial, &word);
+        client.stream.write_all(&begin).await.expect("sent");
+        halves.push((client, rest));
+    }
+    let mut small = door.connect().await;
+    small.shake_hands().await;
+    small.execute(7, "small").await;
+    assert_eq!(small.result().await.0, 7, "what is small needs none of it");
+    let mut clients = tokio::task::JoinSet::new();
+    for (serial, (mut client, rest)) in (0..).zip(halves) {
+        let length = word.len();
+        clients.spawn(async move {
+            client.stream.write_all(&rest).await.expect("sent");
+            let (answered, result) = client.result().await;
+            assert_eq!((answered, result.stdout.len()), (serial, length));
+        });
+    }
+    while let Some(answered) = clients.join_next().await {
+        answered.expect("answered");
+    }
+}
+
+/// But for its last byte, and that.
+fn frame_of(serial: u32, word: &str) -> (Vec<u8>, Vec<u8>) {
+    let mut frame = crate::client::frame(serial, &crate::client::execute(word));
+    let rest = frame.split_off(frame.len() - 1);
+    (frame, rest)
+}
+
+#[tokio::test]
 async fn a_large_claim_is_not_believed() {
     let door = Door::open(|door| AvroServerBuilder::max_frame(door, 1000)).await;
     let mut client = door.connect().await;

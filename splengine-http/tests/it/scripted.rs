@@ -278,6 +278,18 @@ async fn a_client_that_leaves_input_unread_behind_ends_its_run() {
             hears(&mut heard, "cancelled").await;
         }
     }
+    // The same of a further request, which is read already.
+    for accept in ["application/json", "text/event-stream"] {
+        let mut connection = door.connect().await;
+        let body = br#"{"command": "idles"}"#;
+        let accept = format!("Accept: {accept}");
+        let headers = [TOKEN, &accept, "Content-Type: application/json"];
+        connection.post("/execute", &headers, body).await;
+        hears(&mut heard, "began").await;
+        connection.send(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        drop(connection);
+        hears(&mut heard, "cancelled").await;
+    }
     eventually("the places are free", || door.engine.stats().running == 0).await;
 }
 
