@@ -39,8 +39,9 @@ impl BindError {
 ///
 /// What is written to a connection is sent at once. A peer that is gone without a word is found out
 /// within 45 s, and one that has closed the connection, or its half of it, within 2 s, also while
-/// nobody reads: then what serves it is dropped. At `max_connections`, and at least one, the next waits unaccepted. `serve` gives
-/// what serves a connection, or nothing for one that is to be closed at once.
+/// nobody reads: then what serves it is dropped. At `max_connections`, and at least one, the next
+/// waits unaccepted. `serve` gives what serves a connection, or nothing for one that is to be closed
+/// at once.
 ///
 /// # Cancel safety
 ///

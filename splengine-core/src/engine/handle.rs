@@ -214,7 +214,8 @@ impl Engine {
     /// then ends it politely, then by force. Sessions are saved, if there is a store for them; those
     /// whose shell waits for somebody to type end at once; those that
     /// [outlive](crate::Session::outlives) this process are left to the next, and so is what batches
-    /// have not begun. Returns when nothing else runs. Calling it again while it works is harmless; [`kill`](Self::kill) hurries it.
+    /// have not begun. Returns when nothing else runs. Calling it again while it works is harmless;
+    /// [`kill`](Self::kill) hurries it.
     ///
     /// # Cancel safety
     ///

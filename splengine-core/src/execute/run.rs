@@ -102,8 +102,8 @@ impl Stopper {
     }
 
     /// Sends a signal to the program and its process group. At most 16 of them wait for a program
-    /// that is being started; one more is dropped. It is not taken for a request of the engine's: a run that ends by it
-    /// has ended as [`Reason::Signaled`], or by itself. Executors other than
+    /// that is being started; one more is dropped. It is not taken for a request of the engine's: a
+    /// run that ends by it has ended as [`Reason::Signaled`], or by itself. Executors other than
     /// [`LocalExecutor`](crate::LocalExecutor) may pass it over.
     pub fn signal(&self, signal: Signal) {
         self.0.signal(signal);

@@ -25,7 +25,8 @@ use crate::session::{
 };
 
 /// The terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
-/// [`Scope::Watch`] only to look at, and as a guest the one that was shared with them. Got from [`Engine::sessions`]; cheap to clone.
+/// [`Scope::Watch`] only to look at, and as a guest the one that was shared with them. Got from
+/// [`Engine::sessions`]; cheap to clone.
 ///
 /// ```
 /// use splengine_core::{Access, Attach, Caller, Engine, LocalExecutor, SessionRequest, Update};

@@ -35,8 +35,8 @@ pub struct HoldError {
 }
 
 /// Serves as a [`Holder`](crate::Holder), which starts the program that calls this with a socket
-/// as its standard input, and the socket's directory as its output. Returns when nobody has needed it for 10 seconds. To be called before
-/// anything else starts threads or opens files.
+/// as its standard input, and the socket's directory as its output. Returns when nobody has needed it
+/// for 10 seconds. To be called before anything else starts threads or opens files.
 ///
 /// # Errors
 ///
