@@ -168,6 +168,16 @@ def test_scp(ssh, root, tree, tmp_path):
     assert (root / "copy").read_bytes() == b"#!/bin/sh\n"
 
 
+def test_scp_of_large_files(ssh, root, tmp_path):
+    content = os.urandom(20_000_000)
+    (root / "large").write_bytes(content)
+    for number in range(3):
+        ssh.scp(ssh.at(f"/{root.name}/large"), tmp_path / "back")
+        assert filecmp.cmp(root / "large", tmp_path / "back", shallow=False), number
+        ssh.scp(tmp_path / "back", ssh.at(f"/{root.name}/again"))
+        assert filecmp.cmp(root / "large", root / "again", shallow=False), number
+
+
 def test_the_old_protocol_of_scp_is_refused_in_words(ssh, root, tmp_path):
     (root / "file").write_text("there")
     for words in ([ssh.at(f"/{root.name}/file"), tmp_path], [root / "file", ssh.at(f"/{root.name}/other")]):

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use splengine_core::{Caller, Files};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use crate::sftp::packet::{
@@ -21,9 +21,11 @@ use crate::sftp::status::{Code, Refusal};
 type Written = (Vec<u8>, OwnedSemaphorePermit);
 
 /// Serves one client until `input` ends, and then answers what is left. Requests are done side by
-/// side and answered as they are done, 64 at once and 4 MiB of them and their answers at most; the
-/// next is read when there is room again. What comes of them is always as if they had been done one
-/// after the other: whatever changes something waits for all before it, and all after it wait.
+/// side, 64 at once and 4 MiB of them and their answers at most; the next is read when there is room
+/// again. What comes of them is always as if they had been done one after the other: whatever changes
+/// something waits for all before it, and all after it wait. They are answered in the order in which
+/// they came: no client may expect that (draft-ietf-secsh-filexfer-02, "Request Synchronization and
+/// Reordering"), but OpenSSH's scp keeps of a file only what came in order, and says nothing of it.
 ///
 /// # Errors
 ///
@@ -44,7 +46,7 @@ pub(crate) async fn serve(
         let room = Arc::new(Semaphore::new(ROOM));
         let Some((first, taken)) = read_packet(&mut input, &room).await? else { return Ok(()) };
         read_init(first).map_err(|Short| broken("a client must begin with SSH_FXP_INIT"))?;
-        send(&answers, (version(), taken)).await;
+        place(&answers).await.answer((version(), taken));
         Reader { client, room, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), answers }
             .run(input)
             .await
@@ -57,7 +59,8 @@ struct Reader {
     room: Arc<Semaphore>,
     /// One of these is held by what only looks, all by what changes something.
     turns: Arc<Semaphore>,
-    answers: Sender<Written>,
+    /// In the order of the requests.
+    answers: Sender<oneshot::Receiver<Written>>,
 }
 
 impl Reader {
@@ -74,7 +77,7 @@ impl Reader {
                 Err(Short) => {
                     let message = "the request ends before its last member does";
                     let answer = Answer::Refused(Refusal::new(Code::BadMessage, message));
-                    send(&self.answers, (answer.to_packet(id), taken)).await;
+                    place(&self.answers).await.answer((answer.to_packet(id), taken));
                     continue;
                 }
             };
@@ -84,12 +87,12 @@ impl Reader {
                 taken.merge(more);
             }
             let turn = Turn::begin(&self.turns, &request).await;
-            let (client, answers) = (Arc::clone(&self.client), self.answers.clone());
+            let (client, place) = (Arc::clone(&self.client), place(&self.answers).await);
             tasks.spawn(async move {
                 let turn = turn.come().await;
                 let answer = client.answer(request).await.to_packet(id);
                 drop(turn);
-                send(&answers, (answer, taken)).await;
+                place.answer((answer, taken));
             });
         }
         while let Some(done) = tasks.join_next().await {
@@ -152,10 +155,19 @@ async fn take(room: &Arc<Semaphore>, bytes: usize) -> io::Result<OwnedSemaphoreP
 }
 
 async fn write(
-    mut answers: Receiver<Written>,
+    mut answers: Receiver<oneshot::Receiver<Written>>,
     mut output: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    while let Some((answer, taken)) = answers.recv().await {
+    while let Some(mut next) = answers.recv().await {
+        let ready = next.try_recv();
+        if ready.is_err() {
+            output.flush().await?;
+        }
+        // Of one that will never be there, who was to give it tells.
+        let (answer, taken) = match ready {
+            Ok(answer) => answer,
+            Err(_) => next.await.map_err(io::Error::other)?,
+        };
         output.write_all(&answer).await?;
         drop(taken);
         if answers.is_empty() {
@@ -165,9 +177,20 @@ async fn write(
     output.flush().await
 }
 
+/// The place of an answer among all others.
+struct Place(oneshot::Sender<Written>);
+
 /// Where nobody writes answers any more, nobody waits for this one.
-async fn send(answers: &Sender<Written>, answer: Written) {
+async fn place(answers: &Sender<oneshot::Receiver<Written>>) -> Place {
+    let (place, answer) = oneshot::channel();
     let _ = answers.send(answer).await;
+    Place(place)
+}
+
+impl Place {
+    fn answer(self, answer: Written) {
+        let _ = self.0.send(answer);
+    }
 }
 
 fn broken(problem: &'static str) -> io::Error {

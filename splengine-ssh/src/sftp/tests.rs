@@ -217,6 +217,30 @@ const FAILURE: u32 = 4;
 const BAD_MESSAGE: u32 = 5;
 const OP_UNSUPPORTED: u32 = 8;
 
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_come_in_the_order_of_their_requests() {
+    let mut client = Client::open().await;
+    fs::write(client.path("data/large"), vec![7; MIB]).expect("written");
+    let file = client.opened("data/large", READ).await;
+    let first = client.next + 1;
+    for number in 0..500_u32 {
+        match number % 5 {
+            // Much to read, a little, a name that leads far, one that leads nowhere, no request.
+            0 => client.send(5, &[file.clone(), long(0), int(200_000)]).await,
+            1 => client.send(5, &[file.clone(), long(u64::from(number)), int(1)]).await,
+            2 => client.send(17, &[string("/data/../data/../data/../data/large")]).await,
+            3 => client.send(17, &[string("/none")]).await,
+            _ => client.send(5, &[]).await,
+        };
+        // What is sent before is not answered while more comes.
+        if number % 50 == 49 {
+            for answered in first + number - 49..=first + number {
+                assert_eq!(client.receive().await.0, answered);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_file_is_written_read_and_closed() {
     let mut client = Client::open().await;
