@@ -89,6 +89,7 @@ impl Sessions {
     ) -> Result<SessionInfo, SessionError> {
         self.may_have(caller)?;
         let place = Registry::place(&self.engine.0, caller.user())?;
+        self.engine.0.sessions.forget_surplus(caller.user());
         let engine = self.engine.clone();
         let caller = caller.clone();
         // In a task of its own, so that nobody's dropped future leaves it half-made.
@@ -490,7 +491,7 @@ impl Sessions {
         if live.state().end.is_some() {
             return Err(SessionError::Ended);
         }
-        let status = live.terminal.status();
+        let status = live.terminal().status();
         if status.is_outside {
             let problem = "is at present in a directory outside root, where nothing can be run";
             let field = "sessionId";

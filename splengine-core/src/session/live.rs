@@ -21,7 +21,7 @@ use crate::session::log::{Cursor, Entry, Log};
 use crate::session::recording::{Recorder, RecordingMark, Stopped};
 use crate::session::sizing::{Window, decide};
 use crate::session::store::{KnownInput, Record, Thread, millis};
-use crate::session::traits::Terminal;
+use crate::session::traits::{Gone, Terminal};
 use crate::session::{
     Access, ClientInfo, Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy,
 };
@@ -33,7 +33,7 @@ pub(crate) struct Live {
     pub(crate) born: Instant,
     /// Changes when offsets begin anew.
     pub(crate) epoch: String,
-    pub(crate) terminal: Terminal,
+    terminal: Mutex<Terminal>,
     pub(crate) launch: Launch,
     pub(crate) policy: Arc<SessionPolicy>,
     /// It was loaded.
@@ -217,7 +217,7 @@ impl Live {
             created,
             born: instant_of(created),
             epoch,
-            terminal: beginning.terminal,
+            terminal: Mutex::new(beginning.terminal),
             launch: beginning.launch,
             policy,
             is_restored: beginning.restored,
@@ -233,6 +233,19 @@ impl Live {
             room: Semaphore::new(INPUT_BYTES),
         };
         (Arc::new(live), typed)
+    }
+
+    pub(crate) fn terminal(&self) -> Terminal {
+        self.terminal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets go of a terminal whose program has ended, and of all that it takes of this process: the
+    /// session is kept for a while.
+    pub(crate) fn let_go_of_terminal(&self) {
+        if let Some((status, _)) = self.state().end {
+            let mut terminal = self.terminal.lock().unwrap_or_else(PoisonError::into_inner);
+            *terminal = Terminal::new(Gone(status));
+        }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -345,7 +358,7 @@ impl Live {
         }
         state.size = size;
         state.log.push_size(size);
-        if let Err(error) = self.terminal.resize(size) {
+        if let Err(error) = self.terminal().resize(size) {
             tracing::debug!(%error, session = %self.id, "a terminal can't be resized");
         }
         drop(state);
@@ -396,7 +409,7 @@ impl Live {
     }
 
     pub(crate) fn info(&self) -> SessionInfo {
-        let status = self.terminal.status();
+        let status = self.terminal().status();
         let state = self.state();
         SessionInfo {
             id: self.id.clone(),
@@ -469,7 +482,7 @@ impl Live {
             epoch: self.epoch.clone(),
             offset,
             lead: state.lead,
-            mark: self.terminal.mark(),
+            mark: self.terminal().mark(),
             recording,
             inputs: inputs.take(MOST_INPUTS).collect(),
         }

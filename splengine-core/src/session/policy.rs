@@ -170,7 +170,8 @@ impl SessionPolicy {
         self
     }
 
-    /// How long a session whose program has ended stays in the list. Default 10 minutes.
+    /// How long a session whose program has ended stays in the list. Default 10 minutes. Of one caller
+    /// no more of them stay than may run; the oldest go first.
     pub fn ended_retention(mut self, time: Duration) -> Self {
         self.ended_retention = time;
         self

@@ -126,6 +126,18 @@ impl Registry {
         }
     }
 
+    /// Forgets of `user`'s sessions that have ended the oldest, where there are more than may run.
+    pub(crate) fn forget_surplus(&self, user: &UserName) {
+        let when = |live: Arc<Live>| {
+            let (_, when) = live.state().end?;
+            (live.user == *user).then(|| (when, live.id.clone()))
+        };
+        let mut ended: Vec<_> = self.all_live().into_iter().filter_map(when).collect();
+        let surplus = ended.len().saturating_sub(self.policy.max_per_caller);
+        ended.sort_unstable_by_key(|(when, _)| *when);
+        ended.iter().take(surplus).for_each(|(_, id)| self.forget(id));
+    }
+
     /// How many run, and how many clients are attached.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let running = self.state().taken.values().sum();
@@ -142,7 +154,7 @@ impl Registry {
     pub(crate) async fn drain(&self, grace: Duration) {
         self.close();
         // Found out before anybody is told: what they do then may change it.
-        let is_busy = |live: Arc<Live>| (live.terminal.status().busy, live);
+        let is_busy = |live: Arc<Live>| (live.terminal().status().busy, live);
         let all: Vec<(bool, Arc<Live>)> = self.all_live().into_iter().map(is_busy).collect();
         for (_, live) in &all {
             live.state().notify(Notice::Restart);
@@ -154,7 +166,7 @@ impl Registry {
             if live.state().end.is_some() {
                 continue;
             }
-            if live.terminal.outlives() {
+            if live.terminal().outlives() {
                 let store = self.store.clone();
                 drains.spawn(async move { let_go(&live, store).await });
                 continue;
@@ -170,7 +182,7 @@ impl Registry {
                 }
             }
             drains.spawn(async move {
-                let is_over = is_busy && timeout(grace, live.terminal.ended()).await.is_ok();
+                let is_over = is_busy && timeout(grace, live.terminal().ended()).await.is_ok();
                 // Of a program that has ended by itself clients hear the last words, and the end.
                 if !is_over {
                     live.close(Closed::Restart);
@@ -202,8 +214,8 @@ impl Registry {
         for live in self.all_live() {
             if live.state().end.is_none() {
                 live.close(Closed::Restart);
-                if !live.terminal.outlives() {
-                    live.terminal.kill();
+                if !live.terminal().outlives() {
+                    live.terminal().kill();
                 }
             }
         }
@@ -234,7 +246,7 @@ async fn let_go(live: &Arc<Live>, store: Option<Arc<Store>>) {
 pub(crate) async fn end(live: &Live) {
     let mut changed = live.subscribe();
     if live.state().end.is_none() {
-        live.terminal.end().await;
+        live.terminal().end().await;
     }
     let told = async {
         while !live.state().is_settled {
@@ -313,7 +325,7 @@ fn look_at(registry: &Registry, live: &Arc<Live>) {
     if time_left(policy, ages).is_none_or(|left| left > policy.warning) {
         return;
     }
-    ages.busy = live.terminal.status().busy;
+    ages.busy = live.terminal().status().busy;
     match time_left(policy, ages) {
         Some(Duration::ZERO) => {
             tracing::info!(session = %live.id, "ending a session for its idleness or age");

@@ -35,6 +35,7 @@ pub(crate) fn start(
             // It ends by itself, when it has written down the end.
             let _ = keeping.await;
         }
+        live.let_go_of_terminal();
         live.state().is_settled = true;
         live.wake();
     });
@@ -44,7 +45,8 @@ pub(crate) fn start(
 async fn read_all(live: &Live) {
     let mut buffer = Vec::new();
     let mut status = None;
-    let mut ended = std::pin::pin!(live.terminal.ended());
+    let terminal = live.terminal();
+    let mut ended = std::pin::pin!(terminal.ended());
     loop {
         if status.is_none() {
             tokio::select! {
@@ -54,7 +56,7 @@ async fn read_all(live: &Live) {
         }
         let read = tokio::select! {
             biased;
-            read = live.terminal.read(&mut buffer) => read,
+            read = terminal.read(&mut buffer) => read,
             exit = &mut ended, if status.is_none() => {
                 status = Some(exit);
                 continue;
@@ -171,11 +173,11 @@ async fn type_one(live: &Live, data: &[u8], by_client: bool) {
     }
     if by_client
         && live.policy.recording == Recording::OutputAndInput
-        && live.terminal.status().echo
+        && live.terminal().status().echo
     {
         live.record(|recorder| recorder.input(data));
     }
-    if let Err(error) = live.terminal.write(data).await {
+    if let Err(error) = live.terminal().write(data).await {
         tracing::debug!(%error, session = %live.id, "nobody reads what is typed");
     }
 }

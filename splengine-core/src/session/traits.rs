@@ -158,6 +158,35 @@ impl Terminal {
     }
 }
 
+/// What stays of a terminal whose program has ended.
+pub(crate) struct Gone(pub(crate) ExitStatus);
+
+impl Session for Gone {
+    async fn read(&self, _: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    async fn write(&self, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn resize(&self, _: Size) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn ended(&self) -> ExitStatus {
+        self.0
+    }
+
+    async fn end(&self) {}
+
+    fn kill(&self) {}
+
+    fn status(&self) -> SessionStatus {
+        SessionStatus::default()
+    }
+}
+
 impl fmt::Debug for Terminal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Terminal").finish_non_exhaustive()

@@ -1,10 +1,13 @@
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use splengine_core::{
-    Access, Attach, Attachment, Caller, Closed, Engine, ErrorKind, ExitStatus, LocalExecutor,
-    Notice, Request, Scope, SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState,
-    Size, SizePolicy, TerminalModes, Update,
+    Access, Attach, Attachment, Caller, Cancel, Closed, Command, Engine, ErrorKind, Execute,
+    ExecuteError, Exit, ExitStatus, LocalExecutor, Notice, Output, Request, Scope, Session,
+    SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState, SessionStatus, Size,
+    SizePolicy, Stdin, Terminal, TerminalModes, Update,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -480,6 +483,78 @@ async fn there_are_only_so_many() {
     sessions.end(&bench.alice, first.id.as_str()).await.expect("ends");
     bench.start(cat()).await;
     assert_eq!(sessions.list(&bench.alice).len(), 2);
+}
+
+/// Opens terminals whose programs have ended already, and can tell how many are still held.
+#[derive(Clone, Default)]
+struct Brief(Arc<()>);
+
+impl Execute for Brief {
+    async fn execute(
+        &self,
+        _: Command,
+        _: Stdin,
+        _: Output,
+        _: Cancel,
+    ) -> Result<Exit, ExecuteError> {
+        Ok(Exit::new(ExitStatus::Code(0)))
+    }
+
+    async fn open(&self, _: Command, _: Size) -> Result<Terminal, ExecuteError> {
+        Ok(Terminal::new(self.clone()))
+    }
+
+    fn has_terminals(&self) -> bool {
+        true
+    }
+}
+
+impl Session for Brief {
+    async fn read(&self, _: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    async fn write(&self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn resize(&self, _: Size) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn ended(&self) -> ExitStatus {
+        ExitStatus::Code(7)
+    }
+
+    async fn end(&self) {}
+
+    fn kill(&self) {}
+
+    fn status(&self) -> SessionStatus {
+        SessionStatus::default()
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_have_ended_hold_no_terminal_and_are_few() {
+    let brief = Brief::default();
+    let engine = Engine::builder(brief.clone())
+        .sessions(SessionPolicy::new().shell(["sh"]).max_sessions_per_caller(2))
+        .build()
+        .expect("built");
+    let (sessions, alice) = (engine.sessions(), caller("alice"));
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(sessions.create(&alice, SessionRequest::new()).await.expect("made").id);
+        eventually("it has ended, and its place is free", || engine.stats().sessions == 0).await;
+        // The engine's executor, and this one.
+        eventually("nothing of it is held", || Arc::strong_count(&brief.0) == 2).await;
+    }
+    let kept: Vec<_> = sessions.list(&alice).into_iter().map(|info| info.id).collect();
+    assert_eq!(kept.len(), 3);
+    assert!(ids[3..].iter().all(|id| kept.contains(id)), "the newest");
+    let info = sessions.get(&alice, ids[5].as_str()).expect("it is kept");
+    assert_eq!(info.exit, Some(ExitStatus::Code(7)));
 }
 
 #[tokio::test]
