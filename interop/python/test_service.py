@@ -5,7 +5,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from server import NDJSON, events
+from server import NDJSON, TOKEN, events
 
 
 def schema(document, path, method="post", status="200", media_type="application/json"):
@@ -83,3 +83,39 @@ def test_metrics(client):
     assert grown["splengine_executions_ended_total", "exited"] == 3
     assert grown["splengine_execution_output_bytes_total", "stdout"] == 5
     assert after["splengine_executions_running",] == 0
+
+
+def test_under_anybodys_name_nobody_is_let_in_without_credentials(start):
+    """As a page does whose name leads here for a moment (DNS rebinding): to its browser it is ours."""
+    allowed = "http://ours.example:1234"
+    origins = f'allow-origins = ["{allowed}"]\n'
+    server = start("--anonymous", "guest", ws=True, avro=True, config=f"[http]\n{origins}[ws]\n{origins}")
+    port = server.address[1]
+
+    def statuses(host, token=None):
+        found = []
+        headers = {"Host": host, "Authorization": f"Bearer {token}"} if token else {"Host": host}
+        for url, path in [(server.url, "/api/v1/sessions"), (server.url, "/execute"), (server.origin, "/terminal"),
+                          (f"http://{server.ready['avro']}", "/avro")]:
+            own = {**headers, "Origin": f"http://{host}"}
+            if path == "/terminal":
+                own |= {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+                        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+            if path == "/api/v1/sessions":
+                answer = httpx.get(url + path, headers=headers, trust_env=False)
+            elif path == "/terminal":
+                answer = httpx.get(url + path, headers=own, trust_env=False)
+            else:
+                kind = "avro/binary" if path == "/avro" else "application/json"
+                content = b"" if path == "/avro" else b'{"command": "true"}'
+                answer = httpx.post(url + path, content=content, headers={**own, "Content-Type": kind}, trust_env=False)
+            found.append(answer.status_code)
+        return found
+
+    # 400 is what the Avro door says of a call that is none.
+    for host in [f"127.0.0.1:{port}", "localhost:8080", "box:8080", "[::1]:8080"]:
+        assert statuses(host) == [200, 200, 101, 400], host
+    for host in ["evil.example", f"evil.example:{port}", f"127.0.0.1.evil.example:{port}"]:
+        assert statuses(host) == [403, 403, 403, 403], host
+        assert statuses(host, TOKEN) == [200, 200, 101, 400], host
+    assert statuses("ours.example:1234")[:3] == [200, 200, 101]

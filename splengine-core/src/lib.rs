@@ -51,7 +51,7 @@ pub use local::{
     CgroupMode, Environment, HoldError, Holder, LocalExecutor, LocalExecutorBuilder, SetupError,
     hold,
 };
-pub use net::{BindError, Closing, Connection, serve_connections};
+pub use net::{BindError, Closing, Connection, is_anybodys_name, serve_connections};
 pub use screen::Screen;
 pub use session::{
     Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Printed, Recording,

@@ -10,12 +10,12 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{delete, get, post};
 use splengine_core::{
-    Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator,
+    Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator, is_anybodys_name,
 };
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -172,8 +172,38 @@ impl Shared {
                 return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
             }
         };
-        Ok(self.authenticator.authenticate(credentials).await?)
+        let is_anonymous = matches!(credentials, Credentials::None);
+        let caller = self.authenticator.authenticate(credentials).await?;
+        if is_anonymous {
+            self.check_name(parts)?;
+        }
+        Ok(caller)
     }
+
+    /// Of a page that a browser found under anybody's name, no more is known than of any other.
+    fn check_name(&self, parts: &Parts) -> Result<(), Problem> {
+        let host = host(&parts.uri, &parts.headers);
+        let Some(host) = host.filter(|host| is_anybodys_name(host)) else { return Ok(()) };
+        let is_host = |origin: &HeaderValue| {
+            let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+            origin.is_some_and(|(_, allowed)| allowed == host)
+        };
+        if self.options.origins.iter().any(is_host) {
+            return Ok(());
+        }
+        let shown: String = host.chars().take(100).collect();
+        let detail = format!(
+            "under the name `{shown}` nobody is let in without credentials; its origin would have \
+             to be allowed"
+        );
+        Err(Problem::new(StatusCode::FORBIDDEN, detail))
+    }
+}
+
+/// The name under which a client has found this server.
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    let authority = uri.authority().map(|authority| authority.as_str());
+    authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()))
 }
 
 fn bearer(value: &HeaderValue) -> Option<Secret> {
@@ -192,13 +222,8 @@ async fn forbid_storing(mut response: Response) -> Response {
 async fn refuse_foreign_pages(State(app): State<App>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     if let Some(origin) = headers.get(ORIGIN).filter(|_| !request.method().is_safe()) {
-        let host = request
-            .uri()
-            .authority()
-            .map(|authority| authority.as_str().as_bytes())
-            .or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
         let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        let is_own = own.is_some_and(|(_, origin)| Some(origin.as_bytes()) == host);
+        let is_own = own.is_some_and(|(_, origin)| Some(origin) == host(request.uri(), headers));
         if !is_own && !app.options.origins.contains(origin) {
             let detail = "requests from pages of this origin are not allowed";
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();

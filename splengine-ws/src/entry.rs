@@ -2,7 +2,9 @@
 
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
-use splengine_core::{AuthError, Authenticator as _, Caller, Credentials, Secret};
+use splengine_core::{
+    AuthError, Authenticator as _, Caller, Credentials, Secret, is_anybodys_name,
+};
 
 use crate::app::App;
 use crate::login::{self, GUEST_PREFIX, TOKEN_PREFIX};
@@ -41,6 +43,11 @@ pub(crate) async fn judge(app: &App, headers: &HeaderMap) -> Result<Entrant, Ref
         return Ok(Entrant::Known(caller));
     }
     match app.authenticator.authenticate(Credentials::None).await {
+        Ok(_) if is_foreign_name(app, headers) => {
+            let detail = "under this name nobody is let in without credentials; its origin would \
+                          have to be allowed";
+            Err(Refusal { status: StatusCode::FORBIDDEN, detail })
+        }
         Ok(caller) => Ok(Entrant::Known(caller)),
         Err(AuthError::Unavailable(source)) => Err(unavailable(source.as_ref())),
         Err(_) if from_page => Ok(Entrant::WithTicket),
@@ -57,6 +64,13 @@ pub(crate) fn is_allowed(app: &App, origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     (own.is_some() && own == host) || app.options.origins.iter().any(|allowed| allowed == origin)
+}
+
+/// Of a page that a browser found under anybody's name, no more is known than of any other.
+fn is_foreign_name(app: &App, headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let is_host = |origin: &String| origin.split_once("://").is_some_and(|(_, own)| own == host);
+    is_anybodys_name(host) && !app.options.origins.iter().any(is_host)
 }
 
 async fn by_header(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
