@@ -215,6 +215,27 @@ def test_rsync_stays_below_root(ssh, server, root, tmp_path):
     assert done.returncode != 0 and "outside root" in done.stderr and not (server.root.parent / "new").exists()
 
 
+def test_rsync_of_all_of_root_leaves_out_what_is_hidden(keys, start, tmp_path):
+    server = start(ssh=True)
+    (server.keys / "alice").write_text(keys.public("alice"))
+    ssh = OpenSsh(server, keys.make("alice"))
+    (server.root / "runtime" / "kept").write_text("kept")
+    (server.root / "old").write_text("old")
+    small = tmp_path / "small"
+    small.mkdir()
+    (small / "new").write_text("new")
+    ssh.rsync("-a", "--delete", f"{small}/", ssh.at("/"))
+    assert sorted(path.name for path in server.root.iterdir()) == ["new", "runtime"]
+    assert (server.root / "runtime" / "kept").read_text() == "kept"
+    for number, name in enumerate(["", "/", ".", "./"]):
+        ssh.rsync("-a", ssh.at(name), f"{tmp_path}/back{number}/")
+        assert [path.name for path in (tmp_path / f"back{number}").iterdir()] == ["new"], name
+    done = ssh.rsync("-a", ssh.at("runtime/kept"), tmp_path, check=False)
+    assert done.returncode != 0 and "is not there" in done.stderr
+    done = ssh.rsync("-a", "--backup", "--backup-dir=/tmp/bk", f"{small}/", ssh.at("/"), check=False)
+    assert done.returncode != 0 and "path of the host" in done.stderr
+
+
 def test_50_mb_by_rsync_each_way(ssh, root, tmp_path):
     (tmp_path / "large").write_bytes(os.urandom(50_000_000))
     ssh.rsync("-a", tmp_path / "large", ssh.at(f"/{root.name}/"))

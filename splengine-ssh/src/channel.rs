@@ -258,15 +258,17 @@ async fn perform(
             return terminal::run(engine, &place, window, command, input, controls, reply).await;
         }
         (Start::Shell, None) => Request::shell(),
-        (Start::Command(command), None) => match command_line::read(command) {
-            Wanted::Command(command) => Request::new(command),
-            Wanted::Words(words) => {
-                let mut words = words.into_iter();
-                let quoted = command_line::quote(&words.next().unwrap_or_default());
-                Request::new(quoted).args(words)
+        (Start::Command(command), None) => {
+            match command_line::read(command, &engine.files().hidden()) {
+                Wanted::Command(command) => Request::new(command),
+                Wanted::Words(words) => {
+                    let mut words = words.into_iter();
+                    let quoted = command_line::quote(&words.next().unwrap_or_default());
+                    Request::new(quoted).args(words)
+                }
+                Wanted::Refused(why) => return Ok(reply.refuse(&why, REFUSED).await),
             }
-            Wanted::Refused(why) => return Ok(reply.refuse(why, REFUSED).await),
-        },
+        }
     };
     execution::run(engine, &place, request, input, controls, reply).await
 }

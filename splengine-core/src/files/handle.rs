@@ -58,6 +58,13 @@ impl Files {
         Self { shared }
     }
 
+    /// What is [hidden](crate::FilePolicy::hide), as paths below root: for doors that hand a part of
+    /// the tree to a program that does not know it.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<PathBuf> {
+        self.shared.as_ref().map(|shared| shared.tree.hidden().to_vec()).unwrap_or_default()
+    }
+
     /// What is known of what `path` leads to.
     ///
     /// # Errors

@@ -119,6 +119,10 @@ impl Tree {
         Ok(entry)
     }
 
+    pub(crate) fn hidden(&self) -> &[PathBuf] {
+        &self.hidden
+    }
+
     pub(crate) fn is_hidden(&self, place: &Path) -> bool {
         self.hidden.iter().any(|hidden| place.starts_with(hidden))
     }
