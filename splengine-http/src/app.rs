@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{delete, get, post};
+use percent_encoding::percent_decode_str;
 use splengine_core::{
     Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator, is_anybodys_name,
 };
@@ -125,6 +126,7 @@ impl App {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
             })
             .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
+            .layer(middleware::from_fn(refuse_what_is_no_text))
             .layer(middleware::from_fn(linger))
             .with_state(self.clone());
         if !self.options.origins.is_empty() {
@@ -215,6 +217,14 @@ fn bearer(value: &HeaderValue) -> Option<Secret> {
 async fn forbid_storing(mut response: Response) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Ids and names are texts. axum's own refusal of others is no problem document.
+async fn refuse_what_is_no_text(request: Request, next: Next) -> Response {
+    if percent_decode_str(request.uri().path()).decode_utf8().is_err() {
+        return Problem::malformed("the path is not UTF-8").into_response();
+    }
+    next.run(request).await
 }
 
 /// A page that a browser has open may send requests to any address that the browser reaches,

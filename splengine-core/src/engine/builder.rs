@@ -74,7 +74,7 @@ impl EngineBuilder {
             },
             capacity: Capacity {
                 running: 64,
-                running_per_caller: usize::MAX,
+                running_per_caller: MOST,
                 waiting: 1024,
                 waiting_per_caller: 512,
             },
@@ -106,7 +106,8 @@ impl EngineBuilder {
         self
     }
 
-    /// How many of one caller run at once. Default: as many as run at all.
+    /// How many of one caller run at once. Default: seven eighths of all, so that one caller can't have
+    /// all places for as long as commands may run.
     pub fn max_running_per_caller(mut self, count: usize) -> Self {
         self.capacity.running_per_caller = count;
         self
@@ -194,7 +195,10 @@ impl EngineBuilder {
     /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
     /// does not enforce here.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let Self { executor, policy, capacity, sessions, batches, files } = self;
+        let Self { executor, policy, mut capacity, sessions, batches, files } = self;
+        if capacity.running_per_caller == MOST {
+            capacity.running_per_caller = capacity.running - capacity.running / 8;
+        }
         for (name, value) in [
             ("max running", capacity.running),
             ("max running per caller", capacity.running_per_caller),
@@ -247,3 +251,5 @@ impl std::fmt::Debug for EngineBuilder {
 }
 
 const MIB: u64 = 1024 * 1024;
+/// Stands for the default, which depends on how many run at all.
+const MOST: usize = usize::MAX;

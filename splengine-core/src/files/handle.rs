@@ -24,7 +24,8 @@ use crate::session::blocking;
 ///
 /// A path is bytes, 4096 of them at most, leading through 128 directories and 40 links at most. It
 /// begins at root, with a `/` or without; root's own name before it is taken away. Links are
-/// followed, unless it says otherwise, as long as they stay below root; absolute ones never do.
+/// followed, unless it says otherwise, as long as they stay below root; absolute ones only where they
+/// begin with root's own name.
 ///
 /// ```
 /// use std::path::Path;

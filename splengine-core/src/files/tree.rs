@@ -195,9 +195,14 @@ impl Tree {
                     return Err(FileError::impossible(path, "has too many links on its way"));
                 }
                 let target = link_target(&handle).map_err(FileError::of(path))?;
-                if target.is_absolute() {
+                let target = if !target.is_absolute() {
+                    target
+                } else if self.root.is_own_name(&target) {
+                    way.clear();
+                    self.root.below_root(&target)
+                } else {
                     return Err(FileError::Outside { path: shown(path) });
-                }
+                };
                 for step in steps_of(&target).into_iter().rev() {
                     steps.push_front(step);
                 }

@@ -555,6 +555,14 @@ async fn links_are_made_and_read() {
     let own = files.read_link(alice, path("data/own")).await.expect("below root");
     assert_eq!(own, path("/data/a"));
     assert_kind(files.read_link(alice, path("data/other")).await, ErrorKind::Impossible);
+    // One that a program made, with root's own name, leads where it says.
+    assert_eq!(files.stat(alice, path("data/own")).await.expect("known").size, 7);
+    symlink(bench.root("../outside"), bench.root("data/out")).expect("made");
+    symlink(bench.root("runtime"), bench.root("data/hidden")).expect("made");
+    symlink(bench.root("data/deep/../own"), bench.root("data/own-own")).expect("made");
+    assert_eq!(files.stat(alice, path("data/deep/../own-own")).await.expect("known").size, 7);
+    assert_kind(files.stat(alice, path("data/out")).await, ErrorKind::Impossible);
+    assert_kind(files.stat(alice, path("data/hidden")).await, ErrorKind::NotFound);
     symlink("loop", bench.root("data/loop")).expect("made");
     assert_kind(files.stat(alice, path("data/loop")).await, ErrorKind::Impossible);
 

@@ -115,6 +115,10 @@ pub(crate) async fn read_whole(
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Their members stand by their names; serde would take a list of them in our order, too.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::malformed("the body is not a request: it is a list, not an object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let dto = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

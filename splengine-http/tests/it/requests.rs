@@ -50,7 +50,8 @@ async fn malformed_requests_are_told_what_is_wrong() {
         ("{", "not JSON"),
         ("nonsense", "not JSON"),
         (r#"{"command": "a"} x"#, "not JSON"),
-        ("[]", "an object with `command`"),
+        ("[]", "not an object"),
+        (r#" ["echo hi", [], null, null, {}, null, null, null, null, null, null, null]"#, "object"),
         ("null", "an object with `command`"),
         ("{}", "`command`"),
         (r#"{"command": 1}"#, "`command`"),
@@ -81,6 +82,7 @@ async fn malformed_requests_are_told_what_is_wrong() {
     let deep = "[".repeat(100_000);
     door.post("/execute", &[TOKEN, JSON], deep.as_bytes()).await.problem(400);
     door.post("/execute", &[TOKEN, JSON], b"{\"command\": \"\xff\"}").await.problem(400);
+    door.get("/api/v1/batches/%ff").await.problem(400);
     door.post("/execute?timeout=1", &[TOKEN, JSON], sh("true").to_string().as_bytes())
         .await
         .problem(400);
