@@ -283,6 +283,10 @@ def test_asyncssh_moves_files(run, server, tmp_path):
             assert "by-asyncssh" in await sftp.listdir("/")
             assert (await sftp.stat("by-asyncssh")).size == len(data)
             assert (await sftp.statvfs("/")).bsize > 0
+            await sftp.symlink("by-asyncssh", "link-of-asyncssh")
+            assert os.readlink(server.root / "link-of-asyncssh") == "by-asyncssh"
+            assert await sftp.readlink("link-of-asyncssh") == "by-asyncssh"
+            await sftp.remove("link-of-asyncssh")
             await sftp.remove("by-asyncssh")
             assert not await sftp.exists("by-asyncssh")
 

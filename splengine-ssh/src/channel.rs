@@ -32,6 +32,7 @@ pub(crate) struct Place {
     /// By its id.
     pub(crate) session: Option<String>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) links_first: bool,
 }
 
 /// What a client may start.
@@ -48,6 +49,8 @@ pub(crate) struct Channel {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) session: Option<String>,
     pub(crate) window: Option<Window>,
+    /// Whether its client names a link before what it leads to.
+    pub(crate) links_first: bool,
     pub(crate) input: Inlet,
     state: State,
     is_closed: Arc<AtomicBool>,
@@ -72,6 +75,7 @@ impl Channel {
             env: Vec::new(),
             session: None,
             window: None,
+            links_first: false,
             input,
             is_closed: Arc::clone(&reply.is_closed),
             state: State::Fresh(reply, outlet),
@@ -110,7 +114,8 @@ impl Channel {
         let start = forced(grant, start, &mut env);
         // Who may run one command only may not have the shell of a session instead.
         let session = self.session.take().filter(|_| grant.forced_command.is_none());
-        let place = Place { caller: grant.caller.clone(), session, env };
+        let links_first = self.links_first;
+        let place = Place { caller: grant.caller.clone(), session, env, links_first };
         let window = self.window.take().filter(|_| grant.pty);
         reply.in_terminal = window.is_some();
         let (size, sized) =
@@ -212,9 +217,13 @@ impl Drop for Trail {
 /// What a key's `command=` puts in place of what was asked for.
 fn forced(grant: &Grant, asked: Start, env: &mut Vec<(String, String)>) -> Start {
     let Some(command) = &grant.forced_command else { return asked };
-    if let Start::Command(original) = asked {
-        env.push(("SSH_ORIGINAL_COMMAND".to_owned(), original));
-    }
+    let original = match asked {
+        Start::Command(original) => Some(original),
+        // As sshd calls it.
+        Start::Sftp => Some("internal-sftp".to_owned()),
+        Start::Shell | Start::NoText => None,
+    };
+    env.extend(original.map(|original| ("SSH_ORIGINAL_COMMAND".to_owned(), original)));
     if command.trim() == "internal-sftp" { Start::Sftp } else { Start::Command(command.clone()) }
 }
 
@@ -232,7 +241,7 @@ async fn perform(
     let request = match (start, window) {
         (Start::Sftp, _) => {
             let (files, caller) = (engine.files(), place.caller);
-            let served = sftp::serve(files, caller, input, reply.writer()).await;
+            let served = sftp::serve(files, caller, place.links_first, input, reply.writer()).await;
             return match served {
                 Ok(()) => Ok(reply.finish(Exit::Code(0)).await),
                 Err(error) => Ok(reply.refuse(&error.to_string(), 1).await),

@@ -227,6 +227,7 @@ impl Handler for Client {
         let reply = Reply::new(writer, session.handle());
         let mut channel = Channel::new(reply, &self.shared);
         channel.session.clone_from(&self.session);
+        channel.links_first = links_first(session.remote_sshid());
         self.channels.insert(id, channel);
         answer.accept().await;
         Ok(())
@@ -436,6 +437,13 @@ fn known(signal: &Sig) -> Option<Signal> {
         Sig::Custom(_) => return None,
     };
     Signal::from_number(number)
+}
+
+/// Whether this client names a link before what it leads to, as the draft has it. OpenSSH's server
+/// takes them the other way round, and so do most clients; these ask who the server is.
+fn links_first(client: &[u8]) -> bool {
+    const ASK: [&[u8]; 3] = [b"SSH-2.0-AsyncSSH", b"SSH-2.0-WinSCP", b"SSH-2.0-libssh_"];
+    ASK.iter().any(|name| client.starts_with(name))
 }
 
 /// What tells a loader, a shell or an interpreter what to run, or where from.

@@ -19,6 +19,8 @@ use crate::sftp::status::{Code, Refusal};
 pub(crate) struct Client {
     files: Files,
     caller: Caller,
+    /// It names a link before what it leads to.
+    links_first: bool,
     handles: Handles,
 }
 
@@ -43,8 +45,8 @@ impl Request {
 }
 
 impl Client {
-    pub(crate) fn new(files: Files, caller: Caller) -> Self {
-        Self { files, caller, handles: Handles::default() }
+    pub(crate) fn new(files: Files, caller: Caller, links_first: bool) -> Self {
+        Self { files, caller, links_first, handles: Handles::default() }
     }
 
     pub(crate) async fn answer(&self, request: Request) -> Answer {
@@ -117,7 +119,10 @@ impl Client {
             Request::Readlink { path } => {
                 return Ok(Answer::Path(files.read_link(caller, &path).await?));
             }
-            Request::Symlink { target, path } => files.symlink(caller, &target, &path).await?,
+            Request::Symlink { target, path } => {
+                let (target, path) = if self.links_first { (path, target) } else { (target, path) };
+                files.symlink(caller, &target, &path).await?;
+            }
             Request::Statvfs { path } => {
                 return Ok(Answer::Space(files.space(caller, &path).await?));
             }

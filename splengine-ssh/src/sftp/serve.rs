@@ -37,10 +37,11 @@ type Written = (Vec<u8>, OwnedSemaphorePermit);
 pub(crate) async fn serve(
     files: Files,
     caller: Caller,
+    links_first: bool,
     mut input: impl AsyncRead + Unpin + Send,
     output: impl AsyncWrite + Unpin + Send,
 ) -> io::Result<()> {
-    let client = Arc::new(Client::new(files, caller));
+    let client = Arc::new(Client::new(files, caller, links_first));
     let (answers, written) = mpsc::channel(MAX_REQUESTS);
     let reading = async move {
         let room = Arc::new(Semaphore::new(ROOM));

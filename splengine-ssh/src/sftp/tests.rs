@@ -106,7 +106,7 @@ impl Client {
         fs::write(root.path().join("data/a"), "content").expect("written");
         fs::write(root.path().join("runtime/secret"), "secret").expect("written");
         let ((to, input), (from, output)) = (tokio::io::duplex(MIB), tokio::io::duplex(MIB));
-        let server = tokio::spawn(serve(files(&root), caller, input, output));
+        let server = tokio::spawn(serve(files(&root), caller, false, input, output));
         Self { root, to, from, next: 0, server }
     }
 

@@ -93,7 +93,7 @@ async fn a_key_may_be_for_one_command() {
     let mut running = Running(client.channel().await);
     running.0.request_subsystem(true, "sftp").await.expect("sent");
     assert!(running.is_granted().await);
-    assert_eq!(running.ended().await.told().0, "forced:\n");
+    assert_eq!(running.ended().await.told().0, "forced: internal-sftp\n");
     let mut running = Running(client.channel().await);
     running.0.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
     assert!(running.is_granted().await);
