@@ -27,8 +27,9 @@
 //! that sends more than its command reads is slowed down where its connection has no other channel,
 //! and at last refused ([`max_unread`](SshServerBuilder::max_unread)). OpenSSH's client does not tell
 //! a server of another make that nobody reads its output any more, so `ssh host yes | head` runs on
-//! until the client is ended. paramiko's `SSHClient` can try one key a connection; with several, it is
-//! disconnected after the first that is refused.
+//! until the client is ended. No shell stands between rsync's client and its program, so a `*` in a
+//! remote path is a name there (scp expands its own). paramiko's `SSHClient` can try one key a
+//! connection; with several, it is disconnected after the first that is refused.
 //!
 //! # Why russh
 //!
