@@ -402,7 +402,8 @@ pub(crate) struct BatchResultDto {
     pub(crate) batch: BatchDto,
     /// Whether all went well.
     pub(crate) success: bool,
-    /// What all steps printed on standard output, in their order.
+    /// What all steps printed on standard output, in their order; in base64 where all steps asked for
+    /// that.
     pub(crate) stdout: String,
     /// The same of standard error.
     pub(crate) stderr: String,

@@ -69,6 +69,8 @@ pub(crate) async fn answer(
 }
 
 fn aggregate(results: BatchResults, encoding: impl Fn(usize) -> EncodingDto) -> BatchResultDto {
+    let is_base64 = !results.steps.is_empty()
+        && (0..results.steps.len()).all(|place| encoding(place) == EncodingDto::Base64);
     let (mut stdout, mut stderr) = (Whole::default(), Whole::default());
     let mut steps = Vec::with_capacity(results.steps.len());
     for (place, result) in results.steps.into_iter().enumerate() {
@@ -80,8 +82,8 @@ fn aggregate(results: BatchResults, encoding: impl Fn(usize) -> EncodingDto) -> 
     BatchResultDto {
         success: results.info.state == BatchState::Succeeded,
         batch: results.info.into(),
-        stdout: stdout.text,
-        stderr: stderr.text,
+        stdout: stdout.encoded(is_base64),
+        stderr: stderr.encoded(is_base64),
         stdout_truncated: stdout.is_truncated,
         stderr_truncated: stderr.is_truncated,
         steps,
@@ -91,7 +93,9 @@ fn aggregate(results: BatchResults, encoding: impl Fn(usize) -> EncodingDto) -> 
 /// One stream of all steps.
 #[derive(Default)]
 struct Whole {
-    text: String,
+    data: Vec<u8>,
+    /// What stands between steps, or on either side of a gap, forms no character.
+    parts: Vec<usize>,
     is_truncated: bool,
 }
 
@@ -104,23 +108,36 @@ impl Whole {
         is_cut: bool,
         encoding: EncodingDto,
     ) -> String {
-        // Encoded it takes more room than it did as bytes.
-        let room = MOST_RESULT.saturating_sub(self.text.len());
+        let room = MOST_RESULT.saturating_sub(self.data.len());
         self.is_truncated |= gap.is_some() || is_cut || data.len() > room;
         let data = &data[..data.len().min(room)];
-        let text = match encoding {
-            EncodingDto::Utf8 => in_text(data, gap),
+        let at = gap.and_then(|gap| usize::try_from(gap).ok()).filter(|at| *at < data.len());
+        self.parts.extend(at.map(|at| self.data.len() + at));
+        self.data.extend_from_slice(data);
+        self.parts.push(self.data.len());
+        match encoding {
+            EncodingDto::Utf8 => in_text(data, at),
             EncodingDto::Base64 => BASE64_STANDARD.encode(data),
-        };
-        self.text.push_str(&text);
+        }
+    }
+
+    fn encoded(&self, is_base64: bool) -> String {
+        if is_base64 {
+            return BASE64_STANDARD.encode(&self.data);
+        }
+        let mut text = String::with_capacity(self.data.len());
+        let mut begin = 0;
+        for &end in &self.parts {
+            text.push_str(&String::from_utf8_lossy(&self.data[begin..end]));
+            begin = end;
+        }
         text
     }
 }
 
 /// As text, in which what stands on either side of a gap forms no character.
-fn in_text(data: &[u8], gap: Option<u64>) -> String {
-    let at = gap.and_then(|gap| usize::try_from(gap).ok()).unwrap_or(data.len()).min(data.len());
-    let (head, tail) = data.split_at(at);
+fn in_text(data: &[u8], gap: Option<usize>) -> String {
+    let (head, tail) = data.split_at(gap.unwrap_or(data.len()));
     String::from_utf8_lossy(head).into_owned() + &String::from_utf8_lossy(tail)
 }
 
