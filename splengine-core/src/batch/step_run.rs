@@ -83,7 +83,11 @@ impl StepRun {
         let row = StepRow {
             reason: Some(reason.name().to_owned()),
             exit_code: Some(if is_shut_down { LOST_CODE } else { end.exit_code }),
-            signal: end.signal.map(|signal| signal.to_string()),
+            // What its engine ended it with tells nothing of one that is lost.
+            signal: end
+                .signal
+                .filter(|_| outcome != Outcome::Lost)
+                .map(|signal| signal.to_string()),
             duration: u64::try_from(end.duration.as_millis()).ok(),
             stdout_bytes: end.stdout_bytes,
             stderr_bytes: end.stderr_bytes,
