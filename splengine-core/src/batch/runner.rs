@@ -1,6 +1,6 @@
 //! Drives one batch: performs what its job asks for, and writes everything down before it tells.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ pub(crate) struct Driver {
     /// Steps in the engine's queue.
     waiting: HashMap<usize, AbortHandle>,
     delayed: usize,
+    /// What its job asked for and was not done yet. One at a time: what is done may have the job
+    /// ask for more, which comes after what it asked for before.
+    actions: VecDeque<JobAction>,
     is_cancelled: bool,
     /// Its job asked for what can't be.
     is_broken: bool,
@@ -110,6 +113,7 @@ impl Driver {
             running: HashMap::new(),
             waiting: HashMap::new(),
             delayed: 0,
+            actions: VecDeque::new(),
             is_cancelled: false,
             is_broken: false,
             is_paused: false,
@@ -161,7 +165,8 @@ impl Driver {
                     drop(told);
                     self.is_cancelled = true;
                     self.note(&mut turn, What::Cancelling);
-                    self.tell(JobEvent::Cancelled, &mut turn);
+                    self.tell(JobEvent::Cancelled);
+                    self.act(&mut turn);
                 }
                 _ = closed.wait_for(|closed| *closed), if !self.is_paused => self.is_paused = true,
             }
@@ -172,7 +177,8 @@ impl Driver {
         self.is_cancelled = pending.is_cancelled;
         if pending.is_new {
             self.note(turn, What::Begun);
-            self.tell(JobEvent::Begun, turn);
+            self.tell(JobEvent::Begun);
+            self.act(turn);
         }
         for (step, delay) in pending.delayed {
             self.delayed += 1;
@@ -185,6 +191,7 @@ impl Driver {
                 ..StepRow::default()
             };
             self.ended(step, Ending { outcome: Outcome::Lost, row, bytes: 0 }, turn);
+            self.act(turn);
         }
         for step in pending.issued {
             self.ask(step, turn);
@@ -214,16 +221,13 @@ impl Driver {
                 }
             }
         }
+        self.act(turn);
     }
 
-    /// Tells the job what happened, and does what it asks for. Whatever it is told is written down
-    /// in the same order.
-    fn tell(&mut self, event: JobEvent, turn: &mut Turn) {
-        if self.is_over || self.is_broken {
-            return;
-        }
-        for action in self.job.on_event(event) {
-            self.act(action, turn);
+    /// Tells the job what happened. Whatever it is told is written down in the same order.
+    fn tell(&mut self, event: JobEvent) {
+        if !self.is_over && !self.is_broken {
+            self.actions.extend(self.job.on_event(event));
         }
     }
 
@@ -241,7 +245,13 @@ impl Driver {
         }
     }
 
-    fn act(&mut self, action: JobAction, turn: &mut Turn) {
+    fn act(&mut self, turn: &mut Turn) {
+        while let Some(action) = self.actions.pop_front() {
+            self.perform(action, turn);
+        }
+    }
+
+    fn perform(&mut self, action: JobAction, turn: &mut Turn) {
         if self.is_over || self.is_broken {
             return;
         }
@@ -373,14 +383,12 @@ impl Driver {
         row.set_state(state);
         self.put(turn, step, row.clone());
         self.note(turn, What::Ended { step: place(step), row: Box::new(row) });
-        for action in actions {
-            self.act(action, turn);
-        }
+        self.actions.extend(actions);
     }
 
     fn due(&mut self, step: usize, turn: &mut Turn) {
         self.note(turn, What::Due { step: place(step) });
-        self.tell(JobEvent::Due { step }, turn);
+        self.tell(JobEvent::Due { step });
     }
 
     fn finish(&mut self, turn: &mut Turn) {

@@ -113,6 +113,21 @@ impl Bench {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Waits until something happens to a batch, or finds that it did.
+    async fn happens(&self, record: &BatchRecord, is_it: impl Fn(&Happening) -> bool) {
+        let id = record.info.id.as_str();
+        let mut events = self.engine.batches().events(&self.alice, id, 0).await.expect("events");
+        let find = async {
+            while let Some(event) = events.next().await.expect("reads") {
+                if is_it(&event.what) {
+                    return;
+                }
+            }
+            panic!("it never happened");
+        };
+        tokio::time::timeout(Duration::from_secs(30), find).await.expect("in time");
+    }
+
     fn file(&self, name: &str) -> String {
         std::fs::read_to_string(self.root.path().join(name)).unwrap_or_default()
     }
@@ -370,6 +385,27 @@ async fn a_cancelled_batch_ends_at_once() {
     // And again, which changes nothing.
     let again = bench.engine.batches().cancel(&bench.alice, id).await.expect("no matter");
     assert_eq!(again, record);
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_for_a_place_is_cancelled_whole() {
+    let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
+    let holder = bench.engine.execute(&caller("bob"), sh("sleep 600")).await.expect("runs");
+    let record = bench.submit(BatchRequest::new().step(step("a", "")).step(step("b", ""))).await;
+    let id = record.info.id.as_str();
+    let batches = bench.engine.batches();
+    bench.happens(&record, |what| matches!(what, Happening::Begun)).await;
+    let record = batches.cancel(&bench.alice, id).await.expect("cancelled");
+    assert_eq!(record.info.state, BatchState::Cancelled);
+    assert_eq!(states(&record), [StepState::Cancelled, StepState::Skipped]);
+    assert_eq!(record.steps[1].problem.as_deref(), Some("the batch was cancelled"));
+    let counts = record.info.counts;
+    assert_eq!((counts.total, counts.queued, counts.over()), (2, 0, 2));
+    bench
+        .happens(&record, |what| matches!(what, Happening::Skipped { step, .. } if step == "b"))
+        .await;
+    holder.stopper().kill();
+    holder.capture().await;
 }
 
 #[tokio::test]
@@ -726,6 +762,10 @@ async fn a_drained_batch_goes_on_in_the_next_engine() {
     eventually("the second runs", || bench.file("runs") == "1\n2\n").await;
     // This one is not given its time: it is stopped, lost, and by its own wish run again.
     next.drain(Duration::ZERO).await;
+    let now = next.batches().get(&bench.alice, record.info.id.as_str()).await.expect("is there");
+    let lost = &now.steps[1];
+    assert_eq!((lost.reason, lost.exit_code), (Some(Reason::Lost), Some(125)));
+    assert_eq!(lost.signal, None);
     let script = bench.root.path().join("sleep");
     std::fs::write(script, "").expect("writes");
     let last = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
