@@ -10,8 +10,8 @@ use crate::batch::registry::Registry;
 use crate::batch::row::{Recipe, StepRow, Summary, What, batch_state, key};
 use crate::batch::runner::PLAN;
 use crate::batch::{
-    BatchError, BatchEvent, BatchInfo, BatchList, BatchRecord, BatchState, Happening, StepInfo,
-    StepOutput,
+    BatchError, BatchEvent, BatchInfo, BatchList, BatchRecord, BatchState, Happening, StepCounts,
+    StepInfo, StepOutput,
 };
 use crate::caller::Caller;
 use crate::engine::Engine;
@@ -87,12 +87,27 @@ impl Batches {
     ///
     /// Dropping the future has no effect, as with all that only look.
     pub async fn get(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
-        let (id, summary) = self.find(caller, id).await?;
+        let (id, mut summary) = self.find(caller, id).await?;
         let journal = &self.registry()?.journal;
         let recipe = journal.recipe(&id).await?;
-        let rows = journal.steps(&id).await?;
-        // Read last: it is never behind its steps.
-        let summary = journal.summary(&id).await?.unwrap_or(summary);
+        let mut tries = 0;
+        // What was read in several steps is of one moment if nothing happened meanwhile.
+        let (rows, is_exact) = loop {
+            let rows = journal.steps(&id).await?;
+            let missing = || BatchError::NoBatch(id.to_string());
+            let now = journal.summary(&id).await?.ok_or_else(missing)?;
+            tries += 1;
+            if now.events == summary.events {
+                break (rows, true);
+            }
+            // One that is never still. It is not over, so no step of it is told to run for good;
+            // whoever asks for what came after the last event misses none.
+            if tries >= READS && !now.state().is_final() {
+                summary = Summary { events: summary.events, ..now };
+                break (rows, false);
+            }
+            summary = now;
+        };
         let mut names = Names::of(&recipe)?;
         names.learn(&rows);
         let mut all = vec![StepRow::default(); names.steps.len()];
@@ -101,8 +116,12 @@ impl Batches {
                 *known = row;
             }
         }
-        let steps = all.iter().enumerate().map(|(place, row)| names.info(place, row)).collect();
-        let info = summary.info(&id).ok_or(BatchError::Damaged)?;
+        let steps: Vec<StepInfo> =
+            all.iter().enumerate().map(|(place, row)| names.info(place, row)).collect();
+        let mut info = summary.info(&id).ok_or(BatchError::Damaged)?;
+        if !is_exact {
+            info.counts = StepCounts::of_all(&steps);
+        }
         Ok(BatchRecord { info, steps })
     }
 
@@ -386,3 +405,5 @@ impl fmt::Debug for BatchEvents {
 
 const CANCEL_WITHIN: Duration = Duration::from_secs(30);
 const EVENTS_READ: usize = 256;
+/// So often a record is read to find it at rest.
+const READS: usize = 3;

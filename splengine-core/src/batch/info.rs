@@ -263,6 +263,14 @@ impl StepState {
 }
 
 impl StepCounts {
+    pub(crate) fn of_all(steps: &[StepInfo]) -> Self {
+        let mut counts = Self { total: steps.len() as u64, ..Self::default() };
+        for step in steps {
+            *counts.of(step.state) += 1;
+        }
+        counts
+    }
+
     /// Moves one step from a state to another.
     pub(crate) fn shift(&mut self, from: StepState, to: StepState) {
         let count = self.of(from);

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use splengine_core::{
@@ -8,6 +8,7 @@ use splengine_core::{
     Stream,
 };
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use crate::support::{caller, eventually, sh};
 
@@ -20,9 +21,23 @@ struct Bench {
 
 /// A store that outlives its engine, and fails when it is told to.
 #[derive(Clone, Default)]
-struct Shared(Arc<(MemoryStore, std::sync::atomic::AtomicBool)>);
+struct Shared(Arc<(MemoryStore, std::sync::atomic::AtomicBool, Mutex<Option<Gate>>)>);
+
+/// What holds up a scan that has read already, until it is let go.
+struct Gate {
+    has_read: oneshot::Sender<()>,
+    go: std::sync::mpsc::Receiver<()>,
+}
 
 impl Shared {
+    /// Holds up the next scan; resolves when it has read, and lets go of it by the sender.
+    fn hold_scan(&self) -> (oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
+        let (has_read, reads) = oneshot::channel();
+        let (goes, go) = std::sync::mpsc::channel();
+        *self.0.2.lock().expect("no panic") = Some(Gate { has_read, go });
+        (reads, goes)
+    }
+
     fn fill(&self, is_full: bool) {
         self.0.1.store(is_full, std::sync::atomic::Ordering::SeqCst);
     }
@@ -45,7 +60,13 @@ impl Store for Shared {
         backwards: bool,
         most: usize,
     ) -> Result<Rows, StoreFault> {
-        self.0.0.scan(from, until, backwards, most)
+        let gate = self.0.2.lock().expect("no panic").take();
+        let rows = self.0.0.scan(from, until, backwards, most);
+        if let Some(Gate { has_read, go }) = gate {
+            has_read.send(()).expect("somebody waits");
+            go.recv_timeout(Duration::from_secs(30)).expect("let go");
+        }
+        rows
     }
 }
 
@@ -385,6 +406,45 @@ async fn a_cancelled_batch_ends_at_once() {
     // And again, which changes nothing.
     let again = bench.engine.batches().cancel(&bench.alice, id).await.expect("no matter");
     assert_eq!(again, record);
+}
+
+#[tokio::test]
+async fn a_record_is_of_one_moment() {
+    let bench = bench();
+    let script = "while [ ! -e go ]; do sleep 0.01; done";
+    let record = bench.submit(BatchRequest::new().step(step("one", script))).await;
+    bench.happens(&record, |what| matches!(what, Happening::Started { .. })).await;
+    let (reads, goes) = bench.store.hold_scan();
+    let (batches, alice) = (bench.engine.batches(), bench.alice.clone());
+    let id = record.info.id.to_string();
+    let read = tokio::spawn(async move { batches.get(&alice, &id).await });
+    reads.await.expect("its steps are read");
+    bench.write("go");
+    let over = bench.wait(&record).await;
+    goes.send(()).expect("it waits");
+    assert_eq!(read.await.expect("no panic").expect("is there"), over);
+    assert_eq!(states(&over), [StepState::Succeeded]);
+}
+
+#[tokio::test]
+async fn a_record_of_a_busy_batch_agrees_with_itself() {
+    let bench = bench();
+    let step = || Step::new("true").after(Vec::<String>::new());
+    let request = (0..40).map(|_| step()).fold(BatchRequest::new(), BatchRequest::step);
+    let record = bench.submit(request.parallelism(8)).await;
+    loop {
+        let id = record.info.id.as_str();
+        let now = bench.engine.batches().get(&bench.alice, id).await.expect("is there");
+        let of = |state| now.steps.iter().filter(|step| step.state == state).count() as u64;
+        let counts = now.info.counts;
+        assert_eq!(counts.queued, of(StepState::Queued));
+        assert_eq!(counts.running, of(StepState::Running));
+        assert_eq!(counts.succeeded, of(StepState::Succeeded));
+        if now.info.state.is_final() {
+            assert_eq!(counts.succeeded, 40);
+            break;
+        }
+    }
 }
 
 #[tokio::test]
