@@ -93,7 +93,7 @@ pub enum JobAction {
         /// How long.
         delay: Duration,
     },
-    /// This step will not be run.
+    /// This step will not be run; or, where it has failed and waits for that, not again.
     Skip {
         /// Which.
         step: usize,

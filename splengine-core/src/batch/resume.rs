@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::batch::registry::Registry;
-use crate::batch::row::{EventRow, Summary, What, key, now};
+use crate::batch::row::{EventRow, StepRow, Summary, What, key, now};
 use crate::batch::runner::{Brief, Driver, Pending};
 use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, StepState};
 use crate::caller::{Caller, Scope};
@@ -145,6 +145,7 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 let step = *step as usize;
                 issued.remove(&step);
                 running.insert(step);
+                pending.results.remove(&step);
                 if let Some(brief) = briefs.get_mut(step) {
                     *brief = Brief {
                         state: StepState::Running,
@@ -156,19 +157,31 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
             }
             What::Ended { step, row } => {
                 let step = *step as usize;
-                issued.remove(&step);
-                running.remove(&step);
+                delayed.remove(&step);
                 if let Some(brief) = briefs.get_mut(step) {
                     brief.state = row.state();
                 }
-                Some(JobEvent::Ended { step, outcome: outcome(row) })
+                if row.state() == StepState::Retrying && row.attempt > 0 {
+                    pending.results.insert(step, StepRow::clone(row));
+                } else {
+                    pending.results.remove(&step);
+                }
+                // The job was not told of one that only waited to be run again: it gave it up.
+                let ended = if issued.remove(&step) {
+                    Some(Outcome::Cancelled)
+                } else {
+                    running.remove(&step).then(|| outcome(row))
+                };
+                ended.map(|outcome| JobEvent::Ended { step, outcome })
             }
             What::Due { step } => {
                 delayed.remove(&(*step as usize));
                 Some(JobEvent::Due { step: *step as usize })
             }
             What::Skipped { step, .. } => {
-                if let Some(brief) = briefs.get_mut(*step as usize) {
+                let step = *step as usize;
+                delayed.remove(&step);
+                if let Some(brief) = briefs.get_mut(step) {
                     brief.state = StepState::Skipped;
                 }
                 None
@@ -202,9 +215,13 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
     (pending, briefs)
 }
 
-fn outcome(row: &crate::batch::row::StepRow) -> Outcome {
+fn outcome(row: &StepRow) -> Outcome {
     let reason = row.reason.as_deref().unwrap_or_default();
-    match row.state() {
+    let state = match row.state() {
+        StepState::Retrying => row.result(),
+        state => state,
+    };
+    match state {
         StepState::Succeeded => Outcome::Succeeded,
         StepState::Cancelled => Outcome::Cancelled,
         _ if reason == Reason::Lost.name() => Outcome::Lost,

@@ -168,6 +168,18 @@ impl StepRow {
         self.state = u8::try_from(place.unwrap_or(0)).unwrap_or(0);
     }
 
+    /// What its last run came to, though it may be run again.
+    pub(crate) fn result(&self) -> StepState {
+        let reason = self.reason.as_deref();
+        if reason == Some(Reason::Cancelled.name()) {
+            StepState::Cancelled
+        } else if reason == Some(Reason::Exited.name()) && self.exit_code == Some(0) {
+            StepState::Succeeded
+        } else {
+            StepState::Failed
+        }
+    }
+
     pub(crate) fn info(&self, id: String, command: String, depends_on: Vec<String>) -> StepInfo {
         let reason = |name: &String| Reason::ALL.iter().find(|known| known.name() == name).copied();
         StepInfo {

@@ -33,6 +33,8 @@ pub(crate) struct Driver {
     /// Steps in the engine's queue.
     waiting: HashMap<usize, AbortHandle>,
     delayed: usize,
+    /// How those that are to be run again ended the last time.
+    results: HashMap<usize, StepRow>,
     /// What its job asked for and was not done yet. One at a time: what is done may have the job
     /// ask for more, which comes after what it asked for before.
     actions: VecDeque<JobAction>,
@@ -63,6 +65,8 @@ pub(crate) struct Pending {
     pub(crate) lost: Vec<usize>,
     /// Waits to be run again for so long still.
     pub(crate) delayed: Vec<(usize, Duration)>,
+    /// Has failed and is to be run again.
+    pub(crate) results: HashMap<usize, StepRow>,
     /// Its job has not even heard of its beginning.
     pub(crate) is_new: bool,
     pub(crate) is_cancelled: bool,
@@ -113,6 +117,7 @@ impl Driver {
             running: HashMap::new(),
             waiting: HashMap::new(),
             delayed: 0,
+            results: HashMap::new(),
             actions: VecDeque::new(),
             is_cancelled: false,
             is_broken: false,
@@ -175,6 +180,7 @@ impl Driver {
 
     fn go_on(&mut self, pending: Pending, turn: &mut Turn) {
         self.is_cancelled = pending.is_cancelled;
+        self.results = pending.results;
         if pending.is_new {
             self.note(turn, What::Begun);
             self.tell(JobEvent::Begun);
@@ -274,11 +280,8 @@ impl Driver {
                 turn.after.push(After::Wait { step, delay });
             }
             JobAction::Skip { step, reason } if step < known && !is_busy(&step) => {
-                self.set_state(step, StepState::Skipped);
-                let mut row = self.row(step);
-                row.problem = Some(reason.clone());
-                self.put(turn, step, row);
-                self.note(turn, What::Skipped { step: place(step), reason });
+                let (state, row) = self.left_out(step, reason);
+                self.close(step, state, row, turn);
             }
             JobAction::Stop { step } if self.running.contains_key(&step) => {
                 turn.after.push(After::Stop { step });
@@ -287,8 +290,13 @@ impl Driver {
                 // It never began.
                 if let Some(asked) = self.waiting.remove(&step) {
                     asked.abort();
-                    let row = StepRow::default();
-                    self.ended(step, Ending { outcome: Outcome::Cancelled, row, bytes: 0 }, turn);
+                    let (state, row) = match self.results.remove(&step) {
+                        Some(row) => (row.result(), row),
+                        None => {
+                            (StepState::Cancelled, StepRow { ended: Some(now()), ..self.row(step) })
+                        }
+                    };
+                    self.conclude(step, Outcome::Cancelled, state, row, turn);
                 }
             }
             JobAction::Finish if self.running.is_empty() && self.waiting.is_empty() => {
@@ -331,6 +339,7 @@ impl Driver {
     /// Writes down that it starts, and starts it then.
     fn start(&mut self, step: usize, permit: Permit, turn: &mut Turn) {
         let mark = self.engine.0.executor.mark();
+        self.results.remove(&step);
         self.steps[step].attempt += 1;
         self.steps[step].started = Some(now());
         self.set_state(step, StepState::Running);
@@ -360,6 +369,18 @@ impl Driver {
         row.attempt = self.steps[step].attempt;
         row.started = self.steps[step].started.filter(|_| row.attempt > 0);
         row.ended = Some(now());
+        self.conclude(step, outcome, state, row, turn);
+    }
+
+    /// Tells the job that a step has ended, and writes down what became of it.
+    fn conclude(
+        &mut self,
+        step: usize,
+        outcome: Outcome,
+        state: StepState,
+        row: StepRow,
+        turn: &mut Turn,
+    ) {
         // What its job makes of it comes first: whether it is run again is part of what is told.
         let actions = if self.is_broken {
             Vec::new()
@@ -370,20 +391,39 @@ impl Driver {
             matches!(action, JobAction::Wait { step: other, .. } | JobAction::Start { step: other }
                 if *other == step)
         });
-        let state = if again { StepState::Retrying } else { state };
+        if again && row.attempt > 0 {
+            self.results.insert(step, row.clone());
+        }
+        self.close(step, if again { StepState::Retrying } else { state }, row, turn);
+        self.actions.extend(actions);
+    }
+
+    /// What a step that is not run, or not again, is left as: one that has run, as that left it.
+    fn left_out(&mut self, step: usize, reason: String) -> (StepState, StepRow) {
+        match self.results.remove(&step) {
+            Some(row) => (row.result(), row),
+            None => (StepState::Skipped, StepRow { problem: Some(reason), ..self.row(step) }),
+        }
+    }
+
+    /// Writes down that a step has come to this.
+    fn close(&mut self, step: usize, state: StepState, mut row: StepRow, turn: &mut Turn) {
         if state == StepState::Failed
             && self.summary.failure.is_none_or(|(first, _)| place(step) < first)
         {
             self.summary.failure = Some((place(step), row.exit_code.unwrap_or(LOST_CODE)));
         }
-        if !again {
+        if state.is_final() {
             self.room.shrink();
         }
         self.set_state(step, state);
         row.set_state(state);
         self.put(turn, step, row.clone());
-        self.note(turn, What::Ended { step: place(step), row: Box::new(row) });
-        self.actions.extend(actions);
+        let what = match (state, row.problem.clone()) {
+            (StepState::Skipped, Some(reason)) => What::Skipped { step: place(step), reason },
+            _ => What::Ended { step: place(step), row: Box::new(row) },
+        };
+        self.note(turn, what);
     }
 
     fn due(&mut self, step: usize, turn: &mut Turn) {
@@ -392,6 +432,12 @@ impl Driver {
     }
 
     fn finish(&mut self, turn: &mut Turn) {
+        for step in 0..self.steps.len() {
+            if !self.steps[step].state.is_final() {
+                let (state, row) = self.left_out(step, "the batch ended without it".to_owned());
+                self.close(step, state, row, turn);
+            }
+        }
         let counts = self.summary.counts();
         let state = if self.is_cancelled {
             BatchState::Cancelled
@@ -511,9 +557,6 @@ impl Driver {
         counts.shift(self.steps[step].state, state);
         self.summary.set_counts(counts);
         self.steps[step].state = state;
-        if state == StepState::Skipped {
-            self.room.shrink();
-        }
     }
 
     fn set_batch_state(&mut self, state: BatchState, turn: &mut Turn) {

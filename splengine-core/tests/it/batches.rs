@@ -2,10 +2,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use splengine_core::{
-    BatchError, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change, Engine,
-    EngineBuilder, ErrorKind, FailFast, Happening, LocalExecutor, MemoryStore, Reason, RedbStore,
-    Request, Rows, RunIf, Scope, SessionRequest, Step, StepInfo, StepState, Store, StoreFault,
-    Stream,
+    BatchError, BatchJob, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change,
+    Engine, EngineBuilder, ErrorKind, FailFast, Happening, JobAction, JobEvent, LocalExecutor,
+    MemoryStore, Reason, RedbStore, Request, Rows, RunIf, Scope, SessionRequest, Step, StepInfo,
+    StepState, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -317,6 +317,110 @@ async fn a_failing_step_is_run_again() {
     let record = bench.run(request).await;
     assert_eq!((record.steps[0].state, record.steps[0].attempt), (StepState::Failed, 3));
     assert_eq!((record.info.exit_code, bench.file("others").as_str()), (9, "x\nx\nx\n"));
+}
+
+#[tokio::test]
+async fn what_waits_to_be_run_again_keeps_its_result() {
+    let flaky = || {
+        let delay = Duration::from_secs(600);
+        step("flaky", "echo tried; exit 7").after([""; 0]).retries(3).retry_delay(delay)
+    };
+    let fails = |what: &Happening| matches!(what, Happening::Ended(step) if step.id == "flaky");
+    let is_kept = async |engine: &Engine, bench: &Bench, record: &BatchRecord| {
+        let flaky = &record.steps[0];
+        assert_eq!((flaky.state, flaky.exit_code, flaky.attempt), (StepState::Failed, Some(7), 1));
+        assert_eq!((flaky.reason, flaky.stdout_bytes), (Some(Reason::Exited), 6));
+        assert!(flaky.started.is_some() && flaky.ended.is_some());
+        assert_eq!((record.info.exit_code, record.info.counts.retrying), (7, 0));
+        let id = record.info.id.as_str();
+        let output = engine.batches().output(&bench.alice, id, "flaky", Stream::Stdout).await;
+        let bytes = output.expect("a step").read(0, 100).await.expect("reads");
+        assert_eq!(&bytes[..], b"tried\n");
+    };
+
+    // In the engine that saw it fail, and in the next.
+    for goes_on in [false, true] {
+        let bench = bench();
+        let record = bench.submit(BatchRequest::new().step(flaky()).step(Step::new("true"))).await;
+        bench.happens(&record, fails).await;
+        let engine = if goes_on {
+            bench.engine.drain(Duration::ZERO).await;
+            let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
+            assert_eq!(next.resume().await.batches, 1);
+            next
+        } else {
+            bench.engine.clone()
+        };
+        let id = record.info.id.as_str();
+        let record = engine.batches().cancel(&bench.alice, id).await.expect("cancelled");
+        assert_eq!(record.info.state, BatchState::Cancelled);
+        assert_eq!(states(&record), [StepState::Failed, StepState::Skipped]);
+        is_kept(&engine, &bench, &record).await;
+    }
+
+    for fail_fast in [FailFast::Soon, FailFast::Now] {
+        let bench = bench();
+        let request = BatchRequest::new()
+            .fail_fast(fail_fast)
+            .parallelism(2)
+            .step(flaky())
+            .step(step("bad", "while [ ! -e go ]; do sleep 0.01; done; exit 3").after([""; 0]))
+            .step(
+                step("clean", "while [ ! -e end ]; do sleep 0.01; done")
+                    .after(["flaky"])
+                    .run_if(RunIf::Always)
+                    .rerun_on_restart(true),
+            );
+        let record = bench.submit(request).await;
+        bench.happens(&record, fails).await;
+        bench.write("go");
+        let cleans =
+            |what: &Happening| matches!(what, Happening::Started { step, .. } if step == "clean");
+        bench.happens(&record, cleans).await;
+        // The next engine takes it for over as well.
+        bench.engine.drain(Duration::ZERO).await;
+        bench.write("end");
+        let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
+        assert_eq!(next.resume().await.batches, 1);
+        let batches = next.batches();
+        let over = batches.wait(&bench.alice, record.info.id.as_str());
+        let record = tokio::time::timeout(Duration::from_secs(30), over).await;
+        let record = record.expect("over in time").expect("over");
+        assert_eq!(record.info.state, BatchState::Failed);
+        let expected = [StepState::Failed, StepState::Failed, StepState::Succeeded];
+        assert_eq!(states(&record), expected, "{fail_fast:?}");
+        assert_eq!(record.info.counts.failed, 2);
+        is_kept(&next, &bench, &record).await;
+    }
+}
+
+/// Has three steps, and ends when the first has.
+struct Early([Step; 3]);
+
+impl BatchJob for Early {
+    fn steps(&self) -> &[Step] {
+        &self.0
+    }
+    fn on_event(&mut self, event: JobEvent) -> Vec<JobAction> {
+        match event {
+            JobEvent::Begun => vec![JobAction::Start { step: 0 }],
+            _ => vec![JobAction::Finish],
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_job_leaves_is_told_to_be_left_out() {
+    let make = |_: &str| Ok::<_, String>(Early(["true", "true", "true"].map(Step::new)));
+    let bench = bench_with(|policy| policy.kind("early", make), |builder| builder);
+    let batches = bench.engine.batches();
+    let submitted = batches.submit_job(&bench.alice, "early", "", None).await.expect("accepted");
+    let record = bench.wait(&submitted.record).await;
+    assert_eq!(record.info.state, BatchState::Succeeded);
+    let left: Vec<Option<&str>> =
+        record.steps[1..].iter().map(|step| step.problem.as_deref()).collect();
+    assert_eq!(left, [Some("the batch ended without it"); 2]);
+    assert_eq!((record.info.counts.skipped, record.info.counts.queued), (2, 0));
 }
 
 #[tokio::test]
