@@ -71,7 +71,7 @@ pub enum Outcome {
     Succeeded,
     /// It did not, or could not be started.
     Failed,
-    /// It was stopped, by [`JobAction::Stop`] or its caller.
+    /// It was stopped, by [`JobAction::Stop`] or its caller; or withdrawn.
     Cancelled,
     /// The engine ended while it ran: what became of it isn't known. Nothing of it runs any more.
     Lost,
@@ -95,6 +95,14 @@ pub enum JobAction {
     },
     /// This step will not be run; or, where it has failed and waits for that, not again.
     Skip {
+        /// Which.
+        step: usize,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Leave this step out if it has not begun, since it waits for its caller's turn: it ends as
+    /// [`Outcome::Cancelled`]. One that has begun goes on.
+    Withdraw {
         /// Which.
         step: usize,
         /// Why, for people.

@@ -184,7 +184,8 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 if let Some(brief) = briefs.get_mut(step) {
                     brief.state = StepState::Skipped;
                 }
-                None
+                let outcome = Outcome::Cancelled;
+                issued.remove(&step).then_some(JobEvent::Ended { step, outcome })
             }
             What::Cancelling => {
                 pending.is_cancelled = true;

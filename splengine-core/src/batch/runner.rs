@@ -1,6 +1,6 @@
 //! Drives one batch: performs what its job asks for, and writes everything down before it tells.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(crate) struct Driver {
     running: HashMap<usize, oneshot::Sender<()>>,
     /// Steps in the engine's queue.
     waiting: HashMap<usize, AbortHandle>,
+    /// Are to run, and the engine is not asked for a place, or takes no more.
+    unasked: BTreeSet<usize>,
     delayed: usize,
     /// How those that are to be run again ended the last time.
     results: HashMap<usize, StepRow>,
@@ -116,6 +118,7 @@ impl Driver {
             steps,
             running: HashMap::new(),
             waiting: HashMap::new(),
+            unasked: BTreeSet::new(),
             delayed: 0,
             results: HashMap::new(),
             actions: VecDeque::new(),
@@ -181,6 +184,8 @@ impl Driver {
     fn go_on(&mut self, pending: Pending, turn: &mut Turn) {
         self.is_cancelled = pending.is_cancelled;
         self.results = pending.results;
+        // Before anything is told: they may be withdrawn.
+        self.unasked.extend(&pending.issued);
         if pending.is_new {
             self.note(turn, What::Begun);
             self.tell(JobEvent::Begun);
@@ -200,7 +205,9 @@ impl Driver {
             self.act(turn);
         }
         for step in pending.issued {
-            self.ask(step, turn);
+            if self.unasked.remove(&step) {
+                self.ask(step, turn);
+            }
         }
     }
 
@@ -212,7 +219,9 @@ impl Driver {
                 }
             }
             Input::Refused(step) => {
-                self.waiting.remove(&step);
+                if self.waiting.remove(&step).is_some() {
+                    self.unasked.insert(step);
+                }
                 self.is_paused = true;
             }
             Input::Ended(step, ending) => {
@@ -270,8 +279,9 @@ impl Driver {
             self.summary.set_counts(counts);
             self.steps.resize(known, Brief::default());
         }
-        let is_busy =
-            |step: &usize| self.running.contains_key(step) || self.waiting.contains_key(step);
+        let is_waiting =
+            |step: &usize| self.waiting.contains_key(step) || self.unasked.contains(step);
+        let is_busy = |step: &usize| self.running.contains_key(step) || is_waiting(step);
         match action {
             JobAction::Start { step } if step < known && !is_busy(&step) => self.ask(step, turn),
             JobAction::Wait { step, delay } if step < known && !is_busy(&step) => {
@@ -283,13 +293,17 @@ impl Driver {
                 let (state, row) = self.left_out(step, reason);
                 self.close(step, state, row, turn);
             }
+            JobAction::Withdraw { step, reason } => {
+                if self.take_back(step) {
+                    let (state, row) = self.left_out(step, reason);
+                    self.conclude(step, Outcome::Cancelled, state, row, turn);
+                }
+            }
             JobAction::Stop { step } if self.running.contains_key(&step) => {
                 turn.after.push(After::Stop { step });
             }
             JobAction::Stop { step } => {
-                // It never began.
-                if let Some(asked) = self.waiting.remove(&step) {
-                    asked.abort();
+                if self.take_back(step) {
                     let (state, row) = match self.results.remove(&step) {
                         Some(row) => (row.result(), row),
                         None => {
@@ -299,10 +313,25 @@ impl Driver {
                     self.conclude(step, Outcome::Cancelled, state, row, turn);
                 }
             }
-            JobAction::Finish if self.running.is_empty() && self.waiting.is_empty() => {
+            JobAction::Finish
+                if self.running.is_empty()
+                    && self.waiting.is_empty()
+                    && self.unasked.is_empty() =>
+            {
                 self.finish(turn);
             }
             action => self.break_off(&format!("asks for {action:?}, which can't be"), turn),
+        }
+    }
+
+    /// Asks for no place any more for a step that has none; `false` when it has begun.
+    fn take_back(&mut self, step: usize) -> bool {
+        match self.waiting.remove(&step) {
+            Some(asked) => {
+                asked.abort();
+                true
+            }
+            None => self.unasked.remove(&step),
         }
     }
 
@@ -314,6 +343,7 @@ impl Driver {
         for (_, asked) in self.waiting.drain() {
             asked.abort();
         }
+        self.unasked.clear();
     }
 
     /// Asks the engine for a place for a step.
@@ -332,7 +362,10 @@ impl Driver {
                 });
                 self.waiting.insert(step, asking.abort_handle());
             }
-            Err(_) => self.is_paused = true,
+            Err(_) => {
+                self.unasked.insert(step);
+                self.is_paused = true;
+            }
         }
     }
 
@@ -522,12 +555,16 @@ impl Driver {
         let request = self.job.steps()[step].request();
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let running = tokio::spawn(run.finish(request, permit, mark));
+            // Kept until the end is told, so that no step of this batch has the place before what
+            // the end means for it is known.
+            let permit = Arc::new(permit);
+            let running = tokio::spawn(run.finish(request, Arc::clone(&permit), mark));
             let ending = running.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a step of a batch failed");
                 not_started(&ExecuteError::internal(error))
             });
             let _ = inputs.send(Input::Ended(step, Box::new(ending))).await;
+            drop(permit);
         });
     }
 

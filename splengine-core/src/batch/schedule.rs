@@ -168,8 +168,13 @@ impl Schedule {
                     actions.push(JobAction::Skip { step, reason });
                     self.close(step, true, open);
                 }
-                Phase::Running if self.fail_fast == FailFast::Now && !cleans_up => {
-                    actions.push(JobAction::Stop { step });
+                // Of those that are to run, some may wait for the engine still.
+                Phase::Running if !cleans_up => {
+                    let reason = "another step failed".to_owned();
+                    actions.push(JobAction::Withdraw { step, reason });
+                    if self.fail_fast == FailFast::Now {
+                        actions.push(JobAction::Stop { step });
+                    }
                 }
                 _ => {}
             }

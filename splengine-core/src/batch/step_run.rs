@@ -35,7 +35,7 @@ impl StepRun {
     pub(crate) async fn finish(
         self,
         mut request: Request,
-        permit: Permit,
+        permit: Arc<Permit>,
         mark: Option<String>,
     ) -> Ending {
         let Self { engine, caller, mut writer, live, mut stopped } = self;

@@ -33,6 +33,14 @@ pub(crate) struct Permit {
     ticket: Option<Ticket>,
 }
 
+/// A permit as a run has it: the place is free when the run has ended, or when whoever shares the
+/// permit lets go of it as well.
+#[expect(dead_code, reason = "they are only held")]
+pub(crate) enum Held {
+    Alone(Permit),
+    Shared(Arc<Permit>),
+}
+
 /// What came of asking to run.
 pub(crate) enum Offered {
     Now(Permit),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::engine::admission::Permit;
+use crate::engine::admission::Held;
 use crate::engine::handle::Engine;
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
@@ -112,7 +112,7 @@ pub(crate) struct Ending {
     queue: Arc<Queue>,
     source: CancelSource,
     /// Until it has ended.
-    permit: Option<Permit>,
+    permit: Option<Held>,
     /// When it was first waited for.
     begun: Option<Instant>,
 }
@@ -122,7 +122,7 @@ impl Ending {
         engine: Engine,
         queue: Arc<Queue>,
         source: CancelSource,
-        permit: Permit,
+        permit: Held,
     ) -> Self {
         Self { engine, queue, source, permit: Some(permit), begun: None }
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::batch::Batches;
 use crate::caller::{Caller, Scope};
-use crate::engine::admission::{Admission, Offered, Permit};
+use crate::engine::admission::{Admission, Held, Offered, Permit};
 use crate::engine::builder::{EngineBuilder, Policy};
 use crate::engine::drive::{self, Ending, Shutdown};
 use crate::engine::stats::{Counters, EngineStats};
@@ -262,29 +262,29 @@ impl Engine {
         match inner.admission.offer(caller.user(), || self.retry_after())? {
             Offered::Now(permit) => {
                 inner.counters.queue_wait.observe(Duration::ZERO);
-                Ok(Entered::Now(self.run(terms, &mut request, permit)))
+                Ok(Entered::Now(self.run(terms, &mut request, Held::Alone(permit))))
             }
             Offered::Later(place) => Ok(Entered::Later(Box::pin(async move {
                 let asked = Instant::now();
                 inner.executor.check_boxed(&terms.command).await?;
                 let permit = place.turn().await?;
                 inner.counters.queue_wait.observe(asked.elapsed());
-                self.started(self.run(terms, &mut request, permit)).await
+                self.started(self.run(terms, &mut request, Held::Alone(permit))).await
             }))),
         }
     }
 
-    /// Runs a command of somebody who waited for the permit elsewhere.
+    /// Runs a command of somebody who waited for the permit elsewhere, and may hold on to it.
     pub(crate) async fn launch(
         &self,
         caller: &Caller,
         mut request: Request,
-        permit: Permit,
+        permit: Arc<Permit>,
         mark: Option<String>,
     ) -> Result<Run, ExecuteError> {
         let mut terms = self.terms(caller, &mut request)?;
         terms.command.mark = mark;
-        self.started(self.run(terms, &mut request, permit)).await
+        self.started(self.run(terms, &mut request, Held::Shared(permit))).await
     }
 
     /// What the request comes to, without running it.
@@ -296,7 +296,7 @@ impl Engine {
         Ok(self.terms(caller, &mut request)?.command)
     }
 
-    fn run(&self, terms: Terms, request: &mut Request, permit: Permit) -> Run {
+    fn run(&self, terms: Terms, request: &mut Request, permit: Held) -> Run {
         let inner = &self.0;
         let (output, queue) = Queue::new(request.slow_reader, inner.policy.program.failure_scan());
         let (source, cancel) = CancelSource::new();

@@ -301,6 +301,71 @@ async fn fail_fast_stops_as_much_as_it_is_told_to() {
 }
 
 #[tokio::test]
+async fn fail_fast_lets_nothing_begin_that_waits_for_a_place() {
+    for (fail_fast, drains) in [
+        (FailFast::Soon, false),
+        (FailFast::Now, false),
+        (FailFast::Soon, true),
+        (FailFast::Now, true),
+    ] {
+        let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
+        // What it prints takes its time after its end.
+        let bad = "while [ ! -e go ]; do sleep 0.01; done; head -c 3000000 /dev/zero; exit 3";
+        let other = || Step::new("sh -c 'echo x >>ran'").after([""; 0]);
+        let request = BatchRequest::new()
+            .fail_fast(fail_fast)
+            .parallelism(4)
+            .step(step("bad", bad))
+            .step(other())
+            .step(other())
+            .step(other());
+        let record = bench.submit(request).await;
+        bench.happens(&record, |what| matches!(what, Happening::Started { .. })).await;
+        let draining = drains.then(|| {
+            let engine = bench.engine.clone();
+            tokio::spawn(async move { engine.drain(Duration::from_secs(20)).await })
+        });
+        eventually("it drains", || !drains || !bench.engine.is_open()).await;
+        bench.write("go");
+        let record = bench.wait(&record).await;
+        use StepState::{Failed, Skipped};
+        let why = format!("{fail_fast:?} {drains}");
+        assert_eq!(states(&record), [Failed, Skipped, Skipped, Skipped], "{why}");
+        assert_eq!(record.steps[3].problem.as_deref(), Some("another step failed"));
+        assert_eq!((record.info.exit_code, bench.file("ran").as_str()), (3, ""), "{why}");
+        if let Some(draining) = draining {
+            draining.await.expect("drained");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_waits_for_a_place_to_be_run_again_keeps_its_result() {
+    for cancels in [false, true] {
+        let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
+        let flaky = step("flaky", "exit 7").after([""; 0]).retries(3);
+        let request = BatchRequest::new()
+            .fail_fast(FailFast::Soon)
+            .parallelism(2)
+            .step(flaky.retry_delay(Duration::ZERO))
+            .step(step("bad", "while [ ! -e go ]; do sleep 0.01; done; exit 3").after([""; 0]));
+        let record = bench.submit(request).await;
+        bench.happens(&record, |what| matches!(what, Happening::Due { .. })).await;
+        let record = if cancels {
+            let id = record.info.id.as_str();
+            bench.engine.batches().cancel(&bench.alice, id).await.expect("cancelled")
+        } else {
+            bench.write("go");
+            bench.wait(&record).await
+        };
+        let bad = if cancels { StepState::Cancelled } else { StepState::Failed };
+        assert_eq!(states(&record), [StepState::Failed, bad]);
+        let flaky = &record.steps[0];
+        assert_eq!((flaky.exit_code, flaky.attempt, record.info.exit_code), (Some(7), 1, 7));
+    }
+}
+
+#[tokio::test]
 async fn a_failing_step_is_run_again() {
     let bench = bench();
     let script = "echo x >>tries; [ $(wc -l <tries) -ge 3 ]";

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -88,11 +88,13 @@ proptest! {
         shape in shapes(),
         choices in choices(),
         first in any::<prop::sample::Index>(),
+        never_begin in any::<u16>(),
     ) {
         let mut job = shape.job();
         let mut seen = vec![Seen::Untouched; shape.steps.len()];
         let mut runs = vec![0u32; shape.steps.len()];
         let mut stopping = BTreeSet::new();
+        let mut withdrawn = VecDeque::new();
         let mut history: Vec<(JobEvent, Vec<JobAction>)> = Vec::new();
         let mut cancelled = false;
         let mut choices = choices.into_iter();
@@ -137,6 +139,12 @@ proptest! {
                             Seen::LeftOut
                         };
                     }
+                    JobAction::Withdraw { step, .. } => {
+                        prop_assert_eq!(seen[step], Seen::Running);
+                        if never_begin >> step & 1 == 1 {
+                            withdrawn.push_back(step);
+                        }
+                    }
                     JobAction::Stop { step } => {
                         prop_assert_eq!(seen[step], Seen::Running);
                         stopping.insert(step);
@@ -160,7 +168,11 @@ proptest! {
                 outcome: Outcome::Succeeded,
                 cancels: false,
             });
-            event = if choice.cancels && !cancelled {
+            event = if let Some(step) = withdrawn.pop_front() {
+                stopping.remove(&step);
+                seen[step] = Seen::LeftOut;
+                JobEvent::Ended { step, outcome: Outcome::Cancelled }
+            } else if choice.cancels && !cancelled {
                 cancelled = true;
                 JobEvent::Cancelled
             } else {
