@@ -235,11 +235,13 @@ impl Batches {
         step: &str,
         stream: Stream,
     ) -> Result<StepOutput, BatchError> {
+        let registry = self.registry()?;
+        // Before it is looked at: so none is taken for over that was run again since.
+        let live = id.parse().ok().and_then(|id| registry.live(&id));
         let record = self.get(caller, id).await?;
         let missing = || BatchError::NoStep(step.chars().take(80).collect());
         let place = record.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
-        let registry = self.registry()?;
-        let live = registry.live(&record.info.id).map(|live| (registry.journal.clone(), live));
+        let live = live.map(|live| (registry.journal.clone(), live));
         let number = u32::try_from(place).map_err(|_| missing())?;
         // Whoever follows a step that has not begun waits for its first run.
         let attempt = record.steps[place].attempt.max(1);

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
+use tokio::sync::watch;
 
 use crate::batch::BatchError;
 use crate::batch::journal::Journal;
-use crate::batch::registry::Live;
+use crate::batch::registry;
 use crate::execute::Stream;
 use crate::id::BatchId;
 use crate::session::blocking;
@@ -123,33 +124,44 @@ impl OutputWriter {
 #[derive(Debug, Clone)]
 pub struct StepOutput {
     outputs: Outputs,
-    journal: Option<JournalOf>,
+    /// While its batch is driven.
+    live: Option<Live>,
     id: BatchId,
     step: u32,
     attempt: u32,
     stream: Stream,
 }
 
+/// Where to find out what becomes of the step, and when to look. Does not keep the batch from being
+/// over: whoever follows it when the engine shuts down is told.
 #[derive(Clone)]
-struct JournalOf(Journal, Arc<Live>);
+struct Live {
+    journal: Journal,
+    changed: watch::Receiver<u64>,
+    printed: watch::Receiver<()>,
+}
 
-impl std::fmt::Debug for JournalOf {
+impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JournalOf")
+        f.debug_struct("Live").finish_non_exhaustive()
     }
 }
 
 impl StepOutput {
     pub(crate) fn new(
         outputs: Outputs,
-        live: Option<(Journal, Arc<Live>)>,
+        live: Option<(Journal, Arc<registry::Live>)>,
         id: BatchId,
         step: u32,
         attempt: u32,
         stream: Stream,
     ) -> Self {
-        let journal = live.map(|(journal, live)| JournalOf(journal, live));
-        Self { outputs, journal, id, step, attempt, stream }
+        let live = live.map(|(journal, live)| Live {
+            journal,
+            changed: live.changed.subscribe(),
+            printed: live.printed.subscribe(),
+        });
+        Self { outputs, live, id, step, attempt, stream }
     }
 
     /// How much there is now.
@@ -212,10 +224,9 @@ impl StepOutput {
     ///
     /// Dropping the future has no effect.
     pub async fn grows(&self, offset: u64) -> Result<bool, BatchError> {
-        let Some(JournalOf(journal, live)) = &self.journal else {
+        let Some(Live { journal, mut changed, mut printed }) = self.live.clone() else {
             return Ok(self.length().await? > offset);
         };
-        let (mut changed, mut printed) = (live.changed.subscribe(), live.printed.subscribe());
         loop {
             changed.borrow_and_update();
             printed.borrow_and_update();
@@ -237,6 +248,32 @@ impl StepOutput {
                     return Ok(self.length().await? > offset);
                 },
             }
+        }
+    }
+
+    /// Waits until the step is run again after this run, and gives what that run prints; `None` when
+    /// it isn't, since the step is over or the engine shuts down.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Internal`] when that can't be found out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn next_run(&self) -> Result<Option<Self>, BatchError> {
+        let Some(Live { journal, mut changed, .. }) = self.live.clone() else { return Ok(None) };
+        let mut is_driven = true;
+        loop {
+            changed.borrow_and_update();
+            let row = journal.step(&self.id, self.step).await?;
+            if row.attempt > self.attempt {
+                return Ok(Some(Self { attempt: self.attempt + 1, ..self.clone() }));
+            }
+            if row.state().is_final() || !is_driven {
+                return Ok(None);
+            }
+            is_driven = changed.changed().await.is_ok();
         }
     }
 

@@ -762,6 +762,43 @@ async fn output_is_followed_while_it_comes() {
 }
 
 #[tokio::test]
+async fn output_is_followed_from_run_to_run() {
+    let bench = bench();
+    let script = "echo x >>tries; while [ ! -e go ]; do sleep 0.01; done; wc -l <tries; \
+                  [ $(wc -l <tries) = 3 ]";
+    let flaky = step("flaky", script).retries(5).retry_delay(Duration::from_millis(20));
+    let record = bench.submit(BatchRequest::new().step(flaky)).await;
+    let batches = bench.engine.batches();
+    let id = record.info.id.as_str();
+    let output = batches.output(&bench.alice, id, "flaky", Stream::Stdout).await;
+    let mut run = Some(output.expect("a step"));
+    bench.write("go");
+    let mut runs = Vec::new();
+    while let Some(output) = run {
+        assert!(output.grows(0).await.expect("reads"));
+        runs.push(output.read(0, 100).await.expect("reads"));
+        assert!(!output.grows(2).await.expect("reads"));
+        run = output.next_run().await.expect("reads");
+    }
+    assert_eq!(runs, ["1\n", "2\n", "3\n"]);
+}
+
+#[tokio::test]
+async fn who_follows_is_told_when_the_engine_shuts_down() {
+    let bench = bench();
+    let flaky = step("flaky", "exit 1").retries(1).retry_delay(Duration::from_secs(600));
+    let record = bench.submit(BatchRequest::new().step(flaky)).await;
+    bench.happens(&record, |what| matches!(what, Happening::Ended(_))).await;
+    let batches = bench.engine.batches();
+    let id = record.info.id.as_str();
+    let output = batches.output(&bench.alice, id, "flaky", Stream::Stdout).await.expect("a step");
+    let next = tokio::spawn(async move { output.next_run().await });
+    bench.engine.drain(Duration::ZERO).await;
+    let next = tokio::time::timeout(Duration::from_secs(30), next).await.expect("in time");
+    assert!(next.expect("no panic").expect("reads").is_none());
+}
+
+#[tokio::test]
 async fn of_much_output_the_beginning_and_the_end_are_kept() {
     let bench = bench();
     let record =
