@@ -210,7 +210,8 @@ async fn next_event(events: &mut BatchEvents) -> (Bytes, bool) {
         ("id" = String, Path),
         ("step" = String, Path),
         ("stream" = String, Path, description = "`stdout` or `stderr`."),
-        ("follow" = Option<bool>, Query, description = "Goes on until the step ends."),
+        ("follow" = Option<bool>, Query, description =
+            "Goes on until the step ends: where it is run again, with what the next run prints."),
         ("offset" = Option<u64>, Query, description = "With `follow`: where to begin."),
         ("Range" = Option<String>, Header),
     ),
@@ -260,14 +261,17 @@ pub(crate) async fn output(
     Ok(response)
 }
 
-/// What lies between; without an end as long as it grows.
+/// What lies between; without an end as long as it grows, from one run of the step to the next.
 fn pieces(output: StepOutput, from: u64, until: Option<u64>) -> Body {
-    Body::from_stream(stream::try_unfold((output, from), move |(output, at)| async move {
+    Body::from_stream(stream::try_unfold((output, from), move |(mut output, mut at)| async move {
         let left = until.map_or(PIECE as u64, |until| until - at);
         let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        let is_over = most == 0 || (until.is_none() && !output.grows(at).await?);
-        if is_over {
+        if most == 0 {
             return Ok(None);
+        }
+        while until.is_none() && !output.grows(at).await? {
+            let Some(next) = output.next_run().await? else { return Ok(None) };
+            (output, at) = (next, 0);
         }
         let data = output.read(at, most).await?;
         if data.is_empty() {

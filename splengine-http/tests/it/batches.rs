@@ -130,6 +130,28 @@ async fn a_batch_from_its_beginning_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_step_is_followed_until_it_ends() {
+    let door = door().await;
+    let script = "echo x >>tries; while [ ! -e go ]; do sleep 0.01; done; echo run $(wc -l <tries); \
+                  [ $(wc -l <tries) = 3 ]";
+    let mut flaky = step("flaky", script);
+    flaky["retries"] = json!(5);
+    flaky["retryDelay"] = json!(20);
+    let batch = door.submit(&json!({"steps": [flaky]})).await;
+    let mut connection = door.connect().await;
+    let path = format!("{batch}/steps/flaky/stdout?follow=true");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n\r\n");
+    connection.send(request.as_bytes()).await;
+    assert_eq!(connection.head().await.0, 200);
+    std::fs::write(door.root.path().join("go"), "").expect("writes");
+    let mut followed = Vec::new();
+    while let Some(piece) = connection.chunk().await {
+        followed.extend(piece);
+    }
+    assert_eq!(String::from_utf8_lossy(&followed), "run 1\nrun 2\nrun 3\n");
+}
+
+#[tokio::test]
 async fn who_waits_gets_it_all_at_once() {
     let door = door().await;
     let request = json!({"steps": [
