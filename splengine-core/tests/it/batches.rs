@@ -340,6 +340,34 @@ async fn fail_fast_lets_nothing_begin_that_waits_for_a_place() {
 }
 
 #[tokio::test]
+async fn what_was_withdrawn_stays_that_in_the_next_engine() {
+    let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
+    let script = "echo x >>cleans; while [ ! -e go ]; do sleep 0.01; done";
+    let clean = step("clean", script).after(["bad"]).run_if(RunIf::Always);
+    let other = || Step::new("sh -c 'echo x >>ran'").after([""; 0]);
+    let request = BatchRequest::new()
+        .fail_fast(FailFast::Soon)
+        .parallelism(3)
+        .step(step("bad", "exit 3"))
+        .step(other())
+        .step(other())
+        .step(clean.rerun_on_restart(true));
+    let record = bench.submit(request).await;
+    eventually("it cleans up", || bench.file("cleans") == "x\n").await;
+    bench.engine.drain(Duration::ZERO).await;
+    bench.write("go");
+    let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
+    assert_eq!(next.resume().await.batches, 1);
+    let batches = next.batches();
+    let over = batches.wait(&bench.alice, record.info.id.as_str());
+    let record = tokio::time::timeout(Duration::from_secs(30), over).await;
+    let record = record.expect("over in time").expect("over");
+    use StepState::{Failed, Skipped, Succeeded};
+    assert_eq!(states(&record), [Failed, Skipped, Skipped, Succeeded]);
+    assert_eq!((bench.file("ran").as_str(), bench.file("cleans").as_str()), ("", "x\nx\n"));
+}
+
+#[tokio::test]
 async fn a_step_that_waits_for_a_place_to_be_run_again_keeps_its_result() {
     for cancels in [false, true] {
         let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
