@@ -167,7 +167,7 @@ impl Responder {
                 }
             };
             if let Some(stranger) = shown.and_then(|shown| shown.stranger.as_ref()) {
-                stranger.is_recognised();
+                stranger.recognise();
             }
             Ok(Ask { engine: &self.engine, options: &self.options, caller, deadline })
         };

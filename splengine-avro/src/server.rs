@@ -188,7 +188,7 @@ impl Opening {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         // Its requests have to come in time.
-        self.stranger.is_recognised();
+        self.stranger.recognise();
         let service = AvroService::new(self.responder.clone());
         let service =
             service_fn(move |request: http::Request<Incoming>| service.clone().call(request));

@@ -57,8 +57,8 @@ impl Strangers {
 }
 
 impl Stranger {
-    /// It is one no longer.
-    pub(crate) fn is_recognised(&self) {
+    /// Makes it one no longer.
+    pub(crate) fn recognise(&self) {
         if !self.is_known.swap(true, Relaxed) {
             self.strangers.lock().all.remove(&self.number);
         }
@@ -76,7 +76,7 @@ impl Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.is_recognised();
+        self.recognise();
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
         let goes = |stranger: &Arc<Stranger>| stranger.sent_away().now_or_never().is_some();
         let [first, second, third] = [(); 3].map(|()| strangers.enter());
         assert_eq!([&first, &second, &third].map(goes), [true, false, false]);
-        second.is_recognised();
+        second.recognise();
         let fourth = strangers.enter();
         assert_eq!([&second, &third, &fourth].map(goes), [false; 3]);
         drop(fourth);

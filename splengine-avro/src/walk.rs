@@ -53,10 +53,10 @@ impl Walk<'_> {
             Schema::Double => {
                 from.take(8)?;
             }
-            Schema::Bytes | Schema::String | Schema::BigDecimal => {
+            Schema::Bytes | Schema::String => {
                 from.skip_sized()?;
             }
-            Schema::Fixed(fixed) | Schema::Duration(fixed) => {
+            Schema::Fixed(fixed) => {
                 from.take(fixed.size)?;
             }
             Schema::Enum(symbols) => {
@@ -82,11 +82,11 @@ impl Walk<'_> {
                 let schema = *self.names.get(name).ok_or_else(DatumError::deep)?;
                 self.value(schema, from)?;
             }
-            Schema::Decimal(_) | Schema::Uuid(_) => return Err(DatumError::deep()),
-            // All that is left is a number.
-            _ => {
+            // Of the logical types only one is left in a protocol that was read.
+            Schema::Int | Schema::Long | Schema::TimestampMillis => {
                 from.long()?;
             }
+            _ => return Err(DatumError::deep()),
         }
         self.left += 1;
         Ok(())

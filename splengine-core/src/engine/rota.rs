@@ -129,7 +129,7 @@ impl Rota {
         self.running -= 1;
         if let Entry::Occupied(mut entry) = self.callers.entry(user.clone()) {
             entry.get_mut().running -= 1;
-            // One turn more or less of others or of those who wait makes nobody idle.
+            // Nobody of theirs waits then, so that the next turn is not theirs.
             if entry.get().is_idle() {
                 entry.remove();
             }

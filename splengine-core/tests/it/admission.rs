@@ -48,6 +48,26 @@ fn gated(
     (configure(Engine::builder(executor)).build().expect("built"), gate, most)
 }
 
+#[tokio::test]
+async fn one_caller_leaves_places_to_others() {
+    let (engine, gate, _) = gated(|builder| builder.max_running(16));
+    let start = |name: &str| {
+        let (engine, user) = (engine.clone(), caller(name));
+        tokio::spawn(async move { engine.execute(&user, Request::new("run")).await.expect("runs") })
+    };
+    let alices: Vec<_> = (0..16).map(|_| start("alice")).collect();
+    eventually("the rest of them waits", || engine.stats().waiting == 2).await;
+    assert_eq!(engine.stats().running, 14);
+    let bobs = [start("bob"), start("bob")];
+    for bob in bobs {
+        drop(bob.await.expect("no panic"));
+    }
+    gate.add_permits(16);
+    for alice in alices {
+        drop(alice.await.expect("no panic"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_callers_at_eight_running() {
     let bench = bench_with(CgroupMode::Auto, |builder| builder.max_running(8));

@@ -114,6 +114,16 @@ impl Bench {
         submitted.expect_err("refused")
     }
 
+    /// The next engine, which uses the same store, and the record once that has brought it to its end.
+    async fn over_in_the_next(&self, record: &BatchRecord) -> (Engine, BatchRecord) {
+        let next = engine(&self.root, &self.store, |policy| policy, |builder| builder);
+        assert_eq!(next.resume().await.batches, 1);
+        let batches = next.batches();
+        let over = batches.wait(&self.alice, record.info.id.as_str());
+        let record = tokio::time::timeout(Duration::from_secs(30), over).await;
+        (next, record.expect("over in time").expect("over"))
+    }
+
     async fn wait(&self, record: &BatchRecord) -> BatchRecord {
         let id = record.info.id.as_str();
         let batches = self.engine.batches();
@@ -356,12 +366,7 @@ async fn what_was_withdrawn_stays_that_in_the_next_engine() {
     eventually("it cleans up", || bench.file("cleans") == "x\n").await;
     bench.engine.drain(Duration::ZERO).await;
     bench.write("go");
-    let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
-    assert_eq!(next.resume().await.batches, 1);
-    let batches = next.batches();
-    let over = batches.wait(&bench.alice, record.info.id.as_str());
-    let record = tokio::time::timeout(Duration::from_secs(30), over).await;
-    let record = record.expect("over in time").expect("over");
+    let (_, record) = bench.over_in_the_next(&record).await;
     use StepState::{Failed, Skipped, Succeeded};
     assert_eq!(states(&record), [Failed, Skipped, Skipped, Succeeded]);
     assert_eq!((bench.file("ran").as_str(), bench.file("cleans").as_str()), ("", "x\nx\n"));
@@ -473,12 +478,7 @@ async fn what_waits_to_be_run_again_keeps_its_result() {
         // The next engine takes it for over as well.
         bench.engine.drain(Duration::ZERO).await;
         bench.write("end");
-        let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
-        assert_eq!(next.resume().await.batches, 1);
-        let batches = next.batches();
-        let over = batches.wait(&bench.alice, record.info.id.as_str());
-        let record = tokio::time::timeout(Duration::from_secs(30), over).await;
-        let record = record.expect("over in time").expect("over");
+        let (next, record) = bench.over_in_the_next(&record).await;
         assert_eq!(record.info.state, BatchState::Failed);
         let expected = [StepState::Failed, StepState::Failed, StepState::Succeeded];
         assert_eq!(states(&record), expected, "{fail_fast:?}");
