@@ -222,29 +222,27 @@ async fn large_messages_wait_for_each_others_room() {
     let door = Door::open(|door| door.max_frame(largest).max_buffered(0)).await;
     let word = "x".repeat(200 << 10);
     // Beyond what each has anyway there is room for one at a time.
-    let mut halves = Vec::new();
-    for serial in 0..20 {
-        let mut client = door.connect().await;
-        client.shake_hands().await;
-        let (begin, rest) = frame_of(serial, &word);
-        client.stream.write_all(&begin).await.expect("sent");
-        halves.push((client, rest));
-    }
+    let mut first = door.connect().await;
+    first.shake_hands().await;
+    let (begin, rest) = frame_of(1, &word);
+    first.stream.write_all(&begin).await.expect("sent");
+    let mut second = door.connect().await;
+    second.shake_hands().await;
+    let mut tries = 0..100;
+    let waiting = loop {
+        let serial = tries.next().expect("it waits once the first has been read as far as it came");
+        second.execute(serial, &word).await;
+        let Ok((answered, _)) = timeout(SHORT, second.result()).await else { break serial };
+        assert_eq!(answered, serial);
+    };
     let mut small = door.connect().await;
     small.shake_hands().await;
     small.execute(7, "small").await;
     assert_eq!(small.result().await.0, 7, "what is small needs none of it");
-    let mut clients = tokio::task::JoinSet::new();
-    for (serial, (mut client, rest)) in (0..).zip(halves) {
-        let length = word.len();
-        clients.spawn(async move {
-            client.stream.write_all(&rest).await.expect("sent");
-            let (answered, result) = client.result().await;
-            assert_eq!((answered, result.stdout.len()), (serial, length));
-        });
-    }
-    while let Some(answered) = clients.join_next().await {
-        answered.expect("answered");
+    first.stream.write_all(&rest).await.expect("sent");
+    for (client, serial) in [(&mut first, 1), (&mut second, waiting)] {
+        let (answered, result) = client.result().await;
+        assert_eq!((answered, result.stdout.len()), (serial, word.len()));
     }
 }
 
