@@ -75,7 +75,7 @@ impl FileInfo {
             modified: UNIX_EPOCH,
             accessed: UNIX_EPOCH,
             mode: 0,
-            links: 1,
+            links: 0,
             uid: 0,
             gid: 0,
             id: (0, 0),

@@ -528,6 +528,25 @@ fn broken_reader(content: &[u8]) -> impl tokio::io::AsyncRead + Send + use<> {
 }
 
 #[tokio::test]
+async fn what_ends_in_a_slash_is_no_file() {
+    let bench = bench();
+    let (files, alice) = (&bench.files, &bench.alice);
+    assert!(matches!(
+        files.stat(alice, path("data/a/")).await,
+        Err(FileError::NotDirectory { .. })
+    ));
+    assert!(bench.open("data/a/", read()).await.is_err());
+    assert!(bench.open("data/new/", write().create()).await.is_err());
+    assert!(files.replace(alice, path("data/new/"), &b"x"[..]).await.is_err());
+    assert_eq!(bench.names("data").await, HashSet::from(["a", "deep"].map(str::to_owned)));
+    files.make_directory(alice, path("data/made/"), None).await.expect("made");
+    assert_eq!(
+        files.stat(alice, path("data/made/")).await.expect("known").kind,
+        FileKind::Directory
+    );
+}
+
+#[tokio::test]
 async fn links_are_made_and_read() {
     let bench = bench();
     let (files, alice) = (&bench.files, &bench.alice);
