@@ -182,6 +182,23 @@ def test_javas_calls(wire, known):
     assert answer.startswith(bytes.fromhex("00000000") + HI)
 
 
+def test_javas_calls_without_parameters(wire, door, known):
+    """Their parameters are an empty buffer, of which its client over HTTP sends the length: what
+    follows the end of the message is one more end."""
+    call = handshake(known, True, b"\x02\0", served_text(door)) + b"\0" + text(b"describe")
+    message = classic(call, b"")
+    assert message.endswith(bytes(8))
+    headers = {"Content-Type": "avro/binary"}
+    for url in (f"http://{door.ready['avro']}/", f"http://{door.ready['http']}/avro"):
+        answer = httpx.post(url, content=message, headers=headers, trust_env=False)
+        assert answer.status_code == 200 and b"execution-engine" in answer.content
+        for more in (classic(call), b"\0", b"\0\0\0\1"):
+            assert httpx.post(url, content=message + more, headers=headers, trust_env=False).status_code == 400
+    wire.sendall(message * 2)
+    for _ in range(2):
+        assert b"execution-engine" in read_classic(wire)
+
+
 def test_sasl_is_answered_before_the_first_call(wire, known):
     wire.sendall(b"\0")
     wire.sendall(bytes.fromhex("00000009") + b"ANONYMOUS" + bytes.fromhex("00000004") + b"root")

@@ -115,8 +115,10 @@ async fn respond(responder: &Responder, message: Bytes, shown: Shown) -> Result<
     let frames = Frames::classic(responder.options.max_frame);
     let mut framing = Frames::classic(responder.options.max_frame);
     let mut input = BytesMut::from(message);
-    let message = match framing.next(&mut input) {
-        Ok(Some((_, message))) if input.is_empty() => message,
+    let message = framing.next(&mut input);
+    let is_all = matches!(framing.next(&mut input), Ok(None)) && !framing.is_midway(&input);
+    let message = match message {
+        Ok(Some((_, message))) if is_all => message,
         _ if size > responder.options.max_frame => return Err(too_large(responder)),
         _ => return Err(malformed("the body must be one message in the specification's framing")),
     };

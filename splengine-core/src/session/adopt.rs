@@ -144,7 +144,8 @@ async fn go_on(
     );
     let place = Registry::place_anyway(&engine.0, &live.user);
     registry.insert(&live);
-    serve::start(&live, typed, Some(files), place);
+    // What was written down of it before still holds.
+    drop(serve::start(&live, typed, Some(files), place));
 }
 
 /// The recording, gone on with if there was one.

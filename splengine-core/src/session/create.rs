@@ -119,7 +119,9 @@ impl Sessions {
             state.lead = state.log.end().offset;
         }
         registry.insert(&live);
-        serve::start(&live, typed, files, place);
+        let kept = serve::start(&live, typed, files, place);
+        // Whoever is told of a session finds it again in the next engine, however this one ends.
+        let _ = kept.await;
         Ok(live.info())
     }
 

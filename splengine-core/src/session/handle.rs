@@ -73,7 +73,8 @@ impl Sessions {
         Self { engine }
     }
 
-    /// Starts a session for `caller`. It runs until its program ends, whoever is attached.
+    /// Starts a session for `caller`. It runs until its program ends, whoever is attached. With a
+    /// [store](crate::SessionPolicy::store) it is written down before this returns.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::session::Recording;
@@ -15,16 +15,18 @@ use crate::session::live::{Live, Typed};
 use crate::session::registry::Place;
 use crate::session::store::SessionFiles;
 
-/// Serves `live` until its program has ended.
+/// Serves `live` until its program has ended. What is returned is told, or dropped, when the session
+/// has been written down once.
 pub(crate) fn start(
     live: &Arc<Live>,
     typed: mpsc::Receiver<Typed>,
     files: Option<SessionFiles>,
     place: Place,
-) {
+) -> oneshot::Receiver<()> {
+    let (to, kept) = oneshot::channel();
     let typing = tokio::spawn(type_all(Arc::clone(live), typed));
     let settling = tokio::spawn(settle(Arc::clone(live)));
-    let keeping = files.map(|files| tokio::spawn(keep(Arc::clone(live), files)));
+    let keeping = files.map(|files| tokio::spawn(keep(Arc::clone(live), files, to)));
     let live = Arc::clone(live);
     tokio::spawn(async move {
         read_all(&live).await;
@@ -39,6 +41,7 @@ pub(crate) fn start(
         live.state().is_settled = true;
         live.wake();
     });
+    kept
 }
 
 /// Reads what the program prints, to its end.
@@ -184,8 +187,9 @@ async fn type_one(live: &Live, data: &[u8], by_client: bool) {
 
 /// Writes down how the session stands, soon after every change, so that little is lost with the
 /// engine.
-async fn keep(live: Arc<Live>, files: SessionFiles) {
+async fn keep(live: Arc<Live>, files: SessionFiles, told: oneshot::Sender<()>) {
     let files = Arc::new(files);
+    let mut told = Some(told);
     let mut changed = live.subscribe();
     loop {
         changed.borrow_and_update();
@@ -197,6 +201,9 @@ async fn keep(live: Arc<Live>, files: SessionFiles) {
         });
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, session = %live.id, "the state of a session can't be kept");
+        }
+        if let Some(told) = told.take() {
+            let _ = told.send(());
         }
         if has_ended || changed.changed().await.is_err() {
             return;

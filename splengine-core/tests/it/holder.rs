@@ -76,7 +76,11 @@ impl Engines {
         let request =
             SessionRequest::new().command("sh -c").arg(script).size(Size::clamped(60, 10));
         let sessions = running.engine.sessions();
-        running.runtime.block_on(sessions.create(&self.alice, request)).expect("starts")
+        let session =
+            running.runtime.block_on(sessions.create(&self.alice, request)).expect("starts");
+        // From here on the engine may die.
+        assert!(self.kept(&session, session.id.as_str()), "{session:?} is not written down");
+        session
     }
 
     fn attach(&self, running: &Running, id: &SessionInfo, attach: Attach) -> Attachment {
@@ -222,9 +226,6 @@ fn an_end_in_between_is_known_afterwards() {
     let by_code = engines.session(&first, &script("echo last words; exit 3"));
     let by_signal = engines.session(&first, &script("echo $$ >pid; kill -KILL $$"));
     engines.told("up");
-    for session in [&by_code, &by_signal] {
-        wait("it is kept", || engines.kept(session, "session"));
-    }
     first.die();
     std::fs::write(engines.root.path().join("go"), "").expect("writes");
     wait("it is killed", || engines.file("pid").is_some_and(|pid| !lives(&pid)));
@@ -271,7 +272,6 @@ fn what_is_printed_beyond_what_is_kept_is_left_out() {
     let client = engines.attach(&first, &session, control());
     let epoch = client.epoch().to_owned();
     drop(client);
-    wait("it is kept", || engines.kept(&session, "session"));
     first.die();
     std::fs::write(engines.root.path().join("go"), "").expect("writes");
     // With nobody attached the program never waits.
