@@ -7,11 +7,12 @@
 
 mod args;
 mod file;
+mod listeners;
 mod settings;
 mod tokens;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,12 +23,12 @@ use splengine_core::{Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenti
 use splengine_http::{HttpServer, HttpServerBuilder};
 use splengine_ssh::{SshServer, SshServerBuilder, Users};
 use splengine_ws::{WsServer, WsServerBuilder};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::args::Args;
+use crate::listeners::Listeners;
 use crate::settings::{HOLD_TERMINALS, Settings, UsageError};
 
 fn main() -> ExitCode {
@@ -98,73 +99,64 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 
     engine.resume().await;
 
-    let mut ready = vec!["\"ready\":true".to_owned()];
-    let ws = match &settings.ws {
+    let keys = match &settings.ssh {
+        Some(_) => settings.host_keys().map_err(Failure::Usage)?,
         None => None,
-        Some(addresses) => Some(Bound::listen(addresses).await?),
     };
-    // The console's own address is known before its server is: the links of shares need it.
+    let listeners = Listeners::open(&settings, keys.is_some()).await?;
+    let interfaces = listeners.interfaces(&settings);
     let console = settings
         .public_url
         .clone()
-        .or_else(|| ws.as_ref().map(|bound| format!("http://{}/", bound.local_addr)));
-    let http = match &settings.http {
-        None => None,
-        Some(addresses) => {
-            let builder = configured_http(&engine, &settings, console.as_deref())?;
-            let server = builder.bind(&addresses[..]).await.map_err(|error| start(error.into()))?;
-            ready.push(format!("\"http\":\"{}\"", server.local_addr()));
-            Some(server)
-        }
-    };
-    let ws = match ws {
+        .or_else(|| listeners.ws.as_ref().map(|bound| format!("http://{}/", bound.local_addr)));
+    let mut ready = vec!["\"ready\":true".to_owned()];
+    for (door, address) in listeners.addresses() {
+        ready.push(format!("\"{door}\":\"{address}\""));
+    }
+
+    let http_address = listeners.http.as_ref().map(|bound| bound.local_addr);
+    let http = match listeners.http {
         None => None,
         Some(bound) => {
-            let api = configured_http(&engine, &settings, console.as_deref())?.into_service();
-            let mut builder =
-                WsServer::builder(engine.clone()).authenticate(settings.tokens.clone()).api(api);
+            let builder = configured_http(&engine, &settings, &interfaces, console.as_deref())?;
+            Some(builder.listen(bound.listener).map_err(|error| start(error.into()))?)
+        }
+    };
+    let ws = match listeners.ws {
+        None => None,
+        Some(bound) => {
+            let api = configured_http(&engine, &settings, &interfaces, console.as_deref())?;
+            let mut builder = WsServer::builder(engine.clone())
+                .authenticate(settings.tokens.clone())
+                .api(api.into_service());
             for origin in &settings.ws_origins {
                 builder = builder.allow_origin(origin).map_err(|error| {
                     Failure::Usage(UsageError::caused("[ws] allow-origins", &error))
                 })?;
             }
             builder = settings.ws_clients.into_iter().fold(builder, WsServerBuilder::max_clients);
-            let server = builder.listen(bound.listener).map_err(|error| start(error.into()))?;
-            ready.push(format!("\"ws\":\"{}\"", server.local_addr()));
-            Some(server)
+            Some(builder.listen(bound.listener).map_err(|error| start(error.into()))?)
         }
     };
-
-    let avro = match &settings.avro {
+    let avro = match listeners.avro {
         None => None,
-        Some(addresses) => {
-            let mut builder = configured_avro(&engine, &settings);
+        Some(bound) => {
+            let mut builder = configured_avro(&engine, &settings, &interfaces);
             if let Some((certificates, key)) = settings.avro_tls().map_err(Failure::Usage)? {
                 builder = builder.tls(&certificates, &key).map_err(|error| {
                     Failure::Usage(UsageError::caused("[avro] certificates", &error))
                 })?;
             }
-            if let Some(http) = &http {
-                builder = builder.interface("rest", format!("http://{}/api/v1", http.local_addr()));
-            }
-            let server = builder.bind(&addresses[..]).await.map_err(|error| start(error.into()))?;
-            ready.push(format!("\"avro\":\"{}\"", server.local_addr()));
-            Some(server)
+            Some(builder.listen(bound.listener).map_err(|error| start(error.into()))?)
         }
     };
-
-    let keys = match &settings.ssh {
-        Some(_) => settings.host_keys().map_err(Failure::Usage)?,
+    let ssh = match listeners.ssh.zip(keys) {
         None => None,
-    };
-    let ssh = match settings.ssh.as_ref().zip(keys) {
-        None => None,
-        Some((addresses, keys)) => {
+        Some((bound, keys)) => {
             let builder = configured_ssh(&engine, &settings)?;
             let server =
-                builder.bind(&addresses[..], &keys).await.map_err(|error| start(error.into()))?;
+                builder.listen(bound.listener, &keys).map_err(|error| start(error.into()))?;
             tracing::info!(fingerprints = ?keys.fingerprints(), "known to SSH clients by");
-            ready.push(format!("\"ssh\":\"{}\"", server.local_addr()));
             Some(server)
         }
     };
@@ -172,7 +164,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     if let Some(token) = &settings.made_token {
         ready.push(format!("\"token\":\"{}\"", token.expose()));
         let page =
-            console.or_else(|| http.as_ref().map(|http| format!("http://{}/", http.local_addr())));
+            console.or_else(|| http_address.map(|address| format!("http://{address}/")));
         if let Some(page) = page {
             let link = format!("{page}#token={}\n", token.expose());
             let _ = std::io::stderr().write_all(link.as_bytes());
@@ -236,27 +228,10 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An address that is taken before its server is set up.
-struct Bound {
-    listener: TcpListener,
-    local_addr: SocketAddr,
-}
-
-impl Bound {
-    async fn listen(addresses: &[SocketAddr]) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| {
-            let text = format!("can't listen on {addresses:?}: {error}");
-            Failure::Start(text.into())
-        };
-        let listener = TcpListener::bind(addresses).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, local_addr })
-    }
-}
-
 fn configured_http(
     engine: &Engine,
     settings: &Settings,
+    interfaces: &BTreeMap<&'static str, String>,
     console: Option<&str>,
 ) -> Result<HttpServerBuilder<SharedAuthenticator>, Failure> {
     let mut builder = HttpServer::builder(engine.clone())
@@ -276,26 +251,26 @@ fn configured_http(
     if let Some(bytes) = settings.max_body {
         builder = builder.max_body(bytes);
     }
-    if let Some(addresses) = &settings.avro {
-        let service = configured_avro(engine, settings).into_service();
+    for (name, place) in interfaces {
+        builder = builder.interface(*name, place);
+    }
+    if settings.avro.is_some() {
+        let service = configured_avro(engine, settings, interfaces).into_service();
         builder = builder.mount("/avro", service.clone()).mount("/avro/protocol", service);
-        // Port 0 is none that anybody could be told.
-        if let Some(address) = addresses.iter().find(|address| address.port() != 0) {
-            builder = builder.interface("avro-rpc", address.to_string());
-        } else {
-            builder = builder.interface("avro-rpc", "/avro");
-        }
     }
-    if let Some(console) = console {
-        let socket = console.replacen("http", "ws", 1);
-        builder = builder.console(console).interface("websocket", format!("{socket}terminal"));
-    }
-    Ok(builder)
+    Ok(console.into_iter().fold(builder, HttpServerBuilder::console))
 }
 
-fn configured_avro(engine: &Engine, settings: &Settings) -> AvroServerBuilder<SharedAuthenticator> {
+fn configured_avro(
+    engine: &Engine,
+    settings: &Settings,
+    interfaces: &BTreeMap<&'static str, String>,
+) -> AvroServerBuilder<SharedAuthenticator> {
     let table = &settings.avro_table;
     let mut builder = AvroServer::builder(engine.clone()).authenticate(settings.tokens.clone());
+    for (name, place) in interfaces {
+        builder = builder.interface(*name, place);
+    }
     if let Some(count) = table.max_connections {
         builder = builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
     }

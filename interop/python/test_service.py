@@ -1,5 +1,7 @@
 """What the server says of itself."""
 
+import avro.ipc
+import avro.protocol
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
@@ -40,8 +42,26 @@ def test_the_service_definition(client, document):
     definition = client.get("/api/v1/service").json()
     assert definition == client.get("/info").json()
     assert {"service", "version", "type", "interfaces", "capabilities"} <= definition.keys()
-    assert "rest" in definition["interfaces"]
+    # What is left out is not told of.
+    assert definition["interfaces"] == {"rest": "/api/v1"}
     schema(document, "/api/v1/service", "get").validate(definition)
+
+
+def test_each_door_tells_of_all(start):
+    # Python's Avro client shows no credentials.
+    server = start("--anonymous", "guest", tokens=False, ws=True, ssh=True, avro=True)
+    others = {
+        "websocket": server.ws_url, "ssh": server.ready["ssh"], "avro-rpc": server.ready["avro"],
+    }
+    for door in (server.ready["http"], server.ready["ws"]):
+        definition = httpx.get(f"http://{door}/api/v1/service", trust_env=False).json()
+        assert definition["interfaces"] == {"rest": "/api/v1", **others}
+    for door in (server.ready["avro"], server.ready["http"]):
+        text = httpx.get(f"http://{door}/avro/protocol", trust_env=False).text
+        host, port = door.split(":")
+        wire = avro.ipc.HTTPTransceiver(host, int(port), "/avro")
+        described = avro.ipc.Requestor(avro.protocol.parse(text), wire).request("describe", {})
+        assert described["interfaces"] == {"rest": f"{server.url}/api/v1", **others}
 
 
 def test_the_openapi_document_is_valid(document):

@@ -170,7 +170,19 @@ impl AvroServerBuilder<SharedAuthenticator> {
     ) -> Result<AvroServer, BindError> {
         let failed = |source| BindError::new(format!("{address:?}"), source);
         let listener = TcpListener::bind(&address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        self.listen(listener)
+    }
+
+    /// The same with a listener that there is already: one inherited, or taken before the rest was
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when the listener has no address.
+    pub fn listen(self, listener: TcpListener) -> Result<AvroServer, BindError> {
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
         let responder = Responder::new(self.engine, self.authenticator, self.options);
         Ok(AvroServer {
             listener,

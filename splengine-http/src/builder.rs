@@ -218,10 +218,22 @@ impl HttpServerBuilder<SharedAuthenticator> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<HttpServer, BindError> {
-        let Self { engine, authenticator, options, timing } = self;
         let failed = |source| BindError::new(format!("{address:?}"), source);
         let listener = TcpListener::bind(&address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        self.listen(listener)
+    }
+
+    /// The same with a listener that there is already: one inherited, or taken before the rest was
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when the listener has no address.
+    pub fn listen(self, listener: TcpListener) -> Result<HttpServer, BindError> {
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
+        let Self { engine, authenticator, options, timing } = self;
         let app = App::new(engine, authenticator, options);
         Ok(HttpServer::new(listener, local_addr, &app, timing))
     }

@@ -159,7 +159,19 @@ impl SshServerBuilder<Users> {
     ) -> Result<SshServer, BindError> {
         let failed = |source| BindError::new(format!("{address:?}"), source);
         let listener = TcpListener::bind(&address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        self.listen(listener, keys)
+    }
+
+    /// The same with a listener that there is already: one inherited, or taken before the rest was
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when the listener has no address.
+    pub fn listen(self, listener: TcpListener, keys: &HostKeys) -> Result<SshServer, BindError> {
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
         let config = Arc::new(self.config(keys));
         let [of_channel, of_all] = self.disk;
         Ok(SshServer {

@@ -1,0 +1,80 @@
+//! The addresses of all doors, taken before the first is opened: each tells of the others.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+use crate::Failure;
+use crate::settings::Settings;
+
+pub(crate) struct Bound {
+    pub(crate) listener: TcpListener,
+    pub(crate) local_addr: SocketAddr,
+}
+
+/// Those of the doors that are not left out.
+pub(crate) struct Listeners {
+    pub(crate) http: Option<Bound>,
+    pub(crate) ws: Option<Bound>,
+    pub(crate) ssh: Option<Bound>,
+    pub(crate) avro: Option<Bound>,
+}
+
+impl Listeners {
+    /// Without keys of its own there is no SSH door.
+    pub(crate) async fn open(settings: &Settings, has_keys: bool) -> Result<Self, Failure> {
+        let ssh = settings.ssh.as_deref().filter(|_| has_keys);
+        Ok(Self {
+            http: Bound::listen(settings.http.as_deref()).await?,
+            ws: Bound::listen(settings.ws.as_deref()).await?,
+            ssh: Bound::listen(ssh).await?,
+            avro: Bound::listen(settings.avro.as_deref()).await?,
+        })
+    }
+
+    /// As the line on standard output names them.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        [("http", &self.http), ("ws", &self.ws), ("ssh", &self.ssh), ("avro", &self.avro)]
+            .into_iter()
+            .filter_map(|(door, bound)| Some((door, bound.as_ref()?.local_addr)))
+    }
+
+    /// Where each door is, for the service definition.
+    pub(crate) fn interfaces(&self, settings: &Settings) -> BTreeMap<&'static str, String> {
+        let socket = self.ws.as_ref().map(|bound| match &settings.public_url {
+            Some(page) => format!("{}terminal", page.replacen("http", "ws", 1)),
+            None => bound.place("ws://", "/terminal"),
+        });
+        [
+            ("rest", self.http.as_ref().map(|bound| bound.place("http://", "/api/v1"))),
+            ("websocket", socket),
+            ("ssh", self.ssh.as_ref().map(|bound| bound.place("", ""))),
+            ("avro-rpc", self.avro.as_ref().map(|bound| bound.place("", ""))),
+        ]
+        .into_iter()
+        .filter_map(|(name, place)| Some((name, place?)))
+        .collect()
+    }
+}
+
+impl Bound {
+    async fn listen(addresses: Option<&[SocketAddr]>) -> Result<Option<Self>, Failure> {
+        let Some(addresses) = addresses else { return Ok(None) };
+        let failed = |error: std::io::Error| {
+            let text = format!("can't listen on {addresses:?}: {error}");
+            Failure::Start(text.into())
+        };
+        let listener = TcpListener::bind(addresses).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        Ok(Some(Self { listener, local_addr }))
+    }
+
+    /// Of a door that is open on all addresses only the port is known: whoever asks knows the host.
+    fn place(&self, scheme: &str, path: &str) -> String {
+        match self.local_addr.ip().is_unspecified() {
+            true => format!(":{}{path}", self.local_addr.port()),
+            false => format!("{scheme}{}{path}", self.local_addr),
+        }
+    }
+}
