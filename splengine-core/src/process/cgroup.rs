@@ -277,8 +277,9 @@ fn remove_abandoned(parent: &Path) {
         let Some(_lock) = is_engines.then(|| lock(&entry.path()).ok()).flatten() else { continue };
         tracing::warn!(cgroup = %entry.path().display(), "ending what a killed engine left running");
         let _ = fs::write(entry.path().join("cgroup.kill"), "1");
-        // Killed processes leave their groups when they have ended, which takes a moment.
-        for _ in 0..100 {
+        // Killed processes leave their groups when they have ended, which takes a moment; on a busy
+        // host more.
+        for _ in 0..400 {
             for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(group.path());
             }

@@ -221,14 +221,26 @@ async fn an_engine_ends_what_a_dead_one_left_and_nothing_of_a_living_one() {
     // What a killed engine leaves: a directory that nobody has locked, with processes in it.
     let parent = group.parent().and_then(Path::parent).expect("the engine's own, and its parent");
     let left = parent.join(format!("splengine-{:016x}", std::process::id()));
+    // The engines of other tests look for such ones, too: not before it is complete.
+    let lock = loop {
+        std::fs::create_dir_all(&left).expect("made");
+        let lock = std::fs::File::open(&left).and_then(|lock| lock.lock().map(|()| lock));
+        if let Ok(lock) = lock
+            && left.exists()
+        {
+            break lock;
+        }
+    };
     let mut orphan = sleeper_in(&left.join("run-0"));
+    drop(lock);
     // One that only has such a name.
     let alike = parent.join(format!("splengine-test.{}", std::process::id()));
     let mut stranger = sleeper_in(&alike);
 
     let other = bench_with(CgroupMode::Auto, |builder| builder);
     assert!(other.run(sh("true")).await.end.success());
-    assert!(!left.exists());
+    // It may be another test's engine that is at it.
+    eventually("it is removed", || !left.exists()).await;
     assert!(!orphan.wait().expect("ours").success(), "it was killed");
     assert_eq!(stranger.try_wait().expect("ours"), None, "it was let be");
     stranger.kill().expect("ended");
