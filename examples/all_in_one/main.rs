@@ -163,8 +163,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 
     if let Some(token) = &settings.made_token {
         ready.push(format!("\"token\":\"{}\"", token.expose()));
-        let page =
-            console.or_else(|| http_address.map(|address| format!("http://{address}/")));
+        let page = console.or_else(|| http_address.map(|address| format!("http://{address}/")));
         if let Some(page) = page {
             let link = format!("{page}#token={}\n", token.expose());
             let _ = std::io::stderr().write_all(link.as_bytes());

@@ -40,8 +40,8 @@ pub use execute::{
     SlowReader, SplitError, Stdin, Stopper, Stream, split_words,
 };
 pub use files::{
-    DiskSpace, FileChanges, FileEntry, FileError, FileInfo, FileKind, FileListing, FilePolicy,
-    FilePolicyError, Files, OpenFile, OpenOptions,
+    DiskSpace, FileChanges, FileEntry, FileError, FileEvent, FileInfo, FileKind, FileListing,
+    FilePolicy, FilePolicyError, FileRevision, FileWatch, Files, OpenFile, OpenOptions, Replaced,
 };
 pub use id::{
     BatchId, ParseBatchIdError, ParseSavedIdError, ParseSessionIdError, ParseShareIdError, SavedId,

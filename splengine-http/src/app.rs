@@ -13,7 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use percent_encoding::percent_decode_str;
 use splengine_core::{
     Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator, is_anybodys_name,
@@ -22,11 +22,12 @@ use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::file_paths::FILES;
 use crate::forms::Form;
 use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::routes::metrics::{self, HttpMetrics};
-use crate::routes::{batches, execute, results, service, sessions};
+use crate::routes::{batches, execute, files, results, service, sessions};
 
 /// A service that answers for a path.
 pub(crate) type Mounted =
@@ -112,6 +113,9 @@ impl App {
             .route("/api/v1/batches/{id}/rerun", post(batches::rerun))
             .route("/api/v1/batches/{id}/results", get(results::results))
             .route("/api/v1/batches/{id}/steps/{step}/{stream}", get(batches::output))
+            .route("/api/v1/files", get(|| async { Redirect::permanent(FILES) }))
+            .route(FILES, on_files())
+            .route("/api/v1/files/{*path}", on_files())
             .route("/api/v1/tickets", post(sessions::ticket))
             .route("/api/v1/service", get(service::definition))
             .route("/info", get(service::definition))
@@ -131,15 +135,32 @@ impl App {
             .with_state(self.clone());
         if !self.options.origins.is_empty() {
             use axum::http::header::{
-                ACCEPT, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER,
+                ACCEPT, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
+                LOCATION, RANGE, RETRY_AFTER,
             };
             let resumption = HeaderName::from_static("last-event-id");
             let repetition = HeaderName::from_static("idempotency-key");
             let cors = CorsLayer::new()
                 .allow_origin(AllowOrigin::list(self.options.origins.iter().cloned()))
-                .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-                .allow_headers([AUTHORIZATION, CONTENT_TYPE, ACCEPT, RANGE, resumption, repetition])
-                .expose_headers([RETRY_AFTER, LOCATION, CONTENT_RANGE]);
+                .allow_methods([
+                    Method::GET,
+                    Method::POST,
+                    Method::PUT,
+                    Method::PATCH,
+                    Method::DELETE,
+                ])
+                .allow_headers([
+                    AUTHORIZATION,
+                    CONTENT_TYPE,
+                    ACCEPT,
+                    RANGE,
+                    IF_MATCH,
+                    IF_NONE_MATCH,
+                    IF_RANGE,
+                    resumption,
+                    repetition,
+                ])
+                .expose_headers([RETRY_AFTER, LOCATION, CONTENT_RANGE, ETAG]);
             router = router.layer(cors);
         }
         router
@@ -219,9 +240,16 @@ async fn forbid_storing(mut response: Response) -> Response {
     response
 }
 
-/// Ids and names are texts. axum's own refusal of others is no problem document.
+fn on_files() -> MethodRouter<App> {
+    get(files::read).put(files::write).delete(files::remove).post(files::transfer)
+}
+
+/// Ids and names are texts, but for those of files. axum's own refusal of others is no problem
+/// document.
 async fn refuse_what_is_no_text(request: Request, next: Next) -> Response {
-    if percent_decode_str(request.uri().path()).decode_utf8().is_err() {
+    if !request.uri().path().starts_with(FILES)
+        && percent_decode_str(request.uri().path()).decode_utf8().is_err()
+    {
         return Problem::malformed("the path is not UTF-8").into_response();
     }
     next.run(request).await

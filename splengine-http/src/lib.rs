@@ -28,9 +28,12 @@
 mod accept;
 mod app;
 mod builder;
+mod conditions;
 mod dto;
 mod dto_batches;
+mod dto_files;
 mod dto_sessions;
+mod file_paths;
 mod forms;
 mod lingering;
 mod openapi;

@@ -43,7 +43,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    fn of_kind(kind: ErrorKind, detail: String, retry_after: Option<Duration>) -> Self {
+    pub(crate) fn of_kind(kind: ErrorKind, detail: String, retry_after: Option<Duration>) -> Self {
         let status = status(kind);
         let detail = if status.is_server_error() && retry_after.is_none() {
             // Whatever went wrong inside is for the log, not for the caller.

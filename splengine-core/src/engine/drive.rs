@@ -19,6 +19,8 @@ use crate::execute::{BoxFuture, Cancel, End, ExecuteError, Exit, ExitStatus, Rea
 pub(crate) enum Shutdown {
     #[default]
     No,
+    /// Nothing new is taken.
+    Close,
     Stop,
     Kill,
 }

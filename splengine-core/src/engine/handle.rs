@@ -203,6 +203,18 @@ impl Engine {
         self.0.admission.is_open()
     }
 
+    /// Resolves when no new work is taken any more: for what only looks on, and would hold up the
+    /// end of its door.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn closed(&self) {
+        let mut shutdown = self.0.shutdown.subscribe();
+        // The sender lives as long as this engine.
+        let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Close).await;
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
@@ -243,6 +255,7 @@ impl Engine {
     }
 
     fn close(&self) {
+        self.0.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Close));
         self.0.admission.close();
         self.0.sessions.close();
         if let Some(batches) = &self.0.batches {

@@ -29,6 +29,12 @@ pub enum FileError {
         /// What was asked for.
         path: String,
     },
+    /// It is not as the condition of a change says.
+    #[error("`{path}` is not, or no longer, as the condition says; look at it again")]
+    Changed {
+        /// What was asked for.
+        path: String,
+    },
     /// A directory that holds something.
     #[error("`{path}` is not empty")]
     NotEmpty {
@@ -106,15 +112,19 @@ pub enum FileError {
     /// What was to be written could not be read to its end.
     #[error("what was to be written broke off")]
     Content(#[source] io::Error),
-    /// The caller has as many files open as one caller may.
-    #[error("you have reached your limit of {limit} open files; close one first")]
+    /// The caller has as many files open, or directories watched, as one caller may.
+    #[error("you have reached your limit of {limit} {what}; close one first")]
     CallerLimit {
+        /// What there may be no more of.
+        what: &'static str,
         /// How many may be open.
         limit: usize,
     },
-    /// As many files are open as the engine lets be.
-    #[error("there are {limit} files open already, as many as this engine has; try again later")]
+    /// As many files are open, or directories watched, as the engine lets be.
+    #[error("there are {limit} {what} already, as many as this engine has; try again later")]
     Full {
+        /// What there may be no more of.
+        what: &'static str,
         /// How many may be open.
         limit: usize,
     },
@@ -133,6 +143,7 @@ impl FileError {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. }
+            | Self::Changed { .. }
             | Self::NotEmpty { .. }
             | Self::IsDirectory { .. }
             | Self::NotDirectory { .. }

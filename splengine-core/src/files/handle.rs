@@ -1,20 +1,17 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, fstatvfs, mkdirat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, Mode, fstatvfs, mkdirat, statat, symlinkat, unlinkat};
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::caller::{Caller, Scope};
 use crate::files::error::shown;
 use crate::files::rename::{rename_new, rename_over};
-use crate::files::replace::Replacement;
 use crate::files::tree::{link_target, stays_below};
 use crate::files::{
-    DiskSpace, FileChanges, FileError, FileInfo, FileKind, FileListing, OpenFile, OpenOptions,
-    Shared,
+    DiskSpace, FileChanges, FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile,
+    OpenOptions, Shared,
 };
 use crate::session::blocking;
 
@@ -115,47 +112,19 @@ impl Files {
         self.with(caller, path, move |shared, path| FileListing::open(shared, path, permit)).await
     }
 
-    /// Writes a whole file, or one in place of another, with that one's permission bits. Others see
-    /// the old or the new one, never a part, even after a crash; until it is in place, it lies
-    /// beside it under a name that begins with `.splengine-`.
+    /// Watches a directory, from now on: what changes in that itself, not in those below it.
     ///
     /// # Errors
     ///
-    /// [`FileError`]; then nothing has changed.
+    /// As [`open`](Self::open), of which the limits are those of watches; [`FileError::Exhausted`]
+    /// when this process's user watches as much as the kernel lets it.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, there is the old or the new one.
-    pub async fn replace(
-        &self,
-        caller: &Caller,
-        path: &Path,
-        content: impl AsyncRead + Send,
-    ) -> Result<FileInfo, FileError> {
-        let permit = self.shared(caller)?.count.permit(caller.user())?;
-        let begin = |shared: &Arc<Shared>, path: &Path| Replacement::begin(shared, path, permit);
-        let mut replacement = self.with(caller, path, begin).await?;
-        let mut content = pin!(content);
-        let mut buffer = Vec::new();
-        loop {
-            buffer.clear();
-            buffer.reserve(OpenFile::MAX_READ);
-            while buffer.len() < OpenFile::MAX_READ {
-                let rest = (OpenFile::MAX_READ - buffer.len()) as u64;
-                let read = (&mut content).take(rest).read_buf(&mut buffer).await;
-                if read.map_err(FileError::Content)? == 0 {
-                    break;
-                }
-            }
-            if buffer.is_empty() {
-                return blocking(move || replacement.finish()).await;
-            }
-            let written = blocking(move || {
-                replacement.write(&buffer)?;
-                Ok::<_, FileError>((replacement, buffer))
-            });
-            (replacement, buffer) = written.await?;
-        }
+    /// When the future is dropped, nothing is watched.
+    pub async fn watch(&self, caller: &Caller, path: &Path) -> Result<FileWatch, FileError> {
+        let permit = self.shared(caller)?.watches.permit(caller.user())?;
+        self.with(caller, path, move |shared, path| FileWatch::open(shared, path, permit)).await
     }
 
     /// Makes a directory. Of `mode` only the bits of `0o777` are taken, and of those what this
@@ -184,7 +153,30 @@ impl Files {
     ///
     /// [`FileError`].
     pub async fn remove_file(&self, caller: &Caller, path: &Path) -> Result<(), FileError> {
-        self.remove(caller, path, AtFlags::empty()).await
+        self.remove_file_if(caller, path, |_| true).await
+    }
+
+    /// The same, if `condition` is true of what has the name.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::Changed`] when the condition is not true.
+    pub async fn remove_file_if(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        condition: impl FnOnce(&FileInfo) -> bool + Send + 'static,
+    ) -> Result<(), FileError> {
+        self.with(caller, path, move |shared, path| {
+            let entry = shared.tree.old_entry(path)?;
+            let _turn = shared.turns.take(&entry.place);
+            let stat = statat(&entry.directory, &entry.name, AtFlags::SYMLINK_NOFOLLOW);
+            if !condition(&stat.map_err(FileError::of(path))?.into()) {
+                return Err(FileError::Changed { path: shown(path) });
+            }
+            unlinkat(&entry.directory, &entry.name, AtFlags::empty()).map_err(FileError::of(path))
+        })
+        .await
     }
 
     /// Removes a directory that is empty.
@@ -193,7 +185,11 @@ impl Files {
     ///
     /// [`FileError`]; [`FileError::NotEmpty`] when something is in it, be it hidden.
     pub async fn remove_directory(&self, caller: &Caller, path: &Path) -> Result<(), FileError> {
-        self.remove(caller, path, AtFlags::REMOVEDIR).await
+        self.with(caller, path, move |shared, path| {
+            let entry = shared.tree.old_entry(path)?;
+            unlinkat(&entry.directory, &entry.name, AtFlags::REMOVEDIR).map_err(FileError::of(path))
+        })
+        .await
     }
 
     /// Gives something another name, in one step; of a link, the link. With `replace` it takes the
@@ -220,7 +216,9 @@ impl Files {
                     return Err(FileError::Denied { path: shown(path) });
                 }
             }
-            let renamed = if replace { rename_over(&old, &new) } else { rename_new(&old, &new) };
+            let _turn = shared.turns.take(&new.place);
+            let (at, to_be) = (old.at(), new.at());
+            let renamed = if replace { rename_over(at, to_be) } else { rename_new(at, to_be) };
             renamed.map_err(|error| match error {
                 Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR | Errno::NOTDIR => {
                     FileError::of_errno(&to, error)
@@ -359,15 +357,7 @@ impl Files {
         .await
     }
 
-    async fn remove(&self, caller: &Caller, path: &Path, flags: AtFlags) -> Result<(), FileError> {
-        self.with(caller, path, move |shared, path| {
-            let entry = shared.tree.old_entry(path)?;
-            unlinkat(&entry.directory, &entry.name, flags).map_err(FileError::of(path))
-        })
-        .await
-    }
-
-    async fn with<T: Send + 'static>(
+    pub(crate) async fn with<T: Send + 'static>(
         &self,
         caller: &Caller,
         path: &Path,
@@ -384,7 +374,7 @@ impl Files {
         .await
     }
 
-    fn shared(&self, caller: &Caller) -> Result<&Arc<Shared>, FileError> {
+    pub(crate) fn shared(&self, caller: &Caller) -> Result<&Arc<Shared>, FileError> {
         let shared = self.shared.as_ref().ok_or(FileError::NoFiles)?;
         if caller.may(Scope::Files) {
             return Ok(shared);

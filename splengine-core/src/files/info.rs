@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Stat, StatVfs, StatVfsMountFlags};
@@ -38,6 +39,18 @@ pub struct FileInfo {
     pub gid: u32,
     /// Tells this file from every other of the host, as long as it exists.
     pub(crate) id: (u64, u64),
+    /// When anything of it changed last: seconds since 1970, and nanoseconds.
+    pub(crate) changed: (i64, u64),
+}
+
+/// Tells what a file is now from what it was before any change of it: made anew, written, given
+/// other permission bits. As exact as the clock of its file system (some milliseconds), and no
+/// longer than the file exists. Displayed as hexadecimal digits and hyphens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileRevision {
+    id: (u64, u64),
+    size: u64,
+    changed: (i64, u64),
 }
 
 /// How much room there is on a file system.
@@ -79,11 +92,25 @@ impl FileInfo {
             uid: 0,
             gid: 0,
             id: (0, 0),
+            changed: (0, 0),
         }
+    }
+
+    /// Which of all that it was and will be this is.
+    #[must_use]
+    pub fn revision(&self) -> FileRevision {
+        FileRevision { id: self.id, size: self.size, changed: self.changed }
     }
 
     pub(crate) fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
+    }
+}
+
+impl fmt::Display for FileRevision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id: (device, number), size, changed: (seconds, nanoseconds) } = self;
+        write!(f, "{device:x}-{number:x}-{size:x}-{seconds:x}-{nanoseconds:x}")
     }
 }
 
@@ -110,6 +137,7 @@ impl From<Stat> for FileInfo {
             uid: stat.st_uid,
             gid: stat.st_gid,
             id: (stat.st_dev, stat.st_ino),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -38,6 +39,8 @@ pub struct FileEntry {
 impl FileListing {
     /// How many entries one [`next`](Self::next) gives at most.
     pub const MAX_BATCH: usize = 256;
+    /// How many entries a [`page`](Self::page) has at most.
+    pub const MAX_PAGE: usize = 10_000;
 
     pub(crate) fn open(
         shared: &Arc<Shared>,
@@ -75,6 +78,40 @@ impl FileListing {
     pub async fn next(&self) -> Result<Vec<FileEntry>, FileError> {
         let inner = Arc::clone(&self.0);
         blocking(move || inner.lock().unwrap_or_else(PoisonError::into_inner).next()).await
+    }
+
+    /// The rest, in the order of the names' bytes, of which only those that come after `after`:
+    /// `most` of them at most, from 1 to [`MAX_PAGE`](Self::MAX_PAGE); and whether there are more.
+    /// No more than a page is held at any time.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub async fn page(
+        self,
+        after: Option<&OsStr>,
+        most: usize,
+    ) -> Result<(Vec<FileEntry>, bool), FileError> {
+        let most = most.clamp(1, Self::MAX_PAGE);
+        let mut page = BTreeMap::new();
+        let mut is_all = true;
+        loop {
+            let batch = self.next().await?;
+            if batch.is_empty() {
+                break;
+            }
+            for entry in
+                batch.into_iter().filter(|entry| after.is_none_or(|after| *entry.name > *after))
+            {
+                page.insert(entry.name, entry.info);
+                if page.len() > most {
+                    page.pop_last();
+                    is_all = false;
+                }
+            }
+        }
+        let entries = page.into_iter().map(|(name, info)| FileEntry { name, info });
+        Ok((entries.collect(), !is_all))
     }
 
     /// What is known of the directory now.

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use crate::files::FileError;
 use crate::files::quota::OpenCount;
 use crate::files::tree::{Tree, check_proc};
+use crate::files::turns::Turns;
 use crate::local::Root;
 
 /// Which files an engine serves, and how many at once.
@@ -24,6 +25,7 @@ pub struct FilePolicy {
     max_file_size: u64,
     max_open: usize,
     max_open_per_caller: usize,
+    max_watches: usize,
 }
 
 /// What all handles on an engine's files share.
@@ -31,8 +33,10 @@ pub struct FilePolicy {
 pub(crate) struct Shared {
     pub(crate) tree: Tree,
     pub(crate) count: Arc<OpenCount>,
+    pub(crate) watches: Arc<OpenCount>,
     /// Each holds a descriptor for every directory of a path, for a moment.
     pub(crate) walks: Arc<Semaphore>,
+    pub(crate) turns: Turns,
     pub(crate) max_file_size: u64,
 }
 
@@ -79,6 +83,7 @@ impl FilePolicy {
             max_file_size: 1 << 40,
             max_open: 512,
             max_open_per_caller: 256,
+            max_watches: 64,
         })
     }
 
@@ -117,14 +122,28 @@ impl FilePolicy {
         self.max_open_per_caller = count;
         self
     }
+
+    /// How many directories are [watched](crate::Files::watch) at once; one caller may watch half of
+    /// them. The next is refused. Default 64, since the kernel lets a user have 128 where nobody
+    /// set another number.
+    pub fn max_watches(mut self, count: usize) -> Self {
+        self.max_watches = count;
+        self
+    }
 }
 
 impl From<FilePolicy> for Shared {
     fn from(policy: FilePolicy) -> Self {
         Self {
             tree: policy.tree,
-            count: OpenCount::new(policy.max_open, policy.max_open_per_caller),
+            count: OpenCount::new("open files", policy.max_open, policy.max_open_per_caller),
+            watches: OpenCount::new(
+                "watched directories",
+                policy.max_watches,
+                policy.max_watches.div_ceil(2),
+            ),
             walks: Arc::new(Semaphore::new(MOST_WALKS)),
+            turns: Turns::default(),
             max_file_size: policy.max_file_size,
         }
     }

@@ -1,5 +1,8 @@
 //! Names that are given and taken.
 
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
 use rustix::fs::{
     AtFlags, FileType, RenameFlags, linkat, renameat, renameat_with, statat, unlinkat,
 };
@@ -7,13 +10,22 @@ use rustix::io::Errno;
 
 use crate::files::tree::Entry;
 
-pub(crate) fn rename_over(old: &Entry, new: &Entry) -> rustix::io::Result<()> {
-    renameat(&old.directory, &old.name, &new.directory, &new.name)
+/// A name in a directory.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a>(pub(crate) BorrowedFd<'a>, pub(crate) &'a OsStr);
+
+impl Entry {
+    pub(crate) fn at(&self) -> At<'_> {
+        At(self.directory.as_fd(), &self.name)
+    }
 }
 
-pub(crate) fn rename_new(old: &Entry, new: &Entry) -> rustix::io::Result<()> {
-    let flags = RenameFlags::NOREPLACE;
-    match renameat_with(&old.directory, &old.name, &new.directory, &new.name, flags) {
+pub(crate) fn rename_over(old: At<'_>, new: At<'_>) -> rustix::io::Result<()> {
+    renameat(old.0, old.1, new.0, new.1)
+}
+
+pub(crate) fn rename_new(old: At<'_>, new: At<'_>) -> rustix::io::Result<()> {
+    match renameat_with(old.0, old.1, new.0, new.1, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS) => rename_new_in_steps(old, new),
         renamed => renamed,
     }
@@ -21,16 +33,16 @@ pub(crate) fn rename_new(old: &Entry, new: &Entry) -> rustix::io::Result<()> {
 
 /// For file systems without `RENAME_NOREPLACE`: a second name, which never replaces anything, and
 /// then the first one's removal; where there are no second names, a look before.
-fn rename_new_in_steps(old: &Entry, new: &Entry) -> rustix::io::Result<()> {
-    let stat = statat(&old.directory, &old.name, AtFlags::SYMLINK_NOFOLLOW)?;
+fn rename_new_in_steps(old: At<'_>, new: At<'_>) -> rustix::io::Result<()> {
+    let stat = statat(old.0, old.1, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        match linkat(&old.directory, &old.name, &new.directory, &new.name, AtFlags::empty()) {
-            Ok(()) => return unlinkat(&old.directory, &old.name, AtFlags::empty()),
+        match linkat(old.0, old.1, new.0, new.1, AtFlags::empty()) {
+            Ok(()) => return unlinkat(old.0, old.1, AtFlags::empty()),
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {}
             Err(error) => return Err(error),
         }
     }
-    match statat(&new.directory, &new.name, AtFlags::SYMLINK_NOFOLLOW) {
+    match statat(new.0, new.1, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Err(Errno::EXIST),
         Err(Errno::NOENT) => rename_over(old, new),
         Err(error) => Err(error),
@@ -55,7 +67,7 @@ mod tests {
         }
         let tree = Tree::new(Root::open(root.path()).expect("opened"));
         let entry = |name: &str| tree.entry(Path::new(name)).expect("a name");
-        let rename = |from, to| rename_new_in_steps(&entry(from), &entry(to));
+        let rename = |from, to| rename_new_in_steps(entry(from).at(), entry(to).at());
 
         for from in ["a", "a-directory"] {
             for to in ["b", "b-directory"] {

@@ -16,14 +16,14 @@ use tokio::time::timeout;
 
 use crate::support::caller;
 
-struct Bench {
-    files: Files,
-    alice: Caller,
+pub(crate) struct Bench {
+    pub(crate) files: Files,
+    pub(crate) alice: Caller,
     /// Holds root, and beside it what must not be reached.
     base: TempDir,
 }
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     bench_with(|policy| policy)
 }
 
@@ -45,7 +45,7 @@ fn bench_with(configure: impl FnOnce(FilePolicy) -> FilePolicy) -> Bench {
     Bench { files: engine.files(), alice: caller("alice"), base }
 }
 
-fn path(text: &str) -> &Path {
+pub(crate) fn path(text: &str) -> &Path {
     Path::new(text)
 }
 
@@ -58,15 +58,15 @@ fn write() -> OpenOptions {
 }
 
 impl Bench {
-    fn root(&self, below: &str) -> PathBuf {
+    pub(crate) fn root(&self, below: &str) -> PathBuf {
         self.base.path().join("root").join(below)
     }
 
-    fn content(&self, below: &str) -> String {
+    pub(crate) fn content(&self, below: &str) -> String {
         fs::read_to_string(self.root(below)).expect("a file")
     }
 
-    fn mode(&self, below: &str) -> u32 {
+    pub(crate) fn mode(&self, below: &str) -> u32 {
         fs::metadata(self.root(below)).expect("is there").permissions().mode() & 0o7777
     }
 

@@ -3,6 +3,7 @@
 mod admission;
 mod batches;
 mod ends;
+mod file_changes;
 mod files;
 mod holder;
 mod limits;
@@ -11,3 +12,4 @@ mod sessions;
 mod streams;
 mod support;
 mod trees;
+mod watch;

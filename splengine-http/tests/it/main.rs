@@ -3,6 +3,7 @@
 mod batches;
 mod client;
 mod connections;
+mod files;
 mod requests;
 mod runs;
 mod scripted;

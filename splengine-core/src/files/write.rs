@@ -1,0 +1,132 @@
+//! Files that are written whole.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::caller::Caller;
+use crate::files::replace::{Condition, Replacement};
+use crate::files::{FileError, FileInfo, Files, OpenFile, OpenOptions, Replaced, Shared};
+use crate::session::blocking;
+
+impl Files {
+    /// Writes a whole file, or one in place of another, with that one's permission bits. Others see
+    /// the old or the new one, never a part, even after a crash; until it is in place, it lies
+    /// beside it under a name that begins with `.splengine-`.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; then nothing has changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, there is the old or the new one.
+    pub async fn replace(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        content: impl AsyncRead + Send,
+    ) -> Result<FileInfo, FileError> {
+        Ok(self.replace_if(caller, path, |_| true, content).await?.info)
+    }
+
+    /// The same, if `condition` is true of what has the name, if anything has: before anything is
+    /// read from `content`, and again when the file takes its place. Between that look and the
+    /// change no other one comes that is made here; one by a program may, unless nothing had the
+    /// name.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::Changed`] when the condition is not true.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`replace`](Self::replace).
+    pub async fn replace_if(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        condition: impl Fn(Option<&FileInfo>) -> bool + Send + 'static,
+        content: impl AsyncRead + Send,
+    ) -> Result<Replaced, FileError> {
+        let mut replacement = self.begin(caller, path, None, Box::new(condition)).await?;
+        let mut content = pin!(content);
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            buffer.reserve(OpenFile::MAX_READ);
+            while buffer.len() < OpenFile::MAX_READ {
+                let rest = (OpenFile::MAX_READ - buffer.len()) as u64;
+                let read = (&mut content).take(rest).read_buf(&mut buffer).await;
+                if read.map_err(FileError::Content)? == 0 {
+                    break;
+                }
+            }
+            if buffer.is_empty() {
+                return blocking(move || replacement.finish()).await;
+            }
+            let written = blocking(move || {
+                replacement.write(&buffer)?;
+                Ok::<_, FileError>((replacement, buffer))
+            });
+            (replacement, buffer) = written.await?;
+        }
+    }
+
+    /// Writes what the file `from` holds as the file `to`, with the same permission bits if that is
+    /// new; in one step, as [`replace`](Self::replace) does.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::Exists`] when something has that name and `replace` is false.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, there is the old or the new one.
+    pub async fn copy(
+        &self,
+        caller: &Caller,
+        from: &Path,
+        to: &Path,
+        replace: bool,
+    ) -> Result<Replaced, FileError> {
+        let source = self.open(caller, from, OpenOptions::new().read()).await?;
+        let mode = source.info().await?.mode;
+        let condition = move |present: Option<&FileInfo>| replace || present.is_none();
+        let exists = |error| match error {
+            FileError::Changed { path } => FileError::Exists { path },
+            error => error,
+        };
+        let begun = self.begin(caller, to, Some(mode), Box::new(condition)).await;
+        let mut replacement = begun.map_err(exists)?;
+        let mut at = 0;
+        loop {
+            let data = source.read_at(at, OpenFile::MAX_READ).await?;
+            if data.is_empty() {
+                return blocking(move || replacement.finish()).await.map_err(exists);
+            }
+            at += data.len() as u64;
+            let written = blocking(move || {
+                replacement.write(&data)?;
+                Ok::<_, FileError>(replacement)
+            });
+            replacement = written.await?;
+        }
+    }
+
+    async fn begin(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        mode: Option<u32>,
+        condition: Condition,
+    ) -> Result<Replacement, FileError> {
+        let permit = self.shared(caller)?.count.permit(caller.user())?;
+        let begin = move |shared: &Arc<Shared>, path: &Path| {
+            Replacement::begin(shared, path, mode, condition, permit)
+        };
+        self.with(caller, path, begin).await
+    }
+}

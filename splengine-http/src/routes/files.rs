@@ -1,0 +1,432 @@
+//! Files below root.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    ETAG, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use http_body_util::BodyExt as _;
+use splengine_core::{
+    FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions,
+};
+use tokio::time::timeout;
+use tokio_util::io::StreamReader;
+
+use crate::app::App;
+use crate::conditions::{self, Conditions, Reading, modified, tag_text};
+use crate::dto_files::{DirectoryDto, FileDto, FileEventDto};
+use crate::file_paths::{decoded, file_of, parameter, url_of};
+use crate::problem::{Problem, ProblemDto};
+use crate::ranges;
+use crate::routes::batches::Query;
+use crate::routes::parameters::{Asker, header};
+
+/// A file's content; with a slash at the end of the path, what is in a directory.
+#[utoipa::path(
+    get, path = "/api/v1/files/{path}", operation_id = "readFile", tag = "files",
+    security(("bearer" = [])),
+    params(
+        ("path" = String, Path, description = "Below root; its slashes stand as they are."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 10_000,
+            description = "Of a directory: how many entries; 1000 when left out."),
+        ("cursor" = Option<String>, Query,
+            description = "Of a directory: what the page before gave."),
+        ("watch" = Option<bool>, Query,
+            description = "Of a directory: what changes in it, until the client goes."),
+        ("Range" = Option<String>, Header),
+        ("If-Match" = Option<String>, Header),
+        ("If-None-Match" = Option<String>, Header),
+        ("If-Range" = Option<String>, Header),
+    ),
+    responses((status = 200, description = "All of it.", content(
+            (Vec<u8> = "application/octet-stream"),
+            (DirectoryDto = "application/json"),
+            (FileEventDto = "text/event-stream"),
+        )),
+        (status = 206, description = "A part of it.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        (status = 304, description = "The client has it."),
+        (status = 308, description = "It is a directory, whose path ends in a slash."),
+        (status = 412, description = "It is not as the condition says.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 416, description = "It has no such part."),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
+)]
+pub(crate) async fn read(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    request: Request,
+) -> Result<Response, Problem> {
+    let path = file_of(request.uri().path());
+    let files = app.engine.files();
+    if is_directory(&path) {
+        let query = Query::of(request.uri().query(), &["limit", "cursor", "watch"])?;
+        if query.flag("watch")? {
+            return Ok(watched(app.clone(), files.watch(&caller, &path).await?));
+        }
+        let listing = files.list(&caller, &path).await?;
+        return listed(&path, listing, &query).await;
+    }
+    Query::of(request.uri().query(), &[])?;
+    let conditions = Conditions::of(request.headers())?;
+    let file = match files.open(&caller, &path, OpenOptions::new().read()).await {
+        // What is relative in a listing is so from its directory.
+        Err(FileError::IsDirectory { .. }) => {
+            return Ok(Redirect::permanent(&format!("{}/", url_of(&path))).into_response());
+        }
+        file => file?,
+    };
+    let info = file.info().await?;
+    let mut response = match conditions.read(&info)? {
+        Reading::NotModified => StatusCode::NOT_MODIFIED.into_response(),
+        Reading::File { ranges: true } => content(request.headers(), file, &info)?,
+        Reading::File { ranges: false } => {
+            let mut headers = request.headers().clone();
+            headers.remove(RANGE);
+            content(&headers, file, &info)?
+        }
+    };
+    describe(response.headers_mut(), &info);
+    Ok(response)
+}
+
+fn content(headers: &HeaderMap, file: OpenFile, info: &FileInfo) -> Result<Response, Problem> {
+    let mut response =
+        ranges::answer(headers, info.size, BYTES, |from, until| pieces(file, from, until))?;
+    let headers = response.headers_mut();
+    // What somebody has put here is no page of this server's, whatever it looks like.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    let policy = HeaderValue::from_static("default-src 'none'; sandbox");
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
+}
+
+fn describe(headers: &mut HeaderMap, info: &FileInfo) {
+    if info.kind == FileKind::File {
+        headers.insert(ETAG, header(&tag_text(info)));
+    }
+    let modified = headers::LastModified::from(modified(info));
+    headers::HeaderMapExt::typed_insert(headers, modified);
+}
+
+fn pieces(file: OpenFile, from: u64, until: u64) -> Body {
+    Body::from_stream(stream::try_unfold(from, move |at| {
+        let file = file.clone();
+        async move {
+            let most = usize::try_from(until - at).unwrap_or(usize::MAX).min(PIECE);
+            if most == 0 {
+                return Ok(None);
+            }
+            let data = file.read_at(at, most).await.map_err(io::Error::other)?;
+            if data.is_empty() {
+                // It was cut while it was read; less than was announced must not look whole.
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+            }
+            let next = at + data.len() as u64;
+            Ok(Some((data, next)))
+        }
+    }))
+}
+
+async fn listed(path: &Path, listing: FileListing, query: &Query) -> Result<Response, Problem> {
+    let limit = match query.get("limit") {
+        Some(text) => text.parse().ok().filter(|limit| (1..=FileListing::MAX_PAGE).contains(limit)),
+        None => Some(1000),
+    };
+    let limit = limit.ok_or_else(|| {
+        Problem::malformed(format!("`limit` must be from 1 to {}", FileListing::MAX_PAGE))
+    })?;
+    let after = query.get("cursor").map(decoded);
+    let (entries, is_more) = listing.page(after.as_deref(), limit).await?;
+    Ok(Json(DirectoryDto::new(path, entries, is_more)).into_response())
+}
+
+fn watched(app: App, watch: FileWatch) -> Response {
+    // The first word tells that nothing is missed from here on.
+    let begun = stream::once(async { Bytes::from_static(b":\n\n") });
+    let events = stream::unfold(Some(watch), move |watch| {
+        let app = app.clone();
+        async move {
+            let mut watch = watch?;
+            let next = async {
+                tokio::select! {
+                    event = watch.next() => event,
+                    () = app.engine.closed() => None,
+                }
+            };
+            match timeout(SILENCE, next).await {
+                Err(_) => Some((Bytes::from_static(b":\n\n"), Some(watch))),
+                Ok(Some(event)) => {
+                    let dto = FileEventDto::from(event);
+                    let json = serde_json::to_string(&dto).unwrap_or_default();
+                    let text = format!("event: {}\ndata: {json}\n\n", dto.kind);
+                    Some((text.into(), Some(watch)))
+                }
+                Ok(None) => None,
+            }
+        }
+    });
+    let body = Body::from_stream(begun.chain(events).map(Ok::<_, Infallible>));
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+/// Writes a whole file, in one step: others see the old one or the new one. With a slash at the end
+/// of the path it makes a directory.
+#[utoipa::path(
+    put, path = "/api/v1/files/{path}", operation_id = "writeFile", tag = "files",
+    security(("bearer" = [])),
+    params(
+        ("path" = String, Path, description = "Below root; its slashes stand as they are."),
+        ("If-Match" = Option<String>, Header),
+        ("If-None-Match" = Option<String>, Header),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, description = "It took the place of another.", body = FileDto),
+        (status = 201, description = "It is new.", body = FileDto,
+            headers(("Location" = String, description = "Where it is."))),
+        (status = 412, description = "It is not as the condition says.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 413, description = "Larger than a file may be.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 507, description = "No room.", body = ProblemDto,
+            content_type = "application/problem+json")),
+)]
+pub(crate) async fn write(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    Query::of(parts.uri.query(), &[])?;
+    let path = file_of(parts.uri.path());
+    let conditions = Conditions::of(&parts.headers)?;
+    let files = app.engine.files();
+    if is_directory(&path) {
+        check_empty(body, app.options.body_timeout).await?;
+        let present = match files.stat(&caller, &path).await {
+            Err(FileError::NotFound { .. }) => None,
+            found => Some(found?),
+        };
+        if !conditions.allow_change(present.as_ref()) {
+            return Err(conditions::failed());
+        }
+        if let Some(info) = present {
+            return Ok(answer(&path, &info, false));
+        }
+        files.make_directory(&caller, &path, None).await.map_err(no_parent)?;
+        return Ok(answer(&path, &files.stat(&caller, &path).await?, true));
+    }
+    check_content(&parts)?;
+    let content = StreamReader::new(chunks(body, app.options.body_timeout));
+    let condition = move |present: Option<&FileInfo>| conditions.allow_change(present);
+    let replaced = files.replace_if(&caller, &path, condition, content).await.map_err(no_parent)?;
+    Ok(answer(&path, &replaced.info, replaced.is_new))
+}
+
+/// Removes a file; with a slash at the end of the path, a directory that is empty.
+#[utoipa::path(
+    delete, path = "/api/v1/files/{path}", operation_id = "removeFile", tag = "files",
+    security(("bearer" = [])),
+    params(
+        ("path" = String, Path, description = "Below root; its slashes stand as they are."),
+        ("If-Match" = Option<String>, Header),
+    ),
+    responses((status = 204, description = "It is gone."),
+        (status = 409, description = "A directory that is not empty, or not named with a slash.",
+            body = ProblemDto, content_type = "application/problem+json"),
+        (status = 412, description = "It is not as the condition says.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
+)]
+pub(crate) async fn remove(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    Query::of(request.uri().query(), &[])?;
+    let path = file_of(request.uri().path());
+    let conditions = Conditions::of(request.headers())?;
+    let files = app.engine.files();
+    if is_directory(&path) {
+        let info = files.stat(&caller, &path).await?;
+        if !conditions.allow_change(Some(&info)) {
+            return Err(conditions::failed());
+        }
+        files.remove_directory(&caller, &path).await?;
+    } else {
+        let condition = move |info: &FileInfo| conditions.allow_change(Some(info));
+        files.remove_file_if(&caller, &path, condition).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a file or a directory another place, or copies a file.
+#[utoipa::path(
+    post, path = "/api/v1/files/{path}", operation_id = "moveOrCopyFile", tag = "files",
+    security(("bearer" = [])),
+    params(
+        ("path" = String, Path, description = "Below root; its slashes stand as they are."),
+        ("move" = Option<String>, Query, description = "Where it is to be, below root."),
+        ("copy" = Option<String>, Query, description = "Where a copy is to be, below root."),
+        ("overwrite" = Option<bool>, Query,
+            description = "Whether it may take the place of a file, or of an empty directory."),
+        ("If-Match" = Option<String>, Header),
+        ("If-None-Match" = Option<String>, Header),
+    ),
+    responses((status = 200, description = "It took the place of another.", body = FileDto),
+        (status = 201, description = "It is there.", body = FileDto,
+            headers(("Location" = String, description = "Where it is."))),
+        (status = 409, description = "Something is there.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 412, description = "It is not as the condition says.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json"),
+        (status = 507, description = "No room.", body = ProblemDto,
+            content_type = "application/problem+json")),
+)]
+pub(crate) async fn transfer(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    check_empty(body, app.options.body_timeout).await?;
+    let query = Query::of(parts.uri.query(), &["move", "copy", "overwrite"])?;
+    let overwrite = query.flag("overwrite")?;
+    let to = |name| parameter(parts.uri.query(), name);
+    let (to, copies) = match (to("move")?, to("copy")?) {
+        (Some(to), None) => (to, false),
+        (None, Some(to)) => (to, true),
+        _ => return Err(Problem::malformed("give either `move` or `copy`, and where to")),
+    };
+    let from = file_of(parts.uri.path());
+    let files = app.engine.files();
+    let info = files.stat_link(&caller, &from).await?;
+    if !Conditions::of(&parts.headers)?.allow_change(Some(&info)) {
+        return Err(conditions::failed());
+    }
+    let to = Path::new("/").join(to);
+    if copies {
+        let copied = files.copy(&caller, &from, &to, overwrite).await.map_err(no_parent)?;
+        return Ok(answer(&to, &copied.info, copied.is_new));
+    }
+    let is_new = match files.stat_link(&caller, &to).await {
+        Err(FileError::NotFound { .. }) => true,
+        found => found.map(|_| false)?,
+    };
+    files.rename(&caller, &from, &to, overwrite).await.map_err(no_parent)?;
+    Ok(answer(&to, &files.stat_link(&caller, &to).await?, is_new))
+}
+
+fn answer(path: &Path, info: &FileInfo, is_new: bool) -> Response {
+    let mut response = Json(FileDto::new(path, info)).into_response();
+    describe(response.headers_mut(), info);
+    if is_new {
+        *response.status_mut() = StatusCode::CREATED;
+        response.headers_mut().insert(LOCATION, header(&url_of(path)));
+    }
+    response
+}
+
+fn is_directory(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+/// Whoever makes something is told of the directory that is missing, not of what is to be made.
+fn no_parent(error: FileError) -> Problem {
+    match error {
+        FileError::NotFound { path } => {
+            let detail = format!(
+                "`{path}` can't be made: the directory that it is to be in is not there; PUT that \
+                 first, with a slash at its end"
+            );
+            Problem::new(StatusCode::CONFLICT, detail)
+        }
+        error => error.into(),
+    }
+}
+
+/// What is sent is the file, and all of it (RFC 9110, sections 8.4 and 14.5).
+fn check_content(parts: &Parts) -> Result<(), Problem> {
+    if parts.headers.contains_key(CONTENT_RANGE) {
+        return Err(Problem::malformed("Content-Range: a file is written whole"));
+    }
+    let encoding = parts.headers.get(CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let detail = "Content-Encoding must be left out: a file is kept as it is sent";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    Ok(())
+}
+
+async fn check_empty(mut body: Body, patience: Duration) -> Result<(), Problem> {
+    loop {
+        match timeout(patience, body.frame()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(Ok(frame))) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
+            Ok(Some(Ok(_))) => return Err(Problem::malformed("there must be no body here")),
+            Ok(Some(Err(_))) => return Err(Problem::malformed("the body broke off")),
+            Err(_) => return Err(too_late()),
+        }
+    }
+}
+
+/// The body as it comes; `patience` is for each piece of it.
+fn chunks(
+    body: Body,
+    patience: Duration,
+) -> std::pin::Pin<Box<impl Stream<Item = io::Result<Bytes>>>> {
+    Box::pin(stream::unfold(Some(body.into_data_stream()), move |body| async move {
+        let mut body = body?;
+        match timeout(patience, body.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(data))) => Some((Ok(data), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
+            Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        }
+    }))
+}
+
+fn too_late() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")
+}
+
+impl From<FileError> for Problem {
+    fn from(error: FileError) -> Self {
+        match &error {
+            FileError::Changed { .. } => conditions::failed(),
+            FileError::TooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+            }
+            FileError::Content(source) if source.kind() == io::ErrorKind::TimedOut => too_late(),
+            _ => Self::of_kind(error.kind(), error.to_string(), error.retry_after()),
+        }
+    }
+}
+
+const BYTES: &str = "application/octet-stream";
+const PIECE: usize = OpenFile::MAX_READ;
+/// How long nothing is sent at most; proxies cut silent connections after a minute or less.
+const SILENCE: Duration = Duration::from_secs(10);

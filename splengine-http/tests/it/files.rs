@@ -1,0 +1,453 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use splengine_core::FilePolicy;
+use splengine_http::HttpServerBuilder;
+use tempfile::TempDir;
+
+use crate::client::{Connection, Response};
+use crate::support::{Door, TOKEN, door_with};
+
+struct Bench {
+    door: Door,
+    root: TempDir,
+}
+
+async fn bench() -> Bench {
+    let root = tempfile::tempdir().expect("a directory");
+    fs::create_dir_all(root.path().join("data/deep")).expect("made");
+    fs::create_dir_all(root.path().join("runtime/batches")).expect("made");
+    fs::write(root.path().join("data/a"), "0123456789").expect("written");
+    fs::write(root.path().join("runtime/secret"), "secret").expect("written");
+    let policy = FilePolicy::new(root.path()).and_then(|policy| policy.hide("runtime"));
+    let policy = policy.expect("a root").max_file_size(1 << 20);
+    let door = door_with(|engine| engine.files(policy), |http| http).await;
+    Bench { door, root }
+}
+
+impl Bench {
+    async fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
+        let mut connection = self.door.connect().await;
+        let head = format!(
+            "{method} /api/v1/files{path} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n{headers}\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        connection.send(&[head.as_bytes(), body].concat()).await;
+        connection.response().await
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.ask("GET", path, "", b"").await
+    }
+
+    async fn put(&self, path: &str, headers: &str, body: &[u8]) -> Response {
+        self.ask("PUT", path, headers, body).await
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    fn content(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).expect("a file")
+    }
+
+    async fn tag(&self, path: &str) -> String {
+        self.get(path).await.header("etag").expect("a tag").to_owned()
+    }
+
+    async fn watch(&self, path: &str) -> Connection {
+        let mut connection = self.door.connect().await;
+        let head =
+            format!("GET /api/v1/files{path}?watch=true HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n\r\n");
+        connection.send(head.as_bytes()).await;
+        let (status, headers) = connection.head().await;
+        assert_eq!(status, 200);
+        assert!(headers.contains(&("content-type".into(), "text/event-stream".into())));
+        assert_eq!(connection.chunk().await.as_deref(), Some(&b":\n\n"[..]));
+        connection
+    }
+}
+
+/// What the next event says.
+async fn event(connection: &mut Connection) -> Option<Value> {
+    loop {
+        let chunk = connection.chunk().await?;
+        let text = String::from_utf8(chunk).expect("text");
+        if let Some(data) = text.lines().find_map(|line| line.strip_prefix("data: ")) {
+            let data: Value = serde_json::from_str(data).expect("JSON");
+            let name = format!("event: {}", data["type"].as_str().expect("a name"));
+            assert!(text.starts_with(&name), "{text}");
+            return Some(data);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_written_read_and_removed() {
+    let bench = bench().await;
+    let content: Vec<u8> = (0..700_000_u32).map(|number| (number % 251) as u8).collect();
+    let made = bench.put("/data/b%20b", "", &content).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(made.header("location"), Some("/api/v1/files/data/b%20b"));
+    let info = made.json();
+    assert_eq!(
+        (&info["path"], &info["kind"], &info["size"]),
+        (&json!("/data/b b"), &json!("file"), &json!(700_000))
+    );
+    assert_eq!(made.header("etag"), info["etag"].as_str());
+    let read = bench.get("/data/b%20b").await;
+    assert_eq!((read.status, read.body == content), (200, true));
+    assert_eq!(read.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(read.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(read.header("content-disposition"), Some("attachment"));
+    assert!(
+        read.header("content-security-policy").is_some_and(|policy| policy.contains("sandbox"))
+    );
+    assert_eq!(
+        (read.header("etag"), read.header("accept-ranges")),
+        (made.header("etag"), Some("bytes"))
+    );
+    fs::set_permissions(bench.at("data/b b"), fs::Permissions::from_mode(0o640)).expect("set");
+    let replaced = bench.put("/data/b%20b", "", b"").await;
+    assert_eq!((replaced.status, replaced.header("location")), (200, None));
+    assert_eq!((&replaced.json()["size"], &replaced.json()["mode"]), (&json!(0), &json!("0640")));
+    assert_eq!(bench.get("/data/b%20b").await.body, b"");
+    assert_eq!(bench.ask("DELETE", "/data/b%20b", "", b"").await.status, 204);
+    bench.get("/data/b%20b").await.problem(404);
+    bench.ask("DELETE", "/data/b%20b", "", b"").await.problem(404);
+}
+
+#[tokio::test]
+async fn a_part_of_a_file_is_read() {
+    let bench = bench().await;
+    for (range, status, content, place) in [
+        ("bytes=2-4", 206, "234", "bytes 2-4/10"),
+        ("bytes=7-", 206, "789", "bytes 7-9/10"),
+        ("bytes=-2", 206, "89", "bytes 8-9/10"),
+        ("bytes=0-1,4-5", 200, "0123456789", ""),
+    ] {
+        let part = bench.ask("GET", "/data/a", &format!("Range: {range}\r\n"), b"").await;
+        assert_eq!((part.status, part.text()), (status, content), "{range}");
+        assert_eq!(part.header("content-range").unwrap_or_default(), place);
+    }
+    let none = bench.ask("GET", "/data/a", "Range: bytes=10-\r\n", b"").await;
+    assert_eq!((none.status, none.header("content-range")), (416, Some("bytes */10")));
+    // A part of what it was is no part of what it is.
+    let tag = bench.tag("/data/a").await;
+    let of = |tag: &str| format!("Range: bytes=2-4\r\nIf-Range: {tag}\r\n");
+    assert_eq!(bench.ask("GET", "/data/a", &of(&tag), b"").await.text(), "234");
+    assert_eq!(bench.ask("GET", "/data/a", &of("\"other\""), b"").await.text(), "0123456789");
+    let mut connection = bench.door.connect().await;
+    let head = format!("HEAD /api/v1/files/data/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n\r\n");
+    connection.send(head.as_bytes()).await;
+    let (status, headers) = connection.head().await;
+    assert_eq!(status, 200);
+    assert!(headers.contains(&("content-length".into(), "10".into())), "{headers:?}");
+}
+
+#[tokio::test]
+async fn conditions_are_heeded() {
+    let bench = bench().await;
+    let first = bench.tag("/data/a").await;
+    let matches = |tag: &str| format!("If-Match: {tag}\r\n");
+    let none = |tag: &str| format!("If-None-Match: {tag}\r\n");
+    let same = bench.ask("GET", "/data/a", &none(&format!("\"x\", {first}")), b"").await;
+    assert_eq!((same.status, same.header("etag"), same.body.len()), (304, Some(&*first), 0));
+    assert_eq!(bench.ask("GET", "/data/a", &none("\"x\""), b"").await.status, 200);
+    assert_eq!(bench.ask("GET", "/data/a", &matches(&first), b"").await.status, 200);
+    bench.ask("GET", "/data/a", &matches("\"x\""), b"").await.problem(412);
+    let dated = bench.get("/data/a").await.header("last-modified").expect("a date").to_owned();
+    let since = format!("If-Modified-Since: {dated}\r\n");
+    assert_eq!(bench.ask("GET", "/data/a", &since, b"").await.status, 304);
+
+    bench.put("/data/a", &none("*"), b"lost").await.problem(412);
+    bench.put("/data/a", &matches("\"x\""), b"lost").await.problem(412);
+    bench.put("/data/new", &matches("*"), b"lost").await.problem(412);
+    assert_eq!(bench.put("/data/a", &matches(&first), b"second").await.status, 200);
+    bench.put("/data/a", &matches(&first), b"lost").await.problem(412);
+    bench.ask("DELETE", "/data/a", &matches(&first), b"").await.problem(412);
+    assert_eq!(bench.content("data/a"), "second");
+    assert_eq!(bench.put("/data/new", &none("*"), b"new").await.status, 201);
+    let second = bench.tag("/data/a").await;
+    bench.ask("POST", "/data/a?move=/data/moved", &matches(&first), b"").await.problem(412);
+    assert_eq!(bench.ask("DELETE", "/data/a", &matches(&second), b"").await.status, 204);
+    let names: Vec<_> = fs::read_dir(bench.at("data")).expect("read").flatten().collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    for wrong in [first.trim_matches('"'), "no tag", "\"", "W/", ""] {
+        for name in ["if-match", "if-none-match"] {
+            let told = bench.put("/data/new", &format!("{name}: {wrong}\r\n"), b"lost").await;
+            assert!(told.problem(400).contains(name));
+        }
+    }
+    bench.ask("GET", "/data/new", "If-Modified-Since: once\r\n", b"").await.problem(400);
+    assert_eq!(bench.content("data/new"), "new");
+}
+
+#[tokio::test]
+async fn of_many_that_change_what_they_have_read_one_does() {
+    let bench = bench().await;
+    let tag = bench.tag("/data/a").await;
+    let headers = format!("If-Match: {tag}\r\n");
+    let bodies: Vec<String> = (0..8).map(|number| format!("by {number}")).collect();
+    let asked = bodies.iter().map(|body| bench.put("/data/a", &headers, body.as_bytes()));
+    let answers = futures_util::future::join_all(asked).await;
+    let won: Vec<_> =
+        answers.iter().zip(&bodies).filter(|(answer, _)| answer.status == 200).collect();
+    assert_eq!(won.len(), 1);
+    assert!(answers.iter().all(|answer| answer.status == 200 || answer.status == 412));
+    assert_eq!(&bench.content("data/a"), won[0].1);
+}
+
+#[tokio::test]
+async fn directories_are_made_listed_and_removed() {
+    let bench = bench().await;
+    let listing = bench.get("/").await.json();
+    assert_eq!(listing["path"], "/");
+    let names = |listing: &Value| -> Vec<String> {
+        let entries = listing["entries"].as_array().expect("a list").iter();
+        entries.map(|entry| entry["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(names(&listing), ["data"], "nothing hidden");
+    let moved = bench.get("/data").await;
+    assert_eq!((moved.status, moved.header("location")), (308, Some("/api/v1/files/data/")));
+    assert_eq!(bench.get("").await.header("location"), Some("/api/v1/files/"));
+    let data = bench.get("/data/").await.json();
+    assert_eq!(names(&data), ["a", "deep"]);
+    assert_eq!(data["entries"][1]["href"], "deep/");
+    assert_eq!(data["entries"][0]["etag"].as_str(), Some(&*bench.tag("/data/a").await));
+    assert_eq!(data["nextCursor"], Value::Null);
+
+    let made = bench.put("/data/new/", "", b"").await;
+    assert_eq!((made.status, &made.json()["kind"]), (201, &json!("directory")));
+    assert_eq!(bench.put("/data/new/", "", b"").await.status, 200, "it is there");
+    bench.put("/data/new/", "If-None-Match: *\r\n", b"").await.problem(412);
+    bench.put("/data/new/", "", b"content").await.problem(400);
+    bench.put("/data/a/", "", b"").await.problem(409);
+    let told = bench.put("/none/b", "", b"x").await.problem(409);
+    assert!(told.contains("/none/b") && told.contains("PUT"), "{told}");
+    bench.put("/none/b/", "", b"").await.problem(409);
+    bench.put("/data/new", "", b"x").await.problem(409);
+    bench.get("/data/a/").await.problem(409);
+
+    fs::write(bench.at("data/new/x:y ü"), "").expect("written");
+    let inside = bench.get("/data/new/").await.json();
+    assert_eq!(inside["entries"][0]["href"], "x%3Ay%20%C3%BC");
+    bench.ask("DELETE", "/data/new/", "", b"").await.problem(409);
+    bench.ask("DELETE", "/data/new", "", b"").await.problem(409);
+    assert_eq!(bench.ask("DELETE", "/data/new/x%3Ay%20%C3%BC", "", b"").await.status, 204);
+    assert_eq!(bench.ask("DELETE", "/data/new/", "", b"").await.status, 204);
+    bench.get("/data/new/").await.problem(404);
+
+    for number in 0..5 {
+        fs::write(bench.at(&format!("data/deep/{number} %")), "").expect("written");
+    }
+    let (mut read, mut query) = (Vec::new(), "?limit=2".to_owned());
+    loop {
+        let page = bench.get(&format!("/data/deep/{query}")).await.json();
+        assert!(names(&page).len() <= 2);
+        read.extend(names(&page));
+        let Some(cursor) = page["nextCursor"].as_str() else { break };
+        let cursor: String = form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
+        query = format!("?limit=2&cursor={cursor}");
+    }
+    assert_eq!(read, ["0 %", "1 %", "2 %", "3 %", "4 %"]);
+    for query in ["?limit=0", "?limit=10001", "?limit=x", "?what=1", "?watch=maybe"] {
+        bench.get(&format!("/data/{query}")).await.problem(400);
+    }
+}
+
+#[tokio::test]
+async fn names_are_bytes() {
+    let bench = bench().await;
+    assert_eq!(bench.put("/data/%ff", "", b"bytes").await.status, 201);
+    let listing = bench.get("/data/").await.json();
+    let entries = listing["entries"].as_array().expect("a list");
+    let entry = entries.iter().find(|entry| entry["href"] == "%FF").expect("is there");
+    assert_eq!(entry["name"], "\u{fffd}");
+    assert_eq!(bench.get("/data/%FF").await.text(), "bytes");
+    let moved = bench.ask("POST", "/data/%ff?move=data/%fe+%2B", "", b"").await;
+    assert_eq!(moved.header("location"), Some("/api/v1/files/data/%FE%20%2B"));
+    assert_eq!(bench.get("/data/%FE%20%2B").await.text(), "bytes");
+}
+
+#[tokio::test]
+async fn files_are_moved_and_copied() {
+    let bench = bench().await;
+    let post = |path: &'static str| bench.ask("POST", path, "", b"");
+    let copied = post("/data/a?copy=/data/b").await;
+    assert_eq!((copied.status, copied.header("location")), (201, Some("/api/v1/files/data/b")));
+    assert_eq!(copied.json()["path"], "/data/b");
+    let moved = post("/data/b?move=data/deep/c").await;
+    assert_eq!((moved.status, moved.header("location")), (201, Some("/api/v1/files/data/deep/c")));
+    assert!(!bench.at("data/b").exists());
+    assert_eq!(bench.content("data/deep/c"), "0123456789");
+    fs::write(bench.at("data/a"), "other").expect("written");
+    for how in ["copy", "move"] {
+        let path = format!("/data/a?{how}=/data/deep/c");
+        bench.ask("POST", &path, "", b"").await.problem(409);
+    }
+    assert_eq!(bench.content("data/deep/c"), "0123456789");
+    assert_eq!(post("/data/a?copy=/data/deep/c&overwrite=true").await.status, 200);
+    assert_eq!(bench.content("data/deep/c"), "other");
+    assert_eq!(post("/data/a?move=/data/deep/c&overwrite=true").await.status, 200);
+    assert!(!bench.at("data/a").exists());
+    assert_eq!(post("/data/deep/?move=/moved").await.status, 201);
+    assert_eq!(bench.content("moved/c"), "other");
+    let told = post("/moved/c?move=/none/c").await.problem(409);
+    assert!(told.contains("`/none/c`"), "{told}");
+    for wrong in ["/moved/c", "/moved/c?move=", "/moved/c?move=x&copy=y", "/moved/c?copy=x&copy=y"]
+    {
+        post(wrong).await.problem(400);
+    }
+    post("/moved/?copy=/other").await.problem(409);
+    post("/none?move=/other").await.problem(404);
+}
+
+#[tokio::test]
+async fn what_may_not_be_reached_is_not() {
+    let bench = bench().await;
+    std::os::unix::fs::symlink("/etc", bench.at("data/out")).expect("linked");
+    for path in ["/runtime/secret", "/runtime/", "/data/none", "/data/out/passwd"] {
+        let answer = bench.get(path).await;
+        assert!([404, 422].contains(&answer.status), "{path}: {}", answer.status);
+        assert!(!answer.text().contains("root:"));
+    }
+    for path in ["/../secret", "/data/%2e%2e/%2e%2e/etc/passwd", "/data/a%00b"] {
+        let answer = bench.get(path).await;
+        assert!([400, 404, 422].contains(&answer.status), "{path}: {}", answer.status);
+    }
+    bench.put("/runtime/batches/x", "", b"x").await.problem(404 + 5);
+    assert!(!bench.at("runtime/batches/x").exists());
+    bench.ask("POST", "/data/a?copy=/runtime/x", "", b"").await;
+    bench.ask("POST", "/data/?move=/runtime/x", "", b"").await;
+    assert!(!bench.at("runtime/x").exists());
+
+    let bob = "Authorization: Bearer bob-may-do-nothing\r\n";
+    for (method, path) in [
+        ("GET", "data/a"),
+        ("GET", ""),
+        ("PUT", "x"),
+        ("PUT", "x/"),
+        ("DELETE", "data/a"),
+        ("POST", "data/a?move=b"),
+        ("GET", "?watch=true"),
+    ] {
+        let mut connection = bench.door.connect().await;
+        let head = |credentials: &str| {
+            format!(
+                "{method} /api/v1/files/{path} HTTP/1.1\r\nHost: test\r\n{credentials}Content-Length: 0\r\n\r\n"
+            )
+        };
+        connection.send(head(bob).as_bytes()).await;
+        connection.response().await.problem(403);
+        connection.send(head("").as_bytes()).await;
+        connection.response().await.problem(401);
+    }
+    assert_eq!(bench.content("data/a"), "0123456789");
+}
+
+#[tokio::test]
+async fn a_file_is_written_whole_or_not_at_all() {
+    let bench = bench().await;
+    let large = bench.put("/data/a", "", &vec![b'x'; (1 << 20) + 1]).await.problem(413);
+    assert!(large.contains("1048576"), "{large}");
+    bench.put("/data/a", "Content-Range: bytes 0-1/10\r\n", b"xx").await.problem(400);
+    bench.put("/data/a", "Content-Encoding: gzip\r\n", b"xx").await.problem(415);
+    // One that breaks off.
+    let mut connection = bench.door.connect().await;
+    let head = format!(
+        "PUT /api/v1/files/data/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nContent-Length: 100\r\n\r\nhalf"
+    );
+    connection.send(head.as_bytes()).await;
+    drop(connection);
+    let alone = || {
+        let names = fs::read_dir(bench.at("data")).expect("read").flatten();
+        names.filter(|entry| entry.file_name() != "deep").count() == 1
+    };
+    crate::support::eventually("nothing is left of it", alone).await;
+    assert_eq!(bench.content("data/a"), "0123456789");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let root = tempfile::tempdir().expect("a directory");
+    let policy = FilePolicy::new(root.path()).expect("a root");
+    let patience = std::time::Duration::from_millis(50);
+    let configure = |http: HttpServerBuilder<_>| http.body_timeout(patience);
+    let door = door_with(|engine| engine.files(policy), configure).await;
+    let mut connection = door.connect().await;
+    let head = format!(
+        "PUT /api/v1/files/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nContent-Length: 100\r\n\r\nhalf"
+    );
+    connection.send(head.as_bytes()).await;
+    connection.response().await.problem(408);
+    assert_eq!(fs::read_dir(root.path()).expect("read").count(), 0);
+}
+
+#[tokio::test]
+async fn times_that_are_no_dates_are_told_as_well_as_can_be() {
+    let bench = bench().await;
+    let file = fs::File::options().write(true).open(bench.at("data/a")).expect("opens");
+    for seconds in [-5_000_000_000_i64, 300_000_000_000] {
+        let distance = std::time::Duration::from_secs(seconds.unsigned_abs());
+        let time = match seconds < 0 {
+            true => std::time::UNIX_EPOCH - distance,
+            false => std::time::UNIX_EPOCH + distance,
+        };
+        // Not every file system has such times.
+        if file.set_modified(time).is_err() {
+            continue;
+        }
+        assert_eq!(bench.get("/data/a").await.text(), "0123456789");
+        let since = "If-Modified-Since: Sat, 29 Oct 1994 19:43:31 GMT\r\n";
+        assert!([200, 304].contains(&bench.ask("GET", "/data/a", since, b"").await.status));
+        assert_eq!(bench.get("/data/").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn changes_are_watched() {
+    let mut bench = bench().await;
+    let mut watch = bench.watch("/data/").await;
+    assert_eq!(bench.put("/data/b%20", "", b"new").await.status, 201);
+    let created = event(&mut watch).await.expect("an event");
+    assert_eq!(created, json!({"type": "created", "name": "b ", "href": "b%20"}));
+    assert_eq!(bench.ask("POST", "/data/b%20?move=/data/c", "", b"").await.status, 201);
+    let renamed = json!({"type": "renamed", "name": "c", "href": "c", "from": "b "});
+    loop {
+        let event = event(&mut watch).await.expect("an event");
+        if event["type"] != "modified" {
+            assert_eq!(event, renamed);
+            break;
+        }
+    }
+    assert_eq!(bench.ask("DELETE", "/data/c", "", b"").await.status, 204);
+    let removed = event(&mut watch).await.expect("an event");
+    assert_eq!(removed, json!({"type": "removed", "name": "c", "href": "c"}));
+
+    let mut deep = bench.watch("/data/deep/").await;
+    assert_eq!(bench.ask("DELETE", "/data/deep/", "", b"").await.status, 204);
+    assert_eq!(event(&mut deep).await, Some(json!({"type": "gone"})));
+    assert_eq!(event(&mut deep).await, None);
+    let removed = event(&mut watch).await.expect("an event");
+    assert_eq!(removed, json!({"type": "removed", "name": "deep", "href": "deep"}));
+    bench.ask("GET", "/data/a?watch=true", "", b"").await.problem(400);
+    bench.get("/none/?watch=true").await.problem(404);
+
+    // A server that ends does not wait for who only watches.
+    bench.door.engine.drain(std::time::Duration::ZERO).await;
+    bench.door.stop.take().expect("runs").send(()).expect("runs");
+    assert_eq!(event(&mut watch).await, None);
+    (&mut bench.door.ended).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn without_files_there_are_none() {
+    let door = crate::support::door().await;
+    let told = door.ask("GET", "/api/v1/files/", None).await.problem(422);
+    assert!(told.contains("serves no files"), "{told}");
+}
