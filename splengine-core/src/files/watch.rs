@@ -124,7 +124,7 @@ impl FileWatch {
     /// fail to tell of more. When a directory above is moved, it goes on.
     ///
     /// The kernel tells of a rename in two halves. If another event comes between them, or the
-    /// second is 10 ms late, it is a [`Removed`](FileEvent::Removed) and a
+    /// second is 100 ms late, it is a [`Removed`](FileEvent::Removed) and a
     /// [`Created`](FileEvent::Created).
     ///
     /// # Cancel safety
@@ -281,7 +281,7 @@ fn told_of() -> WatchFlags {
 const READ_BYTES: usize = 8192;
 /// As much as the kernel keeps of one directory by default, 16384 events with short names.
 const MOST_READS: u32 = 64;
-const PATIENCE: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
