@@ -894,9 +894,9 @@ async fn a_terminal_begins_with_the_modes_that_are_asked_for() {
     let bench = bench();
     // RFC 4254, section 8: VINTR, ECHO, ONLCR, a speed, and one that nobody knows.
     let modes = TerminalModes::new([(1, 7), (53, 0), (72, 0), (128, 9600), (200, 1)]);
-    let session = bench.start(script("stty -a; read x").terminal_modes(modes)).await;
+    let session = bench.start(script("stty -a; echo e''nd; read x").terminal_modes(modes)).await;
     let mut attachment = bench.attach(&session, control().from_start());
-    let seen = read_until(&mut attachment, "onlcr").await;
+    let seen = read_until(&mut attachment, "end").await;
     let seen = String::from_utf8_lossy(&seen).into_owned();
     assert!(seen.contains("intr = ^G;") && seen.contains("-onlcr"), "{seen}");
     assert!(seen.contains(" -echo ") && seen.contains(" echoe "), "{seen}");
