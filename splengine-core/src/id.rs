@@ -178,7 +178,8 @@ impl fmt::Debug for BatchId {
     }
 }
 
-fn is_random_text(text: &str) -> bool {
+/// Whether it may come from [`random_text`].
+pub(crate) fn is_random_text(text: &str) -> bool {
     text.len() == RANDOM_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte))
 }
 

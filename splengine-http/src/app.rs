@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN, RANGE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -113,7 +113,7 @@ impl App {
             .route("/api/v1/batches/{id}/rerun", post(batches::rerun))
             .route("/api/v1/batches/{id}/results", get(results::results))
             .route("/api/v1/batches/{id}/steps/{step}/{stream}", get(batches::output))
-            .route("/api/v1/files", get(|| async { Redirect::permanent(FILES) }))
+            .route("/api/v1/files", get(files::root))
             .route(FILES, on_files())
             .route("/api/v1/files/{*path}", on_files())
             .route("/api/v1/tickets", post(sessions::ticket))
@@ -131,12 +131,13 @@ impl App {
             })
             .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
             .layer(middleware::from_fn(refuse_what_is_no_text))
+            .layer(middleware::map_request(ignore_ranges_but_of_get))
             .layer(middleware::from_fn(linger))
             .with_state(self.clone());
         if !self.options.origins.is_empty() {
             use axum::http::header::{
                 ACCEPT, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
-                LOCATION, RANGE, RETRY_AFTER,
+                LOCATION, RETRY_AFTER,
             };
             let resumption = HeaderName::from_static("last-event-id");
             let repetition = HeaderName::from_static("idempotency-key");
@@ -238,6 +239,14 @@ fn bearer(value: &HeaderValue) -> Option<Secret> {
 async fn forbid_storing(mut response: Response) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// As RFC 9110 has it, section 14.2: who asks for the head alone asks for that of the whole.
+async fn ignore_ranges_but_of_get(mut request: Request) -> Request {
+    if request.method() != Method::GET {
+        request.headers_mut().remove(RANGE);
+    }
+    request
 }
 
 fn on_files() -> MethodRouter<App> {

@@ -1,14 +1,15 @@
 //! The wire types of files.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
 use splengine_core::{FileEntry, FileEvent, FileInfo, FileKind};
 use utoipa::ToSchema;
 
-use crate::conditions::{modified, tag_text};
-use crate::file_paths::{encoded, url_of};
+use crate::conditions::tag_text;
+use crate::file_paths::{FilePath, cursor, encoded};
 
 /// A file or a directory.
 #[derive(Debug, Serialize, ToSchema)]
@@ -79,35 +80,36 @@ pub(crate) struct FileEventDto {
     /// The name that changed; of what was renamed, the new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// Its place, exactly, from the directory's.
+    /// Its place, exactly, from the directory's; of a directory with a slash where it was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     href: Option<String>,
     /// The name that it had before.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
+    /// Where that was, exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_href: Option<String>,
 }
 
 impl FileDto {
-    pub(crate) fn new(path: &Path, info: &FileInfo) -> Self {
-        Self { path: text(path), href: url_of(path), info: info.into() }
+    pub(crate) fn new(path: &FilePath, info: &FileInfo) -> Self {
+        Self { path: path.text(), href: path.url(), info: info.into() }
     }
 }
 
 impl DirectoryDto {
-    pub(crate) fn new(path: &Path, entries: Vec<FileEntry>, is_more: bool) -> Self {
+    pub(crate) fn new(path: &FilePath, entries: Vec<FileEntry>, is_more: bool) -> Self {
         let last = entries.last().filter(|_| is_more);
-        let next_cursor = last.map(|entry| encoded(&entry.name));
+        let next_cursor = last.map(|entry| cursor(&entry.name));
         let entries = entries.into_iter().map(FileEntryDto::from).collect();
-        Self { path: text(path), entries, next_cursor }
+        Self { path: path.text(), entries, next_cursor }
     }
 }
 
 impl From<FileEntry> for FileEntryDto {
     fn from(FileEntry { name, info, .. }: FileEntry) -> Self {
-        let slash = if info.kind == FileKind::Directory { "/" } else { "" };
         Self {
-            // Of a name with a colon RFC 3986 takes what is before for a scheme: it is encoded.
-            href: format!("{}{slash}", encoded(&name)),
+            href: href(&name, info.kind == FileKind::Directory),
             name: name.to_string_lossy().into_owned(),
             info: (&info).into(),
         }
@@ -124,15 +126,24 @@ impl From<&FileInfo> for FileInfoDto {
                 _ => "other",
             },
             size: info.size,
-            modified: format_rfc3339_millis(modified(info)).to_string(),
+            modified: format_rfc3339_millis(shown_time(info.modified)).to_string(),
             mode: format!("{:04o}", info.mode),
             etag: (info.kind == FileKind::File).then(|| tag_text(info)),
         }
     }
 }
 
+/// As far as it can be written: a program may have set any time.
+fn shown_time(time: SystemTime) -> SystemTime {
+    time.clamp(UNIX_EPOCH, UNIX_EPOCH + END_OF_DATES)
+}
+
+/// The last second of the year 9999.
+const END_OF_DATES: Duration = Duration::from_secs(253_402_300_799);
+
 impl From<FileEvent> for FileEventDto {
     fn from(event: FileEvent) -> Self {
+        let is_directory = matches!(event, FileEvent::Created { is_directory: true, .. });
         let (kind, name, from) = match event {
             FileEvent::Created { name, .. } => ("created", Some(name), None),
             FileEvent::Modified { name } => ("modified", Some(name), None),
@@ -143,13 +154,15 @@ impl From<FileEvent> for FileEventDto {
         };
         Self {
             kind,
-            href: name.as_deref().map(encoded),
+            href: name.as_deref().map(|name| href(name, is_directory)),
             name: name.map(|name| name.to_string_lossy().into_owned()),
+            from_href: from.as_deref().map(encoded),
             from: from.map(|name| name.to_string_lossy().into_owned()),
         }
     }
 }
 
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
+/// A name with a colon needs no more: it is encoded, so that nobody takes it for a scheme.
+fn href(name: &OsStr, is_directory: bool) -> String {
+    format!("{}{}", encoded(name), if is_directory { "/" } else { "" })
 }

@@ -55,19 +55,25 @@ fn range(text: &str, length: u64) -> Wanted {
     };
     let (first, last) = (first.trim(), last.trim());
     let (from, until) = if first.is_empty() {
-        let Ok(count) = last.parse::<u64>() else { return Wanted::Whole };
+        let Some(count) = number(last) else { return Wanted::Whole };
         (length.saturating_sub(count), length)
     } else {
-        let Ok(from) = first.parse::<u64>() else { return Wanted::Whole };
-        let until = match last.parse::<u64>() {
-            Ok(last) if last < from => return Wanted::Whole,
-            Ok(last) => last.saturating_add(1).min(length),
-            Err(_) if last.is_empty() => length,
-            Err(_) => return Wanted::Whole,
+        let Some(from) = number(first) else { return Wanted::Whole };
+        let until = match number(last) {
+            Some(last) if last < from => return Wanted::Whole,
+            Some(last) => last.saturating_add(1).min(length),
+            None if last.is_empty() => length,
+            None => return Wanted::Whole,
         };
         (from, until)
     };
     if from < until { Wanted::Part(from, until) } else { Wanted::Nothing }
+}
+
+/// Digits and nothing else; more than can be are the most that can be.
+fn number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -88,6 +94,10 @@ mod tests {
             ("bytes=0-1,3-4", Wanted::Whole),
             ("lines=0-1", Wanted::Whole),
             ("bytes=x-1", Wanted::Whole),
+            ("bytes=+1-4", Wanted::Whole),
+            ("bytes=1-+4", Wanted::Whole),
+            ("bytes=-", Wanted::Whole),
+            ("bytes=2-99999999999999999999999", Wanted::Part(2, 10)),
         ] {
             assert_eq!(range(text, 10), expected, "{text}");
         }

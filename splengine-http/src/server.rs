@@ -3,10 +3,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::Version;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -128,7 +129,9 @@ async fn run<S, B>(
         |connection, mut closing| {
             let service = service.clone();
             let service = service_fn(move |request: http::Request<Incoming>| {
-                service.clone().call(request.map(|body| RequestBody(Body::new(body))))
+                let is_stream = request.version() == Version::HTTP_2;
+                let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
+                service.clone().call(request.map(body))
             });
             let connections = connections.clone();
             Some(async move {
@@ -151,6 +154,39 @@ async fn run<S, B>(
         },
     )
     .await;
+}
+
+/// A body that ends only where its client has ended it. What hyper has for the end of a stream of
+/// HTTP/2 may be that it was reset with `NO_ERROR`, as proxies do with those of clients that leave.
+struct Whole {
+    body: Incoming,
+    is_stream: bool,
+}
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            None if self.is_stream && !self.body.is_end_stream() => {
+                let broken = io::Error::from(io::ErrorKind::UnexpectedEof);
+                Poll::Ready(Some(Err(broken.into())))
+            }
+            frame => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The body of a request, as [`serve`] and the builder's

@@ -23,6 +23,12 @@ pub enum FileError {
         /// What was asked for.
         path: String,
     },
+    /// The directory that something is to be made in is not there.
+    #[error("the directory that `{path}` is to be in does not exist")]
+    NoDirectory {
+        /// What was to be made.
+        path: String,
+    },
     /// Something has that name already.
     #[error("`{path}` exists already")]
     Exists {
@@ -141,7 +147,7 @@ impl FileError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NoDirectory { .. } => ErrorKind::NotFound,
             Self::Exists { .. }
             | Self::Changed { .. }
             | Self::NotEmpty { .. }

@@ -2,16 +2,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, fstatvfs, mkdirat, statat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, Mode, fstatvfs, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::caller::{Caller, Scope};
 use crate::files::error::shown;
 use crate::files::rename::{rename_new, rename_over};
-use crate::files::tree::{link_target, stays_below};
+use crate::files::tree::{link_target, names_directory, stays_below};
 use crate::files::{
     DiskSpace, FileChanges, FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile,
-    OpenOptions, Shared,
+    OpenOptions, Replaced, Shared,
 };
 use crate::session::blocking;
 
@@ -170,8 +170,8 @@ impl Files {
         self.with(caller, path, move |shared, path| {
             let entry = shared.tree.old_entry(path)?;
             let _turn = shared.turns.take(&entry.place);
-            let stat = statat(&entry.directory, &entry.name, AtFlags::SYMLINK_NOFOLLOW);
-            if !condition(&stat.map_err(FileError::of(path))?.into()) {
+            let info = entry.look().map_err(FileError::of(path))?;
+            if !condition(&info.ok_or_else(|| FileError::not_found(path))?) {
                 return Err(FileError::Changed { path: shown(path) });
             }
             unlinkat(&entry.directory, &entry.name, AtFlags::empty()).map_err(FileError::of(path))
@@ -207,6 +207,22 @@ impl Files {
         to: &Path,
         replace: bool,
     ) -> Result<(), FileError> {
+        self.rename_if(caller, from, to, replace, |_| true).await.map(drop)
+    }
+
+    /// The same, if `condition` is true of what is to get the other name.
+    ///
+    /// # Errors
+    ///
+    /// As [`rename`](Self::rename); [`FileError::Changed`] when the condition is not true.
+    pub async fn rename_if(
+        &self,
+        caller: &Caller,
+        from: &Path,
+        to: &Path,
+        replace: bool,
+        condition: impl FnOnce(&FileInfo) -> bool + Send + 'static,
+    ) -> Result<Replaced, FileError> {
         let to = to.to_owned();
         self.with(caller, from, move |shared, from| {
             let old = shared.tree.old_entry(from)?;
@@ -216,7 +232,18 @@ impl Files {
                     return Err(FileError::Denied { path: shown(path) });
                 }
             }
-            let _turn = shared.turns.take(&new.place);
+            let _turns = shared.turns.take_both(&old.place, &new.place);
+            let info = old.look().map_err(FileError::of(from))?;
+            let info = info.ok_or_else(|| FileError::not_found(from))?;
+            for path in [from, &to] {
+                if names_directory(path) && !info.is_directory() {
+                    return Err(FileError::NotDirectory { path: shown(path) });
+                }
+            }
+            if !condition(&info) {
+                return Err(FileError::Changed { path: shown(from) });
+            }
+            let is_new = new.look().map_err(FileError::of(&to))?.is_none();
             let (at, to_be) = (old.at(), new.at());
             let renamed = if replace { rename_over(at, to_be) } else { rename_new(at, to_be) };
             renamed.map_err(|error| match error {
@@ -225,7 +252,9 @@ impl Files {
                 }
                 Errno::INVAL => FileError::impossible(from, "can't be moved into itself"),
                 _ => FileError::of_errno(from, error),
-            })
+            })?;
+            let info = new.look().map_err(FileError::of(&to))?.unwrap_or(info);
+            Ok(Replaced { info, is_new })
         })
         .await
     }

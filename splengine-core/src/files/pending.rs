@@ -1,7 +1,8 @@
 //! What the kernel tells of a directory, as what is told of it. Pure.
 
 use std::collections::{HashSet, VecDeque};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::inotify::ReadFlags;
 
@@ -59,7 +60,8 @@ impl Pending {
             self.half = Some(Half { cookie, name });
         } else if flags.contains(ReadFlags::DELETE) {
             self.push(FileEvent::Removed { name });
-        } else if flags.intersects(modified()) && !self.fresh.contains(&name) {
+        } else if flags.intersects(modified()) && !self.fresh.contains(&name) && !is_nameless(&name)
+        {
             self.push(FileEvent::Modified { name });
         }
     }
@@ -115,6 +117,12 @@ impl Pending {
             FileEvent::Overflow | FileEvent::Gone => {}
         }
     }
+}
+
+/// Files without a name (`O_TMPFILE`) have this one for the kernel.
+fn is_nameless(name: &OsStr) -> bool {
+    let number = name.as_bytes().strip_prefix(b"#");
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
 fn modified() -> ReadFlags {
@@ -174,6 +182,9 @@ mod tests {
             assert_eq!(told(&[(flags, 0, "a")]), [wanted], "{flags:?}");
             assert!(told(&[(flags, 0, ".a")]).is_empty(), "{flags:?}");
         }
+        // Of a file without a name.
+        assert!(told(&[(F::MODIFY, 0, "#123"), (F::CLOSE_WRITE, 0, "#123")]).is_empty());
+        assert_eq!(told(&[(F::CREATE, 0, "#123"), (F::MODIFY, 0, "#")]), ["+#123", "=#"]);
         // Of the directory itself.
         assert!(told(&[(F::ATTRIB, 0, "")]).is_empty());
         for flags in [F::DELETE_SELF, F::MOVE_SELF, F::IGNORED, F::UNMOUNT] {

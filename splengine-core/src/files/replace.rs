@@ -1,11 +1,11 @@
 //! Writing a whole file, so that it is there whole or not at all.
 
-use std::ffi::OsString;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fdatasync, fstat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, fdatasync, fstat, linkat, openat, unlinkat};
 use rustix::io::{Errno, write};
 
 use crate::files::error::{NO_FILE, shown};
@@ -13,7 +13,7 @@ use crate::files::quota::OpenPermit;
 use crate::files::rename::{At, rename_new, rename_over};
 use crate::files::tree::{Entry, names_directory};
 use crate::files::{FileError, FileInfo, FileKind, Shared};
-use crate::id::random_text;
+use crate::id::{is_random_text, random_text};
 
 /// A file that was written whole.
 #[derive(Debug, Clone)]
@@ -34,8 +34,8 @@ pub(crate) struct Replacement {
     condition: Condition,
     entry: Entry,
     file: OwnedFd,
-    /// Its name until it has its own.
-    temporary: OsString,
+    /// Its name until it has its own, where it needs one.
+    temporary: Option<OsString>,
     path: PathBuf,
     written: u64,
     limit: u64,
@@ -56,11 +56,7 @@ impl Replacement {
             return Err(FileError::Changed { path: shown(path) });
         }
         let mode = present.map(|info| info.mode).or(mode);
-        let temporary = OsString::from(format!("{TEMPORARY}{}", random_text()));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let new = Mode::from_raw_mode(0o666);
-        let file = openat(&entry.directory, &temporary, flags | OFlags::CLOEXEC, new)
-            .map_err(FileError::of(path))?;
+        let (file, temporary) = make(&entry).map_err(FileError::of(path))?;
         let (path, limit) = (path.to_owned(), shared.max_file_size);
         let made = Self {
             shared: Arc::clone(shared),
@@ -107,38 +103,80 @@ impl Replacement {
     }
 
     /// Whether nothing had the name.
-    fn put_in_place(&self) -> Result<bool, FileError> {
-        let Self { entry, path, .. } = self;
-        let _turn = self.shared.turns.take(&entry.place);
+    fn put_in_place(&mut self) -> Result<bool, FileError> {
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.turns.take(&self.entry.place);
         for _ in 0..TRIES {
-            let present = match statat(&entry.directory, &entry.name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => Some(FileInfo::from(stat)),
-                Err(Errno::NOENT) => None,
-                Err(error) => return Err(FileError::of_errno(path, error)),
-            };
+            let present = self.entry.look().map_err(FileError::of(&self.path))?;
             if !(self.condition)(present.as_ref()) {
                 break;
             }
-            let from = At(entry.directory.as_fd(), &self.temporary);
-            if present.is_some() {
-                let renamed = rename_over(from, entry.at());
-                return renamed.map(|()| false).map_err(FileError::of(path));
-            }
-            match rename_new(from, entry.at()) {
-                Ok(()) => return Ok(true),
+            let put = if present.is_some() { self.take_place() } else { self.appear() };
+            match put {
+                Ok(()) => return Ok(present.is_none()),
                 // Some program made it at this moment.
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(FileError::of_errno(path, error)),
+                Err(Errno::EXIST) if present.is_none() => {}
+                Err(error) => return Err(FileError::of_errno(&self.path, error)),
             }
         }
-        Err(FileError::Changed { path: shown(path) })
+        Err(FileError::Changed { path: shown(&self.path) })
     }
+
+    fn appear(&self) -> rustix::io::Result<()> {
+        match &self.temporary {
+            Some(name) => rename_new(At(self.entry.directory.as_fd(), name), self.entry.at()),
+            None => self.link(self.entry.at()),
+        }
+    }
+
+    fn take_place(&mut self) -> rustix::io::Result<()> {
+        if self.temporary.is_none() {
+            self.link_temporarily()?;
+        }
+        let name = self.temporary.as_deref().unwrap_or_default();
+        rename_over(At(self.entry.directory.as_fd(), name), self.entry.at())
+    }
+
+    fn link_temporarily(&mut self) -> rustix::io::Result<()> {
+        let name = temporary_name();
+        self.link(At(self.entry.directory.as_fd(), &name))?;
+        self.temporary = Some(name);
+        Ok(())
+    }
+
+    /// Gives a file without a name one that nothing has.
+    fn link(&self, to: At<'_>) -> rustix::io::Result<()> {
+        let itself = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        linkat(CWD, itself, to.0, to.1, AtFlags::SYMLINK_FOLLOW)
+    }
+}
+
+/// A new file: without a name where the file system has such, so that a crash leaves nothing.
+fn make(entry: &Entry) -> rustix::io::Result<(OwnedFd, Option<OsString>)> {
+    let (flags, mode) = (OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o666));
+    match openat(&entry.directory, ".", flags | OFlags::TMPFILE, mode) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
+        made => return Ok((made?, None)),
+    }
+    let name = temporary_name();
+    let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    Ok((openat(&entry.directory, &name, flags, mode)?, Some(name)))
+}
+
+fn temporary_name() -> OsString {
+    format!("{TEMPORARY}{}", random_text()).into()
+}
+
+/// Whether it is the name of a file in the making.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    let text = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY));
+    text.is_some_and(is_random_text)
 }
 
 impl Drop for Replacement {
     fn drop(&mut self) {
-        if !self.is_in_place {
-            let _ = unlinkat(&self.entry.directory, &self.temporary, AtFlags::empty());
+        if let Some(name) = self.temporary.as_ref().filter(|_| !self.is_in_place) {
+            let _ = unlinkat(&self.entry.directory, name, AtFlags::empty());
         }
     }
 }
@@ -164,11 +202,51 @@ fn place_of(shared: &Shared, path: &Path) -> Result<(Entry, Option<FileInfo>), F
         FileKind::Directory => return Err(FileError::IsDirectory { path: shown(path) }),
         _ => return Err(FileError::impossible(path, NO_FILE)),
     }
-    // What may not be written may not be replaced either.
-    found.open(OFlags::WRONLY | OFlags::NONBLOCK).map_err(FileError::of(path))?;
+    // What may not be written may not be replaced either. A program that runs is not written.
+    match found.open(OFlags::WRONLY | OFlags::NONBLOCK) {
+        Err(Errno::TXTBSY) => {}
+        opened => drop(opened.map_err(FileError::of(path))?),
+    }
     Ok((shared.tree.new_entry(&found.place)?, Some(found.info)))
 }
 
-/// How the names of files in the making begin.
-pub(crate) const TEMPORARY: &str = ".splengine-";
+const TEMPORARY: &str = ".splengine-";
 const TRIES: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::files::FilePolicy;
+
+    /// As where the file system has no files without a name.
+    #[test]
+    fn a_file_that_has_a_name_before_its_own_leaves_nothing_of_it() {
+        let root = tempfile::tempdir().expect("a directory");
+        let shared = Arc::new(Shared::from(FilePolicy::new(root.path()).expect("opened")));
+        let user = "alice".parse().expect("a name");
+        let begin = || {
+            let permit = shared.count.permit(&user).expect("one");
+            let path = Path::new("file");
+            let mut made = Replacement::begin(&shared, path, None, Box::new(|_| true), permit)?;
+            made.link_temporarily().expect("linked");
+            made.write(b"content")?;
+            Ok::<_, FileError>(made)
+        };
+        let names = || {
+            let entries = fs::read_dir(root.path()).expect("read").flatten();
+            entries.map(|entry| entry.file_name()).collect::<Vec<_>>()
+        };
+        let made = begin().expect("begun");
+        assert!(names().iter().all(|name| is_temporary(name)) && names().len() == 1);
+        drop(made);
+        assert!(names().is_empty());
+        for is_new in [true, false] {
+            let replaced = begin().and_then(Replacement::finish).expect("written");
+            assert_eq!(replaced.is_new, is_new);
+            assert_eq!(names(), ["file"]);
+        }
+        assert_eq!(fs::read(root.path().join("file")).expect("read"), b"content");
+    }
+}

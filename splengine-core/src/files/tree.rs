@@ -6,9 +6,11 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, open, openat, readlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, open, openat, readlinkat, statat};
+use rustix::io::Errno;
 
 use crate::files::error::shown;
+use crate::files::replace::is_temporary;
 use crate::files::{FileError, FileInfo, FileKind};
 use crate::local::Root;
 
@@ -40,6 +42,17 @@ pub(crate) struct Entry {
     pub(crate) directory: OwnedFd,
     pub(crate) name: OsString,
     pub(crate) place: PathBuf,
+}
+
+impl Entry {
+    /// What has the name, if anything has; if that is a link, the link.
+    pub(crate) fn look(&self) -> rustix::io::Result<Option<FileInfo>> {
+        match statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.into())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Whether the last name of a path, if it is a link, is followed as those before it are.
@@ -100,6 +113,9 @@ impl Tree {
         if !directory.is_directory() {
             return Err(FileError::NotDirectory { path: shown(path) });
         }
+        if directory.place.components().count() >= MOST_STEPS {
+            return Err(FileError::impossible(path, TOO_DEEP));
+        }
         let place = directory.place.join(&name);
         Ok(Entry { directory: directory.handle, name, place })
     }
@@ -112,7 +128,10 @@ impl Tree {
 
     /// As [`entry`](Self::entry), for a name that is to be given.
     pub(crate) fn new_entry(&self, path: &Path) -> Result<Entry, FileError> {
-        let entry = self.entry(path)?;
+        let entry = self.entry(path).map_err(|error| match error {
+            FileError::NotFound { path } => FileError::NoDirectory { path },
+            error => error,
+        })?;
         if self.is_hidden(&entry.place) {
             return Err(FileError::Denied { path: shown(path) });
         }
@@ -123,8 +142,10 @@ impl Tree {
         &self.hidden
     }
 
+    /// Whether nobody is told of it: it was hidden, or is a file in the making.
     pub(crate) fn is_hidden(&self, place: &Path) -> bool {
         self.hidden.iter().any(|hidden| place.starts_with(hidden))
+            || place.file_name().is_some_and(is_temporary)
     }
 
     /// Whether it is a hidden directory under another name.
@@ -254,9 +275,10 @@ pub(crate) fn check_proc() -> rustix::io::Result<()> {
         .map(drop)
 }
 
-/// Whether it ends in a slash, and so can't be the name of a file.
+/// Whether it ends in a slash, or in one and a dot, and so can't be the name of a file.
 pub(crate) fn names_directory(path: &Path) -> bool {
-    path.as_os_str().as_bytes().ends_with(b"/")
+    let bytes = path.as_os_str().as_bytes();
+    bytes.ends_with(b"/") || bytes.ends_with(b"/.")
 }
 
 /// Whether a link at `place` with this target stays below root, as far as the words go.

@@ -9,11 +9,25 @@ pub(crate) struct Turns([Mutex<()>; COUNT]);
 impl Turns {
     /// Waits until it is the turn of a change at `place`.
     pub(crate) fn take(&self, place: &Path) -> MutexGuard<'_, ()> {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(place);
+        self.lock(index(place))
+    }
+
+    /// The same of one that changes two places. Both are taken in the same order by all.
+    pub(crate) fn take_both(&self, a: &Path, b: &Path) -> [Option<MutexGuard<'_, ()>>; 2] {
+        let (a, b) = (index(a), index(b));
+        let first = self.lock(a.min(b));
+        [Some(first), (a != b).then(|| self.lock(a.max(b)))]
+    }
+
+    fn lock(&self, index: usize) -> MutexGuard<'_, ()> {
         let [first, ..] = &self.0;
-        let index = usize::try_from(hash % COUNT as u64).unwrap_or_default();
         self.0.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn index(place: &Path) -> usize {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(place);
+    usize::try_from(hash % COUNT as u64).unwrap_or_default()
 }
 
 /// So many can be made at once, if their places fall well.

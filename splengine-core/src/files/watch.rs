@@ -1,9 +1,9 @@
 //! What changes in a directory.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,6 @@ use tokio::time::{Instant, timeout_at};
 use crate::files::error::shown;
 use crate::files::pending::{Pending, Raw};
 use crate::files::quota::OpenPermit;
-use crate::files::replace::TEMPORARY;
 use crate::files::{FileError, FileInfo, Shared};
 use crate::process::watch;
 use crate::session::blocking;
@@ -29,9 +28,10 @@ use crate::session::blocking;
 /// Linux does: whoever changed it, if it was on this host. Takes one of the inotify instances that
 /// the kernel lets this process's user have, until it is dropped.
 ///
-/// Neither what is [hidden](crate::FilePolicy::hide) is told of, nor any name that begins with
-/// `.splengine-`, as files have that [`replace`](crate::Files::replace) is still writing. Who needs
-/// the whole directory watches first and lists then.
+/// Neither what is [hidden](crate::FilePolicy::hide) is told of, nor files that
+/// [`replace`](crate::Files::replace) is still writing; nor changes of the content of a file whose
+/// name is `#` and digits, which is what the kernel calls those that have none. Who needs the whole
+/// directory watches first and lists then.
 pub struct FileWatch {
     inotify: AsyncFd<OwnedFd>,
     /// Read, and not yet in `pending`.
@@ -187,8 +187,7 @@ impl FileWatch {
         self.half_until = None;
         for raw in self.raw.drain(..) {
             let is_hidden = raw.name.as_ref().is_some_and(|name| {
-                is_temporary(name)
-                    || self.shared.tree.is_hidden(&self.place.join(name))
+                self.shared.tree.is_hidden(&self.place.join(name))
                     || under_other_names.contains(name)
             });
             self.pending.take(raw, is_hidden);
@@ -256,10 +255,6 @@ fn refusal(path: &Path, errno: Errno) -> FileError {
         Errno::NOSPC => FileError::Exhausted,
         _ => FileError::of_errno(path, errno),
     }
-}
-
-fn is_temporary(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(TEMPORARY.as_bytes())
 }
 
 fn told_of() -> WatchFlags {

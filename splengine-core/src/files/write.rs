@@ -7,14 +7,15 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::caller::Caller;
+use crate::files::error::shown;
 use crate::files::replace::{Condition, Replacement};
 use crate::files::{FileError, FileInfo, Files, OpenFile, OpenOptions, Replaced, Shared};
 use crate::session::blocking;
 
 impl Files {
     /// Writes a whole file, or one in place of another, with that one's permission bits. Others see
-    /// the old or the new one, never a part, even after a crash; until it is in place, it lies
-    /// beside it under a name that begins with `.splengine-`.
+    /// the old or the new one, never a part, even after a crash; until it is in place, it has no
+    /// name; or, where the file system has no such files, one that no caller reaches.
     ///
     /// # Errors
     ///
@@ -92,14 +93,37 @@ impl Files {
         to: &Path,
         replace: bool,
     ) -> Result<Replaced, FileError> {
+        self.copy_if(caller, from, to, replace, |_| true).await
+    }
+
+    /// The same, if `condition` is true of the file that is copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy); [`FileError::Changed`] when the condition is not true.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`copy`](Self::copy).
+    pub async fn copy_if(
+        &self,
+        caller: &Caller,
+        from: &Path,
+        to: &Path,
+        replace: bool,
+        condition: impl FnOnce(&FileInfo) -> bool,
+    ) -> Result<Replaced, FileError> {
         let source = self.open(caller, from, OpenOptions::new().read()).await?;
-        let mode = source.info().await?.mode;
-        let condition = move |present: Option<&FileInfo>| replace || present.is_none();
+        let info = source.info().await?;
+        if !condition(&info) {
+            return Err(FileError::Changed { path: shown(from) });
+        }
+        let is_free = move |present: Option<&FileInfo>| replace || present.is_none();
         let exists = |error| match error {
             FileError::Changed { path } => FileError::Exists { path },
             error => error,
         };
-        let begun = self.begin(caller, to, Some(mode), Box::new(condition)).await;
+        let begun = self.begin(caller, to, Some(info.mode), Box::new(is_free)).await;
         let mut replacement = begun.map_err(exists)?;
         let mut at = 0;
         loop {

@@ -219,3 +219,105 @@ async fn a_directory_is_read_page_by_page() {
     let (page, is_more) = root.page(None, 0).await.expect("read");
     assert_eq!((page.len(), is_more), (1, true), "one at the least, and nothing that is hidden");
 }
+
+#[tokio::test]
+async fn a_name_is_given_if_what_has_the_other_is_still_the_same() {
+    let bench = bench();
+    let (files, alice) = (&bench.files, &bench.alice);
+    let first = bench.revision("data/a").await;
+    bench.files.replace(alice, path("data/a"), &b"second"[..]).await.expect("replaced");
+    let same = move |info: &FileInfo| info.revision() == first;
+    let late = files.rename_if(alice, path("data/a"), path("data/b"), true, same).await;
+    assert!(is_changed(late));
+    assert!(is_changed(files.copy_if(alice, path("data/a"), path("data/b"), true, same).await));
+    assert!(!bench.root("data/b").exists());
+    let six = |info: &FileInfo| info.size == 6;
+    let copied = files.copy_if(alice, path("data/a"), path("data/b"), true, six).await;
+    assert!(copied.expect("copied").is_new);
+    let renamed = files.rename_if(alice, path("data/a"), path("data/b"), true, six).await;
+    let renamed = renamed.expect("renamed");
+    assert_eq!((renamed.is_new, renamed.info.size), (false, 6));
+    assert!(!bench.root("data/a").exists());
+}
+
+/// A change that was asked for while another is made is made of what that one left.
+#[tokio::test]
+async fn a_move_and_a_write_of_the_same_file_are_made_one_after_the_other() {
+    let bench = bench();
+    for round in 0..50 {
+        fs::write(bench.root("data/a"), "first").expect("written");
+        let first = bench.revision("data/a").await;
+        let write = bench.files.replace_if(&bench.alice, path("data/a"), is(first), &b"second"[..]);
+        let same = move |info: &FileInfo| info.revision() == first;
+        let moved = bench.files.rename_if(&bench.alice, path("data/a"), path("data/b"), true, same);
+        let (written, moved) = tokio::join!(write, moved);
+        match (&written, &moved) {
+            (Ok(_), Err(FileError::Changed { .. })) => {
+                assert_eq!(bench.content("data/a"), "second")
+            }
+            (Err(FileError::Changed { .. }), Ok(_)) => assert_eq!(bench.content("data/b"), "first"),
+            _ => panic!("{round}: {written:?} {moved:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_in_the_making_are_nobodys() {
+    let bench = bench();
+    let (files, alice) = (&bench.files, &bench.alice);
+    // As a crash on a file system without nameless files leaves one.
+    let left = format!("data/.splengine-{}", "a".repeat(26));
+    fs::write(bench.root(&left), "half").expect("written");
+    fs::write(bench.root("data/.splengine-notes"), "mine").expect("written");
+    assert!(files.stat(alice, path(&left)).await.is_err());
+    assert!(files.replace(alice, path(&left), &b"evil"[..]).await.is_err());
+    assert!(files.rename(alice, path(&left), path("data/b"), true).await.is_err());
+    assert!(files.remove_file(alice, path(&left)).await.is_err());
+    assert!(files.stat(alice, path("data/.splengine-notes")).await.is_ok());
+    let listing = files.list(alice, path("data")).await.expect("a directory");
+    let (page, _) = listing.page(None, 100).await.expect("read");
+    let names: Vec<_> = page.iter().map(|entry| &*entry.name).collect();
+    assert_eq!(names, [".splengine-notes", "a", "deep"]);
+}
+
+#[tokio::test]
+async fn a_program_that_runs_is_replaced() {
+    let bench = bench();
+    fs::copy("/bin/sleep", bench.root("sleep")).expect("copied");
+    let mut child =
+        std::process::Command::new(bench.root("sleep")).arg("60").spawn().expect("runs");
+    let replaced = bench.files.replace(&bench.alice, path("sleep"), &b"another"[..]).await;
+    child.kill().expect("ours");
+    child.wait().expect("ours");
+    replaced.expect("replaced");
+    assert_eq!(bench.content("sleep"), "another");
+}
+
+#[tokio::test]
+async fn nothing_is_made_where_it_can_not_be_reached() {
+    let bench = bench();
+    let (files, alice) = (&bench.files, &bench.alice);
+    let deep = "d/".repeat(127);
+    fs::create_dir_all(bench.root(&deep)).expect("made");
+    files.make_directory(alice, path(&format!("{deep}e")), None).await.expect("the last one");
+    let beyond = format!("{deep}e/f");
+    assert!(files.make_directory(alice, path(&beyond), None).await.is_err());
+    assert!(files.replace(alice, path(&beyond), &b""[..]).await.is_err());
+    assert_eq!(fs::read_dir(bench.root(&format!("{deep}e"))).expect("read").count(), 0);
+    files.remove_directory(alice, path(&format!("{deep}e"))).await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_file_is_not_named_as_a_directory() {
+    let bench = bench();
+    let (files, alice) = (&bench.files, &bench.alice);
+    for (from, to) in [("data/a/", "b"), ("data/a", "b/"), ("data/a", "b/."), ("data/a/.", "b")] {
+        let moved = files.rename(alice, path(from), path(to), false).await;
+        assert!(matches!(moved, Err(FileError::NotDirectory { .. })), "{from} {to}: {moved:?}");
+    }
+    let made = files.replace(alice, path("data/b/."), &b""[..]).await;
+    assert!(matches!(made, Err(FileError::IsDirectory { .. })), "{made:?}");
+    files.rename(alice, path("data/deep/"), path("moved/"), false).await.expect("a directory");
+    let missing = files.replace(alice, path("none/b"), &b""[..]).await;
+    assert!(matches!(missing, Err(FileError::NoDirectory { .. })), "{missing:?}");
+}

@@ -657,8 +657,9 @@ async fn a_saved_session_is_loaded_with_its_screen() {
     let request = SessionRequest::new().env("COLOUR", "blue").size(Size::clamped(60, 10));
     let session = bench.start(request).await;
     let mut client = bench.attach(&session, control());
-    typed(&client, "cd data; printf 're\\033[31mmember\\033[m\\n'\n").await;
-    read_until(&mut client, "member\x1b[m").await;
+    // Nothing follows, as a prompt would.
+    typed(&client, "cd data; printf 're\\033[31mmember\\033[m\\n.'; read x\n").await;
+    read_until(&mut client, "member\x1b[m\r\n.").await;
     let saved = sessions
         .save(&bench.alice, session.id.as_str(), Some("mine".to_owned()))
         .await

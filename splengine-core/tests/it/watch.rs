@@ -226,10 +226,11 @@ async fn what_is_hidden_is_not_told_of() {
     let bench = bench();
     let mut watch = bench.watch("/").await;
     bench.write("runtime/file");
-    bench.write(".splengine-abc");
+    let temporary = format!(".splengine-{}", "a".repeat(26));
+    bench.write(&temporary);
     bench.rename("data/old", "from-below");
-    bench.rename("from-below", ".splengine-abc");
-    bench.rename(".splengine-abc", "shown");
+    bench.rename("from-below", &temporary);
+    bench.rename(&temporary, "shown");
     assert_eq!(told(&mut watch, bench.root("")).await, ["+from-below", "-from-below", "+shown"]);
 
     // A hidden directory under another name, given to it by a program, and one in its place.

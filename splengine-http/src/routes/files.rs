@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use axum::Json;
@@ -10,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
     CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    ETAG, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+    ETAG, LAST_MODIFIED, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -27,7 +26,7 @@ use tokio_util::io::StreamReader;
 use crate::app::App;
 use crate::conditions::{self, Conditions, Reading, modified, tag_text};
 use crate::dto_files::{DirectoryDto, FileDto, FileEventDto};
-use crate::file_paths::{decoded, file_of, parameter, url_of};
+use crate::file_paths::{FilePath, name_of_cursor};
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::routes::batches::Query;
@@ -70,25 +69,25 @@ pub(crate) async fn read(
     Asker(caller): Asker,
     request: Request,
 ) -> Result<Response, Problem> {
-    let path = file_of(request.uri().path());
+    let path = FilePath::of_url(request.uri().path());
     let files = app.engine.files();
-    if is_directory(&path) {
+    if path.is_directory {
         let query = Query::of(request.uri().query(), &["limit", "cursor", "watch"])?;
         if query.flag("watch")? {
-            return Ok(watched(app.clone(), files.watch(&caller, &path).await?));
+            return Ok(watched(app.clone(), files.watch(&caller, path.below_root()).await?));
         }
-        let listing = files.list(&caller, &path).await?;
+        let listing = files.list(&caller, path.below_root()).await?;
         return listed(&path, listing, &query).await;
     }
-    Query::of(request.uri().query(), &[])?;
     let conditions = Conditions::of(request.headers())?;
-    let file = match files.open(&caller, &path, OpenOptions::new().read()).await {
+    let file = match files.open(&caller, path.below_root(), OpenOptions::new().read()).await {
         // What is relative in a listing is so from its directory.
         Err(FileError::IsDirectory { .. }) => {
-            return Ok(Redirect::permanent(&format!("{}/", url_of(&path))).into_response());
+            return Ok(to_directory(&path.url(), request.uri().query()));
         }
         file => file?,
     };
+    Query::of(request.uri().query(), &[])?;
     let info = file.info().await?;
     let mut response = match conditions.read(&info)? {
         Reading::NotModified => StatusCode::NOT_MODIFIED.into_response(),
@@ -104,8 +103,9 @@ pub(crate) async fn read(
 }
 
 fn content(headers: &HeaderMap, file: OpenFile, info: &FileInfo) -> Result<Response, Problem> {
-    let mut response =
-        ranges::answer(headers, info.size, BYTES, |from, until| pieces(file, from, until))?;
+    let mut response = ranges::answer(headers, info.size, BYTES, |from, until| {
+        pieces(file, info.clone(), from, until)
+    })?;
     let headers = response.headers_mut();
     // What somebody has put here is no page of this server's, whatever it looks like.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -119,30 +119,46 @@ fn describe(headers: &mut HeaderMap, info: &FileInfo) {
     if info.kind == FileKind::File {
         headers.insert(ETAG, header(&tag_text(info)));
     }
-    let modified = headers::LastModified::from(modified(info));
-    headers::HeaderMapExt::typed_insert(headers, modified);
+    headers.insert(LAST_MODIFIED, header(&httpdate::fmt_http_date(modified(info))));
 }
 
-fn pieces(file: OpenFile, from: u64, until: u64) -> Body {
+/// What lies between. It breaks off where the file was cut or written anew while it was read: less
+/// than was announced, or some of each, must not look whole. What is only added to does no harm.
+fn pieces(file: OpenFile, before: FileInfo, from: u64, until: u64) -> Body {
     Body::from_stream(stream::try_unfold(from, move |at| {
-        let file = file.clone();
+        let (file, before) = (file.clone(), before.clone());
         async move {
             let most = usize::try_from(until - at).unwrap_or(usize::MAX).min(PIECE);
             if most == 0 {
                 return Ok(None);
             }
             let data = file.read_at(at, most).await.map_err(io::Error::other)?;
-            if data.is_empty() {
-                // It was cut while it was read; less than was announced must not look whole.
+            let next = at + data.len() as u64;
+            if next == until {
+                let now = file.info().await.map_err(io::Error::other)?;
+                if now.modified != before.modified && now.size <= before.size {
+                    return Err(io::Error::from(io::ErrorKind::InvalidData));
+                }
+            } else if data.is_empty() {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
             }
-            let next = at + data.len() as u64;
             Ok(Some((data, next)))
         }
     }))
 }
 
-async fn listed(path: &Path, listing: FileListing, query: &Query) -> Result<Response, Problem> {
+/// Of root there are two names.
+pub(crate) async fn root(request: Request) -> Response {
+    to_directory(request.uri().path(), request.uri().query())
+}
+
+/// The same with a slash at its end.
+fn to_directory(url: &str, query: Option<&str>) -> Response {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Redirect::permanent(&format!("{url}/{query}")).into_response()
+}
+
+async fn listed(path: &FilePath, listing: FileListing, query: &Query) -> Result<Response, Problem> {
     let limit = match query.get("limit") {
         Some(text) => text.parse().ok().filter(|limit| (1..=FileListing::MAX_PAGE).contains(limit)),
         None => Some(1000),
@@ -150,7 +166,7 @@ async fn listed(path: &Path, listing: FileListing, query: &Query) -> Result<Resp
     let limit = limit.ok_or_else(|| {
         Problem::malformed(format!("`limit` must be from 1 to {}", FileListing::MAX_PAGE))
     })?;
-    let after = query.get("cursor").map(decoded);
+    let after = query.get("cursor").map(name_of_cursor).transpose()?;
     let (entries, is_more) = listing.page(after.as_deref(), limit).await?;
     Ok(Json(DirectoryDto::new(path, entries, is_more)).into_response())
 }
@@ -218,12 +234,12 @@ pub(crate) async fn write(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     Query::of(parts.uri.query(), &[])?;
-    let path = file_of(parts.uri.path());
+    let path = FilePath::of_url(parts.uri.path());
     let conditions = Conditions::of(&parts.headers)?;
     let files = app.engine.files();
-    if is_directory(&path) {
+    if path.is_directory {
         check_empty(body, app.options.body_timeout).await?;
-        let present = match files.stat(&caller, &path).await {
+        let present = match files.stat(&caller, path.below_root()).await {
             Err(FileError::NotFound { .. }) => None,
             found => Some(found?),
         };
@@ -233,13 +249,14 @@ pub(crate) async fn write(
         if let Some(info) = present {
             return Ok(answer(&path, &info, false));
         }
-        files.make_directory(&caller, &path, None).await.map_err(no_parent)?;
-        return Ok(answer(&path, &files.stat(&caller, &path).await?, true));
+        files.make_directory(&caller, path.below_root(), None).await.map_err(no_parent)?;
+        return Ok(answer(&path, &files.stat(&caller, path.below_root()).await?, true));
     }
     check_content(&parts)?;
     let content = StreamReader::new(chunks(body, app.options.body_timeout));
     let condition = move |present: Option<&FileInfo>| conditions.allow_change(present);
-    let replaced = files.replace_if(&caller, &path, condition, content).await.map_err(no_parent)?;
+    let replaced = files.replace_if(&caller, path.below_root(), condition, content).await;
+    let replaced = replaced.map_err(no_parent)?;
     Ok(answer(&path, &replaced.info, replaced.is_new))
 }
 
@@ -265,18 +282,18 @@ pub(crate) async fn remove(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     Query::of(request.uri().query(), &[])?;
-    let path = file_of(request.uri().path());
+    let path = FilePath::of_url(request.uri().path());
     let conditions = Conditions::of(request.headers())?;
     let files = app.engine.files();
-    if is_directory(&path) {
-        let info = files.stat(&caller, &path).await?;
+    if path.is_directory {
+        let info = files.stat(&caller, path.below_root()).await?;
         if !conditions.allow_change(Some(&info)) {
             return Err(conditions::failed());
         }
-        files.remove_directory(&caller, &path).await?;
+        files.remove_directory(&caller, path.below_root()).await?;
     } else {
         let condition = move |info: &FileInfo| conditions.allow_change(Some(info));
-        files.remove_file_if(&caller, &path, condition).await?;
+        files.remove_file_if(&caller, path.below_root(), condition).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -315,53 +332,41 @@ pub(crate) async fn transfer(
     check_empty(body, app.options.body_timeout).await?;
     let query = Query::of(parts.uri.query(), &["move", "copy", "overwrite"])?;
     let overwrite = query.flag("overwrite")?;
-    let to = |name| parameter(parts.uri.query(), name);
+    let to = |name| FilePath::of_parameter(parts.uri.query(), name);
     let (to, copies) = match (to("move")?, to("copy")?) {
         (Some(to), None) => (to, false),
         (None, Some(to)) => (to, true),
         _ => return Err(Problem::malformed("give either `move` or `copy`, and where to")),
     };
-    let from = file_of(parts.uri.path());
+    let from = FilePath::of_url(parts.uri.path());
+    let conditions = Conditions::of(&parts.headers)?;
+    let condition = move |info: &FileInfo| conditions.allow_change(Some(info));
     let files = app.engine.files();
-    let info = files.stat_link(&caller, &from).await?;
-    if !Conditions::of(&parts.headers)?.allow_change(Some(&info)) {
-        return Err(conditions::failed());
-    }
-    let to = Path::new("/").join(to);
-    if copies {
-        let copied = files.copy(&caller, &from, &to, overwrite).await.map_err(no_parent)?;
-        return Ok(answer(&to, &copied.info, copied.is_new));
-    }
-    let is_new = match files.stat_link(&caller, &to).await {
-        Err(FileError::NotFound { .. }) => true,
-        found => found.map(|_| false)?,
+    let (from, place) = (from.below_root(), to.below_root());
+    let done = if copies {
+        files.copy_if(&caller, from, place, overwrite, condition).await
+    } else {
+        files.rename_if(&caller, from, place, overwrite, condition).await
     };
-    files.rename(&caller, &from, &to, overwrite).await.map_err(no_parent)?;
-    Ok(answer(&to, &files.stat_link(&caller, &to).await?, is_new))
+    let done = done.map_err(no_parent)?;
+    Ok(answer(&to, &done.info, done.is_new))
 }
 
-fn answer(path: &Path, info: &FileInfo, is_new: bool) -> Response {
+fn answer(path: &FilePath, info: &FileInfo, is_new: bool) -> Response {
     let mut response = Json(FileDto::new(path, info)).into_response();
     describe(response.headers_mut(), info);
     if is_new {
         *response.status_mut() = StatusCode::CREATED;
-        response.headers_mut().insert(LOCATION, header(&url_of(path)));
+        response.headers_mut().insert(LOCATION, header(&path.url()));
     }
     response
-}
-
-fn is_directory(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
 /// Whoever makes something is told of the directory that is missing, not of what is to be made.
 fn no_parent(error: FileError) -> Problem {
     match error {
-        FileError::NotFound { path } => {
-            let detail = format!(
-                "`{path}` can't be made: the directory that it is to be in is not there; PUT that \
-                 first, with a slash at its end"
-            );
+        FileError::NoDirectory { .. } => {
+            let detail = format!("{error}; PUT that first, with a slash at its end");
             Problem::new(StatusCode::CONFLICT, detail)
         }
         error => error.into(),
@@ -373,8 +378,8 @@ fn check_content(parts: &Parts) -> Result<(), Problem> {
     if parts.headers.contains_key(CONTENT_RANGE) {
         return Err(Problem::malformed("Content-Range: a file is written whole"));
     }
-    let encoding = parts.headers.get(CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    let mut encodings = parts.headers.get_all(CONTENT_ENCODING).iter();
+    if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         let detail = "Content-Encoding must be left out: a file is kept as it is sent";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }

@@ -1,11 +1,12 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use splengine_core::FilePolicy;
 use splengine_http::HttpServerBuilder;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::client::{Connection, Response};
 use crate::support::{Door, TOKEN, door_with};
@@ -141,8 +142,13 @@ async fn a_part_of_a_file_is_read() {
     let of = |tag: &str| format!("Range: bytes=2-4\r\nIf-Range: {tag}\r\n");
     assert_eq!(bench.ask("GET", "/data/a", &of(&tag), b"").await.text(), "234");
     assert_eq!(bench.ask("GET", "/data/a", &of("\"other\""), b"").await.text(), "0123456789");
+    // A date is no more exact than a second.
+    let dated = bench.get("/data/a").await.header("last-modified").expect("a date").to_owned();
+    assert_eq!(bench.ask("GET", "/data/a", &of(&dated), b"").await.text(), "0123456789");
     let mut connection = bench.door.connect().await;
-    let head = format!("HEAD /api/v1/files/data/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n\r\n");
+    let head = format!(
+        "HEAD /api/v1/files/data/a HTTP/1.1\r\nHost: test\r\nRange: bytes=0-3\r\n{TOKEN}\r\n\r\n"
+    );
     connection.send(head.as_bytes()).await;
     let (status, headers) = connection.head().await;
     assert_eq!(status, 200);
@@ -183,7 +189,11 @@ async fn conditions_are_heeded() {
             assert!(told.problem(400).contains(name));
         }
     }
-    bench.ask("GET", "/data/new", "If-Modified-Since: once\r\n", b"").await.problem(400);
+    // What is no date is ignored, and so is a date where there are tags.
+    for ignored in ["If-Modified-Since: 0\r\n", "If-Unmodified-Since: once\r\n"] {
+        assert_eq!(bench.ask("GET", "/data/new", ignored, b"").await.text(), "new");
+        assert_eq!(bench.put("/data/new", ignored, b"new").await.status, 200);
+    }
     assert_eq!(bench.content("data/new"), "new");
 }
 
@@ -214,7 +224,10 @@ async fn directories_are_made_listed_and_removed() {
     assert_eq!(names(&listing), ["data"], "nothing hidden");
     let moved = bench.get("/data").await;
     assert_eq!((moved.status, moved.header("location")), (308, Some("/api/v1/files/data/")));
-    assert_eq!(bench.get("").await.header("location"), Some("/api/v1/files/"));
+    let moved = bench.get("/data?limit=1&x=%20").await;
+    assert_eq!(moved.header("location"), Some("/api/v1/files/data/?limit=1&x=%20"));
+    assert_eq!(bench.get("?limit=1").await.header("location"), Some("/api/v1/files/?limit=1"));
+    bench.get("/data/a?limit=1").await.problem(400);
     let data = bench.get("/data/").await.json();
     assert_eq!(names(&data), ["a", "deep"]);
     assert_eq!(data["entries"][1]["href"], "deep/");
@@ -228,7 +241,7 @@ async fn directories_are_made_listed_and_removed() {
     bench.put("/data/new/", "", b"content").await.problem(400);
     bench.put("/data/a/", "", b"").await.problem(409);
     let told = bench.put("/none/b", "", b"x").await.problem(409);
-    assert!(told.contains("/none/b") && told.contains("PUT"), "{told}");
+    assert!(told.contains("none/b") && told.contains("PUT"), "{told}");
     bench.put("/none/b/", "", b"").await.problem(409);
     bench.put("/data/new", "", b"x").await.problem(409);
     bench.get("/data/a/").await.problem(409);
@@ -255,7 +268,8 @@ async fn directories_are_made_listed_and_removed() {
         query = format!("?limit=2&cursor={cursor}");
     }
     assert_eq!(read, ["0 %", "1 %", "2 %", "3 %", "4 %"]);
-    for query in ["?limit=0", "?limit=10001", "?limit=x", "?what=1", "?watch=maybe"] {
+    for query in ["?cursor=%20", "?limit=0", "?limit=10001", "?limit=x", "?what=1", "?watch=maybe"]
+    {
         bench.get(&format!("/data/{query}")).await.problem(400);
     }
 }
@@ -298,13 +312,18 @@ async fn files_are_moved_and_copied() {
     assert_eq!(post("/data/deep/?move=/moved").await.status, 201);
     assert_eq!(bench.content("moved/c"), "other");
     let told = post("/moved/c?move=/none/c").await.problem(409);
-    assert!(told.contains("`/none/c`"), "{told}");
+    assert!(told.contains("`none/c`"), "{told}");
     for wrong in ["/moved/c", "/moved/c?move=", "/moved/c?move=x&copy=y", "/moved/c?copy=x&copy=y"]
     {
         post(wrong).await.problem(400);
     }
     post("/moved/?copy=/other").await.problem(409);
     post("/none?move=/other").await.problem(404);
+    std::os::unix::fs::symlink("nothing", bench.at("dangling")).expect("linked");
+    let told = post("/dangling?copy=/other").await.problem(404);
+    assert!(told.contains("`dangling`"), "{told}");
+    post("/moved/c?move=/other/").await.problem(409);
+    assert!(bench.at("moved/c").exists());
 }
 
 #[tokio::test]
@@ -356,7 +375,12 @@ async fn a_file_is_written_whole_or_not_at_all() {
     let large = bench.put("/data/a", "", &vec![b'x'; (1 << 20) + 1]).await.problem(413);
     assert!(large.contains("1048576"), "{large}");
     bench.put("/data/a", "Content-Range: bytes 0-1/10\r\n", b"xx").await.problem(400);
-    bench.put("/data/a", "Content-Encoding: gzip\r\n", b"xx").await.problem(415);
+    for encoding in ["gzip", "identity\r\nContent-Encoding: gzip"] {
+        bench
+            .put("/data/a", &format!("Content-Encoding: {encoding}\r\n"), b"xx")
+            .await
+            .problem(415);
+    }
     // One that breaks off.
     let mut connection = bench.door.connect().await;
     let head = format!(
@@ -403,6 +427,9 @@ async fn times_that_are_no_dates_are_told_as_well_as_can_be() {
             continue;
         }
         assert_eq!(bench.get("/data/a").await.text(), "0123456789");
+        let dated = bench.get("/data/a").await.header("last-modified").expect("a date").to_owned();
+        let dated = httpdate::parse_http_date(&dated).expect("a date");
+        assert!(dated <= std::time::SystemTime::now(), "{dated:?}");
         let since = "If-Modified-Since: Sat, 29 Oct 1994 19:43:31 GMT\r\n";
         assert!([200, 304].contains(&bench.ask("GET", "/data/a", since, b"").await.status));
         assert_eq!(bench.get("/data/").await.status, 200);
@@ -417,7 +444,8 @@ async fn changes_are_watched() {
     let created = event(&mut watch).await.expect("an event");
     assert_eq!(created, json!({"type": "created", "name": "b ", "href": "b%20"}));
     assert_eq!(bench.ask("POST", "/data/b%20?move=/data/c", "", b"").await.status, 201);
-    let renamed = json!({"type": "renamed", "name": "c", "href": "c", "from": "b "});
+    let renamed =
+        json!({"type": "renamed", "name": "c", "href": "c", "from": "b ", "fromHref": "b%20"});
     loop {
         let event = event(&mut watch).await.expect("an event");
         if event["type"] != "modified" {
@@ -450,4 +478,95 @@ async fn without_files_there_are_none() {
     let door = crate::support::door().await;
     let told = door.ask("GET", "/api/v1/files/", None).await.problem(422);
     assert!(told.contains("serves no files"), "{told}");
+}
+
+/// What root is called on the host is no part of a path.
+#[tokio::test]
+async fn a_path_that_reads_as_roots_own_is_below_it_all_the_same() {
+    let bench = bench().await;
+    let own = bench.root.path().to_str().expect("text").to_owned();
+    let inner = bench.at(own.trim_start_matches('/'));
+    fs::create_dir_all(&inner).expect("made");
+    fs::write(inner.join("f"), "inner").expect("written");
+    fs::write(bench.at("f"), "outer").expect("written");
+    assert_eq!(bench.get(&format!("{own}/f")).await.text(), "inner");
+    assert_eq!(bench.get(&format!("/{own}//f")).await.text(), "inner");
+    let listing = bench.get(&format!("{own}/")).await.json();
+    assert_eq!(listing["entries"].as_array().map(Vec::len), Some(1));
+    let moved = bench.ask("POST", &format!("{own}/f?move={own}/g"), "", b"").await;
+    assert_eq!(moved.header("location"), Some(&*format!("/api/v1/files{own}/g")));
+    assert_eq!(bench.ask("DELETE", &format!("{own}/g"), "", b"").await.status, 204);
+    assert!(!inner.join("g").exists());
+    assert_eq!(bench.content("f"), "outer");
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_anew_while_it_is_read_does_not_look_whole() {
+    let bench = bench().await;
+    // More than what lies between a server and a client.
+    const SIZE: u64 = 64 << 20;
+    for (what, is_whole) in [("written", false), ("cut", false), ("added", true)] {
+        let file = fs::File::create(bench.at("large")).expect("made");
+        file.set_len(SIZE).expect("as long");
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        file.set_modified(long_ago).expect("set");
+        let mut client = tokio::net::TcpStream::connect(bench.door.addr).await.expect("connects");
+        let head = format!(
+            "GET /api/v1/files/large HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nConnection: close\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).await.expect("sent");
+        let mut first = [0; 12];
+        client.read_exact(&mut first).await.expect("answered");
+        assert_eq!(&first, b"HTTP/1.1 200");
+        match what {
+            "written" => file.write_all_at(b"x", 0).expect("written"),
+            "cut" => file.set_len(5).expect("cut"),
+            _ => file.write_all_at(b"x", SIZE).expect("written"),
+        }
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest).await;
+        let body = rest.windows(4).position(|end| end == b"\r\n\r\n").expect("a body") + 4;
+        let got = (rest.len() - body) as u64;
+        assert_eq!(got == SIZE, is_whole, "{what}: {got}");
+    }
+}
+
+/// A proxy tells of a client that has left in the middle by a reset without an error.
+#[tokio::test]
+async fn a_stream_that_is_reset_is_no_end_of_a_file() {
+    let root = tempfile::tempdir().expect("a directory");
+    fs::write(root.path().join("a"), "old").expect("written");
+    // With one place, whoever has it has let the other go.
+    let policy = FilePolicy::new(root.path()).expect("a root").max_open(1);
+    let door = door_with(|engine| engine.files(policy), |http| http).await;
+    for (announced, sent) in [(None, 1000), (Some(200_000), 100_000), (None, 0)] {
+        let stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut client = client.ready().await.expect("ready");
+        let mut request = http::Request::put(format!("http://{}/api/v1/files/a", door.addr))
+            .header("authorization", TOKEN.trim_start_matches("Authorization: "));
+        if let Some(length) = announced {
+            request = request.header("content-length", length);
+        }
+        let (answer, mut body) =
+            client.send_request(request.body(()).expect("built"), false).expect("sent");
+        body.send_data(vec![b'x'; sent].into(), false).expect("sent");
+        let is_taken = || async {
+            let answer = door.ask("GET", "/api/v1/files/a", None).await;
+            answer.status == 503
+        };
+        while !is_taken().await {
+            tokio::task::yield_now().await;
+        }
+        body.send_reset(h2::Reason::NO_ERROR);
+        let after = loop {
+            let answer = door.ask("GET", "/api/v1/files/a", None).await;
+            if answer.status != 503 {
+                break answer;
+            }
+        };
+        assert_eq!(after.text(), "old");
+        drop(answer);
+    }
 }
