@@ -75,8 +75,10 @@ pub(crate) struct FileEntryDto {
 pub(crate) struct FileEventDto {
     /// `created`, `modified`, `removed`, `renamed`; `overflow`: some were lost, list the directory
     /// anew; `gone`: the directory is, and nothing follows.
+    pub(crate) event: &'static str,
+    /// The same as `event`.
     #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
+    kind: &'static str,
     /// The name that changed; of what was renamed, the new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -144,7 +146,7 @@ const END_OF_DATES: Duration = Duration::from_secs(253_402_300_799);
 impl From<FileEvent> for FileEventDto {
     fn from(event: FileEvent) -> Self {
         let is_directory = matches!(event, FileEvent::Created { is_directory: true, .. });
-        let (kind, name, from) = match event {
+        let (event, name, from) = match event {
             FileEvent::Created { name, .. } => ("created", Some(name), None),
             FileEvent::Modified { name } => ("modified", Some(name), None),
             FileEvent::Removed { name } => ("removed", Some(name), None),
@@ -153,7 +155,8 @@ impl From<FileEvent> for FileEventDto {
             _ => ("overflow", None, None),
         };
         Self {
-            kind,
+            event,
+            kind: event,
             href: name.as_deref().map(|name| href(name, is_directory)),
             name: name.map(|name| name.to_string_lossy().into_owned()),
             from_href: from.as_deref().map(encoded),

@@ -189,7 +189,7 @@ fn watched(app: App, watch: FileWatch) -> Response {
                 Ok(Some(event)) => {
                     let dto = FileEventDto::from(event);
                     let json = serde_json::to_string(&dto).unwrap_or_default();
-                    let text = format!("event: {}\ndata: {json}\n\n", dto.kind);
+                    let text = format!("event: {}\ndata: {json}\n\n", dto.event);
                     Some((text.into(), Some(watch)))
                 }
                 Ok(None) => None,

@@ -79,9 +79,13 @@ async fn event(connection: &mut Connection) -> Option<Value> {
         let chunk = connection.chunk().await?;
         let text = String::from_utf8(chunk).expect("text");
         if let Some(data) = text.lines().find_map(|line| line.strip_prefix("data: ")) {
-            let data: Value = serde_json::from_str(data).expect("JSON");
+            let mut data: Value = serde_json::from_str(data).expect("JSON");
             let name = format!("event: {}", data["type"].as_str().expect("a name"));
             assert!(text.starts_with(&name), "{text}");
+            assert_eq!(
+                data.as_object_mut().and_then(|data| data.remove("event")),
+                Some(data["type"].clone())
+            );
             return Some(data);
         }
     }
