@@ -3,6 +3,8 @@
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
+use crate::stream::EVENTS;
+
 /// The forms of an execution's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -18,7 +20,7 @@ impl Format {
     const ALL: [(Self, &'static str); 3] = [
         (Self::Json, "application/json"),
         (Self::NdJson, "application/x-ndjson"),
-        (Self::Sse, "text/event-stream"),
+        (Self::Sse, EVENTS),
     ];
 
     pub(crate) fn media_type(self) -> &'static str {

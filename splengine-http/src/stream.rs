@@ -27,13 +27,20 @@ pub(crate) fn response(run: Run, format: Format, encoding: EncodingDto) -> Respo
         let (chunk, ended) = writer.next().await;
         Some((Ok::<_, std::convert::Infallible>(chunk), (!ended).then_some(writer)))
     });
-    let mut response = Response::new(Body::from_stream(chunks));
+    as_it_comes(format.media_type(), Body::from_stream(chunks))
+}
+
+/// An answer of which each piece is to arrive when it is sent.
+pub(crate) fn as_it_comes(media_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     // nginx and those that follow it hold events back otherwise.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
+
+pub(crate) const EVENTS: &str = "text/event-stream";
 
 struct Writer {
     run: Run,

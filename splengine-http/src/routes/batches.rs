@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
@@ -24,6 +24,7 @@ use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::routes::parameters::{Asker, demand_json, header, read_json};
 use crate::routes::results;
+use crate::stream::{EVENTS, as_it_comes};
 
 /// Submits a batch.
 ///
@@ -178,11 +179,7 @@ pub(crate) async fn events(
         let (chunk, is_over) = next_event(&mut events).await;
         Some((Ok::<_, std::convert::Infallible>(chunk), (!is_over).then_some(events)))
     });
-    let mut response = Response::new(Body::from_stream(chunks));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(as_it_comes(EVENTS, Body::from_stream(chunks)))
 }
 
 async fn next_event(events: &mut BatchEvents) -> (Bytes, bool) {
@@ -254,11 +251,7 @@ pub(crate) async fn output(
         let detail = "Range needs an end, which `follow` has not; give `offset` in its place";
         return Err(Problem::malformed(detail));
     }
-    let mut response = Response::new(pieces(output, offset.unwrap_or(0), None));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(BYTES));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(as_it_comes(BYTES, pieces(output, offset.unwrap_or(0), None)))
 }
 
 /// What lies between; without an end as long as it grows, from one run of the step to the next.

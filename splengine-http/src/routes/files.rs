@@ -8,11 +8,11 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    ETAG, LAST_MODIFIED, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG,
+    LAST_MODIFIED, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -31,6 +31,7 @@ use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::routes::batches::Query;
 use crate::routes::parameters::{Asker, header};
+use crate::stream::{EVENTS, as_it_comes};
 
 /// A file's content; with a slash at the end of the path, what is in a directory.
 #[utoipa::path(
@@ -196,12 +197,7 @@ fn watched(app: App, watch: FileWatch) -> Response {
             }
         }
     });
-    let body = Body::from_stream(begun.chain(events).map(Ok::<_, Infallible>));
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
+    as_it_comes(EVENTS, Body::from_stream(begun.chain(events).map(Ok::<_, Infallible>)))
 }
 
 /// Writes a whole file, in one step: others see the old one or the new one. With a slash at the end
