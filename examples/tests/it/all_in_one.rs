@@ -99,7 +99,10 @@ fn commands_cannot_read_the_servers_memory_or_environment() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("set");
     let binary = dir.path().join("all-in-one");
-    std::fs::copy(example("all-in-one").get_program(), &binary).expect("copied");
+    // By another process: what another test starts at this moment would have it open for writing.
+    let mut copy = std::process::Command::new("cp");
+    let copied = copy.arg(example("all-in-one").get_program()).arg(&binary).status();
+    assert!(copied.expect("starts").success());
     let mut command = std::process::Command::new(binary);
     command.arg("--root").arg(dir.path()).args(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"]);
     command.env_clear().env("SPLENGINE_TOKEN", format!("alice={ALICE}"));

@@ -10,7 +10,7 @@ async fn at_its_end_it_answers_what_it_was_asked() {
     let mut door = Door::open(|door| door).await;
     let mut client = door.connect().await;
     client.shake_hands().await;
-    let deadline = b"\x02\x1espl-deadline-ms\x06300\0\x0eexecute\x08wait\0\0\0";
+    let deadline = b"\x02\x1espl-deadline-ms\x083000\0\x0eexecute\x08wait\0\0\0";
     client.send(1, deadline).await;
     client.execute(2, "quick").await;
     assert_eq!(client.result().await.0, 2);

@@ -150,13 +150,21 @@ async fn what_cannot_work_is_refused_before_it_waits() {
     drop(run);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn time_in_the_queue_is_not_counted() {
-    let bench = bench_with(CgroupMode::Auto, |builder| builder.max_running(1));
-    let first = bench.start(sh("sleep 0.6")).await;
-    let second = bench.run(sh("echo fine").timeout(Duration::from_millis(400)));
-    let (_, second) = tokio::join!(first.capture(), second);
-    assert_eq!(second.end.reason, Reason::Exited);
+    let (engine, gate, _) = gated(|b| b.max_running(1));
+    let alice = caller("alice");
+    let first = engine.execute(&alice, sh("")).await.expect("runs");
+    let second = tokio::spawn({
+        let (engine, alice) = (engine.clone(), alice.clone());
+        let request = sh("").timeout(Duration::from_millis(400));
+        async move { engine.execute(&alice, request).await.expect("runs").capture().await }
+    });
+    eventually("it waits", || engine_waits(&engine) == 1).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    gate.add_permits(2);
+    first.capture().await;
+    assert_eq!(second.await.expect("no panic").end.reason, Reason::Exited);
 }
 
 #[tokio::test]

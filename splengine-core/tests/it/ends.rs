@@ -31,17 +31,21 @@ async fn a_signal_of_somebody_else_is_told() {
 
 #[tokio::test]
 async fn a_run_over_its_time_is_asked_then_killed() {
+    // Each has begun by then, also on a busy machine.
+    let time = Duration::from_secs(5);
     for mode in modes() {
+        let patient = bench_with(mode.clone(), |builder| builder.grace(Duration::from_secs(30)));
         let bench = bench_with(mode, |builder| builder);
-        let polite = sh("echo begun; exec sleep 60").timeout(Duration::from_millis(200));
-        let captured = bench.run(polite).await;
+        let polite = sh("echo begun; exec sleep 60").timeout(time);
+        let stubborn = sh("trap '' TERM; echo begun; while :; do sleep 0.05; done").timeout(time);
+        let (captured, stubborn) = tokio::join!(patient.run(polite), bench.run(stubborn));
         assert_eq!(captured.end.reason, Reason::TimedOut);
         assert_eq!(captured.end.exit_code, 124);
         assert_eq!(captured.end.signal, Some(Signal::TERM));
         assert_eq!(text(&captured.stdout), "begun\n", "what it wrote before is kept");
 
-        let stubborn = sh("trap '' TERM; echo begun; while :; do sleep 0.05; done");
-        let end = bench.run(stubborn.timeout(Duration::from_millis(200))).await.end;
+        assert_eq!(patient.engine.stats().kills, 0);
+        let end = stubborn.end;
         assert_eq!(end.reason, Reason::TimedOut);
         assert_eq!(end.exit_code, 124);
         assert_eq!(end.signal, Some(Signal::KILL));
@@ -183,6 +187,15 @@ async fn dropping_a_run_ends_it() {
 
 #[tokio::test]
 async fn a_small_stack_of_runs_leaves_no_file_open() {
+    // In a process of its own: the other tests of this one open files, too.
+    if !std::env::args().any(|arg| arg == "--exact") {
+        let own = std::env::current_exe().expect("this test");
+        let alone = ["--exact", "ends::a_small_stack_of_runs_leaves_no_file_open"];
+        let ran = std::process::Command::new(own).args(alone).output().expect("starts");
+        let told = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && told.contains("1 passed"), "{ran:?}");
+        return;
+    }
     let bench = bench();
     let open_files = || std::fs::read_dir("/proc/self/fd").expect("listed").count();
     bench.run(sh("true")).await;
@@ -190,7 +203,6 @@ async fn a_small_stack_of_runs_leaves_no_file_open() {
     for _ in 0..50 {
         bench.run(sh("cat").stdin(splengine_core::Stdin::bytes("x"))).await;
     }
-    // Other tests of this binary run beside this one.
     eventually("no descriptor stays", || open_files() <= before + 20).await;
 }
 

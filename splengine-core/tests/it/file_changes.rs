@@ -283,7 +283,10 @@ async fn files_in_the_making_are_nobodys() {
 #[tokio::test]
 async fn a_program_that_runs_is_replaced() {
     let bench = bench();
-    fs::copy("/bin/sleep", bench.root("sleep")).expect("copied");
+    // By another process: what another test starts at this moment would have it open for writing.
+    let mut copy = std::process::Command::new("cp");
+    let copied = copy.arg("/bin/sleep").arg(bench.root("sleep")).status();
+    assert!(copied.expect("starts").success());
     let mut child =
         std::process::Command::new(bench.root("sleep")).arg("60").spawn().expect("runs");
     let replaced = bench.files.replace(&bench.alice, path("sleep"), &b"another"[..]).await;

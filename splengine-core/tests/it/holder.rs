@@ -169,7 +169,7 @@ fn a_session_goes_on_in_the_next_engine() {
     first.read_until(&mut client, "before");
     let next = first.runtime.block_on(client.typist().numbered_input(0, Bytes::from("a\n")));
     assert_eq!(next.expect("typed"), 2);
-    first.read_until(&mut client, "one a");
+    first.read_until(&mut client, "one a\r\n");
     let (epoch, offset) = (client.epoch().to_owned(), client.offset());
     wait("it is kept", || engines.kept(&session, "one a"));
     drop(client);
@@ -187,13 +187,13 @@ fn a_session_goes_on_in_the_next_engine() {
     let aged = session.created.duration_since(info.created).expect("not younger");
     assert!(aged < Duration::from_millis(1), "{aged:?}");
     let mut watcher = engines.attach(&second, &session, Attach::new(Access::View));
-    second.read_until(&mut watcher, "meanwhile");
+    second.read_until(&mut watcher, "meanwhile\r\n");
     assert_eq!(engines.screen(&second, &session), "  before\na\none a\nmeanwhile");
     // The client comes back as after a broken connection: nothing twice, nothing missing.
     let attach = control().resume(epoch.clone(), offset);
     let mut client = engines.attach(&second, &session, attach);
     assert_eq!(client.epoch(), epoch);
-    let seen = second.read_until(&mut client, "meanwhile");
+    let seen = second.read_until(&mut client, "meanwhile\r\n");
     assert_eq!(String::from_utf8_lossy(&seen), "meanwhile\r\n");
     // It does not know that its input came, and sends it again.
     let typist = client.typist();

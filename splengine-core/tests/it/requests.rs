@@ -130,7 +130,12 @@ async fn programs_that_cannot_run_are_named() {
     let bench = bench();
     let file = |name: &str, text: &str, mode: u32| {
         let path = bench.root.path().join(name);
-        std::fs::write(&path, text).expect("written");
+        // By another process: what is started here at this moment, by another test, would have it
+        // open for writing as well, and then it can't be run.
+        let script = "printf %s \"$2\" >\"$1\"";
+        let mut writer = std::process::Command::new("sh");
+        writer.args(["-c", script, "sh"]).arg(&path).arg(text);
+        assert!(writer.status().expect("starts").success());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
     };
     file("plain", "x", 0o644);

@@ -133,15 +133,22 @@ async fn over_the_limit_the_first_and_last_part_are_kept() {
 #[tokio::test]
 async fn one_order_over_both_streams() {
     let bench = bench();
-    let script =
-        "for i in 1 2 3 4 5 6 7 8 9; do echo o$i; sleep 0.02; echo e$i >&2; sleep 0.02; done";
-    let mut run = bench.start(sh(script)).await;
+    let script = "for i in 1 2 3 4 5 6 7 8 9; do echo o$i; read x; echo e$i >&2; read x; done";
+    let (mut writer, reader) = tokio::io::duplex(64);
+    let mut run = bench.start(sh(script).stdin(Stdin::reader(reader))).await;
     let mut seen = String::new();
-    while let Some(event) = run.next().await {
-        if let Event::Output { data, .. } = event {
-            seen.push_str(text(&data));
+    let reading = async {
+        while let Some(event) = run.next().await {
+            if let Event::Output { data, .. } = event {
+                seen.push_str(text(&data));
+                // Of two that lie there at once none is the first.
+                if seen.ends_with('\n') {
+                    writer.write_all(b"\n").await.expect("read");
+                }
+            }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reading).await.expect("each comes by itself");
     let expected: String = (1..=9).map(|i| format!("o{i}\ne{i}\n")).collect();
     assert_eq!(seen, expected);
 }

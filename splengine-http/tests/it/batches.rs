@@ -5,7 +5,7 @@ use splengine_core::{BatchPolicy, BatchResults, MemoryStore, SharedAuthenticator
 use splengine_http::{HttpServer, HttpServerBuilder};
 
 use crate::client::Response;
-use crate::support::{Door, TOKEN, door_with};
+use crate::support::{Door, TOKEN, door_with, eventually};
 
 async fn door() -> Door {
     door_as(|http| http).await
@@ -329,6 +329,8 @@ async fn batches_are_listed_rerun_and_cancelled() {
 
     let slow = json!({"steps": [step("slow", "sleep 600"), {"command": "true"}]});
     let slow = door.submit(&slow).await;
+    // Of one that is over it is told a moment before it is counted no more.
+    eventually("one is open", || door.engine.batches().open_count() == 1).await;
     let metrics = door.ask("GET", "/metrics", None).await;
     assert!(metrics.text().contains("splengine_batches_open 1\n"), "{}", metrics.text());
     let cancelled = door.ask("DELETE", &slow, None).await;

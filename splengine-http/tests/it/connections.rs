@@ -84,16 +84,23 @@ async fn http_2_without_tls() {
 
 #[tokio::test]
 async fn the_server_ends_gracefully_and_in_time() {
-    let linger = Duration::from_millis(300);
+    let linger = Duration::from_secs(5);
     let mut door = door_with(|e| e, |http| http.max_linger(linger)).await;
     let mut finishing = door.connect().await;
     finishing
-        .post("/execute", &[TOKEN, JSON], sh("sleep 0.1; echo done").to_string().as_bytes())
+        .post(
+            "/execute",
+            &[TOKEN, JSON],
+            sh("while [ ! -e go ]; do sleep 0.01; done; echo done").to_string().as_bytes(),
+        )
         .await;
     let mut stuck = door.connect().await;
     stuck.post("/execute", &[TOKEN, JSON], sh("sleep 60").to_string().as_bytes()).await;
     eventually("both run", || door.engine.stats().running == 2).await;
     door.stop.take().expect("once").send(()).expect("it runs");
+    let is_closed = || std::net::TcpStream::connect(door.addr).is_err();
+    eventually("nobody listens any more", is_closed).await;
+    std::fs::write(door.root.path().join("go"), "").expect("made");
     assert_eq!(finishing.response().await.json()["stdout"], "done\n");
     tokio::time::timeout(Duration::from_secs(20), door.ended)
         .await

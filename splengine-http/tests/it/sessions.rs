@@ -77,7 +77,8 @@ async fn a_session_from_its_beginning_to_its_end() {
 #[tokio::test]
 async fn screens_and_recordings_are_given_in_their_forms() {
     let door = door().await;
-    let script = "printf '\\033[31mred\\033[m\\n'; read x";
+    // Nothing follows, as the end of the line would.
+    let script = "printf '\\033[31mred\\033[m'; read x";
     let session = door.session(json!({"command": "sh -c", "args": [script]})).await;
     assert_eq!(door.shows(&session, "red").await, "red");
     let ansi = door.ask("GET", &format!("{session}/screen?format=ansi"), None).await;

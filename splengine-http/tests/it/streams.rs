@@ -36,8 +36,27 @@ fn joined(events: &[Value], name: &str) -> String {
 #[tokio::test]
 async fn events_count_from_the_start_to_the_exit() {
     let door = door().await;
-    let events =
-        stream(&door, &sh("echo a; sleep 0.05; echo b >&2; sleep 0.05; echo c; exit 4")).await;
+    // Each line waits until the one before it was told: of two that lie there none is the first.
+    let wait = |file: &str| format!("while [ ! -e {file} ]; do sleep 0.01; done");
+    let script =
+        format!("echo a; {}; echo b >&2; {}; echo c; exit 4", wait("stdout"), wait("stderr"));
+    let mut connection = door.connect().await;
+    let body = sh(&script).to_string();
+    connection.post("/execute", &[TOKEN, JSON, NDJSON], body.as_bytes()).await;
+    let (status, headers) = connection.head().await;
+    assert_eq!(status, 200);
+    assert!(headers.contains(&("content-type".into(), "application/x-ndjson".into())));
+    let mut told = String::new();
+    while let Some(chunk) = connection.chunk().await {
+        told += std::str::from_utf8(&chunk).expect("UTF-8");
+        for name in ["stdout", "stderr"] {
+            if told.contains(&format!("\"{name}\"")) {
+                std::fs::write(door.root.path().join(name), "").expect("made");
+            }
+        }
+    }
+    let told = told.lines().filter(|line| !line.is_empty());
+    let events: Vec<Value> = told.map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let names: Vec<&str> = events.iter().map(|e| e["event"].as_str().expect("text")).collect();
     assert_eq!(names, ["started", "stdout", "stderr", "stdout", "exit"]);
     for (seq, event) in events.iter().enumerate() {

@@ -11,11 +11,11 @@ use crate::support::{Client, Door, PATIENCE, Running, Setup, gone, rest};
 
 #[tokio::test]
 async fn a_client_that_answers_may_be_quiet() {
-    let door = Door::serving(|server| server.keepalive(Duration::from_millis(100), 3)).await;
+    let door = Door::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
     let client = door.login().await;
     let mut running = client.start("cat").await;
     // Three times as long as one that does not answer has.
-    assert!(timeout(Duration::from_millis(1500), running.0.wait()).await.is_err());
+    assert!(timeout(Duration::from_secs(5), running.0.wait()).await.is_err());
     running.types("still\n").await;
     assert_eq!(running.line().await, "still");
 }
@@ -54,7 +54,7 @@ async fn behind_a_middle(door: &Door, deaf: bool) -> (Silenced, oneshot::Sender<
 
 #[tokio::test]
 async fn a_client_that_does_not_answer_is_closed() {
-    let door = Door::serving(|server| server.keepalive(Duration::from_millis(100), 3)).await;
+    let door = Door::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
     let (silenced, _ears) = behind_a_middle(&door, false).await;
     let mut running = silenced.client.start("sh -c 'echo $$; exec sleep 1000'").await;
     let pid = running.line().await;
@@ -65,7 +65,7 @@ async fn a_client_that_does_not_answer_is_closed() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed() {
-    let door = Door::serving(|server| server.keepalive(Duration::from_millis(100), 3)).await;
+    let door = Door::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
     let (silenced, ears) = behind_a_middle(&door, true).await;
     let mut running = silenced.client.start("sh -c 'echo $$; exec yes'").await;
     let pid = running.line().await;
@@ -91,7 +91,8 @@ const LINGER: Duration = Duration::from_millis(500);
 async fn what_runs_ends_before_its_connection() {
     let mut door = Door::with(Setup {
         grace: Duration::from_secs(10),
-        server: |server| server.max_linger(LINGER),
+        // What was told is heard before it is over.
+        server: |server| server.max_linger(PATIENCE),
         ..Setup::default()
     })
     .await;
@@ -135,8 +136,8 @@ async fn the_server_does_not_wait_for_who_does_nothing() {
     door.close();
     idle.over().await;
     door.ended().await;
-    // The engine's grace for what it ends, and the connections' own.
-    let most = Duration::from_secs(2) + LINGER;
+    // The engine's grace for what it ends, and the connections' own, on a busy machine.
+    let most = Duration::from_secs(10) + LINGER;
     assert!(begun.elapsed() < most, "{:?}", begun.elapsed());
     gone(&pid).await;
 }

@@ -18,16 +18,13 @@ fn bytes(count: usize) -> Vec<u8> {
 /// What is still printed, and the code at its end.
 async fn rest(reader: &mut ChannelReadHalf) -> (Vec<u8>, Option<u32>) {
     let (mut seen, mut exit) = (Vec::new(), None);
-    let reading = async {
-        while let Some(message) = reader.wait().await {
-            match message {
-                ChannelMsg::Data { data } => seen.extend_from_slice(&data),
-                ChannelMsg::ExitStatus { exit_status } => exit = Some(exit_status),
-                _ => {}
-            }
+    while let Some(message) = timeout(PATIENCE, reader.wait()).await.expect("in time") {
+        match message {
+            ChannelMsg::Data { data } => seen.extend_from_slice(&data),
+            ChannelMsg::ExitStatus { exit_status } => exit = Some(exit_status),
+            _ => {}
         }
-    };
-    timeout(PATIENCE, reading).await.expect("in time");
+    }
     (seen, exit)
 }
 

@@ -117,8 +117,8 @@ async fn limits_have_their_codes() {
         |policy| {
             policy
                 .max_sessions_per_caller(1)
-                .idle_timeout(std::time::Duration::from_millis(400))
-                .warning(std::time::Duration::from_millis(200))
+                .idle_timeout(std::time::Duration::from_secs(6))
+                .warning(std::time::Duration::from_secs(4))
         },
         |server| server,
     )
