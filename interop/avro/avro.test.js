@@ -152,11 +152,21 @@ test("avsc: credentials that are wrong or missing are told apart from nothing el
 });
 
 test("avsc: an overdue command ends as timed out, an overdue wait as an error", async () => {
-  const { call, close } = await connect(full, { meta: { "spl-deadline-ms": "100" } });
-  const result = await call("execute", command("sleep 60"));
-  assert.equal(result.exitCode, 124);
-  assert.equal((await call("run", ask("sleep 60"))).reason, "timedOut");
-  close();
+  const until = async (deadline) => {
+    const { call, close } = await connect(full, { meta: { "spl-deadline-ms": deadline } });
+    try {
+      const result = await call("execute", command("sleep 60"));
+      assert.equal(result.exitCode, 124);
+      assert.equal((await call("run", ask("sleep 60"))).reason, "timedOut");
+    } finally {
+      close();
+    }
+  };
+  await until("100").catch((error) => {
+    // On a busy machine that may be over before a command has begun.
+    if (!/DEADLINE_EXCEEDED/.test(`${error.code} ${error.message}`)) throw error;
+    return until("5000");
+  });
 });
 
 test("avsc: a batch that is cancelled, or overdue, is no success", async () => {
@@ -187,15 +197,16 @@ test("avsc: a batch that is cancelled, or overdue, is no success", async () => {
 // connections may overtake the one that submits it.
 async function untilStarted(call, count) {
   let running = [];
-  for (let tries = 0; running.length === 0 && tries < 200; tries += 1) {
+  for (let tries = 0; running.length === 0 && tries < 600; tries += 1) {
     if (tries > 0) await setTimeout(50);
     running = (await call("listBatches", "running", 2, null)).batches;
   }
   assert.equal(running.length, 1, "one batch should be running");
+  const until = Date.now() + 30_000;
   for (let after = 0, started = 0; started < count; ) {
     const page = await call("batchEvents", running[0].batchId, after, 5000);
     started += page.events.filter(({ event }) => event === "started").length;
-    assert.ok(!page.over && page.next > after, `only ${started} steps started`);
+    assert.ok(!page.over && (page.next > after || Date.now() < until), `only ${started} steps started`);
     after = page.next;
   }
 }
@@ -377,7 +388,8 @@ test("what is no protocol is closed, and others are served on", async () => {
     socket.on("error", () => {});
     socket.end(Buffer.from(garbage, "latin1"));
     socket.resume();
-    await once(socket, "close");
+    // Reset is closed too, and would be an error for `once`.
+    await new Promise((closed) => socket.on("close", closed));
   }
   const { call, close } = await connect(seed);
   assert.equal((await call("execute", command("true"))).exitCode, 0);

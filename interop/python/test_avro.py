@@ -125,7 +125,7 @@ def command(words: str, *args: str) -> dict:
 
 
 def served_text(door) -> str:
-    return httpx.get(f"http://{door.ready['avro']}/avro/protocol", trust_env=False).text
+    return httpx.get(f"http://{door.ready['avro']}/avro/protocol", trust_env=False, timeout=60).text
 
 
 def test_python_avro_over_http(door):
@@ -190,10 +190,10 @@ def test_javas_calls_without_parameters(wire, door, known):
     assert message.endswith(bytes(8))
     headers = {"Content-Type": "avro/binary"}
     for url in (f"http://{door.ready['avro']}/", f"http://{door.ready['http']}/avro"):
-        answer = httpx.post(url, content=message, headers=headers, trust_env=False)
+        answer = httpx.post(url, content=message, headers=headers, trust_env=False, timeout=60)
         assert answer.status_code == 200 and b"execution-engine" in answer.content
         for more in (classic(call), b"\0", b"\0\0\0\1"):
-            assert httpx.post(url, content=message + more, headers=headers, trust_env=False).status_code == 400
+            assert httpx.post(url, content=message + more, headers=headers, trust_env=False, timeout=60).status_code == 400
     wire.sendall(message * 2)
     for _ in range(2):
         assert b"execution-engine" in read_classic(wire)
@@ -315,7 +315,7 @@ def test_what_breaks_a_bound_is_closed(wire, garbage):
 
 
 def test_too_large_a_message_over_http(door):
-    with httpx.Client(base_url=f"http://{door.ready['avro']}", trust_env=False) as client:
+    with httpx.Client(base_url=f"http://{door.ready['avro']}", trust_env=False, timeout=60) as client:
         large = client.post("/avro", content=bytes(18 << 20), headers={"Content-Type": "avro/binary"})
         assert large.status_code == 413
         assert client.post("/avro", content=b"", headers={"Content-Type": "text/plain"}).status_code == 415
@@ -340,13 +340,13 @@ def test_metadata_is_echoed_and_errors_are_in_it(wire, known):
 def test_a_wrong_token_and_a_late_call(tmp_path, start):
     server = start(avro=True)
     url = f"http://{server.ready['avro']}/avro"
-    protocol = httpx.get(f"{url}/protocol", trust_env=False).text
+    protocol = httpx.get(f"{url}/protocol", trust_env=False, timeout=60).text
     own = hashlib.md5(protocol.encode()).digest()
 
     def call(metadata: bytes, **headers: str) -> bytes:
         body = classic(handshake(own, protocol=protocol) + metadata + ECHO_HI[1:])
         headers = {"Content-Type": "avro/binary", **headers}
-        response = httpx.post(url, content=body, headers=headers, trust_env=False)
+        response = httpx.post(url, content=body, headers=headers, trust_env=False, timeout=60)
         assert response.status_code == 200
         return response.content
 

@@ -47,13 +47,13 @@ def test_a_member_that_does_not_exist_is_named(client):
     {"Authorization": "Basic YWxpY2U6YWxpY2U="},
 ], ids=["none", "empty", "wrong", "longer", "shorter", "basic"])
 def test_no_credentials_or_bad_ones(server, headers):
-    response = httpx.post(f"{server.url}/execute", json={"command": "true"}, headers=headers)
+    response = httpx.post(f"{server.url}/execute", json={"command": "true"}, headers=headers, timeout=60)
     assert_problem(response, 401)
     assert response.headers["www-authenticate"].split()[0] == "Bearer"
 
 
 def test_a_token_in_the_query_is_no_credential(server):
-    response = httpx.post(f"{server.url}/execute?access_token={TOKEN}", json={"command": "true"})
+    response = httpx.post(f"{server.url}/execute?access_token={TOKEN}", json={"command": "true"}, timeout=60)
     assert response.status_code in (400, 401)
     assert TOKEN not in response.text
 
@@ -160,6 +160,8 @@ def test_half_a_header_is_not_waited_for(start):
                 # Closed, perhaps after a word why.
                 while answer := connection.recv(4096):
                     assert answer.startswith(b"HTTP/1.1 408"), answer
+            except ConnectionError:
+                pass  # Closed before we had said even that.
             except TimeoutError:
                 held.append(half)
     assert held == []
@@ -180,8 +182,10 @@ def test_what_is_no_http(server, garbage):
             answer = b""
             while chunk := connection.recv(65536):
                 answer += chunk
-        except (ConnectionResetError, BrokenPipeError):
-            return
+        except TimeoutError:
+            raise
+        except OSError:
+            return  # Reset, which may also be told as no connection at all.
     assert answer == b"" or answer.split(b" ")[1] in (b"400", b"401", b"431"), answer
 
 

@@ -72,9 +72,9 @@ def test_what_commands_write_is_there_and_watched(client, server):
 
 
 def test_each_has_only_its_own_rights(server):
-    with httpx.Client(base_url=server.url, trust_env=False) as nobody:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as nobody:
         assert_problem(nobody.get(f"{FILES}/"), 401)
         assert_problem(nobody.put(f"{FILES}/x", content=b"x"), 401)
     foreign = {**AUTH, "Origin": "http://evil.example"}
-    assert_problem(httpx.put(f"{server.url}{FILES}/x", content=b"x", headers=foreign, trust_env=False), 403)
+    assert_problem(httpx.put(f"{server.url}{FILES}/x", content=b"x", headers=foreign, trust_env=False, timeout=60), 403)
     assert TOKEN not in server.log.read_text()

@@ -58,10 +58,15 @@ def test_two_hundred_callers_and_never_more_than_eight_running(start):
 
 def test_over_the_bounds_it_refuses_and_says_when_to_return(start):
     server = start(config="[limits]\nmax-running = 1\nmax-waiting = 1\n")
-    mark = marker()
     with server.client() as client, ThreadPoolExecutor(20) as pool:
-        body = {"command": f"sleep {mark}", "timeout": 4000}
-        answers = list(pool.map(lambda _: client.post("/execute", json=body), range(20)))
+        body = {"command": "sh -c 'until [ -e go ]; do sleep 0.05; done'"}
+        asked = [pool.submit(client.post, "/execute", json=body) for _ in range(20)]
+        try:
+            # Nothing that runs ends before all have asked.
+            eventually(lambda: sum(each.done() for each in asked) >= 18, "all refusals")
+        finally:
+            (server.root / "go").touch()
+        answers = [each.result() for each in asked]
     by_status = {}
     for answer in answers:
         by_status.setdefault(answer.status_code, []).append(answer)
@@ -122,6 +127,14 @@ def test_the_end_during_load_loses_nothing_that_was_answered(start):
     assert processes(mark) == []
 
 
+def is_draining(client) -> bool:
+    try:
+        response = client.get("/ready")
+    except httpx.TransportError:
+        return True
+    return response.status_code == 503
+
+
 def test_it_drains(start):
     """What runs may end; what is new is refused; then it exits."""
     server = start("--grace", "60")
@@ -137,14 +150,7 @@ def test_it_drains(start):
         eventually(lambda: processes(mark), "the run")
         server.terminate()
 
-        def draining():
-            try:
-                response = other.get("/ready")
-            except httpx.TransportError:
-                return True
-            return response.status_code == 503
-
-        eventually(draining, "the drain")
+        eventually(lambda: is_draining(other), "the drain")
         try:
             assert_problem(other.post("/execute", json={"command": "true"}), 503)
         except httpx.TransportError:
@@ -174,12 +180,14 @@ def test_after_its_grace_it_ends_what_still_runs(start):
 def test_a_second_sigterm_ends_at_once(start):
     server = start("--grace", "100")
     mark = marker()
-    with server.client() as client, ThreadPoolExecutor(1) as pool:
+    with server.client() as client, server.client() as other, ThreadPoolExecutor(1) as pool:
+        assert other.get("/ready").status_code == 200
         running = pool.submit(client.post, "/execute", json={"command": f"sleep {mark}"})
         eventually(lambda: processes(mark), "the run")
         begun = time.monotonic()
         server.terminate()
-        time.sleep(0.2)  # Two signals sent at once may arrive as one.
+        # Two signals sent at once may arrive as one.
+        eventually(lambda: is_draining(other), "the drain")
         server.terminate()
         server.wait()
         assert time.monotonic() - begun < 50

@@ -33,9 +33,9 @@ def test_the_ready_line(server):
 
 
 def test_alive_and_ready_for_all(server):
-    health = httpx.get(f"{server.url}/health")
+    health = httpx.get(f"{server.url}/health", timeout=60)
     assert (health.status_code, health.json()) == (200, {"status": "healthy"})
-    assert httpx.get(f"{server.url}/ready").status_code == 200
+    assert httpx.get(f"{server.url}/ready", timeout=60).status_code == 200
 
 
 def test_the_service_definition(client, document):
@@ -54,10 +54,10 @@ def test_each_door_tells_of_all(start):
         "websocket": server.ws_url, "ssh": server.ready["ssh"], "avro-rpc": server.ready["avro"],
     }
     for door in (server.ready["http"], server.ready["ws"]):
-        definition = httpx.get(f"http://{door}/api/v1/service", trust_env=False).json()
+        definition = httpx.get(f"http://{door}/api/v1/service", trust_env=False, timeout=60).json()
         assert definition["interfaces"] == {"rest": "/api/v1", **others}
     for door in (server.ready["avro"], server.ready["http"]):
-        text = httpx.get(f"http://{door}/avro/protocol", trust_env=False).text
+        text = httpx.get(f"http://{door}/avro/protocol", trust_env=False, timeout=60).text
         host, port = door.split(":")
         wire = avro.ipc.HTTPTransceiver(host, int(port), "/avro")
         described = avro.ipc.Requestor(avro.protocol.parse(text), wire).request("describe", {})
@@ -122,13 +122,13 @@ def test_under_anybodys_name_nobody_is_let_in_without_credentials(start):
                 own |= {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
                         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
             if path == "/api/v1/sessions":
-                answer = httpx.get(url + path, headers=headers, trust_env=False)
+                answer = httpx.get(url + path, headers=headers, trust_env=False, timeout=60)
             elif path == "/terminal":
-                answer = httpx.get(url + path, headers=own, trust_env=False)
+                answer = httpx.get(url + path, headers=own, trust_env=False, timeout=60)
             else:
                 kind = "avro/binary" if path == "/avro" else "application/json"
                 content = b"" if path == "/avro" else b'{"command": "true"}'
-                answer = httpx.post(url + path, content=content, headers={**own, "Content-Type": kind}, trust_env=False)
+                answer = httpx.post(url + path, content=content, headers={**own, "Content-Type": kind}, trust_env=False, timeout=60)
             found.append(answer.status_code)
         return found
 

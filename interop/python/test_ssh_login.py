@@ -5,7 +5,6 @@ import re
 import select
 import socket
 import stat
-import statistics
 import subprocess
 import time
 from contextlib import ExitStack
@@ -29,7 +28,6 @@ def server(tmp_path_factory, keys):
         [ssh]
         trusted-ca = "{home}/authorities"
         revoked-keys = "{home}/revoked"
-        login-grace = 4000
     """)
     lines = {
         "alice": "", "revoked": "", "restricted": "restrict", "restricted-pty": "restrict,pty",
@@ -190,8 +188,11 @@ def is_closed(wire) -> bool:
     return True
 
 
-def test_who_is_silent_is_let_go(server, client):
+def test_who_is_silent_is_let_go(start, keys):
     """Silent, only the version, half a key exchange, and one that dribbles."""
+    # No other test is so short of time to log in.
+    server = start(ssh=True, config="[ssh]\nlogin-grace = 4000\n")
+    (server.keys / "alice").write_text(keys.public("alice"))
     begun = time.monotonic()
     with ExitStack() as stack:
         def connect(first: bytes):
@@ -202,7 +203,7 @@ def test_who_is_silent_is_let_go(server, client):
 
         quiet = [connect(b""), connect(b"SSH-2.0-x\r\n"), connect(b"SSH-2.0-x\r\n\0\0\1\x2c\x0a\x14" + bytes(50))]
         dribbling = connect(b"SSH-2.0-x\r\n\0\0\1\x2c\x0a\x14")
-        assert gets_in(client("alice"))
+        assert gets_in(OpenSsh(server, keys.make("alice")))
         while time.monotonic() - begun < PATIENCE:
             try:
                 dribbling.sendall(b"\0")
@@ -211,7 +212,8 @@ def test_who_is_silent_is_let_go(server, client):
             if select.select([dribbling], [], [], 0.1)[0] and len(dribbling.recv(1 << 16)) == 0:
                 break
         assert all(map(is_closed, quiet))
-    assert 3 < time.monotonic() - begun < 15
+    # Without it they would have two minutes.
+    assert 3 < time.monotonic() - begun < PATIENCE * 2
     nothing_left(server)
 
 
@@ -335,8 +337,9 @@ def test_how_long_a_refusal_takes_tells_nothing(with_passwords):
     for _ in range(4):
         for user, taken in times.items():
             taken.append(takes(user))
-    medians = [statistics.median(taken) for taken in times.values()]
-    assert min(medians) > 0.25 and max(medians) - min(medians) < 0.5, times
+    # A busy machine only adds to what each must take.
+    least = [min(taken) for taken in times.values()]
+    assert min(least) > 0.25 and max(least) - min(least) < 0.5, times
 
 
 # The server's own key.
@@ -443,7 +446,7 @@ def test_what_runs_may_end_while_the_server_drains(start, keys):
         rest = terminal.stdout.read() + terminal.stderr.read()
         assert terminal.wait(PATIENCE) == 255 and b"shutting down" in rest, rest
     assert server.wait() == 0
-    assert not sockets(server.ssh_port)
+    eventually(lambda: not sockets(server.ssh_port), "the end of all connections")
 
 
 def test_what_does_not_end_is_ended_after_the_grace(start, keys):

@@ -24,8 +24,32 @@ def ndjson(client, body):
         return events(response)
 
 
-def test_ndjson(client):
-    seen = ndjson(client, sh(BOTH))
+def paced(client, place: Path, script: str, *args: str) -> list[dict]:
+    """The events of a script that goes on, by `heard N`, only once the events that came here hold
+    so many lines or, where it writes none, characters."""
+    wait = 'heard() { until [ -e "$place/$1" ]; do sleep 0.01; done; }'
+    body = {"command": "sh", "args": ["-c", f"place=$1; shift; {wait}; {script}", "sh", str(place), *args]}
+    seen, count = [], 0
+    with client.stream("POST", "/execute", json=body, headers=NDJSON) as response:
+        assert response.status_code == 200, response.read()
+        for line in response.iter_lines():
+            if not line.strip():
+                continue
+            seen.append(event := json.loads(line))
+            if data := event.get("data"):
+                count += data.count("\n") or len(data)
+                (place / str(count)).touch()
+    return checked(seen)
+
+
+def test_ndjson(client, tmp_path):
+    seen = paced(client, tmp_path, """
+        for n in 1 2 3; do
+            echo out $n; heard $((2 * n - 1))
+            echo error $n >&2; heard $((2 * n))
+        done
+        exit 4
+    """)
     assert text(seen, "stdout") == "out 1\nout 2\nout 3\n"
     assert text(seen, "stderr") == "error 1\nerror 2\nerror 3\n"
     # One order over both.
@@ -55,20 +79,26 @@ def test_events_come_as_they_happen(client):
     with client.stream("POST", "/execute", headers=NDJSON, json=body) as answer:
         lines = answer.iter_lines()
         pid = next(e["data"] for e in map(json.loads, lines) if e["type"] == "stdout").strip()
-        assert processes(mark) == [int(pid)]
+        # While it becomes `sleep` it has no command line.
+        eventually(lambda: processes(mark) == [int(pid)], "the run")
         client.post("/execute", json={"command": f"kill {pid}"})
         end = [json.loads(line) for line in lines if line.strip()][-1]
     assert (end["type"], end["reason"], end["signal"]) == ("exit", "signaled", "SIGTERM")
     assert end["exitCode"] == 128 + 15
 
 
-def test_a_character_is_never_split(client):
+def test_a_character_is_never_split(client, tmp_path):
     """Its bytes are written one by one, with time in between for them to be sent one by one."""
     letters = "é€😀é"
-    octal = " ".join(f"\\\\0{byte:03o}" for byte in letters.encode())
-    seen = ndjson(client, sh(f"for b in {octal}; do printf %b $b; sleep 0.03; done"))
-    assert text(seen, "stdout") == letters
-    assert len([event for event in seen if event["type"] == "stdout"]) == len(letters)
+    octal = [" ".join(f"\\0{byte:03o}" for byte in letter.encode()) for letter in letters]
+    seen = paced(client, tmp_path, """
+        n=0
+        for letter; do
+            for b in $letter; do printf %b "$b"; sleep 0.03; done
+            n=$((n + 1)); heard $n
+        done
+    """, *octal)
+    assert [event["data"] for event in seen if event["type"] == "stdout"] == list(letters)
 
 
 def test_what_is_no_utf8_is_replaced_or_exact(client):

@@ -24,7 +24,8 @@ class Terminal:
         self.socket = connect(
             server.ws_url + query, additional_headers=headers, origin=origin, proxy=None,
             subprotocols=[protocol] if protocol else None, compression=None, max_size=None,
-            open_timeout=PATIENCE, **options,
+            # Tests that do not read for a while answer no pings.
+            open_timeout=PATIENCE, ping_interval=None, **options,
         ).__enter__()  # Left by close().
         assert self.socket.subprotocol == protocol
         self.v1 = protocol == V1
@@ -106,6 +107,17 @@ class Terminal:
             seen, drawn = max(0, len(self.output) - len(wanted.encode())), len(self.snapshots)
             self.frame()
 
+    def attach(self, session: str, **members) -> dict:
+        """The `session` frame of an attachment. All before it is of another one: a client of
+        spl.term.v1 that says nothing for a second gets a session of its own."""
+        self.send("attach", sessionId=session, **members)
+        frame = self.until("session", sessionId=session)
+        self.kinds = ["session"]
+        self.output.clear()
+        self.snapshots.clear()
+        self.offset = None
+        return frame
+
     def answered(self):
         """Until the server has taken all that was sent so far."""
         self.send("ping")
@@ -153,8 +165,7 @@ def terminal(server, client):
     def terminal(query="", session=None, access="control", **options) -> Terminal:
         opened.append(terminal := Terminal(server, query, **options))
         if session:
-            terminal.send("attach", sessionId=session, access=access)
-            terminal.until("session", sessionId=session)
+            terminal.attach(session, access=access)
         return terminal
 
     yield terminal
@@ -274,7 +285,7 @@ def test_whatever_else_comes_first_is_no_credential(server, client, terminal, fr
 
 
 def test_the_console_logs_in_with_a_cookie_that_scripts_cannot_read(server):
-    with httpx.Client(base_url=server.origin, trust_env=False) as page:
+    with httpx.Client(base_url=server.origin, trust_env=False, timeout=60) as page:
         assert page.get("/").headers["content-type"].startswith("text/html")
         answer = page.post("/login", json={"token": TOKEN}, headers={"Origin": server.origin})
         assert answer.is_success, answer.text
@@ -302,7 +313,9 @@ def test_no_such_session(terminal, create):
     for protocol in (None, V1):
         lost = terminal(protocol=protocol)
         lost.send("attach", sessionId="spl-alice-none")
-        if protocol:
+        lost.until("error")
+        # Unless it took so long to say so that it has got a session of its own.
+        if protocol and "session" not in lost.kinds:
             assert lost.closed() == 4404
     assert terminal("?session=spl-alice-none").closed() == 4404
     assert terminal(f"?session={create()}", token=BOB).closed() == 4404
@@ -362,9 +375,14 @@ def test_taken_back_a_share_ends_at_once(server, client, terminal, create):
 
 def test_a_share_expires(server, client, terminal, create):
     session = create()
-    given = client.post(f"{SESSIONS}/{session}/shares", json={"access": "view", "expiresIn": 500})
-    guest = shown(server, terminal, given.json()["ticket"], V1, "attach", sessionId=session)
-    guest.until("session")
+    for expires_in in (500, 5000, 20000):
+        given = client.post(f"{SESSIONS}/{session}/shares", json={"access": "view", "expiresIn": expires_in})
+        guest = shown(server, terminal, given.json()["ticket"], V1, "attach", sessionId=session)
+        try:
+            guest.until("session")
+            break
+        except ConnectionClosed:
+            pass  # Too late already, on a busy machine.
     assert guest.closed() == 4403
 
 
@@ -603,14 +621,13 @@ def test_a_snapshot_first_and_output_from_its_offset(v1):
 
 def resumed(terminal, session, place, **members) -> Terminal:
     again = terminal(protocol=V1)
-    again.send("attach", sessionId=session["sessionId"], access="control", **place, **members)
+    again.attach(session["sessionId"], access="control", **place, **members)
     return again
 
 
 def test_resuming_goes_on_where_it_was(terminal, create):
     one = terminal(protocol=V1)
-    one.send("attach", sessionId=(name := create()), access="control")
-    session = one.until("session", sessionId=name)
+    session = one.attach(name := create(), access="control")
     one.type("echo be$((1))fore\r")
     one.shows("be1fore")
     one.answered()
@@ -633,8 +650,7 @@ def test_resuming_goes_on_where_it_was(terminal, create):
 ], ids=["nothing", "epoch", "epoch alone", "offset alone", "beyond"])
 def test_anything_else_gets_a_snapshot(terminal, create, place):
     one = terminal(protocol=V1)
-    one.send("attach", sessionId=create(), access="control")
-    session = one.until("session")
+    session = one.attach(create(), access="control")
     one.type("echo be$((1))fore\r")
     one.shows("be1fore\r\n")
     if place.get("epoch", "") is None:
@@ -649,8 +665,7 @@ def test_anything_else_gets_a_snapshot(terminal, create, place):
 def test_an_offset_no_longer_kept_gets_a_snapshot(terminal, create):
     one = terminal(protocol=V1)
     one.acks = True
-    one.send("attach", sessionId=create(), access="control")
-    session = one.until("session")
+    session = one.attach(create(), access="control")
     one.type("head -c 16000000 /dev/zero | tr '\\0' x; echo; echo af$((1))ter\r")
     one.shows("af1ter")
     again = resumed(terminal, session, {"epoch": session["epoch"], "offset": 0})
@@ -673,8 +688,7 @@ def test_input_is_acknowledged_and_never_typed_twice(v1):
 def test_after_a_drop_a_client_resends_without_typing_twice(terminal, create):
     """The contract names no member that tells who came back; the `session` frame has `client`."""
     one = terminal(protocol=V1)
-    one.send("attach", sessionId=create(), access="control")
-    session = one.until("session")
+    session = one.attach(create(), access="control")
     line = b"echo on$((1))ce\r"
     one.input(0, line)
     one.shows("on1ce")
@@ -927,8 +941,9 @@ def test_credentials_stand_in_no_log(server, client, create):
 
 def test_through_a_restart_a_client_sees_no_gap(start):
     server = start(ws=True, config="[sessions]\nsurvive = true\n")
-    with Terminal(server, protocol=V1) as one:
-        one.send("new_session")
+    with server.client() as client:
+        name = client.post(SESSIONS).json()["sessionId"]
+    with Terminal(server, f"?session={name}", protocol=V1) as one:
         session = one.until("session")
         one.type("echo be$((1))fore\r")
         one.shows("be1fore\r\n")
@@ -939,10 +954,10 @@ def test_through_a_restart_a_client_sees_no_gap(start):
             server.start()
         with Terminal(server, protocol=V1) as again, server.client() as client:
             place = {"epoch": session["epoch"], "offset": one.offset}
-            again.send("attach", sessionId=session["sessionId"], access="control", **place)
-            again.until("session", sessionId=session["sessionId"])
+            again.attach(name, access="control", **place)
             again.type("echo af$((1))ter\r")
             again.shows("af1ter\r\n")
             assert b"be1fore" not in again.output
             assert again.snapshots == [] or b"be1fore" in again.snapshots[0][3]
-            assert client.delete(f"{SESSIONS}/{session['sessionId']}").status_code == 204
+            for each in client.get(SESSIONS).json()["sessions"]:
+                assert client.delete(f"{SESSIONS}/{each['sessionId']}").status_code == 204
