@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, fstatvfs, openat, statat};
 use rustix::io::Errno;
 
-use crate::files::error::shown;
 use crate::files::quota::OpenPermit;
 use crate::files::{DiskSpace, FileError, FileInfo, Shared};
 use crate::session::blocking;
@@ -47,10 +46,7 @@ impl FileListing {
         path: &Path,
         permit: OpenPermit,
     ) -> Result<Self, FileError> {
-        let found = shared.tree.find(path)?;
-        if !found.is_directory() {
-            return Err(FileError::NotDirectory { path: shown(path) });
-        }
+        let found = shared.tree.find_directory(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&found.handle, ".", flags, Mode::empty())
             .and_then(Dir::new)

@@ -99,6 +99,15 @@ impl Tree {
         Ok(found)
     }
 
+    /// The directory that `path` leads to.
+    pub(crate) fn find_directory(&self, path: &Path) -> Result<Found, FileError> {
+        let found = self.find(path)?;
+        if found.is_directory() {
+            return Ok(found);
+        }
+        Err(FileError::NotDirectory { path: shown(path) })
+    }
+
     /// What `path` names, if that is a link the link itself.
     pub(crate) fn find_itself(&self, path: &Path) -> Result<Found, FileError> {
         self.walk(path, self.steps(path)?, Last::Itself)

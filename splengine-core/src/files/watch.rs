@@ -17,7 +17,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
-use crate::files::error::shown;
 use crate::files::pending::{Pending, Raw};
 use crate::files::quota::OpenPermit;
 use crate::files::{FileError, FileInfo, Shared};
@@ -97,10 +96,7 @@ impl FileWatch {
         path: &Path,
         permit: OpenPermit,
     ) -> Result<Self, FileError> {
-        let found = shared.tree.find(path)?;
-        if !found.is_directory() {
-            return Err(FileError::NotDirectory { path: shown(path) });
-        }
+        let found = shared.tree.find_directory(path)?;
         let refused = |errno| refusal(path, errno);
         let inotify =
             inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(refused)?;

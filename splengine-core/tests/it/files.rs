@@ -20,7 +20,7 @@ pub(crate) struct Bench {
     pub(crate) files: Files,
     pub(crate) alice: Caller,
     /// Holds root, and beside it what must not be reached.
-    base: TempDir,
+    pub(crate) base: TempDir,
 }
 
 pub(crate) fn bench() -> Bench {
@@ -28,7 +28,7 @@ pub(crate) fn bench() -> Bench {
 }
 
 /// Files below `root`, without its `runtime`; `outside` is beside root.
-fn bench_with(configure: impl FnOnce(FilePolicy) -> FilePolicy) -> Bench {
+pub(crate) fn bench_with(configure: impl FnOnce(FilePolicy) -> FilePolicy) -> Bench {
     let base = tempfile::tempdir().expect("a directory");
     let root = base.path().join("root");
     for directory in ["root/data/deep", "root/runtime/sessions", "outside"] {

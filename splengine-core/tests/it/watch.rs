@@ -8,46 +8,25 @@ use std::task::Poll;
 use std::time::Duration;
 
 use splengine_core::{
-    Caller, Engine, ErrorKind, FileChanges, FileError, FileEvent, FilePolicy, FileWatch, Files,
-    LocalExecutor, Scope,
+    Caller, ErrorKind, FileChanges, FileError, FileEvent, FilePolicy, FileWatch, Scope,
 };
-use tempfile::TempDir;
 use tokio::time::timeout;
 
+use crate::files::{self, Bench};
 use crate::support::caller;
-
-struct Bench {
-    files: Files,
-    alice: Caller,
-    /// Holds root, and beside it a directory that is outside.
-    base: TempDir,
-}
 
 fn bench() -> Bench {
     bench_with(|policy| policy)
 }
 
-/// Files below `root`, without its `runtime`; `data` in there is what most tests watch.
+/// As of the tests of files; `data` in there is what most tests watch.
 fn bench_with(configure: impl FnOnce(FilePolicy) -> FilePolicy) -> Bench {
-    let base = tempfile::tempdir().expect("a directory");
-    let root = base.path().join("root");
-    for directory in ["root/data/deep", "root/runtime", "outside"] {
-        fs::create_dir_all(base.path().join(directory)).expect("made");
-    }
-    fs::write(root.join("data/old"), "content").expect("made");
-    let policy = FilePolicy::new(&root).and_then(|policy| policy.hide("runtime")).expect("a root");
-    let engine = Engine::builder(LocalExecutor::new(&root).expect("set up"))
-        .files(configure(policy))
-        .build()
-        .expect("built");
-    Bench { files: engine.files(), alice: caller("alice"), base }
+    let bench = files::bench_with(configure);
+    fs::write(bench.root("data/old"), "content").expect("made");
+    bench
 }
 
 impl Bench {
-    fn root(&self, below: &str) -> PathBuf {
-        self.base.path().join("root").join(below)
-    }
-
     fn outside(&self, below: &str) -> PathBuf {
         self.base.path().join("outside").join(below)
     }
