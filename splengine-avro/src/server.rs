@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use splengine_core::{Closing, serve_connections};
+use splengine_core::{Closing, PeerAddress, serve_connections};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
@@ -62,6 +62,7 @@ impl AvroServer {
             let opening = Opening {
                 responder: responder.clone(),
                 stranger: strangers.enter(),
+                peer: stream.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip())),
                 closing,
                 #[cfg(feature = "tls")]
                 tls: tls.clone(),
@@ -103,6 +104,7 @@ impl fmt::Debug for AvroServer {
 struct Opening {
     responder: Responder,
     stranger: Arc<Stranger>,
+    peer: Option<PeerAddress>,
     closing: Closing,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
@@ -190,8 +192,13 @@ impl Opening {
         // Its requests have to come in time.
         self.stranger.recognise();
         let service = AvroService::new(self.responder.clone());
-        let service =
-            service_fn(move |request: http::Request<Incoming>| service.clone().call(request));
+        let peer = self.peer;
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            service.clone().call(request)
+        });
         let timeout = self.responder.options.frame_timeout.min(LONGEST);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(timeout);

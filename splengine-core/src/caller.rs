@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::auth::{Revocation, Revocations};
 use crate::id::{SessionId, ShareId};
 use crate::session::Access;
 
@@ -115,11 +116,15 @@ impl FromStr for Scope {
 
 /// Who asks: a user and their rights, found by an adapter's
 /// [`Authenticator`](crate::auth::Authenticator), checked by the [`Engine`](crate::Engine).
+///
+/// Two callers are equal if their user, their rights and their share are; by which credentials they
+/// were recognised makes no difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     user: UserName,
     scopes: Scopes,
     guest: Option<Guest>,
+    revocations: Revocations,
 }
 
 /// What makes a caller a guest: a share of one session, and nothing else.
@@ -140,7 +145,7 @@ impl Caller {
     /// A caller with no rights yet.
     #[must_use]
     pub fn new(user: UserName) -> Self {
-        Self { user, scopes: Scopes::default(), guest: None }
+        Self { user, scopes: Scopes::default(), guest: None, revocations: Revocations::default() }
     }
 
     /// A caller with every right.
@@ -157,7 +162,7 @@ impl Caller {
     }
 
     pub(crate) fn new_guest(user: UserName, guest: Guest) -> Self {
-        Self { user, scopes: Scopes::default(), guest: Some(guest) }
+        Self { guest: Some(guest), ..Self::new(user) }
     }
 
     /// The share that is this caller's only right, if they are a guest.
@@ -166,10 +171,48 @@ impl Caller {
         self.guest.as_ref()
     }
 
-    /// Whether this caller has the right `scope`.
+    /// Whether this caller has the right `scope`. No right is left once it is
+    /// [revoked](Self::is_revoked).
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.0 & scope.bit() != 0
+        self.scopes.0 & scope.bit() != 0 && !self.is_revoked()
+    }
+
+    /// The same caller, until `revocation` is [revoked](Revocation::revoke): then it has no right any
+    /// more, wherever a copy of it is kept. A caller may depend on several.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Revocation, Scope};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let revocation = Revocation::new();
+    /// let alice = Caller::with_all_scopes("alice".parse()?).revocable(&revocation);
+    /// assert!(alice.may(Scope::Execute));
+    /// revocation.revoke();
+    /// assert!(!alice.may(Scope::Execute));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn revocable(mut self, revocation: &Revocation) -> Self {
+        self.revocations = self.revocations.and(revocation);
+        self
+    }
+
+    /// Whether the credentials that this caller was recognised by were taken back.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.revocations.is_revoked()
+    }
+
+    /// Resolves when the caller [is revoked](Self::is_revoked): at once if it is already, never if it
+    /// can't be. Adapters close the connections of such a caller.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn revoked(&self) {
+        self.revocations.revoked().await;
     }
 
     /// The caller's name.

@@ -23,8 +23,8 @@ mod store;
 mod text;
 
 pub use auth::{
-    AuthError, Authenticator, Credentials, NoAuthenticator, Secret, SharedAuthenticator,
-    StaticTokens, TokenError,
+    AuthError, Authenticator, Credentials, NoAuthenticator, Revocation, Secret,
+    SharedAuthenticator, StaticTokens, TokenError,
 };
 pub use batch::{
     BatchError, BatchEvent, BatchEvents, BatchInfo, BatchJob, BatchList, BatchPolicy, BatchRecord,
@@ -51,7 +51,7 @@ pub use local::{
     CgroupMode, Environment, HoldError, Holder, LocalExecutor, LocalExecutorBuilder, SetupError,
     hold,
 };
-pub use net::{BindError, Closing, Connection, is_anybodys_name, serve_connections};
+pub use net::{BindError, Closing, Connection, PeerAddress, is_anybodys_name, serve_connections};
 pub use screen::Screen;
 pub use session::{
     Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Printed, Recording,

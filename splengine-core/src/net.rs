@@ -1,7 +1,7 @@
 //! What the servers of all doors do with sockets. Knows bytes, not protocols.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -131,6 +131,24 @@ impl Closing {
         if self.0.wait_for(|closing| *closing).await.is_err() {
             std::future::pending().await
         }
+    }
+}
+
+/// The address at the other end of a connection. Our own servers put it into the extensions of each
+/// request of HTTP; a host that nests one of our services does so itself, or bounds that count by
+/// address see one client in all of its.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PeerAddress {
+    /// The address. An IPv4 address that was mapped into IPv6 is an IPv4 address here.
+    pub ip: IpAddr,
+}
+
+impl PeerAddress {
+    /// The address `ip`.
+    #[must_use]
+    pub fn new(ip: IpAddr) -> Self {
+        Self { ip: ip.to_canonical() }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Finding out who asks.
 
 mod authenticator;
+mod revocation;
 mod secret;
 mod token;
 
 pub use authenticator::{
     AuthError, Authenticator, Credentials, NoAuthenticator, SharedAuthenticator,
 };
+pub use revocation::Revocation;
+pub(crate) use revocation::Revocations;
 pub use secret::Secret;
 pub use token::{StaticTokens, TokenError};
