@@ -44,6 +44,8 @@ pub(crate) struct File {
     pub(crate) sessions: SessionsTable,
     #[serde(default)]
     pub(crate) batches: BatchesTable,
+    #[serde(default)]
+    pub(crate) disk: DiskTable,
 }
 
 /// `http = "ADDR"` for short.
@@ -148,6 +150,14 @@ pub(crate) struct BatchesTable {
     pub(crate) keep_for: Option<u64>,
     pub(crate) keep_count: Option<usize>,
     pub(crate) keep_bytes: Option<u64>,
+}
+
+/// Sizes are in bytes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct DiskTable {
+    /// What callers leave free on the disk; 0 is off.
+    pub(crate) floor: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

@@ -17,8 +17,8 @@ use splengine_ssh::{HostKeys, Users, UsersError};
 
 use crate::args::Args;
 use crate::file::{
-    AvroTable, BatchesTable, EnvironmentTable, File, LimitsTable, ProgramTable, RecordingWord,
-    SessionsTable, SizeWord, SshTable,
+    AvroTable, BatchesTable, DiskTable, EnvironmentTable, File, LimitsTable, ProgramTable,
+    RecordingWord, SessionsTable, SizeWord, SshTable,
 };
 use crate::tokens::{self, Tokens};
 
@@ -51,6 +51,7 @@ pub(crate) struct Settings {
     shell: Option<String>,
     sessions: SessionsTable,
     batches: BatchesTable,
+    disk: DiskTable,
     program: Program,
     request_env: Option<Vec<String>>,
     limits: LimitsTable,
@@ -161,6 +162,7 @@ impl Settings {
             shell: shell(&args, file.shell, &path)?,
             sessions: file.sessions,
             batches: file.batches,
+            disk: file.disk,
             made_token,
             grace: grace(&args, file.grace)?,
             environment: environment(file.environment.inherit.as_deref(), file.environment.set)?,
@@ -376,6 +378,7 @@ impl Settings {
             .files(self.files()?)
             .default_limits(self.default_limits)
             .max_limits(self.max_limits);
+        engine = self.disk.floor.into_iter().fold(engine, EngineBuilder::disk_floor);
         engine = self.batches()?.into_iter().fold(engine, EngineBuilder::batches);
         if let Some(names) = &self.request_env {
             engine = engine.request_env(names);

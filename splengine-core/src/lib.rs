@@ -7,6 +7,7 @@
 mod auth;
 mod batch;
 mod caller;
+mod disk;
 mod engine;
 mod error;
 mod execute;
@@ -32,6 +33,7 @@ pub use batch::{
     Outcome, RunIf, Step, StepCounts, StepInfo, StepOutput, StepResult, StepState, Submitted,
 };
 pub use caller::{Caller, Guest, ParseScopeError, ParseUserNameError, Scope, UserName};
+pub use disk::{BelowFloor, DiskReserve};
 pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats, Resumed};
 pub use error::ErrorKind;
 pub use execute::{

@@ -82,6 +82,7 @@ fn what_is_wrong_is_named() {
         (vec!["--config", &file("[limits]\nmax-running = \"many\"")], "line 2"),
         (vec!["--config", &file("[limits]\nmax-running = 0")], "[limits]"),
         (vec!["--config", &file("[http]\nmax-conections = 1")], "max-conections"),
+        (vec!["--config", &file("[disk]\nflor = 1")], "flor"),
         (vec!["--config", &file("[http]\nallow-origins = [\"*\"]")], "allow-origins"),
         (vec!["--config", &file("[program]\nfailure = { stdout = \"(\" }")], "failure.stdout"),
         (vec!["--config", &file("[cgroup]\nmode = \"/no/such/cgroup\"")], "/no/such/cgroup"),

@@ -1,17 +1,24 @@
 use std::fs;
 
-use splengine_core::{Engine, FilePolicy};
+use splengine_core::{Engine, EngineBuilder, FilePolicy};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::client::{Actor, Client, Door};
 
 async fn open() -> (TempDir, Door, Client<TcpStream>) {
+    open_with(|engine| engine).await
+}
+
+async fn open_with(
+    configure: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> (TempDir, Door, Client<TcpStream>) {
     let root = tempfile::tempdir().expect("a directory");
     fs::create_dir(root.path().join("runtime")).expect("made");
     fs::write(root.path().join("runtime/secret"), "secret").expect("written");
     let policy = FilePolicy::new(root.path()).and_then(|policy| policy.hide("runtime"));
-    let engine = Engine::builder(Actor).files(policy.expect("a policy")).build().expect("built");
+    let engine = Engine::builder(Actor).files(policy.expect("a policy"));
+    let engine = configure(engine).build().expect("built");
     let door = Door::open_to(engine, |door| door).await;
     let mut client = door.connect().await;
     client.shake_hands().await;
@@ -81,6 +88,14 @@ async fn a_file_is_written_and_read_in_parts() {
 
     let status = call(&mut client, "statFile", &[sized(b"/")]).await.expect("known");
     assert_eq!(status[0], 4, "a directory");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_takes_no_more() {
+    let (root, _door, mut client) = open_with(|engine| engine.disk_floor(u64::MAX)).await;
+    let error = call(&mut client, "writeFile", &write("/a", b"new", None)).await.expect_err("full");
+    assert!(error.contains("nearly full"), "{error}");
+    assert!(!root.path().join("a").exists());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::batch::BatchPolicy;
+use crate::disk::DiskReserve;
 use crate::engine::admission::Admission;
 use crate::engine::handle::{Engine, Inner};
 use crate::engine::rota::Capacity;
@@ -22,6 +23,7 @@ pub struct EngineBuilder {
     sessions: SessionPolicy,
     batches: Option<BatchPolicy>,
     files: Option<FilePolicy>,
+    reserve: DiskReserve,
 }
 
 /// What the engine grants to a request.
@@ -81,6 +83,7 @@ impl EngineBuilder {
             sessions: SessionPolicy::new(),
             batches: None,
             files: None,
+            reserve: DiskReserve::default(),
         }
     }
 
@@ -188,6 +191,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Free space, in bytes, that is left on each file system that is written to for callers: what
+    /// would take more is refused, be it files or outputs. Default 256 MiB, or 1 % of the file
+    /// system where that is less; 0 leaves nothing. See [`DiskReserve`].
+    pub fn disk_floor(mut self, bytes: u64) -> Self {
+        self.reserve = DiskReserve::new(bytes);
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -195,7 +206,7 @@ impl EngineBuilder {
     /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
     /// does not enforce here.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let Self { executor, policy, mut capacity, sessions, batches, files } = self;
+        let Self { executor, policy, mut capacity, sessions, batches, files, reserve } = self;
         if capacity.running_per_caller == MOST {
             capacity.running_per_caller = capacity.running - capacity.running / 8;
         }
@@ -236,7 +247,8 @@ impl EngineBuilder {
             shutdown: watch::channel(Default::default()).0,
             sessions: Registry::new(sessions),
             batches,
-            files: files.map(|policy| Arc::new(policy.into())),
+            files: files.map(|policy| Arc::new(policy.into_shared(reserve.clone()))),
+            reserve,
         })))
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::batch::Batches;
 use crate::caller::{Caller, Scope};
+use crate::disk::DiskReserve;
 use crate::engine::admission::{Admission, Held, Offered, Permit};
 use crate::engine::builder::{EngineBuilder, Policy};
 use crate::engine::drive::{self, Ending, Shutdown};
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) sessions: Registry,
     pub(crate) batches: Option<crate::batch::registry::Registry>,
     pub(crate) files: Option<Arc<crate::files::Shared>>,
+    pub(crate) reserve: DiskReserve,
 }
 
 /// What an engine [goes on with](Engine::resume).
@@ -123,6 +125,13 @@ impl Engine {
     #[must_use]
     pub fn files(&self) -> Files {
         Files::new(self.0.files.clone())
+    }
+
+    /// The floor of free space on disks, which [`EngineBuilder::disk_floor`] sets: for adapters that
+    /// keep something on disk for a caller.
+    #[must_use]
+    pub fn disk_reserve(&self) -> DiskReserve {
+        self.0.reserve.clone()
     }
 
     /// Whether files are served.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::disk::BelowFloor;
 use crate::error::ErrorKind;
 
 /// Why something asked of a file was not done. A path is shown as it was given, 200 characters of
@@ -115,6 +116,14 @@ pub enum FileError {
         /// What was asked for.
         path: String,
     },
+    /// It would leave less free space than the [floor](crate::EngineBuilder::disk_floor).
+    #[error("`{path}` can't be written: {source}")]
+    BelowFloor {
+        /// What was asked for.
+        path: String,
+        /// The floor.
+        source: BelowFloor,
+    },
     /// What was to be written could not be read to its end.
     #[error("what was to be written broke off")]
     Content(#[source] io::Error),
@@ -159,7 +168,9 @@ impl FileError {
             Self::BadPath { .. } | Self::Malformed { .. } | Self::Content(_) => {
                 ErrorKind::Malformed
             }
-            Self::TooLarge { .. } | Self::NoRoom { .. } => ErrorKind::NoRoom,
+            Self::TooLarge { .. } | Self::NoRoom { .. } | Self::BelowFloor { .. } => {
+                ErrorKind::NoRoom
+            }
             Self::CallerLimit { .. } => ErrorKind::CallerLimit,
             Self::Full { .. } | Self::Exhausted => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,
@@ -178,6 +189,10 @@ impl FileError {
 
     pub(crate) fn not_found(path: &Path) -> Self {
         Self::NotFound { path: shown(path) }
+    }
+
+    pub(crate) fn below_floor(path: &Path) -> impl Fn(BelowFloor) -> Self {
+        |source| Self::BelowFloor { path: shown(path), source }
     }
 
     pub(crate) fn impossible(path: &Path, problem: &'static str) -> Self {

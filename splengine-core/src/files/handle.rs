@@ -141,6 +141,7 @@ impl Files {
     ) -> Result<(), FileError> {
         self.with(caller, path, move |shared, path| {
             let entry = shared.tree.new_entry(path)?;
+            shared.check_room(&entry, path)?;
             let mode = Mode::from_raw_mode(mode.unwrap_or(0o777) & 0o777);
             mkdirat(&entry.directory, &entry.name, mode).map_err(FileError::of(path))
         })
@@ -329,6 +330,7 @@ impl Files {
             if !stays_below(&entry.place, &target) {
                 return Err(FileError::Outside { path: shown(&target) });
             }
+            shared.check_room(&entry, path)?;
             symlinkat(&target, &entry.directory, &entry.name).map_err(FileError::of(path))
         })
         .await

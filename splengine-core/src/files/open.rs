@@ -8,6 +8,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags, fstat, fsync, openat};
 use rustix::io::{Errno, pread, pwrite};
 
+use crate::disk::DiskReserve;
 use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
 use crate::files::tree::{Found, names_directory};
@@ -46,6 +47,7 @@ struct Inner {
     path: PathBuf,
     options: OpenOptions,
     max_file_size: u64,
+    reserve: DiskReserve,
     _permit: OpenPermit,
 }
 
@@ -137,6 +139,7 @@ impl OpenOptions {
         if names_directory(path) {
             return Err(FileError::IsDirectory { path: shown(path) });
         }
+        shared.check_room(&entry, path)?;
         let flags = self.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(self.mode.unwrap_or(0o666));
         openat(&entry.directory, &entry.name, flags, mode).map_err(FileError::of(path))
@@ -177,6 +180,7 @@ impl OpenFile {
             path: path.to_owned(),
             options: options.clone(),
             max_file_size: shared.max_file_size,
+            reserve: shared.reserve.clone(),
             _permit: permit,
         })))
     }
@@ -199,7 +203,7 @@ impl OpenFile {
     /// # Errors
     ///
     /// [`FileError::Denied`] when it was not opened to be written, [`FileError::TooLarge`],
-    /// [`FileError::NoRoom`]: then a part of `data` may have been written.
+    /// [`FileError::BelowFloor`]; [`FileError::NoRoom`]: then a part of `data` may have been written.
     pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), FileError> {
         self.check(self.0.options.write)?;
         self.with(move |inner| inner.write_at(offset, &data)).await
@@ -285,6 +289,8 @@ impl Inner {
         if at.checked_add(data.len() as u64).is_none_or(|end| end > limit) {
             return Err(FileError::TooLarge { path: shown(&self.path), limit });
         }
+        let below_floor = FileError::below_floor(&self.path);
+        self.reserve.check(&self.file, data.len() as u64).map_err(below_floor)?;
         while !data.is_empty() {
             match pwrite(&self.file, data, at) {
                 Ok(0) => return Err(FileError::NoRoom { path: shown(&self.path) }),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::disk::DiskReserve;
 use crate::files::FileError;
 use crate::files::quota::OpenCount;
-use crate::files::tree::{Tree, check_proc};
+use crate::files::tree::{Entry, Tree, check_proc};
 use crate::files::turns::Turns;
 use crate::local::Root;
 
@@ -32,12 +33,21 @@ pub struct FilePolicy {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) tree: Tree,
+    pub(crate) reserve: DiskReserve,
     pub(crate) count: Arc<OpenCount>,
     pub(crate) watches: Arc<OpenCount>,
     /// Each holds a descriptor for every directory of a path, for a moment.
     pub(crate) walks: Arc<Semaphore>,
     pub(crate) turns: Turns,
     pub(crate) max_file_size: u64,
+}
+
+impl Shared {
+    /// Whether there is room for something new in a directory: for a block of it.
+    pub(crate) fn check_room(&self, entry: &Entry, path: &Path) -> Result<(), FileError> {
+        let checked = self.reserve.check(&entry.directory, BLOCK_BYTES);
+        checked.map_err(FileError::below_floor(path))
+    }
 }
 
 /// Why files can't be served.
@@ -130,12 +140,12 @@ impl FilePolicy {
         self.max_watches = count;
         self
     }
-}
 
-impl From<FilePolicy> for Shared {
-    fn from(policy: FilePolicy) -> Self {
-        Self {
+    pub(crate) fn into_shared(self, reserve: DiskReserve) -> Shared {
+        let policy = self;
+        Shared {
             tree: policy.tree,
+            reserve,
             count: OpenCount::new("open files", policy.max_open, policy.max_open_per_caller),
             watches: OpenCount::new(
                 "watched directories",
@@ -150,3 +160,5 @@ impl From<FilePolicy> for Shared {
 }
 
 const MOST_WALKS: usize = 4;
+/// What a directory, a link or an empty file takes of most file systems at most.
+const BLOCK_BYTES: u64 = 4096;

@@ -55,6 +55,7 @@ impl Replacement {
         if !condition(present.as_ref()) {
             return Err(FileError::Changed { path: shown(path) });
         }
+        shared.check_room(&entry, path)?;
         let mode = present.map(|info| info.mode).or(mode);
         let (file, temporary) = make(&entry).map_err(FileError::of(path))?;
         let (path, limit) = (path.to_owned(), shared.max_file_size);
@@ -82,6 +83,8 @@ impl Replacement {
         if self.written > self.limit {
             return Err(FileError::TooLarge { path: shown(&self.path), limit: self.limit });
         }
+        let below_floor = FileError::below_floor(&self.path);
+        self.shared.reserve.check(&self.file, data.len() as u64).map_err(below_floor)?;
         while !data.is_empty() {
             match write(&self.file, data) {
                 Ok(0) => return Err(FileError::NoRoom { path: shown(&self.path) }),
@@ -218,13 +221,16 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::disk::DiskReserve;
     use crate::files::FilePolicy;
 
     /// As where the file system has no files without a name.
     #[test]
     fn a_file_that_has_a_name_before_its_own_leaves_nothing_of_it() {
         let root = tempfile::tempdir().expect("a directory");
-        let shared = Arc::new(Shared::from(FilePolicy::new(root.path()).expect("opened")));
+        let shared = Arc::new(
+            FilePolicy::new(root.path()).expect("opened").into_shared(DiskReserve::default()),
+        );
         let user = "alice".parse().expect("a name");
         let begin = || {
             let permit = shared.count.permit(&user).expect("one");

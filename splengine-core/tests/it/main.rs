@@ -4,6 +4,7 @@ mod admission;
 mod batches;
 mod ends;
 mod file_changes;
+mod file_limits;
 mod files;
 mod holder;
 mod limits;

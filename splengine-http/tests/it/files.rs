@@ -574,3 +574,16 @@ async fn a_stream_that_is_reset_is_no_end_of_a_file() {
         drop(answer);
     }
 }
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_takes_no_more() {
+    let root = tempfile::tempdir().expect("a directory");
+    fs::write(root.path().join("a"), "content").expect("written");
+    let policy = FilePolicy::new(root.path()).expect("a root");
+    let door = door_with(|engine| engine.files(policy).disk_floor(u64::MAX), |http| http).await;
+    let bench = Bench { door, root };
+    let refused = bench.put("/new", "", b"new").await.problem(507);
+    assert!(refused.contains("nearly full"), "{refused}");
+    assert_eq!(bench.get("/a").await.status, 200);
+    assert_eq!(bench.ask("DELETE", "/a", "", b"").await.status, 204);
+}

@@ -23,6 +23,19 @@ struct Sftp {
 }
 
 impl Sftp {
+    /// As alice.
+    async fn open(door: &Door) -> Self {
+        let client = door.login().await;
+        let mut running = Running(client.channel().await);
+        running.0.request_subsystem(true, "sftp").await.expect("sent");
+        assert!(running.is_granted().await);
+        let mut sftp = Self { running, came: Vec::new() };
+        sftp.send(1, &[&3_u32.to_be_bytes()]).await;
+        let (kind, version) = sftp.next().await;
+        assert_eq!((kind, &version[..4]), (2, &3_u32.to_be_bytes()[..]));
+        sftp
+    }
+
     async fn send(&self, kind: u8, parts: &[&[u8]]) {
         self.running.types(packet(kind, parts)).await;
     }
@@ -110,6 +123,28 @@ async fn who_may_only_look_gets_no_files() {
         // SSH_FX_PERMISSION_DENIED
         assert_eq!((kind, &status[4..8]), (101, &3_u32.to_be_bytes()[..]));
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_takes_no_more() {
+    let setup = Setup { engine: |engine| engine.disk_floor(u64::MAX), ..Setup::default() };
+    let door = Door::with(setup).await;
+    fs::write(door.root().join("file"), "x").expect("written");
+    let mut sftp = Sftp::open(&door).await;
+    let id = 7_u32.to_be_bytes();
+    for name in ["/file", "/new"] {
+        sftp.send(3, &[&id, &string(name.as_bytes()), &0b1010_u32.to_be_bytes(), &[0; 4]]).await;
+        let (mut kind, mut answer) = sftp.next().await;
+        if kind == 102 {
+            let handle = answer[4..].to_vec();
+            sftp.send(6, &[&id, &handle, &0_u64.to_be_bytes(), &string(b"more")]).await;
+            (kind, answer) = sftp.next().await;
+        }
+        // SSH_FX_FAILURE: version 3 has no code of its own for it.
+        assert_eq!((kind, &answer[4..8]), (101, &4_u32.to_be_bytes()[..]), "{name}");
+        assert!(String::from_utf8_lossy(&answer).contains("nearly full"), "{name}");
+    }
+    assert_eq!(fs::read_dir(door.root()).expect("read").count(), 1);
 }
 
 #[tokio::test]

@@ -1,0 +1,200 @@
+//! The free space that is left to the host and to what the engine itself must write.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags, StatVfs, fstat, fstatvfs, openat};
+use tokio::time::Instant;
+
+/// The floor of free space on a file system, below which nothing more is written for callers: no
+/// files, no outputs of batches, no input that waits for its reader. What remains is left to the
+/// host, and to the engine's own records.
+///
+/// One floor holds for each file system that is written to. Got from
+/// [`Engine::disk_reserve`](crate::Engine::disk_reserve); cheap to clone, and all clones share what
+/// they know of the disk.
+///
+/// ```
+/// use splengine_core::DiskReserve;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let reserve = DiskReserve::new(16 * 1024 * 1024);
+/// let directory = std::fs::File::open(std::env::temp_dir())?;
+/// if reserve.check(&directory, 4096).is_ok() {
+///     // There is room for 4096 bytes more.
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct DiskReserve(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` for the default, which depends on the size of the file system.
+    floor_bytes: Option<u64>,
+    /// By device number.
+    known: Mutex<HashMap<u64, Known>>,
+}
+
+/// What is known of one file system.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    at: Instant,
+    floor_bytes: u64,
+    /// What was free then, less what was granted since.
+    free_bytes: u64,
+}
+
+/// What is to be written would leave less free space than the floor of a [`DiskReserve`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the disk is nearly full: the last {floor_bytes} bytes of it are kept free")]
+#[non_exhaustive]
+pub struct BelowFloor {
+    /// The floor, in bytes.
+    pub floor_bytes: u64,
+}
+
+impl DiskReserve {
+    /// Maximum of the default floor, in bytes: 256 MiB. On a file system of less than 25 GiB the
+    /// default floor is 1 % of its size.
+    pub const MAX_DEFAULT_FLOOR_BYTES: u64 = 256 << 20;
+
+    /// A floor of `floor_bytes` on every file system. 0 keeps nothing free.
+    #[must_use]
+    pub fn new(floor_bytes: u64) -> Self {
+        Self::with_floor(Some(floor_bytes))
+    }
+
+    fn with_floor(floor_bytes: Option<u64>) -> Self {
+        Self(Arc::new(Inner { floor_bytes, known: Mutex::default() }))
+    }
+
+    /// Whether `bytes` more may be written to the file system that `file` is on. `file` is any open
+    /// file or directory there.
+    ///
+    /// The kernel is asked once a second, and before every refusal; in between, what was allowed is
+    /// subtracted from what was free. File systems that do not tell their size have room. Like all
+    /// access to a disk, this may block.
+    ///
+    /// # Errors
+    ///
+    /// [`BelowFloor`] when less than the floor would be left.
+    pub fn check(&self, file: impl AsFd, bytes: u64) -> Result<(), BelowFloor> {
+        if self.0.floor_bytes == Some(0) {
+            return Ok(());
+        }
+        let Ok(stat) = fstat(&file) else { return Ok(()) };
+        if self.grant(stat.st_dev, bytes) {
+            return Ok(());
+        }
+        let Ok(space) = fstatvfs(&file) else { return Ok(()) };
+        let floor_bytes = self.floor_on(&space);
+        if space.f_blocks == 0 {
+            return Ok(());
+        }
+        let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+        let known = Known { at: Instant::now(), floor_bytes, free_bytes };
+        let mut all = self.lock();
+        if all.len() >= MAX_KNOWN && !all.contains_key(&stat.st_dev) {
+            all.clear();
+        }
+        all.insert(stat.st_dev, known);
+        drop(all);
+        if self.grant(stat.st_dev, bytes) { Ok(()) } else { Err(BelowFloor { floor_bytes }) }
+    }
+
+    /// The same of the file system that `directory` is on. A directory that can't be opened has
+    /// room: whoever writes there is told why not.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn check_directory(&self, directory: &Path, bytes: u64) -> Result<(), BelowFloor> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match openat(CWD, directory, flags, Mode::empty()) {
+            Ok(directory) => self.check(directory, bytes),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn floor_on(&self, space: &StatVfs) -> u64 {
+        let size = space.f_blocks.saturating_mul(space.f_frsize);
+        self.0.floor_bytes.unwrap_or((size / 100).min(Self::MAX_DEFAULT_FLOOR_BYTES))
+    }
+
+    /// Takes `bytes` of what is known to be free, if that is known and enough.
+    fn grant(&self, device: u64, bytes: u64) -> bool {
+        let mut all = self.lock();
+        let Some(known) = all.get_mut(&device) else { return false };
+        let left = known.free_bytes.checked_sub(bytes).filter(|left| *left >= known.floor_bytes);
+        match left {
+            Some(left) if known.at.elapsed() < FRESH_FOR => {
+                known.free_bytes = left;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for DiskReserve {
+    /// A floor of 256 MiB, or 1 % of the file system where that is less.
+    fn default() -> Self {
+        Self::with_floor(None)
+    }
+}
+
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// Maximum number of file systems that are remembered.
+const MAX_KNOWN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn what_would_leave_less_than_the_floor_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = File::open(directory.path()).expect("opened");
+        let space = fstatvfs(&file).expect("a file system");
+        let free = space.f_bavail * space.f_frsize;
+        assert_eq!(DiskReserve::new(0).check(&file, u64::MAX), Ok(()));
+        let reserve = DiskReserve::new(free / 2);
+        assert_eq!(reserve.check(&file, 1), Ok(()));
+        assert_eq!(reserve.check(&file, free), Err(BelowFloor { floor_bytes: free / 2 }));
+        assert_eq!(reserve.check_directory(directory.path(), 1), Ok(()));
+        assert!(reserve.check_directory(directory.path(), free).is_err());
+        assert!(DiskReserve::new(u64::MAX).check(&file, 0).is_err());
+    }
+
+    #[test]
+    fn what_was_allowed_counts_until_the_kernel_is_asked_again() {
+        let reserve = DiskReserve::new(100);
+        let known = Known { at: Instant::now(), floor_bytes: 100, free_bytes: 300 };
+        reserve.lock().insert(7, known);
+        assert!(reserve.grant(7, 150) && !reserve.grant(7, 51) && reserve.grant(7, 50));
+        assert!(!reserve.grant(7, 1) && !reserve.grant(8, 1));
+    }
+
+    #[test]
+    fn the_default_floor_is_a_part_of_a_small_file_system() {
+        let file = File::open(std::env::temp_dir()).expect("opened");
+        let mut space = fstatvfs(file).expect("a file system");
+        let reserve = DiskReserve::default();
+        (space.f_blocks, space.f_frsize) = (1_000_000, 1000);
+        assert_eq!(reserve.floor_on(&space), 10_000_000);
+        space.f_blocks = u64::MAX;
+        assert_eq!(reserve.floor_on(&space), DiskReserve::MAX_DEFAULT_FLOOR_BYTES);
+        assert_eq!(DiskReserve::new(5).floor_on(&space), 5);
+    }
+}

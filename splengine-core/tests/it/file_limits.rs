@@ -1,0 +1,67 @@
+//! What callers may take of the disk, and of what the engine can have open.
+
+use std::fs;
+
+use bytes::Bytes;
+use splengine_core::{
+    Engine, EngineBuilder, ErrorKind, FileError, FilePolicy, LocalExecutor, OpenOptions,
+};
+
+use crate::files::{Bench, path};
+use crate::support::caller;
+
+fn bench_of(
+    policy: impl FnOnce(FilePolicy) -> FilePolicy,
+    engine: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> Bench {
+    let base = tempfile::tempdir().expect("a directory");
+    let root = base.path().join("root");
+    fs::create_dir_all(root.join("data")).expect("made");
+    fs::write(root.join("data/a"), "content").expect("made");
+    let policy = policy(FilePolicy::new(&root).expect("a root"));
+    let builder = Engine::builder(LocalExecutor::new(&root).expect("set up")).files(policy);
+    let engine = engine(builder).build().expect("built");
+    Bench { files: engine.files(), alice: caller("alice"), base }
+}
+
+#[tokio::test]
+async fn nothing_is_written_below_the_floor_and_all_else_works() {
+    let Bench { files, alice, base } =
+        bench_of(|policy| policy, |engine| engine.disk_floor(u64::MAX));
+    let write = OpenOptions::new().write();
+    let open = files.open(&alice, path("data/a"), write.clone()).await.expect("opened");
+    let refused = [
+        files.replace(&alice, path("data/a"), &b"new"[..]).await.map(drop),
+        files.replace(&alice, path("data/new"), &b"new"[..]).await.map(drop),
+        files.copy(&alice, path("data/a"), path("data/new"), false).await.map(drop),
+        files.open(&alice, path("data/new"), write.create()).await.map(drop),
+        files.make_directory(&alice, path("data/new"), None).await,
+        files.symlink(&alice, path("a"), path("data/new")).await,
+        open.write_at(0, Bytes::from_static(b"new")).await,
+    ];
+    for (number, refused) in refused.into_iter().enumerate() {
+        let error = refused.expect_err("below the floor");
+        assert!(matches!(error, FileError::BelowFloor { .. }), "{number}: {error}");
+        assert_eq!(error.kind(), ErrorKind::NoRoom, "{number}");
+    }
+    let data = base.path().join("root/data");
+    assert_eq!(fs::read(data.join("a")).expect("read"), b"content");
+    assert_eq!(fs::read_dir(&data).expect("read").count(), 1);
+
+    let read = OpenOptions::new().read();
+    let file = files.open(&alice, path("data/a"), read).await.expect("opened");
+    assert_eq!(file.read_at(0, 100).await.expect("read"), "content");
+    assert_eq!(
+        files.list(&alice, path("data")).await.expect("listed").next().await.expect("read").len(),
+        1
+    );
+    files.rename(&alice, path("data/a"), path("data/b"), false).await.expect("renamed");
+    files.remove_file(&alice, path("data/b")).await.expect("removed");
+}
+
+#[tokio::test]
+async fn above_the_floor_files_are_written() {
+    let Bench { files, alice, base: _base } =
+        bench_of(|policy| policy, |engine| engine.disk_floor(1));
+    files.replace(&alice, path("data/new"), &b"new"[..]).await.expect("written");
+}
