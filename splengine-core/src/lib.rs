@@ -6,6 +6,7 @@
 
 mod auth;
 mod batch;
+mod budget;
 mod caller;
 mod disk;
 mod engine;
@@ -32,6 +33,7 @@ pub use batch::{
     BatchRequest, BatchResults, BatchState, Batches, FailFast, Happening, JobAction, JobEvent,
     Outcome, RunIf, Step, StepCounts, StepInfo, StepOutput, StepResult, StepState, Submitted,
 };
+pub use budget::{GatherError, GatherLimits, Gathered, MemoryBudget, Reservation};
 pub use caller::{Caller, Guest, ParseScopeError, ParseUserNameError, Scope, UserName};
 pub use disk::{BelowFloor, DiskReserve};
 pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats, Resumed};

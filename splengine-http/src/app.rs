@@ -16,7 +16,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use percent_encoding::percent_decode_str;
 use splengine_core::{
-    Authenticator as _, Caller, Credentials, Engine, Secret, SharedAuthenticator, is_anybodys_name,
+    Authenticator as _, Caller, Credentials, Engine, MemoryBudget, Secret, SharedAuthenticator,
+    is_anybodys_name,
 };
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -42,6 +43,7 @@ pub(crate) struct Options {
     pub(crate) origins: Vec<HeaderValue>,
     pub(crate) max_body: usize,
     pub(crate) body_timeout: Duration,
+    pub(crate) max_buffered: usize,
     pub(crate) interfaces: BTreeMap<String, String>,
     /// Where people find the console.
     pub(crate) console: Option<String>,
@@ -54,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     authenticator: SharedAuthenticator,
     pub(crate) options: Options,
+    /// What the bodies hold that are being read.
+    pub(crate) budget: MemoryBudget,
     pub(crate) metrics: HttpMetrics,
 }
 
@@ -72,7 +76,8 @@ impl App {
         options: Options,
     ) -> Self {
         let metrics = HttpMetrics::default();
-        Self(Arc::new(Shared { engine, authenticator, options, metrics }))
+        let budget = MemoryBudget::new(options.max_buffered);
+        Self(Arc::new(Shared { engine, authenticator, options, budget, metrics }))
     }
 
     fn mounted(&self) -> Router<Self> {

@@ -63,6 +63,7 @@ impl HttpServer {
                 origins: Vec::new(),
                 max_body: 16 << 20,
                 body_timeout: Duration::from_secs(30),
+                max_buffered: 256 << 20,
                 interfaces: BTreeMap::new(),
                 console: None,
             },
@@ -107,6 +108,15 @@ impl<A> HttpServerBuilder<A> {
     /// How long a JSON body may take to arrive, before it is refused with 408. Default 30 s.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.options.body_timeout = timeout;
+        self
+    }
+
+    /// How many bytes all bodies together may take in memory while they are read. A body for which
+    /// there is no room waits for 5 s, and is then refused with 503 and `Retry-After`; one of them at
+    /// a time may go beyond the bound. Default 256 MiB. What is streamed (a command's input, a file)
+    /// is never whole in memory.
+    pub fn max_buffered(mut self, bytes: usize) -> Self {
+        self.options.max_buffered = bytes;
         self
     }
 

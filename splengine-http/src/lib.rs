@@ -27,6 +27,7 @@
 
 mod accept;
 mod app;
+mod body;
 mod builder;
 mod conditions;
 mod dto;
@@ -46,6 +47,7 @@ mod service;
 mod stdin;
 mod stream;
 
+pub use body::{BodyError, read_body};
 pub use builder::{HttpServerBuilder, OriginError, check_origin};
 pub use server::{HttpServer, RequestBody, serve};
 pub use service::{HttpService, ResponseBody, ResponseFuture};

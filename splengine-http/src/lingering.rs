@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::Version;
 use axum::http::header::EXPECT;
+use axum::http::{HeaderMap, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -26,12 +26,12 @@ pub(crate) async fn linger(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let waits_for_word = request.headers().contains_key(EXPECT);
     let hold_end = request.version() == Version::HTTP_2;
     let (over, body_over) = oneshot::channel();
-    let response = next
-        .run(request.map(|body| Body::new(Lingering { body, waits_for_word, over: Some(over) })))
-        .await;
+    let (parts, body) = request.into_parts();
+    let mut body = Lingering::new(&parts.headers, body);
+    body.over = Some(over);
+    let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     if !hold_end {
         response
     } else if response.body().size_hint().exact().is_some() {
@@ -43,13 +43,22 @@ pub(crate) async fn linger(request: Request, next: Next) -> Response {
     }
 }
 
-/// A request's body.
-struct Lingering {
+/// A request's body. What is left of it when it is dropped is read and thrown away, within bounds of
+/// time and bytes.
+pub(crate) struct Lingering {
     body: Body,
     /// Its client waits to be told to send (`Expect: 100-continue`), which the first read does.
     waits_for_word: bool,
-    /// Dropped when nothing more is read; `None` when that was told already.
+    is_over: bool,
+    /// Dropped when nothing more is read.
     over: Option<oneshot::Sender<()>>,
+}
+
+impl Lingering {
+    pub(crate) fn new(headers: &HeaderMap, body: Body) -> Self {
+        let waits_for_word = headers.contains_key(EXPECT);
+        Self { is_over: body.is_end_stream(), body, waits_for_word, over: None }
+    }
 }
 
 impl http_body::Body for Lingering {
@@ -63,6 +72,7 @@ impl http_body::Body for Lingering {
         self.waits_for_word = false;
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.is_over = true;
             self.over = None;
         }
         frame
@@ -79,11 +89,18 @@ impl http_body::Body for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        let Some(over) = self.over.take().filter(|_| !self.waits_for_word) else { return };
-        let mut body = std::mem::take(&mut self.body);
+        if self.is_over || self.waits_for_word || self.body.is_end_stream() {
+            return;
+        }
+        let (over, mut body) = (self.over.take(), std::mem::take(&mut self.body));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(LINGER, async move {
-                while let Ok(Some(Ok(_))) = timeout(SILENCE, body.frame()).await {}
+                let mut left = MAX_LINGER_BYTES;
+                while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    let Some(rest) = left.checked_sub(length) else { break };
+                    left = rest;
+                }
                 drop(over);
             }));
         }
@@ -123,6 +140,8 @@ impl http_body::Body for HeldEnd {
     }
 }
 
+/// How much of the rest of a body is read; over it the connection, or the stream, is closed.
+const MAX_LINGER_BYTES: usize = 64 << 20;
 /// How long the rest of a body is read in all, and how long a piece of it is waited for.
 const LINGER: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(2);

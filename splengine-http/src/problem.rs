@@ -9,6 +9,8 @@ use serde::Serialize;
 use splengine_core::{AuthError, BatchError, ErrorKind, ExecuteError, SessionError};
 use utoipa::ToSchema;
 
+use crate::body::BodyError;
+
 /// An error: problem details (RFC 9457), with `error` for simple clients.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
@@ -72,6 +74,13 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::CallerLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        let retry_after = error.retry_after();
+        Self { retry_after, ..Self::new(error.status(), error.to_string()) }
     }
 }
 

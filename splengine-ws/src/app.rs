@@ -12,7 +12,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use splengine_core::{Engine, SharedAuthenticator};
+use splengine_core::{Engine, GatherLimits, MemoryBudget, SharedAuthenticator};
 use splengine_http::HttpService;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -29,6 +29,7 @@ pub(crate) struct Options {
     pub(crate) console: bool,
     pub(crate) max_clients: usize,
     pub(crate) max_message: usize,
+    pub(crate) max_buffered: usize,
     pub(crate) ping_every: Duration,
     pub(crate) max_linger: Duration,
 }
@@ -40,6 +41,8 @@ pub(crate) struct App {
     pub(crate) options: Options,
     api: HttpService,
     pub(crate) places: Arc<Semaphore>,
+    /// Of the bodies of whoever logs in, of whom nothing is known yet.
+    pub(crate) login_limits: GatherLimits,
     /// Turns true when everybody is to leave.
     pub(crate) closing: watch::Sender<bool>,
 }
@@ -51,6 +54,8 @@ impl App {
         api: HttpService,
         options: Options,
     ) -> Self {
+        let budget = MemoryBudget::new(options.max_buffered);
+        let unknown = budget.share(options.max_buffered / 8);
         let places = Semaphore::new(options.max_clients.min(Semaphore::MAX_PERMITS));
         Self {
             engine,
@@ -59,6 +64,7 @@ impl App {
             options,
             api,
             places: Arc::new(places),
+            login_limits: GatherLimits::new(MAX_LOGIN_BYTES, LOGIN_TIMEOUT, &unknown),
             closing: watch::channel(false).0,
         }
     }
@@ -142,3 +148,6 @@ async fn api(State(app): State<Arc<App>>, mut request: Request) -> Response {
         Err(never) => match never {},
     }
 }
+
+const MAX_LOGIN_BYTES: usize = 4 << 10;
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);

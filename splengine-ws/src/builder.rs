@@ -32,6 +32,7 @@ impl WsServer {
                 console: true,
                 max_clients: 1024,
                 max_message: 4 << 20,
+                max_buffered: 256 << 20,
                 ping_every: Duration::from_secs(15),
                 max_linger: Duration::from_secs(5),
             },
@@ -90,6 +91,15 @@ impl<A> WsServerBuilder<A> {
     /// its WebSocket with 4413. Default 4 MiB: a paste of 1 MiB in one JSON frame, and then some.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.options.max_message = bytes.max(1 << 10);
+        self
+    }
+
+    /// How many bytes all clients together may hold of bodies and messages that are being read.
+    /// Clients that have shown no credentials have an eighth of it. A body for which there is no room
+    /// waits for 5 s, and is then refused with 503 and `Retry-After`. Default 256 MiB. The
+    /// [API](Self::api) has a bound of its own.
+    pub fn max_buffered(mut self, bytes: usize) -> Self {
+        self.options.max_buffered = bytes;
         self
     }
 

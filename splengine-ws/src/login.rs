@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, HOST, ORIGIN, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use splengine_core::{AuthError, Authenticator as _, Caller, Credentials, Secret};
+use splengine_http::read_body;
 
 use crate::app::App;
 use crate::entry;
@@ -47,11 +48,7 @@ struct Login {
     ticket: Option<String>,
 }
 
-pub(crate) async fn login(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+pub(crate) async fn login(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     if let Some(refusal) = refuse_foreign(&app, &headers) {
         return refusal;
     }
@@ -63,6 +60,10 @@ pub(crate) async fn login(
         let detail = "Content-Type must be application/json";
         return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
     }
+    let body = match read_body(&headers, body, &app.login_limits).await {
+        Ok(body) => body,
+        Err(error) => return problem(error.status(), &error.to_string()),
+    };
     // What is wrong with it is not repeated: it may be a secret.
     let Ok(login) = serde_json::from_slice::<Login>(&body) else {
         let detail = "the body must be an object with `token` or `ticket`";
@@ -103,9 +104,17 @@ pub(crate) async fn login(
     response
 }
 
-pub(crate) async fn logout(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+pub(crate) async fn logout(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     if let Some(refusal) = refuse_foreign(&app, &headers) {
         return refusal;
+    }
+    // What it says makes no difference.
+    if let Err(error) = read_body(&headers, body, &app.login_limits).await {
+        return problem(error.status(), &error.to_string());
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
     set_cookie(&mut response, &headers, "", 0);

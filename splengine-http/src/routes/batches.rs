@@ -62,7 +62,7 @@ pub(crate) async fn submit(
         true => Some(Form::wanted(&app.options.forms, &parts.headers)?),
         false => None,
     };
-    let dto: BatchRequestDto = read_json(&parts.headers, body, &app.options).await?;
+    let dto: BatchRequestDto = read_json(&parts.headers, body, &app).await?;
     let encodings = dto.encodings();
     let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
     let Some(form) = form else { return Ok(accepted(record)) };

@@ -100,7 +100,7 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
                     "the query has the unknown parameter `{name}`; beside a JSON body there is: failStatus"
                 )));
             }
-            (read_json(&parts.headers, body, &app.options).await?, None)
+            (read_json(&parts.headers, body, &app).await?, None)
         }
         BodyKind::Input => (read_query(&query)?, Some(BodyReader::new(body))),
     };

@@ -4,21 +4,19 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
-use splengine_core::{Caller, LimitKind, Limits, Request, Stdin};
-use tokio::time::timeout;
+use splengine_core::{Caller, GatherLimits, Gathered, LimitKind, Limits, Request, Stdin};
 
-use crate::app::{App, Options};
+use crate::app::App;
+use crate::body::read_body;
 use crate::dto::{ExecuteRequestDto, LimitsDto};
 use crate::problem::Problem;
 
@@ -78,40 +76,25 @@ pub(crate) fn header(text: &str) -> HeaderValue {
 pub(crate) async fn read_json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
-    options: &Options,
+    app: &App,
 ) -> Result<T, Problem> {
-    parse_json(&read_whole(headers, body, options).await?)
+    parse_json(&read_whole(headers, body, app).await?)
 }
 
 /// Reads a body whole, within the bounds of its size and its time.
 pub(crate) async fn read_whole(
     headers: &HeaderMap,
     body: Body,
-    options: &Options,
-) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!(
-                "the body is over {} bytes; send a long input as application/octet-stream",
-                options.max_body
-            ),
-        )
-    };
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > options.max_body as u64) {
-        return Err(too_large());
-    }
-    let collected = timeout(options.body_timeout, Limited::new(body, options.max_body).collect());
-    match collected.await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::malformed("the body broke off")),
-        Err(_) => {
-            let detail = "the body did not arrive in time";
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+    app: &App,
+) -> Result<Gathered, Problem> {
+    let limits = GatherLimits::new(app.options.max_body, app.options.body_timeout, &app.budget);
+    read_body(headers, body, &limits).await.map_err(|error| {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let detail = format!("{error}; send a long input as application/octet-stream");
+            return Problem::new(error.status(), detail);
         }
-    }
+        error.into()
+    })
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {

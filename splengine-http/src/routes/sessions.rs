@@ -90,7 +90,7 @@ pub(crate) async fn change(
 ) -> Result<Json<SessionDto>, Problem> {
     let (parts, body) = request.into_parts();
     demand_json(&parts.headers)?;
-    let dto: SessionChangeDto = read_json(&parts.headers, body, &app.options).await?;
+    let dto: SessionChangeDto = read_json(&parts.headers, body, &app).await?;
     Ok(Json(app.engine.sessions().rename(&caller, &id, dto.name)?.into()))
 }
 
@@ -222,8 +222,8 @@ pub(crate) async fn input(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let (parts, body) = request.into_parts();
-    let data = read_whole(&parts.headers, body, &app.options).await?;
-    app.engine.sessions().input(&caller, &id, data).await?;
+    let data = read_whole(&parts.headers, body, &app).await?;
+    app.engine.sessions().input(&caller, &id, data.into_bytes()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -415,7 +415,7 @@ async fn optional_json<T: DeserializeOwned + Default>(
         return Ok(T::default());
     }
     demand_json(&parts.headers)?;
-    read_json(&parts.headers, body, &app.options).await
+    read_json(&parts.headers, body, app).await
 }
 
 /// Where the console is: as configured, else where this request went to.

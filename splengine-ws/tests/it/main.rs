@@ -1,5 +1,6 @@
 //! The WebSocket door, over TCP.
 
+mod bodies;
 mod door;
 mod plain;
 mod support;

@@ -1,0 +1,378 @@
+//! Memory that the connections of a server share for what they read.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Bound on the memory that all connections of a server hold together for messages and bodies that
+/// are not complete or wait for their turn. Cheap to clone: clones share one bound.
+///
+/// At the bound a [`Reservation`] waits. So that incomplete messages that hold all of it cannot block
+/// each other for ever, one reservation at a time may go beyond the bound; its own message has a
+/// largest size.
+///
+/// ```
+/// use splengine_core::MemoryBudget;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let budget = MemoryBudget::new(256 << 20);
+/// let mut reservation = budget.reservation();
+/// reservation.resize(1 << 20).await;
+/// assert_eq!(budget.available(), 255 << 20);
+/// drop(reservation);
+/// assert_eq!(budget.available(), 256 << 20);
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct MemoryBudget(Arc<Level>);
+
+#[derive(Debug)]
+struct Level {
+    granules: Arc<Semaphore>,
+    beyond: Arc<Mutex<()>>,
+    /// The budget that this one is a share of.
+    whole: Option<MemoryBudget>,
+}
+
+/// Part of a [`MemoryBudget`], given back when dropped. Holds nothing until it is
+/// [resized](Self::resize).
+#[derive(Debug)]
+pub struct Reservation {
+    /// One for each budget in turn: the share first, then the whole.
+    levels: Vec<Held>,
+    allowance: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    budget: MemoryBudget,
+    permit: Option<OwnedSemaphorePermit>,
+    beyond: Option<OwnedMutexGuard<()>>,
+}
+
+impl MemoryBudget {
+    /// A budget of so many bytes, rounded up to whole 4 KiB.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self::level(bytes, None)
+    }
+
+    /// A budget of at most `bytes` that is part of this one: what is reserved of it is reserved of
+    /// both. For clients that have not shown credentials, so that they cannot take all of it.
+    #[must_use]
+    pub fn share(&self, bytes: usize) -> Self {
+        Self::level(bytes, Some(self.clone()))
+    }
+
+    fn level(bytes: usize, whole: Option<Self>) -> Self {
+        let granules = bytes.div_ceil(GRANULE).min(Semaphore::MAX_PERMITS);
+        let granules = Arc::new(Semaphore::new(granules));
+        Self(Arc::new(Level { granules, beyond: Arc::default(), whole }))
+    }
+
+    /// A reservation that holds nothing yet.
+    #[must_use]
+    pub fn reservation(&self) -> Reservation {
+        let budgets = std::iter::successors(Some(self), |budget| budget.0.whole.as_ref());
+        let levels = budgets.cloned().map(|budget| Held { budget, permit: None, beyond: None });
+        Reservation { levels: levels.collect(), allowance: 0 }
+    }
+
+    /// How many bytes are not reserved at the moment.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.0.granules.available_permits() * GRANULE
+    }
+}
+
+impl Reservation {
+    /// The same reservation, of which the first `bytes` are not counted: for a buffer that each
+    /// connection has anyway. Default 0.
+    #[must_use]
+    pub fn allowance(mut self, bytes: usize) -> Self {
+        self.allowance = bytes;
+        self
+    }
+
+    /// Waits until `bytes` are reserved in all; gives back what was reserved beyond them.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, no less is reserved than before.
+    pub async fn resize(&mut self, bytes: usize) {
+        let wanted = bytes.saturating_sub(self.allowance).div_ceil(GRANULE);
+        for level in &mut self.levels {
+            level.resize(wanted).await;
+        }
+    }
+}
+
+impl Held {
+    async fn resize(&mut self, wanted: usize) {
+        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if wanted == 0 {
+            (self.permit, self.beyond) = (None, None);
+        } else if let Some(permit) = self.permit.as_mut().filter(|_| wanted < held) {
+            drop(permit.split(held - wanted));
+        } else if wanted > held && self.beyond.is_none() {
+            let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
+            let level = &self.budget.0;
+            tokio::select! {
+                biased;
+                more = Arc::clone(&level.granules).acquire_many_owned(more) => {
+                    match (&mut self.permit, more) {
+                        (Some(permit), Ok(more)) => permit.merge(more),
+                        (none, more) => *none = more.ok(),
+                    }
+                }
+                beyond = Arc::clone(&level.beyond).lock_owned() => self.beyond = Some(beyond),
+            }
+        }
+    }
+}
+
+/// Bounds within which [`gather`](Self::gather) collects what arrives in pieces: bytes, time and a
+/// share of a [`MemoryBudget`].
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::{GatherLimits, MemoryBudget};
+///
+/// let budget = MemoryBudget::new(256 << 20);
+/// let login = GatherLimits::new(4 << 10, Duration::from_secs(10), &budget);
+/// assert_eq!(login.max_bytes(), 4096);
+/// ```
+#[derive(Debug, Clone)]
+pub struct GatherLimits {
+    max_bytes: usize,
+    timeout: Duration,
+    budget: MemoryBudget,
+    memory_timeout: Duration,
+}
+
+/// Bytes that were gathered, and the memory that is reserved for them until this is dropped.
+#[derive(Debug)]
+pub struct Gathered {
+    data: Bytes,
+    _reservation: Reservation,
+}
+
+/// Why bytes were not gathered. Then nothing of them is kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatherError<E> {
+    /// There are more of them than may be.
+    #[error("it is over {max_bytes} bytes")]
+    TooLarge {
+        /// How many there may be.
+        max_bytes: usize,
+    },
+    /// They did not arrive in time.
+    #[error("it did not arrive within {} ms", timeout.as_millis())]
+    TooSlow {
+        /// How long they may take.
+        timeout: Duration,
+    },
+    /// The memory for them could not be had in time; it may be later.
+    #[error("the server has no memory left for it; try again in a second")]
+    NoMemory,
+    /// They broke off.
+    #[error("it broke off")]
+    Broken(#[source] E),
+}
+
+impl GatherLimits {
+    /// At most `max_bytes`, which must arrive within `timeout`, and for which memory is reserved
+    /// from `budget`.
+    #[must_use]
+    pub fn new(max_bytes: usize, timeout: Duration, budget: &MemoryBudget) -> Self {
+        Self { max_bytes, timeout, budget: budget.clone(), memory_timeout: MEMORY_TIMEOUT }
+    }
+
+    /// How long memory is waited for, in all, where the budget is used up. Default 5 s. It does not
+    /// count as time that the bytes took.
+    #[must_use]
+    pub fn memory_timeout(mut self, timeout: Duration) -> Self {
+        self.memory_timeout = timeout;
+        self
+    }
+
+    /// The largest number of bytes.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
+    /// Refuses a length that is announced before the bytes come.
+    ///
+    /// # Errors
+    ///
+    /// [`GatherError::TooLarge`].
+    pub fn check<E>(&self, announced: u64) -> Result<(), GatherError<E>> {
+        if announced > self.max_bytes as u64 {
+            return Err(GatherError::TooLarge { max_bytes: self.max_bytes });
+        }
+        Ok(())
+    }
+
+    /// Collects what `next` gives until that gives nothing more.
+    ///
+    /// # Errors
+    ///
+    /// [`GatherError`] when a bound is reached or `next` fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, what was gathered is lost and its memory given back.
+    pub async fn gather<E>(
+        &self,
+        mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, E>>>,
+    ) -> Result<Gathered, GatherError<E>> {
+        let mut reservation = self.budget.reservation();
+        let mut data = Vec::new();
+        let begun = Instant::now();
+        // Of the time that is over so much was spent on waiting for memory.
+        let mut waited = Duration::ZERO;
+        loop {
+            let until = begun + self.timeout.min(LONGEST) + waited;
+            let piece = timeout_at(until, std::future::poll_fn(&mut next)).await;
+            let piece = piece.map_err(|_| GatherError::TooSlow { timeout: self.timeout })?;
+            let Some(piece) = piece.transpose().map_err(GatherError::Broken)? else {
+                return Ok(Gathered { data: data.into(), _reservation: reservation });
+            };
+            if piece.len() > self.max_bytes - data.len() {
+                return Err(GatherError::TooLarge { max_bytes: self.max_bytes });
+            }
+            let needed = data.len() + piece.len();
+            if needed > data.capacity() {
+                // The buffer doubles, and what is reserved is what it takes.
+                let capacity = needed.max(data.capacity() * 2).min(self.max_bytes);
+                let asked = Instant::now();
+                let left = self.memory_timeout.saturating_sub(waited);
+                let reserved = timeout(left, reservation.resize(capacity)).await;
+                reserved.map_err(|_| GatherError::NoMemory)?;
+                waited += asked.elapsed();
+                data.reserve_exact(capacity - data.len());
+            }
+            data.extend_from_slice(&piece);
+        }
+    }
+}
+
+impl Gathered {
+    /// The bytes. Memory is no longer reserved for them.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.data
+    }
+}
+
+impl std::ops::Deref for Gathered {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// In such steps memory is reserved.
+const GRANULE: usize = 4 << 10;
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A time added to the present one must be a time.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    async fn waits(reservation: &mut Reservation, bytes: usize) -> bool {
+        timeout(Duration::from_millis(20), reservation.resize(bytes)).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_holds_another_waits_for() {
+        let budget = MemoryBudget::new(MIB);
+        let [mut first, mut second, mut third] =
+            [(); 3].map(|()| budget.reservation().allowance(64 << 10));
+        let own = 64 << 10;
+        assert!(!waits(&mut first, own + (900 << 10)).await);
+        assert!(!waits(&mut second, own).await);
+        // One may go beyond, as far as it likes, and no other.
+        assert!(!waits(&mut second, own + (200 << 10)).await);
+        assert!(!waits(&mut second, 16 * MIB).await);
+        assert!(waits(&mut third, own + (200 << 10)).await);
+        assert!(waits(&mut first, 16 * MIB).await);
+        second.resize(0).await;
+        assert!(!waits(&mut first, 16 * MIB).await);
+        assert!(waits(&mut third, own + (200 << 10)).await);
+        drop(first);
+        assert!(!waits(&mut third, own + MIB).await);
+        assert_eq!(budget.available(), 0);
+        third.resize(own + MIB / 2).await;
+        assert_eq!(budget.available(), MIB / 2);
+        drop(third);
+        assert_eq!(budget.available(), MIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_never_takes_the_whole() {
+        let budget = MemoryBudget::new(MIB);
+        let share = budget.share(MIB / 4);
+        let (mut first, mut second, mut third) =
+            (share.reservation(), share.reservation(), share.reservation());
+        assert!(!waits(&mut first, MIB / 4).await);
+        assert_eq!((share.available(), budget.available()), (0, MIB * 3 / 4));
+        assert!(!waits(&mut second, MIB / 8).await);
+        assert!(waits(&mut third, 4096).await);
+        assert!(!waits(&mut budget.reservation(), MIB / 2).await);
+        drop((first, second));
+        assert_eq!((share.available(), budget.available()), (MIB / 4, MIB));
+        assert!(!waits(&mut third, 4096).await);
+    }
+
+    /// Gives these pieces, then an end, or nothing more.
+    async fn gathered(
+        limits: &GatherLimits,
+        pieces: &[usize],
+        ends: bool,
+    ) -> Result<usize, GatherError<()>> {
+        let mut pieces = pieces.iter();
+        let next = |_: &mut Context<'_>| match pieces.next() {
+            Some(&length) => Poll::Ready(Some(Ok(Bytes::from(vec![7; length])))),
+            None if ends => Poll::Ready(None),
+            None => Poll::Pending,
+        };
+        limits.gather(next).await.map(|gathered| gathered.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gathering_is_bounded_in_bytes_time_and_memory() {
+        let budget = MemoryBudget::new(MIB);
+        let limits = GatherLimits::new(MIB, Duration::from_secs(10), &budget);
+        assert!(matches!(gathered(&limits, &[MIB - 1, 1], true).await, Ok(MIB)));
+        let refused = gathered(&limits, &[MIB, 1], false).await;
+        assert!(matches!(refused, Err(GatherError::TooLarge { max_bytes: MIB })), "{refused:?}");
+        let begun = Instant::now();
+        let refused = gathered(&limits, &[1], false).await;
+        assert!(matches!(refused, Err(GatherError::TooSlow { .. })), "{refused:?}");
+        assert_eq!(begun.elapsed().as_secs(), 10);
+
+        let (mut most, mut beyond) = (budget.reservation(), budget.reservation());
+        most.resize(MIB).await;
+        beyond.resize(1).await;
+        let begun = Instant::now();
+        let refused = gathered(&limits, &[1], true).await;
+        assert!(matches!(refused, Err(GatherError::NoMemory)), "{refused:?}");
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        drop((most, beyond));
+        assert!(matches!(gathered(&limits, &[1], true).await, Ok(1)));
+        assert_eq!(budget.available(), MIB);
+    }
+}

@@ -1,0 +1,117 @@
+//! Bodies of requests, read whole.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::{HeaderValue, StatusCode};
+use http_body::Body as _;
+use splengine_core::{GatherError, GatherLimits, Gathered};
+
+use crate::lingering::Lingering;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's body that was not read.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct BodyError {
+    status: StatusCode,
+    detail: String,
+    retry_after: Option<Duration>,
+}
+
+impl BodyError {
+    /// The status that tells of it: 413 for one that is too large, 408 for one that did not arrive
+    /// in time, 503 where there is no memory for it, 400 for one that broke off.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// When it may work, if it is a matter of time: what `Retry-After` is to say.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl<E> From<GatherError<E>> for BodyError {
+    fn from(error: GatherError<E>) -> Self {
+        let (status, detail, retry_after) = match error {
+            GatherError::TooLarge { max_bytes } => {
+                let detail = format!("the body is over {max_bytes} bytes");
+                (StatusCode::PAYLOAD_TOO_LARGE, detail, None)
+            }
+            GatherError::TooSlow { .. } => {
+                let detail = "the body did not arrive in time".to_owned();
+                (StatusCode::REQUEST_TIMEOUT, detail, None)
+            }
+            GatherError::Broken(_) => {
+                (StatusCode::BAD_REQUEST, "the body broke off".to_owned(), None)
+            }
+            _ => {
+                let detail = "the server has no memory left for this body; try again in a second";
+                let retry_after = Some(Duration::from_secs(1));
+                (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned(), retry_after)
+            }
+        };
+        Self { status, detail, retry_after }
+    }
+}
+
+/// Reads the body of a request whole, within bounds of its size, its time and the memory of all
+/// bodies together. One whose `Content-Length` is over the bound is refused before any of it is read,
+/// or its client, if that waits to be told (`Expect: 100-continue`), is told to send it.
+///
+/// What is left of a body that is refused, or whose reading was given up, is read and thrown away in
+/// the background for 30 s at most, and for 2 s at most after its last piece: a client that still
+/// sends when its connection is closed may never see its answer.
+///
+/// # Errors
+///
+/// [`BodyError`] when a bound is reached, or the body breaks off.
+///
+/// # Cancel safety
+///
+/// When the future is dropped, what was read is lost and its memory given back.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::{GatherLimits, MemoryBudget};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let budget = MemoryBudget::new(256 << 20);
+/// let limits = GatherLimits::new(4 << 10, Duration::from_secs(10), &budget);
+/// let request = http::Request::post("/login").body("hello".to_owned())?;
+/// let (head, body) = request.into_parts();
+/// let read = splengine_http::read_body(&head.headers, body, &limits).await?;
+/// assert_eq!(&read[..], b"hello");
+/// # Ok(())
+/// # }
+/// ```
+pub async fn read_body<B>(
+    headers: &HeaderMap,
+    body: B,
+    limits: &GatherLimits,
+) -> Result<Gathered, BodyError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut body = Lingering::new(headers, Body::new(body));
+    limits.check::<BoxError>(announced_length(headers).unwrap_or(0))?;
+    limits.check::<BoxError>(body.size_hint().lower())?;
+    let pieces = limits.gather(move |cx| {
+        Pin::new(&mut body).poll_frame(cx).map_ok(|frame| frame.into_data().unwrap_or_default())
+    });
+    Ok(pieces.await?)
+}
+
+/// What `Content-Length` says.
+pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).map(HeaderValue::to_str)?.ok()?.parse().ok()
+}

@@ -1,0 +1,56 @@
+//! Bodies of whoever logs in or out: nothing is known of them, so they may be small and quick only.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{Request, StatusCode};
+use splengine_core::{Engine, LocalExecutor, StaticTokens};
+use splengine_ws::{WsServer, WsService};
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+
+fn service() -> WsService {
+    let engine = Engine::builder(LocalExecutor::new(".").expect("set up")).build().expect("built");
+    WsServer::builder(engine).authenticate(StaticTokens::new()).into_service()
+}
+
+/// A body whose end never comes.
+fn endless(begins_with: &'static [u8]) -> Body {
+    let begin = stream::iter([Ok::<_, Infallible>(Bytes::from_static(begins_with))]);
+    Body::from_stream(begin.chain(stream::pending()))
+}
+
+async fn post(path: &str, length: Option<u64>, body: Body) -> StatusCode {
+    let mut request = Request::post(path).header("host", "localhost");
+    request = request.header("content-type", "application/json");
+    if let Some(length) = length {
+        request = request.header("content-length", length);
+    }
+    let request = request.body(body).expect("a request");
+    service().oneshot(request).await.expect("never fails").status()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_waited_for_ten_seconds() {
+    for path in ["/login", "/logout"] {
+        let begun = Instant::now();
+        assert_eq!(post(path, None, endless(b"{")).await, 408, "{path}");
+        assert_eq!(begun.elapsed().as_secs(), 10, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_has_four_kibibytes() {
+    static LONG: [u8; 4097] = [b' '; 4097];
+    for path in ["/login", "/logout"] {
+        let begun = Instant::now();
+        assert_eq!(post(path, Some(4097), endless(b"")).await, 413, "{path}, announced");
+        assert_eq!(post(path, None, endless(&LONG)).await, 413, "{path}, sent");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{path}");
+        let fits = post(path, None, Body::from(&LONG[1..])).await;
+        assert!(fits != 413 && fits != 408, "{path}: {fits}");
+    }
+}
