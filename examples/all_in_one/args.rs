@@ -16,7 +16,7 @@ use crate::settings::UsageError;
     version,
     after_help = "Each flag can also come from SPLENGINE_<FLAG>, \
     or from the file of --config, whose keys are the flags' names. A flag outranks the environment, \
-    which outranks the file."
+    which outranks the file. `all-in-one token USER` makes a token: see `all-in-one token --help`."
 )]
 pub(crate) struct Args {
     /// The directory outside which no command runs [default: /spl if there is one, else the
@@ -46,8 +46,9 @@ pub(crate) struct Args {
     /// between. Other users of the host can see the flag: --tokens is safer
     #[arg(long, value_name = "USER=TOKEN", env = "SPLENGINE_TOKEN", hide_env_values = true)]
     pub(crate) token: Vec<String>,
-    /// A file of tokens, one USER=TOKEN a line, after blanks perhaps the user's scopes; # begins a
-    /// comment. Other users of the host must not be able to read it
+    /// A file of tokens, one USER=TOKEN a line, after blanks perhaps scopes; # begins a comment. In
+    /// the token's place may stand its hash, as `all-in-one token USER` makes it. Other users of the
+    /// host must not be able to read it
     #[arg(long, value_name = "FILE", env = "SPLENGINE_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
     /// A directory of users' SSH keys, in OpenSSH's form: a file for each user, named as they are
@@ -98,7 +99,7 @@ fn flag(name: &str) -> String {
 }
 
 /// In one line, and without what may be a token that lost its flag.
-fn refusal(error: &clap::Error) -> UsageError {
+pub(crate) fn refusal(error: &clap::Error) -> UsageError {
     if !error.use_stderr() {
         error.exit();
     }

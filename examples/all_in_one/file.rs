@@ -31,6 +31,9 @@ pub(crate) struct File {
     pub(crate) tokens: Option<PathBuf>,
     pub(crate) authorized_keys: Option<PathBuf>,
     pub(crate) anonymous: Option<String>,
+    /// By their names; `*` is whoever is not named.
+    #[serde(default)]
+    pub(crate) users: BTreeMap<String, UserTable>,
     pub(crate) grace: Option<u64>,
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) program: ProgramTable,
@@ -46,6 +49,13 @@ pub(crate) struct File {
     pub(crate) batches: BatchesTable,
     #[serde(default)]
     pub(crate) disk: DiskTable,
+}
+
+/// `[users.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct UserTable {
+    pub(crate) scopes: Vec<String>,
 }
 
 /// `http = "ADDR"` for short.

@@ -9,6 +9,7 @@ mod args;
 mod file;
 mod listeners;
 mod settings;
+mod token_command;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,12 @@ fn main() -> ExitCode {
         return match splengine_core::hold() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, 1),
+        };
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == token_command::NAME) {
+        return match token_command::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, 2),
         };
     }
     let settings = Args::gather().and_then(Settings::gather);
@@ -127,7 +134,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         Some(bound) => {
             let api = configured_http(&engine, &settings, &interfaces, console.as_deref())?;
             let mut builder = WsServer::builder(engine.clone())
-                .authenticate(settings.tokens.clone())
+                .authenticate(settings.accounts.clone())
                 .api(api.into_service());
             for origin in &settings.ws_origins {
                 builder = builder.allow_origin(origin).map_err(|error| {
@@ -234,7 +241,7 @@ fn configured_http(
     console: Option<&str>,
 ) -> Result<HttpServerBuilder<SharedAuthenticator>, Failure> {
     let mut builder = HttpServer::builder(engine.clone())
-        .authenticate(settings.tokens.clone())
+        .authenticate(settings.accounts.clone())
         .results_as("application/avro", "avro", results_container);
     for origin in &settings.allow_origins {
         builder = builder
@@ -266,7 +273,7 @@ fn configured_avro(
     interfaces: &BTreeMap<&'static str, String>,
 ) -> AvroServerBuilder<SharedAuthenticator> {
     let table = &settings.avro_table;
-    let mut builder = AvroServer::builder(engine.clone()).authenticate(settings.tokens.clone());
+    let mut builder = AvroServer::builder(engine.clone()).authenticate(settings.accounts.clone());
     for (name, place) in interfaces {
         builder = builder.interface(*name, place);
     }

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{
-    BatchPolicy, Caller, CgroupMode, EngineBuilder, Environment, FilePolicy, Holder, LimitKind,
-    Limits, Program, Recording, RedbStore, Secret, SessionPolicy, SharedAuthenticator, SizePolicy,
-    StoreFault,
+    Accounts, BatchPolicy, CgroupMode, EngineBuilder, Environment, FilePolicy, Holder, LimitKind,
+    Limits, Program, Recording, RedbStore, Secret, SessionPolicy, SizePolicy, StoreFault,
 };
 use splengine_ssh::{HostKeys, Users, UsersError};
 
@@ -20,12 +19,13 @@ use crate::file::{
     AvroTable, BatchesTable, DiskTable, EnvironmentTable, File, LimitsTable, ProgramTable,
     RecordingWord, SessionsTable, SizeWord, SshTable,
 };
-use crate::tokens::{self, Tokens};
+use crate::tokens::{self, Empty, Tokens};
 
 pub(crate) struct Settings {
     pub(crate) root: PathBuf,
     pub(crate) http: Option<Vec<SocketAddr>>,
-    pub(crate) tokens: SharedAuthenticator,
+    /// Who there is, by which tokens and with which rights.
+    pub(crate) accounts: Accounts,
     /// The token that was made since none was configured.
     pub(crate) made_token: Option<Secret>,
     pub(crate) grace: Duration,
@@ -91,41 +91,28 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 impl Settings {
-    pub(crate) fn gather(mut args: Args) -> Result<Self, UsageError> {
+    pub(crate) fn gather(args: Args) -> Result<Self, UsageError> {
         let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let token_file = args.tokens.take().or(file.tokens);
-        let anonymous = args.anonymous.take().or(file.anonymous);
-        let authorized_keys = args.authorized_keys.clone().or(file.authorized_keys);
+        let authorized_keys = args.authorized_keys.clone().or_else(|| file.authorized_keys.clone());
         // They keep nobody out of the other doors.
         let has_keys = authorized_keys.is_some()
             || file.ssh.trusted_ca.is_some()
             || file.ssh.passwords.is_some();
 
-        let mut tokens = Tokens::default();
-        let entries = if args.token.is_empty() { &file.token } else { &args.token };
-        let entries = entries.iter().flat_map(|entry| entry.split([',', '\n']));
-        for entry in entries.filter(|entry| !entry.trim().is_empty()) {
-            tokens.insert(entry, &args.culprit("token"))?;
-        }
-        if let Some(path) = &token_file {
-            tokens.insert_file(path, &args.culprit("tokens"))?;
-        }
+        let tokens = Tokens::gather(&args, &file, Empty::Refused)?;
         let has_credentials = !tokens.is_empty();
-        let mut accepted = tokens.into_accepted();
+        let mut accounts = tokens.into_list();
         let mut made_token = None;
-        match &anonymous {
+        match args.anonymous.as_ref().or(file.anonymous.as_ref()) {
             Some(user) => {
                 let user = user
                     .parse()
                     .map_err(|error| UsageError::caused(&args.culprit("anonymous"), &error))?;
-                accepted = accepted.allow_anonymous(Caller::with_all_scopes(user));
+                accounts = accounts.allow_anonymous(user);
             }
             None if !has_credentials && authorized_keys.is_none() => {
                 let token = tokens::make()?;
-                let admin = "admin".parse().map_err(|error| UsageError::caused("admin", &error))?;
-                accepted
-                    .insert(&token, Caller::with_all_scopes(admin))
-                    .map_err(|error| UsageError::caused("a random token", &error))?;
+                tokens::add_made(&mut accounts, &token)?;
                 made_token = Some(token);
             }
             None => {}
@@ -144,7 +131,7 @@ impl Settings {
         Ok(Self {
             root: root(args.root.clone().or(file.root), &args.culprit("root"))?,
             http: address(&args.culprit("http"), http_address, has_credentials)?,
-            tokens: SharedAuthenticator::new(accepted),
+            accounts: Accounts::new(accounts),
             ws: address(&args.culprit("ws"), ws_address, has_credentials)?,
             avro: address(&args.culprit("avro"), avro_address, has_credentials)?,
             ssh: address(&args.culprit("ssh"), ssh_address, has_keys)?,
@@ -211,7 +198,7 @@ impl Settings {
     /// Who may come in over SSH.
     pub(crate) fn ssh_users(&self) -> Result<Users, UsageError> {
         let table = &self.ssh_table;
-        let mut users = Users::new();
+        let mut users = Users::new().accounts(self.accounts.clone());
         let wrong = |what: &str, error: UsersError| UsageError::caused(what, &error);
         if let Some(directory) = &self.authorized_keys {
             users = users.authorized_keys(directory).map_err(|error| wrong(&self.users, error))?;

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use crate::auth::{Revocation, Revocations};
 use crate::id::{SessionId, ShareId};
+pub(crate) use crate::scope::Scope;
+use crate::scope::Scopes;
 use crate::session::Access;
 
 /// The name of a user: 1 to 64 of `A-Z a-z 0-9 . _ @ -`, beginning with a letter or digit.
@@ -50,70 +52,6 @@ impl fmt::Debug for UserName {
     }
 }
 
-/// One right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Scope {
-    /// Run commands.
-    Execute,
-    /// Have terminal sessions of one's own.
-    Sessions,
-    /// Look at one's own terminal sessions: without [`Sessions`](Self::Sessions) neither type in
-    /// them, nor make, change or end any.
-    Watch,
-    /// Read and write the files that the engine serves.
-    Files,
-}
-
-impl Scope {
-    /// Every right there is.
-    pub const ALL: &[Self] = &[Self::Execute, Self::Sessions, Self::Watch, Self::Files];
-
-    fn bit(self) -> u8 {
-        1 << self as u8
-    }
-
-    /// The word that stands for it in configuration and messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Execute => "execute",
-            Self::Sessions => "sessions",
-            Self::Watch => "watch",
-            Self::Files => "files",
-        }
-    }
-}
-
-/// Some of them, one bit for each.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Scopes(u8);
-
-impl fmt::Debug for Scopes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Scope::ALL.iter().filter(|scope| self.0 & scope.bit() != 0);
-        f.debug_set().entries(names).finish()
-    }
-}
-
-/// A text that names no [`Scope`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a scope; there are: execute, sessions, watch, files")]
-#[non_exhaustive]
-pub struct ParseScopeError(String);
-
-impl FromStr for Scope {
-    type Err = ParseScopeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|scope| scope.name() == text)
-            .ok_or_else(|| ParseScopeError(text.chars().take(40).collect()))
-    }
-}
-
 /// Who asks: a user and their rights, found by an adapter's
 /// [`Authenticator`](crate::auth::Authenticator), checked by the [`Engine`](crate::Engine).
 ///
@@ -145,20 +83,34 @@ impl Caller {
     /// A caller with no rights yet.
     #[must_use]
     pub fn new(user: UserName) -> Self {
-        Self { user, scopes: Scopes::default(), guest: None, revocations: Revocations::default() }
+        Self { user, scopes: Scopes::NONE, guest: None, revocations: Revocations::default() }
     }
 
     /// A caller with every right.
     #[must_use]
     pub fn with_all_scopes(user: UserName) -> Self {
-        Scope::ALL.iter().fold(Self::new(user), |caller, scope| caller.with(*scope))
+        Self::new(user).with_scopes(Scopes::ALL)
     }
 
     /// The same caller with one right more.
     #[must_use]
-    pub fn with(mut self, scope: Scope) -> Self {
-        self.scopes.0 |= scope.bit();
+    pub fn with(self, scope: Scope) -> Self {
+        let scopes = self.scopes.with(scope);
+        self.with_scopes(scopes)
+    }
+
+    /// The same caller with these rights instead of those that it had.
+    #[must_use]
+    pub fn with_scopes(mut self, scopes: Scopes) -> Self {
+        self.scopes = scopes;
         self
+    }
+
+    /// The rights that the caller was given. Once it is [revoked](Self::is_revoked) it
+    /// [may](Self::may) use none of them.
+    #[must_use]
+    pub fn scopes(&self) -> Scopes {
+        self.scopes
     }
 
     pub(crate) fn new_guest(user: UserName, guest: Guest) -> Self {
@@ -175,7 +127,7 @@ impl Caller {
     /// [revoked](Self::is_revoked).
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.0 & scope.bit() != 0 && !self.is_revoked()
+        self.scopes.contains(scope) && !self.is_revoked()
     }
 
     /// The same caller, until `revocation` is [revoked](Revocation::revoke): then it has no right any
@@ -215,6 +167,26 @@ impl Caller {
         self.revocations.revoked().await;
     }
 
+    /// Does `work` unless the caller is [revoked](Self::revoked) before it is done: then `work` is
+    /// dropped, and there is nothing. Adapters do a caller's requests by it.
+    ///
+    /// # Cancel safety
+    ///
+    /// As safe as `work`.
+    pub async fn unless_revoked<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.revoked() => None,
+            done = work => Some(done),
+        }
+    }
+
+    /// Whether the caller can be [revoked](Self::is_revoked) at all.
+    #[must_use]
+    pub fn is_revocable(&self) -> bool {
+        !self.revocations.is_empty()
+    }
+
     /// The caller's name.
     #[must_use]
     pub fn user(&self) -> &UserName {
@@ -234,13 +206,6 @@ mod tests {
         let long = "a".repeat(65);
         for bad in ["", "-a", "a b", "a/b", "ü", "a\0", long.as_str()] {
             assert!(bad.parse::<UserName>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn every_scope_parses_back() {
-        for &scope in Scope::ALL {
-            assert_eq!(scope.name().parse(), Ok(scope));
         }
     }
 }

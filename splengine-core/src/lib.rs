@@ -19,14 +19,16 @@ mod lock;
 mod names;
 mod net;
 mod process;
+mod scope;
 mod screen;
 mod session;
 mod store;
 mod text;
 
 pub use auth::{
-    AuthError, Authenticator, Credentials, NoAuthenticator, Revocation, Secret,
-    SharedAuthenticator, StaticTokens, TokenError,
+    AccountList, Accounts, AuthError, Authenticator, Credentials, NoAuthenticator,
+    ParseTokenHashError, Revocation, Secret, SharedAuthenticator, StaticTokens, TokenError,
+    TokenHash,
 };
 pub use batch::{
     BatchError, BatchEvent, BatchEvents, BatchInfo, BatchJob, BatchList, BatchPolicy, BatchRecord,
@@ -34,7 +36,7 @@ pub use batch::{
     Outcome, RunIf, Step, StepCounts, StepInfo, StepOutput, StepResult, StepState, Submitted,
 };
 pub use budget::{GatherError, GatherLimits, Gathered, MemoryBudget, Reservation};
-pub use caller::{Caller, Guest, ParseScopeError, ParseUserNameError, Scope, UserName};
+pub use caller::{Caller, Guest, ParseUserNameError, UserName};
 pub use disk::{BelowFloor, DiskReserve};
 pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats, Resumed};
 pub use error::ErrorKind;
@@ -56,6 +58,7 @@ pub use local::{
     hold,
 };
 pub use net::{BindError, Closing, Connection, PeerAddress, is_anybodys_name, serve_connections};
+pub use scope::{ParseScopeError, Scope, Scopes};
 pub use screen::Screen;
 pub use session::{
     Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Printed, Recording,

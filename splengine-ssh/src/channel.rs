@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use splengine_core::{Caller, Request, Signal, Size, UserName};
+use splengine_core::{Caller, Request, Scope, Signal, Size, UserName};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -270,7 +270,10 @@ async fn perform(
         (Start::Command(command), None) => {
             match command_line::read(command, &engine.files().hidden()) {
                 Wanted::Command(command) => Request::new(command),
-                Wanted::Words(words) => {
+                Wanted::Copier(_) if !place.caller.may(Scope::Files) => {
+                    return Ok(reply.refuse(NO_FILES, REFUSED).await);
+                }
+                Wanted::Copier(words) => {
                     let mut words = words.into_iter();
                     let quoted = command_line::quote(&words.next().unwrap_or_default());
                     Request::new(quoted).args(words)
@@ -283,4 +286,7 @@ async fn perform(
 }
 
 const MOST_SIGNALS: usize = 32;
+/// A program that reads and writes files for its client takes the right to run it, too, which the
+/// engine checks: unlike SFTP it reaches them by itself.
+const NO_FILES: &str = "rsync: this takes the scope `files`, beside `execute`";
 const TOO_MUCH: &str = "more was sent than is kept for a program that does not read it";

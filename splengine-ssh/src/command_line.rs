@@ -9,8 +9,8 @@ use splengine_core::split_words;
 pub(crate) enum Wanted {
     /// What it says.
     Command(String),
-    /// These words.
-    Words(Vec<String>),
+    /// These words of a program that copies files for its client.
+    Copier(Vec<String>),
     Refused(String),
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn read(command: String, hidden: &[PathBuf]) -> Wanted {
     match program.rsplit('/').next().unwrap_or_default() {
         "scp" if has(&["-t", "-f"]) => Wanted::Refused(NO_OLD_SCP.to_owned()),
         "rsync" if has(&["--server"]) => match rsync(words, hidden) {
-            Ok(words) => Wanted::Words(words),
+            Ok(words) => Wanted::Copier(words),
             Err(why) => Wanted::Refused(format!("rsync: {why}")),
         },
         _ => Wanted::Command(command),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn words(text: &str) -> Wanted {
-        Wanted::Words(text.split(' ').map(|word| word.replace('_', " ")).collect())
+        Wanted::Copier(text.split(' ').map(|word| word.replace('_', " ")).collect())
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn what_is_hidden_is_not_rsyncs() {
         for all in [".", "/", "./", "/./"] {
-            let Wanted::Words(words) = wanted(&format!("rsync --server -v . {all}")) else {
+            let Wanted::Copier(words) = wanted(&format!("rsync --server -v . {all}")) else {
                 panic!("{all}")
             };
             assert_eq!(words[3..5], ["--exclude=/runtime", r"--exclude=/a/b \[1]"], "{all}");

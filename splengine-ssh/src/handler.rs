@@ -11,7 +11,7 @@ use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };
 use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
-use splengine_core::{Caller, Scope, Secret, Signal, Size, TerminalModes};
+use splengine_core::{Secret, Signal, Size, TerminalModes};
 use tokio::sync::watch;
 
 use crate::channel::{Channel, Start};
@@ -99,10 +99,7 @@ impl Client {
 
     /// What is answered to somebody who has shown who they are, or has not.
     fn let_in(&mut self, user: &str, grant: Option<Grant>) -> Auth {
-        let Some(mut grant) = grant else { return refused(&self.shared) };
-        if grant.view_only {
-            grant.caller = Caller::new(grant.caller.user().clone()).with(Scope::Watch);
-        }
+        let Some(grant) = grant else { return refused(&self.shared) };
         let (_, session) = split(user);
         tracing::info!(
             user = %grant.caller.user(), peer = %self.peer, how = grant.how, session, "logged in"

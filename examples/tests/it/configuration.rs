@@ -63,6 +63,14 @@ fn what_is_wrong_is_named() {
         (vec!["--tokens", "/no/such/file"], "--tokens /no/such/file"),
         (vec!["--tokens", &open_tokens], "chmod 600"),
         (vec!["--tokens", &bad_tokens], "line 2"),
+        (vec!["--token", "alice=sha256:0123"], "64 hexadecimal"),
+        (
+            vec!["--token", "bob=alices-very-long-token execute,bob=alices-very-long-token"],
+            "different scopes",
+        ),
+        (vec!["--config", &file("[users.alice]\nscopes = [\"all\"]")], "[users.alice]"),
+        (vec!["--config", &file("[users.\"a b\"]\nscopes = []")], "[users.a b]"),
+        (vec!["--config", &file("[users.alice]\nscope = []")], "line 2"),
         (vec!["--anonymous", "a b"], "--anonymous"),
         (vec!["--grace", "soon"], "--grace"),
         (vec!["--program", "/no/such/program"], "--program /no/such/program"),
@@ -222,6 +230,76 @@ fn a_file_of_tokens_is_read() {
     let all = all_in_one(&["--tokens", &tokens]);
     for token in ["bobs-very-long-token", ALICE, &format!("{ALICE}x")] {
         assert_eq!(post(&all.addr, token, r#"{"command": "true"}"#).expect("an answer").0, 200);
+    }
+}
+
+/// A token that `all-in-one token` has made, and what it printed beside it.
+fn make_token(arguments: &[&str]) -> (String, String) {
+    let output = refusal(example("all-in-one").arg("token").args(arguments));
+    assert!(output.status.success(), "{output:?}");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let (token, beside) = (text(output.stdout), text(output.stderr));
+    assert!(token.ends_with('\n') && token.trim().len() >= 32, "{token}");
+    (token.trim().to_owned(), beside)
+}
+
+#[test]
+fn a_file_of_tokens_may_hold_hashes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("tokens");
+    let name = file.to_str().expect("text");
+    let (bobs, beside) = make_token(&["bob", "execute", "--tokens", name]);
+    assert_eq!(beside, "");
+    // Where the last line has no end, too.
+    let (carols, line) = make_token(&["carol"]);
+    assert!(line.starts_with("carol=sha256:") && line.ends_with('\n'), "{line}");
+    let held = std::fs::read_to_string(&file).expect("made") + line.trim_end();
+    std::fs::write(&file, held).expect("written");
+    let (daves, _) = make_token(&["--tokens", name, "dave", "watch", "files"]);
+    assert_eq!(file.metadata().expect("there").permissions().mode() & 0o777, 0o600);
+    let held = std::fs::read_to_string(&file).expect("made");
+    assert_eq!(held.lines().count(), 3, "{held}");
+    assert!(![&bobs, &carols, &daves].iter().any(|token| held.contains(*token)), "{held}");
+
+    let all = all_in_one(&["--tokens", name]);
+    for (token, status) in [(&bobs, 200), (&carols, 200), (&daves, 403)] {
+        assert_eq!(post(&all.addr, token, r#"{"command": "true"}"#).expect("an answer").0, status);
+    }
+    // The hash itself lets nobody in.
+    let hash = held.split_whitespace().next().and_then(|entry| entry.split_once('='));
+    let hash = hash.expect("a line").1;
+    for shown in [hash, hash.trim_start_matches("sha256:")] {
+        assert_eq!(post(&all.addr, shown, r#"{"command": "true"}"#).expect("an answer").0, 401);
+    }
+
+    let open = write(&dir, "open", "", 0o644);
+    for (arguments, culprit) in [
+        (&["a b"][..], "USER"),
+        (&["bob", "everything"], "SCOPE"),
+        (&[], "arguments"),
+        (&["bob", "--tokens", &open], "chmod 600"),
+    ] {
+        let output = refusal(example("all-in-one").arg("token").args(arguments));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{error}");
+        assert!(error.contains(culprit), "{error}");
+    }
+}
+
+#[test]
+fn users_have_no_more_than_their_scopes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = "[users.alice]\nscopes = [\"files\"]\n[users.'*']\nscopes = [\"execute\"]\n";
+    let config = write(&dir, "config.toml", config, 0o600);
+    let wide = "bob=bobs-very-long-token execute files";
+    let all = all_in_one(&["--config", &config, "--token", wide]);
+    for (token, runs, lists) in [(ALICE, 403, 200), ("bobs-very-long-token", 200, 403)] {
+        assert_eq!(post(&all.addr, token, r#"{"command": "true"}"#).expect("an answer").0, runs);
+        let request = format!(
+            "GET /api/v1/files/ HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {token}\r\n\
+             Connection: close\r\n\r\n"
+        );
+        assert_eq!(http(&all.addr, &request).expect("an answer").0, lists);
     }
 }
 

@@ -27,6 +27,11 @@ impl Revocation {
         self.0.send_replace(true);
     }
 
+    /// Whether anybody keeps a caller that depends on it.
+    pub(super) fn is_used(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
     /// Whether the rights were taken back.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
@@ -51,6 +56,10 @@ impl Revocations {
         let before = self.0.as_deref().unwrap_or_default();
         let all = before.iter().cloned().chain([revocation.0.subscribe()]);
         Self(Some(all.collect()))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     pub(crate) fn is_revoked(&self) -> bool {

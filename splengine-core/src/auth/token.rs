@@ -1,21 +1,25 @@
 use std::fmt;
+use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use crate::auth::{AuthError, Authenticator, Credentials, Secret};
-use crate::caller::Caller;
+use crate::caller::{Caller, UserName};
 
-/// A fixed list of bearer tokens.
+/// The SHA-256 of a bearer token, written `sha256:` and 64 hexadecimal digits: what a list of tokens
+/// can hold instead of them.
 ///
-/// Only their SHA-256 is kept, which is enough for tokens that are long and random (a token is at
-/// least 16 bytes); a password that people choose wants a slow hash instead. A lookup compares
-/// with every entry in constant time, so its duration tells nothing.
-#[derive(Default)]
-pub struct StaticTokens {
-    entries: Vec<([u8; 32], Caller)>,
-    anonymous: Option<Caller>,
-}
+/// That is enough for tokens that are long and random (128 bits or more); for passwords, which people
+/// choose, it is not. `Debug` does not show it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash([u8; 32]);
+
+/// A text that is no [`TokenHash`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the hash of a token is `sha256:` and 64 hexadecimal digits")]
+#[non_exhaustive]
+pub struct ParseTokenHashError;
 
 /// A token that can't be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +31,88 @@ pub enum TokenError {
     /// RFC 6750, section 2.1 names the characters.
     #[error("a token is made of A-Z a-z 0-9 - . _ ~ + / and, at its end, =")]
     BadCharacter,
+    /// Who shows it would be one of two users.
+    #[error("`{0}` and `{1}` have the same token")]
+    Shared(UserName, UserName),
+    /// The same token of the same user, with other scopes.
+    #[error("`{0}` has the same token twice, with different scopes")]
+    Twice(UserName),
+}
+
+impl TokenHash {
+    /// The hash of `token`.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] when `token` is too short or can't stand in an `Authorization` header.
+    pub fn of(token: &Secret) -> Result<Self, TokenError> {
+        let text = token.expose();
+        if text.len() < StaticTokens::MIN_CHARS {
+            return Err(TokenError::TooShort);
+        }
+        let body = text.trim_end_matches('=');
+        if !body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)) {
+            return Err(TokenError::BadCharacter);
+        }
+        Ok(Self::of_any(token))
+    }
+
+    fn of_any(token: &Secret) -> Self {
+        Self(Sha256::digest(token.expose()).into())
+    }
+
+    /// Whose token it is, compared with all of them in constant time.
+    pub(super) fn find<'a, T>(token: &Secret, entries: &'a [(Self, T)]) -> Option<&'a T> {
+        let shown = Self::of_any(token);
+        let mut found = u64::MAX;
+        for (index, (hash, _)) in (0u64..).zip(entries) {
+            let equal: Choice = hash.0.ct_eq(&shown.0);
+            found = u64::conditional_select(&found, &index, equal);
+        }
+        usize::try_from(found).ok().and_then(|index| entries.get(index)).map(|(_, of)| of)
+    }
+}
+
+impl FromStr for TokenHash {
+    type Err = ParseTokenHashError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix("sha256:").ok_or(ParseTokenHashError)?;
+        let mut hash = [0; 32];
+        if digits.len() != 2 * hash.len() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        {
+            return Err(ParseTokenHashError);
+        }
+        for (index, byte) in hash.iter_mut().enumerate() {
+            let pair = &digits[2 * index..2 * index + 2];
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| ParseTokenHashError)?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(…)")
+    }
+}
+
+/// A fixed list of bearer tokens. [`Accounts`](crate::Accounts) is one that can be replaced.
+///
+/// Only their SHA-256 is kept, which is enough for tokens that are long and random (a token is at
+/// least 16 bytes); a password that people choose wants a slow hash instead. A lookup compares
+/// with every entry in constant time, so its duration tells nothing.
+#[derive(Default)]
+pub struct StaticTokens {
+    entries: Vec<(TokenHash, Caller)>,
+    anonymous: Option<Caller>,
 }
 
 impl StaticTokens {
@@ -45,15 +131,7 @@ impl StaticTokens {
     ///
     /// [`TokenError`] when `token` is too short or can't stand in an `Authorization` header.
     pub fn insert(&mut self, token: &Secret, caller: Caller) -> Result<(), TokenError> {
-        let text = token.expose();
-        if text.len() < Self::MIN_CHARS {
-            return Err(TokenError::TooShort);
-        }
-        let body = text.trim_end_matches('=');
-        if !body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)) {
-            return Err(TokenError::BadCharacter);
-        }
-        self.entries.push((Sha256::digest(text).into(), caller));
+        self.entries.push((TokenHash::of(token)?, caller));
         Ok(())
     }
 
@@ -63,26 +141,15 @@ impl StaticTokens {
         self.anonymous = Some(caller);
         self
     }
-
-    fn find(&self, token: &Secret) -> Option<&Caller> {
-        let shown: [u8; 32] = Sha256::digest(token.expose()).into();
-        let mut found = u64::MAX;
-        for (index, (hash, _)) in (0u64..).zip(&self.entries) {
-            let equal: Choice = hash.ct_eq(&shown);
-            found = u64::conditional_select(&found, &index, equal);
-        }
-        usize::try_from(found)
-            .ok()
-            .and_then(|index| self.entries.get(index))
-            .map(|(_, caller)| caller)
-    }
 }
 
 impl Authenticator for StaticTokens {
     async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
         match credentials {
             Credentials::None => self.anonymous.clone().ok_or(AuthError::Missing),
-            Credentials::Bearer(token) => self.find(&token).cloned().ok_or(AuthError::Invalid),
+            Credentials::Bearer(token) => {
+                TokenHash::find(&token, &self.entries).cloned().ok_or(AuthError::Invalid)
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What somebody is let in with, and why somebody is not.
 
-use splengine_core::Caller;
+use splengine_core::{Caller, Scope, Scopes};
 
 use super::key::KeyError;
 use super::options::Options;
@@ -15,20 +15,20 @@ pub(crate) struct Grant {
     pub(crate) environment: Vec<(String, String)>,
     /// Whether a terminal may be asked for.
     pub(crate) pty: bool,
-    /// Whether terminals may be looked at, and nothing else.
-    pub(crate) view_only: bool,
     /// How they showed who they are, for the log.
     pub(crate) how: String,
 }
 
 impl Grant {
     pub(super) fn new(caller: Caller, how: String, options: Options) -> Self {
+        let watch = Scopes::NONE.with(Scope::Watch);
+        let scopes = caller.scopes();
+        let scopes = if options.view_only { scopes.restricted_to(watch) } else { scopes };
         Self {
-            caller,
+            caller: caller.with_scopes(scopes),
             forced_command: options.command,
             environment: options.environment,
             pty: options.pty,
-            view_only: options.view_only,
             how,
         }
     }

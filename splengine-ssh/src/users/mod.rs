@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use russh::keys::{Algorithm, Certificate, PublicKey};
-use splengine_core::{Caller, Secret, UserName};
+use splengine_core::{Accounts, Secret, UserName};
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::authorized_keys::{lines, parse, parse_plain};
@@ -32,7 +32,8 @@ use self::sources::{Client, Sources};
 /// Who may come in, and by what: keys, certificates, passwords. Nobody, to begin with.
 ///
 /// Every file is read anew whenever somebody asks to come in, so a key that is taken out of it, or a
-/// line that is put in, counts at once. A file must belong to root or to the user that the server runs
+/// line that is put in, counts at once. What a user may do is said by
+/// [`accounts`](Self::accounts); without it, whoever is let in has every right. A file must belong to root or to the user that the server runs
 /// as, and nobody else may be able to write it or the directory it is in; else it counts for nothing,
 /// and the log says so. The same goes for a line that is malformed.
 ///
@@ -59,6 +60,29 @@ impl Users {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Gives users the rights that they have in `accounts`, as the other servers do that authenticate
+    /// with them. An option such as `view-only` takes from these. A user whom `accounts` does not name
+    /// has what [`AccountList::others`](splengine_core::AccountList::others) says: every right, unless
+    /// it was bounded.
+    ///
+    /// ```
+    /// use splengine_core::{AccountList, Accounts, Scope, Scopes};
+    /// use splengine_ssh::Users;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let files = Scopes::NONE.with(Scope::Files);
+    /// let accounts = Accounts::new(AccountList::new().user("alice".parse()?, files));
+    /// let users = Users::new().accounts(accounts);
+    /// # drop(users);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn accounts(mut self, accounts: Accounts) -> Self {
+        self.sources.accounts = Some(accounts);
+        self
     }
 
     /// Lets in users by the keys in `directory`, which holds one file for each, named as they are, in
@@ -195,7 +219,7 @@ impl Users {
         };
         let answer = answer.and_then(|()| user.parse().map_err(|_| Refusal::UserName));
         let user_name = log(user, from, "password", answer)?;
-        let caller = Caller::with_all_scopes(user_name);
+        let caller = self.sources.caller(user_name);
         Some(Grant::new(caller, "password".to_owned(), Options::default()))
     }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use russh::keys::ssh_key::Fingerprint;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg};
-use splengine_core::{Caller, UserName};
+use splengine_core::{Accounts, Caller, UserName};
 
 use super::authorized_keys::{self, Entry, LineError};
 use super::certificate::{self, Circumstances};
@@ -24,6 +24,8 @@ pub(super) struct Sources {
     pub(super) authorized_keys: Option<PathBuf>,
     pub(super) trusted_ca: Option<PathBuf>,
     pub(super) revoked_keys: Option<PathBuf>,
+    /// What users may do: anything, where there are none.
+    pub(super) accounts: Option<Accounts>,
 }
 
 /// Who asks, and from where.
@@ -65,8 +67,7 @@ impl Sources {
         self.require_unrevoked(&[key])?;
         let entries = self.entries(&user)?;
         let entry = find(&entries, key, client.from, SystemTime::now())?;
-        let caller = Caller::with_all_scopes(user);
-        Ok(Grant::new(caller, key::describe(key), entry.options.clone()))
+        Ok(Grant::new(self.caller(user), key::describe(key), entry.options.clone()))
     }
 
     pub(super) fn by_certificate(
@@ -87,7 +88,15 @@ impl Sources {
         };
         let terms = certificate::judge(certificate, &circumstances)?;
         let how = certificate::describe(certificate);
-        Ok(Grant::new(Caller::with_all_scopes(user), how, terms))
+        Ok(Grant::new(self.caller(user), how, terms))
+    }
+
+    /// What a user is who has shown who they are.
+    pub(super) fn caller(&self, user: UserName) -> Caller {
+        match &self.accounts {
+            Some(accounts) => accounts.caller(&user),
+            None => Caller::with_all_scopes(user),
+        }
     }
 
     fn entries(&self, user: &UserName) -> Result<Vec<Entry>, Refusal> {

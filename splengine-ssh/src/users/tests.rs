@@ -3,7 +3,7 @@ use std::fs;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::HashAlg;
 use russh::keys::ssh_key::certificate::Builder;
-use splengine_core::Scope;
+use splengine_core::{AccountList, Scope, Scopes};
 
 use super::testing::{Dir, chmod, key, text};
 use super::*;
@@ -34,7 +34,7 @@ async fn a_users_keys_let_the_user_in() {
     let grant = by_key(&users, "alice", &alice).await.expect("let in");
     assert_eq!(grant.caller.user().as_str(), "alice");
     assert!(Scope::ALL.iter().all(|scope| grant.caller.may(*scope)));
-    assert!(!grant.pty && !grant.view_only);
+    assert!(!grant.pty);
     assert_eq!(grant.environment, [("A".to_owned(), "b".to_owned())]);
     let fingerprint = alice.fingerprint(HashAlg::Sha256);
     assert_eq!(grant.how, format!("ssh-ed25519 {fingerprint}"));
@@ -46,6 +46,33 @@ async fn a_users_keys_let_the_user_in() {
     assert!(by_key(&Users::new(), "alice", &alice).await.is_none(), "nobody is known");
     let sha1 = Algorithm::Rsa { hash: None };
     assert!(!users.offered("alice", alice.public_key(), &sha1, HERE).await);
+}
+
+#[tokio::test]
+async fn rights_are_those_of_the_accounts() {
+    let (dir, [alice, viewer, authority]) = (Dir::new(), [(); 3].map(|()| key()));
+    dir.write("alice", &format!("{}\nview-only {}", text(&alice), text(&viewer)));
+    let ca = dir.write("ca", &text(&authority));
+    let name: UserName = "alice".parse().expect("a name");
+    for (rights, watched) in [
+        (&[Scope::Execute, Scope::Files][..], &[][..]),
+        (&[Scope::Sessions], &[Scope::Watch]),
+        (&[Scope::Watch, Scope::Execute], &[Scope::Watch]),
+    ] {
+        let rights: Scopes = rights.iter().copied().collect();
+        let accounts = Accounts::new(AccountList::new().user(name.clone(), rights));
+        let users = Users::new().accounts(accounts.clone()).authorized_keys(dir.path());
+        let users = users.and_then(|users| users.trusted_ca(&ca)).expect("well-formed");
+        let grant = by_key(&users, "alice", &alice).await.expect("let in");
+        assert_eq!(grant.caller.scopes(), rights);
+        let view = by_key(&users, "alice", &viewer).await.expect("let in");
+        assert_eq!(view.caller.scopes(), watched.iter().copied().collect());
+        let signed = certificate(&authority, &key(), "alice");
+        let signed = users.by_certificate("alice", &signed, HERE).await.expect("let in");
+        assert_eq!(signed.caller.scopes(), rights);
+        accounts.replace(AccountList::new().others(Scopes::NONE));
+        assert!([grant, view, signed].iter().all(|grant| grant.caller.is_revoked()));
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use russh::MethodKind;
 use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Answer};
 use russh::keys::PrivateKey;
-use splengine_core::{Caller, SessionRequest};
+use splengine_core::{AccountList, Accounts, Caller, Scope, Scopes, SessionRequest};
 use splengine_ssh::Users;
 use tokio::time::timeout;
 
@@ -264,4 +264,61 @@ async fn passwords_let_in_where_they_are_switched_on() {
     assert!(!told.is_ok_and(|told| told.success()));
     let mut client = door.connect().await;
     assert!(matches!(types(&mut client, "open sesame").await, Answer::Failure { .. }));
+}
+
+/// Users called after the only scope that they have.
+fn narrow(users: Users, _: &Path) -> Users {
+    let list = Scope::ALL.iter().fold(AccountList::new(), |list, scope| {
+        list.user(scope.name().parse().expect("a name"), Scopes::NONE.with(*scope))
+    });
+    users.accounts(Accounts::new(list))
+}
+
+/// What is run for a key's owner, and on a terminal.
+#[tokio::test]
+async fn a_user_has_no_more_than_the_own_scopes() {
+    let door = Door::with(Setup { users: narrow, ..Setup::default() }).await;
+    for &scope in Scope::ALL {
+        let key = door.new_user(scope.name(), "");
+        let client = door.login_as(scope.name(), &key).await;
+        let run = async |command: &str| client.run(command).await;
+        let ran = run("echo in").await;
+        let (stdout, stderr, exit) = ran.told();
+        if scope == Scope::Execute {
+            assert_eq!((stdout, stderr, exit), ("in\n", "", "0"));
+        } else {
+            assert_eq!((stdout, exit), ("", "255"), "{scope:?}");
+            assert!(stderr.contains("`execute`"), "{scope:?}: {stderr}");
+        }
+        // What moves files by a program takes both.
+        let ran = run("rsync --server --sender -e.L . .").await;
+        let (stdout, stderr, exit) = ran.told();
+        assert_eq!((stdout, exit), ("", "255"), "{scope:?}");
+        let missing = if scope == Scope::Files { "`execute`" } else { "`files`" };
+        assert!(stderr.contains(missing), "{scope:?}: {stderr}");
+        // A shell without a terminal, and a terminal.
+        for in_terminal in [false, true] {
+            let mut running = Running(client.channel().await);
+            if in_terminal {
+                running.0.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+                assert!(running.is_granted().await);
+            }
+            running.0.request_shell(true).await.expect("sent");
+            assert!(running.is_granted().await);
+            if in_terminal && scope == Scope::Sessions {
+                running.types("exit 7\n").await;
+                assert_eq!(running.ended().await.exit.as_deref(), Some("7"));
+                continue;
+            }
+            let ran = running.ended().await;
+            let (stdout, stderr, exit) = ran.told();
+            assert_eq!((stdout, exit), ("", "255"), "{scope:?}");
+            assert!(stderr.contains("scope `"), "{scope:?}: {stderr}");
+        }
+        // What a key forces is no way around.
+        let key = door.new_user(scope.name(), r#"command="echo forced""#);
+        let client = door.login_as(scope.name(), &key).await;
+        let exit = if scope == Scope::Execute { "0" } else { "255" };
+        assert_eq!(client.run("anything").await.told().2, exit, "{scope:?}");
+    }
 }

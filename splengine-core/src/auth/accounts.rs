@@ -1,0 +1,301 @@
+//! Who there is, by which tokens, and with which rights: one source for all servers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::auth::{AuthError, Authenticator, Credentials, Revocation, TokenError, TokenHash};
+use crate::caller::{Caller, UserName};
+use crate::scope::Scopes;
+
+/// What [`Accounts`] are made from: users with their rights, and their tokens.
+///
+/// A user's rights are those of [`user`](Self::user). Those of a user who is not named there are the
+/// rights of all their tokens together, or every right if they have no token; never more than those
+/// of [`others`](Self::others).
+#[derive(Clone)]
+pub struct AccountList {
+    users: HashMap<UserName, Scopes>,
+    others: Scopes,
+    tokens: Vec<(TokenHash, Entry)>,
+    anonymous: Option<UserName>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    user: UserName,
+    scopes: Scopes,
+}
+
+/// Users, their tokens and their rights, for all servers of a process. Its clones are the same.
+///
+/// Adapters [authenticate](Authenticator) with it; one that recognises users by other credentials than
+/// tokens, such as SSH keys, gets their rights from [`caller`](Self::caller). So a user has the same
+/// rights by whichever server they come.
+///
+/// All of it can be [replaced](Self::replace) at run time. Whoever was recognised by a token that is
+/// gone then, or has fewer rights than before, is [revoked](Caller::is_revoked).
+///
+/// ```
+/// use splengine_core::{AccountList, Accounts, Scope, Scopes, Secret, TokenHash};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hash = TokenHash::of(&Secret::new("a-long-and-random-token"))?;
+/// let mut list = AccountList::new();
+/// list.token(hash, "alice".parse()?, Scopes::NONE.with(Scope::Execute))?;
+/// let accounts = Accounts::new(list);
+///
+/// // By her SSH key she is granted the same.
+/// let alice = accounts.caller(&"alice".parse()?);
+/// assert!(alice.may(Scope::Execute) && !alice.may(Scope::Files));
+///
+/// accounts.replace(AccountList::new().user("alice".parse()?, Scopes::NONE));
+/// assert!(alice.is_revoked());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Accounts(Arc<RwLock<State>>);
+
+struct State {
+    list: AccountList,
+    tokens: Vec<(TokenHash, Held)>,
+    anonymous: Option<Held>,
+    /// Those that were recognised by something else than a token.
+    users: HashMap<UserName, Held>,
+}
+
+/// What a caller is made of, and taken back by.
+struct Held {
+    user: UserName,
+    scopes: Scopes,
+    revocation: Revocation,
+}
+
+impl AccountList {
+    /// A list of nobody.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { users: HashMap::new(), others: Scopes::ALL, tokens: Vec::new(), anonymous: None }
+    }
+
+    /// Gives `user` these rights; a later call counts. None of the user's tokens gives more.
+    #[must_use]
+    pub fn user(mut self, user: UserName, scopes: Scopes) -> Self {
+        self.users.insert(user, scopes);
+        self
+    }
+
+    /// Bounds the rights of all users that [`user`](Self::user) does not name. Default
+    /// [`Scopes::ALL`].
+    #[must_use]
+    pub fn others(mut self, scopes: Scopes) -> Self {
+        self.others = scopes;
+        self
+    }
+
+    /// Adds a token of `user`'s, who may have several. It gives those of `scopes` that its user has.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] when the token is there already, and is another user's or has other scopes.
+    pub fn token(
+        &mut self,
+        token: TokenHash,
+        user: UserName,
+        scopes: Scopes,
+    ) -> Result<(), TokenError> {
+        match self.tokens.iter().find(|(other, _)| *other == token) {
+            None => self.tokens.push((token, Entry { user, scopes })),
+            Some((_, other)) if other.user != user => {
+                return Err(TokenError::Shared(other.user.clone(), user));
+            }
+            Some((_, other)) if other.scopes != scopes => return Err(TokenError::Twice(user)),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes clients that show no credentials for `user`. Whoever reaches the port is in.
+    #[must_use]
+    pub fn allow_anonymous(mut self, user: UserName) -> Self {
+        self.anonymous = Some(user);
+        self
+    }
+
+    /// Whether there is any token.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
+    /// The users of which some token names rights that the user does not have, and the token
+    /// therefore does not give.
+    pub fn overreaching(&self) -> impl Iterator<Item = &UserName> {
+        let tokens = self.tokens.iter().map(|(_, entry)| entry);
+        tokens.filter(|entry| !entry.scopes.is_within(self.bound(&entry.user))).map(|it| &it.user)
+    }
+
+    /// What `user` may do.
+    #[must_use]
+    pub fn rights(&self, user: &UserName) -> Scopes {
+        if let Some(scopes) = self.users.get(user) {
+            return *scopes;
+        }
+        let tokens = self.tokens.iter().filter(|(_, entry)| entry.user == *user);
+        let of_tokens = tokens.map(|(_, entry)| entry.scopes).reduce(Scopes::union);
+        of_tokens.unwrap_or(Scopes::ALL).restricted_to(self.others)
+    }
+
+    fn bound(&self, user: &UserName) -> Scopes {
+        self.users.get(user).copied().unwrap_or(self.others)
+    }
+}
+
+impl Default for AccountList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Accounts {
+    /// The accounts of `list`.
+    #[must_use]
+    pub fn new(list: AccountList) -> Self {
+        let empty = State {
+            list: AccountList::new(),
+            tokens: Vec::new(),
+            anonymous: None,
+            users: HashMap::new(),
+        };
+        let accounts = Self(Arc::new(RwLock::new(empty)));
+        accounts.replace(list);
+        accounts
+    }
+
+    /// The caller that `user` is who was recognised by something else than a token.
+    #[must_use]
+    pub fn caller(&self, user: &UserName) -> Caller {
+        let mut state = self.write();
+        if let Some(held) = state.users.get(user) {
+            return held.caller();
+        }
+        if state.users.len() >= MAX_IDLE_USERS {
+            state.users.retain(|_, held| held.revocation.is_used());
+        }
+        let held = Held::new(user, state.list.rights(user));
+        let caller = held.caller();
+        state.users.insert(user.clone(), held);
+        caller
+    }
+
+    /// Puts `list` in the place of what there was, all at once. Revokes the callers of tokens that are
+    /// gone, have become another user's or give fewer rights, and those of users who have fewer rights.
+    /// Who has as many as before, or more, goes on undisturbed; more are had from the next time on
+    /// that they show who they are.
+    ///
+    /// Says how many tokens and users there were whose callers were revoked.
+    #[expect(clippy::must_use_candidate, reason = "the count is for a log")]
+    pub fn replace(&self, list: AccountList) -> usize {
+        let mut state = self.write();
+        let mut revoked = 0;
+        let mut go_on = |before: Option<Held>, user: &UserName, scopes: Scopes| {
+            let mut held = Held::new(user, scopes);
+            match before {
+                Some(before) if before.lasts(&held) => held.revocation = before.revocation,
+                Some(before) => {
+                    before.revocation.revoke();
+                    revoked += 1;
+                }
+                None => {}
+            }
+            held
+        };
+        let mut before: HashMap<TokenHash, Held> =
+            std::mem::take(&mut state.tokens).into_iter().collect();
+        for (hash, Entry { user, scopes }) in &list.tokens {
+            let scopes = scopes.restricted_to(list.bound(user));
+            let held = go_on(before.remove(hash), user, scopes);
+            state.tokens.push((*hash, held));
+        }
+        let nobody = state.anonymous.take();
+        let (anonymous, gone) = match &list.anonymous {
+            Some(user) => (Some(go_on(nobody, user, list.rights(user))), None),
+            None => (None, nobody),
+        };
+        state.anonymous = anonymous;
+        let users = std::mem::take(&mut state.users).into_iter();
+        state.users = users
+            .filter(|(_, held)| held.revocation.is_used())
+            .map(|(user, held)| {
+                let held = go_on(Some(held), &user, list.rights(&user));
+                (user, held)
+            })
+            .collect();
+        state.list = list;
+        for held in before.into_values().chain(gone) {
+            held.revocation.revoke();
+            revoked += 1;
+        }
+        revoked
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn new(user: &UserName, scopes: Scopes) -> Self {
+        Self { user: user.clone(), scopes, revocation: Revocation::new() }
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::new(self.user.clone()).with_scopes(self.scopes).revocable(&self.revocation)
+    }
+
+    /// Whether those who were recognised by it may go on where `next` takes its place.
+    fn lasts(&self, next: &Self) -> bool {
+        self.user == next.user && self.scopes.is_within(next.scopes)
+    }
+}
+
+impl Authenticator for Accounts {
+    async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
+        let state = self.read();
+        let (held, refusal) = match &credentials {
+            Credentials::None => (state.anonymous.as_ref(), AuthError::Missing),
+            Credentials::Bearer(token) => {
+                (TokenHash::find(token, &state.tokens), AuthError::Invalid)
+            }
+        };
+        held.map(Held::caller).ok_or(refusal)
+    }
+}
+
+impl fmt::Debug for AccountList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountList")
+            .field("users", &self.users)
+            .field("others", &self.others)
+            .field("tokens", &self.tokens.len())
+            .field("anonymous", &self.anonymous)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Accounts").field(&self.read().list).finish()
+    }
+}
+
+/// Beyond so many users, those are forgotten that nobody is any more.
+const MAX_IDLE_USERS: usize = 1024;
+
+#[cfg(test)]
+mod tests;
