@@ -49,6 +49,8 @@ pub(crate) struct File {
     pub(crate) batches: BatchesTable,
     #[serde(default)]
     pub(crate) disk: DiskTable,
+    #[serde(default)]
+    pub(crate) guessing: GuessingTable,
 }
 
 /// `[users.NAME]`
@@ -187,6 +189,21 @@ pub(crate) enum RecordingWord {
     #[default]
     Output,
     OutputAndInput,
+}
+
+/// What failed authentications cost the address that they come from, in milliseconds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct GuessingTable {
+    /// Of one.
+    pub(crate) penalty: Option<u64>,
+    /// From this sum on the address is shut out.
+    pub(crate) threshold: Option<u64>,
+    /// The largest sum, and so the longest time out.
+    pub(crate) max_penalty: Option<u64>,
+    /// Addresses and networks that get no penalties: proxies with bounds of their own.
+    #[serde(default)]
+    pub(crate) exempt: Vec<String>,
 }
 
 /// `program = "PATH"` for short.

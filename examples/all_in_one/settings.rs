@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{
-    Accounts, BatchPolicy, CgroupMode, EngineBuilder, Environment, FilePolicy, Holder, LimitKind,
-    Limits, Program, Recording, RedbStore, Secret, SessionPolicy, SizePolicy, StoreFault,
+    Accounts, AddressRange, BatchPolicy, CgroupMode, EngineBuilder, Environment, FilePolicy,
+    GuessingPolicy, Holder, LimitKind, Limits, Program, Recording, RedbStore, Secret,
+    SessionPolicy, SizePolicy, StoreFault,
 };
 use splengine_ssh::{HostKeys, Users, UsersError};
 
 use crate::args::Args;
 use crate::file::{
-    AvroTable, BatchesTable, DiskTable, EnvironmentTable, File, LimitsTable, ProgramTable,
-    RecordingWord, SessionsTable, SizeWord, SshTable,
+    AvroTable, BatchesTable, DiskTable, EnvironmentTable, File, GuessingTable, LimitsTable,
+    ProgramTable, RecordingWord, SessionsTable, SizeWord, SshTable,
 };
 use crate::tokens::{self, Empty, Tokens};
 
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     sessions: SessionsTable,
     batches: BatchesTable,
     disk: DiskTable,
+    guessing: GuessingTable,
     program: Program,
     request_env: Option<Vec<String>>,
     limits: LimitsTable,
@@ -150,6 +152,7 @@ impl Settings {
             sessions: file.sessions,
             batches: file.batches,
             disk: file.disk,
+            guessing: file.guessing,
             made_token,
             grace: grace(&args, file.grace)?,
             environment: environment(file.environment.inherit.as_deref(), file.environment.set)?,
@@ -356,6 +359,28 @@ impl Settings {
             .map_err(|error| UsageError::caused(&format!("root {}", self.root.display()), &error))
     }
 
+    /// Where the console's logins are kept for the next start.
+    pub(crate) fn logins(&self) -> PathBuf {
+        self.root.join("runtime/logins")
+    }
+
+    fn guessing(&self) -> Result<GuessingPolicy, UsageError> {
+        let table = &self.guessing;
+        let mut policy = GuessingPolicy::new();
+        let times = [
+            (table.penalty, GuessingPolicy::penalty as fn(GuessingPolicy, Duration) -> _),
+            (table.threshold, GuessingPolicy::threshold),
+            (table.max_penalty, GuessingPolicy::max_penalty),
+        ];
+        for (value, set) in times {
+            policy = value.map(Duration::from_millis).into_iter().fold(policy, set);
+        }
+        let ranges = table.exempt.iter().map(|text| text.parse::<AddressRange>());
+        let ranges = ranges.collect::<Result<Vec<_>, _>>();
+        let wrong = |error: &dyn std::error::Error| UsageError::caused("[guessing] exempt", error);
+        Ok(policy.exempt(ranges.map_err(|error| wrong(&error))?))
+    }
+
     /// The engine with everything that was asked for.
     pub(crate) fn configure(&self, mut engine: EngineBuilder) -> Result<EngineBuilder, UsageError> {
         let limits = &self.limits;
@@ -363,6 +388,7 @@ impl Settings {
             .program(self.program.clone())
             .sessions(self.sessions()?)
             .files(self.files()?)
+            .guessing(self.guessing()?)
             .default_limits(self.default_limits)
             .max_limits(self.max_limits);
         engine = self.disk.floor.into_iter().fold(engine, EngineBuilder::disk_floor);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use splengine_core::{
-    Authenticator as _, Caller, Credentials, Engine, Reason, Run, SharedAuthenticator,
+    Caller, CredentialSource, Credentials, Engine, Reason, Run, SharedAuthenticator,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -87,8 +87,12 @@ impl Responder {
     }
 
     /// Who asks, by what they showed.
-    pub(crate) async fn caller(&self, shown: Credentials) -> Result<Caller, Failure> {
-        Ok(self.authenticator.authenticate(shown).await?)
+    async fn caller(
+        &self,
+        shown: Credentials,
+        source: &CredentialSource,
+    ) -> Result<Caller, Failure> {
+        Ok(self.engine.authenticate(&self.authenticator, shown, source).await?)
     }
 
     /// Answers a call; `answer` holds what comes before, and `is_answered` is whether a one-way
@@ -99,6 +103,7 @@ impl Responder {
         message: Bytes,
         answer: Vec<u8>,
         is_answered: bool,
+        source: CredentialSource,
         shown: Option<Box<Shown>>,
     ) -> Answered {
         let mut reader = Reader::new(message);
@@ -132,7 +137,7 @@ impl Responder {
             request = ?metadata.request_id, trace = ?metadata.trace_parent, "a call"
         );
         let asked = Asked { name, message, parameters: reader.rest() };
-        let work = AssertUnwindSafe(self.perform(asked, &metadata, shown, answer));
+        let work = AssertUnwindSafe(self.perform(asked, &metadata, &source, shown, answer));
         let bytes = match work.catch_unwind().await {
             Ok(bytes) => bytes,
             Err(panic) => self.panicked(name, &metadata, &*panic),
@@ -151,6 +156,7 @@ impl Responder {
         &self,
         asked: Asked<'_>,
         metadata: &Metadata,
+        source: &CredentialSource,
         shown: Option<Box<Shown>>,
         answer: Answer,
     ) -> Vec<u8> {
@@ -163,7 +169,7 @@ impl Responder {
                 Some(caller) => caller.clone(),
                 None => {
                     let credentials = shown.and_then(|shown| shown.credentials.as_ref());
-                    self.caller(metadata.credentials(credentials)?).await?
+                    self.caller(metadata.credentials(credentials)?, source).await?
                 }
             };
             if let Some(stranger) = shown.and_then(|shown| shown.stranger.as_ref()) {

@@ -10,7 +10,7 @@ use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use splengine_core::Closing;
+use splengine_core::{Closing, CredentialSource};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
 
@@ -26,6 +26,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut input: BytesMut,
     stream: S,
     stranger: Arc<Stranger>,
+    source: CredentialSource,
     mut closing: Closing,
 ) -> io::Result<()> {
     let options = &responder.options;
@@ -78,6 +79,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         call,
                         opened.answer,
                         opened.is_answered,
+                        source.clone(),
                         shown,
                     );
                     let work = work.map(move |answer| (serial, answer));

@@ -126,7 +126,7 @@ impl From<AuthError> for Failure {
         if let AuthError::Unavailable(source) = &error {
             tracing::error!(%source, "credentials can't be checked");
         }
-        Self::of_kind(error.kind(), error.to_string(), None)
+        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
     }
 }
 

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use splengine_core::{Closing, PeerAddress, serve_connections};
+use splengine_core::{Closing, CredentialSource, PeerAddress, serve_connections};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
@@ -182,7 +182,9 @@ impl Opening {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         };
-        connection::serve(&self.responder, frames, read, stream, self.stranger, self.closing).await
+        let source = CredentialSource::new("avro", self.peer.map(|peer| peer.ip));
+        let Self { responder, stranger, closing, .. } = self;
+        connection::serve(&responder, frames, read, stream, stranger, source, closing).await
     }
 
     async fn serve_http<S>(mut self, stream: Rewind<S>) -> io::Result<()>
@@ -193,10 +195,12 @@ impl Opening {
         self.stranger.recognise();
         let service = AvroService::new(self.responder.clone());
         let peer = self.peer;
+        let source = CredentialSource::new("avro", peer.map(|peer| peer.ip));
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
+            request.extensions_mut().insert(source.clone());
             service.clone().call(request)
         });
         let timeout = self.responder.options.frame_timeout.min(LONGEST);

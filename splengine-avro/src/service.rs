@@ -14,7 +14,9 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
-use splengine_core::{Caller, Credentials, Secret, is_anybodys_name};
+use splengine_core::{
+    Caller, CredentialSource, Credentials, PeerAddress, Secret, is_anybodys_name,
+};
 use tokio::time::timeout;
 use tower::Service;
 
@@ -100,8 +102,10 @@ where
                 credentials: credentials(&parts.headers)?,
                 stranger: None,
             };
+            let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
+            let source = CredentialSource::of_request("avro", found, peer.map(|peer| peer.ip));
             let message = read(responder, body).await?;
-            let bytes = respond(responder, message, shown).await?;
+            let bytes = respond(responder, message, source, shown).await?;
             Ok(typed(StatusCode::OK, BINARY, bytes))
         }
         "/" | "/avro" => Err(not_allowed("POST")),
@@ -109,7 +113,12 @@ where
     }
 }
 
-async fn respond(responder: &Responder, message: Bytes, shown: Shown) -> Result<Bytes, Refusal> {
+async fn respond(
+    responder: &Responder,
+    message: Bytes,
+    source: CredentialSource,
+    shown: Shown,
+) -> Result<Bytes, Refusal> {
     let malformed = |problem: &str| refusal(StatusCode::BAD_REQUEST, problem);
     let size = message.len();
     let frames = Frames::classic(responder.options.max_frame);
@@ -129,7 +138,7 @@ async fn respond(responder: &Responder, message: Bytes, shown: Shown) -> Result<
         None => Some(opened.answer),
         Some((client, call)) => {
             let shown = Some(Box::new(shown));
-            responder.clone().respond(client, call, opened.answer, true, shown).await
+            responder.clone().respond(client, call, opened.answer, true, source, shown).await
         }
     };
     frames.write(0, &answer.unwrap_or_default(), &mut bytes);

@@ -26,9 +26,9 @@ mod store;
 mod text;
 
 pub use auth::{
-    AccountList, Accounts, AuthError, Authenticator, Credentials, NoAuthenticator,
-    ParseTokenHashError, Revocation, Secret, SharedAuthenticator, StaticTokens, TokenError,
-    TokenHash,
+    AccountList, Accounts, AddressRange, AuthError, Authenticator, CredentialSource, Credentials,
+    GuessingPolicy, NoAuthenticator, ParseAddressRangeError, ParseTokenHashError, Revocation,
+    Secret, SharedAuthenticator, StaticTokens, TokenError, TokenHash,
 };
 pub use batch::{
     BatchError, BatchEvent, BatchEvents, BatchInfo, BatchJob, BatchList, BatchPolicy, BatchRecord,

@@ -16,8 +16,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use percent_encoding::percent_decode_str;
 use splengine_core::{
-    Authenticator as _, Caller, Credentials, Engine, MemoryBudget, Secret, SharedAuthenticator,
-    is_anybodys_name,
+    Caller, CredentialSource, Credentials, Engine, MemoryBudget, PeerAddress, Secret,
+    SharedAuthenticator, is_anybodys_name,
 };
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -202,7 +202,9 @@ impl Shared {
             }
         };
         let is_anonymous = matches!(credentials, Credentials::None);
-        let caller = self.authenticator.authenticate(credentials).await?;
+        let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
+        let source = CredentialSource::of_request("http", found, peer.map(|peer| peer.ip));
+        let caller = self.engine.authenticate(&self.authenticator, credentials, &source).await?;
         if is_anonymous {
             self.check_name(parts)?;
         }

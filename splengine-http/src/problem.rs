@@ -107,7 +107,7 @@ impl From<AuthError> for Problem {
         if let AuthError::Unavailable(source) = &error {
             tracing::error!(%source, "credentials can't be checked");
         }
-        Self::of_kind(error.kind(), error.to_string(), None)
+        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
     }
 }
 

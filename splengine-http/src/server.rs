@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
-use splengine_core::{PeerAddress, serve_connections};
+use splengine_core::{CredentialSource, PeerAddress, serve_connections};
 use tokio::net::TcpListener;
 use tower::Service;
 
@@ -129,10 +129,12 @@ async fn run<S, B>(
         |connection, mut closing| {
             let service = service.clone();
             let peer = connection.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip()));
+            let source = CredentialSource::new("http", peer.map(|peer| peer.ip));
             let service = service_fn(move |mut request: http::Request<Incoming>| {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(peer);
                 }
+                request.extensions_mut().insert(source.clone());
                 let is_stream = request.version() == Version::HTTP_2;
                 let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
                 service.clone().call(request.map(body))

@@ -11,7 +11,7 @@ use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };
 use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
-use splengine_core::{Secret, Signal, Size, TerminalModes};
+use splengine_core::{AuthError, CredentialSource, Secret, Signal, Size, TerminalModes};
 use tokio::sync::watch;
 
 use crate::channel::{Channel, Start};
@@ -31,12 +31,15 @@ struct LoginState {
     succeeded: watch::Sender<bool>,
     tried: AtomicBool,
     checking: AtomicBool,
+    /// Whether a failure was counted already.
+    counted: AtomicBool,
     running: watch::Sender<usize>,
 }
 
 pub(crate) struct Client {
     shared: Arc<Shared>,
     peer: SocketAddr,
+    source: CredentialSource,
     login: Login,
     grant: Option<Grant>,
     /// Of the session that the user's name has at its end.
@@ -50,6 +53,7 @@ impl Login {
             succeeded: watch::channel(false).0,
             tried: AtomicBool::new(false),
             checking: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
             running: watch::channel(0).0,
         }))
     }
@@ -73,6 +77,12 @@ impl Login {
         self.0.tried.load(Relaxed)
     }
 
+    /// Whether somebody tried to log in, nobody succeeded, and none of it was counted as a failure:
+    /// who has several keys offers one after the other, and only all of them together tell anything.
+    pub(crate) fn has_failed_uncounted(&self) -> bool {
+        self.has_been_tried() && !*self.0.succeeded.borrow() && !self.0.counted.load(Relaxed)
+    }
+
     pub(crate) fn is_checking(&self) -> bool {
         self.0.checking.load(Relaxed)
     }
@@ -93,8 +103,14 @@ impl Drop for Running {
 }
 
 impl Client {
-    pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr, login: Login) -> Self {
-        Self { shared, peer, login, grant: None, session: None, channels: HashMap::new() }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        peer: SocketAddr,
+        source: CredentialSource,
+        login: Login,
+    ) -> Self {
+        let channels = HashMap::new();
+        Self { shared, peer, source, login, grant: None, session: None, channels }
     }
 
     /// What is answered to somebody who has shown who they are, or has not.
@@ -172,10 +188,18 @@ impl Handler for Client {
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
-        let password = Secret::new(password);
-        let known = self.shared.users.by_password(split(user).0, &password, self.peer.ip());
-        let grant = self.login.check(known).await;
-        Ok(self.let_in(user, grant))
+        let (password, name) = (Secret::new(password), split(user).0);
+        let Shared { users, engine, .. } = &*self.shared;
+        let known = async {
+            let known = users.by_password(name, &password, self.peer.ip()).await;
+            known.ok_or(AuthError::Invalid)
+        };
+        let known = engine.check_password(name, &password, &self.source, known);
+        let known = self.login.check(known).await;
+        if known.is_err() {
+            self.login.0.counted.store(true, Relaxed);
+        }
+        Ok(self.let_in(user, known.ok()))
     }
 
     async fn auth_keyboard_interactive(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
-use splengine_core::{Closing, Connection, Engine, serve_connections};
+use splengine_core::{Closing, Connection, CredentialSource, Engine, serve_connections};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 
@@ -69,12 +69,17 @@ impl SshServer {
         serve_connections(listener, max_connections, max_linger, shutdown, |connection, closing| {
             // It may be gone again.
             let peer = connection.peer_addr().ok()?;
+            let source = CredentialSource::new("ssh", Some(peer.ip()));
+            if let Some(time) = shared.engine.shut_out(&source) {
+                tracing::debug!(%peer, ?time, "a connection is refused: its address is shut out");
+                return None;
+            }
             let Some(startup) = startups.enter(peer.ip(), luck()) else {
                 tracing::info!(%peer, "a connection is refused: too many have not logged in yet");
                 return None;
             };
             let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
-            let entering = Entering { config, shared, closing, peer, startup };
+            let entering = Entering { config, shared, closing, peer, source, startup };
             Some(entering.serve(connection))
         })
         .await;
@@ -105,18 +110,36 @@ struct Entering {
     shared: Arc<Shared>,
     closing: Closing,
     peer: SocketAddr,
+    source: CredentialSource,
     startup: Startup,
+}
+
+/// Counts a login that failed as a whole, however its connection ends.
+struct Attempted {
+    shared: Arc<Shared>,
+    source: CredentialSource,
+    login: Login,
+}
+
+impl Drop for Attempted {
+    fn drop(&mut self) {
+        if self.login.has_failed_uncounted() {
+            self.shared.engine.count_failed_login(&self.source);
+        }
+    }
 }
 
 impl Entering {
     /// Serves a connection to its end. However this ends, russh's task ends with it: its socket is
     /// cut.
     async fn serve(self, connection: Connection) -> io::Result<()> {
-        let Self { config, shared, mut closing, peer, startup } = self;
+        let Self { config, shared, mut closing, peer, source, startup } = self;
         let until = Instant::now() + shared.options.login_grace;
         let (line, knife, traffic) = Line::new(connection);
         let login = Login::new();
-        let handler = Client::new(Arc::clone(&shared), peer, login.clone());
+        let attempted =
+            Attempted { shared: Arc::clone(&shared), source: source.clone(), login: login.clone() };
+        let handler = Client::new(Arc::clone(&shared), peer, source, login.clone());
         let mut closed = std::pin::pin!(closing.closed());
         let starting = timeout_at(until, run_stream(config, line, handler));
         let mut session = tokio::select! {
@@ -154,7 +177,7 @@ impl Entering {
                 }
             }
         }
-        drop(startup);
+        drop((startup, attempted));
         tokio::select! {
             ended = &mut session => return ended.map_err(io::Error::other),
             () = &mut closed => {}

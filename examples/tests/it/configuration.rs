@@ -93,6 +93,7 @@ fn what_is_wrong_is_named() {
         (vec!["--config", &file("[disk]\nflor = 1")], "flor"),
         (vec!["--config", &file("[http]\nallow-origins = [\"*\"]")], "allow-origins"),
         (vec!["--config", &file("[program]\nfailure = { stdout = \"(\" }")], "failure.stdout"),
+        (vec!["--config", &file("[guessing]\nexempt = [\"10.0.0.0/33\"]")], "[guessing] exempt"),
         (vec!["--config", &file("[cgroup]\nmode = \"/no/such/cgroup\"")], "/no/such/cgroup"),
     ]
     .into_iter()

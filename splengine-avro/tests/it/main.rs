@@ -5,5 +5,6 @@ mod connections;
 mod container;
 mod ends;
 mod files;
+mod guessing;
 #[cfg(feature = "tls")]
 mod tls;

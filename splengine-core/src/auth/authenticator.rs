@@ -1,6 +1,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::Secret;
 use crate::caller::Caller;
@@ -26,6 +27,14 @@ pub enum AuthError {
     /// What the client showed is not valid. Why is not said: it would help a guesser.
     #[error("the credentials are not valid")]
     Invalid,
+    /// Too much that was shown from the same address, or for the same user, was not valid. What
+    /// this client showed was not looked at.
+    #[error("too many credentials from there were not valid; try again in {} s", retry_after.as_secs().saturating_add(1))]
+    #[non_exhaustive]
+    Throttled {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The authenticator itself can't answer now.
     #[error("credentials can't be checked at the moment")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -37,7 +46,17 @@ impl AuthError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing | Self::Invalid => ErrorKind::Unauthenticated,
+            Self::Throttled { .. } => ErrorKind::CallerLimit,
             Self::Unavailable(_) => ErrorKind::Unavailable,
+        }
+    }
+
+    /// When to try again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled { retry_after } => Some(*retry_after),
+            _ => None,
         }
     }
 }

@@ -3,9 +3,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::auth::GuessingPolicy;
 use crate::batch::BatchPolicy;
 use crate::disk::DiskReserve;
 use crate::engine::admission::Admission;
+use crate::engine::guessing::Guessing;
 use crate::engine::handle::{Engine, Inner};
 use crate::engine::rota::Capacity;
 use crate::engine::stats::Counters;
@@ -24,6 +26,7 @@ pub struct EngineBuilder {
     batches: Option<BatchPolicy>,
     files: Option<FilePolicy>,
     reserve: DiskReserve,
+    guessing: GuessingPolicy,
 }
 
 /// What the engine grants to a request.
@@ -84,6 +87,7 @@ impl EngineBuilder {
             batches: None,
             files: None,
             reserve: DiskReserve::default(),
+            guessing: GuessingPolicy::new(),
         }
     }
 
@@ -199,6 +203,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Bounds on guessing credentials, for all servers of the engine together. Default:
+    /// [`GuessingPolicy::new`].
+    pub fn guessing(mut self, policy: GuessingPolicy) -> Self {
+        self.guessing = policy;
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -206,7 +217,8 @@ impl EngineBuilder {
     /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
     /// does not enforce here.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let Self { executor, policy, mut capacity, sessions, batches, files, reserve } = self;
+        let Self { executor, policy, mut capacity, sessions, batches, files, reserve, guessing } =
+            self;
         if capacity.running_per_caller == MOST {
             capacity.running_per_caller = capacity.running - capacity.running / 8;
         }
@@ -249,6 +261,7 @@ impl EngineBuilder {
             batches,
             files: files.map(|policy| Arc::new(policy.into_shared(reserve.clone()))),
             reserve,
+            guessing: Guessing::new(guessing),
         })))
     }
 }

@@ -13,6 +13,7 @@ use crate::disk::DiskReserve;
 use crate::engine::admission::{Admission, Held, Offered, Permit};
 use crate::engine::builder::{EngineBuilder, Policy};
 use crate::engine::drive::{self, Ending, Shutdown};
+use crate::engine::guessing::Guessing;
 use crate::engine::stats::{Counters, EngineStats};
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) batches: Option<crate::batch::registry::Registry>,
     pub(crate) files: Option<Arc<crate::files::Shared>>,
     pub(crate) reserve: DiskReserve,
+    pub(crate) guessing: Guessing,
 }
 
 /// What an engine [goes on with](Engine::resume).
@@ -228,7 +230,8 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let batches = self.batches().open_count();
-        self.0.counters.snapshot(self.0.admission.counts(), self.0.sessions.counts(), batches)
+        let (executions, sessions) = (self.0.admission.counts(), self.0.sessions.counts());
+        self.0.counters.snapshot(executions, sessions, batches, self.0.guessing.counts())
     }
 
     /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,

@@ -3,6 +3,7 @@
 mod admission;
 mod builder;
 mod drive;
+mod guessing;
 mod handle;
 mod rota;
 mod stats;

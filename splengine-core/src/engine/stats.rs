@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::engine::guessing::AuthenticationCounts;
 use crate::error::ErrorKind;
 use crate::execute::Reason;
 
@@ -43,6 +44,14 @@ pub struct EngineStats {
     pub swept: u64,
     /// Processes that outlived their run though they should not.
     pub leftovers: u64,
+    /// Authentications that failed, by the name of the server that they were tried on.
+    pub authentication_failures: Vec<(&'static str, u64)>,
+    /// Authentications and connections refused unchecked, since too many before them failed.
+    pub authentications_refused: u64,
+    /// Addresses with a penalty for authentications that failed.
+    pub penalised_addresses: u64,
+    /// Those of them that are shut out.
+    pub shut_out_addresses: u64,
 }
 
 /// A snapshot of a histogram of times.
@@ -85,6 +94,7 @@ impl Counters {
         (running, waiting): (usize, usize),
         (sessions, session_clients): (usize, usize),
         batches: usize,
+        authentications: AuthenticationCounts,
     ) -> EngineStats {
         EngineStats {
             started: self.started.load(Relaxed),
@@ -103,6 +113,10 @@ impl Counters {
             kills: self.kills.load(Relaxed),
             swept: self.swept.load(Relaxed),
             leftovers: self.leftovers.load(Relaxed),
+            authentication_failures: authentications.failures,
+            authentications_refused: authentications.refused,
+            penalised_addresses: authentications.penalised,
+            shut_out_addresses: authentications.shut_out,
         }
     }
 }

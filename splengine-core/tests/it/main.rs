@@ -6,6 +6,7 @@ mod ends;
 mod file_changes;
 mod file_limits;
 mod files;
+mod guessing;
 mod holder;
 mod limits;
 mod requests;

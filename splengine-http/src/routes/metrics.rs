@@ -104,6 +104,29 @@ impl Collector for Stats {
             "execution_leftovers",
             "Processes that outlived their run though they should not",
             stats.leftovers,
+        )?;
+        let failures = stats.authentication_failures.iter().copied();
+        to.counters(
+            "authentication_failures",
+            "Authentications that failed",
+            "server",
+            failures,
+            None,
+        )?;
+        to.counter(
+            "authentications_refused",
+            "Authentications and connections refused since too many before them failed",
+            stats.authentications_refused,
+        )?;
+        to.gauge(
+            "penalised_addresses",
+            "Addresses with a penalty for authentications that failed",
+            stats.penalised_addresses,
+        )?;
+        to.gauge(
+            "shut_out_addresses",
+            "Addresses shut out since too many authentications from them failed",
+            stats.shut_out_addresses,
         )
     }
 }

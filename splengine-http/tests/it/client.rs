@@ -50,7 +50,11 @@ impl Response {
 
 impl Connection {
     pub(crate) async fn open(addr: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(addr).await.expect("connects"), buffer: Vec::new() }
+        Self::over(TcpStream::connect(addr).await.expect("connects"))
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {

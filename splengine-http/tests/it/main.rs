@@ -4,6 +4,7 @@ mod batches;
 mod client;
 mod connections;
 mod files;
+mod guessing;
 mod requests;
 mod runs;
 mod scripted;

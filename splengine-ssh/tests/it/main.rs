@@ -3,6 +3,7 @@
 mod commands;
 mod ends;
 mod files;
+mod guessing;
 mod input;
 mod limits;
 mod support;

@@ -204,7 +204,7 @@ async fn variables_are_taken_from_a_short_list() {
     }
 }
 
-fn with_passwords(users: Users, dir: &Path) -> Users {
+pub(crate) fn with_passwords(users: Users, dir: &Path) -> Users {
     let params = Params::new(64, 1, 1, None).expect("fits");
     let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let hash = hasher.hash_password_with_salt(b"open sesame", b"salty salt").expect("a hash");

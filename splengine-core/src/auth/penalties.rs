@@ -1,0 +1,391 @@
+//! What failed authentications cost the address that they come from, and the user whose password
+//! is tried. Pure: the time is an argument.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::auth::AddressRange;
+
+/// What is done against guessing credentials, as by sshd's `PerSourcePenalties`: each failed
+/// authentication costs the address that it comes from a penalty, penalties add up and run off with
+/// time, and an address over a bound is shut out until its penalty has run off.
+///
+/// An IPv4 address counts alone, IPv6 addresses by their network of 64 bits. The penalties of the
+/// 16,384 addresses that owe most are kept; beyond that whoever owes least is forgotten.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use splengine_core::GuessingPolicy;
+///
+/// let proxy = "10.1.2.3".parse()?;
+/// let policy = GuessingPolicy::new().penalty(Duration::from_secs(2)).exempt([proxy]);
+/// # drop(policy);
+/// # Ok::<(), splengine_core::ParseAddressRangeError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct GuessingPolicy {
+    penalty: Duration,
+    threshold: Duration,
+    max_penalty: Duration,
+    exempt: Vec<AddressRange>,
+}
+
+impl GuessingPolicy {
+    /// The defaults: a penalty of 5 s, a shut-out from 30 s on and of 60 s at most, no exemption.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            penalty: Duration::from_secs(5),
+            threshold: Duration::from_secs(30),
+            max_penalty: Duration::from_secs(60),
+            exempt: Vec::new(),
+        }
+    }
+
+    /// Penalty of one failed authentication, default 5 s. One that shows what has failed from the
+    /// same address just before guesses nothing, and costs a fifth of it: a script with an old token
+    /// that tries once a second is never shut out. Zero switches penalties and delays off; failures
+    /// are still logged and counted.
+    #[must_use]
+    pub fn penalty(mut self, penalty: Duration) -> Self {
+        self.penalty = penalty;
+        self
+    }
+
+    /// Sum of penalties from which on an address is shut out, default 30 s: five failures within a
+    /// minute only delay their answers.
+    #[must_use]
+    pub fn threshold(mut self, threshold: Duration) -> Self {
+        self.threshold = threshold;
+        self
+    }
+
+    /// Largest sum of penalties, and so the longest time that an address is shut out, at least the
+    /// [threshold](Self::threshold), default 60 s.
+    #[must_use]
+    pub fn max_penalty(mut self, max: Duration) -> Self {
+        self.max_penalty = max;
+        self
+    }
+
+    /// Addresses that get no penalties, default none: reverse proxies that bound guesses
+    /// themselves, whose clients would all be shut out for what one of them does. Failures from
+    /// there are logged and counted, and their number is not bounded.
+    #[must_use]
+    pub fn exempt(mut self, ranges: impl IntoIterator<Item = AddressRange>) -> Self {
+        self.exempt.extend(ranges);
+        self
+    }
+}
+
+impl Default for GuessingPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Addresses that share a penalty. What has no known address is one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Source(Option<IpAddr>);
+
+impl Source {
+    /// One customer has 2^64 addresses of IPv6 at the least.
+    fn of(address: Option<IpAddr>) -> Self {
+        Self(address.map(|address| match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = u128::from(address) >> 64 << 64;
+                IpAddr::V6(network.into())
+            }
+            address => address,
+        }))
+    }
+}
+
+/// What became of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Penalised {
+    /// How long the answer is held back.
+    pub(crate) delay: Duration,
+    /// For how long the address is shut out, if it is by this very failure.
+    pub(crate) shut_out: Option<Duration>,
+}
+
+/// The penalties of addresses and users.
+#[derive(Debug)]
+pub(crate) struct Penalties {
+    policy: GuessingPolicy,
+    addresses: Expiring<Source, Address>,
+    users: Expiring<u64, ()>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Address {
+    is_shut_out: bool,
+    /// Fingerprints of what failed last.
+    failed: [Option<u64>; REMEMBERED],
+    next: usize,
+}
+
+impl Penalties {
+    pub(crate) fn new(policy: GuessingPolicy) -> Self {
+        Self { policy, addresses: Expiring::new(), users: Expiring::new() }
+    }
+
+    /// For how long `address` is shut out yet.
+    pub(crate) fn shut_out(&self, address: Option<IpAddr>, now: Instant) -> Option<Duration> {
+        let (ends, state) = self.addresses.get(Source::of(address), now)?;
+        state.is_shut_out.then(|| ends - now)
+    }
+
+    /// Counts a failed authentication from `address`, which showed something with this fingerprint.
+    pub(crate) fn fail(
+        &mut self,
+        address: Option<IpAddr>,
+        fingerprint: u64,
+        now: Instant,
+    ) -> Penalised {
+        let is_exempt = address
+            .is_some_and(|address| self.policy.exempt.iter().any(|range| range.contains(address)));
+        if is_exempt || self.policy.penalty.is_zero() {
+            return Penalised { delay: Duration::ZERO, shut_out: None };
+        }
+        let source = Source::of(address);
+        let before = self.addresses.get(source, now);
+        let (ends, mut state) = before.unwrap_or_else(|| (now, Address::default()));
+        let penalty = if state.failed.contains(&Some(fingerprint)) {
+            self.policy.penalty / REPEATED
+        } else {
+            state.failed[state.next] = Some(fingerprint);
+            state.next = (state.next + 1) % REMEMBERED;
+            self.policy.penalty
+        };
+        let max = self.policy.max_penalty.max(self.policy.threshold);
+        let owed = (ends - now).saturating_add(penalty).min(max);
+        let shuts_out = owed >= self.policy.threshold && !state.is_shut_out;
+        state.is_shut_out |= shuts_out;
+        self.addresses.set(source, now + owed, state, now);
+        let delay = (owed / DELAY_SHARE).min(MAX_DELAY);
+        Penalised { delay, shut_out: shuts_out.then_some(owed) }
+    }
+
+    /// How long an attempt at the password of a user waits, or when to try again where too many
+    /// wait already. The first few after a while wait for nothing.
+    pub(crate) fn attempt(&mut self, user: u64, now: Instant) -> Result<Duration, Duration> {
+        if self.policy.penalty.is_zero() {
+            return Ok(Duration::ZERO);
+        }
+        // Nobody has failed: whoever comes now pays when they do.
+        let Some((ends, ())) = self.users.get(user, now) else { return Ok(Duration::ZERO) };
+        let wait = (ends - now).saturating_sub(USER_FREE);
+        if wait > MAX_USER_WAIT {
+            return Err(wait - MAX_USER_WAIT);
+        }
+        self.users.set(user, ends + USER_INTERVAL, (), now);
+        Ok(wait)
+    }
+
+    /// Counts a failed attempt at the password of a user.
+    pub(crate) fn fail_user(&mut self, user: u64, now: Instant) {
+        let ends = self.users.get(user, now).map_or(now, |(ends, ())| ends);
+        self.users.set(user, ends + USER_INTERVAL, (), now);
+    }
+
+    /// Forgets what failed before a success.
+    pub(crate) fn succeed_user(&mut self, user: u64) {
+        self.users.remove(user);
+    }
+
+    /// How many addresses have a penalty, and how many of them are shut out.
+    pub(crate) fn counts(&mut self, now: Instant) -> (usize, usize) {
+        self.addresses.expire(now);
+        let all = &self.addresses.entries;
+        (all.len(), all.values().filter(|(_, state)| state.is_shut_out).count())
+    }
+}
+
+/// Entries that end at some time, at most [`MAX_ENTRIES`]: the one that ends first goes.
+#[derive(Debug)]
+struct Expiring<K, V> {
+    entries: HashMap<K, (Instant, V)>,
+    ends: BTreeSet<(Instant, K)>,
+}
+
+impl<K: Copy + Ord + Hash, V: Copy> Expiring<K, V> {
+    fn new() -> Self {
+        Self { entries: HashMap::new(), ends: BTreeSet::new() }
+    }
+
+    fn get(&self, key: K, now: Instant) -> Option<(Instant, V)> {
+        self.entries.get(&key).copied().filter(|(ends, _)| *ends > now)
+    }
+
+    fn set(&mut self, key: K, ends: Instant, value: V, now: Instant) {
+        self.expire(now);
+        self.remove(key);
+        if self.entries.len() >= MAX_ENTRIES
+            && let Some((_, first)) = self.ends.pop_first()
+        {
+            self.entries.remove(&first);
+        }
+        self.entries.insert(key, (ends, value));
+        self.ends.insert((ends, key));
+    }
+
+    fn remove(&mut self, key: K) {
+        if let Some((ends, _)) = self.entries.remove(&key) {
+            self.ends.remove(&(ends, key));
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(ends, key)) = self.ends.first().filter(|(ends, _)| *ends <= now) {
+            self.ends.remove(&(ends, key));
+            self.entries.remove(&key);
+        }
+    }
+}
+
+const MAX_ENTRIES: usize = 16_384;
+const REMEMBERED: usize = 4;
+/// A repeated failure costs so much less than a new one.
+const REPEATED: u32 = 5;
+/// An answer is held back for this part of what its address owes.
+const DELAY_SHARE: u32 = 20;
+const MAX_DELAY: Duration = Duration::from_secs(1);
+/// How much a user's password may owe before attempts at it wait.
+const USER_FREE: Duration = Duration::from_secs(5);
+const USER_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_USER_WAIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn five_mistakes_are_delayed_and_the_sixth_shuts_out() {
+        let mut penalties = Penalties::new(GuessingPolicy::new());
+        let (now, guesser) = (Instant::now(), address("192.0.2.1"));
+        for guess in 1..=5 {
+            let penalised = penalties.fail(guesser, guess, now);
+            assert_eq!(penalised.shut_out, None);
+            assert!(penalised.delay > Duration::ZERO && penalised.delay <= SECOND);
+            assert_eq!(penalties.shut_out(guesser, now), None);
+        }
+        assert_eq!(penalties.fail(guesser, 6, now).shut_out, Some(SECOND * 30));
+        assert_eq!(penalties.shut_out(guesser, now + SECOND * 10), Some(SECOND * 20));
+        assert_eq!(penalties.shut_out(address("192.0.2.2"), now), None);
+        // Until all of it has run off, and then as if nothing had been.
+        assert_eq!(penalties.shut_out(guesser, now + SECOND * 29), Some(SECOND));
+        assert_eq!(penalties.shut_out(guesser, now + SECOND * 30), None);
+        assert_eq!(penalties.fail(guesser, 7, now + SECOND * 30).shut_out, None);
+        assert_eq!(penalties.counts(now + SECOND * 30), (1, 0));
+    }
+
+    #[test]
+    fn an_old_token_once_a_second_is_no_guesser() {
+        let mut penalties = Penalties::new(GuessingPolicy::new());
+        let (now, script) = (Instant::now(), address("127.0.0.1"));
+        for second in 0..1000 {
+            let now = now + SECOND * second;
+            assert_eq!(penalties.fail(script, 1, now).shut_out, None);
+        }
+        // One that does not wait is shut out all the same.
+        let mut now = now + SECOND * 1000;
+        let tries = (0..).take_while(|_| {
+            now += SECOND / 100;
+            penalties.fail(script, 1, now).shut_out.is_none()
+        });
+        assert!(tries.count() < 30);
+    }
+
+    #[test]
+    fn networks_of_ipv6_and_mapped_addresses_are_one_source() {
+        assert_eq!(Source::of(address("2001:db8::1")), Source::of(address("2001:db8::ffff:2")));
+        assert_ne!(Source::of(address("2001:db8:0:1::1")), Source::of(address("2001:db8::1")));
+        assert_eq!(Source::of(address("::ffff:192.0.2.1")), Source::of(address("192.0.2.1")));
+        assert_ne!(Source::of(None), Source::of(address("::")));
+    }
+
+    #[test]
+    fn exempt_addresses_owe_nothing() {
+        let proxies = ["10.0.0.0/8", "::1"].map(|text| text.parse().expect("a range"));
+        let mut penalties = Penalties::new(GuessingPolicy::new().exempt(proxies));
+        let now = Instant::now();
+        for guess in 0..100 {
+            for proxy in ["10.1.2.3", "::ffff:10.1.2.3", "::1"].map(address) {
+                let free = Penalised { delay: Duration::ZERO, shut_out: None };
+                assert_eq!(penalties.fail(proxy, guess, now), free);
+            }
+        }
+        assert_eq!(penalties.counts(now), (0, 0));
+    }
+
+    #[test]
+    fn whoever_owes_least_is_forgotten_first() {
+        let mut penalties = Penalties::new(GuessingPolicy::new());
+        let (now, guesser) = (Instant::now(), address("192.0.2.1"));
+        for guess in 0..6 {
+            penalties.fail(guesser, guess, now);
+        }
+        for other in 0..40_000_u32 {
+            penalties.fail(Some(IpAddr::V4((0x0a00_0000 + other).into())), 1, now);
+        }
+        assert_eq!(penalties.counts(now), (MAX_ENTRIES, 1));
+        assert_eq!(penalties.addresses.ends.len(), MAX_ENTRIES);
+        assert!(penalties.shut_out(guesser, now).is_some());
+    }
+
+    #[test]
+    fn attempts_at_one_users_password_are_spaced() {
+        let mut penalties = Penalties::new(GuessingPolicy::new());
+        let now = Instant::now();
+        assert_eq!(penalties.attempt(1, now), Ok(Duration::ZERO));
+        for _ in 0..5 {
+            penalties.fail_user(1, now);
+        }
+        let waits: Vec<_> = (0..20).map_while(|_| penalties.attempt(1, now).ok()).collect();
+        assert_eq!(waits, (0..=10).map(|wait| SECOND * wait).collect::<Vec<_>>());
+        assert_eq!(penalties.attempt(1, now), Err(SECOND));
+        assert_eq!(penalties.attempt(2, now), Ok(Duration::ZERO));
+        assert!(penalties.attempt(1, now + SECOND).is_ok());
+        penalties.succeed_user(1);
+        assert_eq!(penalties.attempt(1, now), Ok(Duration::ZERO));
+    }
+
+    proptest! {
+        /// However somebody goes about it: so many guesses in so much time, and no shut-out is
+        /// longer than the longest.
+        #[test]
+        fn the_rate_of_guesses_is_bounded(pauses in prop::collection::vec(0_u64..20_000, 1..300)) {
+            let mut penalties = Penalties::new(GuessingPolicy::new());
+            let (begin, guesser) = (Instant::now(), address("192.0.2.1"));
+            let (mut now, mut guesses) = (begin, 0_u32);
+            for (guess, pause) in (0..).zip(pauses) {
+                now += Duration::from_millis(pause);
+                match penalties.shut_out(guesser, now) {
+                    Some(left) => prop_assert!(left <= SECOND * 60),
+                    None => {
+                        penalties.fail(guesser, guess, now);
+                        guesses += 1;
+                    }
+                }
+                prop_assert_eq!(penalties.addresses.entries.len(), penalties.addresses.ends.len());
+            }
+            let bound = 6.0 + (now - begin).as_secs_f64() / 5.0;
+            prop_assert!(f64::from(guesses) <= bound + 1.0, "{guesses} in {:?}", now - begin);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::auth::Secret;
+
+/// Where credentials come from: what [`Engine::authenticate`](crate::Engine::authenticate) counts
+/// and logs failures by. A server makes one for each connection, and puts it into the extensions of
+/// each request of HTTP.
+///
+/// A connection on which some credentials were valid goes on with these while its address is shut
+/// out for what others on it do. Clones belong to the same connection.
+///
+/// ```
+/// use splengine_core::CredentialSource;
+///
+/// let source = CredentialSource::new("http", Some([192, 0, 2, 1].into()));
+/// assert_eq!(source.server(), "http");
+/// ```
+#[derive(Debug, Clone)]
+pub struct CredentialSource {
+    server: &'static str,
+    address: Option<IpAddr>,
+    /// Hash of what was valid last.
+    valid: Arc<Mutex<Option<[u8; 32]>>>,
+}
+
+impl CredentialSource {
+    /// A connection to the server of this name, which stands in the log and in metrics: `http`,
+    /// `ws`, `ssh`, `avro`. All that has no address counts as one.
+    #[must_use]
+    pub fn new(server: &'static str, address: Option<IpAddr>) -> Self {
+        let address = address.map(|address| address.to_canonical());
+        Self { server, address, valid: Arc::default() }
+    }
+
+    /// Source of a request to the server of this name: the one `found` among the request's extensions,
+    /// which may bear the name of a server that this one is nested in; else one of the `address` alone.
+    #[must_use]
+    pub fn of_request(server: &'static str, found: Option<&Self>, address: Option<IpAddr>) -> Self {
+        match found {
+            Some(source) => Self { server, ..source.clone() },
+            None => Self::new(server, address),
+        }
+    }
+
+    /// Name of the server.
+    #[must_use]
+    pub fn server(&self) -> &'static str {
+        self.server
+    }
+
+    /// Address of the client, if it is known.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    pub(crate) fn was_valid(&self, secret: &Secret) -> bool {
+        let valid = *self.valid.lock().unwrap_or_else(PoisonError::into_inner);
+        valid.is_some_and(|valid| valid == hash(secret))
+    }
+
+    pub(crate) fn is_valid(&self, secret: &Secret) {
+        *self.valid.lock().unwrap_or_else(PoisonError::into_inner) = Some(hash(secret));
+    }
+}
+
+fn hash(secret: &Secret) -> [u8; 32] {
+    Sha256::digest(secret.expose()).into()
+}

@@ -1,0 +1,55 @@
+use russh::client::AuthResult;
+
+use crate::support::{Client, Door, PATIENCE, Setup, key, until};
+use crate::users::with_passwords;
+
+#[tokio::test]
+async fn who_guesses_passwords_is_shut_out() {
+    let door = Door::with(Setup { users: with_passwords, ..Setup::default() }).await;
+    let before = door.login().await;
+    let mut guesses = 0;
+    'connections: for _ in 0..20 {
+        let Ok(mut client) = Client::begin(Default::default(), door.socket().await).await else {
+            break;
+        };
+        for _ in 0..3 {
+            let guess = format!("guess-{guesses}");
+            let told = client.handle.authenticate_password("bob", guess);
+            let Ok(Ok(told)) = tokio::time::timeout(PATIENCE, told).await else {
+                continue 'connections;
+            };
+            assert!(matches!(told, AuthResult::Failure { .. }));
+            guesses += 1;
+        }
+    }
+    assert!((5..20).contains(&guesses), "{guesses}");
+    let late = Client::begin(Default::default(), door.socket().await).await;
+    assert!(late.is_err(), "whatever it would show");
+    assert_eq!(before.run("echo in").await.told().0, "in\n", "who is in stays");
+    let stats = door.engine.stats();
+    assert_eq!(stats.shut_out_addresses, 1);
+    assert!(stats.authentications_refused > 0);
+}
+
+#[tokio::test]
+async fn keys_that_are_offered_first_are_no_failures() {
+    let door = Door::open().await;
+    for _ in 0..10 {
+        let mut client = door.connect().await;
+        for _ in 0..3 {
+            assert!(!client.shows("alice", &key()).await);
+        }
+        assert!(client.shows("alice", &door.key).await);
+    }
+    assert!(door.engine.stats().authentication_failures.is_empty());
+    // A login that fails as a whole is one.
+    let mut client = door.connect().await;
+    assert!(!client.shows("alice", &key()).await);
+    drop(client);
+    let failures = || door.engine.stats().authentication_failures;
+    until("it is counted", || failures() == [("ssh", 1)]).await;
+    // Who asks for the key of the server alone has tried nothing.
+    drop(door.connect().await);
+    drop(door.login().await);
+    assert_eq!(failures(), [("ssh", 1)]);
+}
