@@ -135,6 +135,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             let api = configured_http(&engine, &settings, &interfaces, console.as_deref())?;
             let mut builder = WsServer::builder(engine.clone())
                 .authenticate(settings.accounts.clone())
+                .keep_logins(settings.logins())
                 .api(api.into_service());
             for origin in &settings.ws_origins {
                 builder = builder.allow_origin(origin).map_err(|error| {

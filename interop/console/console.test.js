@@ -23,7 +23,7 @@ writeFileSync(join(root, ".bashrc"), "PS1='\\w# '\n");
 async function start(ws = "127.0.0.1:0") {
   const child = spawn(
     process.env.SPLENGINE_SERVER,
-    ["--root", root, "--http", "127.0.0.1:0", "--ws", ws, "--avro", "off", "--ssh", "off", "--token", "alice=alices-very-long-token", "--shell", "/bin/bash", "--grace", "1"],
+    ["--root", root, "--http", "127.0.0.1:0", "--ws", ws, "--avro", "off", "--ssh", "off", "--token", "alice=alices-very-long-token,bob=bobs-very-long-token", "--shell", "/bin/bash", "--grace", "1"],
     { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, HOME: root, RUST_LOG: "error" } },
   );
   const [line] = await once(createInterface({ input: child.stdout }), "line");
@@ -65,7 +65,7 @@ async function open(url, options = {}) {
   page.on("console", (message) => {
     const text = message.text();
     // A connection that breaks and a login that fails are told by the browser as well.
-    if (message.type() === "error" && !/WebSocket connection|status of (40[14]|422)|ERR_(CONNECTION|EMPTY_RESPONSE)/.test(text)) problems.push(text);
+    if (message.type() === "error" && !/WebSocket connection|status of (40[149]|422)|ERR_(CONNECTION|EMPTY_RESPONSE)/.test(text)) problems.push(text);
   });
   await page.goto(url);
   return page;
@@ -496,6 +496,54 @@ test("a connection that breaks comes back to the same program, unseen", async (c
   await type(page, "echo got-$word\n");
   await shows(page, "got-word");
   assert.deepEqual(asked, [], "the program is not disturbed");
+  await page.context().close();
+});
+
+test("log out ends the login in every tab", async () => {
+  const page = await open(`${server.page}#token=${token}`);
+  await connected(page);
+  const other = await page.context().newPage();
+  await other.goto(server.page);
+  await connected(other);
+  const [cookie] = await page.context().cookies();
+  assert.ok(!cookie.value.includes(token), "the cookie is not the token");
+  await page.click("#logout");
+  await page.locator("#login").waitFor();
+  await other.locator("#login").waitFor();
+  await shot(other, "logged-out");
+  const late = await fetch(`${server.page}me`, { headers: { Cookie: `${cookie.name}=${cookie.value}` } });
+  assert.equal(late.status, 401, "what was copied of it is worth nothing");
+  assert.deepEqual(await page.context().cookies(), []);
+  await page.context().close();
+});
+
+test("a link of somebody else's asks before it logs anybody out", async () => {
+  const page = await open(`${server.page}#token=${token}`);
+  await connected(page);
+  const follow = async (link) => {
+    await page.goto("about:blank");
+    await page.goto(link);
+  };
+  const link = `${server.page}#token=bobs-very-long-token`;
+  await follow(link);
+  const dialog = page.locator("dialog", { hasText: "logged in as alice. This link is for bob" });
+  await dialog.waitFor();
+  await shot(page, "somebody-else");
+  await page.click("dialog >> text=Stay");
+  await connected(page);
+  assert.equal(await page.textContent("#user"), "alice");
+  await follow(`${server.page}#token=${token}`);
+  await connected(page);
+  assert.equal(await page.locator("dialog").count(), 0, "one's own link asks nothing");
+  await follow(link);
+  await dialog.waitFor();
+  await page.click("dialog >> text=Switch");
+  await connected(page);
+  assert.equal(await page.textContent("#user"), "bob");
+  // What bob opened is not left behind for the tests to come.
+  await page.click("#end");
+  await page.click("dialog button[type=submit]");
+  await page.locator("#banner-text", { hasText: "ended" }).waitFor();
   await page.context().close();
 });
 

@@ -1,5 +1,6 @@
 //! What every route knows, and the routes put together.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use crate::entry;
-use crate::login::{self, Guests};
+use crate::login;
+use crate::logins::Logins;
 use crate::{console, upgrade};
 
 /// What is set up once for all requests.
@@ -37,7 +39,7 @@ pub(crate) struct Options {
 pub(crate) struct App {
     pub(crate) engine: Engine,
     pub(crate) authenticator: SharedAuthenticator,
-    pub(crate) guests: Guests,
+    pub(crate) logins: Logins,
     pub(crate) options: Options,
     api: HttpService,
     pub(crate) places: Arc<Semaphore>,
@@ -53,6 +55,7 @@ impl App {
         authenticator: SharedAuthenticator,
         api: HttpService,
         options: Options,
+        logins: Option<PathBuf>,
     ) -> Self {
         let budget = MemoryBudget::new(options.max_buffered);
         let unknown = budget.share(options.max_buffered / 8);
@@ -60,7 +63,7 @@ impl App {
         Self {
             engine,
             authenticator,
-            guests: Guests::default(),
+            logins: Logins::open(logins),
             options,
             api,
             places: Arc::new(places),
@@ -139,9 +142,9 @@ fn page(path: &str, asked: &HeaderMap) -> Response {
 /// Everything else is the HTTP door's. Who is logged in needs no header there.
 async fn api(State(app): State<Arc<App>>, mut request: Request) -> Response {
     if !request.headers().contains_key(axum::http::header::AUTHORIZATION)
-        && let Some(caller) = entry::by_cookie(&app, request.headers()).await
+        && let Some(present) = entry::by_cookie(&app, request.headers()).await
     {
-        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(present.caller);
     }
     match app.api.clone().oneshot(request).await {
         Ok(response) => response.map(axum::body::Body::new),

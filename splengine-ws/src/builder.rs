@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub struct WsServerBuilder<A> {
     api: Option<HttpService>,
     options: Options,
     max_connections: usize,
+    logins: Option<PathBuf>,
 }
 
 impl WsServer {
@@ -37,6 +39,7 @@ impl WsServer {
                 max_linger: Duration::from_secs(5),
             },
             max_connections: 1024,
+            logins: None,
         }
     }
 }
@@ -53,6 +56,7 @@ impl<A> WsServerBuilder<A> {
             api: self.api,
             options: self.options,
             max_connections: self.max_connections,
+            logins: self.logins,
         }
     }
 
@@ -67,6 +71,18 @@ impl<A> WsServerBuilder<A> {
     /// `/terminal` is all there is.
     pub fn console(mut self, console: bool) -> Self {
         self.options.console = console;
+        self
+    }
+
+    /// File that keeps the console's logins, so that a restart logs nobody out; made where there is
+    /// none, with its directory. Who reads it can't log in by it: a cookie is there by its hash, and
+    /// its token encrypted with the cookie. Default: they end with the server.
+    ///
+    /// A login lasts 7 days, or 24 hours without use; a user has 32 at most, and there are 4,096 in
+    /// all: beyond that the one that was used least recently ends. One whose token is not valid any
+    /// more is over.
+    pub fn keep_logins(mut self, file: impl Into<PathBuf>) -> Self {
+        self.logins = Some(file.into());
         self
     }
 
@@ -125,11 +141,11 @@ impl<A> WsServerBuilder<A> {
 
 impl WsServerBuilder<SharedAuthenticator> {
     fn into_app(self) -> Arc<App> {
-        let Self { engine, authenticator, api, options, .. } = self;
+        let Self { engine, authenticator, api, options, logins, .. } = self;
         let api = api.unwrap_or_else(|| {
             HttpServer::builder(engine.clone()).authenticate(authenticator.clone()).into_service()
         });
-        Arc::new(App::new(engine, authenticator, api, options))
+        Arc::new(App::new(engine, authenticator, api, options, logins))
     }
 
     /// The door as a service, to be nested in a stack of one's own, under any path. Draining the

@@ -13,14 +13,15 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use splengine_core::{
-    Access, Attach, Attachment, Caller, Secret, SessionError, SessionRequest, Size, Typist,
+    Access, Attach, Attachment, AuthError, Caller, SessionError, SessionRequest, Size, Typist,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 
 use crate::app::App;
 use crate::entry::Entrant;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
+use crate::login;
 use crate::speech::{self, Plain, Speech, close, text};
 use crate::upgrade::V1;
 
@@ -53,23 +54,41 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
     let is_v1 = socket.protocol().is_some_and(|protocol| protocol == V1);
     let (mut sink, mut stream) = socket.split();
     let mut first = None;
-    let caller = match entrant {
-        Entrant::Known(caller) => caller,
-        Entrant::WithTicket => match timeout(TICKET_WITHIN, with_ticket(&app, &mut stream)).await {
-            Ok(Some((caller, control))) => {
-                first = Some(control);
-                caller
+    let (caller, login) = match entrant {
+        Entrant::Known(caller, login) => (caller, login),
+        Entrant::WithTicket(source) => {
+            let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream)).await {
+                Ok(Some(TextFrame { ticket: Some(ticket), frame })) => {
+                    first = Some(frame);
+                    login::redeem(&app, ticket, &source).await
+                }
+                _ => Err(AuthError::Missing),
+            };
+            match shown {
+                Ok(caller) => (caller, None),
+                Err(error) => {
+                    let (message, close) = refusal(&error);
+                    let _ = timeout(LAST_WORDS, async {
+                        sink.send(message).await?;
+                        sink.send(close).await
+                    })
+                    .await;
+                    return;
+                }
             }
-            _ => {
-                let error = speech::error("credentials are required", "credentials");
-                let _ = timeout(LAST_WORDS, async {
-                    sink.send(error).await?;
-                    sink.send(close(4401, "credentials")).await
-                })
-                .await;
-                return;
-            }
-        },
+        }
+    };
+    let (held, until) = (caller.clone(), login.as_ref().map(|login| login.until));
+    let logged_out = async {
+        tokio::select! {
+            () = held.revoked() => {}
+            () = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            } => {}
+        }
     };
     let (words, told) = mpsc::channel(64);
     let (typing, typed) = mpsc::channel(64);
@@ -99,7 +118,14 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
             let _ = words.send(Word::Last(text(&json!({"type": "notice", "kind": "restart"})), 1001, "going away")).await;
             std::future::pending::<()>().await;
         } => {}
+        () = async {
+            logged_out.await;
+            let error = speech::error("the login is over", "credentials");
+            let _ = words.send(Word::Last(error, 4401, "credentials")).await;
+            std::future::pending::<()>().await;
+        } => {}
     }
+    drop(login);
     // The client's own close frame, and all that it sent before: a connection that is closed with
     // something unread is reset, and what was told last may then never be read.
     let _ = timeout(LAST_WORDS, async {
@@ -112,18 +138,26 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
     .await;
 }
 
-/// Waits for the first frame, which must bring a ticket.
-async fn with_ticket(app: &App, stream: &mut SplitStream<WebSocket>) -> Option<(Caller, Frame)> {
+/// The first frame of a client that has shown nothing yet.
+async fn first_frame(stream: &mut SplitStream<WebSocket>) -> Option<TextFrame> {
     loop {
         match stream.next().await?.ok()? {
-            Message::Text(text) => {
-                let frame = TextFrame::parse(&text).ok()?;
-                let ticket = Secret::new(frame.ticket?);
-                let caller = app.engine.sessions().redeem(&ticket).ok()?;
-                return Some((caller, frame.frame));
-            }
+            Message::Text(text) => return TextFrame::parse(&text).ok(),
             Message::Ping(_) | Message::Pong(_) => {}
             Message::Binary(_) | Message::Close(_) => return None,
+        }
+    }
+}
+
+/// What is said last to a client that nobody knows.
+fn refusal(error: &AuthError) -> (Message, Message) {
+    match error {
+        AuthError::Throttled { .. } => {
+            (speech::error(&error.to_string(), "throttled"), close(4429, "throttled"))
+        }
+        _ => {
+            let text = "credentials are required";
+            (speech::error(text, "credentials"), close(4401, "credentials"))
         }
     }
 }

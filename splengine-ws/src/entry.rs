@@ -1,19 +1,32 @@
 //! Who is let in.
 
+use std::time::Duration;
+
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use splengine_core::{
-    AuthError, Authenticator as _, Caller, Credentials, Secret, is_anybodys_name,
+    AuthError, Authenticator as _, Caller, CredentialSource, Credentials, PeerAddress, Secret,
+    is_anybodys_name,
 };
 
 use crate::app::App;
-use crate::login::{self, GUEST_PREFIX, TOKEN_PREFIX};
+use crate::login;
+use crate::logins::{LoginId, LoginUse};
 
 /// Who opens a WebSocket.
 pub(crate) enum Entrant {
-    Known(Caller),
+    /// By their login, if by any.
+    Known(Caller, Option<LoginUse>),
     /// A page that is to show a ticket in its first frame.
-    WithTicket,
+    WithTicket(CredentialSource),
+}
+
+/// Who is logged in in a browser.
+pub(crate) struct Present {
+    pub(crate) caller: Caller,
+    pub(crate) id: LoginId,
+    pub(crate) login: LoginUse,
 }
 
 /// A refusal before the upgrade.
@@ -21,39 +34,51 @@ pub(crate) enum Entrant {
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) detail: &'static str,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+fn refused(status: StatusCode, detail: &'static str) -> Refusal {
+    Refusal { status, detail, retry_after: None }
+}
+
+/// Where the credentials of a request come from.
+pub(crate) fn source(extensions: &Extensions) -> CredentialSource {
+    let peer = extensions.get::<PeerAddress>().map(|peer| peer.ip);
+    CredentialSource::of_request("ws", extensions.get(), peer)
 }
 
 /// Judges the headers of an upgrade.
-pub(crate) async fn judge(app: &App, headers: &HeaderMap) -> Result<Entrant, Refusal> {
+pub(crate) async fn judge(app: &App, parts: &Parts) -> Result<Entrant, Refusal> {
+    let (headers, source) = (&parts.headers, source(&parts.extensions));
     let from_page = match headers.get(ORIGIN) {
         None => false,
         Some(origin) => {
             if !is_allowed(app, origin.to_str().unwrap_or_default(), headers) {
                 let detail = "terminals can't be opened from pages of this origin";
-                return Err(Refusal { status: StatusCode::FORBIDDEN, detail });
+                return Err(refused(StatusCode::FORBIDDEN, detail));
             }
             true
         }
     };
     if headers.contains_key(AUTHORIZATION) {
-        let caller = by_header(app, headers).await?;
-        return Ok(Entrant::Known(caller));
+        let caller = by_header(app, headers, &source).await?;
+        return Ok(Entrant::Known(caller, None));
     }
-    if from_page && let Some(caller) = by_cookie(app, headers).await {
-        return Ok(Entrant::Known(caller));
+    if from_page && let Some(present) = by_cookie(app, headers).await {
+        return Ok(Entrant::Known(present.caller, Some(present.login)));
     }
     match app.authenticator.authenticate(Credentials::None).await {
         Ok(_) if is_foreign_name(app, headers) => {
             let detail = "under this name nobody is let in without credentials; its origin would \
                           have to be allowed";
-            Err(Refusal { status: StatusCode::FORBIDDEN, detail })
+            Err(refused(StatusCode::FORBIDDEN, detail))
         }
-        Ok(caller) => Ok(Entrant::Known(caller)),
+        Ok(caller) => Ok(Entrant::Known(caller, None)),
         Err(AuthError::Unavailable(source)) => Err(unavailable(source.as_ref())),
-        Err(_) if from_page => Ok(Entrant::WithTicket),
+        Err(_) if from_page => Ok(Entrant::WithTicket(source)),
         Err(_) => {
             let detail = "credentials are required: an Authorization header with a bearer token";
-            Err(Refusal { status: StatusCode::UNAUTHORIZED, detail })
+            Err(refused(StatusCode::UNAUTHORIZED, detail))
         }
     }
 }
@@ -73,8 +98,12 @@ fn is_foreign_name(app: &App, headers: &HeaderMap) -> bool {
     is_anybodys_name(host) && !app.options.origins.iter().any(is_host)
 }
 
-async fn by_header(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
-    let refused = |detail| Refusal { status: StatusCode::UNAUTHORIZED, detail };
+async fn by_header(
+    app: &App,
+    headers: &HeaderMap,
+    source: &CredentialSource,
+) -> Result<Caller, Refusal> {
+    let refused = |detail| refused(StatusCode::UNAUTHORIZED, detail);
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (shown.next(), shown.next()) else {
         return Err(refused("credentials must stand in one Authorization header, not several"));
@@ -85,27 +114,32 @@ async fn by_header(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
         return Err(refused("credentials must be of the form `Bearer TOKEN`"));
     };
     let credentials = Credentials::Bearer(Secret::new(token.trim()));
-    app.authenticator.authenticate(credentials).await.map_err(|error| match error {
+    let known = app.engine.authenticate(&app.authenticator, credentials, source).await;
+    known.map_err(|error| match error {
         AuthError::Unavailable(source) => unavailable(source.as_ref()),
+        AuthError::Throttled { retry_after, .. } => Refusal {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            detail: "too many credentials from there were not valid",
+            retry_after: Some(retry_after),
+        },
         _ => refused("the credentials are not valid"),
     })
 }
 
-/// Who is logged in, by the cookie that the login gave.
-pub(crate) async fn by_cookie(app: &App, headers: &HeaderMap) -> Option<Caller> {
+/// Who is logged in, by the cookie that the login gave. One that stands for nothing is no failure: it
+/// can't be guessed, and every browser has one some time after its login is over.
+pub(crate) async fn by_cookie(app: &App, headers: &HeaderMap) -> Option<Present> {
     let name = login::cookie_name(headers);
-    for header in headers.get_all(COOKIE) {
-        for pair in header.to_str().ok()?.split(';') {
-            let Some((found, value)) = pair.trim().split_once('=') else { continue };
-            if found != name {
-                continue;
-            }
-            if let Some(token) = value.strip_prefix(TOKEN_PREFIX) {
-                let credentials = Credentials::Bearer(Secret::new(token));
-                return app.authenticator.authenticate(credentials).await.ok();
-            }
-            let guest = app.guests.find(value.strip_prefix(GUEST_PREFIX)?)?;
-            return app.engine.sessions().stands(&guest).then_some(guest);
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
+    let pairs = cookies.flat_map(|header| header.split(';'));
+    let values = pairs.filter_map(|pair| match pair.trim().split_once('=') {
+        Some((found, value)) if found == name => Some(value),
+        _ => None,
+    });
+    // There may be one of each directory above.
+    for id in values.filter_map(LoginId::parse).take(MAX_COOKIES) {
+        if let Some((caller, login)) = app.logins.find(&app.engine, &app.authenticator, &id).await {
+            return Some(Present { caller, id, login });
         }
     }
     None
@@ -114,5 +148,7 @@ pub(crate) async fn by_cookie(app: &App, headers: &HeaderMap) -> Option<Caller> 
 fn unavailable(source: &(dyn std::error::Error + Send + Sync)) -> Refusal {
     tracing::error!(%source, "credentials can't be checked");
     let detail = "credentials can't be checked at the moment";
-    Refusal { status: StatusCode::SERVICE_UNAVAILABLE, detail }
+    refused(StatusCode::SERVICE_UNAVAILABLE, detail)
 }
+
+const MAX_COOKIES: usize = 8;

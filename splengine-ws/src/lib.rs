@@ -32,6 +32,8 @@ mod console;
 mod entry;
 mod frame;
 mod login;
+mod login_file;
+mod logins;
 mod server;
 mod speech;
 mod upgrade;

@@ -1,59 +1,60 @@
 //! Logging a browser in: a token or a ticket, for a cookie that no script can read.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, HOST, ORIGIN, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use splengine_core::{AuthError, Authenticator as _, Caller, Credentials, Secret};
+use splengine_core::{
+    AuthError, Authenticator as _, Caller, CredentialSource, Credentials, Secret,
+};
 use splengine_http::read_body;
 
 use crate::app::App;
-use crate::entry;
-
-/// The guests that are logged in, by the secret in their cookie. They last as long as their shares.
-#[derive(Debug, Default)]
-pub(crate) struct Guests(Mutex<HashMap<String, Caller>>);
-
-impl Guests {
-    pub(crate) fn find(&self, secret: &str) -> Option<Caller> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(secret).cloned()
-    }
-
-    /// Makes room by forgetting those whose share does not stand; `None` when there is none.
-    fn add(&self, app: &App, caller: &Caller) -> Option<String> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).ok()?;
-        let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        guests.retain(|_, caller| app.engine.sessions().stands(caller));
-        if guests.len() >= MOST_GUESTS {
-            return None;
-        }
-        guests.insert(secret.clone(), caller.clone());
-        Some(secret)
-    }
-}
+use crate::entry::{self, Present};
+use crate::logins::LIFETIME;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Login {
     token: Option<String>,
     ticket: Option<String>,
+    /// Whether somebody else who is logged in may be logged out for it.
+    #[serde(default = "yes")]
+    replace: bool,
 }
 
-pub(crate) async fn login(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+fn yes() -> bool {
+    true
+}
+
+#[derive(Default, Deserialize)]
+pub(crate) struct Logout {
+    /// Of all browsers of the user.
+    #[serde(default)]
+    everywhere: bool,
+}
+
+pub(crate) async fn login(
+    State(app): State<Arc<App>>,
+    extensions: Extensions,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     if let Some(refusal) = refuse_foreign(&app, &headers) {
         return refusal;
     }
     let is_json = headers
-        .get(axum::http::header::CONTENT_TYPE)
+        .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.starts_with("application/json"));
     if !is_json {
@@ -69,43 +70,100 @@ pub(crate) async fn login(State(app): State<Arc<App>>, headers: HeaderMap, body:
         let detail = "the body must be an object with `token` or `ticket`";
         return problem(StatusCode::BAD_REQUEST, detail);
     };
-    let (caller, cookie) = match (login.token, login.ticket) {
+    let present = entry::by_cookie(&app, &headers).await;
+    let source = entry::source(&extensions);
+    let (caller, token) = match (login.token, login.ticket) {
         (Some(token), None) => {
-            let credentials = Credentials::Bearer(Secret::new(token.clone()));
-            match app.authenticator.authenticate(credentials).await {
-                Ok(caller) => (caller, format!("{TOKEN_PREFIX}{token}")),
-                Err(AuthError::Unavailable(_)) => {
-                    let detail = "credentials can't be checked at the moment";
-                    return problem(StatusCode::SERVICE_UNAVAILABLE, detail);
-                }
-                Err(_) => return problem(StatusCode::UNAUTHORIZED, "the token is not valid"),
+            let token = Secret::new(token);
+            let shown = Credentials::Bearer(token.clone());
+            match app.engine.authenticate(&app.authenticator, shown, &source).await {
+                Ok(caller) => (caller, Some(token)),
+                Err(error) => return refuse(&error, "the token is not valid"),
             }
         }
         (None, Some(ticket)) => {
-            let sessions = app.engine.sessions();
-            let redeemed = sessions.redeem(&Secret::new(ticket)).ok();
-            let guest = redeemed.and_then(|caller| {
-                let secret = app.guests.add(&app, &caller)?;
-                Some((caller, format!("{GUEST_PREFIX}{secret}")))
-            });
-            let Some(guest) = guest else {
-                let detail = "the link is not valid any more: it was used, taken back or too old";
-                return problem(StatusCode::UNAUTHORIZED, detail);
-            };
-            guest
+            // It works once: who is to be asked first is asked before it is used up.
+            if let Some(present) = present.as_ref().filter(|_| !login.replace) {
+                return somebody_else(&present.caller, None);
+            }
+            match redeem(&app, ticket, &source).await {
+                Ok(guest) => (guest, None),
+                Err(error) => {
+                    let detail =
+                        "the link is not valid any more: it was used, taken back or too old";
+                    return refuse(&error, detail);
+                }
+            }
         }
         _ => {
             let detail = "the body must have one of `token` and `ticket`";
             return problem(StatusCode::BAD_REQUEST, detail);
         }
     };
+    if let Some(present) = present {
+        if !login.replace {
+            if present.caller == caller {
+                // What this browser has open goes on.
+                return Json(who(&caller)).into_response();
+            }
+            if present.caller.guest().is_some() || present.caller.user() != caller.user() {
+                return somebody_else(&present.caller, Some(&caller));
+            }
+        }
+        app.logins.end(&present.id).await;
+    }
+    let Some(id) = app.logins.add(&app.engine, caller.clone(), token.as_ref()).await else {
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "there are no random numbers at the moment",
+        );
+    };
     let mut response = Json(who(&caller)).into_response();
-    set_cookie(&mut response, &headers, &cookie, COOKIE_SECONDS);
+    set_cookie(&mut response, &headers, id.expose(), LIFETIME);
     response
 }
 
+/// Who a ticket lets in.
+pub(crate) async fn redeem(
+    app: &App,
+    ticket: String,
+    source: &CredentialSource,
+) -> Result<Caller, AuthError> {
+    let ticket = Secret::new(ticket);
+    let redeemed = async {
+        let caller = app.engine.sessions().redeem(&ticket).map_err(|_| AuthError::Invalid)?;
+        if caller.is_revoked() { Err(AuthError::Invalid) } else { Ok(caller) }
+    };
+    app.engine.check_secret(&ticket, source, redeemed).await
+}
+
+/// Asks whether somebody else is to be logged out.
+fn somebody_else(present: &Caller, wanted: Option<&Caller>) -> Response {
+    let detail =
+        "somebody else is logged in in this browser; `replace` must be true to log them out";
+    let mut body = problem_body(StatusCode::CONFLICT, detail);
+    body["user"] = who(present);
+    body["wanted"] = wanted.map_or(Value::Null, who);
+    problem_response(StatusCode::CONFLICT, &body)
+}
+
+fn refuse(error: &AuthError, detail: &str) -> Response {
+    match error {
+        AuthError::Throttled { retry_after, .. } => throttled(&error.to_string(), *retry_after),
+        AuthError::Unavailable(source) => {
+            tracing::error!(%source, "credentials can't be checked");
+            let detail = "credentials can't be checked at the moment";
+            problem(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
+        _ => problem(StatusCode::UNAUTHORIZED, detail),
+    }
+}
+
+/// Ends the login of this browser, and what is open by it; with `?everywhere=true` all logins of its
+/// user.
 pub(crate) async fn logout(
     State(app): State<Arc<App>>,
+    query: Result<Query<Logout>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -116,15 +174,24 @@ pub(crate) async fn logout(
     if let Err(error) = read_body(&headers, body, &app.login_limits).await {
         return problem(error.status(), &error.to_string());
     }
+    let Ok(Query(Logout { everywhere })) = query else {
+        return problem(StatusCode::BAD_REQUEST, "`everywhere` must be true or false");
+    };
+    if let Some(Present { caller, id, .. }) = entry::by_cookie(&app, &headers).await {
+        if everywhere {
+            app.logins.end_all(&caller).await;
+        }
+        app.logins.end(&id).await;
+    }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    set_cookie(&mut response, &headers, "", 0);
+    set_cookie(&mut response, &headers, "", Duration::ZERO);
     response
 }
 
 /// Who is logged in.
 pub(crate) async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let caller = match entry::by_cookie(&app, &headers).await {
-        Some(caller) => Some(caller),
+        Some(present) => Some(present.caller),
         None => app.authenticator.authenticate(Credentials::None).await.ok(),
     };
     let mut response = match caller {
@@ -135,20 +202,28 @@ pub(crate) async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Respo
     response
 }
 
-/// Browsers send cookies to all ports of a host: each door has its own.
+/// Browsers send cookies to all ports of a host: each server has its own, and what is in it says
+/// nothing to any other. Over TLS no other host, and nothing in clear, can set it.
 pub(crate) fn cookie_name(headers: &HeaderMap) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let port = host.rsplit_once(':').map(|(_, port)| port).unwrap_or_default();
     let port = if port.bytes().all(|byte| byte.is_ascii_digit()) { port } else { "" };
-    format!("splengine{port}")
+    let prefix = if is_over_tls(headers) { "__Host-" } else { "" };
+    format!("{prefix}splengine{port}")
 }
 
-fn set_cookie(response: &mut Response, asked: &HeaderMap, value: &str, seconds: u32) {
-    let name = cookie_name(asked);
-    let secure = asked.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-    let secure = if secure { "; Secure" } else { "" };
-    // Without a path it is for the directory of the page, whatever that is behind a proxy.
-    let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+/// As the proxy says that is in front. Who makes it up makes their own cookie stricter, and that is
+/// all.
+fn is_over_tls(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https")
+}
+
+fn set_cookie(response: &mut Response, asked: &HeaderMap, value: &str, time: Duration) {
+    let (name, seconds) = (cookie_name(asked), time.as_secs());
+    // Without a path it is for the directory of the page, whatever that is behind a proxy; but the
+    // name's prefix demands one.
+    let over_tls = if is_over_tls(asked) { "; Secure; Path=/" } else { "" };
+    let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Max-Age={seconds}{over_tls}");
     if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
         cookie.set_sensitive(true);
         response.headers_mut().insert(SET_COOKIE, cookie);
@@ -172,31 +247,38 @@ fn refuse_foreign(app: &App, headers: &HeaderMap) -> Option<Response> {
         .then(|| problem(StatusCode::FORBIDDEN, "pages of this origin can't log in here"))
 }
 
-/// Problem details (RFC 9457), as the HTTP door gives them.
+/// Problem details (RFC 9457), as the HTTP server gives them.
 pub(crate) fn problem(status: StatusCode, detail: &str) -> Response {
-    let body = json!({
+    problem_response(status, &problem_body(status, detail))
+}
+
+/// The same for who has shown too much that was not valid.
+pub(crate) fn throttled(detail: &str, retry_after: Duration) -> Response {
+    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, detail);
+    let seconds = retry_after.as_secs().saturating_add(1);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+fn problem_body(status: StatusCode, detail: &str) -> Value {
+    json!({
         "type": "about:blank",
         "title": status.canonical_reason(),
         "status": status.as_u16(),
         "detail": detail,
         "error": detail,
-    });
+    })
+}
+
+fn problem_response(status: StatusCode, body: &Value) -> Response {
     let mut response = (status, body.to_string()).into_response();
     let headers = response.headers_mut();
-    headers.insert(
-        axum::http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if status == StatusCode::UNAUTHORIZED {
-        headers.insert(axum::http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(axum::http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
-
-pub(crate) const TOKEN_PREFIX: &str = "t.";
-pub(crate) const GUEST_PREFIX: &str = "g.";
-const COOKIE_SECONDS: u32 = 7 * 24 * 3600;
-const MOST_GUESTS: usize = 4096;

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::client::{self, Wish};
 use crate::entry::{self, Refusal};
 use crate::frame::AccessWord;
-use crate::login::problem;
+use crate::login::{problem, throttled};
 
 /// The subprotocol with binary frames.
 pub(crate) const V1: &str = "spl.term.v1";
@@ -29,9 +29,10 @@ struct Query {
 
 pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
-    let entrant = match entry::judge(&app, &parts.headers).await {
+    let entrant = match entry::judge(&app, &parts).await {
         Ok(entrant) => entrant,
-        Err(Refusal { status, detail }) => return problem(status, detail),
+        Err(Refusal { detail, retry_after: Some(time), .. }) => return throttled(detail, time),
+        Err(Refusal { status, detail, .. }) => return problem(status, detail),
     };
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &app).await else {
         let detail = "this takes a WebSocket (RFC 6455)";

@@ -2,6 +2,8 @@
 
 mod bodies;
 mod door;
+mod guessing;
+mod logins;
 mod plain;
 mod support;
 mod v1;

@@ -2,9 +2,12 @@
 /** A refusal, in the server's words. */
 export class Refusal extends Error {
     status;
-    constructor(status, message) {
+    /** All that it says. */
+    told;
+    constructor(status, message, told = {}) {
         super(message);
         this.status = status;
+        this.told = told;
     }
 }
 async function ask(method, path, body) {
@@ -29,16 +32,29 @@ async function ask(method, path, body) {
         value = null;
     }
     if (!response.ok) {
-        const detail = value?.detail;
-        throw new Refusal(response.status, typeof detail === "string" ? detail : `The server answered ${response.status}.`);
+        const told = typeof value === "object" && value !== null ? value : {};
+        if (response.status === 401 && !["login", "me"].includes(path))
+            void lookWhoIsHere();
+        throw new Refusal(response.status, typeof told.detail === "string" ? told.detail : `The server answered ${response.status}.`, told);
     }
     return value;
+}
+/** A login that was ended elsewhere is over here, too. */
+async function lookWhoIsHere() {
+    try {
+        await api.me();
+    }
+    catch (error) {
+        if (error instanceof Refusal && error.status === 401)
+            location.reload();
+    }
 }
 const batchOf = (id) => `api/v1/batches/${encodeURIComponent(id)}`;
 const of = (id) => `api/v1/sessions/${encodeURIComponent(id)}`;
 export const api = {
     me: () => ask("GET", "me"),
-    login: (shown) => ask("POST", "login", shown),
+    /** Where somebody else is logged in, and may not be replaced, it is refused with 409. */
+    login: (shown, replace) => ask("POST", "login", { ...shown, replace }),
     logout: () => ask("POST", "logout"),
     sessions: async () => (await ask("GET", "api/v1/sessions")).sessions,
     session: (id) => ask("GET", of(id)),

@@ -7,7 +7,7 @@ import { find, make } from "./dom.js";
 export function dialog(title, content, confirm, read) {
     return new Promise((resolve) => {
         let result = null;
-        const cancel = make("button", { type: "button", class: "plain", onclick: () => box.close() }, confirm ? "Cancel" : "Close");
+        const cancel = make("button", { type: "button", class: "plain", onclick: () => box.close() }, confirm ? (confirm.cancel ?? "Cancel") : "Close");
         const submit = confirm && make("button", { type: "submit", class: confirm.danger ? "danger" : "primary" }, confirm.label);
         const problem = make("p", { class: "problem", role: "alert", hidden: true });
         const form = make("form", {

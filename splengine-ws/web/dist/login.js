@@ -1,13 +1,14 @@
 // Finding out who is here.
 import { api, Refusal } from "./api.js";
-import { find } from "./dom.js";
+import { dialog } from "./dialogs.js";
+import { find, make } from "./dom.js";
 /** Logs in by what stands behind `#` in the address, by the cookie, or by asking. */
 export async function logIn() {
     const shown = fragment();
     let problem = "";
     if (shown) {
         try {
-            return await api.login(shown);
+            return await follow(shown);
         }
         catch (error) {
             problem = error instanceof Error ? error.message : String(error);
@@ -26,7 +27,7 @@ export async function logIn() {
         }
         const token = await askToken(problem);
         try {
-            const me = await api.login({ token });
+            const me = await api.login({ token }, true);
             hideForm();
             return me;
         }
@@ -34,6 +35,25 @@ export async function logIn() {
             problem = error instanceof Error ? error.message : String(error);
         }
     }
+}
+/** Logs in by a link; asks before somebody else who is logged in is logged out for it. */
+async function follow(shown) {
+    try {
+        return await api.login(shown, false);
+    }
+    catch (error) {
+        if (!(error instanceof Refusal) || error.status !== 409)
+            throw error;
+        const { user, wanted } = error.told;
+        const words = make("p", {}, `You are logged in as ${nameOf(user)}. This link is for ${nameOf(wanted)}.`);
+        const hint = make("p", { class: "hint" }, "Whoever follows a link of somebody else types into what is theirs.");
+        const choice = { label: "Switch", cancel: "Stay" };
+        const switches = await dialog("Somebody else's link", [words, hint], choice, () => true);
+        return switches ? api.login(shown, true) : api.me();
+    }
+}
+function nameOf(me) {
+    return me === null || me.guest ? "a guest of one session" : me.user;
 }
 /** Takes the secret out of the address before anything else can see it. */
 function fragment() {

@@ -77,12 +77,18 @@ export interface Me {
 /** A refusal, in the server's words. */
 export class Refusal extends Error {
   readonly status: number;
+  /** All that it says. */
+  readonly told: Record<string, unknown>;
 
-  constructor(status: number, message: string) {
+  constructor(status: number, message: string, told: Record<string, unknown> = {}) {
     super(message);
     this.status = status;
+    this.told = told;
   }
 }
+
+/** What stands behind `#` in a link that logs in, or is typed. */
+export type Shown = { token: string } | { ticket: string };
 
 async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
   const init: RequestInit = { method, credentials: "same-origin" };
@@ -104,10 +110,20 @@ async function ask<T>(method: string, path: string, body?: unknown): Promise<T> 
     value = null;
   }
   if (!response.ok) {
-    const detail = (value as { detail?: unknown } | null)?.detail;
-    throw new Refusal(response.status, typeof detail === "string" ? detail : `The server answered ${response.status}.`);
+    const told = typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
+    if (response.status === 401 && !["login", "me"].includes(path)) void lookWhoIsHere();
+    throw new Refusal(response.status, typeof told.detail === "string" ? told.detail : `The server answered ${response.status}.`, told);
   }
   return value as T;
+}
+
+/** A login that was ended elsewhere is over here, too. */
+async function lookWhoIsHere(): Promise<void> {
+  try {
+    await api.me();
+  } catch (error) {
+    if (error instanceof Refusal && error.status === 401) location.reload();
+  }
 }
 
 const batchOf = (id: string) => `api/v1/batches/${encodeURIComponent(id)}`;
@@ -115,7 +131,8 @@ const of = (id: string) => `api/v1/sessions/${encodeURIComponent(id)}`;
 
 export const api = {
   me: () => ask<Me>("GET", "me"),
-  login: (shown: { token: string } | { ticket: string }) => ask<Me>("POST", "login", shown),
+  /** Where somebody else is logged in, and may not be replaced, it is refused with 409. */
+  login: (shown: Shown, replace: boolean) => ask<Me>("POST", "login", { ...shown, replace }),
   logout: () => ask<null>("POST", "logout"),
   sessions: async () => (await ask<{ sessions: Session[] }>("GET", "api/v1/sessions")).sessions,
   session: (id: string) => ask<Session>("GET", of(id)),

@@ -9,12 +9,12 @@ import { find, make } from "./dom.js";
 export function dialog<T>(
   title: string,
   content: Node[],
-  confirm: { label: string; danger?: boolean } | null,
+  confirm: { label: string; danger?: boolean; cancel?: string } | null,
   read: () => T | Promise<T>,
 ): Promise<T | null> {
   return new Promise((resolve) => {
     let result: T | null = null;
-    const cancel = make("button", { type: "button", class: "plain", onclick: () => box.close() }, confirm ? "Cancel" : "Close");
+    const cancel = make("button", { type: "button", class: "plain", onclick: () => box.close() }, confirm ? (confirm.cancel ?? "Cancel") : "Close");
     const submit = confirm && make("button", { type: "submit", class: confirm.danger ? "danger" : "primary" }, confirm.label);
     const problem = make("p", { class: "problem", role: "alert", hidden: true });
     const form = make(

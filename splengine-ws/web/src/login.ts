@@ -1,7 +1,8 @@
 // Finding out who is here.
 
-import { api, type Me, Refusal } from "./api.js";
-import { find } from "./dom.js";
+import { api, type Me, Refusal, type Shown } from "./api.js";
+import { dialog } from "./dialogs.js";
+import { find, make } from "./dom.js";
 
 /** Logs in by what stands behind `#` in the address, by the cookie, or by asking. */
 export async function logIn(): Promise<Me> {
@@ -9,7 +10,7 @@ export async function logIn(): Promise<Me> {
   let problem = "";
   if (shown) {
     try {
-      return await api.login(shown);
+      return await follow(shown);
     } catch (error) {
       problem = error instanceof Error ? error.message : String(error);
     }
@@ -25,7 +26,7 @@ export async function logIn(): Promise<Me> {
     }
     const token = await askToken(problem);
     try {
-      const me = await api.login({ token });
+      const me = await api.login({ token }, true);
       hideForm();
       return me;
     } catch (error) {
@@ -34,8 +35,27 @@ export async function logIn(): Promise<Me> {
   }
 }
 
+/** Logs in by a link; asks before somebody else who is logged in is logged out for it. */
+async function follow(shown: Shown): Promise<Me> {
+  try {
+    return await api.login(shown, false);
+  } catch (error) {
+    if (!(error instanceof Refusal) || error.status !== 409) throw error;
+    const { user, wanted } = error.told as { user: Me; wanted: Me | null };
+    const words = make("p", {}, `You are logged in as ${nameOf(user)}. This link is for ${nameOf(wanted)}.`);
+    const hint = make("p", { class: "hint" }, "Whoever follows a link of somebody else types into what is theirs.");
+    const choice = { label: "Switch", cancel: "Stay" };
+    const switches = await dialog("Somebody else's link", [words, hint], choice, () => true);
+    return switches ? api.login(shown, true) : api.me();
+  }
+}
+
+function nameOf(me: Me | null): string {
+  return me === null || me.guest ? "a guest of one session" : me.user;
+}
+
 /** Takes the secret out of the address before anything else can see it. */
-function fragment(): { token: string } | { ticket: string } | null {
+function fragment(): Shown | null {
   const params = new URLSearchParams(location.hash.slice(1));
   const [token, ticket] = [params.get("token"), params.get("ticket")];
   if (!token && !ticket) return null;
