@@ -154,6 +154,9 @@ pub(crate) struct SessionsTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct BatchesTable {
+    /// `false` serves without batches. Else they are served, but below a root that was never
+    /// written to and can't be.
+    pub(crate) enabled: Option<bool>,
     pub(crate) max_steps: Option<usize>,
     pub(crate) max_open_steps: Option<usize>,
     pub(crate) max_open_steps_per_caller: Option<usize>,

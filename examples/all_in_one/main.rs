@@ -8,6 +8,7 @@
 mod args;
 mod file;
 mod listeners;
+mod repair;
 mod settings;
 mod token_command;
 mod tokens;
@@ -59,6 +60,9 @@ fn main() -> ExitCode {
             Err(error) => complain(&error, 2),
         };
     }
+    if let Some(done) = repair::run() {
+        return done.map_or_else(|error| complain(&error, 2), |()| ExitCode::SUCCESS);
+    }
     let settings = Args::gather().and_then(Settings::gather);
     let result = settings.map_err(Failure::Usage).and_then(|settings| {
         let runtime =
@@ -104,7 +108,9 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let engine =
         builder.build().map_err(|error| Failure::Usage(UsageError::caused("[limits]", &error)))?;
 
-    engine.resume().await;
+    if engine.resume().await.has_failed {
+        return Err(Failure::Usage(settings.unreadable_batches()));
+    }
 
     let keys = match &settings.ssh {
         Some(_) => settings.host_keys().map_err(Failure::Usage)?,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use splengine_core::{
     Accounts, AddressRange, BatchPolicy, CgroupMode, EngineBuilder, Environment, FilePolicy,
     GuessingPolicy, Holder, LimitKind, Limits, Program, Recording, RedbStore, Secret,
-    SessionPolicy, SizePolicy, StoreFault,
+    SessionPolicy, SizePolicy, StoreError, StoreFault,
 };
 use splengine_ssh::{HostKeys, Users, UsersError};
 
@@ -61,6 +62,9 @@ pub(crate) struct Settings {
     max_limits: Limits,
 }
 
+const ONE_SERVER: &str =
+    "one root is for one server: end the other one, or give this one a --root of its own";
+
 /// With this word this program is no server, but keeps a server's terminals.
 pub(crate) const HOLD_TERMINALS: &str = "--hold-terminals";
 
@@ -81,6 +85,13 @@ impl UsageError {
             cause = error.source();
         }
         Self(text)
+    }
+}
+
+impl UsageError {
+    /// The same, and what can be done.
+    fn and(self, advice: &str) -> Self {
+        Self(format!("{}; {advice}", self.0))
     }
 }
 
@@ -256,6 +267,16 @@ impl Settings {
         holder.map(Some).map_err(|error| UsageError::caused("[sessions] survive", &error))
     }
 
+    /// That the store of batches can't be read, which the log tells more of.
+    pub(crate) fn unreadable_batches(&self) -> UsageError {
+        let error = StoreFault::Damaged("batches that are not over can't be read".to_owned());
+        store_error(&self.root, &error)
+    }
+
+    fn root_name(&self) -> String {
+        format!("root {}", self.root.display())
+    }
+
     fn sessions_dir(&self) -> PathBuf {
         self.root.join("runtime/sessions")
     }
@@ -302,37 +323,38 @@ impl Settings {
         policy = table.max_recording.into_iter().fold(policy, SessionPolicy::max_recording);
         let without = policy.clone();
         match policy.store(self.sessions_dir()) {
-            Err(error) if table.survive => Err(UsageError::caused("[sessions] survive", &error)),
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "sessions are not kept on disk");
+            Ok(kept) => Ok(kept),
+            Err(StoreError::Io { source, .. })
+                if !table.survive && can_never_be(&self.sessions_dir(), &source) =>
+            {
+                tracing::warn!(error = %source, "sessions are not kept on disk");
                 Ok(without)
             }
-            kept => Ok(kept.unwrap_or(without)),
+            Err(error @ StoreError::InUse { .. }) => {
+                Err(UsageError::caused(&self.root_name(), &error).and(ONE_SERVER))
+            }
+            Err(error) => Err(UsageError::caused(&self.root_name(), &error)),
         }
     }
 
-    /// Where batches are kept, below root; `None` where that can't be written, or another server
-    /// keeps its own there.
+    /// Where batches are kept, below root; `None` where they are switched off, or nothing was ever
+    /// written and nothing can be.
     fn batches(&self) -> Result<Option<BatchPolicy>, UsageError> {
-        let directory = self.root.join("runtime/batches");
-        let opened = RedbStore::open(directory.join("batches.redb"));
-        let opened = match opened {
-            // Nobody shall take it for an empty one.
-            Err(error @ StoreFault::Damaged(_)) => {
-                return Err(UsageError::caused(&directory.display().to_string(), &error));
-            }
-            opened => opened
-                .map_err(Unusable::from)
-                .and_then(|store| Ok(BatchPolicy::new(store, directory.join("output"))?)),
-        };
+        if self.batches.enabled == Some(false) {
+            return Ok(None);
+        }
+        let directory = batches_dir(&self.root);
+        let opened = RedbStore::open(directory.join("batches.redb"))
+            .and_then(|store| BatchPolicy::new(store, directory.join("output")));
         let mut policy = match opened {
             Ok(policy) => policy,
-            Err(error) => {
-                let error: &dyn std::error::Error = error.as_ref();
-                tracing::warn!(error, "there are no batches");
+            Err(StoreFault::Io(error))
+                if self.batches.enabled.is_none() && can_never_be(&directory, &error) =>
+            {
+                tracing::warn!(%error, "there are no batches");
                 return Ok(None);
             }
+            Err(error) => return Err(store_error(&self.root, &error)),
         };
         let table = &self.batches;
         let counts = [
@@ -426,10 +448,35 @@ impl Settings {
 
 type SetSession<T> = fn(SessionPolicy, T) -> SessionPolicy;
 type SetBatch<T> = fn(BatchPolicy, T) -> BatchPolicy;
-type Unusable = Box<dyn std::error::Error + Send + Sync>;
 type Set<T> = fn(EngineBuilder, T) -> EngineBuilder;
 
-fn root(asked: Option<PathBuf>, culprit: &str) -> Result<PathBuf, UsageError> {
+pub(crate) fn batches_dir(root: &Path) -> PathBuf {
+    root.join("runtime/batches")
+}
+
+/// Why the store of batches can't be used, and what can be done.
+pub(crate) fn store_error(root: &Path, error: &StoreFault) -> UsageError {
+    let culprit = batches_dir(root).display().to_string();
+    let told = UsageError::caused(&culprit, error);
+    match error {
+        StoreFault::InUse { .. } => told.and(ONE_SERVER),
+        StoreFault::Damaged(_) => told.and(&format!(
+            "`all-in-one export-batches --root {root}` prints what is readable, \
+             `all-in-one repair-batches --root {root}` goes on with that and keeps the damaged file",
+            root = root.display()
+        )),
+        _ => told,
+    }
+}
+
+/// Whether nothing was ever kept in this directory, and nothing can be.
+fn can_never_be(directory: &Path, error: &io::Error) -> bool {
+    let is_refused =
+        matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
+    is_refused && !directory.exists()
+}
+
+pub(crate) fn root(asked: Option<PathBuf>, culprit: &str) -> Result<PathBuf, UsageError> {
     let root = match asked {
         Some(root) => root,
         None if PathBuf::from("/spl").is_dir() => "/spl".into(),

@@ -33,7 +33,8 @@ pub use auth::{
 pub use batch::{
     BatchError, BatchEvent, BatchEvents, BatchInfo, BatchJob, BatchList, BatchPolicy, BatchRecord,
     BatchRequest, BatchResults, BatchState, Batches, FailFast, Happening, JobAction, JobEvent,
-    Outcome, RunIf, Step, StepCounts, StepInfo, StepOutput, StepResult, StepState, Submitted,
+    Outcome, RunIf, SalvagedBatch, Step, StepCounts, StepInfo, StepOutput, StepResult, StepState,
+    Submitted, salvage_batches,
 };
 pub use budget::{GatherError, GatherLimits, Gathered, MemoryBudget, Reservation};
 pub use caller::{Caller, Guest, ParseUserNameError, UserName};
@@ -66,7 +67,7 @@ pub use session::{
     SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError,
     Terminal, TerminalModes, Typist, Update,
 };
-#[cfg(feature = "redb")]
-pub use store::RedbStore;
 pub use store::{Change, MemoryStore, Rows, Store, StoreFault};
+#[cfg(feature = "redb")]
+pub use store::{RedbStore, Repaired, SalvagedStore};
 pub use text::Utf8Pieces;

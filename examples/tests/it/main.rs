@@ -7,3 +7,4 @@ mod crash;
 mod others;
 mod server;
 mod sessions;
+mod stores;

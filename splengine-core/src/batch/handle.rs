@@ -108,21 +108,11 @@ impl Batches {
             }
             summary = now;
         };
-        let mut names = Names::of(&recipe)?;
-        names.learn(&rows);
-        let mut all = vec![StepRow::default(); names.steps.len()];
-        for (place, row) in rows {
-            if let Some(known) = all.get_mut(place as usize) {
-                *known = row;
-            }
-        }
-        let steps: Vec<StepInfo> =
-            all.iter().enumerate().map(|(place, row)| names.info(place, row)).collect();
-        let mut info = summary.info(&id).ok_or(BatchError::Damaged)?;
+        let mut record = record(&id, &summary, &recipe, rows)?;
         if !is_exact {
-            info.counts = StepCounts::of_all(&steps);
+            record.info.counts = StepCounts::of_all(&record.steps);
         }
-        Ok(BatchRecord { info, steps })
+        Ok(record)
     }
 
     /// The caller's batches, the newest first: at most `most` (and 500), those in `state` only, if
@@ -332,6 +322,25 @@ impl BatchEvents {
             }
         }
     }
+}
+
+/// A batch with its steps, of what is written of it.
+pub(crate) fn record(
+    id: &BatchId,
+    summary: &Summary,
+    recipe: &Recipe,
+    rows: Vec<(u32, StepRow)>,
+) -> Result<BatchRecord, BatchError> {
+    let mut names = Names::of(recipe)?;
+    names.learn(&rows);
+    let mut all = vec![StepRow::default(); names.steps.len()];
+    for (place, row) in rows {
+        if let Some(known) = all.get_mut(place as usize) {
+            *known = row;
+        }
+    }
+    let steps = all.iter().enumerate().map(|(place, row)| names.info(place, row)).collect();
+    Ok(BatchRecord { info: summary.info(id).ok_or(BatchError::Damaged)?, steps })
 }
 
 impl Names {

@@ -1,6 +1,7 @@
 //! Batches: commands that run to their end, whatever becomes of the engine meanwhile.
 
 mod error;
+mod format;
 mod handle;
 mod info;
 mod job;
@@ -13,6 +14,7 @@ mod results;
 mod resume;
 mod row;
 mod runner;
+mod salvaged;
 mod schedule;
 mod step_run;
 mod submit;
@@ -29,4 +31,5 @@ pub use plan::{BatchRequest, FailFast, RunIf, Step};
 pub use policy::BatchPolicy;
 pub use results::{BatchResults, StepResult};
 pub(crate) use resume::resume as resume_all;
+pub use salvaged::{SalvagedBatch, salvage_batches};
 pub use submit::Submitted;

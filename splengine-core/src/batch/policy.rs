@@ -1,13 +1,12 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::BatchJob;
 use crate::batch::output::Outputs;
-use crate::store::Store;
+use crate::batch::{BatchJob, format};
+use crate::store::{Store, StoreFault};
 
 /// Where an engine keeps batches, and how many.
 ///
@@ -17,12 +16,14 @@ use crate::store::Store;
 ///
 /// let outputs = std::env::temp_dir().join("splengine-doc-outputs");
 /// let policy = BatchPolicy::new(MemoryStore::new(), outputs)?.keep_for(Duration::from_secs(3600));
-/// # Ok::<(), std::io::Error>(())
+/// # Ok::<(), splengine_core::StoreFault>(())
 /// ```
 #[must_use]
 pub struct BatchPolicy {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outputs: Outputs,
+    /// Nothing was in it.
+    pub(crate) is_new: bool,
     pub(crate) max_steps: usize,
     pub(crate) max_open_steps: usize,
     pub(crate) max_open_steps_per_caller: usize,
@@ -38,16 +39,19 @@ pub(crate) type MakeJob = dyn Fn(&str) -> Result<Box<dyn BatchJob>, String> + Se
 
 impl BatchPolicy {
     /// The defaults, with records in `store` and what steps print in files below `outputs`, a
-    /// directory that is made when it is not there.
+    /// directory that is made when it is not there. Blocks.
     ///
     /// # Errors
     ///
-    /// When the directory can't be had.
-    pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> io::Result<Self> {
+    /// When the directory can't be had, or the store can't be used: [`StoreFault::Newer`] when a
+    /// later version wrote it.
+    pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> Result<Self, StoreFault> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let is_new = format::agree(&store)?;
         Ok(Self {
             store: Arc::new(store),
             outputs: Outputs::open(outputs.as_ref())?,
+            is_new,
             max_steps: 10_000,
             max_open_steps: 200_000,
             max_open_steps_per_caller: 50_000,

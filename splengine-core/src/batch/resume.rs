@@ -11,7 +11,6 @@ use crate::caller::{Caller, Scope};
 use crate::engine::Engine;
 use crate::execute::Reason;
 use crate::id::BatchId;
-use crate::store::Change;
 
 /// A batch as it stood.
 struct Left {
@@ -20,15 +19,16 @@ struct Left {
     events: Vec<EventRow>,
 }
 
-/// Goes on with all batches that are not over; gives how many those are.
-pub(crate) async fn resume(engine: &Engine) -> usize {
-    let Some(registry) = &engine.0.batches else { return 0 };
+/// Goes on with all batches that are not over; gives how many those are, or nothing where that
+/// can't be read.
+pub(crate) async fn resume(engine: &Engine) -> Option<usize> {
+    let Some(registry) = &engine.0.batches else { return Some(0) };
     let left = match read(registry).await {
         Ok(left) => left,
         Err(error) => {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, "batches can't be gone on with");
-            return 0;
+            return None;
         }
     };
     Registry::watch(&engine.0);
@@ -48,22 +48,11 @@ pub(crate) async fn resume(engine: &Engine) -> usize {
             }
         }
     }
-    count
+    Some(count)
 }
 
 async fn read(registry: &Registry) -> Result<Vec<Left>, BatchError> {
     let journal = &registry.journal;
-    let known: Option<u64> = journal.get(key::FORMAT.to_vec()).await?;
-    match known {
-        None => {
-            journal.commit(vec![Change::set(key::FORMAT, FORMAT.to_string())]).await?;
-        }
-        Some(FORMAT) => {}
-        Some(other) => {
-            tracing::error!(other, "the store of batches was written by another version");
-            return Err(BatchError::Damaged);
-        }
-    }
     let rows = journal.scan_all(key::open(""), key::open("\u{7f}")).await?;
     let mut left = Vec::new();
     for (row, _) in rows {
@@ -234,6 +223,12 @@ fn outcome(row: &StepRow) -> Outcome {
 async fn forget_strays(registry: &Registry) {
     let outputs = registry.policy.outputs.clone();
     let names = crate::session::blocking(move || outputs.all()).await;
+    if registry.policy.is_new && !names.is_empty() {
+        // Of a store that was lost, perhaps. Nobody misses them who did not want to.
+        let count = names.len();
+        tracing::warn!(count, "there is output of batches that this new store does not know");
+        return;
+    }
     for name in names {
         let Ok(id) = name.parse::<BatchId>() else { continue };
         if matches!(registry.journal.summary(&id).await, Ok(None)) {
@@ -243,5 +238,4 @@ async fn forget_strays(registry: &Registry) {
     }
 }
 
-const FORMAT: u64 = 1;
 const READ_AT_ONCE: usize = 1024;

@@ -221,13 +221,16 @@ pub(crate) mod key {
 
     /// The format of all that follows.
     pub(crate) const FORMAT: &[u8] = b"format";
+    /// The first bytes of the keys of summaries and recipes.
+    pub(crate) const SUMMARIES: u8 = b'b';
+    pub(crate) const RECIPES: u8 = b'p';
 
     pub(crate) fn summary(id: &BatchId) -> Vec<u8> {
-        join(b'b', &[id.as_str().as_bytes()])
+        join(SUMMARIES, &[id.as_str().as_bytes()])
     }
 
     pub(crate) fn recipe(id: &BatchId) -> Vec<u8> {
-        join(b'p', &[id.as_str().as_bytes()])
+        join(RECIPES, &[id.as_str().as_bytes()])
     }
 
     pub(crate) fn step(id: &BatchId, step: u32) -> Vec<u8> {

@@ -69,6 +69,10 @@ pub struct Resumed {
     pub sessions: usize,
     /// So many batches.
     pub batches: usize,
+    /// Whether the store of batches could not be read. Then no batch is gone on with, though some
+    /// may be left; the cause is in the log. Whoever serves had better end: the store needs repair
+    /// (see [`salvage_batches`](crate::salvage_batches)).
+    pub has_failed: bool,
 }
 
 impl Engine {
@@ -162,9 +166,10 @@ impl Engine {
         let engine = self.clone();
         let resuming = tokio::spawn(async move {
             let sessions = crate::session::adopt_all(&engine).await;
-            Resumed { sessions, batches: crate::batch::resume_all(&engine).await }
+            let batches = crate::batch::resume_all(&engine).await;
+            Resumed { sessions, batches: batches.unwrap_or(0), has_failed: batches.is_none() }
         });
-        resuming.await.unwrap_or(Resumed { sessions: 0, batches: 0 })
+        resuming.await.unwrap_or(Resumed { sessions: 0, batches: 0, has_failed: true })
     }
 
     /// Whether the executor can start programs in terminals.

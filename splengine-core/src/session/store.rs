@@ -11,17 +11,17 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::id::{SavedId, SessionId, random_text};
-use crate::lock::once_free;
+use crate::lock::{FileLock, LockError};
 use crate::session::SessionError;
 use crate::session::recording::RecordingMark;
 use crate::text::hex;
@@ -32,7 +32,7 @@ pub(crate) struct Store {
     dir: Dir,
     saved: Dir,
     /// Held as long as this engine lives.
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// What is known of a session, as it is written down.
@@ -97,8 +97,13 @@ struct Header {
 #[non_exhaustive]
 pub enum StoreError {
     /// Another engine uses it.
-    #[error("the sessions in `{0}` are in use by another engine")]
-    InUse(String),
+    #[error("the sessions in `{path}` are in use by {}", crate::lock::holder(*pid))]
+    InUse {
+        /// The directory.
+        path: String,
+        /// The number of the process that uses it, if that is known.
+        pid: Option<u32>,
+    },
     /// It can't be made, opened or written.
     #[error("the directory of sessions `{path}` can't be used")]
     Io {
@@ -114,18 +119,15 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
         let failed = |source| StoreError::Io { path: shown.clone(), source };
-        std::fs::create_dir_all(path).map_err(failed)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(failed)?;
-        let lock = open_new(&dir, ".lock", true).map_err(failed)?;
-        let locked = once_free(
-            || flock(&lock, FlockOperation::NonBlockingLockExclusive),
-            |error| *error == rustix::io::Errno::WOULDBLOCK,
-        );
-        match locked {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::InUse(shown)),
-            Err(error) => return Err(failed(error.into())),
-        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let lock = dir.open_with(".lock", &options).map_err(failed)?.into_std();
+        let lock = FileLock::acquire(lock).map_err(|error| match error {
+            LockError::Held { pid } => StoreError::InUse { path: shown.clone(), pid },
+            LockError::Io(error) => failed(error),
+        })?;
         make_dir(&dir, SAVED).map_err(failed)?;
         let saved = dir.open_dir(SAVED).map_err(failed)?;
         Ok(Self { dir, saved, _lock: lock })
@@ -200,7 +202,7 @@ impl SessionFiles {
 
     /// New files for a recording and its keyframes.
     pub(crate) fn new_recording(&self) -> io::Result<(File, File)> {
-        Ok((open_new(&self.dir, CAST, false)?, open_new(&self.dir, KEYFRAMES, false)?))
+        Ok((open_new(&self.dir, CAST)?, open_new(&self.dir, KEYFRAMES)?))
     }
 
     /// A recording and its keyframes, to be gone on with.
@@ -226,9 +228,9 @@ fn make_dir(dir: &Dir, name: &str) -> io::Result<()> {
     }
 }
 
-fn open_new(dir: &Dir, name: &str, keep: bool) -> io::Result<File> {
+fn open_new(dir: &Dir, name: &str) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(!keep).mode(0o600);
+    options.write(true).create(true).truncate(true).mode(0o600);
     Ok(dir.open_with(name, &options)?.into_std())
 }
 
@@ -247,7 +249,7 @@ fn write(dir: &Dir, name: &str, record: &Record, screen: &[u8], sync: bool) -> i
     whole.extend_from_slice(&body);
     let beside = format!(".{}", random_text());
     let written = (|| {
-        let mut file = open_new(dir, &beside, false)?;
+        let mut file = open_new(dir, &beside)?;
         file.write_all(&whole)?;
         if sync {
             file.sync_all()?;

@@ -16,6 +16,12 @@ impl MemoryStore {
     }
 }
 
+impl From<Rows> for MemoryStore {
+    fn from(rows: Rows) -> Self {
+        Self(Mutex::new(rows.into_iter().collect()))
+    }
+}
+
 impl Store for MemoryStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

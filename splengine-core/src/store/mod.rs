@@ -3,12 +3,18 @@
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
+#[cfg(feature = "redb")]
+mod reserve;
+#[cfg(feature = "redb")]
+mod salvage;
 
 use std::io;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
+#[cfg(feature = "redb")]
+pub use salvage::{Repaired, SalvagedStore};
 
 /// Keys and values, in the order of their keys, that survive a crash. The engine keeps batches in
 /// it. All calls may block; the engine makes them on threads that may.
@@ -41,6 +47,17 @@ pub trait Store: Send + Sync + 'static {
         backwards: bool,
         most: usize,
     ) -> Result<Rows, StoreFault>;
+
+    /// Whether new work may be kept in it. The engine asks before it accepts a batch, and refuses
+    /// that otherwise; what goes on with work accepted before is committed all the same. So a store
+    /// can keep something back for it. Default: always.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Full`] while there is no room for new work.
+    fn accepts(&self) -> Result<(), StoreFault> {
+        Ok(())
+    }
 }
 
 /// Keys and their values.
@@ -76,11 +93,24 @@ pub enum StoreFault {
     #[error("there is no room left on the disk")]
     Full,
     /// Another process uses it.
-    #[error("the store is in use by another process")]
-    InUse,
-    /// What is on disk is not what was written, or was written by a later version.
-    #[error("the store is damaged, or of another version: {0}")]
+    #[error("the store is in use by {}", crate::lock::holder(*pid))]
+    InUse {
+        /// The number of that process, if it is known.
+        pid: Option<u32>,
+    },
+    /// What is on disk is not what was written.
+    #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// It was written by a later version, whose format this one does not know.
+    #[error(
+        "the store has the format {found}, and this version knows {known}; use a later version"
+    )]
+    Newer {
+        /// The format's version, `MAJOR.MINOR`.
+        found: String,
+        /// The latest version that is known here.
+        known: String,
+    },
     /// It can't be read or written.
     #[error("the store can't be used")]
     Io(#[source] io::Error),

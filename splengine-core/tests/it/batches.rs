@@ -995,7 +995,7 @@ fn a_damaged_store_is_told_of_and_left_alone() {
     let file = root.path().join("batches.redb");
     let store = RedbStore::open(&file).expect("makes it");
     store.commit(&[Change::set(*b"key", *b"value")]).expect("writes");
-    assert!(matches!(RedbStore::open(&file), Err(StoreFault::InUse)));
+    assert!(matches!(RedbStore::open(&file), Err(StoreFault::InUse { .. })));
     // Whoever has it may be about to let go.
     let leaving = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(50));

@@ -1,0 +1,55 @@
+//! The version of what is written of batches.
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::row::key;
+use crate::store::{Change, Store, StoreFault};
+
+/// The version of a store's rows. A store of a later minor version is read and written as one of
+/// this version is; one of a later major version is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct StoreFormat {
+    major: u32,
+    minor: u32,
+}
+
+impl StoreFormat {
+    const CURRENT: Self = Self { major: 1, minor: 1 };
+    /// What was written before there were minor versions.
+    const FIRST: Self = Self { major: 1, minor: 0 };
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            b"1" => Some(Self::FIRST),
+            _ => serde_json::from_slice(bytes).ok(),
+        }
+    }
+}
+
+impl std::fmt::Display for StoreFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// Finds out whether the store is of a version that is known, and marks one that is new or of an
+/// earlier version as of this one. Gives whether it is new. Blocks.
+pub(crate) fn agree(store: &dyn Store) -> Result<bool, StoreFault> {
+    let current = StoreFormat::CURRENT;
+    let found = store.get(key::FORMAT)?;
+    let is_new = found.is_none() && store.scan(&[0], &[0xff; 8], false, 1)?.is_empty();
+    let found = match &found {
+        None => StoreFormat::FIRST,
+        Some(bytes) => StoreFormat::parse(bytes)
+            .ok_or_else(|| StoreFault::Damaged("its format version can't be read".to_owned()))?,
+    };
+    if found.major > current.major {
+        let (found, known) = (found.to_string(), current.to_string());
+        return Err(StoreFault::Newer { found, known });
+    }
+    if is_new || found < current {
+        let value = serde_json::to_vec(&current).unwrap_or_default();
+        store.commit(&[Change::set(key::FORMAT, value)])?;
+    }
+    Ok(is_new)
+}
