@@ -98,7 +98,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let executor = LocalExecutor::builder(&settings.root)
         .environment(settings.environment.clone())
         .cgroup(settings.cgroup.clone())
-        .reap_strangers(std::process::id() == 1);
+        // No other part of this program starts a process.
+        .reap_strangers(true);
     let executor = holder
         .into_iter()
         .fold(executor, LocalExecutorBuilder::holder)

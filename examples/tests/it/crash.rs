@@ -202,3 +202,53 @@ fn a_step_of_a_killed_server_is_lost_with_its_processes() {
     assert_eq!((&long["state"], &long["reason"]), (&json!("failed"), &json!("lost")));
     assert_eq!(record["steps"][1]["state"], "succeeded");
 }
+
+/// Lowers the limits that runs are known by, as anybody may, and runs `$THEN` in a session of its
+/// own; started by the test below.
+#[test]
+#[ignore = "it is not a test, but what another starts"]
+fn main_of_the_hider() {
+    use std::os::unix::process::CommandExt as _;
+
+    use rustix::process::{Resource, Rlimit, setrlimit, setsid};
+    for resource in [Resource::Locks, Resource::Rss] {
+        let limit = Rlimit { current: Some(1000), maximum: Some(1000) };
+        setrlimit(resource, limit).expect("anybody may lower a limit");
+    }
+    setsid().expect("no group leader");
+    let then = std::env::var_os("THEN").expect("a script");
+    panic!("{}", std::process::Command::new("/bin/sh").arg("-c").arg(then).exec());
+}
+
+#[test]
+fn processes_of_a_killed_server_that_hide_are_ended_by_the_next() {
+    let bench = Bench { root: tempfile::tempdir().expect("a directory") };
+    let (server, addr) = bench.start();
+    let own = std::env::current_exe().expect("known");
+    let hide = format!(
+        "{} --exact crash::main_of_the_hider --ignored --nocapture",
+        own.to_str().expect("text")
+    );
+    // One below the step's program, one that left it, one below that.
+    let script = format!(
+        "THEN='echo $$ >child; exec sleep 600' {hide} &
+         (THEN='echo $$ >stray; sh -c \"echo \\$\\$ >below; exec env -i sleep 600\"; exit' {hide} &)
+         wait"
+    );
+    let batch = json!({"steps": [{"id": "long", "command": "sh -c", "args": [script]}]});
+    let id = submit(&addr, "long", &batch).expect("an answer");
+    let pid = |name: &str| {
+        let text = std::fs::read_to_string(bench.root.path().join(name)).ok()?;
+        text.trim().parse::<u32>().ok()
+    };
+    let names = ["child", "stray", "below"];
+    eventually("all run", || names.iter().all(|name| pid(name).is_some()));
+    server.signal(Signal::KILL);
+    assert_eq!(server.wait().0, None);
+    assert!(names.iter().all(|name| pid(name).is_some_and(lives)));
+    let (_server, addr) = bench.start();
+    for name in names {
+        assert!(!pid(name).is_some_and(lives), "{name} is left");
+    }
+    eventually("it is over", || is_over(&record(&addr, &id)));
+}

@@ -84,9 +84,9 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// Also reaps children that no run started, one second after they died: for process 1 of a
-    /// container, whom every orphan falls to. Default: no, since the process that embeds the
-    /// engine may wait for children of its own.
+    /// Also reaps children that no run started, one second after they died: for a program that starts
+    /// no process but by its engine, above all for process 1 of a container, whom every orphan falls
+    /// to. Default: no, since the process that embeds the engine may wait for children of its own.
     pub fn reap_strangers(mut self, reap: bool) -> Self {
         self.reap_strangers = reap;
         self
@@ -101,6 +101,10 @@ impl LocalExecutorBuilder {
 
     /// The executor. It makes this process the reaper of all that its runs orphan
     /// (`PR_SET_CHILD_SUBREAPER` of prctl(2)), and starts one thread that reaps them.
+    ///
+    /// Processes of runs are known by their hard limits of `RLIMIT_LOCKS` and `RLIMIT_RSS`, which
+    /// Linux does not enforce. A child that this process starts by itself is never signalled nor
+    /// reaped, unless it lowers both of them and starts a session of its own.
     ///
     /// # Errors
     ///

@@ -48,9 +48,9 @@ impl LocalExecutor {
         let root = Root::open(&path).map_err(|source| SetupError::Root { path, source })?;
         let missing = |what| move |source| SetupError::Containment { what, source };
         process::check_tags().map_err(|error| match error {
-            TagError::Limited => missing("this process's own RLIMIT_RTTIME is too low")(
-                std::io::ErrorKind::Unsupported.into(),
-            ),
+            TagError::Limited => missing(
+                "this process's own RLIMIT_LOCKS or RLIMIT_RSS is too low",
+            )(std::io::ErrorKind::Unsupported.into()),
             TagError::Unreadable(source) => missing("prlimit(2)")(source),
         })?;
         if !process::proc_is_ours() {

@@ -88,7 +88,7 @@ impl Session for LocalTerminal {
     }
 
     fn mark(&self) -> Option<String> {
-        Some(self.leader.tree().tag.to_string())
+        Some(self.leader.tree().run.tag.to_string())
     }
 }
 

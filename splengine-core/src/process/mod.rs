@@ -1,8 +1,10 @@
 //! Processes of this host: starting them, knowing whose they are, ending them.
 
 mod cgroup;
+mod members;
 mod oom;
 mod reaper;
+mod runs;
 mod spawn;
 #[expect(
     unsafe_code,

@@ -1,16 +1,19 @@
-//! Reaping what runs orphan while they last, or leave behind on purpose.
+//! Reaping what runs orphan while they last, or leave behind on purpose, and ending strays that no
+//! run is left for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use crate::process::tag::Tag;
-use crate::process::tree::own_children;
+use crate::process::members::{
+    is_of_any_run, may_be_unclaimed_stray, own_children, unclaimed_strays,
+};
+use crate::process::runs::claimed;
 
 /// Starts the one reaper of this process, if it does not run yet. With `strangers` it also reaps
 /// children that no run started.
@@ -22,31 +25,25 @@ pub(crate) fn start(strangers: bool) -> io::Result<()> {
             let mut zombies = HashMap::new();
             loop {
                 std::thread::sleep(EVERY);
-                reap(&mut zombies);
+                let Ok(children) = own_children() else { continue };
+                reap(&children, &mut zombies);
+                if children.iter().any(|pid| may_be_unclaimed_stray(*pid)) {
+                    let strays = unclaimed_strays();
+                    strays.iter().for_each(|stray| stray.signal(Signal::KILL));
+                }
             }
         })?;
     }
     Ok(())
 }
 
-/// Somebody waits for this child; the reaper leaves it alone.
-pub(crate) fn claim(pid: Pid) {
-    claimed().insert(pid);
-}
-
-/// Nobody waits for this child any more.
-pub(crate) fn unclaim(pid: Pid) {
-    claimed().remove(&pid);
-}
-
 /// Reaps the zombies that were there at the last look already. A child that has only just ended
 /// may belong to somebody who has had no time to claim it.
-fn reap(zombies: &mut HashMap<Pid, OwnedFd>) {
-    let Ok(children) = own_children() else { return };
+fn reap(children: &[Pid], zombies: &mut HashMap<Pid, OwnedFd>) {
     let strangers = REAP_STRANGERS.load(Relaxed);
     let mut seen = HashMap::new();
-    for pid in children {
-        if claimed().contains(&pid) || !(strangers || Tag::of(pid).is_some()) {
+    for pid in children.iter().copied() {
+        if claimed().contains_key(&pid) || !(strangers || is_of_any_run(pid)) {
             continue;
         }
         // The pidfd pins down who had this number at the last look.
@@ -67,11 +64,6 @@ fn reap(zombies: &mut HashMap<Pid, OwnedFd>) {
         }
     }
     *zombies = seen;
-}
-
-fn claimed() -> MutexGuard<'static, HashSet<Pid>> {
-    static CLAIMED: LazyLock<Mutex<HashSet<Pid>>> = LazyLock::new(Mutex::default);
-    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 static REAP_STRANGERS: AtomicBool = AtomicBool::new(false);

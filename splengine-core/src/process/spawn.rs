@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use crate::execute::{ExitStatus, Limits, Signal};
 use crate::process::sys::{self, Plan, Step};
 use crate::process::tag::Tag;
-use crate::process::{Group, Tree, reaper};
+use crate::process::{Group, Tree, runs};
 
 /// What to start.
 pub(crate) struct Spawn<'a> {
@@ -95,7 +95,7 @@ impl Spawn<'_> {
 
     fn launch(self, stdio: [BorrowedFd<'_>; 3], in_terminal: bool) -> Result<Leader, SpawnError> {
         let tag = self.tag.unwrap_or_else(Tag::new);
-        let mut limits = vec![tag.limit()];
+        let mut limits = Vec::from(tag.limits());
         limits.extend(rlimits(self.limits, self.group_bounds_memory));
         let plan = Plan {
             program: self.program,
@@ -107,18 +107,19 @@ impl Spawn<'_> {
             limits: &limits,
             cgroup: self.group.as_ref().and_then(Group::dir),
         };
+        let run = runs::Run { tag, started: runs::ticks_now() };
         let (pid, pidfd) = sys::spawn(&plan).map_err(|(step, error)| match step {
             Step::Clone => SpawnError::Clone(error),
             Step::Prepare => SpawnError::Prepare(error),
             Step::Exec => SpawnError::Exec(error),
         })?;
-        reaper::claim(pid);
-        let tree = Tree { leader: pid, tag, group: self.group };
+        runs::claim(pid, run);
+        let tree = Tree { leader: pid, run, group: self.group };
         match sys::watch(pidfd, Interest::READABLE) {
             Ok(pidfd) => Ok(Leader { pidfd, tree, reaped: AtomicBool::new(false) }),
             Err(error) => {
                 tree.kill_now();
-                reaper::unclaim(pid);
+                runs::unclaim(pid);
                 Err(SpawnError::Clone(error))
             }
         }
@@ -145,7 +146,7 @@ impl Leader {
             }
         };
         self.reaped.store(true, Relaxed);
-        reaper::unclaim(self.tree.leader);
+        runs::unclaim(self.tree.leader);
         let status =
             status?.ok_or_else(|| io::Error::other("a process that ended has no status"))?;
         let signal = status.terminating_signal().and_then(Signal::from_number);
@@ -160,7 +161,7 @@ impl Drop for Leader {
     fn drop(&mut self) {
         if !self.reaped.load(Relaxed) {
             self.tree.kill_now();
-            reaper::unclaim(self.tree.leader);
+            runs::unclaim(self.tree.leader);
         }
     }
 }

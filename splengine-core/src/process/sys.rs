@@ -293,15 +293,15 @@ unsafe fn prepare(child: &Child) -> bool {
     }
 }
 
-/// The hard limit of another process, from outside; `None` when there is no such process or it
-/// may not be looked at.
-pub(crate) fn hard_limit(pid: Pid, resource: c_int) -> Option<u64> {
+/// The hard limit of another process, from outside; `ESRCH` when there is no such process, `EPERM`
+/// when it may not be looked at.
+pub(crate) fn hard_limit(pid: Pid, resource: c_int) -> io::Result<u64> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one rlimit64 to a place of that size, and reads nothing.
     let result = unsafe {
         libc::prlimit64(pid.as_raw_nonzero().get(), resource as _, ptr::null(), &mut limit)
     };
-    (result == 0).then_some(limit.rlim_max)
+    if result == 0 { Ok(limit.rlim_max) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether this process lets the kernel throw away the exit codes of its children.

@@ -3,6 +3,7 @@
 mod admission;
 mod batches;
 mod ends;
+mod escapes;
 mod file_changes;
 mod file_limits;
 mod files;

@@ -55,7 +55,7 @@ pub fn hold() -> Result<(), HoldError> {
     let door = Door { listener, directory, inode: place.st_ino };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| failed("PR_SET_CHILD_SUBREAPER")(error.into()))?;
-    process::start_reaper(false).map_err(failed("a thread"))?;
+    process::start_reaper(true).map_err(failed("a thread"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(failed("a runtime"))?.block_on(serve(door)).map_err(failed("its socket"))
 }
@@ -274,8 +274,10 @@ struct Held {
 impl Held {
     async fn hand_over(&self, link: &Link) -> io::Result<()> {
         let tree = self.terminal.leader().tree();
-        let running =
-            Reply::Running { pid: tree.leader.as_raw_nonzero().get(), tag: tree.tag.to_string() };
+        let running = Reply::Running {
+            pid: tree.leader.as_raw_nonzero().get(),
+            tag: tree.run.tag.to_string(),
+        };
         link.send(&running, &[self.terminal.pty().as_fd(), self.ring.as_fd()]).await?;
         match self.ended {
             Some(status) => link.send(&Reply::ended(status), &[]).await,

@@ -1,0 +1,250 @@
+//! Programs that lower the limits by which their run is known, as anybody may, and leave its session
+//! and their parents as well.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, setrlimit, setsid};
+use splengine_core::{Background, CgroupMode, Reason, Request};
+
+use crate::support::*;
+
+/// What the tests' scripts start as `$HIDE`: lowers the limits to `$LOCKS` and `$RSS` and runs
+/// `$THEN` in a shell.
+#[test]
+#[ignore = "it is not a test, but what the others start"]
+fn main_of_the_hider() {
+    for (name, resource) in [("LOCKS", Resource::Locks), ("RSS", Resource::Rss)] {
+        if let Some(limit) = std::env::var(name).ok().and_then(|limit| limit.parse().ok()) {
+            let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+            setrlimit(resource, limit).expect("anybody may lower a limit");
+        }
+    }
+    if std::env::var_os("SETSID").is_some() {
+        setsid().expect("no group leader");
+    }
+    let then = std::env::var_os("THEN").expect("a script");
+    panic!("{}", std::process::Command::new("/bin/sh").arg("-c").arg(then).exec());
+}
+
+/// `sh -c script`, in which `$HIDE` is the hider.
+fn hiding(script: &str) -> Request {
+    let own = std::env::current_exe().expect("known");
+    let own = own.to_str().expect("text");
+    let script = format!(
+        "HIDE='{own} --exact escapes::main_of_the_hider --ignored --nocapture'\n\
+         export LOCKS=1000 RSS=1000\n{script}"
+    );
+    sh(&script)
+}
+
+/// Each leaves in another way, and writes its number into a file of its name.
+const ESCAPES: &str = r#"
+    THEN='echo $$ >group; exec sleep 301' $HIDE >/dev/null &
+    THEN='echo $$ >locks; exec sleep 302' RSS= SETSID=1 $HIDE >/dev/null &
+    THEN='echo $$ >session; exec sleep 303' SETSID=1 $HIDE >/dev/null &
+    (THEN='echo $$ >orphan; exec sleep 304' $HIDE >/dev/null &)
+    (THEN='(echo $$ >stray; exec env -i sleep 305) & wait' SETSID=1 $HIDE >/dev/null &)
+    (THEN='trap "" TERM; sh -c "echo \$\$ >below; sleep 306"; true' SETSID=1 $HIDE >/dev/null &)
+    for name in group locks session orphan stray below; do
+        while ! [ -s $name ]; do sleep 0.02; done
+    done
+"#;
+const NAMES: [&str; 6] = ["group", "locks", "session", "orphan", "stray", "below"];
+
+fn numbers(root: &Path) -> Vec<u32> {
+    let number = |name: &&str| {
+        let text = std::fs::read_to_string(root.join(name)).expect("all have written");
+        text.trim().parse().expect("a number")
+    };
+    NAMES.iter().map(number).collect()
+}
+
+fn left(root: &Path) -> Vec<&'static str> {
+    let alive = |(name, pid): (&&'static str, u32)| is_alive(pid).then_some(*name);
+    NAMES.iter().zip(numbers(root)).filter_map(alive).collect()
+}
+
+#[tokio::test]
+async fn nobody_hides_from_the_end_of_a_run() {
+    for mode in modes() {
+        for last in ["exit 3", "THEN='echo all; exec sleep 300' exec $HIDE"] {
+            let bench = bench_with(mode.clone(), |builder| builder);
+            let request = hiding(&format!("{ESCAPES}\n{last}"));
+            let mut run = bench.start(request).await;
+            if !last.starts_with("exit") {
+                read_until(&mut run, "all").await;
+                run.stopper().stop();
+            }
+            let end = run.capture().await.end;
+            let wanted = if last.starts_with("exit") { Reason::Exited } else { Reason::Cancelled };
+            assert_eq!(end.reason, wanted);
+            assert_eq!(left(bench.root.path()), [""; 0], "{mode:?}, {last}");
+            assert_eq!(bench.engine.stats().leftovers, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_hides_from_a_timeout_and_a_drain() {
+    for mode in modes() {
+        let bench = bench_with(mode.clone(), |builder| builder);
+        let mut run = bench.start(hiding(&format!("{ESCAPES}\necho all; sleep 300"))).await;
+        read_until(&mut run, "all").await;
+        bench.engine.drain(Duration::ZERO).await;
+        assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+        assert_eq!(left(bench.root.path()), [""; 0], "{mode:?}, drained");
+
+        let bench = bench_with(mode.clone(), |builder| builder);
+        // It may end before all have written, on a busy machine.
+        let script = format!("{ESCAPES}\nsleep 300");
+        let run = bench.start(hiding(&script).timeout(Duration::from_secs(5))).await;
+        assert_eq!(run.capture().await.end.reason, Reason::TimedOut);
+        for name in NAMES {
+            let text = std::fs::read_to_string(bench.root.path().join(name)).unwrap_or_default();
+            let pid: Option<u32> = text.trim().parse().ok();
+            assert!(pid.is_none_or(|pid| !is_alive(pid)), "{name}, {mode:?}, timed out");
+        }
+    }
+}
+
+/// Its limits, as `/proc/PID/limits` has them.
+fn limits_of(pid: u32) -> (String, String) {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("is there");
+    let hard = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).expect("listed");
+        line[name.len()..].split_ascii_whitespace().nth(1).expect("a limit").to_owned()
+    };
+    (hard("Max file locks"), hard("Max resident set"))
+}
+
+#[tokio::test]
+async fn nobody_passes_for_one_of_another_run() {
+    let bench = bench_with(CgroupMode::Off, |builder| builder);
+    let mut kept = bench.start(sh("setsid sleep 300 & echo $!").background(Background::Keep)).await;
+    let kept_pid: u32 = read_until(&mut kept, "\n").await.trim().parse().expect("a number");
+    kept.capture().await;
+    let (locks, _) = limits_of(kept_pid);
+    let script = "(THEN='echo $$ >forger; exec sleep 307' SETSID=1 $HIDE >/dev/null &)
+                  while ! [ -s forger ]; do sleep 0.02; done";
+    let script = format!("export LOCKS={locks} RSS=\n{script}");
+    assert!(bench.run(hiding(&script)).await.end.success());
+    let forger = std::fs::read_to_string(bench.root.path().join("forger")).expect("written");
+    assert!(!is_alive(forger.trim().parse().expect("a number")));
+    assert!(is_alive(kept_pid));
+    bench.run(sh(&format!("kill {kept_pid}"))).await;
+}
+
+#[tokio::test]
+async fn who_hides_is_asked_to_end_all_the_same() {
+    for mode in modes() {
+        let bench = bench_with(mode, |builder| builder.grace(Duration::from_secs(30)));
+        let words = |name: &str| {
+            format!(
+                "trap \"echo saved >{name}; exit\" TERM; echo >{name}.up; while :; do sleep 0.02; done"
+            )
+        };
+        let script = format!(
+            "THEN='{}' SETSID=1 $HIDE >/dev/null &\n\
+             (THEN='{}' $HIDE >/dev/null &)\n\
+             while ! [ -e below.up -a -e beside.up ]; do sleep 0.02; done; echo ready\n\
+             THEN='{}' exec $HIDE",
+            words("below"),
+            words("beside"),
+            words("leader"),
+        );
+        let mut run = bench.start(hiding(&script)).await;
+        read_until(&mut run, "ready").await;
+        let file = |name: &str| bench.root.path().join(name);
+        eventually("the leader hides", || file("leader.up").exists()).await;
+        run.stopper().stop();
+        assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+        for name in ["below", "beside", "leader"] {
+            assert!(file(name).exists(), "{name} was not asked");
+        }
+    }
+}
+
+#[tokio::test]
+async fn hidden_zombies_are_reaped() {
+    let bench = bench_with(CgroupMode::Off, |builder| builder);
+    let script = "for name in a b c; do
+                      (THEN=\"echo \\$\\$ >$name; sleep 0.1\" SETSID=1 $HIDE >/dev/null &)
+                  done
+                  for name in a b c; do while ! [ -s $name ]; do sleep 0.02; done; done
+                  echo all";
+    let number = |bench: &Bench, name: &str| {
+        let text = std::fs::read_to_string(bench.root.path().join(name)).expect("written");
+        PathBuf::from("/proc").join(text.trim())
+    };
+    let mut lasting = bench.start(hiding(&format!("{script}; exec sleep 300"))).await;
+    read_until(&mut lasting, "all").await;
+    eventually("they are reaped while the run lasts", || {
+        ["a", "b", "c"].iter().all(|name| !number(&bench, name).exists())
+    })
+    .await;
+    let other = bench_with(CgroupMode::Off, |builder| builder);
+    let kept = other.run(hiding(script).background(Background::Keep)).await;
+    assert!(kept.end.success());
+    eventually("they are reaped after the run", || {
+        ["a", "b", "c"].iter().all(|name| !number(&other, name).exists())
+    })
+    .await;
+    lasting.stopper().stop();
+    lasting.capture().await;
+}
+
+/// What a run may leave running on purpose, it may not hide: then it ends with the next one, or
+/// with nobody running soon.
+#[tokio::test]
+async fn background_processes_that_hide_are_not_kept() {
+    let bench = bench_with(CgroupMode::Off, |builder| builder);
+    let script = "(THEN='echo $$ >stray; exec sleep 308' SETSID=1 $HIDE >/dev/null &)
+                  while ! [ -s stray ]; do sleep 0.02; done";
+    assert!(bench.run(hiding(script).background(Background::Keep)).await.end.success());
+    let stray = std::fs::read_to_string(bench.root.path().join("stray")).expect("written");
+    let stray = stray.trim().parse().expect("a number");
+    eventually("it is ended", || !is_alive(stray)).await;
+}
+
+#[tokio::test]
+async fn children_of_this_process_are_never_hit_whatever_their_limits() {
+    let bench = bench_with(CgroupMode::Off, |builder| builder);
+    let own = std::env::current_exe().expect("known");
+    let start = |locks: &str, rss: &str, session: bool| {
+        let mut command = std::process::Command::new(&own);
+        command.args(["--exact", "escapes::main_of_the_hider", "--ignored", "--nocapture"]);
+        command.env("THEN", "exec sleep 309").env("LOCKS", locks).env("RSS", rss);
+        command.stdout(std::process::Stdio::null());
+        if session {
+            command.env("SETSID", "1");
+        }
+        command.spawn().expect("starts")
+    };
+    let mut children =
+        [start("5", "5", false), start("5", "", true), start("", "5", true), start("", "", true)];
+    let is_asleep = |pid: u32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name.trim() == "sleep")
+    };
+    eventually("all sleep", || children.iter().all(|child| is_asleep(child.id()))).await;
+    let orphan = "(THEN='echo $$ >orphan; exec sleep 310' SETSID=1 $HIDE >/dev/null &)
+                  while ! [ -s orphan ]; do sleep 0.02; done";
+    // A run that ends, one that is stopped, and the look that is taken every second.
+    assert!(bench.run(hiding(orphan)).await.end.success());
+    let stopped = bench.start(sh("sleep 300 & setsid sleep 300")).await;
+    stopped.stopper().stop();
+    stopped.capture().await;
+    let kept = hiding(orphan).background(Background::Keep);
+    std::fs::remove_file(bench.root.path().join("orphan")).expect("is there");
+    assert!(bench.run(kept).await.end.success());
+    let orphan = std::fs::read_to_string(bench.root.path().join("orphan")).expect("written");
+    let orphan: u32 = orphan.trim().parse().expect("a number");
+    eventually("the look was taken", || !is_alive(orphan)).await;
+    for child in &mut children {
+        assert_eq!(child.try_wait().expect("ours"), None, "it was let be");
+        child.kill().expect("is there");
+        assert_eq!(child.wait().expect("not reaped by the engine").code(), None);
+    }
+}
