@@ -13,6 +13,8 @@ mod engine;
 mod error;
 mod execute;
 mod files;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod id;
 mod local;
 mod lock;

@@ -36,6 +36,8 @@ mod dto_files;
 mod dto_sessions;
 mod file_paths;
 mod forms;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod lingering;
 mod openapi;
 mod opening;

@@ -39,6 +39,15 @@ pub(crate) fn answer(
     Ok(response)
 }
 
+/// The part, for fuzzers: `None` for the whole, and where nothing is left.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn part(text: &str, length: u64) -> Option<(u64, u64)> {
+    match range(text, length) {
+        Wanted::Part(from, until) => Some((from, until)),
+        Wanted::Whole | Wanted::Nothing => None,
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Whole,

@@ -1,11 +1,18 @@
 //! What fuzzers feed, and what must hold whatever they do. In no other build.
 
 use std::net::IpAddr;
-use std::time::UNIX_EPOCH;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use splengine_core::{
+    Caller, Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, FilePolicy, Output,
+    Stdin,
+};
+use tokio::time::timeout;
 
-use crate::sftp::look_at;
+use crate::sftp::{look_at, serve};
 use crate::users::{lines, parse, parse_plain};
 
 /// A file in OpenSSH's authorized_keys format.
@@ -47,6 +54,91 @@ pub fn sftp(stream: &[u8]) {
     }
 }
 
+/// Serves an SFTP client that sends packets, each after two bytes with its length, and begins as the
+/// protocol wants it. A packet's length of four bytes is put before it, so that it arrives whole.
+///
+/// # Panics
+///
+/// When a property does not hold: the client is answered in packets, in time, and nothing outside of
+/// its directory changes.
+pub fn sftp_server(mut bytes: &[u8]) {
+    let mut stream = vec![0, 0, 0, 5, 1, 0, 0, 0, 3];
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (packet, after) =
+            rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
+        stream.extend((packet.len() as u32).to_be_bytes());
+        stream.extend(packet);
+        bytes = after;
+    }
+    let directory = Directory::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answers = runtime.expect("a runtime").block_on(async {
+        let root = directory.0.join("root");
+        let serving = serve_from(&root, &stream);
+        timeout(Duration::from_secs(5), serving).await.expect("answered in time")
+    });
+    let mut rest = &answers[..];
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let packet = after.get(..u32::from_be_bytes(*length) as usize).expect("a whole packet");
+        // Of SSH_FXP_VERSION, STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED_REPLY.
+        assert!(matches!(packet[0], 2 | 101..=105 | 201), "an answer of type {}", packet[0]);
+        rest = &after[packet.len()..];
+    }
+    assert!(rest.is_empty(), "an answer that is cut short");
+    assert_eq!(std::fs::read(directory.0.join("outside")).expect("read"), b"outside");
+    let names = std::fs::read_dir(&directory.0).expect("read").count();
+    assert_eq!(names, 2, "something was made outside");
+}
+
+/// Gives all that is answered.
+async fn serve_from(root: &Path, stream: &[u8]) -> Vec<u8> {
+    let files = FilePolicy::new(root).expect("a directory");
+    let engine = Engine::builder(NoExecutor).files(files).build().expect("an engine");
+    let caller = Caller::with_all_scopes("fuzzer".parse().expect("a name"));
+    let mut answers = Vec::new();
+    // An error ends the connection: the packet could not be answered.
+    let _ = serve(engine.files(), caller, false, stream, &mut answers).await;
+    answers
+}
+
+/// A directory with a `root` and a file beside it, removed when dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("splengine-fuzz-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        let made = std::fs::create_dir_all(path.join("root/d"))
+            .and_then(|()| std::fs::write(path.join("outside"), "outside"))
+            .and_then(|()| std::fs::write(path.join("root/a"), "content"))
+            .and_then(|()| std::os::unix::fs::symlink("../outside", path.join("root/l")));
+        made.expect("a directory for files");
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct NoExecutor;
+
+impl Execute for NoExecutor {
+    async fn execute(
+        &self,
+        _: Command,
+        _: Stdin,
+        _: Output,
+        _: Cancel,
+    ) -> Result<Exit, ExecuteError> {
+        Ok(Exit::new(ExitStatus::Code(0)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     /// A fuzzer's seeds, without the fuzzer.
@@ -64,5 +156,6 @@ mod tests {
     fn seeds_do_no_harm() {
         replay("authorized_keys", super::authorized_keys);
         replay("sftp", super::sftp);
+        replay("sftp_server", super::sftp_server);
     }
 }

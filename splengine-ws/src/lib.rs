@@ -31,6 +31,8 @@ mod client;
 mod console;
 mod entry;
 mod frame;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod login;
 mod login_file;
 mod logins;
