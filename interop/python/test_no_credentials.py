@@ -1,0 +1,183 @@
+"""Whoever shows no credentials gets nothing, holds nothing for long, and nobody else notices."""
+
+import os
+import socket
+import struct
+import time
+
+import pytest
+from flood import H2_START, HEADERS, PING, GET_ROOT, RST_STREAM, SETTINGS, Flood, Probe, h2, peak_memory
+from server import PATIENCE, TOKEN
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+MIB = 1 << 20
+MAX_MEMORY = 256 * MIB
+MAX_WAIT = 0.1
+CONNECTIONS = int(os.environ.get("SPLENGINE_TEST_CONNECTIONS", "10000"))
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """A server with all that it has switched on."""
+    from server import Server
+
+    server = Server(tmp_path_factory.mktemp("strangers") / "server", ws=True, ssh=True, avro=True)
+    yield server
+    assert server.stop() == 0
+
+
+def address(server, name: str) -> tuple[str, int]:
+    host, port = server.ready[name].rsplit(":", 1)
+    return host, int(port)
+
+
+def assert_unnoticed(server, probe: Probe):
+    waits = {what: round(probe.percentile(what, 0.99), 4) for what in probe.times}
+    assert max(waits.values()) < MAX_WAIT, waits
+    assert peak_memory(server) < MAX_MEMORY, f"{peak_memory(server) // MIB} MiB"
+
+
+def test_held_connections_are_noticed_by_nobody(target):
+    targets = [address(target, name) for name in ("http", "ws", "ssh", "avro")]
+    with Probe(target, TOKEN) as probe, Flood(targets, CONNECTIONS, 25) as flood:
+        seen = flood.result()
+    assert seen["opened"] + seen["refused"] == CONNECTIONS, seen
+    assert_unnoticed(target, probe)
+
+
+def dial(server, name: str, source: str = "127.0.0.2") -> socket.socket:
+    wire = socket.create_connection(address(server, name), timeout=PATIENCE, source_address=(source, 0))
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return wire
+
+
+def closed_within(wire: socket.socket, seconds: float) -> bytes:
+    """What comes until the server closes, which it has to in time."""
+    until, data = time.monotonic() + seconds, b""
+    while True:
+        wire.settimeout(max(0.01, until - time.monotonic()))
+        try:
+            piece = wire.recv(1 << 16)
+        except ConnectionError:
+            return data
+        except TimeoutError:
+            raise AssertionError(f"still open after {seconds} s: {data[:200]!r}") from None
+        if not piece:
+            return data
+        data = (data + piece)[-4096:]
+
+
+def test_floods_of_http2_are_noticed_by_nobody(target):
+    """Streams that are opened and reset at once, pings and settings, for a second each."""
+    def reset(number):
+        stream = 2 * number + 1
+        return h2(HEADERS, 5, stream, GET_ROOT) + h2(RST_STREAM, 0, stream, struct.pack(">I", 8))
+
+    frames = [
+        lambda number: h2(PING, payload=struct.pack(">Q", number)),
+        lambda _: h2(SETTINGS),
+        reset,
+    ]
+    with Probe(target, TOKEN) as probe:
+        for name in ("http", "ws", "avro"):
+            for frame in frames:
+                until, number = time.monotonic() + 1, 0
+                with dial(target, name) as wire:
+                    wire.settimeout(0.2)
+                    try:
+                        wire.sendall(H2_START)
+                        while time.monotonic() < until:
+                            wire.sendall(b"".join(frame(number + each) for each in range(100)))
+                            number += 100
+                            # Some of what is answered stays unread.
+                            wire.recv(1 << 10)
+                    except (TimeoutError, ConnectionError):
+                        pass
+    assert_unnoticed(target, probe)
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+def test_a_slow_body_is_given_up(target, path):
+    with dial(target, "ws") as wire:
+        wire.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                     "Content-Length: 100\r\n\r\n{".encode())
+        # 10 s for the body, and the rest for a busy machine.
+        closed_within(wire, 10 + PATIENCE)
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+def test_an_endless_body_is_refused(target, path):
+    with dial(target, "ws") as wire:
+        wire.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                     "Transfer-Encoding: chunked\r\n\r\n".encode())
+        sent = 0
+        try:
+            for _ in range(4096):
+                wire.sendall(b"1000\r\n" + b" " * 4096 + b"\r\n")
+                sent += 4096
+        except (ConnectionError, TimeoutError):
+            pass
+        closed_within(wire, PATIENCE)
+        assert sent < 16 * MIB, "all of it was taken"
+
+
+@pytest.mark.parametrize("name", ["http", "ws"])
+def test_a_large_body_is_refused_by_the_head_alone(target, name):
+    """Of 16 MiB that are announced nothing is sent, and the answer is there."""
+    with dial(target, name) as wire:
+        wire.sendall(f"POST /execute HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                     f"Content-Length: {16 * MIB}\r\n\r\n".encode())
+        assert wire.recv(1 << 16).startswith(b"HTTP/1.1 401")
+
+
+def test_a_websocket_takes_little_before_a_ticket(target):
+    origin = target.origin
+    for _ in range(3):
+        with connect(target.ws_url, origin=origin, proxy=None, compression=None,
+                     open_timeout=PATIENCE) as terminal:
+            with pytest.raises(ConnectionClosed) as closed:
+                terminal.send("x" * MIB)
+                terminal.recv(timeout=PATIENCE)
+            assert closed.value.rcvd is None or closed.value.rcvd.code in (4400, 4401, 4413)
+
+
+@pytest.mark.parametrize("name,greeting", [
+    ("http", b"\xff" * 64), ("ws", b"\xff" * 64), ("avro", b"\xff" * 64),
+    ("ssh", b"GET / HTTP/1.1\r\n\r\n"),
+    ("avro", struct.pack(">III", 1, 1, 0x7FFFFFFF)),
+    ("ws", b"GET /terminal HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+           b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+           b"Origin: http://a\r\n\r\n" + b"\xff" * 64),
+], ids=["http", "ws", "avro", "ssh", "avro-length", "websocket"])
+def test_wrong_frames_close_their_connection_alone(target, name, greeting):
+    with dial(target, name) as wire:
+        wire.sendall(greeting)
+        wire.shutdown(socket.SHUT_WR)
+        closed_within(wire, PATIENCE * 2)
+    with target.client() as client:
+        assert client.get("/ready").status_code == 200
+
+
+def test_guessing_is_slowed_down_and_counted(target):
+    """From an address of its own, so that the others' tests are not shut out with it."""
+    statuses = []
+    for guess in range(40):
+        with dial(target, "http", "127.0.0.77") as wire:
+            wire.sendall(f"GET /api/v1/sessions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                         f"Authorization: Bearer not-the-token-{guess:06}\r\n\r\n".encode())
+            try:
+                answer = wire.recv(1 << 16)
+            except ConnectionError:
+                answer = b""
+        statuses.append(answer[9:12])
+    assert b"200" not in statuses
+    # At some point it is not even looked at any more.
+    assert statuses[0] == b"401" and (b"429" in statuses or b"" in statuses), statuses
+    with target.client() as client:
+        metrics = client.get("/metrics").text
+        assert client.post("/execute", json={"command": "true"}).status_code == 200
+    line = next(line for line in metrics.splitlines()
+                if "authentication" in line and "fail" in line and not line.startswith("#"))
+    assert float(line.rsplit(" ", 1)[1]) > 0
+    assert "not-the-token" not in target.log.read_text()
