@@ -110,7 +110,15 @@ impl<A> AvroServerBuilder<A> {
     }
 
     /// How long a connection may take to show what it speaks, and then to complete its first
-    /// handshake, before it is closed. Default 10 s each.
+    /// handshake, before it is closed; and how long a protocol that is not known yet may wait until
+    /// it is parsed, before the calls of its client are answered by an error that says so. Default
+    /// 10 s each.
+    ///
+    /// Protocols are parsed off the runtime's workers, one at a time; of clients that were not
+    /// authenticated one of each address waits for that, and the others behind it. A protocol is
+    /// refused, in the answers to its client's calls, beyond 256 KiB of text, 1,000 types and
+    /// messages, 64 aliases, 8,192 fields, references and symbols, or types 64 deep in each other;
+    /// those that are known are kept within 16 MiB.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.options.handshake_timeout = timeout;
         self

@@ -15,9 +15,10 @@ use crate::builder::Options;
 use crate::clients::{ClientMessage, ClientProtocol, Clients};
 use crate::datum::{Datum, Reader, Symbols as _};
 use crate::failure::Failure;
-use crate::handshake::Conversation;
+use crate::handshake::{Conversation, Unknown};
 use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
+use crate::parse_queue::{ParseQueue, Requester};
 use crate::records::ErrorCode;
 use crate::room::Room;
 use crate::strangers::Stranger;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     authenticator: SharedAuthenticator,
     clients: Arc<Clients>,
+    parse_queue: ParseQueue,
     pub(crate) room: Room,
     pub(crate) options: Options,
 }
@@ -79,11 +81,24 @@ impl Responder {
     ) -> Self {
         let clients = Arc::new(Clients::new());
         let room = Room::new(options.max_buffered);
-        Self(Arc::new(Shared { engine, authenticator, clients, room, options }))
+        let parse_queue = ParseQueue::new(Arc::clone(&clients));
+        Self(Arc::new(Shared { engine, authenticator, clients, parse_queue, room, options }))
     }
 
     pub(crate) fn conversation(&self, is_stateless: bool) -> Conversation {
         Conversation::new(Arc::clone(&self.clients), is_stateless)
+    }
+
+    /// Parses the protocol of a client that is not known yet, in its turn; the error is for people.
+    pub(crate) async fn parse(
+        &self,
+        message: &mut Unknown,
+        requester: Requester,
+    ) -> Result<Arc<ClientProtocol>, String> {
+        let wait = self.options.handshake_timeout;
+        self.parse_queue
+            .parse(requester, message.hash, std::mem::take(&mut message.text), wait)
+            .await
     }
 
     /// Who asks, by what they showed.

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::schema::RecordField;
 use apache_avro::schema_equality::{SchemataEq as _, StructFieldEq};
 use apache_avro::writer::datum::GenericDatumWriter;
 use bytes::Bytes;
@@ -17,7 +18,8 @@ use crate::walk::skip;
 #[derive(Debug)]
 pub(crate) struct ClientProtocol {
     pub(crate) hash: Hash,
-    size: usize,
+    /// What it takes, in bytes.
+    cost: usize,
     /// Of the messages that we know, or why there are none.
     messages: Result<HashMap<String, ClientMessage>, String>,
 }
@@ -40,7 +42,7 @@ impl ClientProtocol {
     /// Reads a client's protocol. One that can't be read is one whose every call is answered by
     /// the reason: the handshake itself has no word for it.
     pub(crate) fn new(text: &str) -> Self {
-        let messages = Declared::parse(text, |name| KNOWN.contains(name)).map(|declared| {
+        let messages = Declared::parse_client(text, |name| KNOWN.contains(name)).map(|declared| {
             KNOWN
                 .iter()
                 .filter_map(|name| {
@@ -53,7 +55,35 @@ impl ClientProtocol {
                 })
                 .collect()
         });
-        Self { hash: hash_of(text), size: text.len(), messages }
+        Self::with(hash_of(text), messages.map_err(in_short))
+    }
+
+    /// One that was not parsed, for a reason that is no fault of its text.
+    pub(crate) fn refused(hash: Hash, reason: impl Into<String>) -> Self {
+        Self::with(hash, Err(reason.into()))
+    }
+
+    fn with(hash: Hash, messages: Result<HashMap<String, ClientMessage>, String>) -> Self {
+        let cost = match &messages {
+            Ok(messages) => messages
+                .values()
+                .filter_map(|message| message.written_with.as_ref())
+                .map(cost_of)
+                .sum(),
+            Err(problem) => problem.len(),
+        };
+        Self { hash, cost: cost + FIXED_COST_BYTES, messages }
+    }
+
+    /// What it takes, in bytes.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn cost(&self) -> usize {
+        self.cost
+    }
+
+    /// Whether it takes next to nothing, as our own does.
+    pub(crate) fn is_light(&self) -> bool {
+        self.cost <= FIXED_COST_BYTES + MAX_PROBLEM_CHARS * 4
     }
 
     /// How this message is sent, with its name as it is kept; the error is for people.
@@ -70,10 +100,7 @@ impl ClientProtocol {
                         format!("there is no message `{shown}`")
                     }
                 }),
-            Err(problem) => {
-                let problem: String = problem.chars().take(300).collect();
-                Err(format!("your protocol can't be read: {problem}"))
-            }
+            Err(problem) => Err(format!("your protocol can't be read: {problem}")),
         }
     }
 }
@@ -82,7 +109,8 @@ impl ClientMessage {
     /// The parameters, as our own schema has them; the error is for people.
     pub(crate) fn parameters(&self, name: &str, written: Bytes) -> Result<Reader, String> {
         let Some(theirs) = &self.written_with else { return Ok(Reader::new(written)) };
-        let unreadable = |problem: &dyn std::fmt::Display| in_short("can't be read", name, problem);
+        let unreadable =
+            |problem: &dyn std::fmt::Display| of_parameters("can't be read", name, problem);
         let mut reader = Reader::new(written.clone());
         skip(theirs, &mut reader).map_err(|error| unreadable(&error))?;
         reader.finish().map_err(|error| unreadable(&error))?;
@@ -92,7 +120,7 @@ impl ClientMessage {
         };
         match resolve() {
             Some(Ok(bytes)) => Ok(Reader::new(bytes.into())),
-            Some(Err(error)) => Err(in_short("do not fit", name, &error)),
+            Some(Err(error)) => Err(of_parameters("do not fit", name, &error)),
             None => Err(format!("there is no message `{name}`")),
         }
     }
@@ -106,21 +134,54 @@ fn resolved(theirs: &Schema, ours: &Schema, written: &[u8]) -> Result<Vec<u8>, a
     Ok(bytes)
 }
 
-fn in_short(what: &str, name: &str, problem: &dyn std::fmt::Display) -> String {
-    let text = format!("the parameters of `{name}` {what}: {problem}");
-    text.chars().take(300).collect()
+fn of_parameters(what: &str, name: &str, problem: &dyn std::fmt::Display) -> String {
+    in_short(format!("the parameters of `{name}` {what}: {problem}"))
 }
 
-/// The protocols of clients that came before, by their hashes. Shared by all connections, so it
-/// takes none whose hash is not what it says. At its bound the one not used for longest is
-/// forgotten, and its clients send it once more.
+/// The library tells of whole schemas in its errors.
+fn in_short(problem: String) -> String {
+    match problem.char_indices().nth(MAX_PROBLEM_CHARS) {
+        Some((end, _)) => problem[..end].to_owned(),
+        None => problem,
+    }
+}
+
+/// The memory that a schema takes, in bytes, about.
+fn cost_of(schema: &Schema) -> usize {
+    let (mut cost, mut pending) = (0, vec![schema]);
+    while let Some(schema) = pending.pop() {
+        cost += size_of::<Schema>() + schema.name().map_or(0, |name| name.as_ref().len());
+        match schema {
+            Schema::Record(record) => {
+                for field in &record.fields {
+                    // In the list of fields and in that of their names.
+                    cost += 2 * (size_of::<RecordField>() + field.name.len());
+                    pending.push(&field.schema);
+                }
+            }
+            Schema::Enum(symbols) => {
+                let size = |symbol: &String| size_of::<String>() + symbol.len();
+                cost += symbols.symbols.iter().map(size).sum::<usize>();
+            }
+            Schema::Array(array) => pending.push(&array.items),
+            Schema::Map(map) => pending.push(&map.types),
+            Schema::Union(union) => pending.extend(union.variants()),
+            _ => {}
+        }
+    }
+    cost
+}
+
+/// The protocols of clients that came before, by the hashes of their texts. Shared by all connections.
+/// It is bounded by what they take in memory; at the bound the one not used for longest is forgotten,
+/// and its clients send it once more.
 #[derive(Debug)]
 pub(crate) struct Clients(Mutex<Cache>);
 
 #[derive(Debug, Default)]
 struct Cache {
     known: HashMap<Hash, (Arc<ClientProtocol>, u64)>,
-    size: usize,
+    cost: usize,
     clock: u64,
 }
 
@@ -144,24 +205,28 @@ impl Clients {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = &mut *cache;
         cache.clock += 1;
-        cache.size += protocol.size;
+        cache.cost += protocol.cost;
         if let Some((old, _)) = cache.known.insert(protocol.hash, (protocol, cache.clock)) {
-            cache.size -= old.size;
+            cache.cost -= old.cost;
         }
-        while cache.size > MOST_TEXT || cache.known.len() > MOST_CLIENTS {
+        while cache.cost > MAX_CACHE_BYTES || cache.known.len() > MAX_CACHED {
             let oldest = cache.known.iter().min_by_key(|(_, (_, used))| *used);
             let Some(hash) = oldest.map(|(hash, _)| *hash) else { break };
             if let Some((old, _)) = cache.known.remove(&hash) {
-                cache.size -= old.size;
+                cache.cost -= old.cost;
             }
         }
     }
 }
 
-/// The longest text of a protocol, in bytes.
-pub(crate) const LONGEST_TEXT: usize = 256 << 10;
-const MOST_TEXT: usize = 4 << 20;
-const MOST_CLIENTS: usize = 256;
+/// Maximum of what all protocols in the cache take, in bytes.
+const MAX_CACHE_BYTES: usize = 16 << 20;
+/// Maximum number of protocols in the cache.
+const MAX_CACHED: usize = 256;
+/// What a protocol takes beside its schemas, in bytes: its table of messages.
+const FIXED_COST_BYTES: usize = 8 << 10;
+/// Maximum length of the reason why something can't be read.
+const MAX_PROBLEM_CHARS: usize = 300;
 
 #[cfg(test)]
 mod tests {
@@ -263,8 +328,14 @@ mod tests {
             {"name": "args", "type": {"type": "array", "items": "null"}}]}"#;
         bomb(nulls, &[0x80, 0xb4, 0x89, 0x13, 0], "hold more than");
         for levels in [40, 16] {
-            bomb(&doubling(levels), &[], "too deep");
+            bomb(&doubling(levels), &[], "take more than");
         }
+        bomb(&doubling(10), &[], "do not fit");
+        let empty = r#"{"type": "array", "items": "R5"}"#;
+        let many = doubling(6).replace(r#""a", "type": "R5""#, &format!(r#""a", "type": {empty}"#));
+        // 64 values of no bytes each.
+        bomb(&many, &[0x80, 0xb4, 0x89, 0x13, 0], "hold more than");
+        bomb(&many, &[&[0xd0, 0x0f][..], &[0]].concat(), "too deep");
         let endless = r#"{"type": "record", "name": "Command", "fields": [
             {"name": "a", "type": "Command"}]}"#;
         bomb(endless, &[], "too deep");
@@ -300,6 +371,6 @@ mod tests {
             .collect();
         assert!(clients.get(&hashes[999]).is_some());
         assert!(clients.get(&hashes[0]).is_none());
-        assert!(clients.0.lock().expect("no panic").known.len() <= MOST_CLIENTS);
+        assert!(clients.0.lock().expect("no panic").known.len() <= MAX_CACHED);
     }
 }

@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::call::{Responder, Shown};
 use crate::framing::Frames;
+use crate::handshake::Received;
+use crate::parse_queue::Requester;
 use crate::strangers::Stranger;
 
 /// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
@@ -34,6 +36,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut conversation = responder.conversation(false);
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut calls = FuturesUnordered::new();
+    // The message whose client's protocol is being parsed, one at most; and once it is, that message.
+    let mut learning = FuturesUnordered::new();
+    let mut learned = None;
+    // How many bytes it takes.
+    let mut waiting = 0;
     // Where the last call was worked at that was over at once, for the next.
     let mut spare = None;
     let mut output = BytesMut::new();
@@ -51,8 +58,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let (mut answered, mut is_prompt) = (opened, false);
     loop {
         let has_room = loop {
-            let has_room =
-                calls.len() < most_calls && output.len() < MOST_OUTPUT && !closing.is_closing();
+            let has_room = calls.len() < most_calls
+                && output.len() < MOST_OUTPUT
+                && learning.is_empty()
+                && !closing.is_closing();
             if !has_room {
                 break false;
             }
@@ -60,12 +69,33 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 at_once = 0;
                 tokio::task::yield_now().await;
             }
-            let next = frames.next(&mut input).map_err(|_| invalid("a message breaks a bound"))?;
-            let Some((serial, message)) = next else { break true };
-            half_read = None;
-            let opened = conversation
-                .open(message)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if stranger.is_known() {
+                conversation.keep();
+            }
+            let (serial, opened) = if let Some(learned) = learned.take() {
+                waiting = 0;
+                learned
+            } else {
+                let next =
+                    frames.next(&mut input).map_err(|_| invalid("a message breaks a bound"))?;
+                let Some((serial, message)) = next else { break true };
+                half_read = None;
+                let received = conversation
+                    .open(message)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                match received {
+                    Received::Opened(opened) => (serial, opened),
+                    Received::Unknown(mut unknown) => {
+                        waiting = unknown.size();
+                        let requester = Requester::of(source.address(), stranger.is_known());
+                        learning.push(async move {
+                            let parsed = responder.parse(&mut unknown, requester).await;
+                            (serial, unknown, parsed)
+                        });
+                        break false;
+                    }
+                }
+            };
             match opened.call {
                 Some((client, call)) => {
                     let shown = (!stranger.is_known()).then(|| {
@@ -111,7 +141,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             }
         };
         let says_no_more = closing.is_closing() || last_answers.is_some();
-        if says_no_more && calls.is_empty() && output.is_empty() && is_flushed {
+        let learns = !learning.is_empty() && !closing.is_closing();
+        if says_no_more && calls.is_empty() && !learns && output.is_empty() && is_flushed {
             return Ok(());
         }
         // What is left lying here is not the client's fault.
@@ -122,15 +153,16 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         } else {
             unread.get_or_insert_with(Instant::now);
         }
-        let handshake =
-            (!conversation.is_established()).then(|| opened + options.handshake_timeout);
+        // Its turn has a time of its own.
+        let handshake = (!conversation.is_established() && learning.is_empty())
+            .then(|| opened + options.handshake_timeout);
         let overdue = [half_read, unread].into_iter().flatten().min();
         let overdue = overdue.map(|since| since + options.frame_timeout);
         let overdue = [handshake, overdue, last_answers].into_iter().flatten().min();
         // Even where nothing more is worked at, a client that goes is noticed.
         let reads = last_answers.is_none() && (has_room || input.len() < READ_AHEAD);
         input.reserve(if reads { READ } else { 0 });
-        let holds = frames.gathered() + input.len() + READ;
+        let holds = frames.gathered() + input.len() + waiting + READ;
         let eager = is_prompt && calls.is_empty() && output.is_empty() && is_flushed;
         tokio::select! {
             // All answers that are ready go out in one piece.
@@ -141,6 +173,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 if let Some(answer) = answer {
                     frames.write(serial, &answer, &mut output);
                 }
+            }
+            Some((serial, unknown, parsed)) = learning.next(), if !learning.is_empty() => {
+                learned = Some((serial, conversation.learn(unknown, parsed)));
             }
             written = async {
                 match output.is_empty() {

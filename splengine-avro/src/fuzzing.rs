@@ -1,4 +1,7 @@
-//! What fuzzers feed, and what must hold whatever they do. In no other build.
+//! What fuzzers feed, and what must hold whatever they do. In no other build. All of it runs on a
+//! stack as small as those of a runtime's workers, on which a server does.
+
+mod schemas;
 
 use std::fmt::Debug;
 use std::sync::{Arc, LazyLock};
@@ -16,12 +19,25 @@ use crate::records::{
     SavedSession, SessionInfo, SessionOutput, SessionRequest, Step,
 };
 
+/// Does something on a stack of the size that tokio gives its threads.
+pub(crate) fn on_small_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(2 << 20);
+        let done = thread.spawn_scoped(scope, work).expect("a thread").join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Bytes as a connection brings them, the first one telling how they are cut.
 ///
 /// # Panics
 ///
 /// When something does not hold.
 pub fn framing(bytes: &[u8]) {
+    on_small_stack(|| framing_here(bytes));
+}
+
+fn framing_here(bytes: &[u8]) {
     let Some((&cut, bytes)) = bytes.split_first() else { return };
     if let Some(first) = bytes.first_chunk::<PREFIX>() {
         Speech::of(first, MAX);
@@ -64,14 +80,42 @@ fn messages(mut frames: Frames, bytes: &[u8], cut: usize) -> (Vec<(u32, Bytes)>,
 
 /// Messages of one connection, each after two bytes with its length; the first bit of all tells
 /// whether it is stateless. What are calls is read as far as it is without doing anything.
-pub fn handshake(mut bytes: &[u8]) {
+pub fn handshake(bytes: &[u8]) {
+    on_small_stack(|| handshake_here(bytes));
+}
+
+/// The text of a client's protocol: the bytes behind the first one, if that is even, or one made of
+/// them; and a call by it.
+///
+/// # Panics
+///
+/// When something does not hold.
+pub fn schemas(bytes: &[u8]) {
+    on_small_stack(|| schemas_here(bytes));
+}
+
+fn schemas_here(bytes: &[u8]) {
+    let Some((&first, bytes)) = bytes.split_first() else { return };
+    let text = match first % 2 {
+        0 => String::from_utf8_lossy(bytes).into_owned(),
+        _ => schemas::protocol(bytes),
+    };
+    let client = ClientProtocol::new(&text);
+    assert!(client.cost() < MAX_COST, "{} bytes", client.cost());
+    for call in ["\0\x0eexecute", "\0\x06run"] {
+        let call = [call.as_bytes(), bytes.get(..64).unwrap_or(bytes)].concat();
+        read(&client, call.into());
+    }
+}
+
+fn handshake_here(mut bytes: &[u8]) {
     static CLIENTS: LazyLock<Arc<Clients>> = LazyLock::new(|| Arc::new(Clients::new()));
     let is_stateless = bytes.first().is_some_and(|first| first & 0x80 != 0);
     let mut conversation = Conversation::new(Arc::clone(&CLIENTS), is_stateless);
     while bytes.len() > 2 {
         let length = usize::from(bytes.get_u16() & 0x7fff).min(bytes.len());
         let message = bytes.copy_to_bytes(length);
-        let Ok(opened) = conversation.open(message) else { return };
+        let Ok(opened) = conversation.open_here(message) else { return };
         if let Some((client, call)) = opened.call {
             read(&client, call);
         }
@@ -104,6 +148,10 @@ pub(crate) fn read(client: &ClientProtocol, call: Bytes) {
 ///
 /// When something does not hold.
 pub fn datum(bytes: &[u8]) {
+    on_small_stack(|| datum_here(bytes));
+}
+
+fn datum_here(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     let bytes = Bytes::copy_from_slice(bytes);
     let _ = Command::from_single_object(bytes.clone());
@@ -147,6 +195,8 @@ fn round_trip<T: Datum + Debug + PartialEq>(bytes: Bytes) {
 }
 
 const MAX: usize = 1 << 12;
+/// Several times what the limits on protocols let one take, in bytes.
+const MAX_COST: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -154,8 +204,12 @@ mod tests {
     #[test]
     fn seeds_do_no_harm() {
         type Target = (&'static str, fn(&[u8]));
-        const TARGETS: [Target; 3] =
-            [("framing", super::framing), ("handshake", super::handshake), ("datum", super::datum)];
+        const TARGETS: [Target; 4] = [
+            ("framing", super::framing),
+            ("handshake", super::handshake),
+            ("datum", super::datum),
+            ("schemas", super::schemas),
+        ];
         for (name, target) in TARGETS {
             let seeds = format!("{}/fuzz/seeds/{name}", env!("CARGO_MANIFEST_DIR"));
             let mut count = 0;

@@ -40,10 +40,12 @@ mod framing;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod handshake;
+mod limits;
 mod messages;
 mod metadata;
 #[cfg(test)]
 mod mutants;
+mod parse_queue;
 mod protocol;
 mod records;
 mod rewind;

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use crate::clients::Clients;
 use crate::datum::{Datum, write_sized};
 use crate::framing::{Frames, PREFIX, Sasl, Speech};
-use crate::fuzzing::read;
+use crate::fuzzing::{on_small_stack, read};
 use crate::handshake::Conversation;
 use crate::protocol::{known_messages, ours};
 use crate::records::{BatchJob, BatchRequest, Command, RunRequest, SessionRequest, Step};
@@ -164,7 +164,7 @@ fn take_in(clients: &Arc<Clients>, framed: &[u8]) {
         let mut conversation = Conversation::new(Arc::clone(clients), false);
         while let Ok(Some((_, message))) = frames.next(&mut input) {
             assert!(message.len() <= framed.len());
-            let Ok(opened) = conversation.open(message) else { break };
+            let Ok(opened) = conversation.open_here(message) else { break };
             if let Some((client, call)) = opened.call {
                 read(&client, call);
             }
@@ -181,6 +181,10 @@ fn resident() -> u64 {
 
 #[test]
 fn mutants_do_no_harm() {
+    on_small_stack(mutants_do_no_harm_here);
+}
+
+fn mutants_do_no_harm_here() {
     let runs = std::env::var("SPLENGINE_TEST_RUNS").ok().and_then(|runs| runs.parse().ok());
     let runs: usize = runs.unwrap_or(20_000);
     let clients = Arc::new(Clients::new());
@@ -191,7 +195,7 @@ fn mutants_do_no_harm() {
         let mut input = BytesMut::new();
         frames.write(0, seed, &mut input);
         let (_, message) = frames.next(&mut input).expect("whole").expect("one");
-        let opened = Conversation::new(Arc::clone(&clients), false).open(message);
+        let opened = Conversation::new(Arc::clone(&clients), false).open_here(message);
         assert!(opened.expect("a handshake").call.is_some());
     }
     let mut dice = Dice(0x5eed);

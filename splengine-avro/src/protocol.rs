@@ -8,6 +8,8 @@ use apache_avro::Schema;
 use md5::{Digest as _, Md5};
 use serde_json::{Map, Value, json};
 
+use crate::limits;
+
 /// The MD5 of a protocol's text, by which both sides know it.
 pub(crate) type Hash = [u8; 16];
 
@@ -33,7 +35,7 @@ pub(crate) struct Ours {
 
 static OURS: LazyLock<Ours> = LazyLock::new(|| {
     let text = minified(include_str!("../protocol/SPlectrumEngine.avpr"));
-    let declared = Declared::parse(&text, |_| true).expect("our protocol is one, as a test says");
+    let declared = Declared::parse(&text).expect("our protocol is one, as a test says");
     Ours { hash: hash_of(&text), text, declared }
 });
 
@@ -53,42 +55,58 @@ pub(crate) struct Message {
 }
 
 impl Declared {
-    /// Reads a protocol, and of its messages those that are `wanted`. The error is for people.
-    pub(crate) fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Self, String> {
-        let mut protocol: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        forget_other_logical_types(&mut protocol);
-        let Value::Object(protocol) = protocol else {
+    /// Parses our own protocol.
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_with(text, |_| true, |_, _| Ok(()))
+    }
+
+    /// Parses a client's protocol, and of its messages those that are `wanted`. What it takes is
+    /// bounded by [`limits`]. The error is for people.
+    pub(crate) fn parse_client(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Self, String> {
+        if text.len() > limits::MAX_TEXT_BYTES {
+            return Err(too_long());
+        }
+        Self::parse_with(text, wanted, limits::apply)
+    }
+
+    /// `prepare` is given all types, of which the last ones are the requests, and how many those are.
+    fn parse_with(
+        text: &str,
+        wanted: impl Fn(&str) -> bool,
+        prepare: impl FnOnce(&mut [Value], usize) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        // Refuses what is nested more than 127 deep.
+        let protocol: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let Value::Object(mut protocol) = protocol else {
             return Err("it is no JSON object".to_owned());
         };
-        let namespace = protocol.get("namespace").and_then(Value::as_str);
-        let types = match protocol.get("types") {
-            None => &Vec::new(),
+        let types = match protocol.remove("types") {
+            None => Vec::new(),
             Some(Value::Array(types)) => types,
             Some(_) => return Err("its `types` are no array".to_owned()),
         };
-        let declared = match protocol.get("messages") {
-            None => &Map::new(),
+        let declared = match protocol.remove("messages") {
+            None => Map::new(),
             Some(Value::Object(messages)) => messages,
             Some(_) => return Err("its `messages` are no object".to_owned()),
         };
-        if types.len() + declared.len() > MOST_NAMES {
-            return Err(format!("it declares more than {MOST_NAMES} types and messages"));
+        let namespace = protocol.get("namespace").and_then(Value::as_str);
+        if types.len() + declared.len() > limits::MAX_NAMES {
+            return Err(limits::too_many_names());
         }
-        let mut all: Vec<String> = types
-            .iter()
-            .map(|each| within(each.clone(), namespace))
-            .map(|each| each.to_string())
-            .collect();
+        let mut all: Vec<Value> = types.into_iter().map(|each| within(each, namespace)).collect();
         let mut messages = HashMap::new();
         let mut names = Vec::new();
-        for (name, message) in declared.iter().filter(|(name, _)| wanted(name)) {
-            let fields = message.get("request").cloned().unwrap_or_else(|| json!([]));
+        for (name, mut message) in declared.into_iter().filter(|(name, _)| wanted(name)) {
+            let fields = message.get_mut("request").map_or_else(|| json!([]), Value::take);
             // Apart from the types' own names.
-            let record = json!({"type": "record", "name": record_name(name), "fields": fields});
-            all.push(within(record, namespace).to_string());
+            let record = json!({"type": "record", "name": record_name(&name), "fields": fields});
+            all.push(within(record, namespace));
             let is_one_way = message.get("one-way") == Some(&Value::Bool(true));
-            names.push((name.clone(), is_one_way));
+            names.push((name, is_one_way));
         }
+        prepare(&mut all, names.len())?;
+        let all: Vec<String> = all.iter().map(Value::to_string).collect();
         let schemata = Schema::parse_list(&all).map_err(|error| error.to_string())?;
         for (name, is_one_way) in names {
             let wanted = record_name(&name);
@@ -130,23 +148,6 @@ fn within(mut schema: Value, namespace: Option<&str>) -> Value {
     schema
 }
 
-/// Takes away the logical types that our own protocol does not know: their values are then those of
-/// the types below them, as the specification has it ("Logical Types": an implementation that does
-/// not know one must ignore it).
-fn forget_other_logical_types(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            if members.get("logicalType").is_some_and(|name| name != "timestamp-millis") {
-                members.remove("logicalType");
-            }
-            let others = members.iter_mut().filter(|(name, _)| *name != "default");
-            others.for_each(|(_, member)| forget_other_logical_types(member));
-        }
-        Value::Array(all) => all.iter_mut().for_each(forget_other_logical_types),
-        _ => {}
-    }
-}
-
 /// JSON without the white space between its tokens.
 fn minified(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
@@ -170,7 +171,10 @@ pub(crate) fn known_messages() -> HashSet<&'static str> {
     OURS.declared.messages.keys().map(String::as_str).collect()
 }
 
-const MOST_NAMES: usize = 1000;
+/// Why a text beyond [`limits::MAX_TEXT_BYTES`] is none.
+pub(crate) fn too_long() -> String {
+    format!("it is longer than {} bytes", limits::MAX_TEXT_BYTES)
+}
 
 #[cfg(test)]
 mod tests {
@@ -196,9 +200,9 @@ mod tests {
             "{\"types\": [1]}",
             "{\"types\": [{\"type\": \"record\", \"name\": \"a\", \"fields\": [{\"name\": \"b\", \"type\": \"c\"}]}]}",
         ] {
-            assert!(Declared::parse(text, |_| true).is_err(), "{text}");
+            assert!(Declared::parse_client(text, |_| true).is_err(), "{text}");
         }
         let deep = format!("{{\"types\": {}{}}}", "[".repeat(5000), "]".repeat(5000));
-        assert!(Declared::parse(&deep, |_| true).is_err());
+        assert!(Declared::parse_client(&deep, |_| true).is_err());
     }
 }

@@ -22,6 +22,8 @@ use tower::Service;
 
 use crate::call::{Responder, Shown};
 use crate::framing::Frames;
+use crate::handshake::Received;
+use crate::parse_queue::Requester;
 use crate::protocol;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -131,8 +133,17 @@ async fn respond(
         _ if size > responder.options.max_frame => return Err(too_large(responder)),
         _ => return Err(malformed("the body must be one message in the specification's framing")),
     };
-    let opened = responder.conversation(true).open(message);
-    let opened = opened.map_err(|_| malformed("the message must begin with a handshake"))?;
+    let mut conversation = responder.conversation(true);
+    let received = conversation.open(message);
+    let opened = match received {
+        Ok(Received::Opened(opened)) => opened,
+        Ok(Received::Unknown(mut unknown)) => {
+            let requester = Requester::of(source.address(), shown.caller.is_some());
+            let parsed = responder.parse(&mut unknown, requester).await;
+            conversation.learn(unknown, parsed)
+        }
+        Err(_) => return Err(malformed("the message must begin with a handshake")),
+    };
     let mut bytes = BytesMut::new();
     let answer = match opened.call {
         None => Some(opened.answer),

@@ -6,5 +6,6 @@ mod container;
 mod ends;
 mod files;
 mod guessing;
+mod protocols;
 #[cfg(feature = "tls")]
 mod tls;

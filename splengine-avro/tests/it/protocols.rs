@@ -1,0 +1,288 @@
+//! Protocols of clients that nobody knows: what is beyond a limit is refused in words, and nobody
+//! else is held up. Everything beyond a limit is a shape that is harmless in itself.
+
+use std::time::Duration;
+
+use md5::{Digest as _, Md5};
+use splengine_core::{Caller, Secret, StaticTokens};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::client::{Door, hash};
+
+/// A client's protocol: `execute` with a narrow command, `run` with the schema `further`, and `types`
+/// beside those.
+fn protocol(types: &str, further: &str) -> String {
+    let comma = if types.is_empty() { "" } else { "," };
+    format!(
+        r#"{{"protocol":"Other","namespace":"com.splectrum.rpc","types":[{{"name":"Command",
+        "type":"record","fields":[{{"name":"command","type":"string"}},
+        {{"name":"args","type":{{"type":"array","items":"string"}}}}]}}{comma}{types}],
+        "messages":{{"execute":{{"request":[{{"name":"command","type":"Command"}}],"response":"null"}},
+        "run":{{"request":[{{"name":"further","type":{further}}}],"response":"null"}}}}}}"#
+    )
+}
+
+/// `execute` of `echo` in that protocol.
+const EXECUTE: &[u8] = b"\0\x0eexecute\x08echo\x02\x04hi\0";
+
+fn record(name: &str, fields: impl IntoIterator<Item = String>) -> String {
+    let field = |(place, schema)| format!(r#"{{"name":"f{place}","type":{schema}}}"#);
+    let fields: Vec<String> = fields.into_iter().enumerate().map(field).collect();
+    format!(r#"{{"type":"record","name":"{name}","fields":[{}]}}"#, fields.join(","))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{name}\"")
+}
+
+fn chain(count: usize) -> String {
+    let next =
+        |place| if place + 1 == count { quoted("int") } else { quoted(&format!("T{}", place + 1)) };
+    let records = (0..count).map(|place| record(&format!("T{place}"), [next(place)]));
+    records.collect::<Vec<_>>().join(",")
+}
+
+fn circle(count: usize) -> String {
+    let next = |place| format!(r#"["null","T{}"]"#, (place + 1) % count);
+    let records = (0..count).map(|place| record(&format!("T{place}"), [next(place)]));
+    records.collect::<Vec<_>>().join(",")
+}
+
+fn doubling(levels: usize) -> String {
+    let below = |level: usize| vec![quoted(&format!("T{}", level + 1)); 2];
+    let fields = |level| if level + 1 == levels { Vec::new() } else { below(level) };
+    let records = (0..levels).map(|level| record(&format!("T{level}"), fields(level)));
+    records.collect::<Vec<_>>().join(",")
+}
+
+fn nested(levels: usize) -> String {
+    let (open, close) = (r#"{"type":"array","items":"#, "}");
+    format!("{}\"int\"{}", open.repeat(levels), close.repeat(levels))
+}
+
+fn aliased(count: usize) -> String {
+    let aliases: Vec<String> = (0..count).map(|alias| quoted(&format!("A{alias}"))).collect();
+    format!(r#"{{"type":"fixed","name":"T0","size":1,"aliases":[{}]}}"#, aliases.join(","))
+}
+
+fn symbols(count: usize) -> String {
+    let symbols: Vec<String> = (0..count).map(|symbol| quoted(&format!("s{symbol}"))).collect();
+    format!(r#"{{"type":"enum","name":"T0","symbols":[{}]}}"#, symbols.join(","))
+}
+
+fn wide(count: usize) -> String {
+    record("T0", vec![quoted("int"); count])
+}
+
+fn many(count: usize) -> String {
+    let records = (0..count).map(|place| record(&format!("T{place}"), []));
+    records.collect::<Vec<_>>().join(",")
+}
+
+/// Texts just within a limit, those beyond it, and what is said of the latter.
+fn limits() -> Vec<(Option<String>, String, &'static str)> {
+    let types = |types: String| protocol(&types, "\"T0\"");
+    let unused = |types: String| protocol(&types, "\"int\"");
+    let long = |length| format!("{}{}", protocol("", "\"int\""), " ".repeat(length));
+    let rest = (256 << 10) - long(0).len();
+    let name = |length| protocol(&record(&"n".repeat(length), []), "\"int\"");
+    let space = "com.splectrum.rpc.".len();
+    vec![
+        (Some(types(chain(62))), types(chain(64)), "more than 64 deep"),
+        (Some(types(circle(20))), types(circle(40)), "more than 64 deep"),
+        (Some(protocol("", &nested(62))), protocol("", &nested(64)), "more than 64 deep"),
+        (None, protocol("", &nested(200)), "recursion limit"),
+        (Some(types(doubling(10))), types(doubling(60)), "take more than 4096"),
+        (Some(types(aliased(64))), types(aliased(65)), "more than 64 aliases"),
+        (Some(unused(wide(8000))), unused(wide(8192)), "more than 8192 fields"),
+        (Some(unused(symbols(8000))), unused(symbols(8192)), "more than 8192 fields"),
+        (Some(types(wide(4000))), types(wide(4096)), "take more than 4096"),
+        (Some(unused(many(990))), unused(many(1000)), "more than 1000 types"),
+        (Some(name(256 - space)), name(257 - space), "longer than 256 bytes"),
+        (Some(long(rest)), long(rest + 1), "longer than 262144 bytes"),
+        (
+            None,
+            unused(r#"{"type":"Command","name":"A"}"#.to_owned()),
+            "no record, error, enum or fixed",
+        ),
+        (None, unused(record("Command", [])), "twice"),
+        (None, unused(record("T0", [quoted("T1")])), "which it does not define"),
+        (None, unused(r#"{"type":"record","name":"T0"}"#.to_owned()), "no array of `fields`"),
+    ]
+}
+
+fn handshake(text: &str) -> Vec<u8> {
+    let mut message = Md5::digest(text.as_bytes()).to_vec();
+    message.push(2);
+    let mut length = text.len() << 1;
+    while length > 0x7f {
+        message.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    message.push(length as u8);
+    message.extend_from_slice(text.as_bytes());
+    message.extend_from_slice(&hash());
+    message.push(0);
+    message
+}
+
+/// In the specification's framing.
+fn classic(message: &[u8]) -> Vec<u8> {
+    let mut bytes = (message.len() as u32).to_be_bytes().to_vec();
+    bytes.extend_from_slice(message);
+    bytes.extend_from_slice(&[0; 4]);
+    bytes
+}
+
+async fn classic_answer(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    loop {
+        match stream.read_u32().await.expect("a length") as usize {
+            0 => return answer,
+            length => {
+                let begin = answer.len();
+                answer.resize(begin + length, 0);
+                stream.read_exact(&mut answer[begin..]).await.expect("a buffer");
+            }
+        }
+    }
+}
+
+/// One request, by which the connection stays open, and its answer's body.
+async fn post(stream: &mut TcpStream, message: &[u8]) -> Vec<u8> {
+    let body = classic(message);
+    let head = format!(
+        "POST /avro HTTP/1.1\r\nHost: a\r\nContent-Type: avro/binary\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    classic_answer(stream).await
+}
+
+fn check(answer: &[u8], refusal: Option<&str>) {
+    // Our own protocol is known to these clients.
+    assert_eq!(answer[..4], [0; 4], "the handshake's");
+    check_call(&answer[4..], refusal);
+}
+
+fn check_call(answer: &[u8], refusal: Option<&str>) {
+    let said = String::from_utf8_lossy(answer);
+    match refusal {
+        None => assert!(said.contains("echo"), "{said}"),
+        Some(refusal) => {
+            assert!(said.contains("your protocol can't be read: "), "{said}");
+            assert!(said.contains(refusal), "{refusal}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn protocols_beyond_a_limit_are_refused_in_words() {
+    let door = Door::open(|door| door).await;
+    let mut http = TcpStream::connect(door.addr).await.expect("connects");
+    for (within, beyond, refusal) in limits() {
+        let texts = [(within, None), (Some(beyond), Some(refusal))];
+        for (text, refusal) in texts {
+            let Some(text) = text else { continue };
+            // Each transport brings a text of its own, which no other has made known.
+            let message = |protocol| {
+                let text = text.replacen("Other", protocol, 1);
+                [&handshake(&text)[..], EXECUTE].concat()
+            };
+            // The connection goes on: a ping, and the same call.
+            let mut netty = door.connect().await;
+            netty.send(1, &message("First")).await;
+            check(&netty.answer().await.1, refusal);
+            netty.send(2, &[0, 0]).await;
+            assert_eq!(netty.answer().await, (2, vec![0, 0]));
+            netty.send(3, EXECUTE).await;
+            check_call(&netty.answer().await.1, refusal);
+            let mut plain = TcpStream::connect(door.addr).await.expect("connects");
+            plain.write_all(&classic(&message("Other"))).await.expect("sent");
+            check(&classic_answer(&mut plain).await, refusal);
+            plain.write_all(&classic(EXECUTE)).await.expect("sent");
+            check_call(&classic_answer(&mut plain).await, refusal);
+            check(&post(&mut http, &message("Third")).await, refusal);
+        }
+    }
+}
+
+/// Texts that take long to parse, each another.
+fn heavy(number: usize) -> String {
+    let fields: String = (0..3900).fold(String::new(), |fields, field| {
+        format!(r#"{fields}{{"name":"f{field}","type":"int"}},"#)
+    });
+    let types = format!(
+        r#"{{"type":"record","name":"T0","fields":[{fields}{{"name":"last{number}","type":"int"}}]}}"#
+    );
+    protocol(&types, "\"T0\"")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_the_protocols_of_others() {
+    let door = Door::open(|door| door.handshake_timeout(Duration::from_secs(120))).await;
+    let mut good = door.connect().await;
+    good.shake_hands().await;
+    let mut strangers = JoinSet::new();
+    for number in 0..20 {
+        let mut stranger = door.connect().await;
+        strangers.spawn(async move {
+            stranger.send(1, &[&handshake(&heavy(number))[..], EXECUTE].concat()).await;
+            check(&stranger.answer().await.1, None);
+        });
+    }
+    let mut longest = Duration::ZERO;
+    while strangers.try_join_next().is_none() || !strangers.is_empty() {
+        let begun = Instant::now();
+        good.execute(1, "word").await;
+        assert_eq!(good.result().await.1.stdout, "word");
+        longest = longest.max(begun.elapsed());
+    }
+    assert!(longest < Duration::from_secs(5), "a known client waited {longest:?}");
+}
+
+#[tokio::test]
+async fn what_a_client_without_credentials_brings_is_kept_by_the_cache_alone() {
+    let user = Caller::with_all_scopes("guest".parse().expect("a user name"));
+    let mut tokens = StaticTokens::new();
+    tokens.insert(&Secret::new("secret-of-sixteen"), user).expect("a token");
+    let door = Door::open(|door| door.authenticate(tokens)).await;
+    let metadata = b"\x02\x22spl-authorization\x30Bearer secret-of-sixteen\0";
+    let authenticated = [&metadata[..], &EXECUTE[1..]].concat();
+    let mut known = door.connect().await;
+    known.send(1, &[&handshake(&heavy(1000))[..], &authenticated].concat()).await;
+    check(&known.answer().await.1, None);
+    let mut stranger = door.connect().await;
+    stranger.send(1, &[&handshake(&heavy(1001))[..], EXECUTE].concat()).await;
+    let said = stranger.answer().await.1;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("UNAUTHENTICATED"), "{said:?}");
+    // Still there.
+    stranger.send(2, EXECUTE).await;
+    let said = stranger.answer().await.1;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("UNAUTHENTICATED"), "{said:?}");
+    for number in 0..12 {
+        let mut other = door.connect().await;
+        other.send(1, &[&handshake(&heavy(number))[..], EXECUTE].concat()).await;
+        other.answer().await;
+    }
+    stranger.send(3, &authenticated).await;
+    let said = String::from_utf8_lossy(&stranger.answer().await.1).into_owned();
+    assert!(said.contains("no longer kept here"), "{said}");
+    known.send(2, &authenticated).await;
+    let said = String::from_utf8_lossy(&known.answer().await.1).into_owned();
+    assert!(said.contains("echo"), "{said}");
+    // It may bring it once more.
+    stranger.send(4, &[&handshake(&heavy(1001))[..], &authenticated].concat()).await;
+    check(&stranger.answer().await.1, None);
+}
