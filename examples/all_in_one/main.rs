@@ -8,6 +8,7 @@
 mod args;
 mod file;
 mod listeners;
+mod own_files;
 mod repair;
 mod settings;
 mod token_command;
@@ -99,7 +100,9 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .environment(settings.environment.clone())
         .cgroup(settings.cgroup.clone())
         // No other part of this program starts a process.
-        .reap_strangers(true);
+        .reap_strangers(true)
+        .protect(settings.root.join("runtime"));
+    let executor = settings.own_files.refuse_as_workdirs(executor);
     let executor = holder
         .into_iter()
         .fold(executor, LocalExecutorBuilder::holder)

@@ -21,6 +21,7 @@ use crate::file::{
     AvroTable, BatchesTable, DiskTable, EnvironmentTable, File, GuessingTable, LimitsTable,
     ProgramTable, RecordingWord, SessionsTable, SizeWord, SshTable,
 };
+use crate::own_files::OwnFiles;
 use crate::tokens::{self, Empty, Tokens};
 
 pub(crate) struct Settings {
@@ -50,6 +51,7 @@ pub(crate) struct Settings {
     /// What to call the setting of the keys in a complaint.
     users: String,
     authorized_keys: Option<PathBuf>,
+    pub(crate) own_files: OwnFiles,
     shell: Option<String>,
     sessions: SessionsTable,
     batches: BatchesTable,
@@ -106,6 +108,7 @@ impl std::error::Error for UsageError {}
 impl Settings {
     pub(crate) fn gather(args: Args) -> Result<Self, UsageError> {
         let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let own_files = OwnFiles::gather(&args, &file);
         let authorized_keys = args.authorized_keys.clone().or_else(|| file.authorized_keys.clone());
         // They keep nobody out of the other doors.
         let has_keys = authorized_keys.is_some()
@@ -155,6 +158,7 @@ impl Settings {
             ssh_table: file.ssh,
             users: args.culprit("authorized_keys"),
             authorized_keys,
+            own_files,
             avro_table: file.avro,
             ws_origins: file.ws.allow_origins,
             ws_clients: file.ws.max_clients,
@@ -373,12 +377,12 @@ impl Settings {
         Ok(Some(keep_for.into_iter().fold(policy, BatchPolicy::keep_for)))
     }
 
-    /// All that is below root but what the server itself keeps there: others' recordings, what their
-    /// batches printed.
+    /// All that is below root but what the server itself keeps there (others' recordings, what their
+    /// batches printed), and what it reads its settings and secrets from.
     fn files(&self) -> Result<FilePolicy, UsageError> {
-        FilePolicy::new(&self.root)
-            .and_then(|policy| policy.hide("runtime"))
-            .map_err(|error| UsageError::caused(&format!("root {}", self.root.display()), &error))
+        let policy = FilePolicy::new(&self.root).and_then(|policy| policy.hide("runtime"));
+        let policy = policy.map_err(|error| UsageError::caused(&self.root_name(), &error))?;
+        self.own_files.hide(policy)
     }
 
     /// Where the console's logins are kept for the next start.

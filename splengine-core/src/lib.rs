@@ -21,6 +21,7 @@ mod lock;
 mod names;
 mod net;
 mod process;
+mod protected;
 mod scope;
 mod screen;
 mod session;

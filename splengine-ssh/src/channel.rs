@@ -1,6 +1,7 @@
 //! One channel of a connection: what its client asks for before it starts something, and what runs.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -274,6 +275,12 @@ async fn perform(
                     return Ok(reply.refuse(NO_FILES, REFUSED).await);
                 }
                 Wanted::Copier(words) => {
+                    for path in command_line::paths_of(&words) {
+                        if engine.files().is_hidden(Path::new(path)).await {
+                            let why = format!("rsync: `{path}` is not there");
+                            return Ok(reply.refuse(&why, REFUSED).await);
+                        }
+                    }
                     let mut words = words.into_iter();
                     let quoted = command_line::quote(&words.next().unwrap_or_default());
                     Request::new(quoted).args(words)

@@ -65,6 +65,11 @@ fn rsync(mut words: Vec<String>, hidden: &[PathBuf]) -> Result<Vec<String>, Stri
     Ok(words)
 }
 
+/// The paths among the words of an rsync server: those behind the first that is a dot.
+pub(crate) fn paths_of(words: &[String]) -> impl Iterator<Item = &str> {
+    words.iter().map(String::as_str).skip_while(|word| *word != ".").skip(1)
+}
+
 /// What keeps rsync from what is hidden below a directory that it copies: neither sent, nor taken
 /// for superfluous. Its patterns begin where the copy does: in the directory, or, where the path has
 /// no slash at its end, with its name.

@@ -5,6 +5,7 @@ mod configuration;
 mod conformance;
 mod crash;
 mod others;
+mod own_files;
 mod server;
 mod sessions;
 mod stores;

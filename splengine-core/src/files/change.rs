@@ -112,6 +112,10 @@ impl FileChanges {
         self.size.is_some()
     }
 
+    pub(crate) fn sets_mode(&self) -> bool {
+        self.mode.is_some()
+    }
+
     fn size_within(&self, path: &Path, limit: u64) -> Result<Option<u64>, FileError> {
         match self.size {
             Some(size) if size > limit => Err(FileError::TooLarge { path: shown(path), limit }),

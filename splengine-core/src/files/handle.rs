@@ -63,6 +63,14 @@ impl Files {
         self.shared.as_ref().map(|shared| shared.tree.hidden().to_vec()).unwrap_or_default()
     }
 
+    /// Whether `path` leads to something that is hidden, as far as it leads anywhere: for adapters
+    /// that hand it to a program. Takes no scope, and is false where no files are served.
+    pub async fn is_hidden(&self, path: &Path) -> bool {
+        let Some(shared) = self.shared.clone() else { return false };
+        let path = path.to_owned();
+        blocking(move || shared.tree.leads_to_hidden(&path)).await
+    }
+
     /// What is known of what `path` leads to.
     ///
     /// # Errors
@@ -169,7 +177,7 @@ impl Files {
         condition: impl FnOnce(&FileInfo) -> bool + Send + 'static,
     ) -> Result<(), FileError> {
         self.with(caller, path, move |shared, path| {
-            let entry = shared.tree.old_entry(path)?;
+            let entry = shared.tree.movable_entry(path)?;
             let _turn = shared.turns.take(&entry.place);
             let info = entry.look().map_err(FileError::of(path))?;
             if !condition(&info.ok_or_else(|| FileError::not_found(path))?) {
@@ -184,10 +192,11 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::NotEmpty`] when something is in it, be it hidden.
+    /// [`FileError`]; [`FileError::NotEmpty`] when something is in it, [`FileError::Denied`] when
+    /// that is hidden, or something hidden is to be below it.
     pub async fn remove_directory(&self, caller: &Caller, path: &Path) -> Result<(), FileError> {
         self.with(caller, path, move |shared, path| {
-            let entry = shared.tree.old_entry(path)?;
+            let entry = shared.tree.movable_entry(path)?;
             unlinkat(&entry.directory, &entry.name, AtFlags::REMOVEDIR).map_err(FileError::of(path))
         })
         .await
@@ -226,13 +235,9 @@ impl Files {
     ) -> Result<Replaced, FileError> {
         let to = to.to_owned();
         self.with(caller, from, move |shared, from| {
-            let old = shared.tree.old_entry(from)?;
+            let old = shared.tree.movable_entry(from)?;
             let new = shared.tree.new_entry(&to)?;
-            for (entry, path) in [(&old, from), (&new, &*to)] {
-                if shared.tree.holds_hidden(&entry.place) {
-                    return Err(FileError::Denied { path: shown(path) });
-                }
-            }
+            shared.tree.check_movable(&new, &to)?;
             let _turns = shared.turns.take_both(&old.place, &new.place);
             let info = old.look().map_err(FileError::of(from))?;
             let info = info.ok_or_else(|| FileError::not_found(from))?;
@@ -348,7 +353,9 @@ impl Files {
         changes: FileChanges,
     ) -> Result<(), FileError> {
         self.with(caller, path, move |shared, path| {
-            changes.apply(&shared.tree.find(path)?, path, shared.max_file_size)
+            let found = shared.tree.find(path)?;
+            shared.tree.check_changeable(&found, &changes, path)?;
+            changes.apply(&found, path, shared.max_file_size)
         })
         .await
     }
@@ -370,6 +377,7 @@ impl Files {
             if found.info.kind == FileKind::Link {
                 return changes.apply_to_link(&shared.tree.old_entry(path)?, path);
             }
+            shared.tree.check_changeable(&found, &changes, path)?;
             changes.apply(&found, path, shared.max_file_size)
         })
         .await

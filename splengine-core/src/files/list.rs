@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::files::quota::OpenPermit;
 use crate::files::{DiskSpace, FileError, FileInfo, Shared};
+use crate::protected::Identity;
 use crate::session::blocking;
 
 /// A directory that is being read, some of it at a time, in the order that its file system has.
@@ -20,6 +21,7 @@ struct Inner {
     shared: Arc<Shared>,
     directory: Dir,
     place: PathBuf,
+    id: Identity,
     path: PathBuf,
     _permit: OpenPermit,
 }
@@ -55,6 +57,7 @@ impl FileListing {
             shared: Arc::clone(shared),
             directory,
             place: found.place,
+            id: found.info.id,
             path: path.to_owned(),
             _permit: permit,
         }))))
@@ -143,12 +146,15 @@ impl FileListing {
 
 impl Inner {
     fn next(&mut self) -> Result<Vec<FileEntry>, FileError> {
+        let view = self.shared.tree.view();
         let mut batch = Vec::new();
         while batch.len() < FileListing::MAX_BATCH {
             let Some(read) = self.directory.read() else { break };
             let read = read.map_err(FileError::of(&self.path))?;
             let name = OsStr::from_bytes(read.file_name().to_bytes());
-            if name == "." || name == ".." || self.shared.tree.is_hidden(&self.place.join(name)) {
+            let is_hidden =
+                || view.names(self.id, name) || self.shared.tree.is_hidden(&self.place.join(name));
+            if name == "." || name == ".." || is_hidden() {
                 continue;
             }
             let directory = self.directory.fd().map_err(FileError::of(&self.path))?;
@@ -160,7 +166,7 @@ impl Inner {
                 // system is not, say.
                 Err(_) => FileInfo::unknown(read.file_type()),
             };
-            if !self.shared.tree.is_hidden_id(&info) {
+            if !view.holds(info.id) {
                 let name = OsString::from_vec(name.as_bytes().to_vec());
                 batch.push(FileEntry { name, info });
             }

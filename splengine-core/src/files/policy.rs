@@ -63,7 +63,7 @@ pub enum FilePolicyError {
         #[source]
         source: io::Error,
     },
-    /// What is to be hidden is not below root.
+    /// What is to be hidden is not below root, or is root itself.
     #[error("`{}` can't be hidden", path.display())]
     Hidden {
         /// As it was given.
@@ -88,8 +88,12 @@ impl FilePolicy {
         let root = Root::open(path)
             .map_err(|source| FilePolicyError::Root { path: path.to_owned(), source })?;
         check_proc().map_err(|error| FilePolicyError::Proc(error.into()))?;
+        let tree = Tree::new(root).map_err(|error| FilePolicyError::Root {
+            path: path.to_owned(),
+            source: error.into(),
+        })?;
         Ok(Self {
-            tree: Tree::new(root),
+            tree,
             max_file_size: 1 << 40,
             max_open: 512,
             max_open_per_caller: 256,
@@ -98,8 +102,9 @@ impl FilePolicy {
     }
 
     /// Hides a part of the tree: for callers it does not exist, by whatever name or link, and
-    /// nothing can be made in its place. `path` is below root and need not be there yet. What a
-    /// program gives a second name with a hard link is not hidden by it.
+    /// nothing can be made in its place. `path` is below root and need not be there yet. Of what is
+    /// in a directory, other names (hard links) are known of what is directly in it, of 4096 files
+    /// at most.
     ///
     /// # Errors
     ///
@@ -110,6 +115,36 @@ impl FilePolicy {
             .hide(path)
             .map_err(|source| FilePolicyError::Hidden { path: path.to_owned(), source })?;
         Ok(self)
+    }
+
+    /// Hides a file or a directory of the host, by what it is (its device and inode) and not by its
+    /// name: for what the server reads its tokens, keys and configuration from. Unlike with
+    /// [`hide`](Self::hide), `path` is one of the host; it may lie outside root, and a relative one
+    /// starts from the current directory. It need not be there yet.
+    ///
+    /// For callers it does not exist, be it reached by its path, a link, a hard link, a mount, or in
+    /// other case. Nothing can be made in its place, and neither a directory on the way to it nor a
+    /// link there can be renamed, replaced or removed, nor a directory's permission bits be changed.
+    /// A file that takes its place later is hidden, too, and the one before as long as it has a
+    /// name. In a directory, all is hidden that is below it.
+    ///
+    /// Programs that callers run are not bound by this.
+    ///
+    /// # Errors
+    ///
+    /// For root itself.
+    pub fn protect(mut self, path: impl AsRef<Path>) -> Result<Self, FilePolicyError> {
+        let path = path.as_ref();
+        self.tree
+            .protect(path)
+            .map_err(|source| FilePolicyError::Hidden { path: path.to_owned(), source })?;
+        Ok(self)
+    }
+
+    /// Whether what a path of the host leads to, or would, lies below root by one of its names.
+    #[must_use]
+    pub fn is_below_root(&self, path: impl AsRef<Path>) -> bool {
+        self.tree.is_below_root(path.as_ref())
     }
 
     /// How large a file may become by what callers write, in bytes. Default 1 TiB. What would make

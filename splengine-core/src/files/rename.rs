@@ -65,7 +65,7 @@ mod tests {
             fs::write(root.path().join(file), file).expect("written");
             fs::create_dir(root.path().join(format!("{file}-directory"))).expect("made");
         }
-        let tree = Tree::new(Root::open(root.path()).expect("opened"));
+        let tree = Tree::new(Root::open(root.path()).expect("opened")).expect("a root");
         let entry = |name: &str| tree.entry(Path::new(name)).expect("a name");
         let rename = |from, to| rename_new_in_steps(entry(from).at(), entry(to).at());
 

@@ -5,14 +5,16 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, open, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, open, openat, readlinkat, stat, statat};
 use rustix::io::Errno;
 
 use crate::files::error::shown;
 use crate::files::replace::is_temporary;
-use crate::files::{FileError, FileInfo, FileKind};
+use crate::files::{FileChanges, FileError, FileInfo, FileKind};
 use crate::local::Root;
+use crate::protected::{Identity, Protected, View, identity};
 
 /// What lies below root. Each step of a path is taken with a handle of the directory before it, and
 /// links are read and followed here, step by step: the kernel's own confined walk (openat2) knows
@@ -20,10 +22,11 @@ use crate::local::Root;
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: Root,
+    root_id: Identity,
     /// Below root.
     hidden: Vec<PathBuf>,
-    /// The same directories under whatever name, as mounts give them.
-    hidden_ids: Vec<(u64, u64)>,
+    /// The same under whatever name, and what is hidden that is not known by a place below root.
+    protected: Protected,
 }
 
 /// Something that is there.
@@ -40,6 +43,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) directory: OwnedFd,
+    pub(crate) directory_id: Identity,
     pub(crate) name: OsString,
     pub(crate) place: PathBuf,
 }
@@ -63,8 +67,9 @@ enum Last {
 }
 
 impl Tree {
-    pub(crate) fn new(root: Root) -> Self {
-        Self { root, hidden: Vec::new(), hidden_ids: Vec::new() }
+    pub(crate) fn new(root: Root) -> rustix::io::Result<Self> {
+        let root_id = identity(&fstat(root.directory())?);
+        Ok(Self { root, root_id, hidden: Vec::new(), protected: Protected::default() })
     }
 
     /// Hides what `path` names, and what it leads to; it need not be there yet.
@@ -75,24 +80,58 @@ impl Tree {
             return Err(FileError::bad_path(path, "must be below root, and hold no `..`"));
         }
         let written: PathBuf = steps.iter().collect();
+        self.protected.add(&self.root.path().join(&written)).map_err(FileError::Internal)?;
+        self.hide_below(written);
+        Ok(())
+    }
+
+    /// Hides what a path of the host leads to, wherever that is.
+    pub(crate) fn protect(&mut self, path: &Path) -> Result<(), FileError> {
+        let absolute = std::path::absolute(path).map_err(FileError::Internal)?;
+        if stat(&absolute).is_ok_and(|stat| identity(&stat) == self.root_id) {
+            return Err(FileError::bad_path(path, "is root itself; it must be outside root"));
+        }
+        self.protected.add(&absolute).map_err(FileError::Internal)?;
+        for place in self.places_of(&absolute) {
+            self.hide_below(place);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_below_root(&self, path: &Path) -> bool {
+        std::path::absolute(path).is_ok_and(|absolute| !self.places_of(&absolute).is_empty())
+    }
+
+    /// Where below root a path of the host leads, as it is written and without links.
+    fn places_of(&self, absolute: &Path) -> Vec<PathBuf> {
+        // As much of it as is there, and the rest.
+        let canonical = absolute.ancestors().find_map(|there| {
+            let rest = absolute.strip_prefix(there).ok()?;
+            Some(there.canonicalize().ok()?.join(rest))
+        });
+        let leads_up = |path: &Path| path.components().any(|part| part == Component::ParentDir);
+        let paths = [Some(absolute.to_owned()), canonical].into_iter().flatten();
+        paths
+            .filter(|path| self.root.contains(path) && !leads_up(path))
+            .map(|path| self.root.below_root(&path))
+            .collect()
+    }
+
+    fn hide_below(&mut self, written: PathBuf) {
         // As much of it as is there, by whatever links, and the rest.
         let led_to = written.ancestors().find_map(|there| {
-            let found = self.find(there).ok()?;
-            Some((found, written.strip_prefix(there).ok()?.to_owned()))
+            let found = self.walk(there, steps_of(there), Last::Followed, &View::default()).ok()?;
+            Some(found.place.join(written.strip_prefix(there).ok()?))
         });
-        if let Some((found, rest)) = led_to {
-            let is_whole = rest.as_os_str().is_empty();
-            self.hidden_ids.extend((is_whole && found.is_directory()).then_some(found.info.id));
-            self.hidden.push(if is_whole { found.place } else { found.place.join(rest) });
-        }
+        self.hidden.extend(led_to);
         self.hidden.push(written);
+        self.hidden.sort_unstable();
         self.hidden.dedup();
-        Ok(())
     }
 
     /// What `path` leads to.
     pub(crate) fn find(&self, path: &Path) -> Result<Found, FileError> {
-        let found = self.walk(path, self.steps(path)?, Last::Followed)?;
+        let found = self.walk(path, self.steps(path)?, Last::Followed, &self.view())?;
         if names_directory(path) && !found.is_directory() {
             return Err(FileError::NotDirectory { path: shown(path) });
         }
@@ -110,7 +149,7 @@ impl Tree {
 
     /// What `path` names, if that is a link the link itself.
     pub(crate) fn find_itself(&self, path: &Path) -> Result<Found, FileError> {
-        self.walk(path, self.steps(path)?, Last::Itself)
+        self.walk(path, self.steps(path)?, Last::Itself, &self.view())
     }
 
     /// A name that is there, or is to be. Its directory must be.
@@ -118,21 +157,39 @@ impl Tree {
         let mut steps = self.steps(path)?;
         let name = steps.pop_back().filter(|name| name != "..");
         let name = name.ok_or_else(|| FileError::bad_path(path, "does not end in a name"))?;
-        let directory = self.walk(path, steps, Last::Followed)?;
+        let directory = self.walk(path, steps, Last::Followed, &self.view())?;
         if !directory.is_directory() {
             return Err(FileError::NotDirectory { path: shown(path) });
         }
         if directory.place.components().count() >= MOST_STEPS {
             return Err(FileError::impossible(path, TOO_DEEP));
         }
-        let place = directory.place.join(&name);
-        Ok(Entry { directory: directory.handle, name, place })
+        let (directory_id, place) = (directory.info.id, directory.place.join(&name));
+        Ok(Entry { directory: directory.handle, directory_id, name, place })
     }
 
     /// As [`entry`](Self::entry), for a name that something has.
     pub(crate) fn old_entry(&self, path: &Path) -> Result<Entry, FileError> {
         let entry = self.entry(path)?;
-        if self.is_hidden(&entry.place) { Err(FileError::not_found(path)) } else { Ok(entry) }
+        if self.hides(&entry, path)? { Err(FileError::not_found(path)) } else { Ok(entry) }
+    }
+
+    /// As [`old_entry`](Self::old_entry), for a name that is to be taken away. What is hidden is not
+    /// to get another place by that, nor something else its place.
+    pub(crate) fn movable_entry(&self, path: &Path) -> Result<Entry, FileError> {
+        let entry = self.old_entry(path)?;
+        self.check_movable(&entry, path)?;
+        Ok(entry)
+    }
+
+    /// Whether the name may be taken from what has it.
+    pub(crate) fn check_movable(&self, entry: &Entry, path: &Path) -> Result<(), FileError> {
+        let id = entry.look().map_err(FileError::of(path))?.map(|info| info.id);
+        let leads_on = self.view().leads_through(entry.directory_id, &entry.name, id);
+        if leads_on || self.holds_hidden(&entry.place) {
+            return Err(FileError::Denied { path: shown(path) });
+        }
+        Ok(())
     }
 
     /// As [`entry`](Self::entry), for a name that is to be given.
@@ -141,10 +198,51 @@ impl Tree {
             FileError::NotFound { path } => FileError::NoDirectory { path },
             error => error,
         })?;
-        if self.is_hidden(&entry.place) {
+        if self.hides(&entry, path)? {
             return Err(FileError::Denied { path: shown(path) });
         }
         Ok(entry)
+    }
+
+    /// Whether the permission bits of a directory on the way to something hidden would change:
+    /// others could then put something else there.
+    pub(crate) fn check_changeable(
+        &self,
+        found: &Found,
+        changes: &FileChanges,
+        path: &Path,
+    ) -> Result<(), FileError> {
+        if changes.sets_mode() && self.view().is_above(found.info.id) {
+            return Err(FileError::Denied { path: shown(path) });
+        }
+        Ok(())
+    }
+
+    /// Whether `path` leads to something hidden, as far as it leads anywhere.
+    pub(crate) fn leads_to_hidden(&self, path: &Path) -> bool {
+        let Ok(steps) = self.steps(path) else { return false };
+        let mut leads = false;
+        let _ = self.walk_with(path, steps, Last::Followed, &self.view(), &mut leads);
+        leads
+    }
+
+    /// Whether a name, or what has it, is hidden.
+    fn hides(&self, entry: &Entry, path: &Path) -> Result<bool, FileError> {
+        let view = self.view();
+        if self.is_hidden(&entry.place) || view.names(entry.directory_id, &entry.name) {
+            return Ok(true);
+        }
+        let present = entry.look().map_err(FileError::of(path))?;
+        Ok(present.is_some_and(|info| view.holds(info.id)))
+    }
+
+    /// What is hidden whatever its place.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.protected.view()
+    }
+
+    pub(crate) fn hides_anything(&self) -> bool {
+        !self.protected.is_empty()
     }
 
     pub(crate) fn hidden(&self) -> &[PathBuf] {
@@ -155,11 +253,6 @@ impl Tree {
     pub(crate) fn is_hidden(&self, place: &Path) -> bool {
         self.hidden.iter().any(|hidden| place.starts_with(hidden))
             || place.file_name().is_some_and(is_temporary)
-    }
-
-    /// Whether it is a hidden directory under another name.
-    pub(crate) fn is_hidden_id(&self, info: &FileInfo) -> bool {
-        self.hidden_ids.contains(&info.id)
     }
 
     /// Whether something hidden is below it, or would be.
@@ -200,22 +293,44 @@ impl Tree {
     fn walk(
         &self,
         path: &Path,
+        steps: VecDeque<OsString>,
+        last: Last,
+        view: &View,
+    ) -> Result<Found, FileError> {
+        self.walk_with(path, steps, last, view, &mut false)
+    }
+
+    /// The same; says besides whether it ended at something hidden.
+    fn walk_with(
+        &self,
+        path: &Path,
         mut steps: VecDeque<OsString>,
         last: Last,
+        view: &View,
+        is_hidden: &mut bool,
     ) -> Result<Found, FileError> {
         let mut way: Vec<(OwnedFd, OsString, FileInfo)> = Vec::new();
         let mut links = 0;
         while let Some(step) = steps.pop_front() {
-            let here = way.last().map_or(self.root.directory(), |(handle, ..)| handle.as_fd());
+            let (here, here_id) =
+                way.last().map_or((self.root.directory(), self.root_id), |(handle, _, info)| {
+                    (handle.as_fd(), info.id)
+                });
             if step == ".." {
                 if way.pop().is_none() {
                     return Err(FileError::Outside { path: shown(path) });
                 }
                 continue;
             }
+            // The name alone is enough, be something there or not.
+            if view.names(here_id, &step) || self.is_hidden(&place_of(&way).join(&step)) {
+                *is_hidden = true;
+                return Err(FileError::not_found(path));
+            }
             let handle = look(here, &step).map_err(FileError::of(path))?;
             let info: FileInfo = fstat(&handle).map_err(FileError::of(path))?.into();
-            if self.is_hidden_id(&info) || self.is_hidden(&place_of(&way).join(&step)) {
+            if view.holds(info.id) {
+                *is_hidden = true;
                 return Err(FileError::not_found(path));
             }
             let is_last = steps.is_empty();

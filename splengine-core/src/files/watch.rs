@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io, mem::MaybeUninit};
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 use tokio::io::Interest;
@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::files::pending::{Pending, Raw};
 use crate::files::quota::OpenPermit;
-use crate::files::{FileError, FileInfo, Shared};
+use crate::files::{FileError, Shared};
 use crate::process::watch;
+use crate::protected::identity;
 use crate::session::blocking;
 
 /// Tells what changes in one directory, in that itself and not in those below it, as inotify(7) of
@@ -179,7 +180,7 @@ impl FileWatch {
         if self.raw.is_empty() {
             return;
         }
-        let under_other_names = self.hidden_directories().await;
+        let under_other_names = self.hidden_under_other_names().await;
         self.half_until = None;
         for raw in self.raw.drain(..) {
             let is_hidden = raw.name.as_ref().is_some_and(|name| {
@@ -190,16 +191,12 @@ impl FileWatch {
         }
     }
 
-    /// The names under which hidden directories lie here now, moved here by someone who sees them.
-    async fn hidden_directories(&self) -> HashSet<OsString> {
-        if self.shared.tree.hidden().is_empty() {
+    /// The names here that something hidden has now besides its own, given by someone who sees it.
+    async fn hidden_under_other_names(&self) -> HashSet<OsString> {
+        if !self.shared.tree.hides_anything() {
             return HashSet::new();
         }
-        let come = ReadFlags::CREATE | ReadFlags::MOVED_TO | ReadFlags::ATTRIB;
-        let is_directory =
-            |raw: &&Raw| raw.flags.contains(ReadFlags::ISDIR) && raw.flags.intersects(come);
-        let directories = self.raw.iter().filter(is_directory);
-        let mut names: HashSet<_> = directories.filter_map(|raw| raw.name.clone()).collect();
+        let mut names: HashSet<_> = self.raw.iter().filter_map(|raw| raw.name.clone()).collect();
         if names.is_empty() {
             return names;
         }
@@ -208,10 +205,11 @@ impl FileWatch {
         let walk = Arc::clone(&shared.walks).acquire_owned().await;
         blocking(move || {
             let found = shared.tree.find(&path).ok().filter(|found| found.info.id == id);
+            let view = shared.tree.view();
             names.retain(|name| {
                 let look = |handle| statat(handle, name, AtFlags::SYMLINK_NOFOLLOW).ok();
                 let stat = found.as_ref().and_then(|found| look(&found.handle));
-                stat.is_some_and(|stat| shared.tree.is_hidden_id(&FileInfo::from(stat)))
+                view.names(id, name) || stat.is_some_and(|stat| view.holds(identity(&stat)))
             });
             drop(walk);
             names

@@ -30,6 +30,15 @@ pub enum SetupError {
         #[source]
         source: io::Error,
     },
+    /// A path to be protected is none.
+    #[error("`{}` can't be protected", path.display())]
+    Protected {
+        /// As it was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: io::Error,
+    },
     /// The cgroup that was asked for can't be used.
     #[error("cgroup `{}` can't be used", path.display())]
     Cgroup {
@@ -59,6 +68,7 @@ pub struct LocalExecutorBuilder {
     pub(crate) cgroup: CgroupMode,
     pub(crate) reap_strangers: bool,
     pub(crate) holder: Option<Holder>,
+    pub(crate) protected: Vec<PathBuf>,
 }
 
 impl LocalExecutorBuilder {
@@ -69,6 +79,7 @@ impl LocalExecutorBuilder {
             cgroup: CgroupMode::default(),
             reap_strangers: false,
             holder: None,
+            protected: Vec::new(),
         }
     }
 
@@ -96,6 +107,17 @@ impl LocalExecutorBuilder {
     /// Default: they are this process's children and end with it.
     pub fn holder(mut self, holder: Holder) -> Self {
         self.holder = Some(holder);
+        self
+    }
+
+    /// Refuses working directories that are `path`, a directory of the host, or lie in it, by whatever
+    /// name or link they are reached. To be called for each directory that
+    /// [`FilePolicy::protect`](crate::FilePolicy::protect) hides; a path to something else protects
+    /// nothing. Default: none are refused.
+    ///
+    /// Programs are not bound by this: they may enter and open whatever the user of this process may.
+    pub fn protect(mut self, path: impl AsRef<Path>) -> Self {
+        self.protected.push(path.as_ref().to_owned());
         self
     }
 

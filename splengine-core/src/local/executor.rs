@@ -16,6 +16,7 @@ use crate::local::host::Host;
 use crate::local::root::Root;
 use crate::local::{CgroupMode, Holder, LocalExecutorBuilder, SetupError};
 use crate::process::{self, Cgroups, Group, OomCounter, Tag, TagError, kill_tagged};
+use crate::protected::Protected;
 use crate::session::{Adopted, Leftover, Size, Terminal};
 
 /// Runs commands as child processes of this one, on Linux 5.11 or newer.
@@ -42,8 +43,18 @@ impl LocalExecutor {
     }
 
     pub(crate) fn from_builder(builder: LocalExecutorBuilder) -> Result<Self, SetupError> {
-        let LocalExecutorBuilder { root: path, environment, cgroup, reap_strangers, holder } =
-            builder;
+        let LocalExecutorBuilder {
+            root: path,
+            environment,
+            cgroup,
+            reap_strangers,
+            holder,
+            protected: protected_paths,
+        } = builder;
+        let mut protected = Protected::default();
+        for path in protected_paths {
+            protected.add(&path).map_err(|source| SetupError::Protected { path, source })?;
+        }
         let holder = holder.map(|holder| (holder, Cgroup::from(&cgroup)));
         let root = Root::open(&path).map_err(|source| SetupError::Root { path, source })?;
         let missing = |what| move |source| SetupError::Containment { what, source };
@@ -74,7 +85,7 @@ impl LocalExecutor {
         };
         let oom = OomCounter::of_this_process();
         let kept_pipes = Arc::new(Semaphore::new(KEPT_PIPES));
-        let host = Arc::new(Host { root, environment, null, cgroups });
+        let host = Arc::new(Host { root, protected, environment, null, cgroups });
         Ok(Self { host, oom, kept_pipes, holder })
     }
 

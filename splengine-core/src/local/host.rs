@@ -10,12 +10,14 @@ use crate::local::root::{Root, exhausted_or_internal};
 use crate::local::terminal::LocalTerminal;
 use crate::local::{Environment, Holder, lookup};
 use crate::process::{Cgroups, Leader, Pipes, Spawn, SpawnError};
+use crate::protected::Protected;
 use crate::session::Size;
 
 /// What every command of an executor finds on this host.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) root: Root,
+    pub(crate) protected: Protected,
     pub(crate) environment: Environment,
     pub(crate) null: File,
     pub(crate) cgroups: Option<Arc<Cgroups>>,
@@ -134,7 +136,7 @@ impl Host {
     }
 
     fn find(&self, command: &Command) -> Result<(OwnedFd, CString), ExecuteError> {
-        let workdir = self.root.workdir(command.workdir.as_deref())?;
+        let workdir = self.root.workdir(command.workdir.as_deref(), &self.protected)?;
         let path = self.environment.value(&command.env, "PATH");
         let program = lookup::find(&command.argv[0], path, &workdir)?;
         Ok((workdir, program))

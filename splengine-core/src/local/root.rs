@@ -6,8 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use rustix::fs::fstat;
 
 use crate::execute::ExecuteError;
+use crate::protected::{Protected, identity};
 
 /// The directory outside which no working directory and no file may lie.
 #[derive(Debug)]
@@ -40,14 +42,30 @@ impl Root {
         self.names.iter().any(|name| name.parent().is_some() && path.starts_with(name))
     }
 
+    /// Whether a path of the host begins with one of root's names.
+    pub(crate) fn contains(&self, path: &Path) -> bool {
+        self.names.iter().any(|name| path.starts_with(name))
+    }
+
     /// The directory `workdir` below root, whatever links lie on the way; root itself for `None`.
-    pub(crate) fn workdir(&self, workdir: Option<&str>) -> Result<OwnedFd, ExecuteError> {
+    /// What is `protected` is not there.
+    pub(crate) fn workdir(
+        &self,
+        workdir: Option<&str>,
+        protected: &Protected,
+    ) -> Result<OwnedFd, ExecuteError> {
         let path = Path::new(workdir.unwrap_or_default());
         let below = self.below_root(path);
         let opened = if below.as_os_str().is_empty() {
             self.dir.try_clone()
         } else {
-            self.dir.open_dir(below)
+            self.dir.open_dir(below).and_then(|dir| {
+                let top = identity(&fstat(&self.dir)?);
+                match protected.view().holds_directory(&dir, top) {
+                    true => Err(io::ErrorKind::NotFound.into()),
+                    false => Ok(dir),
+                }
+            })
         };
         opened.map(|dir| OwnedFd::from(dir.into_std_file())).map_err(|error| {
             let problem = match error.kind() {
@@ -90,7 +108,7 @@ mod tests {
     use super::*;
 
     fn problem(root: &Root, workdir: &str) -> Option<String> {
-        root.workdir(Some(workdir)).err().map(|error| error.to_string())
+        root.workdir(Some(workdir), &Protected::default()).err().map(|error| error.to_string())
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod files;
 mod guessing;
 mod holder;
 mod limits;
+mod protected;
 mod requests;
 mod sessions;
 mod streams;

@@ -1,6 +1,7 @@
 //! Files, by packets of SFTP as they are.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use russh::ChannelMsg;
 
@@ -145,6 +146,44 @@ async fn a_disk_that_is_nearly_full_takes_no_more() {
         assert!(String::from_utf8_lossy(&answer).contains("nearly full"), "{name}");
     }
     assert_eq!(fs::read_dir(door.root()).expect("read").count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_protected_is_reached_by_no_name() {
+    let setup = Setup {
+        files: |files, dir| {
+            fs::write(dir.join("root/tokens"), "secret").expect("written");
+            fs::create_dir(dir.join("root/keys")).expect("made");
+            files
+                .protect(dir.join("root/tokens"))
+                .and_then(|files| files.protect(dir.join("root/keys")))
+                .expect("paths")
+        },
+        ..Setup::default()
+    };
+    let door = Door::with(setup).await;
+    fs::hard_link(door.root().join("tokens"), door.root().join("second")).expect("linked");
+    symlink("keys", door.root().join("link")).expect("linked");
+    let mut sftp = Sftp::open(&door).await;
+    let id = 7_u32.to_be_bytes();
+    for name in ["/tokens", "/second", "/keys/alice", "/link/alice"] {
+        for flags in [1_u32, 0b1010] {
+            let name = string(name.as_bytes());
+            sftp.send(3, &[&id, &name, &flags.to_be_bytes(), &[0; 4]]).await;
+            let (kind, status) = sftp.next().await;
+            assert_eq!(kind, 101);
+            // SSH_FX_NO_SUCH_FILE or SSH_FX_PERMISSION_DENIED
+            assert!(matches!(status[7], 2 | 3), "{name:?} {flags}");
+        }
+    }
+    assert_eq!(fs::read(door.root().join("tokens")).expect("read"), b"secret");
+    assert!(fs::read_dir(door.root().join("keys")).expect("read").next().is_none());
+    let client = door.login().await;
+    for path in ["tokens", "second", "/keys/", "link/", "link/new"] {
+        let ran = client.run(format!("rsync --server -e.L . {path}")).await;
+        let (_, stderr, exit) = ran.told();
+        assert!(stderr.contains("is not there") && exit == "255", "{path}: {stderr} {exit}");
+    }
 }
 
 #[tokio::test]

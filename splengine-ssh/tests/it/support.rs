@@ -31,6 +31,7 @@ pub(crate) struct Setup {
     pub(crate) users: fn(Users, &Path) -> Users,
     pub(crate) server: fn(SshServerBuilder<Users>) -> SshServerBuilder<Users>,
     pub(crate) has_files: bool,
+    pub(crate) files: fn(FilePolicy, &Path) -> FilePolicy,
     /// How long runs have when it is closed.
     pub(crate) grace: Duration,
 }
@@ -52,6 +53,7 @@ impl Default for Setup {
             users: |users, _| users,
             server: |server| server,
             has_files: true,
+            files: |files, _| files,
             grace: Duration::ZERO,
         }
     }
@@ -80,7 +82,8 @@ impl Door {
         let mut engine =
             Engine::builder(executor).grace(Duration::from_millis(500)).sessions(policy);
         if setup.has_files {
-            engine = engine.files(FilePolicy::new(&root).expect("a directory"));
+            let policy = FilePolicy::new(&root).expect("a directory");
+            engine = engine.files((setup.files)(policy, dir.path()));
         }
         let engine = (setup.engine)(engine).build().expect("built");
         let users = Users::new().authorized_keys(&keys).expect("a directory");

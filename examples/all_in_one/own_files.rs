@@ -1,0 +1,54 @@
+//! What the server reads its settings and secrets from, which callers are not to reach.
+
+use std::path::PathBuf;
+
+use splengine_core::{FilePolicy, LocalExecutorBuilder};
+
+use crate::args::Args;
+use crate::file::File;
+use crate::settings::UsageError;
+
+/// Every file and directory that the settings name, with what to call the setting.
+pub(crate) struct OwnFiles(Vec<(String, PathBuf)>);
+
+impl OwnFiles {
+    pub(crate) fn gather(args: &Args, file: &File) -> Self {
+        let (avro, ssh) = (&file.avro, &file.ssh);
+        let keys = args.authorized_keys.as_ref().or(file.authorized_keys.as_ref());
+        let named = [
+            (args.culprit("tokens"), args.tokens.as_ref().or(file.tokens.as_ref())),
+            (args.culprit("authorized_keys"), keys),
+            (args.culprit("config"), args.config.as_ref()),
+            ("[avro] certificates".to_owned(), avro.certificates.as_ref()),
+            ("[avro] private-key".to_owned(), avro.private_key.as_ref()),
+            ("[ssh] trusted-ca".to_owned(), ssh.trusted_ca.as_ref()),
+            ("[ssh] revoked-keys".to_owned(), ssh.revoked_keys.as_ref()),
+            ("[ssh] passwords".to_owned(), ssh.passwords.as_ref()),
+        ];
+        let named = named.into_iter().filter_map(|(setting, path)| Some((setting, path?.clone())));
+        let host_keys =
+            ssh.host_keys.iter().map(|path| ("[ssh] host-keys".to_owned(), path.clone()));
+        Self(named.chain(host_keys).collect())
+    }
+
+    /// Hides them from whoever reaches files, and warns of those that lie below root.
+    pub(crate) fn hide(&self, mut policy: FilePolicy) -> Result<FilePolicy, UsageError> {
+        for (setting, path) in &self.0 {
+            if policy.is_below_root(path) {
+                tracing::warn!(
+                    setting,
+                    path = %path.display(),
+                    "lies below root; it is hidden from files, SFTP and working directories, but not \
+                     from commands, which run as this server's user: move it out of root",
+                );
+            }
+            policy = policy.protect(path).map_err(|error| UsageError::caused(setting, &error))?;
+        }
+        Ok(policy)
+    }
+
+    /// Lets no command be started in those that are directories.
+    pub(crate) fn refuse_as_workdirs(&self, builder: LocalExecutorBuilder) -> LocalExecutorBuilder {
+        self.0.iter().fold(builder, |builder, (_, path)| builder.protect(path))
+    }
+}
