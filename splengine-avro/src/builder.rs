@@ -86,7 +86,9 @@ impl<A> AvroServerBuilder<A> {
     }
 
     /// How many bytes all connections together may hold of messages that are not whole yet or wait
-    /// for their turn, beyond 64 KiB of each; of one that is the largest message and 1 MiB. Over it
+    /// for their turn, beyond 64 KiB of each; of one that is the largest message and 1 MiB. Those on
+    /// which nobody was recognised yet have a quarter of it; bodies of HTTP, whose credentials may
+    /// stand within them, too. Over it
     /// one connection at a time is read from; the others wait, and are closed if that takes longer
     /// than a [message may](Self::frame_timeout). Default 256 MiB.
     pub fn max_buffered(mut self, bytes: usize) -> Self {

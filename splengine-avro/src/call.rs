@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use splengine_core::{
-    Caller, CredentialSource, Credentials, Engine, Reason, Run, SharedAuthenticator,
+    Caller, CredentialSource, Credentials, Engine, MemoryBudget, Reason, Run, SharedAuthenticator,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -20,7 +20,6 @@ use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
 use crate::parse_queue::{ParseQueue, Requester};
 use crate::records::ErrorCode;
-use crate::room::Room;
 use crate::strangers::Stranger;
 
 /// What all connections share.
@@ -33,7 +32,10 @@ pub(crate) struct Shared {
     authenticator: SharedAuthenticator,
     clients: Arc<Clients>,
     parse_queue: ParseQueue,
-    pub(crate) room: Room,
+    /// What messages hold that are being read or wait for their turn.
+    pub(crate) budget: MemoryBudget,
+    /// The part of it that clients have of whom nobody is recognised yet.
+    pub(crate) unknown: MemoryBudget,
     pub(crate) options: Options,
 }
 
@@ -80,9 +82,12 @@ impl Responder {
         options: Options,
     ) -> Self {
         let clients = Arc::new(Clients::new());
-        let room = Room::new(options.max_buffered);
+        let budget = MemoryBudget::new(options.max_buffered);
+        let unknown = budget.share(options.max_buffered / 4);
         let parse_queue = ParseQueue::new(Arc::clone(&clients));
-        Self(Arc::new(Shared { engine, authenticator, clients, parse_queue, room, options }))
+        let shared =
+            Shared { engine, authenticator, clients, parse_queue, budget, unknown, options };
+        Self(Arc::new(shared))
     }
 
     pub(crate) fn conversation(&self, is_stateless: bool) -> Conversation {

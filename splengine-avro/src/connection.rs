@@ -44,7 +44,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     // Where the last call was worked at that was over at once, for the next.
     let mut spare = None;
     let mut output = BytesMut::new();
-    let mut held = responder.room.hold();
+    let mut reserved = responder.unknown.reservation().allowance(ALLOWANCE);
+    let mut is_unknown = true;
     let opened = Instant::now();
     // Since when a message is on its way, and since when answers are.
     let (mut half_read, mut unread) = (None, None);
@@ -162,6 +163,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         // Even where nothing more is worked at, a client that goes is noticed.
         let reads = last_answers.is_none() && (has_room || input.len() < READ_AHEAD);
         input.reserve(if reads { READ } else { 0 });
+        if is_unknown && stranger.is_known() {
+            reserved = responder.budget.reservation().allowance(ALLOWANCE);
+            is_unknown = false;
+        }
         let holds = frames.gathered() + input.len() + waiting + READ;
         let eager = is_prompt && calls.is_empty() && output.is_empty() && is_flushed;
         tokio::select! {
@@ -189,7 +194,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 answered = Instant::now();
             }
             read = async {
-                held.resize(holds).await;
+                reserved.resize(holds).await;
                 read(&mut reader, &mut input, eager).await
             }, if reads => {
                 if read? == 0 {
@@ -244,6 +249,8 @@ const PIECE: usize = 8 << 10;
 /// As far as that is a client that leaves is noticed, whatever it leaves behind.
 const READ_AHEAD: usize = 1 << 20;
 const READ: usize = 16 << 10;
+/// Of what a connection holds, so much is not counted.
+const ALLOWANCE: usize = 64 << 10;
 /// After so many calls that were over at once others of the runtime's tasks have their turn.
 const AT_ONCE: usize = 128;
 /// A client that has closed its half of the connection may still read, or be gone: so long its

@@ -49,7 +49,6 @@ mod parse_queue;
 mod protocol;
 mod records;
 mod rewind;
-mod room;
 mod server;
 mod service;
 mod strangers;

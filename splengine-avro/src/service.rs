@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue,
-    ORIGIN, WWW_AUTHENTICATE,
+    ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use splengine_core::{
-    Caller, CredentialSource, Credentials, PeerAddress, Secret, is_anybodys_name,
+    Caller, CredentialSource, Credentials, GatherError, GatherLimits, PeerAddress, Secret,
+    is_anybodys_name,
 };
 use tokio::time::timeout;
 use tower::Service;
@@ -106,7 +107,7 @@ where
             };
             let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
             let source = CredentialSource::of_request("avro", found, peer.map(|peer| peer.ip));
-            let message = read(responder, body).await?;
+            let message = read(responder, body, shown.caller.is_some()).await?;
             let bytes = respond(responder, message, source, shown).await?;
             Ok(typed(StatusCode::OK, BINARY, bytes))
         }
@@ -156,38 +157,41 @@ async fn respond(
     Ok(bytes.freeze())
 }
 
-async fn read<B>(responder: &Responder, body: B) -> Result<Bytes, Refusal>
+/// Reads the body within the bounds of a message. What it shows is within it: a client that nobody
+/// has recognised before has its part of the memory only.
+async fn read<B>(responder: &Responder, body: B, is_known: bool) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     // A large message has a length before each of its buffers.
     let most = responder.options.max_frame.saturating_add(responder.options.max_frame / 64 + 64);
+    let budget = if is_known { &responder.budget } else { &responder.unknown };
+    let limits = GatherLimits::new(most, responder.options.frame_timeout, budget);
     // Who asks first whether they may send it is told before.
-    if body.size_hint().lower() > most as u64 {
-        return Err(too_large(responder));
-    }
-    match timeout(responder.options.frame_timeout, Box::pin(whole(responder, body, most))).await {
-        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-        Ok(whole) => whole,
+    let announced = limits.check(body.size_hint().lower());
+    announced.map_err(|error: GatherError<B::Error>| refused(responder, &error))?;
+    let mut body = body;
+    let pieces = limits.gather(move |cx| {
+        let frame = Pin::new(&mut body).poll_frame(cx);
+        frame.map_ok(|frame| frame.into_data().unwrap_or_default())
+    });
+    match pieces.await {
+        Ok(whole) => Ok(whole.into_bytes()),
+        Err(error) => Err(refused(responder, &error)),
     }
 }
 
-async fn whole<B>(responder: &Responder, mut body: B, most: usize) -> Result<Bytes, Refusal>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let mut held = responder.room.hold();
-    let mut whole = BytesMut::new();
-    loop {
-        let broken = |_| refusal(StatusCode::BAD_REQUEST, "the body broke off");
-        let frame = body.frame().await.transpose().map_err(broken)?;
-        let Some(frame) = frame else { return Ok(whole.freeze()) };
-        let Ok(data) = frame.into_data() else { continue };
-        if data.len() > most - whole.len() {
-            return Err(too_large(responder));
+fn refused<E>(responder: &Responder, error: &GatherError<E>) -> Refusal {
+    match error {
+        GatherError::TooLarge { .. } => too_large(responder),
+        GatherError::TooSlow { .. } => {
+            refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")
         }
-        held.resize(whole.len() + data.len()).await;
-        whole.extend_from_slice(&data);
+        GatherError::Broken(_) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
+        _ => {
+            let problem = "the server has no memory left for this body; try again in a second";
+            Refusal { is_brief: true, ..refusal(StatusCode::SERVICE_UNAVAILABLE, problem) }
+        }
     }
 }
 
@@ -312,6 +316,8 @@ struct Refusal {
     allow: Option<&'static str>,
     /// Whether other credentials would help.
     asks: bool,
+    /// Whether a second later it may work.
+    is_brief: bool,
 }
 
 impl Refusal {
@@ -324,12 +330,15 @@ impl Refusal {
         if self.asks {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if self.is_brief {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
     }
 }
 
 fn refusal(status: StatusCode, problem: &str) -> Refusal {
-    Refusal { status, problem: problem.to_owned(), allow: None, asks: false }
+    Refusal { status, problem: problem.to_owned(), allow: None, asks: false, is_brief: false }
 }
 
 fn not_allowed(methods: &'static str) -> Refusal {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN, RANGE};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -25,6 +27,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::file_paths::FILES;
 use crate::forms::Form;
+use crate::host::check_host;
 use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::routes::metrics::{self, HttpMetrics};
@@ -137,6 +140,7 @@ impl App {
             .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
             .layer(middleware::from_fn(refuse_what_is_no_text))
             .layer(middleware::map_request(ignore_ranges_but_of_get))
+            .layer(middleware::from_fn(refuse_unclear_host))
             .layer(middleware::from_fn(linger))
             .with_state(self.clone());
         if !self.options.origins.is_empty() {
@@ -174,7 +178,7 @@ impl App {
                 let detail = "the server failed to answer";
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
             }))
-            .layer(middleware::map_response(forbid_storing))
+            .layer(middleware::map_response(add_headers))
             .layer(middleware::from_fn_with_state(self.clone(), metrics::count))
     }
 }
@@ -242,10 +246,23 @@ fn bearer(value: &HeaderValue) -> Option<Secret> {
     scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim()))
 }
 
-/// Nothing here is true for long.
-async fn forbid_storing(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+/// Nothing here is true for long, and nothing is for a page of another origin to embed. That one
+/// which may read it asks by CORS, which is not held to the last of these.
+async fn add_headers(mut response: Response) -> Response {
+    let corp = HeaderName::from_static("cross-origin-resource-policy");
+    for (name, value) in
+        [(CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (corp, "same-origin")]
+    {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
+}
+
+async fn refuse_unclear_host(request: Request, next: Next) -> Response {
+    match check_host(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => Problem::malformed(error.to_string()).into_response(),
+    }
 }
 
 /// As RFC 9110 has it, section 14.2: who asks for the head alone asks for that of the whole.

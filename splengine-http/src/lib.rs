@@ -38,6 +38,7 @@ mod file_paths;
 mod forms;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod host;
 mod lingering;
 mod openapi;
 mod opening;
@@ -51,6 +52,7 @@ mod stream;
 
 pub use body::{BodyError, read_body};
 pub use builder::{HttpServerBuilder, OriginError, check_origin};
+pub use host::{HostError, check_host};
 pub use server::{HttpServer, RequestBody, serve};
 pub use service::{HttpService, ResponseBody, ResponseFuture};
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use splengine_core::{Engine, GatherLimits, MemoryBudget, SharedAuthenticator};
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use crate::entry;
-use crate::login;
+use crate::login::{self, problem};
 use crate::logins::Logins;
 use crate::{console, upgrade};
 
@@ -58,7 +59,7 @@ impl App {
         logins: Option<PathBuf>,
     ) -> Self {
         let budget = MemoryBudget::new(options.max_buffered);
-        let unknown = budget.share(options.max_buffered / 8);
+        let unknown = budget.share(options.max_buffered / 4);
         let places = Semaphore::new(options.max_clients.min(Semaphore::MAX_PERMITS));
         Self {
             engine,
@@ -80,11 +81,14 @@ impl App {
                 .route("/login", post(login::login))
                 .route("/logout", post(login::logout))
                 .route("/me", get(login::me))
-                .route("/{asset}", get(asset))
-                .route("/vendor/{asset}", get(vendor_asset))
+                .route("/{asset}", any(asset))
+                .route("/vendor/{asset}", any(vendor_asset))
                 .fallback(api);
         }
-        router.with_state(Arc::clone(self))
+        router
+            .layer(middleware::from_fn(refuse_unclear_host))
+            .layer(middleware::map_response(add_headers))
+            .with_state(Arc::clone(self))
     }
 
     pub(crate) async fn close(&self) {
@@ -102,10 +106,16 @@ async fn asset(
     Path(path): Path<String>,
     request: Request,
 ) -> Response {
-    if console::asset(&path).is_some() {
-        page(&path, request.headers())
-    } else {
-        api(State(app), request).await
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match (console::asset(&path), is_read) {
+        (Some(_), true) => page(&path, request.headers()),
+        (Some(_), false) => {
+            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "there is GET, HEAD");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        }
+        // The HTTP door has names of its own at this place.
+        (None, _) => api(State(app), request).await,
     }
 }
 
@@ -115,6 +125,22 @@ async fn vendor_asset(
     request: Request,
 ) -> Response {
     asset(State(app), Path(format!("vendor/{path}")), request).await
+}
+
+async fn refuse_unclear_host(request: Request, next: Next) -> Response {
+    match splengine_http::check_host(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+/// Nothing here is for a page of another origin to embed.
+async fn add_headers(mut response: Response) -> Response {
+    let corp = HeaderName::from_static("cross-origin-resource-policy");
+    for (name, value) in [(X_CONTENT_TYPE_OPTIONS, "nosniff"), (corp, "same-origin")] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// A part of the console.
@@ -128,7 +154,6 @@ fn page(path: &str, asked: &HeaderMap) -> Response {
         (CONTENT_TYPE, asset.content_type),
         (CACHE_CONTROL, "no-cache"),
         (ETAG, asset.etag),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (CONTENT_SECURITY_POLICY, &console::content_security_policy()),
     ] {

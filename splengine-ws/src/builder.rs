@@ -111,7 +111,7 @@ impl<A> WsServerBuilder<A> {
     }
 
     /// How many bytes all clients together may hold of bodies and messages that are being read.
-    /// Clients that have shown no credentials have an eighth of it. A body for which there is no room
+    /// Clients that have shown no credentials have a quarter of it. A body for which there is no room
     /// waits for 5 s, and is then refused with 503 and `Retry-After`. Default 256 MiB. The
     /// [API](Self::api) has a bound of its own.
     pub fn max_buffered(mut self, bytes: usize) -> Self {

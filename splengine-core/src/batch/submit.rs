@@ -381,6 +381,17 @@ impl Batches {
         make.ok_or_else(|| format!("there is no kind of batch `{}`", recipe.kind))?(&recipe.text)
     }
 
+    /// Refuses a caller who may not [submit](Self::submit) batches: for adapters, before they read
+    /// the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Forbidden`], [`BatchError::NoStore`].
+    pub fn check_submit(&self, caller: &Caller) -> Result<(), BatchError> {
+        self.may(caller)?;
+        self.registry().map(drop)
+    }
+
     pub(crate) fn may(&self, caller: &Caller) -> Result<(), BatchError> {
         if caller.may(Scope::Execute) {
             Ok(())

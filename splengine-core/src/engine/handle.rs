@@ -280,14 +280,30 @@ impl Engine {
         }
     }
 
+    /// Refuses a caller who may not run commands, as [`execute`](Self::execute) would: for adapters,
+    /// before they read the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError::Forbidden`].
+    pub fn check_execute(&self, caller: &Caller) -> Result<(), ExecuteError> {
+        let checked = Self::may_execute(caller);
+        checked.inspect_err(|error| self.0.counters.count_refusal(error.kind()))
+    }
+
+    fn may_execute(caller: &Caller) -> Result<(), ExecuteError> {
+        if caller.may(Scope::Execute) {
+            return Ok(());
+        }
+        Err(ExecuteError::Forbidden {
+            user: caller.user().to_string(),
+            scope: Scope::Execute.name(),
+        })
+    }
+
     fn enter(&self, caller: &Caller, mut request: Request) -> Result<Entered<'_>, ExecuteError> {
         let inner = &self.0;
-        if !caller.may(Scope::Execute) {
-            return Err(ExecuteError::Forbidden {
-                user: caller.user().to_string(),
-                scope: Scope::Execute.name(),
-            });
-        }
+        Self::may_execute(caller)?;
         let terms = self.terms(caller, &mut request)?;
         match inner.admission.offer(caller.user(), || self.retry_after())? {
             Offered::Now(permit) => {

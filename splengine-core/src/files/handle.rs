@@ -413,6 +413,20 @@ impl Files {
         .await
     }
 
+    /// Refuses a caller who may not use files, or a file of `size` bytes, which is larger than a file
+    /// may be: for adapters, before they read the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Forbidden`], [`FileError::NoFiles`], [`FileError::TooLarge`].
+    pub fn check_write(&self, caller: &Caller, path: &Path, size: u64) -> Result<(), FileError> {
+        let limit = self.shared(caller)?.max_file_size;
+        if size > limit {
+            return Err(FileError::TooLarge { path: shown(path), limit });
+        }
+        Ok(())
+    }
+
     pub(crate) fn shared(&self, caller: &Caller) -> Result<&Arc<Shared>, FileError> {
         let shared = self.shared.as_ref().ok_or(FileError::NoFiles)?;
         if caller.may(Scope::Files) {

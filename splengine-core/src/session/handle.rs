@@ -98,6 +98,37 @@ impl Sessions {
         made.await.map_err(|error| SessionError::of_io(io::Error::other(error)))?
     }
 
+    /// Refuses a caller who may not [create](Self::create) sessions: for adapters, before they read
+    /// the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Forbidden`].
+    pub fn check_create(&self, caller: &Caller) -> Result<(), SessionError> {
+        self.may_have(caller)
+    }
+
+    /// Refuses a caller who may not rename, save or share this session: for adapters, before they
+    /// read the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and whoever may only
+    /// look.
+    pub fn check_change(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
+        self.find_own(caller, id).map(drop)
+    }
+
+    /// Refuses a caller who may not [type](Self::input) in this session: for adapters, before they
+    /// read the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
+    pub fn check_input(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
+        self.find_for_typing(caller, id).map(drop)
+    }
+
     /// Whether there is a [store](crate::SessionPolicy::store): for saving, loading and recording.
     #[must_use]
     pub fn are_kept(&self) -> bool {

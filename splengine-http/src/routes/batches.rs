@@ -54,6 +54,7 @@ pub(crate) async fn submit(
     Asker(caller): Asker,
     request: Request,
 ) -> Result<Response, Problem> {
+    app.engine.batches().check_submit(&caller)?;
     let (parts, body) = request.into_parts();
     demand_json(&parts.headers)?;
     let query = Query::of(parts.uri.query(), &["wait"])?;

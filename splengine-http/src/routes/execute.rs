@@ -79,6 +79,7 @@ use crate::stream;
 pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let caller = app.caller(&parts).await?;
+    app.engine.check_execute(&caller)?;
     let kind = BodyKind::of(&parts.headers)?;
     let format = Format::wanted(&parts.headers).ok_or_else(|| {
         Problem::new(

@@ -16,14 +16,16 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use splengine_core::{
     FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::io::StreamReader;
 
 use crate::app::App;
+use crate::body::announced_length;
 use crate::conditions::{self, Conditions, Reading, modified, tag_text};
 use crate::dto_files::{DirectoryDto, FileDto, FileEventDto};
 use crate::file_paths::{FilePath, name_of_cursor};
@@ -233,6 +235,8 @@ pub(crate) async fn write(
     let path = FilePath::of_url(parts.uri.path());
     let conditions = Conditions::of(&parts.headers)?;
     let files = app.engine.files();
+    let size = announced_length(&parts.headers).unwrap_or(0).max(body.size_hint().lower());
+    files.check_write(&caller, path.below_root(), size)?;
     if path.is_directory {
         check_empty(body, app.options.body_timeout).await?;
         let present = match files.stat(&caller, path.below_root()).await {
@@ -325,6 +329,8 @@ pub(crate) async fn transfer(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    let from = FilePath::of_url(parts.uri.path());
+    app.engine.files().check_write(&caller, from.below_root(), 0)?;
     check_empty(body, app.options.body_timeout).await?;
     let query = Query::of(parts.uri.query(), &["move", "copy", "overwrite"])?;
     let overwrite = query.flag("overwrite")?;
@@ -334,7 +340,6 @@ pub(crate) async fn transfer(
         (None, Some(to)) => (to, true),
         _ => return Err(Problem::malformed("give either `move` or `copy`, and where to")),
     };
-    let from = FilePath::of_url(parts.uri.path());
     let conditions = Conditions::of(&parts.headers)?;
     let condition = move |info: &FileInfo| conditions.allow_change(Some(info));
     let files = app.engine.files();
@@ -383,27 +388,39 @@ fn check_content(parts: &Parts) -> Result<(), Problem> {
 }
 
 async fn check_empty(mut body: Body, patience: Duration) -> Result<(), Problem> {
-    loop {
-        match timeout(patience, body.frame()).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(Ok(frame))) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
-            Ok(Some(Ok(_))) => return Err(Problem::malformed("there must be no body here")),
-            Ok(Some(Err(_))) => return Err(Problem::malformed("the body broke off")),
-            Err(_) => return Err(too_late()),
+    let empty = async {
+        loop {
+            match body.frame().await {
+                None => return Ok(()),
+                Some(Ok(frame)) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
+                Some(Ok(_)) => return Err(Problem::malformed("there must be no body here")),
+                Some(Err(_)) => return Err(Problem::malformed("the body broke off")),
+            }
         }
-    }
+    };
+    timeout(patience, empty).await.unwrap_or_else(|_| Err(too_late()))
 }
 
-/// The body as it comes; `patience` is for each piece of it.
+/// The body as it comes. `patience` is how long a piece of it is waited for, and all of them together
+/// beyond what [`MIN_RATE`] lets them take.
 fn chunks(
     body: Body,
     patience: Duration,
 ) -> std::pin::Pin<Box<impl Stream<Item = io::Result<Bytes>>>> {
-    Box::pin(stream::unfold(Some(body.into_data_stream()), move |body| async move {
-        let mut body = body?;
-        match timeout(patience, body.next()).await {
+    let begin = Some((body.into_data_stream(), Duration::ZERO, 0));
+    Box::pin(stream::unfold(begin, move |body| async move {
+        let (mut body, mut waited, mut received) = body?;
+        let earned = Duration::from_secs(received / MIN_RATE);
+        let begun = Instant::now();
+        let left = patience.saturating_add(earned).saturating_sub(waited);
+        match timeout(left.min(patience), body.next()).await {
             Ok(None) => None,
-            Ok(Some(Ok(data))) => Some((Ok(data), Some(body))),
+            Ok(Some(Ok(data))) => {
+                // What writing takes is no fault of the client's.
+                waited += begun.elapsed();
+                received += data.len() as u64;
+                Some((Ok(data), Some((body, waited, received))))
+            }
             Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
             Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
         }
@@ -429,5 +446,7 @@ impl From<FileError> for Problem {
 
 const BYTES: &str = "application/octet-stream";
 const PIECE: usize = OpenFile::MAX_READ;
+/// Bytes a second that a file must come with, on the average.
+const MIN_RATE: u64 = 1 << 10;
 /// How long nothing is sent at most; proxies cut silent connections after a minute or less.
 const SILENCE: Duration = Duration::from_secs(10);

@@ -51,6 +51,7 @@ pub(crate) async fn create(
     Asker(caller): Asker,
     request: Request,
 ) -> Result<Response, Problem> {
+    app.engine.sessions().check_create(&caller)?;
     let dto: SessionRequestDto = optional_json(&app, request).await?;
     let request: SessionRequest = dto.into_request()?;
     let session = app.engine.sessions().create(&caller, request).await?;
@@ -88,6 +89,7 @@ pub(crate) async fn change(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Json<SessionDto>, Problem> {
+    app.engine.sessions().check_change(&caller, &id)?;
     let (parts, body) = request.into_parts();
     demand_json(&parts.headers)?;
     let dto: SessionChangeDto = read_json(&parts.headers, body, &app).await?;
@@ -221,6 +223,7 @@ pub(crate) async fn input(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
+    app.engine.sessions().check_input(&caller, &id)?;
     let (parts, body) = request.into_parts();
     let data = read_whole(&parts.headers, body, &app).await?;
     app.engine.sessions().input(&caller, &id, data.into_bytes()).await?;
@@ -243,6 +246,7 @@ pub(crate) async fn save(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
+    app.engine.sessions().check_change(&caller, &id)?;
     let dto: SaveRequestDto = optional_json(&app, request).await?;
     let saved = app.engine.sessions().save(&caller, &id, dto.name).await?;
     let location = format!("/api/v1/saved-sessions/{}", saved.id);
@@ -330,6 +334,7 @@ pub(crate) async fn share(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
+    app.engine.sessions().check_change(&caller, &id)?;
     let console = console_url(&app, request.headers());
     let dto: ShareRequestDto = optional_json(&app, request).await?;
     let expires_in = dto.expires_in.map_or(HOUR, Duration::from_millis);
@@ -362,6 +367,7 @@ pub(crate) async fn take_back_shares(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
+    app.engine.sessions().check_change(&caller, &id)?;
     let dto: TakeBackDto = optional_json(&app, request).await?;
     let sessions = app.engine.sessions();
     match dto.ticket {

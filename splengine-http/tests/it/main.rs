@@ -1,6 +1,7 @@
 //! The HTTP door, over TCP.
 
 mod batches;
+mod bodies;
 mod client;
 mod connections;
 mod files;

@@ -335,6 +335,7 @@ async fn a_service_that_is_dropped_half_way_ends_its_run() {
     let service = HttpServer::builder(engine).authenticate(tokens()).into_service();
     let request = |accept: &str| {
         http::Request::post("/execute")
+            .header("host", "test")
             .header("authorization", "Bearer alices-very-long-token")
             .header("content-type", "application/json")
             .header("accept", accept)

@@ -139,7 +139,10 @@ async fn the_door_can_be_nested() {
     let engine = splengine_core::Engine::builder(executor).build().expect("built");
     let service = splengine_http::HttpServer::builder(engine).authenticate(tokens()).into_service();
 
-    let request = http::Request::get("/health").body(http_body_util::Empty::new()).expect("built");
+    let request = http::Request::get("/health")
+        .header("host", "test")
+        .body(http_body_util::Empty::new())
+        .expect("built");
     let response = service.clone().oneshot(request).await.expect("never fails");
     assert_eq!(response.status(), 200);
 

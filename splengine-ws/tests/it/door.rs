@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::Access;
+use splengine_core::{Access, Caller, Engine, LocalExecutor, StaticTokens};
+use splengine_http::HttpServer;
 
 use crate::support::{ALICE, BOB, How, door, door_with};
 
@@ -177,4 +178,42 @@ async fn a_client_that_reads_is_pinged_and_kept() {
     client.until("late").await;
     client.send(json!({"type": "ping"})).await;
     client.frame("pong").await;
+}
+
+#[tokio::test]
+async fn the_routes_of_the_api_are_found_beside_the_console() {
+    let avro = tower::service_fn(async |request: http::Request<splengine_http::RequestBody>| {
+        let answer = format!("mounted {} {}", request.method(), request.uri().path());
+        Ok::<_, std::convert::Infallible>(http::Response::new(axum::body::Body::from(answer)))
+    });
+    let door = door_with(
+        |policy| policy,
+        |server| {
+            let engine = Engine::builder(LocalExecutor::new(".").expect("set up"));
+            let tokens = StaticTokens::new()
+                .allow_anonymous(Caller::with_all_scopes("guest".parse().expect("a name")));
+            let api = HttpServer::builder(engine.build().expect("built")).authenticate(tokens);
+            server.api(api.mount("/avro", avro).into_service())
+        },
+    )
+    .await;
+    let run = door.http("POST /execute HTTP/1.1", r#"{"command":"echo here"}"#).await;
+    assert!(run.starts_with("HTTP/1.1 200") && run.contains("here"), "{run}");
+    let mounted = door.http("POST /avro HTTP/1.1", "").await;
+    assert!(mounted.ends_with("mounted POST /avro"), "{mounted}");
+    for (request, status) in [
+        ("POST /main.js HTTP/1.1", "405"),
+        ("GET /main.js HTTP/1.1", "200"),
+        ("POST /nothing HTTP/1.1", "404"),
+        ("GET /execute HTTP/1.1", "405"),
+        ("GET /health HTTP/1.1\r\nHost: another", "400"),
+    ] {
+        let answer = door.http(request, "").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        for header in
+            ["x-content-type-options: nosniff", "cross-origin-resource-policy: same-origin"]
+        {
+            assert!(answer.contains(header), "{request}: {answer}");
+        }
+    }
 }

@@ -1,0 +1,210 @@
+//! What the head of a request says is looked at before its body is read, and every body is bounded.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::Request;
+use splengine_core::SharedAuthenticator;
+use splengine_core::{BatchPolicy, Engine, FilePolicy, LocalExecutor, MemoryStore};
+use splengine_http::{HttpServer, HttpServerBuilder, HttpService};
+use tempfile::TempDir;
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+
+use crate::support::{Door, TOKEN, door_with, tokens};
+
+/// Every route that reads a body.
+const ROUTES: [(&str, &str, &str); 14] = [
+    ("POST", "/execute", "application/json"),
+    ("POST", "/execute?command=cat", "application/octet-stream"),
+    ("POST", "/api/v1/execute", "application/json"),
+    ("POST", "/api/v1/sessions", "application/json"),
+    ("PATCH", "/api/v1/sessions/s", "application/json"),
+    ("POST", "/api/v1/sessions/s/input", "application/octet-stream"),
+    ("POST", "/api/v1/sessions/s/save", "application/json"),
+    ("POST", "/api/v1/sessions/s/shares", "application/json"),
+    ("DELETE", "/api/v1/sessions/s/shares", "application/json"),
+    ("POST", "/api/v1/batches", "application/json"),
+    ("PUT", "/api/v1/files/a", "application/octet-stream"),
+    ("PUT", "/api/v1/files/a/", "application/octet-stream"),
+    ("POST", "/api/v1/files/a?move=b", "application/octet-stream"),
+    ("POST", "/api/v1/files/a?copy=b", "application/octet-stream"),
+];
+
+/// Those that read none, and get one all the same.
+const WITHOUT: [(&str, &str); 7] = [
+    ("GET", "/health"),
+    ("GET", "/api/v1/batches"),
+    ("POST", "/api/v1/batches/b/rerun"),
+    ("DELETE", "/api/v1/batches/b"),
+    ("DELETE", "/api/v1/sessions/s"),
+    ("DELETE", "/api/v1/files/a"),
+    ("POST", "/api/v1/tickets"),
+];
+
+async fn door() -> Door {
+    let root = tempfile::tempdir().expect("a directory").keep();
+    let files = FilePolicy::new(&root).expect("a root").max_file_size(1 << 20);
+    let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches")).expect("writable");
+    door_with(|engine| engine.files(files).batches(batches), |http| http).await
+}
+
+#[tokio::test]
+async fn rights_are_checked_before_a_body_is_read() {
+    let door = door().await;
+    for (method, path, kind) in ROUTES {
+        for (credentials, status) in
+            [("", 401), ("Authorization: Bearer bob-may-do-nothing\r\n", 403)]
+        {
+            let mut connection = door.connect().await;
+            // Of the body nothing is sent.
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nHost: test\r\n{credentials}Content-Type: {kind}\r\n\
+                 Content-Length: 1000000\r\n\r\n"
+            );
+            connection.send(head.as_bytes()).await;
+            assert_eq!(connection.response().await.status, status, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_announced_too_large_is_refused_at_once() {
+    let door = door().await;
+    let mut connection = door.connect().await;
+    let head = format!(
+        "PUT /api/v1/files/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nContent-Length: 1048577\r\n\r\n"
+    );
+    connection.send(head.as_bytes()).await;
+    assert!(connection.response().await.problem(413).contains("1048576"));
+}
+
+fn service(
+    configure: impl FnOnce(
+        HttpServerBuilder<SharedAuthenticator>,
+    ) -> HttpServerBuilder<SharedAuthenticator>,
+) -> (HttpService, TempDir) {
+    let root = tempfile::tempdir().expect("a directory");
+    let files = FilePolicy::new(root.path()).expect("a root");
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    let engine = Engine::builder(executor).files(files).build().expect("built");
+    let http = configure(HttpServer::builder(engine).authenticate(tokens()));
+    (http.into_service(), root)
+}
+
+fn request(method: &str, path: &str, kind: &str, body: Body) -> Request<Body> {
+    let (name, value) = TOKEN.split_once(": ").expect("a header");
+    let request = Request::builder().method(method).uri(path).header("host", "test");
+    let request = request.header(name, value).header("content-type", kind);
+    request.body(body).expect("a request")
+}
+
+/// So many bytes, of which the rest never comes.
+fn endless(length: usize) -> Body {
+    let begin = stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b' '; length]))]);
+    Body::from_stream(begin.chain(stream::pending()))
+}
+
+/// A piece a second, without end.
+fn trickle(piece: &'static [u8]) -> Body {
+    Body::from_stream(stream::unfold((), move |()| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok::<_, Infallible>(Bytes::from_static(piece)), ()))
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_body_is_waited_for_without_end() {
+    let (service, _root) = service(|http| http);
+    for (method, path, kind) in ROUTES {
+        if path.contains("session") || path.contains("batches") || path.contains("command=") {
+            // There is no such session; and a command's input ends with the command.
+            continue;
+        }
+        for piece in [&b" "[..], b""] {
+            let begun = Instant::now();
+            let request = request(method, path, kind, trickle(piece));
+            let status = service.clone().oneshot(request).await.expect("never fails").status();
+            // What has no body is refused for the first piece of one.
+            assert!([400, 408].contains(&status.as_u16()), "{method} {path}: {status}");
+            assert!(begun.elapsed() < Duration::from_secs(40), "{method} {path}");
+        }
+    }
+    for (method, path) in WITHOUT {
+        let begun = Instant::now();
+        let request = request(method, path, "application/json", endless(1));
+        let _ = service.clone().oneshot(request).await.expect("never fails").status();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{method} {path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_may_be_slow_as_long_as_it_comes() {
+    let (service, root) = service(|http| http);
+    let pieces = stream::iter(0..60).then(|_| async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 4096]))
+    });
+    let request = request("PUT", "/api/v1/files/a", "text/plain", Body::from_stream(pieces));
+    let response = service.oneshot(request).await.expect("never fails");
+    assert_eq!(response.status(), 201);
+    let written = std::fs::metadata(root.path().join("a")).expect("a file");
+    assert_eq!(written.len(), 60 * 4096);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_bodies_together_are_bounded() {
+    let (service, _root) = service(|http| http.max_buffered(64 << 10));
+    let begun = Instant::now();
+    let ask = |body| {
+        let request = request("POST", "/execute", "application/json", body);
+        let response = service.clone().oneshot(request);
+        async move {
+            let response = response.await.expect("never fails");
+            (response.status().as_u16(), response.headers().contains_key("retry-after"))
+        }
+    };
+    // One has it all, one goes beyond it, and for the third there is none.
+    let (first, second, third) =
+        tokio::join!(ask(endless(64 << 10)), ask(endless(64 << 10)), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let refused = ask(endless(64 << 10)).await;
+            assert_eq!(begun.elapsed().as_secs(), 6, "waited for 5 s");
+            refused
+        });
+    assert_eq!((first, second, third), ((408, false), (408, false), (503, true)));
+    // It is given back.
+    assert_eq!(ask(Body::from("{}")).await.0, 400);
+}
+
+#[tokio::test]
+async fn one_host_is_named_and_no_more() {
+    let door = door().await;
+    for (head, status) in [
+        ("GET /health HTTP/1.1\r\n", 400),
+        ("GET http://test/health HTTP/1.1\r\n", 400),
+        ("GET /health HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+        ("GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n", 400),
+        ("GET /health HTTP/1.1\r\nHost: a/b\r\n", 400),
+        ("GET /health HTTP/1.1\r\nHost: a:80\r\n", 200),
+        ("GET /health HTTP/1.0\r\n", 200),
+    ] {
+        let mut connection = door.connect().await;
+        connection.send(format!("{head}\r\n").as_bytes()).await;
+        assert_eq!(connection.response().await.status, status, "{head:?}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_not_for_other_pages_to_embed() {
+    let door = door().await;
+    for path in ["/health", "/api/v1/batches", "/nothing", "/api/v1/files/", "/info"] {
+        let response = door.get(path).await;
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{path}");
+        let policy = response.header("cross-origin-resource-policy");
+        assert_eq!(policy, Some("same-origin"), "{path}");
+    }
+}
