@@ -145,6 +145,9 @@ pub(crate) struct SessionsTable {
     #[serde(default)]
     pub(crate) recording: RecordingWord,
     pub(crate) max_recording: Option<u64>,
+    /// `false` keeps nothing of them on disk. Else it is kept, but below a root that was never
+    /// written to and can't be.
+    pub(crate) keep: Option<bool>,
     /// Whether they go on when the server ends, to be gone on with by the next.
     #[serde(default)]
     pub(crate) survive: bool,
@@ -165,6 +168,14 @@ pub(crate) struct BatchesTable {
     pub(crate) keep_for: Option<u64>,
     pub(crate) keep_count: Option<usize>,
     pub(crate) keep_bytes: Option<u64>,
+    pub(crate) keep_count_per_caller: Option<usize>,
+    pub(crate) keep_bytes_per_caller: Option<u64>,
+    /// How long variables and standard input are kept after the end.
+    pub(crate) keep_inputs_for: Option<u64>,
+    /// How long idempotency keys are known after the end.
+    pub(crate) keep_keys_for: Option<u64>,
+    /// Room on the disk that is kept for the store.
+    pub(crate) reserve: Option<u64>,
 }
 
 /// Sizes are in bytes.

@@ -1,8 +1,9 @@
 //! What flags, environment and file come to together.
 
+mod stores;
+
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -10,18 +11,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{
-    Accounts, AddressRange, BatchPolicy, CgroupMode, EngineBuilder, Environment, FilePolicy,
-    GuessingPolicy, Holder, LimitKind, Limits, Program, Recording, RedbStore, Secret,
-    SessionPolicy, SizePolicy, StoreError, StoreFault,
+    Accounts, AddressRange, CgroupMode, EngineBuilder, Environment, FilePolicy, GuessingPolicy,
+    Holder, LimitKind, Limits, Program, Secret,
 };
 use splengine_ssh::{HostKeys, Users, UsersError};
 
 use crate::args::Args;
 use crate::file::{
     AvroTable, BatchesTable, DiskTable, EnvironmentTable, File, GuessingTable, LimitsTable,
-    ProgramTable, RecordingWord, SessionsTable, SizeWord, SshTable,
+    ProgramTable, SessionsTable, SshTable,
 };
 use crate::own_files::OwnFiles;
+pub(crate) use crate::settings::stores::{batches_dir, store_error};
 use crate::tokens::{self, Empty, Tokens};
 
 pub(crate) struct Settings {
@@ -64,9 +65,6 @@ pub(crate) struct Settings {
     max_limits: Limits,
 }
 
-const ONE_SERVER: &str =
-    "one root is for one server: end the other one, or give this one a --root of its own";
-
 /// With this word this program is no server, but keeps a server's terminals.
 pub(crate) const HOLD_TERMINALS: &str = "--hold-terminals";
 
@@ -87,13 +85,6 @@ impl UsageError {
             cause = error.source();
         }
         Self(text)
-    }
-}
-
-impl UsageError {
-    /// The same, and what can be done.
-    fn and(self, advice: &str) -> Self {
-        Self(format!("{}; {advice}", self.0))
     }
 }
 
@@ -271,110 +262,8 @@ impl Settings {
         holder.map(Some).map_err(|error| UsageError::caused("[sessions] survive", &error))
     }
 
-    /// That the store of batches can't be read, which the log tells more of.
-    pub(crate) fn unreadable_batches(&self) -> UsageError {
-        let error = StoreFault::Damaged("batches that are not over can't be read".to_owned());
-        store_error(&self.root, &error)
-    }
-
-    fn root_name(&self) -> String {
-        format!("root {}", self.root.display())
-    }
-
     fn sessions_dir(&self) -> PathBuf {
         self.root.join("runtime/sessions")
-    }
-
-    /// What sessions are granted, and where they are kept: below root, if that can be written.
-    fn sessions(&self) -> Result<SessionPolicy, UsageError> {
-        let table = &self.sessions;
-        let mut policy = SessionPolicy::new()
-            .size(match table.size {
-                SizeWord::Controller => SizePolicy::Controller,
-                SizeWord::Smallest => SizePolicy::Smallest,
-                SizeWord::Largest => SizePolicy::Largest,
-                SizeWord::Fixed => SizePolicy::Fixed,
-            })
-            .recording(match table.recording {
-                RecordingWord::Off => Recording::Off,
-                RecordingWord::Output => Recording::Output,
-                RecordingWord::OutputAndInput => Recording::OutputAndInput,
-            });
-        if let Some(shell) = &self.shell {
-            policy = policy.shell([shell]);
-        }
-        let counts = [
-            (table.max, SessionPolicy::max_sessions as SetSession<usize>),
-            (table.max_per_caller, SessionPolicy::max_sessions_per_caller),
-            (table.max_clients, SessionPolicy::max_clients),
-            (table.scrollback, SessionPolicy::scrollback),
-            (table.log, SessionPolicy::log_bytes),
-        ];
-        for (value, set) in counts {
-            policy = value.into_iter().fold(policy, set);
-        }
-        let times = [
-            (table.idle_timeout, SessionPolicy::idle_timeout as SetSession<Duration>),
-            (table.detached_timeout, SessionPolicy::detached_timeout),
-            (table.max_age, SessionPolicy::max_age),
-            (table.warning, SessionPolicy::warning),
-            (table.ended_retention, SessionPolicy::ended_retention),
-        ];
-        for (value, set) in times {
-            policy = value.map(Duration::from_millis).into_iter().fold(policy, set);
-        }
-        policy = table.busy_stays.into_iter().fold(policy, SessionPolicy::busy_stays);
-        policy = table.max_recording.into_iter().fold(policy, SessionPolicy::max_recording);
-        let without = policy.clone();
-        match policy.store(self.sessions_dir()) {
-            Ok(kept) => Ok(kept),
-            Err(StoreError::Io { source, .. })
-                if !table.survive && can_never_be(&self.sessions_dir(), &source) =>
-            {
-                tracing::warn!(error = %source, "sessions are not kept on disk");
-                Ok(without)
-            }
-            Err(error @ StoreError::InUse { .. }) => {
-                Err(UsageError::caused(&self.root_name(), &error).and(ONE_SERVER))
-            }
-            Err(error) => Err(UsageError::caused(&self.root_name(), &error)),
-        }
-    }
-
-    /// Where batches are kept, below root; `None` where they are switched off, or nothing was ever
-    /// written and nothing can be.
-    fn batches(&self) -> Result<Option<BatchPolicy>, UsageError> {
-        if self.batches.enabled == Some(false) {
-            return Ok(None);
-        }
-        let directory = batches_dir(&self.root);
-        let opened = RedbStore::open(directory.join("batches.redb"))
-            .and_then(|store| BatchPolicy::new(store, directory.join("output")));
-        let mut policy = match opened {
-            Ok(policy) => policy,
-            Err(StoreFault::Io(error))
-                if self.batches.enabled.is_none() && can_never_be(&directory, &error) =>
-            {
-                tracing::warn!(%error, "there are no batches");
-                return Ok(None);
-            }
-            Err(error) => return Err(store_error(&self.root, &error)),
-        };
-        let table = &self.batches;
-        let counts = [
-            (table.max_steps, BatchPolicy::max_steps as SetBatch<usize>),
-            (table.max_open_steps, BatchPolicy::max_open_steps),
-            (table.max_open_steps_per_caller, BatchPolicy::max_open_steps_per_caller),
-            (table.parallelism, BatchPolicy::parallelism),
-            (table.max_parallelism, BatchPolicy::max_parallelism),
-            (table.keep_count, BatchPolicy::keep_count),
-        ];
-        for (value, set) in counts {
-            policy = value.into_iter().fold(policy, set);
-        }
-        policy = table.keep_bytes.into_iter().fold(policy, BatchPolicy::keep_bytes);
-        let keep_for = table.keep_for.map(Duration::from_millis);
-        Ok(Some(keep_for.into_iter().fold(policy, BatchPolicy::keep_for)))
     }
 
     /// All that is below root but what the server itself keeps there (others' recordings, what their
@@ -450,35 +339,7 @@ impl Settings {
     }
 }
 
-type SetSession<T> = fn(SessionPolicy, T) -> SessionPolicy;
-type SetBatch<T> = fn(BatchPolicy, T) -> BatchPolicy;
 type Set<T> = fn(EngineBuilder, T) -> EngineBuilder;
-
-pub(crate) fn batches_dir(root: &Path) -> PathBuf {
-    root.join("runtime/batches")
-}
-
-/// Why the store of batches can't be used, and what can be done.
-pub(crate) fn store_error(root: &Path, error: &StoreFault) -> UsageError {
-    let culprit = batches_dir(root).display().to_string();
-    let told = UsageError::caused(&culprit, error);
-    match error {
-        StoreFault::InUse { .. } => told.and(ONE_SERVER),
-        StoreFault::Damaged(_) => told.and(&format!(
-            "`all-in-one export-batches --root {root}` prints what is readable, \
-             `all-in-one repair-batches --root {root}` goes on with that and keeps the damaged file",
-            root = root.display()
-        )),
-        _ => told,
-    }
-}
-
-/// Whether nothing was ever kept in this directory, and nothing can be.
-fn can_never_be(directory: &Path, error: &io::Error) -> bool {
-    let is_refused =
-        matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
-    is_refused && !directory.exists()
-}
 
 pub(crate) fn root(asked: Option<PathBuf>, culprit: &str) -> Result<PathBuf, UsageError> {
     let root = match asked {

@@ -14,7 +14,8 @@ pub(crate) struct StoreFormat {
 }
 
 impl StoreFormat {
-    const CURRENT: Self = Self { major: 1, minor: 1 };
+    /// Since 2.0 the inputs of steps are kept apart: whoever does not know that runs steps without.
+    const CURRENT: Self = Self { major: 2, minor: 0 };
     /// What was written before there were minor versions.
     const FIRST: Self = Self { major: 1, minor: 0 };
 

@@ -110,7 +110,7 @@ pub struct StepInfo {
     pub attempt: u32,
     /// Why its last run ended.
     pub reason: Option<Reason>,
-    /// Why it was left out, or could not be started, for people.
+    /// Why it was left out, could not be started, or why a part of its output is not kept; for people.
     pub problem: Option<String>,
     /// The exit code of its last run.
     pub exit_code: Option<i32>,

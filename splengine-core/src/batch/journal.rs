@@ -56,6 +56,12 @@ impl Journal {
         }
     }
 
+    /// Whether there is room for new work.
+    pub(crate) async fn accepts(&self) -> Result<(), BatchError> {
+        let store = Arc::clone(&self.store);
+        Ok(blocking(move || store.accepts()).await?)
+    }
+
     pub(crate) async fn summary(&self, id: &BatchId) -> Result<Option<Summary>, BatchError> {
         self.get(key::summary(id)).await
     }

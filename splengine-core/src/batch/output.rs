@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use crate::batch::BatchError;
 use crate::batch::journal::Journal;
 use crate::batch::registry;
+use crate::disk::{BelowFloor, DiskReserve};
+use crate::engine::Engine;
 use crate::execute::Stream;
 use crate::id::BatchId;
 use crate::session::blocking;
@@ -29,7 +31,7 @@ impl Outputs {
     }
 
     /// Blocks, as all of these.
-    fn create(&self, id: &BatchId, name: &str) -> io::Result<std::fs::File> {
+    pub(crate) fn create(&self, id: &BatchId, name: &str) -> io::Result<std::fs::File> {
         match self.0.create_dir_with(id.as_str(), DirBuilder::new().mode(0o700)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -39,8 +41,30 @@ impl Outputs {
         Ok(self.0.open_dir(id.as_str())?.open_with(name, &options)?.into_std())
     }
 
-    fn read(&self, id: &BatchId, name: &str) -> io::Result<std::fs::File> {
+    pub(crate) fn read(&self, id: &BatchId, name: &str) -> io::Result<std::fs::File> {
         Ok(self.0.open_dir(id.as_str())?.open(name)?.into_std())
+    }
+
+    /// For writing over what is there.
+    pub(crate) fn reopen(&self, id: &BatchId, name: &str) -> io::Result<std::fs::File> {
+        let mut options = OpenOptions::new();
+        options.write(true);
+        Ok(self.0.open_dir(id.as_str())?.open_with(name, &options)?.into_std())
+    }
+
+    pub(crate) fn unlink(&self, id: &BatchId, name: &str) -> io::Result<()> {
+        self.0.open_dir(id.as_str())?.remove_file(name)
+    }
+
+    /// Has the names of a batch's files, and its own, on disk.
+    pub(crate) fn sync(&self, id: &BatchId) -> io::Result<()> {
+        self.0.open(id.as_str())?.sync_all()?;
+        self.0.open(".")?.sync_all()
+    }
+
+    /// Whether so many bytes more may be written, by the floor of free space.
+    pub(crate) fn check_space(&self, reserve: &DiskReserve, bytes: u64) -> Result<(), BelowFloor> {
+        reserve.check(&*self.0, bytes)
     }
 
     pub(crate) fn remove(&self, id: &str) {
@@ -74,31 +98,70 @@ pub(crate) struct OutputWriter {
     pub(crate) written: [u64; 2],
     /// Where in each a part is missing.
     pub(crate) gaps: [Option<u64>; 2],
-    has_failed: bool,
+    /// Why the rest is not kept.
+    pub(crate) problem: Option<&'static str>,
+    reserve: DiskReserve,
+    quota: OutputQuota,
+}
+
+/// The part of the room for output that a run takes.
+#[derive(Clone)]
+pub(crate) struct OutputQuota {
+    pub(crate) engine: Engine,
+    pub(crate) live: Arc<registry::Live>,
+}
+
+impl OutputQuota {
+    fn take(&self, bytes: u64) -> Result<(), &'static str> {
+        let registry = self.engine.0.batches.as_ref();
+        registry.map_or(Ok(()), |registry| registry.take_output(&self.live, bytes))
+    }
 }
 
 impl OutputWriter {
-    pub(crate) fn new(outputs: Outputs, id: BatchId, step: u32, attempt: u32) -> Self {
+    pub(crate) fn new(
+        outputs: Outputs,
+        id: BatchId,
+        step: u32,
+        attempt: u32,
+        quota: OutputQuota,
+    ) -> Self {
         let (files, written, gaps) = ([None, None], [0; 2], [None; 2]);
-        Self { outputs, id, step, attempt, files, written, gaps, has_failed: false }
+        let reserve = quota.engine.disk_reserve();
+        Self { outputs, id, step, attempt, files, written, gaps, problem: None, reserve, quota }
     }
 
-    /// Writes what the step printed. What can't be written is missing, and the step goes on.
+    /// Writes what the step printed. What can't be written is missing, as is all that comes after
+    /// it; [`problem`](Self::problem) says why, and the step goes on.
     pub(crate) async fn write(&mut self, stream: Stream, data: Bytes) {
-        if self.has_failed {
+        if self.problem.is_some() {
             self.skip(stream);
             return;
         }
         let length = data.len() as u64;
+        if let Err(problem) = self.quota.take(length) {
+            tracing::warn!(batch = %self.id, problem, "what a step prints is not kept");
+            self.problem = Some(problem);
+            self.skip(stream);
+            return;
+        }
+        let (reserve, before) = (self.reserve.clone(), self.written[stream as usize]);
         let file = self.files[stream as usize].clone();
         let (outputs, id) = (self.outputs.clone(), self.id.clone());
         let name = name_of(self.step, self.attempt, stream);
         let written = blocking(move || {
+            if outputs.check_space(&reserve, length).is_err() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let file = match file {
                 Some(file) => file,
                 None => Arc::new(outputs.create(&id, &name)?),
             };
-            (&*file).write_all(&data)?;
+            if let Err(error) = (&*file).write_all(&data) {
+                // What is known to be there is there, and no more.
+                file.set_len(before)?;
+                return Err(error);
+            }
             Ok::<_, io::Error>(file)
         });
         match written.await {
@@ -108,7 +171,12 @@ impl OutputWriter {
             }
             Err(error) => {
                 tracing::warn!(%error, batch = %self.id, "what a step prints can't be kept");
-                self.has_failed = true;
+                self.problem = Some(match error.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        "the rest of what it printed is not kept: the disk is nearly full"
+                    }
+                    _ => "the rest of what it printed is not kept: it can't be written",
+                });
                 self.skip(stream);
             }
         }

@@ -279,6 +279,11 @@ impl Step {
         self.0.id.clone().unwrap_or_else(|| (place + 1).to_string())
     }
 
+    /// The same without variables and standard input, which are not for the record.
+    pub(crate) fn without_inputs(&self) -> Self {
+        Self(StepData { env: Vec::new(), stdin: None, ..self.0.clone() })
+    }
+
     /// As a request for one run.
     pub(crate) fn request(&self) -> Request {
         let data = &self.0;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::output::Outputs;
+use crate::batch::row::key;
 use crate::batch::{BatchJob, format};
 use crate::store::{Store, StoreFault};
 
@@ -24,6 +25,8 @@ pub struct BatchPolicy {
     pub(crate) outputs: Outputs,
     /// Nothing was in it.
     pub(crate) is_new: bool,
+    /// When the last of its batches ended.
+    pub(crate) last_end: Option<u64>,
     pub(crate) max_steps: usize,
     pub(crate) max_open_steps: usize,
     pub(crate) max_open_steps_per_caller: usize,
@@ -32,6 +35,10 @@ pub struct BatchPolicy {
     pub(crate) keep_for: Duration,
     pub(crate) keep_count: usize,
     pub(crate) keep_bytes: u64,
+    pub(crate) keep_count_per_caller: usize,
+    pub(crate) keep_bytes_per_caller: u64,
+    pub(crate) keep_inputs_for: Duration,
+    pub(crate) keep_keys_for: Duration,
     pub(crate) kinds: HashMap<String, Arc<MakeJob>>,
 }
 
@@ -48,10 +55,13 @@ impl BatchPolicy {
     pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> Result<Self, StoreFault> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let is_new = format::agree(&store)?;
+        let last = store.scan(&key::ended(0, ""), &key::ended(u64::MAX, ""), true, 1)?;
+        let last_end = last.first().and_then(|(row, _)| key::when(row));
         Ok(Self {
             store: Arc::new(store),
             outputs: Outputs::open(outputs.as_ref())?,
             is_new,
+            last_end,
             max_steps: 10_000,
             max_open_steps: 200_000,
             max_open_steps_per_caller: 50_000,
@@ -60,6 +70,10 @@ impl BatchPolicy {
             keep_for: Duration::from_hours(7 * 24),
             keep_count: 100_000,
             keep_bytes: 10 << 30,
+            keep_count_per_caller: 10_000,
+            keep_bytes_per_caller: 2 << 30,
+            keep_inputs_for: Duration::from_hours(1),
+            keep_keys_for: Duration::from_hours(24),
             kinds: HashMap::new(),
         })
     }
@@ -101,17 +115,51 @@ impl BatchPolicy {
         self
     }
 
-    /// How many batches that are over are kept, of all callers; the oldest go first. Default
-    /// 100,000.
+    /// How many batches that are over are kept, of all callers; the oldest of whoever has the most go
+    /// first. Default 100,000.
     pub fn keep_count(mut self, count: usize) -> Self {
         self.keep_count = count;
         self
     }
 
     /// How many bytes all batches that are over may take, with what their steps printed; the oldest
-    /// go first. Default 10 GiB.
+    /// of whoever takes the most go first. Batches that are not over may print as much again: what
+    /// comes after that is not kept, and their steps say so. Default 10 GiB.
     pub fn keep_bytes(mut self, bytes: u64) -> Self {
         self.keep_bytes = bytes;
+        self
+    }
+
+    /// How many batches that are over are kept of one caller; the caller's oldest go first. Default
+    /// 10,000.
+    pub fn keep_count_per_caller(mut self, count: usize) -> Self {
+        self.keep_count_per_caller = count;
+        self
+    }
+
+    /// How many bytes one caller's batches that are over may take, with what their steps printed;
+    /// the caller's oldest go first. The caller's batches that are not over may print as much again:
+    /// what comes after that is not kept, and their steps say so. Default 2 GiB.
+    pub fn keep_bytes_per_caller(mut self, bytes: u64) -> Self {
+        self.keep_bytes_per_caller = bytes;
+        self
+    }
+
+    /// How long, after the end of a batch, the variables and the standard input of its steps are
+    /// kept on disk, to [run it again](crate::Batches::rerun). Then they are overwritten and removed,
+    /// within a minute more, and a batch that had any is not run again. 0 removes them at the end.
+    /// Default 1 hour.
+    pub fn keep_inputs_for(mut self, time: Duration) -> Self {
+        self.keep_inputs_for = time;
+        self
+    }
+
+    /// How long, after the end of a batch, its idempotency key is known, though the batch may have
+    /// made room for others: a repetition is refused then, and makes no second batch. It is known for
+    /// as long as the batch is kept in any case. Of one caller's batches that are gone 10,000 keys are
+    /// known, of which the oldest go first. Default 24 hours.
+    pub fn keep_keys_for(mut self, time: Duration) -> Self {
+        self.keep_keys_for = time;
         self
     }
 

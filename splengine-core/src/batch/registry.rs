@@ -1,19 +1,22 @@
 //! The batches of an engine that are not over.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::journal::Journal;
+use crate::batch::plan::millis;
+use crate::batch::retention::{Bounds, Kept, surplus};
 use crate::batch::row::{Summary, key, now};
 use crate::batch::{BatchError, BatchPolicy, BatchState};
 use crate::caller::UserName;
 use crate::engine::Inner;
 use crate::id::BatchId;
+use crate::session::blocking;
 use crate::store::Change;
 
 pub(crate) struct Registry {
@@ -27,6 +30,12 @@ pub(crate) struct Registry {
     /// Nothing more is to be started.
     pub(crate) closed: watch::Sender<bool>,
     is_watched: AtomicBool,
+    /// What is over may have to make room.
+    ended: Arc<Notify>,
+    /// So many batches, and bytes of them, may end before any has to make room.
+    slack: Mutex<(usize, u64)>,
+    /// The time of the start, in milliseconds, by which ages are counted, and since when.
+    epoch: (u64, Instant),
 }
 
 #[derive(Default)]
@@ -34,6 +43,8 @@ struct State {
     live: HashMap<BatchId, Arc<Live>>,
     /// How many steps of whom are not over.
     open: HashMap<UserName, usize>,
+    /// How many bytes of whose batches that are not over are kept.
+    printed: HashMap<UserName, u64>,
 }
 
 /// A batch that is not over.
@@ -43,6 +54,9 @@ pub(crate) struct Live {
     /// Changes when a step has printed something.
     pub(crate) printed: watch::Sender<()>,
     pub(crate) cancel: watch::Sender<bool>,
+    user: UserName,
+    /// How many bytes of output are kept of it.
+    bytes: AtomicU64,
 }
 
 /// Room for a batch's steps; given back when dropped.
@@ -56,6 +70,7 @@ impl Registry {
     pub(crate) fn new(policy: BatchPolicy) -> std::io::Result<Self> {
         let journal = Journal::new(Arc::clone(&policy.store))?;
         Ok(Self {
+            epoch: (start_of(policy.last_end, now()), Instant::now()),
             policy,
             journal,
             state: Mutex::default(),
@@ -63,7 +78,16 @@ impl Registry {
             driven: watch::channel(0).0,
             closed: watch::channel(false).0,
             is_watched: AtomicBool::new(false),
+            ended: Arc::default(),
+            slack: Mutex::default(),
         })
+    }
+
+    /// The time by which ages are counted, in milliseconds: that of the wall at the start, and of a
+    /// clock that does not jump since.
+    pub(crate) fn now(&self) -> u64 {
+        let (start, since) = self.epoch;
+        start.saturating_add(millis(since.elapsed()))
     }
 
     /// Room for so many steps of `user`; always, for those that were accepted before.
@@ -86,11 +110,13 @@ impl Registry {
         Ok(Room { engine: Arc::downgrade(engine), user: user.clone(), steps })
     }
 
-    pub(crate) fn begin(&self, id: &BatchId, events: u64) -> Arc<Live> {
+    pub(crate) fn begin(&self, id: &BatchId, user: &UserName, events: u64) -> Arc<Live> {
         let live = Arc::new(Live {
             changed: watch::channel(events).0,
             printed: watch::channel(()).0,
             cancel: watch::channel(false).0,
+            user: user.clone(),
+            bytes: AtomicU64::new(0),
         });
         self.state().live.insert(id.clone(), Arc::clone(&live));
         self.driven.send_modify(|count| *count += 1);
@@ -98,8 +124,53 @@ impl Registry {
     }
 
     pub(crate) fn end(&self, id: &BatchId) {
-        self.state().live.remove(id);
+        let mut state = self.state();
+        if let Some(live) = state.live.remove(id) {
+            let bytes = live.bytes.load(Relaxed);
+            if let Some(all) = state.printed.get_mut(&live.user) {
+                *all = all.saturating_sub(bytes);
+                if *all == 0 {
+                    state.printed.remove(&live.user);
+                }
+            }
+        }
+        drop(state);
         self.driven.send_modify(|count| *count -= 1);
+    }
+
+    /// Takes room for so much output of a batch that is not over, or says why there is none.
+    pub(crate) fn take_output(&self, live: &Live, bytes: u64) -> Result<(), &'static str> {
+        let mut state = self.state();
+        let own = state.printed.get(&live.user).copied().unwrap_or(0);
+        if own.saturating_add(bytes) > self.policy.keep_bytes_per_caller {
+            return Err(CALLER_PRINTED);
+        }
+        let all = state.printed.values().fold(bytes, |sum, bytes| sum.saturating_add(*bytes));
+        if all > self.policy.keep_bytes {
+            return Err(ALL_PRINTED);
+        }
+        *state.printed.entry(live.user.clone()).or_default() += bytes;
+        live.bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Counts what was kept of a batch before this engine went on with it.
+    pub(crate) fn has_printed(&self, live: &Live, bytes: u64) {
+        let mut state = self.state();
+        let own = state.printed.entry(live.user.clone()).or_default();
+        *own = own.saturating_add(bytes);
+        live.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Has room made for a batch that has just ended, if there is too little.
+    pub(crate) fn has_ended(&self, summary: &Summary) {
+        let mut slack = self.slack.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = slack.0.checked_sub(1).zip(slack.1.checked_sub(summary.bytes));
+        *slack = left.unwrap_or_default();
+        let is_soon = summary.has_inputs && self.policy.keep_inputs_for < LOOK_EVERY;
+        if left.is_none() || is_soon {
+            self.ended.notify_one();
+        }
     }
 
     pub(crate) fn live(&self, id: &BatchId) -> Option<Arc<Live>> {
@@ -123,7 +194,7 @@ impl Registry {
         if registry.is_watched.swap(true, Relaxed) {
             return;
         }
-        let engine = Arc::downgrade(engine);
+        let (engine, ended) = (Arc::downgrade(engine), Arc::clone(&registry.ended));
         tokio::spawn(async move {
             loop {
                 let Some(strong) = engine.upgrade() else { return };
@@ -133,42 +204,108 @@ impl Registry {
                     tracing::warn!(%error, "old batches can't be removed");
                 }
                 drop(strong);
-                sleep(LOOK_EVERY).await;
+                sleep(LOOK_PAUSE).await;
+                let _ = timeout(LOOK_EVERY, ended.notified()).await;
             }
         });
     }
 
     async fn forget_old(&self) -> Result<(), BatchError> {
         let rows = self.journal.scan_all(key::ended(0, ""), key::ended(u64::MAX, "")).await?;
-        let bytes_of = |value: &[u8]| value.try_into().map_or(0, u64::from_be_bytes);
-        let mut count = rows.len();
-        let mut bytes: u64 = rows.iter().map(|(_, value)| bytes_of(value)).sum();
-        let keep_for = u64::try_from(self.policy.keep_for.as_millis()).unwrap_or(u64::MAX);
-        let oldest = key::ended(now().saturating_sub(keep_for), "");
+        let age = |time: Duration| self.now().saturating_sub(millis(time));
+        let oldest = key::ended(age(self.policy.keep_for), "");
+        let mut kept = Vec::with_capacity(rows.len());
+        let mut keys = Vec::with_capacity(rows.len());
         for (key, value) in rows {
-            let is_old = key < oldest;
-            if !is_old && count <= self.policy.keep_count && bytes <= self.policy.keep_bytes {
-                break;
+            let id: Option<BatchId> = key::last_part(&key).and_then(|id| id.parse().ok());
+            let Some(id) = id else { continue };
+            if key < oldest {
+                self.forget(&id, key).await?;
+                continue;
             }
-            count -= 1;
-            bytes = bytes.saturating_sub(bytes_of(&value));
-            if let Some(id) = key::last_part(&key).and_then(|id| id.parse().ok()) {
-                self.forget(&id, key.clone()).await?;
+            kept.push(self.kept(&id, &value).await);
+            keys.push((id, key));
+        }
+        let policy = &self.policy;
+        let bounds = Bounds {
+            count: policy.keep_count,
+            bytes: policy.keep_bytes,
+            count_per_caller: policy.keep_count_per_caller,
+            bytes_per_caller: policy.keep_bytes_per_caller,
+        };
+        let gone = surplus(&kept, bounds);
+        *self.slack.lock().unwrap_or_else(PoisonError::into_inner) = slack(&kept, &gone, bounds);
+        for place in gone {
+            let (id, key) = &keys[place];
+            self.forget(id, key.clone()).await?;
+        }
+        self.forget_inputs(age(policy.keep_inputs_for)).await?;
+        self.forget_keys(age(policy.keep_keys_for)).await
+    }
+
+    /// What a batch that is over takes, and whose it is.
+    async fn kept(&self, id: &BatchId, value: &[u8]) -> Kept {
+        let (bytes, user) = value.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        let mut user = String::from_utf8_lossy(user).into_owned();
+        if user.is_empty() {
+            // Of a version that did not write it here.
+            let summary = self.journal.summary(id).await;
+            user = summary.ok().flatten().map(|summary| summary.user).unwrap_or_default();
+        }
+        Kept { user, bytes: u64::from_be_bytes(*bytes) }
+    }
+
+    /// Removes the inputs of batches that ended before.
+    async fn forget_inputs(&self, before: u64) -> Result<(), BatchError> {
+        let until = key::inputs(before.saturating_add(1), "");
+        for (key, _) in self.journal.scan_all(key::inputs(0, ""), until).await? {
+            if let Some(id) = key::last_part(&key).and_then(|id| id.parse::<BatchId>().ok()) {
+                let outputs = self.policy.outputs.clone();
+                let removed = blocking(move || outputs.remove_inputs(&id)).await;
+                removed.map_err(|error| BatchError::Internal(error.into()))?;
             }
+            self.journal.commit(vec![Change::remove(key)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the idempotency keys of batches that are gone, and ended before; and of each caller's
+    /// the oldest that are too many.
+    async fn forget_keys(&self, before: u64) -> Result<(), BatchError> {
+        let rows =
+            self.journal.scan_all(key::orphan(0, "", ""), key::orphan(u64::MAX, "", "")).await?;
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for (row, _) in rows.into_iter().rev() {
+            let Some((user, text)) = key::owner(&row) else { continue };
+            let count = counts.entry(user.to_owned()).or_default();
+            *count += 1;
+            let is_old = key::when(&row).is_none_or(|when| when < before);
+            if !is_old && *count <= MAX_ORPHANS_PER_CALLER {
+                continue;
+            }
+            let mut changes = Vec::new();
+            if let Ok(user) = user.parse() {
+                changes.push(Change::remove(key::idempotency(&user, text)));
+            }
+            changes.push(Change::remove(row));
+            self.journal.commit(changes).await?;
         }
         Ok(())
     }
 
     async fn forget(&self, id: &BatchId, ended: Vec<u8>) -> Result<(), BatchError> {
+        let when = key::when(&ended).unwrap_or_default();
         let mut changes = vec![
             Change::remove(key::summary(id)),
             Change::remove(key::recipe(id)),
+            Change::remove(key::inputs(when, id.as_str())),
             Change::remove(ended),
         ];
         if let Ok(Some(summary)) = self.journal.summary(id).await {
             changes.extend(listed(&summary, id, &summary.user).map(Change::remove));
-            if let (Some(idempotency), Ok(user)) = (&summary.key, summary.user.parse()) {
-                changes.push(Change::remove(key::idempotency(&user, idempotency)));
+            if let Some(text) = &summary.key {
+                // A repetition must not make a second batch because the first had to make room.
+                changes.push(Change::set(key::orphan(when, &summary.user, text), []));
             }
         }
         let ranges = [
@@ -179,15 +316,45 @@ impl Registry {
             let rows = self.journal.scan_all(from, until).await?;
             changes.extend(rows.into_iter().map(|(key, _)| Change::remove(key)));
         }
+        // First, so that no inputs are left of a batch that nobody knows.
+        let (outputs, of) = (self.policy.outputs.clone(), id.clone());
+        if let Err(error) = blocking(move || outputs.remove_inputs(&of)).await {
+            tracing::warn!(%error, batch = %id, "the inputs of a batch can't be removed");
+        }
         self.journal.commit(changes).await?;
         let (outputs, name) = (self.policy.outputs.clone(), id.to_string());
-        crate::session::blocking(move || outputs.remove(&name)).await;
+        blocking(move || outputs.remove(&name)).await;
         Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// By which ages are counted at the start: not beyond a day after the last end, so that a clock that
+/// was set wrong costs no batch more than a day of its time.
+fn start_of(last_end: Option<u64>, now: u64) -> u64 {
+    last_end.map_or(now, |last| last.saturating_add(now.saturating_sub(last).min(MAX_DOWNTIME)))
+}
+
+/// How many batches, and bytes of them, may end before one of `kept` has to make room.
+fn slack(kept: &[Kept], gone: &[usize], bounds: Bounds) -> (usize, u64) {
+    let mut shares: HashMap<&str, (usize, u64)> = HashMap::new();
+    let mut all = (0_usize, 0_u64);
+    for (place, batch) in kept.iter().enumerate() {
+        if gone.binary_search(&place).is_err() {
+            let share = shares.entry(&batch.user).or_default();
+            for sum in [share, &mut all] {
+                *sum = (sum.0 + 1, sum.1.saturating_add(batch.bytes));
+            }
+        }
+    }
+    let most_count = shares.values().map(|share| share.0).max().unwrap_or(0);
+    let most_bytes = shares.values().map(|share| share.1).max().unwrap_or(0);
+    let count = bounds.count_per_caller.saturating_sub(most_count);
+    let bytes = bounds.bytes_per_caller.saturating_sub(most_bytes);
+    (count.min(bounds.count.saturating_sub(all.0)), bytes.min(bounds.bytes.saturating_sub(all.1)))
 }
 
 /// The keys by which a batch is listed.
@@ -235,5 +402,38 @@ impl Drop for Room {
     }
 }
 
+const CALLER_PRINTED: &str = "the rest of what it printed is not kept: your batches that are not over \
+    have printed as much as is kept of one caller";
+const ALL_PRINTED: &str = "the rest of what it printed is not kept: the batches that are not over have \
+    printed as much as is kept of all";
 const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// Not more often than that.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// Keys of batches that are gone.
+const MAX_ORPHANS_PER_CALLER: usize = 10_000;
+/// A day, in milliseconds.
+const MAX_DOWNTIME: u64 = 24 * 60 * 60 * 1000;
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_wrong_costs_a_day_at_most() {
+        assert_eq!(start_of(None, 5_000), 5_000);
+        assert_eq!(start_of(Some(5_000), 6_000), 6_000);
+        assert_eq!(start_of(Some(5_000), 1_000), 5_000);
+        assert_eq!(start_of(Some(5_000), u64::MAX), 5_000 + MAX_DOWNTIME);
+    }
+
+    #[test]
+    fn there_is_slack_until_the_first_bound_is_reached() {
+        let bounds = Bounds { count: 10, bytes: 1000, count_per_caller: 4, bytes_per_caller: 300 };
+        let kept = |user: &str, bytes| Kept { user: user.to_owned(), bytes };
+        assert_eq!(slack(&[], &[], bounds), (4, 300));
+        let all = [kept("a", 900), kept("a", 100), kept("a", 50), kept("b", 200)];
+        assert_eq!(slack(&all, &[0], bounds), (2, 100));
+        assert_eq!(slack(&all, &[], bounds), (1, 0));
+    }
+}

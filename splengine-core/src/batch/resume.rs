@@ -100,7 +100,15 @@ async fn go_on(engine: &Engine, registry: &Registry, left: Left) -> Result<(), B
     let Left { id, mut summary, events } = left;
     let batches = engine.batches();
     let recipe = registry.journal.recipe(&id).await?;
-    let mut job = batches.make(&recipe).map_err(|error| {
+    let inputs = if summary.has_inputs {
+        let (outputs, of) = (registry.policy.outputs.clone(), id.clone());
+        let inputs = crate::session::blocking(move || outputs.read_inputs(&of)).await;
+        let inputs = inputs.map_err(|error| BatchError::Internal(error.into()))?;
+        Some(inputs.ok_or(BatchError::Damaged)?)
+    } else {
+        None
+    };
+    let mut job = batches.make(&recipe, inputs).map_err(|error| {
         tracing::error!(error, batch = %id, "the job of a batch can't be made again");
         BatchError::Damaged
     })?;
@@ -110,7 +118,8 @@ async fn go_on(engine: &Engine, registry: &Registry, left: Left) -> Result<(), B
     let open = briefs.iter().filter(|brief| !brief.state.is_final()).count();
     let room = registry.room(&engine.0, caller.user(), open, true)?;
     summary.events = events.len() as u64;
-    let live = registry.begin(&id, summary.events);
+    let live = registry.begin(&id, caller.user(), summary.events);
+    registry.has_printed(&live, summary.bytes);
     let mut driver = Driver::new(engine, id, caller, job, live, room, summary);
     driver.steps = briefs;
     driver.spawn(pending);

@@ -29,6 +29,9 @@ pub(crate) struct Summary {
     pub(crate) bytes: u64,
     /// Under which idempotency key it was submitted.
     pub(crate) key: Option<String>,
+    /// Whether its steps were given variables or standard input, which are kept apart.
+    #[serde(default)]
+    pub(crate) has_inputs: bool,
 }
 
 /// What makes its job; never changed.
@@ -211,6 +214,13 @@ pub(crate) fn now() -> u64 {
     millis(std::time::SystemTime::now())
 }
 
+/// What is known of a batch that is over where only its end is looked at.
+pub(crate) fn kept(bytes: u64, user: &str) -> Vec<u8> {
+    let mut value = bytes.to_be_bytes().to_vec();
+    value.extend_from_slice(user.as_bytes());
+    value
+}
+
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
@@ -255,6 +265,27 @@ pub(crate) mod key {
 
     pub(crate) fn ended(when: u64, id: &str) -> Vec<u8> {
         join(b'd', &[&when.to_be_bytes(), id.as_bytes()])
+    }
+
+    /// Of a batch that is over and whose inputs are kept still.
+    pub(crate) fn inputs(when: u64, id: &str) -> Vec<u8> {
+        join(b'i', &[&when.to_be_bytes(), id.as_bytes()])
+    }
+
+    /// Of the idempotency key of a batch that was over then, and is not kept any more.
+    pub(crate) fn orphan(when: u64, user: &str, key: &str) -> Vec<u8> {
+        join(b'x', &[&when.to_be_bytes(), user.as_bytes(), key.as_bytes()])
+    }
+
+    /// The time in a key that begins with one.
+    pub(crate) fn when(key: &[u8]) -> Option<u64> {
+        Some(u64::from_be_bytes(*key.get(2..)?.first_chunk()?))
+    }
+
+    /// The user and the idempotency key in an [`orphan`].
+    pub(crate) fn owner(key: &[u8]) -> Option<(&str, &str)> {
+        let text = std::str::from_utf8(key.get(11..)?).ok()?;
+        text.split_once('\0')
     }
 
     pub(crate) fn idempotency(user: &UserName, key: &str) -> Vec<u8> {

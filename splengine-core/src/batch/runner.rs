@@ -9,9 +9,9 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::batch::journal::set;
-use crate::batch::output::OutputWriter;
+use crate::batch::output::{OutputQuota, OutputWriter};
 use crate::batch::registry::{Live, Registry, Room};
-use crate::batch::row::{EventRow, StepRow, StepSpec, Summary, What, key, now};
+use crate::batch::row::{EventRow, StepRow, StepSpec, Summary, What, kept, key, now};
 use crate::batch::step_run::{CANCELLED_CODE, Ending, LOST_CODE, StepRun, not_started};
 use crate::batch::{BatchJob, BatchState, JobAction, JobEvent, Outcome, StepState};
 use crate::caller::Caller;
@@ -156,6 +156,9 @@ impl Driver {
             self.settle(&mut turn);
             if !self.write(registry, &mut turn).await {
                 return;
+            }
+            if self.is_over {
+                registry.has_ended(&self.summary);
             }
             if self.is_over || (self.is_paused && self.running.is_empty()) {
                 self.waiting.values().for_each(AbortHandle::abort);
@@ -494,8 +497,13 @@ impl Driver {
         let exit_code = self.summary.exit_code();
         self.note(turn, What::Finished { state: state.name().to_owned(), exit_code });
         turn.changes.push(Change::remove(key::open(self.id.as_str())));
-        let bytes = self.summary.bytes.to_be_bytes();
-        turn.changes.push(Change::set(key::ended(ended, self.id.as_str()), bytes));
+        // By a clock that does not jump: see `Registry::now`.
+        let when = self.engine.0.batches.as_ref().map_or(ended, Registry::now);
+        let kept = kept(self.summary.bytes, &self.summary.user);
+        turn.changes.push(Change::set(key::ended(when, self.id.as_str()), kept));
+        if self.summary.has_inputs {
+            turn.changes.push(Change::set(key::inputs(when, self.id.as_str()), []));
+        }
     }
 
     /// Writes down what happened, tells it, and does what follows from it; `false` when the engine
@@ -545,10 +553,11 @@ impl Driver {
         self.running.insert(step, stop);
         let attempt = self.steps[step].attempt;
         let outputs = registry.policy.outputs.clone();
+        let quota = OutputQuota { engine: self.engine.clone(), live: Arc::clone(&self.live) };
         let run = StepRun {
             engine: self.engine.clone(),
             caller: self.caller.clone(),
-            writer: OutputWriter::new(outputs, self.id.clone(), place(step), attempt),
+            writer: OutputWriter::new(outputs, self.id.clone(), place(step), attempt, quota),
             live: Arc::clone(&self.live),
             stopped,
         };
@@ -576,7 +585,7 @@ impl Driver {
 
     fn put(&self, turn: &mut Turn, step: usize, mut row: StepRow) {
         if self.summary.kind != PLAN {
-            row.step = self.job.steps().get(step).cloned().map(StepSpec);
+            row.step = self.job.steps().get(step).map(|step| StepSpec(step.without_inputs()));
         }
         turn.changes.push(set(key::step(&self.id, place(step)), &row));
     }

@@ -82,6 +82,7 @@ impl StepRun {
         let [stdout_gap, stderr_gap] = writer.gaps;
         let row = StepRow {
             reason: Some(reason.name().to_owned()),
+            problem: writer.problem.map(str::to_owned),
             exit_code: Some(if is_shut_down { LOST_CODE } else { end.exit_code }),
             // What its engine ended it with tells nothing of one that is lost.
             signal: end

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
 use crate::batch::plan::{PlanData, Step, millis};
 use crate::batch::registry::Registry;
@@ -18,7 +19,8 @@ use crate::batch::{
 use crate::caller::{Caller, Scope};
 use crate::execute::{Command, ExecuteError};
 use crate::id::BatchId;
-use crate::store::Change;
+use crate::session::blocking;
+use crate::store::{Change, StoreFault};
 use crate::text::{hex, name_to_show};
 
 /// What became of submitting a batch.
@@ -47,6 +49,7 @@ struct Accepted {
     name: Option<String>,
     rerun_of: Option<String>,
     recipe: Recipe,
+    inputs: Option<Inputs>,
     job: Box<dyn BatchJob>,
 }
 
@@ -105,12 +108,12 @@ impl Batches {
         detached(async move {
             this.once(&caller, key, async |this: &Self| {
                 let job = this
-                    .make(&recipe)
+                    .make(&recipe, None)
                     .map_err(|problem| BatchError::Malformed { field: "recipe", problem })?;
                 for (place, step) in job.steps().iter().enumerate() {
                     this.check(&caller, place, step, &mut HashSet::new()).await?;
                 }
-                Ok(Accepted { name: None, rerun_of: None, recipe, job })
+                Ok(Accepted { name: None, rerun_of: None, recipe, inputs: None, job })
             })
             .await
         })
@@ -122,8 +125,9 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over, or none is left to
-    /// run; and as [`submit`](Self::submit).
+    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over, none is left to run, or
+    /// the variables and standard input of its steps are [kept no
+    /// longer](crate::BatchPolicy::keep_inputs_for); and as [`submit`](Self::submit).
     ///
     /// # Cancel safety
     ///
@@ -143,6 +147,15 @@ impl Batches {
             PLAN => serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?,
             _ => return Err(BatchError::Conflict("a batch of this kind can't be run again")),
         };
+        if summary.has_inputs {
+            let (outputs, of) = (self.registry()?.policy.outputs.clone(), id.clone());
+            let inputs = blocking(move || outputs.read_inputs(&of)).await;
+            let inputs = inputs.map_err(|error| BatchError::Internal(error.into()))?;
+            let Some(inputs) = inputs else { return Err(BatchError::Conflict(INPUTS_GONE)) };
+            if !inputs.put(&mut plan) {
+                return Err(BatchError::Damaged);
+            }
+        }
         if only_failed {
             let record = self.get(caller, id.as_str()).await?;
             let succeeded: HashSet<String> = record
@@ -220,13 +233,17 @@ impl Batches {
                 if row.sha256 != *sum {
                     return Err(BatchError::KeyReused);
                 }
-                let record = self.get(caller, &row.id).await?;
+                let record = match self.get(caller, &row.id).await {
+                    Err(BatchError::NoBatch(_)) => return Err(BatchError::Conflict(KEY_USED_UP)),
+                    found => found?,
+                };
                 return Ok(Submitted { record, is_new: false });
             }
         }
         if !self.engine.is_open() {
             return Err(BatchError::Draining);
         }
+        registry.journal.accepts().await?;
         let accepted = accept(self).await?;
         let driver = self.begin(registry, caller, accepted, key).await?;
         let record = self.get(caller, driver.id.as_str()).await;
@@ -266,10 +283,12 @@ impl Batches {
         for (place, step) in plan.steps.iter().enumerate() {
             self.check(caller, place, step, &mut seen).await?;
         }
-        let text = serde_json::to_string(&plan).unwrap_or_default();
+        let mut kept = plan.clone();
+        let inputs = Inputs::take(&mut kept);
+        let text = serde_json::to_string(&kept).unwrap_or_default();
         let name = plan.name.clone();
         let job = Box::new(Schedule::new(plan, policy.parallelism)?);
-        Ok(Accepted { name, rerun_of, recipe: Recipe { kind: PLAN.to_owned(), text }, job })
+        Ok(Accepted { name, rerun_of, recipe: Recipe { kind: PLAN.to_owned(), text }, inputs, job })
     }
 
     /// Gives every step the batch's directory, and the session's directory and variables as they are
@@ -329,10 +348,11 @@ impl Batches {
         accepted: Accepted,
         key: Option<(String, String)>,
     ) -> Result<Driver, BatchError> {
-        let Accepted { name, rerun_of, recipe, job } = accepted;
+        let Accepted { name, rerun_of, recipe, inputs, job } = accepted;
         let total = job.steps().len() as u64;
         let room = registry.room(&self.engine.0, caller.user(), job.steps().len(), false)?;
         let id = BatchId::new();
+        let inputs = inputs.map(|inputs| inputs.to_bytes());
         let mut summary = Summary {
             user: caller.user().to_string(),
             name,
@@ -345,7 +365,8 @@ impl Batches {
             failure: None,
             rerun_of,
             events: 1,
-            bytes: recipe.text.len() as u64,
+            bytes: recipe.text.len() as u64 + inputs.as_ref().map_or(0, |all| all.len() as u64),
+            has_inputs: inputs.is_some(),
             key: key.as_ref().map(|(text, _)| text.clone()),
         };
         summary.set_counts(StepCounts { total, queued: total, ..StepCounts::default() });
@@ -361,18 +382,53 @@ impl Batches {
             let row = KeyRow { id: id.to_string(), sha256 };
             changes.push(set(key::idempotency(caller.user(), &text), &row));
         }
-        registry.journal.commit(changes).await?;
+        if let Some(inputs) = inputs {
+            self.keep_inputs(registry, &id, inputs).await?;
+        }
+        if let Err(error) = registry.journal.commit(changes).await {
+            let (outputs, name) = (registry.policy.outputs.clone(), id.to_string());
+            blocking(move || outputs.remove(&name)).await;
+            return Err(error.into());
+        }
         Registry::watch(&self.engine.0);
-        let live = registry.begin(&id, 1);
+        let live = registry.begin(&id, caller.user(), 1);
         Ok(Driver::new(&self.engine, id, caller.clone(), job, live, room, summary))
     }
 
-    /// The job of a recipe.
-    pub(crate) fn make(&self, recipe: &Recipe) -> Result<Box<dyn BatchJob>, String> {
+    /// Writes down what the steps are given, before the batch itself is.
+    async fn keep_inputs(
+        &self,
+        registry: &Registry,
+        id: &BatchId,
+        inputs: Vec<u8>,
+    ) -> Result<(), BatchError> {
+        let (outputs, of) = (registry.policy.outputs.clone(), id.clone());
+        let reserve = self.engine.disk_reserve();
+        let written = blocking(move || {
+            if outputs.check_space(&reserve, inputs.len() as u64).is_err() {
+                return Err(StoreFault::Full);
+            }
+            outputs.write_inputs(&of, &inputs).map_err(|error| {
+                outputs.remove(of.as_str());
+                error.into()
+            })
+        });
+        written.await.map_err(BatchError::from)
+    }
+
+    /// The job of a recipe, whose steps are given `inputs`.
+    pub(crate) fn make(
+        &self,
+        recipe: &Recipe,
+        inputs: Option<Inputs>,
+    ) -> Result<Box<dyn BatchJob>, String> {
         let policy = &self.registry().map_err(|error| error.to_string())?.policy;
         if recipe.kind == PLAN {
-            let plan: PlanData =
+            let mut plan: PlanData =
                 serde_json::from_str(&recipe.text).map_err(|error| error.to_string())?;
+            if inputs.is_some_and(|inputs| !inputs.put(&mut plan)) {
+                return Err("its inputs are of another batch".to_owned());
+            }
             let schedule =
                 Schedule::new(plan, policy.parallelism).map_err(|error| error.to_string())?;
             return Ok(Box::new(schedule));
@@ -416,5 +472,9 @@ async fn detached<T: Send + 'static>(
     tokio::spawn(work).await.unwrap_or_else(|error| Err(BatchError::Internal(error.into())))
 }
 
+const INPUTS_GONE: &str = "the variables and standard input of this batch are kept no longer, so it \
+    can't be run again; submit it anew";
+const KEY_USED_UP: &str = "the batch that was made with this idempotency key is over and kept no \
+    longer; a new request needs a new key";
 const MOST_RETRIES: u32 = 1000;
 const LONGEST_DELAY: std::time::Duration = std::time::Duration::from_hours(1);

@@ -59,10 +59,12 @@ impl RedbStore {
         }
         let lock = lock(path)?;
         let reserve = Reserve::new(beside(path, "reserve"), bytes);
-        let database = match found(path) {
-            // There is little to do at first, and it must be possible on a full disk.
-            Err(StoreFault::Full) if reserve.release() => found(path)?,
-            found => found?,
+        let database = loop {
+            match found(path) {
+                // It must be possible on a full disk.
+                Err(StoreFault::Full) if reserve.release() => {}
+                found => break found?,
+            }
         };
         let store = Self {
             path: path.to_owned(),
@@ -107,9 +109,11 @@ impl RedbStore {
 
 impl Store for RedbStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
-        match self.write(changes) {
-            Err(StoreFault::Full) if self.reserve.release() => self.write(changes),
-            written => written,
+        loop {
+            match self.write(changes) {
+                Err(StoreFault::Full) if self.reserve.release() => {}
+                written => return written,
+            }
         }
     }
 

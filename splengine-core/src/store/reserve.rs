@@ -10,32 +10,44 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::store::StoreFault;
 
-/// A file that takes room on the disk until the store needs it.
+/// A file that takes room on the disk until the store needs it. The room is given back in parts, so
+/// that others who fill the disk at the same time do not get all of it at once.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
     bytes: u64,
-    is_there: Mutex<bool>,
+    /// How much of it is there.
+    left: Mutex<u64>,
 }
 
 impl Reserve {
     /// A reserve that is not there yet, but may have been left by the process before.
     pub(crate) fn new(path: PathBuf, bytes: u64) -> Self {
-        let is_there = path.metadata().is_ok_and(|found| found.len() > 0);
-        Self { path, bytes, is_there: Mutex::new(is_there) }
+        let left = path.metadata().map_or(0, |found| found.len());
+        Self { path, bytes, left: Mutex::new(left) }
     }
 
-    /// Gives its room back to the disk; `false` when it was not there.
+    /// Gives a part of its room back to the disk; `false` when there was none left.
     pub(crate) fn release(&self) -> bool {
-        let mut is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::take(&mut *is_there) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left == 0 {
             return false;
         }
+        *left = left.saturating_sub((self.bytes / PARTS).max(MIN_PART_BYTES));
         tracing::warn!(
-            reserve = %self.path.display(), bytes = self.bytes,
+            reserve = %self.path.display(), left = *left,
             "the disk is full: the store goes on with its reserve, and no batch is accepted"
         );
-        std::fs::remove_file(&self.path).is_ok()
+        let shrunk = match *left {
+            0 => std::fs::remove_file(&self.path),
+            left => {
+                OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(left))
+            }
+        };
+        if shrunk.is_err() {
+            *left = 0;
+        }
+        shrunk.is_ok()
     }
 
     /// Takes the room again, if it is not taken.
@@ -44,22 +56,29 @@ impl Reserve {
     ///
     /// [`StoreFault::Full`] when the disk has none.
     pub(crate) fn restore(&self) -> Result<(), StoreFault> {
-        let mut is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
-        if *is_there || self.bytes == 0 {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left >= self.bytes {
             return Ok(());
         }
-        let made = self.make();
-        if made.is_err() {
-            let _ = std::fs::remove_file(&self.path);
+        match self.make() {
+            Ok(()) => {
+                *left = self.bytes;
+                Ok(())
+            }
+            Err(error) => {
+                // What was there before is there still.
+                let _ = OpenOptions::new()
+                    .write(true)
+                    .open(&self.path)
+                    .and_then(|file| file.set_len(*left));
+                Err(error.into())
+            }
         }
-        made?;
-        *is_there = true;
-        Ok(())
     }
 
     fn make(&self) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&self.path)?;
         match fallocate(&file, FallocateFlags::empty(), 0, self.bytes) {
             Err(rustix::io::Errno::OPNOTSUPP) => fill(&file, self.bytes),
@@ -78,3 +97,6 @@ fn fill(mut file: &File, mut bytes: u64) -> io::Result<()> {
     }
     file.sync_all()
 }
+
+const PARTS: u64 = 8;
+const MIN_PART_BYTES: u64 = 64 << 10;

@@ -1,6 +1,7 @@
 //! The engine through its public door, with real processes.
 
 mod admission;
+mod batch_bounds;
 mod batches;
 mod ends;
 mod escapes;

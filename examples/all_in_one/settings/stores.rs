@@ -1,0 +1,180 @@
+//! Where sessions and batches are kept, and what is granted to them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use splengine_core::{
+    BatchPolicy, Recording, RedbStore, SessionPolicy, SizePolicy, StoreError, StoreFault,
+};
+
+use crate::file::{RecordingWord, SizeWord};
+use crate::settings::{Settings, UsageError};
+
+impl Settings {
+    /// What sessions are granted, and where they are kept: below root, if that can be written.
+    pub(super) fn sessions(&self) -> Result<SessionPolicy, UsageError> {
+        let table = &self.sessions;
+        let mut policy = SessionPolicy::new()
+            .size(match table.size {
+                SizeWord::Controller => SizePolicy::Controller,
+                SizeWord::Smallest => SizePolicy::Smallest,
+                SizeWord::Largest => SizePolicy::Largest,
+                SizeWord::Fixed => SizePolicy::Fixed,
+            })
+            .recording(match table.recording {
+                RecordingWord::Off => Recording::Off,
+                RecordingWord::Output => Recording::Output,
+                RecordingWord::OutputAndInput => Recording::OutputAndInput,
+            });
+        if let Some(shell) = &self.shell {
+            policy = policy.shell([shell]);
+        }
+        let counts = [
+            (table.max, SessionPolicy::max_sessions as SetSession<usize>),
+            (table.max_per_caller, SessionPolicy::max_sessions_per_caller),
+            (table.max_clients, SessionPolicy::max_clients),
+            (table.scrollback, SessionPolicy::scrollback),
+            (table.log, SessionPolicy::log_bytes),
+        ];
+        for (value, set) in counts {
+            policy = value.into_iter().fold(policy, set);
+        }
+        let times = [
+            (table.idle_timeout, SessionPolicy::idle_timeout as SetSession<Duration>),
+            (table.detached_timeout, SessionPolicy::detached_timeout),
+            (table.max_age, SessionPolicy::max_age),
+            (table.warning, SessionPolicy::warning),
+            (table.ended_retention, SessionPolicy::ended_retention),
+        ];
+        for (value, set) in times {
+            policy = value.map(Duration::from_millis).into_iter().fold(policy, set);
+        }
+        policy = table.busy_stays.into_iter().fold(policy, SessionPolicy::busy_stays);
+        policy = table.max_recording.into_iter().fold(policy, SessionPolicy::max_recording);
+        if table.keep == Some(false) {
+            if table.survive {
+                return Err(UsageError::new("[sessions] survive", "takes `keep`"));
+            }
+            return Ok(policy);
+        }
+        let without = policy.clone();
+        match policy.store(self.sessions_dir()) {
+            Ok(kept) => Ok(kept),
+            Err(StoreError::Io { source, .. })
+                if !table.survive
+                    && table.keep.is_none()
+                    && can_never_be(&self.sessions_dir(), &source) =>
+            {
+                tracing::warn!(error = %source, "sessions are not kept on disk");
+                Ok(without)
+            }
+            Err(error @ StoreError::InUse { .. }) => {
+                Err(UsageError::caused(&self.root_name(), &error).and(ONE_SERVER))
+            }
+            Err(error) => Err(UsageError::caused(&self.root_name(), &error)
+                .and("`[sessions] keep = false` serves without keeping them")),
+        }
+    }
+
+    /// Where batches are kept, below root; `None` where they are switched off, or nothing was ever
+    /// written and nothing can be.
+    pub(super) fn batches(&self) -> Result<Option<BatchPolicy>, UsageError> {
+        if self.batches.enabled == Some(false) {
+            return Ok(None);
+        }
+        let directory = batches_dir(&self.root);
+        let reserve = self.batches.reserve.unwrap_or(RedbStore::DEFAULT_RESERVE_BYTES);
+        let opened = RedbStore::open_with_reserve(directory.join("batches.redb"), reserve)
+            .and_then(|store| BatchPolicy::new(store, directory.join("output")));
+        let mut policy = match opened {
+            Ok(policy) => policy,
+            Err(StoreFault::Io(error))
+                if self.batches.enabled.is_none() && can_never_be(&directory, &error) =>
+            {
+                tracing::warn!(%error, "there are no batches");
+                return Ok(None);
+            }
+            Err(error) => return Err(store_error(&self.root, &error)),
+        };
+        let table = &self.batches;
+        let counts = [
+            (table.max_steps, BatchPolicy::max_steps as SetBatch<usize>),
+            (table.max_open_steps, BatchPolicy::max_open_steps),
+            (table.max_open_steps_per_caller, BatchPolicy::max_open_steps_per_caller),
+            (table.parallelism, BatchPolicy::parallelism),
+            (table.max_parallelism, BatchPolicy::max_parallelism),
+            (table.keep_count, BatchPolicy::keep_count),
+            (table.keep_count_per_caller, BatchPolicy::keep_count_per_caller),
+        ];
+        for (value, set) in counts {
+            policy = value.into_iter().fold(policy, set);
+        }
+        let sizes = [
+            (table.keep_bytes, BatchPolicy::keep_bytes as SetBatch<u64>),
+            (table.keep_bytes_per_caller, BatchPolicy::keep_bytes_per_caller),
+        ];
+        for (value, set) in sizes {
+            policy = value.into_iter().fold(policy, set);
+        }
+        let times = [
+            (table.keep_for, BatchPolicy::keep_for as SetBatch<Duration>),
+            (table.keep_inputs_for, BatchPolicy::keep_inputs_for),
+            (table.keep_keys_for, BatchPolicy::keep_keys_for),
+        ];
+        for (value, set) in times {
+            policy = value.map(Duration::from_millis).into_iter().fold(policy, set);
+        }
+        Ok(Some(policy))
+    }
+
+    /// That the store of batches can't be read, which the log tells more of.
+    pub(crate) fn unreadable_batches(&self) -> UsageError {
+        let error = StoreFault::Damaged("batches that are not over can't be read".to_owned());
+        store_error(&self.root, &error)
+    }
+
+    pub(super) fn root_name(&self) -> String {
+        format!("root {}", self.root.display())
+    }
+}
+
+impl UsageError {
+    /// The same, and what can be done.
+    fn and(self, advice: &str) -> Self {
+        Self(format!("{}; {advice}", self.0))
+    }
+}
+
+pub(crate) fn batches_dir(root: &Path) -> PathBuf {
+    root.join("runtime/batches")
+}
+
+/// Why the store of batches can't be used, and what can be done.
+pub(crate) fn store_error(root: &Path, error: &StoreFault) -> UsageError {
+    let culprit = batches_dir(root).display().to_string();
+    let told = UsageError::caused(&culprit, error);
+    match error {
+        StoreFault::InUse { .. } => told.and(ONE_SERVER),
+        StoreFault::Damaged(_) => told.and(&format!(
+            "`all-in-one export-batches --root {root}` prints what is readable, \
+             `all-in-one repair-batches --root {root}` goes on with that and keeps the damaged file",
+            root = root.display()
+        )),
+        StoreFault::Newer { .. } => told,
+        _ => told.and("`[batches] enabled = false` serves without batches"),
+    }
+}
+
+/// Whether nothing was ever kept in this directory, and nothing can be.
+fn can_never_be(directory: &Path, error: &io::Error) -> bool {
+    let is_refused =
+        matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
+    is_refused && !directory.exists()
+}
+
+type SetSession<T> = fn(SessionPolicy, T) -> SessionPolicy;
+type SetBatch<T> = fn(BatchPolicy, T) -> BatchPolicy;
+
+const ONE_SERVER: &str =
+    "one root is for one server: end the other one, or give this one a --root of its own";

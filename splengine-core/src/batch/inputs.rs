@@ -1,0 +1,111 @@
+//! What steps are given in secret, perhaps: variables and standard input. They are kept apart from
+//! the record, in a file of their own, so that they can be taken from the disk when nobody needs
+//! them any more.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::output::Outputs;
+use crate::batch::plan::PlanData;
+use crate::id::BatchId;
+
+/// The inputs of a plan's steps, in their order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Inputs(Vec<StepInputs>);
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct StepInputs {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    env: Vec<(String, String)>,
+    /// In Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stdin: Option<String>,
+}
+
+impl std::fmt::Debug for StepInputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StepInputs").finish_non_exhaustive()
+    }
+}
+
+impl Inputs {
+    /// Takes them out of a plan; `None` where there are none.
+    pub(crate) fn take(plan: &mut PlanData) -> Option<Self> {
+        let take = |step: &mut crate::batch::Step| StepInputs {
+            env: std::mem::take(&mut step.0.env),
+            stdin: step.0.stdin.take(),
+        };
+        let all: Vec<StepInputs> = plan.steps.iter_mut().map(take).collect();
+        let has_any = all.iter().any(|one| !one.env.is_empty() || one.stdin.is_some());
+        has_any.then_some(Self(all))
+    }
+
+    /// Puts them back where they were; `false` when they are of another plan.
+    pub(crate) fn put(self, plan: &mut PlanData) -> bool {
+        if self.0.len() != plan.steps.len() {
+            return false;
+        }
+        for (step, StepInputs { env, stdin }) in plan.steps.iter_mut().zip(self.0) {
+            step.0.env = env;
+            step.0.stdin = stdin;
+        }
+        true
+    }
+
+    /// As they are written.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// The file of each batch's inputs. All calls block.
+impl Outputs {
+    /// Writes them down; when it returns they are on disk.
+    pub(crate) fn write_inputs(&self, id: &BatchId, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.create(id, NAME)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        self.sync(id)
+    }
+
+    /// Reads them; `None` when they are gone.
+    pub(crate) fn read_inputs(&self, id: &BatchId) -> io::Result<Option<Inputs>> {
+        let mut bytes = Vec::new();
+        match self.read(id, NAME) {
+            Ok(mut file) => file.read_to_end(&mut bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(serde_json::from_slice(&bytes)?))
+    }
+
+    /// Overwrites them with zeros, and removes them. Does nothing where there are none.
+    pub(crate) fn remove_inputs(&self, id: &BatchId) -> io::Result<()> {
+        match self.reopen(id, NAME) {
+            Ok(file) => {
+                // What the file system makes of that is its own; the file is gone in any case.
+                let _ = wipe(&file);
+                self.unlink(id, NAME)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn wipe(mut file: &File) -> io::Result<()> {
+    let mut left = file.metadata()?.len();
+    let zeros = [0; 4096];
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all(&zeros[..length])?;
+        left -= length as u64;
+    }
+    file.sync_data()
+}
+
+/// Beside the files of output, whose names hold a dot.
+const NAME: &str = "inputs";

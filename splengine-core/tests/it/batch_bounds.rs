@@ -1,0 +1,325 @@
+//! What is kept of batches: of whom, how much, and for how long.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use splengine_core::{
+    BatchError, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change, Engine,
+    EngineBuilder, ErrorKind, LocalExecutor, MemoryStore, RedbStore, Rows, Step, Store, StoreFault,
+    Stream,
+};
+use tempfile::TempDir;
+
+use crate::support::{caller, eventually};
+
+struct Bench {
+    engine: Engine,
+    root: TempDir,
+    store: Shared,
+}
+
+/// A store that outlives its engine, and takes no new work when it is told so.
+#[derive(Clone, Default)]
+struct Shared(Arc<(MemoryStore, AtomicBool)>);
+
+impl Store for Shared {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
+        self.0.0.commit(changes)
+    }
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        self.0.0.get(key)
+    }
+    fn scan(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        backwards: bool,
+        most: usize,
+    ) -> Result<Rows, StoreFault> {
+        self.0.0.scan(from, until, backwards, most)
+    }
+    fn accepts(&self) -> Result<(), StoreFault> {
+        if self.0.1.load(Ordering::SeqCst) { Err(StoreFault::Full) } else { Ok(()) }
+    }
+}
+
+fn bench(policy: impl FnOnce(BatchPolicy) -> BatchPolicy) -> Bench {
+    bench_with(policy, |builder| builder)
+}
+
+fn bench_with(
+    policy: impl FnOnce(BatchPolicy) -> BatchPolicy,
+    builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> Bench {
+    let root = tempfile::tempdir().expect("a directory");
+    let store = Shared::default();
+    let engine = engine(&root, &store, policy, builder);
+    Bench { engine, root, store }
+}
+
+fn engine(
+    root: &TempDir,
+    store: &Shared,
+    policy: impl FnOnce(BatchPolicy) -> BatchPolicy,
+    builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
+) -> Engine {
+    let batches = BatchPolicy::new(store.clone(), root.path().join("outputs")).expect("writable");
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    let engine = builder(Engine::builder(executor).grace(Duration::from_millis(500)));
+    engine.batches(policy(batches)).build().expect("built")
+}
+
+fn sh(script: &str) -> Step {
+    Step::new("sh -c").args([script])
+}
+
+fn one(step: Step) -> BatchRequest {
+    BatchRequest::new().step(step)
+}
+
+async fn run(engine: &Engine, who: &Caller, request: BatchRequest) -> BatchRecord {
+    let submitted = engine.batches().submit(who, request, None).await.expect("accepted");
+    over(engine, who, submitted.record.info.id.as_str()).await
+}
+
+async fn over(engine: &Engine, who: &Caller, id: &str) -> BatchRecord {
+    let batches = engine.batches();
+    let over = tokio::time::timeout(Duration::from_secs(60), batches.wait(who, id)).await;
+    over.expect("over in time").expect("over")
+}
+
+async fn count(engine: &Engine, who: &Caller) -> usize {
+    engine.batches().list(who, None, None, 500).await.expect("a list").batches.len()
+}
+
+/// Until a number of batches is what it is to be.
+async fn until(engine: &Engine, who: &Caller, wanted: usize) {
+    for _ in 0..3000 {
+        if count(engine, who).await == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{} batches, not {wanted}", count(engine, who).await);
+}
+
+impl Bench {
+    fn inputs_of(&self, record: &BatchRecord) -> PathBuf {
+        self.root.path().join("outputs").join(record.info.id.as_str()).join("inputs")
+    }
+
+    /// Whether the store or a file of outputs holds this text.
+    fn holds(&self, text: &str) -> bool {
+        let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        let rows = self.store.scan(&[0], &[255], false, 10_000).expect("reads");
+        rows.iter().any(|(key, value)| holds(key) || holds(value))
+    }
+}
+
+#[tokio::test]
+async fn one_callers_batches_make_room_for_no_others() {
+    let bench = bench(|policy| policy.keep_count(7).keep_count_per_caller(5));
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    let batches = bench.engine.batches();
+    for key in ["first", "second"] {
+        let submitted = batches.submit(&alice, one(sh("true")), Some(key)).await.expect("accepted");
+        over(&bench.engine, &alice, submitted.record.info.id.as_str()).await;
+    }
+    for _ in 0..12 {
+        run(&bench.engine, &bob, one(sh("true"))).await;
+    }
+    until(&bench.engine, &bob, 5).await;
+    assert_eq!(count(&bench.engine, &alice).await, 2);
+    let again = batches.submit(&alice, one(sh("true")), Some("first")).await.expect("is there");
+    assert!(!again.is_new);
+    // A third caller's: it is bob who has the most.
+    let carol = caller("carol");
+    for _ in 0..2 {
+        run(&bench.engine, &carol, one(sh("true"))).await;
+    }
+    until(&bench.engine, &bob, 3).await;
+    assert_eq!(count(&bench.engine, &alice).await, 2);
+    assert_eq!(count(&bench.engine, &carol).await, 2);
+}
+
+#[tokio::test]
+async fn a_key_is_known_for_longer_than_its_batch() {
+    let bench = bench(|policy| policy.keep_count_per_caller(0));
+    let alice = caller("alice");
+    let batches = bench.engine.batches();
+    let submit = || batches.submit(&alice, one(sh("echo >>runs")), Some("key"));
+    let record = submit().await.expect("accepted").record;
+    eventually("it ran", || bench.root.path().join("runs").exists()).await;
+    until(&bench.engine, &alice, 0).await;
+    let refused = submit().await.expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    assert!(refused.to_string().contains("idempotency key"), "{refused}");
+    let other = batches.submit(&alice, one(sh("false")), Some("key")).await;
+    assert!(matches!(other, Err(BatchError::KeyReused)), "{other:?}");
+    // Others have keys of their own.
+    let bob = caller("bob");
+    assert!(batches.submit(&bob, one(sh("true")), Some("key")).await.expect("accepted").is_new);
+    bench.engine.drain(Duration::from_secs(20)).await;
+    let runs = std::fs::read_to_string(bench.root.path().join("runs")).expect("reads");
+    assert_eq!(runs, "\n", "{record:?}");
+
+    // Some time later it is anybody's again.
+    let short = |policy: BatchPolicy| policy.keep_count_per_caller(0).keep_keys_for(Duration::ZERO);
+    let next = engine(&bench.root, &bench.store, short, |builder| builder);
+    next.resume().await;
+    let batches = next.batches();
+    for _ in 0..3000 {
+        match batches.submit(&alice, one(sh("true")), Some("key")).await {
+            Ok(submitted) => {
+                assert!(submitted.is_new);
+                return;
+            }
+            Err(error) => {
+                assert!(matches!(error, BatchError::Conflict(_) | BatchError::KeyReused), "{error}")
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the key is known for ever");
+}
+
+#[tokio::test]
+async fn what_steps_are_given_is_not_in_the_record_and_gone_some_time_after_the_end() {
+    let bench = bench(|policy| policy.keep_inputs_for(Duration::ZERO));
+    let alice = caller("alice");
+    let script = "read line; while [ ! -e go ]; do sleep 0.01; done; echo $line $VARIABLE";
+    let given = || {
+        let step = sh(script).env("VARIABLE", "hush-hush").stdin("whispered\n");
+        step.rerun_on_restart(true)
+    };
+    let batches = bench.engine.batches();
+    let request = one(given()).step(given());
+    let record = batches.submit(&alice, request, None).await.expect("accepted").record;
+    // Standard input is in Base64, if anything.
+    for text in ["hush-hush", "whispered", "d2hpc3BlcmVk"] {
+        assert!(!bench.holds(text), "{text}");
+    }
+    let inputs = bench.inputs_of(&record);
+    let mode = inputs.metadata().expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // They survive the engine for as long as they are needed.
+    bench.engine.drain(Duration::ZERO).await;
+    let keep = |policy: BatchPolicy| policy.keep_inputs_for(Duration::ZERO);
+    let next = engine(&bench.root, &bench.store, keep, |builder| builder);
+    std::fs::write(bench.root.path().join("go"), "").expect("writes");
+    assert_eq!(next.resume().await.batches, 1);
+    let id = record.info.id.as_str();
+    let first = over(&next, &alice, id).await;
+    assert_eq!(first.info.state, BatchState::Succeeded);
+    let again = run(&next, &alice, one(given())).await;
+    assert_eq!(again.info.state, BatchState::Succeeded);
+    for id in [id, again.info.id.as_str()] {
+        let output = next.batches().output(&alice, id, "1", Stream::Stdout).await;
+        let output = output.expect("a step").read(0, 100).await.expect("reads");
+        assert_eq!(&output[..], b"whispered hush-hush\n");
+    }
+    eventually("they are gone", || !inputs.exists() && !bench.inputs_of(&again).exists()).await;
+    for id in [id, again.info.id.as_str()] {
+        let refused = next.batches().rerun(&alice, id, false).await.expect_err("refused");
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+        assert!(refused.to_string().contains("kept no longer"), "{refused}");
+    }
+    // Without any there is nothing that could be gone.
+    let plain = run(&next, &alice, one(sh("true"))).await;
+    let rerun = next.batches().rerun(&alice, plain.info.id.as_str(), false).await.expect("rerun");
+    assert_eq!(rerun.record.info.rerun_of, Some(plain.info.id));
+}
+
+#[tokio::test]
+async fn a_batch_is_run_again_with_what_it_was_given() {
+    let bench = bench(|policy| policy);
+    let alice = caller("alice");
+    let step = sh("cat; echo $VARIABLE; exit 3").env("VARIABLE", "value").stdin("read ");
+    let record = run(&bench.engine, &alice, one(step)).await;
+    assert_eq!(record.info.state, BatchState::Failed);
+    let batches = bench.engine.batches();
+    let rerun = batches.rerun(&alice, record.info.id.as_str(), true).await.expect("rerun").record;
+    let id = rerun.info.id.as_str();
+    over(&bench.engine, &alice, id).await;
+    let output = batches.output(&alice, id, "1", Stream::Stdout).await.expect("a step");
+    assert_eq!(&output.read(0, 100).await.expect("reads")[..], b"read value\n");
+}
+
+#[tokio::test]
+async fn no_caller_prints_more_than_is_kept_of_one() {
+    let bench = bench(|policy| policy.keep_bytes_per_caller(200_000));
+    let print = || sh("head -c 300000 /dev/zero; echo more >&2").output_limit(1 << 20);
+    let alice = caller("alice");
+    let record = run(&bench.engine, &alice, one(print())).await;
+    let step = &record.steps[0];
+    assert_eq!(record.info.state, BatchState::Succeeded);
+    assert_eq!(step.stdout_bytes, 300_000);
+    let gap = step.stdout_gap.expect("a part is missing");
+    assert!(gap <= 200_000, "{gap}");
+    let problem = step.problem.as_deref().expect("told");
+    assert!(problem.contains("not kept") && problem.contains("your batches"), "{problem}");
+    let output = bench.engine.batches();
+    let output = output.output(&alice, record.info.id.as_str(), "1", Stream::Stdout);
+    assert_eq!(output.await.expect("a step").length().await.expect("reads"), gap);
+    // That was hers alone, and only while it was not over.
+    let small = || sh("head -c 100000 /dev/zero").output_limit(1 << 20);
+    for who in ["bob", "alice"] {
+        let record = run(&bench.engine, &caller(who), one(small())).await;
+        assert_eq!((record.steps[0].stdout_gap, &record.steps[0].problem), (None, &None));
+    }
+}
+
+#[tokio::test]
+async fn on_a_nearly_full_disk_output_is_not_kept_and_steps_go_on() {
+    let bench = bench_with(|policy| policy, |builder| builder.disk_floor(u64::MAX));
+    let alice = caller("alice");
+    let record = run(&bench.engine, &alice, one(sh("echo printed; exit 4"))).await;
+    let step = &record.steps[0];
+    assert_eq!((step.exit_code, step.stdout_bytes, step.stdout_gap), (Some(4), 8, Some(0)));
+    assert!(step.problem.as_deref().is_some_and(|text| text.contains("nearly full")), "{step:?}");
+    let request = one(sh("true").stdin("text"));
+    let refused = bench.engine.batches().submit(&alice, request, None).await.expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::NoRoom, "{refused}");
+    let left = std::fs::read_dir(bench.root.path().join("outputs")).expect("reads").count();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_new_work_goes_on_with_the_old() {
+    let bench = bench(|policy| policy);
+    let alice = caller("alice");
+    let batches = bench.engine.batches();
+    let script = "echo >up; while [ ! -e go ]; do sleep 0.01; done";
+    let request = one(sh(script)).step(sh("sleep 600"));
+    let record = batches.submit(&alice, request, None).await.expect("accepted").record;
+    eventually("it runs", || bench.root.path().join("up").exists()).await;
+    bench.store.0.1.store(true, Ordering::SeqCst);
+    let refused = batches.submit(&alice, one(sh("true")), None).await.expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::NoRoom);
+    let record = batches.cancel(&alice, record.info.id.as_str()).await.expect("cancelled");
+    assert_eq!(record.info.state, BatchState::Cancelled);
+    bench.store.0.1.store(false, Ordering::SeqCst);
+    assert_eq!(run(&bench.engine, &alice, one(sh("true"))).await.info.state, BatchState::Succeeded);
+}
+
+#[test]
+fn a_store_has_a_reserve_and_files_of_its_own() {
+    let root = tempfile::tempdir().expect("a directory");
+    let file = root.path().join("below/batches.redb");
+    let store = RedbStore::open_with_reserve(&file, 100_000).expect("opens");
+    let reserve = root.path().join("below/batches.redb.reserve");
+    assert_eq!(reserve.metadata().expect("is there").len(), 100_000);
+    // Whatever takes it away, it is there again before new work is accepted.
+    std::fs::remove_file(&reserve).expect("removes");
+    drop(store);
+    let store = RedbStore::open_with_reserve(&file, 100_000).expect("opens");
+    assert_eq!(reserve.metadata().expect("is there").len(), 100_000);
+    store.accepts().expect("there is room");
+    for entry in std::fs::read_dir(root.path().join("below")).expect("reads").flatten() {
+        let mode = entry.metadata().expect("is there").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", entry.path().display());
+    }
+}
