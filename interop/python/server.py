@@ -28,7 +28,7 @@ class Server:
         self.root.mkdir(parents=True)
         # Tests that show what is wrong must not shut out the others.
         if "[guessing]" not in config:
-            config += '\n[guessing]\nexempt = ["127.0.0.0/8", "::1"]\n'
+            config += '\n[guessing]\nexempt = ["127.0.0.1", "::1"]\n'
         (home / "config.toml").write_text(config)
         tokens_file = home / "tokens"
         tokens_file.touch(0o600)

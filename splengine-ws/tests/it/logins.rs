@@ -2,10 +2,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use splengine_core::Access;
+use tokio::time::timeout;
 
 use crate::support::{Door, How, door, door_with};
 
 const ALICES: &str = "alices-very-long-token";
+/// Though pings come.
+const PATIENCE: Duration = Duration::from_secs(20);
 const BOBS: &str = "bobs-very-long-token-too";
 
 /// What a browser gets for what it shows: the pair of its cookie.
@@ -81,7 +84,8 @@ async fn a_log_out_ends_the_login_and_what_is_open_by_it() {
     by_token.frame("session").await;
     let out = door.browse("POST /logout", &first, "").await;
     assert!(out.starts_with("HTTP/1.1 204") && out.contains("Max-Age=0"), "{out}");
-    assert_eq!(of_first.frame("error").await["code"], "credentials");
+    let told = timeout(PATIENCE, of_first.frame("error")).await.expect("told in time");
+    assert_eq!(told["code"], "credentials");
     assert_eq!(of_first.closed().await, 4401);
     assert_eq!(door.user(&first).await, None);
     assert_eq!(door.user(&second).await.as_deref(), Some("alice"));
@@ -93,7 +97,7 @@ async fn a_log_out_ends_the_login_and_what_is_open_by_it() {
     assert!(out.starts_with("HTTP/1.1 400"), "{out}");
     let third = door.log_in(ALICES).await;
     door.browse("POST /logout?everywhere=true", &third, "").await;
-    assert_eq!(of_second.closed().await, 4401);
+    assert_eq!(timeout(PATIENCE, of_second.closed()).await, Ok(4401));
     assert_eq!(door.user(&second).await, None);
     assert_eq!(door.user(&bobs).await.as_deref(), Some("bob"));
     by_token.send(json!({"type": "ping"})).await;
