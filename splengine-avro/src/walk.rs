@@ -10,8 +10,7 @@ use crate::datum::{DatumError, Reader};
 
 /// Steps over one value.
 pub(crate) fn skip(schema: &Schema, from: &mut Reader) -> Result<(), DatumError> {
-    let mut names = HashMap::new();
-    collect(schema, &mut names);
+    let names = named_types(schema);
     let steps = from.left().saturating_mul(STEPS_PER_BYTE).saturating_add(FREE_STEPS);
     Walk { names, left: MOST_DEPTH, steps }.value(schema, from)
 }
@@ -23,19 +22,23 @@ struct Walk<'s> {
     steps: usize,
 }
 
-fn collect<'s>(schema: &'s Schema, names: &mut HashMap<&'s Name, &'s Schema>) {
-    if let Some(name) = schema.name().filter(|_| !matches!(schema, Schema::Ref { .. })) {
-        names.insert(name, schema);
-    }
-    match schema {
-        Schema::Record(record) => {
-            record.fields.iter().for_each(|field| collect(&field.schema, names));
+fn named_types(schema: &Schema) -> HashMap<&Name, &Schema> {
+    let (mut names, mut pending) = (HashMap::new(), vec![schema]);
+    while let Some(schema) = pending.pop() {
+        if let Some(name) = schema.name().filter(|_| !matches!(schema, Schema::Ref { .. })) {
+            names.insert(name, schema);
         }
-        Schema::Array(array) => collect(&array.items, names),
-        Schema::Map(map) => collect(&map.types, names),
-        Schema::Union(union) => union.variants().iter().for_each(|each| collect(each, names)),
-        _ => {}
+        match schema {
+            Schema::Record(record) => {
+                pending.extend(record.fields.iter().map(|field| &field.schema));
+            }
+            Schema::Array(array) => pending.push(&array.items),
+            Schema::Map(map) => pending.push(&map.types),
+            Schema::Union(union) => pending.extend(union.variants()),
+            _ => {}
+        }
     }
+    names
 }
 
 impl Walk<'_> {

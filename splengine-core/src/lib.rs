@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod execute;
 mod files;
+mod flat_dir;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod id;

@@ -68,7 +68,7 @@ impl Outputs {
     }
 
     pub(crate) fn remove(&self, id: &str) {
-        if let Err(error) = self.0.remove_dir_all(id)
+        if let Err(error) = crate::flat_dir::remove(&self.0, id)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, batch = id, "the output of a batch can't be removed");

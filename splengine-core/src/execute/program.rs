@@ -1,4 +1,4 @@
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 use crate::execute::{ExecuteError, FailureScan};
 
@@ -57,7 +57,7 @@ impl Program {
     /// # Errors
     ///
     /// [`ProgramError`] when `pattern` is not a regular expression in the syntax of the crate
-    /// `regex`.
+    /// `regex`, is nested more than 64 deep, or takes more than 1 MiB compiled.
     pub fn failure_in_stdout(mut self, pattern: &str) -> Result<Self, ProgramError> {
         self.failure_in_stdout = Some(compile(pattern)?);
         Ok(self)
@@ -115,9 +115,18 @@ impl Program {
 }
 
 fn compile(pattern: &str) -> Result<Regex, ProgramError> {
-    Regex::new(pattern)
+    RegexBuilder::new(pattern)
+        .nest_limit(MAX_PATTERN_DEPTH)
+        .size_limit(MAX_PATTERN_BYTES)
+        .dfa_size_limit(MAX_PATTERN_BYTES)
+        .build()
         .map_err(|error| ProgramError { pattern: pattern.to_owned(), problem: error.to_string() })
 }
+
+/// Maximum depth of what lies in each other in a pattern.
+const MAX_PATTERN_DEPTH: u32 = 64;
+/// Maximum size of a compiled pattern, in bytes.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -134,6 +143,16 @@ mod tests {
         assert_eq!(argv.expect("fine"), ["/bin/spl", "data", "x"]);
         let argv = Program::any().argv(words(&["data", "x"]));
         assert_eq!(argv.expect("fine"), ["data", "x"]);
+    }
+
+    #[test]
+    fn patterns_are_bounded() {
+        let nested = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
+        Program::any().failure_in_stdout(&nested(60)).expect("not too deep");
+        for pattern in [nested(70), "(a{200}){200}".to_owned(), "(".to_owned()] {
+            Program::any().failure_in_stdout(&pattern).expect_err(&pattern);
+            Program::any().failure_in_stderr(&pattern).expect_err(&pattern);
+        }
     }
 
     #[test]

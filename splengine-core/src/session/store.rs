@@ -152,7 +152,7 @@ impl Store {
     }
 
     pub(crate) fn remove_session(&self, id: &SessionId) {
-        if let Err(error) = self.dir.remove_dir_all(id.as_str())
+        if let Err(error) = crate::flat_dir::remove(&self.dir, id.as_str())
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, session = %id, "the files of a session can't be removed");
