@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use crate::settings::UsageError;
 use crate::tokens;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct File {
     pub(crate) root: Option<PathBuf>,
@@ -51,17 +51,20 @@ pub(crate) struct File {
     pub(crate) disk: DiskTable,
     #[serde(default)]
     pub(crate) guessing: GuessingTable,
+    /// As it stands there, without what is read again while the server runs.
+    #[serde(skip)]
+    fixed: toml::Table,
 }
 
 /// `[users.NAME]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct UserTable {
     pub(crate) scopes: Vec<String>,
 }
 
 /// `http = "ADDR"` for short.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct HttpTable {
     pub(crate) address: Option<String>,
@@ -75,7 +78,7 @@ pub(crate) struct HttpTable {
 }
 
 /// `ws = "ADDR"` for short.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct WsTable {
     pub(crate) address: Option<String>,
@@ -87,7 +90,7 @@ pub(crate) struct WsTable {
 }
 
 /// `avro = "ADDR"` for short.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct AvroTable {
     pub(crate) address: Option<String>,
@@ -101,7 +104,7 @@ pub(crate) struct AvroTable {
 }
 
 /// `ssh = "ADDR"` for short.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SshTable {
     pub(crate) address: Option<String>,
@@ -124,7 +127,7 @@ pub(crate) struct SshTable {
 }
 
 /// Times are in milliseconds and 0 is off, sizes in bytes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SessionsTable {
     pub(crate) max: Option<usize>,
@@ -154,7 +157,7 @@ pub(crate) struct SessionsTable {
 }
 
 /// Times are in milliseconds, sizes in bytes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct BatchesTable {
     /// `false` serves without batches. Else they are served, but below a root that was never
@@ -179,7 +182,7 @@ pub(crate) struct BatchesTable {
 }
 
 /// Sizes are in bytes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct DiskTable {
     /// What callers leave free on the disk; 0 is off.
@@ -206,7 +209,7 @@ pub(crate) enum RecordingWord {
 }
 
 /// What failed authentications cost the address that they come from, in milliseconds.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct GuessingTable {
     /// Of one.
@@ -221,7 +224,7 @@ pub(crate) struct GuessingTable {
 }
 
 /// `program = "PATH"` for short.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ProgramTable {
     pub(crate) path: Option<String>,
@@ -231,7 +234,7 @@ pub(crate) struct ProgramTable {
     pub(crate) refuse_arguments: Vec<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Failure {
     pub(crate) stdout: Option<String>,
@@ -239,7 +242,7 @@ pub(crate) struct Failure {
 }
 
 /// Times are in milliseconds, sizes in bytes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct LimitsTable {
     pub(crate) max_running: Option<usize>,
@@ -256,7 +259,7 @@ pub(crate) struct LimitsTable {
     pub(crate) of_runs: BTreeMap<String, u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EnvironmentTable {
     /// Instead of the usual list.
@@ -267,7 +270,7 @@ pub(crate) struct EnvironmentTable {
     pub(crate) request: Option<Vec<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CgroupTable {
     /// `auto`, `off`, or a directory.
@@ -336,13 +339,30 @@ impl File {
         let name = format!("--config {}", path.display());
         let text =
             std::fs::read_to_string(path).map_err(|error| UsageError::caused(&name, &error))?;
-        let file: Self = toml::from_str(&text).map_err(|error| {
+        let mut file: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             UsageError::new(&name, &format!("line {line}: {}", error.message()))
         })?;
         if !file.token.is_empty() {
             tokens::refuse_open_file(path, &name)?;
         }
+        file.fixed = toml::from_str(&text).unwrap_or_default();
+        file.fixed.retain(|key, _| !READ_AGAIN.contains(&key));
         Ok(file)
     }
+
+    /// The keys of the settings that `other` has otherwise, and that are not read again while the server
+    /// runs.
+    pub(crate) fn differing<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
+        let keys = self.fixed.keys().chain(other.fixed.keys());
+        let mut keys: Vec<&str> = keys
+            .filter(|key| self.fixed.get(*key) != other.fixed.get(*key))
+            .map(String::as_str)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
 }
+
+const READ_AGAIN: [&str; 3] = ["token", "tokens", "users"];

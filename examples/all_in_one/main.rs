@@ -9,6 +9,7 @@ mod args;
 mod file;
 mod listeners;
 mod own_files;
+mod reload;
 mod repair;
 mod settings;
 mod token_command;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use splengine_avro::{AvroServer, AvroServerBuilder, results_container};
+use splengine_avro::{AvroServer, AvroServerBuilder, Tls, results_container};
 use splengine_core::{Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator};
 use splengine_http::{HttpServer, HttpServerBuilder};
 use splengine_ssh::{SshServer, SshServerBuilder, Users};
@@ -32,6 +33,7 @@ use tokio::time::timeout;
 
 use crate::args::Args;
 use crate::listeners::Listeners;
+use crate::reload::Reload;
 use crate::settings::{HOLD_TERMINALS, Settings, UsageError};
 
 fn main() -> ExitCode {
@@ -94,6 +96,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let start = |error: Box<dyn std::error::Error + Send + Sync>| Failure::Start(error);
     // Before anything else: process 1 of a container does not even hear of a signal without.
     let mut signals = Signals::listen().map_err(|error| start(error.into()))?;
+    let hangups = Reload::hangups().map_err(|error| start(error.into()))?;
 
     let holder = settings.holder().map_err(Failure::Usage)?;
     let executor = LocalExecutor::builder(&settings.root)
@@ -156,22 +159,33 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             Some(builder.listen(bound.listener).map_err(|error| start(error.into()))?)
         }
     };
+    let tls = match settings::avro_tls(&settings.file.avro).map_err(Failure::Usage)? {
+        Some((certificates, key)) => {
+            let tls = Tls::new(&certificates, &key);
+            let wrong = |error| Failure::Usage(UsageError::caused("[avro] certificates", &error));
+            Some(tls.map_err(wrong)?)
+        }
+        None => None,
+    };
     let avro = match listeners.avro {
         None => None,
         Some(bound) => {
             let mut builder = configured_avro(&engine, &settings, &interfaces);
-            if let Some((certificates, key)) = settings.avro_tls().map_err(Failure::Usage)? {
-                builder = builder.tls(&certificates, &key).map_err(|error| {
-                    Failure::Usage(UsageError::caused("[avro] certificates", &error))
-                })?;
+            if let Some(tls) = &tls {
+                builder = builder.serve_tls(tls.clone());
             }
             Some(builder.listen(bound.listener).map_err(|error| start(error.into()))?)
         }
     };
+    let mut users = None;
     let ssh = match listeners.ssh.zip(keys) {
         None => None,
         Some((bound, keys)) => {
-            let builder = configured_ssh(&engine, &settings)?;
+            let builder = configured_ssh(
+                &engine,
+                &settings,
+                users.insert(settings.ssh_users().map_err(Failure::Usage)?),
+            )?;
             let server =
                 builder.listen(bound.listener, &keys).map_err(|error| start(error.into()))?;
             tracing::info!(fingerprints = ?keys.fingerprints(), "known to SSH clients by");
@@ -187,6 +201,17 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             let _ = std::io::stderr().write_all(link.as_bytes());
         }
     }
+    let reload = Reload {
+        args: settings.args,
+        file: settings.file,
+        accounts: settings.accounts,
+        made_token: settings.made_token,
+        anonymous: settings.anonymous,
+        users,
+        tls,
+        hangups,
+    };
+    tokio::spawn(reload.run());
     tracing::info!(root = %settings.root.display(), "ready");
     let line = format!("{{{}}}\n", ready.join(","));
     let _ = std::io::stdout().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush());
@@ -300,10 +325,10 @@ fn configured_avro(
 fn configured_ssh(
     engine: &Engine,
     settings: &Settings,
+    users: &Users,
 ) -> Result<SshServerBuilder<Users>, Failure> {
     let table = &settings.ssh_table;
-    let users = settings.ssh_users().map_err(Failure::Usage)?;
-    let mut builder = SshServer::builder(engine.clone()).users(users);
+    let mut builder = SshServer::builder(engine.clone()).users(users.clone());
     if let Some(names) = &table.accept_env {
         builder = builder.accept_env(names);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use splengine_core::{
     Accounts, AddressRange, CgroupMode, EngineBuilder, Environment, FilePolicy, GuessingPolicy,
-    Holder, LimitKind, Limits, Program, Secret,
+    Holder, LimitKind, Limits, Program, Secret, UserName,
 };
 use splengine_ssh::{HostKeys, Users, UsersError};
 
@@ -30,6 +30,11 @@ pub(crate) struct Settings {
     pub(crate) http: Option<Vec<SocketAddr>>,
     /// Who there is, by which tokens and with which rights.
     pub(crate) accounts: Accounts,
+    /// What is read again while the server runs.
+    pub(crate) args: Args,
+    pub(crate) file: File,
+    /// Whoever shows no credentials.
+    pub(crate) anonymous: Option<UserName>,
     /// The token that was made since none was configured.
     pub(crate) made_token: Option<Secret>,
     pub(crate) grace: Duration,
@@ -100,7 +105,8 @@ impl Settings {
     pub(crate) fn gather(args: Args) -> Result<Self, UsageError> {
         let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let own_files = OwnFiles::gather(&args, &file);
-        let authorized_keys = args.authorized_keys.clone().or_else(|| file.authorized_keys.clone());
+        let read = file.clone();
+        let authorized_keys = authorized_keys(&args, &file);
         // They keep nobody out of the other doors.
         let has_keys = authorized_keys.is_some()
             || file.ssh.trusted_ca.is_some()
@@ -109,13 +115,14 @@ impl Settings {
         let tokens = Tokens::gather(&args, &file, Empty::Refused)?;
         let has_credentials = !tokens.is_empty();
         let mut accounts = tokens.into_list();
-        let mut made_token = None;
+        let (mut made_token, mut anonymous) = (None, None::<UserName>);
         match args.anonymous.as_ref().or(file.anonymous.as_ref()) {
             Some(user) => {
-                let user = user
+                let user: UserName = user
                     .parse()
                     .map_err(|error| UsageError::caused(&args.culprit("anonymous"), &error))?;
-                accounts = accounts.allow_anonymous(user);
+                accounts = accounts.allow_anonymous(user.clone());
+                anonymous = Some(user);
             }
             None if !has_credentials && authorized_keys.is_none() => {
                 let token = tokens::make()?;
@@ -179,29 +186,10 @@ impl Settings {
             limits: file.limits,
             default_limits,
             max_limits,
+            anonymous,
+            file: read,
+            args,
         })
-    }
-
-    /// The certificates and the private key of the Avro RPC door, if it is to serve TLS.
-    pub(crate) fn avro_tls(&self) -> Result<Option<(Vec<u8>, Secret)>, UsageError> {
-        let read = |path: &Path, key: &str| {
-            std::fs::read(path).map_err(|error| {
-                let culprit = format!("[avro] {key} = {}", path.display());
-                UsageError::caused(&culprit, &error)
-            })
-        };
-        match (&self.avro_table.certificates, &self.avro_table.private_key) {
-            (None, None) => Ok(None),
-            (Some(certificates), Some(key)) => {
-                let text = String::from_utf8(read(key, "private-key")?);
-                let text = text.map_err(|_| UsageError::new("[avro] private-key", "is no PEM"))?;
-                Ok(Some((read(certificates, "certificates")?, Secret::new(text))))
-            }
-            _ => {
-                let problem = "certificates need a private-key, and it them";
-                Err(UsageError::new("[avro]", problem))
-            }
-        }
     }
 
     /// Who may come in over SSH.
@@ -336,6 +324,33 @@ impl Settings {
             engine = value.into_iter().fold(engine, set);
         }
         Ok(engine)
+    }
+}
+
+/// Whose keys let whom in over SSH.
+pub(crate) fn authorized_keys(args: &Args, file: &File) -> Option<PathBuf> {
+    args.authorized_keys.clone().or_else(|| file.authorized_keys.clone())
+}
+
+/// The certificates and the private key of the Avro RPC door, if it is to serve TLS.
+pub(crate) fn avro_tls(table: &AvroTable) -> Result<Option<(Vec<u8>, Secret)>, UsageError> {
+    let read = |path: &Path, key: &str| {
+        std::fs::read(path).map_err(|error| {
+            let culprit = format!("[avro] {key} = {}", path.display());
+            UsageError::caused(&culprit, &error)
+        })
+    };
+    match (&table.certificates, &table.private_key) {
+        (None, None) => Ok(None),
+        (Some(certificates), Some(key)) => {
+            let text = String::from_utf8(read(key, "private-key")?);
+            let text = text.map_err(|_| UsageError::new("[avro] private-key", "is no PEM"))?;
+            Ok(Some((read(certificates, "certificates")?, Secret::new(text))))
+        }
+        _ => {
+            let problem = "certificates need a private-key, and it them";
+            Err(UsageError::new("[avro]", problem))
+        }
     }
 }
 

@@ -22,7 +22,6 @@ pub(crate) enum Empty {
     /// At the start, where it is a mistake.
     Refused,
     /// Later, when the last one may have been taken out.
-    #[expect(dead_code, reason = "files are read again from the next change on")]
     Taken,
 }
 

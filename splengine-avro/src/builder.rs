@@ -148,12 +148,18 @@ impl<A> AvroServerBuilder<A> {
     /// [`TlsError`](crate::TlsError) when they can't be read or do not fit each other.
     #[cfg(feature = "tls")]
     pub fn tls(
-        mut self,
+        self,
         certificates: &[u8],
         key: &splengine_core::Secret,
     ) -> Result<Self, crate::TlsError> {
-        self.tls = Some(crate::server::Tls::new(certificates, key)?);
-        Ok(self)
+        Ok(self.serve_tls(crate::Tls::new(certificates, key)?))
+    }
+
+    /// The same with what can be [replaced](crate::Tls::replace) while it is served.
+    #[cfg(feature = "tls")]
+    pub fn serve_tls(mut self, tls: crate::Tls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 }
 

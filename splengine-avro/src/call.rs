@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -45,9 +45,14 @@ pub(crate) struct Shown {
     /// Whoever nests the door may know already.
     pub(crate) caller: Option<Caller>,
     pub(crate) credentials: Option<Credentials>,
+    /// Where it is noted who was recognised first.
+    pub(crate) recognised: Option<Recognised>,
     /// The connection, if nobody was recognised on it yet.
     pub(crate) stranger: Option<Arc<Stranger>>,
 }
+
+/// Who was recognised first on a connection, if they can be revoked: it ends with them.
+pub(crate) type Recognised = Arc<OnceLock<Caller>>;
 
 /// A call that was let in.
 pub(crate) struct Ask<'a> {
@@ -195,6 +200,11 @@ impl Responder {
             if let Some(stranger) = shown.and_then(|shown| shown.stranger.as_ref()) {
                 stranger.recognise();
             }
+            if let Some(recognised) = shown.and_then(|shown| shown.recognised.as_ref())
+                && caller.is_revocable()
+            {
+                let _ = recognised.set(caller.clone());
+            }
             Ok(Ask { engine: &self.engine, options: &self.options, caller, deadline })
         };
         let ask = match let_in.await {
@@ -219,7 +229,7 @@ impl Responder {
                 }
                 let deadline = ask.deadline;
                 // Boxed, lest every call is as large as the largest.
-                let work = Box::pin($work(&ask $(, $parameter)*));
+                let work = Box::pin(ask.unless_revoked($work(&ask $(, $parameter)*)));
                 // Most calls have no deadline of their own; those that do are given up at it.
                 let result = match deadline.filter(|_| !runs_itself(name)) {
                     Some(deadline) => timeout_at(deadline, work)
@@ -239,7 +249,7 @@ impl Responder {
                 if let Err(error) = parameters.finish() {
                     return answer.unreadable(name, &error);
                 }
-                answer.of_run(run::execute(&ask, command).await, false)
+                answer.of_run(ask.unless_revoked(run::execute(&ask, command)).await, false)
             }
             "run" => does!(run::run, request),
             "executeBatch" => does!(of_run, batch_jobs::execute, batch),
@@ -290,6 +300,15 @@ fn runs_itself(name: &str) -> bool {
 }
 
 impl Ask<'_> {
+    /// Does what the call asks for, unless its caller is revoked before it is done: what it runs is then
+    /// cancelled, as if the client had gone.
+    async fn unless_revoked<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.caller.unless_revoked(work).await.unwrap_or_else(|| Err(Failure::revoked()))
+    }
+
     /// Waits for work as long as the call's deadline lets it.
     pub(crate) async fn in_time<T>(
         &self,

@@ -14,7 +14,7 @@ use splengine_core::{Closing, CredentialSource};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
 
-use crate::call::{Responder, Shown};
+use crate::call::{Recognised, Responder, Shown};
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::parse_queue::Requester;
@@ -47,6 +47,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut reserved = responder.unknown.reservation().allowance(ALLOWANCE);
     let mut is_unknown = true;
     let opened = Instant::now();
+    // Whose end is the connection's, once it is known.
+    let recognised = Recognised::default();
+    let mut revoked: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     // Since when a message is on its way, and since when answers are.
     let (mut half_read, mut unread) = (None, None);
     // TLS may keep the last of what was written.
@@ -102,6 +105,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     let shown = (!stranger.is_known()).then(|| {
                         Box::new(Shown {
                             stranger: Some(Arc::clone(&stranger)),
+                            recognised: Some(Arc::clone(&recognised)),
                             ..Shown::default()
                         })
                     });
@@ -141,6 +145,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 None => frames.write(serial, &opened.answer, &mut output),
             }
         };
+        if revoked.is_none()
+            && let Some(caller) = recognised.get().cloned()
+        {
+            revoked = Some(Box::pin(async move { caller.revoked().await }));
+        }
         let says_no_more = closing.is_closing() || last_answers.is_some();
         let learns = !learning.is_empty() && !closing.is_closing();
         if says_no_more && calls.is_empty() && !learns && output.is_empty() && is_flushed {
@@ -203,6 +212,15 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 is_prompt = answered.elapsed() < PROMPT;
             }
             () = closing.closed(), if !closing.is_closing() => {}
+            () = async {
+                match &mut revoked {
+                    Some(revoked) => revoked.await,
+                    None => std::future::pending().await,
+                }
+            }, if last_answers.is_none() => {
+                tracing::info!("a connection is closed: its caller's credentials were taken back");
+                last_answers = Some(Instant::now() + LAST_ANSWERS);
+            }
             () = sleep_until(overdue.unwrap_or(opened)), if overdue.is_some() => {
                 return Err(io::ErrorKind::TimedOut.into());
             }

@@ -29,6 +29,10 @@ impl Failure {
         Self::new(ErrorCode::DeadlineExceeded, "the call's deadline has passed")
     }
 
+    pub(crate) fn revoked() -> Self {
+        Self::new(ErrorCode::Unauthenticated, "the credentials were taken back")
+    }
+
     fn of_kind(kind: ErrorKind, message: String, retry_after: Option<Duration>) -> Self {
         let code = code(kind);
         let message = match kind {

@@ -61,7 +61,7 @@ pub use datum::DatumError;
 pub use records::{Command, ExecutionResult};
 pub use server::AvroServer;
 #[cfg(feature = "tls")]
-pub use server::TlsError;
+pub use server::{Tls, TlsError};
 pub use service::{AvroService, ResponseBody, ResponseFuture};
 
 /// The text of the protocol that is served, whose MD5 clients are told: `SPlectrumEngine`.

@@ -122,7 +122,7 @@ impl Opening {
         if speech == Speech::Tls
             && let Some(tls) = &self.tls
         {
-            let secured = tls.acceptor.accept(Rewind { read, stream });
+            let secured = tls.acceptor().accept(Rewind { read, stream });
             let mut stream = timeout_at(until, secured).await??;
             let mut read = BytesMut::with_capacity(1024);
             let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
@@ -252,14 +252,12 @@ where
 const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 #[cfg(feature = "tls")]
-pub(crate) use tls::Tls;
-#[cfg(feature = "tls")]
-pub use tls::TlsError;
+pub use tls::{Tls, TlsError};
 
 #[cfg(feature = "tls")]
 mod tls {
     use std::fmt;
-    use std::sync::Arc;
+    use std::sync::{Arc, PoisonError, RwLock};
 
     use splengine_core::Secret;
     use tokio_rustls::TlsAcceptor;
@@ -268,11 +266,27 @@ mod tls {
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use tokio_rustls::rustls::{self, ServerConfig};
 
-    /// What TLS is served with.
+    /// The certificates and the private key that TLS is served with. They can be replaced while it is;
+    /// clones are the same.
+    ///
+    /// ```no_run
+    /// use splengine_avro::Tls;
+    /// use splengine_core::Secret;
+    ///
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let read = || -> std::io::Result<_> {
+    ///     Ok((std::fs::read("chain.pem")?, Secret::new(std::fs::read_to_string("key.pem")?)))
+    /// };
+    /// let (certificates, key) = read()?;
+    /// let tls = Tls::new(&certificates, &key)?;
+    /// // … given to `AvroServerBuilder::serve_tls`. When they have been renewed:
+    /// let (certificates, key) = read()?;
+    /// tls.replace(&certificates, &key)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[derive(Clone)]
-    pub(crate) struct Tls {
-        pub(crate) acceptor: TlsAcceptor,
-    }
+    pub struct Tls(Arc<RwLock<TlsAcceptor>>);
 
     /// Certificates or a key that can't be used.
     #[derive(Debug, thiserror::Error)]
@@ -285,22 +299,45 @@ mod tls {
     }
 
     impl Tls {
-        pub(crate) fn new(certificates: &[u8], key: &Secret) -> Result<Self, TlsError> {
-            let failed =
-                |what| move |source: rustls::Error| TlsError { what, source: source.into() };
-            let chain = CertificateDer::pem_slice_iter(certificates)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|source| TlsError { what: "the certificates", source: source.into() })?;
-            let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-                .map_err(|source| TlsError { what: "the private key", source: source.into() })?;
-            let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(failed("TLS"))?
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .map_err(failed("the certificates with this key"))?;
-            Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)) })
+        /// A chain of certificates and its private key, both in PEM.
+        ///
+        /// # Errors
+        ///
+        /// [`TlsError`] when they can't be read or do not fit each other.
+        pub fn new(certificates: &[u8], key: &Secret) -> Result<Self, TlsError> {
+            Ok(Self(Arc::new(RwLock::new(make_acceptor(certificates, key)?))))
         }
+
+        /// Serves connections with these from now on. Those that there are keep what they began with.
+        ///
+        /// # Errors
+        ///
+        /// As [`new`](Self::new); what was served with before is then kept.
+        pub fn replace(&self, certificates: &[u8], key: &Secret) -> Result<(), TlsError> {
+            let acceptor = make_acceptor(certificates, key)?;
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+            Ok(())
+        }
+
+        pub(crate) fn acceptor(&self) -> TlsAcceptor {
+            self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        }
+    }
+
+    fn make_acceptor(certificates: &[u8], key: &Secret) -> Result<TlsAcceptor, TlsError> {
+        let failed = |what| move |source: rustls::Error| TlsError { what, source: source.into() };
+        let chain = CertificateDer::pem_slice_iter(certificates)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| TlsError { what: "the certificates", source: source.into() })?;
+        let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+            .map_err(|source| TlsError { what: "the private key", source: source.into() })?;
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(failed("TLS"))?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(failed("the certificates with this key"))?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
     impl fmt::Debug for Tls {

@@ -103,6 +103,7 @@ where
             let shown = Shown {
                 caller: parts.extensions.get::<Caller>().cloned(),
                 credentials: credentials(&parts.headers)?,
+                recognised: None,
                 stranger: None,
             };
             let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());

@@ -1,8 +1,10 @@
 //! Who asks, and what they may do.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use crate::auth::{Revocation, Revocations};
@@ -174,6 +176,17 @@ impl Caller {
     ///
     /// As safe as `work`.
     pub async fn unless_revoked<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        if self.is_revoked() {
+            return None;
+        }
+        let mut work = std::pin::pin!(work);
+        // Most of it waits for nothing.
+        let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+        match first {
+            Poll::Ready(done) => return Some(done),
+            Poll::Pending if !self.is_revocable() => return Some(work.await),
+            Poll::Pending => {}
+        }
         tokio::select! {
             biased;
             () = self.revoked() => None,

@@ -30,6 +30,7 @@ use crate::forms::Form;
 use crate::host::check_host;
 use crate::lingering::linger;
 use crate::problem::Problem;
+use crate::revoked::{Recognised, end_with_caller};
 use crate::routes::metrics::{self, HttpMetrics};
 use crate::routes::{batches, execute, files, results, service, sessions};
 
@@ -141,6 +142,7 @@ impl App {
             .layer(middleware::from_fn(refuse_what_is_no_text))
             .layer(middleware::map_request(ignore_ranges_but_of_get))
             .layer(middleware::from_fn(refuse_unclear_host))
+            .layer(middleware::from_fn(end_with_caller))
             .layer(middleware::from_fn(linger))
             .with_state(self.clone());
         if !self.options.origins.is_empty() {
@@ -184,8 +186,16 @@ impl App {
 }
 
 impl Shared {
-    /// Who asks.
+    /// Who asks. What is answered to them ends when they are revoked.
     pub(crate) async fn caller(&self, parts: &Parts) -> Result<Caller, Problem> {
+        let caller = self.authenticate(parts).await?;
+        if let Some(recognised) = parts.extensions.get::<Recognised>() {
+            recognised.set(&caller);
+        }
+        Ok(caller)
+    }
+
+    async fn authenticate(&self, parts: &Parts) -> Result<Caller, Problem> {
         // Whoever nests this service may know already.
         if let Some(caller) = parts.extensions.get::<Caller>() {
             return Ok(caller.clone());

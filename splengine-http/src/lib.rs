@@ -44,6 +44,7 @@ mod openapi;
 mod opening;
 mod problem;
 mod ranges;
+mod revoked;
 mod routes;
 mod server;
 mod service;

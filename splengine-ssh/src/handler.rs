@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use russh::keys::ssh_key;
 use russh::server::{
@@ -18,7 +18,7 @@ use crate::channel::{Channel, Start};
 use crate::reply::Reply;
 use crate::server::Shared;
 use crate::terminal::Window;
-use crate::users::Grant;
+use crate::users::{Entry, Grant, Users};
 
 /// How far the login of a connection has come, and what runs on it since.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub(crate) struct Running(Login);
 
 struct LoginState {
     succeeded: watch::Sender<bool>,
+    /// What somebody was let in with.
+    entry: OnceLock<Entry>,
     tried: AtomicBool,
     checking: AtomicBool,
     /// Whether a failure was counted already.
@@ -41,7 +43,7 @@ pub(crate) struct Client {
     peer: SocketAddr,
     source: CredentialSource,
     login: Login,
-    grant: Option<Grant>,
+    grant: Option<Arc<Grant>>,
     /// Of the session that the user's name has at its end.
     session: Option<String>,
     channels: HashMap<ChannelId, Channel>,
@@ -51,6 +53,7 @@ impl Login {
     pub(crate) fn new() -> Self {
         Self(Arc::new(LoginState {
             succeeded: watch::channel(false).0,
+            entry: OnceLock::new(),
             tried: AtomicBool::new(false),
             checking: AtomicBool::new(false),
             counted: AtomicBool::new(false),
@@ -71,6 +74,26 @@ impl Login {
     pub(crate) async fn succeeded(&self) {
         // The sender lives in `self`: the wait can't fail.
         drop(self.0.succeeded.subscribe().wait_for(|succeeded| *succeeded).await);
+    }
+
+    /// Waits until whoever logged in may be here no longer: their rights were taken back, or `users`
+    /// would not let them in any more. `rechecks` is from before they were let in.
+    pub(crate) async fn taken_back(&self, users: &Users, mut rechecks: watch::Receiver<u64>) {
+        let Some(entry) = self.0.entry.get() else { return std::future::pending().await };
+        let refused = async {
+            loop {
+                if rechecks.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                if !users.would_let_in(entry).await {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = entry.grant().caller.revoked() => {}
+            () = refused => {}
+        }
     }
 
     pub(crate) fn has_been_tried(&self) -> bool {
@@ -114,14 +137,16 @@ impl Client {
     }
 
     /// What is answered to somebody who has shown who they are, or has not.
-    fn let_in(&mut self, user: &str, grant: Option<Grant>) -> Auth {
-        let Some(grant) = grant else { return refused(&self.shared) };
+    fn let_in(&mut self, user: &str, entry: Option<Entry>) -> Auth {
+        let Some(entry) = entry else { return refused(&self.shared) };
+        let grant = Arc::clone(entry.grant());
         let (_, session) = split(user);
         tracing::info!(
             user = %grant.caller.user(), peer = %self.peer, how = grant.how, session, "logged in"
         );
         self.session = session.map(str::to_owned);
         self.grant = Some(grant);
+        let _ = self.login.0.entry.set(entry);
         Auth::Accept
     }
 
@@ -173,8 +198,8 @@ impl Handler for Client {
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Error> {
         let known = self.shared.users.by_key(split(user).0, key.public_key, self.peer.ip());
-        let grant = self.login.check(known).await;
-        Ok(self.let_in(user, grant))
+        let entry = self.login.check(known).await;
+        Ok(self.let_in(user, entry))
     }
 
     async fn auth_openssh_certificate(
@@ -183,8 +208,8 @@ impl Handler for Client {
         certificate: &ssh_key::Certificate,
     ) -> Result<Auth, Error> {
         let known = self.shared.users.by_certificate(split(user).0, certificate, self.peer.ip());
-        let grant = self.login.check(known).await;
-        Ok(self.let_in(user, grant))
+        let entry = self.login.check(known).await;
+        Ok(self.let_in(user, entry))
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {

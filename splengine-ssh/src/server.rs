@@ -137,6 +137,7 @@ impl Entering {
         let until = Instant::now() + shared.options.login_grace;
         let (line, knife, traffic) = Line::new(connection);
         let login = Login::new();
+        let rechecks = shared.users.rechecks();
         let attempted =
             Attempted { shared: Arc::clone(&shared), source: source.clone(), login: login.clone() };
         let handler = Client::new(Arc::clone(&shared), peer, source, login.clone());
@@ -178,12 +179,24 @@ impl Entering {
             }
         }
         drop((startup, attempted));
+        let linger = shared.options.max_linger;
         tokio::select! {
             ended = &mut session => return ended.map_err(io::Error::other),
+            () = login.taken_back(&shared.users, rechecks) => {
+                tracing::info!(%peer, "a connection is closed: what let it in was taken back");
+                let words = "what you logged in with was taken back, or its rights: log in again";
+                let telling = async {
+                    let reason = Disconnect::ByApplication;
+                    drop(handle.disconnect(reason, words.to_owned(), String::new()).await);
+                    drop((&mut session).await);
+                };
+                let in_time = timeout(linger.min(PARTING), telling).await;
+                knife.cut();
+                return in_time.map_err(io::Error::from);
+            }
             () = &mut closed => {}
         }
         let words = "the server is shutting down".to_owned();
-        let linger = shared.options.max_linger;
         let leaving = async {
             // The engine is done with what ran here, and its client may not have heard of that yet.
             // Who came for that alone goes by themselves. Sent away, they would take what they have

@@ -125,6 +125,7 @@ fn farewell(why: Closed) -> &'static str {
     match why {
         Closed::Culled => "the session was ended: it was idle, or too old",
         Closed::Revoked => "the right to this session was taken back",
+        Closed::CredentialsRevoked => "the right to be here was taken back",
         Closed::Restart => "the server is shutting down",
         Closed::Replaced => "the same client has attached anew",
         _ => "the session was closed",

@@ -116,6 +116,12 @@ impl Speech {
                     let notice = json!({"type": "notice", "kind": "revoked"});
                     vec![text(&notice), close(4403, "the share was taken back or has expired")]
                 }
+                Closed::CredentialsRevoked => {
+                    vec![
+                        error("the credentials were taken back", "credentials"),
+                        close(4401, "credentials"),
+                    ]
+                }
                 Closed::Restart => vec![close(1012, "restart")],
                 _ => vec![close(1000, "attached anew")],
             },

@@ -16,6 +16,7 @@ use splengine_core::{
 use splengine_http::HttpServer;
 
 use self::ssh::Ssh;
+pub(crate) use self::ssh::Trusting;
 use crate::server::http;
 
 /// Ends in every way that there is, and prints whatever there can be.
@@ -330,48 +331,56 @@ impl Doors {
         }
     }
 
-    /// A call over the Netty framing: the answer, or the branch of the error and it.
     fn call(&self, metadata: &[u8], call: &[u8]) -> Result<Datum, (i64, Datum)> {
-        let mut stream = TcpStream::connect(self.avro).expect("connects");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
-        let protocol = splengine_avro::protocol().as_bytes();
-        let hash = [0x5a; 16];
-        let mut message = hash.to_vec();
-        message.push(2);
-        text(protocol, &mut message);
-        message.extend_from_slice(&hash);
-        message.push(0);
-        message.extend_from_slice(metadata);
-        message.push(0);
-        message.extend_from_slice(call);
-        let mut frame = [0, 0, 0, 1, 0, 0, 0, 1].to_vec();
-        frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
-        frame.extend_from_slice(&message);
-        stream.write_all(&frame).expect("sent");
-        let mut head = [0; 12];
-        stream.read_exact(&mut head).expect("an answer");
-        let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
-        let mut answer = vec![0; length as usize];
-        stream.read_exact(&mut answer).expect("all of it");
-        let mut answer = Datum(answer);
-        // CLIENT: the server's protocol and its hash, and no metadata.
-        assert_eq!((answer.byte(), answer.byte()), (2, 2));
-        assert_eq!(answer.bytes(), protocol);
-        answer.0.drain(..18);
-        // Metadata: blocks, until an empty one.
-        loop {
-            match answer.long() {
-                0 => break,
-                count => (0..count).for_each(|_| {
-                    answer.text();
-                    answer.bytes();
-                }),
-            }
+        avro_call(self.avro, metadata, call)
+    }
+}
+
+/// A call over the Netty framing: the answer, or the branch of the error and it.
+pub(crate) fn avro_call(
+    addr: SocketAddr,
+    metadata: &[u8],
+    call: &[u8],
+) -> Result<Datum, (i64, Datum)> {
+    let mut stream = TcpStream::connect(addr).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    let protocol = splengine_avro::protocol().as_bytes();
+    let hash = [0x5a; 16];
+    let mut message = hash.to_vec();
+    message.push(2);
+    text(protocol, &mut message);
+    message.extend_from_slice(&hash);
+    message.push(0);
+    message.extend_from_slice(metadata);
+    message.push(0);
+    message.extend_from_slice(call);
+    let mut frame = [0, 0, 0, 1, 0, 0, 0, 1].to_vec();
+    frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    frame.extend_from_slice(&message);
+    stream.write_all(&frame).expect("sent");
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).expect("an answer");
+    let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+    let mut answer = vec![0; length as usize];
+    stream.read_exact(&mut answer).expect("all of it");
+    let mut answer = Datum(answer);
+    // CLIENT: the server's protocol and its hash, and no metadata.
+    assert_eq!((answer.byte(), answer.byte()), (2, 2));
+    assert_eq!(answer.bytes(), protocol);
+    answer.0.drain(..18);
+    // Metadata: blocks, until an empty one.
+    loop {
+        match answer.long() {
+            0 => break,
+            count => (0..count).for_each(|_| {
+                answer.text();
+                answer.bytes();
+            }),
         }
-        match answer.byte() {
-            0 => Ok(answer),
-            _ => Err((answer.long(), answer)),
-        }
+    }
+    match answer.byte() {
+        0 => Ok(answer),
+        _ => Err((answer.long(), answer)),
     }
 }
 
@@ -408,14 +417,14 @@ fn ended(exit: &Value, stdout: Vec<u8>, stderr: Vec<u8>) -> Told {
 }
 
 /// An answer, as it is read from its front.
-struct Datum(Vec<u8>);
+pub(crate) struct Datum(Vec<u8>);
 
 impl Datum {
     fn byte(&mut self) -> u8 {
         self.0.remove(0)
     }
 
-    fn long(&mut self) -> i64 {
+    pub(crate) fn long(&mut self) -> i64 {
         let (mut value, mut shift) = (0_u64, 0);
         loop {
             let byte = self.byte();
@@ -432,12 +441,12 @@ impl Datum {
         self.0.drain(..length).collect()
     }
 
-    fn text(&mut self) -> String {
+    pub(crate) fn text(&mut self) -> String {
         String::from_utf8(self.bytes()).expect("text")
     }
 }
 
-fn long(value: i64, to: &mut Vec<u8>) {
+pub(crate) fn long(value: i64, to: &mut Vec<u8>) {
     let mut left = (value << 1) as u64;
     while left >= 0x80 {
         to.push(left as u8 | 0x80);
@@ -446,7 +455,7 @@ fn long(value: i64, to: &mut Vec<u8>) {
     to.push(left as u8);
 }
 
-fn text(value: &[u8], to: &mut Vec<u8>) {
+pub(crate) fn text(value: &[u8], to: &mut Vec<u8>) {
     long(value.len() as i64, to);
     to.extend_from_slice(value);
 }
@@ -479,7 +488,7 @@ fn dechunked(body: &str) -> String {
 
 const REASONS: [&str; 7] =
     ["unknown", "exited", "signaled", "timedOut", "cancelled", "outOfMemory", "lost"];
-const CODES: [&str; 13] = [
+pub(crate) const CODES: [&str; 13] = [
     "UNKNOWN",
     "INVALID_REQUEST",
     "UNKNOWN_COMMAND",

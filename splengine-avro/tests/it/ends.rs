@@ -1,9 +1,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use splengine_core::{AccountList, Accounts, Engine, Scopes};
 use tokio::net::TcpStream;
 
-use crate::client::{Door, HOLDING};
+use crate::client::{Actor, Door, HOLDING};
 
 #[tokio::test]
 async fn at_its_end_it_answers_what_it_was_asked() {
@@ -36,4 +37,34 @@ async fn whoever_does_not_finish_is_closed_after_a_while() {
     door.close();
     door.ended().await;
     assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_callers_credentials() {
+    let guest = || "guest".parse().expect("a name");
+    let accounts = Accounts::new(AccountList::new().allow_anonymous(guest()));
+    let given = accounts.clone();
+    let engine = Engine::builder(Actor).build().expect("built");
+    let door = Door::open_to(engine.clone(), |door| door.authenticate(given)).await;
+    let mut client = door.connect().await;
+    client.shake_hands().await;
+    client.execute(1, "quick").await;
+    assert_eq!(client.result().await.0, 1);
+    client.execute(2, "wait").await;
+    while engine.stats().running == 0 {
+        tokio::task::yield_now().await;
+    }
+    let list = AccountList::new().allow_anonymous(guest()).user(guest(), Scopes::NONE);
+    assert_eq!(accounts.replace(list), 1);
+    // The call that was let in is answered before.
+    let (serial, answer) = client.answer().await;
+    assert_eq!(serial, 2);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains("UNAUTHENTICATED"), "{answer}");
+    assert!(client.is_closed().await);
+    let mut again = door.connect().await;
+    again.shake_hands().await;
+    again.execute(3, "quick").await;
+    let answer = again.answer().await.1;
+    assert!(String::from_utf8_lossy(&answer).contains("PERMISSION_DENIED"));
 }

@@ -145,6 +145,9 @@ pub enum Closed {
     Culled,
     /// The share that let it in was taken back, or expired.
     Revoked,
+    /// The credentials were taken back that its caller was recognised by
+    /// ([`Caller::is_revoked`]).
+    CredentialsRevoked,
     /// The engine shuts down; whether the program goes on is the engine's setting.
     Restart,
     /// The same client has attached anew.
@@ -164,6 +167,7 @@ pub struct Attachment {
     first: VecDeque<Update>,
     changed: watch::Receiver<u64>,
     over: bool,
+    caller: Caller,
     typist: Typist,
 }
 
@@ -242,6 +246,7 @@ impl Attachment {
             key,
             access,
             positions_told: Arc::new(AtomicU64::new(cursor_queries)),
+            caller: caller.clone(),
         };
         Ok(Self {
             live: Arc::clone(live),
@@ -255,6 +260,7 @@ impl Attachment {
             first,
             changed,
             over: false,
+            caller: caller.clone(),
             typist,
         })
     }
@@ -309,7 +315,11 @@ impl Attachment {
             if let Some(update) = self.ready() {
                 return Some(update);
             }
-            self.changed.changed().await.ok()?;
+            if self.caller.is_revocable() {
+                self.caller.unless_revoked(self.changed.changed()).await.transpose().ok()?;
+            } else {
+                self.changed.changed().await.ok()?;
+            }
         }
     }
 
@@ -317,6 +327,10 @@ impl Attachment {
     pub fn ready(&mut self) -> Option<Update> {
         if self.over {
             return None;
+        }
+        if self.caller.is_revoked() {
+            self.over = true;
+            return Some(Update::Closed(Closed::CredentialsRevoked));
         }
         if let Some(update) = self.first.pop_front() {
             return Some(update);

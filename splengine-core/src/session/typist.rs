@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::caller::Caller;
 use crate::caller::UserName;
 use crate::id::random_text;
 use crate::session::input::{Numbering, is_reply};
@@ -20,6 +21,7 @@ pub struct Typist {
     pub(crate) key: u64,
     pub(crate) access: Access,
     pub(crate) positions_told: Arc<AtomicU64>,
+    pub(crate) caller: Caller,
 }
 
 impl Typist {
@@ -168,6 +170,9 @@ impl Typist {
 
     fn may(&self) -> Result<(), SessionError> {
         match self.access {
+            _ if self.caller.is_revoked() => {
+                Err(SessionError::Forbidden("the right to this session was taken back"))
+            }
             Access::Control => Ok(()),
             Access::View => Err(SessionError::Forbidden("this client may only look")),
         }

@@ -929,3 +929,40 @@ async fn who_attaches_from_the_start_gets_all_that_was_printed() {
     let mut attachment = bench.attach(&session, control());
     assert!(matches!(next(&mut attachment).await, Some(Update::Snapshot { .. })));
 }
+
+#[tokio::test]
+async fn who_is_revoked_is_sent_away_and_types_no_more() {
+    let bench = bench();
+    let revocation = splengine_core::Revocation::new();
+    let session = bench.start(script("cat; exit 3")).await;
+    let mut own = bench.attach(&session, Attach::new(Access::Control));
+    let revocable = bench.alice.clone().revocable(&revocation);
+    let attach = Attach::new(Access::Control);
+    let sessions = bench.engine.sessions();
+    let mut other = sessions.attach(&revocable, session.id.as_str(), attach).expect("attaches");
+    let typist = other.typist();
+    typist.input(Bytes::from_static(b"typed\n")).await.expect("typed");
+    // Until it waits for more.
+    let waiting = tokio::spawn(async move {
+        let mut last = None;
+        while let Some(update) = other.next().await {
+            last = Some(update);
+        }
+        last
+    });
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("typed") {
+        match timeout(Duration::from_secs(20), own.next()).await.expect("in time") {
+            Some(Update::Output { data, .. } | Update::Snapshot { data, .. }) => seen.extend(data),
+            Some(_) => {}
+            None => panic!("over"),
+        }
+    }
+    revocation.revoke();
+    let last = timeout(Duration::from_secs(20), waiting).await.expect("in time").expect("no panic");
+    assert_eq!(last, Some(Update::Closed(Closed::CredentialsRevoked)));
+    let refused = typist.input(Bytes::from_static(b"more\n")).await;
+    assert!(matches!(refused, Err(SessionError::Forbidden(_))), "{refused:?}");
+    assert!(sessions.attach(&revocable, session.id.as_str(), Attach::new(Access::View)).is_err());
+    own.typist().input(Bytes::from_static(b"\x04")).await.expect("it runs on");
+}

@@ -120,6 +120,13 @@ impl Connection {
         tokio::time::timeout(Duration::from_secs(30), read).await.is_ok()
     }
 
+    /// All that comes until the server closes the connection, or breaks it off.
+    pub(crate) async fn rest(&mut self) -> String {
+        let read = self.stream.read_to_end(&mut self.buffer);
+        drop(tokio::time::timeout(Duration::from_secs(60), read).await.expect("an end"));
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
     async fn line(&mut self) -> String {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {

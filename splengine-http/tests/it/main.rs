@@ -7,6 +7,7 @@ mod connections;
 mod files;
 mod guessing;
 mod requests;
+mod revoked;
 mod runs;
 mod scripted;
 mod service;

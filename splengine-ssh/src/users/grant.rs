@@ -15,6 +15,8 @@ pub(crate) struct Grant {
     pub(crate) environment: Vec<(String, String)>,
     /// Whether a terminal may be asked for.
     pub(crate) pty: bool,
+    /// Whether terminals may be looked at, and nothing else: no more is left of the caller's rights.
+    pub(crate) view_only: bool,
     /// How they showed who they are, for the log.
     pub(crate) how: String,
 }
@@ -29,8 +31,17 @@ impl Grant {
             forced_command: options.command,
             environment: options.environment,
             pty: options.pty,
+            view_only: options.view_only,
             how,
         }
+    }
+
+    /// Whether it is given on the same terms, whatever the rights are that the caller has.
+    pub(super) fn has_terms_of(&self, other: &Self) -> bool {
+        self.forced_command == other.forced_command
+            && self.environment == other.environment
+            && self.pty == other.pty
+            && self.view_only == other.view_only
     }
 }
 
@@ -73,6 +84,8 @@ pub(crate) enum Refusal {
     PasswordLength,
     #[error("the user has no password, or the password is wrong")]
     Password,
+    #[error("the terms have changed on which the client was let in")]
+    Terms,
     #[error("too many passwords are being checked")]
     Busy,
     /// What exactly has been logged as a warning.

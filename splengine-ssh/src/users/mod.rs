@@ -16,9 +16,12 @@ mod testing;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, PublicKey};
 use splengine_core::{Accounts, Secret, UserName};
+use tokio::sync::watch;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::authorized_keys::{lines, parse, parse_plain};
@@ -53,6 +56,24 @@ use self::sources::{Client, Sources};
 pub struct Users {
     sources: Sources,
     passwords: Option<Passwords>,
+    rechecks: watch::Sender<u64>,
+}
+
+/// What somebody was let in with, to ask for it again.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    user: String,
+    from: IpAddr,
+    shown: Shown,
+    grant: Arc<Grant>,
+}
+
+#[derive(Clone)]
+enum Shown {
+    Key(KeyData),
+    Certificate(Box<Certificate>),
+    /// The password's hash.
+    Password(String),
 }
 
 impl Users {
@@ -160,6 +181,42 @@ impl Users {
         Ok(self)
     }
 
+    /// Asks for all open connections whether they would still be let in on the same terms, and closes
+    /// those that would not. To be called when what the files say may have changed. A connection stays
+    /// if that can't be told, since a file can't be read or others may write it.
+    pub fn recheck(&self) {
+        self.rechecks.send_modify(|count| *count += 1);
+    }
+
+    /// Is told of each [`recheck`](Self::recheck).
+    pub(crate) fn rechecks(&self) -> watch::Receiver<u64> {
+        self.rechecks.subscribe()
+    }
+
+    /// Whether whoever was let in once would be so again.
+    pub(crate) async fn would_let_in(&self, entry: &Entry) -> bool {
+        let (asked, passwords) = (entry.clone(), self.passwords.clone());
+        let answer = self.ask(&entry.user, entry.from, move |sources, client| {
+            let grant = match &asked.shown {
+                Shown::Key(key) => sources.by_key(client, key)?,
+                Shown::Certificate(certificate) => sources.by_certificate(client, certificate)?,
+                Shown::Password(hash) => {
+                    let passwords = passwords.as_ref().ok_or(Refusal::Password)?;
+                    return passwords.has(client.user, hash);
+                }
+            };
+            if grant.has_terms_of(&asked.grant) { Ok(()) } else { Err(Refusal::Terms) }
+        });
+        match answer.await {
+            Ok(()) | Err(Refusal::Files | Refusal::Busy) => true,
+            Err(reason) => {
+                let (user, from) = (entry.grant.caller.user(), entry.from);
+                tracing::info!(%user, %from, how = entry.grant.how, %reason, "let in no longer");
+                false
+            }
+        }
+    }
+
     /// Whether passwords are switched on.
     pub(crate) fn has_passwords(&self) -> bool {
         self.passwords.is_some()
@@ -183,12 +240,13 @@ impl Users {
     }
 
     /// What a client may do that has shown that `key` is its own.
-    pub(crate) async fn by_key(&self, user: &str, key: &PublicKey, from: IpAddr) -> Option<Grant> {
+    pub(crate) async fn by_key(&self, user: &str, key: &PublicKey, from: IpAddr) -> Option<Entry> {
         let key = key.key_data().clone();
-        let what = key::describe(&key);
+        let (what, asked) = (key::describe(&key), key.clone());
         let answer =
-            self.ask(user, from, move |sources, client| sources.by_key(client, &key)).await;
-        log(user, from, &what, answer)
+            self.ask(user, from, move |sources, client| sources.by_key(client, &asked)).await;
+        let grant = log(user, from, &what, answer)?;
+        Some(Entry::new(user, from, Shown::Key(key), grant))
     }
 
     /// What a client may do that has shown that the key of `certificate` is its own.
@@ -197,13 +255,14 @@ impl Users {
         user: &str,
         certificate: &Certificate,
         from: IpAddr,
-    ) -> Option<Grant> {
-        let certificate = certificate.clone();
-        let what = certificate::describe(&certificate);
+    ) -> Option<Entry> {
+        let certificate = Box::new(certificate.clone());
+        let (what, asked) = (certificate::describe(&certificate), certificate.clone());
         let answer = self
-            .ask(user, from, move |sources, client| sources.by_certificate(client, &certificate))
+            .ask(user, from, move |sources, client| sources.by_certificate(client, &asked))
             .await;
-        log(user, from, &what, answer)
+        let grant = log(user, from, &what, answer)?;
+        Some(Entry::new(user, from, Shown::Certificate(certificate), grant))
     }
 
     /// What a client may do that says `password`.
@@ -212,15 +271,19 @@ impl Users {
         user: &str,
         password: &Secret,
         from: IpAddr,
-    ) -> Option<Grant> {
+    ) -> Option<Entry> {
         let answer = match &self.passwords {
             Some(passwords) => passwords.verify(user, password).await,
             None => Err(Refusal::Password),
         };
-        let answer = answer.and_then(|()| user.parse().map_err(|_| Refusal::UserName));
-        let user_name = log(user, from, "password", answer)?;
+        let answer = answer.and_then(|hash| {
+            let user_name = user.parse().map_err(|_| Refusal::UserName)?;
+            Ok((hash, user_name))
+        });
+        let (hash, user_name) = log(user, from, "password", answer)?;
         let caller = self.sources.caller(user_name);
-        Some(Grant::new(caller, "password".to_owned(), Options::default()))
+        let grant = Grant::new(caller, "password".to_owned(), Options::default());
+        Some(Entry::new(user, from, Shown::Password(hash), grant))
     }
 
     async fn ask<T: Send + 'static>(
@@ -233,6 +296,24 @@ impl Users {
         let answer =
             tokio::task::spawn_blocking(move || question(&sources, &Client { user: &user, from }));
         answer.await.unwrap_or(Err(Refusal::Files))
+    }
+}
+
+impl Entry {
+    fn new(user: &str, from: IpAddr, shown: Shown, grant: Grant) -> Self {
+        Self { user: user.to_owned(), from, shown, grant: Arc::new(grant) }
+    }
+
+    pub(crate) fn grant(&self) -> &Arc<Grant> {
+        &self.grant
+    }
+}
+
+impl std::ops::Deref for Entry {
+    type Target = Grant;
+
+    fn deref(&self) -> &Grant {
+        &self.grant
     }
 }
 

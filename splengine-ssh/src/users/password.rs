@@ -61,12 +61,12 @@ impl Passwords {
         })
     }
 
-    /// Whether it is this user's password. Takes as long for a user who is not known.
+    /// The hash that `password` matches, if it is this user's. Takes as long for a user who is not known.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the hash being computed, and counted as such until it is.
-    pub(super) async fn verify(&self, user: &str, password: &Secret) -> Result<(), Refusal> {
+    pub(super) async fn verify(&self, user: &str, password: &Secret) -> Result<String, Refusal> {
         if !(1..=LONGEST).contains(&password.expose().len()) {
             return Err(Refusal::PasswordLength);
         }
@@ -80,12 +80,23 @@ impl Passwords {
         });
         checked.await.unwrap_or(Err(Refusal::Files))
     }
+
+    /// Whether `hash` is still this user's. May block.
+    pub(super) fn has(&self, user: &str, hash: &str) -> Result<(), Refusal> {
+        let known = read(&self.path)?;
+        let own = known.iter().find(|(name, _)| name.as_str() == user);
+        if own.is_some_and(|(_, own)| own.to_string() == hash) {
+            Ok(())
+        } else {
+            Err(Refusal::Password)
+        }
+    }
 }
 
-fn check(known: &[Line], lot: u64, user: &str, password: &Secret) -> Result<(), Refusal> {
+fn check(known: &[Line], lot: u64, user: &str, password: &Secret) -> Result<String, Refusal> {
     let Some((hash, is_own)) = pick(known, lot, user) else { return Err(Refusal::Password) };
     let matches = Argon2::default().verify_password(password.expose().as_bytes(), hash).is_ok();
-    if matches && is_own { Ok(()) } else { Err(Refusal::Password) }
+    if matches && is_own { Ok(hash.to_string()) } else { Err(Refusal::Password) }
 }
 
 /// The user's own hash. For an unknown user that of somebody else, and always the same: so it takes as

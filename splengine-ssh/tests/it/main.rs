@@ -6,6 +6,7 @@ mod files;
 mod guessing;
 mod input;
 mod limits;
+mod revoked;
 mod support;
 mod terminals;
 mod users;

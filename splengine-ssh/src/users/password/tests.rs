@@ -32,8 +32,8 @@ async fn the_right_password_lets_in() {
     let passwords = Passwords::new(path.clone()).expect("well-formed");
     let verify =
         async |user: &str, password: &str| passwords.verify(user, &Secret::new(password)).await;
-    assert_eq!(verify("alice", "a ü").await, Ok(()));
-    assert_eq!(verify("bob", "b").await, Ok(()));
+    assert!(verify("alice", "a ü").await.is_ok());
+    assert!(verify("bob", "b").await.is_ok());
     for (user, password) in
         [("alice", "b"), ("bob", "a ü"), ("carol", "b"), ("carol", "a ü"), ("", "b"), ("a/b", "b")]
     {
@@ -44,7 +44,7 @@ async fn the_right_password_lets_in() {
     }
     // What is written later counts, with what is wrong in it left out.
     dir.write("p", &format!("nonsense\nalice:{}\nalice:{}", hash("new"), hash("newer")));
-    assert_eq!(verify("alice", "new").await, Ok(()));
+    assert!(verify("alice", "new").await.is_ok());
     assert_eq!(verify("alice", "newer").await, Err(Refusal::Password));
     assert_eq!(verify("bob", "b").await, Err(Refusal::Password));
     let error = Passwords::new(path.clone()).err().expect("malformed").to_string();
@@ -85,7 +85,7 @@ async fn no_more_than_so_many_wait() {
     let held = passwords.places.acquire_many(all).await.expect("open");
     assert_eq!(passwords.verify("alice", &Secret::new("a")).await, Err(Refusal::Busy));
     drop(held);
-    assert_eq!(passwords.verify("alice", &Secret::new("a")).await, Ok(()));
+    assert!(passwords.verify("alice", &Secret::new("a")).await.is_ok());
 }
 
 #[test]
