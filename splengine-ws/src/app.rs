@@ -44,6 +44,10 @@ pub(crate) struct App {
     pub(crate) options: Options,
     api: HttpService,
     pub(crate) places: Arc<Semaphore>,
+    /// What messages hold that are being read or wait to be typed.
+    pub(crate) budget: MemoryBudget,
+    /// The part of it that clients have of whom nobody is recognised yet.
+    pub(crate) unknown: MemoryBudget,
     /// Of the bodies of whoever logs in, of whom nothing is known yet.
     pub(crate) login_limits: GatherLimits,
     /// Turns true when everybody is to leave.
@@ -69,6 +73,8 @@ impl App {
             api,
             places: Arc::new(places),
             login_limits: GatherLimits::new(MAX_LOGIN_BYTES, LOGIN_TIMEOUT, &unknown),
+            budget,
+            unknown,
             closing: watch::channel(false).0,
         }
     }

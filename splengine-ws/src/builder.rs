@@ -104,7 +104,7 @@ impl<A> WsServerBuilder<A> {
     }
 
     /// The largest message that a client may send, in bytes, at least 1 KiB; a larger one closes
-    /// its WebSocket with 4413. Default 4 MiB: a paste of 1 MiB in one JSON frame, and then some.
+    /// its WebSocket with 4413. Before a ticket was shown it is 16 KiB. Default 4 MiB: a paste of 1 MiB in one JSON frame, and then some.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.options.max_message = bytes.max(1 << 10);
         self
@@ -112,7 +112,8 @@ impl<A> WsServerBuilder<A> {
 
     /// How many bytes all clients together may hold of bodies and messages that are being read.
     /// Clients that have shown no credentials have a quarter of it. A body for which there is no room
-    /// waits for 5 s, and is then refused with 503 and `Retry-After`. Default 256 MiB. The
+    /// waits for 5 s, and is then refused with 503 and `Retry-After`; a message closes its WebSocket
+    /// with 1013. Messages below 16 KiB are not counted. Default 256 MiB. The
     /// [API](Self::api) has a bound of its own.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;

@@ -7,23 +7,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use splengine_core::{
-    Access, Attach, Attachment, AuthError, Caller, SessionError, SessionRequest, Size, Typist,
+    Access, Attach, Attachment, AuthError, Caller, Reservation, SessionError, SessionRequest, Size,
+    Typist,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::app::App;
 use crate::entry::Entrant;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
 use crate::login;
+use crate::meter::{Gate, MAX_UNKNOWN, MEMORY_TIMEOUT};
 use crate::speech::{self, Plain, Speech, close, text};
-use crate::upgrade::V1;
+use crate::upgrade::Socket;
 
 /// What the address of an upgrade asks for.
 #[derive(Debug, Default)]
@@ -48,29 +50,51 @@ struct Typed {
     number: Option<u64>,
     data: Bytes,
     _room: Option<OwnedSemaphorePermit>,
+    _reservation: Reservation,
 }
 
-pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wish: Wish) {
-    let is_v1 = socket.protocol().is_some_and(|protocol| protocol == V1);
+/// What a client sent first that has shown nothing yet.
+enum First {
+    Frame(TextFrame),
+    /// More than such a client may.
+    TooLarge,
+    Nothing,
+}
+
+pub(crate) async fn serve(
+    app: Arc<App>,
+    socket: Socket,
+    gate: Arc<Gate>,
+    is_v1: bool,
+    entrant: Entrant,
+    wish: Wish,
+) {
     let (mut sink, mut stream) = socket.split();
     let mut first = None;
     let (caller, login) = match entrant {
         Entrant::Known(caller, login) => (caller, login),
         Entrant::WithTicket(source) => {
-            let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream)).await {
-                Ok(Some(TextFrame { ticket: Some(ticket), frame })) => {
+            let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream, &gate)).await {
+                Ok(First::Frame(TextFrame { ticket: Some(ticket), frame })) => {
                     first = Some(frame);
-                    login::redeem(&app, ticket, &source).await
+                    login::redeem(&app, ticket, &source).await.map_err(|error| refusal(&error))
                 }
-                _ => Err(AuthError::Missing),
+                Ok(First::TooLarge) => {
+                    let problem = format!("a message before a ticket may have {MAX_UNKNOWN} bytes");
+                    Err((speech::error(&problem, "too_large"), close(4413, "too large")))
+                }
+                _ => Err(refusal(&AuthError::Missing)),
             };
             match shown {
                 Ok(caller) => (caller, None),
-                Err(error) => {
-                    let (message, close) = refusal(&error);
+                Err((message, close)) => {
+                    gate.throw_away();
                     let _ = timeout(LAST_WORDS, async {
                         sink.send(message).await?;
-                        sink.send(close).await
+                        sink.send(close).await?;
+                        // Nothing more comes of it, but its end.
+                        while let Some(Ok(_)) = stream.next().await {}
+                        Ok::<_, tungstenite::Error>(())
                     })
                     .await;
                     return;
@@ -78,6 +102,7 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
             }
         }
     };
+    gate.open();
     let (held, until) = (caller.clone(), login.as_ref().map(|login| login.until));
     let logged_out = async {
         tokio::select! {
@@ -95,6 +120,7 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
     let speech = if is_v1 { Speech::V1 } else { Speech::Plain(Plain::default()) };
     let listener = Listener {
         app: Arc::clone(&app),
+        gate,
         caller,
         is_v1,
         words: words.clone(),
@@ -139,12 +165,20 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, entrant: Entrant, wi
 }
 
 /// The first frame of a client that has shown nothing yet.
-async fn first_frame(stream: &mut SplitStream<WebSocket>) -> Option<TextFrame> {
+async fn first_frame(stream: &mut SplitStream<Socket>, gate: &Gate) -> First {
     loop {
-        match stream.next().await?.ok()? {
-            Message::Text(text) => return TextFrame::parse(&text).ok(),
-            Message::Ping(_) | Message::Pong(_) => {}
-            Message::Binary(_) | Message::Close(_) => return None,
+        let message = tokio::select! {
+            // What is small is before what is held back.
+            biased;
+            message = stream.next() => message,
+            () = gate.refused() => return First::TooLarge,
+        };
+        match message {
+            Some(Ok(Message::Text(text))) => {
+                return TextFrame::parse(&text).map_or(First::Nothing, First::Frame);
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            _ => return First::Nothing,
         }
     }
 }
@@ -165,6 +199,7 @@ fn refusal(error: &AuthError) -> (Message, Message) {
 /// Reads frames, one after the other.
 struct Listener {
     app: Arc<App>,
+    gate: Arc<Gate>,
     caller: Caller,
     is_v1: bool,
     words: mpsc::Sender<Word>,
@@ -178,7 +213,7 @@ struct Listener {
 
 async fn listen(
     mut listener: Listener,
-    stream: &mut SplitStream<WebSocket>,
+    stream: &mut SplitStream<Socket>,
     wish: Wish,
     first: Option<Frame>,
     too_large: &AtomicBool,
@@ -209,7 +244,7 @@ impl Listener {
     /// What a client gets that has said nothing yet.
     async fn begin(
         &mut self,
-        stream: &mut SplitStream<WebSocket>,
+        stream: &mut SplitStream<Socket>,
         wish: Wish,
         first: Option<Frame>,
     ) -> Flow {
@@ -271,7 +306,7 @@ impl Listener {
                     self.last(speech::error(problem, "invalid"), 4400, "protocol").await
                 }
             },
-            Message::Ping(_) | Message::Pong(_) => Flow::Continue(()),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Flow::Continue(()),
             Message::Close(_) => {
                 self.has_left = true;
                 Flow::Break(())
@@ -418,7 +453,11 @@ impl Listener {
         let typist = typist.clone();
         let wanted = u32::try_from(data.len().min(INPUT_ROOM)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(wanted).await.ok();
-        let typed = Typed { typist, number, data, _room: room };
+        let mut reservation = self.app.budget.reservation().allowance(INPUT_ALLOWANCE);
+        if timeout(MEMORY_TIMEOUT, reservation.resize(data.len())).await.is_err() {
+            return self.starved().await;
+        }
+        let typed = Typed { typist, number, data, _room: room, _reservation: reservation };
         match self.typing.send(typed).await {
             Ok(()) => Flow::Continue(()),
             Err(_) => Flow::Break(()),
@@ -440,9 +479,12 @@ impl Listener {
         }
     }
 
-    async fn broken(&self, error: &axum::Error, too_large: &AtomicBool) {
+    async fn broken(&self, error: &tungstenite::Error, too_large: &AtomicBool) {
         let text = error_chain(error);
-        let flow = if text.contains("too long") || text.contains("too big") {
+        let flow = if self.gate.is_starved() {
+            too_large.store(true, Relaxed);
+            self.starved().await
+        } else if text.contains("too long") || text.contains("too big") {
             too_large.store(true, Relaxed);
             self.too_large().await
         } else {
@@ -457,6 +499,11 @@ impl Listener {
     async fn too_large(&self) -> Flow {
         let message = format!("a message is over {} bytes", self.app.options.max_message);
         self.last(speech::error(&message, "too_large"), 4413, "too large").await
+    }
+
+    async fn starved(&self) -> Flow {
+        let message = "the server has no memory left for this message; try again in a second";
+        self.last(speech::error(message, "busy"), 1013, "busy").await
     }
 
     async fn say(&self, message: Message) -> Flow {
@@ -486,7 +533,7 @@ impl Listener {
 
 /// Types what was read, in order, and says how far it came.
 async fn type_all(mut typed: mpsc::Receiver<Typed>, words: mpsc::Sender<Word>) {
-    while let Some(Typed { typist, number, data, _room }) = typed.recv().await {
+    while let Some(Typed { typist, number, data, _room, _reservation }) = typed.recv().await {
         let done = match number {
             None => typist.input(data).await.map(|()| None),
             Some(number) => typist.numbered_input(number, data).await.map(Some),
@@ -517,7 +564,7 @@ async fn type_all(mut typed: mpsc::Receiver<Typed>, words: mpsc::Sender<Word>) {
 
 /// Tells updates, and whatever else there is to say.
 async fn tell(
-    mut sink: SplitSink<WebSocket, Message>,
+    mut sink: SplitSink<Socket, Message>,
     mut told: mpsc::Receiver<Word>,
     mut speech: Speech,
     ping_every: Duration,
@@ -566,7 +613,7 @@ async fn tell(
                     sink.feed(frame).await?;
                     if closes {
                         sink.flush().await?;
-                        return Ok::<_, axum::Error>(ControlFlow::Break(()));
+                        return Ok::<_, tungstenite::Error>(ControlFlow::Break(()));
                     }
                 }
                 sent += 1;
@@ -617,5 +664,7 @@ const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// So many updates go out before the next look at what else there is to say.
 const AT_ONCE: usize = 16;
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Of what waits to be typed, so much of each piece is not counted.
+const INPUT_ALLOWANCE: usize = 16 << 10;
 /// Bytes of input that wait to be typed; beyond them no frame is read.
 const INPUT_ROOM: usize = 4 << 20;

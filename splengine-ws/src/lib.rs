@@ -36,6 +36,7 @@ pub mod fuzzing;
 mod login;
 mod login_file;
 mod logins;
+mod meter;
 mod server;
 mod speech;
 mod upgrade;

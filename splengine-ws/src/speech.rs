@@ -1,10 +1,11 @@
 //! What a client is told, in its protocol.
 
-use axum::extract::ws::{CloseFrame, Message};
 use serde_json::{Value, json};
 use splengine_core::{
     Attachment, Closed, ErrorKind, ExitStatus, Notice, SavedInfo, SessionError, Update, Utf8Pieces,
 };
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::frame;
 
@@ -146,7 +147,7 @@ pub(crate) fn text(value: &Value) -> Message {
 }
 
 pub(crate) fn close(code: u16, reason: &'static str) -> Message {
-    Message::Close(Some(CloseFrame { code, reason: reason.into() }))
+    Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
 }
 
 pub(crate) fn error(message: &str, code: &str) -> Message {

@@ -2,20 +2,77 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts as _, Request, State};
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::app::App;
 use crate::client::{self, Wish};
 use crate::entry::{self, Refusal};
 use crate::frame::AccessWord;
 use crate::login::{problem, throttled};
+use crate::meter::{Gate, Metered};
 
 /// The subprotocol with binary frames.
 pub(crate) const V1: &str = "spl.term.v1";
+
+/// A WebSocket whose messages are bounded before they are read.
+pub(crate) type Socket = WebSocketStream<Metered<TokioIo<Upgraded>>>;
+
+/// A client's part of the opening handshake (RFC 6455, section 4.2.1).
+struct Handshake {
+    accept: String,
+    is_v1: bool,
+    upgrade: OnUpgrade,
+}
+
+impl Handshake {
+    /// `None` for what is none.
+    fn of(parts: &mut Parts) -> Option<Self> {
+        let has = |name: HeaderName, word: &str| {
+            let values = parts.headers.get_all(name);
+            let values = values.iter().filter_map(|value| value.to_str().ok());
+            let mut words = values.flat_map(|value| value.split(',')).map(str::trim);
+            words.any(|found| found.eq_ignore_ascii_case(word))
+        };
+        let is_asked = parts.method == Method::GET
+            && has(CONNECTION, "upgrade")
+            && has(UPGRADE, "websocket")
+            && has(SEC_WEBSOCKET_VERSION, "13");
+        let is_v1 = has(SEC_WEBSOCKET_PROTOCOL, V1);
+        let accept = derive_accept_key(parts.headers.get(SEC_WEBSOCKET_KEY)?.as_bytes());
+        let upgrade = parts.extensions.remove::<OnUpgrade>()?;
+        is_asked.then_some(Self { accept, is_v1, upgrade })
+    }
+
+    /// The server's part.
+    fn answer(&self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        if self.is_v1 {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(V1));
+        }
+        response
+    }
+}
 
 /// What the query of an upgrade may say.
 #[derive(Debug, Default, Deserialize)]
@@ -34,11 +91,10 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         Err(Refusal { detail, retry_after: Some(time), .. }) => return throttled(detail, time),
         Err(Refusal { status, detail, .. }) => return problem(status, detail),
     };
-    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &app).await else {
+    let Some(handshake) = Handshake::of(&mut parts) else {
         let detail = "this takes a WebSocket (RFC 6455)";
         let mut response = problem(StatusCode::UPGRADE_REQUIRED, detail);
-        let value = axum::http::HeaderValue::from_static("websocket");
-        response.headers_mut().insert(axum::http::header::UPGRADE, value);
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         return response;
     };
     let query = match axum::extract::Query::<Query>::try_from_uri(&parts.uri) {
@@ -63,17 +119,28 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
     // One that is a little too large is read to its end, so that its sender hears of it: many send
     // a whole frame before they read anything.
     let most = app.options.max_message.saturating_mul(2);
-    upgrade
-        .protocols([V1])
-        .max_message_size(most)
-        .max_frame_size(most)
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(most))
+        .max_frame_size(Some(most))
+        .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER * 64)
-        .on_upgrade(async move |socket| {
-            client::serve(app, socket, entrant, wish).await;
-            drop(place);
-        })
+        .max_write_buffer_size(WRITE_BUFFER * 64);
+    let response = handshake.answer();
+    tokio::spawn(async move {
+        let Handshake { is_v1, upgrade, .. } = handshake;
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => TokioIo::new(upgraded),
+            Err(error) => return tracing::debug!(%error, "a WebSocket did not come about"),
+        };
+        let gate = Arc::new(Gate::new(most, app.unknown.clone(), app.budget.clone()));
+        let stream = Metered::new(upgraded, Arc::clone(&gate));
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+        client::serve(app, socket, gate, is_v1, entrant, wish).await;
+        drop(place);
+    });
+    response
 }
 
+const READ_BUFFER: usize = 4 << 10;
 /// Frames of output are gathered up to this before they are written.
 const WRITE_BUFFER: usize = 64 << 10;

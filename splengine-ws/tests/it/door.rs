@@ -217,3 +217,56 @@ async fn the_routes_of_the_api_are_found_beside_the_console() {
         }
     }
 }
+
+#[tokio::test]
+async fn before_a_ticket_messages_are_small() {
+    let door = door().await;
+    let own = format!("http://{}", door.addr);
+    let headers = [("origin", own.as_str())];
+    let how = How { headers: &headers, ..How::default() };
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(door.open(how.clone()).await.expect("opens"));
+    }
+    for mut client in clients {
+        client.send(json!({"type": "hello", "ticket": "x".repeat(1 << 20)})).await;
+        assert_eq!(client.frame("error").await["code"], "too_large");
+        assert_eq!(client.closed().await, 4413);
+    }
+}
+
+#[tokio::test]
+async fn what_follows_a_ticket_at_once_may_be_large() {
+    let door = door().await;
+    let own = format!("http://{}", door.addr);
+    let headers = [("origin", own.as_str())];
+    let mut client = door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+    let ticket = door.engine.sessions().ticket(&door.alice).expect("a ticket");
+    client.send(json!({"type": "new_session", "ticket": ticket.expose()})).await;
+    client.send(json!({"type": "ping", "t": "x".repeat(1 << 20)})).await;
+    let pong = client.frame("pong").await;
+    assert_eq!(pong["t"].as_str().map(str::len), Some(1 << 20));
+}
+
+#[tokio::test]
+async fn all_messages_together_are_bounded() {
+    let door = door_with(|policy| policy, |server| server.max_buffered(256 << 10)).await;
+    let mut held = Vec::new();
+    // One has most of the memory, and one goes beyond it.
+    for length in [200 << 10, 1 << 20] {
+        let mut client = door.plain("").await;
+        client.frame("session").await;
+        client.send_unfinished(length).await;
+        held.push(client);
+    }
+    let mut third = door.plain("").await;
+    third.frame("session").await;
+    third.send(json!({"type": "ping", "t": "x".repeat(100 << 10)})).await;
+    assert_eq!(third.frame("error").await["code"], "busy");
+    assert_eq!(third.closed().await, 1013);
+    drop(held);
+    let mut fourth = door.plain("").await;
+    fourth.frame("session").await;
+    fourth.send(json!({"type": "ping", "t": "x".repeat(200 << 10)})).await;
+    fourth.frame("pong").await;
+}

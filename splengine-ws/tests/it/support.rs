@@ -17,6 +17,8 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 pub(crate) const ALICE: &str = "Bearer alices-very-long-token";
@@ -148,6 +150,20 @@ impl Client {
 
     pub(crate) async fn binary(&mut self, data: Vec<u8>) {
         self.socket.send(Message::binary(data)).await.expect("sent");
+    }
+
+    /// A part of a message of which the rest does not come; until the server has taken it.
+    pub(crate) async fn send_unfinished(&mut self, length: usize) {
+        let frame = Frame::message(vec![b' '; length], OpCode::Data(Data::Text), false);
+        self.socket.send(Message::Frame(frame)).await.expect("sent");
+        let ping = Message::Ping(b"taken"[..].into());
+        self.socket.send(ping).await.expect("sent");
+        loop {
+            let message = timeout(Duration::from_secs(20), self.socket.next()).await;
+            if let Some(Ok(Message::Pong(_))) = message.expect("a pong in time") {
+                return;
+            }
+        }
     }
 
     pub(crate) async fn ack(&mut self, offset: u64) {
