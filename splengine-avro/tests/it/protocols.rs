@@ -1,16 +1,16 @@
 //! Protocols of clients that nobody knows: what is beyond a limit is refused in words, and nobody
 //! else is held up. Everything beyond a limit is a shape that is harmless in itself.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use md5::{Digest as _, Md5};
 use splengine_core::{Caller, Secret, StaticTokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use crate::client::{Door, hash};
+use crate::client::{Client, Door, hash};
 
 /// A client's protocol: `execute` with a narrow command, `run` with the schema `further`, and `types`
 /// beside those.
@@ -227,27 +227,57 @@ fn heavy(number: usize) -> String {
     protocol(&types, "\"T0\"")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_waits_for_the_protocols_of_others() {
-    let door = Door::open(|door| door.handshake_timeout(Duration::from_secs(120))).await;
-    let mut good = door.connect().await;
-    good.shake_hands().await;
+/// From another address, clients that each bring a protocol of its own.
+async fn strangers(addr: SocketAddr, count: usize) -> JoinSet<()> {
     let mut strangers = JoinSet::new();
-    for number in 0..20 {
-        let mut stranger = door.connect().await;
+    for number in 0..count {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.2:0".parse().expect("an address")).expect("bound");
+        let mut stranger = Client::new(socket.connect(addr).await.expect("connects"));
         strangers.spawn(async move {
             stranger.send(1, &[&handshake(&heavy(number))[..], EXECUTE].concat()).await;
             check(&stranger.answer().await.1, None);
         });
     }
-    let mut longest = Duration::ZERO;
-    while strangers.try_join_next().is_none() || !strangers.is_empty() {
-        let begun = Instant::now();
-        good.execute(1, "word").await;
-        assert_eq!(good.result().await.1.stdout, "word");
-        longest = longest.max(begun.elapsed());
+    strangers
+}
+
+/// On one thread: whatever it does for one, all others wait for.
+#[tokio::test]
+async fn who_is_known_does_not_wait_for_the_protocols_of_others() {
+    let door = Door::open(|door| door.handshake_timeout(Duration::from_secs(300))).await;
+    let mut known = door.connect().await;
+    known.shake_hands().await;
+    let mut strangers = strangers(door.addr, 8).await;
+    let (mut calls, mut answered) = (0, 0);
+    while answered < 8 {
+        known.execute(1, "word").await;
+        assert_eq!(known.result().await.1.stdout, "word");
+        calls += 1;
+        while let Some(done) = strangers.try_join_next() {
+            done.expect("answered");
+            answered += 1;
+        }
     }
-    assert!(longest < Duration::from_secs(5), "a known client waited {longest:?}");
+    assert!(calls > 80, "only {calls} calls while 8 protocols were parsed");
+}
+
+#[tokio::test]
+async fn a_new_protocol_waits_for_one_of_each_other_address() {
+    let door = Door::open(|door| door.handshake_timeout(Duration::from_secs(300))).await;
+    let mut strangers = strangers(door.addr, 12).await;
+    strangers.join_next().await.expect("one of them").expect("answered");
+    let mut new = door.connect().await;
+    new.send(1, &[&handshake(&heavy(2000))[..], EXECUTE].concat()).await;
+    check(&new.answer().await.1, None);
+    let mut before = 1;
+    while strangers.try_join_next().is_some() {
+        before += 1;
+    }
+    assert!(before < 8, "{before} of another address were parsed before");
+    while let Some(done) = strangers.join_next().await {
+        done.expect("answered");
+    }
 }
 
 #[tokio::test]
