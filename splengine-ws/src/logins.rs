@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,16 @@ use crate::login_file::{self, Row};
 pub(crate) struct Logins {
     entries: Mutex<HashMap<Hash, Entry>>,
     /// Where they are kept, for the next process. One writes at a time.
-    file: Option<tokio::sync::Mutex<PathBuf>>,
+    file: Option<Arc<tokio::sync::Mutex<File>>>,
+    /// How often anything has changed.
+    changes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    /// How many changes it holds.
+    written: u64,
 }
 
 /// What stands in a cookie: 256 random bits, in hexadecimal digits.
@@ -111,7 +121,8 @@ impl Logins {
             (row.hash, entry)
         };
         let entries = rows.into_iter().take(MAX_LOGINS).map(entry).collect();
-        Self { entries: Mutex::new(entries), file: file.map(tokio::sync::Mutex::new) }
+        let file = file.map(|path| Arc::new(tokio::sync::Mutex::new(File { path, written: 0 })));
+        Self { entries: Mutex::new(entries), file, changes: AtomicU64::new(0) }
     }
 
     /// Logs `caller` in, with this token, or as a guest. `None` where the system has no random numbers.
@@ -197,9 +208,18 @@ impl Logins {
         }
     }
 
+    /// # Cancel safety
+    ///
+    /// What has begun to be written is written to its end.
     async fn write(&self) {
         let Some(file) = &self.file else { return };
-        let path = file.lock().await;
+        let change = self.changes.fetch_add(1, Relaxed) + 1;
+        let mut file = Arc::clone(file).lock_owned().await;
+        // Whoever wrote while this one waited may have written this change, too.
+        if file.written >= change {
+            return;
+        }
+        let holds = self.changes.load(Relaxed);
         let rows: Vec<Row> = {
             let entries = self.lock();
             let sealed = entries.iter().filter_map(|(hash, entry)| {
@@ -208,11 +228,14 @@ impl Logins {
             });
             sealed.collect()
         };
-        let to = path.clone();
-        let written = tokio::task::spawn_blocking(move || login_file::write(&to, &rows)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(%error, file = %path.display(), "logins can't be kept for a restart");
-        }
+        let writing = tokio::task::spawn_blocking(move || {
+            file.written = holds;
+            if let Err(error) = login_file::write(&file.path, &rows) {
+                let file = file.path.display();
+                tracing::warn!(%error, %file, "logins can't be kept for a restart");
+            }
+        });
+        drop(writing.await);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Hash, Entry>> {

@@ -121,6 +121,8 @@ pub(crate) struct Penalties {
     policy: GuessingPolicy,
     addresses: Expiring<Source, Address>,
     users: Expiring<u64, ()>,
+    /// From where users have shown their passwords.
+    known: Expiring<(u64, Source), ()>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -133,7 +135,8 @@ struct Address {
 
 impl Penalties {
     pub(crate) fn new(policy: GuessingPolicy) -> Self {
-        Self { policy, addresses: Expiring::new(), users: Expiring::new() }
+        let (addresses, users, known) = (Expiring::new(), Expiring::new(), Expiring::new());
+        Self { policy, addresses, users, known }
     }
 
     /// For how long `address` is shut out yet.
@@ -174,9 +177,16 @@ impl Penalties {
     }
 
     /// How long an attempt at the password of a user waits, or when to try again where too many
-    /// wait already. The first few after a while wait for nothing.
-    pub(crate) fn attempt(&mut self, user: u64, now: Instant) -> Result<Duration, Duration> {
-        if self.policy.penalty.is_zero() {
+    /// wait already. The first few after a while wait for nothing, and so do those from where the user
+    /// has come before: else whoever guesses from elsewhere would keep them out.
+    pub(crate) fn attempt(
+        &mut self,
+        user: u64,
+        address: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Duration, Duration> {
+        let is_known = self.known.get((user, Source::of(address)), now).is_some();
+        if is_known || self.policy.penalty.is_zero() {
             return Ok(Duration::ZERO);
         }
         // Nobody has failed: whoever comes now pays when they do.
@@ -195,9 +205,10 @@ impl Penalties {
         self.users.set(user, ends + USER_INTERVAL, (), now);
     }
 
-    /// Forgets what failed before a success.
-    pub(crate) fn succeed_user(&mut self, user: u64) {
+    /// Forgets what failed before a success, and remembers where it came from.
+    pub(crate) fn succeed_user(&mut self, user: u64, address: Option<IpAddr>, now: Instant) {
         self.users.remove(user);
+        self.known.set((user, Source::of(address)), now + KNOWN_FOR, (), now);
     }
 
     /// How many addresses have a penalty, and how many of them are shut out.
@@ -261,6 +272,7 @@ const MAX_DELAY: Duration = Duration::from_secs(1);
 const USER_FREE: Duration = Duration::from_secs(5);
 const USER_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_USER_WAIT: Duration = Duration::from_secs(10);
+const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 
 #[cfg(test)]
 mod tests {
@@ -351,18 +363,23 @@ mod tests {
     #[test]
     fn attempts_at_one_users_password_are_spaced() {
         let mut penalties = Penalties::new(GuessingPolicy::new());
-        let now = Instant::now();
-        assert_eq!(penalties.attempt(1, now), Ok(Duration::ZERO));
+        let (now, from) = (Instant::now(), address("192.0.2.1"));
+        assert_eq!(penalties.attempt(1, from, now), Ok(Duration::ZERO));
         for _ in 0..5 {
             penalties.fail_user(1, now);
         }
-        let waits: Vec<_> = (0..20).map_while(|_| penalties.attempt(1, now).ok()).collect();
+        let waits: Vec<_> = (0..20).map_while(|_| penalties.attempt(1, from, now).ok()).collect();
         assert_eq!(waits, (0..=10).map(|wait| SECOND * wait).collect::<Vec<_>>());
-        assert_eq!(penalties.attempt(1, now), Err(SECOND));
-        assert_eq!(penalties.attempt(2, now), Ok(Duration::ZERO));
-        assert!(penalties.attempt(1, now + SECOND).is_ok());
-        penalties.succeed_user(1);
-        assert_eq!(penalties.attempt(1, now), Ok(Duration::ZERO));
+        assert_eq!(penalties.attempt(1, from, now), Err(SECOND));
+        assert_eq!(penalties.attempt(2, from, now), Ok(Duration::ZERO));
+        assert!(penalties.attempt(1, from, now + SECOND).is_ok());
+        penalties.succeed_user(1, from, now);
+        assert_eq!(penalties.attempt(1, from, now), Ok(Duration::ZERO));
+        for _ in 0..100 {
+            penalties.fail_user(1, now);
+        }
+        assert!(penalties.attempt(1, address("192.0.2.2"), now).is_err());
+        assert_eq!(penalties.attempt(1, from, now), Ok(Duration::ZERO), "from where they come");
     }
 
     proptest! {

@@ -84,9 +84,9 @@ impl Guessing {
     }
 
     /// Waits until it is the turn of an attempt at this user's password.
-    async fn turn(&self, user: &str) -> Result<(), AuthError> {
+    async fn turn(&self, source: &CredentialSource, user: &str) -> Result<(), AuthError> {
         let user = self.fingerprints.hash_one(user);
-        let turn = self.lock().penalties.attempt(user, Instant::now());
+        let turn = self.lock().penalties.attempt(user, source.address(), Instant::now());
         let wait = turn.map_err(|retry_after| self.refuse(retry_after))?;
         if !wait.is_zero() {
             let place = self.held_back.try_acquire().map_err(|_| self.refuse(wait))?;
@@ -140,6 +140,11 @@ impl Guessing {
             tracing::warn!(server, address, ?time, "an address is shut out: it guesses");
         }
         penalised.delay
+    }
+
+    fn succeed(&self, source: &CredentialSource, user: &str) {
+        let user = self.fingerprints.hash_one(user);
+        self.lock().penalties.succeed_user(user, source.address(), Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -239,7 +244,8 @@ impl Engine {
     /// Whether `password` is that of `user`, as `check` says. Beside the bounds of
     /// [`check_secret`](Self::check_secret), attempts at one user's password from all addresses
     /// together are spaced once some have failed: at most one each second, each of which waits up to
-    /// ten seconds for its turn. A user who also has a key is never kept from using it.
+    /// ten seconds for its turn, but for those from an address from which the user's password was shown
+    /// within 30 days. A user who also has a key is never kept from using it.
     ///
     /// # Errors
     ///
@@ -260,10 +266,10 @@ impl Engine {
         if let Some(left) = guessing.shut_out(source) {
             return Err(guessing.refuse(left));
         }
-        guessing.turn(user).await?;
+        guessing.turn(source, user).await?;
         let checked = check.await;
         match &checked {
-            Ok(_) => guessing.lock().penalties.succeed_user(guessing.fingerprints.hash_one(user)),
+            Ok(_) => guessing.succeed(source, user),
             Err(error) => guessing.answer(error, source, Some(user), password).await,
         }
         checked
