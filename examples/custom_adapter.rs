@@ -7,7 +7,8 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use splengine_core::{
-    Caller, Closing, Connection, Engine, Event, LocalExecutor, Request, Stream, serve_connections,
+    Caller, Closing, Connection, ConnectionLimits, Engine, Event, LocalExecutor, Request, Stream,
+    serve_connections,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, split};
 use tokio::net::TcpListener;
@@ -24,7 +25,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         terminate.recv().await;
         engine.drain(Duration::from_secs(30)).await;
     };
-    serve_connections(listener, 100, Duration::from_secs(5), shutdown, |client, end| {
+    let limits = ConnectionLimits::new().max_connections(100);
+    serve_connections(listener, limits, Duration::from_secs(5), shutdown, |client, end| {
         Some(serve(client, engine.clone(), guest.clone(), end))
     })
     .await;
@@ -32,6 +34,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn serve(it: Connection, engine: Engine, guest: Caller, mut end: Closing) -> io::Result<()> {
+    // Everybody is the guest. Elsewhere: once the client has shown who it is.
+    it.handle().set_authenticated();
     let (reader, mut writer) = split(it);
     let mut reader = BufReader::new(reader);
     loop {

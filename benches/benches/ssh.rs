@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use benches::terminals::memory_of;
 use benches::{Times, report, timed};
-use splengine_core::{Engine, LocalExecutor};
+use splengine_core::{ConnectionLimits, Engine, LocalExecutor};
 use splengine_ssh::{HostKeys, SshServer, Users};
 
 const OUTPUT: u64 = 500 << 20;
@@ -78,7 +78,9 @@ async fn ours(home: &Path) -> SocketAddr {
     let keys = HostKeys::open_or_create(home.join("host")).expect("made");
     let server = SshServer::builder(engine)
         .users(users)
-        .max_startups(500, 500, 500)
+        .connection_limits(
+            ConnectionLimits::new().max_unauthenticated(500).max_unauthenticated_per_address(500),
+        )
         .bind("127.0.0.1:0", &keys)
         .await
         .expect("bound");

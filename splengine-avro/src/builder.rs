@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use splengine_core::{Authenticator, BindError, Engine, NoAuthenticator, SharedAuthenticator};
+use splengine_core::{
+    Authenticator, BindError, ConnectionLimits, Engine, NoAuthenticator, SharedAuthenticator,
+};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::call::Responder;
@@ -16,7 +18,7 @@ pub struct AvroServerBuilder<A> {
     engine: Engine,
     authenticator: A,
     options: Options,
-    max_connections: usize,
+    limits: ConnectionLimits,
     #[cfg(feature = "tls")]
     tls: Option<crate::server::Tls>,
 }
@@ -48,7 +50,7 @@ impl AvroServer {
                 frame_timeout: Duration::from_secs(30),
                 max_linger: Duration::from_secs(5),
             },
-            max_connections: 1024,
+            limits: ConnectionLimits::new(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -66,7 +68,7 @@ impl<A> AvroServerBuilder<A> {
             engine: self.engine,
             authenticator: SharedAuthenticator::new(authenticator),
             options: self.options,
-            max_connections: self.max_connections,
+            limits: self.limits,
             #[cfg(feature = "tls")]
             tls: self.tls,
         }
@@ -103,11 +105,19 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// How many connections are served at once, at least 1; the next one waits to be accepted.
-    /// Default 1024. Half of them may be of clients of which no call was let in yet; for one more,
-    /// the oldest of those is closed.
+    /// Bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
+    /// authenticated from the first call on that was let in. Until then it may lie idle after its
+    /// handshake, but makes room for others. Its unauthenticated timeout is the
+    /// [handshake timeout](Self::handshake_timeout), whatever `limits` say.
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Maximum number of connections served at once, at least 1, default 1024; see
+    /// [`ConnectionLimits::max_connections`].
     pub fn max_connections(mut self, count: usize) -> Self {
-        self.max_connections = count;
+        self.limits = self.limits.max_connections(count);
         self
     }
 
@@ -199,12 +209,15 @@ impl AvroServerBuilder<SharedAuthenticator> {
         let local_addr = listener
             .local_addr()
             .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
+        // It has to show by then what it speaks, and then to complete a handshake.
+        let handshakes = self.options.handshake_timeout.saturating_mul(2);
+        let limits = self.limits.unauthenticated_timeout(handshakes).counted_by(&self.engine);
         let responder = Responder::new(self.engine, self.authenticator, self.options);
         Ok(AvroServer {
             listener,
             local_addr,
             responder,
-            max_connections: self.max_connections,
+            limits,
             #[cfg(feature = "tls")]
             tls: self.tls,
         })

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use splengine_core::{
-    Caller, CredentialSource, Credentials, Engine, MemoryBudget, Reason, Run, SharedAuthenticator,
+    Caller, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget, Reason, Run,
+    SharedAuthenticator,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -20,7 +21,6 @@ use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
 use crate::parse_queue::{ParseQueue, Requester};
 use crate::records::ErrorCode;
-use crate::strangers::Stranger;
 
 /// What all connections share.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub(crate) struct Shown {
     /// Where it is noted who was recognised first.
     pub(crate) recognised: Option<Recognised>,
     /// The connection, if nobody was recognised on it yet.
-    pub(crate) stranger: Option<Arc<Stranger>>,
+    pub(crate) connection: Option<ConnectionHandle>,
 }
 
 /// Who was recognised first on a connection, if they can be revoked: it ends with them.
@@ -197,8 +197,8 @@ impl Responder {
                     self.caller(metadata.credentials(credentials)?, source).await?
                 }
             };
-            if let Some(stranger) = shown.and_then(|shown| shown.stranger.as_ref()) {
-                stranger.recognise();
+            if let Some(connection) = shown.and_then(|shown| shown.connection.as_ref()) {
+                connection.set_authenticated();
             }
             if let Some(recognised) = shown.and_then(|shown| shown.recognised.as_ref())
                 && caller.is_revocable()

@@ -10,7 +10,7 @@ use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use splengine_core::{Closing, CredentialSource};
+use splengine_core::{Closing, ConnectionHandle, CredentialSource};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
 
@@ -18,7 +18,6 @@ use crate::call::{Recognised, Responder, Shown};
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::parse_queue::Requester;
-use crate::strangers::Stranger;
 
 /// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
 /// something. What its calls are at is cancelled with it.
@@ -27,7 +26,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut frames: Frames,
     mut input: BytesMut,
     stream: S,
-    stranger: Arc<Stranger>,
+    handle: ConnectionHandle,
     source: CredentialSource,
     mut closing: Closing,
 ) -> io::Result<()> {
@@ -50,6 +49,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     // Whose end is the connection's, once it is known.
     let recognised = Recognised::default();
     let mut revoked: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+    let mut is_open = false;
     // Since when a message is on its way, and since when answers are.
     let (mut half_read, mut unread) = (None, None);
     // TLS may keep the last of what was written.
@@ -73,7 +73,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 at_once = 0;
                 tokio::task::yield_now().await;
             }
-            if stranger.is_known() {
+            if handle.is_authenticated() {
                 conversation.keep();
             }
             let (serial, opened) = if let Some(learned) = learned.take() {
@@ -84,6 +84,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     frames.next(&mut input).map_err(|_| invalid("a message breaks a bound"))?;
                 let Some((serial, message)) = next else { break true };
                 half_read = None;
+                if !is_open {
+                    // It may lie idle from now on, while it is in nobody's way.
+                    drop(handle.begin());
+                    is_open = true;
+                }
                 let received = conversation
                     .open(message)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -91,8 +96,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     Received::Opened(opened) => (serial, opened),
                     Received::Unknown(mut unknown) => {
                         waiting = unknown.size();
-                        let requester = Requester::of(source.address(), stranger.is_known());
+                        let requester = Requester::of(source.address(), handle.is_authenticated());
+                        let activity = handle.begin();
                         learning.push(async move {
+                            let _activity = activity;
                             let parsed = responder.parse(&mut unknown, requester).await;
                             (serial, unknown, parsed)
                         });
@@ -102,9 +109,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             };
             match opened.call {
                 Some((client, call)) => {
-                    let shown = (!stranger.is_known()).then(|| {
+                    let shown = (!handle.is_authenticated()).then(|| {
                         Box::new(Shown {
-                            stranger: Some(Arc::clone(&stranger)),
+                            connection: Some(handle.clone()),
                             recognised: Some(Arc::clone(&recognised)),
                             ..Shown::default()
                         })
@@ -172,7 +179,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         // Even where nothing more is worked at, a client that goes is noticed.
         let reads = last_answers.is_none() && (has_room || input.len() < READ_AHEAD);
         input.reserve(if reads { READ } else { 0 });
-        if is_unknown && stranger.is_known() {
+        if is_unknown && handle.is_authenticated() {
             reserved = responder.budget.reservation().allowance(ALLOWANCE);
             is_unknown = false;
         }

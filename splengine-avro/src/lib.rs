@@ -51,7 +51,6 @@ mod records;
 mod rewind;
 mod server;
 mod service;
-mod strangers;
 mod walk;
 
 pub use builder::AvroServerBuilder;

@@ -3,7 +3,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -11,7 +10,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use splengine_core::{Closing, CredentialSource, PeerAddress, serve_connections};
+use splengine_core::{
+    Closing, ConnectionHandle, ConnectionLimits, CredentialSource, PeerAddress, serve_connections,
+};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +23,6 @@ use crate::connection;
 use crate::framing::{Frames, PREFIX, Sasl, Speech};
 use crate::rewind::Rewind;
 use crate::service::AvroService;
-use crate::strangers::{Stranger, Strangers};
 
 /// The Avro RPC door on an address of its own. Serves while it is awaited, or
 /// [run](Self::run_until).
@@ -31,7 +31,7 @@ pub struct AvroServer {
     pub(crate) listener: TcpListener,
     pub(crate) local_addr: SocketAddr,
     pub(crate) responder: Responder,
-    pub(crate) max_connections: usize,
+    pub(crate) limits: ConnectionLimits,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
 }
@@ -53,30 +53,20 @@ impl AvroServer {
     ///
     /// Dropping the future closes the listener and all connections.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, responder, max_connections, .. } = self;
+        let Self { listener, responder, limits, .. } = self;
         #[cfg(feature = "tls")]
         let tls = self.tls;
         let max_linger = responder.options.max_linger;
-        let strangers = Strangers::new(max_connections / 2);
-        serve_connections(listener, max_connections, max_linger, shutdown, |stream, closing| {
+        serve_connections(listener, limits, max_linger, shutdown, |stream, closing| {
             let opening = Opening {
                 responder: responder.clone(),
-                stranger: strangers.enter(),
+                handle: stream.handle(),
                 peer: stream.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip())),
                 closing,
                 #[cfg(feature = "tls")]
                 tls: tls.clone(),
             };
-            let stranger = Arc::clone(&opening.stranger);
-            Some(async move {
-                tokio::select! {
-                    served = opening.serve(stream) => served,
-                    () = stranger.sent_away() => {
-                        tracing::info!("a connection is closed: others want in, and nobody knows it");
-                        Ok(())
-                    }
-                }
-            })
+            Some(opening.serve(stream))
         })
         .await;
     }
@@ -103,7 +93,7 @@ impl fmt::Debug for AvroServer {
 /// A connection of which nothing is known yet.
 struct Opening {
     responder: Responder,
-    stranger: Arc<Stranger>,
+    handle: ConnectionHandle,
     peer: Option<PeerAddress>,
     closing: Closing,
     #[cfg(feature = "tls")]
@@ -183,27 +173,29 @@ impl Opening {
             }
         };
         let source = CredentialSource::new("avro", self.peer.map(|peer| peer.ip));
-        let Self { responder, stranger, closing, .. } = self;
-        connection::serve(&responder, frames, read, stream, stranger, source, closing).await
+        let Self { responder, handle, closing, .. } = self;
+        connection::serve(&responder, frames, read, stream, handle, source, closing).await
     }
 
     async fn serve_http<S>(mut self, stream: Rewind<S>) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        // Its requests have to come in time.
-        self.stranger.recognise();
         let service = AvroService::new(self.responder.clone());
         let peer = self.peer;
         let source = CredentialSource::new("avro", peer.map(|peer| peer.ip));
+        let handle = self.handle.clone();
         let service = service_fn(move |mut request: http::Request<Incoming>| {
+            let activity = handle.begin();
+            request.extensions_mut().insert(handle.clone());
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
             request.extensions_mut().insert(source.clone());
-            service.clone().call(request)
+            let answered = service.clone().call(request);
+            async move { Ok::<_, Infallible>(answered.await?.map(|body| body.of(activity))) }
         });
-        let timeout = self.responder.options.frame_timeout.min(LONGEST);
+        let timeout = self.responder.options.frame_timeout.min(MAX_TIMEOUT);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(timeout);
         builder
@@ -215,14 +207,20 @@ impl Opening {
             .max_header_list_size(64 * 1024);
         let mut connection =
             std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.closing.closed() => {
+        tokio::select! {
+            ended = connection.as_mut() => return ended.map_err(io::Error::other),
+            () = self.closing.closed() => connection.as_mut().graceful_shutdown(),
+            // hyper has no such time for HTTP/2, where pings would keep a connection for ever.
+            () = self.handle.idle_for(timeout) => {
+                self.handle.count_idle_timeout();
                 connection.as_mut().graceful_shutdown();
-                connection.await
             }
-        };
-        ended.map_err(io::Error::other)
+        }
+        // What is left of an answer may be in hyper's buffers, for a client that reads slowly.
+        tokio::select! {
+            ended = connection.as_mut() => ended.map_err(io::Error::other),
+            () = self.handle.idle_for(self.handle.write_timeout()) => Ok(()),
+        }
     }
 }
 
@@ -249,7 +247,7 @@ where
 }
 
 /// hyper adds times to the present one, and the sum must be a time.
-const LONGEST: Duration = Duration::from_hours(24 * 365);
+const MAX_TIMEOUT: Duration = Duration::from_hours(24 * 365);
 
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};

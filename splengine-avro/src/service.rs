@@ -13,10 +13,10 @@ use http::header::{
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use splengine_core::{
-    Caller, CredentialSource, Credentials, GatherError, GatherLimits, PeerAddress, Secret,
-    is_anybodys_name,
+    Activity, Caller, ConnectionHandle, CredentialSource, Credentials, GatherError, GatherLimits,
+    PeerAddress, Secret, is_anybodys_name,
 };
 use tokio::time::timeout;
 use tower::Service;
@@ -38,7 +38,11 @@ pub struct AvroService(Responder);
 
 /// The body of a response.
 #[derive(Debug)]
-pub struct ResponseBody(Full<Bytes>);
+pub struct ResponseBody {
+    rest: Bytes,
+    /// Its request is worked at until the last of it was taken.
+    activity: Option<Activity>,
+}
 
 /// The future of a response. Dropping it cancels the run that it waits for.
 pub struct ResponseFuture(
@@ -71,7 +75,7 @@ where
             let mut response = answered.unwrap_or_else(Refusal::answer);
             let storing = HeaderValue::from_static("no-store");
             response.headers_mut().insert(CACHE_CONTROL, storing);
-            Ok(response.map(|body| ResponseBody(Full::new(body))))
+            Ok(response.map(|rest| ResponseBody { rest, activity: None }))
         }))
     }
 }
@@ -104,7 +108,7 @@ where
                 caller: parts.extensions.get::<Caller>().cloned(),
                 credentials: credentials(&parts.headers)?,
                 recognised: None,
-                stranger: None,
+                connection: parts.extensions.get::<ConnectionHandle>().cloned(),
             };
             let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
             let source = CredentialSource::of_request("avro", found, peer.map(|peer| peer.ip));
@@ -355,23 +359,37 @@ impl Future for ResponseFuture {
     }
 }
 
+impl ResponseBody {
+    /// The same for a request of a connection of ours.
+    pub(crate) fn of(self, activity: Activity) -> Self {
+        Self { activity: Some(activity), ..self }
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
+    /// Gives small pieces, of which hyper takes as many as the client has room for.
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.0).poll_frame(cx)
+        if self.rest.is_empty() {
+            self.activity = None;
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(MAX_PIECE_BYTES);
+        let piece = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }
 
@@ -387,6 +405,7 @@ impl fmt::Debug for ResponseFuture {
     }
 }
 
+const MAX_PIECE_BYTES: usize = 64 << 10;
 const BINARY: &str = "avro/binary";
 /// How long the rest of a body is read in all, and how long a piece of it is waited for.
 const LINGER: Duration = Duration::from_secs(30);

@@ -62,7 +62,10 @@ pub use local::{
     CgroupMode, Environment, HoldError, Holder, LocalExecutor, LocalExecutorBuilder, SetupError,
     hold,
 };
-pub use net::{BindError, Closing, Connection, PeerAddress, is_anybodys_name, serve_connections};
+pub use net::{
+    Activity, BindError, Closing, Connection, ConnectionHandle, ConnectionLimits, ConnectionStats,
+    PeerAddress, is_anybodys_name, serve_connections,
+};
 pub use scope::{ParseScopeError, Scope, Scopes};
 pub use screen::Screen;
 pub use session::{

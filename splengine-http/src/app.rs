@@ -18,8 +18,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use percent_encoding::percent_decode_str;
 use splengine_core::{
-    Caller, CredentialSource, Credentials, Engine, MemoryBudget, PeerAddress, Secret,
-    SharedAuthenticator, is_anybodys_name,
+    Caller, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget, PeerAddress,
+    Secret, SharedAuthenticator, is_anybodys_name,
 };
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -191,6 +191,9 @@ impl Shared {
         let caller = self.authenticate(parts).await?;
         if let Some(recognised) = parts.extensions.get::<Recognised>() {
             recognised.set(&caller);
+        }
+        if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
+            connection.set_authenticated();
         }
         Ok(caller)
     }

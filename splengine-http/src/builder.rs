@@ -7,7 +7,8 @@ use axum::body::Body;
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use splengine_core::{
-    Authenticator, BatchResults, BindError, Engine, NoAuthenticator, SharedAuthenticator,
+    Authenticator, BatchResults, BindError, ConnectionLimits, Engine, NoAuthenticator,
+    SharedAuthenticator,
 };
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tower::util::BoxCloneSyncService;
@@ -185,15 +186,25 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// How many connections are served at once, at least 1; the next one waits to be accepted.
-    /// Default 1024.
+    /// Bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
+    /// authenticated from the first request on that was let in; a finished request that needs no
+    /// credentials, such as `GET /health`, saves it from the unauthenticated timeout, but not from
+    /// making room for others. Of the unauthenticated timeout and the
+    /// [header timeout](Self::header_timeout) the shorter one counts.
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.timing.limits = limits;
+        self
+    }
+
+    /// Maximum number of connections served at once, at least 1, default 1024; see
+    /// [`ConnectionLimits::max_connections`].
     pub fn max_connections(mut self, count: usize) -> Self {
-        self.timing.max_connections = count;
+        self.timing.limits = self.timing.limits.max_connections(count);
         self
     }
 
     /// How long a request's header may take to arrive, and how long a connection may lie idle
-    /// between two requests, before it is closed. Default 30 s.
+    /// between two requests, before it is closed; of HTTP/2 one without open streams. Default 30 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.timing.header_timeout = timeout;
         self
@@ -243,7 +254,8 @@ impl HttpServerBuilder<SharedAuthenticator> {
         let local_addr = listener
             .local_addr()
             .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
-        let Self { engine, authenticator, options, timing } = self;
+        let Self { engine, authenticator, options, mut timing } = self;
+        timing.limits = timing.limits.counted_by(&engine);
         let app = App::new(engine, authenticator, options);
         Ok(HttpServer::new(listener, local_addr, &app, timing))
     }

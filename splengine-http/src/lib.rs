@@ -41,7 +41,6 @@ pub mod fuzzing;
 mod host;
 mod lingering;
 mod openapi;
-mod opening;
 mod problem;
 mod ranges;
 mod revoked;
@@ -50,6 +49,7 @@ mod server;
 mod service;
 mod stdin;
 mod stream;
+mod tracked;
 
 pub use body::{BodyError, read_body};
 pub use builder::{HttpServerBuilder, OriginError, check_origin};

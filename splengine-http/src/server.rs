@@ -15,13 +15,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
-use splengine_core::{CredentialSource, PeerAddress, serve_connections};
+use splengine_core::{ConnectionLimits, CredentialSource, PeerAddress, serve_connections};
 use tokio::net::TcpListener;
 use tower::Service;
 
 use crate::app::App;
-use crate::opening::Opening;
 use crate::service::HttpService;
+use crate::tracked::Tracked;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,9 +37,9 @@ pub struct HttpServer {
 }
 
 /// The bounds on connections.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Timing {
-    pub(crate) max_connections: usize,
+    pub(crate) limits: ConnectionLimits,
     pub(crate) header_timeout: Duration,
     pub(crate) max_linger: Duration,
 }
@@ -78,8 +78,10 @@ impl HttpServer {
 }
 
 /// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for doors
-/// that are HTTP and more. The bounds are the defaults of the builder's, with `max_connections`
-/// given. A connection that was upgraded is the service's, and counts no more.
+/// that are HTTP and more. The bounds are the defaults of the builder's, with `limits` given. Each
+/// request has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::ConnectionHandle) among
+/// its extensions; whoever authenticates the caller tells the handle. A connection that was upgraded
+/// is the service's; it counts until its handle says that it is authenticated.
 ///
 /// # Cancel safety
 ///
@@ -87,7 +89,7 @@ impl HttpServer {
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
-    max_connections: usize,
+    limits: ConnectionLimits,
     shutdown: impl Future<Output = ()>,
 ) where
     S: Service<http::Request<RequestBody>, Response = http::Response<B>, Error = Infallible>
@@ -95,11 +97,10 @@ pub async fn serve<S, B>(
         + Send
         + 'static,
     S::Future: Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let timing = Timing { max_connections, ..Timing::default() };
+    let timing = Timing { limits, ..Timing::default() };
     run(listener, service, Gauge::default(), timing, shutdown).await;
 }
 
@@ -115,50 +116,55 @@ async fn run<S, B>(
         + Send
         + 'static,
     S::Future: Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let Timing { max_connections, header_timeout, max_linger } = timing;
-    let header_timeout = header_timeout.min(LONGEST);
-    serve_connections(
-        listener,
-        max_connections,
-        max_linger,
-        shutdown,
-        |connection, mut closing| {
-            let service = service.clone();
-            let peer = connection.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip()));
-            let source = CredentialSource::new("http", peer.map(|peer| peer.ip));
-            let service = service_fn(move |mut request: http::Request<Incoming>| {
-                if let Some(peer) = peer {
-                    request.extensions_mut().insert(peer);
+    let Timing { limits, header_timeout, max_linger } = timing;
+    let header_timeout = header_timeout.min(MAX_TIMEOUT);
+    // The header of the first request is what a connection shows.
+    let limits = limits.unauthenticated_timeout_at_most(header_timeout);
+    serve_connections(listener, limits, max_linger, shutdown, |connection, mut closing| {
+        let service = service.clone();
+        let handle = connection.handle();
+        let peer = connection.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip()));
+        let source = CredentialSource::new("http", peer.map(|peer| peer.ip));
+        let of_request = handle.clone();
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            let activity = of_request.begin();
+            request.extensions_mut().insert(of_request.clone());
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            request.extensions_mut().insert(source.clone());
+            let is_stream = request.version() == Version::HTTP_2;
+            let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
+            let response = service.clone().call(request.map(body));
+            async move { Ok::<_, Infallible>(response.await?.map(|body| Tracked::new(body, activity))) }
+        });
+        let connections = connections.clone();
+        Some(async move {
+            connections.inc();
+            // Counted down even if a handler panics.
+            let _open = Open(connections);
+            let builder = connection_builder(header_timeout);
+            let stream = TokioIo::new(connection);
+            let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(stream, service));
+            tokio::select! {
+                ended = served.as_mut() => return ended.map_err(io::Error::other),
+                () = closing.closed() => served.as_mut().graceful_shutdown(),
+                // hyper has no such time for HTTP/2, where pings would keep a connection for ever.
+                () = handle.idle_for(header_timeout) => {
+                    handle.count_idle_timeout();
+                    served.as_mut().graceful_shutdown();
                 }
-                request.extensions_mut().insert(source.clone());
-                let is_stream = request.version() == Version::HTTP_2;
-                let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
-                service.clone().call(request.map(body))
-            });
-            let connections = connections.clone();
-            Some(async move {
-                connections.inc();
-                // Counted down even if a handler panics.
-                let _open = Open(connections);
-                let opening = TokioIo::new(Opening::new(connection, header_timeout));
-                let builder = connection_builder(header_timeout);
-                let mut served =
-                    std::pin::pin!(builder.serve_connection_with_upgrades(opening, service));
-                let ended = tokio::select! {
-                    ended = served.as_mut() => ended,
-                    () = closing.closed() => {
-                        served.as_mut().graceful_shutdown();
-                        served.await
-                    }
-                };
-                ended.map_err(io::Error::other)
-            })
-        },
-    )
+            }
+            // What is left of an answer may be in hyper's buffers, for a client that reads slowly.
+            tokio::select! {
+                ended = served.as_mut() => ended.map_err(io::Error::other),
+                () = handle.idle_for(handle.write_timeout()) => Ok(()),
+            }
+        })
+    })
     .await;
 }
 
@@ -223,7 +229,7 @@ impl http_body::Body for RequestBody {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            max_connections: 1024,
+            limits: ConnectionLimits::new(),
             header_timeout: Duration::from_secs(30),
             max_linger: Duration::from_secs(5),
         }
@@ -270,4 +276,4 @@ fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> 
 }
 
 /// hyper adds times to the present one, and the sum must be a time.
-const LONGEST: Duration = Duration::from_hours(24 * 365);
+const MAX_TIMEOUT: Duration = Duration::from_hours(24 * 365);

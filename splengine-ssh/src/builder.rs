@@ -5,12 +5,11 @@ use std::time::Duration;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
-use splengine_core::{BindError, Engine};
+use splengine_core::{BindError, ConnectionLimits, Engine};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::input::Disk;
 use crate::server::{Options, Shared, SshServer};
-use crate::startups::{self, Startups};
 use crate::{HostKeys, Users};
 
 /// Stands in the builder where [`Users`] are still to come.
@@ -26,8 +25,8 @@ pub struct SshServerBuilder<U> {
     engine: Engine,
     users: U,
     options: Options,
-    max_connections: usize,
-    startups: startups::Limits,
+    limits: ConnectionLimits,
+    login_grace: Duration,
     disk: [u64; 2],
     keepalive: (Duration, usize),
     rekey: (usize, Duration),
@@ -41,12 +40,13 @@ impl SshServer {
             users: NoUsers,
             options: Options {
                 accept_env: ["LANG", "LC_*", "TZ", "COLORTERM"].map(str::to_owned).into(),
-                login_grace: Duration::from_mins(2),
                 max_channels: 64,
                 max_linger: Duration::from_secs(5),
             },
-            max_connections: 1024,
-            startups: startups::Limits { begin: 30, full: 100, of_address: 20 },
+            limits: ConnectionLimits::new()
+                .max_unauthenticated(100)
+                .max_unauthenticated_per_address(20),
+            login_grace: Duration::from_mins(2),
             disk: [4 << 30, 16 << 30],
             keepalive: (Duration::from_secs(30), 3),
             rekey: (1 << 30, Duration::from_hours(1)),
@@ -61,8 +61,8 @@ impl<U> SshServerBuilder<U> {
             engine: self.engine,
             users,
             options: self.options,
-            max_connections: self.max_connections,
-            startups: self.startups,
+            limits: self.limits,
+            login_grace: self.login_grace,
             disk: self.disk,
             keepalive: self.keepalive,
             rekey: self.rekey,
@@ -81,22 +81,22 @@ impl<U> SshServerBuilder<U> {
 
     /// How long a client may take to show who it is. Default 2 minutes.
     pub fn login_grace(mut self, time: Duration) -> Self {
-        self.options.login_grace = time;
+        self.login_grace = time;
         self
     }
 
-    /// How many connections may be at the door before they have authenticated: from `begin` on 30
-    /// in 100 of those that come are refused, evenly more up to all of them at `full`; and no more
-    /// than `of_address` from one address, or one network of 64 bits of IPv6. Default 30, 100, 20.
-    pub fn max_startups(mut self, begin: usize, full: usize, of_address: usize) -> Self {
-        self.startups = startups::Limits { begin: begin.min(full), full, of_address };
+    /// Bounds on connections. Default: those of [`ConnectionLimits::new`], but 100 unauthenticated
+    /// ones in all and 20 of one address. The unauthenticated timeout is the
+    /// [login grace](Self::login_grace), whatever `limits` say.
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.limits = limits;
         self
     }
 
-    /// How many connections are served at once, at least 1; the next one waits to be accepted.
-    /// Default 1024.
+    /// Maximum number of connections served at once, at least 1, default 1024; see
+    /// [`ConnectionLimits::max_connections`].
     pub fn max_connections(mut self, count: usize) -> Self {
-        self.max_connections = count;
+        self.limits = self.limits.max_connections(count);
         self
     }
 
@@ -178,8 +178,7 @@ impl SshServerBuilder<Users> {
             listener,
             local_addr,
             config,
-            max_connections: self.max_connections,
-            startups: Startups::new(self.startups),
+            limits: self.limits.unauthenticated_timeout(self.login_grace).counted_by(&self.engine),
             shared: Arc::new(Shared {
                 engine: self.engine,
                 users: self.users,

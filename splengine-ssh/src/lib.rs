@@ -60,7 +60,6 @@ mod line;
 mod reply;
 mod server;
 mod sftp;
-mod startups;
 mod terminal;
 mod users;
 

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
-use splengine_core::{Closing, Connection, CredentialSource, Engine, serve_connections};
+use splengine_core::{
+    Closing, Connection, ConnectionLimits, CredentialSource, Engine, serve_connections,
+};
 use tokio::net::TcpListener;
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{interval, timeout};
 
 use crate::Users;
 use crate::handler::{Client, Login};
 use crate::input::Disk;
 use crate::line::Line;
-use crate::startups::{Startup, Startups};
 
 /// The SSH door on an address of its own. Serves while it is awaited, or [run](Self::run_until).
 #[must_use = "a server does nothing unless it is awaited"]
@@ -24,8 +25,7 @@ pub struct SshServer {
     pub(crate) listener: TcpListener,
     pub(crate) local_addr: SocketAddr,
     pub(crate) config: Arc<Config>,
-    pub(crate) max_connections: usize,
-    pub(crate) startups: Arc<Startups>,
+    pub(crate) limits: ConnectionLimits,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -42,7 +42,6 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) accept_env: Vec<String>,
-    pub(crate) login_grace: Duration,
     pub(crate) max_channels: usize,
     pub(crate) max_linger: Duration,
 }
@@ -64,9 +63,9 @@ impl SshServer {
     ///
     /// Dropping the future closes the listener and all connections.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, config, max_connections, startups, shared, .. } = self;
+        let Self { listener, config, limits, shared, .. } = self;
         let max_linger = shared.options.max_linger;
-        serve_connections(listener, max_connections, max_linger, shutdown, |connection, closing| {
+        serve_connections(listener, limits, max_linger, shutdown, |connection, closing| {
             // It may be gone again.
             let peer = connection.peer_addr().ok()?;
             let source = CredentialSource::new("ssh", Some(peer.ip()));
@@ -74,12 +73,8 @@ impl SshServer {
                 tracing::debug!(%peer, ?time, "a connection is refused: its address is shut out");
                 return None;
             }
-            let Some(startup) = startups.enter(peer.ip(), luck()) else {
-                tracing::info!(%peer, "a connection is refused: too many have not logged in yet");
-                return None;
-            };
             let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
-            let entering = Entering { config, shared, closing, peer, source, startup };
+            let entering = Entering { config, shared, closing, peer, source };
             Some(entering.serve(connection))
         })
         .await;
@@ -111,7 +106,6 @@ struct Entering {
     closing: Closing,
     peer: SocketAddr,
     source: CredentialSource,
-    startup: Startup,
 }
 
 /// Counts a login that failed as a whole, however its connection ends.
@@ -133,8 +127,8 @@ impl Entering {
     /// Serves a connection to its end. However this ends, russh's task ends with it: its socket is
     /// cut.
     async fn serve(self, connection: Connection) -> io::Result<()> {
-        let Self { config, shared, mut closing, peer, source, startup } = self;
-        let until = Instant::now() + shared.options.login_grace;
+        let Self { config, shared, mut closing, peer, source } = self;
+        let place = connection.handle();
         let (line, knife, traffic) = Line::new(connection);
         let login = Login::new();
         let rechecks = shared.users.rechecks();
@@ -142,9 +136,9 @@ impl Entering {
             Attempted { shared: Arc::clone(&shared), source: source.clone(), login: login.clone() };
         let handler = Client::new(Arc::clone(&shared), peer, source, login.clone());
         let mut closed = std::pin::pin!(closing.closed());
-        let starting = timeout_at(until, run_stream(config, line, handler));
+        let starting = run_stream(config, line, handler);
         let mut session = tokio::select! {
-            started = starting => started?.map_err(io::Error::other)?,
+            started = starting => started.map_err(io::Error::other)?,
             () = &mut closed => return Ok(()),
         };
         let handle = session.handle();
@@ -156,10 +150,6 @@ impl Entering {
                 ended = &mut session => return ended.map_err(io::Error::other),
                 () = &mut logged_in => break,
                 () = &mut closed => return Ok(()),
-                () = sleep_until(until) => {
-                    tracing::info!(%peer, "nobody logged in on a connection in time");
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
                 // russh does not answer who asks for the service a second time.
                 _ = looks.tick() => {
                     let is_idle = login.has_been_tried() && !login.is_checking();
@@ -178,7 +168,8 @@ impl Entering {
                 }
             }
         }
-        drop((startup, attempted));
+        place.set_authenticated();
+        drop(attempted);
         let linger = shared.options.max_linger;
         tokio::select! {
             ended = &mut session => return ended.map_err(io::Error::other),
@@ -215,14 +206,6 @@ impl Entering {
         knife.cut();
         in_time.map_err(io::Error::from)
     }
-}
-
-/// Evenly spread from 0 to 1. Nothing is protected by it.
-fn luck() -> f64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    #[expect(clippy::cast_precision_loss, reason = "the leading bits are enough")]
-    let luck = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
-    luck
 }
 
 /// How long a client may take to close its connection once nothing runs on it.

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use splengine_core::{Authenticator, BindError, Engine, NoAuthenticator, SharedAuthenticator};
+use splengine_core::{
+    Authenticator, BindError, ConnectionLimits, Engine, NoAuthenticator, SharedAuthenticator,
+};
 use splengine_http::{HttpServer, HttpService, OriginError};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
@@ -18,7 +20,7 @@ pub struct WsServerBuilder<A> {
     authenticator: A,
     api: Option<HttpService>,
     options: Options,
-    max_connections: usize,
+    limits: ConnectionLimits,
     logins: Option<PathBuf>,
 }
 
@@ -38,7 +40,7 @@ impl WsServer {
                 ping_every: Duration::from_secs(15),
                 max_linger: Duration::from_secs(5),
             },
-            max_connections: 1024,
+            limits: ConnectionLimits::new(),
             logins: None,
         }
     }
@@ -55,7 +57,7 @@ impl<A> WsServerBuilder<A> {
             authenticator: SharedAuthenticator::new(authenticator),
             api: self.api,
             options: self.options,
-            max_connections: self.max_connections,
+            limits: self.limits,
             logins: self.logins,
         }
     }
@@ -127,9 +129,18 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// How many connections without a WebSocket are served at once. Default 1024.
+    /// Bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
+    /// authenticated from the first request on that was let in, a WebSocket once its caller is known
+    /// by its headers or its ticket; until then it makes room for others.
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Maximum number of connections served at once, at least 1, default 1024; see
+    /// [`ConnectionLimits::max_connections`]. WebSockets whose callers are known are not among them.
     pub fn max_connections(mut self, count: usize) -> Self {
-        self.max_connections = count;
+        self.limits = self.limits.max_connections(count);
         self
     }
 
@@ -185,7 +196,7 @@ impl WsServerBuilder<SharedAuthenticator> {
         let local_addr = listener
             .local_addr()
             .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
-        let max_connections = self.max_connections;
-        Ok(WsServer::new(listener, local_addr, self.into_service(), max_connections))
+        let limits = self.limits.clone().counted_by(&self.engine);
+        Ok(WsServer::new(listener, local_addr, self.into_service(), limits))
     }
 }

@@ -12,8 +12,8 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use splengine_core::{
-    Access, Attach, Attachment, AuthError, Caller, Reservation, SessionError, SessionRequest, Size,
-    Typist,
+    Access, Attach, Attachment, AuthError, Caller, ConnectionHandle, Reservation, SessionError,
+    SessionRequest, Size, Typist,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
@@ -68,6 +68,7 @@ pub(crate) async fn serve(
     is_v1: bool,
     entrant: Entrant,
     wish: Wish,
+    connection: Option<ConnectionHandle>,
 ) {
     let (mut sink, mut stream) = socket.split();
     let mut first = None;
@@ -86,7 +87,12 @@ pub(crate) async fn serve(
                 _ => Err(refusal(&AuthError::Missing)),
             };
             match shown {
-                Ok(caller) => (caller, None),
+                Ok(caller) => {
+                    if let Some(connection) = &connection {
+                        connection.set_authenticated();
+                    }
+                    (caller, None)
+                }
                 Err((message, close)) => {
                     gate.throw_away();
                     let _ = timeout(LAST_WORDS, async {

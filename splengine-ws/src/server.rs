@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
+use splengine_core::ConnectionLimits;
 use splengine_http::{ResponseBody, ResponseFuture};
 use tokio::net::TcpListener;
 use tower::Service;
@@ -23,7 +24,7 @@ pub struct WsServer {
     listener: TcpListener,
     local_addr: SocketAddr,
     service: WsService,
-    max_connections: usize,
+    limits: ConnectionLimits,
 }
 
 impl WsServer {
@@ -31,9 +32,9 @@ impl WsServer {
         listener: TcpListener,
         local_addr: SocketAddr,
         service: WsService,
-        max_connections: usize,
+        limits: ConnectionLimits,
     ) -> Self {
-        Self { listener, local_addr, service, max_connections }
+        Self { listener, local_addr, service, limits }
     }
 
     /// The address that it listens on.
@@ -53,8 +54,8 @@ impl WsServer {
     /// Dropping the future closes the listener and all connections but the WebSockets that are open:
     /// they stay until their sessions end.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, service, max_connections, .. } = self;
-        splengine_http::serve(listener, service.clone(), max_connections, shutdown).await;
+        let Self { listener, service, limits, .. } = self;
+        splengine_http::serve(listener, service.clone(), limits, shutdown).await;
         service.close().await;
     }
 }

@@ -14,13 +14,14 @@ use axum::response::Response;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use splengine_core::ConnectionHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::app::App;
 use crate::client::{self, Wish};
-use crate::entry::{self, Refusal};
+use crate::entry::{self, Entrant, Refusal};
 use crate::frame::AccessWord;
 use crate::login::{problem, throttled};
 use crate::meter::{Gate, Metered};
@@ -116,6 +117,10 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         access: query.access,
         window: client::size(query.cols, query.rows),
     };
+    let connection = parts.extensions.remove::<ConnectionHandle>();
+    if let (Entrant::Known(..), Some(connection)) = (&entrant, &connection) {
+        connection.set_authenticated();
+    }
     // One that is a little too large is read to its end, so that its sender hears of it: many send
     // a whole frame before they read anything.
     let most = app.options.max_message.saturating_mul(2);
@@ -135,7 +140,7 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         let gate = Arc::new(Gate::new(most, app.unknown.clone(), app.budget.clone()));
         let stream = Metered::new(upgraded, Arc::clone(&gate));
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-        client::serve(app, socket, gate, is_v1, entrant, wish).await;
+        client::serve(app, socket, gate, is_v1, entrant, wish, connection).await;
         drop(place);
     });
     response

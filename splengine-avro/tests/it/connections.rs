@@ -181,6 +181,8 @@ async fn connections_beyond_the_bound_wait_for_their_turn() {
     let door = Door::open(|door| door.max_connections(1)).await;
     let mut first = door.connect().await;
     first.shake_hands().await;
+    first.execute(1, "known").await;
+    first.result().await;
     let mut second = door.connect().await;
     let waits = async {
         second.shake_hands().await;

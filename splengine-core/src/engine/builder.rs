@@ -255,6 +255,7 @@ impl EngineBuilder {
             policy,
             admission: Admission::new(capacity),
             counters: Counters::default(),
+            connections: Arc::default(),
             max_running: capacity.running,
             shutdown: watch::channel(Default::default()).0,
             sessions: Registry::new(sessions),

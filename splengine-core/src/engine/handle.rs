@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) policy: Policy,
     pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Counters,
+    /// Of all servers.
+    pub(crate) connections: Arc<crate::net::Counters>,
     pub(crate) max_running: usize,
     pub(crate) shutdown: watch::Sender<Shutdown>,
     pub(crate) sessions: Registry,
@@ -236,7 +238,9 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let batches = self.batches().open_count();
         let (executions, sessions) = (self.0.admission.counts(), self.0.sessions.counts());
-        self.0.counters.snapshot(executions, sessions, batches, self.0.guessing.counts())
+        let connections = self.0.connections.snapshot();
+        let authentications = self.0.guessing.counts();
+        self.0.counters.snapshot(executions, sessions, batches, authentications, connections)
     }
 
     /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::engine::guessing::AuthenticationCounts;
 use crate::error::ErrorKind;
 use crate::execute::Reason;
+use crate::net::ConnectionStats;
 
 /// A snapshot of what an engine counted since it was built.
 #[derive(Debug, Clone)]
@@ -52,6 +53,8 @@ pub struct EngineStats {
     pub penalised_addresses: u64,
     /// Those of them that are shut out.
     pub shut_out_addresses: u64,
+    /// What the servers of the engine counted of their connections.
+    pub connections: ConnectionStats,
 }
 
 /// A snapshot of a histogram of times.
@@ -95,6 +98,7 @@ impl Counters {
         (sessions, session_clients): (usize, usize),
         batches: usize,
         authentications: AuthenticationCounts,
+        connections: ConnectionStats,
     ) -> EngineStats {
         EngineStats {
             started: self.started.load(Relaxed),
@@ -117,6 +121,7 @@ impl Counters {
             authentications_refused: authentications.refused,
             penalised_addresses: authentications.penalised,
             shut_out_addresses: authentications.shut_out,
+            connections,
         }
     }
 }

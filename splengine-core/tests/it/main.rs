@@ -3,6 +3,7 @@
 mod admission;
 mod batch_bounds;
 mod batches;
+mod connections;
 mod ends;
 mod escapes;
 mod file_changes;

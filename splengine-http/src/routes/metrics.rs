@@ -127,6 +127,26 @@ impl Collector for Stats {
             "shut_out_addresses",
             "Addresses shut out since too many authentications from them failed",
             stats.shut_out_addresses,
+        )?;
+        let of = &stats.connections;
+        to.gauge("connections_open", "Connections of all servers open now", of.open)?;
+        to.gauge(
+            "connections_unauthenticated",
+            "Connections open now on which nobody has authenticated",
+            of.unauthenticated,
+        )?;
+        let closed = [
+            ("refused", of.refused),
+            ("evicted", of.evicted),
+            ("timed_out", of.timed_out),
+            ("write_timed_out", of.write_timed_out),
+        ];
+        to.counters(
+            "connections_closed",
+            "Connections that servers closed for a bound of theirs",
+            "cause",
+            closed.into_iter(),
+            None,
         )
     }
 }

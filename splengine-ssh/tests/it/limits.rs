@@ -4,30 +4,40 @@ use std::time::Duration;
 
 use russh::ChannelOpenFailure::{self, AdministrativelyProhibited, ResourceShortage};
 use russh::Error;
+use splengine_core::ConnectionLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::support::{Door, PATIENCE, Running, rest};
+use crate::support::{Door, Running, rest};
+
+const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn one_address_has_few_places_until_it_logs_in() {
-    let door = Door::serving(|server| server.max_startups(100, 100, 2)).await;
+    let door = Door::serving(|server| {
+        server.connection_limits(ConnectionLimits::new().max_unauthenticated_per_address(2))
+    })
+    .await;
     // Who has logged in takes none.
     let clients = [door.login().await, door.login().await, door.login().await];
-    let mut held = [door.socket().await, door.socket().await];
-    for stream in &mut held {
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = door.socket_from([127, 0, 0, 2]).await;
         stream.read_u8().await.expect("it greets");
+        held.push(stream);
     }
-    assert_eq!(rest(&mut door.socket().await).await, b"");
-    let [first, mut second] = held;
-    drop(first);
-    // The place is free again as soon as the server has seen it.
-    let begun = Instant::now();
-    while door.socket().await.read_u8().await.is_err() {
-        assert!(begun.elapsed() < PATIENCE);
+    // A client from elsewhere gets in at once, and the oldest of them make room for the others.
+    assert_eq!(door.login().await.run("echo there").await.told().0, "there\n");
+    for stream in &mut held[..2] {
+        rest(stream).await;
     }
-    second.write_all(b"SSH-2.0-test\r\n").await.expect("sent");
-    assert_eq!(clients[0].run("echo here").await.told().0, "here\n");
+    for stream in &mut held[2..] {
+        assert!(timeout(SHORT, rest(stream)).await.is_err(), "there are places for two");
+    }
+    assert_eq!(door.engine.stats().connections.evicted, 2);
+    for client in clients {
+        assert_eq!(client.run("echo here").await.told().0, "here\n");
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use splengine_core::{
 use splengine_ssh::{HostKeys, SshServer, SshServerBuilder, Users};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -124,6 +124,13 @@ impl Door {
         let stream = TcpStream::connect(self.addr).await.expect("connects");
         stream.set_nodelay(true).expect("set");
         stream
+    }
+
+    /// One whose own address is this one of loopback's.
+    pub(crate) async fn socket_from(&self, source: [u8; 4]) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("made");
+        socket.bind((source, 0).into()).expect("bound");
+        socket.connect(self.addr).await.expect("connects")
     }
 
     /// A client that has not logged in.

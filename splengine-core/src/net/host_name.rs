@@ -1,0 +1,39 @@
+use std::net::Ipv4Addr;
+
+/// Whether the name under which a client says that it has found this host, with a port or without,
+/// is one that anybody can have: any with a dot that is no address. The DNS of such a name may lead
+/// here for a moment, and a page from there is then, to its browser, one of this server's own (DNS
+/// rebinding). What it shows no credentials for it must not be given.
+#[must_use]
+pub fn is_anybodys_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_address = name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok();
+    // RFC 6761, section 6.3: what ends so is this host to whoever asks.
+    let is_local = name.to_ascii_lowercase().ends_with(".localhost");
+    name.contains('.') && !is_address && !is_local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_anybody_are_told_from_those_of_this_host() {
+        for host in
+            ["127.0.0.1:80", "10.1.2.3", "[::1]:80", "[fe80::1.2.3.4]", "localhost:1", "box"]
+        {
+            assert!(!is_anybodys_name(host), "{host}");
+        }
+        for host in ["App.Localhost:80", "app.localhost.", ""] {
+            assert!(!is_anybodys_name(host), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "127.1", "a.b."]
+        {
+            assert!(is_anybodys_name(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::net::stats::Counters;
+
+/// Bounds on the connections of one server, for [`serve_connections`](crate::serve_connections).
+///
+/// A connection is *unauthenticated* until [`ConnectionHandle::set_authenticated`] is called, and
+/// until then it is the first to go: it has a time to show something, and is closed when others need
+/// its place. Authenticated connections are never closed for others.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::ConnectionLimits;
+///
+/// let limits = ConnectionLimits::new()
+///     .max_connections(256)
+///     .max_unauthenticated_per_address(8)
+///     .unauthenticated_timeout(Duration::from_secs(5));
+/// ```
+///
+/// [`ConnectionHandle::set_authenticated`]: crate::ConnectionHandle::set_authenticated
+#[derive(Clone)]
+#[must_use]
+pub struct ConnectionLimits {
+    max_connections: usize,
+    max_unauthenticated: Option<usize>,
+    pub(crate) max_unauthenticated_per_address: usize,
+    pub(crate) unauthenticated_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) unauthenticated_write_timeout: Duration,
+    refuse: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl ConnectionLimits {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            max_connections: 1024,
+            max_unauthenticated: None,
+            max_unauthenticated_per_address: 32,
+            unauthenticated_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_mins(5),
+            unauthenticated_write_timeout: Duration::from_secs(30),
+            refuse: None,
+            counters: Arc::default(),
+        }
+    }
+
+    /// Maximum number of connections served at once, at least 1, default 1024. At it, an
+    /// unauthenticated connection is closed for the next one; while all are authenticated, the next
+    /// one waits unaccepted. A connection that was upgraded counts no more once it is authenticated:
+    /// whatever serves it then has a bound of its own.
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.max_connections = count.max(1);
+        self
+    }
+
+    /// Maximum number of unauthenticated connections in all, at least 1, default as many as
+    /// [`max_connections`](Self::max_connections). For one more, a connection of the address that
+    /// has most of them is closed at once: the oldest that is silent, or the oldest.
+    pub fn max_unauthenticated(mut self, count: usize) -> Self {
+        self.max_unauthenticated = Some(count.max(1));
+        self
+    }
+
+    /// Maximum number of silent unauthenticated connections of one address, or one network of 64
+    /// bits of IPv6, at least 1, default 32. Of more the oldest are closed. Silent is a client that
+    /// has sent nothing for a second while the server waits for it, and any after 30 s: many clients
+    /// of one address may connect at the same moment, if they authenticate at once.
+    pub fn max_unauthenticated_per_address(mut self, count: usize) -> Self {
+        self.max_unauthenticated_per_address = count.max(1);
+        self
+    }
+
+    /// Time within which a new connection must be authenticated, or must at least have sent its
+    /// first whole request (see [`ConnectionHandle::begin`](crate::ConnectionHandle::begin)), else
+    /// it is closed; default 10 s.
+    pub fn unauthenticated_timeout(mut self, time: Duration) -> Self {
+        self.unauthenticated_timeout = time;
+        self
+    }
+
+    /// Lowers the [unauthenticated timeout](Self::unauthenticated_timeout) to `time`, if that is
+    /// less.
+    pub fn unauthenticated_timeout_at_most(mut self, time: Duration) -> Self {
+        self.unauthenticated_timeout = self.unauthenticated_timeout.min(time);
+        self
+    }
+
+    /// Time for which an authenticated client may take nothing of what is written to it, default
+    /// 5 min. Then writing fails with [`TimedOut`](std::io::ErrorKind::TimedOut). A client that reads
+    /// slowly, but reads, is never cut: the time begins anew with each byte for which the operating
+    /// system has room again.
+    pub fn write_timeout(mut self, time: Duration) -> Self {
+        self.write_timeout = time;
+        self
+    }
+
+    /// The same for an unauthenticated client, default 30 s.
+    pub fn unauthenticated_write_timeout(mut self, time: Duration) -> Self {
+        self.unauthenticated_write_timeout = time;
+        self
+    }
+
+    /// Addresses whose connections are closed right after they were accepted: those for which
+    /// `refuse` returns true. It is called by the accept loop and must not block. Default: none.
+    pub fn refuse(mut self, refuse: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.refuse = Some(Arc::new(refuse));
+        self
+    }
+
+    /// Counts these connections in the [statistics](Engine::stats) of `engine`.
+    pub fn counted_by(mut self, engine: &Engine) -> Self {
+        self.counters = Arc::clone(&engine.0.connections);
+        self
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.max_connections
+    }
+
+    pub(crate) fn unauthenticated(&self) -> usize {
+        self.max_unauthenticated.unwrap_or(usize::MAX).min(self.max_connections)
+    }
+
+    pub(crate) fn refuses(&self, ip: IpAddr) -> bool {
+        self.refuse.as_ref().is_some_and(|refuse| refuse(ip.to_canonical()))
+    }
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ConnectionLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionLimits")
+            .field("max_connections", &self.max_connections)
+            .field("max_unauthenticated", &self.unauthenticated())
+            .field("max_unauthenticated_per_address", &self.max_unauthenticated_per_address)
+            .field("unauthenticated_timeout", &self.unauthenticated_timeout)
+            .field("write_timeout", &self.write_timeout)
+            .field("unauthenticated_write_timeout", &self.unauthenticated_write_timeout)
+            .field("refuse", &self.refuse.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,19 @@
+//! What the servers of all protocols do with sockets. Knows bytes, not protocols.
+
+mod accept;
+mod bind;
+mod connection;
+mod host_name;
+mod limits;
+mod peer;
+mod stats;
+mod table;
+
+pub use accept::{Closing, serve_connections};
+pub use bind::BindError;
+pub use connection::{Activity, Connection, ConnectionHandle};
+pub use host_name::is_anybodys_name;
+pub use limits::ConnectionLimits;
+pub use peer::PeerAddress;
+pub use stats::ConnectionStats;
+pub(crate) use stats::Counters;

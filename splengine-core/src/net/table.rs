@@ -1,0 +1,328 @@
+//! The connections of one server: who has authenticated, and who goes when there are too many.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::net::limits::ConnectionLimits;
+
+/// All connections of a server.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) limits: ConnectionLimits,
+    state: Mutex<State>,
+    /// Notified when a place may be free.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// How many take a place.
+    places: usize,
+    /// How many were told to make room and are not gone yet.
+    leaving: usize,
+    /// The unauthenticated ones, by network and number, which is the order of their coming.
+    waiting: HashMap<IpAddr, BTreeMap<u64, Waiting>>,
+    waiting_count: usize,
+}
+
+/// An unauthenticated connection.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    progress: Arc<Progress>,
+    evicted: Arc<Notify>,
+    stream: Weak<TcpStream>,
+}
+
+/// What an unauthenticated connection is doing.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    begun: Instant,
+    /// When something was last read from it, in milliseconds since `begun`.
+    last_read: AtomicU64,
+    /// How many requests are worked at.
+    pub(crate) active: watch::Sender<usize>,
+}
+
+/// One connection's place in the table.
+#[derive(Debug)]
+pub(crate) struct Place {
+    table: Arc<Table>,
+    number: u64,
+    network: IpAddr,
+    evicted: Arc<Notify>,
+    stage: Mutex<Stage>,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Default)]
+struct Stage {
+    is_authenticated: bool,
+    /// What the accept loop was given to serve it is over.
+    is_served: bool,
+    /// Its socket is closed.
+    has_left: bool,
+    /// It takes no place any more.
+    is_free: bool,
+}
+
+impl Table {
+    pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
+        Arc::new(Self { limits, state: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// Resolves when one more connection may be accepted.
+    pub(crate) async fn has_place(&self) {
+        self.once(true).await;
+    }
+
+    /// Resolves when no more connection may be accepted.
+    pub(crate) async fn is_full(&self) {
+        self.once(false).await;
+    }
+
+    async fn once(&self, has_place: bool) {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let state = self.lock();
+                let is_free = state.places < self.limits.connections() || state.waiting_count > 0;
+                if (is_free && state.leaving < MAX_LEAVING) == has_place {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes in a connection, for which others may have to go.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        stream: &Arc<TcpStream>,
+        progress: &Arc<Progress>,
+        network: IpAddr,
+    ) -> Place {
+        let evicted = Arc::new(Notify::new());
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        state.places += 1;
+        state.waiting_count += 1;
+        let waiting = Waiting {
+            since: Instant::now(),
+            progress: Arc::clone(progress),
+            evicted: Arc::clone(&evicted),
+            stream: Arc::downgrade(stream),
+        };
+        state.waiting.entry(network).or_default().insert(number, waiting);
+        self.limits.counters.open.fetch_add(1, Relaxed);
+        self.limits.counters.unauthenticated.fetch_add(1, Relaxed);
+        if state.places > self.limits.connections()
+            || state.waiting_count > self.limits.unauthenticated()
+        {
+            self.evict_one(&mut state, Some(number));
+        }
+        drop(state);
+        let table = Arc::clone(self);
+        Place { table, number, network, evicted, stage: Mutex::default() }
+    }
+
+    /// Closes an unauthenticated connection, if there is one.
+    pub(crate) fn make_room(&self) -> bool {
+        self.evict_one(&mut self.lock(), None)
+    }
+
+    /// Whether an address may have more than its share.
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.lock().waiting_count > self.limits.max_unauthenticated_per_address
+    }
+
+    /// Closes what addresses have beyond their share and is silent.
+    pub(crate) fn trim(&self) {
+        let most = self.limits.max_unauthenticated_per_address;
+        let mut state = self.lock();
+        let now = Instant::now();
+        let mut old = Vec::new();
+        for (network, waiting) in &state.waiting {
+            let beyond = waiting.len().saturating_sub(most);
+            let silent = waiting.iter().filter(|(_, waiting)| waiting.is_silent(now));
+            old.extend(silent.take(beyond).map(|(number, _)| (*network, *number)));
+        }
+        for (network, number) in old {
+            self.evict(&mut state, network, number);
+        }
+    }
+
+    /// Evicts a connection of the network that has most of them, other than `new`: the oldest one
+    /// that is silent, if there is such a one.
+    fn evict_one(&self, state: &mut State, new: Option<u64>) -> bool {
+        let heaviest = state.waiting.iter().filter_map(|(network, waiting)| {
+            let (oldest, _) = waiting.first_key_value()?;
+            Some((waiting.len(), Reverse(*oldest), *network))
+        });
+        let Some((_, Reverse(oldest), network)) = heaviest.max() else { return false };
+        let now = Instant::now();
+        let others = state.waiting[&network].iter().filter(|(number, _)| Some(**number) != new);
+        let looked_at = || others.clone().take(MAX_LOOKED_AT);
+        let chosen = looked_at()
+            .find(|(_, waiting)| waiting.is_silent(now))
+            .or_else(|| looked_at().find(|(_, waiting)| waiting.does_nothing()));
+        let chosen = chosen.map_or(oldest, |(number, _)| *number);
+        if Some(chosen) == new {
+            return false;
+        }
+        self.evict(state, network, chosen);
+        true
+    }
+
+    fn evict(&self, state: &mut State, network: IpAddr, number: u64) {
+        let Some(waiting) = self.remove(state, network, number) else { return };
+        state.places -= 1;
+        state.leaving += 1;
+        self.limits.counters.evicted.fetch_add(1, Relaxed);
+        // What serves it may be no task of ours any more.
+        if let Some(stream) = waiting.stream.upgrade() {
+            let _ = shutdown(&*stream, Shutdown::Both);
+        }
+        waiting.evicted.notify_one();
+    }
+
+    /// Takes a connection out of the unauthenticated ones, if it is among them.
+    fn remove(&self, state: &mut State, network: IpAddr, number: u64) -> Option<Waiting> {
+        let of_network = state.waiting.get_mut(&network)?;
+        let removed = of_network.remove(&number)?;
+        if of_network.is_empty() {
+            state.waiting.remove(&network);
+        }
+        state.waiting_count -= 1;
+        self.limits.counters.unauthenticated.fetch_sub(1, Relaxed);
+        Some(removed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Whether the server waits for the client, which has sent nothing for a while or takes too long
+    /// for all of it.
+    fn is_silent(&self, now: Instant) -> bool {
+        let last_read =
+            self.progress.begun + Duration::from_millis(self.progress.last_read.load(Relaxed));
+        let quiet = now.saturating_duration_since(last_read.max(self.since));
+        let is_old = now.saturating_duration_since(self.since) >= MAX_AGE;
+        is_old || (quiet >= SILENCE && self.does_nothing())
+    }
+
+    /// Whether nothing of the client's is worked at, or still to be read.
+    fn does_nothing(&self) -> bool {
+        if *self.progress.active.borrow() > 0 {
+            return false;
+        }
+        let Some(stream) = self.stream.upgrade() else { return true };
+        let peeked = recv(&*stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(peeked, Ok((1.., _)))
+    }
+}
+
+impl Progress {
+    pub(crate) fn new() -> Arc<Self> {
+        let active = watch::channel(0).0;
+        Arc::new(Self { begun: Instant::now(), last_read: AtomicU64::new(0), active })
+    }
+
+    pub(crate) fn has_read(&self) {
+        let time = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_read.store(time, Relaxed);
+    }
+}
+
+impl Place {
+    pub(crate) fn limits(&self) -> &ConnectionLimits {
+        &self.table.limits
+    }
+
+    pub(crate) fn count_timeout(&self) {
+        self.table.limits.counters.timed_out.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_write_timeout(&self) {
+        self.table.limits.counters.write_timed_out.fetch_add(1, Relaxed);
+    }
+
+    /// Resolves when the connection has to make room for another.
+    pub(crate) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+
+    pub(crate) fn set_authenticated(&self) {
+        let mut stage = self.stage();
+        let mut state = self.table.lock();
+        // One that was evicted before goes all the same.
+        if self.table.remove(&mut state, self.network, self.number).is_some() {
+            stage.is_authenticated = true;
+            self.free_if_upgraded(&mut state, &mut stage);
+            self.table.changed.notify_one();
+        }
+    }
+
+    /// Notes that what the accept loop was given to serve the connection is over.
+    pub(crate) fn set_served(&self) {
+        let mut stage = self.stage();
+        stage.is_served = true;
+        self.free_if_upgraded(&mut self.table.lock(), &mut stage);
+    }
+
+    /// Gives the place back when the socket is closed.
+    pub(crate) fn leave(&self) {
+        let mut stage = self.stage();
+        if std::mem::replace(&mut stage.has_left, true) {
+            return;
+        }
+        let mut state = self.table.lock();
+        if self.table.remove(&mut state, self.network, self.number).is_some() {
+            state.places -= 1;
+        } else if !stage.is_authenticated {
+            state.leaving -= 1;
+        } else if !stage.is_free {
+            state.places -= 1;
+        }
+        self.table.limits.counters.open.fetch_sub(1, Relaxed);
+        self.table.changed.notify_one();
+    }
+
+    fn free_if_upgraded(&self, state: &mut State, stage: &mut Stage) {
+        if stage.is_served && stage.is_authenticated && !stage.is_free && !stage.has_left {
+            stage.is_free = true;
+            state.places -= 1;
+            self.table.changed.notify_one();
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client is silent that has sent nothing for so long.
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
+/// After so long it counts as silent whatever it does.
+const MAX_AGE: Duration = Duration::from_secs(30);
+/// So many connections of an address are looked at for one that is silent.
+const MAX_LOOKED_AT: usize = 32;
+/// While so many connections are about to close, no other is accepted.
+const MAX_LEAVING: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
+use super::*;
+
+async fn stream() -> Arc<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    Arc::new(TcpStream::connect(address).await.expect("connected"))
+}
+
+fn address(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
+
+fn is_evicted(place: &Place) -> bool {
+    let evicted = std::pin::pin!(place.evicted());
+    evicted.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+}
+
+/// A connection whose client may send something.
+async fn pair() -> (Arc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (Arc::new(accepted.expect("accepted").0), client.expect("connected"))
+}
+
+fn enter(table: &Arc<Table>, stream: &Arc<TcpStream>, last: u8) -> Place {
+    table.enter(stream, &Progress::new(), address(last))
+}
+
+#[tokio::test]
+async fn an_address_has_its_share_of_silent_connections() {
+    let stream = stream().await;
+    let (unread, mut client) = pair().await;
+    client.write_all(b"GET").await.expect("sent");
+    unread.readable().await.expect("readable");
+    tokio::time::pause();
+    let table = Table::new(ConnectionLimits::new().max_unauthenticated_per_address(2));
+    let (busy, read) = (Progress::new(), Progress::new());
+    busy.active.send_replace(1);
+    let at_work = table.enter(&stream, &busy, address(1));
+    let is_unread = enter(&table, &unread, 1);
+    let was_read = table.enter(&stream, &read, address(1));
+    let [silent, second, other] = [1, 1, 2].map(|last| enter(&table, &stream, last));
+    let all = [&at_work, &is_unread, &was_read, &silent, &second, &other];
+    table.trim();
+    assert_eq!(all.map(is_evicted), [false; 6], "they are new");
+    tokio::time::advance(SILENCE).await;
+    read.has_read();
+    table.trim();
+    assert_eq!(all.map(is_evicted), [false, false, false, true, true, false]);
+    busy.active.send_replace(0);
+    table.trim();
+    assert_eq!(all.map(is_evicted), [true, false, false, false, false, false]);
+    is_unread.set_authenticated();
+    let new = enter(&table, &stream, 1);
+    let newest = enter(&table, &stream, 1);
+    tokio::time::advance(MAX_AGE - SILENCE).await;
+    read.has_read();
+    table.trim();
+    assert!(is_evicted(&was_read), "it has had its time");
+    assert!(![&is_unread, &new, &newest].map(is_evicted).contains(&true));
+}
+
+#[tokio::test]
+async fn who_has_most_makes_room_for_one_more() {
+    let stream = stream().await;
+    let table = Table::new(ConnectionLimits::new().max_unauthenticated(4));
+    let busy = Progress::new();
+    busy.active.send_replace(1);
+    let lone = enter(&table, &stream, 1);
+    let at_work = table.enter(&stream, &busy, address(2));
+    let [second, third] = [2, 2].map(|last| enter(&table, &stream, last));
+    let new = enter(&table, &stream, 3);
+    let all = [&lone, &at_work, &second, &third, &new];
+    assert_eq!(all.map(is_evicted), [false, false, true, false, false]);
+    let newer = enter(&table, &stream, 4);
+    assert_eq!(all.map(is_evicted), [false, false, false, true, false]);
+    // Everybody has one.
+    let newest = enter(&table, &stream, 5);
+    assert_eq!(all.map(is_evicted), [true, false, false, false, false]);
+    assert!(![&newer, &newest].map(is_evicted).contains(&true));
+}
+
+#[tokio::test]
+async fn the_authenticated_fill_all_places_and_the_next_one_waits() {
+    let stream = stream().await;
+    let table = Table::new(ConnectionLimits::new().max_connections(2));
+    let is_free = || {
+        let place = std::pin::pin!(table.has_place());
+        place.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    };
+    let first = enter(&table, &stream, 1);
+    let second = enter(&table, &stream, 1);
+    assert!(is_free(), "an unauthenticated one makes room");
+    first.set_authenticated();
+    second.set_authenticated();
+    assert!(!is_free());
+    // One that was upgraded is counted elsewhere.
+    second.set_served();
+    assert!(is_free());
+    let third = enter(&table, &stream, 1);
+    third.set_authenticated();
+    assert!(!is_free());
+    second.leave();
+    assert!(!is_free());
+    first.leave();
+    first.leave();
+    assert!(is_free());
+    third.leave();
+    let state = table.lock();
+    assert_eq!((state.places, state.leaving, state.waiting_count), (0, 0, 0));
+}
+
+#[derive(Debug, Clone)]
+enum Deed {
+    Enter(u8),
+    Authenticate(usize),
+    Serve(usize),
+    Leave(usize),
+    MakeRoom,
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => (0..4u8).prop_map(Deed::Enter),
+        2 => any::<usize>().prop_map(Deed::Authenticate),
+        2 => any::<usize>().prop_map(Deed::Serve),
+        2 => any::<usize>().prop_map(Deed::Leave),
+        1 => Just(Deed::MakeRoom),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_place_is_given_back_once(deeds in prop::collection::vec(deed(), 0..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("set up");
+        runtime.block_on(async {
+            let stream = stream().await;
+            let limits = ConnectionLimits::new().max_connections(6).max_unauthenticated(4);
+            let table = Table::new(limits.clone());
+            let (mut places, mut authenticated) = (Vec::new(), HashSet::new());
+            for deed in deeds {
+                let at = |index: usize| (!places.is_empty()).then(|| index % places.len());
+                match deed {
+                    Deed::Enter(last) => {
+                        // As the accept loop does.
+                        let is_free = table.lock().places < 6 || table.lock().waiting_count > 0;
+                        if is_free {
+                            places.push(enter(&table, &stream, last));
+                        }
+                    }
+                    Deed::Authenticate(index) => if let Some(at) = at(index) {
+                        let place: &Place = &places[at];
+                        let before = table.lock().waiting_count;
+                        place.set_authenticated();
+                        if table.lock().waiting_count < before {
+                            authenticated.insert(place.number);
+                        }
+                    },
+                    Deed::Serve(index) => if let Some(at) = at(index) {
+                        places[at].set_served();
+                    },
+                    Deed::Leave(index) => if let Some(at) = at(index) {
+                        places.swap_remove(at).leave();
+                    },
+                    Deed::MakeRoom => drop(table.make_room()),
+                }
+                let state = table.lock();
+                prop_assert!(state.waiting_count <= 4);
+                prop_assert!(state.places <= 7, "{} places", state.places);
+                let waiting: usize = state.waiting.values().map(BTreeMap::len).sum();
+                prop_assert_eq!(waiting, state.waiting_count);
+                drop(state);
+                for place in places.iter().filter(|place| authenticated.contains(&place.number)) {
+                    prop_assert!(!is_evicted(place), "an authenticated one has to go");
+                }
+            }
+            for place in places {
+                place.leave();
+            }
+            let state = table.lock();
+            prop_assert_eq!((state.places, state.leaving, state.waiting_count), (0, 0, 0));
+            let counts = limits.counters.snapshot();
+            prop_assert_eq!((counts.open, counts.unauthenticated), (0, 0));
+            Ok(())
+        })?;
+    }
+}

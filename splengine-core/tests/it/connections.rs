@@ -1,0 +1,193 @@
+//! The bounds on connections, through real sockets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use splengine_core::{
+    Connection, ConnectionLimits, ConnectionStats, Engine, LocalExecutor, serve_connections,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A server that echoes bytes. On `!` somebody is authenticated, with `?` a request is finished, on
+/// `w` it writes for ever.
+struct Server {
+    addr: SocketAddr,
+    engine: Engine,
+    _root: tempfile::TempDir,
+}
+
+impl Server {
+    async fn open(limits: ConnectionLimits) -> Self {
+        let root = tempfile::tempdir().expect("a directory");
+        let executor = LocalExecutor::new(root.path()).expect("set up");
+        let engine = Engine::builder(executor).build().expect("built");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let addr = listener.local_addr().expect("bound");
+        let limits = limits.counted_by(&engine);
+        let serving = serve_connections(
+            listener,
+            limits,
+            Duration::ZERO,
+            std::future::pending(),
+            |connection, _| Some(echo(connection)),
+        );
+        tokio::spawn(serving);
+        Self { addr, engine, _root: root }
+    }
+
+    async fn connect(&self, last: u8) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("made");
+        socket.bind(([127, 0, 0, last], 0).into()).expect("bound");
+        let connected = timeout(PATIENCE, socket.connect(self.addr)).await;
+        connected.expect("in time").expect("connects")
+    }
+
+    fn stats(&self) -> ConnectionStats {
+        self.engine.stats().connections
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(ConnectionStats) -> bool) {
+        let waiting = async {
+            while !is(self.stats()) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("not in time: {what}: {:?}", self.stats()));
+    }
+}
+
+async fn echo(mut connection: Connection) -> io::Result<()> {
+    let handle = connection.handle();
+    loop {
+        let byte = connection.read_u8().await?;
+        match byte {
+            b'!' => handle.set_authenticated(),
+            b'?' => drop(handle.begin()),
+            b'w' => loop {
+                connection.write_all(&[b'w'; 1 << 16]).await?;
+            },
+            _ => {}
+        }
+        connection.write_all(&[byte]).await?;
+    }
+}
+
+async fn says(stream: &mut TcpStream, byte: u8) {
+    stream.write_all(&[byte]).await.expect("sent");
+    let answer = timeout(PATIENCE, stream.read_u8()).await.expect("in time");
+    assert_eq!(answer.expect("answered"), byte);
+}
+
+async fn is_closed(stream: &mut TcpStream) {
+    let read = timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("closed in time");
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+}
+
+#[tokio::test]
+async fn silent_connections_hold_up_nobody() {
+    let limits = ConnectionLimits::new()
+        .max_connections(8)
+        .max_unauthenticated(6)
+        .max_unauthenticated_per_address(100);
+    let server = Server::open(limits).await;
+    let mut known = server.connect(1).await;
+    says(&mut known, b'!').await;
+    let mut fellow = server.connect(1).await;
+    says(&mut fellow, b'?').await;
+    let mut silent = Vec::new();
+    for number in 0..40 {
+        silent.push(server.connect(2 + number % 2).await);
+        let mut new = server.connect(1).await;
+        says(&mut new, b'x').await;
+    }
+    // The oldest went first, and only those of who has most.
+    is_closed(&mut silent[0]).await;
+    says(&mut known, b'x').await;
+    says(&mut fellow, b'x').await;
+    says(silent.last_mut().expect("there are some"), b'x').await;
+    let stats = server.stats();
+    assert!(stats.evicted >= 30 && stats.unauthenticated <= 6, "{stats:?}");
+}
+
+#[tokio::test]
+async fn one_address_has_few_places_until_it_has_authenticated() {
+    let server = Server::open(ConnectionLimits::new().max_unauthenticated_per_address(2)).await;
+    let mut known = Vec::new();
+    for _ in 0..5 {
+        let mut client = server.connect(2).await;
+        says(&mut client, b'!').await;
+        known.push(client);
+    }
+    let mut unknown = Vec::new();
+    for _ in 0..6 {
+        unknown.push(server.connect(2).await);
+    }
+    let mut other = server.connect(3).await;
+    for client in &mut unknown[..4] {
+        is_closed(client).await;
+    }
+    for client in known.iter_mut().chain(&mut unknown[4..]).chain([&mut other]) {
+        says(client, b'x').await;
+    }
+    assert_eq!(server.stats().evicted, 4);
+    assert_eq!(server.stats().open, 8);
+}
+
+#[tokio::test]
+async fn who_shows_nothing_is_closed_in_time() {
+    let server = Server::open(ConnectionLimits::new().unauthenticated_timeout(SHORT)).await;
+    let mut silent = server.connect(2).await;
+    let mut talking = server.connect(2).await;
+    let mut asked = server.connect(2).await;
+    let mut known = server.connect(2).await;
+    says(&mut talking, b'x').await;
+    says(&mut asked, b'?').await;
+    says(&mut known, b'!').await;
+    is_closed(&mut silent).await;
+    is_closed(&mut talking).await;
+    says(&mut asked, b'x').await;
+    says(&mut known, b'x').await;
+    assert_eq!(server.stats().timed_out, 2);
+}
+
+#[tokio::test]
+async fn who_reads_nothing_is_cut_and_who_reads_slowly_is_not() {
+    let limits = ConnectionLimits::new()
+        .write_timeout(Duration::from_secs(2))
+        .unauthenticated_write_timeout(SHORT);
+    let server = Server::open(limits).await;
+    let mut unknown = server.connect(2).await;
+    unknown.write_all(b"w").await.expect("sent");
+    server.until("an unauthenticated one is cut", |stats| stats.write_timed_out == 1).await;
+    assert_eq!(server.stats().open, 0);
+    let mut slow = server.connect(2).await;
+    slow.write_all(b"!w").await.expect("sent");
+    let mut deaf = server.connect(2).await;
+    deaf.write_all(b"!w").await.expect("sent");
+    // By and by, with more time between than the other one has in all.
+    let mut piece = vec![0; 1 << 20];
+    for _ in 0..8 {
+        let read = timeout(PATIENCE, slow.read(&mut piece)).await.expect("in time");
+        assert!(read.expect("it is not cut") > 0);
+        sleep(SHORT).await;
+    }
+    server.until("the other one is cut", |stats| stats.write_timed_out == 2).await;
+    assert_eq!(server.stats().open, 1);
+    drop((unknown, deaf));
+}
+
+#[tokio::test]
+async fn an_address_that_is_refused_is_closed_at_once() {
+    let limits = ConnectionLimits::new().refuse(|ip| ip == std::net::IpAddr::from([127, 0, 0, 3]));
+    let server = Server::open(limits).await;
+    is_closed(&mut server.connect(3).await).await;
+    says(&mut server.connect(2).await, b'x').await;
+    assert_eq!(server.stats().refused, 1);
+}

@@ -1,0 +1,68 @@
+//! The body of a response, as hyper gets it: until its end its request is worked at.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use splengine_core::Activity;
+
+/// A body that holds its request's [`Activity`] until the last of it was taken. It hands on small
+/// pieces, of which hyper takes as many as the client has room for: of one large piece nobody knows
+/// how much the client has read.
+pub(crate) struct Tracked<B> {
+    body: B,
+    /// What is left of the last piece.
+    rest: Bytes,
+    activity: Option<Activity>,
+}
+
+impl<B> Tracked<B> {
+    pub(crate) fn new(body: B, activity: Activity) -> Self {
+        Self { body, rest: Bytes::new(), activity: Some(activity) }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx))
+                .map(|frame| frame.map(Frame::into_data))
+            {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    self.activity = None;
+                    return Poll::Ready(None);
+                }
+            }
+        }
+        let length = self.rest.len().min(MAX_PIECE_BYTES);
+        let piece = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
+    }
+}
+
+const MAX_PIECE_BYTES: usize = 64 << 10;
