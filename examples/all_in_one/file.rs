@@ -120,6 +120,13 @@ pub(crate) struct SshTable {
     /// The variables that clients may set.
     pub(crate) accept_env: Option<Vec<String>>,
     pub(crate) max_connections: Option<NonZeroU32>,
+    /// Where what clients send, and programs have not read yet, is kept beyond what is in memory;
+    /// `runtime/ssh/unread` below root when left out.
+    pub(crate) unread_directory: Option<PathBuf>,
+    /// Bytes of it that one caller may have there.
+    pub(crate) max_unread_per_caller: Option<u64>,
+    /// Bytes of it that all may have there.
+    pub(crate) max_unread: Option<u64>,
     /// Milliseconds.
     pub(crate) login_grace: Option<NonZeroU64>,
     /// Milliseconds.

@@ -98,6 +98,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(|error| start(error.into()))?;
     let hangups = Reload::hangups().map_err(|error| start(error.into()))?;
 
+    own_files::make_private(&settings.root.join("runtime"));
     let holder = settings.holder().map_err(Failure::Usage)?;
     let executor = LocalExecutor::builder(&settings.root)
         .environment(settings.environment.clone())
@@ -329,6 +330,13 @@ fn configured_ssh(
 ) -> Result<SshServerBuilder<Users>, Failure> {
     let table = &settings.ssh_table;
     let mut builder = SshServer::builder(engine.clone()).users(users.clone());
+    let unread = table.unread_directory.clone();
+    builder = builder
+        .unread_directory(unread.unwrap_or_else(|| settings.root.join("runtime/ssh/unread")))
+        .max_unread(
+            table.max_unread_per_caller.unwrap_or(1 << 30),
+            table.max_unread.unwrap_or(4 << 30),
+        );
     if let Some(names) = &table.accept_env {
         builder = builder.accept_env(names);
     }

@@ -1,6 +1,8 @@
 //! What the server reads its settings and secrets from, which callers are not to reach.
 
-use std::path::PathBuf;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use splengine_core::{FilePolicy, LocalExecutorBuilder};
 
@@ -24,6 +26,7 @@ impl OwnFiles {
             ("[ssh] trusted-ca".to_owned(), ssh.trusted_ca.as_ref()),
             ("[ssh] revoked-keys".to_owned(), ssh.revoked_keys.as_ref()),
             ("[ssh] passwords".to_owned(), ssh.passwords.as_ref()),
+            ("[ssh] unread-directory".to_owned(), ssh.unread_directory.as_ref()),
         ];
         let named = named.into_iter().filter_map(|(setting, path)| Some((setting, path?.clone())));
         let host_keys =
@@ -50,5 +53,29 @@ impl OwnFiles {
     /// Lets no command be started in those that are directories.
     pub(crate) fn refuse_as_workdirs(&self, builder: LocalExecutorBuilder) -> LocalExecutorBuilder {
         self.0.iter().fold(builder, |builder, (_, path)| builder.protect(path))
+    }
+}
+
+/// Keeps other users of the host out of what the server keeps below root, whatever the umask. Where
+/// it can't, as on a disk that can't be written, whatever needs the directory says so.
+pub(crate) fn make_private(directory: &Path) {
+    let _ = DirBuilder::new().mode(0o700).create(directory);
+    let Ok(metadata) = directory.metadata() else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return;
+    }
+    let path = directory.display();
+    match fs::set_permissions(directory, Permissions::from_mode(mode & 0o700)) {
+        Ok(()) => tracing::warn!(
+            %path,
+            mode = format_args!("{mode:o}"),
+            "was open to other users of this host, who may have read what is in it; it is not any more",
+        ),
+        Err(error) => tracing::warn!(
+            %path,
+            %error,
+            "is open to other users of this host, and that can't be changed; chmod 700 it",
+        ),
     }
 }

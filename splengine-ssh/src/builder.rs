@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub struct SshServerBuilder<U> {
     limits: ConnectionLimits,
     login_grace: Duration,
     disk: [u64; 2],
+    unread_directory: Option<PathBuf>,
     keepalive: (Duration, usize),
     rekey: (usize, Duration),
 }
@@ -47,7 +49,8 @@ impl SshServer {
                 .max_unauthenticated(100)
                 .max_unauthenticated_per_address(20),
             login_grace: Duration::from_mins(2),
-            disk: [4 << 30, 16 << 30],
+            disk: [1 << 30, 4 << 30],
+            unread_directory: None,
             keepalive: (Duration::from_secs(30), 3),
             rekey: (1 << 30, Duration::from_hours(1)),
         }
@@ -64,6 +67,7 @@ impl<U> SshServerBuilder<U> {
             limits: self.limits,
             login_grace: self.login_grace,
             disk: self.disk,
+            unread_directory: self.unread_directory,
             keepalive: self.keepalive,
             rekey: self.rekey,
         }
@@ -107,15 +111,23 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// How many bytes of what clients send, and nobody has read yet, are kept in files without a
-    /// name in the host's directory for temporary ones: of one channel, and of all. 1 MiB of a
-    /// channel is in memory. Over it the channel is closed, and says why. Default 4 GiB and 16 GiB.
-    /// Up to 64 MiB of a channel that were read count among all until so much more was read.
+    /// Maximum number of bytes of what clients send, and nobody has read yet, that are kept on disk:
+    /// of all channels of one caller, and of all callers. Default 1 GiB and 4 GiB. The first 1 MiB
+    /// of a channel is in memory. A channel that would go over it, or leave less free space than the
+    /// engine's [floor](splengine_core::EngineBuilder::disk_floor), is closed, and says why. Up to
+    /// 64 MiB of a channel that were read count until so much more was read.
     ///
     /// A client whose command reads slowly is slowed down long before, if it has no other channel
     /// open.
-    pub fn max_unread(mut self, of_channel: u64, of_all: u64) -> Self {
-        self.disk = [of_channel, of_all];
+    pub fn max_unread(mut self, of_caller: u64, of_all: u64) -> Self {
+        self.disk = [of_caller, of_all];
+        self
+    }
+
+    /// The directory for what is [not read yet](Self::max_unread), in files without a name; it is
+    /// made (mode 0700) when it is needed. Default: the host's directory for temporary files.
+    pub fn unread_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.unread_directory = Some(directory.into());
         self
     }
 
@@ -173,7 +185,7 @@ impl SshServerBuilder<Users> {
             .local_addr()
             .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
         let config = Arc::new(self.config(keys));
-        let [of_channel, of_all] = self.disk;
+        let disk = Disk::new(self.unread_directory, self.engine.disk_reserve(), self.disk);
         Ok(SshServer {
             listener,
             local_addr,
@@ -183,7 +195,7 @@ impl SshServerBuilder<Users> {
                 engine: self.engine,
                 users: self.users,
                 options: self.options,
-                disk: Disk::new(of_channel, of_all),
+                disk,
             }),
         })
     }

@@ -70,8 +70,8 @@ enum State {
 }
 
 impl Channel {
-    pub(crate) fn new(reply: Reply, shared: &Shared) -> Self {
-        let (input, outlet) = crate::input::channel(Arc::clone(&shared.disk));
+    pub(crate) fn new(reply: Reply, shared: &Shared, user: UserName) -> Self {
+        let (input, outlet) = crate::input::channel(Arc::clone(&shared.disk), user);
         Self {
             env: Vec::new(),
             session: None,
@@ -296,4 +296,5 @@ const MOST_SIGNALS: usize = 32;
 /// A program that reads and writes files for its client takes the right to run it, too, which the
 /// engine checks: unlike SFTP it reaches them by itself.
 const NO_FILES: &str = "rsync: this takes the scope `files`, beside `execute`";
-const TOO_MUCH: &str = "more was sent than is kept for a program that does not read it";
+const TOO_MUCH: &str = "more was sent than is kept of you, or than there is room for on the disk, for a program that does \
+     not read it";

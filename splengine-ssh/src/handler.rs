@@ -266,12 +266,17 @@ impl Handler for Client {
             answer.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        let Some(grant) = &self.grant else {
+            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        };
+        let user = grant.caller.user().clone();
         // What comes is taken from `data` below. The reading half, in which russh waits for room,
         // is let go.
         let (_, writer) = channel.split();
         let id = writer.id();
         let reply = Reply::new(writer, session.handle());
-        let mut channel = Channel::new(reply, &self.shared);
+        let mut channel = Channel::new(reply, &self.shared, user);
         channel.session.clone_from(&self.session);
         channel.links_first = links_first(session.remote_sshid());
         self.channels.insert(id, channel);

@@ -4,27 +4,31 @@
 //! it, and reads nothing else of the connection while its handler waits. So whatever comes must be
 //! taken at once: into memory, beyond that into files without a name.
 
-use std::collections::VecDeque;
-use std::fs::File;
+use std::collections::{HashMap, VecDeque};
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use splengine_core::{DiskReserve, UserName};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How much all channels of a server may keep on disk.
+/// How much all channels of a server may keep on disk, and where.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    most_of_channel: u64,
-    most: u64,
-    used: AtomicU64,
+    /// `None` is the host's directory for temporary files.
+    directory: Option<PathBuf>,
+    reserve: DiskReserve,
+    max_of_caller: u64,
+    max_of_all: u64,
+    used: Mutex<HashMap<UserName, u64>>,
 }
 
 /// More than there is room for.
@@ -43,6 +47,7 @@ pub(crate) struct Outlet(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     disk: Arc<Disk>,
+    user: UserName,
     taken: Notify,
 }
 
@@ -66,23 +71,51 @@ struct Piece {
 }
 
 impl Disk {
-    pub(crate) fn new(most_of_channel: u64, most: u64) -> Arc<Self> {
-        Arc::new(Self { most_of_channel, most, used: AtomicU64::new(0) })
+    pub(crate) fn new(
+        directory: Option<PathBuf>,
+        reserve: DiskReserve,
+        [max_of_caller, max_of_all]: [u64; 2],
+    ) -> Arc<Self> {
+        let used = Mutex::default();
+        Arc::new(Self { directory, reserve, max_of_caller, max_of_all, used })
     }
 
-    fn take(&self, bytes: u64) -> Result<(), Full> {
-        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.most);
-        self.used.fetch_update(Relaxed, Relaxed, more).map(drop).map_err(|_| Full)
+    fn take(&self, user: &UserName, bytes: u64) -> Result<(), Full> {
+        let mut used = self.lock();
+        let all = used.values().sum::<u64>().saturating_add(bytes);
+        let own = used.get(user).copied().unwrap_or_default().saturating_add(bytes);
+        if own > self.max_of_caller || all > self.max_of_all {
+            return Err(Full);
+        }
+        used.insert(user.clone(), own);
+        Ok(())
     }
 
-    fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Relaxed);
+    fn give_back(&self, user: &UserName, bytes: u64) {
+        let mut used = self.lock();
+        if let Some(own) = used.get_mut(user) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                used.remove(user);
+            }
+        }
+    }
+
+    /// A file without a name, that no other user of the host can read.
+    fn file(&self) -> io::Result<File> {
+        let Some(directory) = &self.directory else { return tempfile::tempfile() };
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        tempfile::tempfile_in(directory)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, u64>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The two ends of a channel's input.
-pub(crate) fn channel(disk: Arc<Disk>) -> (Inlet, Outlet) {
-    let shared = Arc::new(Shared { state: Mutex::default(), disk, taken: Notify::new() });
+/// The two ends of the input of a channel of `user`.
+pub(crate) fn channel(disk: Arc<Disk>, user: UserName) -> (Inlet, Outlet) {
+    let shared = Arc::new(Shared { state: Mutex::default(), disk, user, taken: Notify::new() });
     (Inlet(Arc::clone(&shared)), Outlet(shared))
 }
 
@@ -96,7 +129,7 @@ impl Inlet {
         if state.pieces.is_empty() && state.memory.len() + data.len() <= MOST_IN_MEMORY {
             state.memory.extend_from_slice(data);
         } else {
-            state.spill(data, &self.0.disk)?;
+            state.spill(data, &self.0.disk, &self.0.user)?;
         }
         state.wake();
         Ok(())
@@ -137,25 +170,23 @@ impl State {
         self.pieces.iter().map(|piece| piece.written - piece.read).sum()
     }
 
-    fn spill(&mut self, data: &[u8], disk: &Disk) -> Result<(), Full> {
+    fn spill(&mut self, data: &[u8], disk: &Disk, user: &UserName) -> Result<(), Full> {
         let size = data.len() as u64;
-        if self.on_disk() + size > disk.most_of_channel {
-            return Err(Full);
-        }
-        disk.take(size)?;
-        if let Err(error) = self.write(data) {
-            disk.give_back(size);
+        disk.take(user, size)?;
+        if let Err(error) = self.write(data, disk) {
+            disk.give_back(user, size);
             tracing::warn!(%error, "what a client sends can't be kept on disk");
             return Err(Full);
         }
         Ok(())
     }
 
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
+    fn write(&mut self, data: &[u8], disk: &Disk) -> io::Result<()> {
         if self.pieces.back().is_none_or(|piece| piece.written >= PIECE) {
-            self.pieces.push_back(Piece { file: tempfile::tempfile()?, read: 0, written: 0 });
+            self.pieces.push_back(Piece { file: disk.file()?, read: 0, written: 0 });
         }
         if let Some(piece) = self.pieces.back_mut() {
+            disk.reserve.check(&piece.file, data.len() as u64).map_err(io::Error::other)?;
             piece.file.write_all_at(data, piece.written)?;
             piece.written += data.len() as u64;
         }
@@ -163,7 +194,7 @@ impl State {
     }
 
     /// The next of what came, into `buffer`.
-    fn read(&mut self, buffer: &mut ReadBuf<'_>, disk: &Disk) -> io::Result<()> {
+    fn read(&mut self, buffer: &mut ReadBuf<'_>, disk: &Disk, user: &UserName) -> io::Result<()> {
         let length = self.memory.len().min(buffer.remaining());
         buffer.put_slice(&self.memory[..length]);
         self.memory.advance(length);
@@ -180,16 +211,16 @@ impl State {
             buffer.advance(length);
             piece.read += length as u64;
             if piece.read == piece.written {
-                disk.give_back(piece.written);
+                disk.give_back(user, piece.written);
                 self.pieces.pop_front();
             }
         }
         Ok(())
     }
 
-    fn forget(&mut self, disk: &Disk) {
+    fn forget(&mut self, disk: &Disk, user: &UserName) {
         self.memory = BytesMut::new();
-        disk.give_back(self.pieces.drain(..).map(|piece| piece.written).sum());
+        disk.give_back(user, self.pieces.drain(..).map(|piece| piece.written).sum());
     }
 
     fn wake(&mut self) {
@@ -207,7 +238,7 @@ impl AsyncRead for Outlet {
     ) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
         let before = buffer.filled().len();
-        state.read(buffer, &self.0.disk)?;
+        state.read(buffer, &self.0.disk, &self.0.user)?;
         if buffer.filled().len() > before {
             drop(state);
             self.0.taken.notify_one();
@@ -225,7 +256,7 @@ impl Drop for Outlet {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.reader_gone = true;
-        state.forget(&self.0.disk);
+        state.forget(&self.0.disk, &self.0.user);
         drop(state);
         self.0.taken.notify_one();
     }
@@ -252,10 +283,22 @@ mod tests {
 
     use super::*;
 
+    fn disk_of(max_of_caller: u64, max_of_all: u64) -> Arc<Disk> {
+        Disk::new(None, DiskReserve::new(0), [max_of_caller, max_of_all])
+    }
+
+    fn user(name: &str) -> UserName {
+        name.parse().expect("a name")
+    }
+
+    fn used(disk: &Disk) -> u64 {
+        disk.lock().values().sum()
+    }
+
     #[tokio::test]
     async fn what_comes_is_read_in_order_from_memory_and_disk() {
-        let disk = Disk::new(64 << 20, 64 << 20);
-        let (inlet, mut outlet) = channel(Arc::clone(&disk));
+        let disk = disk_of(64 << 20, 64 << 20);
+        let (inlet, mut outlet) = channel(Arc::clone(&disk), user("alice"));
         let all: Vec<u8> = (0..8 << 20).map(|i: u32| (i % 251) as u8).collect();
         let (first, second) = all.split_at(5 << 20);
         first.chunks(30_000).for_each(|piece| inlet.push(piece).expect("room"));
@@ -265,28 +308,31 @@ mod tests {
         inlet.end();
         outlet.read_to_end(&mut read).await.expect("read");
         assert!(read == all);
-        assert_eq!(disk.used.load(Relaxed), 0);
+        assert_eq!(used(&disk), 0);
     }
 
     #[tokio::test]
     async fn no_more_is_kept_than_there_is_room_for() {
-        let disk = Disk::new(2 << 20, 3 << 20);
+        let disk = disk_of(2 << 20, 3 << 20);
         let piece = vec![0; 1 << 20];
-        let (inlet, outlet) = channel(Arc::clone(&disk));
+        let (inlet, outlet) = channel(Arc::clone(&disk), user("alice"));
         let filled = (0..10).take_while(|_| inlet.push(&piece).is_ok()).count();
         assert_eq!(filled, 3, "one in memory, two on disk");
-        let (other, _outlet) = channel(Arc::clone(&disk));
+        let (own, _own) = channel(Arc::clone(&disk), user("alice"));
+        let filled = (0..10).take_while(|_| own.push(&piece).is_ok()).count();
+        assert_eq!(filled, 1, "one in memory: the caller has no more room on disk");
+        let (other, _outlet) = channel(Arc::clone(&disk), user("bob"));
         let filled = (0..10).take_while(|_| other.push(&piece).is_ok()).count();
         assert_eq!(filled, 2, "one in memory, and what all channels together have left");
         drop(outlet);
-        assert_eq!(disk.used.load(Relaxed), 1 << 20);
+        assert_eq!(used(&disk), 1 << 20);
         inlet.push(&piece).expect("nobody reads it");
     }
 
     #[tokio::test]
     async fn a_reader_who_is_always_behind_is_never_cut_off() {
-        let disk = Disk::new(4 << 20, 4 * PIECE);
-        let (inlet, mut outlet) = channel(Arc::clone(&disk));
+        let disk = disk_of(2 * PIECE, 4 * PIECE);
+        let (inlet, mut outlet) = channel(Arc::clone(&disk), user("alice"));
         let mut piece = vec![0; 1 << 20];
         for _ in 0..3 {
             inlet.push(&piece).expect("room");
@@ -294,16 +340,16 @@ mod tests {
         for _ in 0..(3 * PIECE) >> 20 {
             inlet.push(&piece).expect("room");
             outlet.read_exact(&mut piece).await.expect("read");
-            assert!(disk.used.load(Relaxed) <= PIECE + (4 << 20));
+            assert!(used(&disk) <= PIECE + (4 << 20));
         }
         drop(outlet);
-        assert_eq!(disk.used.load(Relaxed), 0);
+        assert_eq!(used(&disk), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_waits_only_for_a_reader_who_is_far_behind() {
-        let disk = Disk::new(1 << 30, 1 << 30);
-        let (inlet, mut outlet) = channel(disk);
+        let disk = disk_of(1 << 30, 1 << 30);
+        let (inlet, mut outlet) = channel(disk, user("alice"));
         let begun = tokio::time::Instant::now();
         inlet.push(&vec![0; 2 << 20]).expect("room");
         inlet.pace().await;
@@ -316,5 +362,24 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let (_, read) = tokio::join!(inlet.pace(), outlet.read_u8());
         assert!(read.is_ok() && begun.elapsed() < Duration::from_millis(10));
+    }
+
+    #[test]
+    fn what_is_kept_on_disk_is_kept_where_it_is_to_be_and_leaves_some_room() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().join("deep/input");
+        let piece = vec![0; 1 << 20];
+        for (floor, is_kept) in [(0, true), (u64::MAX, false)] {
+            let disk = Disk::new(Some(place.clone()), DiskReserve::new(floor), [8 << 20; 2]);
+            let (inlet, _outlet) = channel(Arc::clone(&disk), user("alice"));
+            inlet.push(&piece).expect("in memory");
+            assert_eq!(inlet.push(&piece).is_ok(), is_kept);
+            assert_eq!(used(&disk) > 0, is_kept);
+        }
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&place).expect("made").permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o700);
+        std::fs::remove_dir(&place).expect("nothing in it has a name");
     }
 }

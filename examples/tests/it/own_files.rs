@@ -84,3 +84,25 @@ fn root_itself_holds_no_keys() {
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("--authorized-keys") && error.contains("outside root"), "{error}");
 }
+
+#[test]
+fn what_the_server_keeps_is_its_own_users_alone() {
+    let root = tempfile::tempdir().expect("a directory");
+    let runtime = root.path().join("runtime");
+    fs::create_dir(&runtime).expect("made");
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).expect("set");
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0", "--ws", "off"]);
+    let server = Server::start(command.args(["--token", &format!("alice={ALICE}")]));
+    let mut left = vec![runtime];
+    while let Some(path) = left.pop() {
+        let metadata = fs::symlink_metadata(&path).expect("there");
+        assert_eq!(metadata.permissions().mode() & 0o077, 0, "{}", path.display());
+        if metadata.is_dir() {
+            left.extend(fs::read_dir(&path).expect("read").flatten().map(|entry| entry.path()));
+        }
+    }
+    server.signal(Signal::TERM);
+    let (_, _, log) = server.wait();
+    assert!(log.contains("was open to other users"), "{log}");
+}

@@ -105,7 +105,9 @@ impl Files {
         path: &Path,
         options: OpenOptions,
     ) -> Result<OpenFile, FileError> {
-        let permit = self.shared(caller)?.count.permit(caller.user())?;
+        let shared = self.shared(caller)?;
+        let count = if options.writes() { &shared.writers } else { &shared.readers };
+        let permit = count.permit(caller.user())?;
         self.with(caller, path, move |shared, path| OpenFile::open(shared, path, &options, permit))
             .await
     }
@@ -116,7 +118,7 @@ impl Files {
     ///
     /// As [`open`](Self::open).
     pub async fn list(&self, caller: &Caller, path: &Path) -> Result<FileListing, FileError> {
-        let permit = self.shared(caller)?.count.permit(caller.user())?;
+        let permit = self.shared(caller)?.listings.permit(caller.user())?;
         self.with(caller, path, move |shared, path| FileListing::open(shared, path, permit)).await
     }
 
@@ -404,7 +406,7 @@ impl Files {
     ) -> Result<T, FileError> {
         let shared = Arc::clone(self.shared(caller)?);
         let path = path.to_owned();
-        let walk = Arc::clone(&shared.walks).acquire_owned().await;
+        let walk = Arc::clone(&shared.walks).enter(caller.user()).await;
         blocking(move || {
             let done = work(&shared, &path);
             drop(walk);

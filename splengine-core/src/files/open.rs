@@ -101,6 +101,10 @@ impl OpenOptions {
         self
     }
 
+    pub(crate) fn writes(&self) -> bool {
+        self.write
+    }
+
     fn check(&self) -> Result<(), FileError> {
         let problem = if !self.read && !self.write {
             "must be to read, to write or to append"

@@ -2,11 +2,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use crate::disk::DiskReserve;
 use crate::files::FileError;
-use crate::files::quota::OpenCount;
+use crate::files::quota::{OpenCount, Walks};
 use crate::files::tree::{Entry, Tree, check_proc};
 use crate::files::turns::Turns;
 use crate::local::Root;
@@ -34,10 +32,12 @@ pub struct FilePolicy {
 pub(crate) struct Shared {
     pub(crate) tree: Tree,
     pub(crate) reserve: DiskReserve,
-    pub(crate) count: Arc<OpenCount>,
+    /// Apart from each other, so that downloads which nobody reads keep nobody from a short look.
+    pub(crate) readers: Arc<OpenCount>,
+    pub(crate) writers: Arc<OpenCount>,
+    pub(crate) listings: Arc<OpenCount>,
     pub(crate) watches: Arc<OpenCount>,
-    /// Each holds a descriptor for every directory of a path, for a moment.
-    pub(crate) walks: Arc<Semaphore>,
+    pub(crate) walks: Arc<Walks>,
     pub(crate) turns: Turns,
     pub(crate) max_file_size: u64,
 }
@@ -95,8 +95,8 @@ impl FilePolicy {
         Ok(Self {
             tree,
             max_file_size: 1 << 40,
-            max_open: 512,
-            max_open_per_caller: 256,
+            max_open: 256,
+            max_open_per_caller: usize::MAX,
             max_watches: 64,
         })
     }
@@ -154,23 +154,29 @@ impl FilePolicy {
         self
     }
 
-    /// How many files and directories are open at once, each a file descriptor of this process;
-    /// the next is refused. Default 512. Besides, one is held for a moment for each directory of a
-    /// path that is being walked: of four paths at once; further ones wait.
+    /// Maximum number of files that are open at once to be read, default 256. As many again may be
+    /// open to be written, and as many directories to be listed; each is a file descriptor of this
+    /// process. The next is refused ([`FileError::Full`]).
+    ///
+    /// One caller may have as many open as are still free ([`FileError::CallerLimit`]): one alone
+    /// half of all, two a third each, so that there is a place for who has none yet. Besides, one
+    /// descriptor is held for a moment for each directory of a path that is being walked: of four
+    /// paths at once, two of one caller; further ones wait.
     pub fn max_open(mut self, count: usize) -> Self {
         self.max_open = count;
         self
     }
 
-    /// The same of one caller. Default 256, half of all, so that one caller can't have them all.
+    /// Maximum of each of these for one caller, however many are free. Default: no other than what
+    /// [`max_open`](Self::max_open) tells.
     pub fn max_open_per_caller(mut self, count: usize) -> Self {
         self.max_open_per_caller = count;
         self
     }
 
-    /// How many directories are [watched](crate::Files::watch) at once; one caller may watch half of
-    /// them. The next is refused. Default 64, since the kernel lets a user have 128 where nobody
-    /// set another number.
+    /// Maximum number of directories that are [watched](crate::Files::watch) at once, shared among
+    /// callers as [open files](Self::max_open) are. The next is refused. Default 64, since the kernel
+    /// lets a user have 128 where nobody set another number.
     pub fn max_watches(mut self, count: usize) -> Self {
         self.max_watches = count;
         self
@@ -178,22 +184,20 @@ impl FilePolicy {
 
     pub(crate) fn into_shared(self, reserve: DiskReserve) -> Shared {
         let policy = self;
+        let count = |what| OpenCount::new(what, policy.max_open, policy.max_open_per_caller);
         Shared {
             tree: policy.tree,
             reserve,
-            count: OpenCount::new("open files", policy.max_open, policy.max_open_per_caller),
-            watches: OpenCount::new(
-                "watched directories",
-                policy.max_watches,
-                policy.max_watches.div_ceil(2),
-            ),
-            walks: Arc::new(Semaphore::new(MOST_WALKS)),
+            readers: count("files open to be read"),
+            writers: count("files open to be written"),
+            listings: count("open directories"),
+            watches: OpenCount::new("watched directories", policy.max_watches, usize::MAX),
+            walks: Walks::new(),
             turns: Turns::default(),
             max_file_size: policy.max_file_size,
         }
     }
 }
 
-const MOST_WALKS: usize = 4;
 /// What a directory, a link or an empty file takes of most file systems at most.
 const BLOCK_BYTES: u64 = 4096;

@@ -1,12 +1,17 @@
-//! How many files are open, or directories watched.
+//! How many files are open, or directories watched or walked through.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::caller::UserName;
 use crate::files::FileError;
 
-/// Counts what is open, of each caller and of all.
+/// Counts what is open of one kind, of each caller and of all.
+///
+/// A caller may have so many open as are still free: one alone gets half of all, two a third each,
+/// and so on, so that there is always a place for one who has none.
 #[derive(Debug)]
 pub(crate) struct OpenCount {
     /// What it counts, for a complaint.
@@ -30,11 +35,16 @@ impl OpenCount {
 
     pub(crate) fn permit(self: &Arc<Self>, user: &UserName) -> Result<OpenPermit, FileError> {
         let mut open = self.lock();
-        if open.get(user).is_some_and(|count| *count >= self.most_per_caller) {
+        let own = open.get(user).copied().unwrap_or_default();
+        if own >= self.most_per_caller {
             return Err(FileError::CallerLimit { what: self.what, limit: self.most_per_caller });
         }
-        if open.values().sum::<usize>() >= self.most {
+        let free = self.most.saturating_sub(open.values().sum());
+        if free == 0 {
             return Err(FileError::Full { what: self.what, limit: self.most });
+        }
+        if own >= free {
+            return Err(FileError::CallerLimit { what: self.what, limit: own });
         }
         *open.entry(user.clone()).or_default() += 1;
         Ok(OpenPermit { count: Arc::clone(self), user: user.clone() })
@@ -42,6 +52,12 @@ impl OpenCount {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<UserName, usize>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenPermit {
+    pub(crate) fn user(&self) -> &UserName {
+        &self.user
     }
 }
 
@@ -54,5 +70,114 @@ impl Drop for OpenPermit {
                 open.remove(&self.user);
             }
         }
+    }
+}
+
+/// Bounds how many paths are walked at once, each with a descriptor for every directory on it: first
+/// for each caller, and of all. Further ones wait, of each caller no more than [`MAX_WALKS`] / 2
+/// before those of another.
+#[derive(Debug)]
+pub(crate) struct Walks {
+    all: Arc<Semaphore>,
+    callers: Mutex<HashMap<UserName, Arc<Semaphore>>>,
+}
+
+/// The right to walk one path, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct WalkPermit {
+    walks: Arc<Walks>,
+    user: UserName,
+    permits: Option<[OwnedSemaphorePermit; 2]>,
+}
+
+impl Walks {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { all: Arc::new(Semaphore::new(MAX_WALKS)), callers: Mutex::default() })
+    }
+
+    /// Waits for the right. When the future is dropped, the place in the line is given up.
+    pub(crate) async fn enter(self: Arc<Self>, user: &UserName) -> WalkPermit {
+        let of_caller = {
+            let mut callers = self.lock();
+            let own = || Arc::new(Semaphore::new(MAX_WALKS / 2));
+            Arc::clone(callers.entry(user.clone()).or_insert_with(own))
+        };
+        // From here on, dropping it also forgets a caller who has nothing to do any more.
+        let mut permit = WalkPermit { walks: Arc::clone(&self), user: user.clone(), permits: None };
+        let own = of_caller.acquire_owned().await;
+        let all = Arc::clone(&self.all).acquire_owned().await;
+        permit.permits = own.ok().zip(all.ok()).map(|(own, all)| [own, all]);
+        permit
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, Arc<Semaphore>>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for WalkPermit {
+    fn drop(&mut self) {
+        let mut callers = self.walks.lock();
+        drop(self.permits.take());
+        // Those that wait or walk have a clone each.
+        if callers.get(&self.user).is_some_and(|own| Arc::strong_count(own) == 1) {
+            callers.remove(&self.user);
+        }
+    }
+}
+
+const MAX_WALKS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn user(name: &str) -> UserName {
+        name.parse().expect("a name")
+    }
+
+    #[test]
+    fn a_caller_alone_gets_half_and_is_told_that_it_is_his_own_limit() {
+        let count = OpenCount::new("open files", 64, usize::MAX);
+        let (alice, bob) = (user("alice"), user("bob"));
+        let mut all: Vec<_> = std::iter::from_fn(|| count.permit(&alice).ok()).collect();
+        assert_eq!(all.len(), 32);
+        let error = count.permit(&alice).expect_err("all of her share");
+        assert!(matches!(error, FileError::CallerLimit { limit: 32, .. }), "{error}");
+        all.extend(std::iter::from_fn(|| count.permit(&bob).ok()));
+        assert_eq!(all.len(), 48);
+        // Each who comes takes half of what is left, down to the last place.
+        for number in 0..16 {
+            let name = user(&format!("user-{number}"));
+            all.extend(std::iter::from_fn(|| count.permit(&name).ok()));
+        }
+        assert_eq!(all.len(), 64);
+        let error = count.permit(&user("late")).expect_err("none is left");
+        assert!(matches!(error, FileError::Full { limit: 64, .. }), "{error}");
+        drop(all);
+        assert!(count.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_caller_walks_no_more_than_half() {
+        let walks = Walks::new();
+        let (alice, bob) = (user("alice"), user("bob"));
+        let enter = async |user| {
+            let entered = Arc::clone(&walks).enter(user);
+            timeout(Duration::from_secs(1), entered).await.ok()
+        };
+        let first = enter(&alice).await.expect("a place");
+        let second = enter(&alice).await.expect("a place");
+        assert!(enter(&alice).await.is_none());
+        let others = [enter(&bob).await, enter(&bob).await];
+        assert!(others.iter().all(Option::is_some));
+        drop(first);
+        let third = enter(&alice).await.expect("a place");
+        drop((second, third, others));
+        assert!(walks.lock().is_empty());
     }
 }

@@ -233,7 +233,7 @@ mod tests {
         );
         let user = "alice".parse().expect("a name");
         let begin = || {
-            let permit = shared.count.permit(&user).expect("one");
+            let permit = shared.writers.permit(&user).expect("one");
             let path = Path::new("file");
             let mut made = Replacement::begin(&shared, path, None, Box::new(|_| true), permit)?;
             made.link_temporarily().expect("linked");

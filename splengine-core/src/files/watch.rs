@@ -43,7 +43,7 @@ pub struct FileWatch {
     shared: Arc<Shared>,
     place: PathBuf,
     id: (u64, u64),
-    _permit: OpenPermit,
+    permit: OpenPermit,
 }
 
 /// Something that happened in a directory.
@@ -113,7 +113,7 @@ impl FileWatch {
             shared: Arc::clone(shared),
             place: found.place,
             id: found.info.id,
-            _permit: permit,
+            permit,
         })
     }
 
@@ -202,7 +202,7 @@ impl FileWatch {
         }
         let (shared, id) = (Arc::clone(&self.shared), self.id);
         let path = shared.tree.absolute(&self.place);
-        let walk = Arc::clone(&shared.walks).acquire_owned().await;
+        let walk = Arc::clone(&shared.walks).enter(self.permit.user()).await;
         blocking(move || {
             let found = shared.tree.find(&path).ok().filter(|found| found.info.id == id);
             let view = shared.tree.view();

@@ -147,7 +147,7 @@ impl Files {
         mode: Option<u32>,
         condition: Condition,
     ) -> Result<Replacement, FileError> {
-        let permit = self.shared(caller)?.count.permit(caller.user())?;
+        let permit = self.shared(caller)?.writers.permit(caller.user())?;
         let begin = move |shared: &Arc<Shared>, path: &Path| {
             Replacement::begin(shared, path, mode, condition, permit)
         };

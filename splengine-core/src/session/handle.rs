@@ -436,7 +436,7 @@ impl Sessions {
             let problem = format!("must be from 1 to {} ms", LONGEST_SHARE.as_millis());
             return Err(SessionError::Malformed { field: "expiresIn", problem });
         }
-        self.engine.0.sessions.shares.share(&live.id, access, expires_in)
+        self.engine.0.sessions.shares.share(caller.user(), &live.id, access, expires_in)
     }
 
     /// A session's shares.

@@ -653,7 +653,7 @@ async fn rights_are_checked() {
 async fn open_files_are_counted() {
     let bench = bench_with(|policy| policy.max_open(3).max_open_per_caller(2));
     let first = bench.open("data/a", read()).await.expect("opened");
-    let listing = bench.files.list(&bench.alice, path("data")).await.expect("opened");
+    let second = bench.open("data/a", read()).await.expect("opened");
     assert_kind(bench.open("data/a", read()).await, ErrorKind::CallerLimit);
     let copy = first.clone();
     drop(first);
@@ -661,7 +661,11 @@ async fn open_files_are_counted() {
     let bob = caller("bob");
     let third = bench.files.open(&bob, path("data/a"), read()).await.expect("opened");
     assert_kind(bench.files.open(&bob, path("data/a"), read()).await, ErrorKind::Unavailable);
-    drop((copy, listing));
+    // Neither keeps anybody from looking or writing.
+    bench.files.list(&bob, path("data")).await.expect("opened");
+    bench.files.list(&bench.alice, path("data")).await.expect("opened");
+    bench.files.replace(&bob, path("data/new"), &b"new"[..]).await.expect("written");
+    drop((copy, second));
     assert!(bench.open("data/a", read()).await.is_ok());
     // What failed to open counts no more.
     for _ in 0..5 {
