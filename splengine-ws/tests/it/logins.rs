@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use splengine_core::Access;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::{Door, How, door, door_with};
@@ -102,6 +104,31 @@ async fn a_log_out_ends_the_login_and_what_is_open_by_it() {
     assert_eq!(door.user(&bobs).await.as_deref(), Some("bob"));
     by_token.send(json!({"type": "ping"})).await;
     by_token.frame("pong").await;
+}
+
+#[tokio::test]
+async fn a_log_out_ends_what_streams_over_http_too() {
+    let door = door().await;
+    let cookie = door.log_in(ALICES).await;
+    let body = r#"{"command":"sh -c 'echo begun; sleep 60'"}"#;
+    let request = format!(
+        "POST /api/v1/execute HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nCookie: {cookie}\r\n\
+         Accept: application/x-ndjson\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        door.addr,
+        body.len()
+    );
+    let mut stream = TcpStream::connect(door.addr).await.expect("connects");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("begun") {
+        let read = timeout(PATIENCE, stream.read_buf(&mut seen)).await.expect("in time");
+        let seen = String::from_utf8_lossy(&seen);
+        assert!(read.is_ok_and(|read| read > 0), "{seen}");
+    }
+    door.browse("POST /logout", &cookie, "").await;
+    // It may end by a reset.
+    drop(timeout(PATIENCE, stream.read_to_end(&mut seen)).await.expect("ends in time"));
 }
 
 #[tokio::test]
