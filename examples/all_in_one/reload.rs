@@ -74,9 +74,8 @@ impl Reload {
             .await
             {
                 Ok((reload, Some(latest))) => {
-                    // It may name other files.
+                    // Where it names other files, these are read for once more than they need be.
                     file = latest;
-                    read = stamps(reload.watched(&file)).await;
                     reload
                 }
                 Ok((reload, None)) => reload,

@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
+use splengine_avro::Tls;
 use splengine_core::Secret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::client::{Client, Door};
@@ -16,17 +18,7 @@ async fn every_framing_is_spoken_within_it_and_beside_it() {
     let chain = made.cert.pem();
     let door = Door::open(|door| door.tls(chain.as_bytes(), &key).expect("fits")).await;
 
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).expect("a certificate");
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = TcpStream::connect(door.addr).await.expect("connects");
-    let name = ServerName::try_from("localhost").expect("a name");
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("secured");
-    let mut secured = Client::new(stream);
+    let mut secured = Client::new(secure(&door, made.cert.der()).await.expect("secured"));
     let mut open = door.connect().await;
     secured.shake_hands().await;
     open.shake_hands().await;
@@ -37,6 +29,46 @@ async fn every_framing_is_spoken_within_it_and_beside_it() {
     // More than goes out in one piece, to the last of which the layer must not cling.
     let words: Vec<String> = (0..1000).map(|number| format!("word{number}")).collect();
     assert_eq!(secured.execute_all(&words).await, words);
+}
+
+/// A connection to whoever has this certificate.
+async fn secure(
+    door: &Door,
+    certificate: &CertificateDer<'static>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).expect("a certificate");
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(door.addr).await.expect("connects");
+    let name = ServerName::try_from("localhost").expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_while_they_are_served() {
+    let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let key =
+        |made: &rcgen::CertifiedKey<rcgen::KeyPair>| Secret::new(made.signing_key.serialize_pem());
+    let [first, second] = [make(), make()];
+    let tls = Tls::new(first.cert.pem().as_bytes(), &key(&first)).expect("fits");
+    let given = tls.clone();
+    let door = Door::open(|door| door.serve_tls(given)).await;
+    let mut before = Client::new(secure(&door, first.cert.der()).await.expect("secured"));
+    before.shake_hands().await;
+    assert!(secure(&door, second.cert.der()).await.is_err());
+
+    tls.replace(second.cert.pem().as_bytes(), &key(&second)).expect("fits");
+    assert!(secure(&door, second.cert.der()).await.is_ok());
+    assert!(secure(&door, first.cert.der()).await.is_err());
+    // What does not fit changes nothing, and who was there stays.
+    tls.replace(first.cert.pem().as_bytes(), &key(&second)).expect_err("another's key");
+    assert!(secure(&door, second.cert.der()).await.is_ok());
+    before.execute(1, "still").await;
+    assert_eq!(before.result().await.1.stdout, "still");
 }
 
 #[tokio::test]
