@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::batch::output::Outputs;
 use crate::batch::row::key;
 use crate::batch::{BatchJob, format};
-use crate::store::{Store, StoreFault};
+use crate::store::{REPAIRED, Store, StoreFault};
 
 /// Where an engine keeps batches, and how many.
 ///
@@ -23,8 +23,8 @@ use crate::store::{Store, StoreFault};
 pub struct BatchPolicy {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outputs: Outputs,
-    /// Nothing was in it.
-    pub(crate) is_new: bool,
+    /// There may be output of batches that it does not know: it is new, or was repaired.
+    pub(crate) keeps_strays: bool,
     /// When the last of its batches ended.
     pub(crate) last_end: Option<u64>,
     pub(crate) max_steps: usize,
@@ -54,13 +54,13 @@ impl BatchPolicy {
     /// later version wrote it.
     pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> Result<Self, StoreFault> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let is_new = format::agree(&store)?;
+        let keeps_strays = format::agree(&store)? || store.get(REPAIRED)?.is_some();
         let last = store.scan(&key::ended(0, ""), &key::ended(u64::MAX, ""), true, 1)?;
         let last_end = last.first().and_then(|(row, _)| key::when(row));
         Ok(Self {
             store: Arc::new(store),
             outputs: Outputs::open(outputs.as_ref())?,
-            is_new,
+            keeps_strays,
             last_end,
             max_steps: 10_000,
             max_open_steps: 200_000,

@@ -232,15 +232,16 @@ fn outcome(row: &StepRow) -> Outcome {
 async fn forget_strays(registry: &Registry) {
     let outputs = registry.policy.outputs.clone();
     let names = crate::session::blocking(move || outputs.all()).await;
-    if registry.policy.is_new && !names.is_empty() {
-        // Of a store that was lost, perhaps. Nobody misses them who did not want to.
-        let count = names.len();
-        tracing::warn!(count, "there is output of batches that this new store does not know");
-        return;
-    }
     for name in names {
         let Ok(id) = name.parse::<BatchId>() else { continue };
         if matches!(registry.journal.summary(&id).await, Ok(None)) {
+            if registry.policy.keeps_strays {
+                tracing::warn!(
+                    batch = name,
+                    "the store does not know this batch: its output stays"
+                );
+                continue;
+            }
             let outputs = registry.policy.outputs.clone();
             crate::session::blocking(move || outputs.remove(&name)).await;
         }

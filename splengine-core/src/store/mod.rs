@@ -85,6 +85,9 @@ impl Change {
     }
 }
 
+/// The key of a row that tells that not all of a store could be read when it was repaired.
+pub(crate) const REPAIRED: &[u8] = b"repaired";
+
 /// Why a store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use splengine_core::{
     BatchError, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change, Engine,
-    EngineBuilder, ErrorKind, LocalExecutor, MemoryStore, RedbStore, Rows, Step, Store, StoreFault,
-    Stream,
+    EngineBuilder, ErrorKind, LocalExecutor, MemoryStore, RedbStore, Rows, SalvagedStore, Step,
+    Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 
@@ -303,6 +303,63 @@ async fn a_store_that_takes_no_new_work_goes_on_with_the_old() {
     assert_eq!(record.info.state, BatchState::Cancelled);
     bench.store.0.1.store(false, Ordering::SeqCst);
     assert_eq!(run(&bench.engine, &alice, one(sh("true"))).await.info.state, BatchState::Succeeded);
+}
+
+/// A store with many rows, of which some can't be read any more.
+fn damaged_store(file: &std::path::Path) -> usize {
+    let store = RedbStore::open_with_reserve(file, 0).expect("opens");
+    let rows = (0..2000_u32).map(|number| Change::set(format!("row-{number:05}"), [b'v'; 100]));
+    store.commit(&rows.collect::<Vec<_>>()).expect("writes");
+    drop(store);
+    let mut bytes = std::fs::read(file).expect("reads");
+    let of_row = bytes.windows(9).position(|part| part == b"row-01000").expect("is there");
+    let page = of_row / 4096 * 4096;
+    bytes[page..page + 4096].fill(0x55);
+    std::fs::write(file, bytes).expect("writes");
+    2000
+}
+
+#[tokio::test]
+async fn around_a_damaged_page_all_is_salvaged_and_no_output_is_lost() {
+    let root = tempfile::tempdir().expect("a directory");
+    let file = root.path().join("batches.redb");
+    let all = damaged_store(&file);
+    let before = std::fs::read(&file).expect("reads");
+    assert!(matches!(RedbStore::open(&file), Err(StoreFault::Damaged(_))));
+    let salvaged = SalvagedStore::open(&file).expect("opens");
+    let rows = salvaged.scan(b"row-", b"row.", false, 10_000).expect("reads");
+    assert!(rows.len() < all && rows.len() > all * 9 / 10, "{} rows", rows.len());
+    assert!(rows.first().is_some_and(|(key, _)| key == b"row-00000"));
+    assert!(rows.last().is_some_and(|(key, _)| key == b"row-01999"));
+    assert!(rows.iter().all(|(_, value)| value == &[b'v'; 100]));
+    let [problem] = salvaged.problems() else { panic!("{:?}", salvaged.problems()) };
+    assert!(problem.contains("between `row-0"), "{problem}");
+    assert_eq!(std::fs::read(&file).expect("reads"), before);
+
+    // What it does not know of may be of a batch that could not be read.
+    let output = root.path().join("outputs").join("batch-01a222265d0400007ae8e51dbb872bd3");
+    std::fs::create_dir_all(&output).expect("makes it");
+    std::fs::write(output.join("1-1.stdout"), "printed").expect("writes");
+    let repaired = salvaged.repair().expect("repaired");
+    let damaged = repaired.damaged.expect("is kept");
+    assert_eq!(std::fs::read(damaged).expect("reads"), before);
+    let store = RedbStore::open(&file).expect("opens");
+    assert_eq!(store.scan(b"row-", b"row.", false, 10_000).expect("reads"), rows);
+    let resume = async |store: RedbStore| {
+        let policy = BatchPolicy::new(store, root.path().join("outputs")).expect("a policy");
+        let executor = LocalExecutor::new(root.path()).expect("set up");
+        let engine = Engine::builder(executor).batches(policy).build().expect("built");
+        assert!(!engine.resume().await.has_failed);
+    };
+    resume(store).await;
+    assert!(output.join("1-1.stdout").exists());
+
+    // A store that is whole knows all that there is.
+    let file = root.path().join("whole.redb");
+    let store = RedbStore::open(&file).expect("opens");
+    store.commit(&[Change::set(*b"row", *b"value")]).expect("writes");
+    resume(store).await;
+    assert!(!output.exists());
 }
 
 #[test]

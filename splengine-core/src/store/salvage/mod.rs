@@ -17,7 +17,7 @@ use crate::session::millis;
 use crate::store::redb::{beside, fault, lock, make, scan, sync_directory};
 use crate::store::salvage::overlay::Overlay;
 use crate::store::salvage::rescue::{Rescued, rescue};
-use crate::store::{Change, MemoryStore, Rows, Store, StoreFault};
+use crate::store::{Change, MemoryStore, REPAIRED, Rows, Store, StoreFault};
 
 /// What can be read of the file of a [`RedbStore`](crate::RedbStore), however damaged it is. The
 /// file itself is not changed. All rows are held in memory.
@@ -87,13 +87,18 @@ impl SalvagedStore {
     }
 
     /// Puts a new store that holds what was readable in the place of the damaged one, which is kept
-    /// beside it, with `.damaged-` and the time in its name. Blocks.
+    /// beside it, with `.damaged-` and the time in its name. Where not all was readable, an engine
+    /// removes no output of batches that the new store does not know. Blocks.
     ///
     /// # Errors
     ///
     /// [`StoreFault`] when the new store can't be written. Then the damaged one is where it was.
     pub fn repair(self) -> Result<Repaired, StoreFault> {
-        let Self { path, rows, count, lock, .. } = self;
+        let Self { path, rows, count, problems, lock } = self;
+        if !problems.is_empty() {
+            // So that nothing is taken for left over that belongs to what could not be read.
+            rows.commit(&[Change::set(REPAIRED, problems.join("\n"))])?;
+        }
         let new = make(&path, &rows)?;
         let damaged = beside(&path, &format!("damaged-{}", millis(SystemTime::now())));
         // Where the file system has no links, the file is gone for a moment.
@@ -230,7 +235,7 @@ impl Reader {
             };
             rows.map_err(|error| error.to_string())
         });
-        if read.is_err() {
+        if read.as_ref().is_err_and(|problem| problem == NO_SENSE) {
             let opened = self.opened.take();
             let _ = caught(|| {
                 drop(opened);
@@ -242,8 +247,9 @@ impl Reader {
 }
 
 fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err("what is there makes no sense".to_owned()))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(NO_SENSE.to_owned()))
 }
 
+/// After a panic.
+const NO_SENSE: &str = "what is there makes no sense";
 const CACHE_BYTES: usize = 64 << 20;

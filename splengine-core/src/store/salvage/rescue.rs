@@ -132,7 +132,7 @@ fn show(key: &[u8]) -> String {
 
 const ROWS: usize = 256;
 /// Beyond so many failures, what lies between others that fail is given up.
-const MAX_READS: usize = 4096;
+const MAX_READS: usize = 256;
 
 #[cfg(test)]
 mod tests {
