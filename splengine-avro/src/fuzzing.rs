@@ -220,4 +220,23 @@ mod tests {
             assert!(count > 3, "only {count} of {name}");
         }
     }
+
+    /// Protocols made of the seeds with bytes changed: near the limits, and beyond them.
+    #[test]
+    fn changed_schemas_do_no_harm() {
+        let seeds = format!("{}/fuzz/seeds/schemas", env!("CARGO_MANIFEST_DIR"));
+        let seeds: Vec<Vec<u8>> = std::fs::read_dir(seeds)
+            .expect("a directory")
+            .map(|seed| std::fs::read(seed.expect("a file").path()).expect("read"))
+            .collect();
+        let mut dice = crate::mutants::Dice(0x5eed);
+        for _ in 0..RUNS {
+            let mut bytes = seeds[dice.roll(seeds.len())].clone();
+            bytes.extend_from_slice(&seeds[dice.roll(seeds.len())][1..]);
+            dice.mutate(&mut bytes);
+            super::schemas(&bytes);
+        }
+    }
+
+    const RUNS: usize = 50;
 }

@@ -14,17 +14,17 @@ use crate::protocol::{known_messages, ours};
 use crate::records::{BatchJob, BatchRequest, Command, RunRequest, SessionRequest, Step};
 
 /// xorshift64: the same mutants in every run.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 % sides as u64) as usize
     }
 
-    fn mutate(&mut self, message: &mut Vec<u8>) {
+    pub(crate) fn mutate(&mut self, message: &mut Vec<u8>) {
         for _ in 0..=self.roll(4) {
             let at = self.roll(message.len().max(1));
             match self.roll(6) {
