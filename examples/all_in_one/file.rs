@@ -101,6 +101,8 @@ pub(crate) struct AvroTable {
     pub(crate) certificates: Option<PathBuf>,
     /// The file of their private key in PEM.
     pub(crate) private_key: Option<PathBuf>,
+    /// Whether clients without TLS are served beside those with it; true when left out.
+    pub(crate) plain_text: Option<bool>,
 }
 
 /// `ssh = "ADDR"` for short.
@@ -351,7 +353,7 @@ impl File {
             UsageError::new(&name, &format!("line {line}: {}", error.message()))
         })?;
         if !file.token.is_empty() {
-            tokens::refuse_open_file(path, &name)?;
+            tokens::refuse_open_file(path, &name, "tokens")?;
         }
         file.fixed = toml::from_str(&text).unwrap_or_default();
         file.fixed.retain(|key, _| !READ_AGAIN.contains(&key));

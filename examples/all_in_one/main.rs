@@ -174,6 +174,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             let mut builder = configured_avro(&engine, &settings, &interfaces);
             if let Some(tls) = &tls {
                 builder = builder.serve_tls(tls.clone());
+                builder = builder.plain_text(settings.file.avro.plain_text.unwrap_or(true));
             }
             Some(builder.listen(bound.listener).map_err(|error| start(error.into()))?)
         }

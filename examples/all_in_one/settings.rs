@@ -341,8 +341,14 @@ pub(crate) fn avro_tls(table: &AvroTable) -> Result<Option<(Vec<u8>, Secret)>, U
         })
     };
     match (&table.certificates, &table.private_key) {
+        (None, None) if table.plain_text == Some(false) => {
+            let problem = "takes certificates and a private-key: without TLS nobody is served";
+            Err(UsageError::new("[avro] plain-text = false", problem))
+        }
         (None, None) => Ok(None),
         (Some(certificates), Some(key)) => {
+            let name = format!("[avro] private-key = {}", key.display());
+            crate::tokens::refuse_open_file(key, &name, "a private key")?;
             let text = String::from_utf8(read(key, "private-key")?);
             let text = text.map_err(|_| UsageError::new("[avro] private-key", "is no PEM"))?;
             Ok(Some((read(certificates, "certificates")?, Secret::new(text))))

@@ -56,7 +56,7 @@ fn append(path: &Path, line: &str) -> Result<(), UsageError> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600);
     let mut file = options.open(path).map_err(caused)?;
-    tokens::refuse_open_file(path, &name)?;
+    tokens::refuse_open_file(path, &name, "tokens")?;
     let mut last = [b'\n'];
     if file.metadata().map_err(caused)?.len() > 0 {
         file.seek(SeekFrom::End(-1)).map_err(caused)?;

@@ -88,7 +88,7 @@ impl Tokens {
     /// Adds all entries of a file that others can't read.
     fn insert_file(&mut self, path: &Path, source: &str, empty: Empty) -> Result<(), UsageError> {
         let name = format!("{source} {}", path.display());
-        refuse_open_file(path, &name)?;
+        refuse_open_file(path, &name, "tokens")?;
         let text = std::fs::read_to_string(path).map_err(|e| UsageError::caused(&name, &e))?;
         let mut is_empty = true;
         for (number, line) in (1..).zip(text.lines()) {
@@ -120,11 +120,12 @@ pub(crate) fn token_file(args: &Args, file: &File) -> Option<PathBuf> {
 
 /// Secrets that every user of the host can read are none. The group may: that is how an
 /// orchestrator hands a mounted secret to a server that is not root.
-pub(crate) fn refuse_open_file(path: &Path, name: &str) -> Result<(), UsageError> {
+pub(crate) fn refuse_open_file(path: &Path, name: &str, what: &str) -> Result<(), UsageError> {
     let metadata = std::fs::metadata(path).map_err(|error| UsageError::caused(name, &error))?;
     if metadata.permissions().mode() & 0o007 != 0 {
-        let problem = "holds tokens, and every user of this host can get at it; chmod 600 it first";
-        return Err(UsageError::new(name, problem));
+        let problem =
+            format!("holds {what}, and every user of this host can get at it; chmod 600 it first");
+        return Err(UsageError::new(name, &problem));
     }
     Ok(())
 }

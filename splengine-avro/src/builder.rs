@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) handshake_timeout: Duration,
     pub(crate) frame_timeout: Duration,
     pub(crate) max_linger: Duration,
+    /// Whether what begins without TLS is served.
+    pub(crate) plain_text: bool,
 }
 
 impl AvroServer {
@@ -49,6 +51,7 @@ impl AvroServer {
                 handshake_timeout: Duration::from_secs(10),
                 frame_timeout: Duration::from_secs(30),
                 max_linger: Duration::from_secs(5),
+                plain_text: true,
             },
             limits: ConnectionLimits::new(),
             #[cfg(feature = "tls")]
@@ -163,6 +166,14 @@ impl<A> AvroServerBuilder<A> {
         key: &splengine_core::Secret,
     ) -> Result<Self, crate::TlsError> {
         Ok(self.serve_tls(crate::Tls::new(certificates, key)?))
+    }
+
+    /// Whether clients that begin without TLS are served, beside those that begin with it. Default
+    /// true. Where it is false, a request of HTTP is answered with 400, and everything else closed.
+    #[cfg(feature = "tls")]
+    pub fn plain_text(mut self, served: bool) -> Self {
+        self.options.plain_text = served;
+        self
     }
 
     /// The same with what can be [replaced](crate::Tls::replace) while it is served.

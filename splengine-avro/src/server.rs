@@ -15,7 +15,7 @@ use splengine_core::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::Service as _;
 
 use crate::call::Responder;
@@ -117,6 +117,9 @@ impl Opening {
             let mut read = BytesMut::with_capacity(1024);
             let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
             return self.speak(speech, read, stream, until).await;
+        }
+        if !self.responder.options.plain_text {
+            return self.within(until, refuse_plain_text(speech, &mut stream)).await;
         }
         self.speak(speech, read, stream, until).await
     }
@@ -223,6 +226,28 @@ impl Opening {
         }
     }
 }
+
+/// Says that it takes TLS, to a client that can be told.
+async fn refuse_plain_text<S>(speech: Speech, stream: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if speech == Speech::Http {
+        stream.write_all(TAKES_TLS).await?;
+        stream.shutdown().await?;
+        // A connection that is closed with something unread is reset, and the answer lost.
+        let mut rest = stream.take(MAX_UNREAD);
+        let _ = timeout(LAST_WORDS, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+    }
+    let problem = "it begins without TLS, which is demanded here";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+}
+
+const TAKES_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 28\r\nConnection: close\r\n\r\nthis port takes TLS (https)\n";
+/// So much of a request that is refused is read and thrown away, and for so long.
+const MAX_UNREAD: u64 = 1 << 20;
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 async fn start_sasl<S>(stream: &mut S, read: &mut BytesMut) -> io::Result<()>
 where

@@ -11,3 +11,4 @@ mod reload;
 mod server;
 mod sessions;
 mod stores;
+mod tls;

@@ -57,7 +57,7 @@ fn tool(word: &str, root: &TempDir) -> Output {
 }
 
 /// What came of a program that is to end by itself, and soon.
-fn outcome(command: &mut Command) -> Output {
+pub(crate) fn outcome(command: &mut Command) -> Output {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -72,6 +72,43 @@ async fn certificates_are_replaced_while_they_are_served() {
 }
 
 #[tokio::test]
+async fn plain_text_can_be_switched_off() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let key = Secret::new(made.signing_key.serialize_pem());
+    let chain = made.cert.pem();
+    let door =
+        Door::open(|door| door.tls(chain.as_bytes(), &key).expect("fits").plain_text(false)).await;
+    for begin in [&b"\0\0\0\x01\0\0\0\x01\0\0\0\x04"[..], b"\0\0\0\x04\0\0\0\0\0\0\0\0"] {
+        let mut client = door.connect().await;
+        client.stream.write_all(begin).await.expect("sent");
+        assert!(client.is_closed().await, "{begin:?}");
+    }
+    let mut stream = TcpStream::connect(door.addr).await.expect("connects");
+    stream.write_all(b"GET /avro/protocol HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("read");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.ends_with("takes TLS (https)\n"),
+        "{answer}"
+    );
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a certificate");
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(door.addr).await.expect("connects");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("secured");
+    let mut secured = Client::new(stream);
+    secured.shake_hands().await;
+    secured.execute(1, "secret").await;
+    assert_eq!(secured.result().await.1.stdout, "secret");
+}
+
+#[tokio::test]
 async fn without_it_its_clients_are_sent_away() {
     let door = Door::open(|door| door).await;
     let mut client = door.connect().await;

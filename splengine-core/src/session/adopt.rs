@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -108,6 +108,7 @@ async fn go_on(
         return;
     };
     let size = record.size();
+    let (age, idle) = ages(&record);
     let (recorder, files) = recorder(registry, &record, files).await;
     let thread = record.thread;
     let offset = thread.offset + lost;
@@ -137,6 +138,8 @@ async fn go_on(
             adopted: Some(Before {
                 lead: thread.lead,
                 last_activity: time(record.last_activity),
+                age,
+                idle,
                 inputs: inputs(thread.inputs),
             }),
         },
@@ -188,5 +191,41 @@ fn inputs(known: Vec<KnownInput>) -> VecDeque<Known> {
     known.collect()
 }
 
+/// How old a session is, and for how long idle, by the clock of the engine that wrote it down, which
+/// does not jump. What went by since then does not count: the wall clock, which alone could tell, may
+/// have been set anew, and would end the session.
+fn ages(record: &Record) -> (Duration, Duration) {
+    let since = |then| record.saved.saturating_sub(then);
+    let age = record.thread.age.unwrap_or_else(|| since(record.created));
+    let idle = record.thread.idle.unwrap_or_else(|| since(record.last_activity));
+    (Duration::from_millis(age), Duration::from_millis(idle))
+}
+
 /// Ends whatever sequence was begun before the loss (CAN), and resets colours.
 const AFTER_LOSS: &[u8] = b"\x18\x1b[0m";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_makes_no_session_older() {
+        let year = 365 * 24 * 3600 * 1000;
+        let mut record =
+            Record { created: 50 * year, last_activity: 50 * year, ..Record::default() };
+        record.thread.age = Some(5000);
+        record.thread.idle = Some(2000);
+        let known = (Duration::from_secs(5), Duration::from_secs(2));
+        for saved in [0, 50 * year, 90 * year] {
+            record.saved = saved;
+            assert_eq!(ages(&record), known, "{saved}");
+        }
+        // As an earlier version wrote it.
+        record.thread.age = None;
+        record.thread.idle = None;
+        record.saved = 0;
+        assert_eq!(ages(&record), (Duration::ZERO, Duration::ZERO));
+        record.saved = record.created + 3000;
+        assert_eq!(ages(&record), (Duration::from_secs(3), Duration::from_secs(3)));
+    }
+}

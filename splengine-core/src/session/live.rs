@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -161,6 +161,9 @@ pub(crate) struct Beginning {
 pub(crate) struct Before {
     pub(crate) lead: u64,
     pub(crate) last_activity: SystemTime,
+    /// How old it was, and how long idle, when that was written down.
+    pub(crate) age: Duration,
+    pub(crate) idle: Duration,
     pub(crate) inputs: VecDeque<Known>,
 }
 
@@ -183,6 +186,8 @@ impl Live {
         let before = beginning.adopted.unwrap_or_else(|| Before {
             lead: 0,
             last_activity: SystemTime::now(),
+            age: Duration::ZERO,
+            idle: Duration::ZERO,
             inputs: VecDeque::new(),
         });
         let state = State {
@@ -196,7 +201,7 @@ impl Live {
             title: screen.title().to_owned(),
             versions: Versions::default(),
             last_activity: before.last_activity,
-            active: instant_of(before.last_activity),
+            active: now.checked_sub(before.idle).unwrap_or(now),
             detached: Some(now),
             warned: None,
             cursor_queries: screen.cursor_queries(),
@@ -215,7 +220,7 @@ impl Live {
             id,
             user,
             created,
-            born: instant_of(created),
+            born: now.checked_sub(before.age).unwrap_or(now),
             epoch,
             terminal: Mutex::new(beginning.terminal),
             launch: beginning.launch,
@@ -485,6 +490,8 @@ impl Live {
             mark: self.terminal().mark(),
             recording,
             inputs: inputs.take(MOST_INPUTS).collect(),
+            age: Some(in_millis(self.born.elapsed())),
+            idle: Some(in_millis(state.active.elapsed())),
         }
     }
 }
@@ -568,10 +575,8 @@ impl std::fmt::Debug for Live {
     }
 }
 
-/// When that was, as far as the clock reaches back.
-fn instant_of(time: SystemTime) -> Instant {
-    let now = Instant::now();
-    time.elapsed().ok().and_then(|ago| now.checked_sub(ago)).unwrap_or(now)
+fn in_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// So many clients' inputs are written down.

@@ -36,7 +36,7 @@ pub(crate) struct Store {
 }
 
 /// What is known of a session, as it is written down.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     pub(crate) session_id: String,
@@ -72,6 +72,12 @@ pub(crate) struct Thread {
     pub(crate) mark: Option<String>,
     pub(crate) recording: Option<RecordingMark>,
     pub(crate) inputs: Vec<KnownInput>,
+    /// How long there has been an engine for it, and for how long nobody did anything, in
+    /// milliseconds. An earlier version did not write them.
+    #[serde(default)]
+    pub(crate) age: Option<u64>,
+    #[serde(default)]
+    pub(crate) idle: Option<u64>,
 }
 
 /// How far a client's input has come.
