@@ -214,6 +214,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         hangups,
     };
     tokio::spawn(reload.run());
+    tracing::warn!(
+        uid = rustix::process::geteuid().as_raw(),
+        "whatever callers with the scopes `execute` or `sessions` run, they all run as this one user: \
+         each of them can read and change what the others' programs and files hold"
+    );
     tracing::info!(root = %settings.root.display(), "ready");
     let line = format!("{{{}}}\n", ready.join(","));
     let _ = std::io::stdout().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush());

@@ -2,6 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::local::{Environment, Holder, LocalExecutor};
+use crate::process::Attributes;
 
 /// Where runs are put into cgroups (version 2), which lets the kernel kill a tree in one step and
 /// bound its memory and processes.
@@ -60,6 +61,27 @@ pub enum SetupError {
 }
 
 /// Sets up a [`LocalExecutor`]. Made by [`LocalExecutor::builder`].
+///
+/// Programs begin with as little of this process as can be:
+///
+/// | attribute | what a program begins with |
+/// |---|---|
+/// | file descriptors | standard input, output and error, and no other |
+/// | signals | none blocked, none ignored |
+/// | session, process group, terminal | its own |
+/// | environment | [`environment`](Self::environment) and the request's |
+/// | umask, open files | [`umask`](Self::umask), [`open_files`](Self::open_files) |
+/// | core dumps | a soft limit of 0; programs may raise it |
+/// | `oom_score_adj`, nice value | this process's, or that of [`oom_score_adj`](Self::oom_score_adj) and [`nice`](Self::nice) where that is more |
+/// | scheduling policy | this process's, or `SCHED_OTHER` where that is a real-time one |
+/// | disk priority | this process's, or the usual one where that is better |
+/// | ambient capabilities | none |
+/// | dumpable, parent-death signal | as for any program, the kernel resets them |
+///
+/// What this process has less of than usual, its programs have less of, too. They inherit the other
+/// resource limits, the CPU affinity, the memory policy, namespaces, seccomp filters, securebits,
+/// the switch for transparent huge pages and the session keyring: keep no secrets in that one.
+/// Attributes of this process are looked at when the builder is made.
 #[derive(Debug)]
 #[must_use]
 pub struct LocalExecutorBuilder {
@@ -69,6 +91,7 @@ pub struct LocalExecutorBuilder {
     pub(crate) reap_strangers: bool,
     pub(crate) holder: Option<Holder>,
     pub(crate) protected: Vec<PathBuf>,
+    pub(crate) attributes: Attributes,
 }
 
 impl LocalExecutorBuilder {
@@ -80,6 +103,7 @@ impl LocalExecutorBuilder {
             reap_strangers: false,
             holder: None,
             protected: Vec::new(),
+            attributes: Attributes::of_this_process(),
         }
     }
 
@@ -118,6 +142,35 @@ impl LocalExecutorBuilder {
     /// Programs are not bound by this: they may enter and open whatever the user of this process may.
     pub fn protect(mut self, path: impl AsRef<Path>) -> Self {
         self.protected.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// The file mode creation mask that programs begin with; bits outside of `0o777` are ignored.
+    /// Default: the one of this process when [`LocalExecutor::builder`] was called.
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.attributes.umask = Some(mask & 0o777);
+        self
+    }
+
+    /// The soft limit of open files (`RLIMIT_NOFILE`) that programs begin with, where their request
+    /// sets no limit; at most this process's hard limit, up to which programs may raise it. Default:
+    /// the one of this process when [`LocalExecutor::builder`] was called, so that a server that
+    /// raises its own later raises none of theirs.
+    pub fn open_files(mut self, soft: u64) -> Self {
+        self.attributes.open_files = soft;
+        self
+    }
+
+    /// What programs have as their `oom_score_adj` (proc(5)), 0 to 1000, if this process has less: so
+    /// that out of memory the kernel ends one of them, and not the server. Default: 0.
+    pub fn oom_score_adj(mut self, at_least: u16) -> Self {
+        self.attributes.raise_oom_score_adj(at_least);
+        self
+    }
+
+    /// What programs have as their nice value, 0 to 19, if this process has less. Default: 0.
+    pub fn nice(mut self, at_least: u8) -> Self {
+        self.attributes.raise_nice(at_least);
         self
     }
 

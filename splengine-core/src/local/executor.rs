@@ -50,6 +50,7 @@ impl LocalExecutor {
             reap_strangers,
             holder,
             protected: protected_paths,
+            attributes,
         } = builder;
         let mut protected = Protected::default();
         for path in protected_paths {
@@ -85,7 +86,7 @@ impl LocalExecutor {
         };
         let oom = OomCounter::of_this_process();
         let kept_pipes = Arc::new(Semaphore::new(KEPT_PIPES));
-        let host = Arc::new(Host { root, protected, environment, null, cgroups });
+        let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
         Ok(Self { host, oom, kept_pipes, holder })
     }
 

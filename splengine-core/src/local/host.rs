@@ -9,7 +9,7 @@ use crate::local::pty::{Pair, Pty};
 use crate::local::root::{Root, exhausted_or_internal};
 use crate::local::terminal::LocalTerminal;
 use crate::local::{Environment, Holder, lookup};
-use crate::process::{Cgroups, Leader, Pipes, Spawn, SpawnError};
+use crate::process::{Attributes, Cgroups, Leader, Pipes, Spawn, SpawnError};
 use crate::protected::Protected;
 use crate::session::Size;
 
@@ -21,6 +21,7 @@ pub(crate) struct Host {
     pub(crate) environment: Environment,
     pub(crate) null: File,
     pub(crate) cgroups: Option<Arc<Cgroups>>,
+    pub(crate) attributes: Attributes,
 }
 
 impl Host {
@@ -83,6 +84,7 @@ impl Host {
             words: argv.len(),
             limits: LimitKind::ALL.iter().map(|kind| command.limits.value(*kind)).collect(),
             cgroup,
+            attributes: self.attributes.clone(),
         };
         let texts: Vec<CString> = [program].into_iter().chain(argv).chain(env).collect();
         let root = self.root.path().to_owned();
@@ -126,6 +128,7 @@ impl Host {
             null: self.null.as_fd(),
             feed,
             limits: &command.limits,
+            attributes: &self.attributes,
             tag: command.mark.as_ref().and_then(|mark| mark.parse().ok()),
             group_bounds_memory: self
                 .cgroups

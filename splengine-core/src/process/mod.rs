@@ -1,5 +1,6 @@
 //! Processes of this host: starting them, knowing whose they are, ending them.
 
+mod attributes;
 mod cgroup;
 mod members;
 mod oom;
@@ -14,6 +15,7 @@ mod sys;
 mod tag;
 mod tree;
 
+pub(crate) use attributes::Attributes;
 pub(crate) use cgroup::{Cgroups, Group};
 pub(crate) use oom::OomCounter;
 pub(crate) use spawn::{Leader, Pipes, Spawn, SpawnError, above_stdio, start_holder};
@@ -21,5 +23,5 @@ pub(crate) use tag::{Tag, TagError};
 pub(crate) use tree::{Outcome, Tree, kill_tagged, proc_is_ours};
 pub(crate) use {
     reaper::start as start_reaper, sys::child_exits_are_ignored, sys::watch,
-    tag::check as check_tags,
+    tag::check as check_tags, tag::comes_from_a_run,
 };

@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use crate::execute::{ExitStatus, Limits, Signal};
 use crate::process::sys::{self, Plan, Step};
 use crate::process::tag::Tag;
-use crate::process::{Group, Tree, runs};
+use crate::process::{Attributes, Group, Tree, runs};
 
 /// What to start.
 pub(crate) struct Spawn<'a> {
@@ -28,6 +28,7 @@ pub(crate) struct Spawn<'a> {
     pub(crate) null: BorrowedFd<'a>,
     pub(crate) feed: bool,
     pub(crate) limits: &'a Limits,
+    pub(crate) attributes: &'a Attributes,
     /// Whose it is; a fresh tag for `None`.
     pub(crate) tag: Option<Tag>,
     /// The group bounds the memory of the tree, so that no limit of each process has to.
@@ -96,6 +97,8 @@ impl Spawn<'_> {
     fn launch(self, stdio: [BorrowedFd<'_>; 3], in_terminal: bool) -> Result<Leader, SpawnError> {
         let tag = self.tag.unwrap_or_else(Tag::new);
         let mut limits = Vec::from(tag.limits());
+        // Those of the request come later and so hold.
+        limits.extend(self.attributes.limits());
         limits.extend(rlimits(self.limits, self.group_bounds_memory));
         let plan = Plan {
             program: self.program,
@@ -105,6 +108,7 @@ impl Spawn<'_> {
             stdio,
             in_terminal,
             limits: &limits,
+            attributes: Some(self.attributes),
             cgroup: self.group.as_ref().and_then(Group::dir),
         };
         let run = runs::Run { tag, started: runs::ticks_now() };
@@ -183,6 +187,7 @@ pub(crate) fn start_holder(
         stdio: [input, output, null.as_fd()],
         in_terminal: false,
         limits: &[],
+        attributes: None,
         cgroup: None,
     };
     sys::spawn(&plan).map(|(_, pidfd)| pidfd).map_err(|(_, error)| error)

@@ -9,6 +9,8 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::process::Attributes;
+
 /// What a new process is to be.
 pub(crate) struct Plan<'a> {
     pub(crate) program: &'a CStr,
@@ -21,6 +23,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) in_terminal: bool,
     /// Resource limits: which, the soft and the hard bound.
     pub(crate) limits: &'a [(c_int, u64, u64)],
+    /// What it does not inherit; `None` for a helper, which is as this process is.
+    pub(crate) attributes: Option<&'a Attributes>,
     /// The directory of the cgroup that it is born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
@@ -41,6 +45,7 @@ pub(crate) enum Step {
 pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)> {
     let argv = pointers(plan.argv);
     let env = pointers(plan.env);
+    let attributes = plan.attributes.map(ChildAttributes::from).unwrap_or_default();
     let mut child = Child {
         program: plan.program.as_ptr(),
         argv: argv.as_ptr(),
@@ -50,6 +55,8 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
         in_terminal: plan.in_terminal,
         limits: plan.limits.as_ptr(),
         limit_count: plan.limits.len(),
+        attributes: ptr::from_ref(&attributes),
+        oom_score_left: false,
         cgroup_procs: -1,
         step: Step::Clone as c_int,
         errno: 0,
@@ -81,6 +88,14 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
     let (step, errno) =
         unsafe { (ptr::read_volatile(&child.step), ptr::read_volatile(&child.errno)) };
     if errno == 0 {
+        // SAFETY: as above.
+        if unsafe { ptr::read_volatile(&child.oom_score_left) }
+            && let Some(score) = plan.attributes.and_then(|attributes| attributes.oom_score_adj)
+        {
+            // By now it has memory of its own. A program that nobody may trace keeps its score.
+            let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+            let _ = std::fs::write(path, score.to_string());
+        }
         return Ok((pid, pidfd));
     }
     let step = if step == Step::Exec as c_int { Step::Exec } else { Step::Prepare };
@@ -99,10 +114,44 @@ struct Child {
     in_terminal: bool,
     limits: *const (c_int, u64, u64),
     limit_count: usize,
+    attributes: *const ChildAttributes,
+    /// The child could not write its OOM score: it shares this process's memory, and with it that
+    /// its files in /proc are root's where this process is not dumpable.
+    oom_score_left: bool,
     /// Where to join a cgroup, if the kernel could not put the child there; -1 for nowhere.
     cgroup_procs: RawFd,
     step: c_int,
     errno: c_int,
+}
+
+/// [`Attributes`] in the form that the child needs, which can't allocate.
+#[derive(Default)]
+struct ChildAttributes {
+    umask: Option<libc::mode_t>,
+    nice: Option<c_int>,
+    oom_score_adj: Option<([u8; 12], usize)>,
+    reset_scheduling: bool,
+    reset_io_priority: bool,
+    drop_ambient: bool,
+}
+
+impl From<&Attributes> for ChildAttributes {
+    fn from(attributes: &Attributes) -> Self {
+        let digits = |value: i32| {
+            let text = value.to_string();
+            let mut digits = [0; 12];
+            digits[..text.len()].copy_from_slice(text.as_bytes());
+            (digits, text.len())
+        };
+        Self {
+            umask: attributes.umask.map(|mask| mask & 0o777),
+            nice: attributes.nice,
+            oom_score_adj: attributes.oom_score_adj.map(digits),
+            reset_scheduling: attributes.reset_scheduling,
+            reset_io_priority: attributes.reset_io_priority,
+            drop_ambient: true,
+        }
+    }
 }
 
 type Cloned = io::Result<(libc::pid_t, OwnedFd)>;
@@ -231,7 +280,7 @@ extern "C" fn run_child(child: *mut c_void) -> c_int {
     // only when we are gone.
     unsafe {
         (*child).step = Step::Prepare as c_int;
-        if prepare(&*child) {
+        if prepare(&mut *child) {
             (*child).step = Step::Exec as c_int;
             libc::execve((*child).program, (*child).argv, (*child).env);
         }
@@ -243,7 +292,7 @@ extern "C" fn run_child(child: *mut c_void) -> c_int {
 /// # Safety
 ///
 /// Only in the child of a clone, with a plan that lives.
-unsafe fn prepare(child: &Child) -> bool {
+unsafe fn prepare(child: &mut Child) -> bool {
     // SAFETY: every call gets numbers, descriptors of the plan, or pointers to data of this frame.
     unsafe {
         if child.cgroup_procs >= 0 && libc::write(child.cgroup_procs, c"0".as_ptr().cast(), 1) != 1
@@ -280,6 +329,7 @@ unsafe fn prepare(child: &Child) -> bool {
         if libc::fchdir(child.workdir) < 0 {
             return false;
         }
+        child.oom_score_left = !shed(&*child.attributes);
         for index in 0..child.limit_count {
             let (resource, soft, hard) = *child.limits.add(index);
             let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
@@ -291,6 +341,60 @@ unsafe fn prepare(child: &Child) -> bool {
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == 0
     }
+}
+
+/// Gives up what this process has more of than its runs are to have, and sets the mask. None of it
+/// needs a privilege, and a filter of system calls that refuses one must not keep programs from
+/// running: errors are let be. Says whether the OOM score is as it should be.
+///
+/// # Safety
+///
+/// Only in the child of a clone.
+unsafe fn shed(attributes: &ChildAttributes) -> bool {
+    // SAFETY: every call gets numbers, or pointers to data of this frame or of the plan.
+    unsafe {
+        if let Some(mask) = attributes.umask {
+            libc::umask(mask);
+        }
+        if attributes.reset_scheduling {
+            let parameter = libc::sched_param { ..std::mem::zeroed() };
+            libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &raw const parameter);
+        }
+        if let Some(nice) = attributes.nice {
+            libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice);
+        }
+        if attributes.reset_io_priority {
+            libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, 0);
+        }
+        if attributes.drop_ambient {
+            libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        }
+        let Some((digits, length)) = &attributes.oom_score_adj else { return true };
+        let path = c"/proc/self/oom_score_adj";
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return false;
+        }
+        let written = libc::write(file, digits.as_ptr().cast(), *length);
+        libc::close(file);
+        written >= 0
+    }
+}
+
+/// Whether the calling thread is scheduled before all usual ones.
+pub(crate) fn is_real_time() -> bool {
+    // SAFETY: the call gets and gives numbers alone.
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    // Its upper bits say whether children are reset.
+    [libc::SCHED_FIFO, libc::SCHED_RR, libc::SCHED_DEADLINE]
+        .iter()
+        .any(|real_time| policy >= 0 && policy & 0xff == i64::from(*real_time))
+}
+
+/// The calling thread's priority on disks, as ioprio_get(2) gives it; below zero where it can't.
+pub(crate) fn io_priority() -> i64 {
+    // SAFETY: the call gets and gives numbers alone.
+    unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }
 }
 
 /// The hard limit of another process, from outside; `ESRCH` when there is no such process, `EPERM`
@@ -326,5 +430,6 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
 }
 
+const IOPRIO_WHO_PROCESS: c_int = 1;
 /// The child's few frames take less than 2 KiB.
 const STACK_BYTES: usize = 32 * 1024;

@@ -143,6 +143,13 @@ impl Origin {
     }
 }
 
+/// Whether a process comes from a run, of whatever engine, given that this one does not: its first
+/// limit is lower than ours then, whatever it did to lose its tag. Yes, where it can't be known.
+pub(crate) fn comes_from_a_run(pid: Pid) -> bool {
+    let own = sys::hard_limit(rustix::process::getpid(), LOCKS).unwrap_or(u64::MAX);
+    sys::hard_limit(pid, LOCKS).map_or(true, |locks| locks < own)
+}
+
 /// Whether this process, and with it the runs that it starts, may raise hard limits.
 pub(crate) fn may_raise_limits() -> bool {
     use rustix::thread::{CapabilitySet, capabilities};

@@ -21,55 +21,65 @@ fn main_of_the_hider() {
             setrlimit(resource, limit).expect("anybody may lower a limit");
         }
     }
-    if std::env::var_os("SETSID").is_some() {
+    if std::env::var_os("SETSID").is_some_and(|setsid| !setsid.is_empty()) {
         setsid().expect("no group leader");
     }
     let then = std::env::var_os("THEN").expect("a script");
     panic!("{}", std::process::Command::new("/bin/sh").arg("-c").arg(then).exec());
 }
 
-/// `sh -c script`, in which `$HIDE` is the hider.
+/// `sh -c script`, in which `hide NAME SETSID THEN` writes its number into the file of its name and
+/// hides (instead of the shell that it is called in), in a session of its own if `SETSID` is not empty, and `hidden NAME...` waits until these
+/// have, or are gone: the runs of other tests may end them as soon as they are strays.
 fn hiding(script: &str) -> Request {
     let own = std::env::current_exe().expect("known");
     let own = own.to_str().expect("text");
     let script = format!(
-        "HIDE='{own} --exact escapes::main_of_the_hider --ignored --nocapture'\n\
-         export LOCKS=1000 RSS=1000\n{script}"
+        r#"HIDE='{own} --exact escapes::main_of_the_hider --ignored --nocapture'
+        export LOCKS=1000 RSS=1000
+        hide() {{
+            export SETSID="$2" THEN="$3"
+            exec sh -c "echo \$\$ >$1; exec $HIDE >/dev/null"
+        }}
+        hidden() {{
+            for name in "$@"; do
+                while ! [ -s $name ]; do sleep 0.02; done
+                limits=/proc/$(cat $name)/limits
+                while [ -e $limits ] && ! grep -q "file locks  *$LOCKS " $limits; do sleep 0.02; done
+            done
+        }}
+        {script}"#
     );
     sh(&script)
 }
 
-/// Each leaves in another way, and writes its number into a file of its name.
+/// Each leaves in another way.
 const ESCAPES: &str = r#"
-    THEN='echo $$ >group; exec sleep 301' $HIDE >/dev/null &
-    THEN='echo $$ >locks; exec sleep 302' RSS= SETSID=1 $HIDE >/dev/null &
-    THEN='echo $$ >session; exec sleep 303' SETSID=1 $HIDE >/dev/null &
-    (THEN='echo $$ >orphan; exec sleep 304' $HIDE >/dev/null &)
-    (THEN='(echo $$ >stray; exec env -i sleep 305) & wait' SETSID=1 $HIDE >/dev/null &)
-    (THEN='trap "" TERM; sh -c "echo \$\$ >below; sleep 306"; true' SETSID=1 $HIDE >/dev/null &)
-    for name in group locks session orphan stray below; do
-        while ! [ -s $name ]; do sleep 0.02; done
-    done
+    hide group '' 'exec sleep 301' &
+    RSS= hide locks 1 'exec sleep 302' &
+    hide session 1 'exec sleep 303' &
+    (hide orphan '' 'exec sleep 304' &)
+    (hide stray 1 'exec env -i sleep 305' &)
+    (hide above 1 'trap "" TERM; sleep 306 & echo $! >below; wait; wait' &)
+    hidden group locks session orphan stray above
+    while ! [ -s below ] && [ -e /proc/$(cat above) ]; do sleep 0.02; done
 "#;
-const NAMES: [&str; 6] = ["group", "locks", "session", "orphan", "stray", "below"];
+const NAMES: [&str; 7] = ["group", "locks", "session", "orphan", "stray", "above", "below"];
 
-fn numbers(root: &Path) -> Vec<u32> {
-    let number = |name: &&str| {
-        let text = std::fs::read_to_string(root.join(name)).expect("all have written");
-        text.trim().parse().expect("a number")
-    };
-    NAMES.iter().map(number).collect()
+/// The number that one has written; `None` if it was ended before.
+fn number(root: &Path, name: &str) -> Option<u32> {
+    std::fs::read_to_string(root.join(name)).ok()?.trim().parse().ok()
 }
 
 fn left(root: &Path) -> Vec<&'static str> {
-    let alive = |(name, pid): (&&'static str, u32)| is_alive(pid).then_some(*name);
-    NAMES.iter().zip(numbers(root)).filter_map(alive).collect()
+    let is_left = |name: &&str| number(root, name).is_some_and(is_alive);
+    NAMES.into_iter().filter(is_left).collect()
 }
 
 #[tokio::test]
 async fn nobody_hides_from_the_end_of_a_run() {
     for mode in modes() {
-        for last in ["exit 3", "THEN='echo all; exec sleep 300' exec $HIDE"] {
+        for last in ["exit 3", "export THEN='echo all; exec sleep 300'; exec $HIDE"] {
             let bench = bench_with(mode.clone(), |builder| builder);
             let request = hiding(&format!("{ESCAPES}\n{last}"));
             let mut run = bench.start(request).await;
@@ -101,11 +111,7 @@ async fn nobody_hides_from_a_timeout_and_a_drain() {
         let script = format!("{ESCAPES}\nsleep 300");
         let run = bench.start(hiding(&script).timeout(Duration::from_secs(5))).await;
         assert_eq!(run.capture().await.end.reason, Reason::TimedOut);
-        for name in NAMES {
-            let text = std::fs::read_to_string(bench.root.path().join(name)).unwrap_or_default();
-            let pid: Option<u32> = text.trim().parse().ok();
-            assert!(pid.is_none_or(|pid| !is_alive(pid)), "{name}, {mode:?}, timed out");
-        }
+        assert_eq!(left(bench.root.path()), [""; 0], "{mode:?}, timed out");
     }
 }
 
@@ -126,12 +132,10 @@ async fn nobody_passes_for_one_of_another_run() {
     let kept_pid: u32 = read_until(&mut kept, "\n").await.trim().parse().expect("a number");
     kept.capture().await;
     let (locks, _) = limits_of(kept_pid);
-    let script = "(THEN='echo $$ >forger; exec sleep 307' SETSID=1 $HIDE >/dev/null &)
-                  while ! [ -s forger ]; do sleep 0.02; done";
-    let script = format!("export LOCKS={locks} RSS=\n{script}");
+    let script =
+        format!("export LOCKS={locks} RSS=\n(hide forger 1 'exec sleep 307' &)\nhidden forger");
     assert!(bench.run(hiding(&script)).await.end.success());
-    let forger = std::fs::read_to_string(bench.root.path().join("forger")).expect("written");
-    assert!(!is_alive(forger.trim().parse().expect("a number")));
+    assert!(!number(bench.root.path(), "forger").is_some_and(is_alive));
     assert!(is_alive(kept_pid));
     bench.run(sh(&format!("kill {kept_pid}"))).await;
 }
@@ -169,26 +173,22 @@ async fn who_hides_is_asked_to_end_all_the_same() {
 #[tokio::test]
 async fn hidden_zombies_are_reaped() {
     let bench = bench_with(CgroupMode::Off, |builder| builder);
-    let script = "for name in a b c; do
-                      (THEN=\"echo \\$\\$ >$name; sleep 0.1\" SETSID=1 $HIDE >/dev/null &)
-                  done
-                  for name in a b c; do while ! [ -s $name ]; do sleep 0.02; done; done
-                  echo all";
-    let number = |bench: &Bench, name: &str| {
-        let text = std::fs::read_to_string(bench.root.path().join(name)).expect("written");
-        PathBuf::from("/proc").join(text.trim())
+    let script = "for name in a b c; do (hide $name 1 'sleep 0.1' &); done; hidden a b c; echo all";
+    let is_reaped = |bench: &Bench, name: &str| {
+        let pid = number(bench.root.path(), name).expect("written");
+        !PathBuf::from(format!("/proc/{pid}")).exists()
     };
     let mut lasting = bench.start(hiding(&format!("{script}; exec sleep 300"))).await;
     read_until(&mut lasting, "all").await;
     eventually("they are reaped while the run lasts", || {
-        ["a", "b", "c"].iter().all(|name| !number(&bench, name).exists())
+        ["a", "b", "c"].iter().all(|name| is_reaped(&bench, name))
     })
     .await;
     let other = bench_with(CgroupMode::Off, |builder| builder);
     let kept = other.run(hiding(script).background(Background::Keep)).await;
     assert!(kept.end.success());
     eventually("they are reaped after the run", || {
-        ["a", "b", "c"].iter().all(|name| !number(&other, name).exists())
+        ["a", "b", "c"].iter().all(|name| is_reaped(&other, name))
     })
     .await;
     lasting.stopper().stop();
@@ -200,11 +200,9 @@ async fn hidden_zombies_are_reaped() {
 #[tokio::test]
 async fn background_processes_that_hide_are_not_kept() {
     let bench = bench_with(CgroupMode::Off, |builder| builder);
-    let script = "(THEN='echo $$ >stray; exec sleep 308' SETSID=1 $HIDE >/dev/null &)
-                  while ! [ -s stray ]; do sleep 0.02; done";
+    let script = "(hide stray 1 'exec sleep 308' &); hidden stray";
     assert!(bench.run(hiding(script).background(Background::Keep)).await.end.success());
-    let stray = std::fs::read_to_string(bench.root.path().join("stray")).expect("written");
-    let stray = stray.trim().parse().expect("a number");
+    let stray = number(bench.root.path(), "stray").expect("written");
     eventually("it is ended", || !is_alive(stray)).await;
 }
 
@@ -229,8 +227,7 @@ async fn children_of_this_process_are_never_hit_whatever_their_limits() {
         name.is_ok_and(|name| name.trim() == "sleep")
     };
     eventually("all sleep", || children.iter().all(|child| is_asleep(child.id()))).await;
-    let orphan = "(THEN='echo $$ >orphan; exec sleep 310' SETSID=1 $HIDE >/dev/null &)
-                  while ! [ -s orphan ]; do sleep 0.02; done";
+    let orphan = "(hide orphan 1 'exec sleep 310' &); hidden orphan";
     // A run that ends, one that is stopped, and the look that is taken every second.
     assert!(bench.run(hiding(orphan)).await.end.success());
     let stopped = bench.start(sh("sleep 300 & setsid sleep 300")).await;
@@ -239,8 +236,7 @@ async fn children_of_this_process_are_never_hit_whatever_their_limits() {
     let kept = hiding(orphan).background(Background::Keep);
     std::fs::remove_file(bench.root.path().join("orphan")).expect("is there");
     assert!(bench.run(kept).await.end.success());
-    let orphan = std::fs::read_to_string(bench.root.path().join("orphan")).expect("written");
-    let orphan: u32 = orphan.trim().parse().expect("a number");
+    let orphan = number(bench.root.path(), "orphan").expect("written");
     eventually("the look was taken", || !is_alive(orphan)).await;
     for child in &mut children {
         assert_eq!(child.try_wait().expect("ours"), None, "it was let be");

@@ -346,3 +346,117 @@ fn a_holder_that_is_killed_takes_its_programs_along() {
     let mut client = engines.attach(&running, &again, control());
     running.read_until(&mut client, "alive");
 }
+
+/// What a command may try that runs as the engine's user: to have another user's terminal, or to
+/// pass for the holder. Writes what came of it to a file.
+#[test]
+#[ignore = "it is not a test, but what the others start"]
+fn main_of_the_intruder() {
+    use std::time::Instant;
+
+    use rustix::net::{
+        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, accept, bind, connect,
+        listen, recv, send, socket,
+    };
+    let path = std::env::var("SOCKET").expect("a path");
+    let told = std::env::var("TOLD").expect("a path");
+    if let Some(limit) = std::env::var("LOCKS").ok().and_then(|limit| limit.parse().ok()) {
+        let limit = rustix::process::Rlimit { current: Some(limit), maximum: Some(limit) };
+        rustix::process::setrlimit(rustix::process::Resource::Locks, limit).expect("lowered");
+    }
+    let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
+    let address = SocketAddrUnix::new(path.as_str()).expect("short");
+    let mut answer = [0; 4096];
+    let said = if let Ok(session) = std::env::var("SESSION") {
+        connect(&socket, &address).expect("it listens");
+        let asked = format!("{{\"Adopt\":{{\"session\":\"{session}\"}}}}");
+        let length = send(&socket, asked.as_bytes(), SendFlags::NOSIGNAL)
+            .and_then(|_| recv(&socket, &mut answer[..], RecvFlags::empty()))
+            .map_or(0, |(length, _)| length);
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    } else {
+        std::fs::remove_file(&path).expect("it is there");
+        bind(&socket, &address).expect("free");
+        listen(&socket, 8).expect("listens");
+        std::fs::write(format!("{told}.up"), "up\n").expect("writes");
+        let begun = Instant::now();
+        let peer = accept(&socket).expect("somebody comes");
+        let length = recv(&peer, &mut answer[..], RecvFlags::empty()).map_or(0, |got| got.0);
+        assert!(begun.elapsed() < Duration::from_secs(60), "the run is ended before");
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    };
+    std::fs::write(&told, format!("<{said}>\n")).expect("writes");
+}
+
+impl Engines {
+    fn socket(&self) -> String {
+        // Below 108 bytes, whatever the temporary directory.
+        self.root.path().join("runtime/sessions/holder.sock").to_str().expect("text").to_owned()
+    }
+
+    /// A request that runs the intruder.
+    fn intruder(&self, told: &str) -> splengine_core::Request {
+        let own = std::env::current_exe().expect("known");
+        let told = self.root.path().join(told);
+        splengine_core::Request::new(own.to_str().expect("text"))
+            .args(["--exact", "holder::main_of_the_intruder", "--ignored", "--nocapture"])
+            .env("SOCKET", self.socket())
+            .env("TOLD", told.to_str().expect("text"))
+    }
+}
+
+#[test]
+fn no_command_can_have_a_terminal_that_the_holder_keeps() {
+    let engines = Engines::new();
+    let first = engines.start();
+    let session = engines.session(&first, "echo >up; read x");
+    engines.told("up");
+    for (told, limit) in [("as it is", "as it is"), ("lowered", "1000")] {
+        let request = engines.intruder(told).env("SESSION", session.id.as_str());
+        let request = request.env("LOCKS", limit);
+        let run = first.runtime.block_on(first.engine.execute(&engines.alice, request));
+        first.runtime.block_on(run.expect("starts").capture());
+        assert_eq!(engines.told(told), "<>", "{told}");
+    }
+    // A program in another terminal of the same holder.
+    let own = std::env::current_exe().expect("known");
+    let script = format!(
+        "SESSION={} SOCKET={} TOLD={} {} --exact holder::main_of_the_intruder --ignored; read x",
+        session.id,
+        engines.socket(),
+        engines.root.path().join("terminal").display(),
+        own.display(),
+    );
+    engines.session(&first, &script);
+    assert_eq!(engines.told("terminal"), "<>");
+    // Who was started by no run is served: so the others were refused for what they are.
+    let status = std::process::Command::new(own)
+        .args(["--exact", "holder::main_of_the_intruder", "--ignored", "--nocapture"])
+        .env("SOCKET", engines.socket())
+        .env("TOLD", engines.root.path().join("beside"))
+        .env("SESSION", session.id.as_str())
+        .stdout(std::process::Stdio::null())
+        .status();
+    assert!(status.expect("starts").success());
+    assert!(engines.told("beside").contains("Running"));
+}
+
+#[test]
+fn no_command_can_pass_for_the_holder() {
+    let engines = Engines::new();
+    let running = engines.start();
+    let before = engines.session(&running, "echo >up; read x");
+    engines.told("up");
+    let request = engines.intruder("impostor").timeout(Duration::from_secs(50));
+    let run = running.runtime.block_on(running.engine.execute(&engines.alice, request));
+    let mut run = run.expect("starts");
+    engines.told("impostor.up");
+    let session = engines.session(&running, "echo secret; read x");
+    let mut client = engines.attach(&running, &session, control());
+    running.read_until(&mut client, "secret");
+    // Whatever the impostor was told, it was nothing.
+    assert!(engines.file("impostor").is_none_or(|told| told == "<>"));
+    run.stopper().stop();
+    running.runtime.block_on(async { while run.next().await.is_some() {} });
+    drop(before);
+}

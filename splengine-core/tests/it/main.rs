@@ -11,6 +11,7 @@ mod file_limits;
 mod files;
 mod guessing;
 mod holder;
+mod inherited;
 mod limits;
 mod protected;
 mod requests;

@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::execute::{LimitKind, Limits};
-use crate::local::holder::SOCKET;
 use crate::local::holder::ring::Ring;
 use crate::local::holder::wire::{Cgroup, Link, Reply, Request, Start, Step};
+use crate::local::holder::{BACKLOG, SOCKET};
 use crate::local::pty::{Pair, Pty};
 use crate::local::terminal::LocalTerminal;
 use crate::process::{self, Cgroups, Spawn, SpawnError, watch};
@@ -52,6 +52,11 @@ pub fn hold() -> Result<(), HoldError> {
     let directory = io::stdout().as_fd().try_clone_to_owned().map_err(failed("standard output"))?;
     let place = statat(&directory, SOCKET, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|error| failed("standard output is not its directory")(error.into()))?;
+    // From here on whoever connects is told that it is this process that listens.
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| failed("its socket")(error.into()))?;
+    // No program of the same user may trace this process, which has all terminals.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|error| failed("PR_SET_DUMPABLE")(error.into()))?;
     let door = Door { listener, directory, inode: place.st_ino };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| failed("PR_SET_CHILD_SUBREAPER")(error.into()))?;
@@ -119,8 +124,9 @@ async fn serve(door: Door) -> io::Result<()> {
         was_idle = false;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match accept_with(&listener, flags) {
-            Ok(socket) => {
-                if let Ok(link) = Link::new(socket) {
+            Ok(socket) => match Link::new(socket) {
+                Err(error) => tracing::warn!(%error, "a connection is refused"),
+                Ok(link) => {
                     keeper.state().links += 1;
                     let keeper = Arc::clone(&keeper);
                     tokio::spawn(async move {
@@ -128,7 +134,7 @@ async fn serve(door: Door) -> io::Result<()> {
                         keeper.state().links -= 1;
                     });
                 }
-            }
+            },
             Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
             // Out of descriptors or memory, which passes, or a peer that has left.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -240,6 +246,7 @@ impl Keeper {
             null: self.null.as_fd(),
             feed: false,
             limits: &limits,
+            attributes: &start.attributes,
             tag: None,
             group_bounds_memory: cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_memory()),
             group: group.map_err(SpawnError::Clone)?,

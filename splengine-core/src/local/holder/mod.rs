@@ -61,6 +61,12 @@ pub(crate) use wire::{Cgroup, Start, Step};
 /// # }
 /// ```
 ///
+/// Commands run as the same user, and could reach its socket: the holder serves no process that a run
+/// of an engine started, nor does the engine take such a process for the holder. Neither can be traced
+/// by others of the same user when both are not dumpable (`PR_SET_DUMPABLE` of prctl(2)): [`hold`] sees
+/// to it for the holder, and your `main` does well to do so for the engine's process. A program that may
+/// raise resource limits (CAP_SYS_RESOURCE) or trace any process is not kept away.
+///
 /// It runs in the same cgroup and as the same user; under systemd, `KillMode=process` spares it. A
 /// program that no engine has taken over for 24 hours is ended, and so are all when the directory
 /// is removed. What it prints in the meantime is
@@ -106,7 +112,14 @@ impl Holder {
         loop {
             let socket = unix_socket()?;
             match connect(&socket, &address) {
-                Ok(()) => return Link::new(socket).map(Some),
+                Ok(()) => match Link::new(socket) {
+                    // Some other process listens there, or the holder ends at this moment.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        tracing::warn!("the socket of the holder of terminals is not the holder's");
+                        return Ok(None);
+                    }
+                    link => return link.map(Some),
+                },
                 Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => return Ok(None),
                 // So many want it at once.
                 Err(rustix::io::Errno::AGAIN) if Instant::now() < deadline => {

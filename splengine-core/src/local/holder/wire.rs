@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::execute::{ExitStatus, Signal};
 use crate::local::CgroupMode;
-use crate::process::watch;
+use crate::process::{Attributes, comes_from_a_run, watch};
 
 /// What the engine says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +52,7 @@ pub(crate) struct Start {
     /// In the order of [`LimitKind::ALL`](crate::LimitKind::ALL).
     pub(crate) limits: Vec<Option<u64>>,
     pub(crate) cgroup: Cgroup,
+    pub(crate) attributes: Attributes,
 }
 
 /// [`CgroupMode`] on the wire.
@@ -89,10 +90,21 @@ pub(crate) enum Step {
 pub(crate) struct Link(AsyncFd<OwnedFd>);
 
 impl Link {
-    /// Takes a socket that does not block, whose other end must be this user's, or root's.
+    /// Takes a socket that does not block, whose other end must be this user's or root's, and no
+    /// process of a run: those are this user's, too, and could have the terminals of others, or pass
+    /// for the holder. A secret in a file would not keep them away, since they may read what this
+    /// user may.
+    ///
+    /// The other end is who connected, or who has listened last; it is looked at at once, so that its
+    /// number can't have gone to another process in the meantime.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
-        let peer = socket_peercred(&socket)?.uid;
-        if peer != rustix::process::geteuid() && !peer.is_root() {
+        let peer = socket_peercred(&socket)?;
+        let own = rustix::process::geteuid();
+        if peer.uid != own && !peer.uid.is_root() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let can_be_known = peer.uid == own && peer.pid != rustix::process::getpid();
+        if can_be_known && comes_from_a_run(peer.pid) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         Ok(Self(watch(socket, Interest::READABLE | Interest::WRITABLE)?))
