@@ -352,8 +352,6 @@ fn a_holder_that_is_killed_takes_its_programs_along() {
 #[test]
 #[ignore = "it is not a test, but what the others start"]
 fn main_of_the_intruder() {
-    use std::time::Instant;
-
     use rustix::net::{
         AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, accept, bind, connect,
         listen, recv, send, socket,
@@ -379,10 +377,8 @@ fn main_of_the_intruder() {
         bind(&socket, &address).expect("free");
         listen(&socket, 8).expect("listens");
         std::fs::write(format!("{told}.up"), "up\n").expect("writes");
-        let begun = Instant::now();
         let peer = accept(&socket).expect("somebody comes");
         let length = recv(&peer, &mut answer[..], RecvFlags::empty()).map_or(0, |got| got.0);
-        assert!(begun.elapsed() < Duration::from_secs(60), "the run is ended before");
         String::from_utf8_lossy(&answer[..length]).into_owned()
     };
     std::fs::write(&told, format!("<{said}>\n")).expect("writes");

@@ -1,5 +1,6 @@
 //! What programs inherit from the process that embeds the engine, and what they don't.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -56,7 +57,7 @@ fn main_of_a_preferred_engine() {
         let request = Request::new("sh -c").arg(script);
         let run = engine.execute(&caller("alice"), request).await.expect("starts");
         for line in text(&run.capture().await.stdout).lines() {
-            println!("{LINE}{line}");
+            writeln!(std::io::stdout(), "{LINE}{line}").expect("it is read");
         }
     });
 }
