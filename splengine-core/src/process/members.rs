@@ -46,7 +46,11 @@ impl Stat {
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(&text[end + 1..]).ok()?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        let pid = |index: usize| Some(Pid::from_raw(fields.get(index)?.parse().ok()?));
+        // One that is being reaped at this moment has -1 for what it has no more.
+        let pid = |index: usize| {
+            let number: i32 = fields.get(index)?.parse().ok()?;
+            Some(Pid::from_raw(number.max(0)))
+        };
         Some(Self {
             is_zombie: matches!(*fields.first()?, "Z" | "X" | "x"),
             parent: pid(1)?,
@@ -520,5 +524,8 @@ mod tests {
             Stat { is_zombie: false, parent: Some(pid(3)), session: Some(pid(11)), started: 777 };
         assert_eq!(Stat::parse(line), Some(stat));
         assert_eq!(Stat::parse(b"12 (a) Z 0 12 0 0"), None);
+        let line = b"12 (a) X 0 -1 -1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 9 9";
+        let reaped = Stat { is_zombie: true, parent: None, session: None, started: 777 };
+        assert_eq!(Stat::parse(line), Some(reaped));
     }
 }

@@ -156,7 +156,12 @@ async fn who_hides_is_asked_to_end_all_the_same() {
              THEN='{}' exec $HIDE",
             words("below"),
             words("beside"),
-            words("leader"),
+            // Until it has ended the others have a parent, or its session: they are no strays, which
+            // the runs of other tests may end.
+            words("leader").replace(
+                "echo saved",
+                "while ! [ -e below -a -e beside ]; do sleep 0.02; done; echo saved"
+            ),
         );
         let mut run = bench.start(hiding(&script)).await;
         read_until(&mut run, "ready").await;
