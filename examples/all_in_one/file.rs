@@ -5,10 +5,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use splengine_core::ConnectionLimits;
 
 use crate::settings::UsageError;
 use crate::tokens;
@@ -47,6 +49,8 @@ pub(crate) struct File {
     pub(crate) sessions: SessionsTable,
     #[serde(default)]
     pub(crate) batches: BatchesTable,
+    #[serde(default)]
+    pub(crate) connections: ConnectionsTable,
     #[serde(default)]
     pub(crate) disk: DiskTable,
     #[serde(default)]
@@ -163,6 +167,18 @@ pub(crate) struct SessionsTable {
     /// Whether they go on when the server ends, to be gone on with by the next.
     #[serde(default)]
     pub(crate) survive: bool,
+}
+
+/// Bounds on the connections of each server; times are in milliseconds.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct ConnectionsTable {
+    pub(crate) max_unauthenticated: Option<NonZeroU32>,
+    pub(crate) max_unauthenticated_per_address: Option<NonZeroU32>,
+    /// Of HTTP and WebSocket; SSH has `login-grace`.
+    pub(crate) unauthenticated_timeout: Option<NonZeroU64>,
+    pub(crate) write_timeout: Option<NonZeroU64>,
+    pub(crate) unauthenticated_write_timeout: Option<NonZeroU64>,
 }
 
 /// Times are in milliseconds, sizes in bytes.
@@ -285,6 +301,37 @@ pub(crate) struct CgroupTable {
     /// `auto`, `off`, or a directory.
     pub(crate) mode: Option<String>,
 }
+
+impl ConnectionsTable {
+    /// `limits` with what the table says.
+    pub(crate) fn apply(self, limits: ConnectionLimits) -> ConnectionLimits {
+        let counts = [
+            (self.max_unauthenticated, ConnectionLimits::max_unauthenticated as SetLimit<usize>),
+            (
+                self.max_unauthenticated_per_address,
+                ConnectionLimits::max_unauthenticated_per_address,
+            ),
+        ];
+        let limits = counts.into_iter().fold(limits, |limits, (count, set)| match count {
+            Some(count) => set(limits, usize::try_from(count.get()).unwrap_or(usize::MAX)),
+            None => limits,
+        });
+        let times = [
+            (
+                self.unauthenticated_timeout,
+                ConnectionLimits::unauthenticated_timeout as SetLimit<Duration>,
+            ),
+            (self.write_timeout, ConnectionLimits::write_timeout),
+            (self.unauthenticated_write_timeout, ConnectionLimits::unauthenticated_write_timeout),
+        ];
+        times.into_iter().fold(limits, |limits, (time, set)| match time {
+            Some(time) => set(limits, Duration::from_millis(time.get())),
+            None => limits,
+        })
+    }
+}
+
+type SetLimit<T> = fn(ConnectionLimits, T) -> ConnectionLimits;
 
 impl From<String> for HttpTable {
     fn from(address: String) -> Self {

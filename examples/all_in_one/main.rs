@@ -23,7 +23,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use splengine_avro::{AvroServer, AvroServerBuilder, Tls, results_container};
-use splengine_core::{Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator};
+use splengine_core::{
+    ConnectionLimits, Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator,
+};
 use splengine_http::{HttpServer, HttpServerBuilder};
 use splengine_ssh::{SshServer, SshServerBuilder, Users};
 use splengine_ws::{WsServer, WsServerBuilder};
@@ -150,6 +152,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             let mut builder = WsServer::builder(engine.clone())
                 .authenticate(settings.accounts.clone())
                 .keep_logins(settings.logins())
+                .connection_limits(settings.connections.apply(ConnectionLimits::new()))
                 .api(api.into_service());
             for origin in &settings.ws_origins {
                 builder = builder.allow_origin(origin).map_err(|error| {
@@ -291,6 +294,7 @@ fn configured_http(
             .allow_origin(origin)
             .map_err(|error| Failure::Usage(UsageError::caused("[http] allow-origins", &error)))?;
     }
+    builder = builder.connection_limits(settings.connections.apply(ConnectionLimits::new()));
     if let Some(count) = settings.max_connections {
         builder = builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
     }
@@ -316,7 +320,9 @@ fn configured_avro(
     interfaces: &BTreeMap<&'static str, String>,
 ) -> AvroServerBuilder<SharedAuthenticator> {
     let table = &settings.avro_table;
-    let mut builder = AvroServer::builder(engine.clone()).authenticate(settings.accounts.clone());
+    let mut builder = AvroServer::builder(engine.clone())
+        .authenticate(settings.accounts.clone())
+        .connection_limits(settings.connections.apply(ConnectionLimits::new()));
     for (name, place) in interfaces {
         builder = builder.interface(*name, place);
     }
@@ -335,7 +341,9 @@ fn configured_ssh(
     users: &Users,
 ) -> Result<SshServerBuilder<Users>, Failure> {
     let table = &settings.ssh_table;
-    let mut builder = SshServer::builder(engine.clone()).users(users.clone());
+    let mut builder = SshServer::builder(engine.clone())
+        .users(users.clone())
+        .connection_limits(settings.connections.apply(SshServer::default_connection_limits()));
     let unread = table.unread_directory.clone();
     builder = builder
         .unread_directory(unread.unwrap_or_else(|| settings.root.join("runtime/ssh/unread")))

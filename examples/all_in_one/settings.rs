@@ -18,8 +18,8 @@ use splengine_ssh::{HostKeys, Users, UsersError};
 
 use crate::args::Args;
 use crate::file::{
-    AvroTable, BatchesTable, DiskTable, EnvironmentTable, File, GuessingTable, LimitsTable,
-    ProgramTable, SessionsTable, SshTable,
+    AvroTable, BatchesTable, ConnectionsTable, DiskTable, EnvironmentTable, File, GuessingTable,
+    LimitsTable, ProgramTable, SessionsTable, SshTable,
 };
 use crate::own_files::OwnFiles;
 pub(crate) use crate::settings::stores::{batches_dir, store_error};
@@ -61,6 +61,7 @@ pub(crate) struct Settings {
     shell: Option<String>,
     sessions: SessionsTable,
     batches: BatchesTable,
+    pub(crate) connections: ConnectionsTable,
     disk: DiskTable,
     guessing: GuessingTable,
     program: Program,
@@ -164,6 +165,7 @@ impl Settings {
             shell: shell(&args, file.shell, &path)?,
             sessions: file.sessions,
             batches: file.batches,
+            connections: file.connections,
             disk: file.disk,
             guessing: file.guessing,
             made_token,

@@ -45,15 +45,21 @@ impl SshServer {
                 max_channels: 64,
                 max_linger: Duration::from_secs(5),
             },
-            limits: ConnectionLimits::new()
-                .max_unauthenticated(100)
-                .max_unauthenticated_per_address(20),
+            limits: Self::default_connection_limits(),
             login_grace: Duration::from_mins(2),
             disk: [1 << 30, 4 << 30],
             unread_directory: None,
             keepalive: (Duration::from_secs(30), 3),
             rekey: (1 << 30, Duration::from_hours(1)),
         }
+    }
+}
+
+impl SshServer {
+    /// Bounds on connections that a server has by default: those of [`ConnectionLimits::new`], but
+    /// 100 unauthenticated ones in all and 20 of one address, since each may cost a key exchange.
+    pub fn default_connection_limits() -> ConnectionLimits {
+        ConnectionLimits::new().max_unauthenticated(100).max_unauthenticated_per_address(20)
     }
 }
 
@@ -89,8 +95,7 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// Bounds on connections. Default: those of [`ConnectionLimits::new`], but 100 unauthenticated
-    /// ones in all and 20 of one address. The unauthenticated timeout is the
+    /// Bounds on connections. Default: [`SshServer::default_connection_limits`]. The unauthenticated timeout is the
     /// [login grace](Self::login_grace), whatever `limits` say.
     pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
         self.limits = limits;

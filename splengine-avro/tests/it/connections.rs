@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use splengine_avro::AvroServerBuilder;
 use splengine_core::{
-    Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, Output, StaticTokens, Stdin,
+    Cancel, Command, ConnectionLimits, Engine, Execute, ExecuteError, Exit, ExitStatus, Output,
+    StaticTokens, Stdin,
 };
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
 use crate::client::{Actor, Door, hash};
@@ -271,4 +272,24 @@ async fn a_large_claim_is_not_believed() {
     let again = [&hash[..], &[0], &hash[..], &[0, 0, 0]].concat();
     other.send(9, &again).await;
     assert_eq!(other.answer().await, (9, vec![0; 6]), "a handshake may come again");
+}
+
+/// Over HTTP/2, by hand: it asks for one thing, and answers nothing.
+#[tokio::test]
+async fn an_http_2_connection_without_requests_is_closed() {
+    let limits = ConnectionLimits::new().write_timeout(SHORT).unauthenticated_write_timeout(SHORT);
+    let door =
+        Door::open(|door| door.frame_timeout(Duration::from_secs(1)).connection_limits(limits))
+            .await;
+    let mut client = door.connect().await;
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    let headers = b"\x82\x86\x04\x05/none\x41\x04test";
+    request.extend([0, 0, headers.len() as u8, 1, 5, 0, 0, 0, 1]);
+    request.extend(headers);
+    client.stream.write_all(&request).await.expect("sent");
+    let mut all = Vec::new();
+    // Long before pings that nobody answers end it.
+    let closed = timeout(Duration::from_secs(15), client.stream.read_to_end(&mut all)).await;
+    drop(closed.expect("closed in time"));
+    assert!(all.windows(15).any(|part| part == b"there is /avro "), "it was answered");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -55,6 +55,13 @@ impl Connection {
 
     pub(crate) fn over(stream: TcpStream) -> Self {
         Self { stream, buffer: Vec::new() }
+    }
+
+    /// One whose own address is this one of loopback's.
+    pub(crate) async fn open_from(source: [u8; 4], addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("made");
+        socket.bind((source, 0).into()).expect("bound");
+        Self { stream: socket.connect(addr).await.expect("connects"), buffer: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use splengine_core::ConnectionLimits;
 
+use crate::client::Connection;
 use crate::support::*;
 
 #[tokio::test]
@@ -52,6 +54,90 @@ async fn connections_beyond_the_cap_wait_for_their_turn() {
     let mut third = door.connect().await;
     drop(second);
     assert_eq!(third.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn silent_connections_of_strangers_hold_up_nobody() {
+    let limits = || ConnectionLimits::new().max_connections(8).max_unauthenticated(6);
+    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut known = door.connect().await;
+    let run = sh("true").to_string();
+    known.post("/execute", &[TOKEN, JSON], run.as_bytes()).await;
+    assert_eq!(known.response().await.status, 200);
+    let mut silent = Vec::new();
+    for _ in 0..30 {
+        silent.push(Connection::open_from([127, 0, 0, 2], door.addr).await);
+        assert_eq!(door.get("/health").await.status, 200);
+    }
+    assert!(silent[0].is_closed().await, "the oldest goes first");
+    known.post("/execute", &[TOKEN, JSON], run.as_bytes()).await;
+    assert_eq!(known.response().await.status, 200, "who is known stays");
+    let text = door.get("/metrics").await.text().to_owned();
+    let evicted = r#"splengine_connections_closed_total{cause="evicted"} "#;
+    let evicted = text.lines().find_map(|line| line.strip_prefix(evicted)).expect("counted");
+    assert!(evicted.parse::<u64>().expect("a number") >= 20, "{evicted}");
+}
+
+#[tokio::test]
+async fn an_http_2_connection_that_only_answers_pings_is_closed() {
+    let idle = Duration::from_secs(1);
+    let door = door_with(|e| e, |http| http.header_timeout(idle)).await;
+    let request = |body: &serde_json::Value| {
+        http::Request::post(format!("http://{}/execute", door.addr))
+            .header("authorization", TOKEN.trim_start_matches("Authorization: "))
+            .header("content-type", "application/json")
+            .body(http_body_util::Full::new(bytes::Bytes::from(body.to_string())))
+            .expect("built")
+    };
+    let mut clients = Vec::new();
+    for script in ["true", "sleep 3; echo still"] {
+        let stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+        let (mut client, connection) = hyper::client::conn::http2::handshake(
+            hyper_util::rt::TokioExecutor::new(),
+            hyper_util::rt::TokioIo::new(stream),
+        )
+        .await
+        .expect("HTTP/2");
+        // It answers pings by itself.
+        let served = tokio::spawn(connection);
+        let answer = client.send_request(request(&sh(script)));
+        clients.push((client, served, answer));
+    }
+    let (_idle, served, answer) = clients.remove(0);
+    assert_eq!(answer.await.expect("answered").status(), 200);
+    // Long before the time within which pings must be answered.
+    let closed = tokio::time::timeout(Duration::from_secs(15), served).await;
+    drop(closed.expect("closed in time").expect("no panic"));
+    assert_eq!(door.engine.stats().connections.timed_out, 1);
+    let (_busy, _served, answer) = clients.remove(0);
+    assert_eq!(answer.await.expect("answered").status(), 200, "what is worked at is not idle");
+}
+
+#[tokio::test]
+async fn who_reads_nothing_is_cut_and_its_run_with_it() {
+    let limits = || ConnectionLimits::new().write_timeout(Duration::from_secs(1));
+    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut deaf = door.connect().await;
+    let body = sh("exec cat /dev/zero").to_string();
+    deaf.post("/execute", &[TOKEN, JSON, "Accept: application/x-ndjson"], body.as_bytes()).await;
+    eventually("it runs", || door.engine.stats().started == 1).await;
+    eventually("it is cut", || door.engine.stats().connections.write_timed_out == 1).await;
+    eventually("its run is over", || door.engine.stats().running == 0).await;
+    drop(deaf);
+}
+
+#[tokio::test]
+async fn who_asks_for_nothing_is_closed_and_a_poller_is_not() {
+    let limits = || ConnectionLimits::new().unauthenticated_timeout(Duration::from_millis(300));
+    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut poller = door.connect().await;
+    assert_eq!(poller.get("/health").await.status, 200);
+    let mut silent = door.connect().await;
+    let mut half = door.connect().await;
+    half.send(b"GET /health HTTP/1.1\r\nHo").await;
+    assert!(silent.is_closed().await && half.is_closed().await);
+    assert_eq!(poller.get("/health").await.status, 200);
+    assert_eq!(door.engine.stats().connections.timed_out, 2);
 }
 
 #[tokio::test]

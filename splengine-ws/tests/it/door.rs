@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::{Access, Caller, Engine, LocalExecutor, StaticTokens};
+use splengine_core::{Access, Caller, ConnectionLimits, Engine, LocalExecutor, StaticTokens};
 use splengine_http::HttpServer;
 
 use crate::support::{ALICE, BOB, How, door, door_with};
@@ -269,4 +269,32 @@ async fn all_messages_together_are_bounded() {
     fourth.frame("session").await;
     fourth.send(json!({"type": "ping", "t": "x".repeat(200 << 10)})).await;
     fourth.frame("pong").await;
+}
+
+#[tokio::test]
+async fn web_sockets_without_a_ticket_make_room_for_others() {
+    let limits = ConnectionLimits::new().max_connections(3);
+    let door = door_with(|policy| policy, |server| server.connection_limits(limits)).await;
+    // Whose callers are known take no places.
+    let mut known = Vec::new();
+    for _ in 0..4 {
+        let mut client = door.plain("").await;
+        client.frame("session").await;
+        known.push(client);
+    }
+    let own = format!("http://{}", door.addr);
+    let headers = [("origin", own.as_str())];
+    let mut unknown = Vec::new();
+    for _ in 0..8 {
+        let how = How { headers: &headers, ..How::default() };
+        unknown.push(door.open(how).await.expect("opens"));
+    }
+    let mut late = door.plain("").await;
+    late.frame("session").await;
+    let stats = door.engine.stats().connections;
+    assert!(stats.evicted >= 5 && stats.unauthenticated <= 3, "{stats:?}");
+    for client in &mut known {
+        client.send(json!({"type": "ping"})).await;
+        client.frame("pong").await;
+    }
 }
