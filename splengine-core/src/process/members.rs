@@ -21,7 +21,7 @@ use rustix::process::{
     waitid,
 };
 
-use crate::process::runs::{Run, Runs, claimed};
+use crate::process::runs::{Run, Runs, await_starting, claimed};
 use crate::process::tag::{Origin, Tag, may_raise_limits};
 
 /// What `/proc/PID/stat` tells of a process.
@@ -223,12 +223,22 @@ pub(crate) fn unclaimed_strays() -> Vec<Member> {
 
 fn members_if(wanted: impl Fn(Owner, &Runs) -> bool) -> Vec<Member> {
     let seen = scan(Seen::look);
+    let own = Own::get();
+    let wanted = |runs: &Runs| -> Vec<(Pid, Owner)> {
+        let mut owners = Owners { seen: &seen, runs, own, known: HashMap::new() };
+        let owned = seen.keys().map(|pid| (*pid, owners.of(*pid)));
+        owned.filter(|(_, owner)| wanted(*owner, runs)).collect()
+    };
     let runs = claimed().clone();
-    let mut owners = Owners { seen: &seen, runs: &runs, own: Own::get(), known: HashMap::new() };
-    seen.iter()
-        .filter(|(pid, _)| wanted(owners.of(**pid), &runs))
-        .filter_map(|(pid, seen)| Member::find(*pid, seen, Origin::of))
-        .collect()
+    let mut found = wanted(&runs);
+    if found.iter().any(|(_, owner)| matches!(owner, Owner::Stray(_))) {
+        // A leader that was only just started, or who hangs below it.
+        let since = await_starting().unwrap_or(u64::MAX);
+        let runs = claimed().clone();
+        found = wanted(&runs);
+        found.retain(|(_, owner)| !matches!(owner, Owner::Stray(started) if *started >= since));
+    }
+    found.into_iter().filter_map(|(pid, _)| Member::find(pid, &seen[&pid], Origin::of)).collect()
 }
 
 /// Whether a child of this process may belong to a run, and is not its leader: what a run's end
@@ -290,6 +300,7 @@ pub(crate) fn members_left(tags: &HashSet<Tag>) -> Vec<Member> {
         };
         Some(Seen { origin, stat })
     });
+    await_starting();
     let has_tag = |seen: &&Seen| matches!(seen.origin, Origin::Run(_));
     let left = Left {
         sessions: seen.values().filter(has_tag).filter_map(|seen| seen.stat?.session).collect(),

@@ -1,7 +1,8 @@
 //! The runs of this process that have a leader: the children that the engine waits for itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
@@ -33,6 +34,45 @@ pub(crate) fn unclaim(leader: Pid) {
 pub(crate) fn claimed() -> MutexGuard<'static, Runs> {
     static CLAIMED: LazyLock<Mutex<Runs>> = LazyLock::new(Mutex::default);
     CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A leader that is being started: until it is claimed, nobody can tell it from a stray. Ends when
+/// it is dropped, behind the claim.
+pub(crate) struct Starting {
+    number: u64,
+    pub(crate) since: u64,
+}
+
+impl Starting {
+    pub(crate) fn begin() -> Self {
+        let since = ticks_now();
+        let (next, all) = &mut *starting();
+        *next += 1;
+        all.insert(*next, since);
+        Self { number: *next, since }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        starting().1.remove(&self.number);
+    }
+}
+
+/// Waits until all leaders are claimed whose start has begun, for 100 ms at most: loading a program
+/// may take its time. Gives since when the oldest is being started that is not. Blocks.
+pub(crate) fn await_starting() -> Option<u64> {
+    let begun = starting().0;
+    for _ in 0..100 {
+        starting().1.range(..=begun).next()?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    starting().1.range(..=begun).map(|(_, since)| *since).min()
+}
+
+fn starting() -> MutexGuard<'static, (u64, BTreeMap<u64, u64>)> {
+    static STARTING: LazyLock<Mutex<(u64, BTreeMap<u64, u64>)>> = LazyLock::new(Mutex::default);
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The present time as the kernel gives the start times of processes.

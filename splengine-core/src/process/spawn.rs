@@ -111,13 +111,15 @@ impl Spawn<'_> {
             attributes: Some(self.attributes),
             cgroup: self.group.as_ref().and_then(Group::dir),
         };
-        let run = runs::Run { tag, started: runs::ticks_now() };
+        let starting = runs::Starting::begin();
+        let run = runs::Run { tag, started: starting.since };
         let (pid, pidfd) = sys::spawn(&plan).map_err(|(step, error)| match step {
             Step::Clone => SpawnError::Clone(error),
             Step::Prepare => SpawnError::Prepare(error),
             Step::Exec => SpawnError::Exec(error),
         })?;
         runs::claim(pid, run);
+        drop(starting);
         let tree = Tree { leader: pid, run, group: self.group };
         match sys::watch(pidfd, Interest::READABLE) {
             Ok(pidfd) => Ok(Leader { pidfd, tree, reaped: AtomicBool::new(false) }),

@@ -168,9 +168,10 @@ async fn who_hides_is_asked_to_end_all_the_same() {
         let file = |name: &str| bench.root.path().join(name);
         eventually("the leader hides", || file("leader.up").exists()).await;
         run.stopper().stop();
-        assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+        let captured = run.capture().await;
+        assert_eq!(captured.end.reason, Reason::Cancelled);
         for name in ["below", "beside", "leader"] {
-            assert!(file(name).exists(), "{name} was not asked");
+            assert!(file(name).exists(), "{name} was not asked: {captured:?}");
         }
     }
 }
