@@ -10,7 +10,7 @@ use splengine_core::{
     Caller, Closing, Connection, ConnectionLimits, Engine, Event, LocalExecutor, Request, Stream,
     serve_connections,
 };
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, split};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
     let guest = Caller::with_all_scopes("guest".parse()?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
+    writeln!(io::stdout(), "{}", listener.local_addr()?)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let shutdown = async {
         terminate.recv().await;
@@ -34,13 +34,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn serve(it: Connection, engine: Engine, guest: Caller, mut end: Closing) -> io::Result<()> {
-    // Everybody is the guest. Elsewhere: once the client has shown who it is.
-    it.handle().set_authenticated();
-    let (reader, mut writer) = split(it);
-    let mut reader = BufReader::new(reader);
+    it.handle().set_authenticated(); // Elsewhere: once the client has shown who it is.
+    let mut it = BufReader::new(it);
     loop {
         let mut line = String::new();
-        let mut bounded = (&mut reader).take(64 << 10);
+        let mut bounded = (&mut it).take(64 << 10);
         tokio::select! {
             read = bounded.read_line(&mut line) => read?,
             () = end.closed() => return Ok(()),
@@ -53,11 +51,11 @@ async fn serve(it: Connection, engine: Engine, guest: Caller, mut end: Closing) 
                 let event = tokio::select! {
                     event = run.next() => event,
                     // The client hung up; dropping the run cancels it.
-                    Ok([]) = reader.fill_buf() => return Ok(()),
+                    Ok([]) = it.fill_buf() => return Ok(()),
                 };
                 match event {
                     Some(Event::Output { stream, data }) => {
-                        writer.write_all(&lines(stream, &data)).await?;
+                        it.write_all(&lines(stream, &data)).await?;
                     }
                     Some(Event::End(end)) => {
                         break format!("{} {}\n", end.reason.name(), end.exit_code);
@@ -66,7 +64,7 @@ async fn serve(it: Connection, engine: Engine, guest: Caller, mut end: Closing) 
                 }
             },
         };
-        writer.write_all(last.as_bytes()).await?;
+        it.write_all(last.as_bytes()).await?;
     }
 }
 

@@ -2,6 +2,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,6 +35,9 @@ pub(crate) fn example(name: &str) -> Command {
 pub(crate) struct Server {
     child: Child,
     stdout: BufReader<std::process::ChildStdout>,
+    /// What it has printed on standard error so far, and who reads that.
+    log: Arc<Mutex<String>>,
+    logging: Option<JoinHandle<()>>,
     /// The first line on standard output.
     pub(crate) ready: String,
 }
@@ -51,7 +56,20 @@ impl Server {
         if ready.is_empty() {
             panic!("it ended: {:?}", child.wait_with_output());
         }
-        Self { child, stdout, ready }
+        let log = Arc::<Mutex<String>>::default();
+        let (read, written) = (child.stderr.take().expect("was piped"), Arc::clone(&log));
+        let logging = std::thread::spawn(move || {
+            for line in BufReader::new(read).lines() {
+                let line = line.expect("a line") + "\n";
+                written.lock().expect("no panic").push_str(&line);
+            }
+        });
+        Self { child, stdout, log, logging: Some(logging), ready }
+    }
+
+    /// Waits until standard error has had `count` lines with these words.
+    pub(crate) fn logs(&self, count: usize, words: &str) {
+        eventually(words, || self.log.lock().expect("no panic").matches(words).count() >= count);
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -61,9 +79,10 @@ impl Server {
 
     /// Its exit code, and what it printed since it was ready.
     pub(crate) fn wait(mut self) -> (Option<i32>, String, String) {
-        let (mut out, mut err) = (String::new(), String::new());
+        let mut out = String::new();
         self.stdout.read_to_string(&mut out).expect("reads");
-        self.child.stderr.take().expect("was piped").read_to_string(&mut err).expect("reads");
+        self.logging.take().expect("it is read once").join().expect("no panic");
+        let err = std::mem::take(&mut *self.log.lock().expect("no panic"));
         let status = self.child.wait().expect("ends");
         (status.code(), out, err)
     }
