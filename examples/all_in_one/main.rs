@@ -106,8 +106,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .environment(settings.environment.clone())
         .cgroup(settings.cgroup.clone())
         // No other part of this program starts a process.
-        .reap_strangers(true)
-        .protect(settings.root.join("runtime"));
+        .reap_strangers(true);
+    // What lies beside these below `runtime` is whoever's made it, and clients' to work in.
+    let executor = ["batches", "logins", "sessions", "ssh"]
+        .iter()
+        .fold(executor, |all, name| all.protect(settings.root.join("runtime").join(name)));
     let executor = settings.own_files.refuse_as_workdirs(executor);
     let executor = holder
         .into_iter()

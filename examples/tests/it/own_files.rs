@@ -57,7 +57,7 @@ fn what_the_settings_name_is_hidden_and_warned_of() {
         assert!(matches!(status, 403 | 404 | 409), "{path}: {status}");
     }
     assert!(fs::read_dir(at("keys")).expect("read").next().is_none());
-    for path in ["keys", "runtime"] {
+    for path in ["keys", "runtime/ssh", "runtime/batches", "runtime/sessions"] {
         let body = format!("{{\"command\":\"pwd\",\"workdir\":\"{path}\"}}");
         assert_eq!(ask(&addr, "POST", "/execute", &body), 422, "{path}");
     }

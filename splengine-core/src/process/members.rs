@@ -17,8 +17,7 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, getsid, pidfd_open, pidfd_send_signal,
-    waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
 };
 
 use crate::process::runs::{Run, Runs, await_starting, claimed};
@@ -110,7 +109,10 @@ struct Own {
 
 impl Own {
     fn get() -> Self {
-        Self { pid: getpid(), session: getsid(None).ok() }
+        let pid = getpid();
+        // Not by getsid(2): as process 1 of a container this one may be in a session that began
+        // outside, whose number is 0 here, which is no process to rustix.
+        Self { pid, session: Stat::of(pid).and_then(|stat| stat.session) }
     }
 }
 
