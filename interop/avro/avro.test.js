@@ -16,7 +16,8 @@ const avsc = require("avsc");
 const avroJs = require("avro-js");
 
 const token = "alices-very-long-token";
-const root = mkdtempSync(join(tmpdir(), "splengine-avro-"));
+const newRoot = () => mkdtempSync(join(tmpdir(), "splengine-avro-"));
+const root = newRoot();
 // What the users of the source design have: two records, two messages, no errors.
 const seed = {
   protocol: "SPlectrumEngine",
@@ -42,10 +43,11 @@ const seed = {
 };
 let server, full, anonymous;
 
-async function start(...flags) {
+// No two servers share a root.
+async function start(at, ...flags) {
   const child = spawn(
     process.env.SPLENGINE_SERVER,
-    ["--root", root, "--ws", "off", "--ssh", "off", "--http", "127.0.0.1:0", "--avro", "127.0.0.1:0", "--grace", "1",
+    ["--root", at, "--ws", "off", "--ssh", "off", "--http", "127.0.0.1:0", "--avro", "127.0.0.1:0", "--grace", "1",
       "--shell", "/bin/sh", ...flags],
     { stdio: ["ignore", "pipe", "inherit"], env: { PATH: process.env.PATH, RUST_LOG: "error" } },
   );
@@ -62,7 +64,7 @@ async function stop({ child }) {
 }
 
 before(async () => {
-  server = await start("--token", `alice=${token}`);
+  server = await start(root, "--token", `alice=${token}`);
   full = await (await fetch(`http://${server.avro}/avro/protocol`)).json();
 });
 after(() => stop(server));
@@ -367,7 +369,7 @@ test("avsc over HTTP, on both doors", async () => {
 });
 
 test("avro-js over a socket: its handshake stands alone, its calls are found by their ids", async () => {
-  anonymous = await start("--anonymous", "guest");
+  anonymous = await start(newRoot(), "--anonymous", "guest");
   const protocol = avroJs.parse(seed);
   const socket = net.connect(anonymous.port, anonymous.host);
   await once(socket, "connect");

@@ -19,11 +19,11 @@ const started = [];
 let url, home;
 
 // Starts a server; its address.
-async function serve(...flags) {
+async function serve(root, ...flags) {
   const off = ["ws", "ssh", "avro"].flatMap((door) => [`--${door}`, "off"]);
   const server = spawn(
     process.env.SPLENGINE_SERVER,
-    ["--root", home, "--http", "127.0.0.1:0", ...off, "--token", `alice=${token}`, ...flags],
+    ["--root", root, "--http", "127.0.0.1:0", ...off, "--token", `alice=${token}`, ...flags],
     { stdio: ["ignore", "pipe", "ignore"], env: { PATH: process.env.PATH } },
   );
   started.push(server);
@@ -35,7 +35,7 @@ async function serve(...flags) {
 
 before(async () => {
   home = await mkdtemp(join(tmpdir(), "splengine-"));
-  url = await serve();
+  url = await serve(home);
 }, { timeout });
 
 after(async () => {
@@ -209,10 +209,12 @@ test("an abort of a buffered run kills the process", { timeout }, async () => {
 
 // NiFi's and Kafka's clients know one program, `spl`, which ends with 0 when it has failed.
 test("the very bodies of NiFi and Kafka clients", { timeout }, async () => {
-  const at = await serve("--program", `${spl}spl`, "--config", `${spl}spl.toml`);
-  await cp(`${spl}data`, home, { recursive: true });
-  await mkdir(join(home, "spl/runtime/kafka-session"), { recursive: true });
-  await cp(`${spl}data/fruit.csv`, join(home, "spl/runtime/kafka-session/fruit.csv"));
+  // No two servers share a root.
+  const root = await mkdtemp(join(home, "spl-"));
+  const at = await serve(root, "--program", `${spl}spl`, "--config", `${spl}spl.toml`);
+  await cp(`${spl}data`, root, { recursive: true });
+  await mkdir(join(root, "spl/runtime/kafka-session"), { recursive: true });
+  await cp(`${spl}data/fruit.csv`, join(root, "spl/runtime/kafka-session/fruit.csv"));
   const ask = async (body) => {
     const response = await post(body, { at, query: "?failStatus=500" });
     return [response.status, await response.json()];
@@ -232,7 +234,7 @@ test("the very bodies of NiFi and Kafka clients", { timeout }, async () => {
     workdir: "/spl/runtime/kafka-session",
   });
   assert.equal(processed.exitCode, 0);
-  assert.notEqual(await readFile(join(home, "spl/runtime/kafka-session/processed"), "utf8"), "");
+  assert.notEqual(await readFile(join(root, "spl/runtime/kafka-session/processed"), "utf8"), "");
 
   const [failStatus, failed] = await ask({ command: "data transform", args: ["--input=${filename}"] });
   assert.equal(failStatus, 500);
