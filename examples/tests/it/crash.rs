@@ -15,7 +15,12 @@ struct Bench {
 
 impl Bench {
     fn start(&self) -> (Server, String) {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, more: &[&str]) -> (Server, String) {
         let mut command = example("all-in-one");
+        command.args(more);
         command.arg("--root").arg(self.root.path());
         command.args(["--http", "127.0.0.1:0", "--ws", "off"]);
         command.args(["--token", &format!("alice={ALICE}")]);
@@ -223,7 +228,11 @@ fn main_of_the_hider() {
 #[test]
 fn processes_of_a_killed_server_that_hide_are_ended_by_the_next() {
     let bench = Bench { root: tempfile::tempdir().expect("a directory") };
-    let (server, addr) = bench.start();
+    // A killed server's cgroups are ended by the next as a whole, whoever hides in them.
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(config.path(), "[cgroup]\nmode = \"off\"\n").expect("writes");
+    let config = ["--config", config.path().to_str().expect("text")];
+    let (server, addr) = bench.start_with(&config);
     let own = std::env::current_exe().expect("known");
     let hide = format!(
         "{} --exact crash::main_of_the_hider --ignored --nocapture",
@@ -246,7 +255,7 @@ fn processes_of_a_killed_server_that_hide_are_ended_by_the_next() {
     server.signal(Signal::KILL);
     assert_eq!(server.wait().0, None);
     assert!(names.iter().all(|name| pid(name).is_some_and(lives)));
-    let (_server, addr) = bench.start();
+    let (_server, addr) = bench.start_with(&config);
     for name in names {
         assert!(!pid(name).is_some_and(lives), "{name} is left");
     }
