@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use splengine_core::{
     Caller, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget, PeerAddress,
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     /// What the bodies hold that are being read.
     pub(crate) budget: MemoryBudget,
     pub(crate) metrics: HttpMetrics,
+    /// The OpenAPI document, once somebody has asked for it.
+    pub(crate) openapi: OnceLock<Bytes>,
 }
 
 impl std::ops::Deref for App {
@@ -81,7 +84,8 @@ impl App {
     ) -> Self {
         let metrics = HttpMetrics::default();
         let budget = MemoryBudget::new(options.max_buffered);
-        Self(Arc::new(Shared { engine, authenticator, options, budget, metrics }))
+        let openapi = OnceLock::new();
+        Self(Arc::new(Shared { engine, authenticator, options, budget, metrics, openapi }))
     }
 
     fn mounted(&self) -> Router<Self> {

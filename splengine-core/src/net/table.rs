@@ -216,13 +216,14 @@ impl Table {
 
 impl Waiting {
     /// Whether the server waits for the client, which has sent nothing for a while or takes too long
-    /// for all of it.
+    /// for all of it. What is asked for without credentials is answered in much less than
+    /// [`STALL_TIMEOUT`]: a request that is still active then waits for the client to read.
     fn is_silent(&self, now: Instant) -> bool {
         let last_read =
             self.progress.begun + Duration::from_millis(self.progress.last_read.load(Relaxed));
         let quiet = now.saturating_duration_since(last_read.max(self.since));
         let is_old = now.saturating_duration_since(self.since) >= MAX_AGE;
-        is_old || (quiet >= SILENCE && self.does_nothing())
+        is_old || quiet >= STALL_TIMEOUT || (quiet >= SILENCE && self.does_nothing())
     }
 
     /// Whether nothing of the client's is worked at, or still to be read.
@@ -319,6 +320,8 @@ impl Place {
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 /// After so long it counts as silent whatever it does.
 const MAX_AGE: Duration = Duration::from_secs(30);
+/// How long a connection whose client sends nothing may have a request without counting as silent.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// So many connections of an address are looked at for one that is silent.
 const MAX_LOOKED_AT: usize = 32;
 /// While so many connections are about to close, no other is accepted.

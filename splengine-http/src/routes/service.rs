@@ -3,9 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse as _, Response};
-use utoipa::openapi::OpenApi;
 
 use crate::app::App;
 use crate::dto::{ServiceDto, StatusDto};
@@ -68,6 +67,11 @@ pub(crate) async fn definition(State(app): State<App>) -> Json<ServiceDto> {
     })
 }
 
-pub(crate) async fn openapi(State(app): State<App>) -> Json<OpenApi> {
-    Json(openapi::document(&app.options.forms))
+/// Made once: it takes about a millisecond, and anybody may ask for it as often as they like.
+pub(crate) async fn openapi(State(app): State<App>) -> Response {
+    let document = app.openapi.get_or_init(|| {
+        let document = openapi::document(&app.options.forms).to_json();
+        document.expect("a document is made of texts, numbers and maps by texts").into()
+    });
+    ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
 }

@@ -69,6 +69,25 @@ async fn an_address_has_its_share_of_silent_connections() {
 }
 
 #[tokio::test]
+async fn who_does_not_read_the_answer_is_silent_too() {
+    let stream = stream().await;
+    tokio::time::pause();
+    let table = Table::new(ConnectionLimits::new().max_unauthenticated_per_address(1));
+    let (stalled, sending) = (Progress::new(), Progress::new());
+    let all = [&stalled, &sending].map(|progress| {
+        progress.active.send_replace(1);
+        table.enter(&stream, progress, address(1))
+    });
+    tokio::time::advance(STALL_TIMEOUT - SILENCE).await;
+    table.trim();
+    assert_eq!([&all[0], &all[1]].map(is_evicted), [false; 2]);
+    tokio::time::advance(SILENCE).await;
+    sending.has_read();
+    table.trim();
+    assert_eq!([&all[0], &all[1]].map(is_evicted), [true, false]);
+}
+
+#[tokio::test]
 async fn who_has_most_makes_room_for_one_more() {
     let stream = stream().await;
     let table = Table::new(ConnectionLimits::new().max_unauthenticated(4));
