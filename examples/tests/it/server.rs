@@ -168,9 +168,9 @@ impl AllInOne {
     }
 }
 
-/// Waits for a condition that nothing announces, for ten seconds at most.
+/// Waits for a condition that nothing announces, for a minute at most.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if condition() {
             return;
         }

@@ -23,6 +23,8 @@ pub struct Connection {
     socket: Arc<Socket>,
     /// Since when the client takes nothing.
     blocked: Option<Blocked>,
+    /// Whether the socket takes something although it does not count as writable.
+    has_remainder: bool,
 }
 
 /// A handle on a [`Connection`], by which whoever serves it tells what is known of its client. Cheap
@@ -91,7 +93,7 @@ impl Connection {
             progress,
             place,
         }));
-        Self { socket: Arc::new(Socket { stream, handle }), blocked: None }
+        Self { socket: Arc::new(Socket { stream, handle }), blocked: None, has_remainder: false }
     }
 
     pub(crate) fn socket(&self) -> Arc<Socket> {
@@ -123,6 +125,10 @@ impl Connection {
     ) -> Poll<io::Result<usize>> {
         let written = loop {
             match self.socket.stream.poll_write_ready(cx) {
+                Poll::Pending if self.has_remainder => match self.send_now(first) {
+                    Ok(written) => break Poll::Ready(Ok(written)),
+                    Err(_) => self.has_remainder = false,
+                },
                 Poll::Pending => break self.check_blocked(cx, first),
                 Poll::Ready(ready) => ready?,
             }
@@ -154,10 +160,23 @@ impl Connection {
             blocked.look = Box::pin(sleep(left));
         }
         // A socket counts as writable only when a third of its buffer is free; who reads slowly may
-        // have taken less than that.
-        match send(&*self.socket.stream, first, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(written) if written > 0 => Poll::Ready(Ok(written)),
-            _ => Poll::Ready(Err(self.cut())),
+        // have taken less than that. All of what is free is filled before the client has its time
+        // again: else one who reads nothing would have it for each piece that still fits.
+        match self.send_now(first) {
+            Ok(written) => {
+                self.has_remainder = true;
+                Poll::Ready(Ok(written))
+            }
+            Err(_) => Poll::Ready(Err(self.cut())),
+        }
+    }
+
+    /// Sends what fits of `bytes`, which is at least one byte, whether the socket counts as writable
+    /// or not.
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match send(&*self.socket.stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            written => Ok(written),
         }
     }
 

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A server that echoes bytes. On `!` somebody is authenticated, with `?` a request is finished, on
-/// `w` it writes for ever.
+/// `w` it writes for ever, on `p` in small pieces.
 struct Server {
     addr: SocketAddr,
     engine: Engine,
@@ -72,6 +72,9 @@ async fn echo(mut connection: Connection) -> io::Result<()> {
             b'?' => drop(handle.begin()),
             b'w' => loop {
                 connection.write_all(&[b'w'; 1 << 16]).await?;
+            },
+            b'p' => loop {
+                connection.write_all(&[b'p'; 512]).await?;
             },
             _ => {}
         }
@@ -181,6 +184,20 @@ async fn who_reads_nothing_is_cut_and_who_reads_slowly_is_not() {
     server.until("the other one is cut", |stats| stats.write_timed_out == 2).await;
     assert_eq!(server.stats().open, 1);
     drop((unknown, deaf));
+}
+
+/// The time is given once, not for each piece for which the operating system still finds a place.
+#[tokio::test]
+async fn who_reads_nothing_of_small_pieces_is_cut_as_soon() {
+    let server = Server::open(ConnectionLimits::new().unauthenticated_write_timeout(SHORT)).await;
+    let mut deaf = Vec::new();
+    for _ in 0..8 {
+        let mut client = server.connect(2).await;
+        client.write_all(b"p").await.expect("sent");
+        deaf.push(client);
+    }
+    server.until("all are cut", |stats| stats.write_timed_out == 8).await;
+    drop(deaf);
 }
 
 #[tokio::test]

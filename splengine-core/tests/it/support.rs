@@ -72,9 +72,9 @@ pub(crate) fn is_alive(pid: u32) -> bool {
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
 
-/// Waits for a condition that nothing announces, for ten seconds at most.
+/// Waits for a condition that nothing announces, for a minute at most.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if condition() {
             return;
         }

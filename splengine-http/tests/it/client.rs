@@ -64,6 +64,13 @@ impl Connection {
         Self { stream: socket.connect(addr).await.expect("connects"), buffer: Vec::new() }
     }
 
+    /// One that keeps little of what it does not read, so that the server soon waits for it.
+    pub(crate) async fn open_narrow(addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("made");
+        socket.set_recv_buffer_size(4096).expect("set");
+        Self::over(socket.connect(addr).await.expect("connects"))
+    }
+
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("sent");
     }

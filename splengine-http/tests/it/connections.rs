@@ -117,7 +117,7 @@ async fn an_http_2_connection_that_only_answers_pings_is_closed() {
 async fn who_reads_nothing_is_cut_and_its_run_with_it() {
     let limits = || ConnectionLimits::new().write_timeout(Duration::from_secs(1));
     let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
-    let mut deaf = door.connect().await;
+    let mut deaf = Connection::open_narrow(door.addr).await;
     let body = sh("exec cat /dev/zero").to_string();
     deaf.post("/execute", &[TOKEN, JSON, "Accept: application/x-ndjson"], body.as_bytes()).await;
     eventually("it runs", || door.engine.stats().started == 1).await;

@@ -140,9 +140,9 @@ pub(crate) fn with(mut request: Value, members: Value) -> Value {
     request
 }
 
-/// Waits for a condition that nothing announces, for ten seconds at most.
+/// Waits for a condition that nothing announces, for a minute at most.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if condition() {
             return;
         }
