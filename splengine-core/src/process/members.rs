@@ -30,7 +30,7 @@ pub(crate) struct Stat {
     parent: Option<Pid>,
     session: Option<Pid>,
     /// In clock ticks since the kernel was booted.
-    started: u64,
+    pub(crate) started: u64,
 }
 
 impl Stat {

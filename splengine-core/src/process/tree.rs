@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::{Instant, sleep};
 
 use crate::process::Group;
-use crate::process::members::{Member, may_be_of, members, members_left, own_children};
+use crate::process::members::{Member, Stat, may_be_of, members, members_left, own_children};
 use crate::process::runs::Run;
 use crate::process::tag::Tag;
 
@@ -35,11 +35,12 @@ impl Tree {
     /// Asks every process of the tree, the leader included, to end: each of them once, since many
     /// programs take a second request for a demand, and none that is started afterwards: a program
     /// may run others to clean up. One that is forked at this very moment may be passed over; it is
-    /// killed after the grace.
+    /// killed after the grace. Parents are asked before their children: a shell whose command ended
+    /// first would go on with the next one.
     pub(crate) async fn ask_to_end(&self) {
-        let run = self.run;
+        let (run, leader) = (self.run, self.leader);
         blocking(move || {
-            for member in members(run) {
+            for member in oldest_first(members(run), leader) {
                 member.signal(Signal::TERM);
                 // One that is stopped hears of it only when it goes on.
                 member.signal(Signal::CONT);
@@ -51,9 +52,9 @@ impl Tree {
     /// Tells every process of the tree, the leader included, that its terminal is gone: what a
     /// shell ends at, which ignores the usual request.
     pub(crate) async fn hang_up(&self) {
-        let run = self.run;
+        let (run, leader) = (self.run, self.leader);
         blocking(move || {
-            for member in members(run) {
+            for member in oldest_first(members(run), leader) {
                 for signal in [Signal::HUP, Signal::TERM, Signal::CONT] {
                     member.signal(signal);
                 }
@@ -189,6 +190,19 @@ pub(crate) async fn kill_tagged(tags: HashSet<Tag>) -> usize {
         }
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The leader, then the others by age. The kernel tells the age in hundredths of a second; within
+/// one the number decides, which grows until the kernel begins with small ones again.
+fn oldest_first(mut members: Vec<Member>, leader: Pid) -> Vec<Member> {
+    members.sort_by_cached_key(|member| {
+        (
+            member.pid != leader,
+            Stat::of(member.pid).map(|stat| stat.started),
+            member.pid.as_raw_nonzero(),
+        )
+    });
+    members
 }
 
 fn kill_all(members: &[Member]) {

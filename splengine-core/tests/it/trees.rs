@@ -95,6 +95,19 @@ async fn a_child_may_take_the_grace_though_its_parent_did_not() {
     }
 }
 
+/// A shell that outlived its command for a moment would go on with the next one.
+#[tokio::test]
+async fn who_is_stopped_does_not_go_on_with_its_next_command() {
+    let bench = bench();
+    for _ in 0..16 {
+        let script = "for i in $(seq 100); do sleep 61 & done; echo up; sleep 61; echo went on";
+        let mut run = bench.start(sh(script)).await;
+        assert_eq!(read_until(&mut run, "\n").await, "up\n");
+        run.stopper().stop();
+        assert_eq!(text(&run.capture().await.stdout), "");
+    }
+}
+
 #[tokio::test]
 async fn strangers_are_never_hit() {
     let bench = bench_with(CgroupMode::Off, |builder| builder);
