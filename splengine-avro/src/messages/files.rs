@@ -52,7 +52,9 @@ pub(crate) async fn write(
     let offset = positive("offset", offset)?;
     let file = files.open(&ask.caller, path, OpenOptions::new().write().create()).await?;
     file.write_at(offset, data).await?;
-    Ok(file.info().await?.into())
+    let info = file.info().await?;
+    file.close().await;
+    Ok(info.into())
 }
 
 impl From<FileInfo> for FileStatus {

@@ -10,6 +10,7 @@ use rustix::fs::{
 use crate::files::error::{NO_FILE, shown};
 use crate::files::tree::{Entry, Found};
 use crate::files::{FileError, FileKind};
+use crate::process::await_inherited_closed;
 
 /// What is to be changed of a file; what is not named stays.
 ///
@@ -67,6 +68,7 @@ impl FileChanges {
             }
             let file = found.open(OFlags::WRONLY | OFlags::NONBLOCK);
             file.and_then(|file| ftruncate(file, size)).map_err(FileError::of(path))?;
+            await_inherited_closed();
         }
         if let Some(mode) = self.mode_bits() {
             chmodat(CWD, found.magic_path(), mode, AtFlags::empty())

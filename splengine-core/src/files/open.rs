@@ -13,6 +13,7 @@ use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
 use crate::files::tree::{Found, names_directory};
 use crate::files::{DiskSpace, FileChanges, FileError, FileInfo, FileKind, Shared};
+use crate::process::await_inherited_closed;
 use crate::session::blocking;
 
 /// How a file is to be opened.
@@ -240,6 +241,23 @@ impl OpenFile {
     /// What the disk says.
     pub async fn sync(&self) -> Result<(), FileError> {
         self.with(|inner| fsync(&inner.file).map_err(FileError::of(&inner.path))).await
+    }
+
+    /// Closes it. When this returns, and no other clone is left, the file can be run as a program:
+    /// until then a child that was just being started may still have it open to be written, and the
+    /// kernel runs no such file. Dropping the last clone closes it as well, without waiting.
+    ///
+    /// # Cancel safety
+    ///
+    /// It is closed even if the future is dropped.
+    pub async fn close(self) {
+        if self.0.options.writes() {
+            blocking(move || {
+                drop(self);
+                await_inherited_closed();
+            })
+            .await;
+        }
     }
 
     /// How much room there is where it is.

@@ -5,7 +5,10 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, fdatasync, fstat, linkat, openat, unlinkat};
+use rustix::fs::{
+    Access, AtFlags, CWD, Mode, OFlags, accessat, fchmod, fdatasync, fstat, linkat, open, openat,
+    unlinkat,
+};
 use rustix::io::{Errno, write};
 
 use crate::files::error::{NO_FILE, shown};
@@ -14,6 +17,7 @@ use crate::files::rename::{At, rename_new, rename_over};
 use crate::files::tree::{Entry, names_directory};
 use crate::files::{FileError, FileInfo, FileKind, Shared};
 use crate::id::{is_random_text, random_text};
+use crate::process::await_inherited_closed;
 
 /// A file that was written whole.
 #[derive(Debug, Clone)]
@@ -99,10 +103,20 @@ impl Replacement {
     /// Puts it in place, once it is on the disk: after a crash there is the old or the new.
     pub(crate) fn finish(mut self) -> Result<Replaced, FileError> {
         fdatasync(&self.file).map_err(FileError::of(&self.path))?;
+        self.stop_writing().map_err(FileError::of(&self.path))?;
         let is_new = self.put_in_place()?;
         self.is_in_place = true;
         let info = fstat(&self.file).map_err(FileError::of(&self.path))?.into();
         Ok(Replaced { info, is_new })
+    }
+
+    /// Keeps the file without the right to write it: the kernel runs no program that anybody may
+    /// still write. Whoever finds it by its name can run it at once.
+    fn stop_writing(&mut self) -> rustix::io::Result<()> {
+        let itself = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        self.file = open(itself, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        await_inherited_closed();
+        Ok(())
     }
 
     /// Whether nothing had the name.
@@ -205,10 +219,11 @@ fn place_of(shared: &Shared, path: &Path) -> Result<(Entry, Option<FileInfo>), F
         FileKind::Directory => return Err(FileError::IsDirectory { path: shown(path) }),
         _ => return Err(FileError::impossible(path, NO_FILE)),
     }
-    // What may not be written may not be replaced either. A program that runs is not written.
-    match found.open(OFlags::WRONLY | OFlags::NONBLOCK) {
+    // What may not be written may not be replaced either. It is not opened to find that out, since
+    // it could not be run meanwhile; and a program that runs is not written.
+    match accessat(CWD, found.magic_path(), Access::WRITE_OK, AtFlags::EACCESS) {
         Err(Errno::TXTBSY) => {}
-        opened => drop(opened.map_err(FileError::of(path))?),
+        checked => checked.map_err(FileError::of(path))?,
     }
     Ok((shared.tree.new_entry(&found.place)?, Some(found.info)))
 }

@@ -1,7 +1,7 @@
 //! The runs of this process that have a leader: the children that the engine waits for itself.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -56,24 +56,41 @@ impl Starting {
 impl Drop for Starting {
     fn drop(&mut self) {
         starting().1.remove(&self.number);
+        STARTED.notify_all();
     }
 }
 
 /// Waits until all leaders are claimed whose start has begun, for 100 ms at most: loading a program
 /// may take its time. Gives since when the oldest is being started that is not. Blocks.
 pub(crate) fn await_starting() -> Option<u64> {
-    let begun = starting().0;
-    for _ in 0..100 {
-        starting().1.range(..=begun).next()?;
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    starting().1.range(..=begun).map(|(_, since)| *since).min()
+    await_begun(Duration::from_millis(100))
+}
+
+/// Waits until no child that is being started holds a descriptor any more that this process has
+/// closed before the call: between its birth and the program that it loads, a child has all of them.
+/// A file that was written can be run then. Waits for [`MAX_INHERITED`] at most: a program may be
+/// loaded from a slow file system. Blocks.
+pub(crate) fn await_inherited_closed() {
+    await_begun(MAX_INHERITED);
+}
+
+/// Waits for the starts that have begun before the call. Gives since when the oldest lasts that does
+/// still.
+fn await_begun(at_most: Duration) -> Option<u64> {
+    let state = starting();
+    let begun = state.0;
+    let lasts = |state: &mut (u64, BTreeMap<u64, u64>)| state.1.range(..=begun).next().is_some();
+    let waited = STARTED.wait_timeout_while(state, at_most, lasts);
+    let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    state.1.range(..=begun).map(|(_, since)| *since).min()
 }
 
 fn starting() -> MutexGuard<'static, (u64, BTreeMap<u64, u64>)> {
     static STARTING: LazyLock<Mutex<(u64, BTreeMap<u64, u64>)>> = LazyLock::new(Mutex::default);
     STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+static STARTED: Condvar = Condvar::new();
 
 /// The present time as the kernel gives the start times of processes.
 pub(crate) fn ticks_now() -> u64 {
@@ -83,3 +100,5 @@ pub(crate) fn ticks_now() -> u64 {
     let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
     seconds * per_second + nanos * per_second / 1_000_000_000
 }
+
+const MAX_INHERITED: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -113,7 +113,7 @@ impl Spawn<'_> {
         };
         let starting = runs::Starting::begin();
         let run = runs::Run { tag, started: starting.since };
-        let (pid, pidfd) = sys::spawn(&plan).map_err(|(step, error)| match step {
+        let (pid, pidfd) = spawn_when_written(&plan).map_err(|(step, error)| match step {
             Step::Clone => SpawnError::Clone(error),
             Step::Prepare => SpawnError::Prepare(error),
             Step::Exec => SpawnError::Exec(error),
@@ -192,7 +192,27 @@ pub(crate) fn start_holder(
         attributes: None,
         cgroup: None,
     };
+    let _starting = runs::Starting::begin();
     sys::spawn(&plan).map(|(_, pidfd)| pidfd).map_err(|(_, error)| error)
+}
+
+/// Starts a process. A program that is being written is tried again for [`MAX_WRITTEN`]: its writer
+/// may just be closing it, or have a child that has not closed it yet.
+fn spawn_when_written(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)> {
+    let mut waited = Duration::ZERO;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match sys::spawn(plan) {
+            Err((Step::Exec, error))
+                if error.raw_os_error() == Some(libc::ETXTBSY) && waited < MAX_WRITTEN =>
+            {
+                std::thread::sleep(pause);
+                waited += pause;
+                pause = (pause * 2).min(Duration::from_millis(16));
+            }
+            spawned => return spawned,
+        }
+    }
 }
 
 fn rlimits(
@@ -231,3 +251,5 @@ fn receiver(fd: OwnedFd) -> io::Result<pipe::Receiver> {
     rustix::io::ioctl_fionbio(&fd, true)?;
     pipe::Receiver::from_owned_fd_unchecked(fd)
 }
+
+const MAX_WRITTEN: Duration = Duration::from_millis(100);

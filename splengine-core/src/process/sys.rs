@@ -324,11 +324,13 @@ unsafe fn prepare(child: &mut Child) -> bool {
         if child.in_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
             return false;
         }
-        // Some other library may have opened files without O_CLOEXEC.
-        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         if libc::fchdir(child.workdir) < 0 {
             return false;
         }
+        // Some other library may have opened files without O_CLOEXEC. And the kernel closes files
+        // for a program that it loads only after the parent goes on, who may count on it that no
+        // file is held open here any more.
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0);
         child.oom_score_left = !shed(&*child.attributes);
         for index in 0..child.limit_count {
             let (resource, soft, hard) = *child.limits.add(index);

@@ -20,3 +20,4 @@ mod streams;
 mod support;
 mod trees;
 mod watch;
+mod written;

@@ -68,7 +68,10 @@ impl Client {
                 let handle = Handle::Directory(Arc::new(AsyncMutex::new(directory)));
                 return Ok(Answer::Handle(handles.insert(handle)));
             }
-            Request::Close { handle } => drop(handles.remove(&handle)?),
+            Request::Close { handle } => match handles.remove(&handle)? {
+                Handle::File(file) => file.close().await,
+                directory @ Handle::Directory(_) => drop(directory),
+            },
             Request::Read { handle, offset, length } => {
                 let most = usize::try_from(length).unwrap_or(MAX_DATA).min(MAX_DATA);
                 let data = handles.file(&handle)?.read_at(offset, most).await?;
