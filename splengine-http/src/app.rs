@@ -26,6 +26,7 @@ use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::encoded;
 use crate::file_paths::FILES;
 use crate::forms::Form;
 use crate::host::check_host;
@@ -142,6 +143,7 @@ impl App {
                 let detail = format!("{method} is not among what is allowed here");
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
             })
+            .layer(middleware::from_fn_with_state(self.clone(), encoded::decode))
             .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
             .layer(middleware::from_fn(refuse_what_is_no_text))
             .layer(middleware::map_request(ignore_ranges_but_of_get))

@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use splengine_core::{GatherError, GatherLimits, Gathered};
 
+use crate::encoded::{DecodeError, is_encoded};
 use crate::lingering::Lingering;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -25,7 +26,8 @@ pub struct BodyError {
 
 impl BodyError {
     /// The status that tells of it: 413 for one that is too large, 408 for one that did not arrive
-    /// in time, 503 where there is no memory for it, 400 for one that broke off.
+    /// in time, 415 for one that is compressed, 503 where there is no memory for it, 400 for one that
+    /// broke off.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
@@ -38,8 +40,21 @@ impl BodyError {
     }
 }
 
-impl<E> From<GatherError<E>> for BodyError {
+impl<E: std::error::Error + 'static> From<GatherError<E>> for BodyError {
     fn from(error: GatherError<E>) -> Self {
+        let decoding = match &error {
+            GatherError::Broken(source) => DecodeError::among(source),
+            _ => None,
+        };
+        if let Some(error) = decoding {
+            let (status, retry_after) = match error {
+                DecodeError::Malformed(_) => (StatusCode::BAD_REQUEST, None),
+                DecodeError::NoMemory => {
+                    (StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(1)))
+                }
+            };
+            return Self { status, detail: error.to_string(), retry_after };
+        }
         let (status, detail, retry_after) = match error {
             GatherError::TooLarge { max_bytes } => {
                 let detail = format!("the body is over {max_bytes} bytes");
@@ -65,6 +80,9 @@ impl<E> From<GatherError<E>> for BodyError {
 /// Reads the body of a request whole, within bounds of its size, its time and the memory of all
 /// bodies together. One whose `Content-Length` is over the bound is refused before any of it is read,
 /// or its client, if that waits to be told (`Expect: 100-continue`), is told to send it.
+///
+/// A body that is compressed (`Content-Encoding`) is refused; [`HttpService`](crate::HttpService)
+/// has decoded those of its own requests before.
 ///
 /// What is left of a body that is refused, or whose reading was given up, is read and thrown away in
 /// the background for 30 s at most, and for 2 s at most after its last piece: a client that still
@@ -103,8 +121,13 @@ where
     B::Error: Into<BoxError>,
 {
     let mut body = Lingering::new(headers, Body::new(body));
-    limits.check::<BoxError>(announced_length(headers).unwrap_or(0))?;
-    limits.check::<BoxError>(body.size_hint().lower())?;
+    if is_encoded(headers) {
+        let detail = "Content-Encoding must be left out here".to_owned();
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(BodyError { status, detail, retry_after: None });
+    }
+    limits.check::<axum::Error>(announced_length(headers).unwrap_or(0))?;
+    limits.check::<axum::Error>(body.size_hint().lower())?;
     let pieces = limits.gather(move |cx| {
         Pin::new(&mut body).poll_frame(cx).map_ok(|frame| frame.into_data().unwrap_or_default())
     });

@@ -49,23 +49,14 @@ impl Form {
 
     /// What a request asks for most: one of `forms`, or JSON, which is `None`.
     pub(crate) fn wanted(forms: &[Self], headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        let known = |range: &str| match range {
-            "*/*" | "application/*" | JSON => Some(None),
-            range => {
-                let is_meant = |form: &&Self| match range.strip_suffix('*') {
-                    Some(kind) if kind.ends_with('/') => form.media_type.starts_with(kind),
-                    _ => form.media_type == range,
-                };
-                forms.iter().find(is_meant).map(Some)
-            }
-        };
-        let wanted = accept::wanted(headers, None, known).ok_or_else(|| {
-            let names = forms.iter().map(|form| form.media_type);
-            let names: Vec<&str> = std::iter::once(JSON).chain(names).collect();
+        let names = || std::iter::once(JSON).chain(forms.iter().map(|form| form.media_type));
+        let wanted = accept::wanted(headers, names()).ok_or_else(|| {
+            let names: Vec<&str> = names().collect();
             let detail = format!("Accept must allow {}", names.join(" or "));
             Problem::new(StatusCode::NOT_ACCEPTABLE, detail)
         })?;
-        Ok(wanted.cloned())
+        // JSON is the first.
+        Ok(wanted.checked_sub(1).map(|place| forms[place].clone()))
     }
 
     /// The results as a file.

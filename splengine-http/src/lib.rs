@@ -34,11 +34,13 @@ mod dto;
 mod dto_batches;
 mod dto_files;
 mod dto_sessions;
+mod encoded;
 mod file_paths;
 mod forms;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod host;
+mod json;
 mod lingering;
 mod openapi;
 mod problem;

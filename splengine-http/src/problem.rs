@@ -26,6 +26,9 @@ pub(crate) struct ProblemDto {
     detail: String,
     /// The same as `detail`.
     error: String,
+    /// Where in the body it is: a JSON pointer (RFC 6901).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<String>,
 }
 
 /// A refusal, ready to be answered.
@@ -34,11 +37,23 @@ pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
     retry_after: Option<Duration>,
+    pointer: Option<String>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), retry_after: None }
+        Self { status, detail: detail.into(), retry_after: None, pointer: None }
+    }
+
+    /// The same of a place in the body, by its JSON pointer.
+    pub(crate) fn at(mut self, pointer: String) -> Self {
+        self.pointer = Some(pointer);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
@@ -57,7 +72,7 @@ impl Problem {
         } else {
             detail
         };
-        Self { status, detail, retry_after }
+        Self { status, detail, retry_after, pointer: None }
     }
 }
 
@@ -113,13 +128,14 @@ impl From<AuthError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, detail, retry_after } = self;
+        let Self { status, detail, retry_after, pointer } = self;
         let body = ProblemDto {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             error: detail.clone(),
             detail,
+            pointer,
         };
         let text = serde_json::to_string(&body).unwrap_or_default();
         let mut response = (status, text).into_response();

@@ -8,8 +8,8 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG,
-    LAST_MODIFIED, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, LAST_MODIFIED, LOCATION,
+    RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::body::announced_length;
 use crate::conditions::{self, Conditions, Reading, modified, tag_text};
 use crate::dto_files::{DirectoryDto, FileDto, FileEventDto};
+use crate::encoded::DecodeError;
 use crate::file_paths::{FilePath, name_of_cursor};
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
@@ -374,15 +375,10 @@ fn no_parent(error: FileError) -> Problem {
     }
 }
 
-/// What is sent is the file, and all of it (RFC 9110, sections 8.4 and 14.5).
+/// What is sent is the file, and all of it (RFC 9110, section 14.5).
 fn check_content(parts: &Parts) -> Result<(), Problem> {
     if parts.headers.contains_key(CONTENT_RANGE) {
         return Err(Problem::malformed("Content-Range: a file is written whole"));
-    }
-    let mut encodings = parts.headers.get_all(CONTENT_ENCODING).iter();
-    if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        let detail = "Content-Encoding must be left out: a file is kept as it is sent";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     Ok(())
 }
@@ -437,6 +433,9 @@ impl From<FileError> for Problem {
             FileError::Changed { .. } => conditions::failed(),
             FileError::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+            }
+            FileError::Content(source) if DecodeError::among(source).is_some() => {
+                Self::malformed("the body is not what its Content-Encoding says")
             }
             FileError::Content(source) if source.kind() == io::ErrorKind::TimedOut => too_late(),
             _ => Self::of_kind(error.kind(), error.to_string(), error.retry_after()),

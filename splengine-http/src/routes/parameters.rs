@@ -18,6 +18,7 @@ use splengine_core::{Caller, GatherLimits, Gathered, LimitKind, Limits, Request,
 use crate::app::App;
 use crate::body::read_body;
 use crate::dto::{ExecuteRequestDto, LimitsDto};
+use crate::json;
 use crate::problem::Problem;
 
 /// What the `Content-Type` says that the body is.
@@ -78,7 +79,7 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
     body: Body,
     app: &App,
 ) -> Result<T, Problem> {
-    parse_json(&read_whole(headers, body, app).await?)
+    json::parse(&read_whole(headers, body, app).await?)
 }
 
 /// Reads a body whole, within the bounds of its size and its time.
@@ -95,37 +96,6 @@ pub(crate) async fn read_whole(
         }
         error.into()
     })
-}
-
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // Their members stand by their names; serde would take a list of them in our order, too.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        return Err(Problem::malformed("the body is not a request: it is a list, not an object"));
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let dto = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let (problem, words) = (error.inner(), in_json_words(error.inner()));
-        Problem::malformed(if problem.is_data() && path != "." {
-            format!("`{path}`: {words}")
-        } else if problem.is_data() {
-            format!("the body is not a request: {words}")
-        } else {
-            format!("the body is not JSON: {words}")
-        })
-    })?;
-    deserializer
-        .end()
-        .map_err(|error| Problem::malformed(format!("the body is not JSON: {error}")))?;
-    Ok(dto)
-}
-
-/// The message with JSON's names of types instead of Rust's.
-fn in_json_words(error: &serde_json::Error) -> String {
-    let pairs =
-        [("a sequence", "a list"), ("sequence", "list"), ("a map", "an object"), ("map", "object")];
-    let text = error.to_string().replace("expected u64", "expected a whole number, 0 or more");
-    pairs.iter().fold(text, |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// Reads the query that stands beside a body of input. `None` is a name that it does not know.
@@ -167,8 +137,10 @@ fn number(name: &str, value: &str) -> Result<u64, Problem> {
 }
 
 pub(crate) fn word<'de, T: Deserialize<'de>>(name: &str, value: &str) -> Result<T, Problem> {
-    T::deserialize(value.to_owned().into_deserializer())
-        .map_err(|error: ValueError| Problem::malformed(format!("`{name}`: {error}")))
+    T::deserialize(value.to_owned().into_deserializer()).map_err(|error: ValueError| {
+        let what = json::in_words(&error.to_string()).what;
+        Problem::malformed(format!("`{name}` {what}"))
+    })
 }
 
 impl ExecuteRequestDto {

@@ -4,6 +4,7 @@ mod batches;
 mod bodies;
 mod client;
 mod connections;
+mod encoded;
 mod files;
 mod guessing;
 mod requests;

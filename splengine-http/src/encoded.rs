@@ -1,0 +1,170 @@
+//! Bodies of requests that were compressed for the way (`Content-Encoding`).
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{TryStreamExt as _, stream};
+use http_body::Body as _;
+use splengine_core::{MemoryBudget, Reservation};
+use tokio::io::AsyncRead;
+use tokio::time::timeout;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use crate::app::App;
+use crate::problem::Problem;
+
+/// Decodes the bodies of all requests. Whatever reads them is held to the same bounds as by plain
+/// bodies, since it sees nothing but what was decoded.
+pub(crate) async fn decode(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let coding = match Coding::of(&parts.headers) {
+        Ok(coding) => coding,
+        Err(problem) => {
+            let known = HeaderValue::from_static("gzip, zstd");
+            return ([(ACCEPT_ENCODING, known)], problem).into_response();
+        }
+    };
+    let Some(coding) = coding else { return next.run(Request::from_parts(parts, body)).await };
+    parts.headers.remove(CONTENT_ENCODING);
+    if body.is_end_stream() {
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    parts.headers.remove(CONTENT_LENGTH);
+    let body = decoded(coding, body, &app.budget);
+    next.run(Request::from_parts(parts, body)).await
+}
+
+/// How a body was compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Zstd,
+}
+
+impl Coding {
+    /// `None` for a body that is sent as it is.
+    fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let values = headers.get_all(CONTENT_ENCODING).iter();
+        let names = values.flat_map(|value| value.to_str().unwrap_or("?").split(','));
+        let mut coding = None;
+        for name in names.map(str::trim).filter(|name| !name.is_empty()) {
+            let named = match name.to_ascii_lowercase().as_str() {
+                "identity" => continue,
+                "gzip" | "x-gzip" => Self::Gzip,
+                "zstd" => Self::Zstd,
+                _ => return Err(refused()),
+            };
+            // Compressed twice is for bombs alone.
+            if coding.replace(named).is_some() {
+                return Err(refused());
+            }
+        }
+        Ok(coding)
+    }
+}
+
+/// Refuses a body that is compressed at all: for whoever does not decode any.
+pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+    !matches!(Coding::of(headers), Ok(None))
+}
+
+fn refused() -> Problem {
+    let detail = "Content-Encoding must be gzip or zstd, and no more than one of them";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+}
+
+/// Why a compressed body can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DecodeError {
+    #[error("the body is not what its Content-Encoding says")]
+    Malformed(#[source] io::Error),
+    #[error("the server has no memory left to decode this body; try again in a second")]
+    NoMemory,
+}
+
+impl DecodeError {
+    /// Finds it among the causes of an error.
+    pub(crate) fn among<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|error| {
+            // What an I/O error was made of is not among its sources, only that one's source is.
+            let inner = error.downcast_ref().and_then(io::Error::get_ref);
+            let inner = inner.and_then(|inner| inner.downcast_ref());
+            inner.or_else(|| error.downcast_ref())
+        })
+    }
+}
+
+/// What comes from the client, apart from what is wrong with what it holds.
+#[derive(Debug, thiserror::Error)]
+#[error("the body broke off")]
+struct BrokenOff(#[source] axum::Error);
+
+fn decoded(coding: Coding, body: Body, budget: &MemoryBudget) -> Body {
+    let body = body.into_data_stream().map_err(|error| io::Error::other(BrokenOff(error)));
+    let body = StreamReader::new(body);
+    let decoder: Pin<Box<dyn AsyncRead + Send>> = match coding {
+        Coding::Gzip => {
+            let mut decoder = GzipDecoder::new(body);
+            decoder.multiple_members(true);
+            Box::pin(decoder)
+        }
+        Coding::Zstd => {
+            let window = DParameter::window_log_max(ZSTD_WINDOW_LOG);
+            let mut decoder = ZstdDecoder::with_params(body, &[window]);
+            decoder.multiple_members(true);
+            Box::pin(decoder)
+        }
+    };
+    let memory = match coding {
+        Coding::Gzip => GZIP_BYTES,
+        Coding::Zstd => 1 << ZSTD_WINDOW_LOG,
+    };
+    let begin = Begin { decoder, reservation: budget.reservation(), memory };
+    Body::from_stream(stream::once(begin.run()).try_flatten())
+}
+
+/// A body of which nothing was asked for yet.
+struct Begin {
+    decoder: Pin<Box<dyn AsyncRead + Send>>,
+    reservation: Reservation,
+    memory: usize,
+}
+
+impl Begin {
+    async fn run(
+        mut self,
+    ) -> Result<impl futures_util::Stream<Item = Result<bytes::Bytes, io::Error>>, io::Error> {
+        // Who is not let in has asked for nothing, and takes no memory.
+        let reserved = timeout(MEMORY_TIMEOUT, self.reservation.resize(self.memory)).await;
+        reserved.map_err(|_| io::Error::other(DecodeError::NoMemory))?;
+        let reservation = self.reservation;
+        let pieces = ReaderStream::with_capacity(self.decoder, PIECE);
+        Ok(pieces.map_err(move |error| {
+            // Given back when the body is dropped.
+            let _ = &reservation;
+            let inner = error.get_ref();
+            if inner.is_some_and(|inner| inner.is::<BrokenOff>()) {
+                return error;
+            }
+            io::Error::other(DecodeError::Malformed(error))
+        }))
+    }
+}
+
+/// The largest window of `zstd` as a content coding (RFC 9659): 8 MiB.
+const ZSTD_WINDOW_LOG: u32 = 23;
+/// About what decoding `gzip` takes: its window, and the tables of its codes.
+const GZIP_BYTES: usize = 64 << 10;
+const PIECE: usize = 16 << 10;
+/// How long memory is waited for.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,143 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::dto::ExecuteRequestDto;
+
+fn detail(body: &str) -> String {
+    match parse::<ExecuteRequestDto>(body.as_bytes()) {
+        Ok(_) => "taken".to_owned(),
+        Err(problem) => problem.detail().to_owned(),
+    }
+}
+
+#[test]
+fn whole_numbers_are_taken_in_every_form() {
+    for (number, expected) in [
+        ("30000.0", Some("30000")),
+        ("3e4", Some("30000")),
+        ("3E+4", Some("30000")),
+        ("0.3e5", Some("30000")),
+        ("300000e-1", Some("30000")),
+        ("1.50e1", Some("15")),
+        ("-3e0", Some("-3")),
+        ("0.0", Some("0")),
+        ("-0.0", Some("0")),
+        ("0e999999999999", Some("0")),
+        ("1e19", Some("10000000000000000000")),
+        ("1e20", None),
+        ("1e999999999999999999999", None),
+        ("1.5", None),
+        ("3", None),
+        ("1e-1", None),
+        ("01.0", None),
+        (".5e1", None),
+        ("1.e1", None),
+        ("1e", None),
+        ("1e+", None),
+        ("--1.0", None),
+        ("1.0.0", None),
+    ] {
+        assert_eq!(whole_number(number.as_bytes()).as_deref(), expected, "{number}");
+    }
+}
+
+#[test]
+fn strings_are_left_alone() {
+    let text = br#"{"a\"1.0": "2e3 \\", "b": [1.0,-2e1 ,3.5]}"#;
+    let plain = br#"{"a\"1.0": "2e3 \\", "b": [1,-20 ,3.5]}"#;
+    assert_eq!(plain_whole_numbers(text).as_ref(), plain);
+    for unfinished in [&b"\"1.0"[..], b"\"\\", b"\"", b"-", b"1e"] {
+        assert_eq!(plain_whole_numbers(unfinished).as_ref(), unfinished);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_in_words_with_its_place() {
+    for (body, expected) in [
+        (
+            r#"{"command":"a","background":true}"#,
+            "`background` must be `kill` or `keep`, not true (at /background)",
+        ),
+        (
+            r#"{"command":"a","background":"maybe"}"#,
+            "`background` must be `kill` or `keep`, not `maybe` (at /background)",
+        ),
+        (
+            r#"{"command":"a","background":[]}"#,
+            "`background` must be `kill` or `keep`, not a list (at /background)",
+        ),
+        (r#"{"command":1}"#, "`command` must be a string, not the number 1 (at /command)"),
+        (r#"{"command":null}"#, "`command` must be a string, not null (at /command)"),
+        (
+            r#"{"command":"a","args":[1]}"#,
+            "`args[0]` must be a string, not the number 1 (at /args/0)",
+        ),
+        (
+            r#"{"command":"a","env":{"a/b":1.5}}"#,
+            "`env.a/b` must be a string, not the number 1.5 (at /env/a~1b)",
+        ),
+        (
+            r#"{"command":"a","timeout":"secret"}"#,
+            "`timeout` must be a whole number, 0 or more, not a string (at /timeout)",
+        ),
+        (
+            r#"{"command":"a","timeout":1.5}"#,
+            "`timeout` must be a whole number, 0 or more, not the number 1.5 (at /timeout)",
+        ),
+        ("{}", "`command` is missing (at /command)"),
+        (r#"{"command":"a","command":"b"}"#, "`command` stands twice (at /command)"),
+        ("null", "the body is not a request: it must be an object with `command`, not null"),
+    ] {
+        assert_eq!(detail(body), expected, "{body}");
+    }
+    let unknown = detail(r#"{"command":"a","limits":{"cpu":1}}"#);
+    let beginning = "`limits.cpu` is out of place: unknown field `cpu`; there is: `cpuTime`";
+    assert!(unknown.starts_with(beginning), "{unknown}");
+    assert!(unknown.ends_with("(at /limits/cpu)"), "{unknown}");
+    for body in ["", "{", r#"{"command":"\ud800"}"#, r#"{"command": tru}"#, r#"{"a":1} x"#] {
+        assert_ne!(detail(body), "taken", "{body}");
+    }
+    assert!(detail("{").starts_with("the body is not JSON"));
+    assert_eq!(detail("\u{feff}{\"command\":\"a\",\"timeout\":3e4}"), "taken");
+}
+
+proptest! {
+    #[test]
+    fn a_whole_number_keeps_its_value(number in any::<u64>(), zeros in 0usize..4, shift in 0u32..6) {
+        let fraction = "0".repeat(zeros + 1);
+        prop_assert_eq!(
+            whole_number(format!("{number}.{fraction}").as_bytes()),
+            Some(number.to_string())
+        );
+        let scaled = u128::from(number) * 10u128.pow(shift);
+        prop_assert_eq!(
+            whole_number(format!("{scaled}e-{shift}").as_bytes()),
+            Some(number.to_string())
+        );
+    }
+
+    #[test]
+    fn what_is_json_stays_json(text in "[0-9eE+.\"\\\\ ,:{}\\[\\]-]{0,40}") {
+        let plain = plain_whole_numbers(text.as_bytes());
+        let parsed = serde_json::from_slice::<Value>(&plain);
+        if let Ok(before) = serde_json::from_str::<Value>(&text) {
+            let after = parsed.expect("still JSON");
+            prop_assert!(same(&before, &after), "{} became {}", before, after);
+        } else {
+            prop_assert!(parsed.is_err());
+        }
+    }
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}
