@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let id = submitted.await?.record.info.id;
     let record = batches.wait(&alice, id.as_str()).await?;
     for step in &record.steps {
-        let output = batches.output(&alice, id.as_str(), &step.id, Stream::Stdout).await?;
+        let output = batches.output(&alice, id.as_str(), &step.id, Stream::Stdout, None).await?;
         let text = output.read(0, 100).await?;
         let line = String::from_utf8_lossy(&text);
         println!("step {}: {} after printing {}", step.id, step.state.name(), line.trim_end());

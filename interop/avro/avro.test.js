@@ -248,7 +248,7 @@ test("avsc: batches with dependencies, their events and output", async () => {
   assert.equal(names.at(-1), "finished");
   const ended = await call("getBatch", id);
   assert.deepEqual([ended.batch.state, ended.batch.exitCode, ended.batch.counts.succeeded], ["failed", 2, 2]);
-  const part = await call("stepOutput", id, "c", "stdout", 0, 0);
+  const part = await call("stepOutput", id, "c", "stdout", 0, 0, null);
   assert.equal(part.data.toString(), "cleaned\n");
   const page = await call("listBatches", "failed", 10, null);
   assert.ok(page.batches.some((batch) => batch.batchId === id));

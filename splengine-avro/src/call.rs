@@ -261,7 +261,9 @@ impl Responder {
             "getBatch" => does!(batches::get, batch),
             "listBatches" => does!(batches::list, state, limit, cursor),
             "batchEvents" => does!(batches::events, batch, after, wait),
-            "stepOutput" => does!(batches::output, batch, step, stream, offset, wait),
+            "stepOutput" => {
+                does!(batches::output, batch, step, stream, offset, wait, attempt)
+            }
             "rerunBatch" => does!(batches::rerun, batch, only_failed),
             "cancelBatch" => does!(batches::cancel, batch),
             "openSession" => does!(sessions::open, session),

@@ -236,6 +236,7 @@ records! {
         pub(crate) data: Bytes,
         pub(crate) next: i64,
         pub(crate) over: bool,
+        pub(crate) attempt: i32,
     }
 
     pub(crate) struct SessionRequest {

@@ -34,7 +34,7 @@ use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::revoked::{Recognised, end_with_caller};
 use crate::routes::metrics::{self, HttpMetrics};
-use crate::routes::{batches, execute, files, results, service, sessions};
+use crate::routes::{batches, execute, files, results, service, sessions, step_output};
 
 /// A service that answers for a path.
 pub(crate) type Mounted =
@@ -126,7 +126,7 @@ impl App {
             .route("/api/v1/batches/{id}/events", get(batches::events))
             .route("/api/v1/batches/{id}/rerun", post(batches::rerun))
             .route("/api/v1/batches/{id}/results", get(results::results))
-            .route("/api/v1/batches/{id}/steps/{step}/{stream}", get(batches::output))
+            .route("/api/v1/batches/{id}/steps/{step}/{stream}", get(step_output::output))
             .route("/api/v1/files", get(files::root))
             .route(FILES, on_files())
             .route("/api/v1/files/{*path}", on_files())
@@ -178,7 +178,7 @@ impl App {
                     resumption,
                     repetition,
                 ])
-                .expose_headers([RETRY_AFTER, LOCATION, CONTENT_RANGE, ETAG]);
+                .expose_headers([RETRY_AFTER, LOCATION, CONTENT_RANGE, ETAG, step_output::ATTEMPT]);
             router = router.layer(cors);
         }
         router

@@ -75,6 +75,18 @@ impl Conditions {
         Ok(Reading::File { ranges })
     }
 
+    /// The same for what has a tag, but no time of change: its dates are passed over. What is not
+    /// complete yet is never what a client has already.
+    pub(crate) fn read_tagged(&self, tag: &str, is_complete: bool) -> Result<Reading, Problem> {
+        if self.matches.as_ref().is_some_and(|tags| !tags.match_strongly(tag)) {
+            return Err(failed());
+        }
+        if is_complete && self.matches_none.as_ref().is_some_and(|tags| tags.match_weakly(tag)) {
+            return Ok(Reading::NotModified);
+        }
+        Ok(Reading::File { ranges: self.range.as_ref().is_none_or(|range| range == tag) })
+    }
+
     /// Whether what is there, if anything is, may be changed.
     pub(crate) fn allow_change(&self, present: Option<&FileInfo>) -> bool {
         let Some(info) = present else { return self.matches.is_none() };

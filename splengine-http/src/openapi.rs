@@ -43,7 +43,7 @@ fn offer(forms: &[Form], operation: Option<&mut Operation>) {
         routes::batches::list,
         routes::batches::get,
         routes::batches::events,
-        routes::batches::output,
+        routes::step_output::output,
         routes::batches::rerun,
         routes::results::results,
         routes::batches::cancel,

@@ -155,14 +155,20 @@ pub(crate) async fn output(
     stream: records::OutputStream,
     offset: i64,
     wait: i64,
+    attempt: Option<i32>,
 ) -> Result<records::OutputPart, Failure> {
+    let attempt = attempt.map(|attempt| {
+        let attempt = u32::try_from(attempt).ok().filter(|attempt| *attempt > 0);
+        attempt.ok_or_else(|| Failure::invalid("`attempt` must be at least 1"))
+    });
+    let attempt = attempt.transpose()?;
     let offset = positive("offset", offset)?;
     let until = wait_until(wait)?;
     let stream = match stream {
         records::OutputStream::Stdout => Stream::Stdout,
         records::OutputStream::Stderr => Stream::Stderr,
     };
-    let output = ask.engine.batches().output(&ask.caller, &batch, &step, stream).await?;
+    let output = ask.engine.batches().output(&ask.caller, &batch, &step, stream, attempt).await?;
     let mut data = output.read(offset, MOST_OUTPUT).await?;
     let mut over = false;
     if data.is_empty() {
@@ -174,7 +180,8 @@ pub(crate) async fn output(
             data = output.read(offset, MOST_OUTPUT).await?;
         }
     }
-    Ok(records::OutputPart { next: long(offset + data.len() as u64), data, over })
+    let attempt = int(u64::from(output.attempt()));
+    Ok(records::OutputPart { next: long(offset + data.len() as u64), data, over, attempt })
 }
 
 pub(crate) async fn rerun(

@@ -48,6 +48,16 @@ pub enum BatchError {
     /// There is no such step.
     #[error("the batch has no step `{0}`")]
     NoStep(String),
+    /// The step was not run so often.
+    #[error("step `{step}` has no attempt {attempt}; the last is {last}")]
+    NoAttempt {
+        /// Its id.
+        step: String,
+        /// The number that was asked for.
+        attempt: u32,
+        /// The number of its last run, or 1 before the first.
+        last: u32,
+    },
     /// The caller lacks the right.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -92,7 +102,9 @@ impl BatchError {
             Self::Command { source, .. } => source.kind(),
             Self::Malformed { .. } => ErrorKind::Malformed,
             Self::Session(error) => error.kind(),
-            Self::NoBatch(_) | Self::NoStep(_) | Self::NoStore => ErrorKind::NotFound,
+            Self::NoBatch(_) | Self::NoStep(_) | Self::NoAttempt { .. } | Self::NoStore => {
+                ErrorKind::NotFound
+            }
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::CallerLimit { .. } => ErrorKind::CallerLimit,

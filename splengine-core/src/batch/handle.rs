@@ -213,17 +213,20 @@ impl Batches {
         })
     }
 
-    /// What a step's last run has printed, or prints still. Before its first run there is nothing.
+    /// What a run of a step has printed, or prints still: of its how manieth run is `attempt`, from
+    /// 1; without that, of its last one. Before its first run there is nothing. What earlier runs
+    /// printed is kept as long as the batch is.
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`], [`BatchError::NoStep`].
+    /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::NoAttempt`].
     pub async fn output(
         &self,
         caller: &Caller,
         id: &str,
         step: &str,
         stream: Stream,
+        attempt: Option<u32>,
     ) -> Result<StepOutput, BatchError> {
         let registry = self.registry()?;
         // Before it is looked at: so none is taken for over that was run again since.
@@ -234,9 +237,14 @@ impl Batches {
         let live = live.map(|live| (registry.journal.clone(), live));
         let number = u32::try_from(place).map_err(|_| missing())?;
         // Whoever follows a step that has not begun waits for its first run.
-        let attempt = record.steps[place].attempt.max(1);
+        let last = record.steps[place].attempt.max(1);
+        let attempt = attempt.unwrap_or(last);
+        if !(1..=last).contains(&attempt) {
+            let step = record.steps[place].id.clone();
+            return Err(BatchError::NoAttempt { step, attempt, last });
+        }
         let outputs = registry.policy.outputs.clone();
-        Ok(StepOutput::new(outputs, live, record.info.id, number, attempt, stream))
+        Ok(StepOutput::new(outputs, live, record.info.id, number, (attempt, last), stream))
     }
 
     /// Cancels a batch: what runs is stopped, what waits is left out. Gives the record, as it is at

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::batch::BatchError;
 use crate::batch::journal::Journal;
 use crate::batch::registry;
+use crate::batch::row::StepRow;
 use crate::disk::{BelowFloor, DiskReserve};
 use crate::engine::Engine;
 use crate::execute::Stream;
@@ -197,6 +198,8 @@ pub struct StepOutput {
     id: BatchId,
     step: u32,
     attempt: u32,
+    /// How often the step was run, as far as was known when this was made.
+    last_attempt: u32,
     stream: Stream,
 }
 
@@ -221,7 +224,7 @@ impl StepOutput {
         live: Option<(Journal, Arc<registry::Live>)>,
         id: BatchId,
         step: u32,
-        attempt: u32,
+        (attempt, last_attempt): (u32, u32),
         stream: Stream,
     ) -> Self {
         let live = live.map(|(journal, live)| Live {
@@ -229,7 +232,42 @@ impl StepOutput {
             changed: live.changed.subscribe(),
             printed: live.printed.subscribe(),
         });
-        Self { outputs, live, id, step, attempt, stream }
+        Self { outputs, live, id, step, attempt, last_attempt, stream }
+    }
+
+    /// Number of the run that printed it, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Names what it is a part of: the batch, the step, the run and the stream. What was read from
+    /// an offset once is the same as long as this is, and more may follow it.
+    #[must_use]
+    pub fn revision(&self) -> String {
+        format!("{}-{}", self.id, name_of(self.step, self.attempt, self.stream))
+    }
+
+    /// Whether this run of the step is over, so that nothing more is printed.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Internal`] when that can't be found out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn is_over(&self) -> Result<bool, BatchError> {
+        match &self.live {
+            Some(live) => Ok(self.has_ended(&live.journal.step(&self.id, self.step).await?)),
+            None => Ok(true),
+        }
+    }
+
+    fn has_ended(&self, row: &StepRow) -> bool {
+        row.attempt > self.attempt
+            || (row.attempt == self.attempt && row.ended.is_some())
+            || row.state().is_final()
     }
 
     /// How much there is now.
@@ -299,9 +337,7 @@ impl StepOutput {
             changed.borrow_and_update();
             printed.borrow_and_update();
             let row = journal.step(&self.id, self.step).await?;
-            let is_over = row.attempt > self.attempt
-                || (row.attempt == self.attempt && row.ended.is_some())
-                || row.state().is_final();
+            let is_over = self.has_ended(&row);
             if self.length().await? > offset {
                 return Ok(true);
             }
@@ -330,6 +366,9 @@ impl StepOutput {
     ///
     /// Dropping the future has no effect.
     pub async fn next_run(&self) -> Result<Option<Self>, BatchError> {
+        if self.attempt < self.last_attempt {
+            return Ok(Some(Self { attempt: self.attempt + 1, ..self.clone() }));
+        }
         let Some(Live { journal, mut changed, .. }) = self.live.clone() else { return Ok(None) };
         let mut is_driven = true;
         loop {

@@ -166,7 +166,8 @@ impl Step {
         Self(StepData { command: command.into(), ..StepData::default() })
     }
 
-    /// Its name within the batch: 1 to 64 of `A-Z a-z 0-9 . _ -`. Default: its number, from 1.
+    /// Its name within the batch: 1 to 64 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. Default: its
+    /// number, from 1.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.0.id = Some(id.into());
@@ -316,7 +317,7 @@ pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError
         let id = step.id_at(place);
         if !is_id(&id) {
             let shown: String = id.chars().take(80).collect();
-            let problem = "is not 1 to 64 of A-Z a-z 0-9 . _ -".to_owned();
+            let problem = "is not 1 to 64 of A-Z a-z 0-9 . _ -, or is `.` or `..`".to_owned();
             return Err(BatchError::Step { step: shown, field: "id", problem });
         }
         if let Some(other) = places.insert(id.clone(), place) {
@@ -399,7 +400,9 @@ fn find_cycle(dependencies: &[Vec<usize>]) -> Option<Vec<usize>> {
 }
 
 fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
+    // The two that URLs and paths take for a place.
+    !matches!(text, "." | "..")
+        && (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 

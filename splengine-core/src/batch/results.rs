@@ -83,7 +83,14 @@ async fn read(
     if printed == 0 {
         return Ok((Bytes::new(), false));
     }
-    let output = StepOutput::new(outputs.clone(), None, id.clone(), number, step.attempt, stream);
+    let output = StepOutput::new(
+        outputs.clone(),
+        None,
+        id.clone(),
+        number,
+        (step.attempt, step.attempt),
+        stream,
+    );
     let length = usize::try_from(output.length().await?).unwrap_or(usize::MAX);
     let data = if *room == 0 { Bytes::new() } else { output.read(0, length.min(*room)).await? };
     let is_cut = length > *room;

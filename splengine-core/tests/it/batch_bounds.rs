@@ -217,7 +217,7 @@ async fn what_steps_are_given_is_not_in_the_record_and_gone_some_time_after_the_
     let again = run(&next, &alice, one(given())).await;
     assert_eq!(again.info.state, BatchState::Succeeded);
     for id in [id, again.info.id.as_str()] {
-        let output = next.batches().output(&alice, id, "1", Stream::Stdout).await;
+        let output = next.batches().output(&alice, id, "1", Stream::Stdout, None).await;
         let output = output.expect("a step").read(0, 100).await.expect("reads");
         assert_eq!(&output[..], b"whispered hush-hush\n");
     }
@@ -244,7 +244,7 @@ async fn a_batch_is_run_again_with_what_it_was_given() {
     let rerun = batches.rerun(&alice, record.info.id.as_str(), true).await.expect("rerun").record;
     let id = rerun.info.id.as_str();
     over(&bench.engine, &alice, id).await;
-    let output = batches.output(&alice, id, "1", Stream::Stdout).await.expect("a step");
+    let output = batches.output(&alice, id, "1", Stream::Stdout, None).await.expect("a step");
     assert_eq!(&output.read(0, 100).await.expect("reads")[..], b"read value\n");
 }
 
@@ -262,7 +262,7 @@ async fn no_caller_prints_more_than_is_kept_of_one() {
     let problem = step.problem.as_deref().expect("told");
     assert!(problem.contains("not kept") && problem.contains("your batches"), "{problem}");
     let output = bench.engine.batches();
-    let output = output.output(&alice, record.info.id.as_str(), "1", Stream::Stdout);
+    let output = output.output(&alice, record.info.id.as_str(), "1", Stream::Stdout, None);
     assert_eq!(output.await.expect("a step").length().await.expect("reads"), gap);
     // That was hers alone, and only while it was not over.
     let small = || sh("head -c 100000 /dev/zero").output_limit(1 << 20);

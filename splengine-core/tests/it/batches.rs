@@ -143,7 +143,7 @@ impl Bench {
 
     async fn output(&self, record: &BatchRecord, step: &str, stream: Stream) -> String {
         let id = record.info.id.as_str();
-        let output = self.engine.batches().output(&self.alice, id, step, stream).await;
+        let output = self.engine.batches().output(&self.alice, id, step, stream, None).await;
         let bytes = output.expect("a step").read(0, 1 << 20).await.expect("reads");
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -437,7 +437,7 @@ async fn what_waits_to_be_run_again_keeps_its_result() {
         assert!(flaky.started.is_some() && flaky.ended.is_some());
         assert_eq!((record.info.exit_code, record.info.counts.retrying), (7, 0));
         let id = record.info.id.as_str();
-        let output = engine.batches().output(&bench.alice, id, "flaky", Stream::Stdout).await;
+        let output = engine.batches().output(&bench.alice, id, "flaky", Stream::Stdout, None).await;
         let bytes = output.expect("a step").read(0, 100).await.expect("reads");
         assert_eq!(&bytes[..], b"tried\n");
     };
@@ -716,7 +716,7 @@ async fn batches_are_their_callers_own() {
     assert!(matches!(batches.events(&bob, id, 0).await, Err(BatchError::NoBatch(_))));
     assert!(matches!(batches.rerun(&bob, id, false).await, Err(BatchError::NoBatch(_))));
     assert!(matches!(
-        batches.output(&bob, id, "1", Stream::Stdout).await,
+        batches.output(&bob, id, "1", Stream::Stdout, None).await,
         Err(BatchError::NoBatch(_))
     ));
     assert_eq!(batches.list(&bob, None, None, 10).await.expect("a list").batches, []);
@@ -786,14 +786,15 @@ async fn output_is_followed_while_it_comes() {
     let record = bench.submit(BatchRequest::new().step(step("slow", script))).await;
     let batches = bench.engine.batches();
     let id = record.info.id.as_str();
-    let output = batches.output(&bench.alice, id, "slow", Stream::Stdout).await.expect("a step");
+    let output =
+        batches.output(&bench.alice, id, "slow", Stream::Stdout, None).await.expect("a step");
     assert!(output.grows(0).await.expect("reads"));
     assert_eq!(&output.read(0, 100).await.expect("reads")[..], b"one\n");
     bench.write("go");
     assert!(output.grows(4).await.expect("reads"));
     assert_eq!(&output.read(4, 100).await.expect("reads")[..], b"two\n");
     assert!(!output.grows(8).await.expect("reads"));
-    let missing = batches.output(&bench.alice, id, "none", Stream::Stdout).await;
+    let missing = batches.output(&bench.alice, id, "none", Stream::Stdout, None).await;
     assert!(matches!(missing, Err(BatchError::NoStep(_))));
 }
 
@@ -806,7 +807,7 @@ async fn output_is_followed_from_run_to_run() {
     let record = bench.submit(BatchRequest::new().step(flaky)).await;
     let batches = bench.engine.batches();
     let id = record.info.id.as_str();
-    let output = batches.output(&bench.alice, id, "flaky", Stream::Stdout).await;
+    let output = batches.output(&bench.alice, id, "flaky", Stream::Stdout, None).await;
     let mut run = Some(output.expect("a step"));
     bench.write("go");
     let mut runs = Vec::new();
@@ -819,6 +820,38 @@ async fn output_is_followed_from_run_to_run() {
     assert_eq!(runs, ["1\n", "2\n", "3\n"]);
 }
 
+/// What earlier runs printed is kept, and each run's output is told apart.
+#[tokio::test]
+async fn each_run_of_a_step_has_output_of_its_own() {
+    let bench = bench();
+    let script = "echo x >>tries; echo run $(wc -l <tries); [ $(wc -l <tries) = 3 ]";
+    let flaky = step("flaky", script).retries(5);
+    let record = bench.run(BatchRequest::new().step(flaky)).await;
+    let (batches, id) = (bench.engine.batches(), record.info.id.as_str());
+    let of =
+        async |attempt| batches.output(&bench.alice, id, "flaky", Stream::Stdout, attempt).await;
+    let mut revisions = Vec::new();
+    for attempt in 1..=3 {
+        let output = of(Some(attempt)).await.expect("a run");
+        assert_eq!(output.attempt(), attempt);
+        assert_eq!(output.read(0, 100).await.expect("reads"), format!("run {attempt}\n"));
+        assert!(output.is_over().await.expect("known"));
+        let next = output.next_run().await.expect("known").map(|next| next.attempt());
+        assert_eq!(next, (attempt < 3).then_some(attempt + 1));
+        assert!(!revisions.contains(&output.revision()), "{}", output.revision());
+        revisions.push(output.revision());
+    }
+    assert_eq!(of(None).await.expect("a run").attempt(), 3);
+    for attempt in [0, 4] {
+        let error = of(Some(attempt)).await.expect_err("no such run");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            format!("step `flaky` has no attempt {attempt}; the last is 3")
+        );
+    }
+}
+
 #[tokio::test]
 async fn who_follows_is_told_when_the_engine_shuts_down() {
     let bench = bench();
@@ -827,7 +860,8 @@ async fn who_follows_is_told_when_the_engine_shuts_down() {
     bench.happens(&record, |what| matches!(what, Happening::Ended(_))).await;
     let batches = bench.engine.batches();
     let id = record.info.id.as_str();
-    let output = batches.output(&bench.alice, id, "flaky", Stream::Stdout).await.expect("a step");
+    let output =
+        batches.output(&bench.alice, id, "flaky", Stream::Stdout, None).await.expect("a step");
     let next = tokio::spawn(async move { output.next_run().await });
     bench.engine.drain(Duration::ZERO).await;
     let next = tokio::time::timeout(Duration::from_secs(30), next).await.expect("in time");

@@ -10,9 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use splengine_core::{
-    BatchEvents, BatchRecord, BatchRequest, BatchState, Caller, StepOutput, Stream,
-};
+use splengine_core::{BatchEvents, BatchRecord, BatchRequest, BatchState, Caller};
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -21,7 +19,6 @@ use crate::dto_batches::{
 };
 use crate::forms::Form;
 use crate::problem::{Problem, ProblemDto};
-use crate::ranges;
 use crate::routes::parameters::{Asker, demand_json, header, read_json};
 use crate::routes::results;
 use crate::stream::{EVENTS, as_it_comes};
@@ -200,82 +197,6 @@ async fn next_event(events: &mut BatchEvents) -> (Bytes, bool) {
     }
 }
 
-/// What a step's last run printed on a stream.
-#[utoipa::path(
-    get, path = "/api/v1/batches/{id}/steps/{step}/{stream}", operation_id = "getStepOutput",
-    tag = "batches", security(("bearer" = [])),
-    params(
-        ("id" = String, Path),
-        ("step" = String, Path),
-        ("stream" = String, Path, description = "`stdout` or `stderr`."),
-        ("follow" = Option<bool>, Query, description =
-            "Goes on until the step ends: where it is run again, with what the next run prints."),
-        ("offset" = Option<u64>, Query, description = "With `follow`: where to begin."),
-        ("Range" = Option<String>, Header),
-    ),
-    responses((status = 200, description = "All of it.", body = Vec<u8>,
-            content_type = "application/octet-stream"),
-        (status = 206, description = "A part of it.", body = Vec<u8>,
-            content_type = "application/octet-stream"),
-        (status = 416, description = "It has no such part."),
-        (status = "4XX", description = "Refused.", body = ProblemDto,
-            content_type = "application/problem+json")),
-)]
-pub(crate) async fn output(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path((id, step, stream)): Path<(String, String, String)>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let stream = match stream.as_str() {
-        "stdout" => Stream::Stdout,
-        "stderr" => Stream::Stderr,
-        _ => return Err(Problem::new(StatusCode::NOT_FOUND, "there is stdout and stderr")),
-    };
-    let query = Query::of(request.uri().query(), &["follow", "offset"])?;
-    let follows = query.flag("follow")?;
-    let offset = query.get("offset").map(|text| {
-        text.parse::<u64>().map_err(|_| Problem::malformed("`offset` must be a whole number"))
-    });
-    let offset = offset.transpose()?;
-    let output = app.engine.batches().output(&caller, &id, &step, stream).await?;
-    if !follows {
-        if offset.is_some() {
-            return Err(Problem::malformed("`offset` needs `follow`; else there is Range"));
-        }
-        let length = output.length().await?;
-        return ranges::answer(request.headers(), length, BYTES, |from, until| {
-            pieces(output, from, Some(until))
-        });
-    }
-    if request.headers().contains_key("range") {
-        let detail = "Range needs an end, which `follow` has not; give `offset` in its place";
-        return Err(Problem::malformed(detail));
-    }
-    Ok(as_it_comes(BYTES, pieces(output, offset.unwrap_or(0), None)))
-}
-
-/// What lies between; without an end as long as it grows, from one run of the step to the next.
-fn pieces(output: StepOutput, from: u64, until: Option<u64>) -> Body {
-    Body::from_stream(stream::try_unfold((output, from), move |(mut output, mut at)| async move {
-        let left = until.map_or(PIECE as u64, |until| until - at);
-        let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        if most == 0 {
-            return Ok(None);
-        }
-        while until.is_none() && !output.grows(at).await? {
-            let Some(next) = output.next_run().await? else { return Ok(None) };
-            (output, at) = (next, 0);
-        }
-        let data = output.read(at, most).await?;
-        if data.is_empty() {
-            return Ok::<_, splengine_core::BatchError>(None);
-        }
-        let next = at + data.len() as u64;
-        Ok(Some((data, (output, next))))
-    }))
-}
-
 /// Runs a batch that is over again, as a new one.
 #[utoipa::path(
     post, path = "/api/v1/batches/{id}/rerun", operation_id = "rerunBatch", tag = "batches",
@@ -356,7 +277,5 @@ impl Query {
     }
 }
 
-const BYTES: &str = "application/octet-stream";
-const PIECE: usize = 64 << 10;
 /// How long nothing is sent at most; proxies cut silent connections after a minute or less.
 const SILENCE: Duration = Duration::from_secs(10);

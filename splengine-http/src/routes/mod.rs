@@ -8,3 +8,4 @@ pub(crate) mod parameters;
 pub(crate) mod results;
 pub(crate) mod service;
 pub(crate) mod sessions;
+pub(crate) mod step_output;

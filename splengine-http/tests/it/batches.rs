@@ -38,6 +38,12 @@ impl Door {
         place
     }
 
+    /// The record of a batch once it is over.
+    async fn over(&self, place: &str) -> Value {
+        self.ask("GET", &format!("{place}/events"), None).await;
+        self.ask("GET", place, None).await.json()
+    }
+
     async fn problem(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
         told(&self.ask(method, path, body).await)
     }
@@ -149,6 +155,55 @@ async fn a_step_is_followed_until_it_ends() {
         followed.extend(piece);
     }
     assert_eq!(String::from_utf8_lossy(&followed), "run 1\nrun 2\nrun 3\n");
+}
+
+/// No client puts the parts of two runs together that asks for them as it should, and who follows
+/// goes on from what it has counted, over all runs.
+#[tokio::test]
+async fn the_runs_of_a_step_are_told_apart() {
+    let door = door().await;
+    let script = "echo x >>tries; echo run $(wc -l <tries); [ $(wc -l <tries) = 2 ]";
+    let mut flaky = step("flaky", script);
+    flaky["retries"] = json!(1);
+    let batch = door.submit(&json!({"steps": [flaky]})).await;
+    door.over(&batch).await;
+    let path = format!("{batch}/steps/flaky/stdout");
+    let get = async |query: &str, headers: &str| {
+        door.ask_with("GET", &format!("{path}{query}"), headers, None).await
+    };
+
+    let first = get("?attempt=1", "").await;
+    assert_eq!((first.status, first.text(), first.header("attempt")), (200, "run 1\n", Some("1")));
+    let last = get("", "").await;
+    assert_eq!((last.status, last.text(), last.header("attempt")), (200, "run 2\n", Some("2")));
+    let tag = |response: &Response| response.header("etag").expect("a tag").to_owned();
+    let (first, last) = (tag(&first), tag(&last));
+    assert_ne!(first, last);
+
+    let same = get("", &format!("Range: bytes=4-\r\nIf-Range: {last}\r\n")).await;
+    assert_eq!((same.status, same.text(), same.header("etag")), (206, "2\n", Some(last.as_str())));
+    let other = get("", &format!("Range: bytes=4-\r\nIf-Range: {first}\r\n")).await;
+    assert_eq!((other.status, other.text()), (200, "run 2\n"));
+    assert_eq!(get("", &format!("If-Match: {first}\r\n")).await.status, 412);
+    assert_eq!(get("", &format!("If-None-Match: {last}\r\n")).await.status, 304);
+
+    for (query, followed) in [
+        ("?follow=true", "run 2\n"),
+        ("?follow=true&attempt=1", "run 1\nrun 2\n"),
+        ("?follow=true&offset=4", "1\nrun 2\n"),
+        ("?follow=true&offset=10", "2\n"),
+        ("?follow=true&offset=12", ""),
+        ("?follow=true&attempt=2&offset=4", "2\n"),
+    ] {
+        assert_eq!(get(query, "").await.text(), followed, "{query}");
+    }
+    let text = get("?follow=true&attempt=1", "Accept: text/plain\r\n").await;
+    assert_eq!(text.text(), "run 1\n\n--- attempt 2 ---\nrun 2\n");
+    assert_eq!((text.header("attempt"), text.status), (Some("1"), 200));
+
+    for (query, status) in [("?attempt=3", 404), ("?attempt=0", 400), ("?attempt=x", 400)] {
+        assert_eq!(door.problem("GET", &format!("{path}{query}"), None).await.0, status, "{query}");
+    }
 }
 
 #[tokio::test]

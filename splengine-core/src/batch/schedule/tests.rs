@@ -219,7 +219,10 @@ fn what_can_not_be_is_refused_by_name() {
     assert!(
         refusal(vec![Step::new("a").id("2"), Step::new("b")]).starts_with("step `2`: `id` is that")
     );
-    assert!(refusal(vec![Step::new("a").id("a b")]).contains("is not 1 to 64"));
+    for id in ["a b", "", ".", ".."] {
+        assert!(refusal(vec![Step::new("a").id(id)]).contains("is not 1 to 64"), "{id:?}");
+    }
+    assert!(Schedule::new(plan([Step::new("a").id("...")]), 1).is_ok());
 }
 
 /// A chain as long as a batch may be does not end in a stack that is too deep.
