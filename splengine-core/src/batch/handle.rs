@@ -192,14 +192,21 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`].
+    /// [`BatchError::NoBatch`]; [`BatchError::Malformed`] when the batch has no event of this number
+    /// yet, which nobody can have been told.
     pub async fn events(
         &self,
         caller: &Caller,
         id: &str,
         after: u64,
     ) -> Result<BatchEvents, BatchError> {
-        let (id, _) = self.find(caller, id).await?;
+        let (id, summary) = self.find(caller, id).await?;
+        if after > summary.events {
+            let last = summary.events;
+            let problem =
+                format!("of {after} is after the last event, which has the number {last}");
+            return Err(BatchError::Malformed { field: "after", problem });
+        }
         let recipe = self.registry()?.journal.recipe(&id).await?;
         let changed = self.registry()?.live(&id).map(|live| live.changed.subscribe());
         Ok(BatchEvents {
@@ -209,7 +216,7 @@ impl Batches {
             after,
             read: VecDeque::new(),
             changed,
-            is_over: false,
+            is_over: summary.state().is_final() && after == summary.events,
         })
     }
 
@@ -287,6 +294,13 @@ impl Batches {
 }
 
 impl BatchEvents {
+    /// Whether no event follows any more: the batch is over, and its last event was given, or came
+    /// before those that were asked for.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// Waits for the next event; `None` after the last, or when the engine shuts down.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use splengine_core::{BatchEvents, BatchRecord, BatchRequest, BatchState, Caller};
+use splengine_core::{BatchError, BatchEvents, BatchRecord, BatchRequest, BatchState, Caller};
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -156,6 +156,8 @@ pub(crate) async fn get(
     params(("id" = String, Path), ("Last-Event-ID" = Option<u64>, Header)),
     responses((status = 200, description = "Events.", body = BatchEventDto,
             content_type = "text/event-stream"),
+        (status = 204, description = "None follows any more: the batch is over, and \
+            `Last-Event-ID` its last."),
         (status = "4XX", description = "Refused.", body = ProblemDto,
             content_type = "application/problem+json")),
 )]
@@ -167,11 +169,22 @@ pub(crate) async fn events(
 ) -> Result<Response, Problem> {
     let after = match headers.get("last-event-id") {
         None => 0,
+        Some(value) if value.is_empty() => 0,
         Some(value) => value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
             Problem::malformed("`Last-Event-ID` must be the id of an event, a whole number")
         })?,
     };
-    let events = app.engine.batches().events(&caller, &id, after).await?;
+    let events = app.engine.batches().events(&caller, &id, after).await;
+    let events = events.map_err(|error| match error {
+        BatchError::Malformed { field: "after", problem } => {
+            Problem::malformed(format!("`Last-Event-ID` {problem}"))
+        }
+        error => error.into(),
+    })?;
+    // By which an EventSource knows that it need not come back.
+    if events.is_over() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let chunks = stream::unfold(Some(events), |events| async {
         let mut events = events?;
         let (chunk, is_over) = next_event(&mut events).await;

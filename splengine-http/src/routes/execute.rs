@@ -94,6 +94,14 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         ));
     }
 
+    if parts.headers.contains_key("last-event-id") {
+        // Whoever comes back to a stream that broke off means the run that there was.
+        return Err(Problem::malformed(
+            "`Last-Event-ID` can't be heeded: the run was cancelled when its stream broke off; leave \
+             it out to run the command anew, or use `async`, whose events resume",
+        ));
+    }
+
     let (dto, input): (ExecuteRequestDto, _) = match kind {
         BodyKind::Json => {
             if let Some((name, _)) = query.first() {

@@ -101,6 +101,15 @@ async fn a_batch_from_its_beginning_to_its_end() {
     assert_eq!(events(rest.text()), all[3..]);
     let wrong = door.ask_with("GET", &path, "Last-Event-ID: x\r\n", None).await;
     assert_eq!(told(&wrong).0, 400);
+    // Whoever has the last event need not come back; nobody has one after it.
+    let done =
+        door.ask_with("GET", &path, &format!("Last-Event-ID: {}\r\n", all.len()), None).await;
+    assert_eq!((done.status, done.text()), (204, ""));
+    let beyond = format!("Last-Event-ID: {}\r\n", all.len() + 1);
+    let refused = door.ask_with("GET", &path, &beyond, None).await.problem(400);
+    assert!(refused.contains("`Last-Event-ID`"), "{refused}");
+    let none = door.ask_with("GET", &path, "Last-Event-ID:\r\n", None).await;
+    assert_eq!(events(none.text()), all);
 
     let record = door.ask("GET", &batch, None).await.json();
     for (member, value) in [

@@ -178,6 +178,16 @@ async fn a_stream_is_never_silent_for_long() {
     }
 }
 
+#[tokio::test]
+async fn a_stream_that_broke_off_is_not_run_again() {
+    let door = door().await;
+    let body = sh("echo x >> ran").to_string();
+    let headers = [TOKEN, JSON, SSE, "Last-Event-ID: 1"];
+    let refused = door.post("/execute", &headers, body.as_bytes()).await.problem(400);
+    assert!(refused.contains("`Last-Event-ID`"), "{refused}");
+    assert!(!door.root.path().join("ran").exists());
+}
+
 async fn start_input(door: &Door, query: &str, accept: &str) -> Connection {
     let mut connection = door.connect().await;
     let head = format!(
