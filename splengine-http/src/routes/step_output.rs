@@ -91,13 +91,9 @@ pub(crate) async fn output(
     }
     let attempt = attempt.or(offset.map(|_| 1));
     let output = app.engine.batches().output(&caller, &id, &step, stream, attempt).await?;
-    let is_text = accept::wanted(request.headers(), false, |range| match range {
-        "text/plain" | "text/*" => Some(true),
-        BYTES | "application/*" | "*/*" => Some(false),
-        _ => None,
-    });
+    let is_text = accept::wanted(request.headers(), [BYTES, "text/plain"].into_iter()) == Some(1);
     let attempt = output.attempt();
-    let follower = Follower { output, at: offset.unwrap_or(0), marks: is_text == Some(true) };
+    let follower = Follower { output, at: offset.unwrap_or(0), marks: is_text };
     let media_type = if follower.marks { TEXT } else { BYTES };
     let body = Body::from_stream(stream::try_unfold(follower, Follower::next));
     let mut response = as_it_comes(media_type, body);
