@@ -40,6 +40,8 @@ pub(crate) struct File {
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) program: ProgramTable,
     #[serde(default)]
+    pub(crate) commands: CommandsTable,
+    #[serde(default)]
     pub(crate) limits: LimitsTable,
     #[serde(default)]
     pub(crate) environment: EnvironmentTable,
@@ -264,6 +266,16 @@ pub(crate) struct ProgramTable {
 pub(crate) struct Failure {
     pub(crate) stdout: Option<String>,
     pub(crate) stderr: Option<String>,
+}
+
+/// How commands are run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct CommandsTable {
+    /// Whether callers who may have sessions may have a command run by a shell: by `"shell": true`,
+    /// and over SSH each of their command lines. Not when left out.
+    #[serde(default)]
+    pub(crate) shell: bool,
 }
 
 /// Times are in milliseconds, sizes in bytes.

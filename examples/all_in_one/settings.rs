@@ -18,8 +18,8 @@ use splengine_ssh::{HostKeys, Users, UsersError};
 
 use crate::args::Args;
 use crate::file::{
-    AvroTable, BatchesTable, ConnectionsTable, DiskTable, EnvironmentTable, File, GuessingTable,
-    LimitsTable, ProgramTable, SessionsTable, SshTable,
+    AvroTable, BatchesTable, CommandsTable, ConnectionsTable, DiskTable, EnvironmentTable, File,
+    GuessingTable, LimitsTable, ProgramTable, SessionsTable, SshTable,
 };
 use crate::own_files::OwnFiles;
 pub(crate) use crate::settings::stores::{batches_dir, store_error};
@@ -65,6 +65,7 @@ pub(crate) struct Settings {
     disk: DiskTable,
     guessing: GuessingTable,
     program: Program,
+    commands: CommandsTable,
     request_env: Option<Vec<String>>,
     limits: LimitsTable,
     default_limits: Limits,
@@ -183,6 +184,7 @@ impl Settings {
                 .header_timeout
                 .map(|milliseconds| Duration::from_millis(milliseconds.get())),
             max_body: file.http.max_body,
+            commands: file.commands,
             program: profile(&args, file.program, &path)?,
             request_env: file.environment.request,
             limits: file.limits,
@@ -291,6 +293,7 @@ impl Settings {
         let limits = &self.limits;
         engine = engine
             .program(self.program.clone())
+            .shell_commands(self.commands.shell)
             .sessions(self.sessions()?)
             .files(self.files()?)
             .guessing(self.guessing()?)

@@ -12,9 +12,13 @@ use utoipa::ToSchema;
 #[schema(as = ExecuteRequest)]
 pub(crate) struct ExecuteRequestDto {
     /// The command. Split into words as a POSIX shell would (quotes and backslashes, no expansion
-    /// of anything); never given to a shell.
+    /// of anything); never given to a shell, unless `shell` says so. Unquoted `;` `&` `|` `<` `>`,
+    /// backtick, `$(` and line ends are refused in it, since who writes them expects a shell.
     #[schema(example = "data transform")]
     pub(crate) command: String,
+    /// Has the command run by a shell, where that is allowed here and the caller may have sessions;
+    /// `args` follow it as `"$@"`. `false` when left out.
+    pub(crate) shell: Option<bool>,
     /// Further words, taken verbatim.
     pub(crate) args: Option<Vec<String>>,
     /// Where to run it, below root; root itself when left out.

@@ -44,8 +44,11 @@ pub(crate) struct BatchRequestDto {
 pub(crate) struct StepDto {
     /// Its name within the batch; its number, from 1, when left out.
     id: Option<String>,
-    /// The command, split into words as a POSIX shell would.
+    /// The command, split into words as a POSIX shell would; one with unquoted operators of a shell
+    /// is refused.
     command: String,
+    /// Has the command run by a shell, where that is allowed here and the caller may have sessions.
+    shell: Option<bool>,
     /// Further words, taken verbatim.
     args: Option<Vec<String>>,
     /// Where to run it, below root; where the batch says when left out.
@@ -135,7 +138,9 @@ impl BatchRequestDto {
 
 impl StepDto {
     fn into_step(self, place: usize) -> Result<Step, Problem> {
-        let mut step = Step::new(self.command).args(self.args.unwrap_or_default());
+        let mut step = Step::new(self.command)
+            .use_shell(self.shell.unwrap_or_default())
+            .args(self.args.unwrap_or_default());
         if let Some(id) = self.id {
             step = step.id(id);
         }
@@ -195,6 +200,7 @@ impl ExecuteRequestDto {
             steps: vec![StepDto {
                 id: None,
                 command: self.command,
+                shell: self.shell,
                 args: self.args,
                 workdir: self.workdir,
                 env: self.env,

@@ -15,8 +15,11 @@ use crate::problem::Problem;
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = SessionRequest)]
 pub(crate) struct SessionRequestDto {
-    /// Another command than the shell, split into words as a POSIX shell would.
+    /// Another command than the shell, split into words as a POSIX shell would; one with unquoted
+    /// operators of a shell is refused.
     command: Option<String>,
+    /// Has the command run by the shell, where that is allowed here.
+    shell: Option<bool>,
     /// Further words, taken verbatim.
     args: Option<Vec<String>>,
     /// Where it begins, below root.
@@ -39,7 +42,7 @@ impl SessionRequestDto {
     pub(crate) fn into_request(self) -> Result<SessionRequest, Problem> {
         let mut request = SessionRequest::new();
         if let Some(command) = self.command {
-            request = request.command(command);
+            request = request.command(command).use_shell(self.shell.unwrap_or_default());
         }
         for arg in self.args.unwrap_or_default() {
             request = request.arg(arg);

@@ -34,6 +34,8 @@ pub(crate) struct Place {
     pub(crate) session: Option<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) links_first: bool,
+    /// Whether a shell runs the command line.
+    pub(crate) use_shell: bool,
 }
 
 /// What a client may start.
@@ -115,8 +117,15 @@ impl Channel {
         let start = forced(grant, start, &mut env);
         // Who may run one command only may not have the shell of a session instead.
         let session = self.session.take().filter(|_| grant.forced_command.is_none());
-        let links_first = self.links_first;
-        let place = Place { caller: grant.caller.clone(), session, env, links_first };
+        let place = Place {
+            caller: grant.caller.clone(),
+            session,
+            env,
+            links_first: self.links_first,
+            use_shell: shared.engine.may_use_shell(&grant.caller),
+        };
+        let needs_shell = !place.use_shell
+            && grant.forced_command.as_deref().is_some_and(command_line::wants_original);
         let window = self.window.take().filter(|_| grant.pty);
         reply.in_terminal = window.is_some();
         let (size, sized) =
@@ -128,11 +137,19 @@ impl Channel {
         let mut trail =
             Trail { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
         tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
+        if needs_shell {
+            tracing::warn!(user = %trail.user, "a key's command is not run: {NO_ORIGINAL}");
+        }
         // Files are served for as long as the client likes.
         let running = (!matches!(start, Start::Sftp)).then(|| login.running());
         let task = tokio::spawn(async move {
             let _running = running;
-            let performed = perform(&shared, place, window, start, input, controls, &reply);
+            let performed = async {
+                if needs_shell {
+                    return Ok(reply.refuse(NO_ORIGINAL, MISUSE).await);
+                }
+                perform(&shared, place, window, start, input, controls, &reply).await
+            };
             let exit = tokio::select! {
                 done = performed => done.ok(),
                 () = flooded.notified() => Some(reply.cut_off(TOO_MUCH).await),
@@ -270,7 +287,7 @@ async fn perform(
         (Start::Shell, None) => Request::shell(),
         (Start::Command(command), None) => {
             match command_line::read(command, &engine.files().hidden()) {
-                Wanted::Command(command) => Request::new(command),
+                Wanted::Command(command) => Request::new(command).use_shell(place.use_shell),
                 Wanted::Copier(_) if !place.caller.may(Scope::Files) => {
                     return Ok(reply.refuse(NO_FILES, REFUSED).await);
                 }
@@ -292,6 +309,11 @@ async fn perform(
     execution::run(engine, &place, request, input, controls, reply).await
 }
 
+/// What shells exit with that can't read a command.
+pub(crate) const MISUSE: u32 = 2;
+const NO_ORIGINAL: &str = "the command that this key is bound to has $SSH_ORIGINAL_COMMAND in it, \
+    which only a shell puts in place, and none reads it here: let the program read that variable, \
+    or put a shell into command=, as in sh -c '…'";
 const MOST_SIGNALS: usize = 32;
 /// A program that reads and writes files for its client takes the right to run it, too, which the
 /// engine checks: unlike SFTP it reaches them by itself.

@@ -17,7 +17,10 @@ pub(crate) enum Wanted {
 /// Finds the copiers among commands. What rsync's client asks its server for are paths below root,
 /// as they are over SFTP, and without what is `hidden`; the old protocol of scp is not spoken.
 pub(crate) fn read(command: String, hidden: &[PathBuf]) -> Wanted {
-    let Ok(words) = split_words(&command) else { return Wanted::Command(command) };
+    let Ok(mut words) = split_words(&command) else { return Wanted::Command(command) };
+    if words.first().is_some_and(|word| word == "exec") {
+        words.remove(0);
+    }
     let has = |flags: &[&str]| words.iter().skip(1).any(|word| flags.contains(&word.as_str()));
     let program = words.first().map_or("", String::as_str);
     match program.rsplit('/').next().unwrap_or_default() {
@@ -63,6 +66,28 @@ fn rsync(mut words: Vec<String>, hidden: &[PathBuf]) -> Result<Vec<String>, Stri
     left_out.dedup();
     words.splice(dot..dot, left_out);
     Ok(words)
+}
+
+/// Whether a shell would put what the client asked for in place of a part of `command`: a reference
+/// to `$SSH_ORIGINAL_COMMAND`, not within single quotes, nor behind a backslash.
+pub(crate) fn wants_original(command: &str) -> bool {
+    const NAME: &str = "SSH_ORIGINAL_COMMAND";
+    let mut rest = command;
+    let mut is_double_quoted = false;
+    while let Some(place) = rest.find(['\'', '"', '\\', '$']) {
+        let after = &rest[place + 1..];
+        rest = match &rest[place..=place] {
+            "'" if !is_double_quoted => after.split_once('\'').map_or("", |(_, after)| after),
+            "\"" => {
+                is_double_quoted = !is_double_quoted;
+                after
+            }
+            "\\" => after.strip_prefix(|_: char| true).unwrap_or_default(),
+            "$" if after.strip_prefix('{').unwrap_or(after).starts_with(NAME) => return true,
+            _ => after,
+        };
+    }
+    false
 }
 
 /// The paths among the words of an rsync server: those behind the first that is a dot.
@@ -135,6 +160,28 @@ mod tests {
         }
         for command in ["scp -t /x", "scp -v -f x", "/usr/bin/scp -t x"] {
             assert_eq!(wanted(command), Wanted::Refused(NO_OLD_SCP.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_command_that_a_shell_would_have_to_complete_is_told() {
+        for command in [
+            "wrapper $SSH_ORIGINAL_COMMAND",
+            "wrapper \"$SSH_ORIGINAL_COMMAND\"",
+            "wrapper ${SSH_ORIGINAL_COMMAND:-none}",
+            "'a' \"it's $SSH_ORIGINAL_COMMAND\"",
+        ] {
+            assert!(wants_original(command), "{command}");
+        }
+        for command in [
+            "wrapper",
+            "sh -c 'wrapper $SSH_ORIGINAL_COMMAND'",
+            "wrapper \\$SSH_ORIGINAL_COMMAND $OTHER",
+            "wrapper SSH_ORIGINAL_COMMAND ä\\ä $",
+            "'",
+            "\\",
+        ] {
+            assert!(!wants_original(command), "{command}");
         }
     }
 

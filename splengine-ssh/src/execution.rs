@@ -2,7 +2,7 @@
 
 use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request, Stdin};
 
-use crate::channel::{Controls, Place};
+use crate::channel::{Controls, MISUSE, Place};
 use crate::input::Outlet;
 use crate::reply::{Exit, Gone, REFUSED, Reply};
 
@@ -50,11 +50,12 @@ pub(crate) async fn run(
     Ok(reply.finish(exit).await)
 }
 
-/// As a shell tells of a command that it can't run; 255 where the engine refused it.
-fn code(error: &ExecuteError) -> u32 {
+/// As a shell tells of a command that it can't run or read; 255 where the engine refused it.
+pub(crate) fn code(error: &ExecuteError) -> u32 {
     match error {
         ExecuteError::ProgramNotFound { .. } => 127,
         ExecuteError::ProgramUnusable { .. } => 126,
+        ExecuteError::Split(_) => MISUSE,
         error if error.kind() == ErrorKind::Internal => 254,
         _ => REFUSED,
     }

@@ -8,6 +8,7 @@ use splengine_core::{
 use tokio::io::AsyncReadExt as _;
 
 use crate::channel::{Controls, Place};
+use crate::execution;
 use crate::input::Outlet;
 use crate::reply::{Exit, Gone, REFUSED, Reply};
 
@@ -32,7 +33,7 @@ pub(crate) async fn run(
 ) -> Result<Exit, Gone> {
     let mut attachment = match attach(engine, place, &window, command).await {
         Ok(attachment) => attachment,
-        Err(error) => return Ok(reply.refuse(&words(&error), REFUSED).await),
+        Err(error) => return Ok(reply.refuse(&words(&error), code(&error)).await),
     };
     tracing::info!(
         user = %place.caller.user(), session = %attachment.info().id, "a terminal is attached"
@@ -74,7 +75,7 @@ async fn attach(
                 request = request.env(name, value);
             }
             if let Some(command) = command {
-                request = request.command(command);
+                request = request.command(command).use_shell(place.use_shell);
             }
             // Whoever logs in keeps what their terminal shows.
             (sessions.create(&place.caller, request).await?.id.to_string(), attach.from_start())
@@ -165,6 +166,13 @@ async fn type_in(typist: &Typist, mut input: Outlet) -> ! {
         }
         // Who may only look is not told so at each key.
         drop(typist.input(buffer.split().freeze()).await);
+    }
+}
+
+fn code(error: &SessionError) -> u32 {
+    match error {
+        SessionError::Start(error) => execution::code(error),
+        _ => REFUSED,
     }
 }
 

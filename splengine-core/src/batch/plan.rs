@@ -77,6 +77,8 @@ pub(crate) struct StepData {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
     pub(crate) command: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) use_shell: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) args: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +166,14 @@ impl Step {
     /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
     pub fn new(command: impl Into<String>) -> Self {
         Self(StepData { command: command.into(), ..StepData::default() })
+    }
+
+    /// Has the command run by the engine's shell, as
+    /// [`Request::use_shell`](crate::Request::use_shell) says; default false.
+    #[must_use]
+    pub fn use_shell(mut self, use_shell: bool) -> Self {
+        self.0.use_shell = use_shell;
+        self
     }
 
     /// Its name within the batch: 1 to 64 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. Default: its
@@ -289,6 +299,7 @@ impl Step {
     pub(crate) fn request(&self) -> Request {
         let data = &self.0;
         let mut request = Request::new(&data.command).args(data.args.iter().cloned());
+        request.use_shell = data.use_shell;
         request.workdir = data.workdir.clone();
         request.env = data.env.clone();
         request.timeout = data.timeout.map(Duration::from_millis);

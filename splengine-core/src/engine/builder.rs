@@ -33,6 +33,7 @@ pub struct EngineBuilder {
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) program: Program,
+    pub(crate) shell_commands: bool,
     /// `None` allows any.
     pub(crate) request_env: Option<Vec<String>>,
     pub(crate) default_timeout: Option<Duration>,
@@ -68,6 +69,7 @@ impl EngineBuilder {
             executor: Arc::new(executor),
             policy: Policy {
                 program: Program::any(),
+                shell_commands: false,
                 request_env: None,
                 default_timeout: None,
                 max_timeout: Duration::from_hours(24),
@@ -94,6 +96,13 @@ impl EngineBuilder {
     /// The program that commands are given to. Default: any, named by the command.
     pub fn program(mut self, program: Program) -> Self {
         self.policy.program = program;
+        self
+    }
+
+    /// Whether requests may have their command [run by a shell](crate::Request::use_shell): those of
+    /// callers who may have sessions, which is a shell as well. Default: no.
+    pub fn shell_commands(mut self, are_allowed: bool) -> Self {
+        self.policy.shell_commands = are_allowed;
         self
     }
 

@@ -19,7 +19,7 @@ use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
 use crate::execute::{
     BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading,
-    Request, Run, Stdin, split_words,
+    Request, Run, Stdin, check_words, split_words,
 };
 use crate::files::Files;
 use crate::id::SessionId;
@@ -396,9 +396,13 @@ impl Engine {
             other => ExecuteError::internal(other),
         })?;
         let mut words = match request.command.as_deref() {
+            Some(command) if request.use_shell => {
+                self.shell_command(caller, command, !request.args.is_empty())?
+            }
             Some(command) => split_words(command)?,
             None => self.shell_words(caller)?,
         };
+        let is_shell = request.use_shell || request.command.is_none();
         words.append(&mut request.args);
         check_env(&request.env, policy.request_env.as_deref())?;
         let timeout = match request.timeout {
@@ -432,7 +436,7 @@ impl Engine {
         env.append(&mut request.env);
         env.push((SESSION_VARIABLE.to_owned(), session_id.as_str().to_owned()));
         let command = Command {
-            argv: if request.command.is_some() { policy.program.argv(words)? } else { words },
+            argv: if is_shell { checked(words)? } else { policy.program.argv(words)? },
             workdir: request.workdir.take().or(present_dir),
             env,
             user: caller.user().clone(),
@@ -440,7 +444,7 @@ impl Engine {
             limits,
             background: request.background,
             terminal_modes: TerminalModes::default(),
-            path_first: None,
+            path_first: if is_shell { policy.program.directory() } else { None },
             mark: None,
             grace: policy.grace,
         };
@@ -456,6 +460,40 @@ impl Engine {
             });
         }
         Ok(self.0.sessions.policy.shell.clone())
+    }
+
+    /// Whether commands of `caller` may be [run by a shell](Request::use_shell): where the engine
+    /// allows it, of who may have sessions.
+    #[must_use]
+    pub fn may_use_shell(&self, caller: &Caller) -> bool {
+        self.0.policy.shell_commands && caller.may(Scope::Sessions)
+    }
+
+    /// The words of a shell that runs `command`, to which arguments are still to be added.
+    pub(crate) fn shell_command(
+        &self,
+        caller: &Caller,
+        command: &str,
+        has_args: bool,
+    ) -> Result<Vec<String>, ExecuteError> {
+        if !self.0.policy.shell_commands {
+            let problem = "is not allowed here: commands are run without a shell".to_owned();
+            return Err(ExecuteError::Impossible { field: "shell", problem });
+        }
+        let mut words = self.shell_words(caller)?;
+        if command.trim().is_empty() {
+            let problem = "is empty; give at least one word".to_owned();
+            return Err(ExecuteError::Malformed { field: "command", problem });
+        }
+        words.push("-c".to_owned());
+        if has_args {
+            // The first of what follows is what the shell calls itself.
+            let name = words[0].clone();
+            words.extend([format!("{command} \"$@\""), name]);
+        } else {
+            words.push(command.to_owned());
+        }
+        Ok(words)
     }
 
     fn limits(&self, asked: Limits) -> Result<Limits, ExecuteError> {
@@ -498,6 +536,11 @@ impl fmt::Debug for Engine {
 enum Entered<'a> {
     Now(Run),
     Later(BoxFuture<'a, Result<Run, ExecuteError>>),
+}
+
+fn checked(words: Vec<String>) -> Result<Vec<String>, ExecuteError> {
+    check_words(&words)?;
+    Ok(words)
 }
 
 struct Terms {

@@ -1,6 +1,6 @@
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::execute::{ExecuteError, FailureScan};
+use crate::execute::{ExecuteError, FailureScan, drop_exec};
 
 /// The host program that commands are given to, and how it misreports.
 ///
@@ -87,11 +87,8 @@ impl Program {
             let problem = "is empty; give at least one word".to_owned();
             return Err(ExecuteError::Malformed { field: "command", problem });
         }
+        check_words(&words)?;
         for word in &words {
-            if word.contains('\0') {
-                let problem = "holds a NUL byte, which no argument can".to_owned();
-                return Err(ExecuteError::Malformed { field: "args", problem });
-            }
             if let Some(text) = self.refused.iter().find(|text| word.contains(text.as_str())) {
                 let problem = format!(
                     "holds {text:?}, which this program would take for the start of another command"
@@ -100,6 +97,9 @@ impl Program {
             }
         }
         let mut argv = words;
+        if self.path.is_none() {
+            drop_exec(&mut argv);
+        }
         if let Some(path) = &self.path {
             argv.insert(0, path.clone());
         } else if argv[0].is_empty() {
@@ -112,6 +112,15 @@ impl Program {
     pub(crate) fn failure_scan(&self) -> Option<FailureScan> {
         FailureScan::new(self.failure_in_stdout.clone(), self.failure_in_stderr.clone())
     }
+}
+
+/// Refuses words that the operating system can't pass to a program.
+pub(crate) fn check_words(words: &[String]) -> Result<(), ExecuteError> {
+    if words.iter().any(|word| word.contains('\0')) {
+        let problem = "holds a NUL byte, which no argument can".to_owned();
+        return Err(ExecuteError::Malformed { field: "args", problem });
+    }
+    Ok(())
 }
 
 fn compile(pattern: &str) -> Result<Regex, ProgramError> {
@@ -143,6 +152,11 @@ mod tests {
         assert_eq!(argv.expect("fine"), ["/bin/spl", "data", "x"]);
         let argv = Program::any().argv(words(&["data", "x"]));
         assert_eq!(argv.expect("fine"), ["data", "x"]);
+        // To a program of its own it may be a command.
+        let argv = Program::at("/bin/spl").argv(words(&["exec", "x"]));
+        assert_eq!(argv.expect("fine"), ["/bin/spl", "exec", "x"]);
+        let argv = Program::any().argv(words(&["exec", "x"]));
+        assert_eq!(argv.expect("fine"), ["x"]);
     }
 
     #[test]

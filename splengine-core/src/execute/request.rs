@@ -30,6 +30,7 @@ pub enum SlowReader {
 pub struct Request {
     /// None is the engine's shell.
     pub(crate) command: Option<String>,
+    pub(crate) use_shell: bool,
     pub(crate) args: Vec<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) session_id: Option<String>,
@@ -58,6 +59,7 @@ impl Request {
     pub fn shell() -> Self {
         Self {
             command: None,
+            use_shell: false,
             args: Vec::new(),
             workdir: None,
             session_id: None,
@@ -70,6 +72,18 @@ impl Request {
             background: Background::default(),
             slow_reader: SlowReader::default(),
         }
+    }
+
+    /// Has the command run by the shell that [sessions](crate::SessionPolicy::shell) begin with
+    /// (`shell -c command`), instead of being split into words; default false. Arguments follow it
+    /// verbatim (as `"$@"`). The engine's [program](crate::EngineBuilder::program) does not stand in
+    /// front of it, but its directory comes first on the `PATH`. Refused unless the engine
+    /// [allows it](crate::EngineBuilder::shell_commands); the caller needs
+    /// [`Scope::Sessions`](crate::Scope::Sessions) as well.
+    #[must_use]
+    pub fn use_shell(mut self, use_shell: bool) -> Self {
+        self.use_shell = use_shell;
+        self
     }
 
     /// Adds one argument, verbatim, after the command's words.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::caller::Caller;
 use crate::engine::{SESSION_VARIABLE, check_env};
-use crate::execute::{Background, Command, ExecuteError, split_words};
+use crate::execute::{Background, Command, ExecuteError, drop_exec, split_words};
 use crate::id::{SessionId, random_text};
 use crate::session::checks::{blocking, check_words, checked_name};
 use crate::session::live::{Beginning, Launch, Live};
@@ -35,8 +35,13 @@ impl Sessions {
         let name = checked_name(request.name.or_else(|| saved.as_ref()?.name.clone()))?;
         let argv = match (&request.command, &saved) {
             (Some(command), _) => {
-                let mut words = split_words(command).map_err(ExecuteError::from)?;
+                let mut words = if request.use_shell {
+                    self.engine.shell_command(caller, command, !request.args.is_empty())?
+                } else {
+                    split_words(command).map_err(ExecuteError::from)?
+                };
                 words.extend(request.args);
+                drop_exec(&mut words);
                 check_words(&words)?;
                 words
             }

@@ -124,6 +124,7 @@ pub struct ShareInfo {
 #[derive(Debug, Clone, Default)]
 pub struct SessionRequest {
     pub(crate) command: Option<String>,
+    pub(crate) use_shell: bool,
     pub(crate) args: Vec<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) env: Vec<(String, String)>,
@@ -144,6 +145,14 @@ impl SessionRequest {
     #[must_use]
     pub fn command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
+        self
+    }
+
+    /// Has the [command](Self::command) run by the engine's shell, as
+    /// [`Request::use_shell`](crate::Request::use_shell) says; default false.
+    #[must_use]
+    pub fn use_shell(mut self, use_shell: bool) -> Self {
+        self.use_shell = use_shell;
         self
     }
 

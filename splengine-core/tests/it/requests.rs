@@ -15,6 +15,57 @@ async fn words_come_as_they_were_given() {
 }
 
 #[tokio::test]
+async fn operators_of_a_shell_are_refused_and_nothing_runs() {
+    let bench = bench();
+    let kept = bench.root.path().join("kept");
+    std::fs::write(&kept, "").expect("written");
+    for (command, operator) in [
+        ("rm -f kept; true", "`;`"),
+        ("rm -f kept && true", "`&`"),
+        ("rm -f kept | cat", "`|`"),
+        ("rm -f kept > /dev/null", "`>`"),
+        ("rm -f kept < /dev/null", "`<`"),
+        ("rm -f kept `true`", "a backtick"),
+        ("rm -f kept $(true)", "`$(`"),
+        ("rm -f kept\ntrue", "a line end"),
+    ] {
+        let refusal = bench.refusal(Request::new(command)).await;
+        assert_eq!(refusal.kind(), ErrorKind::Malformed, "{command}");
+        let words = refusal.to_string();
+        assert!(words.contains(operator) && words.contains("sh -c"), "{words}");
+    }
+    assert!(kept.exists(), "nothing ran");
+    let run = bench.run(Request::new("exec printf '%s|' 'a; b' \\> ").args(["c & d"])).await;
+    assert_eq!(text(&run.stdout), "a; b|>|c & d|");
+}
+
+#[tokio::test]
+async fn a_shell_runs_commands_where_that_is_allowed() {
+    let script = || Request::new("printf '%s|' a 'b c'; echo \"$SPL_SESSION_ID\" | cut -c1-4");
+    let refusal = bench().refusal(script().use_shell(true)).await;
+    assert_eq!(refusal.kind(), ErrorKind::Impossible);
+    assert!(refusal.to_string().contains("`shell`"), "{refusal}");
+
+    let bench = bench_with(CgroupMode::Auto, |builder| {
+        builder.shell_commands(true).program(Program::at("/no/such/program"))
+    });
+    let run = bench.run(script().use_shell(true)).await;
+    assert_eq!(text(&run.stdout), "a|b c|spl-\n");
+    let run = bench.run(Request::new("printf '%s|'").args(["$HOME", "x; y"]).use_shell(true)).await;
+    assert_eq!(text(&run.stdout), "$HOME|x; y|");
+    // Who does not ask for one gets none, nor who may not have one.
+    assert_eq!(bench.refusal(script()).await.kind(), ErrorKind::Malformed);
+    let alice = Caller::new("alice".parse().expect("a name")).with(Scope::Execute);
+    assert!(!bench.engine.may_use_shell(&alice));
+    let refused = bench.engine.execute(&alice, script().use_shell(true)).await;
+    assert_eq!(refused.expect_err("refused").kind(), ErrorKind::Forbidden);
+    for command in ["", " ", "a\0b"] {
+        let refusal = bench.refusal(Request::new(command).use_shell(true)).await;
+        assert_eq!(refusal.kind(), ErrorKind::Malformed, "{command:?}");
+    }
+}
+
+#[tokio::test]
 async fn ten_thousand_arguments_pass() {
     let bench = bench();
     let request = sh("echo $#").args((0..=10_000).map(|i| i.to_string()));
@@ -77,7 +128,7 @@ async fn the_process_begins_clean() {
     let files = bench.run(Request::new("ls /proc/self/fd")).await;
     assert_eq!(text(&files.stdout), "0\n1\n2\n3\n");
     // Of the program itself: a shell blocks signals for a moment while it starts one.
-    let signals = bench.run(Request::new("grep -E Sig(Blk|Ign) /proc/self/status")).await;
+    let signals = bench.run(Request::new("grep -E 'Sig(Blk|Ign)' /proc/self/status")).await;
     let lines: Vec<&str> = text(&signals.stdout).lines().collect();
     assert_eq!(lines, ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"]);
     // And it leads a session and a group of its own.

@@ -115,12 +115,18 @@ pub(crate) fn read_query(pairs: &[(String, String)]) -> Result<ExecuteRequestDto
             "outputLimit" => dto.output_limit = Some(number(name, value)?),
             "outputEncoding" => dto.output_encoding = Some(word(name, value)?),
             "background" => dto.background = Some(word(name, value)?),
+            "shell" => {
+                let truth = value
+                    .parse()
+                    .map_err(|_| Problem::malformed("`shell` must be `true` or `false`"))?;
+                dto.shell = Some(truth);
+            }
             "slowReader" => dto.slow_reader = Some(word(name, value)?),
             _ => {
                 return Err(Problem::malformed(format!(
                     "the query has the unknown parameter `{name}`; there is: command, args, \
                      workdir, sessionId, timeout, outputLimit, outputEncoding, background, \
-                     slowReader, failStatus"
+                     shell, slowReader, failStatus"
                 )));
             }
         }
@@ -159,6 +165,7 @@ impl ExecuteRequestDto {
             },
         };
         let mut request = Request::new(self.command)
+            .use_shell(self.shell.unwrap_or_default())
             .args(self.args.unwrap_or_default())
             .stdin(stdin)
             .limits(self.limits.unwrap_or_default().into());

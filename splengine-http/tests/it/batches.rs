@@ -427,6 +427,8 @@ async fn a_bad_request_is_told_what_is_wrong() {
             "step `a`: `dependsOn` makes a circle: a -> b -> a",
         ),
         (json!({"steps": [{"command": "true", "workdir": "../.."}]}), 422, "step `1`: workdir"),
+        (json!({"steps": [{"command": "true; true"}]}), 400, "step `1`: `command`"),
+        (json!({"steps": [{"command": "true", "shell": true}]}), 422, "step `1`: `shell`"),
     ] {
         let refused = door.problem("POST", "/api/v1/batches", Some(&request)).await;
         assert!(refused.0 == status && refused.1.contains(text), "{request}: {refused:?}");

@@ -70,6 +70,9 @@ async fn malformed_requests_are_told_what_is_wrong() {
         (r#"{"command": "a", "command": "b"}"#, "command"),
         (r#"{"command": ""}"#, "`command`"),
         (r#"{"command": "echo 'a"}"#, "quote"),
+        (r#"{"command": "echo a; echo b"}"#, "`;`"),
+        (r#"{"command": "echo a\necho b"}"#, "a line end"),
+        (r#"{"command": "a", "shell": "yes"}"#, "`shell`"),
         (r#"{"command": "echo", "args": ["a\u0000b"]}"#, "NUL"),
         (r#"{"command": "echo", "env": {"A=B": ""}}"#, "`env`"),
     ] {
@@ -119,6 +122,19 @@ async fn many_arguments_pass() {
 }
 
 #[tokio::test]
+async fn a_shell_is_had_by_asking_for_it() {
+    let request = json!({"command": "echo a; echo \"$1\"", "args": ["b"], "shell": true});
+    let refused = door().await.execute(&request).await;
+    assert!(refused.problem(422).contains("`shell`"));
+    let door = door_with(|engine| engine.shell_commands(true), |http| http).await;
+    assert_eq!(door.run(&request).await["stdout"], "a\nb b\n");
+    let input = "Content-Type: application/octet-stream";
+    let query = "/execute?shell=true&command=cat%3B+echo+b";
+    let ran = door.post(query, &[TOKEN, input], b"a\n").await;
+    assert_eq!(ran.json()["stdout"], "a\nb\n");
+}
+
+#[tokio::test]
 async fn a_type_is_demanded_and_known() {
     let door = door().await;
     let body = sh("true").to_string();
@@ -152,6 +168,8 @@ async fn a_query_of_input_is_checked_like_a_body() {
         ("command=cat&timeout=x", "timeout"),
         ("command=cat&background=x", "background"),
         ("command=cat&token=x", "token"),
+        ("command=cat&shell=1", "shell"),
+        ("command=cat+%3E+a", "`>`"),
     ] {
         let refused = door.post(&format!("/execute?{query}"), &[TOKEN, input], b"").await;
         assert!(refused.problem(400).contains(culprit), "{query}");

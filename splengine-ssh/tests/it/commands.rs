@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use russh::{Sig, client};
+use splengine_core::{AccountList, Accounts, Scope, Scopes};
 use tokio::time::sleep;
 
 use crate::support::{Door, Running, Setup, gone};
@@ -48,7 +49,7 @@ async fn what_can_not_run_is_said_in_words() {
     for (command, code, words) in [
         (&b"no-such-program x"[..], "127", "no-such-program"),
         (b"./data.txt", "126", "data.txt"),
-        (b"an 'open quote", "255", "quote"),
+        (b"an 'open quote", "2", "quote"),
         (b"", "255", "there is no command to run"),
         (b"  \n ", "255", "there is no command to run"),
         // A line that goes on, and does not.
@@ -76,6 +77,69 @@ async fn what_can_not_run_is_said_in_words() {
     // It still ends with its channel.
     running.0.close().await.expect("sent");
     gone(&pid).await;
+}
+
+#[tokio::test]
+async fn operators_of_a_shell_are_refused() {
+    let door = Door::open().await;
+    let kept = door.root().join("kept");
+    std::fs::write(&kept, "").expect("written");
+    let client = door.login().await;
+    for command in ["rm -f kept; ls", "rm -f kept && ls", "rm -f kept\nls", "rm -f kept $(ls)"] {
+        let ran = client.run(command).await;
+        let (stdout, stderr, exit) = ran.told();
+        assert_eq!((stdout, exit), ("", "2"), "{stderr}");
+        assert!(stderr.contains("sh -c") && stderr.ends_with('\n'), "{stderr}");
+        // The same with a terminal.
+        let running = Running(client.channel().await);
+        running.0.request_pty(false, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+        running.0.exec(false, command).await.expect("sent");
+        let ran = granted(running).await;
+        assert_eq!((&*ran.0, &*ran.1), (&*format!("{}\r\n", stderr.trim_end()), "2"));
+    }
+    assert!(kept.exists(), "nothing ran");
+    assert_eq!(client.run("exec echo 'a; b'").await.told(), ("a; b\n", "", "0"));
+}
+
+#[tokio::test]
+async fn a_shell_reads_each_command_where_that_is_allowed() {
+    let setup = Setup {
+        engine: |engine| engine.shell_commands(true),
+        users: |users, _| {
+            let scopes = Scopes::NONE.with(Scope::Execute).with(Scope::Files);
+            let list = AccountList::new().user("bob".parse().expect("a name"), scopes);
+            users.accounts(Accounts::new(list))
+        },
+        ..Setup::default()
+    };
+    let door = Door::with(setup).await;
+    let client = door.login().await;
+    let ran = client.run("echo a; echo $((1+1)) >&2 && exit 4").await;
+    assert_eq!(ran.told(), ("a\n", "2\n", "4"));
+    let running = Running(client.channel().await);
+    running.0.request_pty(false, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+    running.0.exec(false, "tty -s && echo yes; exit 5").await.expect("sent");
+    assert_eq!(granted(running).await, ("yes\r\n".to_owned(), "5".to_owned()));
+    // Nobody who may have no sessions.
+    let bob = door.new_user("bob", "");
+    let ran = door.login_as("bob", &bob).await.run("echo a; echo b").await;
+    assert_eq!(ran.told().2, "2");
+    let key = door.new_user("carol", "command=\"echo got $SSH_ORIGINAL_COMMAND; exit 3\"");
+    let ran = door.login_as("carol", &key).await.run("a b").await;
+    assert_eq!(ran.told(), ("got a b\n", "", "3"));
+}
+
+#[tokio::test]
+async fn a_keys_command_that_a_shell_would_complete_is_refused() {
+    let door = Door::open().await;
+    let key = door.new_user("bob", "command=\"echo $SSH_ORIGINAL_COMMAND\"");
+    let ran = door.login_as("bob", &key).await.run("a b").await;
+    let (stdout, stderr, exit) = ran.told();
+    assert_eq!((stdout, exit), ("", "2"));
+    assert!(stderr.contains("SSH_ORIGINAL_COMMAND") && stderr.contains("sh -c"), "{stderr}");
+    let key = door.new_user("bob", "command=\"sh -c 'echo got $SSH_ORIGINAL_COMMAND'\"");
+    let ran = door.login_as("bob", &key).await.run("a; b").await;
+    assert_eq!(ran.told(), ("got a; b\n", "", "0"));
 }
 
 #[tokio::test]
@@ -150,6 +214,13 @@ async fn a_command_ends_with_its_channel_and_its_connection() {
     for pid in of_second.split(' ') {
         gone(pid).await;
     }
+}
+
+/// All that was printed, and how it ended, of a channel whose requests wanted no answers.
+async fn granted(running: Running) -> (String, String) {
+    let ran = running.ended().await;
+    let (stdout, stderr, exit) = ran.told();
+    ([stdout, stderr].concat(), exit.to_owned())
 }
 
 fn quoted(script: &str) -> String {

@@ -87,7 +87,7 @@ async fn the_end_of_a_terminals_program_is_told() {
     assert_eq!(ran.told(), ("", "", "KILL"));
     let ran = in_terminal(&client, "no-such-program").await.ended().await;
     let (stdout, stderr, exit) = ran.told();
-    assert_eq!((stdout, exit), ("", "255"));
+    assert_eq!((stdout, exit), ("", "127"));
     assert!(stderr.contains("no-such-program") && stderr.ends_with("\r\n"), "{stderr:?}");
     // The end of what the client sends is not the end of the session.
     let mut running = shell(&client).await;
