@@ -56,6 +56,8 @@ pub(crate) struct File {
     #[serde(default)]
     pub(crate) disk: DiskTable,
     #[serde(default)]
+    pub(crate) files: FilesTable,
+    #[serde(default)]
     pub(crate) guessing: GuessingTable,
     /// As it stands there, without what is read again while the server runs.
     #[serde(skip)]
@@ -214,6 +216,14 @@ pub(crate) struct BatchesTable {
 pub(crate) struct DiskTable {
     /// What callers leave free on the disk; 0 is off.
     pub(crate) floor: Option<u64>,
+}
+
+/// Sizes are in bytes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct FilesTable {
+    /// What the files of one caller may hold together; any number when left out.
+    pub(crate) max_bytes_per_caller: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

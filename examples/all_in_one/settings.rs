@@ -19,7 +19,7 @@ use splengine_ssh::{HostKeys, Users, UsersError};
 use crate::args::Args;
 use crate::file::{
     AvroTable, BatchesTable, CommandsTable, ConnectionsTable, DiskTable, EnvironmentTable, File,
-    GuessingTable, LimitsTable, ProgramTable, SessionsTable, SshTable,
+    FilesTable, GuessingTable, LimitsTable, ProgramTable, SessionsTable, SshTable,
 };
 use crate::own_files::OwnFiles;
 pub(crate) use crate::settings::stores::{batches_dir, store_error};
@@ -63,6 +63,7 @@ pub(crate) struct Settings {
     batches: BatchesTable,
     pub(crate) connections: ConnectionsTable,
     disk: DiskTable,
+    files: FilesTable,
     guessing: GuessingTable,
     program: Program,
     commands: CommandsTable,
@@ -168,6 +169,7 @@ impl Settings {
             batches: file.batches,
             connections: file.connections,
             disk: file.disk,
+            files: file.files,
             guessing: file.guessing,
             made_token,
             grace: grace(&args, file.grace)?,
@@ -263,7 +265,13 @@ impl Settings {
     fn files(&self) -> Result<FilePolicy, UsageError> {
         let policy = FilePolicy::new(&self.root).and_then(|policy| policy.hide("runtime"));
         let policy = policy.map_err(|error| UsageError::caused(&self.root_name(), &error))?;
-        self.own_files.hide(policy)
+        let policy = self.own_files.hide(policy)?;
+        match self.files.max_bytes_per_caller {
+            None => Ok(policy),
+            Some(bytes) => policy
+                .max_caller_bytes(bytes)
+                .map_err(|error| UsageError::caused("[files] max-bytes-per-caller", &error)),
+        }
     }
 
     /// Where the console's logins are kept for the next start.

@@ -7,6 +7,7 @@ mod crash;
 mod matrix;
 mod others;
 mod own_files;
+mod quota;
 mod reload;
 mod server;
 mod sessions;

@@ -1,15 +1,16 @@
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, ftruncate,
-    futimens, utimensat,
+    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, futimens,
+    utimensat,
 };
 
+use crate::caller::UserName;
 use crate::files::error::{NO_FILE, shown};
 use crate::files::tree::{Entry, Found};
-use crate::files::{FileError, FileKind};
+use crate::files::usage::Tracked;
+use crate::files::{FileError, FileKind, Shared};
 use crate::process::await_inherited_closed;
 
 /// What is to be changed of a file; what is not named stays.
@@ -59,18 +60,27 @@ impl FileChanges {
         self
     }
 
-    pub(crate) fn apply(&self, found: &Found, path: &Path, limit: u64) -> Result<(), FileError> {
-        if let Some(size) = self.size_within(path, limit)? {
+    pub(crate) fn apply(
+        &self,
+        shared: &Shared,
+        found: &Found,
+        user: &UserName,
+        path: &Path,
+    ) -> Result<(), FileError> {
+        if let Some(size) = self.size_within(path, shared.max_file_size)? {
             match found.info.kind {
                 FileKind::File => {}
                 FileKind::Directory => return Err(FileError::IsDirectory { path: shown(path) }),
                 _ => return Err(FileError::impossible(path, NO_FILE)),
             }
             let file = found.open(OFlags::WRONLY | OFlags::NONBLOCK);
-            file.and_then(|file| ftruncate(file, size)).map_err(FileError::of(path))?;
+            let file = shared.track(file.map_err(FileError::of(path))?, path)?;
+            file.resize(user, size, path)?;
+            drop(file);
             await_inherited_closed();
         }
         if let Some(mode) = self.mode_bits() {
+            let mode = shared.kept_mode(mode, found.is_directory());
             chmodat(CWD, found.magic_path(), mode, AtFlags::empty())
                 .map_err(FileError::of(path))?;
         }
@@ -94,18 +104,20 @@ impl FileChanges {
 
     pub(crate) fn apply_to_open(
         &self,
-        file: impl AsFd,
+        file: &Tracked,
+        user: &UserName,
         path: &Path,
         limit: u64,
     ) -> Result<(), FileError> {
         if let Some(size) = self.size_within(path, limit)? {
-            ftruncate(&file, size).map_err(FileError::of(path))?;
+            file.resize(user, size, path)?;
         }
         if let Some(mode) = self.mode_bits() {
-            fchmod(&file, mode).map_err(FileError::of(path))?;
+            let mode = if file.is_counted() { mode | Mode::RUSR } else { mode };
+            fchmod(file, mode).map_err(FileError::of(path))?;
         }
         if let Some(times) = self.times() {
-            futimens(&file, &times).map_err(FileError::of(path))?;
+            futimens(file, &times).map_err(FileError::of(path))?;
         }
         Ok(())
     }

@@ -116,6 +116,17 @@ pub enum FileError {
         /// What was asked for.
         path: String,
     },
+    /// The caller's files would hold more than [they may](crate::FilePolicy::max_caller_bytes).
+    #[error(
+        "`{path}` can't be written: all files of yours together may hold {limit} bytes; \
+         remove some first"
+    )]
+    OverQuota {
+        /// What was asked for.
+        path: String,
+        /// How much they may hold, in bytes.
+        limit: u64,
+    },
     /// It would leave less free space than the [floor](crate::EngineBuilder::disk_floor).
     #[error("`{path}` can't be written: {source}")]
     BelowFloor {
@@ -168,9 +179,10 @@ impl FileError {
             Self::BadPath { .. } | Self::Malformed { .. } | Self::Content(_) => {
                 ErrorKind::Malformed
             }
-            Self::TooLarge { .. } | Self::NoRoom { .. } | Self::BelowFloor { .. } => {
-                ErrorKind::NoRoom
-            }
+            Self::TooLarge { .. }
+            | Self::NoRoom { .. }
+            | Self::OverQuota { .. }
+            | Self::BelowFloor { .. } => ErrorKind::NoRoom,
             Self::CallerLimit { .. } => ErrorKind::CallerLimit,
             Self::Full { .. } | Self::Exhausted => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,

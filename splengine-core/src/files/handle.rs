@@ -9,6 +9,7 @@ use crate::caller::{Caller, Scope};
 use crate::files::error::shown;
 use crate::files::rename::{rename_new, rename_over};
 use crate::files::tree::{link_target, names_directory, stays_below};
+use crate::files::usage::{Tracked, Usage};
 use crate::files::{
     DiskSpace, FileChanges, FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile,
     OpenOptions, Replaced, Shared,
@@ -149,11 +150,18 @@ impl Files {
         path: &Path,
         mode: Option<u32>,
     ) -> Result<(), FileError> {
+        let user = caller.user().clone();
         self.with(caller, path, move |shared, path| {
             let entry = shared.tree.new_entry(path)?;
             shared.check_room(&entry, path)?;
             let mode = Mode::from_raw_mode(mode.unwrap_or(0o777) & 0o777);
-            mkdirat(&entry.directory, &entry.name, mode).map_err(FileError::of(path))
+            let mode = shared.kept_mode(mode, true);
+            mkdirat(&entry.directory, &entry.name, mode).map_err(FileError::of(path))?;
+            let claimed = shared.claim_directory(&entry, &user, path);
+            if claimed.is_err() {
+                let _ = unlinkat(&entry.directory, &entry.name, AtFlags::REMOVEDIR);
+            }
+            claimed
         })
         .await
     }
@@ -185,6 +193,7 @@ impl Files {
             if !condition(&info.ok_or_else(|| FileError::not_found(path))?) {
                 return Err(FileError::Changed { path: shown(path) });
             }
+            let _removed = Tracked::of_name(shared.usage.as_ref(), &entry, path)?;
             unlinkat(&entry.directory, &entry.name, AtFlags::empty()).map_err(FileError::of(path))
         })
         .await
@@ -199,6 +208,7 @@ impl Files {
     pub async fn remove_directory(&self, caller: &Caller, path: &Path) -> Result<(), FileError> {
         self.with(caller, path, move |shared, path| {
             let entry = shared.tree.movable_entry(path)?;
+            let _removed = Tracked::of_name(shared.usage.as_ref(), &entry, path)?;
             unlinkat(&entry.directory, &entry.name, AtFlags::REMOVEDIR).map_err(FileError::of(path))
         })
         .await
@@ -252,6 +262,10 @@ impl Files {
                 return Err(FileError::Changed { path: shown(from) });
             }
             let is_new = new.look().map_err(FileError::of(&to))?.is_none();
+            let usage = shared.usage.as_ref();
+            let _moved = Tracked::of_name(usage, &old, from)?;
+            let _replaced = Tracked::of_name(usage, &new, &to)?;
+            let _moving = usage.filter(|_| info.is_directory()).map(Usage::moving);
             let (at, to_be) = (old.at(), new.at());
             let renamed = if replace { rename_over(at, to_be) } else { rename_new(at, to_be) };
             renamed.map_err(|error| match error {
@@ -354,10 +368,11 @@ impl Files {
         path: &Path,
         changes: FileChanges,
     ) -> Result<(), FileError> {
+        let user = caller.user().clone();
         self.with(caller, path, move |shared, path| {
             let found = shared.tree.find(path)?;
             shared.tree.check_changeable(&found, &changes, path)?;
-            changes.apply(&found, path, shared.max_file_size)
+            changes.apply(shared, &found, &user, path)
         })
         .await
     }
@@ -374,13 +389,14 @@ impl Files {
         path: &Path,
         changes: FileChanges,
     ) -> Result<(), FileError> {
+        let user = caller.user().clone();
         self.with(caller, path, move |shared, path| {
             let found = shared.tree.find_itself(path)?;
             if found.info.kind == FileKind::Link {
                 return changes.apply_to_link(&shared.tree.old_entry(path)?, path);
             }
             shared.tree.check_changeable(&found, &changes, path)?;
-            changes.apply(&found, path, shared.max_file_size)
+            changes.apply(shared, &found, &user, path)
         })
         .await
     }

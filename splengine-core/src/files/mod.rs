@@ -6,6 +6,7 @@ mod handle;
 mod info;
 mod list;
 mod open;
+mod owners;
 mod pending;
 mod policy;
 mod quota;
@@ -13,6 +14,7 @@ mod rename;
 mod replace;
 mod tree;
 mod turns;
+mod usage;
 mod watch;
 mod write;
 

@@ -1,17 +1,18 @@
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Mode, OFlags, fstat, fsync, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, unlinkat};
 use rustix::io::{Errno, pread, pwrite};
 
+use crate::caller::UserName;
 use crate::disk::DiskReserve;
 use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
 use crate::files::tree::{Found, names_directory};
+use crate::files::usage::Tracked;
 use crate::files::{DiskSpace, FileChanges, FileError, FileInfo, FileKind, Shared};
 use crate::process::await_inherited_closed;
 use crate::session::blocking;
@@ -44,12 +45,12 @@ pub struct OpenOptions {
 pub struct OpenFile(Arc<Inner>);
 
 struct Inner {
-    file: OwnedFd,
+    file: Tracked,
     path: PathBuf,
     options: OpenOptions,
     max_file_size: u64,
     reserve: DiskReserve,
-    _permit: OpenPermit,
+    permit: OpenPermit,
 }
 
 impl OpenOptions {
@@ -128,18 +129,27 @@ impl OpenOptions {
         flags | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY
     }
 
-    fn open_found(&self, found: &Found, path: &Path) -> Result<OwnedFd, FileError> {
+    fn open_found(
+        &self,
+        shared: &Shared,
+        found: &Found,
+        user: &UserName,
+        path: &Path,
+    ) -> Result<Tracked, FileError> {
         match found.info.kind {
             FileKind::File => {}
             FileKind::Directory => return Err(FileError::IsDirectory { path: shown(path) }),
             _ => return Err(FileError::impossible(path, NO_FILE)),
         }
-        let mut flags = self.flags();
-        flags.set(OFlags::TRUNC, self.truncate);
-        found.open(flags).map_err(FileError::of(path))
+        let file = found.open(self.flags()).map_err(FileError::of(path))?;
+        let file = shared.track(file, path)?;
+        if self.truncate {
+            file.resize(user, 0, path)?;
+        }
+        Ok(file)
     }
 
-    fn make(&self, shared: &Shared, path: &Path) -> Result<OwnedFd, FileError> {
+    fn make(&self, shared: &Shared, user: &UserName, path: &Path) -> Result<Tracked, FileError> {
         let entry = shared.tree.new_entry(path)?;
         if names_directory(path) {
             return Err(FileError::IsDirectory { path: shown(path) });
@@ -147,20 +157,26 @@ impl OpenOptions {
         shared.check_room(&entry, path)?;
         let flags = self.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(self.mode.unwrap_or(0o666));
-        openat(&entry.directory, &entry.name, flags, mode).map_err(FileError::of(path))
+        let made = openat(&entry.directory, &entry.name, flags, shared.making_mode(mode));
+        let file = shared.track(made.map_err(FileError::of(path))?, path)?;
+        let claimed = file.claim(user, 0, path).and_then(|()| shared.end_making(&file, mode, path));
+        if claimed.is_err() {
+            let _ = unlinkat(&entry.directory, &entry.name, AtFlags::empty());
+        }
+        claimed.map(|()| file)
     }
 
-    fn open(&self, shared: &Shared, path: &Path) -> Result<OwnedFd, FileError> {
+    fn open(&self, shared: &Shared, user: &UserName, path: &Path) -> Result<Tracked, FileError> {
         self.check()?;
         if self.create_new {
-            return self.make(shared, path);
+            return self.make(shared, user, path);
         }
         for _ in 0..TRIES {
             match shared.tree.find(path) {
                 Err(FileError::NotFound { .. }) if self.create => {}
-                found => return self.open_found(&found?, path),
+                found => return self.open_found(shared, &found?, user, path),
             }
-            match self.make(shared, path) {
+            match self.make(shared, user, path) {
                 // Somebody else was first; or it is a link to a file that is not there.
                 Err(FileError::Exists { .. }) => {}
                 made => return made,
@@ -181,12 +197,12 @@ impl OpenFile {
         permit: OpenPermit,
     ) -> Result<Self, FileError> {
         Ok(Self(Arc::new(Inner {
-            file: options.open(shared, path)?,
+            file: options.open(shared, permit.user(), path)?,
             path: path.to_owned(),
             options: options.clone(),
             max_file_size: shared.max_file_size,
             reserve: shared.reserve.clone(),
-            _permit: permit,
+            permit,
         })))
     }
 
@@ -208,7 +224,7 @@ impl OpenFile {
     /// # Errors
     ///
     /// [`FileError::Denied`] when it was not opened to be written, [`FileError::TooLarge`],
-    /// [`FileError::BelowFloor`]; [`FileError::NoRoom`]: then a part of `data` may have been written.
+    /// [`FileError::BelowFloor`], [`FileError::OverQuota`]; [`FileError::NoRoom`]: then a part of `data` may have been written.
     pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), FileError> {
         self.check(self.0.options.write)?;
         self.with(move |inner| inner.write_at(offset, &data)).await
@@ -230,8 +246,11 @@ impl OpenFile {
     /// As [`Files::set`](crate::Files::set); the size only of a file that was opened to be written.
     pub async fn set(&self, changes: FileChanges) -> Result<(), FileError> {
         self.check(self.0.options.write || !changes.sets_size())?;
-        self.with(move |inner| changes.apply_to_open(&inner.file, &inner.path, inner.max_file_size))
-            .await
+        self.with(move |inner| {
+            let (file, user) = (&inner.file, inner.permit.user());
+            changes.apply_to_open(file, user, &inner.path, inner.max_file_size)
+        })
+        .await
     }
 
     /// Returns when all that was written is on the disk.
@@ -313,6 +332,12 @@ impl Inner {
         }
         let below_floor = FileError::below_floor(&self.path);
         self.reserve.check(&self.file, data.len() as u64).map_err(below_floor)?;
+        let (user, length) = (self.permit.user(), data.len() as u64);
+        match self.options.append {
+            // Where it ends then depends on others who write to it.
+            true => self.file.claim_more(user, length, &self.path)?,
+            false => self.file.claim(user, at + length, &self.path)?,
+        }
         while !data.is_empty() {
             match pwrite(&self.file, data, at) {
                 Ok(0) => return Err(FileError::NoRoom { path: shown(&self.path) }),

@@ -1,12 +1,18 @@
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags, fchmod, fstat, openat};
+
+use crate::caller::UserName;
 use crate::disk::DiskReserve;
 use crate::files::FileError;
+use crate::files::owners::check_attributes;
 use crate::files::quota::{OpenCount, Walks};
 use crate::files::tree::{Entry, Tree, check_proc};
 use crate::files::turns::Turns;
+use crate::files::usage::{Tracked, Usage};
 use crate::local::Root;
 
 /// Which files an engine serves, and how many at once.
@@ -25,6 +31,8 @@ pub struct FilePolicy {
     max_open: usize,
     max_open_per_caller: usize,
     max_watches: usize,
+    /// Root, and the bytes that a caller's files below it may hold.
+    quota: Option<(OwnedFd, u64)>,
 }
 
 /// What all handles on an engine's files share.
@@ -40,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) walks: Arc<Walks>,
     pub(crate) turns: Turns,
     pub(crate) max_file_size: u64,
+    /// `None` where nobody's files are bounded.
+    pub(crate) usage: Option<Arc<Usage>>,
 }
 
 impl Shared {
@@ -47,6 +57,56 @@ impl Shared {
     pub(crate) fn check_room(&self, entry: &Entry, path: &Path) -> Result<(), FileError> {
         let checked = self.reserve.check(&entry.directory, BLOCK_BYTES);
         checked.map_err(FileError::below_floor(path))
+    }
+
+    /// Holds an open file.
+    pub(crate) fn track(&self, file: OwnedFd, path: &Path) -> Result<Tracked, FileError> {
+        Tracked::new(self.usage.as_ref(), file, path)
+    }
+
+    /// Makes a directory that is new a caller's.
+    pub(crate) fn claim_directory(
+        &self,
+        entry: &Entry,
+        user: &UserName,
+        path: &Path,
+    ) -> Result<(), FileError> {
+        if self.usage.is_none() {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = openat(&entry.directory, &entry.name, flags, Mode::empty());
+        self.track(made.map_err(FileError::of(path))?, path)?.claim(user, 0, path)
+    }
+
+    /// The permission bits that something is made with, so that it can be noted whose it is.
+    pub(crate) fn making_mode(&self, mode: Mode) -> Mode {
+        if self.usage.is_some() { mode | Mode::RUSR | Mode::WUSR } else { mode }
+    }
+
+    /// Takes from a file that was made so what it was not to have.
+    pub(crate) fn end_making(
+        &self,
+        file: &Tracked,
+        mode: Mode,
+        path: &Path,
+    ) -> Result<(), FileError> {
+        if self.usage.is_none() || mode.contains(Mode::WUSR) {
+            return Ok(());
+        }
+        let stat = fstat(file).map_err(FileError::of(path))?;
+        let bits = Mode::from_raw_mode(stat.st_mode & 0o777) - Mode::WUSR;
+        fchmod(file, bits).map_err(FileError::of(path))
+    }
+
+    /// The permission bits that something may be given, so that a count of what callers' files hold
+    /// comes to it.
+    pub(crate) fn kept_mode(&self, mode: Mode, is_directory: bool) -> Mode {
+        match is_directory {
+            _ if self.usage.is_none() => mode,
+            true => mode | Mode::RWXU,
+            false => mode | Mode::RUSR,
+        }
     }
 }
 
@@ -71,6 +131,18 @@ pub enum FilePolicyError {
         /// Why not.
         #[source]
         source: FileError,
+    },
+    /// It can't be noted on root's file system whose a file is.
+    #[error(
+        "what callers' files hold can't be counted below `{}`: \
+         its file system has no extended attributes of users", path.display()
+    )]
+    NoAttributes {
+        /// The root.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// Files are opened by their handles, and those stand in `/proc`.
     #[error("/proc/self/fd can't be used")]
@@ -98,6 +170,7 @@ impl FilePolicy {
             max_open: 256,
             max_open_per_caller: usize::MAX,
             max_watches: 64,
+            quota: None,
         })
     }
 
@@ -182,9 +255,43 @@ impl FilePolicy {
         self
     }
 
+    /// Maximum number of bytes that the files of one caller hold together. Default: none. What would
+    /// make them hold more is refused ([`FileError::OverQuota`]); removing, cutting and renaming
+    /// never are.
+    ///
+    /// A file belongs to the caller who wrote to it last through [`Files`](crate::Files), with all of
+    /// its size: whoever writes to another's, or to one that was nobody's, takes it over. It counts
+    /// with its size in blocks of 4096 bytes, holes included, and one block more; a directory with
+    /// one block; until the last name of it is gone and nobody has it open. A file that replaces
+    /// another is written beside it first: there must be room for both. Symbolic links count nothing.
+    ///
+    /// Whose a file is stands in its attribute `user.splengine.owner`. All files below root are
+    /// counted when the engine is built, which takes seconds where there are millions, and again
+    /// before a caller is refused, though for at most a twentieth of the time. So what
+    /// programs remove is room again; what they write by themselves is nobody's, and not bounded. For
+    /// the counts, files remain readable and directories usable for the engine's own user, whatever
+    /// permission bits callers give them. Below 1024 directories nothing is counted; nor is what the
+    /// host hides from the engine's user, of which the log tells.
+    ///
+    /// # Errors
+    ///
+    /// [`FilePolicyError::NoAttributes`] when root's file system has no such attributes. Where
+    /// another one is mounted below root, nothing can be written to it without them.
+    pub fn max_caller_bytes(mut self, bytes: u64) -> Result<Self, FilePolicyError> {
+        let no_attributes = |source| FilePolicyError::NoAttributes {
+            path: self.tree.root_path().to_owned(),
+            source,
+        };
+        let root = self.tree.root().try_clone_to_owned().map_err(no_attributes)?;
+        check_attributes(&root).map_err(|error| no_attributes(error.into()))?;
+        self.quota = Some((root, bytes));
+        Ok(self)
+    }
+
     pub(crate) fn into_shared(self, reserve: DiskReserve) -> Shared {
         let policy = self;
         let count = |what| OpenCount::new(what, policy.max_open, policy.max_open_per_caller);
+        let usage = policy.quota.map(|(root, bytes)| Usage::count(root, bytes));
         Shared {
             tree: policy.tree,
             reserve,
@@ -195,6 +302,7 @@ impl FilePolicy {
             walks: Walks::new(),
             turns: Turns::default(),
             max_file_size: policy.max_file_size,
+            usage,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
 use crate::files::rename::{At, rename_new, rename_over};
 use crate::files::tree::{Entry, names_directory};
+use crate::files::usage::Tracked;
 use crate::files::{FileError, FileInfo, FileKind, Shared};
 use crate::id::{is_random_text, random_text};
 use crate::process::await_inherited_closed;
@@ -37,14 +38,14 @@ pub(crate) struct Replacement {
     shared: Arc<Shared>,
     condition: Condition,
     entry: Entry,
-    file: OwnedFd,
+    file: Tracked,
     /// Its name until it has its own, where it needs one.
     temporary: Option<OsString>,
     path: PathBuf,
     written: u64,
     limit: u64,
     is_in_place: bool,
-    _permit: OpenPermit,
+    permit: OpenPermit,
 }
 
 impl Replacement {
@@ -62,6 +63,7 @@ impl Replacement {
         shared.check_room(&entry, path)?;
         let mode = present.map(|info| info.mode).or(mode);
         let (file, temporary) = make(&entry).map_err(FileError::of(path))?;
+        let file = shared.track(file, path)?;
         let (path, limit) = (path.to_owned(), shared.max_file_size);
         let made = Self {
             shared: Arc::clone(shared),
@@ -73,10 +75,11 @@ impl Replacement {
             written: 0,
             limit,
             is_in_place: false,
-            _permit: permit,
+            permit,
         };
+        made.file.claim(made.permit.user(), 0, &made.path)?;
         if let Some(mode) = mode {
-            let mode = Mode::from_raw_mode(mode & 0o777);
+            let mode = shared.kept_mode(Mode::from_raw_mode(mode & 0o777), false);
             fchmod(&made.file, mode).map_err(FileError::of(&made.path))?;
         }
         Ok(made)
@@ -89,6 +92,7 @@ impl Replacement {
         }
         let below_floor = FileError::below_floor(&self.path);
         self.shared.reserve.check(&self.file, data.len() as u64).map_err(below_floor)?;
+        self.file.claim(self.permit.user(), self.written, &self.path)?;
         while !data.is_empty() {
             match write(&self.file, data) {
                 Ok(0) => return Err(FileError::NoRoom { path: shown(&self.path) }),
@@ -113,8 +117,8 @@ impl Replacement {
     /// Keeps the file without the right to write it: the kernel runs no program that anybody may
     /// still write. Whoever finds it by its name can run it at once.
     fn stop_writing(&mut self) -> rustix::io::Result<()> {
-        let itself = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        self.file = open(itself, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let itself = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
+        self.file.hold_by(open(itself, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
         await_inherited_closed();
         Ok(())
     }
@@ -128,6 +132,7 @@ impl Replacement {
             if !(self.condition)(present.as_ref()) {
                 break;
             }
+            let _replaced = Tracked::of_name(shared.usage.as_ref(), &self.entry, &self.path)?;
             let put = if present.is_some() { self.take_place() } else { self.appear() };
             match put {
                 Ok(()) => return Ok(present.is_none()),
@@ -163,7 +168,7 @@ impl Replacement {
 
     /// Gives a file without a name one that nothing has.
     fn link(&self, to: At<'_>) -> rustix::io::Result<()> {
-        let itself = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let itself = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
         linkat(CWD, itself, to.0, to.1, AtFlags::SYMLINK_FOLLOW)
     }
 }

@@ -72,6 +72,15 @@ impl Tree {
         Ok(Self { root, root_id, hidden: Vec::new(), protected: Protected::default() })
     }
 
+    /// The directory, and its path as the kernel names it.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.directory()
+    }
+
+    pub(crate) fn root_path(&self) -> &Path {
+        self.root.path()
+    }
+
     /// Hides what `path` names, and what it leads to; it need not be there yet.
     pub(crate) fn hide(&mut self, path: &Path) -> Result<(), FileError> {
         let steps = self.steps(path)?;

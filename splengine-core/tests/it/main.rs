@@ -8,6 +8,7 @@ mod ends;
 mod escapes;
 mod file_changes;
 mod file_limits;
+mod file_quota;
 mod files;
 mod guessing;
 mod holder;

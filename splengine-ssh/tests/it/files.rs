@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use russh::ChannelMsg;
+use splengine_core::FilePolicy;
 
 use crate::support::{Door, Running, Setup};
 
@@ -102,6 +104,32 @@ async fn files_go_both_ways() {
     assert_ne!(status[4..8], [0; 4]);
     sftp.running.0.eof().await.expect("sent");
     assert_eq!(sftp.running.ended().await.told(), ("", "", "0"));
+}
+
+#[tokio::test]
+async fn a_write_beyond_the_quota_is_refused_in_words() {
+    let files = |policy: FilePolicy, _: &Path| policy.max_caller_bytes(8192).expect("attributes");
+    let door = Door::with(Setup { files, ..Setup::default() }).await;
+    let mut sftp = Sftp::open(&door).await;
+    let id = 7_u32.to_be_bytes();
+    sftp.send(3, &[&id, &string(b"/a"), &0b1010_u32.to_be_bytes(), &[0; 4]]).await;
+    let (kind, handle) = sftp.next().await;
+    assert_eq!(kind, 102);
+    for (offset, code) in [(0_u64, 0_u8), (4096, 4), (1, 0)] {
+        sftp.send(6, &[&id, &handle[4..], &offset.to_be_bytes(), &string(b"data")]).await;
+        let (kind, status) = sftp.next().await;
+        assert_eq!((kind, status[7]), (101, code), "{offset}");
+        let told = String::from_utf8_lossy(&status);
+        assert_eq!(told.contains("may hold 8192 bytes"), code != 0, "{told}");
+    }
+    sftp.send(14, &[&id, &string(b"/d"), &[0; 4]]).await;
+    assert_eq!(sftp.next().await.1[7], 4);
+    sftp.send(13, &[&id, &string(b"/a")]).await;
+    assert_eq!(sftp.next().await.1[7], 0);
+    sftp.send(4, &[&id, &handle[4..]]).await;
+    assert_eq!(sftp.next().await.1[7], 0);
+    sftp.send(14, &[&id, &string(b"/d"), &[0; 4]]).await;
+    assert_eq!(sftp.next().await.1[7], 0);
 }
 
 #[tokio::test]
