@@ -81,6 +81,8 @@ pub(crate) struct HttpTable {
     pub(crate) max_connections: Option<NonZeroU32>,
     /// Milliseconds.
     pub(crate) header_timeout: Option<NonZeroU64>,
+    /// Milliseconds.
+    pub(crate) keep_alive_timeout: Option<NonZeroU64>,
     /// Bytes.
     pub(crate) max_body: Option<usize>,
 }

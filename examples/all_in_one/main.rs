@@ -304,6 +304,9 @@ fn configured_http(
     if let Some(timeout) = settings.header_timeout {
         builder = builder.header_timeout(timeout);
     }
+    if let Some(timeout) = settings.keep_alive_timeout {
+        builder = builder.keep_alive_timeout(timeout);
+    }
     if let Some(bytes) = settings.max_body {
         builder = builder.max_body(bytes);
     }

@@ -43,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) allow_origins: Vec<String>,
     pub(crate) max_connections: Option<NonZeroU32>,
     pub(crate) header_timeout: Option<Duration>,
+    pub(crate) keep_alive_timeout: Option<Duration>,
     pub(crate) max_body: Option<usize>,
     pub(crate) ws: Option<Vec<SocketAddr>>,
     pub(crate) ws_origins: Vec<String>,
@@ -184,6 +185,10 @@ impl Settings {
             header_timeout: file
                 .http
                 .header_timeout
+                .map(|milliseconds| Duration::from_millis(milliseconds.get())),
+            keep_alive_timeout: file
+                .http
+                .keep_alive_timeout
                 .map(|milliseconds| Duration::from_millis(milliseconds.get())),
             max_body: file.http.max_body,
             commands: file.commands,

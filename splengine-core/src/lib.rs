@@ -63,8 +63,8 @@ pub use local::{
     hold,
 };
 pub use net::{
-    Activity, BindError, Closing, Connection, ConnectionHandle, ConnectionLimits, ConnectionStats,
-    PeerAddress, is_anybodys_name, serve_connections,
+    Activity, Announced, BindError, Closing, Connection, ConnectionHandle, ConnectionLimits,
+    ConnectionStats, PeerAddress, is_anybodys_name, serve_connections,
 };
 pub use scope::{ParseScopeError, Scope, Scopes};
 pub use screen::Screen;

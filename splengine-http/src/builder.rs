@@ -203,10 +203,19 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// How long a request's header may take to arrive, and how long a connection may lie idle
-    /// between two requests, before it is closed; of HTTP/2 one without open streams. Default 30 s.
+    /// Time for the head of a request of HTTP/1 to arrive, from its first byte on, before the
+    /// connection is closed. Default 30 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.timing.header_timeout = timeout;
+        self
+    }
+
+    /// Time for which a connection may lie idle between two requests; of HTTP/2 without open streams.
+    /// Default 75 s. Clients of HTTP/1 are told it in whole seconds (`Keep-Alive: timeout=75`). The
+    /// connection is closed as much later, but 5 s at most, so that no request is lost that is sent
+    /// just in time.
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.timing.keep_alive_timeout = timeout;
         self
     }
 

@@ -49,6 +49,7 @@ mod revoked;
 mod routes;
 mod server;
 mod service;
+mod silence;
 mod stdin;
 mod stream;
 mod tracked;

@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::Version;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderName, HeaderValue, Version};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -41,7 +42,23 @@ pub struct HttpServer {
 pub(crate) struct Timing {
     pub(crate) limits: ConnectionLimits,
     pub(crate) header_timeout: Duration,
+    pub(crate) keep_alive_timeout: Duration,
     pub(crate) max_linger: Duration,
+}
+
+impl Timing {
+    /// When a connection that lies idle is closed: later than clients are told, so that a request that
+    /// was sent just in time is not on its way by then.
+    fn idle_timeout(&self) -> Duration {
+        let margin = self.keep_alive_timeout.min(MAX_KEEP_ALIVE_MARGIN);
+        self.keep_alive_timeout.saturating_add(margin).min(MAX_TIMEOUT)
+    }
+
+    /// What clients are told of it (RFC 2068, section 19.7.1.1).
+    fn keep_alive(&self) -> Option<HeaderValue> {
+        let seconds = self.keep_alive_timeout.min(MAX_TIMEOUT).as_secs();
+        HeaderValue::try_from(format!("timeout={seconds}")).ok().filter(|_| seconds > 0)
+    }
 }
 
 impl HttpServer {
@@ -119,7 +136,8 @@ async fn run<S, B>(
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let Timing { limits, header_timeout, max_linger } = timing;
+    let (idle_timeout, keep_alive) = (timing.idle_timeout(), timing.keep_alive());
+    let Timing { limits, header_timeout, max_linger, .. } = timing;
     let header_timeout = header_timeout.min(MAX_TIMEOUT);
     // The header of the first request is what a connection shows.
     let limits = limits.unauthenticated_timeout_at_most(header_timeout);
@@ -128,32 +146,59 @@ async fn run<S, B>(
         let handle = connection.handle();
         let peer = connection.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip()));
         let source = CredentialSource::new("http", peer.map(|peer| peer.ip));
+        handle.allow_half_close();
         let of_request = handle.clone();
+        let (keep_alive, at_end) = (keep_alive.clone(), closing.clone());
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             let activity = of_request.begin();
+            let is_stream = request.version() == Version::HTTP_2;
+            // An HTTP/1.0 request is answered as 1.0 has it; up to there they are the same.
+            let announced = (!is_stream).then(|| of_request.announce(b"HTTP/1."));
+            if is_stream {
+                of_request.set_multiplexed();
+            }
+            let keep_alive = keep_alive.clone().filter(|_| stays_open(&request));
+            let at_end = at_end.clone();
             request.extensions_mut().insert(of_request.clone());
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
             request.extensions_mut().insert(source.clone());
-            let is_stream = request.version() == Version::HTTP_2;
             let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
             let response = service.clone().call(request.map(body));
-            async move { Ok::<_, Infallible>(response.await?.map(|body| Tracked::new(body, activity))) }
+            async move {
+                let mut response = response.await?.map(|body| Tracked::new(body, activity));
+                drop(announced);
+                if let Some(keep_alive) = keep_alive.filter(|_| !at_end.is_closing()) {
+                    let headers = response.headers_mut();
+                    if !headers.contains_key(CONNECTION) {
+                        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+                        headers.insert(HeaderName::from_static("keep-alive"), keep_alive);
+                    }
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connections = connections.clone();
         Some(async move {
             connections.inc();
             // Counted down even if a handler panics.
             let _open = Open(connections);
-            let builder = connection_builder(header_timeout);
+            let builder = connection_builder();
             let stream = TokioIo::new(connection);
-            let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(stream, service));
+            let mut served =
+                std::pin::pin!(builder.serve_connection_with_upgrades(stream, service));
             tokio::select! {
+                // A request that has arrived by then is not passed over.
+                biased;
                 ended = served.as_mut() => return ended.map_err(io::Error::other),
                 () = closing.closed() => served.as_mut().graceful_shutdown(),
-                // hyper has no such time for HTTP/2, where pings would keep a connection for ever.
-                () = handle.idle_for(header_timeout) => {
+                () = handle.stalled_for(header_timeout) => {
+                    handle.count_idle_timeout();
+                    return Ok(());
+                }
+                // Pings are no requests, so that they keep no connection.
+                () = handle.idle_for(idle_timeout) => {
                     handle.count_idle_timeout();
                     served.as_mut().graceful_shutdown();
                 }
@@ -231,6 +276,7 @@ impl Default for Timing {
         Self {
             limits: ConnectionLimits::new(),
             header_timeout: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(75),
             max_linger: Duration::from_secs(5),
         }
     }
@@ -262,9 +308,22 @@ impl Drop for Open {
     }
 }
 
-fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+/// Whether the client of HTTP/1 keeps the connection for further requests.
+fn stays_open<B>(request: &http::Request<B>) -> bool {
+    let options = request.headers().get_all(CONNECTION).iter();
+    let mut options = options.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let mut has = |name: &str| options.any(|option| option.trim().eq_ignore_ascii_case(name));
+    match request.version() {
+        Version::HTTP_11 => !has("close"),
+        Version::HTTP_10 => has("keep-alive"),
+        _ => false,
+    }
+}
+
+fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    // Its one time is both for the header and for the connection to lie idle.
+    builder.http1().half_close(true).header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -275,5 +334,7 @@ fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> 
     builder
 }
 
+/// From the end that clients are told to that of the connection.
+const MAX_KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(5);
 /// hyper adds times to the present one, and the sum must be a time.
 const MAX_TIMEOUT: Duration = Duration::from_hours(24 * 365);

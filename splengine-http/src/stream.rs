@@ -1,7 +1,5 @@
 //! A run as a stream of events.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
@@ -11,17 +9,22 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use splengine_core::{Event, Run, Stream, Utf8Pieces};
-use tokio::time::timeout;
 
 use crate::accept::Format;
 use crate::dto::{
     EncodingDto, EndDto, EventDto, ExitDto, ExitName, LostDto, LostName, OutputDto, StartedDto,
     StartedName,
 };
+use crate::silence::Silence;
 
 /// The answer that gives a run's events as they come. Dropping its body cancels the run.
-pub(crate) fn response(run: Run, format: Format, encoding: EncodingDto) -> Response {
-    let state = Some(Writer::new(run, format, encoding));
+pub(crate) fn response(
+    run: Run,
+    format: Format,
+    encoding: EncodingDto,
+    silence: Silence,
+) -> Response {
+    let state = Some(Writer::new(run, format, encoding, silence));
     let chunks = stream::unfold(state, |state| async {
         let mut writer = state?;
         let (chunk, ended) = writer.next().await;
@@ -47,15 +50,25 @@ struct Writer {
     session_id: String,
     format: Format,
     encoding: EncodingDto,
+    silence: Silence,
     texts: [Utf8Pieces; 2],
     seq: u64,
     begun: bool,
 }
 
 impl Writer {
-    fn new(run: Run, format: Format, encoding: EncodingDto) -> Self {
+    fn new(run: Run, format: Format, encoding: EncodingDto, silence: Silence) -> Self {
         let session_id = run.session_id().to_string();
-        Self { run, session_id, format, encoding, texts: Default::default(), seq: 0, begun: false }
+        Self {
+            run,
+            session_id,
+            format,
+            encoding,
+            silence,
+            texts: Default::default(),
+            seq: 0,
+            begun: false,
+        }
     }
 
     /// The next bytes to send, never none, and whether they are the last.
@@ -72,10 +85,10 @@ impl Writer {
         }
         let mut ended = false;
         while out.is_empty() {
-            match timeout(SILENCE, self.run.next()).await {
-                Ok(Some(event)) => ended = self.take(&mut out, event),
-                Ok(None) => ended = true,
-                Err(_) => out.extend_from_slice(match self.format {
+            match self.silence.unless_too_long(self.run.next()).await {
+                Some(Some(event)) => ended = self.take(&mut out, event),
+                Some(None) => ended = true,
+                None => out.extend_from_slice(match self.format {
                     Format::Sse => b":\n\n",
                     Format::Json | Format::NdJson => b"\n",
                 }),
@@ -161,5 +174,3 @@ fn index(stream: Stream) -> usize {
 
 /// How many bytes of output one event carries at most.
 const PIECE: usize = 64 * 1024;
-/// How long nothing is sent at most; proxies cut silent connections after a minute or less.
-const SILENCE: Duration = Duration::from_secs(10);

@@ -4,11 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,8 +21,9 @@ use crate::net::table::Table;
 /// after `max_linger`.
 ///
 /// What is written to a connection is sent at once. A peer that is gone without a word is found out
-/// within 45 s, and one that has closed the connection, or its half of it, within 2 s, also while
-/// nobody reads: then what serves it is dropped. So it is when an unauthenticated connection has to
+/// within 45 s, and one that has closed the connection, or its half of it where the server does not
+/// [allow](crate::ConnectionHandle::allow_half_close) that, within 2 s, also while nobody reads: then what
+/// serves it is dropped. So it is when an unauthenticated connection has to
 /// make room or shows nothing in time, as `limits` say; by its
 /// [handle](Connection::handle) `serve` tells when that is over. `serve` gives what serves a
 /// connection, or nothing for one that is to be closed at once.
@@ -83,7 +82,7 @@ pub async fn serve_connections<F>(
                         tracing::debug!(%error, %peer, "a connection ended badly");
                     }
                 }
-                () = peer_left(&socket.stream) => tracing::debug!(%peer, "a client has left"),
+                () = socket.peer_left() => tracing::debug!(%peer, "a client has left"),
                 () = socket.evicted() => {
                     tracing::debug!(%peer, "an unauthenticated connection is closed for another");
                 }
@@ -92,6 +91,7 @@ pub async fn serve_connections<F>(
                 }
             }
             socket.set_served();
+            socket.linger().await;
         });
     }
     drop(listener);
@@ -123,22 +123,6 @@ impl Closing {
         if self.0.wait_for(|closing| *closing).await.is_err() {
             std::future::pending().await
         }
-    }
-}
-
-/// Resolves when the peer has closed the connection, or its half of it, for a while: what serves it
-/// notices that by itself when it reads, and it may not read while it is at something.
-async fn peer_left(stream: &TcpStream) {
-    let mut left_before = false;
-    loop {
-        sleep(LOOK).await;
-        let ready = std::pin::pin!(stream.ready(Interest::READABLE))
-            .poll(&mut Context::from_waker(Waker::noop()));
-        let left = matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed());
-        if left && left_before {
-            return;
-        }
-        left_before = left;
     }
 }
 
@@ -179,5 +163,3 @@ async fn accept(listener: &TcpListener, table: &Arc<Table>) -> (TcpStream, Socke
 
 /// How often to look for what addresses have beyond their share.
 const TRIM_INTERVAL: Duration = Duration::from_millis(250);
-/// How often to look for a peer that left.
-const LOOK: Duration = Duration::from_secs(1);

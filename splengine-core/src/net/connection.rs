@@ -1,15 +1,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, Shutdown, send, shutdown, sockopt};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::net::peer::network_of;
 use crate::net::table::{Place, Progress, Table};
@@ -46,6 +47,12 @@ pub struct Connection {
 #[derive(Debug, Clone)]
 pub struct ConnectionHandle(Arc<Shared>);
 
+/// The beginning of an answer is known until this is dropped. Made by
+/// [`ConnectionHandle::announce`].
+#[derive(Debug)]
+#[must_use = "nothing is announced any more when this is dropped"]
+pub struct Announced(Arc<Shared>);
+
 /// A request that is worked at, until this is dropped. Made by [`ConnectionHandle::begin`].
 #[derive(Debug)]
 #[must_use = "the request is over when this is dropped"]
@@ -58,6 +65,20 @@ struct Shared {
     has_begun: AtomicBool,
     /// The client takes nothing at the moment.
     is_blocked: AtomicBool,
+    /// Something was written since it was last flushed.
+    is_unflushed: AtomicBool,
+    half_close: AtomicBool,
+    is_multiplexed: AtomicBool,
+    /// The client has ended what it sends.
+    read_closed: watch::Sender<bool>,
+    /// The server has ended what it sends.
+    write_closed: AtomicBool,
+    /// What the next answer begins with.
+    announced: Mutex<Option<&'static [u8]>>,
+    /// How much of that was sent before it was written.
+    sent_ahead: AtomicUsize,
+    /// Since when a request arrives that is not worked at yet.
+    arriving: watch::Sender<Option<Instant>>,
     progress: Arc<Progress>,
     /// None of one that was made of a mere socket.
     place: Option<Place>,
@@ -90,6 +111,14 @@ impl Connection {
             is_authenticated: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
+            is_unflushed: AtomicBool::new(false),
+            half_close: AtomicBool::new(false),
+            is_multiplexed: AtomicBool::new(false),
+            read_closed: watch::channel(false).0,
+            write_closed: AtomicBool::new(false),
+            announced: Mutex::new(None),
+            sent_ahead: AtomicUsize::new(0),
+            arriving: watch::channel(None).0,
             progress,
             place,
         }));
@@ -123,6 +152,13 @@ impl Connection {
         first: &[u8],
         attempt: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        let shared = &self.socket.handle.0;
+        shared.is_unflushed.store(true, Relaxed);
+        let ahead = shared.sent_ahead.load(Relaxed).min(first.len());
+        if ahead > 0 {
+            shared.sent_ahead.fetch_sub(ahead, Relaxed);
+            return Poll::Ready(Ok(ahead));
+        }
         let written = loop {
             match self.socket.stream.poll_write_ready(cx) {
                 Poll::Pending if self.has_remainder => match self.send_now(first) {
@@ -223,12 +259,13 @@ impl ConnectionHandle {
     /// [idle](Self::idle_for) while the request is worked at.
     pub fn begin(&self) -> Activity {
         self.0.has_begun.store(true, Relaxed);
+        self.0.arriving.send_replace(None);
         self.0.progress.active.send_modify(|count| *count += 1);
         Activity(Arc::clone(&self.0))
     }
 
-    /// Resolves when no [request](Self::begin) was worked at for `time`, and nothing that was
-    /// written waits for the client.
+    /// Resolves when no [request](Self::begin) was worked at for `time`, none has begun to arrive, and
+    /// nothing that was written waits for the client.
     ///
     /// # Cancel safety
     ///
@@ -239,14 +276,83 @@ impl ConnectionHandle {
             // The sender lives in `self`: neither wait can fail.
             let _ = active.wait_for(|count| *count == 0).await;
             tokio::select! {
+                biased;
                 _ = active.changed() => {}
                 () = sleep(time) => {
-                    if !self.0.is_blocked.load(Relaxed) {
+                    let is_waited_for =
+                        self.0.is_blocked.load(Relaxed) || self.0.arriving.borrow().is_some();
+                    if !is_waited_for {
                         return;
                     }
                 }
             }
         }
+    }
+
+    /// Resolves when a request has begun to arrive `time` ago and is not [whole](Self::begin) yet.
+    /// Of a connection that is [multiplexed](Self::set_multiplexed) that is not known: never.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe; called again, it goes by the same beginning.
+    pub async fn stalled_for(&self, time: Duration) {
+        let mut arriving = self.0.arriving.subscribe();
+        loop {
+            let since = *arriving.borrow_and_update();
+            let deadline = async {
+                match since.and_then(|since| since.checked_add(time)) {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // The sender lives in `self`.
+                _ = arriving.changed() => {}
+                () = deadline => return,
+            }
+        }
+    }
+
+    /// Notes that requests come in pieces between one another, as over HTTP/2: that something arrives
+    /// does not tell that a request begins.
+    pub fn set_multiplexed(&self) {
+        self.0.is_multiplexed.store(true, Relaxed);
+        if self.0.arriving.borrow().is_some() {
+            self.0.arriving.send_replace(None);
+        }
+    }
+
+    /// Lets the client end its own half of the connection, once it has sent all of its requests, and
+    /// still get its answers. Without this, default, that counts as leaving.
+    ///
+    /// One that has left altogether looks the same until something is written to it. While the
+    /// beginning of an answer is [announced](Self::announce), single bytes of it are sent ahead, by
+    /// which such a client is found out within 2 s. When this server ends the connection, what the
+    /// client sends meanwhile is read and thrown away for 2 s at most, so that the last answer is not
+    /// lost to a reset.
+    pub fn allow_half_close(&self) {
+        self.0.half_close.store(true, Relaxed);
+    }
+
+    /// Announces what the next answer begins with, whatever it says, while nothing of it can be
+    /// written yet.
+    pub fn announce(&self, beginning: &'static [u8]) -> Announced {
+        *self.0.announced() = Some(beginning);
+        Announced(Arc::clone(&self.0))
+    }
+
+    /// Resolves when the client has ended its half of the connection, or has left, which may be
+    /// noticed a second later: whoever streams to it had better write something soon, by which the
+    /// one is told from the other.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn read_closed(&self) {
+        let mut closed = self.0.read_closed.subscribe();
+        // The sender lives in `self`.
+        let _ = closed.wait_for(|closed| *closed).await;
     }
 
     /// Counts the connection, which its server closes for that, among those that lay idle for too
@@ -258,7 +364,92 @@ impl ConnectionHandle {
     }
 }
 
+impl Shared {
+    fn announced(&self) -> MutexGuard<'_, Option<&'static [u8]>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that something was read.
+    fn has_arrived(&self) {
+        if !self.is_multiplexed.load(Relaxed)
+            && self.arriving.borrow().is_none()
+            && *self.progress.active.borrow() == 0
+        {
+            self.arriving.send_replace(Some(Instant::now()));
+        }
+    }
+
+    /// The next byte that can be sent ahead of an answer.
+    fn next_ahead(&self) -> Option<u8> {
+        let is_free = !self.is_unflushed.load(Relaxed) && !self.write_closed.load(Relaxed);
+        let beginning = self.announced().filter(|_| is_free)?;
+        beginning.get(self.sent_ahead.load(Relaxed)).copied()
+    }
+}
+
 impl Socket {
+    /// Resolves when the peer has closed the connection, or its half of it where that is all the
+    /// same, for a while: what serves it notices that by itself when it reads, and it may not read
+    /// while it is at something.
+    pub(crate) async fn peer_left(&self) {
+        let shared = &self.handle.0;
+        let mut looks = 0_u32;
+        loop {
+            sleep(LOOK).await;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let ready = std::pin::pin!(self.stream.ready(interest))
+                .poll(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Ok(ready)) = ready else { continue };
+            if !ready.is_read_closed() {
+                looks = 0;
+                continue;
+            }
+            looks = looks.saturating_add(1);
+            // It was reset: what is sent to one that has left is answered so.
+            if ready.is_write_closed() && !shared.write_closed.load(Relaxed) {
+                return;
+            }
+            shared.read_closed.send_if_modified(|closed| !std::mem::replace(closed, true));
+            let is_answered = *shared.progress.active.borrow() > 0;
+            if !shared.half_close.load(Relaxed) || !is_answered {
+                if looks >= 2 {
+                    return;
+                }
+            } else if looks.is_power_of_two()
+                && let Some(byte) = shared.next_ahead()
+                && self.stream.try_write(&[byte]).is_ok()
+            {
+                shared.sent_ahead.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Reads and throws away what still comes after the server has ended its half, until the client
+    /// has ended its own, for a while at most: what lies unread in a socket that is closed resets the
+    /// connection, by which the client may lose what was sent to it.
+    pub(crate) async fn linger(&self) {
+        let shared = &self.handle.0;
+        if !shared.half_close.load(Relaxed) || !shared.write_closed.load(Relaxed) {
+            return;
+        }
+        let drained = async {
+            let mut buffer = vec![0; 4096];
+            while self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = sleep(LINGER) => {}
+            () = self.evicted() => {}
+        }
+    }
+
     /// Resolves when the connection has to make room for another.
     pub(crate) async fn evicted(&self) {
         match &self.handle.0.place {
@@ -302,6 +493,12 @@ impl Drop for Socket {
     }
 }
 
+impl Drop for Announced {
+    fn drop(&mut self) {
+        *self.0.announced() = None;
+    }
+}
+
 impl Drop for Activity {
     fn drop(&mut self) {
         self.0.progress.active.send_modify(|count| *count -= 1);
@@ -323,6 +520,7 @@ impl AsyncRead for Connection {
                     if !shared.is_authenticated.load(Relaxed) {
                         shared.progress.has_read();
                     }
+                    shared.has_arrived();
                     return Poll::Ready(read.map(drop));
                 }
             }
@@ -354,10 +552,17 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.handle.0.is_unflushed.store(false, Relaxed);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.handle.0.write_closed.store(true, Relaxed);
         Poll::Ready(shutdown(&*self.socket.stream, Shutdown::Write).map_err(Into::into))
     }
 }
+
+/// How often to look for a peer that left.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time for a client to end a connection that the server has ended.
+const LINGER: Duration = Duration::from_secs(2);

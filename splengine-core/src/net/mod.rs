@@ -11,7 +11,7 @@ mod table;
 
 pub use accept::{Closing, serve_connections};
 pub use bind::BindError;
-pub use connection::{Activity, Connection, ConnectionHandle};
+pub use connection::{Activity, Announced, Connection, ConnectionHandle};
 pub use host_name::is_anybodys_name;
 pub use limits::ConnectionLimits;
 pub use peer::PeerAddress;

@@ -1,7 +1,5 @@
 //! Batches.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -11,7 +9,6 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use splengine_core::{BatchError, BatchEvents, BatchRecord, BatchRequest, BatchState, Caller};
-use tokio::time::timeout;
 
 use crate::app::App;
 use crate::dto_batches::{
@@ -21,6 +18,7 @@ use crate::forms::Form;
 use crate::problem::{Problem, ProblemDto};
 use crate::routes::parameters::{Asker, demand_json, header, read_json};
 use crate::routes::results;
+use crate::silence::Silence;
 use crate::stream::{EVENTS, as_it_comes};
 
 /// Submits a batch.
@@ -165,6 +163,7 @@ pub(crate) async fn events(
     State(app): State<App>,
     Asker(caller): Asker,
     Path(id): Path<String>,
+    silence: Silence,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let after = match headers.get("last-event-id") {
@@ -185,25 +184,25 @@ pub(crate) async fn events(
     if events.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let chunks = stream::unfold(Some(events), |events| async {
-        let mut events = events?;
-        let (chunk, is_over) = next_event(&mut events).await;
-        Some((Ok::<_, std::convert::Infallible>(chunk), (!is_over).then_some(events)))
+    let chunks = stream::unfold(Some((events, silence)), |events| async {
+        let (mut events, silence) = events?;
+        let (chunk, is_over) = next_event(&mut events, &silence).await;
+        Some((Ok::<_, std::convert::Infallible>(chunk), (!is_over).then_some((events, silence))))
     });
     Ok(as_it_comes(EVENTS, Body::from_stream(chunks)))
 }
 
-async fn next_event(events: &mut BatchEvents) -> (Bytes, bool) {
-    match timeout(SILENCE, events.next()).await {
-        Err(_) => (Bytes::from_static(b":\n\n"), false),
-        Ok(Ok(Some(event))) => {
+async fn next_event(events: &mut BatchEvents, silence: &Silence) -> (Bytes, bool) {
+    match silence.unless_too_long(events.next()).await {
+        None => (Bytes::from_static(b":\n\n"), false),
+        Some(Ok(Some(event))) => {
             let dto = BatchEventDto::from(event);
             let json = serde_json::to_string(&dto).unwrap_or_default();
             let text = format!("event: {}\nid: {}\ndata: {json}\n\n", dto.event, dto.seq);
             (text.into(), false)
         }
-        Ok(Ok(None)) => (Bytes::new(), true),
-        Ok(Err(error)) => {
+        Some(Ok(None)) => (Bytes::new(), true),
+        Some(Err(error)) => {
             tracing::error!(%error, "the events of a batch can't be read");
             (Bytes::new(), true)
         }
@@ -289,6 +288,3 @@ impl Query {
         }
     }
 }
-
-/// How long nothing is sent at most; proxies cut silent connections after a minute or less.
-const SILENCE: Duration = Duration::from_secs(10);

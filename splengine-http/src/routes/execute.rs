@@ -15,6 +15,7 @@ use crate::dto::{EncodingDto, EndDto, ExecuteRequestDto, ExecuteResultDto};
 use crate::problem::{Problem, ProblemDto};
 use crate::routes::batches;
 use crate::routes::parameters::{BodyKind, read_json, read_query};
+use crate::silence::Silence;
 use crate::stdin::BodyReader;
 use crate::stream;
 
@@ -134,7 +135,10 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
     }
     match format {
         Format::Json => Ok(whole(run, encoding, fail_status).await),
-        Format::NdJson | Format::Sse => Ok(stream::response(run, format, encoding)),
+        Format::NdJson | Format::Sse => {
+            let silence = Silence::of(&parts.extensions);
+            Ok(stream::response(run, format, encoding, silence))
+        }
     }
 }
 

@@ -34,6 +34,7 @@ use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::routes::batches::Query;
 use crate::routes::parameters::{Asker, header};
+use crate::silence::Silence;
 use crate::stream::{EVENTS, as_it_comes};
 
 /// A file's content; with a slash at the end of the path, what is in a directory.
@@ -78,7 +79,9 @@ pub(crate) async fn read(
     if path.is_directory {
         let query = Query::of(request.uri().query(), &["limit", "cursor", "watch"])?;
         if query.flag("watch")? {
-            return Ok(watched(app.clone(), files.watch(&caller, path.below_root()).await?));
+            let silence = Silence::of(request.extensions());
+            let watch = files.watch(&caller, path.below_root()).await?;
+            return Ok(watched(app.clone(), watch, silence));
         }
         let listing = files.list(&caller, path.below_root()).await?;
         return listed(&path, listing, &query).await;
@@ -175,11 +178,11 @@ async fn listed(path: &FilePath, listing: FileListing, query: &Query) -> Result<
     Ok(Json(DirectoryDto::new(path, entries, is_more)).into_response())
 }
 
-fn watched(app: App, watch: FileWatch) -> Response {
+fn watched(app: App, watch: FileWatch, silence: Silence) -> Response {
     // The first word tells that nothing is missed from here on.
     let begun = stream::once(async { Bytes::from_static(b":\n\n") });
     let events = stream::unfold(Some(watch), move |watch| {
-        let app = app.clone();
+        let (app, silence) = (app.clone(), silence.clone());
         async move {
             let mut watch = watch?;
             let next = async {
@@ -188,15 +191,15 @@ fn watched(app: App, watch: FileWatch) -> Response {
                     () = app.engine.closed() => None,
                 }
             };
-            match timeout(SILENCE, next).await {
-                Err(_) => Some((Bytes::from_static(b":\n\n"), Some(watch))),
-                Ok(Some(event)) => {
+            match silence.unless_too_long(next).await {
+                None => Some((Bytes::from_static(b":\n\n"), Some(watch))),
+                Some(Some(event)) => {
                     let dto = FileEventDto::from(event);
                     let json = serde_json::to_string(&dto).unwrap_or_default();
                     let text = format!("event: {}\ndata: {json}\n\n", dto.event);
                     Some((text.into(), Some(watch)))
                 }
-                Ok(None) => None,
+                Some(None) => None,
             }
         }
     });
@@ -447,5 +450,3 @@ const BYTES: &str = "application/octet-stream";
 const PIECE: usize = OpenFile::MAX_READ;
 /// Bytes a second that a file must come with, on the average.
 const MIN_RATE: u64 = 1 << 10;
-/// How long nothing is sent at most; proxies cut silent connections after a minute or less.
-const SILENCE: Duration = Duration::from_secs(10);

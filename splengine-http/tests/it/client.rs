@@ -75,6 +75,17 @@ impl Connection {
         self.stream.write_all(bytes).await.expect("sent");
     }
 
+    /// Ends this half of the connection.
+    pub(crate) async fn end_sending(&mut self) {
+        self.stream.shutdown().await.expect("ended");
+    }
+
+    /// Whether the server ends the connection, and does not break it off.
+    pub(crate) async fn ends_well(&mut self) -> bool {
+        let read = self.stream.read_to_end(&mut self.buffer);
+        tokio::time::timeout(Duration::from_secs(60), read).await.expect("an end").is_ok()
+    }
+
     /// `POST path` with these header lines and body.
     pub(crate) async fn post(&mut self, path: &str, headers: &[&str], body: &[u8]) {
         let mut request = format!("POST {path} HTTP/1.1\r\nHost: test\r\n");

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use splengine_core::ConnectionLimits;
+use splengine_http::HttpServerBuilder;
 
 use crate::client::Connection;
 use crate::support::*;
@@ -19,7 +20,9 @@ async fn a_connection_serves_many_requests() {
 
 #[tokio::test]
 async fn half_a_header_is_not_waited_for() {
-    let door = door_with(|e| e, |http| http.header_timeout(Duration::from_millis(200))).await;
+    let short = Duration::from_millis(200);
+    let times = |http: HttpServerBuilder<_>| http.header_timeout(short).keep_alive_timeout(short);
+    let door = door_with(|e| e, times).await;
     let mut halves = Vec::new();
     // Nothing, what HTTP/1.1 and HTTP/2 may both begin with, half of HTTP/2's beginning, a header.
     let beginnings: [&[u8]; 4] = [b"", b"P", b"PRI * HTTP/2", b"POST /execute HTTP/1.1\r\nHo"];
@@ -81,7 +84,7 @@ async fn silent_connections_of_strangers_hold_up_nobody() {
 #[tokio::test]
 async fn an_http_2_connection_that_only_answers_pings_is_closed() {
     let idle = Duration::from_secs(1);
-    let door = door_with(|e| e, |http| http.header_timeout(idle)).await;
+    let door = door_with(|e| e, |http| http.keep_alive_timeout(idle)).await;
     let request = |body: &serde_json::Value| {
         http::Request::post(format!("http://{}/execute", door.addr))
             .header("authorization", TOKEN.trim_start_matches("Authorization: "))
@@ -233,6 +236,7 @@ async fn bounds_of_any_size_are_taken() {
             |http| {
                 http.max_connections(connections)
                     .header_timeout(time)
+                    .keep_alive_timeout(time)
                     .body_timeout(time)
                     .max_linger(time)
                     .max_body(usize::MAX)
@@ -240,5 +244,111 @@ async fn bounds_of_any_size_are_taken() {
         )
         .await;
         assert_eq!(door.run(&sh("echo well")).await["stdout"], "well\n");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_half_gets_its_answer() {
+    let door = door().await;
+    let script = sh("sleep 4; echo well").to_string();
+    for (version, accept) in [
+        ("1.1", "application/json"),
+        ("1.0", "application/json"),
+        ("1.1", "text/event-stream"),
+        ("1.0", "application/x-ndjson"),
+    ] {
+        let mut connection = door.connect().await;
+        let head = format!(
+            "POST /execute HTTP/{version}\r\nHost: test\r\n{TOKEN}\r\n{JSON}\r\nAccept: {accept}\r\n\
+             Content-Length: {}\r\n\r\n{script}",
+            script.len()
+        );
+        connection.send(head.as_bytes()).await;
+        connection.end_sending().await;
+        let answer = connection.rest().await;
+        // Nothing that was sent to find out whether it still listens is seen in it.
+        assert!(answer.starts_with(&format!("HTTP/{version} 200 OK\r\n")), "{version} {answer}");
+        assert!(answer.contains("well") && answer.contains("\"exitCode\":0"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn requests_one_behind_the_other_are_all_answered_to_who_ends_their_half() {
+    let door = door().await;
+    let mut connection = door.connect().await;
+    let mut requests = String::new();
+    for i in 0..3 {
+        let script = sh(&format!("sleep 1.5; echo {i}")).to_string();
+        let length = script.len();
+        requests += &format!(
+            "POST /execute HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n{JSON}\r\nExpect: 100-continue\r\n\
+             Content-Length: {length}\r\n\r\n{script}"
+        );
+    }
+    connection.send(requests.as_bytes()).await;
+    connection.end_sending().await;
+    for i in 0..3 {
+        let mut response = connection.response().await;
+        while response.status == 100 {
+            response = connection.response().await;
+        }
+        assert_eq!(response.json()["stdout"], format!("{i}\n"));
+    }
+    assert_eq!(connection.rest().await, "");
+}
+
+#[tokio::test]
+async fn idle_connections_are_kept_for_as_long_as_clients_are_told() {
+    let short = Duration::from_secs(2);
+    let door = door_with(|e| e, |http| http.keep_alive_timeout(short)).await;
+    let mut idle = door.connect().await;
+    let response = idle.get("/health").await;
+    assert_eq!(response.header("keep-alive"), Some("timeout=2"));
+    assert_eq!(response.header("connection"), Some("keep-alive"));
+    tokio::time::sleep(short).await;
+    // What is sent just in time is answered.
+    assert_eq!(idle.get("/health").await.status, 200);
+    assert!(idle.is_closed().await);
+
+    let default = crate::support::door().await;
+    assert_eq!(default.get("/health").await.header("keep-alive"), Some("timeout=75"));
+    for (head, kept) in [
+        ("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", None),
+        ("GET /health HTTP/1.0\r\n\r\n", None),
+        ("GET /health HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", Some("timeout=75")),
+    ] {
+        let mut connection = default.connect().await;
+        connection.send(head.as_bytes()).await;
+        assert_eq!(connection.response().await.header("keep-alive"), kept, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_header_of_a_further_request_is_not_waited_for() {
+    let short = Duration::from_millis(500);
+    let door = door_with(|e| e, |http| http.header_timeout(short)).await;
+    let mut half = door.connect().await;
+    assert_eq!(half.get("/health").await.status, 200);
+    half.send(b"GET /health HTTP/1.1\r\nHo").await;
+    // Long before the time for which it might lie idle.
+    assert!(half.is_closed().await);
+    assert_eq!(door.engine.stats().connections.timed_out, 1);
+}
+
+#[tokio::test]
+async fn an_answer_is_not_lost_to_what_is_sent_after_it() {
+    let door = door().await;
+    for _ in 0..20 {
+        let mut connection = door.connect().await;
+        let close = "GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        connection.send(close.as_bytes()).await;
+        // The connection is at its end, and this comes all the same.
+        for _ in 0..10 {
+            connection.send(close.as_bytes()).await;
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(connection.response().await.status, 200);
+        assert!(connection.ends_well().await, "it was reset");
     }
 }
