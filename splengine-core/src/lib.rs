@@ -35,10 +35,10 @@ pub use auth::{
     Secret, SharedAuthenticator, StaticTokens, TokenError, TokenHash,
 };
 pub use batch::{
-    BatchError, BatchEvent, BatchEvents, BatchInfo, BatchJob, BatchList, BatchPolicy, BatchRecord,
-    BatchRequest, BatchResults, BatchState, Batches, FailFast, Happening, JobAction, JobEvent,
-    Outcome, RunIf, SalvagedBatch, Step, StepCounts, StepInfo, StepOutput, StepResult, StepState,
-    Submitted, salvage_batches,
+    BatchError, BatchEvent, BatchEvents, BatchFilter, BatchInfo, BatchJob, BatchList, BatchPolicy,
+    BatchRecord, BatchRequest, BatchResults, BatchState, Batches, FailFast, Happening, JobAction,
+    JobEvent, Outcome, RetryOn, RunIf, SalvagedBatch, Step, StepCheck, StepCounts, StepInfo,
+    StepOutput, StepResult, StepState, Submitted, salvage_batches,
 };
 pub use budget::{GatherError, GatherLimits, Gathered, MemoryBudget, Reservation};
 pub use caller::{Caller, Guest, ParseUserNameError, UserName};

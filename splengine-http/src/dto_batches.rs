@@ -1,14 +1,14 @@
 //! The wire types of batches.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use splengine_core::{
-    BatchEvent, BatchInfo, BatchList, BatchRecord, BatchRequest, FailFast, Happening, RunIf, Step,
-    StepCounts, StepInfo, StepState,
+    BatchEvent, BatchInfo, BatchList, BatchRecord, BatchRequest, FailFast, Happening, Reason,
+    RetryOn, RunIf, Step, StepCheck, StepCounts, StepInfo, StepState,
 };
 use utoipa::ToSchema;
 
@@ -25,6 +25,11 @@ pub(crate) struct BatchRequestDto {
     name: Option<String>,
     /// The steps. Without `dependsOn` each waits for the one before it.
     steps: Vec<StepDto>,
+    /// By what it is found again; names have 1 to 63 of `A-Z a-z 0-9 . _ / -`.
+    labels: Option<BTreeMap<String, String>>,
+    /// How long it may take from the start of its first step, in milliseconds.
+    #[schema(minimum = 1)]
+    timeout: Option<u64>,
     /// How many steps run at once; the number of processors when left out.
     #[schema(minimum = 1)]
     parallelism: Option<usize>,
@@ -83,6 +88,47 @@ pub(crate) struct StepDto {
     retry_delay: Option<u64>,
     /// Runs it again when the engine ended while it ran, whatever it had done by then.
     rerun_on_restart: Option<bool>,
+    /// After which failures it is run again; after any when left out.
+    retry_on: Option<RetryOnDto>,
+    /// Whether the batch goes on as if it had succeeded when it fails, and does not fail with it.
+    allow_failure: Option<bool>,
+    /// When its program and its directory are looked for; `early` when left out where it depends on
+    /// no step, else `late`.
+    check: Option<StepCheckDto>,
+}
+
+/// Failures after which a step is run again.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+#[schema(as = RetryOn)]
+pub(crate) struct RetryOnDto {
+    /// Exit codes, as they are reported.
+    exit_codes: Option<Vec<i32>>,
+    /// Reasons, as they are reported, but `cancelled`.
+    reasons: Option<Vec<RetryReasonDto>>,
+}
+
+/// Why a run of a step failed.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = RetryReason)]
+pub(crate) enum RetryReasonDto {
+    Exited,
+    Signaled,
+    TimedOut,
+    OutOfMemory,
+    Lost,
+}
+
+/// When the program and the directory of a step are looked for.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = StepCheck)]
+pub(crate) enum StepCheckDto {
+    /// When the batch is submitted.
+    Early,
+    /// When the step starts: steps before it may make them.
+    Late,
 }
 
 /// What becomes of a batch when a step has failed.
@@ -118,6 +164,12 @@ impl BatchRequestDto {
         }
         if let Some(name) = self.name {
             request = request.name(name);
+        }
+        for (name, value) in self.labels.unwrap_or_default() {
+            request = request.label(name, value);
+        }
+        if let Some(timeout) = self.timeout {
+            request = request.timeout(Duration::from_millis(timeout));
         }
         if let Some(count) = self.parallelism {
             request = request.parallelism(count);
@@ -181,10 +233,33 @@ impl StepDto {
             Some(RunIfDto::Always) => step.run_if(RunIf::Always),
             Some(RunIfDto::Success) | None => step,
         };
+        if let Some(on) = self.retry_on {
+            let reasons = on.reasons.unwrap_or_default().into_iter().map(Into::into);
+            let on = RetryOn::new().exit_codes(on.exit_codes.unwrap_or_default()).reasons(reasons);
+            step = step.retry_on(on);
+        }
+        step = match self.check {
+            Some(StepCheckDto::Early) => step.check(StepCheck::Early),
+            Some(StepCheckDto::Late) => step.check(StepCheck::Late),
+            None => step,
+        };
         Ok(step
+            .allow_failure(self.allow_failure.unwrap_or(false))
             .retries(self.retries.unwrap_or(0))
             .retry_delay(Duration::from_millis(self.retry_delay.unwrap_or(0)))
             .rerun_on_restart(self.rerun_on_restart.unwrap_or(false)))
+    }
+}
+
+impl From<RetryReasonDto> for Reason {
+    fn from(dto: RetryReasonDto) -> Self {
+        match dto {
+            RetryReasonDto::Exited => Self::Exited,
+            RetryReasonDto::Signaled => Self::Signaled,
+            RetryReasonDto::TimedOut => Self::TimedOut,
+            RetryReasonDto::OutOfMemory => Self::OutOfMemory,
+            RetryReasonDto::Lost => Self::Lost,
+        }
     }
 }
 
@@ -193,6 +268,8 @@ impl ExecuteRequestDto {
     pub(crate) fn into_batch(self) -> Result<BatchRequest, Problem> {
         let dto = BatchRequestDto {
             name: None,
+            labels: None,
+            timeout: None,
             parallelism: None,
             fail_fast: None,
             workdir: None,
@@ -217,6 +294,9 @@ impl ExecuteRequestDto {
                 retries: None,
                 retry_delay: None,
                 rerun_on_restart: None,
+                retry_on: None,
+                allow_failure: None,
+                check: None,
             }],
         };
         dto.into_request()
@@ -240,9 +320,13 @@ pub(crate) struct BatchDto {
     /// When its first step was started.
     started: Option<String>,
     ended: Option<String>,
+    /// By what it is found again.
+    labels: BTreeMap<String, String>,
+    /// How long it may take, in milliseconds.
+    timeout: Option<u64>,
     /// From the first start to the end, or until now, in milliseconds.
     duration: u64,
-    /// That of the first failed step, or 0; null while it is not over.
+    /// That of the first step whose failure counts, or 0; null while it is not over.
     exit_code: Option<i32>,
     counts: StepCountsDto,
     /// The batch that it runs again.
@@ -282,8 +366,6 @@ impl From<StepCounts> for StepCountsDto {
 
 impl From<BatchInfo> for BatchDto {
     fn from(info: BatchInfo) -> Self {
-        let until = info.ended.unwrap_or_else(SystemTime::now);
-        let duration = info.started.and_then(|started| until.duration_since(started).ok());
         Self {
             batch_id: info.id.to_string(),
             id: info.id.to_string(),
@@ -293,7 +375,9 @@ impl From<BatchInfo> for BatchDto {
             created: rfc3339(info.created),
             started: info.started.map(rfc3339),
             ended: info.ended.map(rfc3339),
-            duration: millis(duration.unwrap_or_default()),
+            labels: info.labels,
+            timeout: info.timeout.map(millis),
+            duration: millis(info.duration.unwrap_or_default()),
             exit_code: info.state.is_final().then_some(info.exit_code),
             counts: info.counts.into(),
             rerun_of: info.rerun_of.map(|id| id.to_string()),
@@ -346,6 +430,11 @@ impl From<BatchList> for BatchListDto {
 pub(crate) struct StepInfoDto {
     id: String,
     command: String,
+    args: Vec<String>,
+    /// Where it runs; null is root.
+    workdir: Option<String>,
+    /// The names of the variables that it is given.
+    env: Vec<String>,
     depends_on: Vec<String>,
     /// `queued`, `running`, `retrying`, `succeeded`, `failed`, `skipped` or `cancelled`.
     state: &'static str,
@@ -381,6 +470,9 @@ impl From<StepInfo> for StepInfoDto {
         Self {
             id: info.id,
             command: info.command,
+            args: info.args,
+            workdir: info.workdir,
+            env: info.env,
             depends_on: info.depends_on,
             state: info.state.name(),
             attempt: info.attempt,
@@ -436,7 +528,8 @@ pub(crate) struct StepResultDto {
 #[serde(rename_all = "camelCase")]
 #[schema(as = BatchEvent)]
 pub(crate) struct BatchEventDto {
-    /// `queued`, `begun`, `started`, `ended`, `due`, `skipped`, `cancelling` or `finished`.
+    /// `queued`, `begun`, `started`, `ended`, `due`, `skipped`, `cancelling`, `aborting` (cancelled
+    /// for the second time), `timedOut` or `finished`.
     pub(crate) event: &'static str,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -522,6 +615,8 @@ impl From<BatchEvent> for BatchEventDto {
                 "skipped"
             }
             Happening::Cancelling => "cancelling",
+            Happening::Aborting => "aborting",
+            Happening::TimedOut => "timedOut",
             Happening::Finished { state, exit_code } => {
                 dto.state = state.name();
                 dto.exit_code = Some(exit_code);

@@ -161,7 +161,7 @@ pub(crate) fn store_error(root: &Path, error: &StoreFault) -> UsageError {
              `all-in-one repair-batches --root {root}` goes on with that and keeps the damaged file",
             root = root.display()
         )),
-        StoreFault::Newer { .. } => told,
+        StoreFault::Newer { .. } | StoreFault::Older { .. } => told,
         _ => told.and("`[batches] enabled = false` serves without batches"),
     }
 }

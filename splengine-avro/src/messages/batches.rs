@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use splengine_core::{
-    BatchEvent, BatchInfo, BatchRecord, BatchState, FailFast, Happening, RunIf, Step, StepInfo,
-    Stream,
+    BatchEvent, BatchFilter, BatchInfo, BatchRecord, BatchState, FailFast, Happening, RunIf, Step,
+    StepInfo, Stream,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -109,7 +109,9 @@ pub(crate) async fn list(
         return Err(Failure::invalid("`limit` must be from 1 to 500"));
     }
     let batches = ask.engine.batches();
-    let page = batches.list(&ask.caller, state.transpose()?, cursor.as_deref(), limit).await?;
+    let state = state.transpose()?;
+    let filter = state.into_iter().fold(BatchFilter::new(), BatchFilter::state);
+    let page = batches.list(&ask.caller, &filter, cursor.as_deref(), limit).await?;
     let next_cursor = page.next;
     Ok(records::BatchPage {
         batches: page.batches.into_iter().map(Into::into).collect(),
@@ -297,6 +299,8 @@ impl From<BatchEvent> for records::BatchEvent {
                 "skipped"
             }
             Happening::Cancelling => "cancelling",
+            Happening::Aborting => "aborting",
+            Happening::TimedOut => "timedOut",
             Happening::Finished { state: how, exit_code } => {
                 record.state = Some(state(how));
                 record.exit_code = Some(exit_code);

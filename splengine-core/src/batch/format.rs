@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::row::key;
-use crate::store::{Change, Store, StoreFault};
+use crate::store::{Change, REPAIRED, Store, StoreFault};
 
 /// The version of a store's rows. A store of a later minor version is read and written as one of
-/// this version is; one of a later major version is refused.
+/// this version is; one of another major version is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct StoreFormat {
     major: u32,
@@ -15,7 +15,9 @@ pub(crate) struct StoreFormat {
 
 impl StoreFormat {
     /// Since 2.0 the inputs of steps are kept apart: whoever does not know that runs steps without.
-    const CURRENT: Self = Self { major: 2, minor: 0 };
+    /// Since 3.0 the end of a batch says under which time it is kept, and steps that run always are
+    /// begun when a batch is cancelled: replayed by another rule, its events would mean another thing.
+    const CURRENT: Self = Self { major: 3, minor: 0 };
     /// What was written before there were minor versions.
     const FIRST: Self = Self { major: 1, minor: 0 };
 
@@ -34,12 +36,14 @@ impl std::fmt::Display for StoreFormat {
 }
 
 /// Finds out whether the store is of a version that is known, and marks one that is new or of an
-/// earlier version as of this one. Gives whether it is new. Blocks.
+/// earlier minor version as of this one. Gives whether it is new. Blocks.
 pub(crate) fn agree(store: &dyn Store) -> Result<bool, StoreFault> {
     let current = StoreFormat::CURRENT;
     let found = store.get(key::FORMAT)?;
     let is_new = found.is_none() && store.scan(&[0], &[0xff; 8], false, 1)?.is_empty();
     let found = match &found {
+        // What was lost in a store that was repaired is what this version wrote.
+        None if store.get(REPAIRED)?.is_some() => current,
         None => StoreFormat::FIRST,
         Some(bytes) => StoreFormat::parse(bytes)
             .ok_or_else(|| StoreFault::Damaged("its format version can't be read".to_owned()))?,
@@ -47,6 +51,10 @@ pub(crate) fn agree(store: &dyn Store) -> Result<bool, StoreFault> {
     if found.major > current.major {
         let (found, known) = (found.to_string(), current.to_string());
         return Err(StoreFault::Newer { found, known });
+    }
+    if !is_new && found.major < current.major {
+        let (found, known) = (found.to_string(), current.to_string());
+        return Err(StoreFault::Older { found, known });
     }
     if is_new || found < current {
         let value = serde_json::to_vec(&current).unwrap_or_default();

@@ -5,13 +5,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::batch::plan::PlanData;
+use crate::batch::record::{Names, record};
 use crate::batch::registry::Registry;
-use crate::batch::row::{Recipe, StepRow, Summary, What, batch_state, key};
-use crate::batch::runner::PLAN;
+use crate::batch::row::{Summary, What, key};
 use crate::batch::{
-    BatchError, BatchEvent, BatchInfo, BatchList, BatchRecord, BatchState, Happening, StepCounts,
-    StepInfo, StepOutput,
+    BatchError, BatchEvent, BatchInfo, BatchRecord, Happening, StepCounts, StepOutput,
 };
 use crate::caller::Caller;
 use crate::engine::Engine;
@@ -55,11 +53,6 @@ pub struct BatchEvents {
     read: VecDeque<BatchEvent>,
     changed: Option<watch::Receiver<u64>>,
     is_over: bool,
-}
-
-/// What the steps of a batch are called.
-struct Names {
-    steps: Vec<(String, String, Vec<String>)>,
 }
 
 impl Batches {
@@ -109,58 +102,35 @@ impl Batches {
             summary = now;
         };
         let mut record = record(&id, &summary, &recipe, rows)?;
+        self.count_on(&mut record.info);
         if !is_exact {
             record.info.counts = StepCounts::of_all(&record.steps);
         }
         Ok(record)
     }
 
-    /// The caller's batches, the newest first: at most `most` (and 500), those in `state` only, if
-    /// one is given, and those that follow the page that gave `cursor`.
+    /// A batch without its steps, as it is now: for those who ask often.
     ///
     /// # Errors
     ///
-    /// [`BatchError::Malformed`] for a cursor that no page gave, [`BatchError::Forbidden`].
-    pub async fn list(
-        &self,
-        caller: &Caller,
-        state: Option<BatchState>,
-        cursor: Option<&str>,
-        most: usize,
-    ) -> Result<BatchList, BatchError> {
-        self.may(caller)?;
-        let journal = &self.registry()?.journal;
-        let user = caller.user().as_str();
-        let key_of = |id: &str| match state {
-            Some(state) => key::of_user_in(user, state, id),
-            None => key::of_user(user, id),
-        };
-        let until = match cursor {
-            Some(cursor) => {
-                let id: BatchId = cursor.parse().map_err(|_| BatchError::Malformed {
-                    field: "cursor",
-                    problem: "is none that a page gave".to_owned(),
-                })?;
-                key_of(id.as_str())
-            }
-            // Ids are ASCII.
-            None => key_of("\u{7f}"),
-        };
-        let most = most.clamp(1, 500);
-        let mut rows = journal.scan(key_of(""), until, true, most + 1).await?;
-        let has_more = rows.len() > most;
-        rows.truncate(most);
-        let mut batches: Vec<BatchInfo> = Vec::with_capacity(rows.len());
-        for (row, _) in &rows {
-            let id: Option<BatchId> = key::last_part(row).and_then(|id| id.parse().ok());
-            let Some(id) = id else { continue };
-            // It may be gone by now; or damaged, which must not hide the others.
-            if let Ok(Some(summary)) = journal.summary(&id).await {
-                batches.extend(summary.info(&id));
-            }
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn info(&self, caller: &Caller, id: &str) -> Result<BatchInfo, BatchError> {
+        let (id, summary) = self.find(caller, id).await?;
+        let mut info = summary.info(&id).ok_or(BatchError::Damaged)?;
+        self.count_on(&mut info);
+        Ok(info)
+    }
+
+    /// What is written is of the last event; time has gone on since.
+    pub(crate) fn count_on(&self, info: &mut BatchInfo) {
+        let live = self.registry().ok().and_then(|registry| registry.live(&info.id));
+        if let Some(live) = live.filter(|_| !info.state.is_final()) {
+            info.duration = live.elapsed();
         }
-        let last = rows.last().and_then(|(row, _)| key::last_part(row));
-        Ok(BatchList { batches, next: last.filter(|_| has_more).map(str::to_owned) })
     }
 
     /// Waits until a batch is over.
@@ -254,8 +224,10 @@ impl Batches {
         Ok(StepOutput::new(outputs, live, record.info.id, number, (attempt, last), stream))
     }
 
-    /// Cancels a batch: what runs is stopped, what waits is left out. Gives the record, as it is at
-    /// its end, or after 30 seconds. Does nothing to a batch that is over.
+    /// Cancels a batch: what runs is stopped, what waits is left out, but for steps that run
+    /// [always](crate::RunIf::Always): those are run still. When it is cancelled for the second time
+    /// they are ended, too. Gives the record, as it is at its end, or after 30 seconds. Does nothing
+    /// to a batch that is over.
     ///
     /// # Errors
     ///
@@ -268,13 +240,31 @@ impl Batches {
         let (parsed, summary) = self.find(caller, id).await?;
         if !summary.state().is_final() {
             if let Some(live) = self.registry()?.live(&parsed) {
-                live.cancel.send_replace(true);
+                live.cancel.send_modify(|wished| *wished = wished.saturating_add(1));
             }
             if let Ok(Err(error)) = timeout(CANCEL_WITHIN, self.wait(caller, id)).await {
                 return Err(error);
             }
         }
         self.get(caller, id).await
+    }
+
+    /// Removes a batch that is over, with its record, its output and what its steps were given. Its
+    /// idempotency key is known for as long as [kept](crate::BatchPolicy::keep_keys_for).
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped the batch may be gone or not.
+    pub async fn purge(&self, caller: &Caller, id: &str) -> Result<(), BatchError> {
+        let (id, summary) = self.find(caller, id).await?;
+        let Some(when) = summary.filed.filter(|_| summary.state().is_final()) else {
+            return Err(BatchError::Conflict("the batch is not over; cancel it first"));
+        };
+        self.registry()?.forget(&id, key::ended(when, id.as_str())).await
     }
 
     pub(crate) async fn find(
@@ -341,84 +331,6 @@ impl BatchEvents {
                 if changed.changed().await.is_err() {
                     self.changed = None;
                 }
-            }
-        }
-    }
-}
-
-/// A batch with its steps, of what is written of it.
-pub(crate) fn record(
-    id: &BatchId,
-    summary: &Summary,
-    recipe: &Recipe,
-    rows: Vec<(u32, StepRow)>,
-) -> Result<BatchRecord, BatchError> {
-    let mut names = Names::of(recipe)?;
-    names.learn(&rows);
-    let mut all = vec![StepRow::default(); names.steps.len()];
-    for (place, row) in rows {
-        if let Some(known) = all.get_mut(place as usize) {
-            *known = row;
-        }
-    }
-    let steps = all.iter().enumerate().map(|(place, row)| names.info(place, row)).collect();
-    Ok(BatchRecord { info: summary.info(id).ok_or(BatchError::Damaged)?, steps })
-}
-
-impl Names {
-    fn of(recipe: &Recipe) -> Result<Self, BatchError> {
-        if recipe.kind != PLAN {
-            return Ok(Self { steps: Vec::new() });
-        }
-        let plan: PlanData = serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?;
-        let mut before: Option<String> = None;
-        let mut steps = Vec::with_capacity(plan.steps.len());
-        for (place, step) in plan.steps.into_iter().enumerate() {
-            let id = step.id_at(place);
-            let needs = step.0.depends_on.unwrap_or_else(|| before.into_iter().collect());
-            before = Some(id.clone());
-            steps.push((id, step.0.command, needs));
-        }
-        Ok(Self { steps })
-    }
-
-    /// Takes in the steps that only their rows tell of.
-    fn learn(&mut self, rows: &[(u32, StepRow)]) {
-        for (place, row) in rows {
-            let place = *place as usize;
-            let Some(step) = &row.step else { continue };
-            while self.steps.len() <= place {
-                self.steps.push(((self.steps.len() + 1).to_string(), String::new(), Vec::new()));
-            }
-            self.steps[place] = (step.0.id_at(place), step.0.command().to_owned(), Vec::new());
-        }
-    }
-
-    fn info(&self, place: usize, row: &StepRow) -> StepInfo {
-        let known = self.steps.get(place).cloned();
-        let (id, command, depends_on) =
-            known.unwrap_or_else(|| ((place + 1).to_string(), String::new(), Vec::new()));
-        row.info(id, command, depends_on)
-    }
-
-    fn id(&self, place: u32) -> String {
-        let known = self.steps.get(place as usize).map(|(id, ..)| id.clone());
-        known.unwrap_or_else(|| (place as usize + 1).to_string())
-    }
-
-    fn happening(&self, what: What) -> Happening {
-        match what {
-            What::Queued => Happening::Queued,
-            What::Begun => Happening::Begun,
-            What::Started { step, attempt, .. } => {
-                Happening::Started { step: self.id(step), attempt }
-            }
-            What::Ended { step, row } => Happening::Ended(Box::new(self.info(step as usize, &row))),
-            What::Due { step } => Happening::Due { step: self.id(step) },
-            What::Skipped { step, reason } => Happening::Skipped { step: self.id(step), reason },
-            What::Cancelling => Happening::Cancelling,
-            What::Finished { state, exit_code } => {
-                Happening::Finished { state: batch_state(&state), exit_code }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What is told of batches.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::caller::UserName;
@@ -26,9 +27,17 @@ pub struct BatchInfo {
     pub started: Option<SystemTime>,
     /// When it was over.
     pub ended: Option<SystemTime>,
+    /// How long it took from the start of its first step to its end, or takes already, by a clock
+    /// that does not jump; `None` before that start.
+    pub duration: Option<Duration>,
+    /// By what it is found again.
+    pub labels: BTreeMap<String, String>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
     /// How many of its steps are in which state.
     pub counts: StepCounts,
-    /// The exit code of its first failed step; where none failed 130 if it was cancelled, else 0.
+    /// The exit code of its first step whose failure counts; where there is none 130 if it was
+    /// cancelled, 124 if its time was up, else 0.
     pub exit_code: i32,
     /// The batch that it runs again.
     pub rerun_of: Option<BatchId>,
@@ -44,9 +53,9 @@ pub enum BatchState {
     Queued,
     /// It runs.
     Running,
-    /// Over, and no step failed.
+    /// Over, and no step failed whose failure counts.
     Succeeded,
-    /// Over, and a step failed.
+    /// Over, and a step failed, or its time was up.
     Failed,
     /// Over, as its caller wished.
     Cancelled,
@@ -102,6 +111,12 @@ pub struct StepInfo {
     pub id: String,
     /// Its command, as it was given.
     pub command: String,
+    /// Its further arguments.
+    pub args: Vec<String>,
+    /// Where it runs; `None` is root.
+    pub workdir: Option<String>,
+    /// The names of the variables that it is given; their values are not told.
+    pub env: Vec<String>,
     /// The ids of the steps that it waits for.
     pub depends_on: Vec<String>,
     /// Where it stands.
@@ -194,8 +209,12 @@ pub enum Happening {
         /// Why, for people.
         reason: String,
     },
-    /// Its caller wants it to end.
+    /// Its caller wants it to end; steps that run always still do.
     Cancelling,
+    /// Its caller wants it to end for the second time, those steps included.
+    Aborting,
+    /// Its time is up.
+    TimedOut,
     /// It is over.
     Finished {
         /// How.

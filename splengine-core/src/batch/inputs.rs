@@ -2,6 +2,7 @@
 //! the record, in a file of their own, so that they can be taken from the disk when nobody needs
 //! them any more.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 
@@ -34,9 +35,12 @@ impl std::fmt::Debug for StepInputs {
 impl Inputs {
     /// Takes them out of a plan; `None` where there are none.
     pub(crate) fn take(plan: &mut PlanData) -> Option<Self> {
-        let take = |step: &mut crate::batch::Step| StepInputs {
-            env: std::mem::take(&mut step.0.env),
-            stdin: step.0.stdin.take(),
+        let take = |step: &mut crate::batch::Step| {
+            let env = std::mem::take(&mut step.0.env);
+            // A variable that is set twice has one name.
+            let names: BTreeSet<&String> = env.iter().map(|(name, _)| name).collect();
+            step.0.env_names = names.into_iter().cloned().collect();
+            StepInputs { env, stdin: step.0.stdin.take() }
         };
         let all: Vec<StepInputs> = plan.steps.iter_mut().map(take).collect();
         let has_any = all.iter().any(|one| !one.env.is_empty() || one.stdin.is_some());
@@ -50,6 +54,7 @@ impl Inputs {
         }
         for (step, StepInputs { env, stdin }) in plan.steps.iter_mut().zip(self.0) {
             step.0.env = env;
+            step.0.env_names.clear();
             step.0.stdin = stdin;
         }
         true

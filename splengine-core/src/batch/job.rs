@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::batch::Step;
+use crate::execute::Reason;
 
 /// What a batch does next: a pure rule, without clock or I/O. The engine tells it what happened,
 /// performs what it asks for, and writes both down; after a crash it makes the job anew and tells
@@ -53,14 +54,25 @@ pub enum JobEvent {
         step: usize,
         /// How.
         outcome: Outcome,
+        /// The exit code, where there is one.
+        exit_code: Option<i32>,
+        /// Why; nothing where it could not be started.
+        reason: Option<Reason>,
     },
     /// The wait for a step that [`JobAction::Wait`] asked for is over.
     Due {
         /// Which.
         step: usize,
     },
-    /// Its caller wants it to end: nothing more is to be started. The engine stops what runs.
+    /// Its caller wants it to end: nothing more is to be started but what cleans up, and
+    /// [stopped](JobAction::Stop) what is not to run on.
     Cancelled,
+    /// Its caller wants it to end for the second time: nothing more is to be started, and all that
+    /// runs stopped. Comes once, after [`Cancelled`](Self::Cancelled).
+    Aborted,
+    /// Its [time](crate::BatchRequest::timeout) is up: nothing more is to be started but what
+    /// cleans up, and stopped what is not to run on. Comes once; the batch has failed then.
+    TimedOut,
 }
 
 /// How a step ended.
@@ -113,7 +125,13 @@ pub enum JobAction {
         /// Which.
         step: usize,
     },
-    /// The batch is over: as succeeded, unless a step's last run was no success. Nothing may be
-    /// running or waited for.
+    /// The failure of this step, whose last run has ended, does not make the batch fail. Until it is
+    /// started again.
+    Tolerate {
+        /// Which.
+        step: usize,
+    },
+    /// The batch is over: as succeeded, unless a step's last run was no success and that is not
+    /// tolerated. Nothing may be running or waited for.
     Finish,
 }

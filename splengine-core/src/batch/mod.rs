@@ -1,16 +1,21 @@
 //! Batches: commands that run to their end, whatever becomes of the engine meanwhile.
 
+mod checks;
 mod error;
+mod failures;
 mod format;
 mod handle;
 mod info;
 mod inputs;
 mod job;
 mod journal;
+mod list;
 mod output;
 mod plan;
 mod policy;
+mod record;
 pub(crate) mod registry;
+mod rerun;
 mod results;
 mod resume;
 mod retention;
@@ -28,8 +33,9 @@ pub use info::{
     StepState,
 };
 pub use job::{BatchJob, JobAction, JobEvent, Outcome};
+pub use list::BatchFilter;
 pub use output::StepOutput;
-pub use plan::{BatchRequest, FailFast, RunIf, Step};
+pub use plan::{BatchRequest, FailFast, RetryOn, RunIf, Step, StepCheck};
 pub use policy::BatchPolicy;
 pub use results::{BatchResults, StepResult};
 pub(crate) use resume::resume as resume_all;

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::BatchError;
-use crate::execute::{Background, LimitKind, Limits, Request, Stdin};
+use crate::execute::{Background, LimitKind, Limits, Reason, Request, Stdin};
 
 /// Steps to run, as a caller asks for them.
 ///
@@ -42,7 +42,8 @@ pub enum RunIf {
     Success,
     /// When one failed.
     Failure,
-    /// However they ended.
+    /// However they ended; also when the batch is cancelled, until it is a second time. Of a step
+    /// that depends on none it is the same as [`RunIf::Success`].
     Always,
 }
 
@@ -60,10 +61,46 @@ pub enum FailFast {
     Now,
 }
 
+/// When the program and the directory of a step are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum StepCheck {
+    /// When the batch is submitted, which is refused where they are missing.
+    Early,
+    /// When the step starts, which fails where they are missing: steps before it may make them.
+    Late,
+}
+
+/// Which failures of a step are worth another run.
+///
+/// ```
+/// use splengine_core::{Reason, RetryOn, Step};
+///
+/// let step = Step::new("fetch").retries(3).retry_on(
+///     RetryOn::new().exit_codes([75]).reasons([Reason::TimedOut]),
+/// );
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[must_use]
+pub struct RetryOn {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    exit_codes: Vec<i32>,
+    /// By their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PlanData {
     pub(crate) name: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<u64>,
     pub(crate) steps: Vec<Step>,
     pub(crate) parallelism: Option<usize>,
     pub(crate) fail_fast: FailFast,
@@ -110,6 +147,46 @@ pub(crate) struct StepData {
     pub(crate) retry_delay: u64,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) rerun_on_restart: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_on: Option<RetryOn>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) allow_failure: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) check: Option<StepCheck>,
+    /// The names of its variables, where these are kept apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) env_names: Vec<String>,
+}
+
+impl RetryOn {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds exit codes, as they are reported: 124 of a run whose time was up, 128 + n of one that a
+    /// signal ended, 127 where there is no such program.
+    pub fn exit_codes(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
+        self.exit_codes.extend(codes);
+        self
+    }
+
+    /// Adds reasons. A run that was cancelled is never run again.
+    pub fn reasons(mut self, reasons: impl IntoIterator<Item = Reason>) -> Self {
+        self.reasons.extend(reasons.into_iter().map(|reason| reason.name().to_owned()));
+        self
+    }
+
+    /// Whether it names nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exit_codes.is_empty() && self.reasons.is_empty()
+    }
+
+    /// Whether a run that ended so is among them.
+    pub(crate) fn holds(&self, exit_code: Option<i32>, reason: Option<Reason>) -> bool {
+        exit_code.is_some_and(|code| self.exit_codes.contains(&code))
+            || reason.is_some_and(|reason| self.reasons.iter().any(|name| name == reason.name()))
+    }
 }
 
 impl BatchRequest {
@@ -130,6 +207,25 @@ impl BatchRequest {
     #[must_use]
     pub fn step(mut self, step: Step) -> Self {
         self.0.steps.push(step);
+        self
+    }
+
+    /// Adds a label, by which batches are found again: see
+    /// [`BatchFilter::label`](crate::BatchFilter::label). A name has 1 to 63 of
+    /// `A-Z a-z 0-9 . _ / -`, a value at most 200 characters, none of them a control character; a
+    /// batch has at most 32.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// How long it may take from the start of its first step, at most a year. Then what runs is
+    /// stopped and nothing more is started but steps that run on failure or always, and it has
+    /// failed, with exit code 124 where no step failed before. Default: as long as its steps take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.0.timeout = Some(millis(timeout));
         self
     }
 
@@ -279,6 +375,31 @@ impl Step {
         self
     }
 
+    /// After which failures it is run again, as often as [`retries`](Self::retries) says. Default:
+    /// after any.
+    #[must_use]
+    pub fn retry_on(mut self, failures: RetryOn) -> Self {
+        self.0.retry_on = Some(failures);
+        self
+    }
+
+    /// Whether the batch goes on as if it had succeeded when it fails, and does not fail with it.
+    /// Default: no.
+    #[must_use]
+    pub fn allow_failure(mut self, allow: bool) -> Self {
+        self.0.allow_failure = allow;
+        self
+    }
+
+    /// When its program and its directory are looked for. Default: [`StepCheck::Early`] where it depends
+    /// on no step, else [`StepCheck::Late`]. What no step can make, such as a directory outside root, is
+    /// refused early in any case.
+    #[must_use]
+    pub fn check(mut self, check: StepCheck) -> Self {
+        self.0.check = Some(check);
+        self
+    }
+
     /// Its command, as it was given.
     #[must_use]
     pub fn command(&self) -> &str {
@@ -292,7 +413,8 @@ impl Step {
 
     /// The same without variables and standard input, which are not for the record.
     pub(crate) fn without_inputs(&self) -> Self {
-        Self(StepData { env: Vec::new(), stdin: None, ..self.0.clone() })
+        let env_names = self.0.env.iter().map(|(name, _)| name.clone()).collect();
+        Self(StepData { env: Vec::new(), env_names, stdin: None, ..self.0.clone() })
     }
 
     /// As a request for one run.

@@ -51,7 +51,7 @@ impl BatchPolicy {
     /// # Errors
     ///
     /// When the directory can't be had, or the store can't be used: [`StoreFault::Newer`] when a
-    /// later version wrote it.
+    /// later version wrote it, [`StoreFault::Older`] when one did whose format is not known any more.
     pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> Result<Self, StoreFault> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let keeps_strays = format::agree(&store)? || store.get(REPAIRED)?.is_some();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -53,10 +53,25 @@ pub(crate) struct Live {
     pub(crate) changed: watch::Sender<u64>,
     /// Changes when a step has printed something.
     pub(crate) printed: watch::Sender<()>,
-    pub(crate) cancel: watch::Sender<bool>,
+    /// How often its caller wished it to end.
+    pub(crate) cancel: watch::Sender<u8>,
+    /// When its first step was started, and how long ago that was then.
+    begun: OnceLock<(Instant, Duration)>,
     user: UserName,
     /// How many bytes of output are kept of it.
     bytes: AtomicU64,
+}
+
+impl Live {
+    /// Its first step is started, or was so long ago.
+    pub(crate) fn begin(&self, ago: Duration) {
+        let _ = self.begun.set((Instant::now(), ago));
+    }
+
+    /// How long ago its first step was started, by a clock that does not jump.
+    pub(crate) fn elapsed(&self) -> Option<Duration> {
+        self.begun.get().map(|(since, before)| since.elapsed().saturating_add(*before))
+    }
 }
 
 /// Room for a batch's steps; given back when dropped.
@@ -114,7 +129,8 @@ impl Registry {
         let live = Arc::new(Live {
             changed: watch::channel(events).0,
             printed: watch::channel(()).0,
-            cancel: watch::channel(false).0,
+            cancel: watch::channel(0).0,
+            begun: OnceLock::new(),
             user: user.clone(),
             bytes: AtomicU64::new(0),
         });
@@ -293,7 +309,7 @@ impl Registry {
         Ok(())
     }
 
-    async fn forget(&self, id: &BatchId, ended: Vec<u8>) -> Result<(), BatchError> {
+    pub(crate) async fn forget(&self, id: &BatchId, ended: Vec<u8>) -> Result<(), BatchError> {
         let when = key::when(&ended).unwrap_or_default();
         let mut changes = vec![
             Change::remove(key::summary(id)),

@@ -119,6 +119,11 @@ async fn go_on(engine: &Engine, registry: &Registry, left: Left) -> Result<(), B
     let room = registry.room(&engine.0, caller.user(), open, true)?;
     summary.events = events.len() as u64;
     let live = registry.begin(&id, caller.user(), summary.events);
+    if let Some(started) = summary.started {
+        // What passed without an engine only the clock of the wall can tell.
+        let passed = now().saturating_sub(started).max(summary.duration.unwrap_or(0));
+        live.begin(Duration::from_millis(passed));
+    }
     registry.has_printed(&live, summary.bytes);
     let mut driver = Driver::new(engine, id, caller, job, live, room, summary);
     driver.steps = briefs;
@@ -140,6 +145,7 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 Some(JobEvent::Begun)
             }
             What::Started { step, attempt, .. } => {
+                pending.failures.forget(*step);
                 let step = *step as usize;
                 issued.remove(&step);
                 running.insert(step);
@@ -154,6 +160,7 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 None
             }
             What::Ended { step, row } => {
+                pending.failures.note(*step, row.state(), row.exit_code);
                 let step = *step as usize;
                 delayed.remove(&step);
                 if let Some(brief) = briefs.get_mut(step) {
@@ -170,7 +177,8 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 } else {
                     running.remove(&step).then(|| outcome(row))
                 };
-                ended.map(|outcome| JobEvent::Ended { step, outcome })
+                let (exit_code, reason) = (row.exit_code, row.reason());
+                ended.map(|outcome| JobEvent::Ended { step, outcome, exit_code, reason })
             }
             What::Due { step } => {
                 delayed.remove(&(*step as usize));
@@ -183,11 +191,21 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                     brief.state = StepState::Skipped;
                 }
                 let outcome = Outcome::Cancelled;
-                issued.remove(&step).then_some(JobEvent::Ended { step, outcome })
+                let (exit_code, reason) = (None, None);
+                let ended = JobEvent::Ended { step, outcome, exit_code, reason };
+                issued.remove(&step).then_some(ended)
             }
             What::Cancelling => {
-                pending.is_cancelled = true;
+                pending.cancels = 1;
                 Some(JobEvent::Cancelled)
+            }
+            What::Aborting => {
+                pending.cancels = 2;
+                Some(JobEvent::Aborted)
+            }
+            What::TimedOut => {
+                pending.is_timed_out = true;
+                Some(JobEvent::TimedOut)
             }
             What::Queued | What::Finished { .. } => None,
         };
@@ -200,6 +218,9 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 JobAction::Wait { step, delay } => {
                     let due = event.time.saturating_add(crate::batch::plan::millis(delay));
                     delayed.insert(step, due);
+                }
+                JobAction::Tolerate { step } => {
+                    pending.failures.forget(u32::try_from(step).unwrap_or(u32::MAX));
                 }
                 _ => {}
             }

@@ -1,7 +1,11 @@
 //! What is written down of batches, and under which keys.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::batch::record::StepFacts;
 use crate::batch::{BatchInfo, BatchState, Step, StepCounts, StepInfo, StepState};
 use crate::caller::UserName;
 use crate::execute::Reason;
@@ -29,6 +33,18 @@ pub(crate) struct Summary {
     pub(crate) bytes: u64,
     /// Under which idempotency key it was submitted.
     pub(crate) key: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<u64>,
+    /// Milliseconds from the start of its first step to its end or the last event, by a clock that
+    /// does not jump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<u64>,
+    /// The time under which its end is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) filed: Option<u64>,
     /// Whether its steps were given variables or standard input, which are kept apart.
     #[serde(default)]
     pub(crate) has_inputs: bool,
@@ -117,6 +133,8 @@ pub(crate) enum What {
         reason: String,
     },
     Cancelling,
+    Aborting,
+    TimedOut,
     Finished {
         state: String,
         exit_code: i32,
@@ -153,6 +171,9 @@ impl Summary {
             created: time(self.created),
             started: self.started.map(time),
             ended: self.ended.map(time),
+            duration: self.duration.map(Duration::from_millis),
+            labels: self.labels.clone(),
+            timeout: self.timeout.map(Duration::from_millis),
             counts: self.counts(),
             exit_code: self.exit_code(),
             rerun_of: self.rerun_of.as_ref().and_then(|id| id.parse().ok()),
@@ -183,21 +204,29 @@ impl StepRow {
         }
     }
 
-    pub(crate) fn info(&self, id: String, command: String, depends_on: Vec<String>) -> StepInfo {
-        let reason = |name: &String| Reason::ALL.iter().find(|known| known.name() == name).copied();
+    /// Why its last run ended.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        let name = self.reason.as_deref()?;
+        Reason::ALL.iter().find(|known| known.name() == name).copied()
+    }
+
+    pub(crate) fn info(&self, facts: StepFacts) -> StepInfo {
         StepInfo {
-            id,
-            command,
-            depends_on,
+            id: facts.id,
+            command: facts.command,
+            args: facts.args,
+            workdir: facts.workdir,
+            env: facts.env,
+            depends_on: facts.depends_on,
             state: self.state(),
             attempt: self.attempt,
-            reason: self.reason.as_ref().and_then(reason),
+            reason: self.reason(),
             problem: self.problem.clone(),
             exit_code: self.exit_code,
             signal: self.signal.clone(),
             started: self.started.map(time),
             ended: self.ended.map(time),
-            duration: self.duration.map(std::time::Duration::from_millis),
+            duration: self.duration.map(Duration::from_millis),
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
             stdout_gap: self.stdout_gap,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use crate::batch::BatchRecord;
-use crate::batch::handle::record;
+use crate::batch::record::record;
 use crate::batch::row::{Recipe, StepRow, Summary, key};
 use crate::id::BatchId;
 use crate::store::{Rows, Store, StoreFault};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::batch::plan::{PlanData, dependencies};
 use crate::batch::{BatchError, BatchJob, FailFast, JobAction, JobEvent, Outcome, RunIf, Step};
+use crate::execute::Reason;
 
 /// The rule of a [`BatchRequest`](crate::BatchRequest). Every event takes time in proportion to the
 /// steps that it concerns.
@@ -13,6 +14,9 @@ pub(crate) struct Schedule {
     steps: Vec<Step>,
     parallelism: usize,
     fail_fast: FailFast,
+    /// The steps that each depends on.
+    needs: Vec<Vec<usize>>,
+    /// The steps that depend on each.
     dependents: Vec<Vec<usize>>,
     states: Vec<State>,
     /// The steps that may run and have no place yet, in their order.
@@ -20,9 +24,7 @@ pub(crate) struct Schedule {
     running: usize,
     /// So many are not over.
     left: usize,
-    /// A step has failed for good, and nothing more is to be started.
-    halted: bool,
-    cancelled: bool,
+    stop: Stop,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,10 @@ struct State {
     missing: usize,
     /// One of them, or of theirs, has failed.
     after_failure: bool,
+    /// It has failed, or was left out since something failed, and nothing has handled that.
+    failed: bool,
+    /// It was run, and that did not succeed.
+    ran_badly: bool,
     runs: u32,
 }
 
@@ -42,6 +48,36 @@ enum Phase {
     Running,
     Delayed,
     Over,
+}
+
+/// Why not all that could run is started; each lets run what the next does, or more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    No,
+    /// A step has failed for good.
+    Failed,
+    TimedOut,
+    Cancelled,
+    Aborted,
+}
+
+impl Stop {
+    fn lets_run(self, run_if: RunIf) -> bool {
+        match self {
+            Self::No => true,
+            Self::Failed | Self::TimedOut => run_if != RunIf::Success,
+            Self::Cancelled => run_if == RunIf::Always,
+            Self::Aborted => false,
+        }
+    }
+
+    fn reason(self) -> &'static str {
+        match self {
+            Self::No | Self::Failed => "another step failed",
+            Self::TimedOut => "the time of the batch was up",
+            Self::Cancelled | Self::Aborted => "the batch was cancelled",
+        }
+    }
 }
 
 impl Schedule {
@@ -57,6 +93,8 @@ impl Schedule {
             phase: Phase::Pending,
             missing: needed.len(),
             after_failure: false,
+            failed: false,
+            ran_badly: false,
             runs: 0,
         });
         Ok(Self {
@@ -67,10 +105,22 @@ impl Schedule {
             ready: BTreeSet::new(),
             running: 0,
             left: plan.steps.len(),
-            halted: false,
-            cancelled: false,
+            stop: Stop::No,
             steps: plan.steps,
+            needs,
         })
+    }
+
+    /// When it runs. What depends on nothing cleans up nothing.
+    fn run_if(&self, step: usize) -> RunIf {
+        match self.steps[step].0.run_if {
+            RunIf::Always if self.needs[step].is_empty() => RunIf::Success,
+            run_if => run_if,
+        }
+    }
+
+    fn may_run(&self, step: usize) -> bool {
+        self.stop.lets_run(self.run_if(step))
     }
 
     /// All that it depends on is over: it may run, or is left out, and so are those that wait for
@@ -81,13 +131,14 @@ impl Schedule {
             if self.states[step].phase != Phase::Pending {
                 continue;
             }
-            let run_if = self.steps[step].0.run_if;
             let after_failure = self.states[step].after_failure;
-            let (reason, failed) = match run_if {
-                _ if self.cancelled => ("the batch was cancelled", true),
+            let (reason, failed) = match self.run_if(step) {
+                _ if self.stop >= Stop::TimedOut && !self.may_run(step) => {
+                    (self.stop.reason(), true)
+                }
                 RunIf::Success if after_failure => ("a step before it failed", true),
-                RunIf::Success if self.halted => ("another step failed", true),
                 RunIf::Failure if !after_failure => ("no step before it failed", false),
+                _ if !self.may_run(step) => (self.stop.reason(), true),
                 _ => {
                     self.states[step].phase = Phase::Ready;
                     self.ready.insert(step);
@@ -102,6 +153,7 @@ impl Schedule {
     /// It is over; adds those that only waited for it.
     fn close(&mut self, step: usize, failed: bool, open: &mut Vec<usize>) {
         self.states[step].phase = Phase::Over;
+        self.states[step].failed = failed;
         self.left -= 1;
         for index in 0..self.dependents[step].len() {
             let next = self.dependents[step][index];
@@ -114,89 +166,148 @@ impl Schedule {
         }
     }
 
-    fn ended(&mut self, step: usize, outcome: Outcome, actions: &mut Vec<JobAction>) {
+    fn ended(&mut self, step: usize, end: End, actions: &mut Vec<JobAction>) {
         if self.states[step].phase != Phase::Running {
             return;
         }
         self.running -= 1;
-        let data = &self.steps[step].0;
-        let runs = self.states[step].runs;
-        let again = match outcome {
-            Outcome::Lost if data.rerun_on_restart => Some(Duration::ZERO),
-            Outcome::Failed | Outcome::Lost if runs <= data.retries => {
-                let factor = 1u32 << (runs - 1).min(20);
-                let delay = Duration::from_millis(data.retry_delay).saturating_mul(factor);
-                Some(delay.min(LONGEST_DELAY))
-            }
-            _ => None,
-        };
-        let may = !self.cancelled && (!self.halted || data.run_if != RunIf::Success);
-        if let Some(delay) = again.filter(|_| may) {
-            if outcome == Outcome::Lost && data.rerun_on_restart {
+        let outcome = end.outcome;
+        if let Some(delay) = self.again(step, end).filter(|_| self.may_run(step)) {
+            if outcome == Outcome::Lost && self.steps[step].0.rerun_on_restart {
                 // It does not count.
                 self.states[step].runs -= 1;
             }
             self.states[step].phase = Phase::Delayed;
+            self.states[step].ran_badly = true;
             actions.push(JobAction::Wait { step, delay });
             return;
         }
-        let failed = outcome != Outcome::Succeeded;
         let mut open = Vec::new();
+        let ran_badly = outcome != Outcome::Succeeded;
+        // One that was stopped before it ever failed did not fail by itself.
+        let has_failed = match outcome {
+            Outcome::Succeeded => false,
+            Outcome::Cancelled => self.states[step].ran_badly,
+            Outcome::Failed | Outcome::Lost => true,
+        };
+        self.states[step].ran_badly = ran_badly;
+        let failed = ran_badly && !self.allows(step, has_failed, actions);
         self.close(step, failed, &mut open);
-        if failed && !self.cancelled && self.fail_fast != FailFast::Never && !self.halted {
-            self.halt(actions, &mut open);
+        if failed && self.stop == Stop::No && self.fail_fast != FailFast::Never {
+            self.halt(Stop::Failed, actions, &mut open);
+        }
+        if !ran_badly && self.run_if(step) == RunIf::Failure {
+            self.handled(step, actions);
         }
         for next in open {
             self.decide(next, actions);
         }
     }
 
-    /// Nothing more is started, but what cleans up.
-    fn halt(&mut self, actions: &mut Vec<JobAction>, open: &mut Vec<usize>) {
-        self.halted = true;
+    /// Whether a step that has failed may; says so then.
+    fn allows(&self, step: usize, has_failed: bool, actions: &mut Vec<JobAction>) -> bool {
+        let is_allowed = has_failed && self.steps[step].0.allow_failure;
+        if is_allowed {
+            actions.push(JobAction::Tolerate { step });
+        }
+        is_allowed
+    }
+
+    /// After how long it is run again, if its failure is one for that.
+    fn again(&self, step: usize, end: End) -> Option<Duration> {
+        let (data, runs) = (&self.steps[step].0, self.states[step].runs);
+        match end.outcome {
+            Outcome::Lost if data.rerun_on_restart => Some(Duration::ZERO),
+            Outcome::Failed | Outcome::Lost if runs <= data.retries => {
+                let on = data.retry_on.as_ref();
+                let factor = 1u32 << (runs - 1).min(20);
+                let delay = Duration::from_millis(data.retry_delay).saturating_mul(factor);
+                on.is_none_or(|on| on.holds(end.exit_code, end.reason))
+                    .then_some(delay.min(MAX_RETRY_DELAY))
+            }
+            _ => None,
+        }
+    }
+
+    /// A step that runs on failure has succeeded: the failures that it ran for are tolerated. No
+    /// failure is looked at twice.
+    fn handled(&mut self, step: usize, actions: &mut Vec<JobAction>) {
+        let mut open = self.needs[step].clone();
+        while let Some(step) = open.pop() {
+            if !std::mem::take(&mut self.states[step].failed) {
+                continue;
+            }
+            if self.states[step].ran_badly {
+                actions.push(JobAction::Tolerate { step });
+            }
+            open.extend(&self.needs[step]);
+        }
+    }
+
+    /// Nothing more is started but what cleans up.
+    fn halt(&mut self, stop: Stop, actions: &mut Vec<JobAction>, open: &mut Vec<usize>) {
+        if stop <= self.stop {
+            return;
+        }
+        self.stop = stop;
         for step in 0..self.steps.len() {
-            let cleans_up = self.steps[step].0.run_if != RunIf::Success;
+            if self.may_run(step) {
+                continue;
+            }
             match self.states[step].phase {
-                Phase::Ready if !cleans_up => {
+                Phase::Ready => {
                     self.ready.remove(&step);
-                    let reason = "another step failed".to_owned();
-                    actions.push(JobAction::Skip { step, reason });
-                    self.close(step, true, open);
+                    let reason = stop.reason().to_owned();
+                    self.give_up(step, reason, actions, open);
                 }
-                Phase::Delayed if !cleans_up => {
-                    let reason = "another step failed, and it is not run again".to_owned();
-                    actions.push(JobAction::Skip { step, reason });
-                    self.close(step, true, open);
+                Phase::Delayed => {
+                    let reason = format!("{}, and it is not run again", stop.reason());
+                    self.give_up(step, reason, actions, open);
                 }
-                // Of those that are to run, some may wait for the engine still.
-                Phase::Running if !cleans_up => {
-                    let reason = "another step failed".to_owned();
-                    actions.push(JobAction::Withdraw { step, reason });
-                    if self.fail_fast == FailFast::Now {
+                Phase::Running => {
+                    // Of those that are to run, some may wait for the engine still.
+                    if stop < Stop::Cancelled {
+                        let reason = stop.reason().to_owned();
+                        actions.push(JobAction::Withdraw { step, reason });
+                    }
+                    if stop != Stop::Failed || self.fail_fast == FailFast::Now {
                         actions.push(JobAction::Stop { step });
                     }
                 }
-                _ => {}
+                // When all that it waits for is over: what cleans up comes after that.
+                Phase::Pending | Phase::Over => {}
             }
         }
     }
 
-    fn cancel(&mut self, actions: &mut Vec<JobAction>) {
-        self.cancelled = true;
-        self.ready.clear();
-        for step in 0..self.steps.len() {
-            match self.states[step].phase {
-                Phase::Pending | Phase::Ready | Phase::Delayed => {
-                    self.states[step].phase = Phase::Over;
-                    self.left -= 1;
-                    let reason = "the batch was cancelled".to_owned();
-                    actions.push(JobAction::Skip { step, reason });
-                }
-                Phase::Running => actions.push(JobAction::Stop { step }),
-                Phase::Over => {}
-            }
+    /// A step that was to be run, perhaps again, is not.
+    fn give_up(
+        &mut self,
+        step: usize,
+        reason: String,
+        actions: &mut Vec<JobAction>,
+        open: &mut Vec<usize>,
+    ) {
+        actions.push(JobAction::Skip { step, reason });
+        let is_allowed = self.allows(step, self.states[step].ran_badly, actions);
+        self.close(step, !is_allowed, open);
+    }
+
+    fn halt_all(&mut self, stop: Stop, actions: &mut Vec<JobAction>) {
+        let mut open = Vec::new();
+        self.halt(stop, actions, &mut open);
+        for next in open {
+            self.decide(next, actions);
         }
     }
+}
+
+/// How a run of a step has ended.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    outcome: Outcome,
+    exit_code: Option<i32>,
+    reason: Option<Reason>,
 }
 
 impl BatchJob for Schedule {
@@ -214,14 +325,18 @@ impl BatchJob for Schedule {
                     }
                 }
             }
-            JobEvent::Ended { step, outcome } => self.ended(step, outcome, &mut actions),
+            JobEvent::Ended { step, outcome, exit_code, reason } => {
+                self.ended(step, End { outcome, exit_code, reason }, &mut actions);
+            }
             JobEvent::Due { step } => {
                 if self.states[step].phase == Phase::Delayed {
                     self.states[step].phase = Phase::Ready;
                     self.ready.insert(step);
                 }
             }
-            JobEvent::Cancelled => self.cancel(&mut actions),
+            JobEvent::TimedOut => self.halt_all(Stop::TimedOut, &mut actions),
+            JobEvent::Cancelled => self.halt_all(Stop::Cancelled, &mut actions),
+            JobEvent::Aborted => self.halt_all(Stop::Aborted, &mut actions),
         }
         while self.running < self.parallelism
             && let Some(step) = self.ready.pop_first()
@@ -239,7 +354,7 @@ impl BatchJob for Schedule {
     }
 }
 
-const LONGEST_DELAY: Duration = Duration::from_hours(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::batch::Outcome;
 use crate::batch::output::OutputWriter;
 use crate::batch::registry::Live;
 use crate::batch::row::StepRow;
+use crate::batch::{BatchError, Outcome};
 use crate::caller::Caller;
 use crate::engine::{Engine, Permit};
 use crate::execute::{End, Event, ExecuteError, Reason, Request, Run};
@@ -27,7 +27,9 @@ pub(crate) struct StepRun {
     pub(crate) caller: Caller,
     pub(crate) writer: OutputWriter,
     pub(crate) live: Arc<Live>,
-    pub(crate) stopped: oneshot::Receiver<()>,
+    pub(crate) stopped: oneshot::Receiver<Reason>,
+    /// The step's, for errors.
+    pub(crate) id: String,
 }
 
 impl StepRun {
@@ -38,12 +40,12 @@ impl StepRun {
         permit: Arc<Permit>,
         mark: Option<String>,
     ) -> Ending {
-        let Self { engine, caller, mut writer, live, mut stopped } = self;
+        let Self { engine, caller, mut writer, live, mut stopped, id } = self;
         let limit = request.output_limit.unwrap_or(engine.0.policy.default_output_limit);
         request.output_limit = Some(limit);
         let mut run: Run = match engine.launch(&caller, request, permit, mark).await {
             Ok(run) => run,
-            Err(error) => return not_started(&error),
+            Err(error) => return not_started(&id, error),
         };
         let stopper = run.stopper();
         let (mut is_stopped, mut listens) = (false, true);
@@ -53,9 +55,12 @@ impl StepRun {
                 told = &mut stopped, if listens => {
                     // An error is no wish: the driver has gone, with its engine.
                     listens = false;
-                    if told.is_ok() {
+                    if let Ok(reason) = told {
                         is_stopped = true;
-                        stopper.stop();
+                        match reason {
+                            Reason::TimedOut => stopper.time_out(),
+                            _ => stopper.stop(),
+                        }
                     }
                     continue;
                 }
@@ -100,13 +105,14 @@ impl StepRun {
     }
 }
 
-/// The end of one that could not be started.
-pub(crate) fn not_started(error: &ExecuteError) -> Ending {
-    let exit_code = match error {
+/// The end of a step that could not be started.
+pub(crate) fn not_started(id: &str, error: ExecuteError) -> Ending {
+    let exit_code = match &error {
         ExecuteError::ProgramNotFound(_) => 127,
         ExecuteError::ProgramUnusable { .. } => 126,
         _ => LOST_CODE,
     };
+    let error = BatchError::Command { step: id.to_owned(), source: Box::new(error) };
     let row = StepRow {
         problem: Some(error.to_string()),
         exit_code: Some(exit_code),
@@ -129,4 +135,5 @@ fn lost_end() -> End {
 }
 
 pub(crate) const LOST_CODE: i32 = 125;
+pub(crate) const TIMED_OUT_CODE: i32 = 124;
 pub(crate) const CANCELLED_CODE: i32 = 130;

@@ -1,14 +1,15 @@
 //! Accepting a batch: everything is checked, then it is on disk, then it is begun.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::batch::checks::{MAX_TIMEOUT_MS, StepChecks, checked_labels};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
-use crate::batch::plan::{PlanData, Step, millis};
+use crate::batch::plan::{PlanData, StepCheck};
 use crate::batch::registry::Registry;
 use crate::batch::row::{EventRow, Recipe, Summary, What, key, now};
 use crate::batch::runner::{Driver, PLAN, Pending};
@@ -17,7 +18,6 @@ use crate::batch::{
     BatchError, BatchJob, BatchRecord, BatchRequest, BatchState, Batches, StepCounts,
 };
 use crate::caller::{Caller, Scope};
-use crate::execute::{Command, ExecuteError};
 use crate::id::BatchId;
 use crate::session::blocking;
 use crate::store::{Change, StoreFault};
@@ -41,16 +41,21 @@ struct KeyRow {
     sha256: String,
 }
 
-/// A program, the directory that it runs in, and the variables that it is found by.
-type Found = (String, Option<String>, Vec<(String, String)>);
-
 /// A batch that may be.
-struct Accepted {
-    name: Option<String>,
-    rerun_of: Option<String>,
+pub(crate) struct Accepted {
+    about: About,
     recipe: Recipe,
     inputs: Option<Inputs>,
     job: Box<dyn BatchJob>,
+}
+
+/// What is told of a batch beside its steps.
+#[derive(Default)]
+struct About {
+    name: Option<String>,
+    labels: BTreeMap<String, String>,
+    timeout: Option<u64>,
+    rerun_of: Option<String>,
 }
 
 impl Batches {
@@ -110,87 +115,17 @@ impl Batches {
                 let job = this
                     .make(&recipe, None)
                     .map_err(|problem| BatchError::Malformed { field: "recipe", problem })?;
+                let mut checks = StepChecks::new(this, &caller);
                 for (place, step) in job.steps().iter().enumerate() {
-                    this.check(&caller, place, step, &mut HashSet::new()).await?;
+                    checks.check(place, step, StepCheck::Early).await?;
                 }
-                Ok(Accepted { name: None, rerun_of: None, recipe, inputs: None, job })
+                Ok(Accepted { recipe, inputs: None, job, about: About::default() })
             })
             .await
         })
         .await
     }
 
-    /// Runs the steps of a batch that is over again, as a new batch: all, or only those that did not
-    /// succeed, whose other dependencies then count as met.
-    ///
-    /// # Errors
-    ///
-    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over, none is left to run, or
-    /// the variables and standard input of its steps are [kept no
-    /// longer](crate::BatchPolicy::keep_inputs_for); and as [`submit`](Self::submit).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`submit`](Self::submit).
-    pub async fn rerun(
-        &self,
-        caller: &Caller,
-        id: &str,
-        only_failed: bool,
-    ) -> Result<Submitted, BatchError> {
-        let (id, summary) = self.find(caller, id).await?;
-        if !summary.state().is_final() {
-            return Err(BatchError::Conflict("the batch is not over; cancel it first"));
-        }
-        let recipe = self.registry()?.journal.recipe(&id).await?;
-        let mut plan: PlanData = match recipe.kind.as_str() {
-            PLAN => serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?,
-            _ => return Err(BatchError::Conflict("a batch of this kind can't be run again")),
-        };
-        if summary.has_inputs {
-            let (outputs, of) = (self.registry()?.policy.outputs.clone(), id.clone());
-            let inputs = blocking(move || outputs.read_inputs(&of)).await;
-            let inputs = inputs.map_err(|error| BatchError::Internal(error.into()))?;
-            let Some(inputs) = inputs else { return Err(BatchError::Conflict(INPUTS_GONE)) };
-            if !inputs.put(&mut plan) {
-                return Err(BatchError::Damaged);
-            }
-        }
-        if only_failed {
-            let record = self.get(caller, id.as_str()).await?;
-            let succeeded: HashSet<String> = record
-                .steps
-                .iter()
-                .filter(|step| step.state == crate::batch::StepState::Succeeded)
-                .map(|step| step.id.clone())
-                .collect();
-            let ids: Vec<String> =
-                plan.steps.iter().enumerate().map(|(place, step)| step.id_at(place)).collect();
-            for (place, step) in plan.steps.iter_mut().enumerate() {
-                let before = place.checked_sub(1).map(|before| ids[before].clone());
-                let needs =
-                    step.0.depends_on.take().unwrap_or_else(|| before.into_iter().collect());
-                step.0.depends_on =
-                    Some(needs.into_iter().filter(|id| !succeeded.contains(id)).collect());
-                step.0.id = Some(ids[place].clone());
-            }
-            plan.steps.retain(|step| !step.0.id.as_ref().is_some_and(|id| succeeded.contains(id)));
-            if plan.steps.is_empty() {
-                return Err(BatchError::Conflict("no step of this batch failed"));
-            }
-        }
-        let (this, caller) = (self.clone(), caller.clone());
-        detached(async move {
-            let rerun_of = Some(id.to_string());
-            this.once(&caller, None, async |this: &Self| {
-                this.accept(&caller, BatchRequest(plan), rerun_of).await
-            })
-            .await
-        })
-        .await
-    }
-
-    /// Makes a batch, unless there is one under this key.
     /// The batch that was submitted with this `idempotency_key`.
     ///
     /// # Errors
@@ -213,7 +148,8 @@ impl Batches {
         row.and_then(|row| row.id.parse().ok()).ok_or_else(missing)
     }
 
-    async fn once(
+    /// Makes a batch, unless there is one under this key.
+    pub(crate) async fn once(
         &self,
         caller: &Caller,
         key: Option<(String, String)>,
@@ -251,7 +187,7 @@ impl Batches {
         Ok(Submitted { record: record?, is_new: true })
     }
 
-    async fn accept(
+    pub(crate) async fn accept(
         &self,
         caller: &Caller,
         request: BatchRequest,
@@ -264,6 +200,10 @@ impl Batches {
             Ok(name) => name,
             Err(problem) => return malformed("name", problem.to_owned()),
         };
+        checked_labels(&plan.labels)?;
+        if plan.timeout.is_some_and(|timeout| !(1..=MAX_TIMEOUT_MS).contains(&timeout)) {
+            return malformed("timeout", format!("must be from 1 to {MAX_TIMEOUT_MS} ms, a year"));
+        }
         if plan.steps.is_empty() {
             return malformed("steps", "must hold at least one step".to_owned());
         }
@@ -278,17 +218,19 @@ impl Batches {
             return malformed("parallelism", problem);
         }
         self.settle(caller, &mut plan)?;
-        crate::batch::plan::dependencies(&plan.steps)?;
-        let mut seen = HashSet::new();
+        let needs = crate::batch::plan::dependencies(&plan.steps)?;
+        let mut checks = StepChecks::new(self, caller);
         for (place, step) in plan.steps.iter().enumerate() {
-            self.check(caller, place, step, &mut seen).await?;
+            let default = if needs[place].is_empty() { StepCheck::Early } else { StepCheck::Late };
+            checks.check(place, step, default).await?;
         }
         let mut kept = plan.clone();
         let inputs = Inputs::take(&mut kept);
         let text = serde_json::to_string(&kept).unwrap_or_default();
-        let name = plan.name.clone();
+        let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
+        let about = About { name, labels, timeout, rerun_of };
         let job = Box::new(Schedule::new(plan, policy.parallelism)?);
-        Ok(Accepted { name, rerun_of, recipe: Recipe { kind: PLAN.to_owned(), text }, inputs, job })
+        Ok(Accepted { recipe: Recipe { kind: PLAN.to_owned(), text }, inputs, job, about })
     }
 
     /// Gives every step the batch's directory, and the session's directory and variables as they are
@@ -312,34 +254,6 @@ impl Batches {
         Ok(())
     }
 
-    /// Whether a step could run now.
-    async fn check(
-        &self,
-        caller: &Caller,
-        place: usize,
-        step: &Step,
-        seen: &mut HashSet<Found>,
-    ) -> Result<(), BatchError> {
-        let id = || step.id_at(place);
-        let wrong = |field, problem: String| Err(BatchError::Step { step: id(), field, problem });
-        if step.0.retries > MOST_RETRIES {
-            return wrong("retries", format!("must be at most {MOST_RETRIES}"));
-        }
-        let longest = millis(LONGEST_DELAY);
-        if step.0.retry_delay > longest {
-            return wrong("retryDelay", format!("must be at most {longest} ms"));
-        }
-        let refused =
-            |error: ExecuteError| BatchError::Command { step: id(), source: Box::new(error) };
-        let command: Command = self.engine.command(caller, step.request()).map_err(refused)?;
-        // Most steps of a batch differ in their arguments only.
-        let what = (command.argv[0].clone(), command.workdir.clone(), step.0.env.clone());
-        if seen.insert(what) {
-            self.engine.0.executor.check_boxed(&command).await.map_err(refused)?;
-        }
-        Ok(())
-    }
-
     /// Writes it down.
     async fn begin(
         &self,
@@ -348,7 +262,8 @@ impl Batches {
         accepted: Accepted,
         key: Option<(String, String)>,
     ) -> Result<Driver, BatchError> {
-        let Accepted { name, rerun_of, recipe, inputs, job } = accepted;
+        let Accepted { recipe, inputs, job, about } = accepted;
+        let About { name, labels, timeout, rerun_of } = about;
         let total = job.steps().len() as u64;
         let room = registry.room(&self.engine.0, caller.user(), job.steps().len(), false)?;
         let id = BatchId::new();
@@ -364,6 +279,10 @@ impl Batches {
             counts: Default::default(),
             failure: None,
             rerun_of,
+            labels,
+            timeout,
+            duration: None,
+            filed: None,
             events: 1,
             bytes: recipe.text.len() as u64 + inputs.as_ref().map_or(0, |all| all.len() as u64),
             has_inputs: inputs.is_some(),
@@ -466,15 +385,11 @@ fn checked_key(key: &str) -> Result<String, BatchError> {
 }
 
 /// In a task of its own, so that nobody's dropped future leaves it half-made.
-async fn detached<T: Send + 'static>(
+pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, BatchError>> + Send + 'static,
 ) -> Result<T, BatchError> {
     tokio::spawn(work).await.unwrap_or_else(|error| Err(BatchError::Internal(error.into())))
 }
 
-const INPUTS_GONE: &str = "the variables and standard input of this batch are kept no longer, so it \
-    can't be run again; submit it anew";
 const KEY_USED_UP: &str = "the batch that was made with this idempotency key is over and kept no \
     longer; a new request needs a new key";
-const MOST_RETRIES: u32 = 1000;
-const LONGEST_DELAY: std::time::Duration = std::time::Duration::from_hours(1);

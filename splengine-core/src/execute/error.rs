@@ -118,6 +118,16 @@ impl ExecuteError {
         }
     }
 
+    /// Whether something that runs before could make what is missing: a program, or a directory
+    /// below root.
+    pub(crate) fn can_be_mended(&self) -> bool {
+        match self {
+            Self::ProgramNotFound(_) | Self::ProgramUnusable { .. } => true,
+            Self::Workdir { problem, .. } => ![OUTSIDE_ROOT, NOT_A_PATH].contains(problem),
+            _ => false,
+        }
+    }
+
     /// When it may work, if it is a matter of time.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -130,6 +140,10 @@ impl ExecuteError {
         }
     }
 }
+
+/// What is wrong with a working directory that can never be.
+pub(crate) const OUTSIDE_ROOT: &str = "is outside root";
+pub(crate) const NOT_A_PATH: &str = "is not a path";
 
 fn in_words(time: Duration) -> String {
     match time.as_secs().max(1) {

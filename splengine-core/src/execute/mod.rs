@@ -20,6 +20,7 @@ pub use cancel::Cancel;
 pub use command::{Background, Command};
 pub use end::{End, Exit, ExitStatus, Reason};
 pub use error::ExecuteError;
+pub(crate) use error::{NOT_A_PATH, OUTSIDE_ROOT};
 pub(crate) use failure::FailureScan;
 pub(crate) use head_tail::HeadTail;
 pub use limits::{LimitKind, Limits};

@@ -8,7 +8,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use rustix::fs::fstat;
 
-use crate::execute::ExecuteError;
+use crate::execute::{ExecuteError, NOT_A_PATH, OUTSIDE_ROOT};
 use crate::protected::{Protected, identity};
 
 /// The directory outside which no working directory and no file may lie.
@@ -71,11 +71,9 @@ impl Root {
             let problem = match error.kind() {
                 io::ErrorKind::NotFound => "does not exist below root",
                 io::ErrorKind::NotADirectory => "is not a directory",
-                io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => {
-                    "is outside root"
-                }
+                io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => OUTSIDE_ROOT,
                 io::ErrorKind::PermissionDenied => "can't be entered",
-                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => "is not a path",
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => NOT_A_PATH,
                 _ if error.raw_os_error() == Some(libc::ELOOP) => "has too many links on its way",
                 _ => return exhausted_or_internal(error),
             };

@@ -114,6 +114,17 @@ pub enum StoreFault {
         /// The latest version that is known here.
         known: String,
     },
+    /// It was written by an earlier version, whose format this one can't go on with.
+    #[error(
+        "the store has the format {found}, with which this version, whose is {known}, can't go on; use \
+         the version that wrote it, or a new root"
+    )]
+    Older {
+        /// The format's version, `MAJOR.MINOR`.
+        found: String,
+        /// The version that is known here.
+        known: String,
+    },
     /// It can't be read or written.
     #[error("the store can't be used")]
     Io(#[source] io::Error),

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use splengine_core::{
-    BatchError, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change, Engine,
-    EngineBuilder, ErrorKind, LocalExecutor, MemoryStore, RedbStore, Rows, SalvagedStore, Step,
-    Store, StoreFault, Stream,
+    BatchError, BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change,
+    Engine, EngineBuilder, ErrorKind, LocalExecutor, MemoryStore, RedbStore, Rows, SalvagedStore,
+    Step, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 
@@ -92,7 +92,7 @@ async fn over(engine: &Engine, who: &Caller, id: &str) -> BatchRecord {
 }
 
 async fn count(engine: &Engine, who: &Caller) -> usize {
-    engine.batches().list(who, None, None, 500).await.expect("a list").batches.len()
+    engine.batches().list(who, &BatchFilter::new(), None, 500).await.expect("a list").batches.len()
 }
 
 /// Until a number of batches is what it is to be.
@@ -357,9 +357,27 @@ async fn around_a_damaged_page_all_is_salvaged_and_no_output_is_lost() {
     // A store that is whole knows all that there is.
     let file = root.path().join("whole.redb");
     let store = RedbStore::open(&file).expect("opens");
-    store.commit(&[Change::set(*b"row", *b"value")]).expect("writes");
+    let format = Change::set(*b"format", *br#"{"major":3,"minor":0}"#);
+    store.commit(&[format, Change::set(*b"row", *b"value")]).expect("writes");
     resume(store).await;
     assert!(!output.exists());
+}
+
+/// What other versions wrote is neither taken for new nor gone on with.
+#[test]
+fn a_store_of_another_major_version_is_refused_with_words() {
+    let root = tempfile::tempdir().expect("a directory");
+    for (format, text) in [
+        (r#"{"major":2,"minor":0}"#, "the store has the format 2.0, with which this version"),
+        (r#"{"major":99,"minor":1}"#, "the store has the format 99.1, and this version knows"),
+        ("1", "the store has the format 1.0"),
+        ("x", "the store is damaged: its format version can't be read"),
+    ] {
+        let store = MemoryStore::new();
+        store.commit(&[Change::set(*b"format", format)]).expect("writes");
+        let refused = BatchPolicy::new(store, root.path()).expect_err("refused").to_string();
+        assert!(refused.contains(text), "{refused}");
+    }
 }
 
 #[test]

@@ -2,10 +2,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use splengine_core::{
-    BatchError, BatchJob, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change,
-    Engine, EngineBuilder, ErrorKind, FailFast, Happening, JobAction, JobEvent, LocalExecutor,
-    MemoryStore, Reason, RedbStore, Request, Rows, RunIf, Scope, SessionRequest, Step, StepInfo,
-    StepState, Store, StoreFault, Stream,
+    BatchError, BatchFilter, BatchJob, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller,
+    Change, Engine, EngineBuilder, ErrorKind, FailFast, Happening, JobAction, JobEvent,
+    LocalExecutor, MemoryStore, Reason, RedbStore, Request, Rows, RunIf, Scope, SessionRequest,
+    Step, StepCheck, StepInfo, StepState, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -268,13 +268,18 @@ async fn what_fails_leaves_out_what_needs_it() {
         .step(step("build", "exit 3"))
         .step(step("test", "echo never"))
         .step(step("mend", "echo mended").run_if(RunIf::Failure))
-        .step(step("after", "echo went on"))
+        .step(step("other", "exit 4").after([""; 0]))
+        .step(step("after", "echo went on").after(["mend"]))
         .step(step("clean", "echo cleaned").after(["test"]).run_if(RunIf::Always))
         .step(step("else", "echo elsewhere").after(Vec::<String>::new()));
     let record = bench.run(request).await;
     use StepState::{Failed, Skipped, Succeeded};
-    assert_eq!(states(&record), [Failed, Skipped, Succeeded, Succeeded, Succeeded, Succeeded]);
-    assert_eq!((record.info.state, record.info.exit_code), (BatchState::Failed, 3));
+    assert_eq!(
+        states(&record),
+        [Failed, Skipped, Succeeded, Failed, Succeeded, Succeeded, Succeeded]
+    );
+    // That of `build` is mended.
+    assert_eq!((record.info.state, record.info.exit_code), (BatchState::Failed, 4));
     assert_eq!(record.steps[1].problem.as_deref(), Some("a step before it failed"));
     assert_eq!(record.steps[0].exit_code, Some(3));
 }
@@ -549,12 +554,12 @@ async fn what_can_not_run_is_refused_before_anything_starts() {
     for (request, kind, text) in [
         (BatchRequest::new(), ErrorKind::Malformed, "`steps` must hold"),
         (
-            first().step(Step::new("nowhere-to-be-found").id("x")),
+            first().step(Step::new("nowhere-to-be-found").id("x").after([""; 0])),
             ErrorKind::Impossible,
             "step `x`: program `nowhere",
         ),
         (
-            first().step(Step::new("true").id("x").workdir("nowhere")),
+            first().step(Step::new("true").id("x").workdir("nowhere").check(StepCheck::Early)),
             ErrorKind::Impossible,
             "step `x`: workdir `nowhere`",
         ),
@@ -588,7 +593,12 @@ async fn what_can_not_run_is_refused_before_anything_starts() {
         assert_eq!(error.kind(), kind, "{error}");
     }
     assert_eq!(bench.file("started"), "");
-    let all = bench.engine.batches().list(&bench.alice, None, None, 10).await.expect("a list");
+    let all = bench
+        .engine
+        .batches()
+        .list(&bench.alice, &BatchFilter::new(), None, 10)
+        .await
+        .expect("a list");
     assert_eq!(all.batches, []);
     let nobody = Caller::new("bob".parse().expect("a name")).with(Scope::Sessions);
     let refused = bench.engine.batches().submit(&nobody, first(), None).await;
@@ -598,9 +608,8 @@ async fn what_can_not_run_is_refused_before_anything_starts() {
 #[tokio::test]
 async fn a_cancelled_batch_ends_at_once() {
     let bench = bench();
-    let request = BatchRequest::new()
-        .step(step("slow", "echo >up; sleep 600"))
-        .step(step("next", "true").run_if(RunIf::Always));
+    let request =
+        BatchRequest::new().step(step("slow", "echo >up; sleep 600")).step(step("next", "true"));
     let record = bench.submit(request).await;
     eventually("it runs", || bench.root.path().join("up").exists()).await;
     let id = record.info.id.as_str();
@@ -719,7 +728,10 @@ async fn batches_are_their_callers_own() {
         batches.output(&bob, id, "1", Stream::Stdout, None).await,
         Err(BatchError::NoBatch(_))
     ));
-    assert_eq!(batches.list(&bob, None, None, 10).await.expect("a list").batches, []);
+    assert_eq!(
+        batches.list(&bob, &BatchFilter::new(), None, 10).await.expect("a list").batches,
+        []
+    );
 }
 
 #[tokio::test]
@@ -735,7 +747,10 @@ async fn lists_come_in_pages_and_by_state() {
     let mut found = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let page = batches.list(&bench.alice, None, cursor.as_deref(), 3).await.expect("a page");
+        let page = batches
+            .list(&bench.alice, &BatchFilter::new(), cursor.as_deref(), 3)
+            .await
+            .expect("a page");
         assert!(page.batches.len() <= 3);
         found.extend(page.batches.into_iter().map(|batch| batch.id));
         cursor = page.next;
@@ -744,13 +759,16 @@ async fn lists_come_in_pages_and_by_state() {
         }
     }
     assert_eq!(found, ids);
-    let failed =
-        batches.list(&bench.alice, Some(BatchState::Failed), None, 10).await.expect("a page");
+    let failed = batches
+        .list(&bench.alice, &BatchFilter::new().state(BatchState::Failed), None, 10)
+        .await
+        .expect("a page");
     let failed: Vec<_> = failed.batches.into_iter().map(|batch| batch.id).collect();
     assert_eq!(failed, [ids[0].clone(), ids[3].clone(), ids[6].clone()]);
-    let running = batches.list(&bench.alice, Some(BatchState::Running), None, 10).await;
+    let running =
+        batches.list(&bench.alice, &BatchFilter::new().state(BatchState::Running), None, 10).await;
     assert_eq!(running.expect("a page").batches, []);
-    let error = batches.list(&bench.alice, None, Some("nonsense"), 10).await;
+    let error = batches.list(&bench.alice, &BatchFilter::new(), Some("nonsense"), 10).await;
     assert_eq!(error.expect_err("refused").kind(), ErrorKind::Malformed);
 }
 
@@ -960,7 +978,8 @@ async fn what_is_old_or_too_much_is_forgotten() {
     let next = engine(&bench.root, &bench.store, |policy| policy.keep_count(2), |builder| builder);
     next.resume().await;
     eventually("the oldest are gone", || kept() == 2).await;
-    let all = next.batches().list(&bench.alice, None, None, 10).await.expect("a list");
+    let all =
+        next.batches().list(&bench.alice, &BatchFilter::new(), None, 10).await.expect("a list");
     let ids: Vec<_> = all.batches.into_iter().map(|batch| batch.id).collect();
     assert_eq!(ids, [records[3].info.id.clone(), records[2].info.id.clone()]);
     let gone = next.batches().get(&bench.alice, records[0].info.id.as_str()).await;
@@ -985,7 +1004,8 @@ async fn what_is_older_or_larger_than_is_kept_is_forgotten() {
         let outputs = bench.root.path().join("runtime/batches");
         let count = || std::fs::read_dir(&outputs).expect("is there").count();
         eventually("the old are gone", || count() == kept).await;
-        let all = next.batches().list(&bench.alice, None, None, 10).await.expect("a list");
+        let all =
+            next.batches().list(&bench.alice, &BatchFilter::new(), None, 10).await.expect("a list");
         assert_eq!(all.batches.len(), kept);
     }
 }
@@ -1019,7 +1039,7 @@ async fn a_damaged_batch_costs_no_other() {
     }
     let refused = batches.get(&bench.alice, records[1].info.id.as_str()).await;
     assert!(matches!(refused, Err(BatchError::Damaged)), "{refused:?}");
-    let listed = batches.list(&bench.alice, None, None, 10).await.expect("a list");
+    let listed = batches.list(&bench.alice, &BatchFilter::new(), None, 10).await.expect("a list");
     assert_eq!(listed.batches.len(), 2);
 }
 

@@ -2,6 +2,7 @@
 
 mod admission;
 mod batch_bounds;
+mod batch_ends;
 mod batches;
 mod connections;
 mod ends;

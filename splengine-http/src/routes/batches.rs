@@ -1,5 +1,7 @@
 //! Batches.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -8,11 +10,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use splengine_core::{BatchError, BatchEvents, BatchRecord, BatchRequest, BatchState, Caller};
+use splengine_core::{
+    BatchError, BatchEvents, BatchFilter, BatchRecord, BatchRequest, BatchState, Caller,
+};
+use tokio::time::timeout;
 
 use crate::app::App;
 use crate::dto_batches::{
-    BatchEventDto, BatchListDto, BatchRecordDto, BatchRequestDto, BatchResultDto,
+    BatchDto, BatchEventDto, BatchListDto, BatchRecordDto, BatchRequestDto, BatchResultDto,
 };
 use crate::forms::Form;
 use crate::problem::{Problem, ProblemDto};
@@ -29,13 +34,15 @@ use crate::stream::{EVENTS, as_it_comes};
     post, path = "/api/v1/batches", operation_id = "submitBatch", tag = "batches",
     security(("bearer" = [])), request_body = BatchRequestDto,
     params(
-        ("wait" = Option<bool>, Query, description = "Answer when it is over, with what its steps \
-            printed, in the form that `Accept` asks for."),
+        ("wait" = Option<String>, Query, description = "`true`: answer when it is over, with what its \
+            steps printed, in the form that `Accept` asks for. A whole number, from 1 to 3600: wait \
+            so many seconds for that at most, and answer as without `wait` then."),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition return the \
             batch that was made first."),
     ),
     responses((status = 200, description = "With `wait`: it is over.", body = BatchResultDto),
-        (status = 202, description = "It is accepted.", body = BatchRecordDto,
+        (status = 202, description = "It is accepted, and not over in the time that `wait` says.",
+            body = BatchRecordDto,
             headers(("Location" = String, description = "Where it is."))),
         (status = "4XX", description = "Refused.", body = ProblemDto,
             content_type = "application/problem+json"),
@@ -54,18 +61,37 @@ pub(crate) async fn submit(
     demand_json(&parts.headers)?;
     let query = Query::of(parts.uri.query(), &["wait"])?;
     // Whoever does not wait is answered in JSON.
-    let form = match query.flag("wait")? {
-        true => Some(Form::wanted(&app.options.forms, &parts.headers)?),
-        false => None,
+    let wait = wait(&query)?;
+    let form = match wait {
+        Some(_) => Some(Form::wanted(&app.options.forms, &parts.headers)?),
+        None => None,
     };
     let dto: BatchRequestDto = read_json(&parts.headers, body, &app).await?;
     let encodings = dto.encodings();
     let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
-    let Some(form) = form else { return Ok(accepted(record)) };
-    let id = record.info.id.as_str();
-    app.engine.batches().wait(&caller, id).await?;
+    let (Some(form), Some(wait)) = (form, wait) else { return Ok(accepted(record)) };
+    let (batches, id) = (app.engine.batches(), record.info.id.as_str());
+    match timeout(wait, batches.wait(&caller, id)).await {
+        Ok(over) => drop(over?),
+        Err(_) => return Ok(accepted(batches.get(&caller, id).await?)),
+    }
     let encoding = |place| encodings.get(place).copied().unwrap_or_default();
     results::answer(&app, &caller, id, form, encoding).await
+}
+
+/// How long to wait for a batch to be over, if at all.
+fn wait(query: &Query) -> Result<Option<Duration>, Problem> {
+    match query.get("wait") {
+        None | Some("false") => Ok(None),
+        Some("true") => Ok(Some(Duration::MAX)),
+        Some(text) => match text.parse() {
+            Ok(seconds @ 1..=MAX_WAIT_SECONDS) => Ok(Some(Duration::from_secs(seconds))),
+            _ => Err(Problem::malformed(format!(
+                "`wait` must be true, false or a whole number of seconds from 1 to \
+                 {MAX_WAIT_SECONDS}"
+            ))),
+        },
+    }
 }
 
 /// Submits what a request asks for, under the key that its headers name.
@@ -102,7 +128,11 @@ pub(crate) fn accepted(record: BatchRecord) -> Response {
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 500,
             description = "How many; 50 when left out."),
         ("cursor" = Option<String>, Query, description = "What the page before gave."),
-        ("state" = Option<String>, Query, description = "Only those in this state."),
+        ("state" = Option<Vec<String>>, Query, description =
+            "Only those in this state; given several times, in any of these."),
+        ("name" = Option<String>, Query, description = "Only those with this very name."),
+        ("label" = Option<Vec<String>>, Query, description =
+            "Only those with this label, `NAME=VALUE`; given several times, with all of these."),
     ),
     responses((status = 200, description = "The newest first.", body = BatchListDto),
         (status = "4XX", description = "Refused.", body = ProblemDto,
@@ -113,28 +143,49 @@ pub(crate) async fn list(
     Asker(caller): Asker,
     request: Request,
 ) -> Result<Json<BatchListDto>, Problem> {
-    let query = Query::of(request.uri().query(), &["limit", "cursor", "state"])?;
+    let query = Query::with_lists(
+        request.uri().query(),
+        &["limit", "cursor", "name"],
+        &["state", "label"],
+    )?;
     let limit = match query.get("limit") {
         Some(text) => text.parse().ok().filter(|limit| (1..=500).contains(limit)),
         None => Some(50),
     };
     let limit = limit.ok_or_else(|| Problem::malformed("`limit` must be from 1 to 500"))?;
-    let state = query.get("state").map(|name| {
+    let filter = filter(&query)?;
+    let list = app.engine.batches().list(&caller, &filter, query.get("cursor"), limit).await?;
+    Ok(Json(list.into()))
+}
+
+/// Which batches a query asks for.
+fn filter(query: &Query) -> Result<BatchFilter, Problem> {
+    let mut filter = BatchFilter::new();
+    for name in query.all("state") {
         let known = BatchState::ALL.iter().find(|state| state.name() == name).copied();
-        known.ok_or_else(|| {
+        filter = filter.state(known.ok_or_else(|| {
             let names: Vec<_> = BatchState::ALL.iter().map(|state| state.name()).collect();
             Problem::malformed(format!("`state` must be one of {}", names.join(", ")))
-        })
-    });
-    let batches = app.engine.batches();
-    let list = batches.list(&caller, state.transpose()?, query.get("cursor"), limit).await?;
-    Ok(Json(list.into()))
+        })?);
+    }
+    if let Some(name) = query.get("name") {
+        filter = filter.name(name);
+    }
+    for label in query.all("label") {
+        let (name, value) = label.split_once('=').ok_or_else(|| {
+            Problem::malformed("`label` must be a label's name, `=` and its value")
+        })?;
+        filter = filter.label(name, value);
+    }
+    Ok(filter)
 }
 
 /// One batch with its steps.
 #[utoipa::path(
     get, path = "/api/v1/batches/{id}", operation_id = "getBatch", tag = "batches",
-    security(("bearer" = [])), params(("id" = String, Path)),
+    security(("bearer" = [])),
+    params(("id" = String, Path), ("steps" = Option<bool>, Query, description =
+        "`false`: without its steps, for those who ask often.")),
     responses((status = 200, description = "As it is now.", body = BatchRecordDto),
         (status = "4XX", description = "Refused.", body = ProblemDto,
             content_type = "application/problem+json")),
@@ -143,8 +194,14 @@ pub(crate) async fn get(
     State(app): State<App>,
     Asker(caller): Asker,
     Path(id): Path<String>,
-) -> Result<Json<BatchRecordDto>, Problem> {
-    Ok(Json(app.engine.batches().get(&caller, &id).await?.into()))
+    request: Request,
+) -> Result<Response, Problem> {
+    let query = Query::of(request.uri().query(), &["steps"])?;
+    let batches = app.engine.batches();
+    if query.get("steps").is_some() && !query.flag("steps")? {
+        return Ok(Json(BatchDto::from(batches.info(&caller, &id).await?)).into_response());
+    }
+    Ok(Json(BatchRecordDto::from(batches.get(&caller, &id).await?)).into_response())
 }
 
 /// What happens to a batch, from its beginning or after `Last-Event-ID`, to its end.
@@ -214,7 +271,7 @@ async fn next_event(events: &mut BatchEvents, silence: &Silence) -> (Bytes, bool
     post, path = "/api/v1/batches/{id}/rerun", operation_id = "rerunBatch", tag = "batches",
     security(("bearer" = [])),
     params(("id" = String, Path), ("only" = Option<String>, Query,
-        description = "`failed`: without the steps that succeeded. All when left out.")),
+        description = "`failed`: the steps that did not succeed, and all that depend on them. All when left out.")),
     responses((status = 202, description = "It is accepted.", body = BatchRecordDto,
             headers(("Location" = String, description = "Where it is."))),
         (status = 409, description = "It is not over, or no step failed.", body = ProblemDto,
@@ -239,10 +296,19 @@ pub(crate) async fn rerun(
 }
 
 /// Cancels a batch.
+///
+/// What runs is stopped and what waits left out, but for steps that run always: those are run still,
+/// until the batch is cancelled for the second time. With `purge` it removes a batch that is over.
 #[utoipa::path(
     delete, path = "/api/v1/batches/{id}", operation_id = "cancelBatch", tag = "batches",
-    security(("bearer" = [])), params(("id" = String, Path)),
-    responses((status = 200, description = "As it ended.", body = BatchRecordDto),
+    security(("bearer" = [])),
+    params(("id" = String, Path), ("purge" = Option<bool>, Query, description =
+        "Removes a batch that is over, with its record and its output; cancels none.")),
+    responses((status = 200, description = "As it ended, or is after 30 seconds.",
+            body = BatchRecordDto),
+        (status = 204, description = "With `purge`: it is gone."),
+        (status = 409, description = "With `purge`: it is not over.", body = ProblemDto,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused.", body = ProblemDto,
             content_type = "application/problem+json")),
 )]
@@ -250,8 +316,15 @@ pub(crate) async fn cancel(
     State(app): State<App>,
     Asker(caller): Asker,
     Path(id): Path<String>,
-) -> Result<Json<BatchRecordDto>, Problem> {
-    Ok(Json(app.engine.batches().cancel(&caller, &id).await?.into()))
+    request: Request,
+) -> Result<Response, Problem> {
+    let query = Query::of(request.uri().query(), &["purge"])?;
+    let batches = app.engine.batches();
+    if query.flag("purge")? {
+        batches.purge(&caller, &id).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Json(BatchRecordDto::from(batches.cancel(&caller, &id).await?)).into_response())
 }
 
 /// The parameters of a query, all of which are known.
@@ -259,10 +332,23 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn of(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+        Self::with_lists(query, known, &[])
+    }
+
+    /// The same with `lists`, which may be there more than once.
+    pub(crate) fn with_lists(
+        query: Option<&str>,
+        known: &[&str],
+        lists: &[&str],
+    ) -> Result<Self, Problem> {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned();
         let pairs: Vec<(String, String)> = pairs.collect();
         for (place, (name, _)) in pairs.iter().enumerate() {
+            if lists.contains(&name.as_str()) {
+                continue;
+            }
             if !known.contains(&name.as_str()) {
+                let known = [known, lists].concat();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 return Err(Problem::malformed(format!(
                     "the query has the unknown parameter `{name}`; there is: {known}"
@@ -280,6 +366,11 @@ impl Query {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// All that a name is given.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.get(name) {
             None | Some("false") => Ok(false),
@@ -288,3 +379,6 @@ impl Query {
         }
     }
 }
+
+/// Seconds that a client may wait for a batch; for longer there is `true`.
+const MAX_WAIT_SECONDS: u64 = 3600;

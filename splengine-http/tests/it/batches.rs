@@ -80,7 +80,7 @@ async fn a_batch_from_its_beginning_to_its_end() {
             step.insert("stdinEncoding".into(), json!("base64"));
             step
         }),
-        {"command": "echo mended", "runIf": "failure"},
+        {"command": "echo mended", "runIf": "always"},
         {"command": "true", "dependsOn": ["test"]},
     ]});
     let batch = door.submit(&request).await;
@@ -237,6 +237,65 @@ async fn who_waits_gets_it_all_at_once() {
 }
 
 /// A door with two forms of results of its own, one of which can't be had.
+/// Who does not want to hang for ever is told in time.
+#[tokio::test]
+async fn who_waits_for_some_time_is_answered_then() {
+    let door = door().await;
+    let request = json!({"labels": {"kind": "wait"}, "steps": [
+        step("slow", "while [ ! -e go ]; do sleep 0.01; done; echo done"),
+    ]});
+    let late = door.ask("POST", "/api/v1/batches?wait=1", Some(&request)).await;
+    assert_eq!(late.status, 202, "{}", late.text());
+    let place = late.header("location").expect("a place").to_owned();
+    assert_eq!(late.json()["steps"][0]["id"], "slow");
+    std::fs::write(door.root.path().join("go"), "").expect("writes");
+    let over = door.ask("POST", "/api/v1/batches?wait=60", Some(&request)).await;
+    assert_eq!((over.status, &over.json()["stdout"]), (200, &json!("done\n")));
+    for wait in ["0", "3601", "x", "-1"] {
+        let path = format!("/api/v1/batches?wait={wait}");
+        let (status, text) = door.problem("POST", &path, Some(&request)).await;
+        assert!(status == 400 && text.contains("`wait` must be true, false"), "{text}");
+    }
+
+    // Asked for without steps, by label and state, and removed.
+    door.over(&place).await;
+    let summary = door.ask("GET", &format!("{place}?steps=false"), None).await.json();
+    assert_eq!((&summary["steps"], &summary["state"]), (&Value::Null, &json!("succeeded")));
+    assert_eq!(summary["labels"], json!({"kind": "wait"}));
+    let count = async |query: &str| {
+        let list = door.ask("GET", &format!("/api/v1/batches?{query}"), None).await.json();
+        list["batches"].as_array().expect("a list").len()
+    };
+    assert_eq!(count("label=kind%3Dwait&state=succeeded&state=failed").await, 2);
+    assert_eq!(count("label=kind=other").await, 0);
+    assert_eq!(count("state=failed&state=cancelled").await, 0);
+    assert_eq!(door.problem("GET", "/api/v1/batches?label=kind", None).await.0, 400);
+    let gone = door.ask("DELETE", &format!("{place}?purge=true"), None).await;
+    assert_eq!((gone.status, gone.text()), (204, ""));
+    assert_eq!(door.problem("GET", &place, None).await.0, 404);
+}
+
+#[tokio::test]
+async fn steps_take_all_members_that_there_are() {
+    let door = door().await;
+    let request = json!({"timeout": 60000, "failFast": "soon", "steps": [
+        {"id": "x", "command": "sh -c 'exit 75'", "retries": 1,
+            "retryOn": {"exitCodes": [75], "reasons": ["timedOut", "lost"]}, "allowFailure": true,
+            "env": {"K": "V"}, "check": "early"},
+        {"id": "y", "command": "./none", "check": "late", "allowFailure": true},
+    ]});
+    let batch = door.submit(&request).await;
+    let record = door.over(&batch).await;
+    assert_eq!((&record["state"], &record["exitCode"]), (&json!("succeeded"), &json!(0)));
+    let steps = &record["steps"];
+    assert_eq!((&steps[0]["attempt"], &steps[0]["env"]), (&json!(2), &json!(["K"])));
+    assert_eq!(steps[0]["args"], json!([]));
+    assert_eq!(steps[1]["error"], "step `y`: program `./none` was not found");
+    let wrong =
+        json!({"steps": [{"command": "true", "retries": 1, "retryOn": {"reasons": ["x"]}}]});
+    assert_eq!(door.problem("POST", "/api/v1/batches", Some(&wrong)).await.0, 400);
+}
+
 async fn door_with_forms() -> Door {
     door_as(|http| {
         let lines = |results: &BatchResults| {

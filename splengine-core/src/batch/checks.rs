@@ -1,0 +1,112 @@
+//! What is looked at before a batch is accepted.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use crate::batch::plan::{Step, StepCheck, millis};
+use crate::batch::{BatchError, Batches};
+use crate::caller::Caller;
+use crate::execute::{Command, ExecuteError, Reason};
+
+/// A program, the directory that it runs in, the variables that it is found by, and whether it has
+/// to be there.
+type Found = (String, Option<String>, Vec<(String, String)>, StepCheck);
+
+/// The checks of a batch's steps.
+pub(crate) struct StepChecks<'a> {
+    batches: &'a Batches,
+    caller: &'a Caller,
+    /// Most steps of a batch differ in their arguments only.
+    seen: HashSet<Found>,
+}
+
+impl<'a> StepChecks<'a> {
+    pub(crate) fn new(batches: &'a Batches, caller: &'a Caller) -> Self {
+        Self { batches, caller, seen: HashSet::new() }
+    }
+
+    /// Whether a step can run, now or, with [`StepCheck::Late`], once those before it have.
+    pub(crate) async fn check(
+        &mut self,
+        place: usize,
+        step: &Step,
+        default: StepCheck,
+    ) -> Result<(), BatchError> {
+        let id = || step.id_at(place);
+        checked_retries(step).map_err(|(field, problem)| BatchError::Step {
+            step: id(),
+            field,
+            problem,
+        })?;
+        let refused =
+            |error: ExecuteError| BatchError::Command { step: id(), source: Box::new(error) };
+        let engine = &self.batches.engine;
+        let command: Command = engine.command(self.caller, step.request()).map_err(refused)?;
+        let check = step.0.check.unwrap_or(default);
+        let program = command.argv[0].clone();
+        let found = (program, command.workdir.clone(), step.0.env.clone(), check);
+        if !self.seen.insert(found) {
+            return Ok(());
+        }
+        match engine.0.executor.check_boxed(&command).await {
+            Err(error) if check == StepCheck::Late && error.can_be_mended() => Ok(()),
+            checked => checked.map_err(refused),
+        }
+    }
+}
+
+/// Whether it can be run again as it asks for.
+fn checked_retries(step: &Step) -> Result<(), (&'static str, String)> {
+    let data = &step.0;
+    if data.retries > MAX_RETRIES {
+        return Err(("retries", format!("must be at most {MAX_RETRIES}")));
+    }
+    let max_delay = millis(MAX_RETRY_DELAY);
+    if data.retry_delay > max_delay {
+        return Err(("retryDelay", format!("must be at most {max_delay} ms")));
+    }
+    let Some(on) = &data.retry_on else { return Ok(()) };
+    if on.is_empty() {
+        return Err(("retryOn", "must name an exit code or a reason".to_owned()));
+    }
+    if data.retries == 0 {
+        return Err(("retryOn", "needs `retries`, how often it is run again".to_owned()));
+    }
+    if on.holds(Some(0), Some(Reason::Cancelled)) {
+        let problem = "can't hold the exit code 0 or the reason cancelled";
+        return Err(("retryOn", problem.to_owned()));
+    }
+    Ok(())
+}
+
+pub(crate) fn checked_labels(labels: &BTreeMap<String, String>) -> Result<(), BatchError> {
+    let wrong = |problem| Err(BatchError::Malformed { field: "labels", problem });
+    if labels.len() > MAX_LABELS {
+        return wrong(format!("are over the maximum of {MAX_LABELS}"));
+    }
+    for (name, value) in labels {
+        let is_name = (1..=MAX_LABEL_NAME).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte));
+        if !is_name {
+            let shown: String = name.chars().take(80).collect();
+            return wrong(format!(
+                "hold the name `{shown}`, which is not 1 to {MAX_LABEL_NAME} of A-Z a-z 0-9 . _ / -"
+            ));
+        }
+        if value.chars().count() > MAX_LABEL_VALUE || value.chars().any(char::is_control) {
+            return wrong(format!(
+                "hold a value of `{name}` that is over {MAX_LABEL_VALUE} characters or has a \
+                 control character"
+            ));
+        }
+    }
+    Ok(())
+}
+
+const MAX_RETRIES: u32 = 1000;
+const MAX_RETRY_DELAY: Duration = Duration::from_hours(1);
+/// A year.
+pub(crate) const MAX_TIMEOUT_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+const MAX_LABELS: usize = 32;
+const MAX_LABEL_NAME: usize = 63;
+const MAX_LABEL_VALUE: usize = 200;

@@ -1,0 +1,138 @@
+//! Which batches a caller has.
+
+use std::collections::BTreeMap;
+
+use crate::batch::row::{Summary, key};
+use crate::batch::{BatchError, BatchList, BatchState, Batches};
+use crate::caller::Caller;
+use crate::id::BatchId;
+
+/// Which of a caller's batches are wanted. Default: all.
+///
+/// ```
+/// use splengine_core::{BatchFilter, BatchState};
+///
+/// let filter = BatchFilter::new().state(BatchState::Failed).label("branch", "main");
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct BatchFilter {
+    states: Vec<BatchState>,
+    name: Option<String>,
+    labels: BTreeMap<String, String>,
+}
+
+impl BatchFilter {
+    /// All batches.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Those in this state; given several times, those in any of these.
+    pub fn state(mut self, state: BatchState) -> Self {
+        if !self.states.contains(&state) {
+            self.states.push(state);
+        }
+        self
+    }
+
+    /// Those with this very name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Those with this [label](crate::BatchRequest::label) of this value; given several times, those
+    /// with all of these. Of one name the last value counts.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    fn lets(&self, summary: &Summary) -> bool {
+        (self.states.is_empty() || self.states.contains(&summary.state()))
+            && self.name.as_ref().is_none_or(|name| summary.name.as_ref() == Some(name))
+            && self.labels.iter().all(|(name, value)| summary.labels.get(name) == Some(value))
+    }
+}
+
+impl Batches {
+    /// The caller's batches that `filter` lets through, the newest first: at most `most` (and 500),
+    /// of those that follow the page that gave `cursor`. A page looks at 10,000 batches at most: it
+    /// may hold fewer than there are, and gives the cursor of the next.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Malformed`] for a cursor that no page gave, [`BatchError::Forbidden`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        filter: &BatchFilter,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> Result<BatchList, BatchError> {
+        self.may(caller)?;
+        let journal = &self.registry()?.journal;
+        let user = caller.user().as_str();
+        let key_of = |id: &str| match filter.states[..] {
+            [state] => key::of_user_in(user, state, id),
+            _ => key::of_user(user, id),
+        };
+        let mut until = match cursor {
+            Some(cursor) => {
+                let id: BatchId = cursor.parse().map_err(|_| BatchError::Malformed {
+                    field: "cursor",
+                    problem: "is none that a page gave".to_owned(),
+                })?;
+                key_of(id.as_str())
+            }
+            // Ids are ASCII.
+            None => key_of("\u{7f}"),
+        };
+        let most = most.clamp(1, 500);
+        let mut page = BatchList { batches: Vec::new(), next: None };
+        let mut looked_at = 0;
+        loop {
+            let rows = journal.scan(key_of(""), until.clone(), true, ROWS).await?;
+            let is_last = rows.len() < ROWS;
+            for (row, _) in &rows {
+                let id: Option<BatchId> = key::last_part(row).and_then(|id| id.parse().ok());
+                let Some(id) = id else { continue };
+                looked_at += 1;
+                // It may be gone by now; or damaged, which must not hide the others.
+                let found = journal.summary(&id).await.ok().flatten();
+                let Some(summary) = found.filter(|summary| filter.lets(summary)) else {
+                    page.next = Some(id.to_string());
+                    if looked_at >= MAX_LOOKED_AT {
+                        return Ok(page);
+                    }
+                    continue;
+                };
+                if page.batches.len() == most {
+                    page.next = page.batches.last().map(|last| last.id.to_string());
+                    return Ok(page);
+                }
+                page.batches.extend(summary.info(&id));
+                if let Some(info) = page.batches.last_mut() {
+                    self.count_on(info);
+                }
+            }
+            match rows.last() {
+                Some((row, _)) if !is_last => until.clone_from(row),
+                _ => {
+                    page.next = None;
+                    return Ok(page);
+                }
+            }
+        }
+    }
+}
+
+/// Batches that one page looks at.
+const MAX_LOOKED_AT: usize = 10_000;
+/// Read at once.
+const ROWS: usize = 512;

@@ -1,0 +1,118 @@
+//! A batch's record, of what is written of it.
+
+use crate::batch::plan::PlanData;
+use crate::batch::row::{Recipe, StepRow, Summary, What, batch_state};
+use crate::batch::runner::PLAN;
+use crate::batch::{BatchError, BatchRecord, Happening, Step, StepInfo};
+use crate::id::BatchId;
+
+/// What is told of a step that never changes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StepFacts {
+    pub(crate) id: String,
+    pub(crate) command: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) workdir: Option<String>,
+    /// The names of its variables.
+    pub(crate) env: Vec<String>,
+    pub(crate) depends_on: Vec<String>,
+}
+
+/// The steps of a batch.
+pub(crate) struct Names {
+    pub(crate) steps: Vec<StepFacts>,
+}
+
+/// A batch with its steps, of what is written of it.
+pub(crate) fn record(
+    id: &BatchId,
+    summary: &Summary,
+    recipe: &Recipe,
+    rows: Vec<(u32, StepRow)>,
+) -> Result<BatchRecord, BatchError> {
+    let mut names = Names::of(recipe)?;
+    names.learn(&rows);
+    let mut all = vec![StepRow::default(); names.steps.len()];
+    for (place, row) in rows {
+        if let Some(known) = all.get_mut(place as usize) {
+            *known = row;
+        }
+    }
+    let steps = all.iter().enumerate().map(|(place, row)| names.info(place, row)).collect();
+    Ok(BatchRecord { info: summary.info(id).ok_or(BatchError::Damaged)?, steps })
+}
+
+impl StepFacts {
+    fn of(step: Step, id: String) -> Self {
+        let data = step.0;
+        Self {
+            id,
+            command: data.command,
+            args: data.args,
+            workdir: data.workdir,
+            env: data.env_names,
+            depends_on: data.depends_on.unwrap_or_default(),
+        }
+    }
+}
+
+impl Names {
+    pub(crate) fn of(recipe: &Recipe) -> Result<Self, BatchError> {
+        if recipe.kind != PLAN {
+            return Ok(Self { steps: Vec::new() });
+        }
+        let plan: PlanData = serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?;
+        let mut before: Option<String> = None;
+        let mut steps = Vec::with_capacity(plan.steps.len());
+        for (place, step) in plan.steps.into_iter().enumerate() {
+            let id = step.id_at(place);
+            let needs = step.0.depends_on.clone();
+            let needs = needs.unwrap_or_else(|| before.into_iter().collect());
+            before = Some(id.clone());
+            steps.push(StepFacts { depends_on: needs, ..StepFacts::of(step, id) });
+        }
+        Ok(Self { steps })
+    }
+
+    /// Takes in the steps that only their rows tell of.
+    pub(crate) fn learn(&mut self, rows: &[(u32, StepRow)]) {
+        for (place, row) in rows {
+            let place = *place as usize;
+            let Some(step) = &row.step else { continue };
+            while self.steps.len() <= place {
+                let id = (self.steps.len() + 1).to_string();
+                self.steps.push(StepFacts { id, ..StepFacts::default() });
+            }
+            self.steps[place] = StepFacts::of(step.0.clone(), step.0.id_at(place));
+        }
+    }
+
+    fn info(&self, place: usize, row: &StepRow) -> StepInfo {
+        let unknown = || StepFacts { id: (place + 1).to_string(), ..StepFacts::default() };
+        row.info(self.steps.get(place).cloned().unwrap_or_else(unknown))
+    }
+
+    fn id(&self, place: u32) -> String {
+        let known = self.steps.get(place as usize).map(|step| step.id.clone());
+        known.unwrap_or_else(|| (place as usize + 1).to_string())
+    }
+
+    pub(crate) fn happening(&self, what: What) -> Happening {
+        match what {
+            What::Queued => Happening::Queued,
+            What::Begun => Happening::Begun,
+            What::Started { step, attempt, .. } => {
+                Happening::Started { step: self.id(step), attempt }
+            }
+            What::Ended { step, row } => Happening::Ended(Box::new(self.info(step as usize, &row))),
+            What::Due { step } => Happening::Due { step: self.id(step) },
+            What::Skipped { step, reason } => Happening::Skipped { step: self.id(step), reason },
+            What::Cancelling => Happening::Cancelling,
+            What::Aborting => Happening::Aborting,
+            What::TimedOut => Happening::TimedOut,
+            What::Finished { state, exit_code } => {
+                Happening::Finished { state: batch_state(&state), exit_code }
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Running a batch again.
+
+use crate::batch::plan::{PlanData, RunIf, Step, dependencies};
+use crate::batch::runner::PLAN;
+use crate::batch::submit::detached;
+use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};
+use crate::caller::Caller;
+use crate::session::blocking;
+
+impl Batches {
+    /// Runs the steps of a batch that is over again, as a new batch: all, or with `only_failed` those
+    /// that did not succeed and all that depend on them, handlers and steps that clean up included.
+    /// What those depend on besides counts as met then.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over, none is left to run, or
+    /// the variables and standard input of its steps are [kept no
+    /// longer](crate::BatchPolicy::keep_inputs_for); and as [`submit`](Self::submit).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`submit`](Self::submit).
+    pub async fn rerun(
+        &self,
+        caller: &Caller,
+        id: &str,
+        only_failed: bool,
+    ) -> Result<Submitted, BatchError> {
+        let (id, summary) = self.find(caller, id).await?;
+        if !summary.state().is_final() {
+            return Err(BatchError::Conflict("the batch is not over; cancel it first"));
+        }
+        let recipe = self.registry()?.journal.recipe(&id).await?;
+        let mut plan: PlanData = match recipe.kind.as_str() {
+            PLAN => serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?,
+            _ => return Err(BatchError::Conflict("a batch of this kind can't be run again")),
+        };
+        if summary.has_inputs {
+            let (outputs, of) = (self.registry()?.policy.outputs.clone(), id.clone());
+            let inputs = blocking(move || outputs.read_inputs(&of)).await;
+            let inputs = inputs.map_err(|error| BatchError::Internal(error.into()))?;
+            let Some(inputs) = inputs else { return Err(BatchError::Conflict(INPUTS_GONE)) };
+            if !inputs.put(&mut plan) {
+                return Err(BatchError::Damaged);
+            }
+        }
+        if only_failed {
+            let record = self.get(caller, id.as_str()).await?;
+            let states: Vec<StepState> = record.steps.iter().map(|step| step.state).collect();
+            let needs = dependencies(&plan.steps)?;
+            let again = failed_and_dependents(&plan.steps, &needs, &states);
+            keep_only(&mut plan.steps, &needs, &again);
+            if plan.steps.is_empty() {
+                return Err(BatchError::Conflict("no step of this batch failed"));
+            }
+        }
+        let (this, caller) = (self.clone(), caller.clone());
+        detached(async move {
+            let rerun_of = Some(id.to_string());
+            this.once(&caller, None, async |this: &Self| {
+                this.accept(&caller, BatchRequest(plan), rerun_of).await
+            })
+            .await
+        })
+        .await
+    }
+}
+
+/// Which steps are run again: those that failed, were stopped or left out, and all that depend on
+/// one of them. A handler that was left out since nothing had failed is none of them by itself.
+fn failed_and_dependents(steps: &[Step], needs: &[Vec<usize>], states: &[StepState]) -> Vec<bool> {
+    let mut again = vec![false; steps.len()];
+    let mut unneeded = vec![false; steps.len()];
+    for step in in_order(needs) {
+        let state = states.get(step).copied().unwrap_or_default();
+        let after = needs[step].iter().any(|need| again[*need]);
+        let is_fine = state == StepState::Succeeded
+            || (steps[step].0.run_if == RunIf::Failure
+                && state == StepState::Skipped
+                && needs[step].iter().all(|need| {
+                    unneeded[*need] || states.get(*need) == Some(&StepState::Succeeded)
+                }));
+        unneeded[step] = is_fine && state == StepState::Skipped;
+        again[step] = after || !is_fine;
+    }
+    again
+}
+
+/// The steps, each after those that it depends on.
+fn in_order(needs: &[Vec<usize>]) -> Vec<usize> {
+    let mut missing: Vec<usize> = needs.iter().map(Vec::len).collect();
+    let mut dependents = vec![Vec::new(); needs.len()];
+    for (step, needed) in needs.iter().enumerate() {
+        for other in needed {
+            dependents[*other].push(step);
+        }
+    }
+    let mut order: Vec<usize> = (0..needs.len()).filter(|step| missing[*step] == 0).collect();
+    let mut next = 0;
+    while let Some(step) = order.get(next).copied() {
+        next += 1;
+        for &dependent in &dependents[step] {
+            missing[dependent] -= 1;
+            if missing[dependent] == 0 {
+                order.push(dependent);
+            }
+        }
+    }
+    order
+}
+
+/// Keeps these steps, which depend on each other as before and go by the ids that they had.
+fn keep_only(steps: &mut Vec<Step>, needs: &[Vec<usize>], kept: &[bool]) {
+    let ids: Vec<String> =
+        steps.iter().enumerate().map(|(place, step)| step.id_at(place)).collect();
+    for (place, step) in steps.iter_mut().enumerate() {
+        let met = needs[place].iter().filter(|need| kept[**need]);
+        step.0.depends_on = Some(met.map(|need| ids[*need].clone()).collect());
+        step.0.id = Some(ids[place].clone());
+    }
+    let mut place = 0;
+    steps.retain(|_| {
+        place += 1;
+        kept[place - 1]
+    });
+}
+
+const INPUTS_GONE: &str = "the variables and standard input of this batch are kept no longer, so it \
+    can't be run again; submit it anew";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `ABC` after which it depends, `!` on failure, `*` always; and how it ended.
+    fn again(all: &[(&str, &[&str], RunIf, StepState)]) -> Vec<String> {
+        let step = |(id, needs, run_if, _): &(&str, &[&str], RunIf, StepState)| {
+            Step::new("true").id(*id).after(needs.iter().copied()).run_if(*run_if)
+        };
+        let mut steps: Vec<Step> = all.iter().map(step).collect();
+        let states: Vec<StepState> = all.iter().map(|one| one.3).collect();
+        let needs = dependencies(&steps).expect("no circle");
+        let kept = failed_and_dependents(&steps, &needs, &states);
+        keep_only(&mut steps, &needs, &kept);
+        dependencies(&steps).expect("whole");
+        let told = |step: Step| {
+            let needs = step.0.depends_on.unwrap_or_default().join(" ");
+            format!("{}<-{needs}", step.0.id.unwrap_or_default())
+        };
+        steps.into_iter().map(told).collect()
+    }
+
+    #[test]
+    fn what_follows_a_failure_is_run_again() {
+        use RunIf::{Always, Failure, Success};
+        use StepState::{Failed, Skipped, Succeeded};
+        let steps: &[(&str, &[&str], RunIf, StepState)] = &[
+            ("setup", &[], Success, Succeeded),
+            ("unneeded", &["setup"], Failure, Skipped),
+            ("after", &["unneeded"], Success, Succeeded),
+            ("test", &["setup"], Success, Failed),
+            ("teardown", &["test"], Always, Succeeded),
+            ("alarm", &["test", "setup"], Failure, Succeeded),
+            ("deploy", &["test"], Success, Skipped),
+        ];
+        let expected = ["test<-", "teardown<-test", "alarm<-test", "deploy<-test"];
+        assert_eq!(again(steps), expected);
+        assert!(again(&steps[..3]).is_empty());
+        // Left out by fail-fast or a cancellation, not by what it depends on.
+        let halted: &[(&str, &[&str], RunIf, StepState)] =
+            &[("a", &[], Success, Failed), ("b", &[], Success, Skipped)];
+        assert_eq!(again(halted), ["a<-", "b<-"]);
+    }
+
+    proptest! {
+        /// What is run again is closed: whatever depends on a part of it is a part of it; and what
+        /// is not did not fail.
+        #[test]
+        fn what_is_run_again_is_whole(
+            shape in prop::collection::vec((
+                prop::collection::vec(any::<prop::sample::Index>(), 0..3), 0u8..3, 0usize..4,
+            ), 1..12),
+        ) {
+            let all = [
+                StepState::Succeeded, StepState::Failed, StepState::Skipped, StepState::Cancelled,
+            ];
+            let mut steps = Vec::new();
+            for (place, (needs, run_if, _)) in shape.iter().enumerate() {
+                let needs = needs.iter().filter(|_| place > 0);
+                let needs = needs.map(|need| (need.index(place) + 1).to_string());
+                let run_if = [RunIf::Success, RunIf::Failure, RunIf::Always][usize::from(*run_if)];
+                steps.push(Step::new("true").after(needs).run_if(run_if));
+            }
+            let states: Vec<StepState> = shape.iter().map(|(.., state)| all[*state]).collect();
+            let needs = dependencies(&steps).expect("no circle");
+            let again = failed_and_dependents(&steps, &needs, &states);
+            for step in 0..steps.len() {
+                let after = needs[step].iter().any(|need| again[*need]);
+                prop_assert!(!after || again[step]);
+                prop_assert!(again[step]
+                    || matches!(states[step], StepState::Succeeded | StepState::Skipped));
+                prop_assert!(!again[step] || after || states[step] != StepState::Succeeded);
+            }
+        }
+    }
+}
