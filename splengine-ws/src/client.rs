@@ -383,6 +383,13 @@ impl Listener {
                     Err(error) => self.refuse(&error).await,
                 }
             }
+            Frame::Reset {} => {
+                let Some((typist, _)) = &self.typist else { return self.nothing().await };
+                match typist.reset() {
+                    Ok(()) => Flow::Continue(()),
+                    Err(error) => self.refuse(&error).await,
+                }
+            }
             Frame::Control { op, to } => {
                 let Some((typist, _)) = &self.typist else { return self.nothing().await };
                 let done = match (op, to) {
@@ -418,9 +425,11 @@ impl Listener {
         match made {
             Ok(session) => {
                 let id = session.id.to_string();
+                // A plain client has all that the program printed, also before it was attached.
+                let from_start = loads || !self.is_v1;
                 let shape = move |access| {
                     let attach = Attach::new(access);
-                    if loads { attach.from_start() } else { attach }
+                    if from_start { attach.from_start() } else { attach }
                 };
                 self.attach(&id, None, shape, None).await
             }
@@ -594,6 +603,9 @@ async fn tell(
                 Some(Word::Say(message)) => frames.push(message),
                 Some(Word::Session(new, number)) => {
                     frames.push(speech.session(&new));
+                    if matches!(speech, Speech::Plain(_)) {
+                        new.delivered();
+                    }
                     attachment = Some(new);
                     if let Some(number) = number {
                         frames.push(text(&json!({"type": "input_ack", "number": number})));
@@ -632,6 +644,10 @@ async fn tell(
                 }
             }
             sink.flush().await?;
+            // It has no word of its own for how far it is.
+            if let (Speech::Plain(_), Some(attachment)) = (&speech, &attachment) {
+                attachment.delivered();
+            }
             Ok(ControlFlow::Continue(()))
         });
         if !matches!(sent.await, Ok(Ok(ControlFlow::Continue(())))) {

@@ -40,6 +40,7 @@ pub(crate) enum Frame {
         saved_id: String,
     },
     CloseSession {},
+    Reset {},
     Control {
         op: ControlOp,
         to: Option<String>,

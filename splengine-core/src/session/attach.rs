@@ -230,6 +230,7 @@ impl Attachment {
             share: caller.guest().map(|guest| guest.share.clone()),
             window,
             acked: None,
+            delivered: None,
             joined_at: end.offset,
             slow: false,
             notices: VecDeque::new(),
@@ -348,6 +349,13 @@ impl Attachment {
             return Some(Update::Snapshot { offset: cursor.offset, size, data });
         }
         None
+    }
+
+    /// Says that all updates that were taken so far are in the client's socket. From the first of these
+    /// on, a client that does not [`ack`](Typist::ack) paces the program by it while it is in control
+    /// and no other client is attached, for at most 10 s at a time.
+    pub fn delivered(&self) {
+        self.typist.reached(self.cursor.offset, |client| &mut client.delivered);
     }
 
     fn look(&mut self) -> Option<Update> {

@@ -46,6 +46,8 @@ pub(crate) struct Live {
     /// Counts what clients should look at.
     changed: watch::Sender<u64>,
     pub(crate) paced: Notify,
+    /// A client wants the terminal's modes back at their defaults.
+    pub(crate) reset_asked: Notify,
     pub(crate) resized: Notify,
     /// Some window has another size, and nothing has come of it yet.
     pub(crate) unsettled: AtomicBool,
@@ -129,6 +131,8 @@ pub(crate) struct Client {
     pub(crate) window: Option<Size>,
     /// Everything below it is drawn; `None` for a client that does not say.
     pub(crate) acked: Option<u64>,
+    /// Everything below it is in the client's socket; `None` where its server does not say.
+    pub(crate) delivered: Option<u64>,
     /// How much had been printed when it came.
     pub(crate) joined_at: u64,
     /// It was waited for long enough.
@@ -233,6 +237,7 @@ impl Live {
             changed: watch::channel(0).0,
             paced: Notify::new(),
             resized: Notify::new(),
+            reset_asked: Notify::new(),
             unsettled: AtomicBool::new(false),
             input,
             room: Semaphore::new(INPUT_BYTES),
@@ -268,11 +273,25 @@ impl Live {
 
     /// Takes in what the program printed, and gives what a terminal answers to it.
     pub(crate) fn printed(&self, data: Bytes) -> Vec<u8> {
+        self.take_in(data, 0)
+    }
+
+    /// Takes in what brings a terminal back to its defaults, as if the program had printed it. Like
+    /// [`printed`](Self::printed), it is for the task that reads the terminal alone.
+    pub(crate) fn reset(&self) {
+        let data = Bytes::from_static(RESET);
+        let lead = data.len() as u64;
+        self.take_in(data, lead);
+    }
+
+    /// `lead`: so many of these bytes did not come from the terminal.
+    fn take_in(&self, data: Bytes, lead: u64) -> Vec<u8> {
         let offset = self.state().log.end().offset;
         self.record(|recorder| recorder.output(offset, &data));
         {
             let mut state = self.state();
             state.log.push(data);
+            state.lead += lead;
             state.touch();
         }
         self.wake();
@@ -438,7 +457,14 @@ impl Live {
 
     /// Everything that it takes to tell of it, or to load it again.
     pub(crate) fn record_of(&self) -> (Record, Bytes) {
-        let (cursor, size, screen) = self.snapshot();
+        let (cursor, size, screen) = loop {
+            let lead = self.state().lead;
+            let snapshot = self.snapshot();
+            // A reset in between would count as read from the terminal.
+            if self.state().lead == lead {
+                break snapshot;
+            }
+        };
         // After the screen, so that it has come as far at the least.
         let mut recording = None;
         self.record(|recorder| recorder.mark().map(|mark| recording = Some(mark)));
@@ -584,6 +610,11 @@ const MOST_INPUTS: usize = 16;
 /// Pieces and bytes of input that wait to be typed; beyond them whoever sends it waits.
 const INPUT_PIECES: usize = 256;
 pub(crate) const INPUT_BYTES: usize = 1 << 20;
+/// Ends whatever sequence is open, then: a soft reset (DECSTR), the normal screen, no reports of the
+/// mouse, of the window's focus and of pastes, the default character set. What is on the screen stays.
+const RESET: &[u8] =
+    b"\x18\x1b[?47l\x1b[!p\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\
+    \x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[?5l\x1b[?7h\x1b[?25h\x1b>\x1b(B\x0f\x1b[m";
 const PAINT_BYTES: usize = 64 << 10;
 /// A client that does not even read these misses the next.
 const MOST_NOTICES: usize = 16;

@@ -64,6 +64,13 @@ async fn read_all(live: &Live) {
                 status = Some(exit);
                 continue;
             }
+            () = live.reset_asked.notified(), if status.is_none() => {
+                if !buffer.is_empty() {
+                    let _ = live.printed(take(&mut buffer));
+                }
+                live.reset();
+                continue;
+            }
             // Somebody holds the terminal who does not belong to the session.
             () = sleep(LAST_WORDS), if status.is_some() => break,
         };
@@ -107,8 +114,9 @@ fn take(buffer: &mut Vec<u8>) -> Bytes {
     }
 }
 
-/// Waits for the client in control, if it is behind and says how far it is, for a while. One that
-/// has said nothing yet gets a moment, once: its first word may be on its way.
+/// Waits for the client in control, if it is behind and says how far it is, for a while. For one that
+/// is alone and says nothing, its socket does. One of which nothing is known yet gets a moment, once:
+/// its first word may be on its way.
 async fn pace(live: &Live) {
     let begun = Instant::now();
     let mut deadline = begun + LONGEST_WAIT;
@@ -120,8 +128,9 @@ async fn pace(live: &Live) {
             let mut state = live.state();
             let end = state.log.end().offset;
             let holder = state.holder;
+            let is_alone = state.clients.len() == 1;
             let Some(client) = holder.and_then(|key| state.clients.get_mut(&key)) else { return };
-            let said = client.acked;
+            let said = client.acked.or(client.delivered.filter(|_| is_alone));
             if client.slow || end.saturating_sub(said.unwrap_or(client.joined_at)) <= HIGH_WATER {
                 return;
             }

@@ -10,7 +10,7 @@ use crate::caller::Caller;
 use crate::caller::UserName;
 use crate::id::random_text;
 use crate::session::input::{Numbering, is_reply};
-use crate::session::live::{INPUT_BYTES, Known, Live, State, Typed};
+use crate::session::live::{Client, INPUT_BYTES, Known, Live, State, Typed};
 use crate::session::{Access, SessionError, Size};
 
 /// The hands of an attachment, for another task than the one that waits for its updates. Cheap to
@@ -89,15 +89,35 @@ impl Typist {
     /// Says that everything below `offset` is drawn. From the first of these on, the client paces
     /// the program while it is in control, for at most 10 s at a time.
     pub fn ack(&self, offset: u64) {
+        self.reached(offset, |client| &mut client.acked);
+    }
+
+    /// Notes how far this client is, in one of the two ways in which that is known.
+    pub(crate) fn reached(&self, offset: u64, of: impl FnOnce(&mut Client) -> &mut Option<u64>) {
         let mut state = self.live.state();
         let end = state.log.end().offset;
         if let Some(client) = state.clients.get_mut(&self.key) {
-            let acked = offset.min(end).max(client.acked.unwrap_or(0));
-            client.acked = Some(acked);
-            client.slow &= end - acked > LOW_WATER;
+            let known = of(client);
+            let reached = offset.min(end).max(known.unwrap_or(0));
+            *known = Some(reached);
+            client.slow &= end - reached > LOW_WATER;
             drop(state);
             self.live.paced.notify_waiters();
         }
+    }
+
+    /// Brings the terminal's modes back to their defaults, for every client and as if the program had
+    /// printed what does that: reports of the mouse, the alternate screen, a hidden cursor and the like,
+    /// which a program leaves behind that was killed. What is on the screen stays, and the program hears
+    /// nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Forbidden`] when this client may only look, [`SessionError::Ended`].
+    pub fn reset(&self) -> Result<(), SessionError> {
+        self.check()?;
+        self.live.reset_asked.notify_one();
+        Ok(())
     }
 
     /// Tells the size of this client's window. What comes of it is the policy's to say; a client

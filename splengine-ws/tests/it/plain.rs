@@ -137,3 +137,85 @@ async fn limits_have_their_codes() {
     }
     assert_eq!(client.closed().await, 4408);
 }
+
+/// Prints numbered lines, over 4 MB of them, and waits for its end.
+const LARGE: &str = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo \"line $i of many, and each of \
+                     them is about as long as a line of a log is\"; done; echo the-end; read x";
+
+/// The first line that is missing.
+fn first_gap(seen: &str) -> Option<usize> {
+    let mut next = 1;
+    for line in seen.lines() {
+        let number = line.split_once("line ").and_then(|(_, rest)| rest.split(' ').next());
+        if number.and_then(|number| number.parse().ok()) == Some(next) {
+            next += 1;
+        }
+    }
+    (next <= 60_000).then_some(next)
+}
+
+#[tokio::test]
+async fn a_client_that_is_alone_misses_nothing_of_a_large_output() {
+    let door = door_with(|policy| policy.log_bytes(512 << 10), |server| server).await;
+    let mut client = door.plain("").await;
+    client.send(script(LARGE)).await;
+    let mut seen = String::new();
+    while !seen.contains("the-end") {
+        // It reads by and by, and the program waits for it.
+        if let Came::Frame(frame) = client.next().await {
+            assert_ne!(frame["kind"], "resynced", "after {} bytes", seen.len());
+            if frame["type"] == "output" {
+                seen += frame["data"].as_str().expect("text");
+            }
+        }
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(first_gap(&seen), None);
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_alone_slows_nobody() {
+    let door = door_with(|policy| policy.log_bytes(128 << 10), |server| server).await;
+    let mut idle = door.plain("").await;
+    let id = idle.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    idle.send(json!({"type": "input", "data": "stty -echo\n"})).await;
+    let mut other = door.plain(&format!("?session={id}")).await;
+    other.frame("session").await;
+    // The first, which is in control, reads nothing more, and its socket is full at some time.
+    let command = "head -c 16000000 /dev/zero | tr '\\0' x; echo; echo the-''end\n";
+    let mut run = async || {
+        let begun = tokio::time::Instant::now();
+        other.send(json!({"type": "input", "data": command})).await;
+        other.until("the-end").await;
+        begun.elapsed()
+    };
+    let beside = run().await;
+    drop(idle);
+    let alone = run().await;
+    // It would have been waited for ten seconds.
+    assert!(beside < alone + std::time::Duration::from_secs(8), "{beside:?}, alone {alone:?}");
+}
+
+#[tokio::test]
+async fn a_terminal_that_a_program_left_behind_is_reset() {
+    let door = door().await;
+    let mut client = door.plain("").await;
+    let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    let leave = "printf '\\033[?1003h\\033[?1006h\\033[?1049h'; echo le''ft\n";
+    client.send(json!({"type": "input", "data": leave})).await;
+    client.until("left").await;
+    let mut viewer = door.plain(&format!("?session={id}&access=view")).await;
+    assert!(viewer.until("left").await.contains("\u{1b}[?1003h"));
+    viewer.send(json!({"type": "reset"})).await;
+    assert_eq!(viewer.frame("error").await["code"], "forbidden");
+    client.send(json!({"type": "reset"})).await;
+    client.until("\u{1b}[?1003l").await;
+    viewer.until("\u{1b}[?1003l").await;
+    let mut late = door.plain(&format!("?session={id}&access=view")).await;
+    late.frame("session").await;
+    let Came::Frame(screen) = late.next().await else { panic!("no frame") };
+    let screen = screen["data"].as_str().expect("a screen");
+    assert!(!screen.contains("\u{1b}[?1003h") && !screen.contains("\u{1b}[?1049h"), "{screen:?}");
+}
