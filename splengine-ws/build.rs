@@ -6,10 +6,13 @@
 //! CDN, by their integrity hashes.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -36,9 +39,6 @@ fn main() -> Result<()> {
     };
 
     let mut assets = Vec::new();
-    let index = out.join("index.html");
-    fs::write(&index, page(&web, &vendor, files, embedded.is_some())?)?;
-    assets.push((String::new(), index));
     for name in ["console.css", "icon.svg"] {
         assets.push((name.to_owned(), web.join(name)));
     }
@@ -49,11 +49,28 @@ fn main() -> Result<()> {
             assets.push((name.to_string_lossy().into_owned(), path));
         }
     }
+    let globals = out.join("vendor.js");
+    fs::write(&globals, globals_of(&vendor, files, embedded.is_some()))?;
+    assets.push(("vendor.js".to_owned(), globals));
+    let is_embedded = embedded.is_some();
     assets.extend(embedded.into_iter().flatten());
     assets.sort();
-    fs::write(out.join("assets.rs"), table(&assets)?)?;
-    let cdn = vendor["cdn"].as_str().unwrap_or_default();
-    let cdn = if assets.iter().any(|(name, _)| name.starts_with("vendor/")) { "" } else { cdn };
+
+    // One directory for all of a version: whatever is in it can be kept for ever.
+    let mut hash = Sha256::new();
+    for (name, path) in &assets {
+        hash.update(name);
+        hash.update(fs::read(path)?);
+    }
+    let base = format!("assets/{}/", &hex(&hash.finalize())[..16]);
+    let index = out.join("index.html");
+    fs::write(&index, page(&web, &vendor, files, &assets, &base, is_embedded)?)?;
+    for (name, _) in &mut assets {
+        name.insert_str(0, &base);
+    }
+    assets.push((String::new(), index));
+    fs::write(out.join("assets.rs"), table(&assets, &out)?)?;
+    let cdn = if is_embedded { "" } else { vendor["cdn"].as_str().unwrap_or_default() };
     let origin: String = cdn.split('/').take(3).collect::<Vec<_>>().join("/");
     println!("cargo:rustc-env=SPLENGINE_CONSOLE_CDN={origin}");
     Ok(())
@@ -130,36 +147,91 @@ fn install(web: &Path, into: &Path) -> Result<()> {
     if status.success() { Ok(()) } else { Err(format!("npm ci failed: {status}").into()) }
 }
 
-fn page(web: &Path, vendor: &Value, files: &[Value], embedded: bool) -> Result<String> {
+/// Where a file of the packages is loaded from, seen from the page's own scripts.
+fn address(vendor: &Value, file: &Value, embedded: bool) -> String {
+    let text = |name: &str| file[name].as_str().unwrap_or_default();
+    if embedded {
+        return format!("./vendor/{}", text("name"));
+    }
+    let cdn = vendor["cdn"].as_str().unwrap_or_default();
+    format!("{cdn}/{}@{}/{}", text("package"), text("version"), text("file"))
+}
+
+/// A script that makes what the packages export known to the console's, under names of its own.
+fn globals_of(vendor: &Value, files: &[Value], embedded: bool) -> String {
+    let (mut imports, mut members) = (String::new(), String::new());
+    for file in files {
+        let Some(export) = file["exports"].as_str() else { continue };
+        let from = address(vendor, file, embedded);
+        match file["lazy"].as_str() {
+            Some(loader) => members += &format!("  {loader}: () => import({from:?}),\n"),
+            None => {
+                imports += &format!("import {{ {export} }} from {from:?};\n");
+                let value = if export == "Terminal" { "" } else { &format!(": {{ {export} }}") };
+                members += &format!("  {export}{value},\n");
+            }
+        }
+    }
+    format!("{imports}Object.assign(globalThis, {{\n{members}}});\n")
+}
+
+/// The page, which loads everything at once: what its scripts import, too.
+fn page(
+    web: &Path,
+    vendor: &Value,
+    files: &[Value],
+    assets: &[(String, PathBuf)],
+    base: &str,
+    embedded: bool,
+) -> Result<String> {
     let mut tags = String::new();
     for file in files {
         let text = |name: &str| file[name].as_str().unwrap_or_default();
-        let name = text("name");
-        let (address, guard) = if embedded {
-            (format!("vendor/{name}"), String::new())
-        } else {
-            let cdn = vendor["cdn"].as_str().unwrap_or_default();
-            let address = format!("{cdn}/{}@{}/{}", text("package"), text("version"), text("file"));
-            (address, format!(" integrity=\"{}\" crossorigin=\"anonymous\"", text("integrity")))
+        let (name, package) = (text("name"), text("package"));
+        let address = address(vendor, file, embedded);
+        let address =
+            address.strip_prefix("./").map_or(address.clone(), |own| format!("{base}{own}"));
+        let guard = match embedded {
+            true => String::new(),
+            false => format!(" integrity=\"{}\" crossorigin=\"anonymous\"", text("integrity")),
         };
         if name.ends_with(".css") {
             writeln!(tags, "<link rel=\"stylesheet\" href=\"{address}\"{guard} />")?;
         } else if name.ends_with(".txt") {
-            let package = text("package");
             writeln!(tags, "<link rel=\"license\" href=\"{address}\" title=\"{package}\" />")?;
+        } else if !embedded {
+            // Imported later, it is this one, which was held to its hash.
+            writeln!(tags, "<script type=\"module\" src=\"{address}\"{guard}></script>")?;
         } else {
-            writeln!(tags, "<script defer src=\"{address}\"{guard}></script>")?;
+            writeln!(tags, "<link rel=\"modulepreload\" href=\"{address}\" />")?;
         }
     }
-    Ok(fs::read_to_string(web.join("index.html"))?.replace("<!--vendor-->", tags.trim_end()))
+    for (name, _) in assets.iter().filter(|(name, _)| name.ends_with(".js")) {
+        writeln!(tags, "<link rel=\"modulepreload\" href=\"{base}{name}\" />")?;
+    }
+    let page = fs::read_to_string(web.join("index.html"))?;
+    Ok(page.replace("<!--vendor-->", tags.trim_end()).replace("\"@/", &format!("\"{base}")))
 }
 
-fn table(assets: &[(String, PathBuf)]) -> Result<String> {
+/// Each asset with its bytes as they are and compressed.
+fn table(assets: &[(String, PathBuf)], out: &Path) -> Result<String> {
+    let compressed = out.join("gzip");
+    fs::create_dir_all(&compressed)?;
     let mut code = String::from("&[\n");
-    for (name, path) in assets {
-        let tag = hex(&Sha256::digest(fs::read(path)?));
-        let path = path.to_str().ok_or("the path of the build is not UTF-8")?;
-        writeln!(code, "({name:?}, include_bytes!({path:?}), \"\\\"{}\\\"\"),", &tag[..32])?;
+    for (index, (name, path)) in assets.iter().enumerate() {
+        let content = fs::read(path)?;
+        let tag = hex(&Sha256::digest(&content));
+        let smaller = compressed.join(format!("{index}.gz"));
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&content)?;
+        fs::write(&smaller, encoder.finish()?)?;
+        let utf8 = "the path of the build is not UTF-8";
+        let (path, smaller) = (path.to_str().ok_or(utf8)?, smaller.to_str().ok_or(utf8)?);
+        writeln!(
+            code,
+            "Asset {{ name: {name:?}, body: include_bytes!({path:?}), gzip: include_bytes!({smaller:?}), tag: {:?} }},",
+            &tag[..32]
+        )?;
     }
     code.push(']');
     Ok(code)

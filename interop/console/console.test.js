@@ -1,103 +1,12 @@
 // The console in a real browser (Chromium), against the all-in-one server.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import http from "node:http";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 
-import { chromium } from "playwright-core";
-
-const program = process.env.SPLENGINE_CHROMIUM ?? "/usr/bin/chromium";
-const shots = process.env.SPLENGINE_SHOTS;
-const root = mkdtempSync(join(tmpdir(), "splengine-console-"));
-mkdirSync(join(root, "data"));
-// Shells read this, and nothing of whoever runs the tests.
-writeFileSync(join(root, ".bashrc"), "PS1='\\w# '\n");
-
-async function start(ws = "127.0.0.1:0") {
-  const child = spawn(
-    process.env.SPLENGINE_SERVER,
-    ["--root", root, "--http", "127.0.0.1:0", "--ws", ws, "--avro", "off", "--ssh", "off", "--token", "alice=alices-very-long-token,bob=bobs-very-long-token", "--shell", "/bin/bash", "--grace", "1"],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, HOME: root, RUST_LOG: "error" } },
-  );
-  const [line] = await once(createInterface({ input: child.stdout }), "line");
-  const ready = JSON.parse(line);
-  return { child, ...ready, page: `http://${ready.ws}/` };
-}
-
-async function stop({ child }, signal = "SIGTERM") {
-  child.kill(signal);
-  await once(child, "exit");
-}
-
-const token = "alices-very-long-token";
-let server;
-let browser;
-const problems = [];
-
-before(async () => {
-  server = await start();
-  browser = await chromium.launch({ executablePath: program, args: ["--no-sandbox"] });
-});
-
-after(async () => {
-  await browser?.close();
-  if (server?.child.exitCode === null) await stop(server);
-  rmSync(root, { recursive: true, force: true });
-});
-
-/** A page of a browser of its own, which goes nowhere else and complains of nothing. */
-async function open(url, options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  const host = new URL(url).host;
-  page.on("request", (request) => {
-    const to = new URL(request.url());
-    if (to.host !== host && to.protocol !== "data:") problems.push(`a request to ${to.host}`);
-  });
-  page.on("pageerror", (error) => problems.push(`an exception: ${error.message}`));
-  page.on("console", (message) => {
-    const text = message.text();
-    // A connection that breaks and a login that fails are told by the browser as well.
-    if (message.type() === "error" && !/WebSocket connection|status of (40[149]|422)|ERR_(CONNECTION|EMPTY_RESPONSE)/.test(text)) problems.push(text);
-  });
-  await page.goto(url);
-  return page;
-}
-
-const text = (page) => page.evaluate(() => window.splengine.terminalText());
-
-async function shows(page, needle) {
-  await page.waitForFunction(
-    (wanted) => window.splengine?.terminalText().includes(wanted),
-    needle,
-    { timeout: 15_000 },
-  ).catch(async () => assert.fail(`${needle} is not shown, but:\n${await text(page)}`));
-}
-
-async function type(page, keys) {
-  await page.locator(".xterm-helper-textarea").focus();
-  await page.keyboard.type(keys);
-}
-
-async function shot(page, name) {
-  if (shots) await page.screenshot({ path: join(shots, `${name}.png`) });
-}
-
-async function sessions() {
-  const response = await fetch(`http://${server.http}/api/v1/sessions`, { headers: { Authorization: `Bearer ${token}` } });
-  return (await response.json()).sessions;
-}
-
-async function connected(page) {
-  await page.locator('#status[data-state="open"]').waitFor({ timeout: 15_000 });
-}
+import { bench, connected, open, problems, proxy, root, sessions, shot, shows, start, stop, text, token, type } from "./support.js";
 
 let first;
 
@@ -109,7 +18,7 @@ async function made(page) {
 }
 
 test("the link logs in, and a terminal is there", async () => {
-  first = await open(`${server.page}#token=${token}`);
+  first = await open(`${bench.server.page}#token=${token}`);
   await connected(first);
   assert.ok(!first.url().includes("token"), "the token is out of the address");
   const cookies = await first.context().cookies();
@@ -137,7 +46,7 @@ test("a reload finds the program and the screen", async () => {
 
 test("another browser looks on and can't type", async () => {
   await first.click("#share");
-  await first.click("text=Make a link");
+  await first.click("text=Create link");
   const link = await made(first);
   assert.match(link, /#ticket=/);
   await shot(first, "share");
@@ -147,7 +56,7 @@ test("another browser looks on and can't type", async () => {
   await shows(viewer, "got-again");
   assert.ok(await viewer.locator("#access").isVisible());
   // It is not shown for long.
-  await Promise.all([viewer.locator("#toast.shown", { hasText: "looking on" }).waitFor(), type(viewer, "echo intruder\n")]);
+  await Promise.all([viewer.locator("#toast.shown", { hasText: "view only" }).waitFor(), type(viewer, "echo intruder\n")]);
   await type(first, "echo owner-typed\n");
   await shows(viewer, "owner-typed");
   assert.ok(!(await text(first)).includes("intruder"));
@@ -158,38 +67,42 @@ test("another browser looks on and can't type", async () => {
   await again.context().close();
   await first.click("#share");
   await first.click("dialog .shares button >> nth=0");
-  await viewer.locator("#banner-text", { hasText: "may not use this session" }).waitFor();
+  await viewer.locator("#banner-text", { hasText: "expired or was revoked" }).waitFor();
   await shot(viewer, "taken-back");
   await first.locator("dialog .shares li").waitFor({ state: "detached" });
   await first.keyboard.press("Escape");
   await viewer.context().close();
 });
 
-test("a helper types and takes control", async () => {
+test("the size follows whoever types", async () => {
   await first.click("#share");
   await first.selectOption('dialog select[name="access"]', "control");
-  await first.click("text=Make a link");
+  await first.click("text=Create link");
   const link = await made(first);
   await first.keyboard.press("Escape");
   const helper = await open(link, { viewport: { width: 900, height: 500 } });
   await connected(helper);
   await shows(helper, "owner-typed");
+  await helper.locator("#people li").nth(1).waitFor();
+  const mine = "sets the screen size";
+  await first.locator("#people .holds", { hasText: mine }).waitFor();
   await type(helper, "echo he''lped\n");
   await shows(first, "helped");
-  await helper.click("#control");
-  await helper.locator("#control", { hasText: "Release" }).waitFor();
-  await first.locator("#control", { hasText: "Take" }).waitFor();
+  await helper.waitForFunction(() => !document.querySelector("#terminal.follows"));
+  await first.waitForFunction(() => document.querySelector("#terminal.follows"));
   await type(helper, "clear; stty size\n");
   await helper.waitForFunction(() => /\d+ \d+/.test(window.splengine.terminalText()));
   await shot(first, "follows");
-  await first.click("#control");
-  await first.locator("#control", { hasText: "Release" }).waitFor();
-  await first.click("#people button");
-  await helper.locator("#control", { hasText: "Release" }).waitFor();
+  await type(first, "echo ba''ck\n");
+  await shows(helper, "back");
+  await helper.waitForFunction(() => document.querySelector("#terminal.follows"));
+  // By hand, too, in both ways; and the keyboard is back in the terminal.
   await helper.click("#control");
-  await helper.locator("#control", { hasText: "Take" }).waitFor();
-  await first.click("#control");
-  await first.locator("#control", { hasText: "Release" }).waitFor();
+  await first.waitForFunction(() => document.querySelector("#terminal.follows"));
+  await helper.locator("#people button", { hasText: "Use their window size" }).click();
+  await first.waitForFunction(() => !document.querySelector("#terminal.follows"));
+  await helper.keyboard.type("echo still-he''re\n");
+  await shows(first, "still-here");
   await helper.context().close();
 });
 
@@ -228,7 +141,7 @@ async function agrees(page) {
   let [wanted, seen] = ["", ""];
   for (let attempt = 0; attempt < 600; attempt += 1) {
     const id = new URLSearchParams(new URL(page.url()).hash.slice(1)).get("session");
-    const response = await fetch(`http://${server.http}/api/v1/sessions/${id}/screen`, { headers: { Authorization: `Bearer ${token}` } });
+    const response = await fetch(`http://${bench.server.http}/api/v1/sessions/${id}/screen`, { headers: { Authorization: `Bearer ${token}` } });
     wanted = lines(await response.text());
     seen = lines(await text(page));
     if (seen === wanted) return;
@@ -263,7 +176,7 @@ for (const [name, command, sign, leave] of [
 test("a smaller window that follows points at the same letters", async () => {
   await type(first, "clear; printf 'left%60sTH''ERE\\n'\n");
   await shows(first, "THERE");
-  const small = await open(`${server.page}#token=${token}`, { viewport: { width: 700, height: 420 } });
+  const small = await open(`${bench.server.page}#token=${token}`, { viewport: { width: 700, height: 420 } });
   await connected(small);
   await shows(small, "THERE");
   const place = () =>
@@ -306,7 +219,7 @@ test("the keyboard is enough", async () => {
   await first.locator("dialog").waitFor({ state: "detached" });
   await first.keyboard.press("Control+Shift+F");
   await first.keyboard.type("no such words");
-  await first.locator("#search-problem", { hasText: "not found" }).waitFor();
+  await first.locator("#search-count", { hasText: "not found" }).waitFor();
   await first.keyboard.press("Escape");
   await first.keyboard.press("Control+Shift+Y");
   await first.keyboard.type("by keys");
@@ -350,8 +263,8 @@ test("what can be downloaded is what was seen", async () => {
     const [download] = await Promise.all([first.waitForEvent("download"), first.click(`.menu:popover-open >> text=${label}`)]);
     return readFileSync(await download.path(), "utf8");
   };
-  assert.ok((await get("screen's text")).includes("THERE"));
-  const recording = (await get("recording")).trim().split("\n");
+  assert.ok((await get("Download screen as text")).includes("THERE"));
+  const recording = (await get("Download recording")).trim().split("\n");
   assert.ok(JSON.parse(recording[0]).version >= 2);
   assert.ok(recording.some((line) => line.includes("THERE")));
 });
@@ -367,7 +280,7 @@ test("dark and light, and the choice is kept", async () => {
   await connected(first);
   assert.equal(await colour(), dark);
   await first.click("#theme");
-  assert.equal(await first.evaluate(() => localStorage.length), 0, "as the system has it, nothing is kept");
+  assert.equal(await first.evaluate(() => localStorage.getItem("splengine-theme")), null, "as the system has it, nothing is kept");
 });
 
 test("a program ends, and that is said", async () => {
@@ -378,7 +291,7 @@ test("a program ends, and that is said", async () => {
 });
 
 test("on a phone, in light", async () => {
-  const page = await open(`${server.page}#token=${token}`, { viewport: { width: 390, height: 780 }, colorScheme: "light", hasTouch: true, isMobile: true });
+  const page = await open(`${bench.server.page}#token=${token}`, { viewport: { width: 390, height: 780 }, colorScheme: "light", hasTouch: true, isMobile: true });
   await connected(page);
   await page.locator("#keys button").first().waitFor();
   await type(page, "echo sm''all\n");
@@ -401,42 +314,27 @@ test("on a phone, in light", async () => {
 });
 
 test("below another path, behind a proxy", async (context) => {
-  const target = new URL(server.page);
-  const proxy = http.createServer((request, response) => {
-    const path = request.url.replace(/^\/x\/y/, "") || "/";
-    const headers = request.headers;
-    const onward = http.request({ host: target.hostname, port: target.port, path, method: request.method, headers }, (answer) => {
-      response.writeHead(answer.statusCode, answer.headers);
-      answer.pipe(response);
-    });
-    request.pipe(onward);
-  });
-  proxy.on("upgrade", (request, socket, head) => {
-    const onward = net.connect(Number(target.port), target.hostname, () => {
-      const lines = Object.entries(request.headers).map(([name, value]) => `${name}: ${value}`);
-      onward.write(`GET ${request.url.replace(/^\/x\/y/, "")} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`);
-      onward.write(head);
-      socket.pipe(onward).pipe(socket);
-    });
-    onward.on("error", () => socket.destroy());
-    socket.on("error", () => onward.destroy());
-  });
-  await new Promise((done) => proxy.listen(0, "127.0.0.1", done));
-  context.after(() => {
-    proxy.close();
-    proxy.closeAllConnections();
-  });
-  const page = await open(`http://127.0.0.1:${proxy.address().port}/x/y/#token=${token}`);
+  const address = await proxy(context);
+  const page = await open(`${address}#token=${token}`);
   await connected(page);
   await type(page, "echo pro''xied\n");
   await shows(page, "proxied");
   const [cookie] = await page.context().cookies();
   assert.equal(cookie.path, "/x/y");
+  // A link leads to where this page was reached, not to the server's own address.
+  await page.click("#share");
+  await page.click("text=Create link");
+  const link = await made(page);
+  assert.ok(link.startsWith(`${address}#ticket=`), link.replace(/#.*/, "#…"));
+  const guest = await open(link);
+  await connected(guest);
+  await shows(guest, "proxied");
+  await guest.context().close();
   await page.context().close();
 });
 
 test("a wrong token is told in words", async () => {
-  const page = await open(server.page);
+  const page = await open(bench.server.page);
   await page.fill("#token", "wrong-token-wrong-token");
   await page.click("#login button");
   await page.locator("#login-problem", { hasText: "not valid" }).waitFor();
@@ -459,7 +357,7 @@ function sizes(page) {
 }
 
 test("a connection that breaks comes back to the same program, unseen", async (context) => {
-  const target = new URL(server.page);
+  const target = new URL(bench.server.page);
   const pipes = new Set();
   const between = net.createServer((socket) => {
     const onward = net.connect(Number(target.port), target.hostname);
@@ -500,10 +398,10 @@ test("a connection that breaks comes back to the same program, unseen", async (c
 });
 
 test("log out ends the login in every tab", async () => {
-  const page = await open(`${server.page}#token=${token}`);
+  const page = await open(`${bench.server.page}#token=${token}`);
   await connected(page);
   const other = await page.context().newPage();
-  await other.goto(server.page);
+  await other.goto(bench.server.page);
   await connected(other);
   const [cookie] = await page.context().cookies();
   assert.ok(!cookie.value.includes(token), "the cookie is not the token");
@@ -511,20 +409,20 @@ test("log out ends the login in every tab", async () => {
   await page.locator("#login").waitFor();
   await other.locator("#login").waitFor();
   await shot(other, "logged-out");
-  const late = await fetch(`${server.page}me`, { headers: { Cookie: `${cookie.name}=${cookie.value}` } });
+  const late = await fetch(`${bench.server.page}me`, { headers: { Cookie: `${cookie.name}=${cookie.value}` } });
   assert.equal(late.status, 401, "what was copied of it is worth nothing");
   assert.deepEqual(await page.context().cookies(), []);
   await page.context().close();
 });
 
 test("a link of somebody else's asks before it logs anybody out", async () => {
-  const page = await open(`${server.page}#token=${token}`);
+  const page = await open(`${bench.server.page}#token=${token}`);
   await connected(page);
   const follow = async (link) => {
     await page.goto("about:blank");
     await page.goto(link);
   };
-  const link = `${server.page}#token=bobs-very-long-token`;
+  const link = `${bench.server.page}#token=bobs-very-long-token`;
   await follow(link);
   const dialog = page.locator("dialog", { hasText: "logged in as alice. This link is for bob" });
   await dialog.waitFor();
@@ -532,12 +430,12 @@ test("a link of somebody else's asks before it logs anybody out", async () => {
   await page.click("dialog >> text=Stay");
   await connected(page);
   assert.equal(await page.textContent("#user"), "alice");
-  await follow(`${server.page}#token=${token}`);
+  await follow(`${bench.server.page}#token=${token}`);
   await connected(page);
   assert.equal(await page.locator("dialog").count(), 0, "one's own link asks nothing");
   await follow(link);
   await dialog.waitFor();
-  await page.click("dialog >> text=Switch");
+  await page.click("dialog button[type=submit]");
   await connected(page);
   assert.equal(await page.textContent("#user"), "bob");
   // What bob opened is not left behind for the tests to come.
@@ -550,14 +448,14 @@ test("a link of somebody else's asks before it logs anybody out", async () => {
 test("a server that is restarted is waited for, and what it kept is offered", async () => {
   await type(first, "clear; echo kept-so-''far\n");
   await shows(first, "kept-so-far");
-  const place = server.ws;
+  const place = bench.server.ws;
   const room = () => first.evaluate(() => document.querySelector("#terminal").getBoundingClientRect().toJSON());
   const before = await room();
-  await stop(server);
+  await stop(bench.server);
   await first.locator("#banner", { hasText: "Trying again" }).waitFor();
   await shot(first, "away");
   assert.deepEqual(await room(), before, "what is said does not move the terminal");
-  server = await start(place);
+  bench.server = await start(place);
   await first.locator("#banner-text", { hasText: "ended with its server" }).waitFor({ timeout: 20_000 });
   await shot(first, "offer");
   await first.click("#banner-button");
@@ -569,12 +467,12 @@ test("a server that is restarted is waited for, and what it kept is offered", as
 test("after a crash too", async () => {
   await type(first, "clear; echo cra''shed\n");
   await shows(first, "crashed");
-  const place = server.ws;
-  await stop(server, "SIGKILL");
+  const place = bench.server.ws;
+  await stop(bench.server, "SIGKILL");
   await first.locator("#banner", { hasText: "Trying again" }).waitFor();
-  server = await start(place);
+  bench.server = await start(place);
   await first.locator("#banner-text", { hasText: "ended with its server" }).waitFor({ timeout: 20_000 });
-  await first.locator("#sessions .detail", { hasText: "lost" }).first().waitFor();
+  await first.locator("#sessions .detail", { hasText: "stopped with the server" }).first().waitFor();
   await first.reload();
   await first.locator("#banner-text", { hasText: "ended with its server" }).waitFor();
   await first.click("#banner-button");
@@ -584,13 +482,16 @@ test("after a crash too", async () => {
 });
 
 test("batches are run, watched, cancelled and run again", async () => {
-  const page = await open(`${server.page}#token=${token}`);
+  const page = await open(`${bench.server.page}#token=${token}`);
   await page.getByRole("tab", { name: "Batches" }).click();
   const run = async (lines, more = {}) => {
     await page.locator("#new-batch").click();
     await page.getByLabel("Commands").fill(lines.join("\n"));
-    for (const [label, text] of Object.entries(more)) await page.getByLabel(label).fill(text);
-    await page.getByRole("button", { name: "Run", exact: true }).click();
+    for (const [label, text] of Object.entries(more)) {
+      if (label === "parallel") await page.getByLabel("Run in parallel").check();
+      else await page.getByLabel(label).fill(text);
+    }
+    await page.getByRole("button", { name: "Run batch" }).click();
   };
   const go = join(root, "go-on");
   rmSync(go, { force: true });
@@ -615,14 +516,14 @@ test("batches are run, watched, cancelled and run again", async () => {
   await page.locator("#batch-list li.current").getByText("nightly").waitFor();
   await shot(page, "batch-failed");
 
-  await page.getByRole("button", { name: "Run the failed again" }).click();
+  await page.getByRole("button", { name: "Rerun failed" }).click();
   await page.waitForFunction(() => document.querySelectorAll("#steps li").length === 2);
   await page.locator("#batch-state").getByText("failed").waitFor();
 
-  await run(["sleep 600", "sleep 600", "true"], { "How many at once, in no order": "2" });
+  await run(["sleep 600", "sleep 600", "true"], { parallel: true });
   await page.locator("#steps .dot.running").nth(1).waitFor();
   await page.locator("#cancel-batch").click();
-  await page.getByRole("button", { name: "Cancel it" }).click();
+  await page.locator("dialog button[type=submit]").click();
   await page.locator("#batch-state").getByText("cancelled").waitFor();
   await page.locator("#batch-list li").nth(2).waitFor();
   assert.equal(await page.locator("#batch-list li").count(), 3);

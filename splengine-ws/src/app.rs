@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    ETAG, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use crate::entry;
+use crate::entry::{self, LogGate};
 use crate::login::{self, problem};
 use crate::logins::Logins;
 use crate::{console, upgrade};
@@ -42,6 +42,8 @@ pub(crate) struct App {
     pub(crate) authenticator: SharedAuthenticator,
     pub(crate) logins: Logins,
     pub(crate) options: Options,
+    /// When a refusal of an origin was logged last.
+    pub(crate) refused_origins: LogGate,
     api: HttpService,
     pub(crate) places: Arc<Semaphore>,
     /// What messages hold that are being read or wait to be typed.
@@ -70,6 +72,7 @@ impl App {
             authenticator,
             logins: Logins::open(logins),
             options,
+            refused_origins: LogGate::default(),
             api,
             places: Arc::new(places),
             login_limits: GatherLimits::new(MAX_LOGIN_BYTES, LOGIN_TIMEOUT, &unknown),
@@ -87,8 +90,7 @@ impl App {
                 .route("/login", post(login::login))
                 .route("/logout", post(login::logout))
                 .route("/me", get(login::me))
-                .route("/{asset}", any(asset))
-                .route("/vendor/{asset}", any(vendor_asset))
+                .route("/assets/{*path}", any(asset))
                 .fallback(api);
         }
         router
@@ -107,30 +109,13 @@ impl App {
     }
 }
 
-async fn asset(
-    State(app): State<Arc<App>>,
-    Path(path): Path<String>,
-    request: Request,
-) -> Response {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    match (console::asset(&path), is_read) {
-        (Some(_), true) => page(&path, request.headers()),
-        (Some(_), false) => {
-            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "there is GET, HEAD");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            response
-        }
-        // The HTTP door has names of its own at this place.
-        (None, _) => api(State(app), request).await,
+async fn asset(Path(path): Path<String>, request: Request) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "there is GET, HEAD");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
     }
-}
-
-async fn vendor_asset(
-    State(app): State<Arc<App>>,
-    Path(path): Path<String>,
-    request: Request,
-) -> Response {
-    asset(State(app), Path(format!("vendor/{path}")), request).await
+    page(&format!("assets/{path}"), request.headers())
 }
 
 async fn refuse_unclear_host(request: Request, next: Next) -> Response {
@@ -149,25 +134,48 @@ async fn add_headers(mut response: Response) -> Response {
     response
 }
 
-/// A part of the console.
+/// A part of the console, compressed for who takes that.
 fn page(path: &str, asked: &HeaderMap) -> Response {
-    let Some(asset) = console::asset(path) else { return StatusCode::NOT_FOUND.into_response() };
-    let known = asked.get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == asset.etag.as_bytes());
+    let Some(asset) = console::asset(path) else {
+        return problem(StatusCode::NOT_FOUND, "the console has no such file; reload the page");
+    };
+    let is_gzip = takes_gzip(asked);
+    let (body, tag) = match is_gzip {
+        true => (asset.gzip, format!("\"{}-gzip\"", asset.tag)),
+        false => (asset.body, format!("\"{}\"", asset.tag)),
+    };
+    let known = asked.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mut response =
-        if known { StatusCode::NOT_MODIFIED.into_response() } else { asset.body.into_response() };
+        if known { StatusCode::NOT_MODIFIED.into_response() } else { body.into_response() };
     let headers = response.headers_mut();
-    for (name, value) in [
-        (CONTENT_TYPE, asset.content_type),
-        (CACHE_CONTROL, "no-cache"),
-        (ETAG, asset.etag),
-        (REFERRER_POLICY, "no-referrer"),
-        (CONTENT_SECURITY_POLICY, &console::content_security_policy()),
-    ] {
+    let mut add = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
+    };
+    add(CONTENT_TYPE, asset.content_type());
+    add(CACHE_CONTROL, asset.cache_control());
+    add(VARY, "Accept-Encoding");
+    add(ETAG, &tag);
+    // They say something of what a browser can show by itself, not of its parts.
+    if asset.is_document() {
+        add(REFERRER_POLICY, "no-referrer");
+        add(CONTENT_SECURITY_POLICY, &console::content_security_policy());
+    }
+    if is_gzip && !known {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
+}
+
+/// Whether a client lists gzip, and not with a weight of nothing (RFC 9110, section 12.5.3).
+fn takes_gzip(asked: &HeaderMap) -> bool {
+    let lists = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|entry| {
+        let (name, weight) = entry.split_once(';').unwrap_or((entry, ""));
+        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse().ok());
+        name.trim().eq_ignore_ascii_case("gzip") && weight.unwrap_or(1.0) > 0.0
+    })
 }
 
 /// Everything else is the HTTP door's. Who is logged in needs no header there.

@@ -1,5 +1,7 @@
 //! Who is let in.
 
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
@@ -9,6 +11,7 @@ use splengine_core::{
     AuthError, Authenticator as _, Caller, CredentialSource, Credentials, PeerAddress, Secret,
     is_anybodys_name,
 };
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::login;
@@ -33,12 +36,12 @@ pub(crate) struct Present {
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    pub(crate) detail: &'static str,
+    pub(crate) detail: Cow<'static, str>,
     pub(crate) retry_after: Option<Duration>,
 }
 
-fn refused(status: StatusCode, detail: &'static str) -> Refusal {
-    Refusal { status, detail, retry_after: None }
+fn refused(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal { status, detail: detail.into(), retry_after: None }
 }
 
 /// Where the credentials of a request come from.
@@ -53,8 +56,9 @@ pub(crate) async fn judge(app: &App, parts: &Parts) -> Result<Entrant, Refusal> 
     let from_page = match headers.get(ORIGIN) {
         None => false,
         Some(origin) => {
-            if !is_allowed(app, origin.to_str().unwrap_or_default(), headers) {
-                let detail = "terminals can't be opened from pages of this origin";
+            let origin = origin.to_str().unwrap_or_default();
+            if !is_allowed(app, origin, headers) {
+                let detail = foreign_origin(app, origin, headers);
                 return Err(refused(StatusCode::FORBIDDEN, detail));
             }
             true
@@ -91,6 +95,44 @@ pub(crate) fn is_allowed(app: &App, origin: &str, headers: &HeaderMap) -> bool {
     (own.is_some() && own == host) || app.options.origins.iter().any(|allowed| allowed == origin)
 }
 
+/// Says why a page of `origin` may not act here, and what an administrator can do about it where it is
+/// the console's own, behind a proxy that passes another `Host` on. Logged, too, but not all the time:
+/// whoever likes can send such requests.
+pub(crate) fn foreign_origin(app: &App, origin: &str, headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let short = |text: &str| text.chars().take(MAX_SHOWN_CHARS).collect::<String>();
+    let (origin, host) = (short(origin), short(host));
+    if app.refused_origins.may_log() {
+        tracing::warn!(
+            origin,
+            host,
+            "refused a page whose origin is not this host; if it is the console behind a proxy, let \
+             the proxy pass on the Host header as it came (nginx: `proxy_set_header Host $http_host`), \
+             or list the origin in `[ws] allow-origins`"
+        );
+    }
+    format!(
+        "pages of the origin `{origin}` may not be used with the host `{host}`, which this request \
+         names; behind a proxy, pass the Host header on as it came (nginx: `proxy_set_header Host \
+         $http_host`), or allow the origin (`[ws] allow-origins`)"
+    )
+}
+
+/// Keeps a line of the log from being written over and over.
+#[derive(Debug, Default)]
+pub(crate) struct LogGate(Mutex<Option<Instant>>);
+
+impl LogGate {
+    fn may_log(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 /// Of a page that a browser found under anybody's name, no more is known than of any other.
 fn is_foreign_name(app: &App, headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
@@ -119,7 +161,7 @@ async fn by_header(
         AuthError::Unavailable(source) => unavailable(source.as_ref()),
         AuthError::Throttled { retry_after, .. } => Refusal {
             status: StatusCode::TOO_MANY_REQUESTS,
-            detail: "too many credentials from there were not valid",
+            detail: "too many credentials from there were not valid".into(),
             retry_after: Some(retry_after),
         },
         _ => refused("the credentials are not valid"),
@@ -152,3 +194,6 @@ fn unavailable(source: &(dyn std::error::Error + Send + Sync)) -> Refusal {
 }
 
 const MAX_COOKIES: usize = 8;
+/// Of what a request names, so much is repeated.
+const MAX_SHOWN_CHARS: usize = 200;
+const LOG_INTERVAL: Duration = Duration::from_secs(10);

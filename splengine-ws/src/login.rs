@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use splengine_core::{
-    AuthError, Authenticator as _, Caller, CredentialSource, Credentials, Secret,
+    AuthError, Authenticator as _, Caller, CredentialSource, Credentials, Scope, Secret,
 };
 use splengine_http::read_body;
 
@@ -231,20 +231,26 @@ fn set_cookie(response: &mut Response, asked: &HeaderMap, value: &str, time: Dur
 }
 
 fn who(caller: &Caller) -> Value {
-    let guest = caller.guest().map(|guest| {
+    let guest = caller.guest().map_or(Value::Null, |guest| {
         json!({
             "sessionId": guest.session.as_str(),
             "access": guest.access.name(),
             "expires": humantime::format_rfc3339_millis(guest.expires).to_string(),
         })
     });
-    json!({"user": caller.user().as_str(), "guest": guest})
+    let scopes: Vec<&str> = match guest {
+        Value::Null => caller.scopes().iter().map(Scope::name).collect(),
+        _ => Vec::new(),
+    };
+    json!({"user": caller.user().as_str(), "guest": guest, "scopes": scopes})
 }
 
 fn refuse_foreign(app: &App, headers: &HeaderMap) -> Option<Response> {
     let origin = headers.get(ORIGIN)?.to_str().unwrap_or_default();
-    (!entry::is_allowed(app, origin, headers))
-        .then(|| problem(StatusCode::FORBIDDEN, "pages of this origin can't log in here"))
+    (!entry::is_allowed(app, origin, headers)).then(|| {
+        let detail = entry::foreign_origin(app, origin, headers);
+        problem(StatusCode::FORBIDDEN, &detail)
+    })
 }
 
 /// Problem details (RFC 9457), as the HTTP server gives them.

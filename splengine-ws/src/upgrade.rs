@@ -89,8 +89,8 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
     let (mut parts, _) = request.into_parts();
     let entrant = match entry::judge(&app, &parts).await {
         Ok(entrant) => entrant,
-        Err(Refusal { detail, retry_after: Some(time), .. }) => return throttled(detail, time),
-        Err(Refusal { status, detail, .. }) => return problem(status, detail),
+        Err(Refusal { detail, retry_after: Some(time), .. }) => return throttled(&detail, time),
+        Err(Refusal { status, detail, .. }) => return problem(status, &detail),
     };
     let Some(handshake) = Handshake::of(&mut parts) else {
         let detail = "this takes a WebSocket (RFC 6455)";

@@ -3,22 +3,40 @@
 /// A part of the page.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asset {
-    pub(crate) content_type: &'static str,
+    /// Where it stands, counted from the page, which is itself the empty name.
+    pub(crate) name: &'static str,
     pub(crate) body: &'static [u8],
-    pub(crate) etag: &'static str,
+    /// The same, compressed.
+    pub(crate) gzip: &'static [u8],
+    /// A hash of it.
+    pub(crate) tag: &'static str,
+}
+
+impl Asset {
+    pub(crate) fn content_type(&self) -> &'static str {
+        match self.name.rsplit_once('.').map(|(_, extension)| extension) {
+            Some("js" | "mjs") => "text/javascript; charset=utf-8",
+            Some("css") => "text/css; charset=utf-8",
+            Some("svg") => "image/svg+xml",
+            Some("txt") => "text/plain; charset=utf-8",
+            _ => "text/html; charset=utf-8",
+        }
+    }
+
+    /// Whether a browser shows it as a document of its own, where it is opened.
+    pub(crate) fn is_document(&self) -> bool {
+        !matches!(self.content_type().split(';').next(), Some("text/javascript" | "text/css"))
+    }
+
+    /// How long it may be kept. What has its version in its address never changes.
+    pub(crate) fn cache_control(&self) -> &'static str {
+        if self.name.is_empty() { "no-cache" } else { "public, max-age=31536000, immutable" }
+    }
 }
 
 /// What stands at `path`, which counts from the page.
-pub(crate) fn asset(path: &str) -> Option<Asset> {
-    let (_, body, etag) = ASSETS.iter().find(|(name, ..)| *name == path)?;
-    let content_type = match path.rsplit_once('.').map(|(_, extension)| extension) {
-        Some("js") => "text/javascript; charset=utf-8",
-        Some("css") => "text/css; charset=utf-8",
-        Some("svg") => "image/svg+xml",
-        Some("txt") => "text/plain; charset=utf-8",
-        _ => "text/html; charset=utf-8",
-    };
-    Some(Asset { content_type, body, etag })
+pub(crate) fn asset(path: &str) -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.name == path)
 }
 
 /// What the page may load, and from where: all of it from here, and nothing may frame it. xterm.js
@@ -33,7 +51,7 @@ pub(crate) fn content_security_policy() -> String {
     )
 }
 
-const ASSETS: &[(&str, &[u8], &str)] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
+const ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
 #[cfg(test)]
 mod tests {
@@ -43,14 +61,23 @@ mod tests {
     fn the_page_has_all_that_it_names() {
         let index = asset("").expect("a page");
         let text = std::str::from_utf8(index.body).expect("text");
-        let names =
-            |part: &&str| [".js", ".css", ".svg", ".txt"].iter().any(|end| part.ends_with(end));
+        let names = |part: &&str| {
+            [".js", ".mjs", ".css", ".svg", ".txt"].iter().any(|end| part.ends_with(end))
+        };
         for name in text.split('"').filter(names) {
             let elsewhere = name.starts_with("https://");
             assert!(elsewhere || asset(name).is_some(), "{name}");
             assert!(!elsewhere || content_security_policy().contains("https://"), "{name}");
         }
         assert!(asset("../Cargo.toml").is_none());
+    }
+
+    #[test]
+    fn the_page_and_all_that_it_loads_are_small_when_compressed() {
+        let loaded = ASSETS.iter().filter(|asset| !asset.name.contains("LICENSE"));
+        let bytes: usize = loaded.map(|asset| asset.gzip.len()).sum();
+        assert!(bytes < 250_000, "{bytes} bytes");
+        assert!(ASSETS.iter().all(|asset| asset.gzip.starts_with(&[0x1f, 0x8b])));
     }
 
     #[test]

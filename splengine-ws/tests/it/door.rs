@@ -119,12 +119,69 @@ async fn the_page_is_guarded() {
     let tag = page.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag");
     let again = door.http(&format!("GET / HTTP/1.1\r\nIf-None-Match: {tag}"), "").await;
     assert!(again.starts_with("HTTP/1.1 304"), "{again}");
-    assert!(door.http("GET /main.js HTTP/1.1", "").await.contains("text/javascript"));
+    let script = asset(&page, "main.js");
+    assert!(door.http(&format!("GET {script} HTTP/1.1"), "").await.contains("text/javascript"));
     assert!(door.http("GET /health HTTP/1.1", "").await.starts_with("HTTP/1.1 200"));
     assert!(door.http("GET /nothing.js HTTP/1.1", "").await.starts_with("HTTP/1.1 404"));
     assert!(door.http("GET /terminal HTTP/1.1", "").await.starts_with("HTTP/1.1 401"));
     let upgrade = format!("GET /terminal HTTP/1.1\r\nAuthorization: {ALICE}");
     assert!(door.http(&upgrade, "").await.starts_with("HTTP/1.1 426"));
+}
+
+/// The address of a part of the page, from what the page says.
+fn asset(page: &str, name: &str) -> String {
+    let address = page.split('"').find(|part| part.ends_with(&format!("/{name}")));
+    format!("/{}", address.expect("it is in the page"))
+}
+
+#[tokio::test]
+async fn the_page_is_compressed_and_its_parts_are_kept() {
+    let door = door().await;
+    let page = door.http("GET / HTTP/1.1", "").await.to_lowercase();
+    assert!(page.contains("cache-control: no-cache") && !page.contains("content-encoding"));
+    let script = asset(&page, "main.js");
+    let head = |encodings: &str| format!("HEAD {script} HTTP/1.1\r\nAccept-Encoding: {encodings}");
+    for (encodings, is_gzip) in [
+        ("gzip, deflate, br", true),
+        ("br;q=1.0, GZIP;q=0.5", true),
+        ("gzip;q=0", false),
+        ("identity", false),
+        ("", false),
+    ] {
+        let answer = door.http(&head(encodings), "").await.to_lowercase();
+        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+        assert_eq!(answer.contains("content-encoding: gzip"), is_gzip, "{encodings}: {answer}");
+        assert!(answer.contains("cache-control: public, max-age=31536000, immutable"), "{answer}");
+        assert!(answer.contains("vary: accept-encoding"), "{answer}");
+    }
+    let old = door.http("GET /assets/0000000000000000/main.js HTTP/1.1", "").await;
+    assert!(old.starts_with("HTTP/1.1 404") && old.contains("reload"), "{old}");
+}
+
+#[tokio::test]
+async fn a_refused_origin_is_told_what_would_help() {
+    let door = door().await;
+    let login = "POST /login HTTP/1.1\r\nOrigin: https://console.example:8443";
+    let answer = door.http(login, r#"{"token":"alices-very-long-token"}"#).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    for part in [
+        "https://console.example:8443",
+        &door.addr.to_string(),
+        "proxy_set_header Host $http_host",
+        "allow-origins",
+    ] {
+        assert!(answer.contains(part), "{part} is not in {answer}");
+    }
+    let long = format!("POST /logout HTTP/1.1\r\nOrigin: https://{}", "x".repeat(4000));
+    let answer = door.http(&long, "").await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.len() < 2000, "{answer}");
+}
+
+#[tokio::test]
+async fn a_login_tells_its_scopes() {
+    let door = door().await;
+    let answer = door.http("POST /login HTTP/1.1", r#"{"token":"alices-very-long-token"}"#).await;
+    assert!(answer.contains(r#""scopes":["execute","sessions""#), "{answer}");
 }
 
 #[tokio::test]
@@ -201,9 +258,10 @@ async fn the_routes_of_the_api_are_found_beside_the_console() {
     assert!(run.starts_with("HTTP/1.1 200") && run.contains("here"), "{run}");
     let mounted = door.http("POST /avro HTTP/1.1", "").await;
     assert!(mounted.ends_with("mounted POST /avro"), "{mounted}");
+    let script = asset(&door.http("GET / HTTP/1.1", "").await, "main.js");
     for (request, status) in [
-        ("POST /main.js HTTP/1.1", "405"),
-        ("GET /main.js HTTP/1.1", "200"),
+        (format!("POST {script} HTTP/1.1").as_str(), "405"),
+        (&format!("GET {script} HTTP/1.1"), "200"),
         ("POST /nothing HTTP/1.1", "404"),
         ("GET /execute HTTP/1.1", "405"),
         ("GET /health HTTP/1.1\r\nHost: another", "400"),

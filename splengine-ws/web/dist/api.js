@@ -67,7 +67,7 @@ export const api = {
     shares: async (id) => (await ask("GET", `${of(id)}/shares`)).shares,
     share: (id, access, expiresIn) => ask("POST", `${of(id)}/shares`, { access, expiresIn }),
     /** One share, or all of them. */
-    takeBack: (id, share) => ask("DELETE", `${of(id)}/shares${share === null ? "" : `/${encodeURIComponent(share)}`}`),
+    revoke: (id, share) => ask("DELETE", `${of(id)}/shares${share === null ? "" : `/${encodeURIComponent(share)}`}`),
     /** What is switched on. */
     capabilities: async () => (await ask("GET", "api/v1/service")).capabilities,
     batches: (cursor) => ask("GET", `api/v1/batches${cursor === null ? "" : `?cursor=${encodeURIComponent(cursor)}`}`),
@@ -75,6 +75,8 @@ export const api = {
     submitBatch: (request) => ask("POST", "api/v1/batches", request),
     cancelBatch: (id) => ask("DELETE", batchOf(id)),
     rerunBatch: (id, onlyFailed) => ask("POST", `${batchOf(id)}/rerun${onlyFailed ? "?only=failed" : ""}`),
+    /** All that a step has printed and that is kept. */
+    output: (id, step, stream) => new URL(`${batchOf(id)}/steps/${encodeURIComponent(step)}/${stream}`, document.baseURI).href,
     recording: (id) => new URL(`${of(id)}/recording`, document.baseURI).href,
     screen: (id) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,
 };

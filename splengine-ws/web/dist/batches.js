@@ -1,22 +1,27 @@
 // The view of batches: which there are, how far each has come, and what its steps print.
+import { setBatch, writeAddress } from "./address.js";
 import { api } from "./api.js";
+import { detailsOf, inSeconds, inWords, isOver, nameOf, outputOf, over, serverTime } from "./batch_words.js";
 import { attempt, confirmed, dialog, field, say } from "./dialogs.js";
 import { ago, find, make } from "./dom.js";
 import { EventParser, read } from "./events.js";
+import { StepStream } from "./step_output.js";
 import { isShown, register } from "./views.js";
 const EVERY = 3000;
 const AGAIN = 2000;
-/** As much of a step's output as is shown: its end. */
-const MOST_SHOWN = 200_000;
+const TICK = 1000;
 export class Batches {
     #batches = [];
     #cursor = null;
     #problem = "";
     #open = null;
+    /** When the record came. */
+    #received = 0;
     #following = null;
     #reading = null;
     #step = null;
     #drawing = false;
+    #streams = { stdout: new StepStream("out", "step-stdout"), stderr: new StepStream("err", "step-stderr") };
     constructor() {
         register({
             id: "batches",
@@ -33,6 +38,16 @@ export class Batches {
             if (!document.hidden && isShown("batches"))
                 void this.refresh();
         }, EVERY);
+        setInterval(() => {
+            if (!document.hidden && isShown("batches"))
+                this.#tick();
+        }, TICK);
+    }
+    /** Opens the batch of an address. */
+    async open(id) {
+        const record = await attempt(() => api.batch(id));
+        if (record)
+            this.#show(record);
     }
     async refresh() {
         try {
@@ -51,19 +66,25 @@ export class Batches {
         this.#drawList();
     }
     async submit() {
-        const lines = make("textarea", { placeholder: "one command a line", required: true });
+        const lines = make("textarea", { placeholder: "make clean\nmake all\nsh -c 'make test > report.txt'", required: true });
         lines.rows = 8;
         lines.spellcheck = false;
-        const name = make("input", { type: "text", autocomplete: "off", placeholder: "none" });
-        const atOnce = make("input", { type: "number", placeholder: "one after the other" });
-        atOnce.min = "1";
-        const batch = await dialog("New batch", [field("Commands", lines), field("Name", name), field("How many at once, in no order", atOnce)], { label: "Run" }, () => {
+        const name = make("input", { type: "text", autocomplete: "off", placeholder: "optional" });
+        const parallel = make("input", { type: "checkbox" });
+        const most = make("input", { type: "number", value: "2", disabled: true });
+        [most.min, most.max] = ["1", "1000"];
+        parallel.addEventListener("change", () => (most.disabled = !parallel.checked));
+        const batch = await dialog("New batch", [
+            field("Commands, one per line", lines),
+            make("p", { class: "hint" }, "Commands run without a shell: |, >, &&, ; and $NAME mean nothing to them, and cd is no program. Where you need those, write sh -c '…'. Lines that begin with # are left out."),
+            field("Name", name),
+            make("label", { class: "check" }, parallel, make("span", {}, "Run in parallel, in any order; at most at the same time:"), most),
+        ], { label: "Run batch" }, () => {
             const commands = lines.value.split("\n").map((line) => line.trim()).filter((line) => line !== "" && !line.startsWith("#"));
-            const independent = atOnce.value !== "";
             return api.submitBatch({
                 ...(name.value.trim() && { name: name.value.trim() }),
-                ...(independent && { parallelism: Number(atOnce.value) }),
-                steps: commands.map((command) => (independent ? { command, dependsOn: [] } : { command })),
+                ...(parallel.checked && { parallelism: Number(most.value) }),
+                steps: commands.map((command) => (parallel.checked ? { command, dependsOn: [] } : { command })),
             });
         });
         if (batch)
@@ -80,7 +101,7 @@ export class Batches {
     }
     async #cancel() {
         const batch = this.#open;
-        if (!batch || !(await confirmed("Cancel this batch?", "What runs is stopped, what waits is left out.", "Cancel it")))
+        if (!batch || !(await confirmed("Cancel this batch?", "Running steps are stopped, and steps that wait are not run.", "Cancel batch", "Keep running")))
             return;
         const record = await attempt(() => api.cancelBatch(batch.id));
         if (record && this.#open?.id === record.id)
@@ -92,20 +113,18 @@ export class Batches {
         const again = batch && (await attempt(() => api.rerunBatch(batch.id, onlyFailed)));
         if (again) {
             this.#show(again);
-            say(onlyFailed ? "What had not succeeded runs again, as a new batch." : "All of it runs again, as a new batch.");
+            say(onlyFailed ? "The steps that did not succeed run again, as a new batch." : "All steps run again, as a new batch.");
         }
         await this.refresh();
-    }
-    async #choose(id) {
-        const record = await attempt(() => api.batch(id));
-        if (record)
-            this.#show(record);
     }
     #show(record) {
         this.#following?.abort();
         this.#reading?.abort();
         this.#step = null;
         this.#open = record;
+        setBatch(record.id);
+        if (isShown("batches"))
+            writeAddress("batches");
         find("batch-output").hidden = true;
         this.#update(record);
         this.#drawList();
@@ -114,6 +133,7 @@ export class Batches {
     }
     #update(record) {
         this.#open = record;
+        this.#received = Date.now();
         this.#batches = this.#batches.map((batch) => (batch.id === record.id ? record : batch));
         this.#drawBatch();
     }
@@ -156,13 +176,15 @@ export class Batches {
         const focused = document.activeElement?.dataset.key;
         find("batch-list").replaceChildren(...this.#batches.map((batch) => {
             const isCurrent = batch.id === this.#open?.id;
-            const row = make("button", { type: "button", class: "open", onclick: () => void this.#choose(batch.id) }, make("span", { class: `dot ${batch.state}` }), make("span", { class: "name" }, nameOf(batch)), make("span", { class: "detail" }, `${batch.state} · ${over(batch)} of ${batch.counts.total} · ${ago(batch.created)}`), bar(batch));
+            const row = make("button", { type: "button", class: "open", onclick: () => void this.open(batch.id) }, make("span", { class: `dot ${batch.state}` }), make("span", { class: "name" }, nameOf(batch)), make("span", { class: "detail" }, `${batch.state} · ${over(batch)} of ${batch.counts.total} steps · ${ago(batch.created)}`), bar(batch));
             row.dataset.key = batch.id;
             if (isCurrent)
                 row.setAttribute("aria-current", "true");
             return make("li", { class: isCurrent ? "current" : "" }, row);
         }));
-        find("no-batches").hidden = this.#batches.length > 0 || this.#problem !== "";
+        const isEmpty = this.#batches.length === 0 && this.#problem === "";
+        find("no-batches").hidden = this.#open !== null || this.#problem !== "";
+        find("no-batches-text").textContent = isEmpty ? "There are no batches yet." : "Choose one from the list to see its steps.";
         find("batches-problem").textContent = this.#problem;
         find("more-batches").hidden = this.#cursor === null;
         if (focused)
@@ -185,8 +207,7 @@ export class Batches {
         const ended = isOver(batch);
         find("batch").hidden = false;
         find("batch-name").textContent = nameOf(batch);
-        const words = [batch.state, ended && batch.exitCode !== 0 && `exit code ${batch.exitCode}`, batch.started && inWords(batch.duration)];
-        find("batch-state").textContent = words.filter(Boolean).join(" · ");
+        find("batch-state").textContent = this.#stateOf(batch);
         find("batch-bar").replaceChildren(bar(batch));
         find("batch-counts").textContent = Object.entries(batch.counts)
             .filter(([state, count]) => state !== "total" && count > 0)
@@ -196,20 +217,8 @@ export class Batches {
         find("rerun-all").hidden = !ended;
         find("rerun-failed").hidden = !ended || batch.state === "succeeded";
         const focused = document.activeElement?.dataset.key;
-        const previous = (place) => batch.steps[place - 1]?.id;
         find("steps").replaceChildren(...batch.steps.map((step, place) => {
-            const needs = step.dependsOn.filter((id) => id !== previous(place));
-            const details = [
-                step.state,
-                step.attempt > 1 && `run ${step.attempt}`,
-                step.exitCode !== null && step.state !== "succeeded" && `code ${step.exitCode}`,
-                step.signal,
-                step.error ?? (["skipped", "failed"].includes(step.state) && step.reason !== "exited" && step.reason),
-                step.duration !== null && inWords(step.duration),
-                needs.length > 0 && `after ${needs.join(", ")}`,
-                place > 0 && step.dependsOn.length === 0 && "at once",
-            ].filter(Boolean);
-            const row = make("button", { type: "button", class: "open", onclick: () => void this.#read(step.id) }, make("span", { class: `dot ${step.state}` }), make("span", { class: "name" }, step.id === String(place + 1) ? "" : make("strong", {}, `${step.id} `), make("code", {}, step.command)), make("span", { class: "detail" }, details.join(" · ")));
+            const row = make("button", { type: "button", class: "open", onclick: () => void this.#read(step.id) }, make("span", { class: `dot ${step.state}` }), make("span", { class: "name" }, make("strong", {}, `${step.id} `), make("code", {}, step.command)), make("span", { class: "detail" }, detailsOf(step, place, batch.steps, this.#elapsed(batch, step.started))));
             row.dataset.key = `${batch.id} ${step.id}`;
             if (step.id === this.#step)
                 row.setAttribute("aria-current", "true");
@@ -220,6 +229,33 @@ export class Batches {
         const shown = batch.steps.find((step) => step.id === this.#step);
         if (shown)
             find("output-of").textContent = outputOf(shown);
+    }
+    #stateOf(batch) {
+        const ended = isOver(batch);
+        const now = serverTime(batch, this.#received, Date.now());
+        const time = batch.started && (ended ? inWords(batch.duration) : inSeconds(now - Date.parse(batch.started)));
+        return [batch.state, ended && batch.exitCode !== 0 && `exit code ${batch.exitCode}`, time].filter(Boolean).join(" · ");
+    }
+    /** How long what was `started` has been running, in whole seconds. */
+    #elapsed(batch, started) {
+        if (started === null)
+            return null;
+        const elapsed = serverTime(batch, this.#received, Date.now()) - Date.parse(started);
+        return Math.max(Math.floor(elapsed / 1000) * 1000, 0);
+    }
+    /** Time goes on without events. */
+    #tick() {
+        const batch = this.#open;
+        if (!batch || isOver(batch))
+            return;
+        find("batch-state").textContent = this.#stateOf(batch);
+        batch.steps.forEach((step, place) => {
+            if (step.state !== "running")
+                return;
+            const detail = document.querySelector(`#steps [data-key="${CSS.escape(`${batch.id} ${step.id}`)}"] .detail`);
+            if (detail)
+                detail.textContent = detailsOf(step, place, batch.steps, this.#elapsed(batch, step.started));
+        });
     }
     /** Shows what a step prints, as it comes. */
     async #read(id) {
@@ -232,35 +268,19 @@ export class Batches {
         this.#step = id;
         this.#draw(batch);
         find("batch-output").hidden = false;
-        const places = { stdout: find("step-stdout"), stderr: find("step-stderr") };
         const streams = ["stdout", "stderr"].map((stream) => {
-            const place = places[stream];
-            place.textContent = "";
-            place.hidden = true;
-            const path = `api/v1/batches/${encodeURIComponent(batch.id)}/steps/${encodeURIComponent(id)}/${stream}?follow=true`;
-            return read(path, {}, reading.signal, (text) => {
-                if (reading.signal.aborted)
-                    return;
-                const isAtEnd = place.scrollTop + place.clientHeight >= place.scrollHeight - 8;
-                place.hidden = false;
-                place.textContent = ((place.textContent ?? "") + text).slice(-MOST_SHOWN);
-                if (isAtEnd)
-                    place.scrollTop = place.scrollHeight;
+            const place = this.#streams[stream];
+            const all = api.output(batch.id, id, stream);
+            place.begin(all, `${nameOf(batch)}-${id}-${stream}.txt`);
+            return read(`${all}?follow=true`, {}, reading.signal, (text) => {
+                if (!reading.signal.aborted)
+                    place.push(text);
             });
         });
         const done = await Promise.all(streams);
         if (!reading.signal.aborted && done.includes(false))
-            say("The output can't be had at the moment.", "error");
+            say("The output can't be read at the moment.", "error");
     }
-}
-function nameOf(batch) {
-    return batch.name ?? `batch ${batch.id.slice(-6)}`;
-}
-function isOver(batch) {
-    return batch.state !== "queued" && batch.state !== "running";
-}
-function over({ counts }) {
-    return counts.succeeded + counts.failed + counts.skipped + counts.cancelled;
 }
 /** How far it has come: what went well, what did not, what runs. */
 function bar(batch) {
@@ -271,7 +291,7 @@ function bar(batch) {
         ["left", counts.skipped],
         ["busy", counts.running + counts.retrying],
     ];
-    const element = make("span", { class: "bar", role: "progressbar", label: "Steps that are over" }, ...parts.map(([kind, count]) => {
+    const element = make("span", { class: "bar", role: "progressbar", label: "Finished steps" }, ...parts.map(([kind, count]) => {
         const part = make("span", { class: kind });
         part.style.width = `${(100 * count) / Math.max(counts.total, 1)}%`;
         return part;
@@ -279,24 +299,6 @@ function bar(batch) {
     element.setAttribute("aria-valuemax", String(counts.total));
     element.setAttribute("aria-valuenow", String(over(batch)));
     return element;
-}
-function outputOf(step) {
-    const nothing = step.stdoutBytes + step.stderrBytes === 0;
-    const ended = !["queued", "running", "retrying"].includes(step.state);
-    const cut = step.stdoutTruncated || step.stderrTruncated ? " A part in the middle was not kept." : "";
-    if (nothing && step.state === "skipped")
-        return `Step ${step.id} was left out: ${step.reason ?? ""}.`;
-    if (nothing && ended)
-        return `Step ${step.id} printed nothing.`;
-    return `What step ${step.id} ${ended ? "printed" : "prints"}.${cut}`;
-}
-export function inWords(millis) {
-    if (millis < 1000)
-        return `${millis} ms`;
-    if (millis < 60_000)
-        return `${(millis / 1000).toFixed(1)} s`;
-    const minutes = Math.floor(millis / 60_000);
-    return minutes < 60 ? `${minutes} min ${Math.floor((millis % 60_000) / 1000)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 function wait(millis) {
     return new Promise((resolve) => setTimeout(resolve, millis));

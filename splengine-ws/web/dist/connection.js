@@ -16,6 +16,7 @@ export class Connection {
     #heard = 0;
     /** By when something has to be heard; null when nothing is owed. */
     #due = null;
+    #isSilent = false;
     constructor(target, listener, open = openSocket) {
         this.#target = target;
         this.#listener = listener;
@@ -43,6 +44,10 @@ export class Connection {
                 return;
             this.#heard = Date.now();
             this.#due = null;
+            if (this.#isSilent) {
+                this.#isSilent = false;
+                this.#listener.state("open", "", 0);
+            }
             this.#message(event.data);
         };
         socket.onclose = (event) => {
@@ -171,6 +176,10 @@ export class Connection {
             this.#closed(1006, "");
             socket?.close();
         }
+        else if (this.#due !== null && this.#place !== null && this.isOpen && !this.#isSilent && this.#due - now <= PONG_WITHIN - SILENT) {
+            this.#isSilent = true;
+            this.#listener.state("silent", "", 0);
+        }
         else if (this.isOpen && now - this.#heard >= QUIET) {
             this.#ask();
         }
@@ -178,12 +187,13 @@ export class Connection {
     #ask() {
         if (this.#due !== null)
             return;
-        this.#due = Date.now() + ANSWER_WITHIN;
+        this.#due = Date.now() + PONG_WITHIN;
         this.send({ type: "ping" });
     }
     #closed(code, reason) {
         this.#socket = null;
         this.#due = null;
+        this.#isSilent = false;
         clearInterval(this.#watch);
         if (this.#ended)
             return;
@@ -205,6 +215,9 @@ function openSocket() {
 }
 /** More than this is not kept for a server that is away. */
 const MOST_WAITING = 8 * 1024 * 1024;
-const LOOK_EVERY = 5_000;
-const QUIET = 20_000;
+const LOOK_EVERY = 1_000;
+const QUIET = 5_000;
 const ANSWER_WITHIN = 15_000;
+const PONG_WITHIN = 8_000;
+/** After so long without an answer it is said that the server does not respond. */
+const SILENT = 3_000;

@@ -1,5 +1,6 @@
 // Questions to the person, and words to them.
 import { find, make } from "./dom.js";
+import { focusView } from "./views.js";
 /**
  * Shows a dialog; resolves with what `read` gives when it is confirmed, else with null. Where `read`
  * fails, the dialog says why and stays.
@@ -31,6 +32,8 @@ export function dialog(title, content, confirm, read) {
         box.addEventListener("close", () => {
             document.body.append(find("toast"));
             box.remove();
+            // Not the button that it was opened by: the next key is for what is seen.
+            focusView();
             resolve(result);
         });
         // Only what begins outside closes it: a selection that is drawn out of a field does not.
@@ -51,8 +54,10 @@ export async function askText(title, label, value, button, act) {
     input.maxLength = 200;
     return dialog(title, [field(label, input)], { label: button }, () => act(input.value.trim()));
 }
-export async function confirmed(title, text, button) {
-    const answer = await dialog(title, [make("p", {}, text)], { label: button, danger: true }, () => true);
+/** `keep` is the button that changes nothing: it says what stays, where "Cancel" could be misread. */
+export async function confirmed(title, text, button, keep) {
+    const confirm = { label: button, danger: true, cancel: keep };
+    const answer = await dialog(title, [make("p", {}, text)], confirm, () => true);
     return answer === true;
 }
 let timer;

@@ -5,10 +5,10 @@ export function room(measure, wide, high, font, ratio) {
     return {
         cols: Math.floor(wide / cell.wide),
         // Lines are whole pixels of the device.
-        rows: Math.floor((high * ratio) / Math.ceil(cell.high * ratio)),
+        rows: Math.floor((high * ratio) / Math.ceil(cell.high * ratio - 1e-6)),
     };
 }
-/** The largest font, up to `most`, in which so many letters have room; never below what can be drawn. */
+/** The largest font, up to `most`, in which so many letters have room; never below what can be read. */
 export function fittingFont(measure, wide, high, cols, rows, most, ratio) {
     for (let font = most; font > LEAST; font -= STEP) {
         const there = room(measure, wide, high, font, ratio);
@@ -17,5 +17,5 @@ export function fittingFont(measure, wide, high, cols, rows, most, ratio) {
     }
     return LEAST;
 }
-const LEAST = 3;
+const LEAST = 9;
 const STEP = 0.25;

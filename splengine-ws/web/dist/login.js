@@ -2,13 +2,14 @@
 import { api, Refusal } from "./api.js";
 import { dialog } from "./dialogs.js";
 import { find, make } from "./dom.js";
+import { REVOKED } from "./words.js";
 /** Logs in by what stands behind `#` in the address, by the cookie, or by asking. */
 export async function logIn() {
     const shown = fragment();
     let problem = "";
     if (shown) {
         try {
-            return await follow(shown);
+            return remembered(await follow(shown));
         }
         catch (error) {
             problem = error instanceof Error ? error.message : String(error);
@@ -18,9 +19,12 @@ export async function logIn() {
         try {
             const me = await api.me();
             if (problem === "")
-                return me;
+                return remembered(me);
         }
         catch (error) {
+            // Who was let in by a link has no token to type.
+            if (wasGuest())
+                problem ||= REVOKED;
             if (!(error instanceof Refusal) || error.status !== 401) {
                 problem ||= error instanceof Error ? error.message : String(error);
             }
@@ -29,7 +33,7 @@ export async function logIn() {
         try {
             const me = await api.login({ token }, true);
             hideForm();
-            return me;
+            return remembered(me);
         }
         catch (error) {
             problem = error instanceof Error ? error.message : String(error);
@@ -46,9 +50,9 @@ async function follow(shown) {
             throw error;
         const { user, wanted } = error.told;
         const words = make("p", {}, `You are logged in as ${nameOf(user)}. This link is for ${nameOf(wanted)}.`);
-        const hint = make("p", { class: "hint" }, "Whoever follows a link of somebody else types into what is theirs.");
-        const choice = { label: "Switch", cancel: "Stay" };
-        const switches = await dialog("Somebody else's link", [words, hint], choice, () => true);
+        const hint = make("p", { class: "hint" }, "If you switch, what you type goes into their sessions. Switch only if you expected this link.");
+        const choice = { label: `Switch to ${nameOf(wanted)}`, cancel: `Stay ${nameOf(user)}` };
+        const switches = await dialog("Switch user?", [words, hint], choice, () => true);
         return switches ? api.login(shown, true) : api.me();
     }
 }
@@ -79,6 +83,28 @@ function askToken(problem) {
                 resolve(input.value.trim());
         };
     });
+}
+const GUEST = "splengine-guest";
+/** Whether this tab was let in by a link. */
+function wasGuest() {
+    try {
+        return sessionStorage.getItem(GUEST) !== null;
+    }
+    catch {
+        return false;
+    }
+}
+function remembered(me) {
+    try {
+        if (me.guest)
+            sessionStorage.setItem(GUEST, "yes");
+        else
+            sessionStorage.removeItem(GUEST);
+    }
+    catch {
+        // A browser that keeps nothing says less.
+    }
+    return me;
 }
 function hideForm() {
     find("login").hidden = true;

@@ -1,98 +1,152 @@
 // The console, put together.
+import { parsePlace, setSession, writeAddress } from "./address.js";
 import { api } from "./api.js";
 import { Batches } from "./batches.js";
 import { copy } from "./clipboard.js";
 import { Connection } from "./connection.js";
 import { say } from "./dialogs.js";
-import { find } from "./dom.js";
+import { find, make } from "./dom.js";
 import { help } from "./help.js";
 import { logIn } from "./login.js";
+import { menuOf } from "./menu.js";
 import { People } from "./people.js";
+import { preferences } from "./preferences.js";
+import { programCopies } from "./program_copy.js";
+import { FindBar } from "./search.js";
 import { nameOf, SessionList } from "./sessions.js";
 import { Screen } from "./terminal.js";
 import { apply, toggleTheme } from "./theme.js";
 import { touchKeys } from "./touch.js";
-import { isShown, register, show } from "./views.js";
+import { focusView, isShown, register, show } from "./views.js";
+import { closeText, noticeText, noViewText, REVOKED, statusText } from "./words.js";
 class Console {
     #me;
     #connection = null;
     #screen;
     #people;
     #list;
+    #findBar;
     #session = null;
     #inControl = false;
+    #clients = 0;
+    /** When the size of this window was last asked for, in milliseconds. */
+    #taken = 0;
     #room = null;
     /** What the server said last that is wrong. */
     #problem = "";
+    /** The program of the session has ended by itself, with nothing wrong. */
+    #isDone = false;
     #patience;
     constructor(me) {
         this.#me = me;
         this.#people = new People({ send: (frame) => this.#connection?.send(frame) });
         const viaTouch = touchKeys((text) => this.#screen.type(text), () => this.#screen.term.modes.applicationCursorKeysMode);
         this.#screen = new Screen(find("terminal"), {
-            input: (data) => {
+            input: (data, byHand) => {
+                if (byHand)
+                    this.#takeSize();
                 const typed = this.#connection?.input(viaTouch(data)) ?? true;
                 if (!typed)
-                    say("That was not typed: too much input waits for the server already.", "error");
+                    say("That was not typed: too much input is waiting for the server.", "error");
             },
             ack: (offset) => this.#connection?.ack(offset),
             room: (cols, rows) => this.#fits(cols, rows),
             isShortcut: (event) => event.type === "keydown" && this.#shortcut(event),
             refused: () => {
                 if (this.#session?.access === "view")
-                    say("You are looking on: what you type goes nowhere.");
+                    say("This is view only: what you type is not sent.");
+            },
+            undroppable: () => say("Files can't be dropped here. Use SFTP, scp or the HTTP API to upload.", "error"),
+            copied: (text) => {
+                // Of several who see the same output, it is for the one who works in it.
+                if (this.#inControl && !document.hidden)
+                    programCopies(text);
             },
         });
+        this.#findBar = new FindBar(this.#screen);
         this.#list = new SessionList({
             open: (target) => this.open(target),
             current: () => this.#session?.sessionId ?? null,
+            mayType: () => this.#owns(),
             room: () => this.#room,
             left: () => this.#forget(),
             listed: () => this.#named(),
         });
-        Object.assign(window, { splengine: { terminalText: () => this.#screen.text() } });
+        Object.assign(window, { splengine: { terminalText: () => this.#screen.text(), size: () => ({ cols: this.#screen.term.cols, rows: this.#screen.term.rows }) } });
         this.#wire();
     }
+    get isGuest() {
+        return this.#me.guest !== null;
+    }
+    focus() {
+        this.#screen.term.focus();
+    }
     async start() {
-        document.body.classList.toggle("guest", this.#me.guest !== null);
+        document.body.classList.toggle("guest", this.isGuest);
         find("user").textContent = this.#me.user;
+        find("new").hidden = !this.#owns();
         if (this.#me.guest) {
             const { sessionId, access } = this.#me.guest;
+            await this.#drawable();
             return this.#open({ kind: "attach", sessionId, access });
         }
-        const problem = await this.#list.refresh();
+        const place = parsePlace(location.hash);
+        const [problem] = await Promise.all([this.#list.refresh(), this.#drawable()]);
         if (problem !== "")
-            return this.#banner(problem, () => void this.start(), "Try again");
-        const wanted = new URLSearchParams(location.hash.slice(1)).get("session");
+            return this.#banner(problem, { label: "Try again", act: () => void this.start() });
+        const wanted = place?.view === "terminal" ? place.session : null;
         const found = this.#list.sessions.find((session) => session.sessionId === wanted);
         const kept = wanted && (!found || found.state === "lost") ? this.#list.kept(wanted) : null;
         if (kept)
             return this.#offer(kept);
-        const chosen = found ?? this.#list.sessions.find((session) => session.state === "running");
+        // Another one is not typed into by mistake.
         if (wanted && !found)
-            say("The session of this address is not there any more.", "error");
+            return this.#nothing("The session of this address no longer exists.");
+        const chosen = found ?? this.#list.sessions.find((session) => session.state === "running");
         // Whoever has turned to another view meanwhile stays there.
-        this.#open(chosen ? { kind: "attach", sessionId: chosen.sessionId } : { kind: "new", request: {} });
+        if (chosen)
+            this.#open(this.#attach(chosen.sessionId));
+        else if (this.#owns())
+            this.#open({ kind: "new", request: {} });
+        else
+            this.#nothing("You may watch sessions here. No session is running.");
     }
     open(target) {
         show("terminal");
         this.#open(target);
     }
-    #open(target) {
+    /** So that a session is not asked for one size and at once for another. */
+    async #drawable() {
+        await Promise.race([this.#screen.ready, new Promise((done) => setTimeout(done, DRAWABLE_WITHIN))]);
+    }
+    /** Whether the user may do more with sessions than look. */
+    #owns() {
+        return !this.isGuest && this.#me.scopes.includes("sessions");
+    }
+    #attach(sessionId) {
+        return { kind: "attach", sessionId, ...(!this.#owns() && { access: "view" }) };
+    }
+    #open(asked) {
+        const target = asked.kind === "attach" && !this.isGuest ? this.#attach(asked.sessionId) : asked;
         this.#connection?.stop();
         this.#session = null;
         this.#inControl = false;
+        this.#clients = 0;
         this.#problem = "";
+        this.#isDone = false;
         this.#calm();
         this.#banner("");
+        find("nothing").hidden = true;
+        find("prompt").hidden = true;
+        find("terminal").hidden = false;
         this.#screen.clear();
         this.#rights();
         this.#people.clients = [];
-        this.#showList(false);
+        find("sidebar").classList.remove("open");
         const connection = new Connection(target, {
             frame: (frame) => this.#frame(frame),
             bytes: (frame) => this.#screen.bytes(frame),
-            untyped: () => say("What was typed while the connection was broken was not typed here.", "error"),
+            untyped: () => say("What was typed while the connection was broken was lost.", "error"),
             state: (state, reason, code) => this.#state(state, reason, code),
         });
         this.#connection = connection;
@@ -100,17 +154,33 @@ class Console {
         if (this.#room)
             connection.resize(this.#room.cols, this.#room.rows);
         connection.start();
-        this.#screen.term.focus();
+        if (isShown("terminal"))
+            this.focus();
+    }
+    /** Says why there is no terminal. */
+    #nothing(text) {
+        find("terminal").hidden = true;
+        find("title").textContent = "splengine";
+        const parts = [make("p", {}, text)];
+        if (this.#owns())
+            parts.push(make("button", { type: "button", class: "primary", onclick: () => this.open({ kind: "new", request: {} }) }, "New session"));
+        if (this.#list.sessions.length > 0)
+            parts.push(make("p", { class: "hint" }, "Or choose one from the list of sessions."));
+        find("nothing").replaceChildren(...parts);
+        find("nothing").hidden = false;
+        this.#rights();
     }
     #frame(frame) {
         switch (frame.type) {
             case "session": {
                 this.#session = frame;
-                history.replaceState(null, "", `#session=${encodeURIComponent(frame.sessionId)}`);
+                setSession(this.isGuest ? null : frame.sessionId);
+                if (isShown("terminal"))
+                    writeAddress("terminal");
                 this.#screen.size(frame.cols, frame.rows);
                 this.#rights();
                 this.#title(frame.title);
-                if (!this.#me.guest)
+                if (!this.isGuest)
                     void this.#list.refresh();
                 break;
             }
@@ -121,6 +191,7 @@ class Console {
                 this.#title(frame.title);
                 break;
             case "presence":
+                this.#clients = frame.clients.length;
                 this.#people.clients = frame.clients;
                 break;
             case "control":
@@ -129,6 +200,7 @@ class Console {
                 this.#rights();
                 break;
             case "exit":
+                this.#isDone = frame.exitCode === 0 && !frame.signal;
                 this.#banner(frame.signal ? `The program was ended by ${frame.signal}.` : `The program has ended with exit code ${frame.exitCode}.`);
                 break;
             case "notice":
@@ -144,24 +216,15 @@ class Console {
         }
     }
     #notice(frame) {
-        const words = {
-            idle_warning: `This session ends in ${frame.seconds ?? "a few"} seconds unless something happens in it.`,
-            recording_stopped: frame.reason === "limit"
-                ? "The recording is as long as it may get and has stopped. The session goes on."
-                : "The recording has stopped: it can't be written. The session goes on.",
-            restart: "The server is restarting.",
-            read_only: "You may only look on here.",
-            culled: "The session was idle or old and has been ended.",
-            revoked: "The link that let you in was taken back or has expired.",
-        };
-        const text = words[frame.kind];
-        if (text)
+        const text = noticeText(frame);
+        // It is the last that is heard, and stands for as long as the page does.
+        if (frame.kind === "revoked" || frame.kind === "culled")
+            this.#problem = text ?? "";
+        else if (text)
             say(text, frame.kind === "idle_warning" ? "error" : "info");
     }
     #state(state, reason, code) {
-        const status = find("status");
-        status.dataset.state = state;
-        status.textContent = { connecting: "connecting…", open: "connected", again: "reconnecting…", login: "logged out", over: "closed" }[state] ?? state;
+        this.#show(state);
         if (state === "open") {
             this.#calm();
             this.#banner("");
@@ -175,25 +238,32 @@ class Console {
         if (state !== "over")
             return;
         this.#calm();
-        find("app").classList.add("away");
         this.#screen.rights(false, false);
         this.#people.clients = [];
+        const isEnd = code === 1000 && this.#session !== null;
+        if (isEnd) {
+            this.#show("ended");
+            if (this.#session)
+                this.#session.state = "exited";
+            this.#rights();
+        }
+        find("status").dataset.done = String(isEnd && this.#isDone);
         const id = this.#session?.sessionId;
-        if (code === 4404 && id && !this.#me.guest)
+        if (code === 4404 && id && !this.isGuest)
             return void this.#gone(id);
-        const text = this.#problem !== "" && code >= 4400 && code !== 4403 ? this.#problem : {
-            1000: find("banner-text").textContent || "The session has ended.",
-            4403: "You may not use this session any more.",
-            4404: "This session is not there any more.",
-            4408: "The session was idle or old and has been ended.",
-            4429: "There are too many sessions or clients. End one first.",
-        }[code] ?? `The server closed the connection${reason ? `: ${reason}` : ""}.`;
-        if (this.#me.guest)
-            this.#banner(text);
+        const said = code === 1000 ? find("banner-text").textContent : code === 4403 && this.isGuest ? this.#problem || REVOKED : this.#problem;
+        const text = said && code !== 4404 ? said : closeText(code, reason);
+        if (this.#owns())
+            this.#banner(text, { label: "New session", act: () => this.open({ kind: "new", request: {} }) });
         else
-            this.#banner(text, () => this.open({ kind: "new", request: {} }), "New session");
-        if (!this.#me.guest)
+            this.#banner(text);
+        if (!this.isGuest)
             void this.#list.refresh();
+    }
+    #show(state) {
+        const status = find("status");
+        status.dataset.state = state;
+        status.textContent = statusText(state);
     }
     #calm() {
         clearTimeout(this.#patience);
@@ -202,7 +272,7 @@ class Console {
     }
     #waiting() {
         find("app").classList.add("away");
-        this.#banner("The connection broke. Trying again…", () => this.#connection?.hurry(), "Now");
+        this.#banner("The connection is lost. Trying again…", { label: "Reconnect now", act: () => this.#connection?.hurry() });
     }
     /** The session is not running any more: maybe it can be gone on with. */
     async #gone(id) {
@@ -213,37 +283,56 @@ class Console {
         if (kept)
             this.#offer(kept);
         else
-            this.#banner("This session is not there any more.", () => this.open({ kind: "new", request: {} }), "New session");
+            this.#banner("This session no longer exists.", { label: "New session", act: () => this.open({ kind: "new", request: {} }) });
     }
     #offer(savedId) {
-        this.#banner("This session ended with its server. Its screen and its directory are kept.", () => this.open({ kind: "load", savedId }), "Go on from there");
+        this.#banner("This session ended with its server. Its screen and its directory were kept.", { label: "Restore session", act: () => this.open({ kind: "load", savedId }) }, { label: "New session", act: () => this.open({ kind: "new", request: {} }) });
     }
     #forget() {
         this.#connection?.stop();
         this.#session = null;
-        this.#screen.rights(false, false);
-        this.#banner("The session has ended.", () => this.open({ kind: "new", request: {} }), "New session");
+        this.#show("ended");
+        this.#rights();
+        this.#banner("The session has ended.", { label: "New session", act: () => this.open({ kind: "new", request: {} }) });
     }
-    #banner(text, act, label) {
+    #banner(text, ...offers) {
         find("banner").hidden = text === "";
         find("banner-text").textContent = text;
-        const button = find("banner-button");
-        button.hidden = !act;
-        button.textContent = label ?? "";
-        button.onclick = act ?? null;
+        for (const [at, id] of ["banner-button", "banner-other"].entries()) {
+            const button = find(id);
+            const offer = offers[at];
+            button.hidden = !offer;
+            button.textContent = offer?.label ?? "";
+            button.onclick = offer ? () => offer.act() : null;
+        }
     }
     #rights() {
-        const canType = this.#session?.access === "control";
-        this.#screen.rights(canType, this.#inControl);
+        const session = this.#session;
+        const runs = session !== null && session.state === "running";
+        const canType = session?.access === "control" && runs;
+        this.#screen.rights(canType, this.#inControl && canType);
         const badge = find("access");
-        badge.hidden = canType || this.#session === null;
-        badge.textContent = "looking on";
+        badge.hidden = session === null || session.access === "control";
+        badge.textContent = "view only";
+        for (const id of ["save", "share", "end"])
+            find(id).hidden = !runs || !this.#owns();
+        find("find").hidden = session === null;
     }
     #fits(cols, rows) {
         if (this.#room?.cols === cols && this.#room.rows === rows)
             return;
         this.#room = { cols, rows };
         this.#connection?.resize(cols, rows);
+    }
+    /** The size follows whoever types, if more than one is there. */
+    #takeSize() {
+        if (this.#inControl || this.#clients < 2 || this.#session?.access !== "control")
+            return;
+        const now = Date.now();
+        if (now - this.#taken < TAKE_EVERY)
+            return;
+        this.#taken = now;
+        this.#connection?.send({ type: "control", op: "take" });
     }
     #title(title) {
         const session = this.#session;
@@ -270,8 +359,9 @@ class Console {
             return false;
         const selected = this.#screen.term.getSelection();
         const act = {
-            ...(selected !== "" && { KeyC: () => void this.#copy(selected) }),
-            KeyF: () => this.#find(true),
+            // Without a selection, too: else a browser opens its tools for developers.
+            KeyC: () => void (selected !== "" && this.#copy(selected)),
+            KeyF: () => this.#findBar.show(true),
             KeyL: () => this.#showList(true),
             KeyY: () => void this.#list.create(),
             KeyH: () => void help(),
@@ -279,7 +369,7 @@ class Console {
         }[event.code];
         if (!isShown("terminal") && !["KeyH", "KeyE"].includes(event.code))
             return false;
-        if (!act || (this.#me.guest && ["KeyL", "KeyY"].includes(event.code)))
+        if (!act || (["KeyL", "KeyY"].includes(event.code) && (this.isGuest || (event.code === "KeyY" && !this.#owns()))))
             return false;
         event.preventDefault();
         act();
@@ -293,49 +383,32 @@ class Console {
         find("sidebar").classList.toggle("open", shown);
         find("menu").setAttribute("aria-expanded", String(shown));
         if (!shown)
-            return this.#screen.term.focus();
+            return focusView();
         const row = document.querySelector("#sessions .current .open") ?? document.querySelector("#sessions .open");
         (row ?? find("new")).focus();
     }
-    #find(shown) {
-        find("search").hidden = !shown;
-        if (shown)
-            find("search-text").focus();
-        else {
-            this.#screen.search.clearDecorations();
-            this.#screen.term.focus();
-        }
+    /** Puts the terminal back to what it was before a program changed it, for everybody who sees it. */
+    #reset() {
+        this.#connection?.send({ type: "reset" });
+        say("The terminal was reset.");
     }
     #wire() {
         document.addEventListener("keydown", (event) => {
             if (!event.defaultPrevented)
                 this.#shortcut(event);
         });
-        const text = find("search-text");
-        const next = (back) => {
-            const { search } = this.#screen;
-            const found = text.value === "" || (back ? search.findPrevious(text.value) : search.findNext(text.value));
-            find("search-problem").textContent = found ? "" : "not found";
-        };
-        text.addEventListener("input", () => next(false));
-        text.addEventListener("keydown", (event) => {
-            if (event.key === "Enter")
-                next(event.shiftKey);
-            if (event.key === "Escape")
-                this.#find(false);
+        find("find").addEventListener("click", () => this.#findBar.show(true));
+        find("theme").addEventListener("click", () => {
+            toggleTheme();
+            focusView();
         });
-        find("search-back").addEventListener("click", () => next(true));
-        find("search-on").addEventListener("click", () => next(false));
-        find("search-close").addEventListener("click", () => this.#find(false));
-        find("find").addEventListener("click", () => this.#find(true));
-        find("theme").addEventListener("click", toggleTheme);
-        find("help").addEventListener("click", () => void help());
         find("menu").addEventListener("click", () => this.#showList(true));
         find("shade").addEventListener("click", () => this.#showList(false));
         find("sidebar").addEventListener("keydown", (event) => {
             if (event.key === "Escape" && !document.querySelector(".menu:popover-open"))
                 this.#showList(false);
         });
+        find("more").append(menuOf("More", "header-more", () => this.#more()));
         find("logout").addEventListener("click", async () => {
             await api.logout().catch(() => null);
             this.#connection?.stop();
@@ -355,20 +428,59 @@ class Console {
                 this.#connection?.hurry();
         });
     }
+    #more() {
+        const session = this.#session;
+        const inTerminal = isShown("terminal") && session !== null;
+        const canReset = inTerminal && session.access === "control" && session.state === "running";
+        return [
+            ...(inTerminal && !this.isGuest ? this.#list.actions(session.sessionId) : []),
+            ...(canReset ? [{ label: "Reset terminal", act: () => this.#reset() }] : []),
+            { label: "Settings…", act: () => void preferences() },
+            { label: "Keyboard shortcuts", act: () => void help() },
+        ];
+    }
 }
+const TAKE_EVERY = 1000;
+const DRAWABLE_WITHIN = 2000;
 async function main() {
     apply();
+    find("loading").hidden = true;
     if (typeof Terminal === "undefined") {
         find("login-problem").textContent = "The terminal could not be loaded. Is the network of its parts reachable?";
         find("login").hidden = false;
         return;
     }
-    register({ id: "terminal", label: "Terminal", element: find("terminal-view") });
     const me = await logIn();
     find("app").hidden = false;
+    const hasTerminal = me.guest !== null || me.scopes.some((scope) => ["sessions", "watch"].includes(scope));
+    const place = parsePlace(location.hash);
+    let started = null;
+    if (hasTerminal) {
+        let console = null;
+        const terminal = { id: "terminal", label: "Terminal", element: find("terminal-view"), focus: () => console?.focus() };
+        register(terminal);
+        console = new Console(me);
+        started = console.start();
+    }
+    else {
+        document.body.classList.add("no-sessions");
+        find("terminal-view").hidden = true;
+        find("user").textContent = me.user;
+    }
+    // Meanwhile the terminal starts.
     const capabilities = me.guest ? [] : await api.capabilities().catch(() => []);
-    if (capabilities.includes("batches"))
-        new Batches();
-    await new Console(me).start();
+    const hasBatches = capabilities.includes("batches") && me.scopes.includes("execute");
+    if (hasBatches) {
+        const batches = new Batches();
+        if (!hasTerminal || place?.view === "batches")
+            show("batches");
+        if (place?.view === "batches" && place.batch)
+            void batches.open(place.batch);
+    }
+    if (!hasTerminal && !hasBatches) {
+        find("no-view").hidden = false;
+        find("no-view").textContent = noViewText(me.scopes);
+    }
+    await started;
 }
 void main();

@@ -1,5 +1,11 @@
 // The terminal itself: xterm.js, fed and read so that it is one of several on a session.
+import { composeOnce } from "./composing.js";
 import { fittingFont, room } from "./fit.js";
+import { parseOsc52 } from "./osc52.js";
+import { cleanPaste } from "./paste.js";
+import { Renderer } from "./renderer.js";
+import { onSettingsChange, settings } from "./settings.js";
+import { swipeScroll } from "./swipe.js";
 import { onThemeChange, terminalTheme, theme } from "./theme.js";
 const encoder = new TextEncoder();
 export class Screen {
@@ -16,8 +22,11 @@ export class Screen {
     #settle;
     /** Counts what makes older offsets meaningless: another session, another snapshot. */
     #generation = 0;
-    #fontSize = matchMedia("(max-width: 640px)").matches ? 12 : 14;
-    #measure = measurer();
+    #fontSize = settings().fontSize;
+    #measure = measurer(() => this.#renderer.isWebgl);
+    #renderer;
+    /** Fulfilled once it is drawn as it will be: another way of drawing has cells of another size. */
+    ready;
     constructor(place, hands) {
         this.#place = place;
         this.#hands = hands;
@@ -26,6 +35,7 @@ export class Screen {
             cursorBlink: true,
             fontFamily: FONT,
             fontSize: this.#fontSize,
+            lineHeight: LINE_HEIGHT,
             minimumContrastRatio: 4.5,
             scrollback: 5000,
             theme: terminalTheme(theme()),
@@ -39,8 +49,18 @@ export class Screen {
         this.term.unicode.activeVersion = "11";
         this.#leaveAnswersToTheServer();
         this.term.open(place);
-        this.term.onData((data) => this.#type(encoder.encode(data)));
-        this.term.onBinary((data) => this.#type(Uint8Array.from(data, (char) => char.charCodeAt(0))));
+        this.#renderer = new Renderer(this.term, () => this.layout());
+        this.#filterPastes();
+        swipeScroll(place, this.term);
+        composeOnce(place, (text) => this.type(text));
+        this.term.onData((data) => this.#type(encoder.encode(data), !REPORTS.test(data)));
+        this.term.onBinary((data) => this.#type(Uint8Array.from(data, (char) => char.charCodeAt(0)), false));
+        this.term.parser.registerOscHandler(52, (data) => {
+            const text = parseOsc52(data);
+            if (text !== null)
+                hands.copied(text);
+            return true;
+        });
         this.term.attachCustomKeyEventHandler((event) => {
             if (hands.isShortcut(event))
                 return false;
@@ -50,6 +70,8 @@ export class Screen {
             return true;
         });
         onThemeChange((of) => (this.term.options.theme = terminalTheme(of)));
+        onSettingsChange((chosen) => void this.#choose(chosen));
+        this.ready = this.#choose(settings());
         new ResizeObserver(() => this.layout()).observe(place);
     }
     /** What the visible lines say. */
@@ -99,7 +121,7 @@ export class Screen {
     }
     /** Types what did not come from the keyboard. */
     type(text) {
-        this.#type(encoder.encode(text));
+        this.#type(encoder.encode(text), true);
     }
     /** Tells what there is room for, and shrinks the letters where the session has another size. */
     layout() {
@@ -119,6 +141,34 @@ export class Screen {
         else
             this.#shrink();
     }
+    async #choose({ fontSize, screenReader, renderer }) {
+        this.term.options.screenReaderMode = screenReader;
+        await this.#renderer.use(renderer === "auto");
+        if (fontSize !== this.#fontSize) {
+            this.#fontSize = fontSize;
+            this.term.options.fontSize = fontSize;
+        }
+        this.layout();
+    }
+    /** Pastes nothing but text, wherever it comes from: the keyboard, a menu, or what is dropped here. */
+    #filterPastes() {
+        const paste = (event, data) => {
+            event.preventDefault();
+            event.stopPropagation();
+            if (!this.#canType)
+                return this.#hands.refused();
+            const text = cleanPaste(data?.getData("text/plain") ?? "");
+            if (text !== "")
+                this.term.paste(text);
+            else if (data && data.files.length > 0)
+                this.#hands.undroppable();
+            this.term.focus();
+        };
+        this.#place.addEventListener("paste", (event) => paste(event, event.clipboardData), { capture: true });
+        // Else the browser leaves the page for a file that is dropped on it.
+        this.#place.addEventListener("dragover", (event) => event.preventDefault());
+        this.#place.addEventListener("drop", (event) => paste(event, event.dataTransfer), { capture: true });
+    }
     #shrink() {
         const { clientWidth: wide, clientHeight: high } = this.#place;
         if (wide === 0 || high === 0)
@@ -134,9 +184,9 @@ export class Screen {
         this.#generation += 1;
         this.#drawn = this.#acked = offset;
     }
-    #type(data) {
+    #type(data, byHand) {
         if (this.#canType)
-            this.#hands.input(data);
+            this.#hands.input(data, byHand);
     }
     #reached(offset) {
         this.#drawn = Math.max(this.#drawn, offset);
@@ -168,17 +218,21 @@ export class Screen {
             parser.registerOscHandler(code, (data) => data.includes("?"));
     }
 }
+/** A mouse's moves, and a window's gain and loss of the keyboard. */
+const REPORTS = /^\x1b\[(?:<|M|[IO]$)/;
 const ACK_BYTES = 32 * 1024;
 const ACK_EVERY = 50;
 /** How long the server may take to give the session the size of the window, in milliseconds. */
 const SETTLE = 600;
 const SCROLLBAR = 14;
+/** With less, the page's elements cut off what a font draws below the row: the underscore. */
+const LINE_HEIGHT = 1.1;
 const FONT = 'ui-monospace, "SFMono-Regular", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
-/** Measures as xterm.js does. */
-function measurer() {
+/** Measures as xterm.js does. With WebGL, a cell is whole pixels of the device wide. */
+function measurer(isWebgl) {
     const context = document.createElement("canvas").getContext("2d");
     const known = new Map();
-    return (font) => {
+    const letter = (font) => {
         const cell = known.get(font);
         if (cell)
             return cell;
@@ -189,5 +243,13 @@ function measurer() {
         const measured = { wide: width, high: fontBoundingBoxAscent + fontBoundingBoxDescent };
         known.set(font, measured);
         return measured;
+    };
+    return (font) => {
+        const { wide, high } = letter(font);
+        const ratio = devicePixelRatio;
+        return {
+            wide: isWebgl() ? Math.floor(wide * ratio) / ratio : wide,
+            high: Math.floor(Math.ceil(high * ratio) * LINE_HEIGHT) / ratio,
+        };
     };
 }

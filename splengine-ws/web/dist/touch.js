@@ -1,9 +1,9 @@
 // Keys that a phone's keyboard lacks.
 import { find, make } from "./dom.js";
 const KEYS = [
-    ["Esc", "Escape", "\x1b"],
+    ["Esc", "Esc", "\x1b"],
     ["Tab", "Tab", "\t"],
-    ["Ctrl", "Control, with the next key", ""],
+    ["Ctrl", "Ctrl, with the next key", ""],
     ["←", "Left", "D"],
     ["↑", "Up", "A"],
     ["↓", "Down", "B"],

@@ -58,6 +58,7 @@ export interface Step {
   error: string | null;
   exitCode: number | null;
   signal: string | null;
+  started: string | null;
   duration: number | null;
   stdoutBytes: number;
   stderrBytes: number;
@@ -72,6 +73,8 @@ export interface BatchRecord extends Batch {
 export interface Me {
   user: string;
   guest: { sessionId: string; access: Access; expires: string } | null;
+  /** What the user may do. */
+  scopes: string[];
 }
 
 /** A refusal, in the server's words. */
@@ -147,7 +150,7 @@ export const api = {
   share: (id: string, access: Access, expiresIn: number) =>
     ask<NewShare>("POST", `${of(id)}/shares`, { access, expiresIn }),
   /** One share, or all of them. */
-  takeBack: (id: string, share: string | null) =>
+  revoke: (id: string, share: string | null) =>
     ask<null>("DELETE", `${of(id)}/shares${share === null ? "" : `/${encodeURIComponent(share)}`}`),
   /** What is switched on. */
   capabilities: async () => (await ask<{ capabilities: string[] }>("GET", "api/v1/service")).capabilities,
@@ -158,6 +161,9 @@ export const api = {
   cancelBatch: (id: string) => ask<BatchRecord>("DELETE", batchOf(id)),
   rerunBatch: (id: string, onlyFailed: boolean) =>
     ask<BatchRecord>("POST", `${batchOf(id)}/rerun${onlyFailed ? "?only=failed" : ""}`),
+  /** All that a step has printed and that is kept. */
+  output: (id: string, step: string, stream: "stdout" | "stderr") =>
+    new URL(`${batchOf(id)}/steps/${encodeURIComponent(step)}/${stream}`, document.baseURI).href,
   recording: (id: string) => new URL(`${of(id)}/recording`, document.baseURI).href,
   screen: (id: string) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,
 };

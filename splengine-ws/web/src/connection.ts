@@ -23,8 +23,8 @@ export interface Listener {
   bytes(frame: BinaryFrame): void;
   /** What was typed last may not have come: the server knows this client no more. */
   untyped(): void;
-  /** `again`: it comes back by itself. */
-  state(state: "connecting" | "open" | "again" | "login" | "over", reason: string, code: number): void;
+  /** `silent`: an answer is late; `again`: it comes back by itself. */
+  state(state: "connecting" | "open" | "silent" | "again" | "login" | "over", reason: string, code: number): void;
 }
 
 type Socket = Pick<WebSocket, "send" | "close" | "readyState"> & {
@@ -57,6 +57,7 @@ export class Connection {
   #heard = 0;
   /** By when something has to be heard; null when nothing is owed. */
   #due: number | null = null;
+  #isSilent = false;
 
   constructor(target: Target, listener: Listener, open: () => Socket = openSocket) {
     this.#target = target;
@@ -85,6 +86,10 @@ export class Connection {
       if (this.#socket !== socket) return;
       this.#heard = Date.now();
       this.#due = null;
+      if (this.#isSilent) {
+        this.#isSilent = false;
+        this.#listener.state("open", "", 0);
+      }
       this.#message(event.data as string | ArrayBuffer);
     };
     socket.onclose = (event: CloseEvent) => {
@@ -207,6 +212,9 @@ export class Connection {
       const socket = this.#socket;
       this.#closed(1006, "");
       socket?.close();
+    } else if (this.#due !== null && this.#place !== null && this.isOpen && !this.#isSilent && this.#due - now <= PONG_WITHIN - SILENT) {
+      this.#isSilent = true;
+      this.#listener.state("silent", "", 0);
     } else if (this.isOpen && now - this.#heard >= QUIET) {
       this.#ask();
     }
@@ -214,13 +222,14 @@ export class Connection {
 
   #ask(): void {
     if (this.#due !== null) return;
-    this.#due = Date.now() + ANSWER_WITHIN;
+    this.#due = Date.now() + PONG_WITHIN;
     this.send({ type: "ping" });
   }
 
   #closed(code: number, reason: string): void {
     this.#socket = null;
     this.#due = null;
+    this.#isSilent = false;
     clearInterval(this.#watch);
     if (this.#ended) return;
     const next = afterClose(code);
@@ -243,6 +252,9 @@ function openSocket(): Socket {
 
 /** More than this is not kept for a server that is away. */
 const MOST_WAITING = 8 * 1024 * 1024;
-const LOOK_EVERY = 5_000;
-const QUIET = 20_000;
+const LOOK_EVERY = 1_000;
+const QUIET = 5_000;
 const ANSWER_WITHIN = 15_000;
+const PONG_WITHIN = 8_000;
+/** After so long without an answer it is said that the server does not respond. */
+const SILENT = 3_000;

@@ -1,6 +1,7 @@
 // Questions to the person, and words to them.
 
 import { find, make } from "./dom.js";
+import { focusView } from "./views.js";
 
 /**
  * Shows a dialog; resolves with what `read` gives when it is confirmed, else with null. Where `read`
@@ -42,6 +43,8 @@ export function dialog<T>(
     box.addEventListener("close", () => {
       document.body.append(find("toast"));
       box.remove();
+      // Not the button that it was opened by: the next key is for what is seen.
+      focusView();
       resolve(result);
     });
     // Only what begins outside closes it: a selection that is drawn out of a field does not.
@@ -70,8 +73,10 @@ export async function askText<T>(
   return dialog(title, [field(label, input)], { label: button }, () => act(input.value.trim()));
 }
 
-export async function confirmed(title: string, text: string, button: string): Promise<boolean> {
-  const answer = await dialog(title, [make("p", {}, text)], { label: button, danger: true }, () => true);
+/** `keep` is the button that changes nothing: it says what stays, where "Cancel" could be misread. */
+export async function confirmed(title: string, text: string, button: string, keep: string): Promise<boolean> {
+  const confirm = { label: button, danger: true, cancel: keep };
+  const answer = await dialog(title, [make("p", {}, text)], confirm, () => true);
   return answer === true;
 }
 

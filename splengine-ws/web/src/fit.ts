@@ -15,11 +15,11 @@ export function room(measure: Measure, wide: number, high: number, font: number,
   return {
     cols: Math.floor(wide / cell.wide),
     // Lines are whole pixels of the device.
-    rows: Math.floor((high * ratio) / Math.ceil(cell.high * ratio)),
+    rows: Math.floor((high * ratio) / Math.ceil(cell.high * ratio - 1e-6)),
   };
 }
 
-/** The largest font, up to `most`, in which so many letters have room; never below what can be drawn. */
+/** The largest font, up to `most`, in which so many letters have room; never below what can be read. */
 export function fittingFont(
   measure: Measure,
   wide: number,
@@ -36,5 +36,5 @@ export function fittingFont(
   return LEAST;
 }
 
-const LEAST = 3;
+const LEAST = 9;
 const STEP = 0.25;

@@ -3,6 +3,7 @@
 import { api, type Me, Refusal, type Shown } from "./api.js";
 import { dialog } from "./dialogs.js";
 import { find, make } from "./dom.js";
+import { REVOKED } from "./words.js";
 
 /** Logs in by what stands behind `#` in the address, by the cookie, or by asking. */
 export async function logIn(): Promise<Me> {
@@ -10,7 +11,7 @@ export async function logIn(): Promise<Me> {
   let problem = "";
   if (shown) {
     try {
-      return await follow(shown);
+      return remembered(await follow(shown));
     } catch (error) {
       problem = error instanceof Error ? error.message : String(error);
     }
@@ -18,8 +19,10 @@ export async function logIn(): Promise<Me> {
   for (;;) {
     try {
       const me = await api.me();
-      if (problem === "") return me;
+      if (problem === "") return remembered(me);
     } catch (error) {
+      // Who was let in by a link has no token to type.
+      if (wasGuest()) problem ||= REVOKED;
       if (!(error instanceof Refusal) || error.status !== 401) {
         problem ||= error instanceof Error ? error.message : String(error);
       }
@@ -28,7 +31,7 @@ export async function logIn(): Promise<Me> {
     try {
       const me = await api.login({ token }, true);
       hideForm();
-      return me;
+      return remembered(me);
     } catch (error) {
       problem = error instanceof Error ? error.message : String(error);
     }
@@ -43,9 +46,9 @@ async function follow(shown: Shown): Promise<Me> {
     if (!(error instanceof Refusal) || error.status !== 409) throw error;
     const { user, wanted } = error.told as { user: Me; wanted: Me | null };
     const words = make("p", {}, `You are logged in as ${nameOf(user)}. This link is for ${nameOf(wanted)}.`);
-    const hint = make("p", { class: "hint" }, "Whoever follows a link of somebody else types into what is theirs.");
-    const choice = { label: "Switch", cancel: "Stay" };
-    const switches = await dialog("Somebody else's link", [words, hint], choice, () => true);
+    const hint = make("p", { class: "hint" }, "If you switch, what you type goes into their sessions. Switch only if you expected this link.");
+    const choice = { label: `Switch to ${nameOf(wanted)}`, cancel: `Stay ${nameOf(user)}` };
+    const switches = await dialog("Switch user?", [words, hint], choice, () => true);
     return switches ? api.login(shown, true) : api.me();
   }
 }
@@ -77,6 +80,27 @@ function askToken(problem: string): Promise<string> {
       if (input.value.trim()) resolve(input.value.trim());
     };
   });
+}
+
+const GUEST = "splengine-guest";
+
+/** Whether this tab was let in by a link. */
+function wasGuest(): boolean {
+  try {
+    return sessionStorage.getItem(GUEST) !== null;
+  } catch {
+    return false;
+  }
+}
+
+function remembered(me: Me): Me {
+  try {
+    if (me.guest) sessionStorage.setItem(GUEST, "yes");
+    else sessionStorage.removeItem(GUEST);
+  } catch {
+    // A browser that keeps nothing says less.
+  }
+  return me;
 }
 
 function hideForm(): void {

@@ -4,12 +4,14 @@ import { api, type Saved, type Session } from "./api.js";
 import type { Target } from "./connection.js";
 import { askText, attempt, confirmed, dialog, field, say } from "./dialogs.js";
 import { ago, find, make } from "./dom.js";
-import { menuOf } from "./menu.js";
+import { type Entry, menuOf } from "./menu.js";
 import { shareDialog } from "./share.js";
 
 export interface Opener {
   open(target: Target): void;
   current(): string | null;
+  /** Whether more than looking is allowed. */
+  mayType(): boolean;
   /** What the window has room for. */
   room(): { cols: number; rows: number } | null;
   /** The current session was ended here. */
@@ -76,13 +78,13 @@ export class SessionList {
   }
 
   async create(): Promise<void> {
-    const name = make("input", { type: "text", autocomplete: "off", placeholder: "none" });
-    const command = make("input", { type: "text", autocomplete: "off", placeholder: "the shell" });
+    const name = make("input", { type: "text", autocomplete: "off", placeholder: "optional" });
+    const command = make("input", { type: "text", autocomplete: "off", placeholder: "a shell" });
     const workdir = make("input", { type: "text", autocomplete: "off", placeholder: "the root directory" });
     const session = await dialog(
       "New session",
       [field("Name", name), field("Command", command), field("Directory", workdir)],
-      { label: "Start" },
+      { label: "Start session" },
       () =>
         api.create({
           ...(name.value.trim() && { name: name.value.trim() }),
@@ -96,14 +98,14 @@ export class SessionList {
 
   async save(id: string): Promise<void> {
     const session = this.#sessions.find((one) => one.sessionId === id);
-    const saved = await askText("Save this session", "Name", session?.name ?? "", "Save", (name) => api.save(id, name || null));
-    if (saved) say("The session is saved.");
+    const saved = await askText("Save session", "Name", session?.name ?? "", "Save", (name) => api.save(id, name || null));
+    if (saved) say("Session saved.");
     await this.refresh();
   }
 
   async rename(id: string): Promise<void> {
     const session = this.#sessions.find((one) => one.sessionId === id);
-    await askText("Rename this session", "Name", session?.name ?? "", "Rename", (name) => api.rename(id, name || null));
+    await askText("Rename session", "Name", session?.name ?? "", "Rename", (name) => api.rename(id, name || null));
     await this.refresh();
   }
 
@@ -112,8 +114,9 @@ export class SessionList {
     const runs = session?.state === "running";
     const sure = await confirmed(
       runs ? "End this session?" : "Remove this session?",
-      runs ? "Its program and all that it started are ended." : "Its screen and its recording are removed.",
-      runs ? "End it" : "Remove it",
+      runs ? "Everything that runs in it is stopped." : "Its screen and its recording are deleted.",
+      runs ? "End session" : "Remove session",
+      runs ? "Keep running" : "Keep session",
     );
     if (!sure) return;
     const done = await attempt(() => api.end(id).then(() => true));
@@ -133,9 +136,9 @@ export class SessionList {
       else this.#opener.open({ kind: "attach", sessionId: id });
     };
     const what = {
-      running: session.clients === 1 ? "1 here" : `${session.clients} here`,
-      exited: `ended with ${session.exitCode ?? "?"}`,
-      lost: "lost with its server; open it to go on",
+      running: session.clients === 0 ? "not open anywhere" : `open in ${session.clients} ${session.clients === 1 ? "place" : "places"}`,
+      exited: `ended with exit code ${session.exitCode ?? "?"}`,
+      lost: "stopped with the server; open to restore",
     }[state];
     const main = make(
       "button",
@@ -150,16 +153,26 @@ export class SessionList {
   }
 
   #menu(session: Session): HTMLElement {
-    const id = session.sessionId;
-    const runs = session.state === "running";
-    return menuOf(`More for ${nameOf(session)}`, `${id}-more`, [
+    const { sessionId: id } = session;
+    return menuOf(`Actions for ${nameOf(session)}`, `${id}-more`, () => this.actions(id));
+  }
+
+  /** What can be done with a session. */
+  actions(id: string): Entry[] {
+    const session = this.#sessions.find((one) => one.sessionId === id);
+    const runs = session?.state === "running";
+    const owns = this.#opener.mayType();
+    const change: Entry[] = [
       { label: "Rename…", act: () => void this.rename(id) },
       { label: "Save…", act: () => void this.save(id) },
       ...(runs ? [{ label: "Share…", act: () => void this.share(id) }] : []),
-      { label: "Download the recording", href: api.recording(id), download: `${id}.cast` },
-      { label: "Download the screen's text", href: api.screen(id), download: `${id}.txt` },
-      { label: runs ? "End…" : "Remove…", act: () => void this.end(id), danger: true },
-    ]);
+    ];
+    return [
+      ...(owns ? change : []),
+      { label: "Download recording", href: api.recording(id), download: `${id}.cast` },
+      { label: "Download screen as text", href: api.screen(id), download: `${id}.txt` },
+      ...(owns ? [{ label: runs ? "End session…" : "Remove session…", act: () => void this.end(id), danger: true }] : []),
+    ];
   }
 
   #savedRow(saved: Saved): HTMLElement {
@@ -176,7 +189,7 @@ export class SessionList {
       class: "more",
       label: `Remove ${saved.name ?? "saved session"}`,
       onclick: async () => {
-        if (await confirmed("Remove this saved session?", "It can't be loaded any more.", "Remove it")) {
+        if (await confirmed("Remove this saved session?", "It can't be restored after that.", "Remove session", "Keep session")) {
           await attempt(() => api.removeSaved(saved.savedId));
           await this.refresh();
         }

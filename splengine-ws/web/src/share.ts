@@ -1,5 +1,6 @@
-// Giving others the right to one session, and taking it back.
+// Giving others the right to one session, and revoking it.
 
+import { pageLink } from "./address.js";
 import { api, type Share } from "./api.js";
 import { copy } from "./clipboard.js";
 import { attempt, dialog, field, say } from "./dialogs.js";
@@ -18,12 +19,12 @@ export async function shareDialog(sessionId: string): Promise<void> {
   if (!shares) return;
   const list = make("ul", { class: "shares" });
   const draw = (all: Share[]) => {
-    list.replaceChildren(...all.map((share) => row(share, () => takeBack(share.shareId))));
-    if (all.length > 1) list.append(make("li", {}, make("span", {}, "All of them"), backButton(() => takeBack(null))));
+    list.replaceChildren(...all.map((share) => row(share, () => revoke(share.shareId))));
+    if (all.length > 1) list.append(make("li", {}, make("span", {}, "All links"), backButton("Revoke all", () => revoke(null))));
     list.hidden = all.length === 0;
   };
-  const takeBack = async (share: string | null) => {
-    await attempt(() => api.takeBack(sessionId, share));
+  const revoke = async (share: string | null) => {
+    await attempt(() => api.revoke(sessionId, share));
     await refresh();
   };
   const refresh = async () => {
@@ -32,7 +33,7 @@ export async function shareDialog(sessionId: string): Promise<void> {
   };
   draw(shares);
 
-  const access = make("select", { name: "access" }, make("option", { value: "view" }, "look on"), make("option", { value: "control" }, "type as well"));
+  const access = make("select", { name: "access" }, make("option", { value: "view" }, "View only"), make("option", { value: "control" }, "View and type"));
   const time = make("select", { name: "time" }, ...TIMES.map(([label, value]) => make("option", { value: String(value) }, label)));
   time.value = "3600000";
   const link = make("input", { type: "text", readOnly: true, label: "Link" });
@@ -41,7 +42,7 @@ export async function shareDialog(sessionId: string): Promise<void> {
     onclick: async () => {
       const done = await copy(link.value, result);
       link.select();
-      say(done ? "The link is copied." : "Copy it with your browser's own command.");
+      say(done ? "Link copied." : "The browser does not let this page copy. Copy the link with Ctrl C.");
     },
   }, "Copy");
   const result = make("div", { class: "link", hidden: true }, link, button);
@@ -51,18 +52,19 @@ export async function shareDialog(sessionId: string): Promise<void> {
     onclick: async () => {
       const made = await attempt(() => api.share(sessionId, access.value as Access, Number(time.value)));
       if (!made) return;
-      link.value = made.url;
+      // As this page was reached, others reach it: the server may know itself by another name.
+      link.value = pageLink(document.baseURI, `ticket=${encodeURIComponent(made.ticket)}`);
       result.hidden = false;
       link.select();
       await refresh();
     },
-  }, "Make a link");
+  }, "Create link");
   await dialog(
-    "Share this session",
+    "Share session",
     [
-      make("p", { class: "hint" }, "A link works once, in one browser, which may then come back until it expires."),
-      field("Whoever has it may", access),
-      field("It expires after", time),
+      make("p", { class: "hint" }, "Each link works once, in one browser. That browser can come back until the link expires."),
+      field("Permission", access),
+      field("Expires after", time),
       create,
       result,
       list,
@@ -74,10 +76,10 @@ export async function shareDialog(sessionId: string): Promise<void> {
 
 function row(share: Share, back: () => Promise<void>): HTMLElement {
   const until = new Date(share.expires).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
-  const text = `${share.access === "view" ? "Look on" : "Type as well"}, until ${until}${share.used ? ", used" : ""}`;
-  return make("li", {}, make("span", {}, text), backButton(back));
+  const text = `${share.access === "view" ? "View only" : "View and type"}, expires ${until}${share.used ? ", used" : ", not used yet"}`;
+  return make("li", {}, make("span", {}, text), backButton("Revoke", back));
 }
 
-function backButton(back: () => Promise<void>): HTMLElement {
-  return make("button", { type: "button", class: "plain small", onclick: () => void back() }, "Take back");
+function backButton(label: string, back: () => Promise<void>): HTMLElement {
+  return make("button", { type: "button", class: "plain small", onclick: () => void back() }, label);
 }

@@ -1,11 +1,18 @@
 // The terminal itself: xterm.js, fed and read so that it is one of several on a session.
 
 import type { BinaryFrame } from "./protocol.js";
+import { composeOnce } from "./composing.js";
 import { type Cell, fittingFont, type Measure, room } from "./fit.js";
+import { parseOsc52 } from "./osc52.js";
+import { cleanPaste } from "./paste.js";
+import { Renderer } from "./renderer.js";
+import { onSettingsChange, type Settings, settings } from "./settings.js";
+import { swipeScroll } from "./swipe.js";
 import { onThemeChange, terminalTheme, theme } from "./theme.js";
 
 export interface Hands {
-  input(data: Uint8Array): void;
+  /** `byHand`: a person typed or pasted it, where else a mouse or a window tells of itself. */
+  input(data: Uint8Array, byHand: boolean): void;
   ack(offset: number): void;
   /** The window has room for so much. */
   room(cols: number, rows: number): void;
@@ -13,6 +20,10 @@ export interface Hands {
   isShortcut(event: KeyboardEvent): boolean;
   /** Something was typed by one who may not. */
   refused(): void;
+  /** Something was dropped that can't be typed. */
+  undroppable(): void;
+  /** The program puts this into the clipboard. */
+  copied(text: string): void;
 }
 
 const encoder = new TextEncoder();
@@ -31,8 +42,11 @@ export class Screen {
   #settle: ReturnType<typeof setTimeout> | undefined;
   /** Counts what makes older offsets meaningless: another session, another snapshot. */
   #generation = 0;
-  #fontSize = matchMedia("(max-width: 640px)").matches ? 12 : 14;
-  #measure: Measure = measurer();
+  #fontSize = settings().fontSize;
+  #measure: Measure = measurer(() => this.#renderer.isWebgl);
+  #renderer: Renderer;
+  /** Fulfilled once it is drawn as it will be: another way of drawing has cells of another size. */
+  readonly ready: Promise<void>;
 
   constructor(place: HTMLElement, hands: Hands) {
     this.#place = place;
@@ -42,6 +56,7 @@ export class Screen {
       cursorBlink: true,
       fontFamily: FONT,
       fontSize: this.#fontSize,
+      lineHeight: LINE_HEIGHT,
       minimumContrastRatio: 4.5,
       scrollback: 5000,
       theme: terminalTheme(theme()),
@@ -55,8 +70,17 @@ export class Screen {
     this.term.unicode.activeVersion = "11";
     this.#leaveAnswersToTheServer();
     this.term.open(place);
-    this.term.onData((data) => this.#type(encoder.encode(data)));
-    this.term.onBinary((data) => this.#type(Uint8Array.from(data, (char) => char.charCodeAt(0))));
+    this.#renderer = new Renderer(this.term, () => this.layout());
+    this.#filterPastes();
+    swipeScroll(place, this.term);
+    composeOnce(place, (text) => this.type(text));
+    this.term.onData((data) => this.#type(encoder.encode(data), !REPORTS.test(data)));
+    this.term.onBinary((data) => this.#type(Uint8Array.from(data, (char) => char.charCodeAt(0)), false));
+    this.term.parser.registerOscHandler(52, (data) => {
+      const text = parseOsc52(data);
+      if (text !== null) hands.copied(text);
+      return true;
+    });
     this.term.attachCustomKeyEventHandler((event) => {
       if (hands.isShortcut(event)) return false;
       const types = event.type === "keydown" && !event.ctrlKey && !event.metaKey && event.key.length === 1;
@@ -64,6 +88,8 @@ export class Screen {
       return true;
     });
     onThemeChange((of) => (this.term.options.theme = terminalTheme(of)));
+    onSettingsChange((chosen) => void this.#choose(chosen));
+    this.ready = this.#choose(settings());
     new ResizeObserver(() => this.layout()).observe(place);
   }
 
@@ -115,7 +141,7 @@ export class Screen {
 
   /** Types what did not come from the keyboard. */
   type(text: string): void {
-    this.#type(encoder.encode(text));
+    this.#type(encoder.encode(text), true);
   }
 
   /** Tells what there is room for, and shrinks the letters where the session has another size. */
@@ -134,6 +160,33 @@ export class Screen {
     else this.#shrink();
   }
 
+  async #choose({ fontSize, screenReader, renderer }: Settings): Promise<void> {
+    this.term.options.screenReaderMode = screenReader;
+    await this.#renderer.use(renderer === "auto");
+    if (fontSize !== this.#fontSize) {
+      this.#fontSize = fontSize;
+      this.term.options.fontSize = fontSize;
+    }
+    this.layout();
+  }
+
+  /** Pastes nothing but text, wherever it comes from: the keyboard, a menu, or what is dropped here. */
+  #filterPastes(): void {
+    const paste = (event: Event, data: DataTransfer | null) => {
+      event.preventDefault();
+      event.stopPropagation();
+      if (!this.#canType) return this.#hands.refused();
+      const text = cleanPaste(data?.getData("text/plain") ?? "");
+      if (text !== "") this.term.paste(text);
+      else if (data && data.files.length > 0) this.#hands.undroppable();
+      this.term.focus();
+    };
+    this.#place.addEventListener("paste", (event) => paste(event, event.clipboardData), { capture: true });
+    // Else the browser leaves the page for a file that is dropped on it.
+    this.#place.addEventListener("dragover", (event) => event.preventDefault());
+    this.#place.addEventListener("drop", (event) => paste(event, event.dataTransfer), { capture: true });
+  }
+
   #shrink(): void {
     const { clientWidth: wide, clientHeight: high } = this.#place;
     if (wide === 0 || high === 0) return;
@@ -149,8 +202,8 @@ export class Screen {
     this.#drawn = this.#acked = offset;
   }
 
-  #type(data: Uint8Array): void {
-    if (this.#canType) this.#hands.input(data);
+  #type(data: Uint8Array, byHand: boolean): void {
+    if (this.#canType) this.#hands.input(data, byHand);
   }
 
   #reached(offset: number): void {
@@ -183,18 +236,22 @@ export class Screen {
   }
 }
 
+/** A mouse's moves, and a window's gain and loss of the keyboard. */
+const REPORTS = /^\x1b\[(?:<|M|[IO]$)/;
 const ACK_BYTES = 32 * 1024;
 const ACK_EVERY = 50;
 /** How long the server may take to give the session the size of the window, in milliseconds. */
 const SETTLE = 600;
 const SCROLLBAR = 14;
+/** With less, the page's elements cut off what a font draws below the row: the underscore. */
+const LINE_HEIGHT = 1.1;
 const FONT = 'ui-monospace, "SFMono-Regular", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
 
-/** Measures as xterm.js does. */
-function measurer(): Measure {
+/** Measures as xterm.js does. With WebGL, a cell is whole pixels of the device wide. */
+function measurer(isWebgl: () => boolean): Measure {
   const context = document.createElement("canvas").getContext("2d");
   const known = new Map<number, Cell>();
-  return (font) => {
+  const letter = (font: number): Cell => {
     const cell = known.get(font);
     if (cell) return cell;
     if (!context) return { wide: font * 0.6, high: font * 1.2 };
@@ -203,5 +260,13 @@ function measurer(): Measure {
     const measured = { wide: width, high: fontBoundingBoxAscent + fontBoundingBoxDescent };
     known.set(font, measured);
     return measured;
+  };
+  return (font) => {
+    const { wide, high } = letter(font);
+    const ratio = devicePixelRatio;
+    return {
+      wide: isWebgl() ? Math.floor(wide * ratio) / ratio : wide,
+      high: Math.floor(Math.ceil(high * ratio) * LINE_HEIGHT) / ratio,
+    };
   };
 }

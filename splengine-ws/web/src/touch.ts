@@ -3,9 +3,9 @@
 import { find, make } from "./dom.js";
 
 const KEYS: [string, string, string][] = [
-  ["Esc", "Escape", "\x1b"],
+  ["Esc", "Esc", "\x1b"],
   ["Tab", "Tab", "\t"],
-  ["Ctrl", "Control, with the next key", ""],
+  ["Ctrl", "Ctrl, with the next key", ""],
   ["←", "Left", "D"],
   ["↑", "Up", "A"],
   ["↓", "Down", "B"],

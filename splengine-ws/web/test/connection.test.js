@@ -93,11 +93,17 @@ test("a peer that went away without a word is noticed", (context) => {
   const pass = (seconds) => {
     for (let second = 0; second < seconds; second += 1) context.mock.timers.tick(1000);
   };
-  pass(20);
+  pass(5);
   assert.deepEqual(sockets[0].sent.at(-1), { type: "ping" });
   sockets[0].say({ type: "pong" });
-  pass(34);
+  pass(7);
   assert.equal(states.at(-1), "open", "it has answered, and has time for the next answer");
+  pass(1);
+  assert.equal(states.at(-1), "silent", "an answer is late");
+  sockets[0].say({ type: "pong" });
+  assert.equal(states.at(-1), "open", "it was late, not gone");
+  pass(12);
+  assert.equal(states.at(-1), "silent");
   pass(1);
   assert.equal(states.at(-1), "again", "it is silent");
   assert.equal(sockets[0].readyState, 3, "the old one is closed");

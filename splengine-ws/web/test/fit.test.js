@@ -14,7 +14,7 @@ test("there is room for what xterm.js draws", () => {
 
 test("the font is the largest in which a session has room", () => {
   assert.equal(fittingFont(measure, 1280, 800, 80, 24, 14, 1), 14, "never larger than usual");
-  for (const [wide, high, ratio] of [[390, 600, 2], [390, 600, 1], [700, 300, 1.5]]) {
+  for (const [wide, high, ratio] of [[590, 600, 2], [590, 600, 1], [700, 340, 1.5]]) {
     const font = fittingFont(measure, wide, high, 100, 30, 14, ratio);
     const fits = (size) => {
       const there = room(measure, wide, high, size, ratio);
@@ -22,5 +22,5 @@ test("the font is the largest in which a session has room", () => {
     };
     assert.ok(fits(font) && !fits(font + 0.25), `${font}`);
   }
-  assert.equal(fittingFont(measure, 10, 10, 500, 500, 14, 1), 3, "there is a least");
+  assert.equal(fittingFont(measure, 10, 10, 500, 500, 14, 1), 9, "never too small to be read");
 });

@@ -1,0 +1,84 @@
+// Scrolling by touch, which xterm.js 6.0.0 does not do by itself.
+/** So far a finger may move and still only tap, in pixels. */
+const TAP = 8;
+/** What is left of the speed of a flick after a frame of 16 ms. */
+const FRICTION = 0.95;
+/** Below it a flick is over, in pixels a millisecond. */
+const MIN_SPEED = 0.02;
+/** Turns pixels into whole lines, and keeps the rest for later. Nothing here touches the page. */
+export class Lines {
+    #rest = 0;
+    take(pixels, cell) {
+        this.#rest += pixels / Math.max(cell, 1);
+        const lines = Math.trunc(this.#rest);
+        this.#rest -= lines;
+        return lines;
+    }
+    clear() {
+        this.#rest = 0;
+    }
+}
+/**
+ * Lets a finger move `place`, where not all of the terminal has room in it, and then what the terminal
+ * shows: its scrollback, or what a program shows that takes the wheel.
+ */
+export function swipeScroll(place, term) {
+    const lines = new Lines();
+    let last = null;
+    let moves = false;
+    let speed = 0;
+    let glide = 0;
+    const scroll = (pixels, at) => {
+        const before = place.scrollTop;
+        place.scrollTop += pixels;
+        const left = pixels - (place.scrollTop - before);
+        const cell = (term.element?.querySelector(".xterm-screen")?.clientHeight ?? 0) / term.rows;
+        const count = lines.take(left, cell);
+        if (count === 0)
+            return;
+        if (term.buffer.active.type === "normal" && term.modes.mouseTrackingMode === "none")
+            return term.scrollLines(count);
+        // A program that has the screen to itself gets what a wheel would give it.
+        const wheel = { deltaY: count * cell, clientX: at.x, clientY: at.y, bubbles: true, cancelable: true };
+        term.element?.querySelector(".xterm-screen")?.dispatchEvent(new WheelEvent("wheel", wheel));
+    };
+    place.addEventListener("touchstart", (event) => {
+        cancelAnimationFrame(glide);
+        const touch = event.touches[0];
+        last = event.touches.length === 1 && touch ? { x: touch.clientX, y: touch.clientY, time: event.timeStamp } : null;
+        moves = false;
+        speed = 0;
+        lines.clear();
+    }, { passive: true });
+    place.addEventListener("touchmove", (event) => {
+        const touch = event.touches[0];
+        if (!last || !touch || event.touches.length !== 1)
+            return;
+        const now = { x: touch.clientX, y: touch.clientY, time: event.timeStamp };
+        const [right, down] = [last.x - now.x, last.y - now.y];
+        if (!moves && Math.hypot(right, down) < TAP)
+            return;
+        moves = true;
+        event.preventDefault();
+        place.scrollLeft += right;
+        scroll(down, now);
+        speed = down / Math.max(now.time - last.time, 1);
+        last = now;
+    }, { passive: false });
+    const end = (event) => {
+        const from = last;
+        last = null;
+        if (!from || !moves || event.timeStamp - from.time > 60)
+            return;
+        const step = () => {
+            if (Math.abs(speed) < MIN_SPEED)
+                return;
+            scroll(speed * 16, from);
+            speed *= FRICTION;
+            glide = requestAnimationFrame(step);
+        };
+        glide = requestAnimationFrame(step);
+    };
+    place.addEventListener("touchend", end, { passive: true });
+    place.addEventListener("touchcancel", () => (last = null), { passive: true });
+}
