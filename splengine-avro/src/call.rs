@@ -44,7 +44,8 @@ pub(crate) struct Shared {
 pub(crate) struct Shown {
     /// Whoever nests the door may know already.
     pub(crate) caller: Option<Caller>,
-    pub(crate) credentials: Option<Credentials>,
+    /// Who was recognised by the request's head, unless the call itself shows something else.
+    pub(crate) by_head: Option<Caller>,
     /// Where it is noted who was recognised first.
     pub(crate) recognised: Option<Recognised>,
     /// The connection, if nobody was recognised on it yet.
@@ -112,7 +113,7 @@ impl Responder {
     }
 
     /// Who asks, by what they showed.
-    async fn caller(
+    pub(crate) async fn caller(
         &self,
         shown: Credentials,
         source: &CredentialSource,
@@ -193,8 +194,11 @@ impl Responder {
             let caller = match shown.and_then(|shown| shown.caller.as_ref()) {
                 Some(caller) => caller.clone(),
                 None => {
-                    let credentials = shown.and_then(|shown| shown.credentials.as_ref());
-                    self.caller(metadata.credentials(credentials)?, source).await?
+                    match (metadata.credentials()?, shown.and_then(|shown| shown.by_head.as_ref()))
+                    {
+                        (Credentials::None, Some(caller)) => caller.clone(),
+                        (shown, _) => self.caller(shown, source).await?,
+                    }
                 }
             };
             if let Some(connection) = shown.and_then(|shown| shown.connection.as_ref()) {

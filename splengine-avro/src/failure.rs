@@ -11,9 +11,9 @@ use crate::records::{EngineError, ErrorCode};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) code: ErrorCode,
-    message: String,
+    pub(crate) message: String,
     is_retryable: bool,
-    retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Failure {

@@ -126,7 +126,7 @@ fn handshake_here(mut bytes: &[u8]) {
 pub(crate) fn read(client: &ClientProtocol, call: Bytes) {
     let mut reader = Reader::new(call);
     let Ok(metadata) = Metadata::read(&mut reader) else { return };
-    let _ = (metadata.deadline(), metadata.credentials(None));
+    let _ = (metadata.deadline(), metadata.credentials());
     metadata.echo().write(&mut Vec::new());
     let Ok(name) = reader.text().map(str::to_owned) else { return };
     let Ok((_, message)) = client.message(&name) else { return };

@@ -64,11 +64,9 @@ impl Metadata {
         }
     }
 
-    /// What the call shows of who it is from, else what its connection did.
-    pub(crate) fn credentials(&self, shown: Option<&Credentials>) -> Result<Credentials, Failure> {
-        let Some(value) = &self.authorization else {
-            return Ok(shown.cloned().unwrap_or(Credentials::None));
-        };
+    /// What the call shows of who it is from.
+    pub(crate) fn credentials(&self) -> Result<Credentials, Failure> {
+        let Some(value) = &self.authorization else { return Ok(Credentials::None) };
         let text = std::str::from_utf8(value).ok();
         let token = text.and_then(|text| match text.trim().split_once(' ') {
             Some((scheme, token)) => scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()),
@@ -149,13 +147,13 @@ mod tests {
     fn credentials_are_found_and_never_shown() {
         for value in ["Bearer t0ken", "bearer  t0ken", "t0ken"] {
             let metadata = metadata(&[("spl-authorization", value.as_bytes())]);
-            let Ok(Credentials::Bearer(token)) = metadata.credentials(None) else { panic!() };
+            let Ok(Credentials::Bearer(token)) = metadata.credentials() else { panic!() };
             assert_eq!(token.expose(), "t0ken");
         }
         let basic = metadata(&[("spl-authorization", b"Basic dXNlcg==")]);
-        assert!(basic.credentials(None).is_err());
+        assert!(basic.credentials().is_err());
         let nothing = metadata(&[("other", b"x")]);
-        assert!(matches!(nothing.credentials(None), Ok(Credentials::None)));
+        assert!(matches!(nothing.credentials(), Ok(Credentials::None)));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue,
-    ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Method, Request, Response, StatusCode};
+use http::uri::Authority;
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use splengine_core::{
@@ -22,10 +23,12 @@ use tokio::time::timeout;
 use tower::Service;
 
 use crate::call::{Responder, Shown};
+use crate::failure::Failure;
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::parse_queue::Requester;
 use crate::protocol;
+use crate::records::ErrorCode;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -33,6 +36,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// `POST /` and `POST /avro` take calls, `GET /avro/protocol` gives the protocol's text. Cheap to
 /// clone, always ready, and never fails. A request that carries a
 /// [`Caller`] among its extensions was authenticated by whoever nests it.
+///
+/// A request must name one host. Credentials in its head are checked before its body is read, and
+/// refused with 401. Where some are demanded and the head has none, they are to be in the call's
+/// metadata, and the body may have 512 KiB.
 #[derive(Clone)]
 pub struct AvroService(Responder);
 
@@ -73,8 +80,14 @@ where
         ResponseFuture(Box::pin(async move {
             let answered = answer(&responder, request).await;
             let mut response = answered.unwrap_or_else(Refusal::answer);
-            let storing = HeaderValue::from_static("no-store");
-            response.headers_mut().insert(CACHE_CONTROL, storing);
+            let corp = HeaderName::from_static("cross-origin-resource-policy");
+            for (name, value) in [
+                (CACHE_CONTROL, "no-store"),
+                (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+                (corp, "same-origin"),
+            ] {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
             Ok(response.map(|rest| ResponseBody { rest, activity: None }))
         }))
     }
@@ -87,6 +100,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    check_host(&request)?;
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/avro/protocol" if is_read => {
@@ -104,15 +118,29 @@ where
                 let problem = "Content-Type must be avro/binary";
                 return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
             }
-            let shown = Shown {
-                caller: parts.extensions.get::<Caller>().cloned(),
-                credentials: credentials(&parts.headers)?,
-                recognised: None,
-                connection: parts.extensions.get::<ConnectionHandle>().cloned(),
-            };
             let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
             let source = CredentialSource::of_request("avro", found, peer.map(|peer| peer.ip));
-            let message = read(responder, body, shown.caller.is_some()).await?;
+            let connection = parts.extensions.get::<ConnectionHandle>().cloned();
+            let caller = parts.extensions.get::<Caller>().cloned();
+            // Before the body is read.
+            let (by_head, sender) = match (&caller, credentials(&parts.headers)?) {
+                (Some(_), _) => (None, Sender::Recognised),
+                (None, Some(shown)) => {
+                    let recognised = responder.caller(shown, &source).await.map_err(Refusal::of)?;
+                    connection.iter().for_each(ConnectionHandle::set_authenticated);
+                    (Some(recognised), Sender::Recognised)
+                }
+                // Unless it is let in without, what it shows is in the message.
+                (None, None) => match responder.caller(Credentials::None, &source).await {
+                    Ok(_) => (None, Sender::Anonymous),
+                    Err(failure) if failure.code == ErrorCode::Unauthenticated => {
+                        (None, Sender::Unknown)
+                    }
+                    Err(failure) => return Err(Refusal::of(failure)),
+                },
+            };
+            let shown = Shown { caller, by_head, recognised: None, connection };
+            let message = read(responder, body, sender).await?;
             let bytes = respond(responder, message, source, shown).await?;
             Ok(typed(StatusCode::OK, BINARY, bytes))
         }
@@ -144,7 +172,8 @@ async fn respond(
     let opened = match received {
         Ok(Received::Opened(opened)) => opened,
         Ok(Received::Unknown(mut unknown)) => {
-            let requester = Requester::of(source.address(), shown.caller.is_some());
+            let is_known = shown.caller.is_some() || shown.by_head.is_some();
+            let requester = Requester::of(source.address(), is_known);
             let parsed = responder.parse(&mut unknown, requester).await;
             conversation.learn(unknown, parsed)
         }
@@ -162,19 +191,34 @@ async fn respond(
     Ok(bytes.freeze())
 }
 
-/// Reads the body within the bounds of a message. What it shows is within it: a client that nobody
-/// has recognised before has its part of the memory only.
-async fn read<B>(responder: &Responder, body: B, is_known: bool) -> Result<Bytes, Refusal>
+/// Who sends a message, as far as its head tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Recognised,
+    Anonymous,
+    /// May show credentials within the message.
+    Unknown,
+}
+
+/// Reads the body within the bounds of a message. A client that nobody has recognised has its part
+/// of the memory only, and one that is to show credentials yet a small message.
+async fn read<B>(responder: &Responder, body: B, sender: Sender) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     // A large message has a length before each of its buffers.
-    let most = responder.options.max_frame.saturating_add(responder.options.max_frame / 64 + 64);
-    let budget = if is_known { &responder.budget } else { &responder.unknown };
+    let mut most =
+        responder.options.max_frame.saturating_add(responder.options.max_frame / 64 + 64);
+    let mut budget = &responder.unknown;
+    match sender {
+        Sender::Recognised => budget = &responder.budget,
+        Sender::Anonymous => {}
+        Sender::Unknown => most = most.min(MAX_UNKNOWN_BYTES),
+    }
     let limits = GatherLimits::new(most, responder.options.frame_timeout, budget);
     // Who asks first whether they may send it is told before.
     let announced = limits.check(body.size_hint().lower());
-    announced.map_err(|error: GatherError<B::Error>| refused(responder, &error))?;
+    announced.map_err(|error: GatherError<B::Error>| refused(responder, sender, &error))?;
     let mut body = body;
     let pieces = limits.gather(move |cx| {
         let frame = Pin::new(&mut body).poll_frame(cx);
@@ -182,12 +226,21 @@ where
     });
     match pieces.await {
         Ok(whole) => Ok(whole.into_bytes()),
-        Err(error) => Err(refused(responder, &error)),
+        Err(error) => Err(refused(responder, sender, &error)),
     }
 }
 
-fn refused<E>(responder: &Responder, error: &GatherError<E>) -> Refusal {
+fn refused<E>(responder: &Responder, sender: Sender, error: &GatherError<E>) -> Refusal {
     match error {
+        GatherError::TooLarge { .. }
+            if sender == Sender::Unknown && responder.options.max_frame > MAX_UNKNOWN_BYTES =>
+        {
+            let problem = format!(
+                "without credentials in the header Authorization a message may have \
+                 {MAX_UNKNOWN_BYTES} bytes"
+            );
+            refusal(StatusCode::PAYLOAD_TOO_LARGE, &problem)
+        }
         GatherError::TooLarge { .. } => too_large(responder),
         GatherError::TooSlow { .. } => {
             refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")
@@ -195,7 +248,8 @@ fn refused<E>(responder: &Responder, error: &GatherError<E>) -> Refusal {
         GatherError::Broken(_) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
         _ => {
             let problem = "the server has no memory left for this body; try again in a second";
-            Refusal { is_brief: true, ..refusal(StatusCode::SERVICE_UNAVAILABLE, problem) }
+            let retry_after = Some(Duration::from_secs(1));
+            Refusal { retry_after, ..refusal(StatusCode::SERVICE_UNAVAILABLE, problem) }
         }
     }
 }
@@ -268,6 +322,32 @@ where
     }
 }
 
+/// Refuses a request that does not name one host, which every server on the way would take it for:
+/// HTTP/1.1 must name it in the header Host, HTTP/2 may in `:authority`.
+fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let authority = request.uri().authority().filter(|_| request.version() >= Version::HTTP_2);
+    let problem = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => "there must be one header Host, not several",
+        (None, None) if authority.is_some() || request.version() <= Version::HTTP_10 => {
+            return Ok(());
+        }
+        (None, None) => "the header Host is missing",
+        (Some(host), None) => {
+            let is_same = |authority: &Authority| {
+                authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())
+            };
+            let is_host =
+                Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'));
+            if (host.is_empty() || is_host) && authority.is_none_or(is_same) {
+                return Ok(());
+            }
+            "the header Host must be a host, with or without a port"
+        }
+    };
+    Err(refusal(StatusCode::BAD_REQUEST, problem))
+}
+
 fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (shown.next(), shown.next()) else {
@@ -321,8 +401,8 @@ struct Refusal {
     allow: Option<&'static str>,
     /// Whether other credentials would help.
     asks: bool,
-    /// Whether a second later it may work.
-    is_brief: bool,
+    /// When it may work, if it is a matter of time.
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -335,15 +415,29 @@ impl Refusal {
         if self.asks {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.is_brief {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, seconds.max(1).into());
         }
         response
+    }
+
+    /// Of credentials in a request's head.
+    fn of(failure: Failure) -> Self {
+        let status = match failure.code {
+            ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+            ErrorCode::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let asks = status == StatusCode::UNAUTHORIZED;
+        let retry_after = failure.retry_after;
+        Self { asks, retry_after, ..refusal(status, &failure.message) }
     }
 }
 
 fn refusal(status: StatusCode, problem: &str) -> Refusal {
-    Refusal { status, problem: problem.to_owned(), allow: None, asks: false, is_brief: false }
+    Refusal { status, problem: problem.to_owned(), allow: None, asks: false, retry_after: None }
 }
 
 fn not_allowed(methods: &'static str) -> Refusal {
@@ -405,6 +499,9 @@ impl fmt::Debug for ResponseFuture {
     }
 }
 
+/// Maximum size of a message whose head shows no credentials where these are demanded: enough for a
+/// client's protocol and a call.
+const MAX_UNKNOWN_BYTES: usize = 512 << 10;
 const MAX_PIECE_BYTES: usize = 64 << 10;
 const BINARY: &str = "avro/binary";
 /// How long the rest of a body is read in all, and how long a piece of it is waited for.

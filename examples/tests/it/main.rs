@@ -1,6 +1,7 @@
 //! The examples, run as a user runs them.
 
 mod all_in_one;
+mod avro_over_http;
 mod configuration;
 mod conformance;
 mod crash;

@@ -6,6 +6,7 @@ mod container;
 mod ends;
 mod files;
 mod guessing;
+mod http;
 mod protocols;
 #[cfg(feature = "tls")]
 mod tls;
