@@ -37,8 +37,8 @@ pub use auth::{
 pub use batch::{
     BatchError, BatchEvent, BatchEvents, BatchFilter, BatchInfo, BatchJob, BatchList, BatchPolicy,
     BatchRecord, BatchRequest, BatchResults, BatchState, Batches, FailFast, Happening, JobAction,
-    JobEvent, Outcome, RetryOn, RunIf, SalvagedBatch, Step, StepCheck, StepCounts, StepInfo,
-    StepOutput, StepResult, StepState, Submitted, salvage_batches,
+    JobEvent, LogPiece, Outcome, RetryOn, RunIf, SalvagedBatch, Step, StepCheck, StepCounts,
+    StepInfo, StepLog, StepOutput, StepResult, StepState, Submitted, salvage_batches,
 };
 pub use budget::{GatherError, GatherLimits, Gathered, MemoryBudget, Reservation};
 pub use caller::{Caller, Guest, ParseUserNameError, UserName};

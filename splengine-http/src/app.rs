@@ -34,7 +34,9 @@ use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::revoked::{Recognised, end_with_caller};
 use crate::routes::metrics::{self, HttpMetrics};
-use crate::routes::{batches, execute, files, results, service, sessions, step_output};
+use crate::routes::{
+    batches, execute, files, results, service, sessions, step_log, step_output, step_stdin,
+};
 
 /// A service that answers for a path.
 pub(crate) type Mounted =
@@ -126,6 +128,8 @@ impl App {
             .route("/api/v1/batches/{id}/events", get(batches::events))
             .route("/api/v1/batches/{id}/rerun", post(batches::rerun))
             .route("/api/v1/batches/{id}/results", get(results::results))
+            .route("/api/v1/batches/{id}/steps/{step}/log", get(step_log::log))
+            .route("/api/v1/batches/{id}/steps/{step}/stdin", post(step_stdin::write))
             .route("/api/v1/batches/{id}/steps/{step}/{stream}", get(step_output::output))
             .route("/api/v1/files", get(files::root))
             .route(FILES, on_files())

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use splengine_core::{
     BatchEvent, BatchInfo, BatchList, BatchRecord, BatchRequest, FailFast, Happening, Reason,
-    RetryOn, RunIf, Step, StepCheck, StepCounts, StepInfo, StepState,
+    RetryOn, RunIf, Step, StepCheck, StepCounts, StepInfo, StepState, Stream,
 };
 use utoipa::ToSchema;
 
@@ -60,8 +60,11 @@ pub(crate) struct StepDto {
     workdir: Option<String>,
     /// Variables for its environment.
     env: Option<BTreeMap<String, String>>,
-    /// What it reads on standard input; nothing when left out.
+    /// What it reads on standard input; nothing when left out. `open`, without `stdinEncoding`, keeps
+    /// it open while the step runs, for `POST /api/v1/batches/{id}/steps/{step}/stdin`.
     stdin: Option<String>,
+    /// Has it read what another step printed, for which it waits.
+    stdin_from: Option<StdinFromDto>,
     /// How `stdin` is encoded; `utf8` when left out.
     stdin_encoding: Option<EncodingDto>,
     /// How long one run of it may take, in milliseconds.
@@ -95,6 +98,26 @@ pub(crate) struct StepDto {
     /// When its program and its directory are looked for; `early` when left out where it depends on
     /// no step, else `late`.
     check: Option<StepCheckDto>,
+}
+
+/// What a step reads that another has printed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with `step`")]
+#[schema(as = StdinFrom)]
+pub(crate) struct StdinFromDto {
+    /// The id of the step.
+    step: String,
+    /// `stdout` when left out.
+    stream: Option<StreamDto>,
+}
+
+/// A stream that a step prints on.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = OutputStream)]
+pub(crate) enum StreamDto {
+    Stdout,
+    Stderr,
 }
 
 /// Failures after which a step is run again.
@@ -202,7 +225,19 @@ impl StepDto {
         for (name, value) in self.env.unwrap_or_default() {
             step = step.env(name, value);
         }
-        if let Some(text) = self.stdin {
+        if let Some(from) = self.stdin_from {
+            step = step.stdin_from(
+                from.step,
+                match from.stream {
+                    Some(StreamDto::Stderr) => Stream::Stderr,
+                    Some(StreamDto::Stdout) | None => Stream::Stdout,
+                },
+            );
+        }
+        let is_open = self.stdin_encoding.is_none() && self.stdin.as_deref() == Some(OPEN);
+        if is_open {
+            step = step.open_stdin();
+        } else if let Some(text) = self.stdin {
             step = match self.stdin_encoding.unwrap_or_default() {
                 EncodingDto::Utf8 => step.stdin(text),
                 EncodingDto::Base64 => {
@@ -283,6 +318,7 @@ impl ExecuteRequestDto {
                 env: self.env,
                 stdin: self.stdin,
                 stdin_encoding: self.stdin_encoding,
+                stdin_from: None,
                 timeout: self.timeout,
                 output_limit: self.output_limit,
                 output_encoding: self.output_encoding,
@@ -633,3 +669,6 @@ impl From<BatchEvent> for BatchEventDto {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// The `stdin` of a step that keeps it open.
+const OPEN: &str = "open";

@@ -44,6 +44,8 @@ fn offer(forms: &[Form], operation: Option<&mut Operation>) {
         routes::batches::get,
         routes::batches::events,
         routes::step_output::output,
+        routes::step_log::log,
+        routes::step_stdin::write,
         routes::batches::rerun,
         routes::results::results,
         routes::batches::cancel,

@@ -33,11 +33,9 @@ impl<'a> StepChecks<'a> {
         default: StepCheck,
     ) -> Result<(), BatchError> {
         let id = || step.id_at(place);
-        checked_retries(step).map_err(|(field, problem)| BatchError::Step {
-            step: id(),
-            field,
-            problem,
-        })?;
+        checked_retries(step)
+            .and_then(|()| checked_stdin(step))
+            .map_err(|(field, problem)| BatchError::Step { step: id(), field, problem })?;
         let refused =
             |error: ExecuteError| BatchError::Command { step: id(), source: Box::new(error) };
         let engine = &self.batches.engine;
@@ -75,6 +73,19 @@ fn checked_retries(step: &Step) -> Result<(), (&'static str, String)> {
     if on.holds(Some(0), Some(Reason::Cancelled)) {
         let problem = "can't hold the exit code 0 or the reason cancelled";
         return Err(("retryOn", problem.to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether it has one standard input.
+fn checked_stdin(step: &Step) -> Result<(), (&'static str, String)> {
+    let data = &step.0;
+    let others = usize::from(data.stdin.is_some()) + usize::from(data.stdin_open);
+    if data.stdin_from.is_some() && others > 0 {
+        return Err(("stdinFrom", "can't stand beside `stdin`".to_owned()));
+    }
+    if others > 1 {
+        return Err(("stdin", "is either open or given".to_owned()));
     }
     Ok(())
 }

@@ -224,6 +224,20 @@ impl Batches {
         Ok(StepOutput::new(outputs, live, record.info.id, number, (attempt, last), stream))
     }
 
+    /// The place of a step, and whether it keeps its standard input open.
+    pub(crate) async fn stdin_of(
+        &self,
+        caller: &Caller,
+        id: &str,
+        step: &str,
+    ) -> Result<(u32, bool), BatchError> {
+        let (id, _) = self.find(caller, id).await?;
+        let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;
+        let missing = || BatchError::NoStep(step.chars().take(80).collect());
+        let place = names.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
+        Ok((u32::try_from(place).map_err(|_| missing())?, names.steps[place].opens_stdin))
+    }
+
     /// Cancels a batch: what runs is stopped, what waits is left out, but for steps that run
     /// [always](crate::RunIf::Always): those are run still. When it is cancelled for the second time
     /// they are ended, too. Gives the record, as it is at its end, or after 30 seconds. Does nothing

@@ -10,6 +10,7 @@ mod inputs;
 mod job;
 mod journal;
 mod list;
+mod log;
 mod output;
 mod plan;
 mod policy;
@@ -23,6 +24,7 @@ mod row;
 mod runner;
 mod salvaged;
 mod schedule;
+mod stdin;
 mod step_run;
 mod submit;
 
@@ -34,6 +36,7 @@ pub use info::{
 };
 pub use job::{BatchJob, JobAction, JobEvent, Outcome};
 pub use list::BatchFilter;
+pub use log::{LogPiece, StepLog};
 pub use output::StepOutput;
 pub use plan::{BatchRequest, FailFast, RetryOn, RunIf, Step, StepCheck};
 pub use policy::BatchPolicy;

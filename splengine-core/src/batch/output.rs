@@ -12,8 +12,9 @@ use tokio::sync::watch;
 
 use crate::batch::BatchError;
 use crate::batch::journal::Journal;
+use crate::batch::log::LogEntry;
 use crate::batch::registry;
-use crate::batch::row::StepRow;
+use crate::batch::row::{StepRow, now};
 use crate::disk::{BelowFloor, DiskReserve};
 use crate::engine::Engine;
 use crate::execute::Stream;
@@ -44,6 +45,17 @@ impl Outputs {
 
     pub(crate) fn read(&self, id: &BatchId, name: &str) -> io::Result<std::fs::File> {
         Ok(self.0.open_dir(id.as_str())?.open(name)?.into_std())
+    }
+
+    /// What a run of a step printed on a stream.
+    pub(crate) fn read_stream(
+        &self,
+        id: &BatchId,
+        step: u32,
+        attempt: u32,
+        stream: Stream,
+    ) -> io::Result<std::fs::File> {
+        self.read(id, &name_of(step, attempt, stream.into()))
     }
 
     /// For writing over what is there.
@@ -83,9 +95,27 @@ impl Outputs {
     }
 }
 
-fn name_of(step: u32, attempt: u32, stream: Stream) -> String {
-    let stream = if stream == Stream::Stderr { "stderr" } else { "stdout" };
-    format!("{}-{attempt}.{stream}", step + 1)
+/// What there is of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Stream(Stream),
+    /// In which order its streams were printed, and when: [`LogEntry`]s.
+    Index,
+}
+
+impl From<Stream> for Part {
+    fn from(stream: Stream) -> Self {
+        Self::Stream(stream)
+    }
+}
+
+fn name_of(step: u32, attempt: u32, part: Part) -> String {
+    let part = match part {
+        Part::Stream(Stream::Stdout) => "stdout",
+        Part::Stream(Stream::Stderr) => "stderr",
+        Part::Index => "index",
+    };
+    format!("{}-{attempt}.{part}", step + 1)
 }
 
 /// The files of one run, made when something is printed.
@@ -95,8 +125,10 @@ pub(crate) struct OutputWriter {
     step: u32,
     attempt: u32,
     files: [Option<Arc<std::fs::File>>; 2],
-    /// How much was written to each.
-    pub(crate) written: [u64; 2],
+    index: Option<Arc<std::fs::File>>,
+    /// How much was written to each stream's.
+    written: [u64; 2],
+    indexed: u64,
     /// Where in each a part is missing.
     pub(crate) gaps: [Option<u64>; 2],
     /// Why the rest is not kept.
@@ -127,9 +159,26 @@ impl OutputWriter {
         attempt: u32,
         quota: OutputQuota,
     ) -> Self {
-        let (files, written, gaps) = ([None, None], [0; 2], [None; 2]);
         let reserve = quota.engine.disk_reserve();
-        Self { outputs, id, step, attempt, files, written, gaps, problem: None, reserve, quota }
+        Self {
+            outputs,
+            id,
+            step,
+            attempt,
+            files: [None, None],
+            index: None,
+            written: [0; 2],
+            indexed: 0,
+            gaps: [None; 2],
+            problem: None,
+            reserve,
+            quota,
+        }
+    }
+
+    /// How many bytes it has written.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.written.iter().sum::<u64>() + self.indexed
     }
 
     /// Writes what the step printed. What can't be written is missing, as is all that comes after
@@ -140,16 +189,19 @@ impl OutputWriter {
             return;
         }
         let length = data.len() as u64;
-        if let Err(problem) = self.quota.take(length) {
+        let entry = LogEntry { time: now(), stream, is_gap: false, length };
+        if let Err(problem) = self.quota.take(length + LogEntry::SIZE as u64) {
             tracing::warn!(batch = %self.id, problem, "what a step prints is not kept");
             self.problem = Some(problem);
             self.skip(stream);
             return;
         }
         let (reserve, before) = (self.reserve.clone(), self.written[stream as usize]);
-        let file = self.files[stream as usize].clone();
+        let (file, index) = (self.files[stream as usize].clone(), self.index.clone());
         let (outputs, id) = (self.outputs.clone(), self.id.clone());
-        let name = name_of(self.step, self.attempt, stream);
+        let name = name_of(self.step, self.attempt, stream.into());
+        let index_name = name_of(self.step, self.attempt, Part::Index);
+        let indexed = self.indexed;
         let written = blocking(move || {
             if outputs.check_space(&reserve, length).is_err() {
                 return Err(io::ErrorKind::StorageFull.into());
@@ -163,12 +215,23 @@ impl OutputWriter {
                 file.set_len(before)?;
                 return Err(error);
             }
-            Ok::<_, io::Error>(file)
+            let index = match index {
+                Some(index) => index,
+                None => Arc::new(outputs.create(&id, &index_name)?),
+            };
+            if let Err(error) = (&*index).write_all(&entry.to_bytes()) {
+                index.set_len(indexed)?;
+                file.set_len(before)?;
+                return Err(error);
+            }
+            Ok::<_, io::Error>((file, index))
         });
         match written.await {
-            Ok(file) => {
+            Ok((file, index)) => {
                 self.files[stream as usize] = Some(file);
+                self.index = Some(index);
                 self.written[stream as usize] += length;
+                self.indexed += LogEntry::SIZE as u64;
             }
             Err(error) => {
                 tracing::warn!(%error, batch = %self.id, "what a step prints can't be kept");
@@ -187,6 +250,20 @@ impl OutputWriter {
     pub(crate) fn skip(&mut self, stream: Stream) {
         self.gaps[stream as usize].get_or_insert(self.written[stream as usize]);
     }
+
+    /// Here a part of so many bytes was left out, over the limit.
+    pub(crate) async fn leave_out(&mut self, stream: Stream, bytes: u64) {
+        self.skip(stream);
+        let entry = LogEntry { time: now(), stream, is_gap: true, length: bytes };
+        let Some(index) = self.index.clone() else { return };
+        if self.problem.is_some() || self.quota.take(LogEntry::SIZE as u64).is_err() {
+            return;
+        }
+        match blocking(move || (&*index).write_all(&entry.to_bytes())).await {
+            Ok(()) => self.indexed += LogEntry::SIZE as u64,
+            Err(error) => tracing::warn!(%error, batch = %self.id, "a gap can't be noted"),
+        }
+    }
 }
 
 /// What one run of a step has printed so far, or prints still.
@@ -200,7 +277,7 @@ pub struct StepOutput {
     attempt: u32,
     /// How often the step was run, as far as was known when this was made.
     last_attempt: u32,
-    stream: Stream,
+    part: Part,
 }
 
 /// Where to find out what becomes of the step, and when to look. Does not keep the batch from being
@@ -232,7 +309,12 @@ impl StepOutput {
             changed: live.changed.subscribe(),
             printed: live.printed.subscribe(),
         });
-        Self { outputs, live, id, step, attempt, last_attempt, stream }
+        Self { outputs, live, id, step, attempt, last_attempt, part: stream.into() }
+    }
+
+    /// Another part of the same run.
+    pub(crate) fn part(&self, part: Part) -> Self {
+        Self { part, ..self.clone() }
     }
 
     /// Number of the run that printed it, from 1.
@@ -245,7 +327,7 @@ impl StepOutput {
     /// an offset once is the same as long as this is, and more may follow it.
     #[must_use]
     pub fn revision(&self) -> String {
-        format!("{}-{}", self.id, name_of(self.step, self.attempt, self.stream))
+        format!("{}-{}", self.id, name_of(self.step, self.attempt, self.part))
     }
 
     /// Whether this run of the step is over, so that nothing more is printed.
@@ -385,7 +467,7 @@ impl StepOutput {
     }
 
     fn place(&self) -> (Outputs, BatchId, String) {
-        let name = name_of(self.step, self.attempt, self.stream);
+        let name = name_of(self.step, self.attempt, self.part);
         (self.outputs.clone(), self.id.clone(), name)
     }
 }

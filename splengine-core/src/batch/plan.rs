@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::BatchError;
-use crate::execute::{Background, LimitKind, Limits, Reason, Request, Stdin};
+use crate::execute::{Background, LimitKind, Limits, Reason, Request, Stdin, Stream};
 
 /// Steps to run, as a caller asks for them.
 ///
@@ -153,9 +153,40 @@ pub(crate) struct StepData {
     pub(crate) allow_failure: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) check: Option<StepCheck>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stdin_from: Option<StdinFrom>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) stdin_open: bool,
     /// The names of its variables, where these are kept apart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) env_names: Vec<String>,
+}
+
+/// A stream of an earlier step that a step reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StdinFrom {
+    /// Its id.
+    pub(crate) step: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) is_stderr: bool,
+    /// Where it was run, if that was an earlier batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ran_in: Option<EarlierRun>,
+}
+
+/// A run of a step in a batch that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EarlierRun {
+    pub(crate) batch: String,
+    pub(crate) place: u32,
+}
+
+impl StdinFrom {
+    pub(crate) fn stream(&self) -> Stream {
+        if self.is_stderr { Stream::Stderr } else { Stream::Stdout }
+    }
 }
 
 impl RetryOn {
@@ -400,6 +431,24 @@ impl Step {
         self
     }
 
+    /// Has it read what the last run of another step printed on a stream, all that is kept of it. It
+    /// waits for that step as if it [depended](Self::after) on it, besides others. Where a part of
+    /// the output was not kept, over its limit, the step fails and is not started. Default: none.
+    #[must_use]
+    pub fn stdin_from(mut self, step: impl Into<String>, stream: Stream) -> Self {
+        let is_stderr = stream == Stream::Stderr;
+        self.0.stdin_from = Some(StdinFrom { step: step.into(), is_stderr, ran_in: None });
+        self
+    }
+
+    /// Keeps its standard input open while it runs, to be written by
+    /// [`Batches::write_stdin`](crate::Batches::write_stdin). Default: it is not.
+    #[must_use]
+    pub fn open_stdin(mut self) -> Self {
+        self.0.stdin_open = true;
+        self
+    }
+
     /// Its command, as it was given.
     #[must_use]
     pub fn command(&self) -> &str {
@@ -409,6 +458,14 @@ impl Step {
     /// The id of the step in this place of a batch.
     pub(crate) fn id_at(&self, place: usize) -> String {
         self.0.id.clone().unwrap_or_else(|| (place + 1).to_string())
+    }
+
+    /// Whether this is the id of the step in this place.
+    pub(crate) fn has_id_at(&self, id: &str, place: usize) -> bool {
+        match &self.0.id {
+            Some(own) => own == id,
+            None => id.parse() == Ok(place + 1),
+        }
     }
 
     /// The same without variables and standard input, which are not for the record.
@@ -459,19 +516,15 @@ pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError
         }
     }
     let resolve = |(place, step): (usize, &Step)| {
-        let Some(ids) = &step.0.depends_on else {
-            return Ok(place.checked_sub(1).into_iter().collect());
-        };
-        let mut found = Vec::new();
-        for id in ids {
+        let before = place.checked_sub(1).filter(|_| step.0.depends_on.is_none());
+        let mut found: Vec<usize> = before.into_iter().collect();
+        let ids = step.0.depends_on.iter().flatten().map(|id| (id, "dependsOn"));
+        let source = step.0.stdin_from.as_ref().filter(|source| source.ran_in.is_none());
+        for (id, field) in ids.chain(source.map(|source| (&source.step, "stdinFrom"))) {
             let Some(other) = places.get(id) else {
                 let shown: String = id.chars().take(80).collect();
                 let problem = format!("names `{shown}`, which is no step of this batch");
-                return Err(BatchError::Step {
-                    step: step.id_at(place),
-                    field: "dependsOn",
-                    problem,
-                });
+                return Err(BatchError::Step { step: step.id_at(place), field, problem });
             };
             if !found.contains(other) {
                 found.push(*other);

@@ -16,6 +16,7 @@ pub(crate) struct StepFacts {
     /// The names of its variables.
     pub(crate) env: Vec<String>,
     pub(crate) depends_on: Vec<String>,
+    pub(crate) opens_stdin: bool,
 }
 
 /// The steps of a batch.
@@ -51,6 +52,7 @@ impl StepFacts {
             args: data.args,
             workdir: data.workdir,
             env: data.env_names,
+            opens_stdin: data.stdin_open,
             depends_on: data.depends_on.unwrap_or_default(),
         }
     }
@@ -67,7 +69,11 @@ impl Names {
         for (place, step) in plan.steps.into_iter().enumerate() {
             let id = step.id_at(place);
             let needs = step.0.depends_on.clone();
-            let needs = needs.unwrap_or_else(|| before.into_iter().collect());
+            let mut needs = needs.unwrap_or_else(|| before.into_iter().collect());
+            let source = step.0.stdin_from.as_ref().filter(|source| source.ran_in.is_none());
+            if let Some(source) = source.filter(|source| !needs.contains(&source.step)) {
+                needs.push(source.step.clone());
+            }
             before = Some(id.clone());
             steps.push(StepFacts { depends_on: needs, ..StepFacts::of(step, id) });
         }

@@ -12,6 +12,7 @@ use crate::batch::journal::Journal;
 use crate::batch::plan::millis;
 use crate::batch::retention::{Bounds, Kept, surplus};
 use crate::batch::row::{Summary, key, now};
+use crate::batch::stdin::OpenStdin;
 use crate::batch::{BatchError, BatchPolicy, BatchState};
 use crate::caller::UserName;
 use crate::engine::Inner;
@@ -57,6 +58,8 @@ pub(crate) struct Live {
     pub(crate) cancel: watch::Sender<u8>,
     /// When its first step was started, and how long ago that was then.
     begun: OnceLock<(Instant, Duration)>,
+    /// Of the steps that run and keep it open, by their places.
+    stdins: Mutex<HashMap<u32, OpenStdin>>,
     user: UserName,
     /// How many bytes of output are kept of it.
     bytes: AtomicU64,
@@ -66,6 +69,20 @@ impl Live {
     /// Its first step is started, or was so long ago.
     pub(crate) fn begin(&self, ago: Duration) {
         let _ = self.begun.set((Instant::now(), ago));
+    }
+
+    /// The standard input of a step that runs and keeps it open.
+    pub(crate) fn stdin(&self, step: u32) -> Option<OpenStdin> {
+        self.stdins.lock().unwrap_or_else(PoisonError::into_inner).get(&step).cloned()
+    }
+
+    /// A step runs, or does no more.
+    pub(crate) fn set_stdin(&self, step: u32, stdin: Option<OpenStdin>) {
+        let mut stdins = self.stdins.lock().unwrap_or_else(PoisonError::into_inner);
+        match stdin {
+            Some(stdin) => stdins.insert(step, stdin),
+            None => stdins.remove(&step),
+        };
     }
 
     /// How long ago its first step was started, by a clock that does not jump.
@@ -131,6 +148,7 @@ impl Registry {
             printed: watch::channel(()).0,
             cancel: watch::channel(0).0,
             begun: OnceLock::new(),
+            stdins: Mutex::default(),
             user: user.clone(),
             bytes: AtomicU64::new(0),
         });

@@ -1,10 +1,11 @@
 //! Running a batch again.
 
-use crate::batch::plan::{PlanData, RunIf, Step, dependencies};
+use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step, dependencies};
 use crate::batch::runner::PLAN;
 use crate::batch::submit::detached;
 use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};
 use crate::caller::Caller;
+use crate::id::BatchId;
 use crate::session::blocking;
 
 impl Batches {
@@ -50,7 +51,7 @@ impl Batches {
             let states: Vec<StepState> = record.steps.iter().map(|step| step.state).collect();
             let needs = dependencies(&plan.steps)?;
             let again = failed_and_dependents(&plan.steps, &needs, &states);
-            keep_only(&mut plan.steps, &needs, &again);
+            keep_only(&id, &mut plan.steps, &needs, &again);
             if plan.steps.is_empty() {
                 return Err(BatchError::Conflict("no step of this batch failed"));
             }
@@ -111,13 +112,22 @@ fn in_order(needs: &[Vec<usize>]) -> Vec<usize> {
 }
 
 /// Keeps these steps, which depend on each other as before and go by the ids that they had.
-fn keep_only(steps: &mut Vec<Step>, needs: &[Vec<usize>], kept: &[bool]) {
+fn keep_only(batch: &BatchId, steps: &mut Vec<Step>, needs: &[Vec<usize>], kept: &[bool]) {
     let ids: Vec<String> =
         steps.iter().enumerate().map(|(place, step)| step.id_at(place)).collect();
     for (place, step) in steps.iter_mut().enumerate() {
         let met = needs[place].iter().filter(|need| kept[**need]);
         step.0.depends_on = Some(met.map(|need| ids[*need].clone()).collect());
         step.0.id = Some(ids[place].clone());
+        // What a step printed that is not run again is read where it is.
+        let source = step.0.stdin_from.as_mut().filter(|source| source.ran_in.is_none());
+        if let Some(source) = source
+            && let Some(of) = needs[place].iter().find(|need| ids[**need] == source.step)
+            && !kept[*of]
+        {
+            let place = u32::try_from(*of).unwrap_or(u32::MAX);
+            source.ran_in = Some(EarlierRun { batch: batch.to_string(), place });
+        }
     }
     let mut place = 0;
     steps.retain(|_| {
@@ -144,7 +154,7 @@ mod tests {
         let states: Vec<StepState> = all.iter().map(|one| one.3).collect();
         let needs = dependencies(&steps).expect("no circle");
         let kept = failed_and_dependents(&steps, &needs, &states);
-        keep_only(&mut steps, &needs, &kept);
+        keep_only(&BatchId::new(), &mut steps, &needs, &kept);
         dependencies(&steps).expect("whole");
         let told = |step: Step| {
             let needs = step.0.depends_on.unwrap_or_default().join(" ");

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::batch::output::OutputWriter;
 use crate::batch::registry::Live;
 use crate::batch::row::StepRow;
+use crate::batch::stdin::{Source, open_stdin};
 use crate::batch::{BatchError, Outcome};
 use crate::caller::Caller;
 use crate::engine::{Engine, Permit};
@@ -30,6 +31,10 @@ pub(crate) struct StepRun {
     pub(crate) stopped: oneshot::Receiver<Reason>,
     /// The step's, for errors.
     pub(crate) id: String,
+    pub(crate) place: u32,
+    pub(crate) opens_stdin: bool,
+    /// What it reads, if another step has printed it.
+    pub(crate) source: Option<Source>,
 }
 
 impl StepRun {
@@ -40,9 +45,22 @@ impl StepRun {
         permit: Arc<Permit>,
         mark: Option<String>,
     ) -> Ending {
-        let Self { engine, caller, mut writer, live, mut stopped, id } = self;
+        let Self { engine, caller, mut writer, live, mut stopped, id, place, opens_stdin, source } =
+            self;
         let limit = request.output_limit.unwrap_or(engine.0.policy.default_output_limit);
         request.output_limit = Some(limit);
+        if let Some(source) = source {
+            match source.open().await {
+                Ok(stdin) => request.stdin = stdin,
+                Err(error) => return not_started(&id, error),
+            }
+        }
+        let _open = opens_stdin.then(|| {
+            let (ours, stdin) = open_stdin();
+            request.stdin = stdin;
+            live.set_stdin(place, Some(ours));
+            ClosesStdin(Arc::clone(&live), place)
+        });
         let mut run: Run = match engine.launch(&caller, request, permit, mark).await {
             Ok(run) => run,
             Err(error) => return not_started(&id, error),
@@ -70,7 +88,7 @@ impl StepRun {
                     writer.write(stream, data).await;
                     live.printed.send_replace(());
                 }
-                Some(Event::Lost { stream, .. }) => writer.skip(stream),
+                Some(Event::Lost { stream, bytes }) => writer.leave_out(stream, bytes).await,
                 Some(Event::End(end)) => break end,
                 None => break lost_end(),
             }
@@ -101,7 +119,16 @@ impl StepRun {
             stderr_gap,
             ..StepRow::default()
         };
-        Ending { outcome, row, bytes: writer.written.iter().sum() }
+        Ending { outcome, row, bytes: writer.bytes() }
+    }
+}
+
+/// Takes the standard input of a step away when it does not run any more.
+struct ClosesStdin(Arc<Live>, u32);
+
+impl Drop for ClosesStdin {
+    fn drop(&mut self) {
+        self.0.set_stdin(self.1, None);
     }
 }
 

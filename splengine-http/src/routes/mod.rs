@@ -8,4 +8,6 @@ pub(crate) mod parameters;
 pub(crate) mod results;
 pub(crate) mod service;
 pub(crate) mod sessions;
+pub(crate) mod step_log;
 pub(crate) mod step_output;
+pub(crate) mod step_stdin;

@@ -296,6 +296,83 @@ async fn steps_take_all_members_that_there_are() {
     assert_eq!(door.problem("POST", "/api/v1/batches", Some(&wrong)).await.0, 400);
 }
 
+#[tokio::test]
+async fn both_streams_come_as_one_log() {
+    let door = door().await;
+    let mut both =
+        step("x", "echo out; while [ ! -e go ]; do sleep 0.01; done; printf 'b\\377d' >&2");
+    both["retries"] = json!(0);
+    let batch = door.submit(&json!({"steps": [both]})).await;
+    let path = format!("{batch}/steps/x/log");
+    let mut connection = door.connect().await;
+    let request = format!(
+        "GET {path}?follow=true HTTP/1.1\r\nHost: test\r\nAccept: application/x-ndjson\r\n\
+         {TOKEN}\r\n\r\n"
+    );
+    connection.send(request.as_bytes()).await;
+    assert_eq!(connection.head().await.0, 200);
+    let first: Value =
+        serde_json::from_slice(&connection.chunk().await.expect("a piece")).expect("JSON");
+    assert_eq!((&first["stream"], &first["data"]), (&json!("stdout"), &json!("out\n")));
+    assert_eq!(first["attempt"], 1);
+    std::fs::write(door.root.path().join("go"), "").expect("writes");
+    let mut rest = Vec::new();
+    while let Some(piece) = connection.chunk().await {
+        rest.extend(piece);
+    }
+    let text = String::from_utf8(rest).expect("text");
+    let pieces: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(pieces.iter().all(|piece| piece["stream"] == "stderr"), "{text}");
+    let data: String = pieces.iter().filter_map(|piece| piece["data"].as_str()).collect();
+    assert_eq!(data, "b\u{fffd}d");
+
+    let log = door.ask("GET", &path, None).await;
+    assert_eq!(log.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(log.header("attempt"), Some("1"));
+    let body = String::from_utf8_lossy(&log.body).into_owned();
+    let lines: Vec<(&str, &str)> =
+        body.lines().map(|line| line.split_once(' ').expect("a time")).collect();
+    assert_eq!(lines[0].1, "stdout out");
+    assert!(lines[1].1.starts_with("stderr b"), "{body}");
+    assert!(lines[0].0.ends_with('Z') && lines[0].0 <= lines[1].0, "{body}");
+    let wrong = door.ask_with("GET", &path, "Accept: image/png\r\n", None).await;
+    assert_eq!(told(&wrong).0, 406);
+    assert_eq!(door.problem("GET", &format!("{path}?attempt=2"), None).await.0, 404);
+}
+
+#[tokio::test]
+async fn steps_read_from_each_other_and_from_clients() {
+    let door = door().await;
+    let batch = door
+        .submit(&json!({"steps": [
+            {"id": "ask", "command": "sh -c 'echo >up; cat; echo bye >&2'", "stdin": "open"},
+            {"id": "out", "command": "cat", "stdinFrom": {"step": "ask"}},
+            {"id": "err", "command": "cat", "stdinFrom": {"step": "ask", "stream": "stderr"}},
+            {"id": "text", "command": "cat", "stdin": "open", "stdinEncoding": "utf8"},
+        ]}))
+        .await;
+    eventually("it runs", || door.root.path().join("up").exists()).await;
+    let kind = "Content-Type: application/octet-stream";
+    let path = format!("{batch}/steps/ask/stdin");
+    assert_eq!(door.post(&path, &[TOKEN, kind], b"hello ").await.status, 204);
+    assert_eq!(door.post(&path, &[TOKEN, "Content-Type: text/plain"], b"x").await.status, 415);
+    let other = format!("{batch}/steps/out/stdin");
+    assert_eq!(told(&door.post(&other, &[TOKEN, kind], b"x").await).0, 409);
+    let end = format!("{path}?end=true");
+    assert_eq!(door.post(&end, &[TOKEN, kind], b"world").await.status, 204);
+    let record = door.over(&batch).await;
+    assert_eq!(record["state"], "succeeded", "{record}");
+    for (step, printed) in
+        [("ask", "hello world"), ("out", "hello world"), ("err", "bye\n"), ("text", "open")]
+    {
+        let output = door.ask("GET", &format!("{batch}/steps/{step}/stdout"), None).await;
+        assert_eq!(output.text(), printed, "{step}");
+    }
+    let (status, text) = told(&door.post(&path, &[TOKEN, kind], b"late").await);
+    assert_eq!((status, text.as_str()), (409, "this step does not run"));
+}
+
 async fn door_with_forms() -> Door {
     door_as(|http| {
         let lines = |results: &BatchResults| {
@@ -505,7 +582,7 @@ async fn a_bad_request_is_told_what_is_wrong() {
     let batch = door.submit(&json!({"steps": [{"command": "true"}]})).await;
     for (path, status) in [
         ("steps/2/stdout", 404),
-        ("steps/1/stdin", 404),
+        ("steps/1/stdlog", 404),
         ("steps/1/stdout?follow=maybe", 400),
         ("steps/1/stdout?offset=1", 400),
     ] {

@@ -12,8 +12,9 @@ use crate::batch::output::{OutputQuota, OutputWriter};
 use crate::batch::plan::millis;
 use crate::batch::registry::Registry;
 use crate::batch::row::{EventRow, StepRow, StepSpec, What, key, now};
+use crate::batch::stdin::Source;
 use crate::batch::step_run::{StepRun, not_started};
-use crate::batch::{BatchState, StepState};
+use crate::batch::{BatchState, Step, StepState};
 use crate::engine::Permit;
 use crate::execute::{ExecuteError, Reason};
 use crate::store::Change;
@@ -78,6 +79,9 @@ impl Driver {
             live: Arc::clone(&self.live),
             stopped,
             id: self.job.steps()[step].id_at(step),
+            place: place(step),
+            opens_stdin: self.job.steps()[step].0.stdin_open,
+            source: self.source(registry, step),
         };
         let request = self.job.steps()[step].request();
         let inputs = self.inputs.clone();
@@ -94,6 +98,27 @@ impl Driver {
             let _ = inputs.send(Input::Ended(step, Box::new(ending))).await;
             drop(permit);
         });
+    }
+
+    /// What a step reads that another has printed.
+    fn source(&self, registry: &Registry, step: usize) -> Option<Source> {
+        let steps = self.job.steps();
+        let from = steps[step].0.stdin_from.as_ref()?;
+        let (batch, at) = match &from.ran_in {
+            Some(run) => (run.batch.parse().ok()?, run.place),
+            None => {
+                let is_it = |(at, step): (usize, &Step)| step.has_id_at(&from.step, at);
+                (self.id.clone(), place(steps.iter().enumerate().position(is_it)?))
+            }
+        };
+        Some(Source {
+            outputs: registry.policy.outputs.clone(),
+            journal: registry.journal.clone(),
+            batch,
+            place: at,
+            id: from.step.clone(),
+            stream: from.stream(),
+        })
     }
 
     pub(super) fn note(&mut self, turn: &mut Turn, what: What) {

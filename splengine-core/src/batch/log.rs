@@ -1,0 +1,218 @@
+//! What a run of a step printed on both streams, in its order and with times.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::batch::output::{Part, StepOutput};
+use crate::batch::{BatchError, Batches};
+use crate::caller::Caller;
+use crate::execute::Stream;
+use crate::session::time;
+
+/// What a step printed on both streams, piece by piece: in the order in which the engine read it, and
+/// with the time at which it did. Of output over its limit the last part comes at the end of the run,
+/// and has the time of that. Got from [`Batches::log`].
+#[derive(Debug)]
+pub struct StepLog {
+    index: StepOutput,
+    /// How much of the index was read.
+    at: u64,
+    /// How much of each stream was given.
+    given: [u64; 2],
+    entries: VecDeque<LogEntry>,
+    follow: Follow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Follow {
+    No,
+    /// To the end of this run.
+    Run,
+    /// To the end of the step.
+    Step,
+}
+
+/// A part of a step's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogPiece {
+    /// When the engine read it.
+    pub time: SystemTime,
+    /// On which stream it was printed.
+    pub stream: Stream,
+    /// The number of the run that printed it, from 1.
+    pub attempt: u32,
+    /// Exact bytes, cut anywhere; none where a part was left out.
+    pub data: Bytes,
+    /// How many bytes were left out here.
+    pub left_out: u64,
+}
+
+/// An entry of the index of a run's output: so much was printed, or left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogEntry {
+    /// Milliseconds since 1970.
+    pub(crate) time: u64,
+    pub(crate) stream: Stream,
+    pub(crate) is_gap: bool,
+    pub(crate) length: u64,
+}
+
+impl LogEntry {
+    pub(crate) const SIZE: usize = 16;
+
+    /// As it is written: the time, and the kind in the first byte of the length.
+    pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
+        let kind = u64::from(self.stream == Stream::Stderr) | u64::from(self.is_gap) << 1;
+        let length = self.length.min(MAX_LENGTH) | kind << 56;
+        let mut bytes = [0; Self::SIZE];
+        bytes[..8].copy_from_slice(&self.time.to_be_bytes());
+        bytes[8..].copy_from_slice(&length.to_be_bytes());
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let time = u64::from_be_bytes(*bytes.first_chunk()?);
+        let length = u64::from_be_bytes(*bytes.last_chunk()?);
+        let kind = length >> 56;
+        Some(Self {
+            time,
+            stream: if kind & 1 == 1 { Stream::Stderr } else { Stream::Stdout },
+            is_gap: kind & 2 == 2,
+            length: length & MAX_LENGTH,
+        })
+    }
+}
+
+impl Batches {
+    /// What a run of a step printed on both streams, in its order and with times: of its how manieth
+    /// run is `attempt`, from 1; without that, of its last one. With `follow` it goes on until that
+    /// run is over; without `attempt`, until the step is, with what further runs print.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::NoAttempt`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn log(
+        &self,
+        caller: &Caller,
+        id: &str,
+        step: &str,
+        attempt: Option<u32>,
+        follow: bool,
+    ) -> Result<StepLog, BatchError> {
+        let output = self.output(caller, id, step, Stream::Stdout, attempt).await?;
+        let follow = match (follow, attempt) {
+            (false, _) => Follow::No,
+            (true, Some(_)) => Follow::Run,
+            (true, None) => Follow::Step,
+        };
+        let index = output.part(Part::Index);
+        Ok(StepLog { index, at: 0, given: [0; 2], entries: VecDeque::new(), follow })
+    }
+}
+
+impl StepLog {
+    /// The number of the run that prints what comes next, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.index.attempt()
+    }
+
+    /// The next piece, 64 KiB at most; `None` where there is none now, or, when it is followed, when
+    /// there never will be.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Internal`] when it can't be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Result<Option<LogPiece>, BatchError> {
+        loop {
+            if let Some(piece) = self.take().await? {
+                return Ok(Some(piece));
+            }
+            let bytes = self.index.read(self.at, INDEX_PIECE).await?;
+            let (entries, _) = bytes.as_chunks::<{ LogEntry::SIZE }>();
+            if !entries.is_empty() {
+                self.entries.extend(entries.iter().filter_map(|bytes| LogEntry::parse(bytes)));
+                self.at += (entries.len() * LogEntry::SIZE) as u64;
+                continue;
+            }
+            let one = LogEntry::SIZE as u64;
+            if self.follow == Follow::No {
+                return Ok(None);
+            }
+            if self.index.grows(self.at + one - 1).await? {
+                continue;
+            }
+            if self.follow == Follow::Run {
+                return Ok(None);
+            }
+            let Some(next) = self.index.next_run().await? else { return Ok(None) };
+            (self.index, self.at, self.given) = (next, 0, [0; 2]);
+        }
+    }
+
+    /// The next piece of what is known to be there.
+    async fn take(&mut self) -> Result<Option<LogPiece>, BatchError> {
+        while let Some(entry) = self.entries.front_mut() {
+            let mut piece = LogPiece {
+                time: time(entry.time),
+                stream: entry.stream,
+                attempt: self.index.attempt(),
+                data: Bytes::new(),
+                left_out: 0,
+            };
+            if entry.is_gap {
+                piece.left_out = entry.length;
+                self.entries.pop_front();
+                return Ok(Some(piece));
+            }
+            let given = &mut self.given[entry.stream as usize];
+            let most = usize::try_from(entry.length).unwrap_or(usize::MAX).min(PIECE);
+            let output = self.index.part(Part::Stream(entry.stream));
+            piece.data = output.read(*given, most).await?;
+            let length = piece.data.len() as u64;
+            *given += length;
+            entry.length -= length;
+            if entry.length == 0 || length == 0 {
+                self.entries.pop_front();
+            }
+            if length > 0 {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
+    }
+}
+
+const PIECE: usize = 64 << 10;
+/// Read of the index at once; a multiple of an entry's size.
+const INDEX_PIECE: usize = 256 * LogEntry::SIZE;
+const MAX_LENGTH: u64 = (1 << 56) - 1;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn entries_are_read_as_they_were_written(
+            time: u64, is_err: bool, is_gap: bool, length in 0..=MAX_LENGTH,
+        ) {
+            let stream = if is_err { Stream::Stderr } else { Stream::Stdout };
+            let entry = LogEntry { time, stream, is_gap, length };
+            prop_assert_eq!(LogEntry::parse(&entry.to_bytes()), Some(entry));
+        }
+    }
+}

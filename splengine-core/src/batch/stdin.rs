@@ -1,0 +1,116 @@
+//! What steps read that does not stand in the batch: what another step printed, and what comes while
+//! they run.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::sync::Mutex;
+
+use crate::batch::journal::Journal;
+use crate::batch::output::Outputs;
+use crate::batch::registry::Live;
+use crate::batch::{BatchError, Batches};
+use crate::caller::Caller;
+use crate::execute::{ExecuteError, Stdin, Stream};
+use crate::id::BatchId;
+use crate::session::blocking;
+
+/// What another step printed.
+pub(crate) struct Source {
+    pub(crate) outputs: Outputs,
+    pub(crate) journal: Journal,
+    pub(crate) batch: BatchId,
+    pub(crate) place: u32,
+    /// What the step is called.
+    pub(crate) id: String,
+    pub(crate) stream: Stream,
+}
+
+impl Source {
+    /// All of it, or why the step that is to read it can't be started.
+    pub(crate) async fn open(self) -> Result<Stdin, ExecuteError> {
+        let failed = |problem: &str| ExecuteError::Impossible {
+            field: "stdinFrom",
+            problem: format!("names `{}`, {problem}", self.id),
+        };
+        let summary = self.journal.summary(&self.batch).await.map_err(ExecuteError::internal)?;
+        if summary.is_none() {
+            return Err(failed("which was run by a batch that is kept no longer"));
+        }
+        let row = self.journal.step(&self.batch, self.place).await;
+        let row = row.map_err(ExecuteError::internal)?;
+        let gap = match self.stream {
+            Stream::Stdout => row.stdout_gap,
+            Stream::Stderr => row.stderr_gap,
+        };
+        if gap.is_some() {
+            return Err(failed("of whose output a part was not kept"));
+        }
+        let (outputs, batch) = (self.outputs.clone(), self.batch.clone());
+        let (place, stream) = (self.place, self.stream);
+        let file = blocking(move || outputs.read_stream(&batch, place, row.attempt, stream)).await;
+        match file {
+            Ok(file) => Ok(Stdin::reader(tokio::fs::File::from_std(file))),
+            // It printed nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Stdin::null()),
+            Err(error) => Err(ExecuteError::internal(error)),
+        }
+    }
+}
+
+/// The standard input of a step that runs, from outside; nothing once it was ended.
+pub(crate) type OpenStdin = Arc<Mutex<Option<DuplexStream>>>;
+
+/// A standard input that is written while a program reads it.
+pub(crate) fn open_stdin() -> (OpenStdin, Stdin) {
+    let (ours, theirs) = duplex(BUFFER);
+    (Arc::new(Mutex::new(Some(ours))), Stdin::reader(theirs))
+}
+
+impl Batches {
+    /// Writes to the standard input of a step that runs and [keeps it
+    /// open](crate::Step::open_stdin), and with `end` ends it then. Waits until the program has read
+    /// it, but for the last 64 KiB. What several write at the same time is not mixed.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`], [`BatchError::NoStep`]; [`BatchError::Conflict`] when the step does
+    /// not run, its standard input is not open, or the program reads no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped a part may have been written.
+    pub async fn write_stdin(
+        &self,
+        caller: &Caller,
+        id: &str,
+        step: &str,
+        data: Bytes,
+        end: bool,
+    ) -> Result<(), BatchError> {
+        let (place, is_open) = self.stdin_of(caller, id, step).await?;
+        if !is_open {
+            return Err(BatchError::Conflict("this step did not ask for its standard input"));
+        }
+        let live: Option<Arc<Live>> =
+            id.parse().ok().and_then(|id| self.registry().ok().and_then(|all| all.live(&id)));
+        let stdin = live.and_then(|live| live.stdin(place));
+        let stdin = stdin.ok_or(BatchError::Conflict("this step does not run"))?;
+        let mut stdin = stdin.lock().await;
+        let Some(pipe) = stdin.as_mut() else {
+            return Err(BatchError::Conflict("the standard input of this step was ended already"));
+        };
+        if pipe.write_all(&data).await.is_err() {
+            return Err(BatchError::Conflict("this step reads its standard input no more"));
+        }
+        if end {
+            *stdin = None;
+        }
+        Ok(())
+    }
+}
+
+/// Written ahead of the program that reads it.
+const BUFFER: usize = 64 << 10;
