@@ -118,6 +118,10 @@ random_id! {
     SavedId, ParseSavedIdError, "saved-"
 }
 random_id! {
+    /// The name of an execution that runs or waits. Opaque text.
+    ExecutionId, ParseExecutionIdError, "exec-"
+}
+random_id! {
     /// The name of a share: who has it can take the share back, not use it. Opaque text.
     ShareId, ParseShareIdError, "share-"
 }

@@ -43,7 +43,10 @@ pub use batch::{
 pub use budget::{GatherError, GatherLimits, Gathered, MemoryBudget, Reservation};
 pub use caller::{Caller, Guest, ParseUserNameError, UserName};
 pub use disk::{BelowFloor, DiskReserve};
-pub use engine::{BuildError, Engine, EngineBuilder, EngineStats, HistogramStats, Resumed};
+pub use engine::{
+    Admitted, BuildError, Engine, EngineBuilder, EngineStats, ExecutionInfo, ExecutionState,
+    HistogramStats, QueuedRun, Resumed,
+};
 pub use error::ErrorKind;
 pub use execute::{
     Background, Cancel, Captured, Command, End, Event, Execute, ExecuteError, Exit, ExitStatus,
@@ -55,8 +58,8 @@ pub use files::{
     FilePolicy, FilePolicyError, FileRevision, FileWatch, Files, OpenFile, OpenOptions, Replaced,
 };
 pub use id::{
-    BatchId, ParseBatchIdError, ParseSavedIdError, ParseSessionIdError, ParseShareIdError, SavedId,
-    SessionId, ShareId,
+    BatchId, ExecutionId, ParseBatchIdError, ParseExecutionIdError, ParseSavedIdError,
+    ParseSessionIdError, ParseShareIdError, SavedId, SessionId, ShareId,
 };
 pub use local::{
     CgroupMode, Environment, HoldError, Holder, LocalExecutor, LocalExecutorBuilder, SetupError,

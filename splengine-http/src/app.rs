@@ -35,7 +35,8 @@ use crate::problem::Problem;
 use crate::revoked::{Recognised, end_with_caller};
 use crate::routes::metrics::{self, HttpMetrics};
 use crate::routes::{
-    batches, execute, files, results, service, sessions, step_log, step_output, step_stdin,
+    batches, execute, executions, files, results, service, sessions, step_log, step_output,
+    step_stdin,
 };
 
 /// A service that answers for a path.
@@ -104,6 +105,9 @@ impl App {
             .route("/", get(|| async { Redirect::temporary("info") }))
             .route("/execute", post(execute::execute))
             .route("/api/v1/execute", post(execute::execute))
+            .route("/api/v1/executions", get(executions::list))
+            .route("/api/v1/executions/{id}", delete(executions::cancel))
+            .route("/api/v1/whoami", get(service::whoami))
             .route("/api/v1/sessions", get(sessions::list).post(sessions::create))
             .route(
                 "/api/v1/sessions/{id}",

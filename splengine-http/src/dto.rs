@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use splengine_core::{Background, End, SlowReader, Stream};
+use splengine_core::{Background, End, ExecutionInfo, SlowReader, Stream};
 use utoipa::ToSchema;
+
+use crate::dto_sessions::rfc3339;
 
 /// A command to run.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -210,13 +212,29 @@ pub(crate) struct ExecuteResultDto {
 #[serde(untagged)]
 #[schema(as = ExecuteEvent)]
 pub(crate) enum EventDto {
+    Queued(QueuedDto),
     Started(StartedDto),
     Output(OutputDto),
     Lost(LostDto),
     Exit(ExitDto),
 }
 
-/// The first event: the program runs.
+/// The first event of a run that waits: there is no place for it yet.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = QueuedEvent)]
+pub(crate) struct QueuedDto {
+    pub(crate) event: QueuedName,
+    #[serde(rename = "type")]
+    pub(crate) kind: QueuedName,
+    pub(crate) seq: u64,
+    /// The value that the program will find in `SPL_SESSION_ID`.
+    pub(crate) session_id: String,
+    /// By which it can be cancelled.
+    pub(crate) execution_id: String,
+}
+
+/// The program runs: the first event, but for `queued`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = StartedEvent)]
@@ -227,6 +245,9 @@ pub(crate) struct StartedDto {
     pub(crate) seq: u64,
     /// The value that the program finds in `SPL_SESSION_ID`.
     pub(crate) session_id: String,
+    /// By which it can be cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) execution_id: Option<String>,
 }
 
 /// It printed something.
@@ -264,6 +285,15 @@ pub(crate) struct ExitDto {
     pub(crate) seq: u64,
     #[serde(flatten)]
     pub(crate) end: EndDto,
+    /// Why it could not be started, once it had waited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum QueuedName {
+    Queued,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -301,6 +331,7 @@ impl EventDto {
     /// The event's name, and its place in the order of events.
     pub(crate) fn head(&self) -> (&'static str, u64) {
         match self {
+            Self::Queued(QueuedDto { seq, .. }) => ("queued", *seq),
             Self::Started(StartedDto { seq, .. }) => ("started", *seq),
             Self::Output(OutputDto { kind: StreamName::Stdout, seq, .. }) => ("stdout", *seq),
             Self::Output(OutputDto { kind: StreamName::Stderr, seq, .. }) => ("stderr", *seq),
@@ -308,6 +339,58 @@ impl EventDto {
             Self::Exit(ExitDto { seq, .. }) => ("exit", *seq),
         }
     }
+}
+
+/// An execution that runs or waits.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Execution)]
+pub(crate) struct ExecutionDto {
+    execution_id: String,
+    /// Whose it is.
+    user: String,
+    /// The command, its first 1000 characters.
+    command: String,
+    /// Its further words, their first 1000 characters in all.
+    args: Vec<String>,
+    /// `queued` or `running`.
+    state: &'static str,
+    /// When it was asked for.
+    created: String,
+    /// When it got its place; null while it waits.
+    #[schema(required = true)]
+    started: Option<String>,
+}
+
+impl From<ExecutionInfo> for ExecutionDto {
+    fn from(info: ExecutionInfo) -> Self {
+        Self {
+            execution_id: info.id.to_string(),
+            user: info.user.to_string(),
+            command: info.command,
+            args: info.args,
+            state: info.state.name(),
+            created: rfc3339(info.created),
+            started: info.started.map(rfc3339),
+        }
+    }
+}
+
+/// What runs or waits.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExecutionList)]
+pub(crate) struct ExecutionListDto {
+    /// The oldest first.
+    pub(crate) executions: Vec<ExecutionDto>,
+}
+
+/// Who asks, and what they may do.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Identity)]
+pub(crate) struct IdentityDto {
+    pub(crate) user: String,
+    pub(crate) scopes: Vec<&'static str>,
+    pub(crate) roles: Vec<String>,
 }
 
 /// What this server is, and what is switched on.

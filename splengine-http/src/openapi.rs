@@ -39,6 +39,8 @@ fn offer(forms: &[Form], operation: Option<&mut Operation>) {
     ),
     paths(
         routes::execute::execute,
+        routes::executions::list,
+        routes::executions::cancel,
         routes::batches::submit,
         routes::batches::list,
         routes::batches::get,
@@ -70,6 +72,7 @@ fn offer(forms: &[Form], operation: Option<&mut Operation>) {
         routes::files::write,
         routes::files::remove,
         routes::files::transfer,
+        routes::service::whoami,
         routes::service::definition,
         routes::service::health,
         routes::service::ready,

@@ -51,6 +51,10 @@ impl Problem {
         self
     }
 
+    pub(crate) fn into_detail(self) -> String {
+        self.detail
+    }
+
     #[cfg(test)]
     pub(crate) fn detail(&self) -> &str {
         &self.detail

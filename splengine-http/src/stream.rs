@@ -1,5 +1,7 @@
 //! A run as a stream of events.
 
+use std::pin::Pin;
+
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
@@ -8,18 +10,47 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use splengine_core::{Event, Run, Stream, Utf8Pieces};
+use splengine_core::{
+    End, ErrorKind, Event, ExecuteError, QueuedRun, Reason, Run, Stream, Utf8Pieces,
+};
 
 use crate::accept::Format;
 use crate::dto::{
-    EncodingDto, EndDto, EventDto, ExitDto, ExitName, LostDto, LostName, OutputDto, StartedDto,
-    StartedName,
+    EncodingDto, EndDto, EventDto, ExitDto, ExitName, LostDto, LostName, OutputDto, QueuedDto,
+    QueuedName, StartedDto, StartedName,
 };
+use crate::problem::Problem;
 use crate::silence::Silence;
+
+/// A run of which events are told.
+pub(crate) enum Told {
+    /// It runs already.
+    Running(Run),
+    /// It waits for a place.
+    Queued(Queued),
+}
+
+/// A run that waits for a place, and what brings it there.
+pub(crate) struct Queued {
+    execution_id: String,
+    session_id: String,
+    start: Pin<Box<dyn Future<Output = Result<Run, ExecuteError>> + Send>>,
+}
+
+impl Queued {
+    /// `then` is called with the run once there is one.
+    pub(crate) fn new(queued: QueuedRun, then: impl FnOnce(&Run) + Send + 'static) -> Self {
+        Self {
+            execution_id: queued.execution_id().to_string(),
+            session_id: queued.session_id().to_string(),
+            start: Box::pin(async move { queued.started().await.inspect(then) }),
+        }
+    }
+}
 
 /// The answer that gives a run's events as they come. Dropping its body cancels the run.
 pub(crate) fn response(
-    run: Run,
+    run: Told,
     format: Format,
     encoding: EncodingDto,
     silence: Silence,
@@ -46,58 +77,114 @@ pub(crate) fn as_it_comes(media_type: &'static str, body: Body) -> Response {
 pub(crate) const EVENTS: &str = "text/event-stream";
 
 struct Writer {
-    run: Run,
+    stage: Stage,
     session_id: String,
     format: Format,
     encoding: EncodingDto,
     silence: Silence,
     texts: [Utf8Pieces; 2],
     seq: u64,
-    begun: bool,
+}
+
+/// How far a run has come, as its reader knows.
+enum Stage {
+    /// It waits, which was not told yet.
+    Queued(Queued),
+    Waits(Queued),
+    /// It runs, which was not told yet.
+    Begins(Run),
+    Runs(Run),
+    Over,
 }
 
 impl Writer {
-    fn new(run: Run, format: Format, encoding: EncodingDto, silence: Silence) -> Self {
-        let session_id = run.session_id().to_string();
-        Self {
-            run,
-            session_id,
-            format,
-            encoding,
-            silence,
-            texts: Default::default(),
-            seq: 0,
-            begun: false,
-        }
+    fn new(run: Told, format: Format, encoding: EncodingDto, silence: Silence) -> Self {
+        let (session_id, stage) = match run {
+            Told::Running(run) => (run.session_id().to_string(), Stage::Begins(run)),
+            Told::Queued(queued) => (queued.session_id.clone(), Stage::Queued(queued)),
+        };
+        Self { stage, session_id, format, encoding, silence, texts: Default::default(), seq: 0 }
     }
 
     /// The next bytes to send, never none, and whether they are the last.
     async fn next(&mut self) -> (Bytes, bool) {
         let mut out = BytesMut::new();
-        if !self.begun {
-            self.begun = true;
-            let session_id = self.session_id.clone();
-            let name = StartedName::Started;
-            self.write(&mut out, |seq| {
-                EventDto::Started(StartedDto { event: name, kind: name, seq, session_id })
-            });
-            return (out.freeze(), false);
-        }
         let mut ended = false;
-        while out.is_empty() {
-            match self.silence.unless_too_long(self.run.next()).await {
-                Some(Some(event)) => ended = self.take(&mut out, event),
-                Some(None) => ended = true,
-                None => out.extend_from_slice(match self.format {
-                    Format::Sse => b":\n\n",
-                    Format::Json | Format::NdJson => b"\n",
-                }),
-            }
-            if ended {
-                break;
-            }
+        while out.is_empty() && !ended {
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Queued(queued) => {
+                    self.tell_queued(&mut out, queued.execution_id.clone());
+                    Stage::Waits(queued)
+                }
+                Stage::Waits(mut queued) => {
+                    match self.silence.unless_too_long(&mut queued.start).await {
+                        None => {
+                            self.tell_nothing(&mut out);
+                            Stage::Waits(queued)
+                        }
+                        Some(Ok(run)) if run.was_begun() => Stage::Begins(run),
+                        Some(Ok(run)) => Stage::Runs(run),
+                        Some(Err(error)) => {
+                            self.tell_failed_start(&mut out, error);
+                            ended = true;
+                            Stage::Over
+                        }
+                    }
+                }
+                Stage::Begins(run) => {
+                    let id = run.execution_id().map(ToString::to_string);
+                    self.tell_started(&mut out, id);
+                    Stage::Runs(run)
+                }
+                Stage::Runs(mut run) => {
+                    match self.silence.unless_too_long(run.next()).await {
+                        Some(Some(event)) => ended = self.take(&mut out, event),
+                        Some(None) => ended = true,
+                        None => self.tell_nothing(&mut out),
+                    }
+                    Stage::Runs(run)
+                }
+                Stage::Over => {
+                    ended = true;
+                    Stage::Over
+                }
+            };
         }
         (out.freeze(), ended)
+    }
+
+    fn tell_queued(&mut self, out: &mut BytesMut, execution_id: String) {
+        let (name, session_id) = (QueuedName::Queued, self.session_id.clone());
+        self.write(out, |seq| {
+            EventDto::Queued(QueuedDto { event: name, kind: name, seq, session_id, execution_id })
+        });
+    }
+
+    fn tell_started(&mut self, out: &mut BytesMut, execution_id: Option<String>) {
+        let (name, session_id) = (StartedName::Started, self.session_id.clone());
+        self.write(out, |seq| {
+            EventDto::Started(StartedDto { event: name, kind: name, seq, session_id, execution_id })
+        });
+    }
+
+    /// A sign of life.
+    fn tell_nothing(&self, out: &mut BytesMut) {
+        out.extend_from_slice(match self.format {
+            Format::Sse => b":\n\n",
+            Format::Json | Format::NdJson => b"\n",
+        });
+    }
+
+    /// The status is sent, and no stream is without its end.
+    fn tell_failed_start(&mut self, out: &mut BytesMut, error: ExecuteError) {
+        let reason = match error.kind() {
+            ErrorKind::Unavailable => Reason::Cancelled,
+            _ => Reason::Lost,
+        };
+        let error = Some(Problem::from(error).into_detail());
+        let end = EndDto::new(&End::never_begun(reason), &self.session_id);
+        let name = ExitName::Exit;
+        self.write(out, |seq| EventDto::Exit(ExitDto { event: name, kind: name, seq, end, error }));
     }
 
     fn take(&mut self, out: &mut BytesMut, event: Event) -> bool {
@@ -126,7 +213,7 @@ impl Writer {
                 let end = EndDto::new(&end, &self.session_id);
                 let name = ExitName::Exit;
                 self.write(out, |seq| {
-                    EventDto::Exit(ExitDto { event: name, kind: name, seq, end })
+                    EventDto::Exit(ExitDto { event: name, kind: name, seq, end, error: None })
                 });
                 true
             }

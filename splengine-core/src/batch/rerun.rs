@@ -1,12 +1,15 @@
 //! Running a batch again.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step, dependencies};
 use crate::batch::runner::PLAN;
-use crate::batch::submit::detached;
+use crate::batch::submit::{Accepted, checked_key, detached};
 use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};
 use crate::caller::Caller;
 use crate::id::BatchId;
 use crate::session::blocking;
+use crate::text::hex;
 
 impl Batches {
     /// Runs the steps of a batch that is over again, as a new batch: all, or with `only_failed` those
@@ -28,6 +31,54 @@ impl Batches {
         id: &str,
         only_failed: bool,
     ) -> Result<Submitted, BatchError> {
+        self.rerun_under(caller, id, only_failed, None).await
+    }
+
+    /// The same, and no more than once: with an `idempotency_key`, as for [`submit`](Self::submit), a
+    /// repetition gives the batch that was made first.
+    ///
+    /// # Errors
+    ///
+    /// As [`rerun`](Self::rerun); [`BatchError::KeyReused`] when the key was used for something else.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`submit`](Self::submit).
+    pub async fn rerun_once(
+        &self,
+        caller: &Caller,
+        id: &str,
+        only_failed: bool,
+        idempotency_key: &str,
+    ) -> Result<Submitted, BatchError> {
+        let key = checked_key(idempotency_key)?;
+        let sum = hex(&Sha256::digest(format!("rerun\0{id}\0{only_failed}")));
+        self.rerun_under(caller, id, only_failed, Some((key, sum))).await
+    }
+
+    async fn rerun_under(
+        &self,
+        caller: &Caller,
+        id: &str,
+        only_failed: bool,
+        key: Option<(String, String)>,
+    ) -> Result<Submitted, BatchError> {
+        let (this, caller, id) = (self.clone(), caller.clone(), id.to_owned());
+        detached(async move {
+            this.once(&caller, key, async |this: &Self| {
+                this.accept_again(&caller, &id, only_failed).await
+            })
+            .await
+        })
+        .await
+    }
+
+    async fn accept_again(
+        &self,
+        caller: &Caller,
+        id: &str,
+        only_failed: bool,
+    ) -> Result<Accepted, BatchError> {
         let (id, summary) = self.find(caller, id).await?;
         if !summary.state().is_final() {
             return Err(BatchError::Conflict("the batch is not over; cancel it first"));
@@ -56,15 +107,7 @@ impl Batches {
                 return Err(BatchError::Conflict("no step of this batch failed"));
             }
         }
-        let (this, caller) = (self.clone(), caller.clone());
-        detached(async move {
-            let rerun_of = Some(id.to_string());
-            this.once(&caller, None, async |this: &Self| {
-                this.accept(&caller, BatchRequest(plan), rerun_of).await
-            })
-            .await
-        })
-        .await
+        self.accept(caller, BatchRequest(plan), Some(id.to_string())).await
     }
 }
 

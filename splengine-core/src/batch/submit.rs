@@ -376,7 +376,7 @@ impl Batches {
     }
 }
 
-fn checked_key(key: &str) -> Result<String, BatchError> {
+pub(crate) fn checked_key(key: &str) -> Result<String, BatchError> {
     if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(key.to_owned());
     }

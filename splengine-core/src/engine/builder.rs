@@ -264,6 +264,7 @@ impl EngineBuilder {
             policy,
             admission: Admission::new(capacity),
             counters: Counters::default(),
+            executions: Arc::default(),
             connections: Arc::default(),
             max_running: capacity.running,
             shutdown: watch::channel(Default::default()).0,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::engine::admission::Held;
+use crate::engine::executions::Listed;
 use crate::engine::handle::Engine;
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
@@ -115,6 +116,7 @@ pub(crate) struct Ending {
     source: CancelSource,
     /// Until it has ended.
     permit: Option<Held>,
+    listed: Option<Listed>,
     /// When it was first waited for.
     begun: Option<Instant>,
 }
@@ -125,14 +127,16 @@ impl Ending {
         queue: Arc<Queue>,
         source: CancelSource,
         permit: Held,
+        listed: Option<Listed>,
     ) -> Self {
-        Self { engine, queue, source, permit: Some(permit), begun: None }
+        Self { engine, queue, source, permit: Some(permit), listed, begun: None }
     }
 
     fn end(mut self, result: Option<Result<Exit, ExecuteError>>) {
         let end = record(&self.engine, &self.queue, &self.source, result, self.begun);
         // Whoever hears of the end may ask for the next run at once: the place is free by then.
         self.permit = None;
+        self.listed = None;
         self.queue.finish(end);
     }
 }

@@ -5,21 +5,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::batch::Batches;
-use crate::caller::{Caller, Scope};
+use crate::caller::{Caller, Scope, UserName};
 use crate::disk::DiskReserve;
 use crate::engine::admission::{Admission, Held, Offered, Permit};
 use crate::engine::builder::{EngineBuilder, Policy};
 use crate::engine::drive::{self, Ending, Shutdown};
+use crate::engine::executions::{Admitted, Control, ExecutionState, Executions, Listed, QueuedRun};
 use crate::engine::guessing::Guessing;
 use crate::engine::stats::{Counters, EngineStats};
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
 use crate::execute::{
-    BoxFuture, Command, DynExecute, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading,
-    Request, Run, Stdin, check_words, split_words,
+    Command, DynExecute, End, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading, Reason,
+    Request, Run, SlowReader, Stdin, check_words, split_words,
 };
 use crate::files::Files;
 use crate::id::SessionId;
@@ -52,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) policy: Policy,
     pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Counters,
+    pub(crate) executions: Arc<Executions>,
     /// Of all servers.
     pub(crate) connections: Arc<crate::net::Counters>,
     pub(crate) max_running: usize,
@@ -94,19 +95,40 @@ impl Engine {
     ///
     /// Dropping the future gives up the place in the queue, or cancels the run.
     pub async fn execute(&self, caller: &Caller, request: Request) -> Result<Run, ExecuteError> {
+        match self.admit(caller, request).await? {
+            Admitted::Running(run) => Ok(run),
+            Admitted::Queued(queued) => Box::pin(queued.started()).await,
+        }
+    }
+
+    /// Asks for the same, and does not wait for a place: for adapters that tell their client that its
+    /// command waits. Returns once the program runs, or has been checked and waits.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] when the command did not start, or never could.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue, or cancels the run.
+    pub async fn admit(&self, caller: &Caller, request: Request) -> Result<Admitted, ExecuteError> {
         // What is not needed beyond the first wait is not kept in the future, which is moved about.
-        let entered = match self.enter(caller, request) {
-            Ok(Entered::Now(run)) => self.started(run).await,
-            Ok(Entered::Later(waiting)) => waiting.await,
+        let admitted = match self.enter(caller, request) {
+            Ok(Admitted::Running(run)) => self.started(run).await.map(Admitted::Running),
+            Ok(Admitted::Queued(queued)) => {
+                let checked = self.0.executor.check_boxed(&queued.waiting().terms.command).await;
+                checked.map(|()| Admitted::Queued(queued))
+            }
             Err(error) => Err(error),
         };
-        if let Err(error) = &entered {
-            self.0.counters.count_refusal(error.kind());
-            if let ExecuteError::Internal(source) = error {
-                tracing::error!(user = %caller.user(), %source, "an execution failed to start");
-            }
+        admitted.inspect_err(|error| self.count_failed_start(caller.user(), error))
+    }
+
+    pub(crate) fn count_failed_start(&self, user: &UserName, error: &ExecuteError) {
+        self.0.counters.count_refusal(error.kind());
+        if let ExecuteError::Internal(source) = error {
+            tracing::error!(%user, %source, "an execution failed to start");
         }
-        entered
     }
 
     /// The terminal sessions.
@@ -295,7 +317,7 @@ impl Engine {
         checked.inspect_err(|error| self.0.counters.count_refusal(error.kind()))
     }
 
-    fn may_execute(caller: &Caller) -> Result<(), ExecuteError> {
+    pub(crate) fn may_execute(caller: &Caller) -> Result<(), ExecuteError> {
         if caller.may(Scope::Execute) {
             return Ok(());
         }
@@ -305,22 +327,27 @@ impl Engine {
         })
     }
 
-    fn enter(&self, caller: &Caller, mut request: Request) -> Result<Entered<'_>, ExecuteError> {
+    fn enter(&self, caller: &Caller, mut request: Request) -> Result<Admitted, ExecuteError> {
         let inner = &self.0;
         Self::may_execute(caller)?;
+        let shown = Executions::shown(&request);
         let terms = self.terms(caller, &mut request)?;
-        match inner.admission.offer(caller.user(), || self.retry_after())? {
+        let offered = inner.admission.offer(caller.user(), || self.retry_after())?;
+        let control = CancelSource::new();
+        let source = control.0.clone();
+        let list = |state| inner.executions.enter(caller.user(), shown, state, source);
+        match offered {
             Offered::Now(permit) => {
                 inner.counters.queue_wait.observe(Duration::ZERO);
-                Ok(Entered::Now(self.run(terms, &mut request, Held::Alone(permit))))
+                let listed = list(ExecutionState::Running);
+                let held = Held::Alone(permit);
+                Ok(Admitted::Running(self.run(terms, &mut request, held, control, Some(listed))))
             }
-            Offered::Later(place) => Ok(Entered::Later(Box::pin(async move {
-                let asked = Instant::now();
-                inner.executor.check_boxed(&terms.command).await?;
-                let permit = place.turn().await?;
-                inner.counters.queue_wait.observe(asked.elapsed());
-                self.started(self.run(terms, &mut request, Held::Alone(permit))).await
-            }))),
+            Offered::Later(place) => {
+                let listed = list(ExecutionState::Queued);
+                let queued = QueuedRun::new(self, terms, request, place, control, listed);
+                Ok(Admitted::Queued(queued))
+            }
         }
     }
 
@@ -334,7 +361,9 @@ impl Engine {
     ) -> Result<Run, ExecuteError> {
         let mut terms = self.terms(caller, &mut request)?;
         terms.command.mark = mark;
-        self.started(self.run(terms, &mut request, Held::Shared(permit))).await
+        let control = CancelSource::new();
+        let run = self.run(terms, &mut request, Held::Shared(permit), control, None);
+        self.started(run).await
     }
 
     /// What the request comes to, without running it.
@@ -346,14 +375,22 @@ impl Engine {
         Ok(self.terms(caller, &mut request)?.command)
     }
 
-    fn run(&self, terms: Terms, request: &mut Request, permit: Held) -> Run {
+    pub(crate) fn run(
+        &self,
+        terms: Terms,
+        request: &mut Request,
+        permit: Held,
+        (source, cancel): Control,
+        listed: Option<Listed>,
+    ) -> Run {
         let inner = &self.0;
         let (output, queue) = Queue::new(request.slow_reader, inner.policy.program.failure_scan());
-        let (source, cancel) = CancelSource::new();
         let run = Run(Box::new(Reading {
             queue: Arc::clone(&queue),
             source: source.clone(),
             session_id: terms.command.session_id.clone(),
+            execution_id: listed.as_ref().map(|listed| listed.id.clone()),
+            was_begun: true,
             capture_limit: inner.policy.default_output_limit,
             kept: request.output_limit.map(|limit| [HeadTail::new(limit), HeadTail::new(limit)]),
             lost: [false; 2],
@@ -366,12 +403,32 @@ impl Engine {
         let stdin = std::mem::replace(&mut request.stdin, Stdin::null());
         let executor = Arc::clone(&inner.executor);
         let execution = executor.execute_boxed(command, stdin, output, cancel.clone());
-        let ending = Ending::new(self.clone(), queue, source, permit);
+        let ending = Ending::new(self.clone(), queue, source, permit, listed);
         drive::spawn(ending, execution, cancel, timeout, obey_within);
         run
     }
 
-    async fn started(&self, run: Run) -> Result<Run, ExecuteError> {
+    /// A run that is over before it could begin, since it was cancelled.
+    pub(crate) fn never_run(&self, terms: Terms, source: CancelSource, listed: &Listed) -> Run {
+        let (_, queue) = Queue::new(SlowReader::Wait, None);
+        let reason = source.reason().unwrap_or(Reason::Cancelled);
+        queue.finish(Ok(End::never_begun(reason)));
+        Run(Box::new(Reading {
+            queue,
+            source,
+            session_id: terms.command.session_id,
+            execution_id: Some(listed.id.clone()),
+            was_begun: false,
+            capture_limit: self.0.policy.default_output_limit,
+            kept: None,
+            lost: [false; 2],
+            closing: VecDeque::new(),
+            end: None,
+            end_told: false,
+        }))
+    }
+
+    pub(crate) async fn started(&self, run: Run) -> Result<Run, ExecuteError> {
         run.0.queue.wait_started().await?;
         self.0.counters.started.fetch_add(1, Relaxed);
         Ok(run)
@@ -533,18 +590,13 @@ impl fmt::Debug for Engine {
     }
 }
 
-enum Entered<'a> {
-    Now(Run),
-    Later(BoxFuture<'a, Result<Run, ExecuteError>>),
-}
-
 fn checked(words: Vec<String>) -> Result<Vec<String>, ExecuteError> {
     check_words(&words)?;
     Ok(words)
 }
 
-struct Terms {
-    command: Command,
+pub(crate) struct Terms {
+    pub(crate) command: Command,
     timeout: Duration,
 }
 

@@ -3,6 +3,7 @@
 mod admission;
 mod builder;
 mod drive;
+mod executions;
 mod guessing;
 mod handle;
 mod rota;
@@ -10,6 +11,7 @@ mod stats;
 
 pub(crate) use admission::{Offered, Permit};
 pub use builder::{BuildError, EngineBuilder};
+pub use executions::{Admitted, ExecutionInfo, ExecutionState, QueuedRun};
 pub use handle::{Engine, Resumed};
 pub(crate) use handle::{Inner, SESSION_VARIABLE, check_env};
 pub use stats::{EngineStats, HistogramStats};

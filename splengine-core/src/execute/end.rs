@@ -72,6 +72,26 @@ pub struct End {
 }
 
 impl End {
+    /// The end of a run that never began, for this reason.
+    #[must_use]
+    pub fn never_begun(reason: Reason) -> Self {
+        Self {
+            reason,
+            exit_code: match reason {
+                Reason::Cancelled => 130,
+                Reason::TimedOut => 124,
+                Reason::OutOfMemory => 137,
+                Reason::Exited | Reason::Signaled | Reason::Lost => 125,
+            },
+            signal: None,
+            duration: Duration::ZERO,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            stdout_truncated: false,
+            stderr_truncated: false,
+        }
+    }
+
     /// Whether it exited by itself with code 0.
     #[must_use]
     pub fn success(&self) -> bool {

@@ -30,6 +30,9 @@ pub enum ExecuteError {
     /// There is no such session, or it is another caller's.
     #[error("there is no session `{0}`")]
     NoSession(String),
+    /// No such execution runs or waits, or it is another caller's.
+    #[error("there is no execution `{0}` that runs or waits")]
+    NoExecution(String),
     /// There is no such program.
     #[error("program `{0}` was not found")]
     ProgramNotFound(String),
@@ -105,7 +108,7 @@ impl ExecuteError {
         match self {
             Self::Split(_) | Self::Malformed { .. } => ErrorKind::Malformed,
             Self::Forbidden { .. } => ErrorKind::Forbidden,
-            Self::NoSession(_) => ErrorKind::NotFound,
+            Self::NoSession(_) | Self::NoExecution(_) => ErrorKind::NotFound,
             Self::ProgramNotFound(_)
             | Self::ProgramUnusable { .. }
             | Self::Workdir { .. }

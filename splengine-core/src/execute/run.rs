@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::{Item, Queue};
 use crate::execute::{End, HeadTail, Reason, Signal, Stream};
-use crate::id::SessionId;
+use crate::id::{ExecutionId, SessionId};
 
 /// Something that happened in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,9 @@ pub(crate) struct Reading {
     pub(crate) queue: Arc<Queue>,
     pub(crate) source: CancelSource,
     pub(crate) session_id: SessionId,
+    /// None of a batch's step.
+    pub(crate) execution_id: Option<ExecutionId>,
+    pub(crate) was_begun: bool,
     pub(crate) capture_limit: u64,
     pub(crate) kept: Option<[HeadTail; 2]>,
     /// Whether a slow reader lost a part of the streams.
@@ -115,6 +118,18 @@ impl Run {
     #[must_use]
     pub fn session_id(&self) -> &SessionId {
         &self.0.session_id
+    }
+
+    /// Its name in the [list](crate::Engine::executions) of executions.
+    #[must_use]
+    pub fn execution_id(&self) -> Option<&ExecutionId> {
+        self.0.execution_id.as_ref()
+    }
+
+    /// Whether the program was begun: not where the run was cancelled while it waited in the queue.
+    #[must_use]
+    pub fn was_begun(&self) -> bool {
+        self.0.was_begun
     }
 
     /// A handle that stops the run.

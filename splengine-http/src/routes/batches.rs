@@ -21,7 +21,7 @@ use crate::dto_batches::{
 };
 use crate::forms::Form;
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::parameters::{Asker, demand_json, header, read_json};
+use crate::routes::parameters::{Asker, NoQuery, demand_json, header, idempotency_key, read_json};
 use crate::routes::results;
 use crate::silence::Silence;
 use crate::stream::{EVENTS, as_it_comes};
@@ -101,16 +101,7 @@ pub(crate) async fn accept(
     request: BatchRequest,
     headers: &HeaderMap,
 ) -> Result<BatchRecord, Problem> {
-    let mut keys = headers.get_all("idempotency-key").iter();
-    let key = match (keys.next(), keys.next()) {
-        (None, _) => None,
-        (Some(key), None) => Some(key.to_str().map_err(|_| {
-            Problem::malformed("`Idempotency-Key` is 1 to 255 visible ASCII characters")
-        })?),
-        (Some(_), Some(_)) => {
-            return Err(Problem::malformed("there is more than one `Idempotency-Key`"));
-        }
-    };
+    let key = idempotency_key(headers)?;
     Ok(app.engine.batches().submit(caller, request, key).await?.record)
 }
 
@@ -220,6 +211,7 @@ pub(crate) async fn events(
     State(app): State<App>,
     Asker(caller): Asker,
     Path(id): Path<String>,
+    _: NoQuery,
     silence: Silence,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -271,7 +263,9 @@ async fn next_event(events: &mut BatchEvents, silence: &Silence) -> (Bytes, bool
     post, path = "/api/v1/batches/{id}/rerun", operation_id = "rerunBatch", tag = "batches",
     security(("bearer" = [])),
     params(("id" = String, Path), ("only" = Option<String>, Query,
-        description = "`failed`: the steps that did not succeed, and all that depend on them. All when left out.")),
+        description = "`failed`: the steps that did not succeed, and all that depend on them. All when left out."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition return the \
+            batch that was made first.")),
     responses((status = 202, description = "It is accepted.", body = BatchRecordDto,
             headers(("Location" = String, description = "Where it is."))),
         (status = 409, description = "It is not over, or no step failed.", body = ProblemDto,
@@ -291,7 +285,11 @@ pub(crate) async fn rerun(
         Some("failed") => true,
         Some(_) => return Err(Problem::malformed("`only` must be failed or all")),
     };
-    let submitted = app.engine.batches().rerun(&caller, &id, only_failed).await?;
+    let batches = app.engine.batches();
+    let submitted = match idempotency_key(request.headers())? {
+        Some(key) => batches.rerun_once(&caller, &id, only_failed, key).await?,
+        None => batches.rerun(&caller, &id, only_failed).await?,
+    };
     Ok(accepted(submitted.record))
 }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use splengine_core::{Run, SlowReader, Stdin};
+use splengine_core::{Admitted, Run, SlowReader, Stdin};
 
 use crate::accept::Format;
 use crate::app::App;
@@ -17,7 +17,7 @@ use crate::routes::batches;
 use crate::routes::parameters::{BodyKind, read_json, read_query};
 use crate::silence::Silence;
 use crate::stdin::BodyReader;
-use crate::stream;
+use crate::stream::{self, Queued, Told};
 
 /// Run a command to its end.
 ///
@@ -129,17 +129,26 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         // Whoever waits for the whole is not slow: we collect it.
         request = request.slow_reader(SlowReader::Wait);
     }
-    let run = app.engine.execute(&caller, request).await?;
-    if let Some(breakage) = breakage {
-        breakage.stops(run.stopper());
-    }
-    match format {
-        Format::Json => Ok(whole(run, encoding, fail_status).await),
-        Format::NdJson | Format::Sse => {
-            let silence = Silence::of(&parts.extensions);
-            Ok(stream::response(run, format, encoding, silence))
+    let watch = move |run: &Run| {
+        if let Some(breakage) = breakage {
+            breakage.stops(run.stopper());
         }
+    };
+    if format == Format::Json {
+        let run = app.engine.execute(&caller, request).await?;
+        watch(&run);
+        return Ok(whole(run, encoding, fail_status).await);
     }
+    let run = match app.engine.admit(&caller, request).await? {
+        Admitted::Running(run) => {
+            watch(&run);
+            Told::Running(run)
+        }
+        Admitted::Queued(queued) => Told::Queued(Queued::new(queued, watch)),
+        _ => return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no such answer")),
+    };
+    let silence = Silence::of(&parts.extensions);
+    Ok(stream::response(run, format, encoding, silence))
 }
 
 async fn whole(run: Run, encoding: EncodingDto, fail_status: Option<StatusCode>) -> Response {

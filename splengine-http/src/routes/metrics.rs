@@ -20,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use splengine_core::{EngineStats, ErrorKind, HistogramStats};
 
 use crate::app::App;
+use crate::routes::parameters::NoQuery;
 
 /// What the door itself counts.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +56,7 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
     response
 }
 
-pub(crate) async fn metrics(State(app): State<App>) -> Response {
+pub(crate) async fn metrics(State(app): State<App>, _: NoQuery) -> Response {
     let mut registry = Registry::with_prefix("splengine");
     let HttpMetrics { requests, connections } = app.metrics.clone();
     registry.register("http_requests", "HTTP requests answered", requests);

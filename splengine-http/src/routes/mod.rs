@@ -2,6 +2,7 @@
 
 pub(crate) mod batches;
 pub(crate) mod execute;
+pub(crate) mod executions;
 pub(crate) mod files;
 pub(crate) mod metrics;
 pub(crate) mod parameters;

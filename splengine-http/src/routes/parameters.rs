@@ -20,6 +20,7 @@ use crate::body::read_body;
 use crate::dto::{ExecuteRequestDto, LimitsDto};
 use crate::json;
 use crate::problem::Problem;
+use crate::routes::batches::Query;
 
 /// What the `Content-Type` says that the body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,17 @@ impl FromRequestParts<App> for Asker {
     }
 }
 
+/// A request without a query, of which a route knows no parameter.
+pub(crate) struct NoQuery;
+
+impl<S: Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Query::of(parts.uri.query(), &[]).map(|_| Self)
+    }
+}
+
 pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
     match BodyKind::of(headers) {
         Ok(BodyKind::Json) => Ok(()),
@@ -67,6 +79,26 @@ pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
         }
     }
 }
+
+/// The key under which a request is done no more than once.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (None, _) => return Ok(None),
+        (Some(key), None) => key.to_str().unwrap_or_default(),
+        (Some(_), Some(_)) => {
+            return Err(Problem::malformed("there is more than one `Idempotency-Key`"));
+        }
+    };
+    let is_key = (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_key {
+        let detail = "`Idempotency-Key` is 1 to 255 visible ASCII characters";
+        return Err(Problem::malformed(detail));
+    }
+    Ok(Some(key))
+}
+
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What we write into headers is made of ids and numbers.
 pub(crate) fn header(text: &str) -> HeaderValue {

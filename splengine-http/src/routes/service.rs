@@ -5,10 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse as _, Response};
+use splengine_core::Scope;
 
 use crate::app::App;
-use crate::dto::{ServiceDto, StatusDto};
+use crate::dto::{IdentityDto, ServiceDto, StatusDto};
 use crate::openapi;
+use crate::problem::ProblemDto;
+use crate::routes::parameters::{Asker, NoQuery};
 
 /// Whether the server is alive.
 #[utoipa::path(
@@ -18,7 +21,7 @@ use crate::openapi;
     tag = "service",
     responses((status = 200, description = "It is.", body = StatusDto)),
 )]
-pub(crate) async fn health() -> Json<StatusDto> {
+pub(crate) async fn health(_: NoQuery) -> Json<StatusDto> {
     Json(StatusDto { status: "healthy" })
 }
 
@@ -33,13 +36,29 @@ pub(crate) async fn health() -> Json<StatusDto> {
         (status = 503, description = "It is shutting down.", body = StatusDto),
     ),
 )]
-pub(crate) async fn ready(State(app): State<App>) -> Response {
+pub(crate) async fn ready(State(app): State<App>, _: NoQuery) -> Response {
     if app.engine.is_open() {
         Json(StatusDto { status: "ready" }).into_response()
     } else {
         let draining = Json(StatusDto { status: "draining" });
         (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], draining).into_response()
     }
+}
+
+/// Who asks, and what they may do.
+#[utoipa::path(
+    get, path = "/api/v1/whoami", operation_id = "whoami", tag = "service",
+    security(("bearer" = [])),
+    responses((status = 200, description = "As the credentials say.", body = IdentityDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
+)]
+pub(crate) async fn whoami(Asker(caller): Asker, _: NoQuery) -> Json<IdentityDto> {
+    Json(IdentityDto {
+        user: caller.user().to_string(),
+        scopes: caller.scopes().iter().map(Scope::name).collect(),
+        roles: Vec::new(),
+    })
 }
 
 /// What this server is, and what is switched on.
@@ -50,7 +69,7 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
     tag = "service",
     responses((status = 200, description = "The service definition.", body = ServiceDto)),
 )]
-pub(crate) async fn definition(State(app): State<App>) -> Json<ServiceDto> {
+pub(crate) async fn definition(State(app): State<App>, _: NoQuery) -> Json<ServiceDto> {
     let mut interfaces = app.options.interfaces.clone();
     interfaces.insert("rest".to_owned(), "/api/v1".to_owned());
     let mut capabilities = app.engine.capabilities();
@@ -68,7 +87,7 @@ pub(crate) async fn definition(State(app): State<App>) -> Json<ServiceDto> {
 }
 
 /// Made once: it takes about a millisecond, and anybody may ask for it as often as they like.
-pub(crate) async fn openapi(State(app): State<App>) -> Response {
+pub(crate) async fn openapi(State(app): State<App>, _: NoQuery) -> Response {
     let document = app.openapi.get_or_init(|| {
         let document = openapi::document(&app.options.forms).to_json();
         document.expect("a document is made of texts, numbers and maps by texts").into()

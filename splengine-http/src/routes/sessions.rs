@@ -21,7 +21,7 @@ use crate::dto_sessions::{
 };
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
-use crate::routes::parameters::{Asker, demand_json, header, read_json, read_whole};
+use crate::routes::parameters::{Asker, NoQuery, demand_json, header, read_json, read_whole};
 
 /// The caller's sessions.
 #[utoipa::path(
@@ -31,7 +31,11 @@ use crate::routes::parameters::{Asker, demand_json, header, read_json, read_whol
         (status = "4XX", description = "Refused.", body = ProblemDto,
             content_type = "application/problem+json")),
 )]
-pub(crate) async fn list(State(app): State<App>, Asker(caller): Asker) -> Json<SessionListDto> {
+pub(crate) async fn list(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    _: NoQuery,
+) -> Json<SessionListDto> {
     let sessions = app.engine.sessions().list(&caller);
     Json(SessionListDto { sessions: sessions.into_iter().map(Into::into).collect() })
 }
@@ -49,6 +53,7 @@ pub(crate) async fn list(State(app): State<App>, Asker(caller): Asker) -> Json<S
 pub(crate) async fn create(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_create(&caller)?;
@@ -70,6 +75,7 @@ pub(crate) async fn create(
 pub(crate) async fn get(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<SessionDto>, Problem> {
     Ok(Json(app.engine.sessions().get(&caller, &id)?.into()))
@@ -86,6 +92,7 @@ pub(crate) async fn get(
 pub(crate) async fn change(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Json<SessionDto>, Problem> {
@@ -107,6 +114,7 @@ pub(crate) async fn change(
 pub(crate) async fn end(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     app.engine.sessions().end(&caller, &id).await?;
@@ -184,6 +192,7 @@ pub(crate) async fn screen(
 pub(crate) async fn recording(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -220,6 +229,7 @@ fn pieces(file: RecordingFile, from: u64, until: u64) -> Body {
 pub(crate) async fn input(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
@@ -243,6 +253,7 @@ pub(crate) async fn input(
 pub(crate) async fn save(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -264,6 +275,7 @@ pub(crate) async fn save(
 pub(crate) async fn list_saved(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
 ) -> Result<Json<SavedListDto>, Problem> {
     let saved = app.engine.sessions().list_saved(&caller).await?;
     Ok(Json(SavedListDto { saved_sessions: saved.into_iter().map(Into::into).collect() }))
@@ -280,6 +292,7 @@ pub(crate) async fn list_saved(
 pub(crate) async fn get_saved(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<SavedDto>, Problem> {
     Ok(Json(app.engine.sessions().get_saved(&caller, &id).await?.into()))
@@ -296,6 +309,7 @@ pub(crate) async fn get_saved(
 pub(crate) async fn remove_saved(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     app.engine.sessions().remove_saved(&caller, &id).await?;
@@ -313,6 +327,7 @@ pub(crate) async fn remove_saved(
 pub(crate) async fn list_shares(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<ShareListDto>, Problem> {
     let shares = app.engine.sessions().list_shares(&caller, &id)?;
@@ -331,6 +346,7 @@ pub(crate) async fn list_shares(
 pub(crate) async fn share(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -364,6 +380,7 @@ pub(crate) async fn share(
 pub(crate) async fn take_back_shares(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
@@ -389,6 +406,7 @@ pub(crate) async fn take_back_shares(
 pub(crate) async fn take_back_share(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
     Path((id, share)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     app.engine.sessions().take_back_share(&caller, &id, Some(&share))?;
@@ -406,6 +424,7 @@ pub(crate) async fn take_back_share(
 pub(crate) async fn ticket(
     State(app): State<App>,
     Asker(caller): Asker,
+    _: NoQuery,
 ) -> Result<(StatusCode, Json<TicketDto>), Problem> {
     let ticket = app.engine.sessions().ticket(&caller)?;
     Ok((StatusCode::CREATED, Json(TicketDto { ticket: ticket.expose().to_owned() })))

@@ -5,6 +5,7 @@ mod bodies;
 mod client;
 mod connections;
 mod encoded;
+mod executions;
 mod files;
 mod guessing;
 mod requests;

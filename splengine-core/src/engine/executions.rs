@@ -1,0 +1,293 @@
+//! What runs or waits now: seen and cancelled by whose it is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use crate::caller::{Caller, UserName};
+use crate::engine::admission::{Held, Place};
+use crate::engine::handle::{Engine, Terms};
+use crate::execute::cancel::CancelSource;
+use crate::execute::{Cancel, ExecuteError, Reason, Request, Run};
+use crate::id::{ExecutionId, SessionId};
+
+/// An execution that runs or waits, as [`Engine::executions`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecutionInfo {
+    /// Its name.
+    pub id: ExecutionId,
+    /// Whose it is.
+    pub user: UserName,
+    /// The command, its first 1000 characters; empty for a shell.
+    pub command: String,
+    /// Its further arguments, their first 1000 characters in all.
+    pub args: Vec<String>,
+    /// Whether it runs yet.
+    pub state: ExecutionState,
+    /// When it was asked for.
+    pub created: SystemTime,
+    /// When its place in the queue came up.
+    pub started: Option<SystemTime>,
+}
+
+/// What an execution does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExecutionState {
+    /// It waits for a place.
+    Queued,
+    /// It runs.
+    Running,
+}
+
+impl ExecutionState {
+    /// The word for it on every server.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+        }
+    }
+}
+
+/// What became of asking for an execution: it runs, or waits for a place. Given by [`Engine::admit`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Admitted {
+    /// It runs.
+    Running(Run),
+    /// It waits.
+    Queued(QueuedRun),
+}
+
+/// An execution that was checked, and waits for a place. Dropping it gives that up.
+pub struct QueuedRun(Box<Waiting>);
+
+pub(crate) struct Waiting {
+    engine: Engine,
+    pub(crate) terms: Terms,
+    request: Request,
+    place: Place,
+    since: Instant,
+    control: Control,
+    listed: Listed,
+}
+
+/// Both ends of the word to stop.
+pub(crate) type Control = (CancelSource, Cancel);
+
+impl QueuedRun {
+    pub(crate) fn new(
+        engine: &Engine,
+        terms: Terms,
+        request: Request,
+        place: Place,
+        control: Control,
+        listed: Listed,
+    ) -> Self {
+        let (engine, since) = (engine.clone(), Instant::now());
+        Self(Box::new(Waiting { engine, terms, request, place, since, control, listed }))
+    }
+
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.0
+    }
+
+    /// Its name in the [list](Engine::executions).
+    #[must_use]
+    pub fn execution_id(&self) -> &ExecutionId {
+        &self.0.listed.id
+    }
+
+    /// The session that the command will be told it belongs to.
+    #[must_use]
+    pub fn session_id(&self) -> &SessionId {
+        &self.0.terms.command.session_id
+    }
+
+    /// Waits for a place, and returns once the program runs; or, when it is
+    /// [cancelled](Engine::cancel_execution) before, at once, with a run that is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] when the command did not start, such as [`ExecuteError::Draining`] when the
+    /// engine shuts down before its turn. Then nothing of it is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue, or cancels the run.
+    pub async fn started(self) -> Result<Run, ExecuteError> {
+        let Waiting { engine, terms, mut request, place, since, control, listed } = *self.0;
+        let user = listed.user.clone();
+        let turn = tokio::select! {
+            biased;
+            permit = place.turn() => permit,
+            () = control.1.stop_requested() => {
+                return Ok(engine.never_run(terms, control.0, &listed));
+            }
+        };
+        let started = match turn {
+            Ok(permit) => {
+                engine.0.counters.queue_wait.observe(since.elapsed());
+                listed.begin();
+                let held = Held::Alone(permit);
+                engine.started(engine.run(terms, &mut request, held, control, Some(listed))).await
+            }
+            Err(error) => Err(error),
+        };
+        started.inspect_err(|error| engine.count_failed_start(&user, error))
+    }
+}
+
+impl fmt::Debug for QueuedRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuedRun").field("id", self.execution_id()).finish_non_exhaustive()
+    }
+}
+
+/// All executions that run or wait: as many as admission lets in.
+#[derive(Debug, Default)]
+pub(crate) struct Executions {
+    listed: Mutex<HashMap<ExecutionId, Entry>>,
+    /// Notified when one is over.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    info: ExecutionInfo,
+    source: CancelSource,
+}
+
+/// An execution's place in the list, given up when dropped.
+pub(crate) struct Listed {
+    executions: Arc<Executions>,
+    pub(crate) id: ExecutionId,
+    user: UserName,
+}
+
+impl Executions {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        user: &UserName,
+        (command, args): (String, Vec<String>),
+        state: ExecutionState,
+        source: CancelSource,
+    ) -> Listed {
+        let (id, now) = (ExecutionId::new(), SystemTime::now());
+        let info = ExecutionInfo {
+            id: id.clone(),
+            user: user.clone(),
+            command,
+            args,
+            state,
+            created: now,
+            started: (state == ExecutionState::Running).then_some(now),
+        };
+        self.lock().insert(id.clone(), Entry { info, source });
+        Listed { executions: Arc::clone(self), id, user: user.clone() }
+    }
+
+    /// The beginnings of a command and its arguments, which are shown.
+    pub(crate) fn shown(request: &Request) -> (String, Vec<String>) {
+        let command = request.command.as_deref().unwrap_or_default();
+        let mut left = MAX_SHOWN_CHARS;
+        let mut args = Vec::new();
+        for arg in &request.args {
+            if left == 0 {
+                break;
+            }
+            let shown: String = arg.chars().take(left).collect();
+            // An argument that is empty takes room, too.
+            left = left.saturating_sub(shown.chars().count().max(1));
+            args.push(shown);
+        }
+        (command.chars().take(MAX_SHOWN_CHARS).collect(), args)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Entry>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listed {
+    fn begin(&self) {
+        if let Some(entry) = self.executions.lock().get_mut(&self.id) {
+            entry.info.state = ExecutionState::Running;
+            entry.info.started = Some(SystemTime::now());
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.executions.lock().remove(&self.id);
+        self.executions.changed.notify_waiters();
+    }
+}
+
+impl Engine {
+    /// Lists the caller's executions that run or wait now, the oldest first: at most as many as
+    /// [may](crate::EngineBuilder::max_running) run and [wait](crate::EngineBuilder::max_waiting).
+    /// The steps of batches and sessions are not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError::Forbidden`].
+    pub fn executions(&self, caller: &Caller) -> Result<Vec<ExecutionInfo>, ExecuteError> {
+        Self::may_execute(caller)?;
+        let listed = self.0.executions.lock();
+        let own = listed.values().map(|entry| &entry.info);
+        let mut own: Vec<_> = own.filter(|info| info.user == *caller.user()).cloned().collect();
+        drop(listed);
+        own.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(own)
+    }
+
+    /// Cancels an execution of the caller's: it ends as [`Reason::Cancelled`], or, where it waits,
+    /// leaves the queue with that end. Returns when it is over, or after 30 s.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError::NoExecution`] when there is none of the caller's by this name, which there is
+    /// none any more when it is over; [`ExecuteError::Forbidden`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The cancellation takes its course when the future is dropped.
+    pub async fn cancel_execution(&self, caller: &Caller, id: &str) -> Result<(), ExecuteError> {
+        Self::may_execute(caller)?;
+        let executions = &self.0.executions;
+        let missing = || ExecuteError::NoExecution(id.chars().take(80).collect());
+        let id: ExecutionId = id.parse().map_err(|_| missing())?;
+        let mut changed = std::pin::pin!(executions.changed.notified());
+        changed.as_mut().enable();
+        {
+            let listed = executions.lock();
+            let own = listed.get(&id).filter(|entry| entry.info.user == *caller.user());
+            own.ok_or_else(missing)?.source.stop(Reason::Cancelled);
+        }
+        let over = async {
+            loop {
+                changed.as_mut().await;
+                changed.set(executions.changed.notified());
+                changed.as_mut().enable();
+                if !executions.lock().contains_key(&id) {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(CANCEL_TIMEOUT, over).await;
+        Ok(())
+    }
+}
+
+const MAX_SHOWN_CHARS: usize = 1000;
+/// Time for a run to end that was told to.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,45 @@
+//! What runs or waits now.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+
+use crate::app::App;
+use crate::dto::ExecutionListDto;
+use crate::problem::{Problem, ProblemDto};
+use crate::routes::parameters::{Asker, NoQuery};
+
+/// The caller's executions that run or wait.
+#[utoipa::path(
+    get, path = "/api/v1/executions", operation_id = "listExecutions", tag = "execute",
+    security(("bearer" = [])),
+    responses((status = 200, description = "The oldest first.", body = ExecutionListDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
+)]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    _: NoQuery,
+) -> Result<Json<ExecutionListDto>, Problem> {
+    let executions = app.engine.executions(&caller)?;
+    Ok(Json(ExecutionListDto { executions: executions.into_iter().map(Into::into).collect() }))
+}
+
+/// Cancels an execution, whether it runs or waits.
+#[utoipa::path(
+    delete, path = "/api/v1/executions/{id}", operation_id = "cancelExecution", tag = "execute",
+    security(("bearer" = [])), params(("id" = String, Path)),
+    responses((status = 204, description = "It is over."),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json")),
+)]
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    _: NoQuery,
+) -> Result<StatusCode, Problem> {
+    app.engine.cancel_execution(&caller, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,186 @@
+//! What runs or waits: seen, waited for and cancelled.
+
+use serde_json::{Value, json};
+
+use crate::client::Connection;
+use crate::support::*;
+
+const STREAM: &str = "Accept: application/x-ndjson";
+
+/// A door with one place, which is taken.
+async fn full() -> (Door, Connection) {
+    let door = door_with(|engine| engine.max_running(1), |http| http).await;
+    let mut connection = door.connect().await;
+    let body = sh("while [ ! -e go ]; do sleep 0.02; done").to_string();
+    connection.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
+    eventually("it runs", || door.engine.stats().running == 1).await;
+    (door, connection)
+}
+
+async fn event(connection: &mut Connection) -> Value {
+    loop {
+        let chunk = connection.chunk().await.expect("an event");
+        let text = String::from_utf8(chunk).expect("UTF-8");
+        // A sign of life is an empty line.
+        if !text.trim().is_empty() {
+            return serde_json::from_str(&text).expect("one event");
+        }
+    }
+}
+
+async fn executions(door: &Door) -> Vec<Value> {
+    let list = door.ask("GET", "/api/v1/executions", None).await;
+    assert_eq!(list.status, 200, "{}", list.text());
+    list.json()["executions"].as_array().expect("a list").clone()
+}
+
+#[tokio::test]
+async fn who_waits_is_told_so_at_once() {
+    let (door, mut first) = full().await;
+    let mut waiting = door.connect().await;
+    let body = sh("echo well").to_string();
+    waiting.post("/execute", &[TOKEN, JSON, STREAM], body.as_bytes()).await;
+    assert_eq!(waiting.head().await.0, 200, "before there is a place");
+    let queued = event(&mut waiting).await;
+    assert_eq!((&queued["event"], &queued["seq"]), (&json!("queued"), &json!(0)));
+    assert!(queued["executionId"].is_string() && queued["sessionId"].is_string());
+    // And is never left in silence for long.
+    let begun = tokio::time::Instant::now();
+    assert_eq!(waiting.chunk().await.expect("a sign of life"), b"\n");
+    assert!(begun.elapsed().as_secs() < 15, "the contract's bound");
+
+    std::fs::write(door.root.path().join("go"), "").expect("made");
+    assert_eq!(first.response().await.status, 200);
+    let mut names = Vec::new();
+    for seq in 1..=3 {
+        let event = event(&mut waiting).await;
+        assert_eq!(event["seq"], seq);
+        names.push(event["event"].clone());
+    }
+    assert_eq!(names, ["started", "stdout", "exit"]);
+    assert_eq!(waiting.chunk().await, None);
+}
+
+#[tokio::test]
+async fn what_can_never_run_is_refused_before_it_waits() {
+    let (door, _first) = full().await;
+    let body = json!({"command": "no-such-program"}).to_string();
+    let refused = door.post("/execute", &[TOKEN, JSON, STREAM], body.as_bytes()).await;
+    refused.problem(422);
+}
+
+#[tokio::test]
+async fn who_waits_at_the_end_of_the_server_is_told_an_end() {
+    let (door, _first) = full().await;
+    let mut waiting = door.connect().await;
+    waiting.post("/execute", &[TOKEN, JSON, STREAM], sh("true").to_string().as_bytes()).await;
+    waiting.head().await;
+    event(&mut waiting).await;
+    door.engine.kill();
+    let end = event(&mut waiting).await;
+    assert_eq!((&end["event"], &end["reason"]), (&json!("exit"), &json!("cancelled")), "{end}");
+    assert!(end["error"].as_str().is_some_and(|error| error.contains("shutting down")), "{end}");
+    assert_eq!(waiting.chunk().await, None);
+}
+
+#[tokio::test]
+async fn what_runs_and_waits_is_listed_and_cancelled() {
+    let (door, mut first) = full().await;
+    let mut waiting = door.connect().await;
+    let body = json!({"command": "echo never", "args": ["a b"]}).to_string();
+    waiting.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
+    let mut streamed = door.connect().await;
+    streamed.post("/execute", &[TOKEN, JSON, STREAM], body.as_bytes()).await;
+    streamed.head().await;
+    let queued = event(&mut streamed).await;
+    eventually("both wait", || door.engine.stats().waiting == 2).await;
+
+    let all = executions(&door).await;
+    let states: Vec<&Value> = all.iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["running", "queued", "queued"]);
+    assert_eq!(all[0]["command"], "sh -c");
+    assert!(all[0]["started"].is_string() && all[1]["started"].is_null());
+    assert_eq!((&all[1]["command"], &all[1]["args"]), (&json!("echo never"), &json!(["a b"])));
+    assert_eq!(
+        (&all[1]["user"], &all[2]["executionId"]),
+        (&json!("alice"), &queued["executionId"])
+    );
+
+    let path =
+        |one: &Value| format!("/api/v1/executions/{}", one["executionId"].as_str().expect("text"));
+    // Nobody else sees or ends them.
+    let bob =
+        "DELETE {} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer bob-may-do-nothing\r\n\r\n";
+    let mut other = door.connect().await;
+    other.send(bob.replace("{}", &path(&all[0])).as_bytes()).await;
+    assert_eq!(other.response().await.status, 403);
+    door.ask("DELETE", "/api/v1/executions/exec-0", None).await.problem(404);
+
+    for one in [&all[2], &all[1], &all[0]] {
+        let gone = door.ask("DELETE", &path(one), None).await;
+        assert_eq!(gone.status, 204, "{}", gone.text());
+        door.ask("DELETE", &path(one), None).await.problem(404);
+    }
+    let end = event(&mut streamed).await;
+    assert_eq!((&end["event"], &end["seq"]), (&json!("exit"), &json!(1)), "it never started");
+    assert_eq!((&end["reason"], &end["exitCode"]), (&json!("cancelled"), &json!(130)));
+    for connection in [&mut waiting, &mut first] {
+        let answer = connection.response().await;
+        let result = answer.json();
+        assert_eq!((answer.status, &result["reason"]), (200, &json!("cancelled")));
+        assert_eq!(result["exitCode"], 130);
+    }
+    assert_eq!(executions(&door).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn everybody_may_ask_who_they_are() {
+    let door = door().await;
+    let alice = door.ask("GET", "/api/v1/whoami", None).await.json();
+    let scopes: Vec<&str> = splengine_core::Scope::ALL.iter().map(|scope| scope.name()).collect();
+    assert_eq!(alice, json!({"user": "alice", "scopes": scopes, "roles": []}));
+    door.get("/api/v1/whoami").await.problem(401);
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_refused_on_every_route() {
+    let door = door().await;
+    for (method, path) in [
+        ("GET", "/api/v1/executions"),
+        ("DELETE", "/api/v1/executions/exec-0"),
+        ("GET", "/api/v1/whoami"),
+        ("GET", "/api/v1/service"),
+        ("GET", "/info"),
+        ("GET", "/health"),
+        ("GET", "/ready"),
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+        ("GET", "/api/v1/batches"),
+        ("GET", "/api/v1/batches/b"),
+        ("GET", "/api/v1/batches/b/events"),
+        ("GET", "/api/v1/batches/b/results"),
+        ("GET", "/api/v1/batches/b/steps/s/stdout"),
+        ("POST", "/api/v1/batches/b/rerun"),
+        ("DELETE", "/api/v1/batches/b"),
+        ("GET", "/api/v1/sessions"),
+        ("POST", "/api/v1/sessions"),
+        ("GET", "/api/v1/sessions/s"),
+        ("PATCH", "/api/v1/sessions/s"),
+        ("DELETE", "/api/v1/sessions/s"),
+        ("GET", "/api/v1/sessions/s/screen"),
+        ("GET", "/api/v1/sessions/s/recording"),
+        ("POST", "/api/v1/sessions/s/input"),
+        ("POST", "/api/v1/sessions/s/save"),
+        ("GET", "/api/v1/sessions/s/shares"),
+        ("POST", "/api/v1/sessions/s/shares"),
+        ("DELETE", "/api/v1/sessions/s/shares"),
+        ("DELETE", "/api/v1/sessions/s/shares/x"),
+        ("GET", "/api/v1/saved-sessions"),
+        ("GET", "/api/v1/saved-sessions/s"),
+        ("DELETE", "/api/v1/saved-sessions/s"),
+        ("POST", "/api/v1/tickets"),
+    ] {
+        let refused = door.ask(method, &format!("{path}?nonsense=1"), None).await;
+        assert!(refused.problem(400).contains("unknown parameter `nonsense`"), "{method} {path}");
+    }
+}
