@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use benches::{Times, report, resident};
 use splengine_core::{
-    BatchPolicy, BatchRequest, BatchState, Caller, Cancel, Command, Engine, Execute, ExecuteError,
-    Exit, ExitStatus, LocalExecutor, Output, RedbStore, Request, Stdin, Step,
+    BatchFilter, BatchPolicy, BatchRequest, BatchState, Caller, Cancel, Command, Engine, Execute,
+    ExecuteError, Exit, ExitStatus, LocalExecutor, Output, RedbStore, Request, Stdin, Step,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -172,8 +172,8 @@ async fn add(engine: &Engine) -> std::time::Duration {
 /// The time of a page of a list.
 async fn page(engine: &Engine) -> std::time::Duration {
     let begun = Instant::now();
-    let state = Some(BatchState::Succeeded);
-    let page = engine.batches().list(&caller(), state, None, 50).await.expect("a page");
+    let filter = BatchFilter::new().state(BatchState::Succeeded);
+    let page = engine.batches().list(&caller(), &filter, None, 50).await.expect("a page");
     assert_eq!(page.batches.len(), 50);
     begun.elapsed()
 }
