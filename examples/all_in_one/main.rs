@@ -17,6 +17,7 @@ mod tokens;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -131,10 +132,9 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     };
     let listeners = Listeners::open(&settings, keys.is_some()).await?;
     let interfaces = listeners.interfaces(&settings);
-    let console = settings
-        .public_url
-        .clone()
-        .or_else(|| listeners.ws.as_ref().map(|bound| format!("http://{}/", bound.local_addr)));
+    let console = settings.public_url.clone().or_else(|| {
+        listeners.ws.as_ref().map(|bound| format!("http://{}/", reachable(bound.local_addr)))
+    });
     let mut ready = vec!["\"ready\":true".to_owned()];
     for (door, address) in listeners.addresses() {
         ready.push(format!("\"{door}\":\"{address}\""));
@@ -160,6 +160,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             for origin in &settings.ws_origins {
                 builder = builder.allow_origin(origin).map_err(|error| {
                     Failure::Usage(UsageError::caused("[ws] allow-origins", &error))
+                })?;
+            }
+            if let Some(url) = &settings.public_url {
+                // Where people find the console, it may be used from.
+                let origin = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+                builder = builder.allow_origin(&origin).map_err(|error| {
+                    Failure::Usage(UsageError::caused("[ws] public-url", &error))
                 })?;
             }
             builder = settings.ws_clients.into_iter().fold(builder, WsServerBuilder::max_clients);
@@ -205,7 +212,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         ready.push(format!("\"token\":\"{}\"", token.expose()));
         let page = console.or_else(|| http_address.map(|address| format!("http://{address}/")));
         if let Some(page) = page {
-            let link = format!("{page}#token={}\n", token.expose());
+            // Among the lines of the log it would be overlooked.
+            let link = format!("\nOpen the console:\n{page}#token={}\n\n", token.expose());
             let _ = std::io::stderr().write_all(link.as_bytes());
         }
     }
@@ -281,6 +289,15 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// An address that a browser can be sent to: all addresses of a host are none.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
 }
 
 fn configured_http(

@@ -164,7 +164,7 @@ impl Settings {
             avro_table: file.avro,
             ws_origins: file.ws.allow_origins,
             ws_clients: file.ws.max_clients,
-            public_url: file.ws.public_url,
+            public_url: file.ws.public_url.map(public_url).transpose()?,
             shell: shell(&args, file.shell, &path)?,
             sessions: file.sessions,
             batches: file.batches,
@@ -556,4 +556,18 @@ fn limits_of_runs(table: &LimitsTable) -> Result<(Limits, Limits), UsageError> {
         *limits = limits.with(kind, *value);
     }
     Ok((default, max))
+}
+
+/// The address of the console's directory: with a slash at its end, since what the page loads is
+/// relative to it.
+fn public_url(url: String) -> Result<String, UsageError> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let is_url = rest.is_some_and(|rest| !rest.starts_with('/') && !rest.is_empty());
+    if !is_url || url.contains(['#', '?', ' ']) {
+        let problem = format!(
+            "`{url}` is not the address of a page; such look like `https://example.org/console/`"
+        );
+        return Err(UsageError::new("[ws] public-url", &problem));
+    }
+    Ok(if url.ends_with('/') { url } else { url + "/" })
 }

@@ -176,7 +176,7 @@ for (const [name, command, sign, leave] of [
 test("a smaller window that follows points at the same letters", async () => {
   await type(first, "clear; printf 'left%60sTH''ERE\\n'\n");
   await shows(first, "THERE");
-  const small = await open(`${bench.server.page}#token=${token}`, { viewport: { width: 700, height: 420 } });
+  const small = await open(`${bench.server.page}#token=${token}`, { viewport: { width: 700, height: 640 } });
   await connected(small);
   await shows(small, "THERE");
   const place = () =>

@@ -1,3 +1,4 @@
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
@@ -79,6 +80,8 @@ fn what_is_wrong_is_named() {
         (vec!["--program", &bad_tokens], "not executable"),
         (vec!["--config", &open_config], "chmod 600"),
         (vec!["--config", &file("http = \"nonsense\"")], "`http` in "),
+        (vec!["--config", &file("[ws]\npublic-url = \"console.example\"")], "[ws] public-url"),
+        (vec!["--config", &file("[ws]\npublic-url = \"http://a/#b\"")], "[ws] public-url"),
         (vec!["--config", &file("[http]\nmax-connections = 0")], "line 2"),
         (vec!["--config", &file("[http]\nmax-connections = 9000000000000000000")], "line 2"),
         (vec!["--config", &file("[environment]\ninherit = [\"SPL*\"]")], "inherit"),
@@ -338,4 +341,37 @@ fn without_a_door_it_still_waits_for_its_end() {
     assert!(server.ready.starts_with("{\"ready\":true,\"token\":\""), "{}", server.ready);
     server.signal(rustix::process::Signal::INT);
     assert_eq!(server.wait().0, Some(0));
+}
+
+#[test]
+fn the_public_address_of_the_console_is_a_directory_that_may_use_it() {
+    let root = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = "[ws]\npublic-url = \"https://console.example/terminal\"";
+    let config = write(&dir, "public.toml", text, 0o600);
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path()).args(["--config", &config]);
+    let server = Server::start(command.args(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"]));
+    let ready: serde_json::Value = serde_json::from_str(&server.ready).expect("JSON");
+    let token = ready["token"].as_str().expect("a token").to_owned();
+    let ws = ready["ws"].as_str().expect("an address").to_owned();
+    let body = json!({"token": token}).to_string();
+    let login = |origin: &str| {
+        let mut stream = std::net::TcpStream::connect(&ws).expect("connects");
+        let request = format!(
+            "POST /login HTTP/1.1\r\nHost: inner\r\nOrigin: {origin}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let answer = login("https://console.example");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(login("https://another.example").starts_with("HTTP/1.1 403"));
+    server.signal(rustix::process::Signal::TERM);
+    let (_, _, err) = server.wait();
+    assert!(err.contains("https://console.example/terminal/#token="), "{err}");
 }

@@ -44,6 +44,10 @@ export function dialog(title, content, confirm, read) {
         cancel.autofocus = box.querySelector("input, select") === null;
         document.body.append(box);
         box.showModal();
+        // A name that is there is replaced by what is typed.
+        const first = box.querySelector('input[type="text"]');
+        if (first && first === document.activeElement)
+            first.select();
     });
 }
 export function field(label, input) {

@@ -410,8 +410,9 @@ class Console {
         });
         find("more").append(menuOf("More", "header-more", () => this.#more()));
         find("logout").addEventListener("click", async () => {
-            await api.logout().catch(() => null);
+            // First: its end would load the page again before the answer takes the cookie away.
             this.#connection?.stop();
+            await api.logout().catch(() => null);
             location.hash = "";
             location.reload();
         });
@@ -432,11 +433,14 @@ class Console {
         const session = this.#session;
         const inTerminal = isShown("terminal") && session !== null;
         const canReset = inTerminal && session.access === "control" && session.state === "running";
+        const actions = inTerminal && !this.isGuest ? this.#list.actions(session.sessionId) : [];
+        const isDanger = (entry) => "danger" in entry && entry.danger === true;
         return [
-            ...(inTerminal && !this.isGuest ? this.#list.actions(session.sessionId) : []),
+            ...actions.filter((entry) => !isDanger(entry)),
             ...(canReset ? [{ label: "Reset terminal", act: () => this.#reset() }] : []),
             { label: "Settings…", act: () => void preferences() },
             { label: "Keyboard shortcuts", act: () => void help() },
+            ...actions.filter(isDanger),
         ];
     }
 }

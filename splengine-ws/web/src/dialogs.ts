@@ -54,6 +54,9 @@ export function dialog<T>(
     cancel.autofocus = box.querySelector("input, select") === null;
     document.body.append(box);
     box.showModal();
+    // A name that is there is replaced by what is typed.
+    const first = box.querySelector<HTMLInputElement>('input[type="text"]');
+    if (first && first === document.activeElement) first.select();
   });
 }
 

@@ -9,7 +9,7 @@ import { say } from "./dialogs.js";
 import { find, make } from "./dom.js";
 import { help } from "./help.js";
 import { logIn } from "./login.js";
-import { menuOf } from "./menu.js";
+import { type Entry, menuOf } from "./menu.js";
 import { People } from "./people.js";
 import { preferences } from "./preferences.js";
 import { programCopies } from "./program_copy.js";
@@ -411,8 +411,9 @@ class Console {
     });
     find("more").append(menuOf("More", "header-more", () => this.#more()));
     find("logout").addEventListener("click", async () => {
-      await api.logout().catch(() => null);
+      // First: its end would load the page again before the answer takes the cookie away.
       this.#connection?.stop();
+      await api.logout().catch(() => null);
       location.hash = "";
       location.reload();
     });
@@ -428,15 +429,18 @@ class Console {
     });
   }
 
-  #more() {
+  #more(): Entry[] {
     const session = this.#session;
     const inTerminal = isShown("terminal") && session !== null;
     const canReset = inTerminal && session.access === "control" && session.state === "running";
+    const actions = inTerminal && !this.isGuest ? this.#list.actions(session.sessionId) : [];
+    const isDanger = (entry: Entry) => "danger" in entry && entry.danger === true;
     return [
-      ...(inTerminal && !this.isGuest ? this.#list.actions(session.sessionId) : []),
+      ...actions.filter((entry) => !isDanger(entry)),
       ...(canReset ? [{ label: "Reset terminal", act: () => this.#reset() }] : []),
       { label: "Settings…", act: () => void preferences() },
       { label: "Keyboard shortcuts", act: () => void help() },
+      ...actions.filter(isDanger),
     ];
   }
 }
