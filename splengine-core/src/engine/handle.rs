@@ -508,6 +508,27 @@ impl Engine {
         Ok(Terms { command, timeout })
     }
 
+    /// The shell that [sessions](crate::SessionPolicy::shell) begin with, as words.
+    #[must_use]
+    pub fn shell(&self) -> &[String] {
+        &self.0.sessions.policy.shell
+    }
+
+    /// The same as a login shell, which reads its user's profile, where the shell is one that is known
+    /// to take `-l`. Profiles set the `PATH` anew, so a shell that is to find the engine's program is
+    /// none.
+    pub(crate) fn login_shell(&self) -> Vec<String> {
+        const TAKE_L: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "mksh", "fish"];
+        let mut words = self.shell().to_vec();
+        if let [shell] = words.as_slice()
+            && TAKE_L.contains(&shell.rsplit('/').next().unwrap_or_default())
+            && self.0.policy.program.directory().is_none()
+        {
+            words.push("-l".to_owned());
+        }
+        words
+    }
+
     /// Who may have a shell in a terminal may have one without.
     fn shell_words(&self, caller: &Caller) -> Result<Vec<String>, ExecuteError> {
         if !caller.may(Scope::Sessions) {

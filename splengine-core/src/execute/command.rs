@@ -36,7 +36,7 @@ pub struct Command {
     pub background: Background,
     /// The modes that its terminal begins with, if it gets one.
     pub terminal_modes: TerminalModes,
-    /// A directory to put in front of the `PATH` of a session: where the engine's program is.
+    /// A directory to put in front of the `PATH` of a shell: where the engine's program is.
     pub path_first: Option<String>,
     /// What a later executor is to find its processes by, if the engine wants that: one of this
     /// executor's [marks](crate::Execute::mark).

@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, fstatvfs, mkdirat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, fstatvfs, linkat, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::caller::{Caller, Scope};
@@ -62,6 +62,36 @@ impl Files {
     #[must_use]
     pub fn hidden(&self) -> Vec<PathBuf> {
         self.shared.as_ref().map(|shared| shared.tree.hidden().to_vec()).unwrap_or_default()
+    }
+
+    /// `path` as all methods take it, where it is one of the host, as commands name it: an absolute one
+    /// begins at the host's own root and must begin with a name of ours, a relative one begins in ours.
+    /// For adapters whose clients see the same paths as commands.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Outside`] for a path that does not begin in root. Where `..` and links lead that
+    /// stand behind that is seen when the path is used.
+    pub fn from_host(&self, path: &Path) -> Result<PathBuf, FileError> {
+        let shared = self.shared.as_ref().ok_or(FileError::NoFiles)?;
+        shared.tree.host_path(path).ok_or_else(|| FileError::Outside { path: shown(path) })
+    }
+
+    /// Where on the host a path is that a method gave: the inverse of [`from_host`](Self::from_host).
+    /// Relative ones, such as those of links, stay as they are.
+    #[must_use]
+    pub fn to_host(&self, path: PathBuf) -> PathBuf {
+        match &self.shared {
+            Some(shared) if path.is_absolute() => shared.tree.on_host(&path),
+            _ => path,
+        }
+    }
+
+    /// `path` of the host, without `.` and `..`, if that is a directory on the way to root: all that
+    /// is to be known of it is that it is there.
+    #[must_use]
+    pub fn above_root(&self, path: &Path) -> Option<PathBuf> {
+        self.shared.as_ref()?.tree.above_root(path)
     }
 
     /// Whether `path` leads to something that is hidden, as far as it leads anywhere: for adapters
@@ -322,12 +352,12 @@ impl Files {
         .await
     }
 
-    /// Makes a link at `path` that leads to `target`, which need not be there, and is meant from
-    /// the directory that the link is in.
+    /// Makes a link at `path` that leads to `target`, which need not be there. It is meant from the
+    /// directory that the link is in, or is absolute and begins with root's own name.
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Outside`] for a target that is absolute or leaves root.
+    /// [`FileError`]; [`FileError::Outside`] for a target that leaves root.
     pub async fn symlink(
         &self,
         caller: &Caller,
@@ -344,15 +374,48 @@ impl Files {
                 ));
             }
             shared.tree.check(&target)?;
-            if target.is_absolute() {
-                let problem = "is absolute; a link's target is given from the link's directory";
-                return Err(FileError::impossible(&target, problem));
-            }
-            if !stays_below(&entry.place, &target) {
+            let is_below = if target.is_absolute() {
+                shared.tree.is_target(&target)
+            } else {
+                stays_below(&entry.place, &target)
+            };
+            if !is_below {
                 return Err(FileError::Outside { path: shown(&target) });
             }
             shared.check_room(&entry, path)?;
             symlinkat(&target, &entry.directory, &entry.name).map_err(FileError::of(path))
+        })
+        .await
+    }
+
+    /// Gives a regular file another name beside its own, `to`; of a link, what it leads to.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]; [`FileError::Exists`] when something has that name, [`FileError::Impossible`] where
+    /// [`FilePolicy::max_caller_bytes`](crate::FilePolicy::max_caller_bytes) is set, since it could not be
+    /// told whose the file is.
+    pub async fn hard_link(
+        &self,
+        caller: &Caller,
+        path: &Path,
+        to: &Path,
+    ) -> Result<(), FileError> {
+        let to = to.to_owned();
+        self.with(caller, path, move |shared, path| {
+            let found = shared.tree.find(path)?;
+            if found.info.kind != FileKind::File {
+                return Err(FileError::impossible(path, "is not a file"));
+            }
+            if shared.usage.is_some() {
+                let problem = "can't have a second name: what callers' files hold is bounded here";
+                return Err(FileError::impossible(path, problem));
+            }
+            let entry = shared.tree.new_entry(&to)?;
+            shared.check_room(&entry, &to)?;
+            // Its very self, whatever has its name by now.
+            linkat(CWD, found.magic_path(), &entry.directory, &entry.name, AtFlags::SYMLINK_FOLLOW)
+                .map_err(FileError::of(&to))
         })
         .await
     }

@@ -275,6 +275,54 @@ impl Tree {
         if self.root.is_own_name(&absolute) { self.root.path().join(place) } else { absolute }
     }
 
+    /// `path` as the host names it, relative ones from root, with root's own name in front; `None`
+    /// where the words lead elsewhere. What stands behind root's name is left as it is.
+    pub(crate) fn host_path(&self, path: &Path) -> Option<PathBuf> {
+        if !path.is_absolute() {
+            return Some(self.root.path().join(path));
+        }
+        let mut parts = path.components().peekable();
+        let mut before = PathBuf::new();
+        while !self.root.is_named(&before) || parts.peek() == Some(&Component::ParentDir) {
+            match parts.next()? {
+                Component::RootDir => before.push("/"),
+                Component::Normal(name) => before.push(name),
+                Component::ParentDir => drop(before.pop()),
+                _ => {}
+            }
+        }
+        let below = self.on_host(&parts.collect::<PathBuf>());
+        // What must be a directory must still be one.
+        Some(if names_directory(path) { below.join("") } else { below })
+    }
+
+    /// `path`, without `.` and `..`, if it is a directory of the host on the way to root.
+    pub(crate) fn above_root(&self, path: &Path) -> Option<PathBuf> {
+        let mut place = PathBuf::new();
+        for part in self.root.path().join(path).components() {
+            match part {
+                Component::ParentDir => drop(place.pop()),
+                Component::CurDir => {}
+                part => place.push(part),
+            }
+        }
+        (self.root.path().starts_with(&place) && place != self.root.path()).then_some(place)
+    }
+
+    /// Where a path of ours is on the host.
+    pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
+        match self.root.below_root(path) {
+            // Without a slash at its end.
+            below if below.as_os_str().is_empty() => self.root.path().to_owned(),
+            below => self.root.path().join(below),
+        }
+    }
+
+    /// Whether an absolute target of a link is meant to be below root.
+    pub(crate) fn is_target(&self, target: &Path) -> bool {
+        self.root.is_own_name(target) && stays_below(Path::new(""), &self.root.below_root(target))
+    }
+
     /// Where an absolute target of a link is for a client; `None` outside root.
     pub(crate) fn target(&self, target: &Path) -> Option<PathBuf> {
         let below = self.root.is_own_name(target).then(|| self.root.below_root(target))?;

@@ -79,22 +79,29 @@ impl Environment {
             .collect()
     }
 
-    /// The same for a terminal: with `first` before the rest of `PATH`, and for text in UTF-8 where
-    /// nothing says otherwise.
+    /// The same with `first`, where it is given, before the rest of `PATH`.
+    pub(crate) fn block_of_run(
+        &self,
+        request: &[(String, String)],
+        first: Option<&str>,
+    ) -> Vec<CString> {
+        let Some(first) = first else { return self.block(request) };
+        let rest = self.value(request, "PATH").unwrap_or_default().to_string_lossy();
+        let path = ("PATH".to_owned(), format!("{first}:{rest}"));
+        self.block(&[request, &[path]].concat())
+    }
+
+    /// The same for a terminal: for text in UTF-8, too, where nothing says otherwise.
     pub(crate) fn block_of_terminal(
         &self,
         request: &[(String, String)],
         first: Option<&str>,
     ) -> Vec<CString> {
         let mut all = request.to_vec();
-        if let Some(first) = first {
-            let rest = self.value(request, "PATH").unwrap_or_default().to_string_lossy();
-            all.push(("PATH".to_owned(), format!("{first}:{rest}")));
-        }
         if ["LC_ALL", "LC_CTYPE", "LANG"].iter().all(|name| self.value(request, name).is_none()) {
             all.push(("LANG".to_owned(), "C.UTF-8".to_owned()));
         }
-        self.block(&all)
+        self.block_of_run(&all, first)
     }
 }
 

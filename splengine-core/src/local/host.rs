@@ -36,7 +36,8 @@ impl Host {
         command: &Command,
         feed: bool,
     ) -> Result<(Leader, Pipes), ExecuteError> {
-        let prepared = self.prepare(command, self.environment.block(&command.env))?;
+        let env = self.environment.block_of_run(&command.env, command.path_first.as_deref());
+        let prepared = self.prepare(command, env)?;
         let spawn = self.spawn(command, &prepared, feed)?;
         spawn.start().map_err(|error| refusal(command, error))
     }

@@ -47,6 +47,11 @@ impl Root {
         self.names.iter().any(|name| path.starts_with(name))
     }
 
+    /// Whether a path is one of root's names.
+    pub(crate) fn is_named(&self, path: &Path) -> bool {
+        self.names.iter().any(|name| path == name)
+    }
+
     /// The directory `workdir` below root, whatever links lie on the way; root itself for `None`.
     /// What is `protected` is not there.
     pub(crate) fn workdir(

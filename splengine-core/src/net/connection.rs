@@ -144,6 +144,15 @@ impl Connection {
         self.socket.stream.peer_addr()
     }
 
+    /// Returns the address that the peer has connected to.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is closed already.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.stream.local_addr()
+    }
+
     /// Writes by `attempt`, which is given up when the client has taken nothing for too long; `first`
     /// is the beginning of what there is to write.
     fn write(

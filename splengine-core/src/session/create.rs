@@ -50,6 +50,7 @@ impl Sessions {
                 return Err(SessionError::Malformed { field: "args", problem });
             }
             (None, Some(saved)) => saved.argv.clone(),
+            (None, None) if request.login_shell => self.engine.login_shell(),
             (None, None) => registry.policy.shell.clone(),
         };
         let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();

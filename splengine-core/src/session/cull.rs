@@ -50,6 +50,8 @@ mod tests {
         let ages = Ages { total: seconds(50), idle: seconds(5), detached: None, busy: false };
         let policy = SessionPolicy::new();
         assert_eq!(time_left(&policy, ages), None);
+        let week = Ages { detached: Some(Duration::from_hours(7 * 24)), ..ages };
+        assert_eq!(time_left(&policy, week), Some(Duration::ZERO));
         let policy = policy.idle_timeout(seconds(20)).detached_timeout(seconds(8));
         assert_eq!(time_left(&policy, ages), Some(seconds(15)));
         let detached = Ages { detached: Some(seconds(9)), ..ages };

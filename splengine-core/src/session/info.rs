@@ -125,6 +125,7 @@ pub struct ShareInfo {
 pub struct SessionRequest {
     pub(crate) command: Option<String>,
     pub(crate) use_shell: bool,
+    pub(crate) login_shell: bool,
     pub(crate) args: Vec<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) env: Vec<(String, String)>,
@@ -145,6 +146,16 @@ impl SessionRequest {
     #[must_use]
     pub fn command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
+        self
+    }
+
+    /// Where no command is named, whether the shell is a login shell, which reads its user's profile;
+    /// default false. It is one if it is known to take `-l` (bash, sh, zsh and the like) and need not
+    /// find the engine's [program](crate::EngineBuilder::program) in a directory of its own: profiles
+    /// set the `PATH` anew.
+    #[must_use]
+    pub fn login_shell(mut self, is_login_shell: bool) -> Self {
+        self.login_shell = is_login_shell;
         self
     }
 

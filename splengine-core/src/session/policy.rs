@@ -78,7 +78,7 @@ impl SessionPolicy {
             scrollback: 300,
             log_bytes: 1 << 20,
             idle_timeout: None,
-            detached_timeout: None,
+            detached_timeout: Some(Duration::from_hours(7 * 24)),
             max_age: None,
             warning: Duration::from_mins(1),
             busy_stays: true,
@@ -145,7 +145,7 @@ impl SessionPolicy {
         self
     }
 
-    /// Ends a session that nobody was attached to for so long; zero is off. Default off.
+    /// Ends a session that nobody was attached to for so long; zero is off. Default 7 days.
     pub fn detached_timeout(mut self, time: Duration) -> Self {
         self.detached_timeout = Some(time).filter(|time| !time.is_zero());
         self
