@@ -129,6 +129,18 @@ pub(crate) struct SshTable {
     pub(crate) revoked_keys: Option<PathBuf>,
     /// A file of `user:$argon2id$…`; with it passwords are taken.
     pub(crate) passwords: Option<PathBuf>,
+    /// Files of certificates of the host keys.
+    #[serde(default)]
+    pub(crate) host_certificates: Vec<PathBuf>,
+    #[serde(default)]
+    pub(crate) algorithms: AlgorithmsTable,
+    #[serde(default)]
+    pub(crate) signals: SignalsWord,
+    /// Whether the old protocol of scp is served; true when left out.
+    pub(crate) scp: Option<bool>,
+    /// `HOST:PORT`s and paths of sockets that connections are forwarded to.
+    #[serde(default)]
+    pub(crate) permit_open: Vec<String>,
     /// The variables that clients may set.
     pub(crate) accept_env: Option<Vec<String>>,
     pub(crate) max_connections: Option<NonZeroU32>,
@@ -143,6 +155,50 @@ pub(crate) struct SshTable {
     pub(crate) login_grace: Option<NonZeroU64>,
     /// Milliseconds.
     pub(crate) keepalive: Option<NonZeroU64>,
+}
+
+/// `algorithms = "SET"`, or a set and lists instead of some of its own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "`strict`, `default`, `compatible`, or a table with lists of names")]
+pub(crate) enum AlgorithmsTable {
+    Set(AlgorithmSet),
+    Lists(AlgorithmLists),
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct AlgorithmLists {
+    #[serde(default)]
+    pub(crate) set: AlgorithmSet,
+    pub(crate) key_exchanges: Option<Vec<String>>,
+    pub(crate) ciphers: Option<Vec<String>>,
+    pub(crate) macs: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AlgorithmSet {
+    Strict,
+    #[default]
+    Default,
+    Compatible,
+}
+
+impl Default for AlgorithmsTable {
+    fn default() -> Self {
+        Self::Set(AlgorithmSet::Default)
+    }
+}
+
+/// How clients are told of the signal that ended a command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SignalsWord {
+    /// By its name.
+    #[default]
+    Name,
+    /// By an exit status of 128 and its number.
+    Status,
 }
 
 /// Times are in milliseconds and 0 is off, sizes in bytes.

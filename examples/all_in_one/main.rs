@@ -22,7 +22,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use splengine_avro::{AvroServer, AvroServerBuilder, Tls, results_container};
 use splengine_core::{
     ConnectionLimits, Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator,
@@ -35,6 +37,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::args::Args;
+use crate::file::SignalsWord;
 use crate::listeners::Listeners;
 use crate::reload::Reload;
 use crate::settings::{HOLD_TERMINALS, Settings, UsageError};
@@ -118,6 +121,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .fold(executor, LocalExecutorBuilder::holder)
         .build()
         .map_err(|error| Failure::Usage(UsageError::caused("--root or [cgroup]", &error)))?;
+    raise_open_files();
     let builder = settings.configure(Engine::builder(executor)).map_err(Failure::Usage)?;
     let engine =
         builder.build().map_err(|error| Failure::Usage(UsageError::caused("[limits]", &error)))?;
@@ -358,6 +362,22 @@ fn configured_avro(
     builder
 }
 
+/// Lets this process have more files open, as many as it may: each one that a client has open takes
+/// one here. The executor has noted the limit before, which programs get.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::debug!(%error, "the limit of open files can't be raised");
+        }
+    }
+}
+
+/// More is of no use to any client.
+const MAX_OPEN_FILES: u64 = 65_536;
+
 fn configured_ssh(
     engine: &Engine,
     settings: &Settings,
@@ -374,6 +394,15 @@ fn configured_ssh(
             table.max_unread_per_caller.unwrap_or(1 << 30),
             table.max_unread.unwrap_or(4 << 30),
         );
+    let wrong = |key: &str, error: &dyn std::error::Error| {
+        Failure::Usage(UsageError::caused(&format!("[ssh] {key}"), error))
+    };
+    builder = builder
+        .algorithms(settings::algorithms(&table.algorithms).map_err(Failure::Usage)?)
+        .signals_as_status(table.signals == SignalsWord::Status)
+        .serve_scp(table.scp.unwrap_or(true))
+        .permit_open(table.permit_open.iter().map(String::as_str))
+        .map_err(|error| wrong("permit-open", &error))?;
     if let Some(names) = &table.accept_env {
         builder = builder.accept_env(names);
     }

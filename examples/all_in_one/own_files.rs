@@ -31,7 +31,10 @@ impl OwnFiles {
         let named = named.into_iter().filter_map(|(setting, path)| Some((setting, path?.clone())));
         let host_keys =
             ssh.host_keys.iter().map(|path| ("[ssh] host-keys".to_owned(), path.clone()));
-        Self(named.chain(host_keys).collect())
+        let certificates = ssh.host_certificates.iter();
+        let certificates =
+            certificates.map(|path| ("[ssh] host-certificates".to_owned(), path.clone()));
+        Self(named.chain(host_keys).chain(certificates).collect())
     }
 
     /// Hides them from whoever reaches files, and warns of those that lie below root.

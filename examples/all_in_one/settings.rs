@@ -10,16 +10,18 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use splengine_core::{
     Accounts, AddressRange, CgroupMode, EngineBuilder, Environment, FilePolicy, GuessingPolicy,
     Holder, LimitKind, Limits, Program, Secret, UserName,
 };
-use splengine_ssh::{HostKeys, Users, UsersError};
+use splengine_ssh::{Algorithms, HostKeys, Users, UsersError};
 
 use crate::args::Args;
 use crate::file::{
-    AvroTable, BatchesTable, CommandsTable, ConnectionsTable, DiskTable, EnvironmentTable, File,
-    FilesTable, GuessingTable, LimitsTable, ProgramTable, SessionsTable, SshTable,
+    AlgorithmSet, AlgorithmsTable, AvroTable, BatchesTable, CommandsTable, ConnectionsTable,
+    DiskTable, EnvironmentTable, File, FilesTable, GuessingTable, LimitsTable, ProgramTable,
+    SessionsTable, SshTable,
 };
 use crate::own_files::OwnFiles;
 pub(crate) use crate::settings::stores::{batches_dir, store_error};
@@ -232,7 +234,7 @@ impl Settings {
                 tracing::warn!(error, "there is no SSH door");
                 Ok(None)
             }
-            keys => keys.map(Some),
+            keys => Ok(Some(self.certified(keys?)?)),
         }
     }
 
@@ -252,6 +254,13 @@ impl Settings {
         others.iter().try_fold(first, |keys, path| keys.and(path).map_err(|error| wrong(&error)))
     }
 
+    fn certified(&self, keys: HostKeys) -> Result<HostKeys, UsageError> {
+        let wrong =
+            |error: &dyn std::error::Error| UsageError::caused("[ssh] host-certificates", error);
+        let mut paths = self.ssh_table.host_certificates.iter();
+        paths.try_fold(keys, |keys, path| keys.certificate(path).map_err(|error| wrong(&error)))
+    }
+
     /// The holder of terminals, if sessions are to survive this process.
     pub(crate) fn holder(&self) -> Result<Option<Holder>, UsageError> {
         if !self.sessions.survive {
@@ -269,7 +278,11 @@ impl Settings {
     /// batches printed), and what it reads its settings and secrets from.
     fn files(&self) -> Result<FilePolicy, UsageError> {
         let policy = FilePolicy::new(&self.root).and_then(|policy| policy.hide("runtime"));
-        let policy = policy.map_err(|error| UsageError::caused(&self.root_name(), &error))?;
+        let mut policy = policy.map_err(|error| UsageError::caused(&self.root_name(), &error))?;
+        // One caller alone has half of them, which is what one client of SFTP may have open.
+        if getrlimit(Resource::Nofile).current.is_none_or(|limit| limit >= 16_384) {
+            policy = policy.max_open(2304);
+        }
         let policy = self.own_files.hide(policy)?;
         match self.files.max_bytes_per_caller {
             None => Ok(policy),
@@ -348,6 +361,36 @@ impl Settings {
 /// Whose keys let whom in over SSH.
 pub(crate) fn authorized_keys(args: &Args, file: &File) -> Option<PathBuf> {
     args.authorized_keys.clone().or_else(|| file.authorized_keys.clone())
+}
+
+/// The algorithms that SSH clients may choose from.
+pub(crate) fn algorithms(table: &AlgorithmsTable) -> Result<Algorithms, UsageError> {
+    let (set, lists) = match table {
+        AlgorithmsTable::Set(set) => (*set, None),
+        AlgorithmsTable::Lists(lists) => (lists.set, Some(lists)),
+    };
+    let mut algorithms = match set {
+        AlgorithmSet::Strict => Algorithms::strict(),
+        AlgorithmSet::Default => Algorithms::new(),
+        AlgorithmSet::Compatible => Algorithms::compatible(),
+    };
+    let Some(lists) = lists else { return Ok(algorithms) };
+    let wrong = |key: &str, error: &dyn std::error::Error| {
+        UsageError::caused(&format!("[ssh] algorithms.{key}"), error)
+    };
+    if let Some(names) = &lists.key_exchanges {
+        let listed = algorithms.key_exchanges(names.iter().map(String::as_str));
+        algorithms = listed.map_err(|error| wrong("key-exchanges", &error))?;
+    }
+    if let Some(names) = &lists.ciphers {
+        let listed = algorithms.ciphers(names.iter().map(String::as_str));
+        algorithms = listed.map_err(|error| wrong("ciphers", &error))?;
+    }
+    if let Some(names) = &lists.macs {
+        let listed = algorithms.macs(names.iter().map(String::as_str));
+        algorithms = listed.map_err(|error| wrong("macs", &error))?;
+    }
+    Ok(algorithms)
 }
 
 /// The certificates and the private key of the Avro RPC door, if it is to serve TLS.

@@ -107,31 +107,31 @@ def test_paramiko_with_two_keys_of_which_the_second_is_good(connect, keys):
 def test_paramiko_moves_files(connect, server):
     data = os.urandom(8_000_000)
     sftp = connect().open_sftp()
-    sftp.putfo(io.BytesIO(data), "/up", file_size=len(data))
+    sftp.putfo(io.BytesIO(data), "up", file_size=len(data))
     assert (server.root / "up").read_bytes() == data
     back = io.BytesIO()
-    sftp.getfo("/up", back)  # It asks for many pieces ahead.
+    sftp.getfo("up", back)  # It asks for many pieces ahead.
     assert back.getvalue() == data
-    with sftp.open("/up", "r+") as file:
+    with sftp.open("up", "r+") as file:
         file.seek(10)
         file.write(b"middle")
         file.seek(8)
         assert file.read(10) == data[8:10] + b"middle" + data[16:18]
-    assert {"up"} <= set(sftp.listdir("/"))
-    sftp.mkdir("/dir", 0o755)
-    sftp.rename("/up", "/dir/up")
-    sftp.posix_rename("/dir/up", "/dir/again")
-    assert sftp.stat("/dir/again").st_size == len(data)
-    assert sftp.normalize("dir/../dir/./again") == "/dir/again"
-    sftp.chmod("/dir/again", 0o600)
-    sftp.truncate("/dir/again", 5)
-    assert [entry.st_size for entry in sftp.listdir_attr("/dir")] == [5]
-    sftp.remove("/dir/again")
-    sftp.rmdir("/dir")
+    assert {"up"} <= set(sftp.listdir("."))
+    sftp.mkdir("dir", 0o755)
+    sftp.rename("up", "dir/up")
+    sftp.posix_rename("dir/up", "dir/again")
+    assert sftp.stat("dir/again").st_size == len(data)
+    assert sftp.normalize("dir/../dir/./again") == f"{server.root}/dir/again"
+    sftp.chmod("dir/again", 0o600)
+    sftp.truncate("dir/again", 5)
+    assert [entry.st_size for entry in sftp.listdir_attr("dir")] == [5]
+    sftp.remove("dir/again")
+    sftp.rmdir("dir")
     with pytest.raises(FileNotFoundError):
-        sftp.stat("/dir")
+        sftp.stat("dir")
     with pytest.raises(IOError):
-        sftp.open("/runtime/ssh/host_ed25519_key")
+        sftp.open("runtime/ssh/host_ed25519_key")
 
 
 def test_paramiko_in_a_terminal(connect):
@@ -142,7 +142,7 @@ def test_paramiko_in_a_terminal(connect):
     seen = b""
     while piece := shell.recv(1 << 16):
         seen += piece
-    assert b"\r\n33 77\r\nxterm\r\n" in seen and shell.recv_exit_status() == 9
+    assert b"33 77\r\nxterm\r\n" in seen and shell.recv_exit_status() == 9
 
 
 def test_paramiko_is_refused_other_channels(connect):
@@ -277,13 +277,13 @@ def test_asyncssh_moves_files(run, server, tmp_path):
 
     async def work(connection):
         async with connection.start_sftp_client() as sftp:
-            await sftp.put(tmp_path / "file", "/by-asyncssh")
+            await sftp.put(tmp_path / "file", "by-asyncssh")
             assert (server.root / "by-asyncssh").read_bytes() == data
             await sftp.get("by-asyncssh", tmp_path / "back")
             assert (tmp_path / "back").read_bytes() == data
-            assert "by-asyncssh" in await sftp.listdir("/")
+            assert "by-asyncssh" in await sftp.listdir(".")
             assert (await sftp.stat("by-asyncssh")).size == len(data)
-            assert (await sftp.statvfs("/")).bsize > 0
+            assert (await sftp.statvfs(".")).bsize > 0
             await sftp.symlink("by-asyncssh", "link-of-asyncssh")
             assert os.readlink(server.root / "link-of-asyncssh") == "by-asyncssh"
             assert await sftp.readlink("link-of-asyncssh") == "by-asyncssh"
@@ -371,8 +371,10 @@ def test_ssh_audit_finds_nothing(server):
                 if found := algorithm["notes"].get(kind):
                     notes[kind][algorithm["algorithm"]] = found
     assert notes["fail"] == {}
-    # Clients have it that do not know the exchange which quantum computers can't undo.
-    assert notes["warn"].keys() == {"curve25519-sha256", "curve25519-sha256@libssh.org"}, notes
+    # Clients have them that do not know the exchange which quantum computers can't undo, or no MAC of what
+    # is encrypted.
+    assert notes["warn"].keys() == {"curve25519-sha256", "curve25519-sha256@libssh.org",
+                                    "hmac-sha2-256", "hmac-sha2-512"}, notes
     assert not report.get("cves")
     assert [key["algorithm"] for key in report["key"]] == ["ssh-ed25519"]
     assert "kex-strict-s-v00@openssh.com" in [kex["algorithm"] for kex in report["kex"]]

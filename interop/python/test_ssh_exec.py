@@ -71,7 +71,7 @@ def test_streams_are_apart_and_whole(ssh):
 
 
 def test_words_are_split_as_a_shell_does_and_no_more(ssh):
-    said = ssh.says("""printf '<%s>\\n' 'a b' "c \\"d" e\\ f '' '$HOME' "$(id)" \\* '*' `id` ';' """)
+    said = ssh.says("""printf '<%s>\\n' 'a b' "c \\"d" e\\ f '' '$HOME' "$(id)" \\* '*' '`id`' ';' """)
     assert said.splitlines() == [
         "<a b>", '<c "d>', "<e f>", "<>", "<$HOME>", "<$(id)>", "<*>", "<*>", "<`id`>", "<;>"]
 
@@ -113,6 +113,8 @@ def test_a_session_lends_its_directory(ssh, server):
     ("no-such-program", 127, "`no-such-program` was not found"),
     ("/", 126, "it is not a file"),
     ("sh 'x", 255, "quote is never closed"),
+    ("echo a; echo b", 2, "`;` outside of quotes"),
+    ("echo `id`", 2, "a backtick outside of quotes"),
     ("' '", 127, "not found"),
     ("  ", 255, "no command"),
 ])

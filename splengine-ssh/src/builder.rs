@@ -3,15 +3,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::server::Config;
-use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
+use russh::{Limits, MethodKind, MethodSet, SshId};
 use splengine_core::{BindError, ConnectionLimits, Engine};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::input::Disk;
 use crate::server::{Options, Shared, SshServer};
-use crate::{HostKeys, Users};
+use crate::targets::Targets;
+use crate::{Algorithms, HostKeys, TargetError, Users};
 
 /// Stands in the builder where [`Users`] are still to come.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct SshServerBuilder<U> {
     unread_directory: Option<PathBuf>,
     keepalive: (Duration, usize),
     rekey: (usize, Duration),
+    algorithms: Algorithms,
 }
 
 impl SshServer {
@@ -44,6 +45,9 @@ impl SshServer {
                 accept_env: ["LANG", "LC_*", "TZ", "COLORTERM"].map(str::to_owned).into(),
                 max_channels: 64,
                 max_linger: Duration::from_secs(5),
+                signals_as_status: false,
+                serves_scp: true,
+                permit_open: Targets::default(),
             },
             limits: Self::default_connection_limits(),
             login_grace: Duration::from_mins(2),
@@ -51,6 +55,7 @@ impl SshServer {
             unread_directory: None,
             keepalive: (Duration::from_secs(30), 3),
             rekey: (1 << 30, Duration::from_hours(1)),
+            algorithms: Algorithms::new(),
         }
     }
 }
@@ -76,6 +81,7 @@ impl<U> SshServerBuilder<U> {
             unread_directory: self.unread_directory,
             keepalive: self.keepalive,
             rekey: self.rekey,
+            algorithms: self.algorithms,
         }
     }
 
@@ -149,6 +155,43 @@ impl<U> SshServerBuilder<U> {
     pub fn rekey(mut self, bytes: usize, time: Duration) -> Self {
         self.rekey = (bytes.clamp(1 << 16, 1 << 30), time);
         self
+    }
+
+    /// The algorithms that clients may choose from. Default: [`Algorithms::new`].
+    pub fn algorithms(mut self, algorithms: Algorithms) -> Self {
+        self.algorithms = algorithms;
+        self
+    }
+
+    /// Whether a command that a signal ended is told by the exit status 128 and the signal's number, as
+    /// shells do, instead of by the signal's name (RFC 4254, section 6.10). Dropbear's client and
+    /// libssh2 take the latter for status 0, and PuTTY for 128. Default false.
+    pub fn signals_as_status(mut self, as_status: bool) -> Self {
+        self.options.signals_as_status = as_status;
+        self
+    }
+
+    /// Whether the old protocol of scp (`scp -O`, and all of OpenSSH before 9.0) is served, by a
+    /// server of our own over the same files as SFTP. Default true; else it is refused in words.
+    pub fn serve_scp(mut self, is_served: bool) -> Self {
+        self.options.serves_scp = is_served;
+        self
+    }
+
+    /// Where clients may have connections forwarded to (`ssh -L`, `-D`, `-J`, `-W`): `HOST:PORT`, with
+    /// a `*` for any port or any host, or the path of a socket of this host. A host is compared as the
+    /// client names it. Of a key with `permitopen=` only the targets of that option are allowed; of one
+    /// with `restrict` or `no-port-forwarding` none. Default: none. A caller needs the scope `execute`.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError`] for a text of another form.
+    pub fn permit_open<'a>(
+        mut self,
+        targets: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, TargetError> {
+        self.options.permit_open = Targets::parse(targets)?;
+        Ok(self)
     }
 
     /// How long connections have, once the server ends, to finish what they are at. Default 5 s.
@@ -227,7 +270,8 @@ impl SshServerBuilder<Users> {
             channel_buffer_size: 16,
             event_buffer_size: 16,
             limits: Limits::new(self.rekey.0, self.rekey.0, self.rekey.1),
-            preferred: preferred(),
+            preferred: self.algorithms.preferred(),
+            certificates: keys.certificates(),
             max_auth_attempts: 6,
             // Longer than a client takes that answers. It is what ends a connection whose client
             // reads nothing, of which keepalives tell nothing.
@@ -235,41 +279,6 @@ impl SshServerBuilder<Users> {
             keepalive_interval: Some(interval),
             keepalive_max: count,
             nodelay: true,
-            ..Config::default()
         }
-    }
-}
-
-/// What a client may choose from: what ssh-audit finds nothing to say against, but for the exchange
-/// that clients have which know no post-quantum one.
-fn preferred() -> Preferred {
-    const KEX: &[kex::Name] = &[
-        kex::MLKEM768X25519_SHA256,
-        kex::CURVE25519,
-        kex::CURVE25519_PRE_RFC_8731,
-        kex::EXTENSION_SUPPORT_AS_SERVER,
-        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-    ];
-    // The host's is the first; the others are what clients may sign with.
-    const KEYS: &[Algorithm] = &[
-        Algorithm::Ed25519,
-        Algorithm::SkEd25519,
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-        Algorithm::SkEcdsaSha2NistP256,
-        Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-        Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-    ];
-    const CIPHERS: &[cipher::Name] =
-        &[cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR];
-    const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
-    Preferred {
-        kex: Cow::Borrowed(KEX),
-        key: Cow::Borrowed(KEYS),
-        host_key_certificates: Cow::Borrowed(&[]),
-        cipher: Cow::Borrowed(CIPHERS),
-        mac: Cow::Borrowed(MACS),
-        compression: Cow::Borrowed(&[compression::NONE]),
     }
 }

@@ -1,22 +1,23 @@
 //! One channel of a connection: what its client asks for before it starts something, and what runs.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use splengine_core::{Caller, Request, Scope, Signal, Size, UserName};
+use russh::server::ChannelOpenHandle;
+use splengine_core::{Background, Caller, Engine, Request, Signal, Size, UserName};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::command_line::{self, Wanted};
+use crate::forward::Destination;
 use crate::handler::Login;
 use crate::input::{Inlet, Outlet};
 use crate::reply::{Exit, Gone, REFUSED, Reply};
 use crate::server::Shared;
 use crate::terminal::Window;
 use crate::users::Grant;
-use crate::{execution, sftp, terminal};
+use crate::{execution, rsync, scp, sessions, sftp, terminal};
 
 /// What a running channel is told.
 #[derive(Debug)]
@@ -36,6 +37,9 @@ pub(crate) struct Place {
     pub(crate) links_first: bool,
     /// Whether a shell runs the command line.
     pub(crate) use_shell: bool,
+    /// Whether what a command leaves in the background runs on, and a command in a terminal when its
+    /// client has hung up.
+    pub(crate) keeps_background: bool,
 }
 
 /// What a client may start.
@@ -45,7 +49,7 @@ pub(crate) enum Start {
     Command(String),
     /// A command that is no text.
     NoText,
-    Sftp,
+    Sftp(sftp::Options),
 }
 
 pub(crate) struct Channel {
@@ -54,6 +58,8 @@ pub(crate) struct Channel {
     pub(crate) window: Option<Window>,
     /// Whether its client names a link before what it leads to.
     pub(crate) links_first: bool,
+    /// Whether the client asks that what runs in the background outlives its command.
+    pub(crate) keeps_background: bool,
     pub(crate) input: Inlet,
     state: State,
     is_closed: Arc<AtomicBool>,
@@ -79,6 +85,7 @@ impl Channel {
             session: None,
             window: None,
             links_first: false,
+            keeps_background: false,
             input,
             is_closed: Arc::clone(&reply.is_closed),
             state: State::Fresh(reply, outlet),
@@ -123,6 +130,7 @@ impl Channel {
             env,
             links_first: self.links_first,
             use_shell: shared.engine.may_use_shell(&grant.caller),
+            keeps_background: grant.keeps_background.unwrap_or(self.keeps_background),
         };
         let needs_shell = !place.use_shell
             && grant.forced_command.as_deref().is_some_and(command_line::wants_original);
@@ -141,7 +149,7 @@ impl Channel {
             tracing::warn!(user = %trail.user, "a key's command is not run: {NO_ORIGINAL}");
         }
         // Files are served for as long as the client likes.
-        let running = (!matches!(start, Start::Sftp)).then(|| login.running());
+        let running = (!matches!(start, Start::Sftp(_))).then(|| login.running());
         let task = tokio::spawn(async move {
             let _running = running;
             let performed = async {
@@ -158,6 +166,46 @@ impl Channel {
         });
         self.state = State::Running { signals, size, flood, task: task.abort_handle() };
         true
+    }
+
+    /// Connects to `destination`, and passes on what either side sends. The client is answered when it
+    /// is known whether that can be done.
+    pub(crate) fn forward(
+        &mut self,
+        destination: Destination,
+        answer: ChannelOpenHandle,
+        peer: SocketAddr,
+        grant: &Grant,
+    ) {
+        let (reply, input) = match std::mem::replace(&mut self.state, State::Neither) {
+            State::Fresh(reply, input) => (reply, input),
+            other => {
+                self.state = other;
+                return;
+            }
+        };
+        let user = grant.caller.user().clone();
+        let is_closed = Arc::clone(&self.is_closed);
+        let flood = Arc::new(Notify::new());
+        let flooded = Arc::clone(&flood);
+        let task = tokio::spawn(async move {
+            let connected = match destination.connect().await {
+                Ok(connected) => connected,
+                Err(reason) => {
+                    is_closed.store(true, Relaxed);
+                    answer.reject(reason).await;
+                    return;
+                }
+            };
+            tracing::info!(%user, %peer, ?destination, "a connection is forwarded");
+            answer.accept().await;
+            tokio::select! {
+                () = connected.serve(input, &reply) => {}
+                () = flooded.notified() => reply.close().await,
+            }
+        });
+        let (signals, size) = (mpsc::channel(1).0, watch::channel(Size::default()).0);
+        self.state = State::Running { signals, size, flood, task: task.abort_handle() };
     }
 
     /// Ends what runs, since more was sent than is kept for it. Says whether anything runs.
@@ -203,7 +251,7 @@ impl Start {
         match self {
             Self::Shell => "shell",
             Self::Command(_) | Self::NoText => "exec",
-            Self::Sftp => "sftp",
+            Self::Sftp(_) => "sftp",
         }
     }
 }
@@ -238,11 +286,14 @@ fn forced(grant: &Grant, asked: Start, env: &mut Vec<(String, String)>) -> Start
     let original = match asked {
         Start::Command(original) => Some(original),
         // As sshd calls it.
-        Start::Sftp => Some("internal-sftp".to_owned()),
+        Start::Sftp(_) => Some("internal-sftp".to_owned()),
         Start::Shell | Start::NoText => None,
     };
     env.extend(original.map(|original| ("SSH_ORIGINAL_COMMAND".to_owned(), original)));
-    if command.trim() == "internal-sftp" { Start::Sftp } else { Start::Command(command.clone()) }
+    match sftp::Options::parse(command) {
+        Some(options) => Start::Sftp(options),
+        None => Start::Command(command.clone()),
+    }
 }
 
 async fn perform(
@@ -250,16 +301,17 @@ async fn perform(
     mut place: Place,
     window: Option<Window>,
     start: Start,
-    input: Outlet,
+    mut input: Outlet,
     controls: Controls,
     reply: &Reply,
 ) -> Result<Exit, Gone> {
     let engine = &shared.engine;
     place.env.retain(|(name, _)| engine.accepts_env(name));
     let request = match (start, window) {
-        (Start::Sftp, _) => {
+        (Start::Sftp(options), _) => {
+            let options = sftp::Options { links_first: place.links_first, ..options };
             let (files, caller) = (engine.files(), place.caller);
-            let served = sftp::serve(files, caller, place.links_first, input, reply.writer()).await;
+            let served = sftp::serve(files, caller, options, input, reply.writer()).await;
             return match served {
                 Ok(()) => Ok(reply.finish(Exit::Code(0)).await),
                 Err(error) => Ok(reply.refuse(&error.to_string(), 1).await),
@@ -273,6 +325,16 @@ async fn perform(
         (Start::Command(command), _) if command.trim().is_empty() => {
             return Ok(reply.refuse("there is no command to run", REFUSED).await);
         }
+        // A user's name with nothing behind its plus sign.
+        (start @ (Start::Shell | Start::Command(_)), window)
+            if place.session.as_deref() == Some("") =>
+        {
+            let command = match &start {
+                Start::Command(command) => command,
+                _ => "list",
+            };
+            return sessions::run(engine, &place.caller, command, window.is_some(), reply).await;
+        }
         (Start::Shell, Some(window)) => {
             return terminal::run(engine, &place, window, None, input, controls, reply).await;
         }
@@ -285,28 +347,44 @@ async fn perform(
             return terminal::run(engine, &place, window, command, input, controls, reply).await;
         }
         (Start::Shell, None) => Request::shell(),
-        (Start::Command(command), None) => {
-            match command_line::read(command, &engine.files().hidden()) {
-                Wanted::Command(command) => Request::new(command).use_shell(place.use_shell),
-                Wanted::Copier(_) if !place.caller.may(Scope::Files) => {
-                    return Ok(reply.refuse(NO_FILES, REFUSED).await);
+        (Start::Command(command), None) => match command_line::read(command) {
+            Wanted::Command(command) => {
+                if command_line::is_push(&command) && !place.keeps_background {
+                    place.env.extend(foreground_gc(engine));
                 }
-                Wanted::Copier(words) => {
-                    for path in command_line::paths_of(&words) {
-                        if engine.files().is_hidden(Path::new(path)).await {
-                            let why = format!("rsync: `{path}` is not there");
-                            return Ok(reply.refuse(&why, REFUSED).await);
-                        }
-                    }
-                    let mut words = words.into_iter();
-                    let quoted = command_line::quote(&words.next().unwrap_or_default());
-                    Request::new(quoted).args(words)
-                }
-                Wanted::Refused(why) => return Ok(reply.refuse(&why, REFUSED).await),
+                Request::new(command).use_shell(place.use_shell)
             }
-        }
+            Wanted::Rsync(words) => {
+                let files = engine.files();
+                match rsync::request(&files, &place.caller, words, &mut input).await {
+                    Ok(request) => request,
+                    Err(why) => return Ok(reply.refuse(&format!("rsync: {why}"), REFUSED).await),
+                }
+            }
+            Wanted::Scp(options) if shared.options.serves_scp => {
+                return scp::run(&engine.files(), &place.caller, options, input, reply).await;
+            }
+            Wanted::Scp(_) => return scp::refuse(reply).await,
+            Wanted::Refused(why) => return Ok(reply.refuse(&why, REFUSED).await),
+        },
     };
-    execution::run(engine, &place, request, input, controls, reply).await
+    let background = if place.keeps_background { Background::Keep } else { Background::Kill };
+    execution::run(engine, &place, request.background(background), input, controls, reply).await
+}
+
+/// Has git pack a repository before a push is over, instead of in the background, where that would end
+/// with it.
+fn foreground_gc(engine: &Engine) -> Vec<(String, String)> {
+    let all = [
+        ("GIT_CONFIG_COUNT", "2"),
+        ("GIT_CONFIG_KEY_0", "gc.autoDetach"),
+        ("GIT_CONFIG_VALUE_0", "false"),
+        ("GIT_CONFIG_KEY_1", "maintenance.autoDetach"),
+        ("GIT_CONFIG_VALUE_1", "false"),
+    ];
+    let are_accepted = all.iter().all(|(name, _)| engine.accepts_env(name));
+    let all = all.into_iter().filter(|_| are_accepted);
+    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// What shells exit with that can't read a command.
@@ -315,8 +393,5 @@ const NO_ORIGINAL: &str = "the command that this key is bound to has $SSH_ORIGIN
     which only a shell puts in place, and none reads it here: let the program read that variable, \
     or put a shell into command=, as in sh -c '…'";
 const MOST_SIGNALS: usize = 32;
-/// A program that reads and writes files for its client takes the right to run it, too, which the
-/// engine checks: unlike SFTP it reaches them by itself.
-const NO_FILES: &str = "rsync: this takes the scope `files`, beside `execute`";
 const TOO_MUCH: &str = "more was sent than is kept of you, or than there is room for on the disk, for a program that does \
      not read it";

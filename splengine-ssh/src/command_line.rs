@@ -1,71 +1,108 @@
 //! Commands that SSH's file copiers send, which mean files below root.
 
-use std::path::{Component, Path, PathBuf};
-
 use splengine_core::split_words;
+
+use crate::{glob, scp};
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// What it says.
     Command(String),
-    /// These words of a program that copies files for its client.
-    Copier(Vec<String>),
+    /// The server of rsync's client, in these words.
+    Rsync(Vec<Word>),
+    /// The server of the old protocol of scp.
+    Scp(scp::Options),
     Refused(String),
 }
 
-/// Finds the copiers among commands. What rsync's client asks its server for are paths below root,
-/// as they are over SFTP, and without what is `hidden`; the old protocol of scp is not spoken.
-pub(crate) fn read(command: String, hidden: &[PathBuf]) -> Wanted {
+/// A word, and what a shell would take it for: a pattern of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) text: String,
+    /// The word with a backslash before each character that was quoted; `None` where it is no pattern.
+    pub(crate) pattern: Option<String>,
+}
+
+/// Finds the copiers among commands.
+pub(crate) fn read(command: String) -> Wanted {
     let Ok(mut words) = split_words(&command) else { return Wanted::Command(command) };
-    if words.first().is_some_and(|word| word == "exec") {
+    let is_exec = words.first().is_some_and(|word| word == "exec");
+    if is_exec {
         words.remove(0);
     }
-    let has = |flags: &[&str]| words.iter().skip(1).any(|word| flags.contains(&word.as_str()));
+    let has = |flag: &dyn Fn(&str) -> bool| words.iter().skip(1).any(|word| flag(word));
     let program = words.first().map_or("", String::as_str);
     match program.rsplit('/').next().unwrap_or_default() {
-        "scp" if has(&["-t", "-f"]) => Wanted::Refused(NO_OLD_SCP.to_owned()),
-        "rsync" if has(&["--server"]) => match rsync(words, hidden) {
-            Ok(words) => Wanted::Copier(words),
-            Err(why) => Wanted::Refused(format!("rsync: {why}")),
-        },
+        "scp" if has(&|word| word == "-t" || word == "-f") => {
+            let words = patterns(&command, words, is_exec);
+            match scp::Options::read(words) {
+                Ok(options) => Wanted::Scp(options),
+                Err(why) => Wanted::Refused(format!("scp: {why}")),
+            }
+        }
+        "rsync" if has(&|word| word == "--server") => {
+            Wanted::Rsync(patterns(&command, words, is_exec))
+        }
         _ => Wanted::Command(command),
     }
 }
 
-fn rsync(mut words: Vec<String>, hidden: &[PathBuf]) -> Result<Vec<String>, String> {
-    // Behind the first word that is a dot come paths; before it options.
-    let dot = words.iter().position(|word| word == ".").ok_or(NO_PATHS)?;
-    let leads_up = |path: &str| path.split('/').any(|part| part == "..");
-    for word in &words[1..dot] {
-        let value = match word.strip_prefix("--") {
-            Some(option) => option.split_once('=').map_or("", |(_, value)| value),
-            None => word,
-        };
-        if value.starts_with('/') || leads_up(value) {
-            return Err(format!("`{value}` would be a path of the host; {FROM_DESTINATION}"));
-        }
-    }
-    let mut left_out = Vec::new();
-    for path in &mut words[dot + 1..] {
-        if leads_up(path) {
-            return Err(OUTSIDE.to_owned());
-        }
-        let below = path.trim_start_matches('/');
-        let place: PathBuf = Path::new(below).components().skip_while(is_dot).collect();
-        for hidden in hidden {
-            if place.starts_with(hidden) {
-                return Err(format!("`{path}` is not there"));
+/// The words with what a shell would take them for.
+fn patterns(command: &str, words: Vec<String>, is_exec: bool) -> Vec<Word> {
+    let raw = raw_words(command).into_iter().skip(usize::from(is_exec));
+    words
+        .into_iter()
+        .zip(raw)
+        .map(|(text, raw)| Word { text, pattern: glob::pattern(&raw) })
+        .collect()
+}
+
+/// The words of a command that can be split, each character with whether it was quoted.
+fn raw_words(command: &str) -> Vec<Vec<(char, bool)>> {
+    let mut words = Vec::new();
+    let mut word: Option<Vec<(char, bool)>> = None;
+    let mut chars = command.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            ' ' | '\t' | '\n' | '\r' => words.extend(word.take()),
+            '\'' => {
+                let word = word.get_or_insert_default();
+                word.extend(chars.by_ref().take_while(|c| *c != '\'').map(|c| (c, true)));
             }
-            left_out.extend(within(&place, hidden));
-        }
-        if below.len() < path.len() {
-            *path = format!("./{below}");
+            '"' => {
+                let word = word.get_or_insert_default();
+                while let Some(c) = chars.next().filter(|c| *c != '"') {
+                    let escaped = chars.peek().copied();
+                    match (c, escaped) {
+                        ('\\', Some('\n')) => drop(chars.next()),
+                        ('\\', Some(escaped @ ('$' | '`' | '"' | '\\'))) => {
+                            chars.next();
+                            word.push((escaped, true));
+                        }
+                        (c, _) => word.push((c, true)),
+                    }
+                }
+            }
+            '\\' => match chars.next() {
+                Some('\n') | None => {}
+                Some(c) => word.get_or_insert_default().push((c, true)),
+            },
+            c => word.get_or_insert_default().push((c, false)),
         }
     }
-    left_out.dedup();
-    words.splice(dot..dot, left_out);
-    Ok(words)
+    words.extend(word);
+    words
+}
+
+/// Whether it is git's server of a push.
+pub(crate) fn is_push(command: &str) -> bool {
+    let words = split_words(command).unwrap_or_default();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["git", "receive-pack", ..] => true,
+        [program, ..] => program.rsplit('/').next() == Some("git-receive-pack"),
+        [] => false,
+    }
 }
 
 /// Whether a shell would put what the client asked for in place of a part of `command`: a reference
@@ -90,76 +127,53 @@ pub(crate) fn wants_original(command: &str) -> bool {
     false
 }
 
-/// The paths among the words of an rsync server: those behind the first that is a dot.
-pub(crate) fn paths_of(words: &[String]) -> impl Iterator<Item = &str> {
-    words.iter().map(String::as_str).skip_while(|word| *word != ".").skip(1)
-}
-
-/// What keeps rsync from what is hidden below a directory that it copies: neither sent, nor taken
-/// for superfluous. Its patterns begin where the copy does: in the directory, or, where the path has
-/// no slash at its end, with its name.
-fn within(place: &Path, hidden: &Path) -> Vec<String> {
-    let Ok(rest) = hidden.strip_prefix(place) else { return Vec::new() };
-    let named = place.file_name().map(|name| Path::new(name).join(rest));
-    let all = [Some(rest.to_owned()), named, Some(hidden.to_owned())];
-    let mut all: Vec<String> = all
-        .into_iter()
-        .flatten()
-        .filter_map(|path| path.to_str().map(|path| format!("--exclude=/{}", literal(path))))
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-/// A name as a pattern of rsync's that matches it alone.
-fn literal(name: &str) -> String {
-    let is_wild = name.contains(['*', '?', '[']);
-    name.chars().fold(String::new(), |mut pattern, character| {
-        if is_wild && "*?[\\".contains(character) {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-        pattern
-    })
-}
-
-fn is_dot(part: &Component<'_>) -> bool {
-    matches!(part, Component::CurDir)
-}
-
 /// One word, such that [`split_words`] gives it back.
 pub(crate) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-const NO_OLD_SCP: &str =
-    "scp: the old protocol of scp is not spoken here; leave out -O, and files go over SFTP";
-const NO_PATHS: &str = "its server was started without paths; leave out --secluded-args (-s, or \
-                        RSYNC_PROTECT_ARGS), since they have to be seen here";
-const OUTSIDE: &str = "a path with `..` leads outside root";
-const FROM_DESTINATION: &str = "give it without a slash in front, as it is from the destination";
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn wanted(command: &str) -> Wanted {
-        read(command.to_owned(), &["runtime".into(), "a/b [1]".into()])
-    }
-
-    fn words(text: &str) -> Wanted {
-        Wanted::Copier(text.split(' ').map(|word| word.replace('_', " ")).collect())
+    fn word(text: &str, pattern: Option<&str>) -> Word {
+        Word { text: text.to_owned(), pattern: pattern.map(str::to_owned) }
     }
 
     #[test]
     fn copiers_are_told_from_commands() {
         for command in ["ls -t", "scp a b", "rsync a b", "echo scp -t", "'", "", "rsync --version"]
         {
-            assert_eq!(wanted(command), Wanted::Command(command.to_owned()));
+            assert_eq!(read(command.to_owned()), Wanted::Command(command.to_owned()));
         }
-        for command in ["scp -t /x", "scp -v -f x", "/usr/bin/scp -t x"] {
-            assert_eq!(wanted(command), Wanted::Refused(NO_OLD_SCP.to_owned()));
+        for command in ["scp -t /x", "scp -v -f x", "/usr/bin/scp -p -d -t x", "exec scp -t -- x"] {
+            assert!(matches!(read(command.to_owned()), Wanted::Scp(_)), "{command}");
+        }
+        assert!(matches!(read("scp -t".to_owned()), Wanted::Refused(_)));
+        assert_eq!(
+            read("exec /bin/rsync --server . a\\ b*.log 'c*' \"d\\\"?\"[x]".to_owned()),
+            Wanted::Rsync(vec![
+                word("/bin/rsync", None),
+                word("--server", None),
+                word(".", None),
+                word("a b*.log", Some("a b*.log")),
+                word("c*", None),
+                word("d\"?[x]", Some("d\"\\?[x]")),
+            ])
+        );
+    }
+
+    #[test]
+    fn pushes_are_known() {
+        for command in
+            ["git-receive-pack '/a/b.git'", "git receive-pack 'x'", "/usr/bin/git-receive-pack x"]
+        {
+            assert!(is_push(command), "{command}");
+        }
+        for command in ["git-upload-pack 'x'", "git", "", "echo git-receive-pack"] {
+            assert!(!is_push(command), "{command}");
         }
     }
 
@@ -185,50 +199,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn paths_of_rsync_are_below_root() {
-        assert_eq!(
-            wanted("rsync --server --sender -e.LsfxCIvu . /data/a b"),
-            words("rsync --server --sender -e.LsfxCIvu . ./data/a b")
-        );
-        assert_eq!(
-            wanted("/bin/rsync --server -e.L . /c"),
-            words("/bin/rsync --server -e.L . ./c")
-        );
-        for (command, problem) in [
-            ("rsync --server -e.L . ../x", "leads outside root"),
-            ("rsync --server -e.L . /a/../../x", "leads outside root"),
-            ("rsync --server", "leave out --secluded-args"),
-            ("rsync --server --backup-dir /bk . x", "`/bk` would be a path of the host"),
-            ("rsync --server --link-dest=/rs1 . x", "`/rs1` would be a path of the host"),
-            ("rsync --server --partial-dir ../p . x", "`../p` would be a path of the host"),
-        ] {
-            let Wanted::Refused(why) = wanted(command) else { panic!("{command}") };
-            assert!(why.contains(problem), "{why}");
-        }
-        let near = "rsync --server --backup-dir old/ones . x";
-        assert_eq!(wanted(near), words(near));
-    }
-
-    #[test]
-    fn what_is_hidden_is_not_rsyncs() {
-        for all in [".", "/", "./", "/./"] {
-            let Wanted::Copier(words) = wanted(&format!("rsync --server -v . {all}")) else {
-                panic!("{all}")
-            };
-            assert_eq!(words[3..5], ["--exclude=/runtime", r"--exclude=/a/b \[1]"], "{all}");
-            assert_eq!(words[5], ".");
-        }
-        assert_eq!(
-            wanted("rsync --server -v . /a/"),
-            words(r"rsync --server -v --exclude=/a/b_\[1] --exclude=/b_\[1] . ./a/")
-        );
-        assert_eq!(wanted("rsync --server . data/runtime"), words("rsync --server . data/runtime"));
-        for path in ["runtime", "/runtime/", "./runtime/ssh", "'a/b [1]'"] {
-            let Wanted::Refused(why) = wanted(&format!("rsync --server . {path}")) else {
-                panic!("{path}")
-            };
-            assert!(why.contains("is not there"), "{why}");
+    proptest! {
+        /// What is a word to one is a word to the other.
+        #[test]
+        fn words_are_the_same_with_and_without_quotes(text in "[ a-c'\"\\\\*?\n$#]{0,40}") {
+            if let Ok(words) = split_words(&text) {
+                let raw: Vec<String> = raw_words(&text)
+                    .into_iter()
+                    .map(|word| word.into_iter().map(|(c, _)| c).collect())
+                    .collect();
+                prop_assert_eq!(raw, words);
+            }
         }
     }
 

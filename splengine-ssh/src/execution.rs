@@ -1,6 +1,6 @@
 //! A command on a channel without a terminal.
 
-use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request, Stdin};
+use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request, SplitError, Stdin};
 
 use crate::channel::{Controls, MISUSE, Place};
 use crate::input::Outlet;
@@ -55,7 +55,7 @@ pub(crate) fn code(error: &ExecuteError) -> u32 {
     match error {
         ExecuteError::ProgramNotFound { .. } => 127,
         ExecuteError::ProgramUnusable { .. } => 126,
-        ExecuteError::Split(_) => MISUSE,
+        ExecuteError::Split(SplitError::Operator(_)) => MISUSE,
         error if error.kind() == ErrorKind::Internal => 254,
         _ => REFUSED,
     }

@@ -11,12 +11,14 @@ use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };
 use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
-use splengine_core::{AuthError, CredentialSource, Secret, Signal, Size, TerminalModes};
+use splengine_core::{AuthError, CredentialSource, Scope, Secret, Signal, Size, TerminalModes};
 use tokio::sync::watch;
 
 use crate::channel::{Channel, Start};
+use crate::forward::Destination;
 use crate::reply::Reply;
 use crate::server::Shared;
+use crate::sftp;
 use crate::terminal::Window;
 use crate::users::{Entry, Grant, Users};
 
@@ -41,6 +43,8 @@ struct LoginState {
 pub(crate) struct Client {
     shared: Arc<Shared>,
     peer: SocketAddr,
+    /// That the client has connected to.
+    ours: SocketAddr,
     source: CredentialSource,
     login: Login,
     grant: Option<Arc<Grant>>,
@@ -128,12 +132,12 @@ impl Drop for Running {
 impl Client {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        peer: SocketAddr,
+        [peer, ours]: [SocketAddr; 2],
         source: CredentialSource,
         login: Login,
     ) -> Self {
         let channels = HashMap::new();
-        Self { shared, peer, source, login, grant: None, session: None, channels }
+        Self { shared, peer, ours, source, login, grant: None, session: None, channels }
     }
 
     /// What is answered to somebody who has shown who they are, or has not.
@@ -158,6 +162,92 @@ impl Client {
             _ => false,
         };
         reply(id, started, session)
+    }
+
+    /// The places of both ends, as sshd tells commands of them.
+    fn ends(&self) -> Vec<(String, String)> {
+        let (from, to) = (self.peer, self.ours);
+        let [from_ip, to_ip] = [from, to].map(|end| end.ip().to_canonical());
+        let (from_port, to_port) = (from.port(), to.port());
+        let shell = self.shared.engine.shell().first().cloned().unwrap_or_default();
+        [
+            ("SSH_CLIENT", format!("{from_ip} {from_port} {to_port}")),
+            ("SSH_CONNECTION", format!("{from_ip} {from_port} {to_ip} {to_port}")),
+            ("SHELL", shell),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    /// Makes a channel on which something can be started, if there may be one more.
+    fn channel(&mut self, channel: russh::Channel<Msg>, session: &Session) -> Option<ChannelId> {
+        self.channels.retain(|_, channel| !channel.is_over());
+        if self.channels.len() >= self.shared.options.max_channels {
+            return None;
+        }
+        let user = self.grant.as_ref()?.caller.user().clone();
+        // What comes is taken from `data` below. The reading half, in which russh waits for room,
+        // is let go.
+        let (_, writer) = channel.split();
+        let id = writer.id();
+        let mut reply = Reply::new(writer, session.handle());
+        reply.signals_as_status = self.shared.options.signals_as_status;
+        let mut channel = Channel::new(reply, &self.shared, user);
+        channel.session.clone_from(&self.session);
+        channel.links_first = links_first(session.remote_sshid());
+        channel.env = self.ends();
+        self.channels.insert(id, channel);
+        Some(id)
+    }
+
+    /// Forwards a connection to where that is allowed.
+    async fn forward(
+        &mut self,
+        channel: russh::Channel<Msg>,
+        destination: Option<Destination>,
+        shown: &str,
+        answer: ChannelOpenHandle,
+        session: &mut Session,
+    ) {
+        let Some((grant, destination)) = self.grant.clone().zip(destination) else {
+            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return;
+        };
+        let policy = if !grant.forwarding || grant.view_only {
+            Err("an option of the key forbids forwarding")
+        } else if !grant.caller.may(Scope::Execute) {
+            Err("the caller lacks the scope `execute`")
+        } else {
+            let (targets, why) = match &grant.permit_open {
+                Some(targets) => (targets, "it is no target of the key's permitopen="),
+                None => {
+                    (&self.shared.options.permit_open, "it is no target that is permitted here")
+                }
+            };
+            let is_allowed = match &destination {
+                Destination::Tcp(host, port) => targets.allow_tcp(host, u32::from(*port)),
+                Destination::Socket(path) => targets.allow_socket(path),
+            };
+            if is_allowed { Ok(()) } else { Err(why) }
+        };
+        if let Err(why) = policy {
+            self.refuse_forwarding(shown, why);
+            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return;
+        }
+        let Some(id) = self.channel(channel, session) else {
+            answer.reject(ChannelOpenFailure::ResourceShortage).await;
+            return;
+        };
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.forward(destination, answer, self.peer, &grant);
+        }
+    }
+
+    fn refuse_forwarding(&self, what: &str, why: &str) {
+        let what: String = what.chars().take(MAX_SHOWN_CHARS).collect();
+        let user = self.grant.as_ref().map(|grant| grant.caller.user().as_str());
+        tracing::info!(user, peer = %self.peer, what, why, "a forwarding is refused");
     }
 
     fn takes(&self, name: &str) -> bool {
@@ -261,27 +351,66 @@ impl Handler for Client {
         answer: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Error> {
-        self.channels.retain(|_, channel| !channel.is_over());
-        if self.channels.len() >= self.shared.options.max_channels {
+        if self.grant.is_none() {
+            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
+        if self.channel(channel, session).is_none() {
             answer.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
-        let Some(grant) = &self.grant else {
-            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-            return Ok(());
-        };
-        let user = grant.caller.user().clone();
-        // What comes is taken from `data` below. The reading half, in which russh waits for room,
-        // is let go.
-        let (_, writer) = channel.split();
-        let id = writer.id();
-        let reply = Reply::new(writer, session.handle());
-        let mut channel = Channel::new(reply, &self.shared, user);
-        channel.session.clone_from(&self.session);
-        channel.links_first = links_first(session.remote_sshid());
-        self.channels.insert(id, channel);
         answer.accept().await;
         Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: russh::Channel<Msg>,
+        host: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        answer: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let number = u16::try_from(port).ok();
+        let destination = number.map(|number| Destination::Tcp(host.to_owned(), number));
+        let shown = format!("a connection to {host}:{port}");
+        self.forward(channel, destination, &shown, answer, session).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: russh::Channel<Msg>,
+        path: &str,
+        answer: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let destination = Some(Destination::Socket(path.to_owned()));
+        let shown = format!("a connection to {path}");
+        self.forward(channel, destination, &shown, answer, session).await;
+        Ok(())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
+        self.refuse_forwarding(&format!("listening at {address}:{port}"), NO_LISTENING);
+        Ok(false)
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Error> {
+        self.refuse_forwarding(&format!("listening at {path}"), NO_LISTENING);
+        Ok(false)
+    }
+
+    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Error> {
+        self.refuse_forwarding("the client's agent", NO_LISTENING);
+        Ok(false)
     }
 
     async fn data(
@@ -331,6 +460,13 @@ impl Handler for Client {
                 channel.session = Some(value.to_owned());
                 true
             }
+            Some(channel) if name == "SPL_BACKGROUND" => match value {
+                "keep" | "kill" => {
+                    channel.keeps_background = value == "keep";
+                    true
+                }
+                _ => false,
+            },
             Some(channel) if takes && channel.env.len() < MOST_ENV => {
                 channel.env.push((name.to_owned(), value.to_owned()));
                 true
@@ -380,6 +516,7 @@ impl Handler for Client {
         _: u32,
         session: &mut Session,
     ) -> Result<(), Error> {
+        self.refuse_forwarding("X11", NO_LISTENING);
         reply(id, false, session)
     }
 
@@ -428,7 +565,7 @@ impl Handler for Client {
         session: &mut Session,
     ) -> Result<(), Error> {
         if name == "sftp" && self.shared.engine.has_files() {
-            self.start(id, Start::Sftp, session)
+            self.start(id, Start::Sftp(sftp::Options::default()), session)
         } else {
             reply(id, false, session)
         }
@@ -493,7 +630,13 @@ fn known(signal: &Sig) -> Option<Signal> {
 /// Whether this client names a link before what it leads to, as the draft has it. OpenSSH's server
 /// takes them the other way round, and so do most clients; these ask who the server is.
 fn links_first(client: &[u8]) -> bool {
-    const ASK: [&[u8]; 3] = [b"SSH-2.0-AsyncSSH", b"SSH-2.0-WinSCP", b"SSH-2.0-libssh_"];
+    const ASK: [&[u8]; 5] = [
+        b"SSH-2.0-AsyncSSH",
+        b"SSH-2.0-WinSCP",
+        b"SSH-2.0-libssh_",
+        b"SSH-2.0-ssh2js",
+        b"SSH-2.0-phpseclib",
+    ];
     ASK.iter().any(|name| client.starts_with(name))
 }
 
@@ -517,6 +660,9 @@ const NEVER: &[&str] = &[
     "RUBY*",
     "SPL_*",
 ];
+const NO_LISTENING: &str = "only connections to permitted targets are forwarded here";
+/// Of what a client asks for, in the log.
+const MAX_SHOWN_CHARS: usize = 300;
 const MOST_ENV: usize = 64;
 const MOST_NAME: usize = 256;
 const MOST_VALUE: usize = 4096;

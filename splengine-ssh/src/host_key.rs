@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 
 use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, HashAlg, PrivateKey};
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::ssh_key::private::KeypairData;
+use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey};
 use splengine_core::Secret;
 
-/// The keys by which clients know this server: ed25519, each in a file in OpenSSH's format.
+/// The keys by which clients know this server, each in a file in OpenSSH's format: the first of ed25519;
+/// behind it others, also, for clients that know no ed25519, of ECDSA or of RSA with 3072 bits or more
+/// (signatures by which take a time that depends on the key: RUSTSEC-2023-0071).
 ///
 /// ```no_run
 /// use splengine_ssh::HostKeys;
@@ -23,7 +27,10 @@ use splengine_core::Secret;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct HostKeys(Vec<PrivateKey>);
+pub struct HostKeys {
+    keys: Vec<PrivateKey>,
+    certificates: Vec<Certificate>,
+}
 
 /// A file that can't hold a host key.
 #[derive(Debug, thiserror::Error)]
@@ -87,10 +94,20 @@ pub enum HostKeyError {
         /// Which.
         path: PathBuf,
     },
+    /// It holds no host certificate, or one that is for none of the keys.
+    #[error(
+        "`{}` is not a certificate of a host in OpenSSH's format for one of the host keys: make one \
+         with `ssh-keygen -s AUTHORITY -h -I NAME -n HOST KEY.pub`", path.display()
+    )]
+    Certificate {
+        /// Which.
+        path: PathBuf,
+    },
     /// It is of an algorithm that is not served.
     #[error(
-        "the host key `{}` is of {algorithm}, and only ssh-ed25519 is served: make one with \
-         `ssh-keygen -t ed25519 -N ''`", path.display()
+        "the host key `{}` is of {algorithm}, and only ssh-ed25519 is served as the first, and behind \
+         it ECDSA, and RSA of 3072 bits or more: make one with `ssh-keygen -t ed25519 -N ''`",
+        path.display()
     )]
     Algorithm {
         /// Which.
@@ -109,7 +126,7 @@ impl HostKeys {
     /// [`HostKeyError`] when the file can't be read or made, is open to others, or holds anything but
     /// an ed25519 key without passphrase.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self, HostKeyError> {
-        Self(Vec::new()).and(path)
+        Self { keys: Vec::new(), certificates: Vec::new() }.and(path)
     }
 
     /// With one more key, opened or made as by [`open_or_create`](Self::open_or_create).
@@ -122,18 +139,19 @@ impl HostKeys {
     /// [`HostKeyError`], as there.
     pub fn and(mut self, path: impl AsRef<Path>) -> Result<Self, HostKeyError> {
         let path = path.as_ref();
-        let key = match read(path) {
+        let is_first = self.keys.is_empty();
+        let key = match read(path, is_first) {
             Err(HostKeyError::Unreadable { source, .. })
                 if source.kind() == io::ErrorKind::NotFound =>
             {
                 create(path)
                     .map_err(|source| HostKeyError::Create { path: path.to_owned(), source })?;
-                read(path)?
+                read(path, is_first)?
             }
             key => key?,
         };
-        if self.0.iter().all(|known| known.public_key() != key.public_key()) {
-            self.0.push(key);
+        if self.keys.iter().all(|known| known.public_key() != key.public_key()) {
+            self.keys.push(key);
         }
         Ok(self)
     }
@@ -141,11 +159,36 @@ impl HostKeys {
     /// What clients see of the keys, as `SHA256:…`, in the order in which they were given.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<String> {
-        self.0.iter().map(|key| key.fingerprint(HashAlg::Sha256).to_string()).collect()
+        self.keys.iter().map(|key| key.fingerprint(HashAlg::Sha256).to_string()).collect()
+    }
+
+    /// With the certificate in the file at `path`, which an authority has signed for one of the keys
+    /// (`ssh-keygen -s … -h`): clients that trust the authority then know this server without its key.
+    ///
+    /// # Errors
+    ///
+    /// [`HostKeyError`] when the file can't be read, holds no host certificate in OpenSSH's format, or
+    /// one that is for none of the keys.
+    pub fn certificate(mut self, path: impl AsRef<Path>) -> Result<Self, HostKeyError> {
+        let path = path.as_ref();
+        let text = fs::read_to_string(path)
+            .map_err(|source| HostKeyError::Unreadable { path: path.to_owned(), source })?;
+        let wrong = || HostKeyError::Certificate { path: path.to_owned() };
+        let certificate = Certificate::from_openssh(text.trim()).map_err(|_| wrong())?;
+        let is_for = |key: &PrivateKey| key.public_key().key_data() == certificate.public_key();
+        if certificate.cert_type() != CertType::Host || !self.keys.iter().any(is_for) {
+            return Err(wrong());
+        }
+        self.certificates.push(certificate);
+        Ok(self)
+    }
+
+    pub(crate) fn certificates(&self) -> Vec<Certificate> {
+        self.certificates.clone()
     }
 
     pub(crate) fn private_keys(&self) -> Vec<PrivateKey> {
-        self.0.clone()
+        self.keys.clone()
     }
 }
 
@@ -155,7 +198,7 @@ impl fmt::Debug for HostKeys {
     }
 }
 
-fn read(path: &Path) -> Result<PrivateKey, HostKeyError> {
+fn read(path: &Path, is_first: bool) -> Result<PrivateKey, HostKeyError> {
     let text = text(path)?;
     let format = || HostKeyError::Format { path: path.to_owned() };
     let key = PrivateKey::from_openssh(text.expose()).map_err(|_| format())?;
@@ -163,7 +206,13 @@ fn read(path: &Path) -> Result<PrivateKey, HostKeyError> {
         return Err(HostKeyError::Encrypted { path: path.to_owned() });
     }
     let algorithm = key.algorithm();
-    if algorithm != Algorithm::Ed25519 {
+    let is_served = match key.key_data() {
+        KeypairData::Ed25519(_) => true,
+        KeypairData::Ecdsa(_) => !is_first,
+        KeypairData::Rsa(rsa) => !is_first && rsa.key_size() >= MIN_RSA_BITS,
+        _ => false,
+    };
+    if !is_served {
         return Err(HostKeyError::Algorithm {
             path: path.to_owned(),
             algorithm: algorithm.to_string(),
@@ -219,6 +268,8 @@ fn create(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Of a host key of RSA, as ssh-audit asks for.
+const MIN_RSA_BITS: u32 = 3072;
 /// In bytes. A file with an ed25519 key in it has some 400.
 const LARGEST: usize = 16 << 10;
 

@@ -2,8 +2,9 @@
 //!
 //! `ssh alice@host data transform` runs a command, `ssh alice@host` opens a terminal session that
 //! outlives its clients and is the same that a browser shows, `ssh alice+SESSION@host` attaches to
-//! one that runs, and `sftp`, `scp` and `rsync` reach the files below root. Forwardings of any kind
-//! are refused. Who may come in is said by [`Users`].
+//! one that runs, `ssh alice+@host` lists them, and `sftp`, `scp` and `rsync` reach the files below root,
+//! by the paths that commands see. Connections are forwarded to permitted targets only, all other
+//! forwardings refused. Who may come in is said by [`Users`].
 //!
 //! ```no_run
 //! use splengine_core::{Engine, FilePolicy, LocalExecutor};
@@ -27,8 +28,7 @@
 //! that sends more than its command reads is slowed down where its connection has no other channel,
 //! and at last refused ([`max_unread`](SshServerBuilder::max_unread)). OpenSSH's client does not tell
 //! a server of another make that nobody reads its output any more, so `ssh host yes | head` runs on
-//! until the client is ended. No shell stands between rsync's client and its program, so a `*` in a
-//! remote path is a name there (scp expands its own). paramiko's `SSHClient` can try one key a
+//! until the client is ended. paramiko's `SSHClient` can try one key a
 //! connection; with several, it is disconnected after the first that is refused.
 //!
 //! # Why russh
@@ -47,23 +47,32 @@
 //! try (paramiko does), which russh leaves unanswered, is told so and disconnected, instead of being
 //! left to wait.
 
+mod algorithms;
 mod builder;
 mod channel;
 mod command_line;
 mod execution;
+mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod glob;
 mod handler;
 mod host_key;
 mod input;
 mod line;
 mod reply;
+mod rsync;
+mod scp;
 mod server;
+mod sessions;
 mod sftp;
+mod targets;
 mod terminal;
 mod users;
 
+pub use algorithms::{AlgorithmError, Algorithms};
 pub use builder::{NoUsers, SshServerBuilder};
 pub use host_key::{HostKeyError, HostKeys};
 pub use server::SshServer;
+pub use targets::TargetError;
 pub use users::{Users, UsersError};

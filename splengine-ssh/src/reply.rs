@@ -21,6 +21,8 @@ pub(crate) struct Reply {
     handle: Handle,
     /// Whether a terminal is on the other side, for which a line feed is no new line.
     pub(crate) in_terminal: bool,
+    /// Whether the end by a signal is told as an exit status.
+    pub(crate) signals_as_status: bool,
     /// Set before the client can know of its end.
     pub(crate) is_closed: Arc<AtomicBool>,
 }
@@ -34,7 +36,8 @@ pub(crate) enum Exit {
 
 impl Reply {
     pub(crate) fn new(channel: ChannelWriteHalf<Msg>, handle: Handle) -> Self {
-        Self { channel, handle, in_terminal: false, is_closed: Arc::default() }
+        let (in_terminal, signals_as_status) = (false, false);
+        Self { channel, handle, in_terminal, signals_as_status, is_closed: Arc::default() }
     }
 
     pub(crate) async fn send(&self, stream: Stream, data: Bytes) -> Result<(), Gone> {
@@ -72,6 +75,10 @@ impl Reply {
     pub(crate) async fn finish(&self, exit: Exit) -> Exit {
         match &exit {
             Exit::Code(code) => drop(self.channel.exit_status(*code).await),
+            Exit::Signal(signal) if self.signals_as_status => {
+                let code = 128 + u32::try_from(signal.number()).unwrap_or(0);
+                drop(self.channel.exit_status(code).await);
+            }
             Exit::Signal(signal) => {
                 let name = signal.to_string();
                 let name = Sig::Custom(name.strip_prefix("SIG").unwrap_or(&name).to_owned());
@@ -81,10 +88,20 @@ impl Reply {
                 let _ = told.await;
             }
         }
+        self.end_output().await;
+        self.close().await;
+        exit
+    }
+
+    /// Tells the client that no more is printed.
+    pub(crate) async fn end_output(&self) {
         drop(self.channel.eof().await);
+    }
+
+    /// Closes the channel.
+    pub(crate) async fn close(&self) {
         self.is_closed.store(true, Relaxed);
         drop(self.channel.close().await);
-        exit
     }
 }
 

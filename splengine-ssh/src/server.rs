@@ -14,10 +14,11 @@ use splengine_core::{
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 
-use crate::Users;
 use crate::handler::{Client, Login};
 use crate::input::Disk;
 use crate::line::Line;
+use crate::targets::Targets;
+use crate::{Algorithms, Users};
 
 /// The SSH door on an address of its own. Serves while it is awaited, or [run](Self::run_until).
 #[must_use = "a server does nothing unless it is awaited"]
@@ -44,6 +45,9 @@ pub(crate) struct Options {
     pub(crate) accept_env: Vec<String>,
     pub(crate) max_channels: usize,
     pub(crate) max_linger: Duration,
+    pub(crate) signals_as_status: bool,
+    pub(crate) serves_scp: bool,
+    pub(crate) permit_open: Targets,
 }
 
 impl SshServer {
@@ -129,16 +133,18 @@ impl Entering {
     async fn serve(self, connection: Connection) -> io::Result<()> {
         let Self { config, shared, mut closing, peer, source } = self;
         let place = connection.handle();
+        // It may be gone again.
+        let ours = connection.local_addr()?;
         let (line, knife, traffic) = Line::new(connection);
         let login = Login::new();
         let rechecks = shared.users.rechecks();
         let attempted =
             Attempted { shared: Arc::clone(&shared), source: source.clone(), login: login.clone() };
-        let handler = Client::new(Arc::clone(&shared), peer, source, login.clone());
+        let handler = Client::new(Arc::clone(&shared), [peer, ours], source, login.clone());
         let mut closed = std::pin::pin!(closing.closed());
         let starting = run_stream(config, line, handler);
         let mut session = tokio::select! {
-            started = starting => started.map_err(io::Error::other)?,
+            started = starting => started.map_err(|error| failed(peer, error))?,
             () = &mut closed => return Ok(()),
         };
         let handle = session.handle();
@@ -147,7 +153,7 @@ impl Entering {
         let mut logged_in = std::pin::pin!(login.succeeded());
         loop {
             tokio::select! {
-                ended = &mut session => return ended.map_err(io::Error::other),
+                ended = &mut session => return ended.map_err(|error| failed(peer, error)),
                 () = &mut logged_in => break,
                 () = &mut closed => return Ok(()),
                 // russh does not answer who asks for the service a second time.
@@ -208,6 +214,26 @@ impl Entering {
     }
 }
 
+/// Says in the log why a client that has no algorithm in common with the server did not get in.
+fn failed(peer: SocketAddr, error: russh::Error) -> io::Error {
+    if let russh::Error::NoCommonAlgo { kind, theirs, .. } = &error {
+        let offered: String = theirs.join(",").chars().take(MAX_OFFER_CHARS).collect();
+        let set = Algorithms::set_with(theirs);
+        tracing::warn!(
+            %peer, ?kind, offered,
+            "a client has no algorithm in common with this server; {}",
+            match set {
+                Some("default") => "the set `default` of algorithms would let it in",
+                Some(_) => "the set `compatible` of algorithms would let it in",
+                None => "no set of algorithms would let it in: it needs a newer version",
+            }
+        );
+    }
+    io::Error::other(error)
+}
+
+/// Of what a client offers, in the log.
+const MAX_OFFER_CHARS: usize = 1000;
 /// How long a client may take to close its connection once nothing runs on it.
 const PARTING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);

@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 use splengine_core::{
-    Access, Attach, Attachment, Closed, Engine, Notice, SessionError, SessionRequest, Size, Stream,
-    TerminalModes, Typist, Update,
+    Access, Attach, Attachment, Caller, Closed, Engine, Notice, SessionError, SessionRequest, Size,
+    Stream, TerminalModes, Typist, Update,
 };
 use tokio::io::AsyncReadExt as _;
 
@@ -31,6 +31,10 @@ pub(crate) async fn run(
     controls: Controls,
     reply: &Reply,
 ) -> Result<Exit, Gone> {
+    let is_shell = command.is_none();
+    let is_new = place.session.is_none();
+    // Dropped after the attachment.
+    let mut hangup = None;
     let mut attachment = match attach(engine, place, &window, command).await {
         Ok(attachment) => attachment,
         Err(error) => return Ok(reply.refuse(&words(&error), code(&error)).await),
@@ -38,15 +42,55 @@ pub(crate) async fn run(
     tracing::info!(
         user = %place.caller.user(), session = %attachment.info().id, "a terminal is attached"
     );
+    if is_new && !is_shell && !place.keeps_background {
+        hangup = Some(Hangup::new(engine, place, attachment.info().id.to_string()));
+    }
+    if is_new && is_shell {
+        let (id, user) = (attachment.info().id, place.caller.user());
+        let words =
+            format!("session {id}; hanging up leaves it running, {user}+{id}@… is back in it");
+        reply.send(Stream::Stderr, format!("{words}\r\n").into()).await?;
+    }
     let typist = attachment.typist();
     let exit = tokio::select! {
         exit = show(&mut attachment, reply) => exit?,
         never = obey(&typist, controls) => never,
         never = type_in(&typist, input) => never,
     };
+    if let Some(hangup) = hangup {
+        hangup.disarm();
+    }
     match exit {
         Shown::Ended(exit) => Ok(reply.finish(exit).await),
         Shown::SentAway(why) => Ok(reply.refuse(why, REFUSED).await),
+    }
+}
+
+/// Ends a command's session when its client hangs up, unless others are attached to it by then.
+struct Hangup(Option<(Engine, Caller, String)>);
+
+impl Hangup {
+    fn new(engine: &Engine, place: &Place, id: String) -> Self {
+        Self(Some((engine.clone(), place.caller.clone(), id)))
+    }
+
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Hangup {
+    fn drop(&mut self) {
+        let Some((engine, caller, id)) = self.0.take() else { return };
+        // Where the runtime ends, so do the sessions of this process.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let sessions = engine.sessions();
+            if sessions.get(&caller, &id).is_ok_and(|info| info.clients == 0) {
+                tracing::info!(session = id, "a command ends: its client has hung up");
+                drop(sessions.end(&caller, &id).await);
+            }
+        });
     }
 }
 
@@ -74,6 +118,7 @@ async fn attach(
             for (name, value) in &place.env {
                 request = request.env(name, value);
             }
+            request = request.login_shell(command.is_none());
             if let Some(command) = command {
                 request = request.command(command).use_shell(place.use_shell);
             }

@@ -74,6 +74,32 @@ fn another_key_stands_beside_it() {
 }
 
 #[test]
+fn a_key_of_another_algorithm_and_a_certificate_stand_beside_it() {
+    let dir = dir();
+    let curve = russh::keys::EcdsaCurve::NistP256;
+    let ecdsa = write(&dir, "ecdsa", &text_of(&random(Algorithm::Ecdsa { curve })));
+    let path = dir.path().join("key");
+    let keys = HostKeys::open_or_create(&path).and_then(|keys| keys.and(ecdsa)).expect("served");
+    assert_eq!(keys.fingerprints().len(), 2);
+    let key = read(&path, true).expect("there");
+    let authority = random(Algorithm::Ed25519);
+    for (kind, is_fine) in [(CertType::Host, true), (CertType::User, false)] {
+        let mut builder = russh::keys::ssh_key::certificate::Builder::new(
+            vec![0; 16],
+            key.public_key().key_data().clone(),
+            0,
+            u64::MAX - 1,
+        )
+        .expect("a time");
+        builder.cert_type(kind).and_then(|builder| builder.valid_principal("host")).expect("fine");
+        let text = builder.sign(&authority).expect("signed").to_openssh().expect("text");
+        let certified = keys.clone().certificate(write(&dir, "cert", &text));
+        assert_eq!(certified.is_ok_and(|keys| keys.certificates().len() == 1), is_fine);
+    }
+    keys.clone().certificate(&path).expect_err("no certificate");
+}
+
+#[test]
 fn what_is_wrong_is_told() {
     let dir = dir();
     let told = |path: PathBuf| {

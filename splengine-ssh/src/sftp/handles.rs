@@ -38,7 +38,7 @@ impl Handles {
         if self.lock().open.len() < MAX_HANDLES {
             return Ok(());
         }
-        let message = "you have 100 files open, as many as one client may; close one first";
+        let message = "you have 1024 files open, as many as one client may; close one first";
         Err(Refusal::new(Code::Failure, message))
     }
 

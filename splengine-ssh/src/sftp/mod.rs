@@ -9,6 +9,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use perform::Options;
 pub(crate) use serve::serve;
 
 /// What must hold of any packet: for fuzzers.

@@ -11,16 +11,48 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::sftp::handles::{Directory, Handle, Handles};
 use crate::sftp::longname::long_name;
-use crate::sftp::packet::{Answer, Attributes, Entry, MAX_DATA, Request, from_root, time};
+use crate::sftp::packet::{Answer, Attributes, Entry, MAX_DATA, Request, time};
 use crate::sftp::status::{Code, Refusal};
+
+/// How a client's requests are taken.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// It names a link before what it leads to.
+    pub(crate) links_first: bool,
+    /// Nothing may be changed.
+    pub(crate) read_only: bool,
+    /// Where relative paths begin; root where it is empty.
+    pub(crate) directory: PathBuf,
+}
+
+impl Options {
+    /// Those of a command, as sshd takes it: `internal-sftp [-R] [-d DIRECTORY]`. `None` where it is
+    /// another command.
+    pub(crate) fn parse(command: &str) -> Option<Self> {
+        let words = splengine_core::split_words(command).ok()?;
+        let mut words = words.iter().map(String::as_str);
+        (words.next() == Some("internal-sftp")).then_some(())?;
+        let mut options = Self::default();
+        while let Some(word) = words.next() {
+            match word {
+                "-R" => options.read_only = true,
+                "-d" => options.directory = words.next()?.into(),
+                // Logs are ours.
+                "-e" => {}
+                "-f" | "-l" => drop(words.next()?),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+}
 
 /// One client, as its requests need it.
 #[derive(Debug)]
 pub(crate) struct Client {
     files: Files,
     caller: Caller,
-    /// It names a link before what it leads to.
-    links_first: bool,
+    options: Options,
     handles: Handles,
 }
 
@@ -44,9 +76,23 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Whether it would change a file or a directory.
+    fn changes(&self) -> bool {
+        match self {
+            Self::Open { flags, .. } => flags & !READ_FLAG != 0,
+            Self::Opendir { .. }
+            | Self::Readdir { .. }
+            | Self::Close { .. }
+            | Self::Fsync { .. } => false,
+            other => !other.only_looks(),
+        }
+    }
+}
+
 impl Client {
-    pub(crate) fn new(files: Files, caller: Caller, links_first: bool) -> Self {
-        Self { files, caller, links_first, handles: Handles::default() }
+    pub(crate) fn new(files: Files, caller: Caller, options: Options) -> Self {
+        Self { files, caller, options, handles: Handles::default() }
     }
 
     pub(crate) async fn answer(&self, request: Request) -> Answer {
@@ -55,15 +101,18 @@ impl Client {
 
     async fn perform(&self, request: Request) -> Result<Answer, Refusal> {
         let (files, caller, handles) = (&self.files, &self.caller, &self.handles);
+        if self.options.read_only && request.changes() {
+            return Err(Refusal::new(Code::PermissionDenied, "files can only be read here"));
+        }
         match request {
             Request::Open { path, flags, attributes } => {
                 handles.check_room()?;
-                let file = files.open(caller, &path, options(flags, attributes)).await?;
+                let file = files.open(caller, &self.at(&path)?, options(flags, attributes)).await?;
                 return Ok(Answer::Handle(handles.insert(Handle::File(file))));
             }
             Request::Opendir { path } => {
                 handles.check_room()?;
-                let listing = files.list(caller, &path).await?;
+                let listing = files.list(caller, &self.at(&path)?).await?;
                 let directory = Directory { listing, read: VecDeque::new() };
                 let handle = Handle::Directory(Arc::new(AsyncMutex::new(directory)));
                 return Ok(Answer::Handle(handles.insert(handle)));
@@ -86,11 +135,15 @@ impl Client {
             Request::Readdir { handle } => {
                 return self.read_directory(&handle).await;
             }
+            Request::Stat { path } | Request::Lstat { path } if self.is_above(&path) => {
+                let root = files.stat(caller, Path::new("/")).await?;
+                return Ok(Answer::Attributes(root));
+            }
             Request::Stat { path } => {
-                return Ok(Answer::Attributes(files.stat(caller, &path).await?));
+                return Ok(Answer::Attributes(files.stat(caller, &self.at(&path)?).await?));
             }
             Request::Lstat { path } => {
-                return Ok(Answer::Attributes(files.stat_link(caller, &path).await?));
+                return Ok(Answer::Attributes(files.stat_link(caller, &self.at(&path)?).await?));
             }
             Request::Fstat { handle } => {
                 return Ok(Answer::Attributes(match handles.get(&handle)? {
@@ -99,10 +152,12 @@ impl Client {
                 }));
             }
             Request::Setstat { path, attributes } => {
+                let path = self.at(&path)?;
                 let changes = changes(attributes, || files.stat(caller, &path)).await?;
                 files.set(caller, &path, changes).await?;
             }
             Request::Lsetstat { path, attributes } => {
+                let path = self.at(&path)?;
                 let changes = changes(attributes, || files.stat_link(caller, &path)).await?;
                 files.set_link(caller, &path, changes).await?;
             }
@@ -110,24 +165,47 @@ impl Client {
                 let file = handles.file(&handle)?;
                 file.set(changes(attributes, || file.info()).await?).await?;
             }
-            Request::Remove { path } => files.remove_file(caller, &path).await?,
+            Request::Remove { path } => files.remove_file(caller, &self.at(&path)?).await?,
             Request::Mkdir { path, attributes } => {
-                files.make_directory(caller, &path, attributes.permissions).await?;
+                files.make_directory(caller, &self.at(&path)?, attributes.permissions).await?;
             }
-            Request::Rmdir { path } => files.remove_directory(caller, &path).await?,
+            Request::Rmdir { path } => files.remove_directory(caller, &self.at(&path)?).await?,
             Request::Realpath { path } => return self.canonical(&path).await,
             Request::ExpandPath { path } => return self.canonical(&expanded(&path)?).await,
-            Request::Rename { from, to } => files.rename(caller, &from, &to, false).await?,
-            Request::PosixRename { from, to } => files.rename(caller, &from, &to, true).await?,
+            Request::Hardlink { from, to } => {
+                files.hard_link(caller, &self.at(&from)?, &self.at(&to)?).await?;
+            }
+            Request::CopyData { from, offset, length, to, at } => {
+                if from == to {
+                    return Err(Refusal::new(Code::Failure, "a file can't be copied into itself"));
+                }
+                let (from, to) = (handles.file(&from)?, handles.file(&to)?);
+                let length = if length == 0 { u64::MAX } else { length };
+                let mut done = 0;
+                while done < length {
+                    let most = usize::try_from(length - done).unwrap_or(MAX_DATA).min(MAX_DATA);
+                    let data = from.read_at(offset.saturating_add(done), most).await?;
+                    if data.is_empty() {
+                        break;
+                    }
+                    let count = data.len() as u64;
+                    to.write_at(at.saturating_add(done), data).await?;
+                    done += count;
+                }
+            }
+            Request::Rename { from, to } => self.rename(&from, &to, false).await?,
+            Request::PosixRename { from, to } => self.rename(&from, &to, true).await?,
             Request::Readlink { path } => {
-                return Ok(Answer::Path(files.read_link(caller, &path).await?));
+                let target = files.read_link(caller, &self.at(&path)?).await?;
+                return Ok(Answer::Path(files.to_host(target)));
             }
             Request::Symlink { target, path } => {
-                let (target, path) = if self.links_first { (path, target) } else { (target, path) };
-                files.symlink(caller, &target, &path).await?;
+                let (target, path) =
+                    if self.options.links_first { (path, target) } else { (target, path) };
+                files.symlink(caller, &target, &self.at(&path)?).await?;
             }
             Request::Statvfs { path } => {
-                return Ok(Answer::Space(files.space(caller, &path).await?));
+                return Ok(Answer::Space(files.space(caller, &self.at(&path)?).await?));
             }
             Request::Fstatvfs { handle } => {
                 return Ok(Answer::Space(match handles.get(&handle)? {
@@ -163,15 +241,36 @@ impl Client {
     }
 
     async fn canonical(&self, path: &Path) -> Result<Answer, Refusal> {
-        Ok(Answer::Path(self.files.canonical(&self.caller, &from_root(path)).await?))
+        if let Some(above) = self.files.above_root(&self.options.directory.join(path)) {
+            return Ok(Answer::Path(above));
+        }
+        let place = self.files.canonical(&self.caller, &self.at(path)?).await?;
+        Ok(Answer::Path(self.files.to_host(place)))
+    }
+
+    async fn rename(&self, from: &Path, to: &Path, replace: bool) -> Result<(), Refusal> {
+        let (from, to) = (self.at(from)?, self.at(to)?);
+        Ok(self.files.rename(&self.caller, &from, &to, replace).await?)
+    }
+
+    /// Clients name files as commands do: by their paths on the host, or from root.
+    fn at(&self, path: &Path) -> Result<PathBuf, Refusal> {
+        let from_start = self.options.directory.join(path);
+        Ok(self.files.from_host(&from_start)?)
+    }
+
+    /// Whether it is a directory on the way to root, which clients look for that go down to theirs
+    /// step by step.
+    fn is_above(&self, path: &Path) -> bool {
+        self.files.above_root(&self.options.directory.join(path)).is_some()
     }
 }
 
 /// A user's own directory is root.
 fn expanded(path: &Path) -> Result<PathBuf, Refusal> {
     match path.as_os_str().as_bytes() {
-        [b'~'] => Ok("/".into()),
-        [b'~', b'/', ..] => Ok(Path::new("/").join(path.strip_prefix("~").unwrap_or(path))),
+        [b'~'] => Ok(PathBuf::new()),
+        [b'~', b'/', ..] => Ok(path.strip_prefix("~").unwrap_or(path).to_owned()),
         [b'~', ..] => {
             Err(Refusal::new(Code::Failure, "users have no directories of their own here"))
         }
@@ -181,8 +280,10 @@ fn expanded(path: &Path) -> Result<PathBuf, Refusal> {
 
 fn options(flags: u32, attributes: Attributes) -> OpenOptions {
     let mut options = OpenOptions::new();
+    // What is to be made without more is made as if it were to be written.
+    let flags = if flags & (READ_FLAG | 0x02 | 0x04) == 0 { flags | 0x02 } else { flags };
     for (flag, set) in [
-        (0x01, OpenOptions::read as fn(OpenOptions) -> OpenOptions),
+        (READ_FLAG, OpenOptions::read as fn(OpenOptions) -> OpenOptions),
         (0x02, OpenOptions::write),
         (0x04, OpenOptions::append),
         (0x08, OpenOptions::create),
@@ -217,5 +318,7 @@ where
     })
 }
 
+/// `SSH_FXF_READ`
+const READ_FLAG: u32 = 0x01;
 /// Of one answer, which 255-byte names then fill to 64 KiB.
 const MAX_ENTRIES: usize = 100;

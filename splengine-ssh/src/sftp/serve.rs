@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::sftp::packet::{
     Answer, MAX_DATA, MAX_PACKET, Request, Short, read_init, read_request, version,
 };
-use crate::sftp::perform::Client;
+use crate::sftp::perform::{Client, Options};
 use crate::sftp::status::{Code, Refusal};
 
 /// An answer, and the room that it takes until it is written.
@@ -37,11 +37,11 @@ type Written = (Vec<u8>, OwnedSemaphorePermit);
 pub(crate) async fn serve(
     files: Files,
     caller: Caller,
-    links_first: bool,
+    options: Options,
     mut input: impl AsyncRead + Unpin + Send,
     output: impl AsyncWrite + Unpin + Send,
 ) -> io::Result<()> {
-    let client = Arc::new(Client::new(files, caller, links_first));
+    let client = Arc::new(Client::new(files, caller, options));
     let (answers, written) = mpsc::channel(MAX_REQUESTS);
     let reading = async move {
         let room = Arc::new(Semaphore::new(ROOM));

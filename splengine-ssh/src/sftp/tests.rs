@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::sftp::serve;
+use crate::sftp::{Options, serve};
 
 struct Nothing;
 
@@ -84,6 +84,7 @@ fn strings(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 
 fn files(root: &TempDir) -> Files {
     let policy = FilePolicy::new(root.path()).and_then(|policy| policy.hide("runtime"));
+    let policy = policy.map(|policy| policy.max_open(5000));
     let engine = Engine::builder(Nothing).files(policy.expect("a policy")).build();
     engine.expect("built").files()
 }
@@ -99,6 +100,10 @@ impl Client {
     }
 
     fn of(caller: Caller) -> Self {
+        Self::with(caller, Options::default())
+    }
+
+    fn with(caller: Caller, options: Options) -> Self {
         let root = tempfile::tempdir().expect("a directory");
         for directory in ["data", "runtime"] {
             fs::create_dir(root.path().join(directory)).expect("made");
@@ -106,7 +111,7 @@ impl Client {
         fs::write(root.path().join("data/a"), "content").expect("written");
         fs::write(root.path().join("runtime/secret"), "secret").expect("written");
         let ((to, input), (from, output)) = (tokio::io::duplex(MIB), tokio::io::duplex(MIB));
-        let server = tokio::spawn(serve(files(&root), caller, false, input, output));
+        let server = tokio::spawn(serve(files(&root), caller, options, input, output));
         Self { root, to, from, next: 0, server }
     }
 
@@ -127,7 +132,7 @@ impl Client {
             assert_eq!(pair[1], version);
         }
         assert!(extensions.contains(&b"limits@openssh.com".to_vec()));
-        assert!(!extensions.contains(&b"hardlink@openssh.com".to_vec()));
+        assert!(extensions.contains(&b"hardlink@openssh.com".to_vec()));
     }
 
     async fn send_raw(&mut self, packet: &[u8]) {
@@ -228,8 +233,8 @@ async fn answers_come_in_the_order_of_their_requests() {
             // Much to read, a little, a name that leads far, one that leads nowhere, no request.
             0 => client.send(5, &[file.clone(), long(0), int(200_000)]).await,
             1 => client.send(5, &[file.clone(), long(u64::from(number)), int(1)]).await,
-            2 => client.send(17, &[string("/data/../data/../data/../data/large")]).await,
-            3 => client.send(17, &[string("/none")]).await,
+            2 => client.send(17, &[string("data/../data/../data/../data/large")]).await,
+            3 => client.send(17, &[string("none")]).await,
             _ => client.send(5, &[]).await,
         };
         // What is sent before is not answered while more comes.
@@ -246,7 +251,7 @@ async fn a_file_is_written_read_and_closed() {
     let mut client = Client::open().await;
     let attributes = [int(4), int(0o100_600)].concat();
     let flags = int(READ | WRITE | CREATE | TRUNCATE);
-    let file = handle(&client.ask(3, &[string("/data/new"), flags, attributes]).await);
+    let file = handle(&client.ask(3, &[string("data/new"), flags, attributes]).await);
     let written = client.ask(6, &[file.clone(), long(0), string("hello ")]).await;
     assert_eq!(status(&written), OK);
     client.ask(6, &[file.clone(), long(6), string("world")]).await;
@@ -260,9 +265,9 @@ async fn a_file_is_written_read_and_closed() {
     assert_eq!(status(&client.extended("fsync@openssh.com", only(&file)).await), OK);
     let (kind, space) = client.extended("fstatvfs@openssh.com", only(&file)).await;
     assert_eq!((kind, space.len()), (201, 88));
-    assert_eq!(client.extended("statvfs@openssh.com", &[string("/")]).await.1.len(), 88);
+    assert_eq!(client.extended("statvfs@openssh.com", &[string(".")]).await.1.len(), 88);
     // A directory's handle tells the same.
-    let directory = handle(&client.ask(11, &[string("/data")]).await);
+    let directory = handle(&client.ask(11, &[string("data")]).await);
     let (kind, attributes) = client.ask(8, only(&directory)).await;
     let mode = u32::from_be_bytes(attributes[20..24].try_into().expect("a mode"));
     assert_eq!((kind, mode & 0o170_000), (105, 0o040_000));
@@ -281,7 +286,7 @@ async fn a_file_is_written_read_and_closed() {
     let flags = int(WRITE | CREATE | EXCLUSIVE);
     let exists = client.ask(3, &[string("data/new"), flags, int(0)]).await;
     assert_eq!(status(&exists), FAILURE);
-    assert_eq!(message(&exists), "`data/new` exists already");
+    assert!(message(&exists).ends_with("/data/new` exists already"), "{}", message(&exists));
     for (path, code) in [("none", NO_SUCH_FILE), ("data", FAILURE), ("data/a/b", NO_SUCH_FILE)] {
         let refused = client.ask(3, &[string(path), int(READ), int(0)]).await;
         assert_eq!(status(&refused), code, "{}", message(&refused));
@@ -361,7 +366,7 @@ async fn a_directory_is_read_in_parts() {
         let name = format!("data/{number:0>255}");
         fs::write(client.path(&name), "").expect("written");
     }
-    let directory = handle(&client.ask(11, &[string("/data")]).await);
+    let directory = handle(&client.ask(11, &[string("data")]).await);
     let mut names = HashSet::new();
     loop {
         let (kind, members) = client.ask(12, only(&directory)).await;
@@ -422,8 +427,8 @@ async fn names_are_changed() {
     assert_eq!(status(&client.extended("lsetstat@openssh.com", &times).await), OK);
     let (_, itself) = client.ask(7, &[string("data/link")]).await;
     assert_eq!(itself[24..], [int(1), int(2)].concat());
-    let linked = client.extended("hardlink@openssh.com", &names).await;
-    assert_eq!(status(&linked), OP_UNSUPPORTED);
+    let unheard_of = client.extended("unheard-of", &names).await;
+    assert_eq!(status(&unheard_of), OP_UNSUPPORTED);
     assert_eq!(status(&client.ask(13, &[string("data/link")]).await), OK);
     assert_eq!(status(&client.ask(13, &[string("data/link")]).await), NO_SUCH_FILE);
 }
@@ -449,21 +454,32 @@ async fn attributes_are_set() {
 #[tokio::test]
 async fn paths_are_made_whole() {
     let mut client = Client::open().await;
+    let root = client.root.path().to_str().expect("text").to_owned();
+    let base = root.rsplit('/').next().expect("a name");
     for (given, real) in [
-        (".", "/"),
-        ("", "/"),
-        ("/", "/"),
-        ("..", "/"),
-        ("/..", "/"),
-        ("/../data/./", "/data"),
-        ("data/../data/a", "/data/a"),
-        ("data/none", "/data/none"),
+        (".".to_owned(), root.clone()),
+        (String::new(), root.clone()),
+        (root.clone(), root.clone()),
+        (format!("{root}/./data/../data/"), format!("{root}/data")),
+        (format!("/.{root}/../{base}/data"), format!("{root}/data")),
+        ("data/../data/a".to_owned(), format!("{root}/data/a")),
+        ("data/none".to_owned(), format!("{root}/data/none")),
+        // What is on the way to root is there.
+        ("/".to_owned(), "/".to_owned()),
+        ("/..".to_owned(), "/".to_owned()),
+        ("..".to_owned(), root.trim_end_matches(base).trim_end_matches('/').to_owned()),
     ] {
-        assert_eq!(client.real(given).await, real, "{given}");
+        assert_eq!(client.real(&given).await, real, "{given}");
+    }
+    for (path, code) in [("/etc", PERMISSION_DENIED), ("/data", PERMISSION_DENIED), ("/", 105)] {
+        let (kind, members) = client.ask(17, &[string(path)]).await;
+        let code_of = if kind == 101 { status(&(kind, members)) } else { u32::from(kind) };
+        assert_eq!(code_of, code, "{path}");
     }
     let missing = client.ask(16, &[string("none/none")]).await;
     assert_eq!(status(&missing), NO_SUCH_FILE);
-    for (given, real) in [("~", "/"), ("~/data", "/data"), ("data", "/data")] {
+    let data = format!("{root}/data");
+    for (given, real) in [("~", &root), ("~/data", &data), ("data", &data)] {
         let (kind, members) = client.extended("expand-path@openssh.com", &[string(given)]).await;
         assert_eq!((kind, &strings(&members[4..])[0][..]), (104, real.as_bytes()), "{given}");
     }
@@ -472,7 +488,7 @@ async fn paths_are_made_whole() {
     let (kind, limits) = client.extended("limits@openssh.com", &[]).await;
     assert_eq!(kind, 201);
     let data = long(255 * 1024);
-    assert_eq!(limits, [long(257 * 1024), data.clone(), data, long(100)].concat());
+    assert_eq!(limits, [long(257 * 1024), data.clone(), data, long(1024)].concat());
 }
 
 #[tokio::test]
@@ -509,7 +525,7 @@ async fn nothing_outside_root_is_reached() {
             }
         }
     }
-    for (target, code) in [("/etc/passwd", FAILURE), ("../../x", PERMISSION_DENIED)] {
+    for (target, code) in [("/etc/passwd", PERMISSION_DENIED), ("../../x", PERMISSION_DENIED)] {
         let made = client.ask(20, &[string(target), string("data/link")]).await;
         assert_eq!(status(&made), code, "{}", message(&made));
     }
@@ -520,10 +536,86 @@ async fn nothing_outside_root_is_reached() {
 }
 
 #[tokio::test]
+async fn absolute_targets_are_below_root() {
+    let mut client = Client::open().await;
+    let root = client.root.path().to_str().expect("text").to_owned();
+    let target = format!("{root}/data/a");
+    assert_eq!(status(&client.ask(20, &[string(&target), string("data/link")]).await), OK);
+    assert_eq!(fs::read_link(client.path("data/link")).expect("a link").to_str(), Some(&*target));
+    let (kind, members) = client.ask(19, &[string("data/link")]).await;
+    assert_eq!((kind, &strings(&members[4..])[0][..]), (104, target.as_bytes()));
+    client.opened("data/link", READ).await;
+    for outside in [format!("{root}/../x"), format!("{root}x/y"), "/etc/passwd".to_owned()] {
+        let made = client.ask(20, &[string(&outside), string("data/other")]).await;
+        assert_eq!(status(&made), PERMISSION_DENIED, "{outside}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_gets_a_second_name_and_a_copy() {
+    let mut client = Client::open().await;
+    let names = [string("data/a"), string("data/b")];
+    let linked = client.extended("hardlink@openssh.com", &names);
+    assert_eq!(status(&linked.await), OK);
+    fs::write(client.path("data/a"), "changed").expect("written");
+    assert_eq!(client.content("data/b"), "changed");
+    for (from, to, code) in [
+        ("data/a", "data/b", FAILURE),
+        ("data", "data/c", FAILURE),
+        ("runtime/secret", "data/c", NO_SUCH_FILE),
+        ("data/a", "runtime/c", NO_SUCH_FILE),
+        ("data/a", "/etc/c", PERMISSION_DENIED),
+    ] {
+        let refused = client.extended("hardlink@openssh.com", &[string(from), string(to)]).await;
+        assert_eq!(status(&refused), code, "{from} {to}: {}", message(&refused));
+    }
+    // To be made, and nothing else.
+    let to = handle(&client.ask(3, &[string("data/copy"), int(CREATE), int(0)]).await);
+    let from = client.opened("data/a", READ).await;
+    let members = [from.clone(), long(2), long(3), to.clone(), long(1)];
+    assert_eq!(status(&client.extended("copy-data", &members).await), OK);
+    assert_eq!(client.content("data/copy"), "\0ang");
+    let members = [from.clone(), long(0), long(0), to, long(0)];
+    assert_eq!(status(&client.extended("copy-data", &members).await), OK);
+    assert_eq!(client.content("data/copy"), "changed");
+    let members = [from.clone(), long(0), long(0), from, long(0)];
+    assert_eq!(status(&client.extended("copy-data", &members).await), FAILURE);
+}
+
+#[tokio::test]
+async fn a_commands_options_are_kept() {
+    for wrong in ["internal-sftp -x", "internal-sftp -d", "sftp", "internal-sftp; ls", ""] {
+        assert!(Options::parse(wrong).is_none(), "{wrong}");
+    }
+    let options = Options::parse("internal-sftp -l INFO -R -d data -e").expect("known");
+    let mut client = Client::with(alice(), options);
+    client.begin().await;
+    let file = client.opened("a", READ).await;
+    assert_eq!(client.ask(5, &[file, long(0), int(9)]).await.0, 103);
+    for (kind, members) in [
+        (3, vec![string("new"), int(WRITE | CREATE), int(0)]),
+        (3, vec![string("a"), int(READ | WRITE), int(0)]),
+        (13, vec![string("a")]),
+        (14, vec![string("new"), int(0)]),
+        (18, vec![string("a"), string("new")]),
+        (9, vec![string("a"), int(0)]),
+    ] {
+        assert_eq!(status(&client.ask(kind, &members).await), PERMISSION_DENIED, "{kind}");
+    }
+    let directory = handle(&client.ask(11, &[string(".")]).await);
+    assert_eq!(client.ask(12, &[directory]).await.0, 104);
+    assert_eq!(fs::read_dir(client.path("data")).expect("read").count(), 1);
+}
+
+#[tokio::test]
 async fn handles_are_bounded() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("anybody may");
     let mut client = Client::open().await;
     let mut handles = Vec::new();
-    for number in 0..100 {
+    for number in 0..1024 {
         let kind = if number % 2 == 0 { 3 } else { 11 };
         let path = if kind == 3 { "data/a" } else { "data" };
         handles.push(handle(&client.ask(kind, &[string(path), int(READ), int(0)]).await));
@@ -532,7 +624,7 @@ async fn handles_are_bounded() {
         let flags = int(WRITE | CREATE);
         let refused = client.ask(kind, &[string(path), flags, int(0)]).await;
         assert_eq!(status(&refused), FAILURE);
-        assert!(message(&refused).contains("100"), "{}", message(&refused));
+        assert!(message(&refused).contains("1024"), "{}", message(&refused));
     }
     assert!(!client.path("data/new").exists());
     assert_eq!(status(&client.ask(4, &[handles.remove(50)]).await), OK);
@@ -543,7 +635,7 @@ async fn handles_are_bounded() {
 async fn rights_are_the_callers() {
     let mut client = Client::of(Caller::new("bob".parse().expect("a name")));
     client.begin().await;
-    let refused = client.ask(17, &[string("/")]).await;
+    let refused = client.ask(17, &[string(".")]).await;
     assert_eq!(status(&refused), PERMISSION_DENIED);
     assert!(message(&refused).contains("`files`"));
 }
@@ -601,6 +693,6 @@ async fn what_was_asked_before_the_end_is_answered() {
     let client = Client::open().await;
     let Client { mut to, from, server, root: _root, .. } = client;
     drop(from);
-    to.write_all(&string([&[17][..], &int(1), &string("/")].concat())).await.expect("sent");
+    to.write_all(&string([&[17][..], &int(1), &string(".")].concat())).await.expect("sent");
     assert!(server.await.expect("no panic").is_err(), "there is nobody to be answered");
 }

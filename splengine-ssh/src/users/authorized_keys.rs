@@ -5,10 +5,12 @@
 //!
 //! - Times are UTC, with a `Z` or without.
 //! - `from` takes addresses, not names.
-//! - Forwarding is refused to all, so whatever is said of it is accepted and void; so is `user-rc`.
+//! - `permitopen` takes names and addresses as clients give them, and nothing may be listened on, so
+//!   that `permitlisten` is accepted and void; so is `user-rc`. X11 and agents are forwarded to nobody.
 //! - Whether a key in a device (`sk-…`) was touched can't be told here: one is taken only with
 //!   `no-touch-required`, and `verify-required` is refused.
-//! - `view-only` is our own: such a key may look at terminals, and nothing else.
+//! - `view-only` is our own: such a key may look at terminals, and nothing else. So is
+//!   `background="keep"`, by which what its commands leave in the background runs on, or `"kill"`.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -66,6 +68,10 @@ pub(crate) enum LineError {
     Time,
     #[error("option `environment` takes NAME=value, with a name of A-Z a-z 0-9 _")]
     Environment,
+    #[error("option `permitopen` takes HOST:PORT, either of which may be `*`")]
+    PermitOpen,
+    #[error("option `background` takes `keep` or `kill`")]
+    Background,
     #[error("option `verify-required` can't be kept here: whether a PIN was given is not told")]
     Verify,
     #[error(

@@ -72,6 +72,7 @@ pub(super) fn judge(
 fn own_terms(certificate: &Certificate, from: IpAddr) -> Result<Options, Refusal> {
     let mut terms = Options {
         pty: certificate.extensions().contains_key("permit-pty"),
+        forwarding: certificate.extensions().contains_key("permit-port-forwarding"),
         no_touch: certificate.extensions().contains_key("no-touch-required"),
         expires: (certificate.valid_before() != u64::MAX)
             .then(|| certificate.valid_before_time())
@@ -109,6 +110,7 @@ fn by_line(
     terms.no_touch &= own.no_touch;
     require_touchless(certificate, terms.no_touch)?;
     terms.pty &= own.pty;
+    terms.forwarding &= own.forwarding;
     terms.expires = [terms.expires, own.expires].into_iter().flatten().min();
     match (&terms.command, &own.command) {
         (Some(one), Some(other)) if one != other => return Err(Refusal::Commands(entry.line)),

@@ -4,6 +4,7 @@ use splengine_core::{Caller, Scope, Scopes};
 
 use super::key::KeyError;
 use super::options::Options;
+use crate::targets::Targets;
 
 /// What a client that has shown who it is may do.
 #[cfg_attr(test, derive(Debug, PartialEq))]
@@ -15,6 +16,12 @@ pub(crate) struct Grant {
     pub(crate) environment: Vec<(String, String)>,
     /// Whether a terminal may be asked for.
     pub(crate) pty: bool,
+    /// Whether connections may be forwarded at all.
+    pub(crate) forwarding: bool,
+    /// To where alone; `None` is to what the server allows.
+    pub(crate) permit_open: Option<Targets>,
+    /// Whether what runs in the background outlives its command; `None` is as the client asks.
+    pub(crate) keeps_background: Option<bool>,
     /// Whether terminals may be looked at, and nothing else: no more is left of the caller's rights.
     pub(crate) view_only: bool,
     /// How they showed who they are, for the log.
@@ -31,6 +38,9 @@ impl Grant {
             forced_command: options.command,
             environment: options.environment,
             pty: options.pty,
+            forwarding: options.forwarding,
+            permit_open: options.permit_open,
+            keeps_background: options.keeps_background,
             view_only: options.view_only,
             how,
         }
@@ -41,6 +51,9 @@ impl Grant {
         self.forced_command == other.forced_command
             && self.environment == other.environment
             && self.pty == other.pty
+            && self.forwarding == other.forwarding
+            && self.permit_open == other.permit_open
+            && self.keeps_background == other.keeps_background
             && self.view_only == other.view_only
     }
 }

@@ -113,10 +113,12 @@ impl Users {
     /// P-521) or RSA (2048 to 8192 bits, signing with SHA-2), or of the first two in a device
     /// (`sk-…`). The options `restrict`, `pty`, `no-pty`, `command`, `environment`, `expiry-time`
     /// (in UTC), `from` (addresses, not names), `cert-authority` and `principals` are kept as sshd keeps
-    /// them. All forwarding is refused, whatever options say of it. Whether a key in a device was
+    /// them, and `permitopen`, `port-forwarding` and `no-port-forwarding` of connections to targets (see
+    /// [`permit_open`](crate::SshServerBuilder::permit_open)); all other forwarding is refused. Whether a key in a device was
     /// touched can't be told here, so one is taken only with `no-touch-required`, and
     /// `verify-required` is refused. `view-only` is an option of our own: such a key may look at
-    /// terminals, and nothing else.
+    /// terminals, and nothing else; `background="keep"` another, by which what its commands leave in the
+    /// background runs on, as for a client that sets `SPL_BACKGROUND=keep`, which `"kill"` forbids.
     ///
     /// # Errors
     ///

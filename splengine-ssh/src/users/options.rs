@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::address::Addresses;
 use super::authorized_keys::LineError;
+use crate::targets::Targets;
 
 /// What a line of `authorized_keys` says of its key.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +22,12 @@ pub(crate) struct Options {
     pub(crate) expires: Option<SystemTime>,
     pub(crate) from: Option<Addresses>,
     pub(crate) pty: bool,
+    /// Whether connections may be forwarded at all.
+    pub(crate) forwarding: bool,
+    /// To where alone; `None` is to what the server's configuration allows.
+    pub(crate) permit_open: Option<Targets>,
+    /// Our own: whether what runs in the background outlives its command. `None` is as the client asks.
+    pub(crate) keeps_background: Option<bool>,
     /// Our own: terminals may be looked at, and nothing else.
     pub(crate) view_only: bool,
     /// A key in a device need not be touched.
@@ -37,6 +44,9 @@ impl Default for Options {
             expires: None,
             from: None,
             pty: true,
+            forwarding: true,
+            permit_open: None,
+            keeps_background: None,
             view_only: false,
             no_touch: false,
         }
@@ -72,14 +82,20 @@ impl Options {
 
     fn switch(&mut self, name: &'static str) -> Result<(), LineError> {
         match name {
-            "restrict" | "no-pty" => self.pty = false,
+            "restrict" => {
+                self.pty = false;
+                self.forwarding = false;
+            }
+            "no-port-forwarding" => self.forwarding = false,
+            "port-forwarding" => self.forwarding = true,
+            "no-pty" => self.pty = false,
             "pty" => self.pty = true,
             "cert-authority" => self.is_authority = true,
             "view-only" => self.view_only = true,
             "no-touch-required" => self.no_touch = true,
             "touch-required" => self.no_touch = false,
             "verify-required" => return Err(LineError::Verify),
-            // Forwarding is refused to all, and there are no rc files.
+            // X11 and agents are forwarded to nobody, and there are no rc files.
             _ => {}
         }
         Ok(())
@@ -115,7 +131,19 @@ impl Options {
                 }
                 Ok(())
             }
-            // `permitopen`, `permitlisten` and `tunnel` narrow what is refused to all.
+            "permitopen" => {
+                let targets = self.permit_open.get_or_insert_default();
+                targets.add(&value).map_err(|_| LineError::PermitOpen)
+            }
+            "background" => {
+                let keeps = match value.as_str() {
+                    "keep" => true,
+                    "kill" => false,
+                    _ => return Err(LineError::Background),
+                };
+                once(&mut self.keeps_background, keeps, name)
+            }
+            // `permitlisten` and `tunnel` narrow what is refused to all.
             _ => Ok(()),
         }
     }
@@ -194,7 +222,8 @@ const SWITCHES: [&str; 17] = [
     "view-only",
     "x11-forwarding",
 ];
-const VALUES: [&str; 8] = [
+const VALUES: [&str; 9] = [
+    "background",
     "command",
     "environment",
     "expiry-time",

@@ -49,13 +49,13 @@ async fn what_can_not_run_is_said_in_words() {
     for (command, code, words) in [
         (&b"no-such-program x"[..], "127", "no-such-program"),
         (b"./data.txt", "126", "data.txt"),
-        (b"an 'open quote", "2", "quote"),
+        (b"an 'open quote", "255", "quote"),
         (b"", "255", "there is no command to run"),
         (b"  \n ", "255", "there is no command to run"),
         // A line that goes on, and does not.
         (b"\\\n", "255", ""),
         (b"echo \xff", "255", "UTF-8"),
-        (b"scp -t x", "255", "scp"),
+        (b"scp -t", "255", "scp"),
     ] {
         let ran = client.run(command).await;
         let (stdout, stderr, exit) = ran.told();
@@ -225,4 +225,71 @@ async fn granted(running: Running) -> (String, String) {
 
 fn quoted(script: &str) -> String {
     format!("'{}'", script.replace('\'', r"'\''"))
+}
+
+#[tokio::test]
+async fn a_command_knows_its_client() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    let ran = client.run("env").await;
+    let vars: Vec<&str> = ran.told().0.lines().collect();
+    let var = |name: &str| {
+        let found = vars.iter().find_map(|var| var.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("no {name} in {vars:?}"))
+    };
+    let port = door.addr.port().to_string();
+    let client_words: Vec<&str> = var("SSH_CLIENT").split(' ').collect();
+    assert_eq!([client_words[0], client_words[2]], ["127.0.0.1", &port]);
+    let all = format!("127.0.0.1 {} 127.0.0.1 {port}", client_words[1]);
+    assert_eq!(var("SSH_CONNECTION"), all);
+    assert_eq!(var("SHELL"), "/bin/sh");
+}
+
+#[tokio::test]
+async fn a_signal_is_told_as_a_status_where_that_is_wanted() {
+    let door = Door::serving(|server| server.signals_as_status(true)).await;
+    let client = door.login().await;
+    assert_eq!(client.run("sh -c 'kill -TERM $$'").await.told(), ("", "", "143"));
+    assert_eq!(client.run("sh -c 'exit 9'").await.told(), ("", "", "9"));
+}
+
+#[tokio::test]
+async fn what_runs_in_the_background_stays_where_that_is_wanted() {
+    let door = Door::open().await;
+    let script = "sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'";
+    let kept = door.new_user("bob", "background=\"keep\"");
+    let never = door.new_user("carol", "background=\"kill\"");
+    for (user, key, asks, stays) in [
+        ("alice", &door.key, false, false),
+        ("alice", &door.key, true, true),
+        ("bob", &kept, false, true),
+        ("carol", &never, true, false),
+    ] {
+        let client = door.login_as(user, key).await;
+        let running = Running(client.channel().await);
+        if asks {
+            running.0.set_env(false, "SPL_BACKGROUND", "keep").await.expect("sent");
+        }
+        running.0.exec(false, script).await.expect("sent");
+        let pid = running.ended().await.told().0.trim().to_owned();
+        assert!(!pid.is_empty());
+        if stays {
+            assert!(std::path::Path::new("/proc").join(&pid).exists(), "{user}");
+            assert!(client.run(format!("kill {pid}")).await.told().2 == "0");
+        }
+        gone(&pid).await;
+    }
+}
+
+#[tokio::test]
+async fn git_packs_before_a_push_is_over() {
+    let door = Door::open().await;
+    let program = door.root().join("git-receive-pack");
+    std::fs::write(&program, "#!/bin/sh\nenv | grep GIT_ | sort\n").expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("set");
+    let client = door.login().await;
+    let ran = client.run("./git-receive-pack 'x.git'").await;
+    assert!(ran.told().0.contains("GIT_CONFIG_KEY_0=gc.autoDetach"), "{ran:?}");
+    assert!(ran.told().0.contains("GIT_CONFIG_VALUE_0=false"), "{ran:?}");
 }

@@ -1,8 +1,9 @@
 //! Files, by packets of SFTP as they are.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use russh::ChannelMsg;
 use splengine_core::FilePolicy;
@@ -77,7 +78,7 @@ async fn files_go_both_ways() {
     assert_eq!((kind, &version[..4]), (2, &3_u32.to_be_bytes()[..]));
     let id = 7_u32.to_be_bytes();
     // Read, write, create; no attributes.
-    let name = string(b"/new.bin");
+    let name = string(door.root().join("new.bin").as_os_str().as_encoded_bytes());
     sftp.send(3, &[&id, &name, &0b1011_u32.to_be_bytes(), &[0; 4]]).await;
     let (kind, handle) = sftp.next().await;
     assert_eq!((kind, &handle[..4]), (102, &id[..]));
@@ -112,7 +113,7 @@ async fn a_write_beyond_the_quota_is_refused_in_words() {
     let door = Door::with(Setup { files, ..Setup::default() }).await;
     let mut sftp = Sftp::open(&door).await;
     let id = 7_u32.to_be_bytes();
-    sftp.send(3, &[&id, &string(b"/a"), &0b1010_u32.to_be_bytes(), &[0; 4]]).await;
+    sftp.send(3, &[&id, &string(b"a"), &0b1010_u32.to_be_bytes(), &[0; 4]]).await;
     let (kind, handle) = sftp.next().await;
     assert_eq!(kind, 102);
     for (offset, code) in [(0_u64, 0_u8), (4096, 4), (1, 0)] {
@@ -122,13 +123,13 @@ async fn a_write_beyond_the_quota_is_refused_in_words() {
         let told = String::from_utf8_lossy(&status);
         assert_eq!(told.contains("may hold 8192 bytes"), code != 0, "{told}");
     }
-    sftp.send(14, &[&id, &string(b"/d"), &[0; 4]]).await;
+    sftp.send(14, &[&id, &string(b"d"), &[0; 4]]).await;
     assert_eq!(sftp.next().await.1[7], 4);
-    sftp.send(13, &[&id, &string(b"/a")]).await;
+    sftp.send(13, &[&id, &string(b"a")]).await;
     assert_eq!(sftp.next().await.1[7], 0);
     sftp.send(4, &[&id, &handle[4..]]).await;
     assert_eq!(sftp.next().await.1[7], 0);
-    sftp.send(14, &[&id, &string(b"/d"), &[0; 4]]).await;
+    sftp.send(14, &[&id, &string(b"d"), &[0; 4]]).await;
     assert_eq!(sftp.next().await.1[7], 0);
 }
 
@@ -147,7 +148,7 @@ async fn who_may_only_look_gets_no_files() {
     sftp.next().await;
     let id = 7_u32.to_be_bytes();
     for flags in [1_u32, 0b1010] {
-        sftp.send(3, &[&id, &string(b"/file"), &flags.to_be_bytes(), &[0; 4]]).await;
+        sftp.send(3, &[&id, &string(b"file"), &flags.to_be_bytes(), &[0; 4]]).await;
         let (kind, status) = sftp.next().await;
         // SSH_FX_PERMISSION_DENIED
         assert_eq!((kind, &status[4..8]), (101, &3_u32.to_be_bytes()[..]));
@@ -161,7 +162,7 @@ async fn a_disk_that_is_nearly_full_takes_no_more() {
     fs::write(door.root().join("file"), "x").expect("written");
     let mut sftp = Sftp::open(&door).await;
     let id = 7_u32.to_be_bytes();
-    for name in ["/file", "/new"] {
+    for name in ["file", "new"] {
         sftp.send(3, &[&id, &string(name.as_bytes()), &0b1010_u32.to_be_bytes(), &[0; 4]]).await;
         let (mut kind, mut answer) = sftp.next().await;
         if kind == 102 {
@@ -194,7 +195,7 @@ async fn what_is_protected_is_reached_by_no_name() {
     symlink("keys", door.root().join("link")).expect("linked");
     let mut sftp = Sftp::open(&door).await;
     let id = 7_u32.to_be_bytes();
-    for name in ["/tokens", "/second", "/keys/alice", "/link/alice"] {
+    for name in ["tokens", "second", "keys/alice", "link/alice"] {
         for flags in [1_u32, 0b1010] {
             let name = string(name.as_bytes());
             sftp.send(3, &[&id, &name, &flags.to_be_bytes(), &[0; 4]]).await;
@@ -207,7 +208,7 @@ async fn what_is_protected_is_reached_by_no_name() {
     assert_eq!(fs::read(door.root().join("tokens")).expect("read"), b"secret");
     assert!(fs::read_dir(door.root().join("keys")).expect("read").next().is_none());
     let client = door.login().await;
-    for path in ["tokens", "second", "/keys/", "link/", "link/new"] {
+    for path in ["tokens", "second", "keys/", "link/", "link/new"] {
         let ran = client.run(format!("rsync --server -e.L . {path}")).await;
         let (_, stderr, exit) = ran.told();
         assert!(stderr.contains("is not there") && exit == "255", "{path}: {stderr} {exit}");
@@ -239,4 +240,165 @@ async fn without_files_there_is_no_subsystem() {
     running.0.exec(true, "echo here").await.expect("sent");
     assert!(running.is_granted().await);
     assert_eq!(running.ended().await.told().0, "here\n");
+}
+
+/// What a client of the old scp sends and gets on one channel, with each answer that it waits for.
+struct Scp(Running, Vec<u8>);
+
+impl Scp {
+    async fn start(door: &Door, command: &str) -> Self {
+        Self(door.login().await.start(command).await, Vec::new())
+    }
+
+    /// So many bytes, or what there was by the end.
+    async fn gets(&mut self, count: usize) -> Vec<u8> {
+        while self.1.len() < count {
+            match self.0.next().await {
+                Some(ChannelMsg::Data { data }) => self.1.extend_from_slice(&data),
+                Some(ChannelMsg::WindowAdjusted { .. }) => {}
+                _ => break,
+            }
+        }
+        let count = count.min(self.1.len());
+        self.1.drain(..count).collect()
+    }
+
+    async fn sends(&mut self, data: &[u8]) {
+        self.0.types(data).await;
+        assert_eq!(self.gets(1).await, [0], "{:?}", String::from_utf8_lossy(&self.1));
+    }
+}
+
+#[tokio::test]
+async fn the_old_protocol_of_scp_takes_files_and_directories() {
+    let door = Door::open().await;
+    let root = door.root().canonicalize().expect("there");
+    let mut scp = Scp::start(&door, &format!("scp -r -p -t {}", root.display())).await;
+    assert_eq!(scp.gets(1).await, [0]);
+    scp.sends(b"D0755 0 dir\n").await;
+    scp.sends(b"T1600000000 0 1600000001 0\n").await;
+    scp.sends(b"C0640 5 a b\n").await;
+    scp.sends(b"12345\0").await;
+    scp.sends(b"E\n").await;
+    scp.sends(b"C0644 0 empty\n").await;
+    scp.sends(b"\0").await;
+    scp.0.0.eof().await.expect("sent");
+    assert_eq!(scp.0.ended().await.told(), ("", "", "0"));
+    let info = fs::metadata(root.join("dir/a b")).expect("there");
+    assert_eq!(fs::read(root.join("dir/a b")).expect("read"), b"12345");
+    assert_eq!(info.permissions().mode() & 0o777, 0o640);
+    let age = info.modified().expect("known").duration_since(UNIX_EPOCH).expect("later");
+    assert_eq!(age.as_secs(), 1_600_000_000);
+    assert_eq!(fs::read(root.join("empty")).expect("read"), b"");
+    // What can't be is told by byte 1, or 2 where nothing goes on.
+    for (command, line, code) in [
+        ("scp -t /etc", &b"C0644 1 x\n"[..], 1),
+        ("scp -t .", b"C0644 1 ../x\n", 2),
+        ("scp -t .", b"D0755 0 x\n", 2),
+        ("scp -t -d none", b"", 1),
+    ] {
+        let mut scp = Scp::start(&door, command).await;
+        if !line.is_empty() {
+            assert_eq!(scp.gets(1).await, [0]);
+            scp.0.types(line).await;
+        }
+        assert_eq!(scp.gets(1).await, [code], "{command}");
+        scp.0.0.eof().await.expect("sent");
+        assert_eq!(scp.0.ended().await.told().2, "1", "{command}");
+    }
+    assert!(!root.join("../x").exists() && !root.join("x").exists());
+}
+
+#[tokio::test]
+async fn the_old_protocol_of_scp_gives_files_and_directories() {
+    let door = Door::open().await;
+    fs::create_dir(door.root().join("dir")).expect("made");
+    for (name, content) in [("dir/a.log", "one"), ("dir/b.log", "two!"), ("dir/c", "")] {
+        fs::write(door.root().join(name), content).expect("written");
+        fs::set_permissions(door.root().join(name), fs::Permissions::from_mode(0o640))
+            .expect("set");
+    }
+    let mut scp = Scp::start(&door, "scp -f dir/*.log").await;
+    for (line, content) in [("C0640 3 a.log\n", "one\0"), ("C0640 4 b.log\n", "two!\0")] {
+        scp.0.types(b"\0").await;
+        assert_eq!(scp.gets(line.len()).await, line.as_bytes());
+        scp.0.types(b"\0").await;
+        assert_eq!(scp.gets(content.len()).await, content.as_bytes());
+    }
+    scp.0.types(b"\0").await;
+    assert_eq!(scp.0.ended().await.told(), ("", "", "0"));
+    fs::set_permissions(door.root().join("dir"), fs::Permissions::from_mode(0o750)).expect("set");
+    let mut scp = Scp::start(&door, "scp -r -f 'dir'").await;
+    scp.0.types([0; 20]).await;
+    let whole = scp.gets(usize::MAX).await;
+    let whole = String::from_utf8(whole).expect("text");
+    assert!(whole.starts_with("D0750 0 dir\n") && whole.ends_with("E\n"), "{whole:?}");
+    assert!(whole.contains("C0640 4 b.log\ntwo!\0"), "{whole:?}");
+    for (command, words) in [
+        ("scp -f /etc/passwd", "passwd"),
+        ("scp -f dir", "is a directory"),
+        ("scp -f 'dir/*.log'", "*.log"),
+        ("scp -f ../x", "../x"),
+    ] {
+        let mut scp = Scp::start(&door, command).await;
+        scp.0.types(b"\0").await;
+        let told = String::from_utf8(scp.gets(usize::MAX).await).expect("text");
+        assert!(told.starts_with("\u{1}scp: ") && told.contains(words), "{told:?}");
+    }
+    let door = Door::serving(|server| server.serve_scp(false)).await;
+    let mut scp = Scp::start(&door, "scp -f dir").await;
+    let told = String::from_utf8(scp.gets(usize::MAX).await).expect("text");
+    assert!(told.starts_with("\u{2}scp: ") && told.contains("-O"), "{told:?}");
+}
+
+#[tokio::test]
+async fn paths_of_rsync_are_below_root() {
+    let door = Door::open().await;
+    let root = door.root().canonicalize().expect("there");
+    fs::create_dir_all(root.join("day1")).expect("made");
+    symlink("/etc", root.join("out")).expect("linked");
+    fs::write(root.join("rsync"), "#!/bin/sh\nshift\nprintf '%s\\n' \"$@\"\n").expect("written");
+    fs::set_permissions(root.join("rsync"), fs::Permissions::from_mode(0o755)).expect("set");
+    for name in ["day1/a.log", "day1/b.log", "day1/c"] {
+        fs::write(root.join(name), "").expect("written");
+    }
+    let client = door.login().await;
+    let day1 = root.join("day1");
+    let day1 = day1.to_str().expect("text");
+    for (words, got) in [
+        (
+            format!("--sender -e.L . day1/*.log {day1}/c"),
+            format!("--sender -e.L . day1/a.log day1/b.log {day1}/c"),
+        ),
+        ("--sender . 'day1/*.log'".to_owned(), "--sender . day1/*.log".to_owned()),
+        ("--link-dest ../day1 . day2/".to_owned(), "--link-dest ../day1 . day2/".to_owned()),
+        (format!("--backup-dir={day1} . day2"), format!("--backup-dir={day1} . day2")),
+    ] {
+        let ran = client.run(format!("./rsync --server {words}")).await;
+        let (stdout, stderr, exit) = ran.told();
+        assert_eq!((stdout.trim_end().replace('\n', " ").as_str(), exit), (&*got, "0"), "{stderr}");
+    }
+    // The arguments by standard input.
+    let running = client.start("./rsync --server --sender -slogDtpre.iLsfxCIvu").await;
+    running.types(b"rsync\0.\0day1/*.log\0\0").await;
+    running.0.eof().await.expect("sent");
+    let ran = running.ended().await;
+    assert_eq!(ran.told().0, "--sender\n-logDtpre.iLsfxCIvu\n.\nday1/a.log\nday1/b.log\n");
+    for words in [
+        ". /etc",
+        ". ../x",
+        ". day1/../../x",
+        ". out/passwd",
+        "--link-dest ../../x . day1/",
+        "--link-dest=/etc . day1/",
+        "--log-file=/etc/x . day1/",
+        "--temp-dir ../out . day1/",
+        "--backup-dir ../x . none",
+        "-T /tmp . day1/",
+    ] {
+        let ran = client.run(format!("./rsync --server {words}")).await;
+        let (stdout, stderr, exit) = ran.told();
+        assert_eq!((stdout, exit), ("", "255"), "{words}: {stderr}");
+        assert!(stderr.contains("outside root"), "{words}: {stderr}");
+    }
 }

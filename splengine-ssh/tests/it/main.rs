@@ -1,8 +1,10 @@
 //! The SSH door, by its sockets.
 
+mod algorithms;
 mod commands;
 mod ends;
 mod files;
+mod forwarding;
 mod guessing;
 mod input;
 mod limits;

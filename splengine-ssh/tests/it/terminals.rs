@@ -3,7 +3,7 @@
 use russh::{Pty, Sig};
 use splengine_core::SessionState;
 
-use crate::support::{Client, Door, Running, until};
+use crate::support::{Client, Door, Running, gone, until};
 
 /// A terminal of this size on a new channel, for which nothing is started yet.
 async fn terminal(client: &Client, cols: u32, rows: u32, modes: &[(Pty, u32)]) -> Running {
@@ -159,7 +159,7 @@ async fn nobody_hears_of_a_session_that_is_not_theirs() {
     let id = only(&door, "alice");
     let bob = door.new_user("bob", "");
     let strange = "spl-alice-00000000000000000000000000";
-    for asked in [id.as_str(), strange, "", "../x", "spl-alice+x"] {
+    for asked in [id.as_str(), strange, "../x", "spl-alice+x"] {
         let client = door.login_as(&format!("bob+{asked}"), &bob).await;
         let (stdout, stderr, exit) = ("", format!("no such session: {asked}\r\n"), "255");
         let ran = shell(&client).await.ended().await;
@@ -233,4 +233,74 @@ async fn a_key_without_terminals_gets_none() {
     let client = door.login_as("bob", &key).await;
     let mut running = in_terminal(&client, "tty").await;
     running.shows("/dev/pts/").await;
+}
+
+#[tokio::test]
+async fn a_command_in_a_terminal_ends_when_its_client_hangs_up() {
+    let door = Door::open().await;
+    let ids = || door.sessions("alice").into_iter().map(|info| info.id.to_string());
+    let client = door.login().await;
+    let mut running = in_terminal(&client, "sh -c 'echo $$; exec sleep 1000'").await;
+    let pid = running.line().await;
+    drop((running, client));
+    gone(pid.trim()).await;
+    until("it is not listed", || ids().count() == 0).await;
+    // One that asks to stay does, and so does one to which somebody else is attached.
+    let client = door.login().await;
+    let mut staying = terminal(&client, 80, 24, &[]).await;
+    staying.0.set_env(true, "SPL_BACKGROUND", "keep").await.expect("sent");
+    assert!(staying.is_granted().await);
+    staying.0.exec(true, "cat").await.expect("sent");
+    assert!(staying.is_granted().await);
+    until("it is listed", || ids().count() == 1).await;
+    let kept = only(&door, "alice");
+    let mut shared = in_terminal(&client, "sh -c 'echo ready; cat'").await;
+    shared.shows("ready").await;
+    let id = ids().find(|id| *id != kept).expect("two");
+    let other = door.login_as(&format!("alice+{id}"), &door.key).await;
+    let mut other = shell(&other).await;
+    other.types("echoed\r").await;
+    other.shows("echoed").await;
+    staying.0.close().await.expect("sent");
+    shared.0.close().await.expect("sent");
+    let clients = |id: &str| {
+        let info = door.sessions("alice").into_iter().find(|info| info.id.as_str() == id);
+        info.map(|info| info.clients)
+    };
+    until("both have hung up", || clients(&kept) == Some(0) && clients(&id) == Some(1)).await;
+    other.types("again\r").await;
+    other.shows("again").await;
+    assert_eq!(clients(&kept), Some(0));
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_ended() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    let mut shell = shell(&client).await;
+    let told = shell.shows("hanging up leaves it running").await;
+    let id = only(&door, "alice");
+    assert!(told.contains(&id), "{told}");
+    let alone = door.login_as("alice+", &door.key).await;
+    let running = Running(alone.channel().await);
+    running.0.request_shell(false).await.expect("sent");
+    let ran = running.ended().await;
+    let (stdout, stderr, exit) = ran.told();
+    assert_eq!((stderr, exit), ("", "0"));
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0].starts_with("ID ") && lines[1].starts_with(&id),
+        "{stdout}"
+    );
+    for (command, code) in [("end", "255"), ("ls", "255"), ("end none", "1")] {
+        assert_eq!(alone.run(command).await.told().2, code, "{command}");
+    }
+    // Nobody else sees or ends it.
+    let bob = door.new_user("bob", "");
+    let bob = door.login_as("bob+", &bob).await;
+    assert_eq!(bob.run("list").await.told().0.lines().count(), 1);
+    assert_eq!(bob.run(format!("end {id}")).await.told().2, "1");
+    assert_eq!(door.sessions("alice").len(), 1);
+    assert_eq!(alone.run(format!("end {id}")).await.told(), ("", "", "0"));
+    assert_eq!(door.sessions("alice").len(), 0);
 }

@@ -70,7 +70,12 @@ fn a_good_one_lets_in() {
     let certificate = case.sign(|_| ());
     let terms = case.judge(&certificate).expect("let in");
     let until = UNIX_EPOCH + Duration::from_secs(NOW + 10);
-    assert_eq!(terms, Options { expires: Some(until), ..Options::default() });
+    let expected = Options { expires: Some(until), forwarding: false, ..Options::default() };
+    assert_eq!(terms, expected);
+    let forwarding = case.sign(|builder| {
+        builder.extension("permit-port-forwarding", "").expect("an extension");
+    });
+    assert!(case.judge(&forwarding).expect("let in").forwarding);
     let described = describe(&certificate);
     assert!(described.starts_with("certificate \"id\\n\" (serial 5) of ssh-ed25519 SHA256:"));
 }

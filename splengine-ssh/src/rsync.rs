@@ -1,0 +1,214 @@
+//! The server of rsync's client: a command whose paths are below root.
+
+use std::path::{Path, PathBuf};
+
+use splengine_core::{Caller, FileError, FileKind, Files, Request, Scope};
+use tokio::io::AsyncReadExt as _;
+
+use crate::command_line::{Word, quote};
+use crate::glob;
+use crate::input::Outlet;
+
+/// The server's command, once its paths were looked at: none may lie outside root or be hidden. With
+/// `--secluded-args` they are read from `input` first.
+///
+/// # Errors
+///
+/// In words, when the server may not run so.
+pub(crate) async fn request(
+    files: &Files,
+    caller: &Caller,
+    words: Vec<Word>,
+    input: &mut Outlet,
+) -> Result<Request, String> {
+    // Unlike SFTP it is a program that reaches files by itself: it takes the right to run it, too,
+    // which the engine checks.
+    if !caller.may(Scope::Files) {
+        return Err("this takes the scope `files`, beside `execute`".to_owned());
+    }
+    let words = match words.iter().position(is_secluded) {
+        Some(place) => secluded(words, place, input).await?,
+        None => words,
+    };
+    // Behind the first word that is a dot come paths; before it options.
+    let dot = words.iter().position(|word| word.text == ".").ok_or(NO_PATHS)?;
+    let is_sender = words[..dot].iter().any(|word| word.text == "--sender");
+    let mut paths = Vec::new();
+    for word in &words[dot + 1..] {
+        match &word.pattern {
+            Some(pattern) if is_sender => {
+                paths.extend(glob::expand(files, caller, pattern).await?);
+            }
+            _ => paths.push(word.text.clone()),
+        }
+    }
+    let mut left_out = Vec::new();
+    for path in &paths {
+        let place = check(files, caller, path, Path::new(path)).await?;
+        left_out.extend(files.hidden().iter().flat_map(|hidden| within(&place, hidden)));
+    }
+    left_out.dedup();
+    let bases = match paths.last() {
+        Some(path) if !is_sender => bases(files, caller, path).await,
+        _ => vec![PathBuf::new()],
+    };
+    let options: Vec<String> = words[1..dot].iter().map(|word| word.text.clone()).collect();
+    for option in &options {
+        let value = match option.strip_prefix('-') {
+            Some(option) => option.split_once('=').map_or("", |(_, value)| value),
+            None => option,
+        };
+        // Whatever it is the value of: what is no path leads nowhere.
+        if !value.is_empty() {
+            for base in &bases {
+                check(files, caller, value, &base.join(value)).await?;
+            }
+        }
+    }
+    let program = quote(&words[0].text);
+    Ok(Request::new(program).args(options).args(left_out).arg(".").args(paths))
+}
+
+/// Where `path` is below root, if it is neither outside nor hidden; `shown` is how the client named it.
+async fn check(
+    files: &Files,
+    caller: &Caller,
+    shown: &str,
+    path: &Path,
+) -> Result<PathBuf, String> {
+    let outside = || format!("`{shown}` is outside root");
+    let at = files.from_host(path).map_err(|error| match error {
+        FileError::Outside { .. } => outside(),
+        error => error.to_string(),
+    })?;
+    let root = files.to_host("/".into());
+    let place = glob::normal(at.strip_prefix(&root).unwrap_or(&at)).ok_or_else(outside)?;
+    if files.is_hidden(&at).await || files.is_hidden(&place).await {
+        return Err(format!("`{shown}` is not there"));
+    }
+    match files.stat(caller, &at).await {
+        Err(FileError::Outside { .. }) => Err(outside()),
+        _ => Ok(place),
+    }
+}
+
+/// What relative paths of options may begin at: the destination, or what it is in if it may be a file.
+async fn bases(files: &Files, caller: &Caller, path: &str) -> Vec<PathBuf> {
+    let destination = PathBuf::from(path);
+    let at = files.from_host(&destination);
+    let kind = match &at {
+        Ok(at) => files.stat(caller, at).await.ok().map(|info| info.kind),
+        Err(_) => None,
+    };
+    let parent = destination.parent().map(Path::to_owned).unwrap_or_default();
+    match kind {
+        Some(FileKind::Directory) => vec![destination],
+        Some(_) => vec![parent],
+        None if path.ends_with('/') => vec![destination],
+        None => vec![destination, parent],
+    }
+}
+
+/// Whether an option tells that the arguments come by standard input: an `s` among letters before the
+/// `e` whose value is the rest.
+fn is_secluded(word: &Word) -> bool {
+    let letters = word.text.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+    let letters = letters.and_then(|letters| letters.split('e').next()).unwrap_or_default();
+    word.text == "--secluded-args" || word.text == "--protect-args" || letters.contains('s')
+}
+
+/// The command line that it would be without seclusion.
+async fn secluded(
+    mut words: Vec<Word>,
+    place: usize,
+    input: &mut Outlet,
+) -> Result<Vec<Word>, String> {
+    let option = &mut words[place];
+    if option.text.starts_with("--") {
+        words.remove(place);
+    } else {
+        option.text = option.text.replacen('s', "", 1);
+        if option.text == "-" {
+            words.remove(place);
+        }
+    }
+    let mut text = Vec::new();
+    loop {
+        match input.read_u8().await {
+            Ok(0) if text.last().is_none_or(|last| *last == 0) => break,
+            Ok(byte) => text.push(byte),
+            Err(_) => return Err("its arguments did not come".to_owned()),
+        }
+        if text.len() > MAX_ARGUMENT_BYTES {
+            return Err(format!("its arguments are longer than {MAX_ARGUMENT_BYTES} bytes"));
+        }
+    }
+    let text = String::from_utf8(text).map_err(|_| "its arguments are not UTF-8")?;
+    // The first is the program's name once more.
+    for text in text.split_terminator('\0').skip(1) {
+        let pattern = text.contains(['*', '?', '[']).then(|| text.to_owned());
+        words.push(Word { text: text.to_owned(), pattern });
+    }
+    Ok(words)
+}
+
+/// What keeps rsync from what is hidden below a directory that it copies: neither sent, nor taken
+/// for superfluous. Its patterns begin where the copy does: in the directory, or, where the path has
+/// no slash at its end, with its name.
+fn within(place: &Path, hidden: &Path) -> Vec<String> {
+    let Ok(rest) = hidden.strip_prefix(place) else { return Vec::new() };
+    let named = place.file_name().map(|name| Path::new(name).join(rest));
+    let all = [Some(rest.to_owned()), named, Some(hidden.to_owned())];
+    let mut all: Vec<String> = all
+        .into_iter()
+        .flatten()
+        .filter_map(|path| path.to_str().map(|path| format!("--exclude=/{}", literal(path))))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// A name as a pattern of rsync's that matches it alone.
+fn literal(name: &str) -> String {
+    let is_wild = name.contains(['*', '?', '[']);
+    name.chars().fold(String::new(), |mut pattern, character| {
+        if is_wild && "*?[\\".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+        pattern
+    })
+}
+
+const NO_PATHS: &str = "its server was started without paths";
+/// Of all arguments that come by standard input.
+const MAX_ARGUMENT_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(text: &str) -> Word {
+        Word { text: text.to_owned(), pattern: None }
+    }
+
+    #[test]
+    fn seclusion_is_known() {
+        for text in ["-slogDtpre.iLsfxCIvu", "-s", "-vs", "--secluded-args", "--protect-args"] {
+            assert!(is_secluded(&word(text)), "{text}");
+        }
+        for text in ["-logDtpre.iLsfxCIvu", "--sender", "--server", "s", "-e.Ls", "."] {
+            assert!(!is_secluded(&word(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_is_left_out() {
+        let within = |place: &str, hidden: &str| within(Path::new(place), Path::new(hidden));
+        assert_eq!(within("", "runtime"), ["--exclude=/runtime"]);
+        assert_eq!(within("", "a/b [1]"), [r"--exclude=/a/b \[1]"]);
+        assert_eq!(within("a", "a/b"), ["--exclude=/a/b", "--exclude=/b"]);
+        assert!(within("data/runtime", "runtime").is_empty());
+    }
+}

@@ -1,0 +1,538 @@
+//! The server of the old protocol of scp, which OpenSSH's client before 9.0 and many others speak: over
+//! the same files as SFTP, without a program of the host.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use splengine_core::{
+    Caller, FileChanges, FileError, FileInfo, FileKind, Files, OpenOptions, Stream,
+};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+
+use crate::command_line::Word;
+use crate::glob;
+use crate::input::Outlet;
+use crate::reply::{Exit, Gone, Reply};
+
+/// What scp's server is told by its command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    is_sink: bool,
+    recursive: bool,
+    keeps_times: bool,
+    wants_directory: bool,
+    paths: Vec<Word>,
+}
+
+/// Why nothing more can be said to a client.
+enum Stop {
+    Gone,
+    /// It broke the protocol.
+    Broken(&'static str),
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl Options {
+    /// Reads the words of a command that begins with scp.
+    pub(crate) fn read(words: Vec<Word>) -> Result<Self, String> {
+        let mut options = Self {
+            is_sink: false,
+            recursive: false,
+            keeps_times: false,
+            wants_directory: false,
+            paths: Vec::new(),
+        };
+        let mut words = words.into_iter().skip(1).peekable();
+        while let Some(word) = words.next_if(|word| word.text.starts_with('-') && word.text != "-")
+        {
+            if word.text == "--" {
+                break;
+            }
+            for letter in word.text.chars().skip(1) {
+                match letter {
+                    't' => options.is_sink = true,
+                    'r' => options.recursive = true,
+                    'p' => options.keeps_times = true,
+                    'd' => options.wants_directory = true,
+                    'f' | 'v' | 'q' => {}
+                    other => return Err(format!("there is no option `-{other}` here")),
+                }
+            }
+        }
+        options.paths = words.collect();
+        match options.paths.len() {
+            0 => Err("it was started without a path".to_owned()),
+            1 => Ok(options),
+            _ if options.is_sink => Err("it was started with several destinations".to_owned()),
+            _ => Ok(options),
+        }
+    }
+}
+
+/// Says in the words of the protocol that it is not served.
+pub(crate) async fn refuse(reply: &Reply) -> Result<Exit, Gone> {
+    const WORDS: &str = "\x02scp: the old protocol of scp is switched off here; leave out -O, or take a \
+                         client that copies over SFTP (OpenSSH 9.0 and later)\n";
+    reply.send(Stream::Stdout, Bytes::from_static(WORDS.as_bytes())).await?;
+    Ok(reply.finish(Exit::Code(1)).await)
+}
+
+/// Serves one copy.
+pub(crate) async fn run(
+    files: &Files,
+    caller: &Caller,
+    options: Options,
+    input: Outlet,
+    reply: &Reply,
+) -> Result<Exit, Gone> {
+    let input = BufReader::with_capacity(CHUNK, input);
+    let mut copy = Copy { files, caller, input, reply, has_failed: false };
+    let done = match options.is_sink {
+        true => copy.take(&options).await,
+        false => copy.give(&options).await,
+    };
+    let code = match done {
+        Ok(()) => u32::from(copy.has_failed),
+        Err(Stop::Gone) => return Err(Gone),
+        Err(Stop::Broken(why)) => {
+            reply.send(Stream::Stdout, format!("\x02scp: {why}\n").into()).await?;
+            1
+        }
+    };
+    Ok(reply.finish(Exit::Code(code)).await)
+}
+
+struct Copy<'a> {
+    files: &'a Files,
+    caller: &'a Caller,
+    input: BufReader<Outlet>,
+    reply: &'a Reply,
+    has_failed: bool,
+}
+
+/// What the client announces: `C` or `D`, permissions, size, name.
+struct Announced {
+    mode: u32,
+    size: u64,
+    name: String,
+}
+
+impl Copy<'_> {
+    async fn ack(&self) -> Result<(), Stop> {
+        Ok(self.reply.send(Stream::Stdout, Bytes::from_static(b"\0")).await?)
+    }
+
+    /// Tells of one file that can't be copied; the others are.
+    async fn fail(&mut self, path: &Path, why: &str) -> Result<(), Stop> {
+        self.has_failed = true;
+        let words = format!("\x01scp: {}: {why}\n", path.display());
+        Ok(self.reply.send(Stream::Stdout, words.into()).await?)
+    }
+
+    /// The next line, without its end; `None` at the end.
+    async fn line(&mut self) -> Result<Option<String>, Stop> {
+        let mut line = Vec::new();
+        let mut limited = (&mut self.input).take(MAX_LINE_BYTES);
+        limited.read_until(b'\n', &mut line).await?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if line.pop() != Some(b'\n') {
+            return Err(Stop::Broken("a line has no end, or is longer than 8 KiB"));
+        }
+        String::from_utf8(line).map(Some).map_err(|_| Stop::Broken("a name is not UTF-8"))
+    }
+
+    /// Takes what the client sends.
+    async fn take(&mut self, options: &Options) -> Result<(), Stop> {
+        let target = PathBuf::from(&options.paths[0].text);
+        let is_directory = match self.files.from_host(&target) {
+            Ok(at) => self
+                .files
+                .stat(self.caller, &at)
+                .await
+                .is_ok_and(|info| info.kind == FileKind::Directory),
+            Err(_) => false,
+        };
+        if options.wants_directory && !is_directory {
+            self.fail(&target, "is not a directory").await?;
+            return Ok(());
+        }
+        self.ack().await?;
+        // The directories that were entered, each with the times that it gets when it is left.
+        let mut entered: Vec<(PathBuf, Option<FileChanges>)> = Vec::new();
+        let mut times: Option<FileChanges> = None;
+        while let Some(line) = self.line().await? {
+            let place = |name: &str| match entered.last() {
+                Some((directory, _)) => directory.join(name),
+                None if is_directory => target.join(name),
+                None => target.clone(),
+            };
+            match line.as_bytes()[..].first() {
+                Some(b'T') => {
+                    times =
+                        Some(parse_times(&line).ok_or(Stop::Broken("the times are malformed"))?);
+                    self.ack().await?;
+                }
+                Some(b'C') => {
+                    let announced = parse(&line).ok_or(Stop::Broken("a file is malformed"))?;
+                    let path = place(&announced.name);
+                    self.take_file(&path, &announced, times.take(), options).await?;
+                }
+                Some(b'D') if options.recursive => {
+                    let announced = parse(&line).ok_or(Stop::Broken("a directory is malformed"))?;
+                    let path = place(&announced.name);
+                    if entered.len() >= MAX_DEPTH {
+                        return Err(Stop::Broken("the directories are too deep"));
+                    }
+                    match self.enter(&path, announced.mode).await {
+                        Ok(()) => {
+                            entered.push((path, times.take()));
+                            self.ack().await?;
+                        }
+                        // What is in it could not be told from what is beside it.
+                        Err(why) => {
+                            self.fail(&path, &why).await?;
+                            return Err(Stop::Broken("a directory can't be made"));
+                        }
+                    }
+                }
+                Some(b'E') => {
+                    let (path, changes) =
+                        entered.pop().ok_or(Stop::Broken("no directory is left to leave"))?;
+                    if let Some(changes) = changes {
+                        drop(self.set(&path, changes).await);
+                    }
+                    self.ack().await?;
+                }
+                Some(1) => self.has_failed = true,
+                Some(2) => {
+                    self.has_failed = true;
+                    return Ok(());
+                }
+                _ => return Err(Stop::Broken("a line is none of the protocol's")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn enter(&self, path: &Path, mode: u32) -> Result<(), String> {
+        let words = |error: FileError| error.to_string();
+        let at = self.files.from_host(path).map_err(words)?;
+        match self.files.make_directory(self.caller, &at, Some(mode | 0o700)).await {
+            Err(FileError::Exists { .. }) => {
+                let info = self.files.stat(self.caller, &at).await.map_err(words)?;
+                (info.kind == FileKind::Directory)
+                    .then_some(())
+                    .ok_or_else(|| "is not a directory".to_owned())
+            }
+            made => made.map_err(words),
+        }
+    }
+
+    async fn set(&self, path: &Path, changes: FileChanges) -> Result<(), FileError> {
+        let at = self.files.from_host(path)?;
+        self.files.set(self.caller, &at, changes).await
+    }
+
+    async fn take_file(
+        &mut self,
+        path: &Path,
+        announced: &Announced,
+        times: Option<FileChanges>,
+        options: &Options,
+    ) -> Result<(), Stop> {
+        let opening = OpenOptions::new().write().create().truncate().mode(announced.mode);
+        let opened = match self.files.from_host(path) {
+            Ok(at) => self.files.open(self.caller, &at, opening).await,
+            Err(error) => Err(error),
+        };
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) => return self.fail(path, &error.to_string()).await,
+        };
+        self.ack().await?;
+        let mut problem = None;
+        let mut offset = 0;
+        while offset < announced.size {
+            let most = usize::try_from(announced.size - offset).unwrap_or(CHUNK).min(CHUNK);
+            let mut data = vec![0; most];
+            let read = self.input.read(&mut data).await?;
+            if read == 0 {
+                return Err(Stop::Gone);
+            }
+            data.truncate(read);
+            // What comes is read to its end, whatever becomes of it.
+            if problem.is_none() {
+                let written = file.write_at(offset, data.into()).await;
+                problem = written.err().map(|error| error.to_string());
+            }
+            offset += read as u64;
+        }
+        if problem.is_none() {
+            let mut changes = times;
+            if options.keeps_times {
+                changes = Some(changes.unwrap_or_default().mode(announced.mode));
+            }
+            if let Some(changes) = changes {
+                problem = file.set(changes).await.err().map(|error| error.to_string());
+            }
+        }
+        // Whether the client could read all of it.
+        match self.input.read_u8().await? {
+            0 => {}
+            _ => {
+                self.line().await?;
+                self.has_failed = true;
+            }
+        }
+        match problem {
+            Some(why) => self.fail(path, &why).await,
+            None => self.ack().await,
+        }
+    }
+
+    /// Waits for the client to say that it goes on; `false` where it can't take one file.
+    async fn is_acknowledged(&mut self) -> Result<bool, Stop> {
+        match self.input.read_u8().await? {
+            0 => Ok(true),
+            1 => {
+                self.has_failed = true;
+                self.line().await?;
+                Ok(false)
+            }
+            _ => Err(Stop::Gone),
+        }
+    }
+
+    /// Sends what the client asks for.
+    async fn give(&mut self, options: &Options) -> Result<(), Stop> {
+        if !self.is_acknowledged().await? {
+            return Ok(());
+        }
+        for word in &options.paths {
+            let paths = match &word.pattern {
+                Some(pattern) => match glob::expand(self.files, self.caller, pattern).await {
+                    Ok(paths) => paths,
+                    Err(why) => {
+                        self.fail(Path::new(pattern), &why).await?;
+                        continue;
+                    }
+                },
+                None => vec![word.text.clone()],
+            };
+            for path in paths {
+                self.give_one(Path::new(&path), options).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_one(&mut self, path: &Path, options: &Options) -> Result<(), Stop> {
+        let mut levels: Vec<(PathBuf, std::vec::IntoIter<PathBuf>)> = Vec::new();
+        let mut next = Some(path.to_owned());
+        loop {
+            let path = match next.take() {
+                Some(path) => path,
+                None => match levels.last_mut() {
+                    None => return Ok(()),
+                    Some((_, entries)) => match entries.next() {
+                        Some(path) => path,
+                        None => {
+                            levels.pop();
+                            self.reply.send(Stream::Stdout, Bytes::from_static(b"E\n")).await?;
+                            self.is_acknowledged().await?;
+                            continue;
+                        }
+                    },
+                },
+            };
+            let looked = match self.files.from_host(&path) {
+                Ok(at) => self.files.stat(self.caller, &at).await.map(|info| (at, info)),
+                Err(error) => Err(error),
+            };
+            let (at, info) = match looked {
+                Ok(looked) => looked,
+                Err(error) => {
+                    self.fail(&path, &error.to_string()).await?;
+                    continue;
+                }
+            };
+            match info.kind {
+                FileKind::File => self.give_file(&path, &at, options).await?,
+                FileKind::Directory if !options.recursive => {
+                    self.fail(&path, "is a directory; give -r to copy it").await?;
+                }
+                FileKind::Directory if levels.len() >= MAX_DEPTH => {
+                    self.fail(&path, "is too deep").await?;
+                }
+                FileKind::Directory => match self.names(&at).await {
+                    Ok(names) => {
+                        if self.announce('D', &path, &info, 0, options).await? {
+                            let entries: Vec<_> =
+                                names.iter().map(|name| path.join(name)).collect();
+                            levels.push((path, entries.into_iter()));
+                        }
+                    }
+                    Err(error) => self.fail(&path, &error.to_string()).await?,
+                },
+                _ => self.fail(&path, "is neither a file nor a directory").await?,
+            }
+        }
+    }
+
+    async fn names(&self, at: &Path) -> Result<Vec<std::ffi::OsString>, FileError> {
+        let listing = self.files.list(self.caller, at).await?;
+        let mut names = Vec::new();
+        loop {
+            let entries = listing.next().await?;
+            if entries.is_empty() {
+                return Ok(names);
+            }
+            names.extend(entries.into_iter().map(|entry| entry.name));
+        }
+    }
+
+    /// Tells what comes next. Says whether the client takes it.
+    async fn announce(
+        &mut self,
+        kind: char,
+        path: &Path,
+        info: &FileInfo,
+        size: u64,
+        options: &Options,
+    ) -> Result<bool, Stop> {
+        let Some(name) = name_of(path).filter(|name| !name.contains('\n')) else {
+            self.fail(path, "has a name that the protocol can't tell").await?;
+            return Ok(false);
+        };
+        if options.keeps_times {
+            let seconds = |time: SystemTime| {
+                time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+            };
+            let times = format!("T{} 0 {} 0\n", seconds(info.modified), seconds(info.accessed));
+            self.reply.send(Stream::Stdout, times.into()).await?;
+            if !self.is_acknowledged().await? {
+                return Ok(false);
+            }
+        }
+        let line = format!("{kind}{:04o} {size} {name}\n", info.mode & 0o7777);
+        self.reply.send(Stream::Stdout, line.into()).await?;
+        self.is_acknowledged().await
+    }
+
+    async fn give_file(&mut self, path: &Path, at: &Path, options: &Options) -> Result<(), Stop> {
+        let opened = async {
+            let file = self.files.open(self.caller, at, OpenOptions::new().read()).await?;
+            let info = file.info().await?;
+            Ok::<_, FileError>((file, info))
+        };
+        let (file, info) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => return self.fail(path, &error.to_string()).await,
+        };
+        if !self.announce('C', path, &info, info.size, options).await? {
+            return Ok(());
+        }
+        let mut offset = 0;
+        let mut problem = None;
+        while offset < info.size {
+            let most = usize::try_from(info.size - offset).unwrap_or(CHUNK).min(CHUNK);
+            let read = match problem {
+                None => match file.read_at(offset, most).await {
+                    Ok(data) if data.is_empty() => Err("has become shorter".to_owned()),
+                    read => read.map_err(|error| error.to_string()),
+                },
+                // So much was announced.
+                Some(_) => Ok(Bytes::from(vec![0; most])),
+            };
+            let data = match read {
+                Ok(data) => data,
+                Err(why) => {
+                    problem = Some(why);
+                    continue;
+                }
+            };
+            offset += data.len() as u64;
+            self.reply.send(Stream::Stdout, data).await?;
+        }
+        match problem {
+            Some(why) => self.fail(path, &why).await?,
+            None => self.ack().await?,
+        }
+        self.is_acknowledged().await.map(drop)
+    }
+}
+
+/// The last name of a path; of root and the like what it is called by its own directory.
+fn name_of(path: &Path) -> Option<String> {
+    match path.file_name() {
+        Some(name) => name.to_str().map(str::to_owned),
+        None => Some(".".to_owned()),
+    }
+}
+
+fn parse(line: &str) -> Option<Announced> {
+    let mut parts = line[1..].splitn(3, ' ');
+    let mode = u32::from_str_radix(parts.next()?, 8).ok()? & 0o7777;
+    let size = parts.next()?.parse().ok()?;
+    let name = parts.next()?.to_owned();
+    let is_name = !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
+    is_name.then_some(Announced { mode, size, name })
+}
+
+fn parse_times(line: &str) -> Option<FileChanges> {
+    let mut parts = line[1..].split(' ');
+    let mut time = || {
+        let seconds = Duration::from_secs(parts.next()?.parse().ok()?);
+        let micros = Duration::from_micros(parts.next()?.parse().ok()?);
+        UNIX_EPOCH.checked_add(seconds)?.checked_add(micros)
+    };
+    let (modified, accessed) = (time()?, time()?);
+    Some(FileChanges::new().modified(modified).accessed(accessed))
+}
+
+/// In bytes, of data that is passed on at a time.
+const CHUNK: usize = 64 << 10;
+/// Of a line of the protocol.
+const MAX_LINE_BYTES: u64 = 8 << 10;
+/// Of directories in each other.
+const MAX_DEPTH: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_that_lead_elsewhere_are_none() {
+        let file = parse("C0644 12 a b").expect("a file");
+        assert_eq!((file.mode, file.size, file.name.as_str()), (0o644, 12, "a b"));
+        for wrong in
+            ["C0644 12 ..", "C0644 12 a/b", "C0644 12 ", "C0644 -1 a", "C9 1 a", "C", "D0755 0 ."]
+        {
+            assert!(parse(wrong).is_none(), "{wrong}");
+        }
+        assert!(parse_times("T1 0 2 0").is_some() && parse_times("T1 0 2").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(line in "[CDTE].{0,20}") {
+            let _ = (parse(&line), parse_times(&line));
+        }
+    }
+}
