@@ -32,6 +32,7 @@ use crate::forms::Form;
 use crate::host::check_host;
 use crate::lingering::linger;
 use crate::problem::Problem;
+use crate::repeats::{Repeats, refuse_unheeded_key};
 use crate::revoked::{Recognised, end_with_caller};
 use crate::routes::metrics::{self, HttpMetrics};
 use crate::routes::{
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     /// What the bodies hold that are being read.
     pub(crate) budget: MemoryBudget,
     pub(crate) metrics: HttpMetrics,
+    pub(crate) repeats: Repeats,
     /// The OpenAPI document, once somebody has asked for it.
     pub(crate) openapi: OnceLock<Bytes>,
 }
@@ -88,8 +90,8 @@ impl App {
     ) -> Self {
         let metrics = HttpMetrics::default();
         let budget = MemoryBudget::new(options.max_buffered);
-        let openapi = OnceLock::new();
-        Self(Arc::new(Shared { engine, authenticator, options, budget, metrics, openapi }))
+        let (repeats, openapi) = (Repeats::default(), OnceLock::new());
+        Self(Arc::new(Shared { engine, authenticator, options, budget, metrics, repeats, openapi }))
     }
 
     fn mounted(&self) -> Router<Self> {
@@ -151,6 +153,7 @@ impl App {
                 let detail = format!("{method} is not among what is allowed here");
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
             })
+            .layer(middleware::from_fn(refuse_unheeded_key))
             .layer(middleware::from_fn_with_state(self.clone(), encoded::decode))
             .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
             .layer(middleware::from_fn(refuse_what_is_no_text))

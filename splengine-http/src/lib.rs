@@ -45,6 +45,7 @@ mod lingering;
 mod openapi;
 mod problem;
 mod ranges;
+mod repeats;
 mod revoked;
 mod routes;
 mod server;

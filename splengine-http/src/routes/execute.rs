@@ -12,9 +12,11 @@ use splengine_core::{Admitted, Run, SlowReader, Stdin};
 use crate::accept::Format;
 use crate::app::App;
 use crate::dto::{EncodingDto, EndDto, ExecuteRequestDto, ExecuteResultDto};
+use crate::json;
 use crate::problem::{Problem, ProblemDto};
+use crate::repeats::Repeat;
 use crate::routes::batches;
-use crate::routes::parameters::{BodyKind, read_json, read_query};
+use crate::routes::parameters::{BodyKind, idempotency_key, read_query, read_whole};
 use crate::silence::Silence;
 use crate::stdin::BodyReader;
 use crate::stream::{self, Queued, Told};
@@ -34,6 +36,9 @@ use crate::stream::{self, Queued, Told};
     params(
         ("failStatus" = Option<u16>, Query, minimum = 400, maximum = 599,
             description = "Answer a run that was no success under this status."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition within a day \
+            return the first answer. The command is run to its end then, whether its client waits for \
+            it or not."),
     ),
     request_body(description = "The command, or its standard input.", content(
         (ExecuteRequestDto = "application/json"),
@@ -103,6 +108,7 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         ));
     }
 
+    let mut repeat = None;
     let (dto, input): (ExecuteRequestDto, _) = match kind {
         BodyKind::Json => {
             if let Some((name, _)) = query.first() {
@@ -110,7 +116,9 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
                     "the query has the unknown parameter `{name}`; beside a JSON body there is: failStatus"
                 )));
             }
-            (read_json(&parts.headers, body, &app).await?, None)
+            let body = read_whole(&parts.headers, body, &app).await?;
+            repeat = Some(Repeat::of(&parts, &body)?);
+            (json::parse(&body)?, None)
         }
         BodyKind::Input => (read_query(&query)?, Some(BodyReader::new(body))),
     };
@@ -121,6 +129,13 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         }
         let record = batches::accept(&app, &caller, dto.into_batch()?, &parts.headers).await?;
         return Ok(batches::accepted(record));
+    }
+    let has_key = idempotency_key(&parts.headers)?.is_some();
+    if has_key && (format != Format::Json || kind == BodyKind::Input) {
+        return Err(Problem::malformed(
+            "`Idempotency-Key` can't be heeded here: it needs a JSON body, and an answer in one \
+             piece; leave it out, or use `async`",
+        ));
     }
     let encoding = dto.output_encoding.unwrap_or_default();
     let (stdin, breakage) = input.unzip();
@@ -135,9 +150,16 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         }
     };
     if format == Format::Json {
-        let run = app.engine.execute(&caller, request).await?;
-        watch(&run);
-        return Ok(whole(run, encoding, fail_status).await);
+        let (engine, asker) = (app.engine.clone(), caller.clone());
+        let work = async move {
+            let run = engine.execute(&asker, request).await?;
+            watch(&run);
+            Ok(whole(run, encoding, fail_status).await)
+        };
+        return match repeat {
+            Some(repeat) => repeat.once(&app, &caller, work).await,
+            None => work.await,
+        };
     }
     let run = match app.engine.admit(&caller, request).await? {
         Admitted::Running(run) => {

@@ -32,6 +32,7 @@ use crate::encoded::DecodeError;
 use crate::file_paths::{FilePath, name_of_cursor};
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
+use crate::repeats::Repeat;
 use crate::routes::batches::Query;
 use crate::routes::parameters::{Asker, header};
 use crate::silence::Silence;
@@ -346,15 +347,19 @@ pub(crate) async fn transfer(
     };
     let conditions = Conditions::of(&parts.headers)?;
     let condition = move |info: &FileInfo| conditions.allow_change(Some(info));
-    let files = app.engine.files();
-    let (from, place) = (from.below_root(), to.below_root());
-    let done = if copies {
-        files.copy_if(&caller, from, place, overwrite, condition).await
-    } else {
-        files.rename_if(&caller, from, place, overwrite, condition).await
+    let repeat = Repeat::of(&parts, &[])?;
+    let (files, asker) = (app.engine.files(), caller.clone());
+    let work = async move {
+        let (from, place) = (from.below_root(), to.below_root());
+        let done = if copies {
+            files.copy_if(&asker, from, place, overwrite, condition).await
+        } else {
+            files.rename_if(&asker, from, place, overwrite, condition).await
+        };
+        let done = done.map_err(no_parent)?;
+        Ok(answer(&to, &done.info, done.is_new))
     };
-    let done = done.map_err(no_parent)?;
-    Ok(answer(&to, &done.info, done.is_new))
+    repeat.once(&app, &caller, work).await
 }
 
 fn answer(path: &FilePath, info: &FileInfo, is_new: bool) -> Response {

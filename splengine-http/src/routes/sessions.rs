@@ -19,8 +19,10 @@ use crate::dto_sessions::{
     SessionListDto, SessionRequestDto, ShareListDto, ShareRequestDto, TakeBackDto, TicketDto,
     rfc3339,
 };
+use crate::json;
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
+use crate::repeats::Repeat;
 use crate::routes::parameters::{Asker, NoQuery, demand_json, header, read_json, read_whole};
 
 /// The caller's sessions.
@@ -57,11 +59,15 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_create(&caller)?;
-    let dto: SessionRequestDto = optional_json(&app, request).await?;
+    let (dto, repeat): (SessionRequestDto, _) = optional_json(&app, request).await?;
     let request: SessionRequest = dto.into_request()?;
-    let session = app.engine.sessions().create(&caller, request).await?;
-    let location = format!("/api/v1/sessions/{}", session.id);
-    Ok(created(&location, SessionDto::from(session)))
+    let (sessions, asker) = (app.engine.sessions(), caller.clone());
+    let work = async move {
+        let session = sessions.create(&asker, request).await?;
+        let location = format!("/api/v1/sessions/{}", session.id);
+        Ok(created(&location, SessionDto::from(session)))
+    };
+    repeat.once(&app, &caller, work).await
 }
 
 /// One session.
@@ -232,12 +238,17 @@ pub(crate) async fn input(
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     app.engine.sessions().check_input(&caller, &id)?;
     let (parts, body) = request.into_parts();
     let data = read_whole(&parts.headers, body, &app).await?;
-    app.engine.sessions().input(&caller, &id, data.into_bytes()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let repeat = Repeat::of(&parts, &data)?;
+    let (sessions, asker) = (app.engine.sessions(), caller.clone());
+    let work = async move {
+        sessions.input(&asker, &id, data.into_bytes()).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    };
+    repeat.once(&app, &caller, work).await
 }
 
 /// Saves a session.
@@ -258,10 +269,14 @@ pub(crate) async fn save(
     request: Request,
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
-    let dto: SaveRequestDto = optional_json(&app, request).await?;
-    let saved = app.engine.sessions().save(&caller, &id, dto.name).await?;
-    let location = format!("/api/v1/saved-sessions/{}", saved.id);
-    Ok(created(&location, SavedDto::from(saved)))
+    let (dto, repeat): (SaveRequestDto, _) = optional_json(&app, request).await?;
+    let (sessions, asker) = (app.engine.sessions(), caller.clone());
+    let work = async move {
+        let saved = sessions.save(&asker, &id, dto.name).await?;
+        let location = format!("/api/v1/saved-sessions/{}", saved.id);
+        Ok(created(&location, SavedDto::from(saved)))
+    };
+    repeat.once(&app, &caller, work).await
 }
 
 /// The caller's saved sessions.
@@ -352,7 +367,7 @@ pub(crate) async fn share(
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
     let console = console_url(&app, request.headers());
-    let dto: ShareRequestDto = optional_json(&app, request).await?;
+    let (dto, _): (ShareRequestDto, _) = optional_json(&app, request).await?;
     let expires_in = dto.expires_in.map_or(HOUR, Duration::from_millis);
     let access = dto.access.unwrap_or_default();
     let sessions = app.engine.sessions();
@@ -385,7 +400,7 @@ pub(crate) async fn take_back_shares(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
-    let dto: TakeBackDto = optional_json(&app, request).await?;
+    let (dto, _): (TakeBackDto, _) = optional_json(&app, request).await?;
     let sessions = app.engine.sessions();
     match dto.ticket {
         Some(ticket) => sessions.take_back_ticket(&caller, &id, &Secret::new(ticket))?,
@@ -430,17 +445,18 @@ pub(crate) async fn ticket(
     Ok((StatusCode::CREATED, Json(TicketDto { ticket: ticket.expose().to_owned() })))
 }
 
-/// A JSON body, or its default where there is none.
+/// A JSON body, or its default where there is none; and the key that it came under.
 async fn optional_json<T: DeserializeOwned + Default>(
     app: &App,
     request: Request,
-) -> Result<T, Problem> {
+) -> Result<(T, Repeat), Problem> {
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
-        return Ok(T::default());
+        return Ok((T::default(), Repeat::of(&parts, &[])?));
     }
     demand_json(&parts.headers)?;
-    read_json(&parts.headers, body, app).await
+    let data = read_whole(&parts.headers, body, app).await?;
+    Ok((json::parse(&data)?, Repeat::of(&parts, &data)?))
 }
 
 /// Where the console is: as configured, else where this request went to.

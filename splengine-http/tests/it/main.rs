@@ -8,6 +8,7 @@ mod encoded;
 mod executions;
 mod files;
 mod guessing;
+mod repeats;
 mod requests;
 mod revoked;
 mod runs;

@@ -1,0 +1,289 @@
+//! Requests that are done no more than once, by their `Idempotency-Key`.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{MatchedPath, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use splengine_core::{Caller, UserName};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::routes::parameters::{IDEMPOTENCY_KEY, idempotency_key};
+
+/// The answers to requests that had a key, kept in memory for a day: at most 10,000, and 64 MiB of
+/// them. Over that, answers of the caller who has most of them are forgotten first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Repeats(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<(UserName, String), Entry>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Of the request, so that another one is noticed.
+    sum: u64,
+    /// In the order of their making.
+    number: u64,
+    since: Instant,
+    answer: watch::Receiver<Option<Kept>>,
+}
+
+#[derive(Debug, Clone)]
+enum Kept {
+    Answer { status: StatusCode, headers: HeaderMap, body: Bytes },
+    TooLarge,
+}
+
+impl Kept {
+    fn size(&self) -> usize {
+        match self {
+            Self::Answer { body, .. } => body.len(),
+            Self::TooLarge => 0,
+        }
+    }
+
+    fn into_response(self) -> Result<Response, Problem> {
+        let Self::Answer { status, headers, body } = self else {
+            let detail = "this was done already, and its answer was too large to be kept; a new \
+                          request needs a new Idempotency-Key";
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
+        };
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+}
+
+/// What a request asks for, so that another one under its key is noticed.
+fn sum_of(request: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Under which key a request came, if under any, and what it asks for.
+pub(crate) struct Repeat {
+    key: Option<String>,
+    sum: u64,
+}
+
+impl Repeat {
+    pub(crate) fn of(parts: &Parts, body: &[u8]) -> Result<Self, Problem> {
+        let key = idempotency_key(&parts.headers)?.map(str::to_owned);
+        let sum = match key {
+            Some(_) => sum_of((parts.method.as_str(), parts.uri.path(), parts.uri.query(), body)),
+            None => 0,
+        };
+        Ok(Self { key, sum })
+    }
+
+    /// Does `work`, no more than once where there is a key.
+    pub(crate) async fn once(
+        self,
+        app: &App,
+        caller: &Caller,
+        work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
+    ) -> Result<Response, Problem> {
+        match self.key {
+            Some(key) => app.repeats.once(caller, &key, self.sum, work).await,
+            None => work.await,
+        }
+    }
+}
+
+impl Repeats {
+    /// Does `work` and gives its answer, or that of the same request before. Once begun it is done to
+    /// its end, whether its client waits for it or not, but not for a caller who is revoked. What was
+    /// refused was not done, and may be asked for again.
+    async fn once(
+        &self,
+        caller: &Caller,
+        key: &str,
+        sum: u64,
+        work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
+    ) -> Result<Response, Problem> {
+        let name = (caller.user().clone(), key.to_owned());
+        let (tell, told) = watch::channel(None);
+        let number = match self.enter(&name, sum, told)? {
+            Entered::New(number) => number,
+            Entered::Known(mut answer) => {
+                let kept = answer.wait_for(Option::is_some).await;
+                let kept = kept.ok().and_then(|kept| kept.clone());
+                return kept
+                    .ok_or_else(|| {
+                        let detail = "the request with this Idempotency-Key, which this one waited \
+                                  for, was refused; try again";
+                        Problem::new(StatusCode::CONFLICT, detail)
+                    })?
+                    .into_response();
+            }
+        };
+        // Forgets it unless it was done.
+        let begun = Begun { repeats: self.clone(), name, number, is_done: false };
+        let caller = caller.clone();
+        let done = tokio::spawn(async move {
+            let mut begun = begun;
+            let Some(answer) = caller.unless_revoked(work).await else {
+                return Err(Problem::new(
+                    StatusCode::UNAUTHORIZED,
+                    "your credentials were taken back",
+                ));
+            };
+            let (parts, body) = answer?.into_parts();
+            begun.is_done = true;
+            // What answers in one piece has it in memory already.
+            let body = to_bytes(body, usize::MAX).await.map_err(|_| failed())?;
+            let mut headers = parts.headers.clone();
+            headers.insert(REPLAYED, HeaderValue::from_static("true"));
+            let is_small = body.len() <= MAX_ANSWER_BYTES;
+            let kept = Kept::Answer { status: parts.status, headers, body: body.clone() };
+            tell.send_replace(Some(if is_small { kept } else { Kept::TooLarge }));
+            begun.repeats.trim();
+            Ok(Response::from_parts(parts, Body::from(body)))
+        });
+        done.await.unwrap_or_else(|_| Err(failed()))
+    }
+
+    fn enter(
+        &self,
+        name: &(UserName, String),
+        sum: u64,
+        told: watch::Receiver<Option<Kept>>,
+    ) -> Result<Entered, Problem> {
+        let mut state = self.lock();
+        if let Some(known) = state.entries.get(name).filter(|known| known.since.elapsed() < MAX_AGE)
+        {
+            if known.sum != sum {
+                let detail = "this Idempotency-Key was used for another request";
+                return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+            }
+            return Ok(Entered::Known(known.answer.clone()));
+        }
+        let number = state.next;
+        state.next += 1;
+        let entry = Entry { sum, number, since: Instant::now(), answer: told };
+        state.entries.insert(name.clone(), entry);
+        Ok(Entered::New(number))
+    }
+
+    /// Forgets answers that are old, or beyond the bounds.
+    fn trim(&self) {
+        let mut state = self.lock();
+        state.entries.retain(|_, entry| entry.since.elapsed() < MAX_AGE || !entry.is_done());
+        loop {
+            let mut of_callers: HashMap<&UserName, (usize, usize)> = HashMap::new();
+            let (mut count, mut bytes) = (0, 0);
+            for ((user, _), entry) in state.entries.iter().filter(|(_, entry)| entry.is_done()) {
+                let size = entry.size();
+                let of_caller = of_callers.entry(user).or_default();
+                (of_caller.0, of_caller.1) = (of_caller.0 + size, of_caller.1 + 1);
+                (count, bytes) = (count + 1, bytes + size);
+            }
+            let heaviest = if bytes > MAX_BYTES {
+                of_callers.iter().max_by_key(|(_, (size, _))| *size)
+            } else if count > MAX_ANSWERS {
+                of_callers.iter().max_by_key(|(_, (_, count))| *count)
+            } else {
+                return;
+            };
+            let Some((&user, _)) = heaviest else { return };
+            let own =
+                state.entries.iter().filter(|((owner, _), entry)| owner == user && entry.is_done());
+            let oldest = own.min_by_key(|(_, entry)| entry.number).map(|(name, _)| name.clone());
+            let Some(oldest) = oldest else { return };
+            state.entries.remove(&oldest);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Entered {
+    New(u64),
+    Known(watch::Receiver<Option<Kept>>),
+}
+
+impl Entry {
+    fn is_done(&self) -> bool {
+        self.answer.borrow().is_some()
+    }
+
+    fn size(&self) -> usize {
+        self.answer.borrow().as_ref().map_or(0, Kept::size)
+    }
+}
+
+/// A request that is being done.
+struct Begun {
+    repeats: Repeats,
+    name: (UserName, String),
+    number: u64,
+    is_done: bool,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let mut state = self.repeats.lock();
+            if state.entries.get(&self.name).is_some_and(|entry| entry.number == self.number) {
+                state.entries.remove(&self.name);
+            }
+        }
+    }
+}
+
+fn failed() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to answer")
+}
+
+/// Refuses a key where a request would be done again all the same.
+pub(crate) async fn refuse_unheeded_key(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(IDEMPOTENCY_KEY) && !request.method().is_safe() {
+        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let is_heeded =
+            request.method() == Method::POST && path.is_some_and(|path| HEEDED.contains(&path));
+        if !is_heeded {
+            let detail = "`Idempotency-Key` can't be heeded here, leave it out: it is for POST to \
+                          execute, batches, rerun, sessions (and save and input) and files";
+            return Problem::malformed(detail).into_response();
+        }
+        if let Err(problem) = idempotency_key(request.headers()) {
+            return problem.into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// The routes of POST that are done once under a key.
+const HEEDED: [&str; 8] = [
+    "/execute",
+    "/api/v1/execute",
+    "/api/v1/batches",
+    "/api/v1/batches/{id}/rerun",
+    "/api/v1/sessions",
+    "/api/v1/sessions/{id}/save",
+    "/api/v1/sessions/{id}/input",
+    "/api/v1/files/{*path}",
+];
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const MAX_AGE: Duration = Duration::from_hours(24);
+const MAX_ANSWERS: usize = 10_000;
+const MAX_BYTES: usize = 64 << 20;
+/// Largest answer that is kept.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
