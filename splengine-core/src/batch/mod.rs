@@ -4,6 +4,7 @@ mod checks;
 mod error;
 mod failures;
 mod format;
+mod graph;
 mod handle;
 mod info;
 mod inputs;

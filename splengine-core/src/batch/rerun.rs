@@ -2,7 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step, dependencies};
+use crate::batch::graph::dependencies;
+use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step};
 use crate::batch::runner::PLAN;
 use crate::batch::submit::{Accepted, checked_key, detached};
 use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::batch::plan::{PlanData, dependencies};
+use crate::batch::graph::dependencies;
+use crate::batch::plan::PlanData;
 use crate::batch::{BatchError, BatchJob, FailFast, JobAction, JobEvent, Outcome, RunIf, Step};
 use crate::execute::Reason;
 

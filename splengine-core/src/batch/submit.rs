@@ -218,7 +218,7 @@ impl Batches {
             return malformed("parallelism", problem);
         }
         self.settle(caller, &mut plan)?;
-        let needs = crate::batch::plan::dependencies(&plan.steps)?;
+        let needs = crate::batch::graph::dependencies(&plan.steps)?;
         let mut checks = StepChecks::new(self, caller);
         for (place, step) in plan.steps.iter().enumerate() {
             let default = if needs[place].is_empty() { StepCheck::Early } else { StepCheck::Late };

@@ -120,7 +120,7 @@ pub(crate) fn accepted(record: BatchRecord) -> Response {
             description = "How many; 50 when left out."),
         ("cursor" = Option<String>, Query, description = "What the page before gave."),
         ("state" = Option<Vec<String>>, Query, description =
-            "Only those in this state; given several times, in any of these."),
+            "Only those in this state; several, with commas or given several times, are any of these."),
         ("name" = Option<String>, Query, description = "Only those with this very name."),
         ("label" = Option<Vec<String>>, Query, description =
             "Only those with this label, `NAME=VALUE`; given several times, with all of these."),
@@ -152,7 +152,7 @@ pub(crate) async fn list(
 /// Which batches a query asks for.
 fn filter(query: &Query) -> Result<BatchFilter, Problem> {
     let mut filter = BatchFilter::new();
-    for name in query.all("state") {
+    for name in query.all("state").flat_map(|names| names.split(',')) {
         let known = BatchState::ALL.iter().find(|state| state.name() == name).copied();
         filter = filter.state(known.ok_or_else(|| {
             let names: Vec<_> = BatchState::ALL.iter().map(|state| state.name()).collect();

@@ -268,7 +268,8 @@ async fn who_waits_for_some_time_is_answered_then() {
     };
     assert_eq!(count("label=kind%3Dwait&state=succeeded&state=failed").await, 2);
     assert_eq!(count("label=kind=other").await, 0);
-    assert_eq!(count("state=failed&state=cancelled").await, 0);
+    assert_eq!(count("state=failed,cancelled").await, 0);
+    assert_eq!(count("state=failed,succeeded").await, 2);
     assert_eq!(door.problem("GET", "/api/v1/batches?label=kind", None).await.0, 400);
     let gone = door.ask("DELETE", &format!("{place}?purge=true"), None).await;
     assert_eq!((gone.status, gone.text()), (204, ""));
