@@ -1,5 +1,6 @@
 //! The OpenAPI document, generated from the routes and their types.
 
+use serde_json::{Value, json};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, RefOr, Schema};
@@ -7,6 +8,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::forms::Form;
 use crate::routes;
+use crate::stream::EVENTS;
 
 /// The document of a door that has these forms of results.
 pub(crate) fn document(forms: &[Form]) -> utoipa::openapi::OpenApi {
@@ -17,6 +19,48 @@ pub(crate) fn document(forms: &[Form]) -> utoipa::openapi::OpenApi {
     let results = paths.get_mut("/api/v1/batches/{id}/results").and_then(|path| path.get.as_mut());
     offer(forms, results);
     document
+}
+
+/// The same in JSON, with server-sent events as what each of them consists of.
+pub(crate) fn json(forms: &[Form]) -> serde_json::Result<String> {
+    let mut document = serde_json::to_value(document(forms))?;
+    describe_events(&mut document);
+    serde_json::to_string(&document)
+}
+
+/// What a schema says of `text/event-stream` is said of the data of one event.
+fn describe_events(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member.get_mut("schema") {
+                    Some(schema) if name == EVENTS => {
+                        let data = schema.take();
+                        *schema = json!({
+                            "type": "object",
+                            "description": "One event; the stream holds any number of them.",
+                            "required": ["event", "data"],
+                            "properties": {
+                                "event": {"type": "string", "description": "Its name."},
+                                "id": {
+                                    "type": "string",
+                                    "description": "What `Last-Event-ID` is to be to resume after it.",
+                                },
+                                "data": {
+                                    "type": "string",
+                                    "contentMediaType": "application/json",
+                                    "contentSchema": data,
+                                },
+                            },
+                        });
+                    }
+                    _ => describe_events(member),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(describe_events),
+        _ => {}
+    }
 }
 
 fn offer(forms: &[Form], operation: Option<&mut Operation>) {

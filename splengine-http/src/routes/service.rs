@@ -89,7 +89,7 @@ pub(crate) async fn definition(State(app): State<App>, _: NoQuery) -> Json<Servi
 /// Made once: it takes about a millisecond, and anybody may ask for it as often as they like.
 pub(crate) async fn openapi(State(app): State<App>, _: NoQuery) -> Response {
     let document = app.openapi.get_or_init(|| {
-        let document = openapi::document(&app.options.forms).to_json();
+        let document = openapi::json(&app.options.forms);
         document.expect("a document is made of texts, numbers and maps by texts").into()
     });
     ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()

@@ -128,6 +128,12 @@ async fn the_document_is_the_one_that_was_agreed_on() {
     assert_eq!(document["openapi"], "3.1.0");
     let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
     assert_eq!(document["components"]["schemas"]["Reason"]["enum"], json!(reasons));
+    // Server-sent events, by what each consists of.
+    let path = "/paths/~1api~1v1~1batches~1{id}~1events/get/responses/200/content";
+    let events = document.pointer(&format!("{path}/text~1event-stream/schema/properties"));
+    let data = &events.expect("described")["data"];
+    assert_eq!(data["contentMediaType"], "application/json");
+    assert_eq!(data["contentSchema"]["$ref"], "#/components/schemas/BatchEvent");
     insta::assert_json_snapshot!("openapi", document, { ".info.version" => "[version]" });
 }
 
