@@ -16,6 +16,9 @@ use flate2::write::GzEncoder;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+#[path = "build/bundle.rs"]
+mod bundle;
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
@@ -42,13 +45,9 @@ fn main() -> Result<()> {
     for name in ["console.css", "icon.svg"] {
         assets.push((name.to_owned(), web.join(name)));
     }
-    for entry in fs::read_dir(web.join("dist"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "js") {
-            let name = path.file_name().ok_or("a file has a name")?;
-            assets.push((name.to_string_lossy().into_owned(), path));
-        }
-    }
+    let main = out.join("main.js");
+    fs::write(&main, bundle::bundle(&web.join("dist"), "main.js")?)?;
+    assets.push(("main.js".to_owned(), main));
     let globals = out.join("vendor.js");
     fs::write(&globals, globals_of(&vendor, files, embedded.is_some()))?;
     assets.push(("vendor.js".to_owned(), globals));

@@ -56,7 +56,8 @@ for (const webgl of [true, false]) {
 
 test("a paste brings no control characters", async () => {
   const { page, id } = await openSession("paste");
-  await type(page, "cat -v\n");
+  await type(page, "echo re''ady; cat -v\n");
+  await shows(page, "ready");
   const paste = (text) =>
     page.evaluate((pasted) => {
       const data = new DataTransfer();
@@ -223,7 +224,8 @@ test("who comes back by a link that is over reads why", async () => {
 
 test("a word that a soft keyboard composes arrives once", async () => {
   const { page, id } = await openSession("composing");
-  await type(page, "cat\n");
+  await type(page, "echo re''ady; cat\n");
+  await shows(page, "ready");
   const session = await page.context().newCDPSession(page);
   const key = (more) => session.send("Input.dispatchKeyEvent", more);
   const compose = (text) => session.send("Input.imeSetComposition", { text, selectionStart: text.length, selectionEnd: text.length });
