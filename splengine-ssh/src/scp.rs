@@ -40,7 +40,7 @@ impl From<Gone> for Stop {
 
 impl From<std::io::Error> for Stop {
     fn from(_: std::io::Error) -> Self {
-        Self::Gone
+        Self::Broken("the client ended too early")
     }
 }
 
@@ -271,7 +271,7 @@ impl Copy<'_> {
             let mut data = vec![0; most];
             let read = self.input.read(&mut data).await?;
             if read == 0 {
-                return Err(Stop::Gone);
+                return Err(Stop::Broken("a file ended too early"));
             }
             data.truncate(read);
             // What comes is read to its end, whatever becomes of it.
@@ -290,13 +290,10 @@ impl Copy<'_> {
                 problem = file.set(changes).await.err().map(|error| error.to_string());
             }
         }
-        // Whether the client could read all of it.
-        match self.input.read_u8().await? {
-            0 => {}
-            _ => {
-                self.line().await?;
-                self.has_failed = true;
-            }
+        // Whether the client could read all of it. libssh2 ends without a word.
+        if !matches!(self.input.read_u8().await, Ok(0) | Err(_)) {
+            self.line().await?;
+            self.has_failed = true;
         }
         match problem {
             Some(why) => self.fail(path, &why).await,
@@ -313,7 +310,7 @@ impl Copy<'_> {
                 self.line().await?;
                 Ok(false)
             }
-            _ => Err(Stop::Gone),
+            _ => Err(Stop::Broken("an answer is none of the protocol's")),
         }
     }
 

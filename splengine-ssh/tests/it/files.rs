@@ -290,6 +290,23 @@ async fn the_old_protocol_of_scp_takes_files_and_directories() {
     let age = info.modified().expect("known").duration_since(UNIX_EPOCH).expect("later");
     assert_eq!(age.as_secs(), 1_600_000_000);
     assert_eq!(fs::read(root.join("empty")).expect("read"), b"");
+    // Some say nothing after the last byte of a file.
+    let mut scp = Scp::start(&door, "scp -t last").await;
+    assert_eq!(scp.gets(1).await, [0]);
+    scp.sends(b"C0644 4 x\n").await;
+    scp.0.types(b"1234").await;
+    scp.0.0.eof().await.expect("sent");
+    assert_eq!(scp.gets(1).await, [0]);
+    assert_eq!(scp.0.ended().await.told(), ("", "", "0"));
+    assert_eq!(fs::read(root.join("last")).expect("read"), b"1234");
+    // What ends in the midst of one does not hang.
+    let mut scp = Scp::start(&door, "scp -t half").await;
+    assert_eq!(scp.gets(1).await, [0]);
+    scp.sends(b"C0644 4 x\n").await;
+    scp.0.types(b"12").await;
+    scp.0.0.eof().await.expect("sent");
+    assert_eq!(scp.gets(1).await, [2]);
+    assert_eq!(scp.0.ended().await.told().2, "1");
     // What can't be is told by byte 1, or 2 where nothing goes on.
     for (command, line, code) in [
         ("scp -t /etc", &b"C0644 1 x\n"[..], 1),
