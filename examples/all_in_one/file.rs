@@ -346,7 +346,9 @@ pub(crate) struct CommandsTable {
     pub(crate) shell: bool,
 }
 
-/// Times are in milliseconds, sizes in bytes.
+/// Times are in milliseconds, sizes in bytes. Of each run, by default and (`max-…`) at most: `cpu-time`,
+/// `memory` and `processes`, which need a writable cgroup, `open-files`, `file-size`, `address-space`. One
+/// that can't be enforced here keeps the server from starting.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct LimitsTable {
@@ -367,7 +369,8 @@ pub(crate) struct LimitsTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EnvironmentTable {
-    /// Instead of the usual list.
+    /// Instead of the usual list. Commands have `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG` and `PATH`
+    /// in any case.
     pub(crate) inherit: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) set: BTreeMap<String, String>,

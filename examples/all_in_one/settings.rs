@@ -567,7 +567,7 @@ fn environment(
                     format!("`{pattern}` would give the server's tokens to every command");
                 return Err(UsageError::new("[environment] inherit", &problem));
             }
-            Environment::minimal().inherit(&names)
+            Environment::minimal().inherit(&names).with_usual()
         }
     };
     for (name, value) in set {
@@ -594,6 +594,7 @@ fn limits_of_runs(table: &LimitsTable) -> Result<(Limits, Limits), UsageError> {
             "open-files" => LimitKind::OpenFiles,
             "processes" => LimitKind::Processes,
             "file-size" => LimitKind::FileSize,
+            "address-space" => LimitKind::AddressSpace,
             _ => return Err(UsageError::new("[limits]", &format!("there is no key `{key}`"))),
         };
         *limits = limits.with(kind, *value);

@@ -37,11 +37,13 @@ def test_every_member_of_the_answer(client, path):
     script = "printf out; printf error >&2; exit 3"
     result = execute(client, "sh -c", script, path=path)
     assert isinstance(result.pop("duration"), int)
+    assert isinstance(result.pop("cpuTime"), int)
+    assert isinstance(result.pop("peakMemory"), int | None)
     assert result.pop("sessionId").startswith("spl-alice-")
     assert result == {
         "success": False, "exitCode": 3, "stdout": "out", "stderr": "error",
         "reason": "exited", "signal": None, "stdoutBytes": 3, "stderrBytes": 5,
-        "stdoutTruncated": False, "stderrTruncated": False,
+        "stdoutTruncated": False, "stderrTruncated": False, "stdoutGap": None, "stderrGap": None,
     }
 
 

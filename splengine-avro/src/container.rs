@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use apache_avro::{Codec, DeflateSettings, Schema, Writer};
 use bytes::Bytes;
-use splengine_core::{BatchInfo, BatchResults, StepResult};
+use splengine_core::{BatchInfo, BatchResults, Gap, StepResult};
 
 use crate::datum::{Datum as _, write_long, write_sized};
 use crate::messages::long;
@@ -54,7 +54,9 @@ pub fn results_container(results: &BatchResults) -> Result<Vec<u8>, ContainerErr
 fn row(batch: &BatchInfo, result: &StepResult) -> records::StepResult {
     let step = records::StepRecord::from(result.step.clone());
     // One that lies beyond what there was room for is not in it.
-    let gap = |gap: Option<u64>, data: &Bytes| gap.filter(|at| *at <= data.len() as u64).map(long);
+    let gap = |gap: Option<Gap>, data: &Bytes| {
+        gap.filter(|gap| gap.at <= data.len() as u64).map(|gap| long(gap.at))
+    };
     records::StepResult {
         batch_id: batch.id.to_string(),
         id: step.id,

@@ -50,8 +50,8 @@ pub use engine::{
 pub use error::ErrorKind;
 pub use execute::{
     Background, Cancel, Captured, Command, End, Event, Execute, ExecuteError, Exit, ExitStatus,
-    LimitKind, Limits, Output, OutputClosed, Program, ProgramError, Reason, Request, Run, Signal,
-    SlowReader, SplitError, Stdin, Stopper, Stream, split_words,
+    Gap, LimitKind, Limits, Output, OutputClosed, Program, ProgramError, Reason, Request, Run,
+    Signal, SlowReader, SplitError, Stdin, Stopper, Stream, Usage, split_words,
 };
 pub use files::{
     DiskSpace, FileChanges, FileEntry, FileError, FileEvent, FileInfo, FileKind, FileListing,

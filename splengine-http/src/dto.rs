@@ -1,9 +1,10 @@
 //! The wire types. Core types are not serialised; these are.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use splengine_core::{Background, End, ExecutionInfo, SlowReader, Stream};
+use splengine_core::{Background, End, ExecutionInfo, Gap, SlowReader, Stream};
 use utoipa::ToSchema;
 
 use crate::dto_sessions::rfc3339;
@@ -36,6 +37,11 @@ pub(crate) struct ExecuteRequestDto {
     /// How long it may run, in milliseconds.
     #[schema(minimum = 1)]
     pub(crate) timeout: Option<u64>,
+    /// How long it may print nothing, in milliseconds; over it, it is ended as `timedOut`.
+    #[schema(minimum = 1)]
+    pub(crate) idle_timeout: Option<u64>,
+    /// Names of variables, of `env` or the session, whose values are replaced by `***` in the output.
+    pub(crate) mask: Option<Vec<String>>,
     /// How many bytes of each output stream to keep. Over it the run goes on; the first and the
     /// last half are kept.
     pub(crate) output_limit: Option<u64>,
@@ -107,7 +113,7 @@ impl From<SlowReaderDto> for SlowReader {
 pub(crate) struct LimitsDto {
     /// Processor time in milliseconds.
     pub(crate) cpu_time: Option<u64>,
-    /// Bytes of memory.
+    /// Bytes of memory that the whole run uses.
     pub(crate) memory: Option<u64>,
     /// Open files of each process.
     pub(crate) open_files: Option<u64>,
@@ -115,6 +121,8 @@ pub(crate) struct LimitsDto {
     pub(crate) processes: Option<u64>,
     /// Bytes of any file written.
     pub(crate) file_size: Option<u64>,
+    /// Bytes of address space of each process; many programs reserve far more than they use.
+    pub(crate) address_space: Option<u64>,
 }
 
 /// How a run ended.
@@ -144,6 +152,35 @@ pub(crate) struct EndDto {
     stdout_truncated: bool,
     /// Whether a part of standard error was left out.
     stderr_truncated: bool,
+    /// Which part of standard output was left out.
+    #[schema(required = true)]
+    stdout_gap: Option<GapDto>,
+    /// Which part of standard error was left out.
+    #[schema(required = true)]
+    stderr_gap: Option<GapDto>,
+    /// The processor time that it used, in milliseconds; null where that is not known.
+    #[schema(required = true)]
+    cpu_time: Option<u64>,
+    /// The most memory that one of its processes had, in bytes; null where that is not known, as of one
+    /// that has less than this server.
+    #[schema(required = true)]
+    peak_memory: Option<u64>,
+}
+
+/// A part of a stream that was left out; at line ends, where there are any.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = Gap)]
+pub(crate) struct GapDto {
+    /// After so many bytes of what was kept.
+    at: u64,
+    /// How many bytes are missing.
+    bytes: u64,
+}
+
+impl From<Gap> for GapDto {
+    fn from(gap: Gap) -> Self {
+        Self { at: gap.at, bytes: gap.bytes }
+    }
 }
 
 /// Why a run ended.
@@ -165,7 +202,7 @@ impl EndDto {
         Self {
             success: end.success(),
             exit_code: end.exit_code,
-            duration: u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX),
+            duration: millis(end.duration),
             session_id: session_id.to_owned(),
             reason: end.reason.name(),
             signal: end.signal.map(|signal| signal.to_string()),
@@ -173,6 +210,10 @@ impl EndDto {
             stderr_bytes: end.stderr_bytes,
             stdout_truncated: end.stdout_truncated,
             stderr_truncated: end.stderr_truncated,
+            stdout_gap: end.stdout_gap.map(Into::into),
+            stderr_gap: end.stderr_gap.map(Into::into),
+            cpu_time: end.usage.cpu_time.map(millis),
+            peak_memory: end.usage.peak_memory,
         }
     }
 
@@ -325,6 +366,11 @@ impl From<Stream> for StreamName {
     fn from(stream: Stream) -> Self {
         if stream == Stream::Stderr { Self::Stderr } else { Self::Stdout }
     }
+}
+
+/// In milliseconds.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl EventDto {

@@ -12,7 +12,9 @@ use splengine_core::{
 };
 use utoipa::ToSchema;
 
-use crate::dto::{BackgroundDto, EncodingDto, ExecuteRequestDto, LimitsDto, SlowReaderDto};
+use crate::dto::{
+    BackgroundDto, EncodingDto, ExecuteRequestDto, GapDto, LimitsDto, SlowReaderDto, millis,
+};
 use crate::dto_sessions::rfc3339;
 use crate::problem::Problem;
 
@@ -70,6 +72,11 @@ pub(crate) struct StepDto {
     /// How long one run of it may take, in milliseconds.
     #[schema(minimum = 1)]
     timeout: Option<u64>,
+    /// How long one run of it may print nothing, in milliseconds; over it, it is ended as `timedOut`.
+    #[schema(minimum = 1)]
+    idle_timeout: Option<u64>,
+    /// Names of variables of `env` whose values are replaced by `***` in its output.
+    mask: Option<Vec<String>>,
     /// How many bytes of each output stream to keep.
     output_limit: Option<u64>,
     /// How its output is encoded in the answer to `wait`; `utf8` when left out.
@@ -251,6 +258,10 @@ impl StepDto {
         if let Some(timeout) = self.timeout {
             step = step.timeout(Duration::from_millis(timeout));
         }
+        if let Some(timeout) = self.idle_timeout {
+            step = step.idle_timeout(Duration::from_millis(timeout));
+        }
+        step = self.mask.unwrap_or_default().into_iter().fold(step, Step::mask);
         if let Some(limit) = self.output_limit {
             step = step.output_limit(limit);
         }
@@ -320,6 +331,8 @@ impl ExecuteRequestDto {
                 stdin_encoding: self.stdin_encoding,
                 stdin_from: None,
                 timeout: self.timeout,
+                idle_timeout: self.idle_timeout,
+                mask: self.mask,
                 output_limit: self.output_limit,
                 output_encoding: self.output_encoding,
                 background: self.background,
@@ -493,6 +506,13 @@ pub(crate) struct StepInfoDto {
     /// Whether a part of standard output was left out.
     stdout_truncated: bool,
     stderr_truncated: bool,
+    /// Which part of standard output was left out.
+    stdout_gap: Option<GapDto>,
+    stderr_gap: Option<GapDto>,
+    /// The processor time of its last run, in milliseconds; null where that is not known.
+    cpu_time: Option<u64>,
+    /// The most memory that a process of its last run had, in bytes; null where that is not known.
+    peak_memory: Option<u64>,
 }
 
 impl From<StepInfo> for StepInfoDto {
@@ -523,6 +543,10 @@ impl From<StepInfo> for StepInfoDto {
             stderr_bytes: info.stderr_bytes,
             stdout_truncated: info.stdout_gap.is_some(),
             stderr_truncated: info.stderr_gap.is_some(),
+            stdout_gap: info.stdout_gap.map(Into::into),
+            stderr_gap: info.stderr_gap.map(Into::into),
+            cpu_time: info.cpu_time.map(millis),
+            peak_memory: info.peak_memory,
         }
     }
 }
@@ -664,10 +688,6 @@ impl From<BatchEvent> for BatchEventDto {
         dto.kind = name;
         dto
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The `stdin` of a step that keeps it open.

@@ -154,15 +154,14 @@ fn request(job: BatchJob) -> Result<(BatchRequest, String), Failure> {
 
 fn result(result: &StepResult, session_id: &str) -> ExecutionResult {
     let step = &result.step;
-    let gap = |gap: Option<u64>| gap.and_then(|gap| usize::try_from(gap).ok());
-    let mut stderr = in_text(&result.stderr, gap(step.stderr_gap));
+    let mut stderr = in_text(&result.stderr, step.stderr_gap);
     // What could not be started has printed nothing itself.
     if step.reason.is_none() && step.state == StepState::Failed {
         stderr.push_str(step.problem.as_deref().unwrap_or_default());
     }
     ExecutionResult {
         exit_code: step.exit_code.unwrap_or(NOT_STARTED),
-        stdout: in_text(&result.stdout, gap(step.stdout_gap)),
+        stdout: in_text(&result.stdout, step.stdout_gap),
         stderr,
         duration: step.duration.map_or(0, millis),
         session_id: session_id.to_owned(),

@@ -3,7 +3,9 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use splengine_core::{Background, Captured, LimitKind, Limits, Reason, Request, SlowReader, Stdin};
+use splengine_core::{
+    Background, Captured, Gap, LimitKind, Limits, Reason, Request, SlowReader, Stdin,
+};
 
 use crate::call::Ask;
 use crate::datum::named;
@@ -27,8 +29,8 @@ pub(crate) async fn execute(
     let reason = captured.end.reason;
     let result = ExecutionResult {
         exit_code: captured.end.exit_code,
-        stdout: in_text(&captured.stdout, captured.stdout_gap),
-        stderr: in_text(&captured.stderr, captured.stderr_gap),
+        stdout: in_text(&captured.stdout, captured.end.stdout_gap),
+        stderr: in_text(&captured.stderr, captured.end.stderr_gap),
         duration: millis(captured.end.duration),
         session_id,
     };
@@ -61,7 +63,7 @@ pub(crate) async fn run(ask: &Ask<'_>, asked: RunRequest) -> Result<RunResult, F
     request = request.background(background(asked.background));
     let (captured, session_id) = perform(ask, request).await?;
     let end = captured.end;
-    let gap = |gap: Option<usize>| gap.map(|gap| long(gap as u64));
+    let gap = |gap: Option<Gap>| gap.map(|gap| long(gap.at));
     Ok(RunResult {
         success: end.success(),
         exit_code: end.exit_code,
@@ -75,8 +77,8 @@ pub(crate) async fn run(ask: &Ask<'_>, asked: RunRequest) -> Result<RunResult, F
         stderr_bytes: long(end.stderr_bytes),
         stdout_truncated: end.stdout_truncated,
         stderr_truncated: end.stderr_truncated,
-        stdout_gap: gap(captured.stdout_gap),
-        stderr_gap: gap(captured.stderr_gap),
+        stdout_gap: gap(end.stdout_gap),
+        stderr_gap: gap(end.stderr_gap),
     })
 }
 
@@ -89,8 +91,9 @@ async fn perform(ask: &Ask<'_>, request: Request) -> Result<(Captured, String), 
 }
 
 /// As text, in which what stands on either side of a gap forms no character.
-pub(crate) fn in_text(bytes: &[u8], gap: Option<usize>) -> String {
-    let (head, tail) = bytes.split_at(gap.unwrap_or(bytes.len()).min(bytes.len()));
+pub(crate) fn in_text(bytes: &[u8], gap: Option<Gap>) -> String {
+    let at = gap.and_then(|gap| usize::try_from(gap.at).ok()).unwrap_or(bytes.len());
+    let (head, tail) = bytes.split_at(at.min(bytes.len()));
     let mut text = String::from_utf8_lossy(head).into_owned();
     text.push_str(&String::from_utf8_lossy(tail));
     text

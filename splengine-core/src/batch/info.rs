@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::caller::UserName;
-use crate::execute::Reason;
+use crate::execute::{Gap, Reason};
 use crate::id::BatchId;
 
 /// A batch, without its steps.
@@ -141,10 +141,15 @@ pub struct StepInfo {
     pub stdout_bytes: u64,
     /// The same of standard error.
     pub stderr_bytes: u64,
-    /// Where in the standard output that is kept a part was left out, if one was.
-    pub stdout_gap: Option<u64>,
+    /// Which part of the standard output was left out, if one was: over the output limit, or since it
+    /// could not be kept.
+    pub stdout_gap: Option<Gap>,
     /// The same of standard error.
-    pub stderr_gap: Option<u64>,
+    pub stderr_gap: Option<Gap>,
+    /// The processor time of its last run; see [`Usage`](crate::Usage).
+    pub cpu_time: Option<Duration>,
+    /// The most memory that a process of its last run had, in bytes; see [`Usage`](crate::Usage).
+    pub peak_memory: Option<u64>,
 }
 
 /// Where a step stands.

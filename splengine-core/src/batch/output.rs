@@ -1,14 +1,16 @@
 //! What steps print: a file for each stream of each run.
 
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::batch::BatchError;
 use crate::batch::journal::Journal;
@@ -127,7 +129,7 @@ pub(crate) struct OutputWriter {
     files: [Option<Arc<std::fs::File>>; 2],
     index: Option<Arc<std::fs::File>>,
     /// How much was written to each stream's.
-    written: [u64; 2],
+    pub(crate) written: [u64; 2],
     indexed: u64,
     /// Where in each a part is missing.
     pub(crate) gaps: [Option<u64>; 2],
@@ -196,37 +198,16 @@ impl OutputWriter {
             self.skip(stream);
             return;
         }
-        let (reserve, before) = (self.reserve.clone(), self.written[stream as usize]);
-        let (file, index) = (self.files[stream as usize].clone(), self.index.clone());
-        let (outputs, id) = (self.outputs.clone(), self.id.clone());
-        let name = name_of(self.step, self.attempt, stream.into());
-        let index_name = name_of(self.step, self.attempt, Part::Index);
-        let indexed = self.indexed;
-        let written = blocking(move || {
-            if outputs.check_space(&reserve, length).is_err() {
-                return Err(io::ErrorKind::StorageFull.into());
+        let mut written = self.try_write(entry, data.clone()).await;
+        for _ in 0..SHORTAGE_TRIES {
+            if !written.as_ref().is_err_and(is_shortage) {
+                break;
             }
-            let file = match file {
-                Some(file) => file,
-                None => Arc::new(outputs.create(&id, &name)?),
-            };
-            if let Err(error) = (&*file).write_all(&data) {
-                // What is known to be there is there, and no more.
-                file.set_len(before)?;
-                return Err(error);
-            }
-            let index = match index {
-                Some(index) => index,
-                None => Arc::new(outputs.create(&id, &index_name)?),
-            };
-            if let Err(error) = (&*index).write_all(&entry.to_bytes()) {
-                index.set_len(indexed)?;
-                file.set_len(before)?;
-                return Err(error);
-            }
-            Ok::<_, io::Error>((file, index))
-        });
-        match written.await {
+            // The step waits for us meanwhile.
+            sleep(SHORTAGE_PAUSE).await;
+            written = self.try_write(entry, data.clone()).await;
+        }
+        match written {
             Ok((file, index)) => {
                 self.files[stream as usize] = Some(file);
                 self.index = Some(index);
@@ -244,6 +225,49 @@ impl OutputWriter {
                 self.skip(stream);
             }
         }
+    }
+
+    async fn try_write(&self, entry: LogEntry, data: Bytes) -> io::Result<Files> {
+        let stream = entry.stream;
+        let (reserve, before) = (self.reserve.clone(), self.written[stream as usize]);
+        let (file, index) = (self.files[stream as usize].clone(), self.index.clone());
+        let (outputs, id) = (self.outputs.clone(), self.id.clone());
+        let name = name_of(self.step, self.attempt, stream.into());
+        let index_name = name_of(self.step, self.attempt, Part::Index);
+        let indexed = self.indexed;
+        blocking(move || {
+            if outputs.check_space(&reserve, data.len() as u64).is_err() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let file = match file {
+                Some(file) => file,
+                None => Arc::new(outputs.create(&id, &name)?),
+            };
+            if let Err(error) = (&*file).write_all(&data) {
+                // What is known to be there is there, and no more.
+                cut(&file, before)?;
+                return Err(error);
+            }
+            let added = (|| {
+                let index = match index {
+                    Some(index) => index,
+                    None => Arc::new(outputs.create(&id, &index_name)?),
+                };
+                if let Err(error) = (&*index).write_all(&entry.to_bytes()) {
+                    cut(&index, indexed)?;
+                    return Err(error);
+                }
+                Ok(index)
+            })();
+            match added {
+                Ok(index) => Ok((file, index)),
+                Err(error) => {
+                    cut(&file, before)?;
+                    Err(error)
+                }
+            }
+        })
+        .await
     }
 
     /// Here a part is missing.
@@ -265,6 +289,25 @@ impl OutputWriter {
         }
     }
 }
+
+/// Takes what was written beyond `length` away, so that the next write follows that.
+fn cut(mut file: &std::fs::File, length: u64) -> io::Result<()> {
+    file.set_len(length)?;
+    file.seek(io::SeekFrom::Start(length)).map(drop)
+}
+
+/// That of a stream, and the index of both.
+type Files = (Arc<std::fs::File>, Arc<std::fs::File>);
+
+/// Of descriptors or memory, which passes.
+fn is_shortage(error: &io::Error) -> bool {
+    let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN];
+    error.raw_os_error().is_some_and(|code| passing.contains(&code))
+}
+
+/// For a minute in all.
+const SHORTAGE_TRIES: u32 = 600;
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What one run of a step has printed so far, or prints still.
 #[derive(Debug, Clone)]

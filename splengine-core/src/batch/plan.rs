@@ -128,6 +128,11 @@ pub(crate) struct StepData {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_timeout: Option<u64>,
+    /// Names of variables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mask: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) output_limit: Option<u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) limits: BTreeMap<String, u64>,
@@ -345,6 +350,21 @@ impl Step {
         self
     }
 
+    /// How long one run of it may print nothing before it is ended. Default: for ever. See
+    /// [`Request::idle_timeout`].
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.0.idle_timeout = Some(millis(timeout));
+        self
+    }
+
+    /// Replaces the value of this variable by `***` in what it prints. See [`Request::mask`].
+    #[must_use]
+    pub fn mask(mut self, name: impl Into<String>) -> Self {
+        self.0.mask.push(name.into());
+        self
+    }
+
     /// How many bytes of each stream are kept: the first and the last half. Default and maximum are
     /// the engine's.
     #[must_use]
@@ -481,6 +501,8 @@ impl Step {
         request.workdir = data.workdir.clone();
         request.env = data.env.clone();
         request.timeout = data.timeout.map(Duration::from_millis);
+        request.idle_timeout = data.idle_timeout.map(Duration::from_millis);
+        request.mask = data.mask.clone();
         request.output_limit = data.output_limit;
         request.belongs_to = data.session_id.as_ref().and_then(|id| id.parse().ok());
         request.limits = LimitKind::ALL.iter().fold(Limits::default(), |limits, kind| {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::record::StepFacts;
 use crate::batch::{BatchInfo, BatchState, Step, StepCounts, StepInfo, StepState};
 use crate::caller::UserName;
-use crate::execute::Reason;
+use crate::execute::{Gap, Reason};
 use crate::id::BatchId;
 use crate::session::{millis, time};
 
@@ -85,6 +85,16 @@ pub(crate) struct StepRow {
     pub(crate) stdout_gap: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stderr_gap: Option<u64>,
+    /// How much is missing there; not known of runs by earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stdout_lost: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr_lost: Option<u64>,
+    /// Milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_time: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peak_memory: Option<u64>,
     /// What it is to run, of a kind whose steps are not known beforehand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) step: Option<StepSpec>,
@@ -211,6 +221,9 @@ impl StepRow {
     }
 
     pub(crate) fn info(&self, facts: StepFacts) -> StepInfo {
+        let gap = |at: Option<u64>, lost: Option<u64>| {
+            at.map(|at| Gap { at, bytes: lost.unwrap_or_default() })
+        };
         StepInfo {
             id: facts.id,
             command: facts.command,
@@ -229,8 +242,10 @@ impl StepRow {
             duration: self.duration.map(Duration::from_millis),
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
-            stdout_gap: self.stdout_gap,
-            stderr_gap: self.stderr_gap,
+            stdout_gap: gap(self.stdout_gap, self.stdout_lost),
+            stderr_gap: gap(self.stderr_gap, self.stderr_lost),
+            cpu_time: self.cpu_time.map(std::time::Duration::from_millis),
+            peak_memory: self.peak_memory,
         }
     }
 }

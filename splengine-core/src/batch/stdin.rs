@@ -15,6 +15,7 @@ use crate::batch::{BatchError, Batches};
 use crate::caller::Caller;
 use crate::execute::{ExecuteError, Stdin, Stream};
 use crate::id::BatchId;
+use crate::local::exhausted_or_internal;
 use crate::session::blocking;
 
 /// What another step printed.
@@ -30,7 +31,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// All of it, or why the step that is to read it can't be started.
-    pub(crate) async fn open(self) -> Result<Stdin, ExecuteError> {
+    pub(crate) async fn open(&self) -> Result<Stdin, ExecuteError> {
         let failed = |problem: &str| ExecuteError::Impossible {
             field: "stdinFrom",
             problem: format!("names `{}`, {problem}", self.id),
@@ -55,7 +56,7 @@ impl Source {
             Ok(file) => Ok(Stdin::reader(tokio::fs::File::from_std(file))),
             // It printed nothing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Stdin::null()),
-            Err(error) => Err(ExecuteError::internal(error)),
+            Err(error) => Err(exhausted_or_internal(error)),
         }
     }
 }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 
 use crate::batch::output::OutputWriter;
+use crate::batch::plan::millis;
 use crate::batch::registry::Live;
 use crate::batch::row::StepRow;
 use crate::batch::stdin::{Source, open_stdin};
 use crate::batch::{BatchError, Outcome};
 use crate::caller::Caller;
-use crate::engine::{Engine, Permit};
+use crate::engine::{Engine, Permit, Shutdown};
 use crate::execute::{End, Event, ExecuteError, Reason, Request, Run};
 
 /// How a run of a step ended.
@@ -41,29 +43,25 @@ impl StepRun {
     /// Runs it, keeps what it prints, and tells how it ended.
     pub(crate) async fn finish(
         self,
-        mut request: Request,
+        request: impl Fn() -> Request,
         permit: Arc<Permit>,
         mark: Option<String>,
     ) -> Ending {
         let Self { engine, caller, mut writer, live, mut stopped, id, place, opens_stdin, source } =
             self;
-        let limit = request.output_limit.unwrap_or(engine.0.policy.default_output_limit);
-        request.output_limit = Some(limit);
-        if let Some(source) = source {
-            match source.open().await {
-                Ok(stdin) => request.stdin = stdin,
-                Err(error) => return not_started(&id, error),
-            }
-        }
-        let _open = opens_stdin.then(|| {
-            let (ours, stdin) = open_stdin();
-            request.stdin = stdin;
-            live.set_stdin(place, Some(ours));
-            ClosesStdin(Arc::clone(&live), place)
-        });
-        let mut run: Run = match engine.launch(&caller, request, permit, mark).await {
+        let _open = opens_stdin.then(|| ClosesStdin(Arc::clone(&live), place));
+        let launch = Launch {
+            engine: &engine,
+            caller: &caller,
+            permit: &permit,
+            mark: &mark,
+            id: &id,
+            source: source.as_ref(),
+            opens_stdin: opens_stdin.then_some((&*live, place)),
+        };
+        let mut run = match launch.when_there_is_room(&request, &mut stopped).await {
             Ok(run) => run,
-            Err(error) => return not_started(&id, error),
+            Err(ending) => return *ending,
         };
         let stopper = run.stopper();
         let (mut is_stopped, mut listens) = (false, true);
@@ -90,7 +88,7 @@ impl StepRun {
                 }
                 Some(Event::Lost { stream, bytes }) => writer.leave_out(stream, bytes).await,
                 Some(Event::End(end)) => break end,
-                None => break lost_end(),
+                None => break End::never_begun(Reason::Lost),
             }
         };
         let is_shut_down = end.reason == Reason::Cancelled && !is_stopped;
@@ -103,6 +101,11 @@ impl StepRun {
             _ => (Outcome::Failed, end.reason),
         };
         let [stdout_gap, stderr_gap] = writer.gaps;
+        // Beside what is over the limit, what could not be written is missing.
+        let lost = |gap: Option<u64>, printed: u64, written: u64| {
+            gap.map(|_| printed.saturating_sub(written))
+        };
+        let [stdout_written, stderr_written] = writer.written;
         let row = StepRow {
             reason: Some(reason.name().to_owned()),
             problem: writer.problem.map(str::to_owned),
@@ -112,11 +115,15 @@ impl StepRun {
                 .signal
                 .filter(|_| outcome != Outcome::Lost)
                 .map(|signal| signal.to_string()),
-            duration: u64::try_from(end.duration.as_millis()).ok(),
+            duration: Some(millis(end.duration)),
             stdout_bytes: end.stdout_bytes,
             stderr_bytes: end.stderr_bytes,
             stdout_gap,
             stderr_gap,
+            stdout_lost: lost(stdout_gap, end.stdout_bytes, stdout_written),
+            stderr_lost: lost(stderr_gap, end.stderr_bytes, stderr_written),
+            cpu_time: end.usage.cpu_time.map(millis),
+            peak_memory: end.usage.peak_memory,
             ..StepRow::default()
         };
         Ending { outcome, row, bytes: writer.bytes() }
@@ -130,6 +137,88 @@ impl Drop for ClosesStdin {
     fn drop(&mut self) {
         self.0.set_stdin(self.1, None);
     }
+}
+
+struct Launch<'a> {
+    engine: &'a Engine,
+    caller: &'a Caller,
+    permit: &'a Arc<Permit>,
+    mark: &'a Option<String>,
+    id: &'a str,
+    source: Option<&'a Source>,
+    opens_stdin: Option<(&'a Live, u32)>,
+}
+
+impl Launch<'_> {
+    /// Starts the run. A passing shortage of the host is no fault of the step, and takes none of its
+    /// retries: it waits for the end of it, at most [`MAX_SHORTAGE`], with its place among those that run.
+    async fn when_there_is_room(
+        &self,
+        request: &impl Fn() -> Request,
+        stopped: &mut oneshot::Receiver<Reason>,
+    ) -> Result<Run, Box<Ending>> {
+        let begun = Instant::now();
+        let (mut pause, mut listens) = (MIN_PAUSE, true);
+        loop {
+            let error = match self.once(request()).await {
+                Ok(run) => return Ok(run),
+                Err(error) => error,
+            };
+            if !error.is_shortage() || begun.elapsed() >= MAX_SHORTAGE {
+                return Err(Box::new(not_started(self.id, error)));
+            }
+            tracing::warn!(%error, "a step waits to be started");
+            let resumes = sleep(pause);
+            pause = (pause * 2).min(MAX_PAUSE);
+            let (outcome, reason) = tokio::select! {
+                () = resumes => continue,
+                told = &mut *stopped, if listens => {
+                    // An error is no wish: the driver has gone, with its engine.
+                    listens = false;
+                    match told {
+                        Ok(Reason::TimedOut) => (Outcome::Failed, Reason::TimedOut),
+                        Ok(_) => (Outcome::Cancelled, Reason::Cancelled),
+                        Err(_) => continue,
+                    }
+                }
+                () = shut_down(self.engine) => (Outcome::Lost, Reason::Lost),
+            };
+            return Err(Box::new(not_begun(outcome, reason)));
+        }
+    }
+
+    async fn once(&self, mut request: Request) -> Result<Run, ExecuteError> {
+        let Self { engine, caller, permit, mark, .. } = self;
+        let default = engine.0.policy.default_output_limit;
+        request.output_limit = Some(request.output_limit.unwrap_or(default));
+        if let Some(source) = self.source {
+            request.stdin = source.open().await?;
+        }
+        if let Some((live, place)) = self.opens_stdin {
+            let (ours, stdin) = open_stdin();
+            request.stdin = stdin;
+            live.set_stdin(place, Some(ours));
+        }
+        engine.launch(caller, request, Arc::clone(permit), (*mark).clone()).await
+    }
+}
+
+/// Resolves when what runs is to end.
+async fn shut_down(engine: &Engine) {
+    let mut shutdown = engine.0.shutdown.subscribe();
+    // The sender lives as long as the engine.
+    let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
+}
+
+/// The end of one that was told to end before its program ran.
+fn not_begun(outcome: Outcome, reason: Reason) -> Ending {
+    let code = match reason {
+        Reason::Cancelled => CANCELLED_CODE,
+        Reason::TimedOut => TIMED_OUT_CODE,
+        _ => LOST_CODE,
+    };
+    let (reason, exit_code) = (Some(reason.name().to_owned()), Some(code));
+    Ending { outcome, row: StepRow { reason, exit_code, ..StepRow::default() }, bytes: 0 }
 }
 
 /// The end of a step that could not be started.
@@ -148,19 +237,9 @@ pub(crate) fn not_started(id: &str, error: ExecuteError) -> Ending {
     Ending { outcome: Outcome::Failed, row, bytes: 0 }
 }
 
-fn lost_end() -> End {
-    End {
-        reason: Reason::Lost,
-        exit_code: LOST_CODE,
-        signal: None,
-        duration: Duration::ZERO,
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        stdout_truncated: false,
-        stderr_truncated: false,
-    }
-}
-
+const MAX_SHORTAGE: Duration = Duration::from_mins(10);
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) const LOST_CODE: i32 = 125;
 pub(crate) const TIMED_OUT_CODE: i32 = 124;
 pub(crate) const CANCELLED_CODE: i32 = 130;

@@ -13,7 +13,9 @@ use crate::engine::executions::Listed;
 use crate::engine::handle::Engine;
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
-use crate::execute::{BoxFuture, Cancel, End, ExecuteError, Exit, ExitStatus, Reason, Signal};
+use crate::execute::{
+    BoxFuture, Cancel, End, ExecuteError, Exit, ExitStatus, Reason, Signal, Usage,
+};
 
 /// How the whole engine ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,14 +37,24 @@ impl Shutdown {
     }
 }
 
+/// What a run has time for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// All of it.
+    pub(crate) timeout: Duration,
+    /// To print nothing.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// From the word to stop until it is given up.
+    pub(crate) obey_within: Duration,
+}
+
 /// Drives a run in a task of its own, so that nobody's dropped future leaves it half-made. One that
 /// is over at once is spared the task.
 pub(crate) fn spawn(
     mut ending: Ending,
     mut execution: BoxFuture<'static, Result<Exit, ExecuteError>>,
     stopped: Cancel,
-    timeout: Duration,
-    obey_within: Duration,
+    times: Times,
 ) {
     let mut unheard = Context::from_waker(Waker::noop());
     // Of a panic the queue's readers are told, as they are of one in the task.
@@ -53,9 +65,8 @@ pub(crate) fn spawn(
         Ok(Poll::Pending) => {
             let begun = Instant::now();
             ending.begun = Some(begun);
-            let deadline = begun.checked_add(timeout);
             tokio::spawn(async move {
-                let supervised = supervise(&ending, execution, &stopped, deadline, obey_within);
+                let supervised = supervise(&ending, execution, &stopped, begun, times);
                 let result = supervised.await;
                 ending.end(result);
             });
@@ -70,14 +81,26 @@ async fn supervise(
     ending: &Ending,
     mut execution: BoxFuture<'static, Result<Exit, ExecuteError>>,
     stopped: &Cancel,
-    deadline: Option<Instant>,
-    obey_within: Duration,
+    begun: Instant,
+    times: Times,
 ) -> Option<Result<Exit, ExecuteError>> {
     let source = &ending.source;
     let timer = async {
-        match deadline {
-            Some(deadline) => sleep_until(deadline).await,
-            None => std::future::pending().await,
+        let time_limit = async {
+            match begun.checked_add(times.timeout) {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let silence = async {
+            match times.idle_timeout {
+                Some(limit) => ending.queue.idle(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = time_limit => {}
+            () = silence => {}
         }
         source.stop(Reason::TimedOut);
     };
@@ -91,7 +114,7 @@ async fn supervise(
     };
     let disobedience = async {
         stopped.stop_requested().await;
-        sleep(obey_within).await;
+        sleep(times.obey_within).await;
     };
     let mut timer = std::pin::pin!(timer);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -133,6 +156,7 @@ impl Ending {
     }
 
     fn end(mut self, result: Option<Result<Exit, ExecuteError>>) {
+        self.queue.flush();
         let end = record(&self.engine, &self.queue, &self.source, result, self.begun);
         // Whoever hears of the end may ask for the next run at once: the place is free by then.
         self.permit = None;
@@ -164,6 +188,10 @@ fn record(
     let counters = &engine.0.counters;
     let ([stdout_bytes, stderr_bytes], failure_told) = queue.totals();
     let stopped_for = source.reason().unwrap_or(Reason::Cancelled);
+    let usage = match &result {
+        Some(Ok(exit)) => exit.usage,
+        _ => Usage::default(),
+    };
     let (reason, exit_code, signal) = match result {
         Some(Ok(exit)) => {
             counters.kills.fetch_add(u64::from(exit.killed), Relaxed);
@@ -187,6 +215,7 @@ fn record(
     counters.stdout_bytes.fetch_add(stdout_bytes, Relaxed);
     counters.stderr_bytes.fetch_add(stderr_bytes, Relaxed);
     counters.count_end(reason);
+    counters.count_cpu_time(usage.cpu_time.unwrap_or_default());
     Ok(End {
         reason,
         exit_code,
@@ -194,8 +223,8 @@ fn record(
         duration,
         stdout_bytes,
         stderr_bytes,
-        stdout_truncated: false,
-        stderr_truncated: false,
+        usage,
+        ..End::never_begun(Reason::Lost)
     })
 }
 

@@ -11,11 +11,12 @@ use crate::caller::{Caller, Scope, UserName};
 use crate::disk::DiskReserve;
 use crate::engine::admission::{Admission, Held, Offered, Permit};
 use crate::engine::builder::{EngineBuilder, Policy};
-use crate::engine::drive::{self, Ending, Shutdown};
+use crate::engine::drive::{self, Ending, Shutdown, Times};
 use crate::engine::executions::{Admitted, Control, ExecutionState, Executions, Listed, QueuedRun};
 use crate::engine::guessing::Guessing;
 use crate::engine::stats::{Counters, EngineStats};
 use crate::execute::cancel::CancelSource;
+use crate::execute::mask::Secrets;
 use crate::execute::output::Queue;
 use crate::execute::{
     Command, DynExecute, End, Execute, ExecuteError, HeadTail, LimitKind, Limits, Reading, Reason,
@@ -384,33 +385,34 @@ impl Engine {
         listed: Option<Listed>,
     ) -> Run {
         let inner = &self.0;
-        let (output, queue) = Queue::new(request.slow_reader, inner.policy.program.failure_scan());
+        let Terms { command, times, secrets } = terms;
+        let scan = inner.policy.program.failure_scan();
+        let (output, queue) = Queue::new(request.slow_reader, scan, secrets);
         let run = Run(Box::new(Reading {
             queue: Arc::clone(&queue),
             source: source.clone(),
-            session_id: terms.command.session_id.clone(),
+            session_id: command.session_id.clone(),
             execution_id: listed.as_ref().map(|listed| listed.id.clone()),
             was_begun: true,
             capture_limit: inner.policy.default_output_limit,
             kept: request.output_limit.map(|limit| [HeadTail::new(limit), HeadTail::new(limit)]),
-            lost: [false; 2],
+            given: [0; 2],
+            gaps: [None; 2],
             closing: VecDeque::new(),
             end: None,
             end_told: false,
         }));
-        let Terms { command, timeout } = terms;
-        let obey_within = command.grace.saturating_add(drive::ABANDON_AFTER);
         let stdin = std::mem::replace(&mut request.stdin, Stdin::null());
         let executor = Arc::clone(&inner.executor);
         let execution = executor.execute_boxed(command, stdin, output, cancel.clone());
         let ending = Ending::new(self.clone(), queue, source, permit, listed);
-        drive::spawn(ending, execution, cancel, timeout, obey_within);
+        drive::spawn(ending, execution, cancel, times);
         run
     }
 
     /// A run that is over before it could begin, since it was cancelled.
     pub(crate) fn never_run(&self, terms: Terms, source: CancelSource, listed: &Listed) -> Run {
-        let (_, queue) = Queue::new(SlowReader::Wait, None);
+        let (_, queue) = Queue::new(SlowReader::Wait, None, None);
         let reason = source.reason().unwrap_or(Reason::Cancelled);
         queue.finish(Ok(End::never_begun(reason)));
         Run(Box::new(Reading {
@@ -421,7 +423,8 @@ impl Engine {
             was_begun: false,
             capture_limit: self.0.policy.default_output_limit,
             kept: None,
-            lost: [false; 2],
+            given: [0; 2],
+            gaps: [None; 2],
             closing: VecDeque::new(),
             end: None,
             end_told: false,
@@ -462,21 +465,11 @@ impl Engine {
         let is_shell = request.use_shell || request.command.is_none();
         words.append(&mut request.args);
         check_env(&request.env, policy.request_env.as_deref())?;
-        let timeout = match request.timeout {
-            Some(Duration::ZERO) => {
-                let problem = "must be at least 1 ms; leave it out for the default".to_owned();
-                return Err(ExecuteError::Malformed { field: "timeout", problem });
-            }
-            Some(timeout) if timeout > policy.max_timeout => {
-                let problem = format!(
-                    "of {} ms is over the maximum of {} ms",
-                    timeout.as_millis(),
-                    policy.max_timeout.as_millis()
-                );
-                return Err(ExecuteError::Impossible { field: "timeout", problem });
-            }
-            Some(timeout) => timeout,
-            None => policy.default_timeout.unwrap_or(policy.max_timeout),
+        let timeout = check_time("timeout", request.timeout, policy.max_timeout)?;
+        let times = Times {
+            timeout: timeout.or(policy.default_timeout).unwrap_or(policy.max_timeout),
+            idle_timeout: check_time("idleTimeout", request.idle_timeout, policy.max_timeout)?,
+            obey_within: policy.grace.saturating_add(drive::ABANDON_AFTER),
         };
         if let Some(limit) = request.output_limit.filter(|limit| *limit > policy.max_output_limit) {
             let problem = format!(
@@ -491,6 +484,7 @@ impl Engine {
             (belongs_to.unwrap_or_else(|| SessionId::new(caller.user())), None, Vec::new())
         });
         env.append(&mut request.env);
+        let secrets = secrets(&request.mask, &env)?;
         env.push((SESSION_VARIABLE.to_owned(), session_id.as_str().to_owned()));
         let command = Command {
             argv: if is_shell { checked(words)? } else { policy.program.argv(words)? },
@@ -505,7 +499,7 @@ impl Engine {
             mark: None,
             grace: policy.grace,
         };
-        Ok(Terms { command, timeout })
+        Ok(Terms { command, times, secrets })
     }
 
     /// The shell that [sessions](crate::SessionPolicy::shell) begin with, as words.
@@ -580,7 +574,12 @@ impl Engine {
             let Some(value) = asked.value(kind) else { continue };
             let field = kind.name();
             if !self.enforces(kind) {
-                let problem = "can't be enforced here, so it is refused".to_owned();
+                let enforced = LimitKind::ALL.iter().filter(|kind| self.enforces(**kind));
+                let enforced: Vec<&str> = enforced.map(|kind| kind.name()).collect();
+                let enforced =
+                    if enforced.is_empty() { "none".into() } else { enforced.join(", ") };
+                let problem =
+                    format!("can't be enforced here, so it is refused; enforced: {enforced}");
                 return Err(ExecuteError::Impossible { field, problem });
             }
             if value == 0 {
@@ -618,7 +617,58 @@ fn checked(words: Vec<String>) -> Result<Vec<String>, ExecuteError> {
 
 pub(crate) struct Terms {
     pub(crate) command: Command,
-    timeout: Duration,
+    times: Times,
+    secrets: Option<Arc<Secrets>>,
+}
+
+/// A time that a request asks for, if it can be granted.
+fn check_time(
+    field: &'static str,
+    asked: Option<Duration>,
+    max: Duration,
+) -> Result<Option<Duration>, ExecuteError> {
+    match asked {
+        Some(Duration::ZERO) => {
+            let problem = "must be at least 1 ms; leave it out for the default".to_owned();
+            Err(ExecuteError::Malformed { field, problem })
+        }
+        Some(time) if time > max => {
+            let (time, max) = (time.as_millis(), max.as_millis());
+            let problem = format!("of {time} ms is over the maximum of {max} ms");
+            Err(ExecuteError::Impossible { field, problem })
+        }
+        asked => Ok(asked),
+    }
+}
+
+/// The values of the variables that are not to be seen in output.
+fn secrets(
+    names: &[String],
+    env: &[(String, String)],
+) -> Result<Option<Arc<Secrets>>, ExecuteError> {
+    let mut values = Vec::new();
+    for name in names {
+        // The last one counts, as for the program.
+        let Some((_, value)) = env.iter().rev().find(|(given, _)| given == name) else {
+            let shown: String = name.chars().take(100).collect();
+            let problem =
+                format!("names `{shown}`, which is no variable of `env` nor of the session");
+            return Err(ExecuteError::Malformed { field: "mask", problem });
+        };
+        values.push(value.trim_end_matches('\n'));
+    }
+    let bytes: usize = values.iter().map(|value| value.len()).sum();
+    if names.len() > MAX_MASKED_VARIABLES || bytes > MAX_MASKED_BYTES {
+        let problem = format!(
+            "names {} variables, whose values have {bytes} bytes together; at most \
+             {MAX_MASKED_VARIABLES} variables and {MAX_MASKED_BYTES} bytes can be masked",
+            names.len()
+        );
+        return Err(ExecuteError::Impossible { field: "mask", problem });
+    }
+    let lines = values.iter().flat_map(|value| value.lines().filter(|line| line.len() >= MIN_LINE));
+    let texts = values.iter().copied().chain(lines);
+    Ok(Secrets::new(texts.map(str::as_bytes)))
 }
 
 pub(crate) fn check_env(
@@ -646,4 +696,8 @@ pub(crate) fn check_env(
     Ok(())
 }
 
+const MAX_MASKED_VARIABLES: usize = 64;
+const MAX_MASKED_BYTES: usize = 64 * 1024;
+/// Shorter lines, in bytes, of a value of several stand anywhere: `}` is no secret.
+const MIN_LINE: usize = 8;
 pub(crate) const SESSION_VARIABLE: &str = "SPL_SESSION_ID";

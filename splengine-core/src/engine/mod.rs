@@ -11,6 +11,7 @@ mod stats;
 
 pub(crate) use admission::{Offered, Permit};
 pub use builder::{BuildError, EngineBuilder};
+pub(crate) use drive::Shutdown;
 pub use executions::{Admitted, ExecutionInfo, ExecutionState, QueuedRun};
 pub use handle::{Engine, Resumed};
 pub(crate) use handle::{Inner, SESSION_VARIABLE, check_env};

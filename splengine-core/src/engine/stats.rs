@@ -35,6 +35,8 @@ pub struct EngineStats {
     pub spawn: HistogramStats,
     /// Time from the program running to its end.
     pub run: HistogramStats,
+    /// Processor time of executions that ended, as far as it is known.
+    pub cpu_time: Duration,
     /// Bytes of standard output, read or not.
     pub stdout_bytes: u64,
     /// Bytes of standard error, read or not.
@@ -76,6 +78,7 @@ pub(crate) struct Counters {
     pub(crate) queue_wait: Histogram,
     pub(crate) spawn: Histogram,
     pub(crate) run: Histogram,
+    cpu_micros: AtomicU64,
     pub(crate) stdout_bytes: AtomicU64,
     pub(crate) stderr_bytes: AtomicU64,
     pub(crate) kills: AtomicU64,
@@ -86,6 +89,10 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn count_end(&self, reason: Reason) {
         count_of(Reason::ALL, &self.ended, reason);
+    }
+
+    pub(crate) fn count_cpu_time(&self, time: Duration) {
+        self.cpu_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(0), Relaxed);
     }
 
     pub(crate) fn count_refusal(&self, kind: ErrorKind) {
@@ -112,6 +119,7 @@ impl Counters {
             queue_wait: self.queue_wait.snapshot(),
             spawn: self.spawn.snapshot(),
             run: self.run.snapshot(),
+            cpu_time: Duration::from_micros(self.cpu_micros.load(Relaxed)),
             stdout_bytes: self.stdout_bytes.load(Relaxed),
             stderr_bytes: self.stderr_bytes.load(Relaxed),
             kills: self.kills.load(Relaxed),

@@ -12,7 +12,8 @@ pub enum Background {
     /// They are killed with it.
     #[default]
     Kill,
-    /// They run on. What they still write is thrown away.
+    /// They run on, after the end of the engine's process, too. What they still write to its standard
+    /// output and error is thrown away: by a `cat`, where they hold these open.
     Keep,
 }
 

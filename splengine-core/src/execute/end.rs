@@ -47,6 +47,29 @@ impl Reason {
     }
 }
 
+/// A part of an output stream that was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// Where it is: after so many bytes of what was kept. Where several parts are missing, the first.
+    pub at: u64,
+    /// How many bytes are missing; where several parts are, of all of them.
+    pub bytes: u64,
+}
+
+/// What a run used, as far as the kernel tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Processor time, in user mode and in the kernel: of the whole tree where it has a cgroup, else
+    /// of the first process and of all that were waited for.
+    pub cpu_time: Option<Duration>,
+    /// The most memory, in bytes, that one process had resident, of the first one and of all that
+    /// were waited for. Of [`LocalExecutor`](crate::LocalExecutor) it is known only where it is more than
+    /// the engine's own process ever had: the kernel tells no less of a child.
+    pub peak_memory: Option<u64>,
+}
+
 /// The end record of a run: exactly one, always last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -69,6 +92,13 @@ pub struct End {
     pub stdout_truncated: bool,
     /// The same of standard error.
     pub stderr_truncated: bool,
+    /// Which part of standard output was left out, if one was. Parts that are left out over the output
+    /// limit begin and end at line ends, where there is one within 64 KiB.
+    pub stdout_gap: Option<Gap>,
+    /// The same of standard error.
+    pub stderr_gap: Option<Gap>,
+    /// What it used.
+    pub usage: Usage,
 }
 
 impl End {
@@ -89,6 +119,9 @@ impl End {
             stderr_bytes: 0,
             stdout_truncated: false,
             stderr_truncated: false,
+            stdout_gap: None,
+            stderr_gap: None,
+            usage: Usage::default(),
         }
     }
 
@@ -139,13 +172,22 @@ pub struct Exit {
     pub(crate) killed: bool,
     pub(crate) swept: u32,
     pub(crate) leftovers: u32,
+    pub(crate) usage: Usage,
 }
 
 impl Exit {
     /// The run ended like this, by itself.
     #[must_use]
     pub fn new(status: ExitStatus) -> Self {
-        Self { status, stopped: false, out_of_memory: false, killed: false, swept: 0, leftovers: 0 }
+        Self {
+            status,
+            stopped: false,
+            out_of_memory: false,
+            killed: false,
+            swept: 0,
+            leftovers: 0,
+            usage: Usage::default(),
+        }
     }
 
     /// It ended because the executor obeyed its [`Cancel`](crate::Cancel).
@@ -166,6 +208,13 @@ impl Exit {
     #[must_use]
     pub fn killed(mut self) -> Self {
         self.killed = true;
+        self
+    }
+
+    /// It used this.
+    #[must_use]
+    pub fn usage(mut self, usage: Usage) -> Self {
+        self.usage = usage;
         self
     }
 

@@ -91,6 +91,14 @@ pub enum ExecuteError {
         #[source]
         source: io::Error,
     },
+    /// As many runs as may have left processes behind that still print.
+    #[error("{limit} executions with `background: keep` have left processes that still have their output open, as many as may; end some, or have them print to a file, and try again in {}", in_words(*.retry_after))]
+    TooManyKept {
+        /// How many may.
+        limit: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Something that should not happen. The source is for the log.
     #[error("the engine failed to run the command")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -114,9 +122,10 @@ impl ExecuteError {
             | Self::Workdir { .. }
             | Self::Impossible { .. } => ErrorKind::Impossible,
             Self::CallerLimit { .. } => ErrorKind::CallerLimit,
-            Self::Full { .. } | Self::Draining { .. } | Self::Exhausted { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::Full { .. }
+            | Self::Draining { .. }
+            | Self::Exhausted { .. }
+            | Self::TooManyKept { .. } => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -131,6 +140,11 @@ impl ExecuteError {
         }
     }
 
+    /// Whether the host lacks something at the moment that others will give back.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self, Self::Exhausted { .. } | Self::TooManyKept { .. })
+    }
+
     /// When it may work, if it is a matter of time.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -138,7 +152,8 @@ impl ExecuteError {
             Self::CallerLimit { retry_after, .. }
             | Self::Full { retry_after, .. }
             | Self::Draining { retry_after }
-            | Self::Exhausted { retry_after, .. } => Some(*retry_after),
+            | Self::Exhausted { retry_after, .. }
+            | Self::TooManyKept { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum LimitKind {
     /// Processor time.
     CpuTime,
-    /// Memory.
+    /// Memory that is used.
     Memory,
     /// Open files.
     OpenFiles,
@@ -16,12 +16,20 @@ pub enum LimitKind {
     Processes,
     /// Size of a file written.
     FileSize,
+    /// Addresses that are reserved.
+    AddressSpace,
 }
 
 impl LimitKind {
     /// Every kind.
-    pub const ALL: &[Self] =
-        &[Self::CpuTime, Self::Memory, Self::OpenFiles, Self::Processes, Self::FileSize];
+    pub const ALL: &[Self] = &[
+        Self::CpuTime,
+        Self::Memory,
+        Self::OpenFiles,
+        Self::Processes,
+        Self::FileSize,
+        Self::AddressSpace,
+    ];
 
     /// Its name on every door, in messages and in configuration.
     #[must_use]
@@ -32,6 +40,7 @@ impl LimitKind {
             Self::OpenFiles => "openFiles",
             Self::Processes => "processes",
             Self::FileSize => "fileSize",
+            Self::AddressSpace => "addressSpace",
         }
     }
 }
@@ -44,8 +53,8 @@ pub struct Limits {
     /// Processor time of each process, rounded up to whole seconds; at the bound the process gets
     /// `SIGXCPU`, one second later `SIGKILL`.
     pub cpu_time: Option<Duration>,
-    /// Bytes. With a writable cgroup and its memory controller, of the whole tree, which the
-    /// kernel kills over it; otherwise the address space of each process, whose allocations fail.
+    /// Bytes of memory that the whole tree uses, which the kernel kills over it. Needs a writable
+    /// cgroup and its memory controller.
     pub memory: Option<u64>,
     /// File descriptors of each process.
     pub open_files: Option<u64>,
@@ -53,6 +62,9 @@ pub struct Limits {
     pub processes: Option<u64>,
     /// Bytes of any file that a process writes; over it, `SIGXFSZ`.
     pub file_size: Option<u64>,
+    /// Bytes of address space of each process (`RLIMIT_AS`), over which its allocations fail. Programs
+    /// reserve far more than they use: Node.js, Java and Go do not even start below many gigabytes.
+    pub address_space: Option<u64>,
 }
 
 impl Limits {
@@ -67,6 +79,7 @@ impl Limits {
             LimitKind::OpenFiles => self.open_files,
             LimitKind::Processes => self.processes,
             LimitKind::FileSize => self.file_size,
+            LimitKind::AddressSpace => self.address_space,
         }
     }
 
@@ -79,6 +92,7 @@ impl Limits {
             LimitKind::OpenFiles => self.open_files = Some(value),
             LimitKind::Processes => self.processes = Some(value),
             LimitKind::FileSize => self.file_size = Some(value),
+            LimitKind::AddressSpace => self.address_space = Some(value),
         }
         self
     }
@@ -92,6 +106,7 @@ impl Limits {
             open_files: self.open_files.or(fallback.open_files),
             processes: self.processes.or(fallback.processes),
             file_size: self.file_size.or(fallback.file_size),
+            address_space: self.address_space.or(fallback.address_space),
         }
     }
 }

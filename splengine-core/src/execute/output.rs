@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::execute::error::ExecuteError;
+use crate::execute::mask::{Mask, Secrets};
 use crate::execute::{End, FailureScan, SlowReader};
 
 /// One of a run's two output streams.
@@ -40,7 +42,8 @@ pub struct OutputClosed;
 
 /// Where an [`Execute`](crate::Execute) puts what its program prints.
 ///
-/// The order of the writes is the order in which the reader gets them, over both streams. The
+/// Variables whose values are [masked](crate::Request::mask) are replaced on the way. The order of the
+/// writes is the order in which the reader gets them, over both streams. The
 /// queue holds 256 KiB and one write; at that bound [`write`](Self::write) waits, or, where the
 /// caller asked for it, the oldest output is dropped and counted.
 #[derive(Clone)]
@@ -50,7 +53,9 @@ impl Output {
     /// Says that the program runs: from here on the run has an end record rather than an error.
     pub fn started(&self) {
         let mut state = self.0.lock();
-        state.started.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        state.started.get_or_insert(now);
+        state.last_activity = now;
         drop(state);
         self.0.readable.notify_one();
     }
@@ -119,6 +124,9 @@ pub(crate) struct Queue {
 
 struct State {
     started: Option<Instant>,
+    /// When it printed last, or its reader let it go on.
+    last_activity: Instant,
+    masks: Option<Box<[Mask; 2]>>,
     items: VecDeque<(Stream, Bytes)>,
     queued: usize,
     slow_reader: SlowReader,
@@ -131,10 +139,18 @@ struct State {
 }
 
 impl Queue {
-    pub(crate) fn new(slow_reader: SlowReader, scan: Option<FailureScan>) -> (Output, Arc<Self>) {
+    pub(crate) fn new(
+        slow_reader: SlowReader,
+        scan: Option<FailureScan>,
+        secrets: Option<Arc<Secrets>>,
+    ) -> (Output, Arc<Self>) {
+        let mask =
+            |secrets: Arc<Secrets>| Box::new([Mask::new(Arc::clone(&secrets)), Mask::new(secrets)]);
         let queue = Arc::new(Self {
             state: Mutex::new(State {
                 started: None,
+                last_activity: Instant::now(),
+                masks: secrets.map(mask),
                 items: VecDeque::new(),
                 queued: 0,
                 slow_reader,
@@ -202,6 +218,35 @@ impl Queue {
         self.writable.notify_waiters();
     }
 
+    /// Gives the reader what was held back of what was printed: nothing more will be.
+    pub(crate) fn flush(&self) {
+        let mut state = self.lock();
+        let Some(mut masks) = state.masks.take() else { return };
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            state.add(stream, masks[stream as usize].finish());
+        }
+        drop(state);
+        self.readable.notify_one();
+    }
+
+    /// Resolves when nothing was printed for `limit`. Time in which the program waits for its reader
+    /// does not count.
+    pub(crate) async fn idle(&self, limit: Duration) {
+        loop {
+            let now = Instant::now();
+            let since = {
+                let state = self.lock();
+                let is_waiting = state.started.is_none() || !state.has_room();
+                if is_waiting { now } else { state.last_activity }
+            };
+            match since.checked_add(limit) {
+                Some(until) if until > now => sleep_until(until).await,
+                Some(_) => return,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     pub(crate) fn finish(&self, end: Result<End, ExecuteError>) {
         let mut state = self.lock();
         state.finished = true;
@@ -229,17 +274,17 @@ impl Queue {
         if state.finished {
             return Err(OutputClosed);
         }
-        state.total[stream as usize] += data.len() as u64;
+        state.last_activity = Instant::now();
         if let Some(scan) = &mut state.scan {
             scan.look(stream, &data);
         }
+        let data = match &mut state.masks {
+            Some(masks) => masks[stream as usize].push(data),
+            None => data,
+        };
+        state.add(stream, data);
         if state.reader_gone {
             return Err(OutputClosed);
-        }
-        state.queued += cost(&data);
-        state.items.push_back((stream, data));
-        if state.slow_reader == SlowReader::Lose {
-            state.lose_oldest();
         }
         drop(state);
         self.readable.notify_one();
@@ -259,6 +304,19 @@ impl State {
             || self.slow_reader == SlowReader::Lose
     }
 
+    /// Takes what can be seen of what was printed.
+    fn add(&mut self, stream: Stream, data: Bytes) {
+        self.total[stream as usize] += data.len() as u64;
+        if data.is_empty() || self.reader_gone {
+            return;
+        }
+        self.queued += cost(&data);
+        self.items.push_back((stream, data));
+        if self.slow_reader == SlowReader::Lose {
+            self.lose_oldest();
+        }
+    }
+
     fn pop(&mut self) -> Option<Item> {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let lost = std::mem::take(&mut self.lost[stream as usize]);
@@ -267,7 +325,11 @@ impl State {
             }
         }
         let (stream, data) = self.items.pop_front()?;
+        let held_up = !self.has_room();
         self.queued -= cost(&data);
+        if held_up && self.has_room() {
+            self.last_activity = Instant::now();
+        }
         Some(Item::Output(stream, data))
     }
 
@@ -294,7 +356,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_waits_for_a_slow_reader() {
-        let (output, queue) = Queue::new(SlowReader::Wait, None);
+        let (output, queue) = Queue::new(SlowReader::Wait, None, None);
         let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
         let mut written = 0;
         while let Ok(Ok(())) = tokio::time::timeout(
@@ -312,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_asked_the_oldest_is_lost_and_counted() {
-        let (output, queue) = Queue::new(SlowReader::Lose, None);
+        let (output, queue) = Queue::new(SlowReader::Lose, None, None);
         for i in 0..10u8 {
             let chunk = Bytes::from(vec![i; 64 * 1024]);
             output.write(Stream::Stdout, chunk).await.expect("never waits");
@@ -326,9 +388,34 @@ mod tests {
         assert_eq!(lost, u64::from(data[0]) * 64 * 1024);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_from_what_was_printed_last() {
+        let (output, queue) = Queue::new(SlowReader::Wait, None, None);
+        let limit = Duration::from_secs(10);
+        let began = Instant::now();
+        output.started();
+        let printing = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(8)).await;
+                output.push(Stream::Stderr, Bytes::from_static(b"x")).expect("read");
+            }
+        };
+        tokio::join!(printing, queue.idle(limit));
+        assert_eq!(began.elapsed(), Duration::from_secs(34));
+
+        // Who waits for a slow reader can't print.
+        output.push(Stream::Stdout, Bytes::from(vec![0; QUEUE_BYTES])).expect("read");
+        let reading = async {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            while queue.lock().pop().is_some() {}
+        };
+        tokio::join!(reading, queue.idle(limit));
+        assert_eq!(began.elapsed(), Duration::from_secs(34 + 110));
+    }
+
     #[tokio::test]
     async fn a_reader_that_is_gone_holds_nobody() {
-        let (output, queue) = Queue::new(SlowReader::Wait, None);
+        let (output, queue) = Queue::new(SlowReader::Wait, None, None);
         output.push(Stream::Stdout, Bytes::from(vec![0; QUEUE_BYTES])).expect("read");
         queue.abandon();
         let written = output.write(Stream::Stdout, Bytes::from_static(b"x")).await;

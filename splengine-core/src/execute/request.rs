@@ -39,6 +39,8 @@ pub struct Request {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) stdin: Stdin,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) mask: Vec<String>,
     pub(crate) output_limit: Option<u64>,
     pub(crate) limits: Limits,
     pub(crate) background: Background,
@@ -67,6 +69,8 @@ impl Request {
             env: Vec::new(),
             stdin: Stdin::null(),
             timeout: None,
+            idle_timeout: None,
+            mask: Vec::new(),
             output_limit: None,
             limits: Limits::default(),
             background: Background::default(),
@@ -139,6 +143,28 @@ impl Request {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// How long it may print nothing before it is ended as one that
+    /// [timed out](crate::Reason::TimedOut); at most the engine's longest time limit. Time in which it
+    /// waits for whoever reads its output does not count. Default: for ever.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Replaces the value of this variable by `***` wherever it stands in the output: one of the
+    /// request, or of its [session](Self::session_id). Of a value of several lines each line of 8 bytes
+    /// and more is replaced, too. What is counted and kept is the output without the values; what may be
+    /// the beginning of a value is held back until it is known.
+    ///
+    /// At most 64 variables, whose values have 64 KiB together. Programs can print a value in another
+    /// form, such as Base64: it is a protection from accidents, not from programs.
+    #[must_use]
+    pub fn mask(mut self, name: impl Into<String>) -> Self {
+        self.mask.push(name.into());
         self
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::execute::cancel::CancelSource;
+use crate::execute::head_tail::Rest;
 use crate::execute::output::{Item, Queue};
-use crate::execute::{End, HeadTail, Reason, Signal, Stream};
+use crate::execute::{End, Gap, HeadTail, Reason, Signal, Stream};
 use crate::id::{ExecutionId, SessionId};
 
 /// Something that happened in a run.
@@ -48,9 +49,11 @@ pub(crate) struct Reading {
     pub(crate) was_begun: bool,
     pub(crate) capture_limit: u64,
     pub(crate) kept: Option<[HeadTail; 2]>,
-    /// Whether a slow reader lost a part of the streams.
-    pub(crate) lost: [bool; 2],
-    /// What follows the last item of the queue and comes before the end: the tails of limited
+    /// How much of each stream was given to the reader.
+    pub(crate) given: [u64; 2],
+    /// Where in that a part is missing.
+    pub(crate) gaps: [Option<Gap>; 2],
+    /// What follows the last item of the queue and comes before the end: the rest of limited
     /// streams.
     pub(crate) closing: VecDeque<Step>,
     /// Its end, once all output was read; and whether that was told.
@@ -74,11 +77,7 @@ pub struct Captured {
     pub stdout: Bytes,
     /// Standard error.
     pub stderr: Bytes,
-    /// Where in `stdout` a part is missing first, if one is.
-    pub stdout_gap: Option<usize>,
-    /// The same of `stderr`.
-    pub stderr_gap: Option<usize>,
-    /// The end record.
+    /// The end record. Its gaps tell where in `stdout` and `stderr` a part is missing.
     pub end: End,
 }
 
@@ -161,17 +160,13 @@ impl Run {
         let limit = self.0.capture_limit;
         self.0.kept.get_or_insert_with(|| [HeadTail::new(limit), HeadTail::new(limit)]);
         let mut kept = [BytesMut::new(), BytesMut::new()];
-        let mut gaps = [None; 2];
         loop {
             match self.step().await {
                 Some(Step::Output(stream, data)) => kept[stream as usize].extend_from_slice(&data),
-                Some(Step::Lost(stream, _)) => {
-                    gaps[stream as usize].get_or_insert(kept[stream as usize].len());
-                }
+                Some(Step::Lost(..)) => {}
                 Some(Step::End) | None => {
                     let [stdout, stderr] = kept.map(BytesMut::freeze);
-                    let [stdout_gap, stderr_gap] = gaps;
-                    return Captured { stdout, stderr, stdout_gap, stderr_gap, end: self.end() };
+                    return Captured { stdout, stderr, end: self.end() };
                 }
             }
         }
@@ -180,16 +175,18 @@ impl Run {
     async fn step(&mut self) -> Option<Step> {
         while self.0.end.is_none() {
             match self.0.queue.next().await {
-                Some(Item::Output(stream, data)) => match &mut self.0.kept {
-                    Some(kept) => {
-                        if let Some(data) = kept[stream as usize].push(data) {
-                            return Some(Step::Output(stream, data));
-                        }
+                Some(Item::Output(stream, data)) => {
+                    let data = match &mut self.0.kept {
+                        Some(kept) => kept[stream as usize].push(data),
+                        None => Some(data),
+                    };
+                    if let Some(data) = data {
+                        self.0.given[stream as usize] += data.len() as u64;
+                        return Some(Step::Output(stream, data));
                     }
-                    None => return Some(Step::Output(stream, data)),
-                },
+                }
                 Some(Item::Lost(stream, bytes)) => {
-                    self.0.lost[stream as usize] = true;
+                    self.0.note_gap(stream, bytes);
                     return Some(Step::Lost(stream, bytes));
                 }
                 Some(Item::Finished(Ok(end))) => self.close(end),
@@ -205,17 +202,22 @@ impl Run {
 
     /// What follows the last output is to come.
     fn close(&mut self, mut end: End) {
-        [end.stdout_truncated, end.stderr_truncated] = self.0.lost;
         if let Some([stdout, stderr]) = self.0.kept.take() {
-            end.stdout_truncated |= stdout.lost() > 0;
-            end.stderr_truncated |= stderr.lost() > 0;
             for (stream, kept) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-                if kept.lost() > 0 {
-                    self.0.closing.push_back(Step::Lost(stream, kept.lost()));
+                let Rest { head, lost, tail } = kept.finish();
+                if !head.is_empty() {
+                    self.0.given[stream as usize] += head.len() as u64;
+                    self.0.closing.push_back(Step::Output(stream, head));
                 }
-                self.0.closing.extend(kept.into_tail().map(|data| Step::Output(stream, data)));
+                if lost > 0 {
+                    self.0.note_gap(stream, lost);
+                    self.0.closing.push_back(Step::Lost(stream, lost));
+                }
+                self.0.closing.extend(tail.into_iter().map(|data| Step::Output(stream, data)));
             }
         }
+        [end.stdout_gap, end.stderr_gap] = self.0.gaps;
+        [end.stdout_truncated, end.stderr_truncated] = self.0.gaps.map(|gap| gap.is_some());
         self.0.end = Some(end);
     }
 
@@ -226,15 +228,20 @@ impl Run {
     fn lost_end(&self) -> End {
         let ([stdout_bytes, stderr_bytes], _) = self.0.queue.totals();
         End {
-            reason: Reason::Lost,
-            exit_code: 125,
-            signal: None,
             duration: self.0.queue.started_at().map(|start| start.elapsed()).unwrap_or_default(),
             stdout_bytes,
             stderr_bytes,
-            stdout_truncated: false,
-            stderr_truncated: false,
+            ..End::never_begun(Reason::Lost)
         }
+    }
+}
+
+impl Reading {
+    /// Here a part of a stream is missing. One gap is told of: where the first is, and how much all
+    /// of them leave out.
+    fn note_gap(&mut self, stream: Stream, bytes: u64) {
+        let at = self.given[stream as usize];
+        self.gaps[stream as usize].get_or_insert(Gap { at, bytes: 0 }).bytes += bytes;
     }
 }
 

@@ -1,9 +1,11 @@
 //! Attending a running process: its pipes, its end, the word to stop.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep};
@@ -154,10 +156,19 @@ impl OutputPipe {
         }
     }
 
-    /// Reads to the end, for nobody.
-    pub(crate) async fn discard(mut self) {
-        let mut buffer = [0; 4096];
-        while matches!(self.0.read(&mut buffer).await, Ok(1..)) {}
+    /// Whether some process may still write to it.
+    pub(crate) fn has_writer(&self) -> bool {
+        let mut look = [PollFd::new(&self.0, PollFlags::IN)];
+        // Where it can't be known, one may.
+        match poll(&mut look, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(_) => !look[0].revents().contains(PollFlags::HUP),
+            Err(_) => true,
+        }
+    }
+
+    /// The pipe itself, in which what was not read is left.
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        self.0.into_blocking_fd()
     }
 }
 

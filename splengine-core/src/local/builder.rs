@@ -92,6 +92,7 @@ pub struct LocalExecutorBuilder {
     pub(crate) holder: Option<Holder>,
     pub(crate) protected: Vec<PathBuf>,
     pub(crate) attributes: Attributes,
+    pub(crate) max_kept: usize,
 }
 
 impl LocalExecutorBuilder {
@@ -104,6 +105,7 @@ impl LocalExecutorBuilder {
             holder: None,
             protected: Vec::new(),
             attributes: Attributes::of_this_process(),
+            max_kept: 256,
         }
     }
 
@@ -142,6 +144,16 @@ impl LocalExecutorBuilder {
     /// Programs are not bound by this: they may enter and open whatever the user of this process may.
     pub fn protect(mut self, path: impl AsRef<Path>) -> Self {
         self.protected.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Maximum number of runs, default 256, that [keep](crate::Background::Keep) their background
+    /// processes and are running, or have left processes behind that still have its standard output or
+    /// error open; one more is refused with [`TooManyKept`](crate::ExecuteError::TooManyKept). For each
+    /// of these streams a `cat`, which goes on when this process ends, reads what is printed and throws it
+    /// away; where the host has none at `/bin` or `/usr/bin`, processes that print are ended by `SIGPIPE`.
+    pub fn max_kept(mut self, count: usize) -> Self {
+        self.max_kept = count;
         self
     }
 

@@ -16,7 +16,7 @@ pub struct Environment {
 impl Environment {
     /// What is taken over by [`inherited`](Self::inherited). A `*` at the end stands for any rest.
     pub const INHERITED: &[&str] =
-        &["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR"];
+        &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR"];
 
     /// No variables but a `PATH` of the usual directories.
     #[must_use]
@@ -25,10 +25,33 @@ impl Environment {
     }
 
     /// The variables of this process that are named in [`INHERITED`](Self::INHERITED), over the
-    /// [`minimal`](Self::minimal) ones.
+    /// [`minimal`](Self::minimal) ones, and the [usual](Self::with_usual) ones that it lacks.
     #[must_use]
     pub fn inherited() -> Self {
-        Self::minimal().inherit(Self::INHERITED)
+        Self::minimal().inherit(Self::INHERITED).with_usual()
+    }
+
+    /// Adds those variables that a login sets and that are not set yet: `HOME`, `USER`, `LOGNAME` and
+    /// `SHELL` as `/etc/passwd` has them for the user of this process, and `LANG` for text in UTF-8.
+    ///
+    /// Where the user has no entry there, `HOME` is `/`, `USER` the number of the user, and `SHELL`
+    /// `/bin/sh`; as it is instead of a shell that only refuses logins.
+    #[must_use]
+    pub fn with_usual(mut self) -> Self {
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let user = User::find(&users, rustix::process::geteuid().as_raw());
+        for (name, value) in [
+            ("HOME", user.home),
+            ("USER", user.name.clone()),
+            ("LOGNAME", user.name),
+            ("SHELL", user.shell),
+        ] {
+            self.variables.entry(name.into()).or_insert_with(|| value.into());
+        }
+        if TEXT_VARIABLES.iter().all(|name| !self.variables.contains_key(OsStr::new(name))) {
+            self = self.set("LANG", UTF8);
+        }
+        self
     }
 
     /// Takes over from this process the variables with these names. A `*` at the end of a name
@@ -98,12 +121,43 @@ impl Environment {
         first: Option<&str>,
     ) -> Vec<CString> {
         let mut all = request.to_vec();
-        if ["LC_ALL", "LC_CTYPE", "LANG"].iter().all(|name| self.value(request, name).is_none()) {
-            all.push(("LANG".to_owned(), "C.UTF-8".to_owned()));
+        if TEXT_VARIABLES.iter().all(|name| self.value(request, name).is_none()) {
+            all.push(("LANG".to_owned(), UTF8.to_owned()));
         }
         self.block_of_run(&all, first)
     }
 }
+
+/// What a user database says of a user.
+#[derive(Debug, PartialEq, Eq)]
+struct User {
+    name: String,
+    home: String,
+    shell: String,
+}
+
+impl User {
+    /// The user with this number among `users`, which has the form of passwd(5).
+    fn find(users: &str, number: u32) -> Self {
+        let entry = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
+            fields.len() >= 7 && fields[2].parse() == Ok(number) && !fields[0].is_empty()
+        });
+        let field = |place: usize| {
+            entry.as_ref().map(|fields| fields[place]).filter(|text| text.starts_with('/'))
+        };
+        let refuses = |shell: &str| shell.ends_with("/nologin") || shell.ends_with("/false");
+        let shell = field(6).filter(|shell| !refuses(shell));
+        Self {
+            name: entry.as_ref().map_or_else(|| number.to_string(), |entry| entry[0].to_owned()),
+            home: field(5).unwrap_or("/").to_owned(),
+            shell: shell.unwrap_or("/bin/sh").to_owned(),
+        }
+    }
+}
+
+/// Which of these is set says how text is encoded.
+const TEXT_VARIABLES: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
+const UTF8: &str = "C.UTF-8";
 
 /// The names only: values may be secrets.
 impl std::fmt::Debug for Environment {
@@ -115,6 +169,33 @@ impl std::fmt::Debug for Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_found_by_their_number() {
+        let users = "root:x:0:0:root:/root:/bin/bash\nbroken\nspl:x:1000:1000::/home/spl:\n\
+                     daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n";
+        let user = |name: &str, home: &str, shell: &str| User {
+            name: name.to_owned(),
+            home: home.to_owned(),
+            shell: shell.to_owned(),
+        };
+        assert_eq!(User::find(users, 0), user("root", "/root", "/bin/bash"));
+        assert_eq!(User::find(users, 1), user("daemon", "/usr/sbin", "/bin/sh"));
+        assert_eq!(User::find(users, 1000), user("spl", "/home/spl", "/bin/sh"));
+        assert_eq!(User::find(users, 7), user("7", "/", "/bin/sh"));
+    }
+
+    #[test]
+    fn what_is_set_is_not_overridden() {
+        let usual = Environment::minimal().set("HOME", "/srv").set("LC_ALL", "C").with_usual();
+        assert_eq!(usual.value(&[], "HOME"), Some(OsStr::new("/srv")));
+        assert_eq!(usual.value(&[], "LANG"), None);
+        for name in ["USER", "LOGNAME", "SHELL", "PATH"] {
+            assert!(usual.value(&[], name).is_some_and(|value| !value.is_empty()), "{name}");
+        }
+        let usual = Environment::minimal().with_usual();
+        assert_eq!(usual.value(&[], "LANG"), Some(OsStr::new("C.UTF-8")));
+    }
 
     #[test]
     fn only_what_is_named_is_inherited() {

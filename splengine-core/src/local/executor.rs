@@ -1,10 +1,15 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use tokio::io::Interest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::execute::{
     Background, Cancel, Command, Execute, ExecuteError, Exit, ExitStatus, LimitKind, Output,
@@ -23,7 +28,9 @@ use crate::session::{Adopted, Leftover, Size, Terminal};
 pub struct LocalExecutor {
     host: Arc<Host>,
     oom: OomCounter,
-    kept_pipes: Arc<Semaphore>,
+    /// Places for runs that leave processes behind which print.
+    kept: Arc<Semaphore>,
+    max_kept: usize,
     holder: Option<(Holder, Cgroup)>,
 }
 
@@ -51,6 +58,7 @@ impl LocalExecutor {
             holder,
             protected: protected_paths,
             attributes,
+            max_kept,
         } = builder;
         let mut protected = Protected::default();
         for path in protected_paths {
@@ -85,21 +93,39 @@ impl LocalExecutor {
             }
         };
         let oom = OomCounter::of_this_process();
-        let kept_pipes = Arc::new(Semaphore::new(KEPT_PIPES));
+        let kept = Arc::new(Semaphore::new(max_kept.min(Semaphore::MAX_PERMITS)));
         let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
-        Ok(Self { host, oom, kept_pipes, holder })
+        Ok(Self { host, oom, kept, max_kept, holder })
     }
 
-    /// Reads and throws away what background processes that were kept still print: a closed pipe
-    /// would kill them at their next line. Beyond [`KEPT_PIPES`] the pipe is closed all the same.
-    fn discard(&self, pipe: OutputPipe) {
-        if let Ok(permit) = Arc::clone(&self.kept_pipes).try_acquire_owned() {
-            tokio::spawn(async move {
-                pipe.discard().await;
-                drop(permit);
-            });
+    /// A place for a run whose background processes are to be kept.
+    fn keeping(&self) -> Result<Arc<OwnedSemaphorePermit>, ExecuteError> {
+        match Arc::clone(&self.kept).try_acquire_owned() {
+            Ok(permit) => Ok(Arc::new(permit)),
+            Err(_) => {
+                let retry_after = Duration::from_secs(10);
+                Err(ExecuteError::TooManyKept { limit: self.max_kept, retry_after })
+            }
         }
     }
+}
+
+/// Has what background processes that were kept still print thrown away: a closed pipe would kill them
+/// at their next line, a full one stop them. A process apart does it, since they may outlive this one.
+async fn discard(pipe: OutputPipe, place: Arc<OwnedSemaphorePermit>) -> io::Result<()> {
+    if !pipe.has_writer() {
+        return Ok(());
+    }
+    let pipe = pipe.into_fd()?;
+    let started = tokio::task::spawn_blocking(move || process::start_discarder(pipe.as_fd())).await;
+    let pidfd = process::watch(started.map_err(io::Error::other)??, Interest::READABLE)?;
+    tokio::spawn(async move {
+        if pidfd.readable().await.is_ok() {
+            let _ = waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED);
+        }
+        drop(place);
+    });
+    Ok(())
 }
 
 impl Execute for LocalExecutor {
@@ -112,6 +138,7 @@ impl Execute for LocalExecutor {
     ) -> Result<Exit, ExecuteError> {
         let oom_before = self.oom.count();
         let (grace, keep) = (command.grace, command.background == Background::Keep);
+        let place = keep.then(|| self.keeping()).transpose()?;
         let (host, feed) = (Arc::clone(&self.host), !stdin.is_null());
         // Loading a program from a slow file system takes its time, and holds the thread.
         let started = tokio::task::spawn_blocking(move || host.start(&command, feed)).await;
@@ -119,15 +146,22 @@ impl Execute for LocalExecutor {
         output.started();
         let attended = attend(&leader, pipes, stdin, &output, &cancel, grace, keep).await;
         let attended = attended.map_err(ExecuteError::internal)?;
-        let status = leader.reap().map_err(ExecuteError::internal)?;
+        let (status, usage) = leader.reap().map_err(ExecuteError::internal)?;
         let Attended { stopped, killed, tree, pipes } = attended;
+        if let (Some(group), true) = (&leader.tree().group, keep && !stopped)
+            && let Err(error) = group.keep()
+        {
+            tracing::warn!(%error, "the next engine will end what this run left running");
+        }
         for pipe in pipes {
             pipe.drain(&output);
-            if keep {
-                self.discard(pipe);
+            if let Some(place) = &place
+                && let Err(error) = discard(pipe, Arc::clone(place)).await
+            {
+                tracing::warn!(%error, "what is left of this run has no output any more");
             }
         }
-        let mut exit = Exit::new(status).tree(tree.swept, tree.leftovers);
+        let mut exit = Exit::new(status).usage(usage).tree(tree.swept, tree.leftovers);
         if stopped {
             exit = exit.stopped();
             if killed {
@@ -205,8 +239,13 @@ impl Execute for LocalExecutor {
 
     fn enforces(&self, limit: LimitKind) -> bool {
         match limit {
-            LimitKind::CpuTime | LimitKind::Memory | LimitKind::OpenFiles | LimitKind::FileSize => {
-                true
+            LimitKind::CpuTime
+            | LimitKind::OpenFiles
+            | LimitKind::FileSize
+            | LimitKind::AddressSpace => true,
+            // The address space of each process is no bound of the memory that a run uses.
+            LimitKind::Memory => {
+                self.host.cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_memory())
             }
             // RLIMIT_NPROC counts all processes of a user, and does not bind root: no bound of a run.
             LimitKind::Processes => {
@@ -228,6 +267,3 @@ async fn end_abandoned(tags: HashSet<Tag>) {
         tracing::info!(processes = killed, "ended what an engine before this one had left running");
     }
 }
-
-/// Background processes that print are few, and each pipe takes a file descriptor.
-const KEPT_PIPES: usize = 256;

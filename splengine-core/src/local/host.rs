@@ -131,10 +131,6 @@ impl Host {
             limits: &command.limits,
             attributes: &self.attributes,
             tag: command.mark.as_ref().and_then(|mark| mark.parse().ok()),
-            group_bounds_memory: self
-                .cgroups
-                .as_ref()
-                .is_some_and(|cgroups| cgroups.bounds_memory()),
             group,
         })
     }

@@ -16,4 +16,4 @@ pub use builder::{CgroupMode, LocalExecutorBuilder, SetupError};
 pub use environment::Environment;
 pub use executor::LocalExecutor;
 pub use holder::{HoldError, Holder, hold};
-pub(crate) use root::Root;
+pub(crate) use root::{Root, exhausted_or_internal};

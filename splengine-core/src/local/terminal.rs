@@ -57,7 +57,8 @@ impl Session for LocalTerminal {
                 tracing::error!(%error, "the end of a session's program can't be awaited");
             }
             self.leader.tree().sweep().await;
-            self.leader.reap().unwrap_or_else(|error| {
+            let reaped = self.leader.reap().map(|(status, _)| status);
+            reaped.unwrap_or_else(|error| {
                 tracing::error!(%error, "how a session's program ended isn't known");
                 ExitStatus::Code(UNKNOWN)
             })

@@ -7,8 +7,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, XattrFlags, fgetxattr, flock, fsetxattr, openat,
+};
 
 use crate::execute::Limits;
 use crate::process::OomCounter;
@@ -33,6 +36,7 @@ pub(crate) struct Group {
     /// Taken out only in `drop`.
     parts: Option<Parts>,
     oom_before: u64,
+    cpu_before: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -42,6 +46,7 @@ struct Parts {
     events: fs::File,
     kill: fs::File,
     oom: OomCounter,
+    cpu: fs::File,
     memory_max: Option<u64>,
     pids_max: Option<u64>,
     /// Linux (seen on 6.18) kills whoever is born into a cgroup that was ever killed, if the
@@ -121,8 +126,8 @@ impl Cgroups {
             write_max(&parts.path.join("pids.max"), limits.processes)?;
             parts.pids_max = limits.processes;
         }
-        let oom_before = parts.oom.count();
-        Ok(Group { owner: Arc::clone(self), parts: Some(parts), oom_before })
+        let (oom_before, cpu_before) = (parts.oom.count(), parts.cpu_time());
+        Ok(Group { owner: Arc::clone(self), parts: Some(parts), oom_before, cpu_before })
     }
 
     fn make(&self) -> io::Result<Parts> {
@@ -139,6 +144,7 @@ impl Cgroups {
             events: fs::File::open(path.join("cgroup.events"))?,
             kill: fs::File::options().write(true).open(path.join("cgroup.kill"))?,
             oom: OomCounter::of_cgroup(&path),
+            cpu: fs::File::open(path.join("cpu.stat"))?,
             killed: AtomicBool::new(false),
             memory_max: None,
             pids_max: None,
@@ -196,9 +202,22 @@ impl Group {
         }
     }
 
+    /// Has the next engine let be what is in it: those are background processes that are to be kept.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        match &self.parts {
+            Some(parts) => Ok(fsetxattr(&parts.dir, KEPT_MARK, b"1", XattrFlags::empty())?),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a process that is no zombie is in it.
     pub(crate) fn is_populated(&self) -> bool {
         self.parts.as_ref().is_some_and(Parts::is_populated)
+    }
+
+    /// The processor time that was used in it since it was taken.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        self.parts.as_ref()?.cpu_time()?.checked_sub(self.cpu_before?)
     }
 
     /// Whether the kernel killed in it for memory since it was taken.
@@ -222,6 +241,15 @@ impl Parts {
             Ok(length) => !text[..length].windows(11).any(|window| window == b"populated 0"),
             Err(_) => false,
         }
+    }
+
+    fn cpu_time(&self) -> Option<Duration> {
+        let mut text = [0u8; 512];
+        let length = self.cpu.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(&text[..length]).ok()?;
+        let micros =
+            text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())?;
+        Some(Duration::from_micros(micros))
     }
 
     fn remove(&self) {
@@ -267,7 +295,7 @@ fn lock(dir: &Path) -> io::Result<OwnedFd> {
     Ok(dir)
 }
 
-/// Ends and removes what an engine left behind that was killed.
+/// Ends and removes what an engine left behind that was killed, but for what it kept on purpose.
 ///
 /// Whether an engine lives is told by its lock. Its process number would not do: in another PID
 /// namespace it means another process, or none.
@@ -275,22 +303,38 @@ fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_engines = entry.file_name().to_str().is_some_and(is_name_of_own);
         let Some(_lock) = is_engines.then(|| lock(&entry.path()).ok()).flatten() else { continue };
-        tracing::warn!(cgroup = %entry.path().display(), "ending what a killed engine left running");
-        let _ = fs::write(entry.path().join("cgroup.kill"), "1");
+        tracing::info!(cgroup = %entry.path().display(), "ending what an engine left running");
         // Killed processes leave their groups when they have ended, which takes a moment; on a busy
         // host more.
         for _ in 0..400 {
+            let mut is_over = true;
             for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-                let _ = fs::remove_dir(group.path());
+                if group.file_type().is_ok_and(|kind| kind.is_dir())
+                    && fs::remove_dir(group.path()).is_err()
+                    && !is_kept(&group.path())
+                {
+                    is_over = false;
+                    let _ = fs::write(group.path().join("cgroup.kill"), "1");
+                }
             }
-            if fs::remove_dir(entry.path()).is_ok() {
+            // Fails while a group is left that is kept: an engine after this one will remove it.
+            if fs::remove_dir(entry.path()).is_ok() || is_over {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
+/// Whether the engine that made it kept what was left in it: see [`Group::keep`].
+fn is_kept(group: &Path) -> bool {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let dir = openat(CWD, group, flags, Mode::empty());
+    dir.is_ok_and(|dir| fgetxattr(dir, KEPT_MARK, &mut [0u8; 8]).is_ok())
+}
+
+/// An extended attribute: groups can't be renamed.
+const KEPT_MARK: &str = "user.splengine.kept";
 const PREFIX: &str = "splengine-";
 /// Empty groups kept for the next runs; making one takes about 50 µs.
 const KEPT: usize = 64;

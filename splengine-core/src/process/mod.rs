@@ -19,7 +19,9 @@ pub(crate) use attributes::Attributes;
 pub(crate) use cgroup::{Cgroups, Group};
 pub(crate) use oom::OomCounter;
 pub(crate) use runs::await_inherited_closed;
-pub(crate) use spawn::{Leader, Pipes, Spawn, SpawnError, above_stdio, start_holder};
+pub(crate) use spawn::{
+    Leader, Pipes, Spawn, SpawnError, above_stdio, start_discarder, start_holder,
+};
 pub(crate) use tag::{Tag, TagError};
 pub(crate) use tree::{Outcome, Tree, kill_tagged, proc_is_ours};
 pub(crate) use {

@@ -3,17 +3,18 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use rustix::fs::Access;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
-use crate::execute::{ExitStatus, Limits, Signal};
+use crate::execute::{ExitStatus, Limits, Signal, Usage};
 use crate::process::sys::{self, Plan, Step};
 use crate::process::tag::Tag;
 use crate::process::{Attributes, Group, Tree, runs};
@@ -31,8 +32,6 @@ pub(crate) struct Spawn<'a> {
     pub(crate) attributes: &'a Attributes,
     /// Whose it is; a fresh tag for `None`.
     pub(crate) tag: Option<Tag>,
-    /// The group bounds the memory of the tree, so that no limit of each process has to.
-    pub(crate) group_bounds_memory: bool,
     pub(crate) group: Option<Group>,
 }
 
@@ -99,7 +98,7 @@ impl Spawn<'_> {
         let mut limits = Vec::from(tag.limits());
         // Those of the request come later and so hold.
         limits.extend(self.attributes.limits());
-        limits.extend(rlimits(self.limits, self.group_bounds_memory));
+        limits.extend(rlimits(self.limits));
         let plan = Plan {
             program: self.program,
             argv: self.argv,
@@ -143,23 +142,28 @@ impl Leader {
         self.pidfd.readable().await.map(drop)
     }
 
-    /// How it ended. Only to be called when it has.
-    pub(crate) fn reap(&self) -> io::Result<ExitStatus> {
-        let status = loop {
-            match waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), WaitIdOptions::EXITED) {
-                Err(rustix::io::Errno::INTR) => {}
-                status => break status,
+    /// How it ended, and what it and its tree used. Only to be called when it has.
+    pub(crate) fn reap(&self) -> io::Result<(ExitStatus, Usage)> {
+        let reaped = loop {
+            match sys::reap(self.pidfd.get_ref().as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                reaped => break reaped,
             }
         };
         self.reaped.store(true, Relaxed);
         runs::unclaim(self.tree.leader);
-        let status =
-            status?.ok_or_else(|| io::Error::other("a process that ended has no status"))?;
-        let signal = status.terminating_signal().and_then(Signal::from_number);
-        Ok(match signal {
+        let reaped = reaped?;
+        let of_tree = self.tree.group.as_ref().and_then(Group::cpu_time);
+        let usage = Usage {
+            cpu_time: Some(of_tree.unwrap_or(reaped.cpu_time)),
+            peak_memory: own_peak_memory(reaped.peak_memory),
+        };
+        let signal = reaped.is_signal.then(|| Signal::from_number(reaped.status)).flatten();
+        let status = match signal {
             Some(signal) => ExitStatus::Signal(signal),
-            None => ExitStatus::Code(status.exit_status().unwrap_or_default()),
-        })
+            None => ExitStatus::Code(reaped.status),
+        };
+        Ok((status, usage))
     }
 }
 
@@ -172,17 +176,38 @@ impl Drop for Leader {
     }
 }
 
+/// Starts a program that reads `input` to its end and throws it away. It is no member of any run, and
+/// goes on when this process ends. Gives its pidfd. Blocks until it is loaded.
+pub(crate) fn start_discarder(input: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let is_program = |path: &&CStr| rustix::fs::access(*path, Access::EXEC_OK).is_ok();
+    let program = [c"/bin/cat", c"/usr/bin/cat"].into_iter().find(is_program);
+    let program = program.ok_or(io::ErrorKind::NotFound)?;
+    start_helper(program, &[c"cat".to_owned()], [input, null_to_write()?.as_fd()])
+}
+
 /// Starts this program again with these words, these as its standard input and output, and nothing
 /// else of ours: no variables, no terminal, no tag. Gives its pidfd. Blocks until it is loaded.
 pub(crate) fn start_holder(
     words: &[CString],
     [input, output]: [BorrowedFd<'_>; 2],
 ) -> io::Result<OwnedFd> {
-    let null = above_stdio(std::fs::File::options().write(true).open("/dev/null")?.into())?;
+    // Also there when the file was replaced since.
+    start_helper(c"/proc/self/exe", words, [input, output])
+}
+
+fn null_to_write() -> io::Result<OwnedFd> {
+    above_stdio(std::fs::File::options().write(true).open("/dev/null")?.into())
+}
+
+fn start_helper(
+    program: &CStr,
+    words: &[CString],
+    [input, output]: [BorrowedFd<'_>; 2],
+) -> io::Result<OwnedFd> {
+    let null = null_to_write()?;
     let workdir = std::fs::File::open("/")?;
     let plan = Plan {
-        // Also there when the file was replaced since.
-        program: c"/proc/self/exe",
+        program,
         argv: words,
         env: &[],
         workdir: workdir.as_fd(),
@@ -215,19 +240,30 @@ fn spawn_when_written(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Erro
     }
 }
 
-fn rlimits(
-    limits: &Limits,
-    group_bounds_memory: bool,
-) -> impl Iterator<Item = (libc::c_int, u64, u64)> {
+/// The peak that the kernel tells of a child, unless it may be this process's: until it has loaded its
+/// program, a child has this process's memory, and the kernel counts that as its own.
+fn own_peak_memory(told: u64) -> Option<u64> {
+    static KNOWN: AtomicU64 = AtomicU64::new(0);
+    if told <= KNOWN.load(Relaxed) {
+        return None;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let peak = peak.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024;
+    KNOWN.fetch_max(peak, Relaxed);
+    (told > peak).then_some(told)
+}
+
+/// Those that each process has; the others are its cgroup's.
+fn rlimits(limits: &Limits) -> impl Iterator<Item = (libc::c_int, u64, u64)> {
     let cpu = limits.cpu_time.map(|time| {
         let seconds = time.saturating_add(Duration::from_nanos(999_999_999)).as_secs().max(1);
         (libc::RLIMIT_CPU, seconds, seconds.saturating_add(1))
     });
-    let memory = limits.memory.filter(|_| !group_bounds_memory);
     let same = |resource| move |bound| (resource, bound, bound);
     [
         cpu,
-        memory.map(same(libc::RLIMIT_AS)),
+        limits.address_space.map(same(libc::RLIMIT_AS)),
         limits.open_files.map(same(libc::RLIMIT_NOFILE)),
         limits.file_size.map(same(libc::RLIMIT_FSIZE)),
     ]

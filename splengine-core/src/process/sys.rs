@@ -410,6 +410,50 @@ pub(crate) fn hard_limit(pid: Pid, resource: c_int) -> io::Result<u64> {
     if result == 0 { Ok(limit.rlim_max) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How a child ended and what it used, with all that it had waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reaped {
+    /// The exit code, or the signal where one ended it.
+    pub(crate) status: c_int,
+    pub(crate) is_signal: bool,
+    pub(crate) cpu_time: std::time::Duration,
+    /// In bytes.
+    pub(crate) peak_memory: u64,
+}
+
+/// Reaps the child that a pidfd stands for, as waitid(2) does, which tells also what it used: a
+/// feature of the system call that the C library hides. Waits for its end.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Reaped> {
+    // SAFETY: both are plain integers (and a union of such), for which zero is a value.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes to two places of their sizes, and reads nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_raw_fd(),
+            &raw mut info,
+            libc::WEXITED,
+            &raw mut usage,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let time = |time: libc::timeval| {
+        let micros = u64::try_from(time.tv_usec).unwrap_or_default();
+        std::time::Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default())
+            + std::time::Duration::from_micros(micros)
+    };
+    Ok(Reaped {
+        // SAFETY: waitid(2) has filled in the members of a child's end.
+        status: unsafe { info.si_status() },
+        is_signal: info.si_code != libc::CLD_EXITED,
+        cpu_time: time(usage.ru_utime) + time(usage.ru_stime),
+        peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or_default() * 1024,
+    })
+}
+
 /// Whether this process lets the kernel throw away the exit codes of its children.
 pub(crate) fn child_exits_are_ignored() -> bool {
     // SAFETY: with no new action the call only writes the present one, to a place of its size.

@@ -250,7 +250,8 @@ async fn results_are_gathered_up_to_their_bound() {
     let [much, gap, more, full, left_out] = &results.steps[..] else { panic!("five steps") };
     assert!(much.stdout.len() == 9 << 20 && much.stdout.iter().all(|byte| *byte == b'a'));
     assert_eq!((&much.stderr[..], much.stdout_cut, much.stderr_cut), (&b"err\n"[..], false, false));
-    assert_eq!((&gap.stdout[..], gap.step.stdout_gap), (&b"019\n"[..], Some(2)));
+    let at = gap.step.stdout_gap.map(|gap| (gap.at, gap.bytes));
+    assert_eq!((&gap.stdout[..], at), (&b"019\n"[..], Some((2, 7))));
     assert!(more.stdout.iter().all(|byte| *byte == b'b'));
     assert_eq!((more.stdout.len(), more.stdout_cut), ((7 << 20) - 4, true));
     // The room of the other stream is its own.
@@ -886,16 +887,89 @@ async fn who_follows_is_told_when_the_engine_shuts_down() {
     assert!(next.expect("no panic").expect("reads").is_none());
 }
 
+/// A passing shortage is no failure of a step.
+struct Short {
+    left: std::sync::atomic::AtomicU32,
+}
+
+impl splengine_core::Execute for Short {
+    async fn execute(
+        &self,
+        _: splengine_core::Command,
+        _: splengine_core::Stdin,
+        output: splengine_core::Output,
+        _: splengine_core::Cancel,
+    ) -> Result<splengine_core::Exit, splengine_core::ExecuteError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        if self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(splengine_core::ExecuteError::Exhausted {
+                retry_after: Duration::from_secs(1),
+                source: std::io::ErrorKind::OutOfMemory.into(),
+            });
+        }
+        output.started();
+        Ok(splengine_core::Exit::new(splengine_core::ExitStatus::Code(0)))
+    }
+}
+
+#[tokio::test]
+async fn a_shortage_takes_none_of_a_steps_retries() {
+    let root = tempfile::tempdir().expect("a directory");
+    let build = |left: u32| {
+        let batches = BatchPolicy::new(MemoryStore::new(), root.path()).expect("opened");
+        Engine::builder(Short { left: left.into() }).batches(batches).build().expect("built")
+    };
+    let alice = caller("alice");
+    let over = async |engine: &Engine, id: &str| {
+        let over = engine.batches();
+        let over = tokio::time::timeout(Duration::from_secs(30), over.wait(&alice, id)).await;
+        over.expect("over in time").expect("its own")
+    };
+    let engine = build(3);
+    let request = || BatchRequest::new().step(Step::new("any"));
+    let record = engine.batches().submit(&alice, request(), None).await.expect("accepted");
+    let record = over(&engine, record.record.info.id.as_str()).await;
+    assert_eq!((record.info.state, record.steps[0].attempt), (BatchState::Succeeded, 1));
+
+    // While it waits it can be cancelled.
+    let engine = build(u32::MAX);
+    let record = engine.batches().submit(&alice, request(), None).await.expect("accepted");
+    let id = record.record.info.id.as_str();
+    engine.batches().cancel(&alice, id).await.expect("its own");
+    let record = over(&engine, id).await;
+    assert_eq!(record.info.state, BatchState::Cancelled);
+    assert_eq!(record.steps[0].state, StepState::Cancelled);
+}
+
+#[tokio::test]
+async fn secrets_and_silence_are_a_steps_too() {
+    let bench = bench();
+    let hides = step("hides", "echo $TOKEN; echo $TOKEN >&2").env("TOKEN", "hunter2").mask("TOKEN");
+    let silent = step("silent", "echo up; sleep 600").idle_timeout(Duration::from_millis(200));
+    let record = bench.run(BatchRequest::new().step(hides).step(silent)).await;
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        assert_eq!(bench.output(&record, "hides", stream).await, "***\n");
+    }
+    assert_eq!(record.steps[0].stdout_bytes, 4);
+    assert!(record.steps[0].cpu_time.is_some());
+    assert_eq!(record.steps[1].reason, Some(Reason::TimedOut));
+    let unknown = BatchRequest::new().step(step("unknown", "true").mask("TOKEN"));
+    let batches = bench.engine.batches();
+    let refused = batches.submit(&bench.alice, unknown, None).await.expect_err("refused");
+    assert!(refused.to_string().contains("`mask`") && refused.to_string().contains("TOKEN"));
+}
+
 #[tokio::test]
 async fn of_much_output_the_beginning_and_the_end_are_kept() {
     let bench = bench();
     let record =
         bench.run(BatchRequest::new().step(step("much", "seq 1 100000").output_limit(1000))).await;
     let step: &StepInfo = &record.steps[0];
-    assert_eq!((step.stdout_bytes, step.stdout_gap), (588_895, Some(500)));
+    let gap = step.stdout_gap.map(|gap| (gap.at, gap.bytes));
+    assert_eq!((step.stdout_bytes, gap), (588_895, Some((500, 588_895 - 999))));
     let output = bench.output(&record, "much", Stream::Stdout).await;
     assert!(output.starts_with("1\n2\n") && output.ends_with("\n100000\n"), "{output}");
-    assert_eq!(output.len(), 1000);
+    assert_eq!(output.len(), 999);
 }
 
 #[tokio::test]

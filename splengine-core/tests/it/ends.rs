@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use splengine_core::{Background, Event, Program, Reason, Request, Signal};
+use splengine_core::{
+    Background, Engine, ErrorKind, Event, LocalExecutor, Program, Reason, Request, Signal,
+};
 
 use crate::support::*;
 
@@ -133,6 +135,110 @@ async fn a_kept_child_that_prints_lives_on() {
         std::fs::read_to_string(&dir).is_ok_and(|text| text == "over\n")
     })
     .await;
+}
+
+/// The engine's process has ended as far as a program can tell: nothing of it is left but this test.
+#[test]
+fn a_kept_child_that_prints_outlives_the_engine() {
+    for mode in modes() {
+        let runtime = || tokio::runtime::Runtime::new().expect("a runtime");
+        let root = tempfile::tempdir().expect("a directory");
+        let build = || {
+            let executor = LocalExecutor::builder(root.path()).cgroup(mode.clone()).build();
+            Engine::builder(executor.expect("set up")).build().expect("built")
+        };
+        let script = "(n=0; while [ $n -lt 6000 ]; do echo tick; echo tick >&2; n=$((n+1)); \
+                      echo $n > beat; sleep 0.01; done) & echo $! > pid";
+        let first = runtime();
+        first.block_on(async {
+            let request = sh(script).background(Background::Keep);
+            let run = build().execute(&caller("alice"), request).await.expect("starts");
+            assert!(run.capture().await.end.success());
+        });
+        drop(first);
+        let beat = || -> u32 {
+            let text = std::fs::read_to_string(root.path().join("beat")).unwrap_or_default();
+            text.trim().parse().unwrap_or(0)
+        };
+        runtime().block_on(async {
+            let begun = beat();
+            eventually("it prints without the engine", || beat() > begun + 5).await;
+            // The next engine lets it be, too.
+            let next = build();
+            let begun = beat();
+            eventually("it prints beside the next engine", || beat() > begun + 5).await;
+            let run = next.execute(&caller("alice"), sh("kill -9 $(cat pid)")).await;
+            assert!(run.expect("starts").capture().await.end.success());
+        });
+    }
+}
+
+#[tokio::test]
+async fn more_kept_children_than_may_print_are_refused() {
+    let root = tempfile::tempdir().expect("a directory");
+    let executor = LocalExecutor::builder(root.path()).max_kept(1).build().expect("set up");
+    let engine = Engine::builder(executor).build().expect("built");
+    let alice = caller("alice");
+    let keeps = |script| sh(script).background(Background::Keep);
+    let run = async |request| engine.execute(&alice, request).await.map(|run| run.capture());
+    let soon = async |script| {
+        for _ in 0..6000 {
+            if let Ok(run) = run(keeps(script)).await {
+                return text(&run.await.stdout).trim().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the place is free once nobody can print any more");
+    };
+    let kill = async |pid: String| run(sh(&format!("kill {pid}"))).await.expect("starts").await;
+    // Who prints elsewhere takes no place, once it does.
+    let silent = soon("sleep 600 >/dev/null 2>&1 & echo $!").await;
+    let prints = soon("sleep 600 & echo $!").await;
+    let refusal = run(keeps("true")).await.map(drop).expect_err("refused");
+    assert_eq!((refusal.kind(), refusal.retry_after().is_some()), (ErrorKind::Unavailable, true));
+    assert!(refusal.to_string().contains("background: keep"), "{refusal}");
+    kill(prints).await;
+    soon("true").await;
+    kill(silent).await;
+}
+
+#[tokio::test]
+async fn who_prints_nothing_for_long_is_ended() {
+    let bench = bench();
+    let idle = |script: &str, millis| sh(script).idle_timeout(Duration::from_millis(millis));
+    let captured = bench.run(idle("echo up; sleep 600", 300)).await;
+    assert_eq!((captured.end.reason, captured.end.exit_code), (Reason::TimedOut, 124));
+    assert_eq!(text(&captured.stdout), "up\n");
+    let prints = "n=0; while [ $n -lt 30 ]; do n=$((n+1)); echo $n >&2; sleep 0.1; done";
+    assert!(bench.run(idle(prints, 2500)).await.end.success());
+    for (millis, kind) in [(0, ErrorKind::Malformed), (u64::MAX, ErrorKind::Impossible)] {
+        let refusal = bench.refusal(idle("true", millis)).await;
+        assert_eq!(refusal.kind(), kind);
+        assert!(refusal.to_string().contains("`idleTimeout`"), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_run_used_is_told() {
+    for mode in modes() {
+        let bench = bench_with(mode.clone(), |builder| builder);
+        let little = bench.run(sh("true")).await.end.usage;
+        assert_eq!(little.peak_memory, None, "less than the engine's own is not told");
+        // Other tests of this process have it grow.
+        let status = std::fs::read_to_string("/proc/self/status").expect("reads");
+        let own = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("is told");
+        let own: u64 = own.trim().strip_suffix(" kB").expect("a unit").parse().expect("a number");
+        let memory = own * 1024 + (100 << 20);
+        let busy = format!("head -c {memory} /dev/zero | tail -c {memory} > /dev/null");
+        let much = bench.run(sh(&busy)).await.end.usage;
+        assert!(much.peak_memory >= Some(memory), "{mode:?}: {much:?}");
+        assert!(much.cpu_time > little.cpu_time, "{mode:?}: {little:?} {much:?}");
+        assert!(little.cpu_time.is_some());
+        // Of a cgroup that is used again only what is new counts.
+        let again = bench.run(sh("true")).await.end.usage;
+        assert!(again.cpu_time < much.cpu_time, "{mode:?}: {again:?} {much:?}");
+        assert!(Some(bench.engine.stats().cpu_time) > much.cpu_time);
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ async fn each_limit_reaches_the_program() {
     let bench = bench();
     for (kind, value, option, shown) in [
         (LimitKind::CpuTime, 1500, "-t", "2"),
-        (LimitKind::Memory, 512 << 20, "-v", "524288"),
+        (LimitKind::AddressSpace, 512 << 20, "-v", "524288"),
         (LimitKind::OpenFiles, 77, "-n", "77"),
         (LimitKind::FileSize, 512 * 9, "-f", "9"),
     ] {
@@ -32,6 +32,21 @@ async fn processor_time_and_file_size_end_a_run() {
     let end = bench.run(writer).await.end;
     assert_eq!(end.signal, Signal::from_number(25), "SIGXFSZ");
     assert_eq!(std::fs::metadata(bench.root.path().join("file")).expect("made").len(), 1000);
+}
+
+/// Without a memory cgroup it is refused, with one it bounds what is used, not what is reserved.
+#[tokio::test]
+async fn a_limit_of_memory_bounds_no_address_space() {
+    for mode in modes() {
+        let bench = bench_with(mode, |builder| builder);
+        let request = sh("ulimit -v").limits(Limits::default().with(LimitKind::Memory, 512 << 20));
+        if bench.engine.enforces(LimitKind::Memory) {
+            assert_eq!(text(&bench.run(request).await.stdout).trim(), "unlimited");
+        } else {
+            let refusal = bench.refusal(request).await.to_string();
+            assert!(refusal.contains("enforced: cpuTime") && refusal.contains("addressSpace"));
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{CgroupMode, Event, Reason, Request, SlowReader, Stdin, Stream};
+use splengine_core::{CgroupMode, ErrorKind, Event, Reason, Request, SlowReader, Stdin, Stream};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::support::*;
@@ -116,6 +116,8 @@ async fn over_the_limit_the_first_and_last_part_are_kept() {
     assert_eq!(text(&captured.stderr), "err");
     assert_eq!(captured.end.stdout_bytes, 3_000_008);
     assert!(captured.end.stdout_truncated && !captured.end.stderr_truncated);
+    let gap = captured.end.stdout_gap.expect("a part is missing");
+    assert_eq!((gap.at, gap.bytes, captured.end.stderr_gap), (500, 2_999_008, None));
     assert!(captured.end.success(), "a limit is no punishment");
 
     let mut run = bench.start(sh(script).output_limit(1000)).await;
@@ -128,6 +130,47 @@ async fn over_the_limit_the_first_and_last_part_are_kept() {
         }
     }
     assert_eq!((kept, kept + lost), (1000, 3_000_008));
+}
+
+#[tokio::test]
+async fn over_the_limit_no_line_is_made_of_two() {
+    let bench = bench();
+    for limit in [1000, 1001, 100_000, 400_000] {
+        let captured = bench.run(sh("seq 1000000 1100000").output_limit(limit)).await;
+        let gap = captured.end.stdout_gap.expect("a part is missing");
+        let (head, tail) = captured.stdout.split_at(gap.at.try_into().expect("short"));
+        assert!(text(head).ends_with('\n') && text(tail).ends_with("\n1100000\n"));
+        let numbers = |text: &str| text.lines().map(|line| line.parse().expect("whole")).collect();
+        let (head, tail): (Vec<u64>, Vec<u64>) = (numbers(text(head)), numbers(text(tail)));
+        assert!(head.iter().copied().eq(1_000_000..1_000_000 + head.len() as u64));
+        assert!(tail.iter().copied().eq(1_100_001 - tail.len() as u64..=1_100_000));
+        assert_eq!(captured.stdout.len() as u64 + gap.bytes, captured.end.stdout_bytes);
+        assert!((head.len() + tail.len()) as u64 * 8 + 16 > limit, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_masked_however_they_come() {
+    let bench = bench();
+    let pem = "-----BEGIN KEY-----\nMIIEabcdefgh\n}\n-----END KEY-----\n";
+    let script = r#"printf 'hun'; printf 'x%s' "$TOKEN" >&2; printf 'ter2, hunt '; echo "$TOKEN$TOKEN}";
+        echo "$PEM" | sed 's/^/  /'"#;
+    let request = sh(script).env("TOKEN", "hunter2").env("PEM", pem).mask("TOKEN").mask("PEM");
+    let captured = bench.run(request).await;
+    let expected = "***, hunt ******}\n  ***\n  ***\n  }\n  ***\n  \n";
+    assert_eq!((text(&captured.stdout), text(&captured.stderr)), (expected, "x***"));
+    assert_eq!(captured.end.stdout_bytes, expected.len() as u64);
+
+    // What looks like the beginning of one comes at the end at the latest.
+    let mut run =
+        bench.start(sh("echo up; printf 'hunter'").env("TOKEN", "hunter2").mask("TOKEN")).await;
+    assert_eq!(read_until(&mut run, "hunter").await, "up\nhunter");
+
+    let refusal = bench.refusal(sh("true").env("OTHER", "x").mask("TOKEN")).await;
+    assert_eq!(refusal.kind(), ErrorKind::Malformed);
+    assert!(refusal.to_string().contains("`mask` names `TOKEN`"), "{refusal}");
+    let long = sh("true").env("LONG", "x".repeat(65_537)).mask("LONG");
+    assert_eq!(bench.refusal(long).await.kind(), ErrorKind::Impossible);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use splengine_core::{Admitted, Run, SlowReader, Stdin};
+use splengine_core::{Admitted, Gap, Run, SlowReader, Stdin};
 
 use crate::accept::Format;
 use crate::app::App;
@@ -176,10 +176,11 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
 async fn whole(run: Run, encoding: EncodingDto, fail_status: Option<StatusCode>) -> Response {
     let session_id = run.session_id().to_string();
     let captured = run.capture().await;
-    let text = |bytes: Bytes, gap: Option<usize>| match encoding {
+    let text = |bytes: Bytes, gap: Option<Gap>| match encoding {
         // What stands on either side of a gap must not form a character that was never printed.
         EncodingDto::Utf8 => {
-            let (head, tail) = bytes.split_at(gap.unwrap_or(bytes.len()));
+            let at = gap.and_then(|gap| usize::try_from(gap.at).ok()).unwrap_or(bytes.len());
+            let (head, tail) = bytes.split_at(at.min(bytes.len()));
             String::from_utf8_lossy(head).into_owned() + &String::from_utf8_lossy(tail)
         }
         EncodingDto::Base64 => BASE64_STANDARD.encode(bytes),
@@ -192,8 +193,8 @@ async fn whole(run: Run, encoding: EncodingDto, fail_status: Option<StatusCode>)
     };
     let result = ExecuteResultDto {
         end,
-        stdout: text(captured.stdout, captured.stdout_gap),
-        stderr: text(captured.stderr, captured.stderr_gap),
+        stdout: text(captured.stdout, captured.end.stdout_gap),
+        stderr: text(captured.stderr, captured.end.stderr_gap),
         error,
     };
     (status, Json(result)).into_response()

@@ -97,6 +97,7 @@ impl Collector for Stats {
         to.seconds("execution_queue_wait", "Time from asking to being let in", &stats.queue_wait)?;
         to.seconds("execution_spawn", "Time from being let in to running", &stats.spawn)?;
         to.seconds("execution_run", "Time from running to the end", &stats.run)?;
+        to.seconds_used("execution_cpu", "Processor time used", stats.cpu_time.as_secs_f64())?;
         let bytes = [("stdout", stats.stdout_bytes), ("stderr", stats.stderr_bytes)];
         to.counters("execution_output", "Bytes printed", "stream", bytes.into_iter(), BYTES)?;
         to.counter("execution_kills", "Executions that had to be killed", stats.kills)?;
@@ -174,6 +175,12 @@ struct Encoder<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 impl Encoder<'_, '_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)
+    }
+
+    fn seconds_used(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
         ConstCounter::new(value).encode(metric)
     }
 

@@ -144,6 +144,7 @@ pub(crate) fn read_query(pairs: &[(String, String)]) -> Result<ExecuteRequestDto
             "workdir" => dto.workdir = Some(value.clone()),
             "sessionId" => dto.session_id = Some(value.clone()),
             "timeout" => dto.timeout = Some(number(name, value)?),
+            "idleTimeout" => dto.idle_timeout = Some(number(name, value)?),
             "outputLimit" => dto.output_limit = Some(number(name, value)?),
             "outputEncoding" => dto.output_encoding = Some(word(name, value)?),
             "background" => dto.background = Some(word(name, value)?),
@@ -157,8 +158,8 @@ pub(crate) fn read_query(pairs: &[(String, String)]) -> Result<ExecuteRequestDto
             _ => {
                 return Err(Problem::malformed(format!(
                     "the query has the unknown parameter `{name}`; there is: command, args, \
-                     workdir, sessionId, timeout, outputLimit, outputEncoding, background, \
-                     shell, slowReader, failStatus"
+                     workdir, sessionId, timeout, idleTimeout, outputLimit, outputEncoding, \
+                     background, shell, slowReader, failStatus"
                 )));
             }
         }
@@ -213,6 +214,10 @@ impl ExecuteRequestDto {
         if let Some(timeout) = self.timeout {
             request = request.timeout(Duration::from_millis(timeout));
         }
+        if let Some(timeout) = self.idle_timeout {
+            request = request.idle_timeout(Duration::from_millis(timeout));
+        }
+        request = self.mask.unwrap_or_default().into_iter().fold(request, Request::mask);
         if let Some(limit) = self.output_limit {
             request = request.output_limit(limit);
         }
@@ -235,6 +240,7 @@ impl From<LimitsDto> for Limits {
             (LimitKind::OpenFiles, dto.open_files),
             (LimitKind::Processes, dto.processes),
             (LimitKind::FileSize, dto.file_size),
+            (LimitKind::AddressSpace, dto.address_space),
         ] {
             if let Some(value) = value {
                 limits = limits.with(kind, value);

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use splengine_core::{BatchResults, BatchState, Caller};
+use splengine_core::{BatchResults, BatchState, Caller, Gap};
 
 use crate::app::App;
 use crate::dto::EncodingDto;
@@ -104,14 +104,14 @@ impl Whole {
     fn add(
         &mut self,
         data: &[u8],
-        gap: Option<u64>,
+        gap: Option<Gap>,
         is_cut: bool,
         encoding: EncodingDto,
     ) -> String {
         let room = MOST_RESULT.saturating_sub(self.data.len());
         self.is_truncated |= gap.is_some() || is_cut || data.len() > room;
         let data = &data[..data.len().min(room)];
-        let at = gap.and_then(|gap| usize::try_from(gap).ok()).filter(|at| *at < data.len());
+        let at = gap.and_then(|gap| usize::try_from(gap.at).ok()).filter(|at| *at < data.len());
         self.parts.extend(at.map(|at| self.data.len() + at));
         self.data.extend_from_slice(data);
         self.parts.push(self.data.len());

@@ -14,6 +14,7 @@ async fn a_run_is_answered_whole() {
         let session_id = json["sessionId"].take();
         assert!(session_id.as_str().expect("text").starts_with("spl-alice-"));
         assert!(json["duration"].take().is_u64());
+        assert!(json["cpuTime"].take().is_u64() && json["peakMemory"].is_null());
         assert_eq!(
             json,
             json!({
@@ -21,6 +22,7 @@ async fn a_run_is_answered_whole() {
                 "duration": null, "sessionId": null, "reason": "exited", "signal": null,
                 "stdoutBytes": 4, "stderrBytes": 4,
                 "stdoutTruncated": false, "stderrTruncated": false,
+                "stdoutGap": null, "stderrGap": null, "cpuTime": null, "peakMemory": null,
             })
         );
     }
@@ -72,7 +74,21 @@ async fn over_the_output_limit_both_ends_are_kept() {
     let result = door.run(&request).await;
     assert_eq!(result["stdout"], "abgh");
     assert_eq!((&result["stdoutBytes"], &result["stdoutTruncated"]), (&json!(8), &json!(true)));
-    assert_eq!(result["success"], true);
+    assert_eq!(result["stdoutGap"], json!({"at": 2, "bytes": 4}));
+    assert_eq!((&result["stderrGap"], &result["success"]), (&json!(null), &json!(true)));
+}
+
+#[tokio::test]
+async fn secrets_are_masked_and_silence_is_bounded() {
+    let door = door().await;
+    let more = json!({"env": {"TOKEN": "hunter2"}, "mask": ["TOKEN"], "idleTimeout": 200});
+    let result = door.run(&with(sh("echo $TOKEN; sleep 600"), more)).await;
+    assert_eq!((&result["stdout"], &result["reason"]), (&json!("***\n"), &json!("timedOut")));
+    let unknown = with(sh("true"), json!({"mask": ["TOKEN"]}));
+    assert!(door.execute(&unknown).await.problem(400).contains("`mask`"));
+    let input = "Content-Type: application/octet-stream";
+    let response = door.post("/execute?command=cat&idleTimeout=0", &[TOKEN, input], b"").await;
+    assert!(response.problem(400).contains("`idleTimeout`"));
 }
 
 #[tokio::test]

@@ -65,6 +65,7 @@ async fn events_count_from_the_start_to_the_exit() {
     let mut exit = events[4].clone();
     assert_eq!(events[0]["sessionId"], exit["sessionId"].take());
     assert!(exit["duration"].take().is_u64());
+    assert!(exit["cpuTime"].take().is_u64() && exit["peakMemory"].is_null());
     assert_eq!(
         exit,
         json!({
@@ -72,6 +73,7 @@ async fn events_count_from_the_start_to_the_exit() {
             "duration": null, "sessionId": null, "reason": "exited", "signal": null,
             "stdoutBytes": 4, "stderrBytes": 2,
             "stdoutTruncated": false, "stderrTruncated": false,
+            "stdoutGap": null, "stderrGap": null, "cpuTime": null, "peakMemory": null,
         })
     );
 }

@@ -83,14 +83,15 @@ impl Driver {
             opens_stdin: self.job.steps()[step].0.stdin_open,
             source: self.source(registry, step),
         };
-        let request = self.job.steps()[step].request();
+        let spec = self.job.steps()[step].clone();
         let inputs = self.inputs.clone();
         let id = run.id.clone();
         tokio::spawn(async move {
             // Kept until the end is told, so that no step of this batch has the place before what
             // the end means for it is known.
             let permit = Arc::new(permit);
-            let running = tokio::spawn(run.finish(request, Arc::clone(&permit), mark));
+            let running =
+                tokio::spawn(run.finish(move || spec.request(), Arc::clone(&permit), mark));
             let ending = running.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a step of a batch failed");
                 not_started(&id, ExecuteError::internal(error))

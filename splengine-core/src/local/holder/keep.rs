@@ -248,7 +248,6 @@ impl Keeper {
             limits: &limits,
             attributes: &start.attributes,
             tag: None,
-            group_bounds_memory: cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_memory()),
             group: group.map_err(SpawnError::Clone)?,
         };
         let ring = Ring::new(RING).map_err(SpawnError::Clone)?;
