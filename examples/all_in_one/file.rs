@@ -12,6 +12,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use splengine_core::ConnectionLimits;
 
+use crate::own_files;
 use crate::settings::UsageError;
 use crate::tokens;
 
@@ -85,6 +86,8 @@ pub(crate) struct HttpTable {
     pub(crate) keep_alive_timeout: Option<NonZeroU64>,
     /// Bytes.
     pub(crate) max_body: Option<usize>,
+    /// Bytes of all bodies together that are being read.
+    pub(crate) max_buffered: Option<usize>,
 }
 
 /// `ws = "ADDR"` for short.
@@ -476,8 +479,7 @@ where
 impl File {
     pub(crate) fn read(path: &Path) -> Result<Self, UsageError> {
         let name = format!("--config {}", path.display());
-        let text =
-            std::fs::read_to_string(path).map_err(|error| UsageError::caused(&name, &error))?;
+        let text = own_files::read_text(path, &name)?;
         let mut file: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             UsageError::new(&name, &format!("line {line}: {}", error.message()))

@@ -8,6 +8,7 @@
 mod args;
 mod file;
 mod listeners;
+mod open_files;
 mod own_files;
 mod reload;
 mod repair;
@@ -22,9 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use splengine_avro::{AvroServer, AvroServerBuilder, Tls, results_container};
 use splengine_core::{
     ConnectionLimits, Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator,
@@ -121,7 +120,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .fold(executor, LocalExecutorBuilder::holder)
         .build()
         .map_err(|error| Failure::Usage(UsageError::caused("--root or [cgroup]", &error)))?;
-    raise_open_files();
+    open_files::raise_limit();
     let builder = settings.configure(Engine::builder(executor)).map_err(Failure::Usage)?;
     let engine =
         builder.build().map_err(|error| Failure::Usage(UsageError::caused("[limits]", &error)))?;
@@ -328,6 +327,7 @@ fn configured_http(
     if let Some(timeout) = settings.keep_alive_timeout {
         builder = builder.keep_alive_timeout(timeout);
     }
+    builder = settings.max_buffered.into_iter().fold(builder, HttpServerBuilder::max_buffered);
     if let Some(bytes) = settings.max_body {
         builder = builder.max_body(bytes);
     }
@@ -361,22 +361,6 @@ fn configured_avro(
     }
     builder
 }
-
-/// Lets this process have more files open, as many as it may: each one that a client has open takes
-/// one here. The executor has noted the limit before, which programs get.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES);
-    if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::debug!(%error, "the limit of open files can't be raised");
-        }
-    }
-}
-
-/// More is of no use to any client.
-const MAX_OPEN_FILES: u64 = 65_536;
 
 fn configured_ssh(
     engine: &Engine,

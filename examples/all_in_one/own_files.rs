@@ -1,6 +1,7 @@
 //! What the server reads its settings and secrets from, which callers are not to reach.
 
 use std::fs::{self, DirBuilder, Permissions};
+use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,28 @@ use splengine_core::{FilePolicy, LocalExecutorBuilder};
 use crate::args::Args;
 use crate::file::File;
 use crate::settings::UsageError;
+
+/// Reads a file that the settings name, of [`MAX_FILE_BYTES`] at most.
+pub(crate) fn read(path: &Path, name: &str) -> Result<Vec<u8>, UsageError> {
+    let mut content = Vec::new();
+    let read = fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content));
+    match read {
+        Err(error) => Err(UsageError::caused(name, &error)),
+        Ok(length) if length as u64 > MAX_FILE_BYTES => {
+            Err(UsageError::new(name, &format!("is larger than {MAX_FILE_BYTES} bytes")))
+        }
+        Ok(_) => Ok(content),
+    }
+}
+
+/// The same of a text.
+pub(crate) fn read_text(path: &Path, name: &str) -> Result<String, UsageError> {
+    String::from_utf8(read(path, name)?).map_err(|_| UsageError::new(name, "is not UTF-8"))
+}
+
+/// Enough for the tokens of a hundred thousand users.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Every file and directory that the settings name, with what to call the setting.
 pub(crate) struct OwnFiles(Vec<(String, PathBuf)>);

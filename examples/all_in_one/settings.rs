@@ -47,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) header_timeout: Option<Duration>,
     pub(crate) keep_alive_timeout: Option<Duration>,
     pub(crate) max_body: Option<usize>,
+    pub(crate) max_buffered: Option<usize>,
     pub(crate) ws: Option<Vec<SocketAddr>>,
     pub(crate) ws_origins: Vec<String>,
     pub(crate) ws_clients: Option<usize>,
@@ -193,6 +194,7 @@ impl Settings {
                 .keep_alive_timeout
                 .map(|milliseconds| Duration::from_millis(milliseconds.get())),
             max_body: file.http.max_body,
+            max_buffered: file.http.max_buffered,
             commands: file.commands,
             program: profile(&args, file.program, &path)?,
             request_env: file.environment.request,
@@ -396,10 +398,7 @@ pub(crate) fn algorithms(table: &AlgorithmsTable) -> Result<Algorithms, UsageErr
 /// The certificates and the private key of the Avro RPC door, if it is to serve TLS.
 pub(crate) fn avro_tls(table: &AvroTable) -> Result<Option<(Vec<u8>, Secret)>, UsageError> {
     let read = |path: &Path, key: &str| {
-        std::fs::read(path).map_err(|error| {
-            let culprit = format!("[avro] {key} = {}", path.display());
-            UsageError::caused(&culprit, &error)
-        })
+        crate::own_files::read(path, &format!("[avro] {key} = {}", path.display()))
     };
     match (&table.certificates, &table.private_key) {
         (None, None) if table.plain_text == Some(false) => {

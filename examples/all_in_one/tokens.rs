@@ -7,6 +7,7 @@ use splengine_core::{AccountList, Scope, Scopes, Secret, TokenError, TokenHash, 
 
 use crate::args::Args;
 use crate::file::File;
+use crate::own_files;
 use crate::settings::UsageError;
 
 /// The accounts that flags, environment and files name. No complaint repeats what may be a part of a
@@ -89,7 +90,7 @@ impl Tokens {
     fn insert_file(&mut self, path: &Path, source: &str, empty: Empty) -> Result<(), UsageError> {
         let name = format!("{source} {}", path.display());
         refuse_open_file(path, &name, "tokens")?;
-        let text = std::fs::read_to_string(path).map_err(|e| UsageError::caused(&name, &e))?;
+        let text = own_files::read_text(path, &name)?;
         let mut is_empty = true;
         for (number, line) in (1..).zip(text.lines()) {
             let entry = line.split('#').next().unwrap_or_default().trim();

@@ -1,6 +1,7 @@
-//! Directories that hold files only, and their end.
+//! Directories that hold files only, and their end; files that are overwritten before theirs.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 
 use cap_std::fs::Dir;
 
@@ -23,6 +24,18 @@ pub(crate) fn remove(parent: &Dir, name: &str) -> io::Result<()> {
         }
     }
     parent.remove_dir(name)
+}
+
+/// Overwrites a file, opened to be written at its beginning, with zeros.
+pub(crate) fn wipe(mut file: &File) -> io::Result<()> {
+    let mut left = file.metadata()?.len();
+    let zeros = [0; 4096];
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all(&zeros[..length])?;
+        left -= length as u64;
+    }
+    file.sync_data()
 }
 
 #[cfg(test)]

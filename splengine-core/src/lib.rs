@@ -45,7 +45,7 @@ pub use caller::{Caller, Guest, ParseUserNameError, UserName};
 pub use disk::{BelowFloor, DiskReserve};
 pub use engine::{
     Admitted, BuildError, Engine, EngineBuilder, EngineStats, ExecutionInfo, ExecutionState,
-    HistogramStats, QueuedRun, Resumed,
+    HistogramStats, PartState, QueuedRun, Readiness, Resumed,
 };
 pub use error::ErrorKind;
 pub use execute::{

@@ -460,6 +460,20 @@ pub(crate) struct ServiceDto {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Status)]
 pub(crate) struct StatusDto {
-    /// `healthy`, `ready` or `draining`.
+    /// `healthy`, `ready`, `draining` or `failing`.
     pub(crate) status: &'static str,
+    /// Why it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+}
+
+/// Whether the server takes work.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub(crate) struct ReadinessDto {
+    #[serde(flatten)]
+    pub(crate) status: StatusDto,
+    /// With `verbose`: each part's state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parts: Option<BTreeMap<&'static str, StatusDto>>,
 }

@@ -6,6 +6,7 @@ mod configuration;
 mod conformance;
 mod crash;
 mod matrix;
+mod open_files;
 mod others;
 mod own_files;
 mod quota;

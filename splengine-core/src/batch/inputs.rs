@@ -3,13 +3,13 @@
 //! them any more.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::output::Outputs;
 use crate::batch::plan::PlanData;
+use crate::flat_dir::wipe;
 use crate::id::BatchId;
 
 /// The inputs of a plan's steps, in their order.
@@ -99,17 +99,6 @@ impl Outputs {
             Err(error) => Err(error),
         }
     }
-}
-
-fn wipe(mut file: &File) -> io::Result<()> {
-    let mut left = file.metadata()?.len();
-    let zeros = [0; 4096];
-    while left > 0 {
-        let length = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
-        file.write_all(&zeros[..length])?;
-        left -= length as u64;
-    }
-    file.sync_data()
 }
 
 /// Beside the files of output, whose names hold a dot.

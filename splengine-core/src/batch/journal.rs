@@ -1,10 +1,12 @@
 //! Reading and writing what is kept of batches.
 
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::batch::BatchError;
 use crate::batch::row::{EventRow, Recipe, StepRow, Summary, key};
@@ -18,6 +20,15 @@ use crate::store::{Change, Rows, Store, StoreFault};
 pub(crate) struct Journal {
     store: Arc<dyn Store>,
     writes: std_mpsc::SyncSender<Write>,
+    /// Why the last write failed, if it did.
+    failed: Arc<Mutex<Option<Arc<StoreFault>>>>,
+    /// What was found when it was looked at last whether the store can be written, and when.
+    looked: Arc<tokio::sync::Mutex<Option<Looked>>>,
+}
+
+struct Looked {
+    at: Instant,
+    fault: Option<Arc<StoreFault>>,
 }
 
 struct Write {
@@ -28,15 +39,17 @@ struct Write {
 impl Journal {
     pub(crate) fn new(store: Arc<dyn Store>) -> std::io::Result<Self> {
         let (writes, queue) = std_mpsc::sync_channel::<Write>(WAITING_WRITES);
-        let writing = Arc::clone(&store);
+        let (writing, failed) = (Arc::clone(&store), Arc::default());
+        let noting: Arc<Mutex<Option<Arc<StoreFault>>>> = Arc::clone(&failed);
         std::thread::Builder::new().name("splengine-store".to_owned()).spawn(move || {
             while let Ok(first) = queue.recv() {
                 let mut all = vec![first];
                 all.extend(queue.try_iter().take(WAITING_WRITES));
-                write(&*writing, all);
+                let fault = write(&*writing, all);
+                *noting.lock().unwrap_or_else(PoisonError::into_inner) = fault;
             }
         })?;
-        Ok(Self { store, writes })
+        Ok(Self { store, writes, failed, looked: Arc::default() })
     }
 
     /// Makes all of these changes or none; when it returns they are on disk.
@@ -60,6 +73,25 @@ impl Journal {
     pub(crate) async fn accepts(&self) -> Result<(), BatchError> {
         let store = Arc::clone(&self.store);
         Ok(blocking(move || store.accepts()).await?)
+    }
+
+    /// Why nothing can be written at the moment, if so. Looks once a second at most, however often
+    /// it is asked; if the last write failed, by another one.
+    pub(crate) async fn fault(&self) -> Option<Arc<StoreFault>> {
+        let mut looked = self.looked.lock().await;
+        if let Some(Looked { at, fault }) = &*looked
+            && at.elapsed() < FRESH_FOR
+        {
+            return fault.clone();
+        }
+        let store = Arc::clone(&self.store);
+        let mut fault = blocking(move || store.accepts()).await.err().map(Arc::new);
+        let has_failed = || self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if fault.is_none() && has_failed() {
+            fault = self.commit(vec![Change::remove(key::probe())]).await.err();
+        }
+        *looked = Some(Looked { at: Instant::now(), fault: fault.clone() });
+        fault
     }
 
     pub(crate) async fn summary(&self, id: &BatchId) -> Result<Option<Summary>, BatchError> {
@@ -145,18 +177,22 @@ impl Journal {
 }
 
 /// Writes all of them together, or where that fails each by itself: what is wrong with one must not
-/// cost another.
-fn write(store: &dyn Store, all: Vec<Write>) {
+/// cost another. Returns why the last of them failed, if it did.
+fn write(store: &dyn Store, all: Vec<Write>) -> Option<Arc<StoreFault>> {
     let together: Vec<Change> = all.iter().flat_map(|write| &write.changes).cloned().collect();
     if all.len() > 1 && store.commit(&together).is_ok() {
         for Write { done, .. } in all {
             let _ = done.send(Ok(()));
         }
-        return;
+        return None;
     }
+    let mut fault = None;
     for Write { changes, done } in all {
-        let _ = done.send(store.commit(&changes).map_err(Arc::new));
+        let written = store.commit(&changes).map_err(Arc::new);
+        fault = written.as_ref().err().cloned();
+        let _ = done.send(written);
     }
+    fault
 }
 
 pub(crate) fn set(key: Vec<u8>, value: &impl Serialize) -> Change {
@@ -174,3 +210,4 @@ fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T, BatchError> {
 /// Beyond so many a writer waits.
 const WAITING_WRITES: usize = 256;
 const SCAN_ROWS: usize = 1024;
+const FRESH_FOR: Duration = Duration::from_secs(1);

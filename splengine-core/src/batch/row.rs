@@ -303,6 +303,11 @@ pub(crate) mod key {
         join(b'v', &[user.as_bytes(), state.name().as_bytes(), id.as_bytes()])
     }
 
+    /// Of nothing: it is removed to see whether anything can be written.
+    pub(crate) fn probe() -> Vec<u8> {
+        join(b'!', &[])
+    }
+
     pub(crate) fn open(id: &str) -> Vec<u8> {
         join(b'o', &[id.as_bytes()])
     }

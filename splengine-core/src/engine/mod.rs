@@ -6,6 +6,7 @@ mod drive;
 mod executions;
 mod guessing;
 mod handle;
+mod readiness;
 mod rota;
 mod stats;
 
@@ -15,4 +16,5 @@ pub(crate) use drive::Shutdown;
 pub use executions::{Admitted, ExecutionInfo, ExecutionState, QueuedRun};
 pub use handle::{Engine, Resumed};
 pub(crate) use handle::{Inner, SESSION_VARIABLE, check_env};
+pub use readiness::{PartState, Readiness};
 pub use stats::{EngineStats, HistogramStats};

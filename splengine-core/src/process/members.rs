@@ -126,7 +126,7 @@ struct Owners<'a> {
 
 impl Owners<'_> {
     fn of(&mut self, pid: Pid) -> Owner {
-        let mut path = Vec::new();
+        let mut path = HashSet::new();
         let mut at = pid;
         let owner = loop {
             if let Some(owner) = self.known.get(&at) {
@@ -138,8 +138,7 @@ impl Owners<'_> {
             // Numbers are given anew while a scan lasts, so that a path may lead back to itself.
             let parent = self.seen.get(&at).and_then(|seen| seen.stat?.parent);
             match parent {
-                Some(parent) if self.seen.contains_key(&parent) && !path.contains(&at) => {
-                    path.push(at);
+                Some(parent) if self.seen.contains_key(&parent) && path.insert(at) => {
                     at = parent;
                 }
                 _ => break Owner::Nobody,

@@ -495,6 +495,16 @@ impl Live {
 }
 
 impl Live {
+    /// What is written down of it while it is open. Variables, which may be secrets, are in it only
+    /// as long as another engine may go on with its program.
+    pub(crate) fn state_record(&self) -> (Record, Bytes) {
+        let (mut record, screen) = self.record_of();
+        if record.exit.is_some() || !self.terminal().outlives() {
+            record.env.clear();
+        }
+        (record, screen)
+    }
+
     fn thread_of(&self, offset: u64, recording: Option<RecordingMark>) -> Thread {
         let state = self.state();
         let mut known: Vec<&Known> = state.numberings.iter().collect();

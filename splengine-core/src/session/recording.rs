@@ -2,7 +2,7 @@
 //! (<https://docs.asciinema.org/manual/asciicast/v2/>), with keyframes beside them to seek by.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -111,8 +111,8 @@ impl Recorder {
         cast.set_len(mark.length)?;
         cast.seek(SeekFrom::End(0))?;
         let mut kept = 0;
-        for line in BufReader::new(&keyframes).split(b'\n') {
-            let line = line?;
+        let mut frames = BufReader::new(&keyframes);
+        while let Some(line) = next_line(&mut frames, MAX_KEYFRAME_BYTES)? {
             let frame: Value = serde_json::from_slice(&line).unwrap_or_default();
             if frame["offset"].as_u64().is_none_or(|offset| offset > mark.length) {
                 break;
@@ -234,17 +234,17 @@ pub(crate) fn screen_at(
 ) -> io::Result<Screen> {
     let time = time.as_secs_f64();
     let mut reader = BufReader::new(&mut cast);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let header: Value = serde_json::from_str(&line)?;
+    let line = next_line(&mut reader, MAX_EVENT_BYTES)?.unwrap_or_default();
+    let header: Value = serde_json::from_slice(&line)?;
     let dimension = |value: &Value, name: &str| {
         value[name].as_u64().and_then(|number| u16::try_from(number).ok()).unwrap_or(1)
     };
     let mut screen =
         Screen::new(dimension(&header, "width"), dimension(&header, "height"), scrollback);
-    let mut from = line.len() as u64;
-    for line in BufReader::new(keyframes).lines() {
-        let Ok(frame) = serde_json::from_str::<Value>(&line?) else { break };
+    let mut from = line.len() as u64 + 1;
+    let mut frames = BufReader::new(keyframes);
+    while let Some(line) = next_line(&mut frames, MAX_KEYFRAME_BYTES)? {
+        let Ok(frame) = serde_json::from_slice::<Value>(&line) else { break };
         if frame["time"].as_f64().is_none_or(|at| at > time) {
             break;
         }
@@ -258,8 +258,9 @@ pub(crate) fn screen_at(
         from = frame["offset"].as_u64().unwrap_or(from);
     }
     cast.seek(SeekFrom::Start(from))?;
-    for line in BufReader::new(cast).lines() {
-        let Ok(event) = serde_json::from_str::<Value>(&line?) else { break };
+    let mut events = BufReader::new(cast);
+    while let Some(line) = next_line(&mut events, MAX_EVENT_BYTES)? {
+        let Ok(event) = serde_json::from_slice::<Value>(&line) else { break };
         let (Some(at), Some(code), Some(data)) =
             (event[0].as_f64(), event[1].as_str(), event[2].as_str())
         else {
@@ -281,6 +282,22 @@ pub(crate) fn screen_at(
     Ok(screen)
 }
 
+/// The next line, without its end; `None` at the end of the file.
+///
+/// # Errors
+///
+/// Also for one that is longer than `most` bytes: nobody here wrote it.
+fn next_line(reader: &mut impl BufRead, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let read = reader.take(most as u64 + 1).read_until(b'\n', &mut line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if read > most {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((read > 0).then_some(line))
+}
+
 fn stopped(error: &io::Error) -> Stopped {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
@@ -290,6 +307,30 @@ fn stopped(error: &io::Error) -> Stopped {
     }
 }
 
+/// Maximum length of an event: of what is read from a terminal, or typed, at once, each byte of it
+/// written as `\uXXXX`.
+const MAX_EVENT_BYTES: usize = 8 << 20;
+/// Maximum length of a keyframe: a screen may be as large as a state's, and is written in Base64.
+const MAX_KEYFRAME_BYTES: usize = 96 << 20;
 const BUFFER: usize = 32 * 1024;
 const KEYFRAME_BYTES: u64 = 256 * 1024;
 const KEYFRAME_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_a_line_may_have_is_read() {
+        let mut reader = io::Cursor::new(b"four\n\nfive5\nfour");
+        let mut next = |most| next_line(&mut reader, most);
+        assert_eq!(next(4).expect("fits").as_deref(), Some(&b"four"[..]));
+        assert_eq!(next(4).expect("fits").as_deref(), Some(&b""[..]));
+        assert_eq!(next(4).expect_err("too long").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(reader.position(), 11);
+        reader.set_position(12);
+        let mut next = |most| next_line(&mut reader, most);
+        assert_eq!(next(4).expect("fits").as_deref(), Some(&b"four"[..]));
+        assert_eq!(next(4).expect("the end"), None);
+    }
+}

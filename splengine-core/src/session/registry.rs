@@ -174,7 +174,7 @@ impl Registry {
             if let Some(store) = &self.store {
                 let (store, saver) = (Arc::clone(store), Arc::clone(&live));
                 let saved = tokio::task::spawn_blocking(move || {
-                    let (record, screen) = saver.record_of();
+                    let (record, screen) = saver.state_record();
                     store.save(&record, &screen)
                 });
                 if let Ok(Err(error)) = saved.await {
@@ -234,7 +234,7 @@ async fn let_go(live: &Arc<Live>, store: Option<Arc<Store>>) {
     let Some(store) = store else { return };
     let saver = Arc::clone(live);
     let written = tokio::task::spawn_blocking(move || {
-        let (record, screen) = saver.record_of();
+        let (record, screen) = saver.state_record();
         store.session(&saver.id)?.write_state(&record, &screen)
     });
     if let Ok(Err(error)) = written.await {

@@ -205,7 +205,7 @@ async fn keep(live: Arc<Live>, files: SessionFiles, told: oneshot::Sender<()>) {
         let has_ended = live.state().end.is_some();
         let (keeper, files) = (Arc::clone(&live), Arc::clone(&files));
         let written = tokio::task::spawn_blocking(move || {
-            let (record, screen) = keeper.record_of();
+            let (record, screen) = keeper.state_record();
             files.write_state(&record, &screen)
         });
         if let Ok(Err(error)) = written.await {

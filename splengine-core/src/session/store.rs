@@ -187,6 +187,11 @@ impl Store {
     }
 
     pub(crate) fn remove_saved(&self, id: &SavedId) -> io::Result<()> {
+        // It may hold variables with secrets. What the file system makes of that is its own.
+        let opened = self.saved.open_with(id.as_str(), OpenOptions::new().write(true));
+        if let Ok(file) = opened {
+            let _ = crate::flat_dir::wipe(&file.into_std());
+        }
         self.saved.remove_file(id.as_str())
     }
 }

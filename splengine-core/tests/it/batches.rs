@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 use splengine_core::{
     BatchError, BatchFilter, BatchJob, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller,
     Change, Engine, EngineBuilder, ErrorKind, FailFast, Happening, JobAction, JobEvent,
-    LocalExecutor, MemoryStore, Reason, RedbStore, Request, Rows, RunIf, Scope, SessionRequest,
-    Step, StepCheck, StepInfo, StepState, Store, StoreFault, Stream,
+    LocalExecutor, MemoryStore, PartState, Reason, RedbStore, Request, Rows, RunIf, Scope,
+    SessionRequest, Step, StepCheck, StepInfo, StepState, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::support::{caller, eventually, sh};
 
@@ -1139,6 +1140,41 @@ fn a_damaged_store_is_told_of_and_left_alone() {
     let error = RedbStore::open(&file).expect_err("damaged");
     assert!(matches!(error, StoreFault::Damaged(_)), "{error:?}");
     assert_eq!(std::fs::read(&file).expect("reads"), bytes);
+}
+
+#[tokio::test]
+async fn batches_are_not_ready_while_their_store_fails() {
+    let bench = bench();
+    let batches = async || {
+        let readiness = bench.engine.readiness().await;
+        let (_, state) = readiness.parts().iter().find(|(part, _)| *part == "batches").expect("on");
+        assert_eq!(readiness.is_ready(), *state == PartState::Ready);
+        *state
+    };
+    assert_eq!(batches().await, PartState::Ready);
+    bench.store.fill(true);
+    // A write that fails tells of it.
+    let record = async || {
+        let request = BatchRequest::new().step(Step::new("true"));
+        bench.engine.batches().submit(&bench.alice, request, None).await
+    };
+    let _ = record().await.expect_err("refused");
+    let begun = Instant::now();
+    let reason = loop {
+        match batches().await {
+            PartState::Failing { reason } => break reason,
+            state => assert!(begun.elapsed() < Duration::from_secs(30), "still {state:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(reason.contains("no room left"), "{reason}");
+    // Nobody submits anything: it is found out by itself that it can be written again.
+    bench.store.fill(false);
+    while batches().await != PartState::Ready {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it fails for ever");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(record().await.is_ok());
 }
 
 #[tokio::test]

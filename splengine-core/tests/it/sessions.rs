@@ -658,6 +658,32 @@ async fn runs_go_where_the_session_is() {
 }
 
 #[tokio::test]
+async fn variables_of_sessions_that_end_with_the_engine_are_not_on_disk() {
+    let bench = bench();
+    let request = SessionRequest::new().env("COLOUR", "a-secret-shade");
+    let session = bench.start(request).await;
+    let kept = bench.root.path().join("runtime/sessions");
+    let has_secret = |path: &std::path::Path| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(14).any(|part| part == b"a-secret-shade")
+    };
+    let state = kept.join(session.id.as_str()).join("state");
+    eventually("it is written down", || state.exists()).await;
+    assert!(!has_secret(&state));
+    let sessions = bench.engine.sessions();
+    let saved = sessions.save(&bench.alice, session.id.as_str(), None).await.expect("saved");
+    let saved_file = kept.join("saved").join(saved.id.as_str());
+    // Without them it could not be loaded.
+    assert!(has_secret(&saved_file));
+    let linked = kept.join("linked");
+    std::fs::hard_link(&saved_file, &linked).expect("linked");
+    sessions.remove_saved(&bench.alice, saved.id.as_str()).await.expect("removed");
+    assert!(!saved_file.exists() && !has_secret(&linked), "it was not overwritten");
+    sessions.end(&bench.alice, session.id.as_str()).await.expect("ends");
+    assert!(!has_secret(&state));
+}
+
+#[tokio::test]
 async fn a_saved_session_is_loaded_with_its_screen() {
     let bench = bench();
     let sessions = bench.engine.sessions();

@@ -1,16 +1,17 @@
 //! What the server says of itself. Open to all: none of it tells of callers.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse as _, Response};
-use splengine_core::Scope;
+use splengine_core::{PartState, Scope};
 
 use crate::app::App;
-use crate::dto::{IdentityDto, ServiceDto, StatusDto};
+use crate::dto::{IdentityDto, ReadinessDto, ServiceDto, StatusDto};
 use crate::openapi;
-use crate::problem::ProblemDto;
+use crate::problem::{Problem, ProblemDto};
+use crate::routes::batches::Query;
 use crate::routes::parameters::{Asker, NoQuery};
 
 /// Whether the server is alive.
@@ -22,7 +23,7 @@ use crate::routes::parameters::{Asker, NoQuery};
     responses((status = 200, description = "It is.", body = StatusDto)),
 )]
 pub(crate) async fn health(_: NoQuery) -> Json<StatusDto> {
-    Json(StatusDto { status: "healthy" })
+    Json(StatusDto { status: "healthy", reason: None })
 }
 
 /// Whether the server takes work.
@@ -31,17 +32,36 @@ pub(crate) async fn health(_: NoQuery) -> Json<StatusDto> {
     path = "/ready",
     operation_id = "ready",
     tag = "service",
+    params(("verbose" = Option<bool>, Query,
+        description = "Whether each part's state is told; given without a value, it is.")),
     responses(
-        (status = 200, description = "It does.", body = StatusDto),
-        (status = 503, description = "It is shutting down.", body = StatusDto),
+        (status = 200, description = "It does.", body = ReadinessDto),
+        (status = 503, description = "It is shutting down, or a part of it fails.",
+            body = ReadinessDto),
     ),
 )]
-pub(crate) async fn ready(State(app): State<App>, _: NoQuery) -> Response {
-    if app.engine.is_open() {
-        Json(StatusDto { status: "ready" }).into_response()
-    } else {
-        let draining = Json(StatusDto { status: "draining" });
-        (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], draining).into_response()
+pub(crate) async fn ready(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = Query::of(query.as_deref(), &["verbose"])?;
+    let is_verbose = query.get("verbose") == Some("") || query.flag("verbose")?;
+    let readiness = app.engine.readiness().await;
+    let parts = readiness.parts().iter().map(|(part, state)| (*part, told(*state)));
+    let parts = is_verbose.then(|| parts.collect());
+    let body = Json(ReadinessDto { status: told(readiness.state()), parts });
+    Ok(match readiness.is_ready() {
+        true => body.into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response(),
+    })
+}
+
+fn told(state: PartState) -> StatusDto {
+    match state {
+        PartState::Ready => StatusDto { status: "ready", reason: None },
+        PartState::Draining => StatusDto { status: "draining", reason: None },
+        PartState::Failing { reason } => StatusDto { status: "failing", reason: Some(reason) },
+        _ => StatusDto { status: "failing", reason: None },
     }
 }
 

@@ -1,7 +1,12 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::{LimitKind, Reason};
+use splengine_core::{
+    BatchPolicy, Change, LimitKind, MemoryStore, Reason, Rows, Store, StoreFault,
+};
+use tokio::time::Instant;
 
 use crate::client::Connection;
 use crate::support::*;
@@ -18,6 +23,73 @@ async fn health_and_readiness() {
     for path in ["/health", "/ready", "/metrics"] {
         assert_eq!(door.get(path).await.header("cache-control"), Some("no-store"), "{path}");
     }
+}
+
+/// A store that can't be written as long as it is broken.
+#[derive(Debug, Clone, Default)]
+struct Breakable {
+    rows: Arc<MemoryStore>,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Store for Breakable {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
+        match self.is_broken.load(Relaxed) {
+            true => Err(StoreFault::Io(std::io::Error::other("at /secret/place"))),
+            false => self.rows.commit(changes),
+        }
+    }
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        self.rows.get(key)
+    }
+    fn scan(&self, from: &[u8], to: &[u8], back: bool, most: usize) -> Result<Rows, StoreFault> {
+        self.rows.scan(from, to, back, most)
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_fails_is_told_with_its_reason() {
+    let (store, outputs) = (Breakable::default(), tempfile::tempdir().expect("a directory"));
+    let policy = BatchPolicy::new(store.clone(), outputs.path()).expect("writable");
+    let door = door_with(|engine| engine.batches(policy), |http| http).await;
+    let ready = json!({"status": "ready"});
+    let parts = json!({"executions": ready, "sessions": ready, "batches": ready});
+    assert_eq!(door.get("/ready?verbose=false").await.json(), json!({"status": "ready"}));
+    for query in ["?a=b", "?verbose=perhaps"] {
+        door.get(&format!("/ready{query}")).await.problem(400);
+    }
+    for query in ["?verbose", "?verbose=true"] {
+        let told = door.get(&format!("/ready{query}")).await;
+        assert_eq!(told.json(), json!({"status": "ready", "parts": parts}), "{query}");
+    }
+    store.is_broken.store(true, Relaxed);
+    let body = json!({"steps": [{"command": "true"}]});
+    let submit = async || door.ask("POST", "/api/v1/batches", Some(&body)).await.status;
+    assert!(submit().await >= 500);
+    let begun = Instant::now();
+    let failing = loop {
+        let told = door.get("/ready?verbose").await;
+        if told.status == 503 {
+            break told;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is ready still");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(failing.header("retry-after").is_some());
+    let reason = "the store of batches can't be written";
+    let batches = json!({"status": "failing", "reason": reason});
+    let parts = json!({"executions": ready, "sessions": ready, "batches": batches});
+    let whole = json!({"status": "failing", "reason": reason, "parts": parts});
+    assert_eq!(failing.json(), whole);
+    let brief = door.get("/ready").await;
+    assert_eq!((brief.status, brief.json()), (503, batches));
+    assert_eq!(door.get("/health").await.status, 200);
+    store.is_broken.store(false, Relaxed);
+    while door.get("/ready").await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is never ready again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(submit().await, 202);
 }
 
 #[tokio::test]

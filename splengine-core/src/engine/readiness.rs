@@ -1,0 +1,80 @@
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::store::StoreFault;
+
+/// Whether an [`Engine`] takes work, part by part. Got from [`Engine::readiness`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    parts: Vec<(&'static str, PartState)>,
+}
+
+/// The state of a part of an [`Engine`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PartState {
+    /// It takes work.
+    Ready,
+    /// It takes no work any more, since the engine is shutting down.
+    Draining,
+    /// It takes no work at the moment. The reason is for anybody: it tells nothing of the host.
+    Failing {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+impl Readiness {
+    /// Whether all parts take work.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.parts.iter().all(|(_, state)| *state == PartState::Ready)
+    }
+
+    /// Each part that the engine has, with its state: `executions`, `sessions`, `batches`.
+    #[must_use]
+    pub fn parts(&self) -> &[(&'static str, PartState)] {
+        &self.parts
+    }
+
+    /// The state of the whole: that of the first part that is not ready.
+    #[must_use]
+    pub fn state(&self) -> PartState {
+        let states = self.parts.iter().map(|(_, state)| *state);
+        states.into_iter().find(|state| *state != PartState::Ready).unwrap_or(PartState::Ready)
+    }
+}
+
+impl Engine {
+    /// Whether work is taken, part by part. Batches are not while their store can't be written or
+    /// has no room; that is looked at once a second at most, and written to where the last write
+    /// failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn readiness(&self) -> Readiness {
+        let own = if self.is_open() { PartState::Ready } else { PartState::Draining };
+        let mut parts = vec![("executions", own)];
+        if self.has_sessions() {
+            parts.push(("sessions", own));
+        }
+        if let Some(registry) = &self.0.batches {
+            let state = match own {
+                PartState::Ready => registry.journal.fault().await.map_or(own, failing),
+                _ => own,
+            };
+            parts.push(("batches", state));
+        }
+        Readiness { parts }
+    }
+}
+
+fn failing(fault: Arc<StoreFault>) -> PartState {
+    let reason = match *fault {
+        StoreFault::Full => "there is no room left on the disk for the store of batches",
+        StoreFault::Damaged(_) => "the store of batches is damaged",
+        _ => "the store of batches can't be written",
+    };
+    PartState::Failing { reason }
+}
