@@ -210,7 +210,7 @@ fn the_file_reaches_everything() {
     "#;
     let config = write(&dir, "config.toml", config, 0o600);
     let all = all_in_one(&["--config", &config]);
-    let result = all.run(&json!({"command": "sh -c", "args": ["ulimit -n; echo $GIVEN$ASKED$HOME"], "env": {"ASKED": "!"}}));
+    let result = all.run(&json!({"command": "sh -c", "args": ["ulimit -n; echo $GIVEN$ASKED$CARGO_PKG_NAME"], "env": {"ASKED": "!"}}));
     assert_eq!(result["stdout"], "60\nyes!\n");
     assert_eq!(all.run(&json!({"command": "seq 9000"}))["stdout"].as_str().map(str::len), Some(10));
     for (body, status) in [

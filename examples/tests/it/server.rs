@@ -1,8 +1,8 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) fn example(name: &str) -> Command {
     path.pop();
     let mut command = Command::new(path.join("examples").join(name));
     // Where it is started is its root, unless it is told another.
-    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
+    command.current_dir(empty_directory());
     // Whatever the environment of this test sets.
     for (name, _) in std::env::vars() {
         if name.starts_with("SPLENGINE_") {
@@ -166,6 +166,17 @@ impl AllInOne {
         assert_eq!(status, 200, "{answer}");
         serde_json::from_str(&answer).expect("JSON")
     }
+}
+
+/// A directory in which no earlier test process has left anything.
+fn empty_directory() -> &'static Path {
+    static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("root");
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("made");
+        path
+    });
+    &DIRECTORY
 }
 
 /// Waits for a condition that nothing announces, for a minute at most.

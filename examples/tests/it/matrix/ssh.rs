@@ -71,12 +71,12 @@ impl Ssh {
                 }
             }
             Operation::ReadFile => {
-                self.sftp(actor, 3, &[&string(b"/known"), &[0, 0, 0, 1], &[0; 4]]).await
+                self.sftp(actor, 3, &[&string(b"known"), &[0, 0, 0, 1], &[0; 4]]).await
             }
             Operation::WriteFile => {
-                self.sftp(actor, 3, &[&string(b"/of-ssh"), &[0, 0, 0, 0b1010], &[0; 4]]).await
+                self.sftp(actor, 3, &[&string(b"of-ssh"), &[0, 0, 0, 0b1010], &[0; 4]]).await
             }
-            Operation::ListFiles => self.sftp(actor, 11, &[&string(b"/")]).await,
+            Operation::ListFiles => self.sftp(actor, 11, &[&string(b".")]).await,
             Operation::SubmitBatch | Operation::ListBatches | Operation::ListSessions => {
                 return None;
             }
