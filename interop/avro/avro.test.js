@@ -232,7 +232,7 @@ test("avsc: batches with dependencies, their events and output", async () => {
     rerunOnRestart: false, ...more,
   });
   const request = {
-    steps: [step("a", "echo first"), step("b", "sh -c 'exit 2'"), step("c", "echo cleaned", { dependsOn: ["b"], runIf: "failure" })],
+    steps: [step("a", "echo first"), step("b", "sh -c 'exit 2'"), step("c", "echo cleaned", { dependsOn: ["b"], runIf: "always" })],
     name: "nightly", parallelism: 2, failFast: "never", workdir: null, sessionId: null, idempotencyKey: "once",
   };
   const record = await call("submitBatch", request);

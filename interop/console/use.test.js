@@ -120,9 +120,11 @@ test("after a dialog the keyboard is in the terminal", async () => {
   await types("saved");
   await page.click("#share");
   await page.keyboard.press("Escape");
+  await page.locator("dialog").waitFor({ state: "detached" });
   await types("shared");
   await page.click("#end");
   await page.click("dialog >> text=Keep running");
+  await page.locator("dialog").waitFor({ state: "detached" });
   await types("kept");
   await page.click("#theme");
   await types("themed");

@@ -100,12 +100,15 @@ test("buffered", { timeout }, async () => {
   const response = await post(sh("echo out; echo error >&2; exit 3"));
   assert.equal(response.status, 200);
   assert.match(response.headers.get("content-type"), /^application\/json/);
-  const { duration, sessionId, ...rest } = await response.json();
+  const { duration, sessionId, cpuTime, peakMemory, ...rest } = await response.json();
   assert.equal(typeof duration, "number");
+  // Null where the kernel does not tell.
+  for (const used of [cpuTime, peakMemory]) assert.ok(used === null || Number.isSafeInteger(used), `${used}`);
   assert.match(sessionId, /^spl-alice-/);
   assert.deepEqual(rest, {
     success: false, exitCode: 3, stdout: "out\n", stderr: "error\n", reason: "exited", signal: null,
     stdoutBytes: 4, stderrBytes: 6, stdoutTruncated: false, stderrTruncated: false,
+    stdoutGap: null, stderrGap: null,
   });
 });
 

@@ -20,7 +20,11 @@ use crate::routes::parameters::{Asker, NoQuery};
     path = "/health",
     operation_id = "health",
     tag = "service",
-    responses((status = 200, description = "It is.", body = StatusDto)),
+    responses(
+        (status = 200, description = "It is.", body = StatusDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json"),
+    ),
 )]
 pub(crate) async fn health(_: NoQuery) -> Json<StatusDto> {
     Json(StatusDto { status: "healthy", reason: None })
@@ -38,6 +42,8 @@ pub(crate) async fn health(_: NoQuery) -> Json<StatusDto> {
         (status = 200, description = "It does.", body = ReadinessDto),
         (status = 503, description = "It is shutting down, or a part of it fails.",
             body = ReadinessDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn ready(
@@ -87,7 +93,11 @@ pub(crate) async fn whoami(Asker(caller): Asker, _: NoQuery) -> Json<IdentityDto
     path = "/api/v1/service",
     operation_id = "service",
     tag = "service",
-    responses((status = 200, description = "The service definition.", body = ServiceDto)),
+    responses(
+        (status = 200, description = "The service definition.", body = ServiceDto),
+        (status = "4XX", description = "Refused.", body = ProblemDto,
+            content_type = "application/problem+json"),
+    ),
 )]
 pub(crate) async fn definition(State(app): State<App>, _: NoQuery) -> Json<ServiceDto> {
     let mut interfaces = app.options.interfaces.clone();
