@@ -221,7 +221,15 @@ impl Batches {
             return Err(BatchError::NoAttempt { step, attempt, last });
         }
         let outputs = registry.policy.outputs.clone();
-        Ok(StepOutput::new(outputs, live, record.info.id, number, (attempt, last), stream))
+        let info = &record.steps[place];
+        let recorded = match stream {
+            Stream::Stdout => info.stdout_gap,
+            Stream::Stderr => info.stderr_gap,
+        };
+        let mut output =
+            StepOutput::new(outputs, live, record.info.id, number, (attempt, last), stream);
+        output.gap.recorded = recorded.filter(|_| attempt == last && info.ended.is_some());
+        Ok(output)
     }
 
     /// The place of a step, and whether it keeps its standard input open.

@@ -73,7 +73,7 @@ impl LogEntry {
         bytes
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let time = u64::from_be_bytes(*bytes.first_chunk()?);
         let length = u64::from_be_bytes(*bytes.last_chunk()?);
         let kind = length >> 56;
@@ -196,7 +196,7 @@ impl StepLog {
 
 const PIECE: usize = 64 << 10;
 /// Read of the index at once; a multiple of an entry's size.
-const INDEX_PIECE: usize = 256 * LogEntry::SIZE;
+pub(crate) const INDEX_PIECE: usize = 256 * LogEntry::SIZE;
 const MAX_LENGTH: u64 = (1 << 56) - 1;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod checks;
 mod error;
 mod failures;
 mod format;
+mod gap;
 mod graph;
 mod handle;
 mod info;

@@ -13,13 +13,14 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::batch::BatchError;
+use crate::batch::gap::GapSearch;
 use crate::batch::journal::Journal;
 use crate::batch::log::LogEntry;
 use crate::batch::registry;
 use crate::batch::row::{StepRow, now};
 use crate::disk::{BelowFloor, DiskReserve};
 use crate::engine::Engine;
-use crate::execute::Stream;
+use crate::execute::{Gap, Stream};
 use crate::id::BatchId;
 use crate::session::blocking;
 
@@ -320,7 +321,8 @@ pub struct StepOutput {
     attempt: u32,
     /// How often the step was run, as far as was known when this was made.
     last_attempt: u32,
-    part: Part,
+    pub(crate) part: Part,
+    pub(crate) gap: GapSearch,
 }
 
 /// Where to find out what becomes of the step, and when to look. Does not keep the batch from being
@@ -352,12 +354,13 @@ impl StepOutput {
             changed: live.changed.subscribe(),
             printed: live.printed.subscribe(),
         });
-        Self { outputs, live, id, step, attempt, last_attempt, part: stream.into() }
+        let (part, gap) = (stream.into(), GapSearch::default());
+        Self { outputs, live, id, step, attempt, last_attempt, part, gap }
     }
 
     /// Another part of the same run.
     pub(crate) fn part(&self, part: Part) -> Self {
-        Self { part, ..self.clone() }
+        Self { part, gap: GapSearch::default(), ..self.clone() }
     }
 
     /// Number of the run that printed it, from 1.
@@ -387,6 +390,13 @@ impl StepOutput {
             Some(live) => Ok(self.has_ended(&live.journal.step(&self.id, self.step).await?)),
             None => Ok(true),
         }
+    }
+
+    /// The gap that the record of the step tells, which is that of its last run, once that is over.
+    pub(crate) async fn recorded_gap(&self) -> Result<Option<Gap>, BatchError> {
+        let (Part::Stream(stream), Some(live)) = (self.part, &self.live) else { return Ok(None) };
+        let row = live.journal.step(&self.id, self.step).await?;
+        Ok(row.gap(stream).filter(|_| row.attempt == self.attempt && row.ended.is_some()))
     }
 
     fn has_ended(&self, row: &StepRow) -> bool {
@@ -492,7 +502,7 @@ impl StepOutput {
     /// Dropping the future has no effect.
     pub async fn next_run(&self) -> Result<Option<Self>, BatchError> {
         if self.attempt < self.last_attempt {
-            return Ok(Some(Self { attempt: self.attempt + 1, ..self.clone() }));
+            return Ok(Some(self.run_after()));
         }
         let Some(Live { journal, mut changed, .. }) = self.live.clone() else { return Ok(None) };
         let mut is_driven = true;
@@ -500,13 +510,18 @@ impl StepOutput {
             changed.borrow_and_update();
             let row = journal.step(&self.id, self.step).await?;
             if row.attempt > self.attempt {
-                return Ok(Some(Self { attempt: self.attempt + 1, ..self.clone() }));
+                return Ok(Some(self.run_after()));
             }
             if row.state().is_final() || !is_driven {
                 return Ok(None);
             }
             is_driven = changed.changed().await.is_ok();
         }
+    }
+
+    /// The same of the run after this one.
+    fn run_after(&self) -> Self {
+        Self { attempt: self.attempt + 1, gap: GapSearch::default(), ..self.clone() }
     }
 
     fn place(&self) -> (Outputs, BatchId, String) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::record::StepFacts;
 use crate::batch::{BatchInfo, BatchState, Step, StepCounts, StepInfo, StepState};
 use crate::caller::UserName;
-use crate::execute::{Gap, Reason};
+use crate::execute::{Gap, Reason, Stream};
 use crate::id::BatchId;
 use crate::session::{millis, time};
 
@@ -220,10 +220,16 @@ impl StepRow {
         Reason::ALL.iter().find(|known| known.name() == name).copied()
     }
 
-    pub(crate) fn info(&self, facts: StepFacts) -> StepInfo {
-        let gap = |at: Option<u64>, lost: Option<u64>| {
-            at.map(|at| Gap { at, bytes: lost.unwrap_or_default() })
+    /// Which part its last run's output on a stream lacks.
+    pub(crate) fn gap(&self, stream: Stream) -> Option<Gap> {
+        let (at, lost) = match stream {
+            Stream::Stdout => (self.stdout_gap, self.stdout_lost),
+            Stream::Stderr => (self.stderr_gap, self.stderr_lost),
         };
+        at.map(|at| Gap { at, bytes: lost.unwrap_or_default() })
+    }
+
+    pub(crate) fn info(&self, facts: StepFacts) -> StepInfo {
         StepInfo {
             id: facts.id,
             command: facts.command,
@@ -242,8 +248,8 @@ impl StepRow {
             duration: self.duration.map(Duration::from_millis),
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
-            stdout_gap: gap(self.stdout_gap, self.stdout_lost),
-            stderr_gap: gap(self.stderr_gap, self.stderr_lost),
+            stdout_gap: self.gap(Stream::Stdout),
+            stderr_gap: self.gap(Stream::Stderr),
             cpu_time: self.cpu_time.map(std::time::Duration::from_millis),
             peak_memory: self.peak_memory,
         }

@@ -1,5 +1,6 @@
 //! How a run ends.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::execute::Signal;
@@ -55,6 +56,14 @@ pub struct Gap {
     pub at: u64,
     /// How many bytes are missing; where several parts are, of all of them.
     pub bytes: u64,
+}
+
+/// What stands in the place of the part that was left out, where output is shown as text; a line of
+/// its own.
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--- {} bytes left out ---", self.bytes)
+    }
 }
 
 /// What a run used, as far as the kernel tells.

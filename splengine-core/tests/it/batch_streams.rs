@@ -211,3 +211,23 @@ async fn a_step_that_runs_is_written_to() {
     let late = write("x", "late", false).await.expect_err("it is over").to_string();
     assert_eq!(late, "this step does not run");
 }
+
+/// Of each run, by its own: also while it goes on, and once the record tells of a later one.
+#[tokio::test]
+async fn what_was_left_out_is_told_of_each_run() {
+    let bench = bench();
+    let script = "echo x >>tries; seq 1000 2000; [ $(wc -l <tries) = 2 ] && echo of stderr >&2";
+    let record = bench.run(of([step("x", script).output_limit(1000).retries(1)])).await;
+    let (batches, id) = (bench.engine.batches(), record.info.id.as_str());
+    let gap = async |stream, attempt| {
+        let output = batches.output(&bench.alice, id, "x", stream, attempt).await;
+        let mut output = output.expect("a step");
+        let gap = output.gap().await.expect("found out");
+        assert_eq!(output.gap().await.expect("found out"), gap);
+        gap.map(|gap| (gap.at, gap.bytes))
+    };
+    for attempt in [Some(1), Some(2), None] {
+        assert_eq!(gap(Stream::Stdout, attempt).await, Some((500, 5005 - 1000)), "{attempt:?}");
+        assert_eq!(gap(Stream::Stderr, attempt).await, None, "{attempt:?}");
+    }
+}

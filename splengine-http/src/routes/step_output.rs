@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::header::ETAG;
+use axum::http::header::{ETAG, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use splengine_core::{BatchError, StepOutput, Stream};
+use splengine_core::{BatchError, Gap, StepOutput, Stream};
 
 use crate::accept;
 use crate::app::App;
@@ -23,6 +23,9 @@ use crate::stream::as_it_comes;
 /// The header `Attempt` tells which run of the step it is of; the `ETag` stands for the batch, the
 /// step, the run and the stream, so that with `If-Range` no client puts the parts of two runs
 /// together. What earlier runs printed is kept as long as the batch is.
+///
+/// Where a part was left out, the headers `Stdout-Gap` and `Stderr-Gap` tell where and how much, as
+/// `at=OFFSET, bytes=N`. As `text/plain`, by `Accept`, a line `--- N bytes left out ---` stands there.
 #[utoipa::path(
     get, path = "/api/v1/batches/{id}/steps/{step}/{stream}", operation_id = "getStepOutput",
     tag = "batches", security(("bearer" = [])),
@@ -45,14 +48,18 @@ use crate::stream::as_it_comes;
         ("If-None-Match" = Option<String>, Header, description =
             "Answered with 304 only when the run is over."),
     ),
-    responses((status = 200, description = "All of it.", body = Vec<u8>,
-            content_type = "application/octet-stream",
+    responses((status = 200, description = "All of it.",
+            content((Vec<u8> = "application/octet-stream"), (String = "text/plain")),
             headers(("Attempt" = u32, description = "Of which run of the step."),
-                ("ETag" = String, description = "Of this run's stream."))),
-        (status = 206, description = "A part of it.", body = Vec<u8>,
-            content_type = "application/octet-stream",
+                ("ETag" = String, description = "Of this run's stream, in this form."),
+                ("Stdout-Gap" = String, description = "Where a part was left out, and how much."),
+                ("Stderr-Gap" = String, description = "The same of standard error."))),
+        (status = 206, description = "A part of it.",
+            content((Vec<u8> = "application/octet-stream"), (String = "text/plain")),
             headers(("Attempt" = u32, description = "Of which run of the step."),
-                ("ETag" = String, description = "Of this run's stream."))),
+                ("ETag" = String, description = "Of this run's stream, in this form."),
+                ("Stdout-Gap" = String, description = "Where a part was left out, and how much."),
+                ("Stderr-Gap" = String, description = "The same of standard error."))),
         (status = 304, description = "The client has it."),
         (status = 412, description = "It is of another run than `If-Match` says.",
             body = ProblemDto, content_type = "application/problem+json"),
@@ -78,12 +85,17 @@ pub(crate) async fn output(
         text.parse::<u64>().map_err(|_| Problem::malformed("`offset` must be a whole number"))
     });
     let offset = offset.transpose()?;
+    let names = [Form::Bytes, Form::Text].map(Form::name).into_iter();
+    let form = match accept::wanted(request.headers(), names) {
+        Some(1) => Form::Text,
+        _ => Form::Bytes,
+    };
     if !follows {
         if offset.is_some() {
             return Err(Problem::malformed("`offset` needs `follow`; else there is Range"));
         }
         let output = app.engine.batches().output(&caller, &id, &step, stream, attempt).await?;
-        return whole(request.headers(), output).await;
+        return whole(request.headers(), output, stream, form).await;
     }
     if request.headers().contains_key("range") {
         let detail = "Range needs an end, which `follow` has not; give `offset` in its place";
@@ -91,14 +103,37 @@ pub(crate) async fn output(
     }
     let attempt = attempt.or(offset.map(|_| 1));
     let output = app.engine.batches().output(&caller, &id, &step, stream, attempt).await?;
-    let is_text = accept::wanted(request.headers(), [BYTES, "text/plain"].into_iter()) == Some(1);
     let attempt = output.attempt();
-    let follower = Follower { output, at: offset.unwrap_or(0), marks: is_text };
-    let media_type = if follower.marks { TEXT } else { BYTES };
+    let follower = Follower { output, at: offset.unwrap_or(0), form, is_gap_told: false };
     let body = Body::from_stream(stream::try_unfold(follower, Follower::next));
-    let mut response = as_it_comes(media_type, body);
+    let mut response = as_it_comes(form.media_type(), body);
     response.headers_mut().insert(ATTEMPT, HeaderValue::from(attempt));
     Ok(response)
+}
+
+/// How output is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As it was printed.
+    Bytes,
+    /// With lines that tell where a part was left out, and where a further run begins.
+    Text,
+}
+
+impl Form {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "application/octet-stream",
+            Self::Text => "text/plain",
+        }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Bytes => self.name(),
+            Self::Text => "text/plain; charset=utf-8",
+        }
+    }
 }
 
 /// The number of a run of a step, from 1, that a query names.
@@ -111,39 +146,97 @@ pub(crate) fn attempt(query: &Query) -> Result<Option<u32>, Problem> {
 }
 
 /// What there is now, or the part of it that is asked for.
-async fn whole(headers: &HeaderMap, output: StepOutput) -> Result<Response, Problem> {
-    let tag = format!("\"{}\"", output.revision());
+async fn whole(
+    headers: &HeaderMap,
+    output: StepOutput,
+    stream: Stream,
+    form: Form,
+) -> Result<Response, Problem> {
+    let tag = match form {
+        Form::Bytes => format!("\"{}\"", output.revision()),
+        Form::Text => format!("\"{}-text\"", output.revision()),
+    };
     // Before its length: when that was read, no more was printed.
     let is_over = output.is_over().await?;
     let attempt = output.attempt();
-    let mut response = match Conditions::of(headers)?.read_tagged(&tag, is_over)? {
+    let conditions = Conditions::of(headers)?.read_tagged(&tag, is_over)?;
+    let length = output.length().await?;
+    // After the length: what lies behind a gap can't be read before that is known.
+    let mut shown = Shown { output, length, gap: 0, mark: Bytes::new() };
+    let gap = shown.output.gap().await?;
+    if let (Form::Text, Some(gap)) = (form, gap) {
+        shown.gap = gap.at;
+        shown.mark = mark(&shown.output, gap).await?;
+    }
+    let mut response = match conditions {
         Reading::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Reading::File { ranges } => {
-            let length = output.length().await?;
             let no_ranges = HeaderMap::new();
             let headers = if ranges { headers } else { &no_ranges };
-            ranges::answer(headers, length, BYTES, |from, until| part(output, from, until))?
+            let length = shown.length + shown.mark.len() as u64;
+            ranges::answer(headers, length, form.media_type(), |from, until| {
+                shown.part(from, until)
+            })?
         }
     };
     response.headers_mut().insert(ETAG, header(&tag));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     response.headers_mut().insert(ATTEMPT, HeaderValue::from(attempt));
+    if let Some(Gap { at, bytes, .. }) = gap {
+        let name = if stream == Stream::Stderr { STDERR_GAP } else { STDOUT_GAP };
+        response.headers_mut().insert(name, header(&format!("at={at}, bytes={bytes}")));
+    }
     Ok(response)
 }
 
-/// What lies between.
-fn part(output: StepOutput, from: u64, until: u64) -> Body {
-    Body::from_stream(stream::try_unfold((output, from), move |(output, at)| async move {
-        let most = usize::try_from(until - at).unwrap_or(PIECE).min(PIECE);
-        if most == 0 {
-            return Ok(None);
+/// What a run printed, with a line in the place of what was left out.
+struct Shown {
+    output: StepOutput,
+    /// Without the line.
+    length: u64,
+    gap: u64,
+    mark: Bytes,
+}
+
+impl Shown {
+    /// What lies between.
+    fn part(self, from: u64, until: u64) -> Body {
+        Body::from_stream(stream::try_unfold((self, from), move |(shown, at)| async move {
+            let data = shown.read(at, until).await?;
+            if data.is_empty() {
+                return Ok::<_, BatchError>(None);
+            }
+            let next = at + data.len() as u64;
+            Ok(Some((data, (shown, next))))
+        }))
+    }
+
+    async fn read(&self, from: u64, until: u64) -> Result<Bytes, BatchError> {
+        let mark_end = self.gap + self.mark.len() as u64;
+        if (self.gap..mark_end).contains(&from) {
+            let end = usize::try_from(until.min(mark_end) - self.gap).unwrap_or(usize::MAX);
+            let begin = usize::try_from(from - self.gap).unwrap_or(usize::MAX);
+            return Ok(self.mark.slice(begin.min(end)..end));
         }
-        let data = output.read(at, most).await?;
-        if data.is_empty() {
-            return Ok::<_, BatchError>(None);
-        }
-        let next = at + data.len() as u64;
-        Ok(Some((data, (output, next))))
-    }))
+        let (offset, until) = if from < self.gap {
+            (from, until.min(self.gap))
+        } else {
+            let shift = self.mark.len() as u64;
+            (from - shift, until - shift)
+        };
+        let most = usize::try_from(until.saturating_sub(offset)).unwrap_or(PIECE).min(PIECE);
+        if most == 0 { Ok(Bytes::new()) } else { self.output.read(offset, most).await }
+    }
+}
+
+/// The line that tells of a gap.
+async fn mark(output: &StepOutput, gap: Gap) -> Result<Bytes, BatchError> {
+    let before = match gap.at.checked_sub(1) {
+        Some(last) => output.read(last, 1).await?,
+        None => Bytes::new(),
+    };
+    let begin = if before.is_empty() || *before == *b"\n" { "" } else { "\n" };
+    Ok(format!("{begin}{gap}\n").into())
 }
 
 /// Who reads what a step prints, from one run to the next.
@@ -151,33 +244,46 @@ struct Follower {
     output: StepOutput,
     /// Within what this run prints; beyond its end are those that follow.
     at: u64,
-    /// Whether the beginning of a further run is told.
-    marks: bool,
+    form: Form,
+    is_gap_told: bool,
 }
 
 impl Follower {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, BatchError> {
-        while !self.output.grows(self.at).await? {
+        loop {
+            let grows = self.output.grows(self.at).await?;
+            let mut data =
+                if grows { self.output.read(self.at, PIECE).await? } else { Bytes::new() };
+            // After the data: what lies behind a gap can't be read before that is known.
+            if let (Form::Text, Some(gap)) = (self.form, self.output.gap().await?)
+                && let Some(before) = gap.at.checked_sub(self.at)
+            {
+                if before == 0 && !self.is_gap_told {
+                    self.is_gap_told = true;
+                    return Ok(Some((mark(&self.output, gap).await?, self)));
+                }
+                if before > 0 {
+                    data.truncate(usize::try_from(before).unwrap_or(usize::MAX));
+                }
+            }
+            if grows {
+                self.at += data.len() as u64;
+                return Ok((!data.is_empty()).then_some((data, self)));
+            }
             let length = self.output.length().await?;
             let Some(next) = self.output.next_run().await? else { return Ok(None) };
             self.at = self.at.saturating_sub(length);
-            self.output = next;
-            if self.marks {
+            (self.output, self.is_gap_told) = (next, false);
+            if self.form == Form::Text {
                 let mark = format!("\n--- attempt {} ---\n", self.output.attempt());
                 return Ok(Some((mark.into(), self)));
             }
         }
-        let data = self.output.read(self.at, PIECE).await?;
-        if data.is_empty() {
-            return Ok(None);
-        }
-        self.at += data.len() as u64;
-        Ok(Some((data, self)))
     }
 }
 
 /// The number of a run of a step.
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("attempt");
-const BYTES: &str = "application/octet-stream";
-const TEXT: &str = "text/plain; charset=utf-8";
+const STDOUT_GAP: HeaderName = HeaderName::from_static("stdout-gap");
+const STDERR_GAP: HeaderName = HeaderName::from_static("stderr-gap");
 const PIECE: usize = 64 << 10;

@@ -7,7 +7,7 @@ use splengine_http::{HttpServer, HttpServerBuilder};
 use crate::client::Response;
 use crate::support::{Door, TOKEN, door_with, eventually};
 
-async fn door() -> Door {
+pub(crate) async fn door() -> Door {
     door_as(|http| http).await
 }
 
@@ -24,12 +24,12 @@ async fn door_as(
     door
 }
 
-fn step(id: &str, script: &str) -> Value {
+pub(crate) fn step(id: &str, script: &str) -> Value {
     json!({"id": id, "command": "sh -c", "args": [script]})
 }
 
 impl Door {
-    async fn submit(&self, request: &Value) -> String {
+    pub(crate) async fn submit(&self, request: &Value) -> String {
         let accepted = self.ask("POST", "/api/v1/batches", Some(request)).await;
         assert_eq!(accepted.status, 202, "{}", accepted.text());
         let record = accepted.json();
@@ -39,7 +39,7 @@ impl Door {
     }
 
     /// The record of a batch once it is over.
-    async fn over(&self, place: &str) -> Value {
+    pub(crate) async fn over(&self, place: &str) -> Value {
         self.ask("GET", &format!("{place}/events"), None).await;
         self.ask("GET", place, None).await.json()
     }
@@ -236,7 +236,6 @@ async fn who_waits_gets_it_all_at_once() {
     assert_eq!(result["state"], "failed");
 }
 
-/// A door with two forms of results of its own, one of which can't be had.
 /// Who does not want to hang for ever is told in time.
 #[tokio::test]
 async fn who_waits_for_some_time_is_answered_then() {
@@ -374,6 +373,7 @@ async fn steps_read_from_each_other_and_from_clients() {
     assert_eq!((status, text.as_str()), (409, "this step does not run"));
 }
 
+/// A door with two forms of results of its own, one of which can't be had.
 async fn door_with_forms() -> Door {
     door_as(|http| {
         let lines = |results: &BatchResults| {

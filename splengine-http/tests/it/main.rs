@@ -7,6 +7,7 @@ mod connections;
 mod encoded;
 mod executions;
 mod files;
+mod gaps;
 mod guessing;
 mod repeats;
 mod requests;

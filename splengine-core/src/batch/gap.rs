@@ -1,0 +1,58 @@
+//! Which part of what a run of a step printed is missing.
+
+use crate::batch::BatchError;
+use crate::batch::log::{INDEX_PIECE, LogEntry};
+use crate::batch::output::{Part, StepOutput};
+use crate::execute::Gap;
+
+/// What was looked at of a run's index, which only grows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GapSearch {
+    /// As the record of the step tells it.
+    pub(crate) recorded: Option<Gap>,
+    found: Option<Gap>,
+    index_offset: u64,
+    stream_offset: u64,
+}
+
+impl StepOutput {
+    /// The part that was left out of it, as far as is known now: over the output limit, that is known
+    /// before anything behind it can be read; what could not be written, once the run is over. Where
+    /// several parts are missing, [one](Gap) stands for them. What was looked at by an earlier call is
+    /// not read again.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Internal`] when that can't be found out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn gap(&mut self) -> Result<Option<Gap>, BatchError> {
+        if self.gap.recorded.is_none() {
+            self.gap.recorded = self.recorded_gap().await?;
+        }
+        if self.gap.recorded.is_some() || self.gap.found.is_some() {
+            return Ok(self.gap.recorded.or(self.gap.found));
+        }
+        let Part::Stream(stream) = self.part else { return Ok(None) };
+        let index = self.part(Part::Index);
+        loop {
+            let bytes = index.read(self.gap.index_offset, INDEX_PIECE).await?;
+            let (entries, _) = bytes.as_chunks::<{ LogEntry::SIZE }>();
+            if entries.is_empty() {
+                return Ok(None);
+            }
+            for bytes in entries {
+                self.gap.index_offset += LogEntry::SIZE as u64;
+                let entry = LogEntry::parse(bytes).filter(|entry| entry.stream == stream);
+                let Some(LogEntry { is_gap, length, .. }) = entry else { continue };
+                if is_gap {
+                    self.gap.found = Some(Gap { at: self.gap.stream_offset, bytes: length });
+                    return Ok(self.gap.found);
+                }
+                self.gap.stream_offset += length;
+            }
+        }
+    }
+}
