@@ -38,7 +38,7 @@ impl Execute for Remote {
     ) -> Result<Exit, ExecuteError> {
         let socket = UnixStream::connect(&self.0).await.map_err(ExecuteError::internal)?;
         let (mut from_worker, mut to_worker) = socket.into_split();
-        let words = serde_json::to_vec(&command.argv).map_err(ExecuteError::internal)?;
+        let words = serde_json::to_vec(&command.text_argv()?).map_err(ExecuteError::internal)?;
         if words.len() > MAX_FRAME {
             let problem = format!("are over {MAX_FRAME} bytes as JSON, which the worker refuses");
             return Err(ExecuteError::Impossible { field: "args", problem });
@@ -69,7 +69,7 @@ impl Execute for Remote {
     }
 
     async fn check(&self, command: &Command) -> Result<(), ExecuteError> {
-        match command.argv[0].as_str() {
+        match command.text_argv()?[0] {
             "upper" | "count" | "sleep" | "busy" => Ok(()),
             unknown => Err(ExecuteError::ProgramNotFound(unknown.to_owned())),
         }

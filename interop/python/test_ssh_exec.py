@@ -56,6 +56,16 @@ def test_a_signal_is_told(ssh):
     assert b"rtype exit-signal" in done.stderr and b"rtype exit-status" not in done.stderr
 
 
+def test_names_that_are_no_text(ssh, server, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    (server.root / name).write_text("found")
+    assert ssh.says("cat", name) == "found"
+    for copy in (lambda *words: ssh.scp("-O", *words), ssh.scp, ssh.rsync):
+        copy(ssh.at(name), tmp_path / "back")
+        assert (tmp_path / "back").read_text() == "found"
+        (tmp_path / "back").unlink()
+
+
 def test_input_ends_where_the_clients_does(ssh):
     assert ssh.says("cat", input=b"one\ntwo") == "one\ntwo"
     assert ssh.says("wc", "-c", input=b"") == "0\n"

@@ -1,5 +1,6 @@
 //! One channel of a connection: what its client asks for before it starts something, and what runs.
 
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -46,9 +47,7 @@ pub(crate) struct Place {
 #[derive(Debug, Clone)]
 pub(crate) enum Start {
     Shell,
-    Command(String),
-    /// A command that is no text.
-    NoText,
+    Command(OsString),
     Sftp(sftp::Options),
 }
 
@@ -121,6 +120,7 @@ impl Channel {
         let (signals, heard) = mpsc::channel(MOST_SIGNALS);
         let mut env = self.env.clone();
         env.extend(grant.environment.iter().cloned());
+        let is_text = !matches!(&start, Start::Command(command) if command.to_str().is_none());
         let start = forced(grant, start, &mut env);
         // Who may run one command only may not have the shell of a session instead.
         let session = self.session.take().filter(|_| grant.forced_command.is_none());
@@ -132,8 +132,17 @@ impl Channel {
             use_shell: shared.engine.may_use_shell(&grant.caller),
             keeps_background: grant.keeps_background.unwrap_or(self.keeps_background),
         };
-        let needs_shell = !place.use_shell
-            && grant.forced_command.as_deref().is_some_and(command_line::wants_original);
+        let refusal = match grant.forced_command.as_deref() {
+            Some(_) if !is_text => Some(
+                "the command is not UTF-8, and only that is told to the one \
+                                         that this key is bound to",
+            ),
+            Some(forced) if !place.use_shell && command_line::wants_original(forced) => {
+                tracing::warn!(user = %place.caller.user(), "a key's command is not run: {NO_ORIGINAL}");
+                Some(NO_ORIGINAL)
+            }
+            _ => None,
+        };
         let window = self.window.take().filter(|_| grant.pty);
         reply.in_terminal = window.is_some();
         let (size, sized) =
@@ -145,16 +154,13 @@ impl Channel {
         let mut trail =
             Trail { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
         tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
-        if needs_shell {
-            tracing::warn!(user = %trail.user, "a key's command is not run: {NO_ORIGINAL}");
-        }
         // Files are served for as long as the client likes.
         let running = (!matches!(start, Start::Sftp(_))).then(|| login.running());
         let task = tokio::spawn(async move {
             let _running = running;
             let performed = async {
-                if needs_shell {
-                    return Ok(reply.refuse(NO_ORIGINAL, MISUSE).await);
+                if let Some(why) = refusal {
+                    return Ok(reply.refuse(why, MISUSE).await);
                 }
                 perform(&shared, place, window, start, input, controls, &reply).await
             };
@@ -250,7 +256,7 @@ impl Start {
     fn name(&self) -> &'static str {
         match self {
             Self::Shell => "shell",
-            Self::Command(_) | Self::NoText => "exec",
+            Self::Command(_) => "exec",
             Self::Sftp(_) => "sftp",
         }
     }
@@ -284,15 +290,15 @@ impl Drop for Trail {
 fn forced(grant: &Grant, asked: Start, env: &mut Vec<(String, String)>) -> Start {
     let Some(command) = &grant.forced_command else { return asked };
     let original = match asked {
-        Start::Command(original) => Some(original),
+        Start::Command(original) => original.into_string().ok(),
         // As sshd calls it.
         Start::Sftp(_) => Some("internal-sftp".to_owned()),
-        Start::Shell | Start::NoText => None,
+        Start::Shell => None,
     };
     env.extend(original.map(|original| ("SSH_ORIGINAL_COMMAND".to_owned(), original)));
     match sftp::Options::parse(command) {
         Some(options) => Start::Sftp(options),
-        None => Start::Command(command.clone()),
+        None => Start::Command(command.into()),
     }
 }
 
@@ -317,12 +323,7 @@ async fn perform(
                 Err(error) => Ok(reply.refuse(&error.to_string(), 1).await),
             };
         }
-        (Start::NoText, _) => {
-            return Ok(reply
-                .refuse("the command is not UTF-8, and only that is taken", REFUSED)
-                .await);
-        }
-        (Start::Command(command), _) if command.trim().is_empty() => {
+        (Start::Command(command), _) if command.to_string_lossy().trim().is_empty() => {
             return Ok(reply.refuse("there is no command to run", REFUSED).await);
         }
         // A user's name with nothing behind its plus sign.
@@ -330,8 +331,8 @@ async fn perform(
             if place.session.as_deref() == Some("") =>
         {
             let command = match &start {
-                Start::Command(command) => command,
-                _ => "list",
+                Start::Command(command) => command.as_os_str(),
+                _ => OsStr::new("list"),
             };
             return sessions::run(engine, &place.caller, command, window.is_some(), reply).await;
         }

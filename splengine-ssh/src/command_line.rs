@@ -1,5 +1,8 @@
 //! Commands that SSH's file copiers send, which mean files below root.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
 use splengine_core::split_words;
 
 use crate::{glob, scp};
@@ -8,7 +11,7 @@ use crate::{glob, scp};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// What it says.
-    Command(String),
+    Command(OsString),
     /// The server of rsync's client, in these words.
     Rsync(Vec<Word>),
     /// The server of the old protocol of scp.
@@ -19,37 +22,39 @@ pub(crate) enum Wanted {
 /// A word, and what a shell would take it for: a pattern of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
-    pub(crate) text: String,
+    pub(crate) text: OsString,
     /// The word with a backslash before each character that was quoted; `None` where it is no pattern.
-    pub(crate) pattern: Option<String>,
+    pub(crate) pattern: Option<OsString>,
 }
 
 /// Finds the copiers among commands.
-pub(crate) fn read(command: String) -> Wanted {
+pub(crate) fn read(command: OsString) -> Wanted {
     let Ok(mut words) = split_words(&command) else { return Wanted::Command(command) };
     let is_exec = words.first().is_some_and(|word| word == "exec");
     if is_exec {
         words.remove(0);
     }
-    let has = |flag: &dyn Fn(&str) -> bool| words.iter().skip(1).any(|word| flag(word));
-    let program = words.first().map_or("", String::as_str);
-    match program.rsplit('/').next().unwrap_or_default() {
-        "scp" if has(&|word| word == "-t" || word == "-f") => {
+    let has = |flag: &str| words.iter().skip(1).any(|word| word == flag);
+    match words.first().map(|program| name(program)).unwrap_or_default() {
+        b"scp" if has("-t") || has("-f") => {
             let words = patterns(&command, words, is_exec);
             match scp::Options::read(words) {
                 Ok(options) => Wanted::Scp(options),
                 Err(why) => Wanted::Refused(format!("scp: {why}")),
             }
         }
-        "rsync" if has(&|word| word == "--server") => {
-            Wanted::Rsync(patterns(&command, words, is_exec))
-        }
+        b"rsync" if has("--server") => Wanted::Rsync(patterns(&command, words, is_exec)),
         _ => Wanted::Command(command),
     }
 }
 
+/// The last name of a program's path.
+fn name(program: &OsStr) -> &[u8] {
+    program.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
 /// The words with what a shell would take them for.
-fn patterns(command: &str, words: Vec<String>, is_exec: bool) -> Vec<Word> {
+fn patterns(command: &OsStr, words: Vec<OsString>, is_exec: bool) -> Vec<Word> {
     let raw = raw_words(command).into_iter().skip(usize::from(is_exec));
     words
         .into_iter()
@@ -58,25 +63,25 @@ fn patterns(command: &str, words: Vec<String>, is_exec: bool) -> Vec<Word> {
         .collect()
 }
 
-/// The words of a command that can be split, each character with whether it was quoted.
-fn raw_words(command: &str) -> Vec<Vec<(char, bool)>> {
+/// The words of a command that can be split, each byte with whether it was quoted.
+fn raw_words(command: &OsStr) -> Vec<Vec<(u8, bool)>> {
     let mut words = Vec::new();
-    let mut word: Option<Vec<(char, bool)>> = None;
-    let mut chars = command.chars().peekable();
+    let mut word: Option<Vec<(u8, bool)>> = None;
+    let mut chars = command.as_bytes().iter().copied().peekable();
     while let Some(c) = chars.next() {
         match c {
-            ' ' | '\t' | '\n' | '\r' => words.extend(word.take()),
-            '\'' => {
+            b' ' | b'\t' | b'\n' | b'\r' => words.extend(word.take()),
+            b'\'' => {
                 let word = word.get_or_insert_default();
-                word.extend(chars.by_ref().take_while(|c| *c != '\'').map(|c| (c, true)));
+                word.extend(chars.by_ref().take_while(|c| *c != b'\'').map(|c| (c, true)));
             }
-            '"' => {
+            b'"' => {
                 let word = word.get_or_insert_default();
-                while let Some(c) = chars.next().filter(|c| *c != '"') {
+                while let Some(c) = chars.next().filter(|c| *c != b'"') {
                     let escaped = chars.peek().copied();
                     match (c, escaped) {
-                        ('\\', Some('\n')) => drop(chars.next()),
-                        ('\\', Some(escaped @ ('$' | '`' | '"' | '\\'))) => {
+                        (b'\\', Some(b'\n')) => drop(chars.next()),
+                        (b'\\', Some(escaped @ (b'$' | b'`' | b'"' | b'\\'))) => {
                             chars.next();
                             word.push((escaped, true));
                         }
@@ -84,8 +89,8 @@ fn raw_words(command: &str) -> Vec<Vec<(char, bool)>> {
                     }
                 }
             }
-            '\\' => match chars.next() {
-                Some('\n') | None => {}
+            b'\\' => match chars.next() {
+                Some(b'\n') | None => {}
                 Some(c) => word.get_or_insert_default().push((c, true)),
             },
             c => word.get_or_insert_default().push((c, false)),
@@ -96,11 +101,11 @@ fn raw_words(command: &str) -> Vec<Vec<(char, bool)>> {
 }
 
 /// Whether it is git's server of a push.
-pub(crate) fn is_push(command: &str) -> bool {
+pub(crate) fn is_push(command: &OsStr) -> bool {
     let words = split_words(command).unwrap_or_default();
-    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["git", "receive-pack", ..] => true,
-        [program, ..] => program.rsplit('/').next() == Some("git-receive-pack"),
+    match words.as_slice() {
+        [git, push, ..] if git == "git" && push == "receive-pack" => true,
+        [program, ..] => name(program) == b"git-receive-pack",
         [] => false,
     }
 }
@@ -128,8 +133,9 @@ pub(crate) fn wants_original(command: &str) -> bool {
 }
 
 /// One word, such that [`split_words`] gives it back.
-pub(crate) fn quote(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
+pub(crate) fn quote(word: &OsStr) -> OsString {
+    let parts: Vec<&[u8]> = word.as_bytes().split(|byte| *byte == b'\'').collect();
+    OsString::from_vec([b"'", parts.join(&br"'\''"[..]).as_slice(), b"'"].concat())
 }
 
 #[cfg(test)]
@@ -139,21 +145,21 @@ mod tests {
     use super::*;
 
     fn word(text: &str, pattern: Option<&str>) -> Word {
-        Word { text: text.to_owned(), pattern: pattern.map(str::to_owned) }
+        Word { text: text.into(), pattern: pattern.map(OsString::from) }
     }
 
     #[test]
     fn copiers_are_told_from_commands() {
         for command in ["ls -t", "scp a b", "rsync a b", "echo scp -t", "'", "", "rsync --version"]
         {
-            assert_eq!(read(command.to_owned()), Wanted::Command(command.to_owned()));
+            assert_eq!(read(command.into()), Wanted::Command(command.into()));
         }
         for command in ["scp -t /x", "scp -v -f x", "/usr/bin/scp -p -d -t x", "exec scp -t -- x"] {
-            assert!(matches!(read(command.to_owned()), Wanted::Scp(_)), "{command}");
+            assert!(matches!(read(command.into()), Wanted::Scp(_)), "{command}");
         }
-        assert!(matches!(read("scp -t".to_owned()), Wanted::Refused(_)));
+        assert!(matches!(read("scp -t".into()), Wanted::Refused(_)));
         assert_eq!(
-            read("exec /bin/rsync --server . a\\ b*.log 'c*' \"d\\\"?\"[x]".to_owned()),
+            read("exec /bin/rsync --server . a\\ b*.log 'c*' \"d\\\"?\"[x]".into()),
             Wanted::Rsync(vec![
                 word("/bin/rsync", None),
                 word("--server", None),
@@ -170,10 +176,10 @@ mod tests {
         for command in
             ["git-receive-pack '/a/b.git'", "git receive-pack 'x'", "/usr/bin/git-receive-pack x"]
         {
-            assert!(is_push(command), "{command}");
+            assert!(is_push(command.as_ref()), "{command}");
         }
         for command in ["git-upload-pack 'x'", "git", "", "echo git-receive-pack"] {
-            assert!(!is_push(command), "{command}");
+            assert!(!is_push(command.as_ref()), "{command}");
         }
     }
 
@@ -204,9 +210,9 @@ mod tests {
         #[test]
         fn words_are_the_same_with_and_without_quotes(text in "[ a-c'\"\\\\*?\n$#]{0,40}") {
             if let Ok(words) = split_words(&text) {
-                let raw: Vec<String> = raw_words(&text)
+                let raw: Vec<OsString> = raw_words(text.as_ref())
                     .into_iter()
-                    .map(|word| word.into_iter().map(|(c, _)| c).collect())
+                    .map(|word| OsString::from_vec(word.into_iter().map(|(byte, _)| byte).collect()))
                     .collect();
                 prop_assert_eq!(raw, words);
             }
@@ -215,7 +221,8 @@ mod tests {
 
     #[test]
     fn a_quoted_word_is_the_word() {
-        for word in ["", "a b", "it's", "\\", "\"$x\"", "a\nb"] {
+        for word in [&b""[..], b"a b", b"it's", b"\\", b"\"$x\"", b"a\nb", b"\xff'\xe4"] {
+            let word = OsStr::from_bytes(word);
             assert_eq!(split_words(&quote(word)).expect("splits"), [word]);
         }
     }

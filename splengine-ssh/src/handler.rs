@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -552,10 +554,8 @@ impl Handler for Client {
         command: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
-        match str::from_utf8(command) {
-            Ok(command) => self.start(id, Start::Command(command.to_owned()), session),
-            Err(_) => self.start(id, Start::NoText, session),
-        }
+        let command = OsStr::from_bytes(command).to_owned();
+        self.start(id, Start::Command(command), session)
     }
 
     async fn subsystem_request(

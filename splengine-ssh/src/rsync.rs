@@ -1,5 +1,7 @@
 //! The server of rsync's client: a command whose paths are below root.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use splengine_core::{Caller, FileError, FileKind, Files, Request, Scope};
@@ -39,12 +41,12 @@ pub(crate) async fn request(
             Some(pattern) if is_sender => {
                 paths.extend(glob::expand(files, caller, pattern).await?);
             }
-            _ => paths.push(word.text.clone()),
+            _ => paths.push(PathBuf::from(&word.text)),
         }
     }
     let mut left_out = Vec::new();
     for path in &paths {
-        let place = check(files, caller, path, Path::new(path)).await?;
+        let place = check(files, caller, path, path).await?;
         left_out.extend(files.hidden().iter().flat_map(|hidden| within(&place, hidden)));
     }
     left_out.dedup();
@@ -52,14 +54,17 @@ pub(crate) async fn request(
         Some(path) if !is_sender => bases(files, caller, path).await,
         _ => vec![PathBuf::new()],
     };
-    let options: Vec<String> = words[1..dot].iter().map(|word| word.text.clone()).collect();
+    let options: Vec<OsString> = words[1..dot].iter().map(|word| word.text.clone()).collect();
     for option in &options {
-        let value = match option.strip_prefix('-') {
-            Some(option) => option.split_once('=').map_or("", |(_, value)| value),
-            None => option,
+        let value = match option.as_bytes() {
+            [b'-', option @ ..] => {
+                option.splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default()
+            }
+            value => value,
         };
+        let value = Path::new(OsStr::from_bytes(value));
         // Whatever it is the value of: what is no path leads nowhere.
-        if !value.is_empty() {
+        if !value.as_os_str().is_empty() {
             for base in &bases {
                 check(files, caller, value, &base.join(value)).await?;
             }
@@ -73,9 +78,10 @@ pub(crate) async fn request(
 async fn check(
     files: &Files,
     caller: &Caller,
-    shown: &str,
+    shown: &Path,
     path: &Path,
 ) -> Result<PathBuf, String> {
+    let shown = shown.display();
     let outside = || format!("`{shown}` is outside root");
     let at = files.from_host(path).map_err(|error| match error {
         FileError::Outside { .. } => outside(),
@@ -93,9 +99,9 @@ async fn check(
 }
 
 /// What relative paths of options may begin at: the destination, or what it is in if it may be a file.
-async fn bases(files: &Files, caller: &Caller, path: &str) -> Vec<PathBuf> {
-    let destination = PathBuf::from(path);
-    let at = files.from_host(&destination);
+async fn bases(files: &Files, caller: &Caller, path: &Path) -> Vec<PathBuf> {
+    let destination = path.to_owned();
+    let at = files.from_host(path);
     let kind = match &at {
         Ok(at) => files.stat(caller, at).await.ok().map(|info| info.kind),
         Err(_) => None,
@@ -104,7 +110,7 @@ async fn bases(files: &Files, caller: &Caller, path: &str) -> Vec<PathBuf> {
     match kind {
         Some(FileKind::Directory) => vec![destination],
         Some(_) => vec![parent],
-        None if path.ends_with('/') => vec![destination],
+        None if path.as_os_str().as_bytes().ends_with(b"/") => vec![destination],
         None => vec![destination, parent],
     }
 }
@@ -112,9 +118,13 @@ async fn bases(files: &Files, caller: &Caller, path: &str) -> Vec<PathBuf> {
 /// Whether an option tells that the arguments come by standard input: an `s` among letters before the
 /// `e` whose value is the rest.
 fn is_secluded(word: &Word) -> bool {
-    let letters = word.text.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
-    let letters = letters.and_then(|letters| letters.split('e').next()).unwrap_or_default();
-    word.text == "--secluded-args" || word.text == "--protect-args" || letters.contains('s')
+    let is_letter = |byte: &&u8| **byte != b'e';
+    let has_letter = match word.text.as_bytes() {
+        [b'-', b'-', ..] => false,
+        [b'-', letters @ ..] => letters.iter().take_while(is_letter).any(|byte| *byte == b's'),
+        _ => false,
+    };
+    word.text == "--secluded-args" || word.text == "--protect-args" || has_letter
 }
 
 /// The command line that it would be without seclusion.
@@ -124,13 +134,13 @@ async fn secluded(
     input: &mut Outlet,
 ) -> Result<Vec<Word>, String> {
     let option = &mut words[place];
-    if option.text.starts_with("--") {
-        words.remove(place);
-    } else {
-        option.text = option.text.replacen('s', "", 1);
-        if option.text == "-" {
-            words.remove(place);
+    let mut letters = option.text.as_bytes().to_vec();
+    match letters.iter().position(|byte| *byte == b's') {
+        Some(letter) if !letters.starts_with(b"--") && letters.len() > 2 => {
+            letters.remove(letter);
+            option.text = OsString::from_vec(letters);
         }
+        _ => drop(words.remove(place)),
     }
     let mut text = Vec::new();
     loop {
@@ -143,11 +153,12 @@ async fn secluded(
             return Err(format!("its arguments are longer than {MAX_ARGUMENT_BYTES} bytes"));
         }
     }
-    let text = String::from_utf8(text).map_err(|_| "its arguments are not UTF-8")?;
     // The first is the program's name once more.
-    for text in text.split_terminator('\0').skip(1) {
-        let pattern = text.contains(['*', '?', '[']).then(|| text.to_owned());
-        words.push(Word { text: text.to_owned(), pattern });
+    for text in text.split_inclusive(|byte| *byte == 0).skip(1) {
+        let text = text.strip_suffix(b"\0").unwrap_or(text);
+        let is_pattern = text.iter().any(|byte| b"*?[".contains(byte));
+        let text = OsStr::from_bytes(text).to_owned();
+        words.push(Word { pattern: is_pattern.then(|| text.clone()), text });
     }
     Ok(words)
 }
@@ -155,14 +166,17 @@ async fn secluded(
 /// What keeps rsync from what is hidden below a directory that it copies: neither sent, nor taken
 /// for superfluous. Its patterns begin where the copy does: in the directory, or, where the path has
 /// no slash at its end, with its name.
-fn within(place: &Path, hidden: &Path) -> Vec<String> {
+fn within(place: &Path, hidden: &Path) -> Vec<OsString> {
     let Ok(rest) = hidden.strip_prefix(place) else { return Vec::new() };
     let named = place.file_name().map(|name| Path::new(name).join(rest));
     let all = [Some(rest.to_owned()), named, Some(hidden.to_owned())];
-    let mut all: Vec<String> = all
+    let mut all: Vec<OsString> = all
         .into_iter()
         .flatten()
-        .filter_map(|path| path.to_str().map(|path| format!("--exclude=/{}", literal(path))))
+        .map(|path| {
+            let option = [b"--exclude=/", &*literal(path.as_os_str().as_bytes())].concat();
+            OsString::from_vec(option)
+        })
         .collect();
     all.sort_unstable();
     all.dedup();
@@ -170,15 +184,16 @@ fn within(place: &Path, hidden: &Path) -> Vec<String> {
 }
 
 /// A name as a pattern of rsync's that matches it alone.
-fn literal(name: &str) -> String {
-    let is_wild = name.contains(['*', '?', '[']);
-    name.chars().fold(String::new(), |mut pattern, character| {
-        if is_wild && "*?[\\".contains(character) {
-            pattern.push('\\');
+fn literal(name: &[u8]) -> Vec<u8> {
+    let is_wild = name.iter().any(|byte| b"*?[".contains(byte));
+    let mut pattern = Vec::new();
+    for byte in name {
+        if is_wild && b"*?[\\".contains(byte) {
+            pattern.push(b'\\');
         }
-        pattern.push(character);
-        pattern
-    })
+        pattern.push(*byte);
+    }
+    pattern
 }
 
 const NO_PATHS: &str = "its server was started without paths";
@@ -190,7 +205,7 @@ mod tests {
     use super::*;
 
     fn word(text: &str) -> Word {
-        Word { text: text.to_owned(), pattern: None }
+        Word { text: text.into(), pattern: None }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The server of the old protocol of scp, which OpenSSH's client before 9.0 and many others speak: over
 //! the same files as SFTP, without a program of the host.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,12 +57,12 @@ impl Options {
             paths: Vec::new(),
         };
         let mut words = words.into_iter().skip(1).peekable();
-        while let Some(word) = words.next_if(|word| word.text.starts_with('-') && word.text != "-")
-        {
+        let is_option = |word: &Word| word.text != "-" && word.text.as_bytes().starts_with(b"-");
+        while let Some(word) = words.next_if(is_option) {
             if word.text == "--" {
                 break;
             }
-            for letter in word.text.chars().skip(1) {
+            for letter in word.text.to_string_lossy().chars().skip(1) {
                 match letter {
                     't' => options.is_sink = true,
                     'r' => options.recursive = true,
@@ -126,7 +128,7 @@ struct Copy<'a> {
 struct Announced {
     mode: u32,
     size: u64,
-    name: String,
+    name: OsString,
 }
 
 impl Copy<'_> {
@@ -142,7 +144,7 @@ impl Copy<'_> {
     }
 
     /// The next line, without its end; `None` at the end.
-    async fn line(&mut self) -> Result<Option<String>, Stop> {
+    async fn line(&mut self) -> Result<Option<Vec<u8>>, Stop> {
         let mut line = Vec::new();
         let mut limited = (&mut self.input).take(MAX_LINE_BYTES);
         limited.read_until(b'\n', &mut line).await?;
@@ -152,7 +154,7 @@ impl Copy<'_> {
         if line.pop() != Some(b'\n') {
             return Err(Stop::Broken("a line has no end, or is longer than 8 KiB"));
         }
-        String::from_utf8(line).map(Some).map_err(|_| Stop::Broken("a name is not UTF-8"))
+        Ok(Some(line))
     }
 
     /// Takes what the client sends.
@@ -175,12 +177,12 @@ impl Copy<'_> {
         let mut entered: Vec<(PathBuf, Option<FileChanges>)> = Vec::new();
         let mut times: Option<FileChanges> = None;
         while let Some(line) = self.line().await? {
-            let place = |name: &str| match entered.last() {
+            let place = |name: &OsStr| match entered.last() {
                 Some((directory, _)) => directory.join(name),
                 None if is_directory => target.join(name),
                 None => target.clone(),
             };
-            match line.as_bytes()[..].first() {
+            match line.first() {
                 Some(b'T') => {
                     times =
                         Some(parse_times(&line).ok_or(Stop::Broken("the times are malformed"))?);
@@ -320,7 +322,7 @@ impl Copy<'_> {
             return Ok(());
         }
         for word in &options.paths {
-            let paths = match &word.pattern {
+            let paths: Vec<PathBuf> = match &word.pattern {
                 Some(pattern) => match glob::expand(self.files, self.caller, pattern).await {
                     Ok(paths) => paths,
                     Err(why) => {
@@ -328,10 +330,10 @@ impl Copy<'_> {
                         continue;
                     }
                 },
-                None => vec![word.text.clone()],
+                None => vec![PathBuf::from(&word.text)],
             };
             for path in paths {
-                self.give_one(Path::new(&path), options).await?;
+                self.give_one(&path, options).await?;
             }
         }
         Ok(())
@@ -390,7 +392,7 @@ impl Copy<'_> {
         }
     }
 
-    async fn names(&self, at: &Path) -> Result<Vec<std::ffi::OsString>, FileError> {
+    async fn names(&self, at: &Path) -> Result<Vec<OsString>, FileError> {
         let listing = self.files.list(self.caller, at).await?;
         let mut names = Vec::new();
         loop {
@@ -411,10 +413,11 @@ impl Copy<'_> {
         size: u64,
         options: &Options,
     ) -> Result<bool, Stop> {
-        let Some(name) = name_of(path).filter(|name| !name.contains('\n')) else {
+        let name = name_of(path);
+        if name.contains(&b'\n') {
             self.fail(path, "has a name that the protocol can't tell").await?;
             return Ok(false);
-        };
+        }
         if options.keeps_times {
             let seconds = |time: SystemTime| {
                 time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -425,7 +428,8 @@ impl Copy<'_> {
                 return Ok(false);
             }
         }
-        let line = format!("{kind}{:04o} {size} {name}\n", info.mode & 0o7777);
+        let line = format!("{kind}{:04o} {size} ", info.mode & 0o7777);
+        let line = [line.as_bytes(), name, b"\n"].concat();
         self.reply.send(Stream::Stdout, line.into()).await?;
         self.is_acknowledged().await
     }
@@ -474,24 +478,23 @@ impl Copy<'_> {
 }
 
 /// The last name of a path; of root and the like what it is called by its own directory.
-fn name_of(path: &Path) -> Option<String> {
-    match path.file_name() {
-        Some(name) => name.to_str().map(str::to_owned),
-        None => Some(".".to_owned()),
-    }
+fn name_of(path: &Path) -> &[u8] {
+    path.file_name().map_or(b".", OsStr::as_bytes)
 }
 
-fn parse(line: &str) -> Option<Announced> {
-    let mut parts = line[1..].splitn(3, ' ');
-    let mode = u32::from_str_radix(parts.next()?, 8).ok()? & 0o7777;
-    let size = parts.next()?.parse().ok()?;
-    let name = parts.next()?.to_owned();
-    let is_name = !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
-    is_name.then_some(Announced { mode, size, name })
+fn parse(line: &[u8]) -> Option<Announced> {
+    let mut parts = line[1..].splitn(3, |byte| *byte == b' ');
+    let mut number = || str::from_utf8(parts.next()?).ok();
+    let mode = u32::from_str_radix(number()?, 8).ok()? & 0o7777;
+    let size = number()?.parse().ok()?;
+    let name = parts.next()?;
+    let is_name =
+        !matches!(name, b"" | b"." | b"..") && !name.iter().any(|byte| b"/\0".contains(byte));
+    is_name.then(|| Announced { mode, size, name: OsString::from_vec(name.to_vec()) })
 }
 
-fn parse_times(line: &str) -> Option<FileChanges> {
-    let mut parts = line[1..].split(' ');
+fn parse_times(line: &[u8]) -> Option<FileChanges> {
+    let mut parts = str::from_utf8(&line[1..]).ok()?.split(' ');
     let mut time = || {
         let seconds = Duration::from_secs(parts.next()?.parse().ok()?);
         let micros = Duration::from_micros(parts.next()?.parse().ok()?);
@@ -516,20 +519,20 @@ mod tests {
 
     #[test]
     fn names_that_lead_elsewhere_are_none() {
-        let file = parse("C0644 12 a b").expect("a file");
-        assert_eq!((file.mode, file.size, file.name.as_str()), (0o644, 12, "a b"));
+        let file = parse(b"C0644 12 a \xff").expect("a file");
+        assert_eq!((file.mode, file.size, file.name.as_bytes()), (0o644, 12, &b"a \xff"[..]));
         for wrong in
             ["C0644 12 ..", "C0644 12 a/b", "C0644 12 ", "C0644 -1 a", "C9 1 a", "C", "D0755 0 ."]
         {
-            assert!(parse(wrong).is_none(), "{wrong}");
+            assert!(parse(wrong.as_bytes()).is_none(), "{wrong}");
         }
-        assert!(parse_times("T1 0 2 0").is_some() && parse_times("T1 0 2").is_none());
+        assert!(parse_times(b"T1 0 2 0").is_some() && parse_times(b"T1 0 2").is_none());
     }
 
     proptest! {
         #[test]
         fn no_line_panics(line in "[CDTE].{0,20}") {
-            let _ = (parse(&line), parse_times(&line));
+            let _ = (parse(line.as_bytes()), parse_times(line.as_bytes()));
         }
     }
 }

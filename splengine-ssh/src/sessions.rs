@@ -1,5 +1,6 @@
 //! What `ssh user+@host` tells of sessions, and does with them.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -12,12 +13,12 @@ use crate::reply::{Exit, Gone, REFUSED, Reply};
 pub(crate) async fn run(
     engine: &Engine,
     caller: &Caller,
-    command: &str,
+    command: &OsStr,
     in_terminal: bool,
     reply: &Reply,
 ) -> Result<Exit, Gone> {
     let words = split_words(command).unwrap_or_default();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let (told, code) = match words.as_slice() {
         ["list"] => (table(&engine.sessions().list(caller), SystemTime::now()), 0),
         ["end", ids @ ..] if !ids.is_empty() => {

@@ -1,5 +1,7 @@
 //! A session on a channel: the terminal of whoever is there, on the engine's that stays.
 
+use std::ffi::OsString;
+
 use bytes::BytesMut;
 use splengine_core::{
     Access, Attach, Attachment, Caller, Closed, Engine, Notice, SessionError, SessionRequest, Size,
@@ -26,7 +28,7 @@ pub(crate) async fn run(
     engine: &Engine,
     place: &Place,
     window: Window,
-    command: Option<String>,
+    command: Option<OsString>,
     input: Outlet,
     controls: Controls,
     reply: &Reply,
@@ -103,7 +105,7 @@ async fn attach(
     engine: &Engine,
     place: &Place,
     window: &Window,
-    command: Option<String>,
+    command: Option<OsString>,
 ) -> Result<Attachment, SessionError> {
     let sessions = engine.sessions();
     let attach = Attach::new(Access::Control).window(window.size);

@@ -34,7 +34,7 @@ impl Execute for Actor {
         let signal = |number| {
             Ok(Exit::new(ExitStatus::Signal(Signal::from_number(number).expect("in range"))))
         };
-        let word = command.argv[0].as_str();
+        let word = command.text_argv()?[0];
         if word == "missing" {
             return Err(ExecuteError::ProgramNotFound(word.to_owned()));
         }

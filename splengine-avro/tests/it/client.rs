@@ -27,7 +27,7 @@ impl Execute for Actor {
         cancel: Cancel,
     ) -> Result<Exit, ExecuteError> {
         output.started();
-        let word = command.argv[0].clone();
+        let word = command.text_argv()?[0].to_owned();
         if word == "wait" {
             cancel.stop_requested().await;
             return Ok(Exit::new(ExitStatus::Signal(Signal::TERM)).stopped());

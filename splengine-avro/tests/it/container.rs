@@ -18,8 +18,8 @@ impl Execute for Printer {
         _: Cancel,
     ) -> Result<Exit, ExecuteError> {
         output.started();
-        let times = command.argv[0].parse().expect("a number");
-        let text = command.argv[1].repeat(times);
+        let words = command.text_argv()?;
+        let text = words[1].repeat(words[0].parse().expect("a number"));
         let _ = output.write(Stream::Stdout, text.into()).await;
         let _ = output.write(Stream::Stderr, vec![0xff].into()).await;
         Ok(Exit::new(ExitStatus::Code(if command.argv.len() > 2 { 3 } else { 0 })))

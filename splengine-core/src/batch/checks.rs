@@ -1,6 +1,7 @@
 //! What is looked at before a batch is accepted.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::batch::plan::{Step, StepCheck, millis};
@@ -10,7 +11,7 @@ use crate::execute::{Command, ExecuteError, Reason};
 
 /// A program, the directory that it runs in, the variables that it is found by, and whether it has
 /// to be there.
-type Found = (String, Option<String>, Vec<(String, String)>, StepCheck);
+type Found = (OsString, Option<String>, Vec<(String, String)>, StepCheck);
 
 /// The checks of a batch's steps.
 pub(crate) struct StepChecks<'a> {

@@ -196,14 +196,14 @@ impl Executions {
 
     /// The beginnings of a command and its arguments, which are shown.
     pub(crate) fn shown(request: &Request) -> (String, Vec<String>) {
-        let command = request.command.as_deref().unwrap_or_default();
+        let command = request.command.as_deref().unwrap_or_default().to_string_lossy();
         let mut left = MAX_SHOWN_CHARS;
         let mut args = Vec::new();
         for arg in &request.args {
             if left == 0 {
                 break;
             }
-            let shown: String = arg.chars().take(left).collect();
+            let shown: String = arg.to_string_lossy().chars().take(left).collect();
             // An argument that is empty takes room, too.
             left = left.saturating_sub(shown.chars().count().max(1));
             args.push(shown);

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -511,27 +512,27 @@ impl Engine {
     /// The same as a login shell, which reads its user's profile, where the shell is one that is known
     /// to take `-l`. Profiles set the `PATH` anew, so a shell that is to find the engine's program is
     /// none.
-    pub(crate) fn login_shell(&self) -> Vec<String> {
+    pub(crate) fn login_shell(&self) -> Vec<OsString> {
         const TAKE_L: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "mksh", "fish"];
-        let mut words = self.shell().to_vec();
-        if let [shell] = words.as_slice()
+        let mut words: Vec<OsString> = self.shell().iter().map(OsString::from).collect();
+        if let [shell] = self.shell()
             && TAKE_L.contains(&shell.rsplit('/').next().unwrap_or_default())
             && self.0.policy.program.directory().is_none()
         {
-            words.push("-l".to_owned());
+            words.push("-l".into());
         }
         words
     }
 
     /// Who may have a shell in a terminal may have one without.
-    fn shell_words(&self, caller: &Caller) -> Result<Vec<String>, ExecuteError> {
+    fn shell_words(&self, caller: &Caller) -> Result<Vec<OsString>, ExecuteError> {
         if !caller.may(Scope::Sessions) {
             return Err(ExecuteError::Forbidden {
                 user: caller.user().to_string(),
                 scope: Scope::Sessions.name(),
             });
         }
-        Ok(self.0.sessions.policy.shell.clone())
+        Ok(self.shell().iter().map(OsString::from).collect())
     }
 
     /// Whether commands of `caller` may be [run by a shell](Request::use_shell): where the engine
@@ -545,23 +546,25 @@ impl Engine {
     pub(crate) fn shell_command(
         &self,
         caller: &Caller,
-        command: &str,
+        command: &OsStr,
         has_args: bool,
-    ) -> Result<Vec<String>, ExecuteError> {
+    ) -> Result<Vec<OsString>, ExecuteError> {
         if !self.0.policy.shell_commands {
             let problem = "is not allowed here: commands are run without a shell".to_owned();
             return Err(ExecuteError::Impossible { field: "shell", problem });
         }
         let mut words = self.shell_words(caller)?;
-        if command.trim().is_empty() {
+        if command.to_string_lossy().trim().is_empty() {
             let problem = "is empty; give at least one word".to_owned();
             return Err(ExecuteError::Malformed { field: "command", problem });
         }
-        words.push("-c".to_owned());
+        words.push("-c".into());
         if has_args {
             // The first of what follows is what the shell calls itself.
             let name = words[0].clone();
-            words.extend([format!("{command} \"$@\""), name]);
+            let mut command = command.to_owned();
+            command.push(" \"$@\"");
+            words.extend([command, name]);
         } else {
             words.push(command.to_owned());
         }
@@ -610,7 +613,7 @@ impl fmt::Debug for Engine {
     }
 }
 
-fn checked(words: Vec<String>) -> Result<Vec<String>, ExecuteError> {
+fn checked(words: Vec<OsString>) -> Result<Vec<OsString>, ExecuteError> {
     check_words(&words)?;
     Ok(words)
 }

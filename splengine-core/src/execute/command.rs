@@ -1,7 +1,8 @@
+use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::caller::UserName;
-use crate::execute::Limits;
+use crate::execute::{ExecuteError, Limits};
 use crate::id::SessionId;
 use crate::session::TerminalModes;
 
@@ -21,8 +22,9 @@ pub enum Background {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Command {
-    /// The program and its arguments; never empty, and no word holds a NUL.
-    pub argv: Vec<String>,
+    /// The program and its arguments; never empty, and no word holds a NUL. They are as the caller sent
+    /// them, which over SSH need not be UTF-8.
+    pub argv: Vec<OsString>,
     /// Where to run it, as the caller wrote it: below root. `None` is root itself.
     pub workdir: Option<String>,
     /// The variables that the request adds to the executor's own, with `SPL_SESSION_ID`.
@@ -44,4 +46,19 @@ pub struct Command {
     pub mark: Option<String>,
     /// From the polite request to end to the kill.
     pub grace: Duration,
+}
+
+impl Command {
+    /// Returns [`argv`](Self::argv) as text, for executors that take no other bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError::Impossible`] when a word is not UTF-8.
+    pub fn text_argv(&self) -> Result<Vec<&str>, ExecuteError> {
+        let words = self.argv.iter().map(|word| word.to_str());
+        words.collect::<Option<_>>().ok_or_else(|| ExecuteError::Impossible {
+            field: "args",
+            problem: "hold bytes that are not UTF-8, which can't be passed on here".to_owned(),
+        })
+    }
 }

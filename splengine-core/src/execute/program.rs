@@ -1,3 +1,6 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::execute::{ExecuteError, FailureScan, drop_exec};
@@ -82,14 +85,16 @@ impl Program {
     }
 
     /// The words to run: the program's path, where there is one, before the command's own.
-    pub(crate) fn argv(&self, words: Vec<String>) -> Result<Vec<String>, ExecuteError> {
+    pub(crate) fn argv(&self, words: Vec<OsString>) -> Result<Vec<OsString>, ExecuteError> {
         if words.is_empty() {
             let problem = "is empty; give at least one word".to_owned();
             return Err(ExecuteError::Malformed { field: "command", problem });
         }
         check_words(&words)?;
         for word in &words {
-            if let Some(text) = self.refused.iter().find(|text| word.contains(text.as_str())) {
+            if let Some(text) =
+                self.refused.iter().find(|text| holds(word.as_bytes(), text.as_bytes()))
+            {
                 let problem = format!(
                     "holds {text:?}, which this program would take for the start of another command"
                 );
@@ -101,7 +106,7 @@ impl Program {
             drop_exec(&mut argv);
         }
         if let Some(path) = &self.path {
-            argv.insert(0, path.clone());
+            argv.insert(0, path.into());
         } else if argv[0].is_empty() {
             let problem = "begins with an empty word; it names the program to run".to_owned();
             return Err(ExecuteError::Malformed { field: "command", problem });
@@ -115,12 +120,16 @@ impl Program {
 }
 
 /// Refuses words that the operating system can't pass to a program.
-pub(crate) fn check_words(words: &[String]) -> Result<(), ExecuteError> {
-    if words.iter().any(|word| word.contains('\0')) {
+pub(crate) fn check_words(words: &[OsString]) -> Result<(), ExecuteError> {
+    if words.iter().any(|word| word.as_bytes().contains(&0)) {
         let problem = "holds a NUL byte, which no argument can".to_owned();
         return Err(ExecuteError::Malformed { field: "args", problem });
     }
     Ok(())
+}
+
+fn holds(word: &[u8], text: &[u8]) -> bool {
+    text.is_empty() || word.windows(text.len()).any(|part| part == text)
 }
 
 fn compile(pattern: &str) -> Result<Regex, ProgramError> {
@@ -142,8 +151,8 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn words(words: &[&str]) -> Vec<String> {
-        words.iter().map(|&word| word.to_owned()).collect()
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::execute::{Background, Limits, Stdin};
@@ -29,9 +30,9 @@ pub enum SlowReader {
 #[derive(Debug)]
 pub struct Request {
     /// None is the engine's shell.
-    pub(crate) command: Option<String>,
+    pub(crate) command: Option<OsString>,
     pub(crate) use_shell: bool,
-    pub(crate) args: Vec<String>,
+    pub(crate) args: Vec<OsString>,
     pub(crate) workdir: Option<String>,
     pub(crate) session_id: Option<String>,
     /// The session that it is part of, as was found out before.
@@ -49,7 +50,7 @@ pub struct Request {
 
 impl Request {
     /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
-    pub fn new(command: impl Into<String>) -> Self {
+    pub fn new(command: impl Into<OsString>) -> Self {
         Self { command: Some(command.into()), ..Self::shell() }
     }
 
@@ -92,14 +93,14 @@ impl Request {
 
     /// Adds one argument, verbatim, after the command's words.
     #[must_use]
-    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
     /// Adds arguments, verbatim, after the command's words.
     #[must_use]
-    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         let args = args.into_iter().map(Into::into);
         // So collected, a list of texts is taken over as it is.
         match self.args.is_empty() {

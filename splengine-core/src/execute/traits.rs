@@ -25,7 +25,7 @@ use crate::session::{Adopted, Leftover, Size, Terminal};
 ///         _cancel: Cancel,
 ///     ) -> Result<Exit, ExecuteError> {
 ///         output.started();
-///         let line = command.argv.join(" ") + "\n";
+///         let line = command.text_argv()?.join(" ") + "\n";
 ///         let _ = output.write(Stream::Stdout, Bytes::from(line)).await;
 ///         Ok(Exit::new(ExitStatus::Code(0)))
 ///     }

@@ -1,7 +1,12 @@
 //! Splitting a command into words.
 //!
 //! Our own thirty lines, because the crates for it (`shlex`, `shell-words`) take `#` for the start
-//! of a comment, which a command line handed over by a program must not.
+//! of a comment, which a command line handed over by a program must not. It works on bytes: what has a
+//! meaning is ASCII, and no part of another character in UTF-8 is.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::slice::Iter;
 
 /// Why a command can't be split into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +39,8 @@ pub enum SplitError {
 /// expects a shell, and as an argument it would change what the command does. Line ends before the
 /// first word and after the last separate nothing, and are left out.
 ///
+/// The text need not be UTF-8, nor are the words then.
+///
 /// ```
 /// let words = splengine_core::split_words(r#"console log "Hello from NiFi" $HOME"#)?;
 /// assert_eq!(words, ["console", "log", "Hello from NiFi", "$HOME"]);
@@ -44,73 +51,76 @@ pub enum SplitError {
 ///
 /// [`SplitError`] when a quote is never closed, a backslash ends the text, or an operator stands
 /// outside of quotes.
-pub fn split_words(text: &str) -> Result<Vec<String>, SplitError> {
+pub fn split_words<T: AsRef<OsStr> + ?Sized>(text: &T) -> Result<Vec<OsString>, SplitError> {
     let mut words = Vec::new();
     // `Some` while inside a word: `''` is a word, though it is empty.
-    let mut word: Option<String> = None;
-    let mut chars = text.trim_start_matches(BLANKS).chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\n' if !chars.as_str().trim_start_matches(BLANKS).is_empty() => {
+    let mut word: Option<Vec<u8>> = None;
+    let mut bytes = after_blanks(text.as_ref().as_bytes()).iter();
+    while let Some(byte) = bytes.next() {
+        match *byte {
+            b'\n' if !after_blanks(bytes.as_slice()).is_empty() => {
                 return Err(SplitError::Operator("a line end"));
             }
-            ' ' | '\t' | '\n' | '\r' => words.extend(word.take()),
-            ';' => return Err(SplitError::Operator("`;`")),
-            '&' => return Err(SplitError::Operator("`&`")),
-            '|' => return Err(SplitError::Operator("`|`")),
-            '<' => return Err(SplitError::Operator("`<`")),
-            '>' => return Err(SplitError::Operator("`>`")),
-            '`' => return Err(SplitError::Operator("a backtick")),
-            '$' if chars.as_str().starts_with('(') => return Err(SplitError::Operator("`$(`")),
-            '\'' => single_quoted(&mut chars, word.get_or_insert_default())?,
-            '"' => double_quoted(&mut chars, word.get_or_insert_default())?,
-            '\\' => match chars.next() {
-                Some('\n') => {}
-                Some(escaped) => word.get_or_insert_default().push(escaped),
+            b' ' | b'\t' | b'\n' | b'\r' => words.extend(word.take().map(OsString::from_vec)),
+            b';' => return Err(SplitError::Operator("`;`")),
+            b'&' => return Err(SplitError::Operator("`&`")),
+            b'|' => return Err(SplitError::Operator("`|`")),
+            b'<' => return Err(SplitError::Operator("`<`")),
+            b'>' => return Err(SplitError::Operator("`>`")),
+            b'`' => return Err(SplitError::Operator("a backtick")),
+            b'$' if bytes.as_slice().starts_with(b"(") => return Err(SplitError::Operator("`$(`")),
+            b'\'' => single_quoted(&mut bytes, word.get_or_insert_default())?,
+            b'"' => double_quoted(&mut bytes, word.get_or_insert_default())?,
+            b'\\' => match bytes.next() {
+                Some(b'\n') => {}
+                Some(escaped) => word.get_or_insert_default().push(*escaped),
                 None => return Err(SplitError::Backslash),
             },
             plain => word.get_or_insert_default().push(plain),
         }
     }
-    words.extend(word);
+    words.extend(word.map(OsString::from_vec));
     Ok(words)
 }
 
 /// Leaves out an `exec` before the program that it names. To a shell it means to put the program in
 /// its own place, which is what happens to every command; clients write it before theirs (Emacs,
 /// scripts). With an option behind it it is left.
-pub(crate) fn drop_exec(words: &mut Vec<String>) {
+pub(crate) fn drop_exec(words: &mut Vec<OsString>) {
     if let [exec, program, ..] = words.as_slice()
         && exec == "exec"
-        && !program.starts_with('-')
+        && !program.as_bytes().starts_with(b"-")
     {
         words.remove(0);
     }
 }
 
-const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+fn after_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|byte| b" \t\n\r".contains(byte)).count();
+    &text[blanks..]
+}
 
-fn single_quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), SplitError> {
+fn single_quoted(bytes: &mut Iter<'_, u8>, word: &mut Vec<u8>) -> Result<(), SplitError> {
     loop {
-        match chars.next() {
-            Some('\'') => return Ok(()),
-            Some(c) => word.push(c),
+        match bytes.next() {
+            Some(b'\'') => return Ok(()),
+            Some(byte) => word.push(*byte),
             None => return Err(SplitError::SingleQuote),
         }
     }
 }
 
-fn double_quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), SplitError> {
+fn double_quoted(bytes: &mut Iter<'_, u8>, word: &mut Vec<u8>) -> Result<(), SplitError> {
     loop {
-        match chars.next() {
-            Some('"') => return Ok(()),
-            Some('\\') => match chars.next() {
-                Some('\n') => {}
-                Some(c @ ('$' | '`' | '"' | '\\')) => word.push(c),
-                Some(c) => word.extend(['\\', c]),
+        match bytes.next() {
+            Some(b'"') => return Ok(()),
+            Some(b'\\') => match bytes.next() {
+                Some(b'\n') => {}
+                Some(byte @ (b'$' | b'`' | b'"' | b'\\')) => word.push(*byte),
+                Some(byte) => word.extend([b'\\', *byte]),
                 None => return Err(SplitError::DoubleQuote),
             },
-            Some(c) => word.push(c),
+            Some(byte) => word.push(*byte),
             None => return Err(SplitError::DoubleQuote),
         }
     }
@@ -178,7 +188,7 @@ mod tests {
         let dropped = |text: &str| {
             let mut words = split_words(text).expect(text);
             drop_exec(&mut words);
-            words.join(" ")
+            words.join(OsStr::new(" "))
         };
         assert_eq!(dropped("exec ls -l"), "ls -l");
         assert_eq!(dropped("exec exec"), "exec");
@@ -195,7 +205,15 @@ mod tests {
                 .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
                 .collect::<Vec<_>>()
                 .join(" ");
+            let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
             prop_assert_eq!(split_words(&text), Ok(words));
+        }
+
+        #[test]
+        fn bytes_that_are_no_text_are_kept(words in prop::collection::vec(prop::collection::vec(128u8.., 1..8), 0..8)) {
+            let text = OsString::from_vec(words.join(&b' '));
+            let split = split_words(&text).expect("plain").into_iter().map(OsString::into_vec);
+            prop_assert_eq!(split.collect::<Vec<_>>(), words);
         }
 
         #[test]

@@ -1,6 +1,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use crate::execute::{Command, ExecuteError, LimitKind};
@@ -105,7 +106,7 @@ impl Host {
         let argv = command
             .argv
             .iter()
-            .map(|word| CString::new(word.as_str()))
+            .map(|word| CString::new(word.as_bytes()))
             .collect::<Result<_, _>>()
             .map_err(ExecuteError::internal)?;
         Ok(Prepared { workdir, program, argv, env })
@@ -153,7 +154,7 @@ struct Prepared {
 
 fn refusal(command: &Command, error: SpawnError) -> ExecuteError {
     let unusable = |problem| ExecuteError::ProgramUnusable {
-        program: lookup::shown(&command.argv[0]),
+        program: lookup::shown(&command.argv[0].to_string_lossy()),
         problem,
     };
     match error {

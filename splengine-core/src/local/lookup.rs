@@ -13,12 +13,13 @@ use crate::execute::ExecuteError;
 /// The path to give to execve(2) for `program`: one with a `/` counts from the working directory,
 /// any other is looked up on `path`, as execvp(3) does.
 pub(crate) fn find(
-    program: &str,
+    program: &OsStr,
     path: Option<&OsStr>,
     workdir: &impl AsFd,
 ) -> Result<CString, ExecuteError> {
-    let unusable = |problem| ExecuteError::ProgramUnusable { program: shown(program), problem };
-    let mut refusal = ExecuteError::ProgramNotFound(shown(program));
+    let shown = || shown(&program.to_string_lossy());
+    let unusable = |problem| ExecuteError::ProgramUnusable { program: shown(), problem };
+    let mut refusal = ExecuteError::ProgramNotFound(shown());
     for candidate in candidates(program, path) {
         match usable(&candidate, workdir.as_fd()) {
             Ok(()) => {
@@ -32,8 +33,8 @@ pub(crate) fn find(
     Err(refusal)
 }
 
-fn candidates(program: &str, path: Option<&OsStr>) -> Vec<PathBuf> {
-    if program.contains('/') {
+fn candidates(program: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
         return vec![PathBuf::from(program)];
     }
     // A relative entry of PATH would let whoever writes to the working directory name the program.

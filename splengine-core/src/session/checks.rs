@@ -1,5 +1,8 @@
 //! What is checked of a request for a session, and done on a thread that may wait.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+
 use crate::session::SessionError;
 use crate::text::name_to_show;
 
@@ -12,10 +15,10 @@ pub(crate) fn checked_name(name: Option<String>) -> Result<Option<String>, Sessi
 }
 
 /// Whether these words can be a command.
-pub(crate) fn check_words(words: &[String]) -> Result<(), SessionError> {
-    let problem = if words.first().is_none_or(String::is_empty) {
+pub(crate) fn check_words(words: &[OsString]) -> Result<(), SessionError> {
+    let problem = if words.first().is_none_or(|word| word.is_empty()) {
         "names no program; leave it out for the shell"
-    } else if words.iter().any(|word| word.contains('\0')) {
+    } else if words.iter().any(|word| word.as_bytes().contains(&0)) {
         "and `args` hold a NUL byte, which no argument can"
     } else {
         return Ok(());

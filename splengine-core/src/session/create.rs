@@ -1,5 +1,6 @@
 //! How a session is made.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -51,7 +52,7 @@ impl Sessions {
             }
             (None, Some(saved)) => saved.argv.clone(),
             (None, None) if request.login_shell => self.engine.login_shell(),
-            (None, None) => registry.policy.shell.clone(),
+            (None, None) => registry.policy.shell.iter().map(OsString::from).collect(),
         };
         let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();
         let mut env = saved.as_ref().map(|saved| saved.env.clone()).unwrap_or_default();

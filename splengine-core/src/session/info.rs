@@ -1,5 +1,6 @@
 //! What is told of sessions, and asked for them.
 
+use std::ffi::OsString;
 use std::time::SystemTime;
 
 use crate::caller::UserName;
@@ -123,10 +124,10 @@ pub struct ShareInfo {
 /// A session to be made.
 #[derive(Debug, Clone, Default)]
 pub struct SessionRequest {
-    pub(crate) command: Option<String>,
+    pub(crate) command: Option<OsString>,
     pub(crate) use_shell: bool,
     pub(crate) login_shell: bool,
-    pub(crate) args: Vec<String>,
+    pub(crate) args: Vec<OsString>,
     pub(crate) workdir: Option<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) size: Option<Size>,
@@ -144,7 +145,7 @@ impl SessionRequest {
 
     /// Another command than the shell, split into words by [`split_words`](crate::split_words).
     #[must_use]
-    pub fn command(mut self, command: impl Into<String>) -> Self {
+    pub fn command(mut self, command: impl Into<OsString>) -> Self {
         self.command = Some(command.into());
         self
     }
@@ -169,7 +170,7 @@ impl SessionRequest {
 
     /// Adds an argument, verbatim.
     #[must_use]
-    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }

@@ -1,6 +1,7 @@
 //! One session that lives: its state, shared by the tasks that serve it and the clients on it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,7 +59,7 @@ pub(crate) struct Live {
 /// What a session was started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
-    pub(crate) argv: Vec<String>,
+    pub(crate) argv: Vec<OsString>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
 }

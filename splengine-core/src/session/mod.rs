@@ -25,6 +25,7 @@ mod sizing;
 mod store;
 mod traits;
 mod typist;
+mod words;
 
 pub(crate) use adopt::adopt_all;
 pub use adopt::{Adopted, Leftover};

@@ -9,6 +9,7 @@
 //! A record is one line of JSON (format, version, checksum), a line of JSON (what is known of the
 //! session), and the bytes that draw its screen. It is written beside its place and moved there.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -49,7 +50,8 @@ pub(crate) struct Record {
     pub(crate) saved: u64,
     pub(crate) cols: u16,
     pub(crate) rows: u16,
-    pub(crate) argv: Vec<String>,
+    #[serde(with = "crate::session::words")]
+    pub(crate) argv: Vec<OsString>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
     /// The exit code and signal, once it has ended.

@@ -224,7 +224,7 @@ impl Execute for Faithless {
         output: Output,
         _: Cancel,
     ) -> Result<Exit, ExecuteError> {
-        match command.argv[0].as_str() {
+        match command.text_argv()?[0] {
             "panic" => panic!("on purpose"),
             "panic-later" => {
                 output.started();

@@ -44,7 +44,7 @@ impl Execute for Actor {
         cancel: Cancel,
     ) -> Result<Exit, ExecuteError> {
         let fine = Ok(Exit::new(ExitStatus::Code(0)));
-        match command.argv[0].as_str() {
+        match command.text_argv()?[0] {
             "missing" => Err(ExecuteError::ProgramNotFound("missing".to_owned())),
             "broken" => Err(ExecuteError::internal("the inside of the engine")),
             "exhausted" => Err(ExecuteError::Exhausted {

@@ -30,7 +30,7 @@ impl Options {
     /// another command.
     pub(crate) fn parse(command: &str) -> Option<Self> {
         let words = splengine_core::split_words(command).ok()?;
-        let mut words = words.iter().map(String::as_str);
+        let mut words = words.iter().filter_map(|word| word.to_str());
         (words.next() == Some("internal-sftp")).then_some(())?;
         let mut options = Self::default();
         while let Some(word) = words.next() {

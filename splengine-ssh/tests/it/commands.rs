@@ -1,5 +1,7 @@
 //! Commands without a terminal.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use russh::{Sig, client};
@@ -54,7 +56,6 @@ async fn what_can_not_run_is_said_in_words() {
         (b"  \n ", "255", "there is no command to run"),
         // A line that goes on, and does not.
         (b"\\\n", "255", ""),
-        (b"echo \xff", "255", "UTF-8"),
         (b"scp -t", "255", "scp"),
     ] {
         let ran = client.run(command).await;
@@ -77,6 +78,31 @@ async fn what_can_not_run_is_said_in_words() {
     // It still ends with its channel.
     running.0.close().await.expect("sent");
     gone(&pid).await;
+}
+
+#[tokio::test]
+async fn arguments_need_not_be_utf8() {
+    let door = Door::open().await;
+    let name = OsStr::from_bytes(b"caf\xe9.txt");
+    std::fs::write(door.root().join(name), "found").expect("written");
+    let client = door.login().await;
+    let ran = client.run(&b"cat 'caf\xe9.txt'"[..]).await;
+    assert_eq!(ran.told(), ("found", "", "0"));
+    let ran = client.run(&b"printf %s \xff\\\xfe\"\xe4\""[..]).await;
+    assert_eq!(ran.stdout, b"\xff\xfe\xe4");
+    // In a terminal.
+    let running = Running(client.channel().await);
+    running.0.request_pty(false, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+    running.0.exec(false, &b"cat caf\xe9.txt"[..]).await.expect("sent");
+    assert_eq!(granted(running).await, ("found".to_owned(), "0".to_owned()));
+    // A program that is not there, and one that a key is bound to.
+    let ran = client.run(&b"no-such-\xff"[..]).await;
+    assert_eq!(ran.told().2, "127");
+    let key = door.new_user("bob", "command=\"env\"");
+    let ran = door.login_as("bob", &key).await.run(&b"\xff"[..]).await;
+    let (stdout, stderr, exit) = ran.told();
+    assert_eq!((stdout, exit), ("", "2"));
+    assert!(stderr.contains("UTF-8"), "{stderr}");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Files, by packets of SFTP as they are.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -246,7 +248,7 @@ async fn without_files_there_is_no_subsystem() {
 struct Scp(Running, Vec<u8>);
 
 impl Scp {
-    async fn start(door: &Door, command: &str) -> Self {
+    async fn start(door: &Door, command: impl Into<Vec<u8>>) -> Self {
         Self(door.login().await.start(command).await, Vec::new())
     }
 
@@ -273,7 +275,7 @@ impl Scp {
 async fn the_old_protocol_of_scp_takes_files_and_directories() {
     let door = Door::open().await;
     let root = door.root().canonicalize().expect("there");
-    let mut scp = Scp::start(&door, &format!("scp -r -p -t {}", root.display())).await;
+    let mut scp = Scp::start(&door, format!("scp -r -p -t {}", root.display())).await;
     assert_eq!(scp.gets(1).await, [0]);
     scp.sends(b"D0755 0 dir\n").await;
     scp.sends(b"T1600000000 0 1600000001 0\n").await;
@@ -366,6 +368,38 @@ async fn the_old_protocol_of_scp_gives_files_and_directories() {
     let mut scp = Scp::start(&door, "scp -f dir").await;
     let told = String::from_utf8(scp.gets(usize::MAX).await).expect("text");
     assert!(told.starts_with("\u{2}scp: ") && told.contains("-O"), "{told:?}");
+}
+
+#[tokio::test]
+async fn copied_names_need_not_be_utf8() {
+    let door = Door::open().await;
+    let root = door.root();
+    let mut scp = Scp::start(&door, &b"scp -t ."[..]).await;
+    assert_eq!(scp.gets(1).await, [0]);
+    scp.sends(b"C0640 2 caf\xe9\n").await;
+    scp.sends(b"ok\0").await;
+    scp.0.0.eof().await.expect("sent");
+    assert_eq!(scp.0.ended().await.told(), ("", "", "0"));
+    assert_eq!(fs::read(root.join(OsStr::from_bytes(b"caf\xe9"))).expect("read"), b"ok");
+    // By its name, and by a pattern.
+    for command in [&b"scp -f caf\xe9"[..], b"scp -f caf?"] {
+        let mut scp = Scp::start(&door, command).await;
+        scp.0.types([0; 3]).await;
+        assert_eq!(scp.gets(usize::MAX).await, b"C0640 2 caf\xe9\nok\0");
+    }
+    fs::write(root.join("rsync"), "#!/bin/sh\nshift\nprintf '%s\\n' \"$@\"\n").expect("written");
+    fs::set_permissions(root.join("rsync"), fs::Permissions::from_mode(0o755)).expect("set");
+    let client = door.login().await;
+    let ran = client.run(&b"./rsync --server --sender . ca*"[..]).await;
+    assert_eq!(ran.stdout, b"--sender\n.\ncaf\xe9\n");
+    let ran = client.run(&b"./rsync --server --link-dest=../\xe9 . ca"[..]).await;
+    let (stdout, stderr, exit) = ran.told();
+    assert_eq!((stdout, exit), ("", "255"));
+    assert!(stderr.contains("outside root"), "{stderr}");
+    let running = client.start("./rsync --server --sender -slogDtpre.iLsfxCIvu").await;
+    running.types(b"rsync\0.\0caf\xe9\0\0").await;
+    running.0.eof().await.expect("sent");
+    assert_eq!(running.ended().await.stdout, b"--sender\n-logDtpre.iLsfxCIvu\n.\ncaf\xe9\n");
 }
 
 #[tokio::test]
