@@ -117,6 +117,9 @@ async fn attach(
             if engine.accepts_env("TERM") && !window.term.is_empty() {
                 request = request.env("TERM", &window.term);
             }
+            if engine.accepts_env("SSH_TTY") {
+                request = request.tty_variable("SSH_TTY");
+            }
             for (name, value) in &place.env {
                 request = request.env(name, value);
             }

@@ -496,6 +496,7 @@ impl Engine {
             limits,
             background: request.background,
             terminal_modes: TerminalModes::default(),
+            tty_variable: None,
             path_first: if is_shell { policy.program.directory() } else { None },
             mark: None,
             grace: policy.grace,

@@ -39,6 +39,8 @@ pub struct Command {
     pub background: Background,
     /// The modes that its terminal begins with, if it gets one.
     pub terminal_modes: TerminalModes,
+    /// A variable that is to hold the path of its terminal (`/dev/pts/7`), if it gets one that has a path.
+    pub tty_variable: Option<String>,
     /// A directory to put in front of the `PATH` of a shell: where the engine's program is.
     pub path_first: Option<String>,
     /// What a later executor is to find its processes by, if the engine wants that: one of this

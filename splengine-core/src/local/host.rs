@@ -51,10 +51,13 @@ impl Host {
         size: Size,
     ) -> Result<LocalTerminal, ExecuteError> {
         let env = self.environment.block_of_terminal(&command.env, command.path_first.as_deref());
-        let prepared = self.prepare(command, env)?;
+        let mut prepared = self.prepare(command, env)?;
+        let pair = Pair::open(size, &command.terminal_modes).map_err(exhausted_or_internal)?;
+        if let Some(name) = &command.tty_variable {
+            pair.name_in(&mut prepared.env, name).map_err(exhausted_or_internal)?;
+        }
+        let Pair { ours, theirs } = pair;
         let spawn = self.spawn(command, &prepared, false)?;
-        let Pair { ours, theirs } =
-            Pair::open(size, &command.terminal_modes).map_err(exhausted_or_internal)?;
         let pty = Pty::new(ours).map_err(exhausted_or_internal)?;
         let leader = spawn.start_in(theirs.as_fd()).map_err(|error| refusal(command, error))?;
         let root = self.root.path().to_owned();
@@ -82,6 +85,7 @@ impl Host {
             cols: size.cols(),
             rows: size.rows(),
             modes: command.terminal_modes.0.clone(),
+            tty_variable: command.tty_variable.clone(),
             grace_ms: u64::try_from(command.grace.as_millis()).unwrap_or(u64::MAX),
             words: argv.len(),
             limits: LimitKind::ALL.iter().map(|kind| command.limits.value(*kind)).collect(),

@@ -1,11 +1,12 @@
 //! The terminal of a program on this host.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::process::Pid;
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, Winsize, tcgetattr, tcgetpgrp, tcsetattr, tcsetwinsize,
 };
@@ -42,6 +43,15 @@ impl Pair {
         tcsetwinsize(&theirs, winsize(size))?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         Ok(Self { ours, theirs })
+    }
+
+    /// Puts the path of the terminal into the variable `name` of `env`, which execve(2) takes.
+    pub(crate) fn name_in(&self, env: &mut Vec<CString>, name: &str) -> io::Result<()> {
+        let path = ptsname(&self.ours, Vec::new())?;
+        let name = [name.as_bytes(), b"="].concat();
+        env.retain(|entry| !entry.as_bytes().starts_with(&name));
+        env.push(CString::new([&name, path.as_bytes()].concat())?);
+        Ok(())
     }
 }
 

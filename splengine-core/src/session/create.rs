@@ -33,6 +33,8 @@ impl Sessions {
         };
         let (saved, screen) = source.unzip();
         check_env(&request.env, inner.policy.request_env.as_deref())?;
+        let tty = request.tty_variable.iter().map(|name| (name.clone(), String::new()));
+        check_env(&tty.collect::<Vec<_>>(), inner.policy.request_env.as_deref())?;
         let name = checked_name(request.name.or_else(|| saved.as_ref()?.name.clone()))?;
         let argv = match (&request.command, &saved) {
             (Some(command), _) => {
@@ -77,6 +79,7 @@ impl Sessions {
             grace: inner.policy.grace,
             path_first: inner.policy.program.directory(),
             terminal_modes: request.modes,
+            tty_variable: request.tty_variable,
             mark: None,
         };
         let (files, recorder) = self.files(&id, size, screen.as_deref()).await;

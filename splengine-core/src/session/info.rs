@@ -132,6 +132,7 @@ pub struct SessionRequest {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) size: Option<Size>,
     pub(crate) modes: TerminalModes,
+    pub(crate) tty_variable: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) from: Option<String>,
 }
@@ -200,6 +201,15 @@ impl SessionRequest {
     #[must_use]
     pub fn terminal_modes(mut self, modes: TerminalModes) -> Self {
         self.modes = modes;
+        self
+    }
+
+    /// Adds a variable to its environment that holds the path of its terminal (`/dev/pts/7`), in place of
+    /// one of this name that is there; default none. Subject to the checks of [`env`](Self::env).
+    /// Executors whose terminals have no path leave it out.
+    #[must_use]
+    pub fn tty_variable(mut self, name: impl Into<String>) -> Self {
+        self.tty_variable = Some(name.into());
         self
     }
 

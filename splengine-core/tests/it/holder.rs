@@ -328,6 +328,21 @@ fn a_program_that_can_not_be_started_is_refused_the_same() {
 }
 
 #[test]
+fn a_variable_tells_the_path_of_a_held_terminal() {
+    let engines = Engines::new();
+    let running = engines.start();
+    let request = SessionRequest::new()
+        .command("sh -c")
+        .arg("echo [$OWN_TTY] [$(tty)] > told; read x")
+        .tty_variable("OWN_TTY");
+    let sessions = running.engine.sessions();
+    running.runtime.block_on(sessions.create(&engines.alice, request)).expect("starts");
+    let told = engines.told("told");
+    let (variable, tty) = told.split_once(' ').expect("two paths");
+    assert!(variable.starts_with("[/dev/pts/") && tty == variable, "{told}");
+}
+
+#[test]
 fn a_holder_that_is_killed_takes_its_programs_along() {
     let engines = Engines::new();
     let running = engines.start();

@@ -938,6 +938,21 @@ async fn a_terminal_begins_with_the_modes_that_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_variable_tells_the_path_of_the_terminal() {
+    let bench = bench();
+    let request = script("echo [$OWN_TTY] [$(tty)]; echo e''nd; read x").env("OWN_TTY", "none");
+    let session = bench.start(request.tty_variable("OWN_TTY")).await;
+    let mut attachment = bench.attach(&session, control().from_start());
+    let seen = read_until(&mut attachment, "end").await;
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    let (variable, tty) = seen.split_once(' ').expect("two paths");
+    assert!(variable.starts_with("[/dev/pts/") && tty.starts_with(variable), "{seen}");
+    let request = script("true").tty_variable("SPL_SESSION_ID");
+    let refused = bench.engine.sessions().create(&bench.alice, request).await;
+    assert!(matches!(refused, Err(SessionError::Start(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn who_attaches_from_the_start_gets_all_that_was_printed() {
     let bench = bench();
     let session = bench.start(script("echo first; read x; echo last; read x")).await;

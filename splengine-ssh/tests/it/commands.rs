@@ -269,6 +269,13 @@ async fn a_command_knows_its_client() {
     let all = format!("127.0.0.1 {} 127.0.0.1 {port}", client_words[1]);
     assert_eq!(var("SSH_CONNECTION"), all);
     assert_eq!(var("SHELL"), "/bin/sh");
+    assert!(!vars.iter().any(|var| var.starts_with("SSH_TTY=")), "there is no terminal");
+    let running = Running(client.channel().await);
+    running.0.request_pty(false, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+    running.0.exec(false, "sh -c 'echo $SSH_TTY; tty'").await.expect("sent");
+    let (told, _) = granted(running).await;
+    let paths: Vec<&str> = told.lines().collect();
+    assert!(paths[0].starts_with("/dev/pts/") && paths[0] == paths[1], "{told}");
 }
 
 #[tokio::test]

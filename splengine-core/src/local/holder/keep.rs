@@ -226,7 +226,14 @@ impl Keeper {
         let mut texts = texts_of(texts).map_err(SpawnError::Clone)?.into_iter();
         let program = texts.next().ok_or(wrong("a start without a program"))?;
         let argv: Vec<CString> = texts.by_ref().take(start.words).collect();
-        let env: Vec<CString> = texts.collect();
+        let mut env: Vec<CString> = texts.collect();
+        let size = Size::clamped(start.cols, start.rows);
+        let pair = Pair::open(size, &TerminalModes::new(start.modes.iter().copied()))
+            .map_err(SpawnError::Clone)?;
+        if let Some(name) = &start.tty_variable {
+            pair.name_in(&mut env, name).map_err(SpawnError::Clone)?;
+        }
+        let Pair { ours, theirs } = pair;
         let limits = LimitKind::ALL
             .iter()
             .zip(&start.limits)
@@ -251,10 +258,6 @@ impl Keeper {
             group: group.map_err(SpawnError::Clone)?,
         };
         let ring = Ring::new(RING).map_err(SpawnError::Clone)?;
-        let size = Size::clamped(start.cols, start.rows);
-        let Pair { ours, theirs } =
-            Pair::open(size, &TerminalModes::new(start.modes.iter().copied()))
-                .map_err(SpawnError::Clone)?;
         let pty = Pty::new(ours).map_err(SpawnError::Clone)?;
         let leader = spawn.start_in(theirs.as_fd())?;
         let grace = Duration::from_millis(start.grace_ms);

@@ -46,6 +46,8 @@ pub(crate) struct Start {
     pub(crate) rows: u16,
     #[serde(default)]
     pub(crate) modes: Vec<(u8, u32)>,
+    #[serde(default)]
+    pub(crate) tty_variable: Option<String>,
     pub(crate) grace_ms: u64,
     /// How many of the texts are words; the first is the program's path, the rest are variables.
     pub(crate) words: usize,
