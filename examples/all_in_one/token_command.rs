@@ -22,7 +22,7 @@ pub(crate) const NAME: &str = "token";
 struct TokenArgs {
     /// Whose token it is
     user: String,
-    /// What it is good for: execute, sessions, watch, files [default: all that its user may do]
+    /// What it is good for: execute, sessions, watch, files, admin [default: all that its user may do]
     scope: Vec<String>,
     /// Adds the line to this file, which is made if it is not there, instead of printing it
     #[arg(long, value_name = "FILE")]

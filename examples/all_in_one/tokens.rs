@@ -62,7 +62,7 @@ impl Tokens {
     }
 
     /// Adds `USER=TOKEN`, or the token's hash in its place; after blanks perhaps the names of scopes,
-    /// all of them when there are none.
+    /// all but `admin` when there are none.
     pub(crate) fn insert(&mut self, entry: &str, source: &str) -> Result<(), UsageError> {
         let complaint = |problem: &str| UsageError::new(source, problem);
         let mut words = entry.split_whitespace();
@@ -74,7 +74,7 @@ impl Tokens {
         let scopes: Vec<Scope> = words.map(str::parse).collect::<Result<_, _>>().map_err(|_| {
             complaint(&format!("what stands after the token is no scope; {SCOPES}"))
         })?;
-        let scopes = if scopes.is_empty() { Scopes::ALL } else { scopes.into_iter().collect() };
+        let scopes = if scopes.is_empty() { Scopes::USER } else { scopes.into_iter().collect() };
         let hash = if token.starts_with("sha256:") {
             token.parse().map_err(|error| UsageError::caused(source, &error))?
         } else {
@@ -146,4 +146,4 @@ pub(crate) fn add_made(list: &mut AccountList, token: &Secret) -> Result<(), Usa
     list.token(hash, admin, Scopes::ALL).map_err(|error| caused(&error))
 }
 
-const SCOPES: &str = "there are: execute, sessions, watch, files";
+const SCOPES: &str = "there are: execute, sessions, watch, files, admin";

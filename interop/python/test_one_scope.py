@@ -14,7 +14,7 @@ from test_avro import SEED, classic, handshake, text
 
 # Named as their scope is, but for the last, who has two that are far apart.
 USERS = {"execute": {"execute"}, "sessions": {"sessions"}, "watch": {"watch"}, "files": {"files"},
-         "both": {"execute", "files"}}
+         "admin": {"admin"}, "both": {"execute", "files"}}
 TOKENS = {user: f"{user}-{secrets.token_hex(16)}" for user in USERS}
 
 
@@ -51,6 +51,7 @@ def test_over_http(served, user):
     step = {"steps": [{"command": "true"}]}
     calls = [
         ("POST", "/execute", {"json": {"command": "true"}}, ("execute",), 200),
+        ("GET", "/api/v1/executions", {}, ("execute", "admin"), 200),
         ("POST", "/api/v1/batches", {"json": step}, ("execute",), 202),
         ("POST", "/api/v1/sessions", {"json": {"command": "true"}}, ("sessions",), 201),
         ("GET", "/api/v1/files/note", {}, ("files",), 200),

@@ -16,11 +16,15 @@ pub enum Scope {
     Watch,
     /// Read and write the files that the engine serves.
     Files,
+    /// See and cancel the executions of all callers. Given only to who is named for it: it is not
+    /// among [`Scopes::USER`].
+    Admin,
 }
 
 impl Scope {
     /// Every right there is.
-    pub const ALL: &[Self] = &[Self::Execute, Self::Sessions, Self::Watch, Self::Files];
+    pub const ALL: &[Self] =
+        &[Self::Execute, Self::Sessions, Self::Watch, Self::Files, Self::Admin];
 
     const fn bit(self) -> u8 {
         1 << self as u8
@@ -34,6 +38,7 @@ impl Scope {
             Self::Sessions => "sessions",
             Self::Watch => "watch",
             Self::Files => "files",
+            Self::Admin => "admin",
         }
     }
 }
@@ -62,6 +67,9 @@ impl Scopes {
         }
         Self(all)
     };
+
+    /// Every right over one's own things: all but [`Scope::Admin`].
+    pub const USER: Self = Self(Self::ALL.0 & !Scope::Admin.bit());
 
     /// The same rights and one more.
     #[must_use]
@@ -132,7 +140,7 @@ impl fmt::Debug for Scopes {
 
 /// A text that names no [`Scope`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a scope; there are: execute, sessions, watch, files")]
+#[error("`{0}` is not a scope; there are: execute, sessions, watch, files, admin")]
 #[non_exhaustive]
 pub struct ParseScopeError(String);
 

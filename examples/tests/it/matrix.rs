@@ -25,6 +25,7 @@ use crate::server::http;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Execute,
+    ListExecutions,
     SubmitBatch,
     ListBatches,
     CreateSession,
@@ -41,8 +42,9 @@ enum Operation {
 
 use Operation::*;
 
-const OPERATIONS: [Operation; 11] = [
+const OPERATIONS: [Operation; 12] = [
     Execute,
+    ListExecutions,
     SubmitBatch,
     ListBatches,
     CreateSession,
@@ -60,6 +62,7 @@ fn is_allowed(operation: Operation, scopes: Scopes) -> bool {
     let has = |scope| scopes.contains(scope);
     match operation {
         Execute | SubmitBatch | ListBatches => has(Scope::Execute),
+        ListExecutions => has(Scope::Execute) || has(Scope::Admin),
         CreateSession | ControlSession => has(Scope::Sessions),
         ListSessions | ViewSession => has(Scope::Sessions) || has(Scope::Watch),
         ReadFile | WriteFile | ListFiles => has(Scope::Files),
@@ -118,7 +121,7 @@ async fn every_scope_is_good_for_the_same_on_all_servers() {
         }
     }
     // So that nothing was left out unseen.
-    assert_eq!(asked, sets.len() * (10 + 10 + 3 + 9 + 8));
+    assert_eq!(asked, sets.len() * (11 + 11 + 3 + 9 + 8));
 }
 
 async fn open(sets: &[Scopes]) -> (Servers, Vec<Actor>) {
@@ -177,6 +180,7 @@ fn over_http(addr: SocketAddr, actor: &Actor, operation: Operation) -> Option<To
     let command = json!({"command": "true"});
     let (request, body, done) = match operation {
         Execute => ("POST /api/v1/execute".to_owned(), command.to_string(), 200),
+        ListExecutions => ("GET /api/v1/executions".to_owned(), String::new(), 200),
         SubmitBatch => {
             ("POST /api/v1/batches".to_owned(), json!({"steps": [command]}).to_string(), 202)
         }

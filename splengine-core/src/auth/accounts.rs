@@ -136,7 +136,8 @@ impl AccountList {
         tokens.filter(|entry| !entry.scopes.is_within(self.bound(&entry.user))).map(|it| &it.user)
     }
 
-    /// What `user` may do.
+    /// Returns what `user` may do: what [`user`](Self::user) gives, else what all of the user's
+    /// tokens give together, else [`Scopes::USER`]; of these, what [`others`](Self::others) leaves.
     #[must_use]
     pub fn rights(&self, user: &UserName) -> Scopes {
         if let Some(scopes) = self.users.get(user) {
@@ -144,7 +145,7 @@ impl AccountList {
         }
         let tokens = self.tokens.iter().filter(|(_, entry)| entry.user == *user);
         let of_tokens = tokens.map(|(_, entry)| entry.scopes).reduce(Scopes::union);
-        of_tokens.unwrap_or(Scopes::ALL).restricted_to(self.others)
+        of_tokens.unwrap_or(Scopes::USER).restricted_to(self.others)
     }
 
     fn bound(&self, user: &UserName) -> Scopes {

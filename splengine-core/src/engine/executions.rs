@@ -14,6 +14,7 @@ use crate::engine::handle::{Engine, Terms};
 use crate::execute::cancel::CancelSource;
 use crate::execute::{Cancel, ExecuteError, Reason, Request, Run};
 use crate::id::{ExecutionId, SessionId};
+use crate::scope::Scope;
 
 /// An execution that runs or waits, as [`Engine::executions`] lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,36 +234,37 @@ impl Drop for Listed {
 }
 
 impl Engine {
-    /// Lists the caller's executions that run or wait now, the oldest first: at most as many as
+    /// Lists the caller's executions that run or wait now, or those of all callers for who has
+    /// [`Scope::Admin`], the oldest first: at most as many as
     /// [may](crate::EngineBuilder::max_running) run and [wait](crate::EngineBuilder::max_waiting).
     /// The steps of batches and sessions are not among them.
     ///
     /// # Errors
     ///
-    /// [`ExecuteError::Forbidden`].
+    /// [`ExecuteError::Forbidden`] for who has neither [`Scope::Execute`] nor [`Scope::Admin`].
     pub fn executions(&self, caller: &Caller) -> Result<Vec<ExecutionInfo>, ExecuteError> {
-        Self::may_execute(caller)?;
+        let reach = Reach::of(caller)?;
         let listed = self.0.executions.lock();
-        let own = listed.values().map(|entry| &entry.info);
-        let mut own: Vec<_> = own.filter(|info| info.user == *caller.user()).cloned().collect();
+        let seen = listed.values().map(|entry| &entry.info);
+        let mut seen: Vec<_> = seen.filter(|info| reach.covers(&info.user)).cloned().collect();
         drop(listed);
-        own.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-        Ok(own)
+        seen.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(seen)
     }
 
-    /// Cancels an execution of the caller's: it ends as [`Reason::Cancelled`], or, where it waits,
+    /// Cancels an execution that the caller [sees](Self::executions): it ends as [`Reason::Cancelled`], or, where it waits,
     /// leaves the queue with that end. Returns when it is over, or after 30 s.
     ///
     /// # Errors
     ///
-    /// [`ExecuteError::NoExecution`] when there is none of the caller's by this name, which there is
-    /// none any more when it is over; [`ExecuteError::Forbidden`].
+    /// [`ExecuteError::NoExecution`] when the caller sees none by this name, as when it is over;
+    /// [`ExecuteError::Forbidden`] as for [`executions`](Self::executions).
     ///
     /// # Cancel safety
     ///
     /// The cancellation takes its course when the future is dropped.
     pub async fn cancel_execution(&self, caller: &Caller, id: &str) -> Result<(), ExecuteError> {
-        Self::may_execute(caller)?;
+        let reach = Reach::of(caller)?;
         let executions = &self.0.executions;
         let missing = || ExecuteError::NoExecution(id.chars().take(80).collect());
         let id: ExecutionId = id.parse().map_err(|_| missing())?;
@@ -270,8 +272,8 @@ impl Engine {
         changed.as_mut().enable();
         {
             let listed = executions.lock();
-            let own = listed.get(&id).filter(|entry| entry.info.user == *caller.user());
-            own.ok_or_else(missing)?.source.stop(Reason::Cancelled);
+            let seen = listed.get(&id).filter(|entry| reach.covers(&entry.info.user));
+            seen.ok_or_else(missing)?.source.stop(Reason::Cancelled);
         }
         let over = async {
             loop {
@@ -285,6 +287,29 @@ impl Engine {
         };
         let _ = timeout(CANCEL_TIMEOUT, over).await;
         Ok(())
+    }
+}
+
+/// Whose executions a caller may see and cancel.
+enum Reach<'a> {
+    Own(&'a UserName),
+    All,
+}
+
+impl<'a> Reach<'a> {
+    fn of(caller: &'a Caller) -> Result<Self, ExecuteError> {
+        if caller.may(Scope::Admin) {
+            return Ok(Self::All);
+        }
+        Engine::may_execute(caller)?;
+        Ok(Self::Own(caller.user()))
+    }
+
+    fn covers(&self, user: &UserName) -> bool {
+        match self {
+            Self::Own(own) => *own == user,
+            Self::All => true,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::dto::ExecutionListDto;
 use crate::problem::{Problem, ProblemDto};
 use crate::routes::parameters::{Asker, NoQuery};
 
-/// The caller's executions that run or wait.
+/// Lists the caller's executions that run or wait; with the scope `admin`, those of all callers.
 #[utoipa::path(
     get, path = "/api/v1/executions", operation_id = "listExecutions", tag = "execute",
     security(("bearer" = [])),
@@ -26,7 +26,7 @@ pub(crate) async fn list(
     Ok(Json(ExecutionListDto { executions: executions.into_iter().map(Into::into).collect() }))
 }
 
-/// Cancels an execution, whether it runs or waits.
+/// Cancels an execution, whether it runs or waits: an own one, or with the scope `admin` any.
 #[utoipa::path(
     delete, path = "/api/v1/executions/{id}", operation_id = "cancelExecution", tag = "execute",
     security(("bearer" = [])), params(("id" = String, Path)),

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use splengine_core::{
-    Caller, Engine, EngineBuilder, Execute, LocalExecutor, Secret, SharedAuthenticator,
+    Caller, Engine, EngineBuilder, Execute, LocalExecutor, Scope, Secret, SharedAuthenticator,
     StaticTokens,
 };
 use splengine_http::{HttpServer, HttpServerBuilder};
@@ -31,6 +31,13 @@ pub(crate) fn tokens() -> StaticTokens {
     tokens.insert(&Secret::new("alices-very-long-token"), alice).expect("long enough");
     let bob = Caller::new("bob".parse().expect("a user name"));
     tokens.insert(&Secret::new("bob-may-do-nothing"), bob).expect("long enough");
+    for (token, name, scope) in [
+        ("carol-may-execute", "carol", Scope::Execute),
+        ("dora-may-administer", "dora", Scope::Admin),
+    ] {
+        let caller = Caller::new(name.parse().expect("a user name")).with(scope);
+        tokens.insert(&Secret::new(token), caller).expect("long enough");
+    }
     tokens
 }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use russh::keys::ssh_key::Fingerprint;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg};
-use splengine_core::{Accounts, Caller, UserName};
+use splengine_core::{Accounts, Caller, Scopes, UserName};
 
 use super::authorized_keys::{self, Entry, LineError};
 use super::certificate::{self, Circumstances};
@@ -95,7 +95,7 @@ impl Sources {
     pub(super) fn caller(&self, user: UserName) -> Caller {
         match &self.accounts {
             Some(accounts) => accounts.caller(&user),
-            None => Caller::with_all_scopes(user),
+            None => Caller::new(user).with_scopes(Scopes::USER),
         }
     }
 

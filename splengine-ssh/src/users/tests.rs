@@ -33,7 +33,7 @@ async fn a_users_keys_let_the_user_in() {
     assert!(offered(&users, "alice", &alice).await);
     let grant = by_key(&users, "alice", &alice).await.expect("let in");
     assert_eq!(grant.caller.user().as_str(), "alice");
-    assert!(Scope::ALL.iter().all(|scope| grant.caller.may(*scope)));
+    assert_eq!(grant.caller.scopes(), Scopes::USER);
     assert!(!grant.pty);
     assert_eq!(grant.environment, [("A".to_owned(), "b".to_owned())]);
     let fingerprint = alice.fingerprint(HashAlg::Sha256);

@@ -18,7 +18,7 @@ pub(super) fn call(addr: SocketAddr, actor: &Actor, operation: Operation) -> Opt
         Operation::ControlSession => vec![b"writeSession", actor.session.as_bytes(), b" "],
         Operation::ReadFile => vec![b"readFile", b"known"],
         Operation::WriteFile => vec![b"writeFile", b"written", b"x"],
-        Operation::ListFiles | Operation::CopyFiles => return None,
+        Operation::ListExecutions | Operation::ListFiles | Operation::CopyFiles => return None,
     };
     parts.into_iter().for_each(|part| text(part, &mut call));
     match operation {

@@ -77,9 +77,10 @@ impl Ssh {
                 self.sftp(actor, 3, &[&string(b"of-ssh"), &[0, 0, 0, 0b1010], &[0; 4]]).await
             }
             Operation::ListFiles => self.sftp(actor, 11, &[&string(b".")]).await,
-            Operation::SubmitBatch | Operation::ListBatches | Operation::ListSessions => {
-                return None;
-            }
+            Operation::ListExecutions
+            | Operation::SubmitBatch
+            | Operation::ListBatches
+            | Operation::ListSessions => return None,
         };
         Some(told)
     }

@@ -37,7 +37,7 @@ fn rights_come_from_one_source() {
         (3, "bob", &[Scope::Execute, Scope::Sessions]),
     ]);
     assert_eq!(all.rights(&user("alice")), scopes(&[Scope::Execute, Scope::Files]));
-    assert_eq!(all.rights(&user("carol")), Scopes::ALL, "named nowhere");
+    assert_eq!(all.rights(&user("carol")), Scopes::USER, "named nowhere");
     assert_eq!(all.overreaching().count(), 0);
 
     let bounded = all
