@@ -4,6 +4,9 @@
 //! with an [`Execute`] such as [`LocalExecutor`], and gives its [`Event`]s and [`End`]. It knows no
 //! protocol: the crates beside it turn it into network servers.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("splengine-core needs Linux: pidfds, subreapers and Linux's pseudoterminals");
+
 mod auth;
 mod batch;
 mod budget;

@@ -47,6 +47,8 @@
 //! try (paramiko does), which russh leaves unanswered, is told so and disconnected, instead of being
 //! left to wait.
 
+#![forbid(unsafe_code)]
+
 mod algorithms;
 mod builder;
 mod channel;

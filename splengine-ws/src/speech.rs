@@ -160,23 +160,28 @@ pub(crate) fn saved(info: &SavedInfo) -> Message {
 
 /// An error frame for a refusal, and the code to close with if the client has nothing without.
 pub(crate) fn refusal(error: &SessionError) -> (Message, u16, &'static str) {
-    let (code, word) = match error.kind() {
-        ErrorKind::Malformed | ErrorKind::Impossible => (4400, "invalid"),
-        ErrorKind::Unauthenticated => (4401, "credentials"),
-        ErrorKind::Forbidden => (4403, "forbidden"),
-        ErrorKind::NotFound | ErrorKind::Conflict => (4404, "no_session"),
-        ErrorKind::CallerLimit | ErrorKind::NoRoom => (4429, "limit"),
-        ErrorKind::Unavailable => match error {
-            SessionError::Draining => (1012, "restart"),
-            _ => (4429, "limit"),
-        },
-        _ => (1011, "internal"),
+    let (code, word) = match error {
+        SessionError::Draining => (1012, "restart"),
+        error => close_code(error.kind()).unwrap_or((1011, "internal")),
     };
     let message = match error.kind() {
         ErrorKind::Internal => "the engine failed to do it".to_owned(),
         _ => error.to_string(),
     };
     (self::error(&message, word), code, word)
+}
+
+/// The close code and the word for a kind of refusal, where there is one.
+fn close_code(kind: ErrorKind) -> Option<(u16, &'static str)> {
+    Some(match kind {
+        ErrorKind::Malformed | ErrorKind::Impossible => (4400, "invalid"),
+        ErrorKind::Unauthenticated => (4401, "credentials"),
+        ErrorKind::Forbidden => (4403, "forbidden"),
+        ErrorKind::NotFound | ErrorKind::Conflict => (4404, "no_session"),
+        ErrorKind::CallerLimit | ErrorKind::NoRoom | ErrorKind::Unavailable => (4429, "limit"),
+        ErrorKind::Internal => (1011, "internal"),
+        _ => return None,
+    })
 }
 
 fn exit_frame(status: ExitStatus) -> Value {
@@ -204,6 +209,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_refusal_has_a_close_code() {
+        for &kind in ErrorKind::ALL {
+            assert!(close_code(kind).is_some(), "{kind:?}");
+        }
         let error = SessionError::NoSession("spl-x".to_owned());
         assert_eq!(refusal(&error).1, 4404);
         assert_eq!(refusal(&SessionError::Full { limit: 1 }).1, 4429);
