@@ -3,11 +3,13 @@
 import os
 import re
 import select
+import shutil
 import socket
 import stat
 import subprocess
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import argon2
 import paramiko
@@ -311,6 +313,35 @@ def test_passwords_are_off_unless_wanted(server, keys, tmp_path):
         with pytest.raises(paramiko.BadAuthenticationType) as refused:
             transport.auth_password("alice", PASSWORD)
         assert refused.value.allowed_types == ["publickey"]
+
+
+def test_ssh_copy_id(with_passwords, keys, tmp_path):
+    """It is told what to do instead, and a key that is known is skipped."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    (home / "ssh").write_text(f"""#!/bin/sh\nexec {shutil.which("ssh")} -F none "$@"\n""")
+    (home / "asker").write_text('#!/bin/sh\nprintf "%s\\n" "$TOLD"\n')
+    for program in ("ssh", "asker"):
+        (home / program).chmod(0o700)
+    server_home = Path("~/.ssh/authorized_keys").expanduser()
+    before = server_home.read_bytes() if server_home.exists() else None
+
+    def copy(name):
+        known = home / "known_hosts"
+        known.write_text(f"[127.0.0.1]:{with_passwords.ssh_port} {host_key_of(with_passwords)}\n")
+        return subprocess.run(
+            ["ssh-copy-id", "-i", keys.make(name), "-p", str(with_passwords.ssh_port),
+             "-o", f"UserKnownHostsFile={known}", "-o", "IdentityAgent=none", "alice@127.0.0.1"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
+            env={"PATH": f"{home}:{os.environ['PATH']}", "HOME": str(home), "SSH_ASKPASS": str(home / "asker"),
+                 "SSH_ASKPASS_REQUIRE": "force", "TOLD": PASSWORD})
+
+    done = copy("stranger")
+    assert done.returncode == 1 and "file `alice` in its directory of authorized keys" in done.stderr, done
+    assert "added" not in done.stdout, done
+    assert (server_home.read_bytes() if server_home.exists() else None) == before
+    done = copy("alice")
+    assert done.returncode == 0 and "already exist" in done.stderr, done
 
 
 @pytest.mark.parametrize("password,does", [(PASSWORD, True), ("wrong", False), ("x" * 200_000, False), ("", False)])

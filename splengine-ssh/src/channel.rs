@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use russh::server::ChannelOpenHandle;
-use splengine_core::{Background, Caller, Engine, Request, Signal, Size, UserName};
+use splengine_core::{Background, Caller, Engine, Request, Scope, Signal, Size, UserName};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -350,6 +350,13 @@ async fn perform(
         (Start::Shell, None) => Request::shell(),
         (Start::Command(command), None) => match command_line::read(command) {
             Wanted::Command(command) => {
+                let names_its_program = !place.use_shell && !engine.has_program();
+                if names_its_program
+                    && place.caller.may(Scope::Execute)
+                    && let Some(code) = command_line::exit_code(&command)
+                {
+                    return Ok(reply.finish(Exit::Code(code)).await);
+                }
                 if command_line::is_push(&command) && !place.keeps_background {
                     place.env.extend(foreground_gc(engine));
                 }
@@ -366,6 +373,15 @@ async fn perform(
                 return scp::run(&engine.files(), &place.caller, options, input, reply).await;
             }
             Wanted::Scp(_) => return scp::refuse(reply).await,
+            Wanted::CopyId => {
+                let user = place.caller.user();
+                let words = format!(
+                    "ssh-copy-id: keys are not added by a command here, and those below the home \
+                     directory let nobody in: ask the operator of this server to add yours to the \
+                     file `{user}` in its directory of authorized keys"
+                );
+                return Ok(reply.refuse(&words, 1).await);
+            }
             Wanted::Refused(why) => return Ok(reply.refuse(&why, REFUSED).await),
         },
     };

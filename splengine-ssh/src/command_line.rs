@@ -16,6 +16,8 @@ pub(crate) enum Wanted {
     Rsync(Vec<Word>),
     /// The server of the old protocol of scp.
     Scp(scp::Options),
+    /// The script by which ssh-copy-id adds keys to a file in the home directory.
+    CopyId,
     Refused(String),
 }
 
@@ -29,6 +31,9 @@ pub(crate) struct Word {
 
 /// Finds the copiers among commands.
 pub(crate) fn read(command: OsString) -> Wanted {
+    if is_copy_id(command.as_bytes()) {
+        return Wanted::CopyId;
+    }
     let Ok(mut words) = split_words(&command) else { return Wanted::Command(command) };
     let is_exec = words.first().is_some_and(|word| word == "exec");
     if is_exec {
@@ -46,6 +51,22 @@ pub(crate) fn read(command: OsString) -> Wanted {
         b"rsync" if has("--server") => Wanted::Rsync(patterns(&command, words, is_exec)),
         _ => Wanted::Command(command),
     }
+}
+
+/// What `exit`, a word of shells alone, is to exit with; `None` for another command. Clients send it to
+/// see whether they are let in.
+pub(crate) fn exit_code(command: &OsStr) -> Option<u32> {
+    match split_words(command).ok()?.as_slice() {
+        [exit] if exit == "exit" => Some(0),
+        [exit, code] if exit == "exit" => code.to_str()?.parse::<u8>().ok().map(u32::from),
+        _ => None,
+    }
+}
+
+/// Whether it is the script of any version of ssh-copy-id.
+fn is_copy_id(command: &[u8]) -> bool {
+    let holds = |text: &[u8]| command.windows(text.len()).any(|part| part == text);
+    holds(b".ssh/authorized_keys") && holds(b"cat >>")
 }
 
 /// The last name of a program's path.
@@ -169,6 +190,23 @@ mod tests {
                 word("d\"?[x]", Some("d\"\\?[x]")),
             ])
         );
+    }
+
+    #[test]
+    fn what_only_a_shell_has_is_known() {
+        assert_eq!(exit_code("exit".as_ref()), Some(0));
+        assert_eq!(exit_code("exit 3".as_ref()), Some(3));
+        for command in ["exit 256", "exit x", "exit 1 2", "exits", "", "exit '"] {
+            assert_eq!(exit_code(command.as_ref()), None, "{command}");
+        }
+        for command in [
+            "exec sh -c 'cd; umask 077; mkdir -p \".ssh\" && cat >> \".ssh/authorized_keys\"'",
+            "umask 077 ; test -d .ssh || mkdir .ssh ; cat >> .ssh/authorized_keys",
+        ] {
+            assert_eq!(read(command.into()), Wanted::CopyId);
+        }
+        let command = "cat .ssh/authorized_keys";
+        assert_eq!(read(command.into()), Wanted::Command(command.into()));
     }
 
     #[test]

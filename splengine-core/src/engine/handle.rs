@@ -504,6 +504,12 @@ impl Engine {
         Ok(Terms { command, times, secrets })
     }
 
+    /// Whether commands are given to a [program](crate::EngineBuilder::program), instead of naming one.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        self.0.policy.program.path().is_some()
+    }
+
     /// The shell that [sessions](crate::SessionPolicy::shell) begin with, as words.
     #[must_use]
     pub fn shell(&self) -> &[String] {

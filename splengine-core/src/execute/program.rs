@@ -48,6 +48,10 @@ impl Program {
         Self { path: Some(path.into()), ..Self::default() }
     }
 
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
     /// The directory of the program, if it was given by its path.
     pub(crate) fn directory(&self) -> Option<String> {
         let (directory, _) = self.path.as_deref()?.rsplit_once('/')?;

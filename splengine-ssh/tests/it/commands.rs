@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use russh::{Sig, client};
-use splengine_core::{AccountList, Accounts, Scope, Scopes};
+use splengine_core::{AccountList, Accounts, Program, Scope, Scopes};
 use tokio::time::sleep;
 
 use crate::support::{Door, Running, Setup, gone};
@@ -103,6 +103,26 @@ async fn arguments_need_not_be_utf8() {
     let (stdout, stderr, exit) = ran.told();
     assert_eq!((stdout, exit), ("", "2"));
     assert!(stderr.contains("UTF-8"), "{stderr}");
+}
+
+#[tokio::test]
+async fn what_sees_whether_it_gets_in_and_adds_keys_is_answered() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    assert_eq!(client.run("exit").await.told(), ("", "", "0"));
+    assert_eq!(client.run("exit 3").await.told(), ("", "", "3"));
+    // The beginning of what ssh-copy-id sends.
+    let ran = client.run("exec sh -c 'cd; cat >> \".ssh/authorized_keys\" || exit 1'").await;
+    let (stdout, stderr, exit) = ran.told();
+    assert_eq!((stdout, exit), ("", "1"));
+    assert!(stderr.contains("operator") && stderr.contains("`alice`"), "{stderr}");
+    // To a program of its own it is a command like any other.
+    let door = Door::with(Setup {
+        engine: |engine| engine.program(Program::at("/bin/echo")),
+        ..Setup::default()
+    });
+    let ran = door.await.login().await.run("exit").await;
+    assert_eq!(ran.told(), ("exit\n", "", "0"));
 }
 
 #[tokio::test]
