@@ -78,7 +78,7 @@ pub use session::{
     Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Printed, Recording,
     RecordingFile, SavedInfo, ScreenShot, Session, SessionError, SessionInfo, SessionPolicy,
     SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError,
-    Terminal, TerminalModes, Typist, Update,
+    Terminal, TerminalColors, TerminalModes, Typist, Update,
 };
 pub use store::{Change, MemoryStore, Rows, Store, StoreFault};
 #[cfg(feature = "redb")]

@@ -13,7 +13,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use splengine_core::{
     Access, Attach, Attachment, AuthError, Caller, ConnectionHandle, Reservation, SessionError,
-    SessionRequest, Size, Typist,
+    SessionRequest, Size, TerminalColors, Typist,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
@@ -134,6 +134,7 @@ pub(crate) async fn serve(
         room: Arc::new(Semaphore::new(INPUT_ROOM)),
         typist: None,
         window: wish.window,
+        colors: None,
         has_left: false,
     };
     let too_large = AtomicBool::new(false);
@@ -213,6 +214,7 @@ struct Listener {
     room: Arc<Semaphore>,
     typist: Option<(Typist, String)>,
     window: Option<Size>,
+    colors: Option<TerminalColors>,
     /// The client has said that it goes.
     has_left: bool,
 }
@@ -328,6 +330,15 @@ impl Listener {
                 self.window = size(Some(cols), Some(rows));
                 if let (Some(size), Some((typist, _))) = (self.window, &self.typist) {
                     typist.resize(size);
+                }
+                Flow::Continue(())
+            }
+            Frame::Colors { foreground, background, cursor } => {
+                let colors = TerminalColors::new(foreground.0, background.0);
+                let colors = cursor.map_or(colors, |cursor| colors.cursor(cursor.0));
+                self.colors = Some(colors);
+                if let Some((typist, _)) = &self.typist {
+                    typist.set_colors(colors);
                 }
                 Flow::Continue(())
             }
@@ -451,6 +462,9 @@ impl Listener {
         let mut attach = shape(access);
         if let Some(size) = self.window {
             attach = attach.window(size);
+        }
+        if let Some(colors) = self.colors {
+            attach = attach.colors(colors);
         }
         match self.app.engine.sessions().attach(&self.caller, id, attach) {
             Ok(attachment) => {

@@ -41,6 +41,12 @@ pub(crate) enum Frame {
     },
     CloseSession {},
     Reset {},
+    /// The colours of the client's terminal where a program has set none.
+    Colors {
+        foreground: Rgb,
+        background: Rgb,
+        cursor: Option<Rgb>,
+    },
     Control {
         op: ControlOp,
         to: Option<String>,
@@ -66,6 +72,23 @@ pub(crate) enum ControlOp {
     Take,
     Release,
     Grant,
+}
+
+/// A colour, written `#rrggbb`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Rgb(pub(crate) [u8; 3]);
+
+impl TryFrom<String> for Rgb {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
+        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let value = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let [_, red, green, blue] = value.ok_or("expected a colour as `#rrggbb`")?.to_be_bytes();
+        Ok(Self([red, green, blue]))
+    }
 }
 
 /// A control frame, with the ticket that the first may carry.
@@ -152,6 +175,8 @@ const ACK: u8 = 0x12;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -180,6 +205,19 @@ mod tests {
         assert_eq!(read.expect("fine").ticket.as_deref(), Some("t"));
         let unknown = TextFrame::parse(r#"{"type":"future","data":1}"#).expect("ignored");
         assert!(matches!(unknown.frame, Frame::Unknown));
+        let colors = r##"{"type":"colors","foreground":"#1f2733","background":"#FCFCFD"}"##;
+        let Frame::Colors { foreground, background, cursor } =
+            TextFrame::parse(colors).expect("fine").frame
+        else {
+            panic!("no colours");
+        };
+        assert_eq!((foreground.0, background.0), ([0x1f, 0x27, 0x33], [0xfc, 0xfc, 0xfd]));
+        assert_eq!(cursor, None);
+        for bad in ["hunter2", "#+1+2+3", "#77777", "#77é77"] {
+            let colors = json!({"type": "colors", "foreground": bad, "background": "#000000"});
+            let error = TextFrame::parse(&colors.to_string()).expect_err(bad);
+            assert!(error.contains("`#rrggbb`") && !error.contains("77"), "{error}");
+        }
         for bad in ["", "hunter2", "[]", "{}", r#"{"type":7}"#, r#"{"type":"input","data":77}"#] {
             let error = TextFrame::parse(bad).expect_err(bad);
             assert!(!error.contains("hunter2") && !error.contains("77"), "{error}");

@@ -38,6 +38,8 @@ pub(super) struct Colors {
     pub(super) palette: BTreeMap<u8, [u8; 3]>,
     /// Of the text, its background and the cursor.
     pub(super) special: [Option<[u8; 3]>; 3],
+    /// What these are where a program has set none; `None` is white on black.
+    pub(super) defaults: Option<[[u8; 3]; 3]>,
 }
 
 impl Extras {

@@ -54,6 +54,12 @@ impl Screen {
         self.parser.feed(bytes, &mut self.term);
     }
 
+    /// Sets the colours of text, its background and the cursor that a program is told that asks for
+    /// those and has set none. They are no part of a snapshot.
+    pub fn set_default_colors(&mut self, colors: [[u8; 3]; 3]) {
+        self.term.extras.colors.defaults = Some(colors);
+    }
+
     /// Changes its size. Lines that were too long for a row are laid out anew.
     pub fn resize(&mut self, cols: u16, rows: u16) {
         let (cols, rows) = clamped(cols, rows);

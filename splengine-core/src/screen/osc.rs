@@ -71,8 +71,8 @@ impl Term {
     fn special_color(&mut self, first: usize, text: &str) {
         for (which, part) in (first..3).zip(text.split(';')) {
             if part == "?" {
-                let usual = if which == 1 { [0; 3] } else { [255; 3] };
-                let color = spec(self.extras.colors.special[which].unwrap_or(usual));
+                let defaults = self.extras.colors.defaults.unwrap_or([[255; 3], [0; 3], [255; 3]]);
+                let color = spec(self.extras.colors.special[which].unwrap_or(defaults[which]));
                 self.replies.push(&format!("\x1b]{};{color}\x1b\\", which + 10));
             } else if let Some(color) = parse(part) {
                 self.extras.colors.special[which] = Some(color);

@@ -51,6 +51,20 @@ fn huge_sequences_are_bounded() {
 }
 
 #[test]
+fn the_default_colors_are_those_of_the_terminal_it_is_drawn_on() {
+    let mut screen = Screen::new(80, 24, 0);
+    screen.set_default_colors([[0x1f, 0x27, 0x33], [0xfc, 0xfc, 0xfd], [0, 0, 0xff]]);
+    screen.feed(b"\x1b]10;?;?;?\x07\x1b]11;#102030\x07\x1bc\x1b]11;?\x07\x1b]111\x07\x1b]11;?\x07");
+    let replies = String::from_utf8(screen.take_replies()).expect("text");
+    let told: Vec<&str> = replies.split_terminator("\x1b\\").collect();
+    let usual = "\x1b]11;rgb:fcfc/fcfc/fdfd";
+    let cursor = "\x1b]12;rgb:0000/0000/ffff";
+    let set = "\x1b]11;rgb:1010/2020/3030";
+    assert_eq!(told, ["\x1b]10;rgb:1f1f/2727/3333", usual, cursor, set, usual]);
+    assert!(!String::from_utf8(screen.snapshot()).expect("text").contains("rgb:"));
+}
+
+#[test]
 fn questions_are_answered_once() {
     let mut screen = Screen::new(80, 24, 0);
     screen.feed(b"ab\x1b[c\x1b[6n\x1b[?2026$p\x1b[>q\x1b]11;?\x07\x1b[21t\x1b]52;c;?\x07\x1b[5n");

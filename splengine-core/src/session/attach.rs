@@ -11,7 +11,7 @@ use crate::caller::{Caller, UserName};
 use crate::execute::ExitStatus;
 use crate::session::live::{Client, Live, Typed, Versions};
 use crate::session::log::{Cursor, Entry};
-use crate::session::{Access, SessionError, SessionInfo, Size, Typist};
+use crate::session::{Access, SessionError, SessionInfo, Size, TerminalColors, Typist};
 
 /// How to attach to a session.
 #[derive(Debug, Clone)]
@@ -20,6 +20,7 @@ pub struct Attach {
     pub(crate) resume: Option<(String, u64)>,
     pub(crate) client: Option<String>,
     pub(crate) window: Option<Size>,
+    pub(crate) colors: Option<TerminalColors>,
     pub(crate) from_start: bool,
 }
 
@@ -27,7 +28,7 @@ impl Attach {
     /// To look, or to type as well.
     #[must_use]
     pub fn new(access: Access) -> Self {
-        Self { access, resume: None, client: None, window: None, from_start: false }
+        Self { access, resume: None, client: None, window: None, colors: None, from_start: false }
     }
 
     /// Goes on where a connection broke: what follows `offset` is given, if the session's epoch is
@@ -50,6 +51,13 @@ impl Attach {
     #[must_use]
     pub fn window(mut self, size: Size) -> Self {
         self.window = Some(size);
+        self
+    }
+
+    /// The colours of the client's terminal, by default unknown.
+    #[must_use]
+    pub fn colors(mut self, colors: TerminalColors) -> Self {
+        self.colors = Some(colors);
         self
     }
 
@@ -178,7 +186,7 @@ impl Attachment {
         access: Access,
         attach: Attach,
     ) -> Result<Self, SessionError> {
-        let Attach { resume, client: name, window, from_start, .. } = attach;
+        let Attach { resume, client: name, window, colors, from_start, .. } = attach;
         let changed = live.subscribe();
         let mut state = live.state();
         if state.clients.len() >= live.policy.max_clients {
@@ -229,6 +237,7 @@ impl Attachment {
             access,
             share: caller.guest().map(|guest| guest.share.clone()),
             window,
+            colors,
             acked: None,
             delivered: None,
             joined_at: end.offset,

@@ -25,6 +25,7 @@ use crate::session::store::{KnownInput, Record, Thread, millis};
 use crate::session::traits::{Gone, Terminal};
 use crate::session::{
     Access, ClientInfo, Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy,
+    TerminalColors,
 };
 
 pub(crate) struct Live {
@@ -89,6 +90,8 @@ pub(crate) struct State {
     pub(crate) numberings: VecDeque<Known>,
     pub(crate) holder: Option<u64>,
     pub(crate) size: Size,
+    /// What programs are told that ask.
+    pub(crate) colors: TerminalColors,
     pub(crate) name: Option<String>,
     pub(crate) title: String,
     pub(crate) versions: Versions,
@@ -130,6 +133,7 @@ pub(crate) struct Client {
     pub(crate) access: Access,
     pub(crate) share: Option<ShareId>,
     pub(crate) window: Option<Size>,
+    pub(crate) colors: Option<TerminalColors>,
     /// Everything below it is drawn; `None` for a client that does not say.
     pub(crate) acked: Option<u64>,
     /// Everything below it is in the client's socket; `None` where its server does not say.
@@ -202,6 +206,7 @@ impl Live {
             numberings: before.inputs,
             holder: None,
             size,
+            colors: TerminalColors::default(),
             name,
             title: screen.title().to_owned(),
             versions: Versions::default(),
@@ -315,9 +320,13 @@ impl Live {
         let mut painted = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut cursor = painted.cursor;
-            let next = self.state().log.next(&mut cursor, PAINT_BYTES);
+            let (next, colors) = {
+                let state = self.state();
+                (state.log.next(&mut cursor, PAINT_BYTES), state.colors)
+            };
             painted.cursor = cursor;
             let screen = &mut painted.screen;
+            screen.set_default_colors(colors.in_order());
             let done = match next {
                 Ok(Some(Entry::Output { data, .. })) => {
                     catch_unwind(AssertUnwindSafe(|| screen.feed(&data)))
@@ -578,6 +587,15 @@ impl State {
         if self.holder != to {
             self.holder = to;
             self.versions.control += 1;
+            self.choose_colors();
+        }
+    }
+
+    /// Takes those of the client in control; where they are not known, the ones before stay.
+    pub(crate) fn choose_colors(&mut self) {
+        let holder = self.holder.and_then(|key| self.clients.get(&key));
+        if let Some(colors) = holder.and_then(|client| client.colors) {
+            self.colors = colors;
         }
     }
 

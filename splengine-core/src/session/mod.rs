@@ -3,6 +3,7 @@
 mod adopt;
 mod attach;
 mod checks;
+mod colors;
 mod create;
 mod cull;
 mod error;
@@ -31,6 +32,7 @@ pub(crate) use adopt::adopt_all;
 pub use adopt::{Adopted, Leftover};
 pub use attach::{Attach, Attachment, ClientInfo, Closed, Notice, Update};
 pub(crate) use checks::blocking;
+pub use colors::TerminalColors;
 pub use error::SessionError;
 pub use handle::Sessions;
 pub use info::{Access, SavedInfo, SessionInfo, SessionRequest, SessionState, ShareInfo};

@@ -11,7 +11,7 @@ use crate::caller::UserName;
 use crate::id::random_text;
 use crate::session::input::{Numbering, is_reply};
 use crate::session::live::{Client, INPUT_BYTES, Known, Live, State, Typed};
-use crate::session::{Access, SessionError, Size};
+use crate::session::{Access, SessionError, Size, TerminalColors};
 
 /// The hands of an attachment, for another task than the one that waits for its updates. Cheap to
 /// clone. It works as long as the attachment does.
@@ -128,6 +128,15 @@ impl Typist {
             client.window = Some(size);
             drop(state);
             self.live.unsettle();
+        }
+    }
+
+    /// Tells the colours of this client's terminal. Programs are told those of the client in control.
+    pub fn set_colors(&self, colors: TerminalColors) {
+        let mut state = self.live.state();
+        if let Some(client) = state.clients.get_mut(&self.key) {
+            client.colors = Some(colors);
+            state.choose_colors();
         }
     }
 

@@ -219,3 +219,28 @@ async fn a_terminal_that_a_program_left_behind_is_reset() {
     let screen = screen["data"].as_str().expect("a screen");
     assert!(!screen.contains("\u{1b}[?1003h") && !screen.contains("\u{1b}[?1049h"), "{screen:?}");
 }
+
+#[tokio::test]
+async fn a_program_is_told_the_colours_of_the_client_in_control() {
+    let door = door().await;
+    let mut client = door.plain("").await;
+    let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    let ask = "stty raw -echo; printf '\\033]11;?\\033\\\\'; dd bs=1 count=25 2>/dev/null | \
+               tr '\\033' '>'; stty sane; echo\n";
+    let colors = |background: &str| json!({"type": "colors", "foreground": "#000000", "background": background});
+    client.send(colors("#fcfcfd")).await;
+    client.send(json!({"type": "input", "data": ask})).await;
+    client.until(">]11;rgb:fcfc/fcfc/fdfd>").await;
+    // One that only looks has no say, nor one that is not in control, until it is.
+    let mut viewer = door.plain(&format!("?session={id}&access=view")).await;
+    viewer.send(colors("#111111")).await;
+    let mut other = door.plain(&format!("?session={id}")).await;
+    other.send(colors("#222222")).await;
+    other.send(json!({"type": "input", "data": ask})).await;
+    client.until(">]11;rgb:fcfc/fcfc/fdfd>").await;
+    other.send(json!({"type": "control", "op": "take"})).await;
+    other.send(json!({"type": "input", "data": ask})).await;
+    client.until(">]11;rgb:2222/2222/2222>").await;
+    client.send(json!({"type": "colors", "foreground": "black", "background": "#000000"})).await;
+    assert_eq!(client.frame("error").await["code"], "invalid");
+}
