@@ -174,7 +174,8 @@ fn globals_of(vendor: &Value, files: &[Value], embedded: bool) -> String {
     format!("{imports}Object.assign(globalThis, {{\n{members}}});\n")
 }
 
-/// The page, which loads everything at once: what its scripts import, too.
+/// The page, which loads everything at once: what its scripts import, too, but for what they import
+/// later.
 fn page(
     web: &Path,
     vendor: &Value,
@@ -184,6 +185,10 @@ fn page(
     embedded: bool,
 ) -> Result<String> {
     let mut tags = String::new();
+    // First what asks the server, which answers while the rest is on its way.
+    for (name, _) in assets.iter().filter(|(name, _)| name.ends_with(".js")) {
+        writeln!(tags, "<link rel=\"modulepreload\" href=\"{base}{name}\" />")?;
+    }
     for file in files {
         let text = |name: &str| file[name].as_str().unwrap_or_default();
         let (name, package) = (text("name"), text("package"));
@@ -201,12 +206,9 @@ fn page(
         } else if !embedded {
             // Imported later, it is this one, which was held to its hash.
             writeln!(tags, "<script type=\"module\" src=\"{address}\"{guard}></script>")?;
-        } else {
+        } else if file["lazy"].is_null() {
             writeln!(tags, "<link rel=\"modulepreload\" href=\"{address}\" />")?;
         }
-    }
-    for (name, _) in assets.iter().filter(|(name, _)| name.ends_with(".js")) {
-        writeln!(tags, "<link rel=\"modulepreload\" href=\"{base}{name}\" />")?;
     }
     let page = fs::read_to_string(web.join("index.html"))?;
     Ok(page.replace("<!--vendor-->", tags.trim_end()).replace("\"@/", &format!("\"{base}")))

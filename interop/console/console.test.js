@@ -6,7 +6,7 @@ import net from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { bench, connected, open, problems, proxy, root, sessions, shot, shows, start, stop, text, token, type } from "./support.js";
+import { asks, asksNoMore, bench, connected, open, problems, proxy, root, sessions, shot, shows, start, stop, text, token, type } from "./support.js";
 
 let first;
 
@@ -179,14 +179,13 @@ test("a smaller window that follows points at the same letters", async () => {
   const small = await open(`${bench.server.page}#token=${token}`, { viewport: { width: 700, height: 640 } });
   await connected(small);
   await shows(small, "THERE");
-  const place = () =>
-    small.evaluate(() => {
-      const { right, bottom } = document.querySelector(".xterm-screen").getBoundingClientRect();
-      const room = document.querySelector("#terminal").getBoundingClientRect();
-      return right <= room.right && bottom <= room.bottom;
-    });
   await small.waitForFunction(() => document.querySelector("#terminal.follows"));
-  assert.ok(await place(), "all of the session is in sight");
+  // All of the session is in sight.
+  await small.waitForFunction(() => {
+    const { right, bottom } = document.querySelector(".xterm-screen").getBoundingClientRect();
+    const room = document.querySelector("#terminal").getBoundingClientRect();
+    return right <= room.right && bottom <= room.bottom;
+  });
   // A row is in its place only once it is drawn.
   await small.waitForFunction(() => [...document.querySelectorAll(".xterm-rows > div")].some((one) => /^left +THERE/.test(one.textContent)));
   const box = await small.evaluate(() => {
@@ -216,12 +215,13 @@ test("the keyboard is enough", async () => {
   await first.keyboard.press("Control+Shift+H");
   await first.locator("dialog", { hasText: "Ctrl" }).waitFor();
   await first.keyboard.press("Enter");
-  await first.locator("dialog").waitFor({ state: "detached" });
+  await asksNoMore(first);
   await first.keyboard.press("Control+Shift+F");
   await first.keyboard.type("no such words");
   await first.locator("#search-count", { hasText: "not found" }).waitFor();
   await first.keyboard.press("Escape");
   await first.keyboard.press("Control+Shift+Y");
+  await asks(first);
   await first.keyboard.type("by keys");
   await first.keyboard.press("Tab");
   await first.keyboard.type("no-such-program");

@@ -64,9 +64,10 @@ after(async () => {
 
 /**
  * A page of a browser of its own, which goes nowhere else and complains of nothing. Unless `webgl`
- * says otherwise, it draws with elements, which tests can look at.
+ * says otherwise, it draws with elements, which tests can look at. `timersLate`: by how many
+ * milliseconds its timers come late, as they do on a slow device.
  */
-export async function open(url, { webgl = false, ...options } = {}) {
+export async function open(url, { webgl = false, timersLate = 0, ...options } = {}) {
   const context = await bench.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   if (!webgl) {
     await context.addInitScript(() => {
@@ -76,6 +77,12 @@ export async function open(url, { webgl = false, ...options } = {}) {
         // A page that is nowhere keeps nothing.
       }
     });
+  }
+  if (timersLate > 0) {
+    await context.addInitScript((late) => {
+      const set = window.setTimeout;
+      window.setTimeout = (act, after = 0, ...more) => set(act, after + late, ...more);
+    }, timersLate);
   }
   const page = await context.newPage();
   const host = new URL(url).host;
@@ -99,8 +106,34 @@ export async function shows(page, needle) {
   await page.waitForFunction(
     (wanted) => window.splengine?.terminalText().includes(wanted),
     needle,
-    { timeout: 15_000 },
+    { timeout: 30_000 },
   ).catch(async () => assert.fail(`${needle} is not shown, but:\n${await text(page)}`));
+}
+
+/** Waits until the needle is drawn as an element, which comes a moment after the terminal knows of it. */
+export async function draws(page, needle) {
+  await page.locator(".xterm-rows > div", { hasText: needle }).first().waitFor();
+}
+
+/** Waits until the dialog is there that the keys to come are for. */
+export async function asks(page) {
+  await page.locator("dialog[open]").waitFor();
+}
+
+/** Waits until the dialog that was there is gone, and the keyboard is where it was before. */
+export async function asksNoMore(page) {
+  await page.locator("dialog").waitFor({ state: "detached" });
+}
+
+/** Waits until `find` gives something that is no undefined; what it is. */
+export async function until(find, what) {
+  const end = Date.now() + 30_000;
+  for (;;) {
+    const found = await find();
+    if (found !== undefined) return found;
+    assert.ok(Date.now() < end, `not within 30 s: ${what}`);
+    await new Promise((done) => setTimeout(done, 50));
+  }
 }
 
 export async function type(page, keys) {
@@ -144,7 +177,7 @@ export async function close({ page, id }) {
 }
 
 export async function connected(page) {
-  await page.locator('#status[data-state="open"]').waitFor({ timeout: 15_000 });
+  await page.locator('#status[data-state="open"]').waitFor({ timeout: 30_000 });
 }
 
 /** A proxy below `/x/y`, which may change what headers say; gives its address. */

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { test } from "node:test";
 
-import { api, bench, close, connected, log, open, openSession, problems, proxy, shot, shows, text, token, type } from "./support.js";
+import { api, asks, asksNoMore, bench, close, connected, draws, log, open, openSession, problems, proxy, shot, shows, text, token, type, until } from "./support.js";
 
 const require = createRequire(import.meta.url);
 
@@ -47,9 +47,8 @@ for (const webgl of [true, false]) {
     await shows(page, "____");
     const { x, y, wide, high } = await cell(page);
     // What is drawn follows what is known a moment later.
-    await page.waitForTimeout(300);
-    const rows = await pixels(page, { x, y, width: wide * 6, height: Math.ceil(high) + 2 });
-    assert.ok(Math.max(...rows) > 100, `nothing is drawn: ${rows}`);
+    const drawn = async () => Math.max(...(await pixels(page, { x, y, width: wide * 6, height: Math.ceil(high) + 2 })));
+    await until(async () => (await drawn()) > 100 || undefined, "underscores");
     await close({ page, id });
   });
 }
@@ -75,7 +74,7 @@ test("a paste brings no control characters", async () => {
 test("a finger scrolls back, and flicks", async () => {
   const { page, id } = await openSession("touch", { viewport: { width: 390, height: 780 }, hasTouch: true, isMobile: true });
   await type(page, "clear; seq 1 300; echo do''ne\n");
-  await shows(page, "done");
+  await draws(page, /^300 *$/);
   const top = () => page.evaluate(() => Number(document.querySelector(".xterm-rows > div").textContent.trim()));
   const before = await top();
   const session = await page.context().newCDPSession(page);
@@ -95,14 +94,18 @@ test("the last row is whole at every height", async () => {
   const { page, id } = await openSession("heights", { viewport: { width: 1000, height: 700 } });
   for (let height = 690; height < 707; height += 2) {
     await page.setViewportSize({ width: 1000, height });
-    await page.waitForFunction(() => {
-      const place = document.querySelector("#terminal").getBoundingClientRect();
-      const screen = document.querySelector(".xterm-screen").getBoundingClientRect();
-      return screen.bottom <= place.bottom + 0.5 && place.bottom - screen.bottom < 22;
-    }, null, { timeout: 5000 }).catch(() => assert.fail(`at ${height} the last row is cut`));
-    await page.waitForTimeout(200);
-    const over = await page.evaluate(() => document.querySelector(".xterm-screen").getBoundingClientRect().bottom - document.querySelector("#terminal").getBoundingClientRect().bottom);
-    assert.ok(over <= 0.5, `at ${height}: ${over} pixels are cut`);
+    const measured = () =>
+      page.evaluate(() => {
+        const place = document.querySelector("#terminal").getBoundingClientRect();
+        const screen = document.querySelector(".xterm-screen").getBoundingClientRect();
+        return { inner: innerHeight, left: place.bottom - screen.bottom, row: screen.height / window.splengine.size().rows };
+      });
+    // With the most rows that there is room for, the size stays as it is.
+    let last;
+    await until(async () => {
+      last = await measured();
+      return (last.inner === height && last.left >= -0.5 && last.left < last.row) || undefined;
+    }, `the last row whole at ${height}`).catch((error) => assert.fail(`${error.message}: ${JSON.stringify(last)}`));
   }
   await close({ page, id });
 });
@@ -114,24 +117,27 @@ test("after a dialog the keyboard is in the terminal", async () => {
     await shows(page, `${word}-typed`);
   };
   await page.click("#save");
+  await asks(page);
   await page.keyboard.type("kept");
   await page.keyboard.press("Enter");
-  await page.locator("dialog").waitFor({ state: "detached" });
+  await asksNoMore(page);
   await types("saved");
   await page.click("#share");
+  await asks(page);
   await page.keyboard.press("Escape");
-  await page.locator("dialog").waitFor({ state: "detached" });
+  await asksNoMore(page);
   await types("shared");
   await page.click("#end");
   await page.click("dialog >> text=Keep running");
-  await page.locator("dialog").waitFor({ state: "detached" });
+  await asksNoMore(page);
   await types("kept");
   await page.click("#theme");
   await types("themed");
   await page.click("#more button");
   await page.click(".menu:popover-open >> text=Rename…");
+  await asks(page);
   await page.keyboard.press("Enter");
-  await page.locator("dialog").waitFor({ state: "detached" });
+  await asksNoMore(page);
   await types("renamed");
   await close({ page, id });
 });
@@ -144,8 +150,8 @@ test("a proxy that changes the Host is told of, with what would help", async (co
   await page.locator("#login-problem", { hasText: "proxy_set_header Host" }).waitFor();
   const words = await page.textContent("#login-problem");
   assert.ok(words.includes(new URL(address).origin) && words.includes("inner.example"), words);
-  const line = log.find((one) => one.includes("allow-origins"));
-  assert.ok(line?.includes("inner.example") && line.includes(new URL(address).origin), `${log}`);
+  const line = await until(() => log.find((one) => one.includes("allow-origins")), "a line in the log");
+  assert.ok(line.includes("inner.example") && line.includes(new URL(address).origin), `${log}`);
   await page.context().close();
 });
 
@@ -173,7 +179,7 @@ test("each user sees what their scopes allow, and no more", async () => {
 test("a row keeps its columns beside letters from right to left and joined ones", async () => {
   const { page, id } = await openSession("grid");
   await type(page, "clear; printf 'Arabic \\u0645\\u0631\\u062d\\u0628\\u0627 | 16 | end\\na\\U1F468\\u200d\\U1F469\\u200d\\U1F467\\u200d\\U1F466|b\\n\\U1F44D\\U1F3FD|z\\n'; echo re''ady\n");
-  await shows(page, "ready");
+  await draws(page, /^ready *$/);
   const { x, wide } = await cell(page);
   const columns = await page.evaluate(([left, width]) => {
     const place = (row, needle) => {
@@ -203,10 +209,28 @@ test("OSC 11 sets the background, as OSC 10 does the letters", async () => {
   const { page, id } = await openSession("colours");
   await type(page, "printf '\\033]10;#101010\\a\\033]11;#fffff0\\a'; clear; echo colou''red\n");
   await shows(page, "coloured");
-  await page.waitForTimeout(300);
-  const colour = await page.evaluate(() => getComputedStyle(document.querySelector(".xterm-scrollable-element")).backgroundColor);
-  assert.equal(colour, "rgb(255, 255, 240)");
+  const colour = () => page.evaluate(() => getComputedStyle(document.querySelector(".xterm-scrollable-element")).backgroundColor);
+  await until(async () => (await colour()) === "rgb(255, 255, 240)" || undefined, "the background that was set");
   await close({ page, id });
+});
+
+test("a program that asks is told the colours of the theme that is shown, also when nobody looks on", async () => {
+  const { page, id } = await openSession("asks", { colorScheme: "light" });
+  const asks = (code) => `IFS= read -rs -t 20 -d '\\\\' -p $'\\e]${code};?\\e\\\\' answer; echo "colour$answer" | tr -d '\\033'`;
+  const told = (code, [red, green, blue]) => `colour]${code};rgb:${red}${red}/${green}${green}/${blue}${blue}`;
+  await type(page, `${asks(11)}\n`);
+  await shows(page, told(11, ["fc", "fc", "fd"]));
+  await type(page, `${asks(10)}\n`);
+  await shows(page, told(10, ["1f", "27", "33"]));
+  await page.click("#theme");
+  await type(page, `clear; ${asks(11)}\n`);
+  await shows(page, told(11, ["0f", "13", "18"]));
+  await page.context().close();
+  const session = (path, options) =>
+    fetch(`http://${bench.server.http}/api/v1/sessions/${id}/${path}`, { headers: { Authorization: `Bearer ${token}` }, ...options });
+  assert.equal((await session("input", { method: "POST", body: `clear; ${asks(10)}\n` })).status, 204);
+  await until(async () => (await (await session("screen")).text()).includes(told(10, ["d8", "de", "e6"])) || undefined, "the colour of text");
+  await api("DELETE", `sessions/${id}`);
 });
 
 test("who comes back by a link that is over reads why", async () => {
@@ -224,29 +248,48 @@ test("who comes back by a link that is over reads why", async () => {
   await close({ page, id });
 });
 
-test("a word that a soft keyboard composes arrives once", async () => {
-  const { page, id } = await openSession("composing");
-  await type(page, "echo re''ady; cat\n");
-  await shows(page, "ready");
-  const session = await page.context().newCDPSession(page);
-  const key = (more) => session.send("Input.dispatchKeyEvent", more);
-  const compose = (text) => session.send("Input.imeSetComposition", { text, selectionStart: text.length, selectionEnd: text.length });
-  await key({ type: "rawKeyDown", key: "Unidentified", code: "", windowsVirtualKeyCode: 229 });
-  await compose("w");
-  await key({ type: "rawKeyDown", key: "Unidentified", code: "", windowsVirtualKeyCode: 229 });
-  await compose("word");
-  await key({ type: "rawKeyDown", key: " ", code: "Space", windowsVirtualKeyCode: 32, text: " " });
-  await session.send("Input.insertText", { text: "word" });
-  await key({ type: "keyUp", key: " ", code: "Space", windowsVirtualKeyCode: 32 });
-  await page.waitForTimeout(300);
-  await page.keyboard.type("!\n");
-  await page.waitForFunction(() => (window.splengine.terminalText().match(/word.*!/g) ?? []).length === 2);
-  assert.ok(!/word\s*word/.test(await text(page)), await text(page));
-  await session.send("Input.imeSetComposition", { text: "に", selectionStart: 1, selectionEnd: 1 });
-  await session.send("Input.insertText", { text: "日本" });
-  await shows(page, "日本");
-  await close({ page, id });
-});
+for (const timersLate of [0, 300]) {
+  test(`what a soft keyboard types arrives once${timersLate > 0 ? ", with late timers" : ""}`, async () => {
+    const { page, id } = await openSession("composing", { timersLate });
+    await type(page, "echo re''ady; cat\n");
+    await shows(page, "ready");
+    const session = await page.context().newCDPSession(page);
+    const key = (more) => session.send("Input.dispatchKeyEvent", more);
+    const unnamed = (type) => key({ type, key: "Unidentified", code: "", windowsVirtualKeyCode: 229 });
+    const compose = (text) => session.send("Input.imeSetComposition", { text, selectionStart: text.length, selectionEnd: text.length });
+    const insert = (text) => session.send("Input.insertText", { text });
+    const line = async (wanted) => {
+      await page.keyboard.press("Enter");
+      // As the terminal echoes it, and as the program prints it.
+      await page.waitForFunction((line) => window.splengine.terminalText().split("\n").filter((one) => one === line).length === 2, wanted)
+        .catch(async () => assert.fail(`${wanted} is not there twice, but:\n${await text(page)}`));
+    };
+    // A space ends the word.
+    await unnamed("rawKeyDown");
+    await compose("w");
+    await unnamed("rawKeyDown");
+    await compose("word");
+    await key({ type: "rawKeyDown", key: " ", code: "Space", windowsVirtualKeyCode: 32, text: " " });
+    await insert("word");
+    await key({ type: "char", key: " ", code: "Space", windowsVirtualKeyCode: 32, text: " " });
+    await key({ type: "keyUp", key: " ", code: "Space", windowsVirtualKeyCode: 32 });
+    await page.keyboard.type("!");
+    await line("word !");
+    // The composition ends by itself, and the next key comes at once.
+    await compose("に");
+    await insert("日本");
+    await page.keyboard.type("?");
+    await line("日本?");
+    // Keys that have no name, and a deletion.
+    for (const digit of "123") {
+      await unnamed("rawKeyDown");
+      await insert(digit);
+      await unnamed("keyUp");
+    }
+    await line("123");
+    await close({ page, id });
+  });
+}
 
 test("tabs go by arrows, and the address says what is shown", async () => {
   const { page, id } = await openSession("tabs");
@@ -288,9 +331,9 @@ test("what runs tells its time, and all of its output can be had", async () => {
   const detail = page.locator("#steps .detail");
   await detail.getByText("running").waitFor();
   const seconds = async () => Number(/(\d+)\.0 s/.exec(await detail.textContent())?.[1] ?? 0);
-  await page.waitForFunction(() => /[2-9]\.0 s/.test(document.querySelector("#steps .detail").textContent), null, { timeout: 10_000 });
+  await page.waitForFunction(() => /[2-9]\.0 s/.test(document.querySelector("#steps .detail").textContent));
   const then = await seconds();
-  await page.waitForFunction((was) => Number(/(\d+)\.0 s/.exec(document.querySelector("#steps .detail").textContent)?.[1]) > was, then, { timeout: 5000 });
+  await page.waitForFunction((was) => Number(/(\d+)\.0 s/.exec(document.querySelector("#steps .detail").textContent)?.[1]) > was, then);
   await page.click("#steps .open");
   await page.locator("#step-stdout").getByText("line 2999 of many").waitFor();
   await page.locator("#out-cut", { hasText: "Only the end" }).waitFor();
@@ -436,27 +479,41 @@ test("an end that is none of a failure is said calmly, and offers what can be do
   await close({ page, id });
 });
 
-test("the first load is small, and there soon on a slow network", async () => {
+/** Loads the page for the first time as on fast 3G: in which time one can type, and how much it takes. */
+async function firstLoad() {
   const context = await bench.browser.newContext();
   const page = await context.newPage();
   const session = await context.newCDPSession(page);
   await session.send("Network.enable");
   await session.send("Network.emulateNetworkConditions", { offline: false, latency: 150, downloadThroughput: 180_000, uploadThroughput: 180_000 });
-  let bytes = 0;
-  session.on("Network.loadingFinished", (event) => (bytes += event.encodedDataLength));
+  const loaded = { bytes: 0 };
+  session.on("Network.loadingFinished", (event) => (loaded.bytes += event.encodedDataLength));
   const begun = Date.now();
   await page.goto(`${bench.server.page}#token=${token}`);
   await connected(page);
+  await shows(page, "#");
   const took = Date.now() - begun;
-  console.log(`first load: ${bytes} bytes, ${took} ms`);
-  assert.ok(bytes < 250_000, `${bytes} bytes`);
-  // On a busy machine it may take longer than the two seconds that it takes on one of its own.
-  assert.ok(took < 8000, `${took} ms`);
-  const before = bytes;
-  await page.reload();
-  await connected(page);
-  assert.ok(bytes - before < 20_000, `${bytes - before} bytes of what is kept`);
-  await context.close();
+  // What comes later counts, too.
+  await page.waitForLoadState("networkidle");
+  return { context, page, loaded, took, bytes: loaded.bytes };
+}
+
+test("the first load is small, and there within two seconds on a slow network", async () => {
+  // A busy machine only adds to what it takes.
+  let least = Infinity;
+  for (let attempt = 0; attempt < 8 && least >= 2000; attempt += 1) {
+    const { context, page, loaded, took, bytes } = await firstLoad();
+    console.log(`first load: ${bytes} bytes, ${took} ms`);
+    least = Math.min(least, took);
+    assert.ok(bytes < 250_000, `${bytes} bytes`);
+    await page.reload();
+    await connected(page);
+    await page.waitForLoadState("networkidle");
+    const again = loaded.bytes - bytes;
+    assert.ok(again < 20_000, `${again} bytes of what is kept`);
+    await context.close();
+  }
+  assert.ok(least < 2000, `${least} ms`);
 });
 
 for (const [size, options] of [

@@ -1,5 +1,3 @@
-// What the page shows, as its address says: so a reload, and a bookmark, come back to it.
-/** Reads what stands behind `#`; null when that says nothing of a place. */
 export function parsePlace(hash) {
     const params = new URLSearchParams(hash.replace(/^#/, ""));
     const [session, batch] = [params.get("session"), params.get("batch")];
@@ -14,7 +12,6 @@ export function formatPlace(place) {
         return place.session ? `#session=${encodeURIComponent(place.session)}` : "";
     return place.batch ? `#batch=${encodeURIComponent(place.batch)}` : "#batches";
 }
-/** The page's own address with something else behind its `#`. */
 export function pageLink(base, hash) {
     const link = new URL(base);
     link.search = "";
@@ -29,7 +26,6 @@ export function setSession(id) {
 export function setBatch(id) {
     batch = id;
 }
-/** Writes the address of what `view` shows now. */
 export function writeAddress(view) {
     const place = view === "batches" ? { view, batch } : { view: "terminal", session };
     history.replaceState(null, "", location.pathname + location.search + formatPlace(place));

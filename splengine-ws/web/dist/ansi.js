@@ -1,21 +1,12 @@
-// What a command prints, as lines of text with colours. Nothing here touches the page.
 const PLAIN = { bold: false, dim: false, italic: false, underline: false, strike: false, inverse: false, fore: null, back: null };
-/** A longer line is cut into several. */
 const MAX_CELLS = 10_000;
-/** A sequence that has not ended after so many characters is none. */
 const MAX_SEQUENCE = 4096;
 const TAB = 8;
-/**
- * Follows what is printed: colours and other attributes (SGR), carriage returns, backspaces and
- * erasing within the line. Other sequences are dropped.
- */
 export class AnsiText {
     #cells = [];
     #column = 0;
     #style = PLAIN;
-    /** A sequence of which the end is still to come. */
     #rest = "";
-    /** Takes what was printed next; gives the lines that are over now. */
     push(piece) {
         const text = this.#rest + piece;
         this.#rest = "";
@@ -43,7 +34,6 @@ export class AnsiText {
         }
         return lines;
     }
-    /** The line that is not over yet. */
     get current() {
         return runs(this.#cells);
     }
@@ -80,7 +70,6 @@ export class AnsiText {
         this.#cells = [];
         this.#column = 0;
     }
-    /** Nothing but the sequences that stay in their line. */
     #csi(parameters, final) {
         const count = Math.min(Math.max(Number.parseInt(parameters, 10) || 1, 1), MAX_CELLS - 1);
         switch (final) {
@@ -108,9 +97,7 @@ export class AnsiText {
         }
     }
 }
-// Control sequences, strings up to their end, and the two- and three-character escapes.
 const SEQUENCE = /^\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])/;
-/** What SGR makes of a style. */
 function styled(before, parameters) {
     const style = { ...before };
     const codes = parameters.split(/[;:]/).map((code) => Number(code || "0"));
@@ -163,7 +150,6 @@ function styled(before, parameters) {
     }
     return style;
 }
-/** A colour of the 256 or of all, and how many numbers it took. */
 function extended(codes) {
     const [kind, first = 0, second = 0, third = 0] = codes;
     if (kind === 2)
@@ -183,7 +169,6 @@ function extended(codes) {
 function byte(value) {
     return Number.isFinite(value) ? Math.min(Math.max(value, 0), 255) : 0;
 }
-/** Neighbours of the same style, put together. */
 function runs(cells) {
     const found = [];
     for (const { text, style } of cells) {

@@ -1,8 +1,5 @@
-// The server's routes.
-/** A refusal, in the server's words. */
 export class Refusal extends Error {
     status;
-    /** All that it says. */
     told;
     constructor(status, message, told = {}) {
         super(message);
@@ -39,7 +36,6 @@ async function ask(method, path, body) {
     }
     return value;
 }
-/** A login that was ended elsewhere is over here, too. */
 async function lookWhoIsHere() {
     try {
         await api.me();
@@ -53,7 +49,6 @@ const batchOf = (id) => `api/v1/batches/${encodeURIComponent(id)}`;
 const of = (id) => `api/v1/sessions/${encodeURIComponent(id)}`;
 export const api = {
     me: () => ask("GET", "me"),
-    /** Where somebody else is logged in, and may not be replaced, it is refused with 409. */
     login: (shown, replace) => ask("POST", "login", { ...shown, replace }),
     logout: () => ask("POST", "logout"),
     sessions: async () => (await ask("GET", "api/v1/sessions")).sessions,
@@ -66,16 +61,13 @@ export const api = {
     removeSaved: (id) => ask("DELETE", `api/v1/saved-sessions/${encodeURIComponent(id)}`),
     shares: async (id) => (await ask("GET", `${of(id)}/shares`)).shares,
     share: (id, access, expiresIn) => ask("POST", `${of(id)}/shares`, { access, expiresIn }),
-    /** One share, or all of them. */
     revoke: (id, share) => ask("DELETE", `${of(id)}/shares${share === null ? "" : `/${encodeURIComponent(share)}`}`),
-    /** What is switched on. */
     capabilities: async () => (await ask("GET", "api/v1/service")).capabilities,
     batches: (cursor) => ask("GET", `api/v1/batches${cursor === null ? "" : `?cursor=${encodeURIComponent(cursor)}`}`),
     batch: (id) => ask("GET", batchOf(id)),
     submitBatch: (request) => ask("POST", "api/v1/batches", request),
     cancelBatch: (id) => ask("DELETE", batchOf(id)),
     rerunBatch: (id, onlyFailed) => ask("POST", `${batchOf(id)}/rerun${onlyFailed ? "?only=failed" : ""}`),
-    /** All that a step has printed and that is kept. */
     output: (id, step, stream) => new URL(`${batchOf(id)}/steps/${encodeURIComponent(step)}/${stream}`, document.baseURI).href,
     recording: (id) => new URL(`${of(id)}/recording`, document.baseURI).href,
     screen: (id) => new URL(`${of(id)}/screen?format=text`, document.baseURI).href,

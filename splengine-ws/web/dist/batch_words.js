@@ -1,4 +1,3 @@
-// Batches and their steps in words.
 export function nameOf(batch) {
     return batch.name ?? `batch ${batch.id.slice(-6)}`;
 }
@@ -19,11 +18,9 @@ const REASONS = {
     failFast: "another step failed",
     condition: "its condition does not hold",
 };
-/** A reason of the server's, as one would say it. */
 export function reasonInWords(reason) {
     return REASONS[reason] ?? reason.replace(/([a-z])([A-Z])/g, (_, before, letter) => `${before} ${letter.toLowerCase()}`);
 }
-/** What stands below a step's command. `elapsed` is how long it has been running, in milliseconds. */
 export function detailsOf(step, place, steps, elapsed) {
     const previous = steps[place - 1]?.id;
     const isDefault = place === 0 ? step.dependsOn.length === 0 : step.dependsOn.length === 1 && step.dependsOn[0] === previous;
@@ -39,7 +36,6 @@ export function detailsOf(step, place, steps, elapsed) {
         !isDefault && step.dependsOn.length === 0 && "does not wait for others",
     ].filter(Boolean).join(" · ");
 }
-/** What is said above a step's output. */
 export function outputOf(step) {
     const nothing = step.stdoutBytes + step.stderrBytes === 0;
     const ended = !["queued", "running", "retrying"].includes(step.state);
@@ -51,7 +47,6 @@ export function outputOf(step) {
         return `${name} · no output.`;
     return `${name}${cut === "" ? "" : ` ·${cut}`}`;
 }
-/** What it is for the server now, in milliseconds: its clock may differ from the browser's. */
 export function serverTime(batch, received, now) {
     return Date.parse(batch.started ?? batch.created) + batch.duration + (now - received);
 }
@@ -63,7 +58,6 @@ export function inWords(millis) {
     const minutes = Math.floor(millis / 60_000);
     return minutes < 60 ? `${minutes} min ${Math.floor((millis % 60_000) / 1000)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
-/** The same of what still goes on, where parts of a second would only flicker. */
 export function inSeconds(millis) {
     return millis < 60_000 ? `${Math.floor(millis / 1000)} s` : inWords(millis);
 }

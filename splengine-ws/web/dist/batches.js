@@ -1,4 +1,3 @@
-// The view of batches: which there are, how far each has come, and what its steps print.
 import { setBatch, writeAddress } from "./address.js";
 import { api } from "./api.js";
 import { detailsOf, inSeconds, inWords, isOver, nameOf, outputOf, over, serverTime } from "./batch_words.js";
@@ -15,7 +14,6 @@ export class Batches {
     #cursor = null;
     #problem = "";
     #open = null;
-    /** When the record came. */
     #received = 0;
     #following = null;
     #reading = null;
@@ -43,7 +41,6 @@ export class Batches {
                 this.#tick();
         }, TICK);
     }
-    /** Opens the batch of an address. */
     async open(id) {
         const record = await attempt(() => api.batch(id));
         if (record)
@@ -52,7 +49,6 @@ export class Batches {
     async refresh() {
         try {
             const page = await api.batches(null);
-            // Pages that were asked for stay, with what is new in front.
             const ids = new Set(page.batches.map((batch) => batch.id));
             const older = this.#cursor === null && this.#batches.length === 0 ? [] : this.#batches.filter((batch) => !ids.has(batch.id) && batch.id < (page.batches.at(-1)?.id ?? ""));
             if (older.length === 0)
@@ -137,7 +133,6 @@ export class Batches {
         this.#batches = this.#batches.map((batch) => (batch.id === record.id ? record : batch));
         this.#drawBatch();
     }
-    /** Asks again for the record whenever something has happened to it, but not all the time. */
     async #follow(id) {
         const following = new AbortController();
         this.#following = following;
@@ -194,7 +189,6 @@ export class Batches {
         const batch = this.#open;
         if (!batch || this.#drawing)
             return;
-        // Many steps change at the same moment; once a frame is enough.
         this.#drawing = true;
         requestAnimationFrame(() => {
             this.#drawing = false;
@@ -236,14 +230,12 @@ export class Batches {
         const time = batch.started && (ended ? inWords(batch.duration) : inSeconds(now - Date.parse(batch.started)));
         return [batch.state, ended && batch.exitCode !== 0 && `exit code ${batch.exitCode}`, time].filter(Boolean).join(" · ");
     }
-    /** How long what was `started` has been running, in whole seconds. */
     #elapsed(batch, started) {
         if (started === null)
             return null;
         const elapsed = serverTime(batch, this.#received, Date.now()) - Date.parse(started);
         return Math.max(Math.floor(elapsed / 1000) * 1000, 0);
     }
-    /** Time goes on without events. */
     #tick() {
         const batch = this.#open;
         if (!batch || isOver(batch))
@@ -257,7 +249,6 @@ export class Batches {
                 detail.textContent = detailsOf(step, place, batch.steps, this.#elapsed(batch, step.started));
         });
     }
-    /** Shows what a step prints, as it comes. */
     async #read(id) {
         const batch = this.#open;
         if (!batch)
@@ -282,7 +273,6 @@ export class Batches {
             say("The output can't be read at the moment.", "error");
     }
 }
-/** How far it has come: what went well, what did not, what runs. */
 function bar(batch) {
     const { counts } = batch;
     const parts = [

@@ -1,5 +1,3 @@
-// Copying, also where the browser gives a page no clipboard: without TLS it does not.
-/** Whether it could. `near`: something that has the focus's part of the page, such as a dialog. */
 export async function copy(text, near = document.body) {
     try {
         await navigator.clipboard.writeText(text);

@@ -1,35 +1,89 @@
-// Words that a soft keyboard, or an input method, puts together before it commits them.
-/** The keys that do not end a composition: Shift, Control, Alt, Caps Lock, and those of the input method. */
 const GO_ON = [16, 17, 18, 20, 229];
-/** What is left to type of a composition, of which `sent` was typed already. */
+const UNIDENTIFIED = 229;
 export function leftOf(committed, sent) {
     return committed.startsWith(sent) ? committed.slice(sent.length) : "";
 }
-/**
- * Keeps xterm.js 6.0.0 from typing a composed word twice: when a key ends it, and then again when the
- * composition itself ends.
- */
-export function composeOnce(place, type) {
-    let composed = null;
-    let sent = null;
-    const listen = (name, act) => place.addEventListener(name, act, { capture: true });
-    listen("compositionstart", () => {
-        composed = "";
-        sent = null;
-    });
-    listen("compositionupdate", (event) => (composed = event.data));
-    listen("keydown", (event) => {
-        if (composed !== null && sent === null && !GO_ON.includes(event.keyCode))
-            sent = composed;
-    });
-    listen("compositionend", (event) => {
-        composed = null;
-        if (sent === null)
+export function keysBetween(before, after) {
+    const [from, to] = [[...before], [...after]];
+    let same = 0;
+    while (same < from.length && from[same] === to[same])
+        same += 1;
+    return "\x7f".repeat(from.length - same) + to.slice(same).join("");
+}
+export class Composing {
+    #area;
+    #type;
+    #start = null;
+    #from = null;
+    #isWaiting = false;
+    #sent = null;
+    #next = null;
+    #before = null;
+    constructor(area, type) {
+        this.#area = area;
+        this.#type = type;
+        const place = area.parentElement ?? area;
+        place.addEventListener("compositionstart", () => this.#starts(), { capture: true });
+        place.addEventListener("compositionend", (event) => this.#ends(event), { capture: true });
+        place.addEventListener("compositionend", () => this.#waits());
+        place.addEventListener("input", () => this.#changed(), { capture: true });
+        place.addEventListener("keyup", () => (this.#before = null), { capture: true });
+    }
+    key(event) {
+        if (event.type !== "keydown")
+            return true;
+        this.#before = null;
+        const isComposed = this.#start !== null && this.#sent === null;
+        if (event.keyCode === UNIDENTIFIED && !isComposed && !this.#isWaiting) {
+            this.#before = this.#area.value;
+            return false;
+        }
+        if (GO_ON.includes(event.keyCode) || !(isComposed || this.#isWaiting))
+            return true;
+        this.#next = this.#area.value.slice(this.#from ?? this.#start ?? 0);
+        queueMicrotask(() => (this.#next = null));
+        if (isComposed)
+            this.#sent = this.#area.value.slice(this.#start ?? 0);
+        this.#isWaiting = false;
+        this.#from = null;
+        return true;
+    }
+    typed(data) {
+        const next = this.#next;
+        this.#next = null;
+        return next ?? data;
+    }
+    #starts() {
+        this.#start = this.#area.value.length;
+        this.#from ??= this.#start;
+        this.#sent = null;
+        this.#before = null;
+    }
+    #ends(event) {
+        this.#start = null;
+        if (this.#sent === null)
             return;
         event.stopPropagation();
-        const left = leftOf(event.data, sent);
-        sent = null;
+        const left = leftOf(event.data, this.#sent);
+        this.#sent = null;
+        this.#from = null;
         if (left !== "")
-            type(left);
-    });
+            this.#type(left);
+    }
+    #waits() {
+        this.#isWaiting = true;
+        setTimeout(() => {
+            this.#isWaiting = false;
+            this.#from = this.#start;
+        }, 0);
+    }
+    #changed() {
+        if (this.#before === null || this.#start !== null)
+            return;
+        const before = this.#before;
+        this.#before = this.#area.value;
+        const keys = keysBetween(before, this.#before);
+        if (keys !== "")
+            this.#type(keys);
+    }
 }

@@ -1,4 +1,3 @@
-// One WebSocket after the other, as if it were one that never breaks.
 import { ackFrame, afterClose, backoff, Outbox, readBinary, readText, SUBPROTOCOL, } from "./protocol.js";
 export class Connection {
     #target;
@@ -10,11 +9,11 @@ export class Connection {
     #attempt = 0;
     #timer;
     #size = null;
+    #colors = null;
     #expectsNumber = false;
     #ended = false;
     #watch;
     #heard = 0;
-    /** By when something has to be heard; null when nothing is owed. */
     #due = null;
     #isSilent = false;
     constructor(target, listener, open = openSocket) {
@@ -36,8 +35,11 @@ export class Connection {
         this.#watch = setInterval(() => this.#look(), LOOK_EVERY);
         socket.binaryType = "arraybuffer";
         socket.onopen = () => {
-            if (this.#socket === socket)
-                this.send(this.#first());
+            if (this.#socket !== socket)
+                return;
+            if (this.#colors)
+                this.send({ type: "colors", ...this.#colors });
+            this.send(this.#first());
         };
         socket.onmessage = (event) => {
             if (this.#socket !== socket)
@@ -55,7 +57,6 @@ export class Connection {
                 this.#closed(event.code, event.reason);
         };
     }
-    /** Leaves for good. */
     stop() {
         this.#ended = true;
         clearTimeout(this.#timer);
@@ -64,7 +65,6 @@ export class Connection {
         this.#socket = null;
         socket?.close(1000);
     }
-    /** Does not wait for the next attempt; makes sure that what seems open is. */
     hurry() {
         if (this.#ended)
             return;
@@ -77,7 +77,6 @@ export class Connection {
         if (this.isOpen)
             this.#socket?.send(JSON.stringify(frame));
     }
-    /** False when so much waits already that this is not typed at all. */
     input(data) {
         if (this.#outbox.length + data.length > MOST_WAITING)
             return false;
@@ -93,7 +92,10 @@ export class Connection {
         this.#size = { cols, rows };
         this.send({ type: "resize", cols, rows });
     }
-    /** What is drawn: a connection that breaks goes on from here. */
+    colors(colors) {
+        this.#colors = colors;
+        this.send({ type: "colors", ...colors });
+    }
     reached(offset) {
         if (this.#place)
             this.#place.offset = offset;
@@ -168,7 +170,6 @@ export class Connection {
         for (const frame of this.#outbox.frames())
             this.#socket?.send(frame);
     }
-    /** A peer that went away without a word is noticed by its silence. */
     #look() {
         const now = Date.now();
         if (this.#due !== null && now >= this.#due) {
@@ -213,11 +214,9 @@ function openSocket() {
     url.hash = "";
     return new WebSocket(url, SUBPROTOCOL);
 }
-/** More than this is not kept for a server that is away. */
 const MOST_WAITING = 8 * 1024 * 1024;
 const LOOK_EVERY = 1_000;
 const QUIET = 5_000;
 const ANSWER_WITHIN = 15_000;
 const PONG_WITHIN = 8_000;
-/** After so long without an answer it is said that the server does not respond. */
 const SILENT = 3_000;

@@ -1,10 +1,5 @@
-// Questions to the person, and words to them.
 import { find, make } from "./dom.js";
 import { focusView } from "./views.js";
-/**
- * Shows a dialog; resolves with what `read` gives when it is confirmed, else with null. Where `read`
- * fails, the dialog says why and stays.
- */
 export function dialog(title, content, confirm, read) {
     return new Promise((resolve) => {
         let result = null;
@@ -32,11 +27,9 @@ export function dialog(title, content, confirm, read) {
         box.addEventListener("close", () => {
             document.body.append(find("toast"));
             box.remove();
-            // Not the button that it was opened by: the next key is for what is seen.
             focusView();
             resolve(result);
         });
-        // Only what begins outside closes it: a selection that is drawn out of a field does not.
         box.addEventListener("pointerdown", (event) => {
             if (event.target === box)
                 box.close();
@@ -44,7 +37,6 @@ export function dialog(title, content, confirm, read) {
         cancel.autofocus = box.querySelector("input, select") === null;
         document.body.append(box);
         box.showModal();
-        // A name that is there is replaced by what is typed.
         const first = box.querySelector('input[type="text"]');
         if (first && first === document.activeElement)
             first.select();
@@ -58,24 +50,20 @@ export async function askText(title, label, value, button, act) {
     input.maxLength = 200;
     return dialog(title, [field(label, input)], { label: button }, () => act(input.value.trim()));
 }
-/** `keep` is the button that changes nothing: it says what stays, where "Cancel" could be misread. */
 export async function confirmed(title, text, button, keep) {
     const confirm = { label: button, danger: true, cancel: keep };
     const answer = await dialog(title, [make("p", {}, text)], confirm, () => true);
     return answer === true;
 }
 let timer;
-/** A word in passing; an error stays longer. */
 export function say(text, kind = "info") {
     const place = find("toast");
-    // What is not in an open dialog is behind it, and unreachable.
     (document.querySelector("dialog[open]") ?? document.body).append(place);
     place.textContent = text;
     place.className = `toast ${kind} shown`;
     clearTimeout(timer);
     timer = setTimeout(() => place.classList.remove("shown"), kind === "error" ? 8000 : 3500);
 }
-/** Does it, and says so if it fails. */
 export async function attempt(work) {
     try {
         return await work();

@@ -1,4 +1,3 @@
-// Making parts of the page. Text is always text, never markup.
 export function make(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
     const { class: classes, label, role, ...rest } = properties;
@@ -18,7 +17,6 @@ export function find(id) {
         throw new Error(`the page lacks #${id}`);
     return element;
 }
-/** How long ago, in few words. */
 export function ago(time, now = Date.now()) {
     const seconds = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
     if (seconds < 10)

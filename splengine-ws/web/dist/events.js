@@ -1,8 +1,5 @@
-// Server-sent events and growing texts, read by hand: an EventSource tells nothing of a refusal.
-/** Parts a stream of server-sent events. Nothing here touches the network. */
 export class EventParser {
     #rest = "";
-    /** The events that end in this piece. */
     push(text) {
         const blocks = (this.#rest + text).split("\n\n");
         this.#rest = blocks.pop() ?? "";
@@ -18,7 +15,6 @@ export class EventParser {
         });
     }
 }
-/** Reads what comes, piece by piece, until it ends or is given up; false when it broke. */
 export async function read(path, headers, signal, piece) {
     try {
         const response = await fetch(new URL(path, document.baseURI), { credentials: "same-origin", headers, signal });

@@ -1,4 +1,3 @@
-// What the keys do.
 import { dialog } from "./dialogs.js";
 import { make } from "./dom.js";
 const KEYS = [

@@ -1,9 +1,7 @@
-// Finding out who is here.
 import { api, Refusal } from "./api.js";
 import { dialog } from "./dialogs.js";
 import { find, make } from "./dom.js";
 import { REVOKED } from "./words.js";
-/** Logs in by what stands behind `#` in the address, by the cookie, or by asking. */
 export async function logIn() {
     const shown = fragment();
     let problem = "";
@@ -22,7 +20,6 @@ export async function logIn() {
                 return remembered(me);
         }
         catch (error) {
-            // Who was let in by a link has no token to type.
             if (wasGuest())
                 problem ||= REVOKED;
             if (!(error instanceof Refusal) || error.status !== 401) {
@@ -40,7 +37,6 @@ export async function logIn() {
         }
     }
 }
-/** Logs in by a link; asks before somebody else who is logged in is logged out for it. */
 async function follow(shown) {
     try {
         return await api.login(shown, false);
@@ -59,7 +55,6 @@ async function follow(shown) {
 function nameOf(me) {
     return me === null || me.guest ? "a guest of one session" : me.user;
 }
-/** Takes the secret out of the address before anything else can see it. */
 function fragment() {
     const params = new URLSearchParams(location.hash.slice(1));
     const [token, ticket] = [params.get("token"), params.get("ticket")];
@@ -85,7 +80,6 @@ function askToken(problem) {
     });
 }
 const GUEST = "splengine-guest";
-/** Whether this tab was let in by a link. */
 function wasGuest() {
     try {
         return sessionStorage.getItem(GUEST) !== null;
@@ -102,7 +96,6 @@ function remembered(me) {
             sessionStorage.removeItem(GUEST);
     }
     catch {
-        // A browser that keeps nothing says less.
     }
     return me;
 }

@@ -1,4 +1,3 @@
-// The console, put together.
 import { parsePlace, setSession, writeAddress } from "./address.js";
 import { api } from "./api.js";
 import { Batches } from "./batches.js";
@@ -13,9 +12,9 @@ import { People } from "./people.js";
 import { preferences } from "./preferences.js";
 import { programCopies } from "./program_copy.js";
 import { FindBar } from "./search.js";
-import { nameOf, SessionList } from "./sessions.js";
+import { askLists, nameOf, SessionList } from "./sessions.js";
 import { Screen } from "./terminal.js";
-import { apply, toggleTheme } from "./theme.js";
+import { apply, onThemeChange, terminalColors, theme, toggleTheme } from "./theme.js";
 import { touchKeys } from "./touch.js";
 import { focusView, isShown, register, show } from "./views.js";
 import { closeText, noticeText, noViewText, REVOKED, statusText } from "./words.js";
@@ -29,12 +28,9 @@ class Console {
     #session = null;
     #inControl = false;
     #clients = 0;
-    /** When the size of this window was last asked for, in milliseconds. */
     #taken = 0;
     #room = null;
-    /** What the server said last that is wrong. */
     #problem = "";
-    /** The program of the session has ended by itself, with nothing wrong. */
     #isDone = false;
     #patience;
     constructor(me) {
@@ -58,7 +54,6 @@ class Console {
             },
             undroppable: () => say("Files can't be dropped here. Use SFTP, scp or the HTTP API to upload.", "error"),
             copied: (text) => {
-                // Of several who see the same output, it is for the one who works in it.
                 if (this.#inControl && !document.hidden)
                     programCopies(text);
             },
@@ -81,17 +76,16 @@ class Console {
     focus() {
         this.#screen.term.focus();
     }
-    async start() {
+    async start(asked) {
         document.body.classList.toggle("guest", this.isGuest);
         find("user").textContent = this.#me.user;
         find("new").hidden = !this.#owns();
         if (this.#me.guest) {
             const { sessionId, access } = this.#me.guest;
-            await this.#drawable();
             return this.#open({ kind: "attach", sessionId, access });
         }
         const place = parsePlace(location.hash);
-        const [problem] = await Promise.all([this.#list.refresh(), this.#drawable()]);
+        const problem = await this.#list.refresh(asked);
         if (problem !== "")
             return this.#banner(problem, { label: "Try again", act: () => void this.start() });
         const wanted = place?.view === "terminal" ? place.session : null;
@@ -99,11 +93,9 @@ class Console {
         const kept = wanted && (!found || found.state === "lost") ? this.#list.kept(wanted) : null;
         if (kept)
             return this.#offer(kept);
-        // Another one is not typed into by mistake.
         if (wanted && !found)
             return this.#nothing("The session of this address no longer exists.");
         const chosen = found ?? this.#list.sessions.find((session) => session.state === "running");
-        // Whoever has turned to another view meanwhile stays there.
         if (chosen)
             this.#open(this.#attach(chosen.sessionId));
         else if (this.#owns())
@@ -115,11 +107,6 @@ class Console {
         show("terminal");
         this.#open(target);
     }
-    /** So that a session is not asked for one size and at once for another. */
-    async #drawable() {
-        await Promise.race([this.#screen.ready, new Promise((done) => setTimeout(done, DRAWABLE_WITHIN))]);
-    }
-    /** Whether the user may do more with sessions than look. */
     #owns() {
         return !this.isGuest && this.#me.scopes.includes("sessions");
     }
@@ -153,11 +140,11 @@ class Console {
         this.#screen.layout();
         if (this.#room)
             connection.resize(this.#room.cols, this.#room.rows);
+        connection.colors(terminalColors(theme()));
         connection.start();
         if (isShown("terminal"))
             this.focus();
     }
-    /** Says why there is no terminal. */
     #nothing(text) {
         find("terminal").hidden = true;
         find("title").textContent = "splengine";
@@ -207,7 +194,6 @@ class Console {
                 this.#notice(frame);
                 break;
             case "error":
-                // A server that has nothing else for us closes next; then the banner says it.
                 if (find("status").dataset.state === "open")
                     say(frame.error, "error");
                 else
@@ -217,7 +203,6 @@ class Console {
     }
     #notice(frame) {
         const text = noticeText(frame);
-        // It is the last that is heard, and stands for as long as the page does.
         if (frame.kind === "revoked" || frame.kind === "culled")
             this.#problem = text ?? "";
         else if (text)
@@ -230,7 +215,6 @@ class Console {
             this.#banner("");
             this.#problem = "";
         }
-        // A break that is over at once is not worth a word.
         if (state === "again")
             this.#patience ??= setTimeout(() => this.#waiting(), 1000);
         if (state === "login")
@@ -274,7 +258,6 @@ class Console {
         find("app").classList.add("away");
         this.#banner("The connection is lost. Trying again…", { label: "Reconnect now", act: () => this.#connection?.hurry() });
     }
-    /** The session is not running any more: maybe it can be gone on with. */
     async #gone(id) {
         await this.#list.refresh();
         if (this.#session?.sessionId !== id)
@@ -324,7 +307,6 @@ class Console {
         this.#room = { cols, rows };
         this.#connection?.resize(cols, rows);
     }
-    /** The size follows whoever types, if more than one is there. */
     #takeSize() {
         if (this.#inControl || this.#clients < 2 || this.#session?.access !== "control")
             return;
@@ -343,7 +325,6 @@ class Console {
         find("title").textContent = name;
         document.title = `${name} · splengine`;
     }
-    /** A session may be renamed from elsewhere. */
     #named() {
         const session = this.#session;
         const listed = this.#list.sessions.find((one) => one.sessionId === session?.sessionId);
@@ -359,7 +340,6 @@ class Console {
             return false;
         const selected = this.#screen.term.getSelection();
         const act = {
-            // Without a selection, too: else a browser opens its tools for developers.
             KeyC: () => void (selected !== "" && this.#copy(selected)),
             KeyF: () => this.#findBar.show(true),
             KeyL: () => this.#showList(true),
@@ -387,7 +367,6 @@ class Console {
         const row = document.querySelector("#sessions .current .open") ?? document.querySelector("#sessions .open");
         (row ?? find("new")).focus();
     }
-    /** Puts the terminal back to what it was before a program changed it, for everybody who sees it. */
     #reset() {
         this.#connection?.send({ type: "reset" });
         say("The terminal was reset.");
@@ -402,6 +381,7 @@ class Console {
             toggleTheme();
             focusView();
         });
+        onThemeChange((of) => this.#connection?.colors(terminalColors(of)));
         find("menu").addEventListener("click", () => this.#showList(true));
         find("shade").addEventListener("click", () => this.#showList(false));
         find("sidebar").addEventListener("keydown", (event) => {
@@ -410,7 +390,6 @@ class Console {
         });
         find("more").append(menuOf("More", "header-more", () => this.#more()));
         find("logout").addEventListener("click", async () => {
-            // First: its end would load the page again before the answer takes the cookie away.
             this.#connection?.stop();
             await api.logout().catch(() => null);
             location.hash = "";
@@ -445,18 +424,22 @@ class Console {
     }
 }
 const TAKE_EVERY = 1000;
-const DRAWABLE_WITHIN = 2000;
 async function main() {
     apply();
+    const loaded = new Promise((done) => document.addEventListener("DOMContentLoaded", done));
     find("loading").hidden = true;
+    const me = await logIn();
+    const hasTerminal = me.guest !== null || me.scopes.some((scope) => ["sessions", "watch"].includes(scope));
+    const lists = hasTerminal && !me.guest ? askLists() : undefined;
+    lists?.catch(() => null);
+    const offered = me.guest ? Promise.resolve([]) : api.capabilities().catch(() => []);
+    await loaded;
     if (typeof Terminal === "undefined") {
-        find("login-problem").textContent = "The terminal could not be loaded. Is the network of its parts reachable?";
-        find("login").hidden = false;
+        find("loading").textContent = "The terminal could not be loaded. Is the network of its parts reachable?";
+        find("loading").hidden = false;
         return;
     }
-    const me = await logIn();
     find("app").hidden = false;
-    const hasTerminal = me.guest !== null || me.scopes.some((scope) => ["sessions", "watch"].includes(scope));
     const place = parsePlace(location.hash);
     let started = null;
     if (hasTerminal) {
@@ -464,15 +447,14 @@ async function main() {
         const terminal = { id: "terminal", label: "Terminal", element: find("terminal-view"), focus: () => console?.focus() };
         register(terminal);
         console = new Console(me);
-        started = console.start();
+        started = console.start(lists);
     }
     else {
         document.body.classList.add("no-sessions");
         find("terminal-view").hidden = true;
         find("user").textContent = me.user;
     }
-    // Meanwhile the terminal starts.
-    const capabilities = me.guest ? [] : await api.capabilities().catch(() => []);
+    const capabilities = await offered;
     const hasBatches = capabilities.includes("batches") && me.scopes.includes("execute");
     if (hasBatches) {
         const batches = new Batches();

@@ -1,10 +1,5 @@
-// A button with a menu behind it.
 import { make } from "./dom.js";
 import { focusView } from "./views.js";
-/**
- * `key` marks the button, so that it can be found again when its list is drawn anew. What the menu
- * holds is asked for whenever it opens.
- */
 export function menuOf(label, key, entries) {
     const menu = make("div", { class: "menu", role: "menu", label });
     const button = make("button", { type: "button", class: "more", label, title: label }, "⋯");

@@ -1,4 +1,3 @@
-// Who is connected, and whose window gives the session its size.
 import { find, make } from "./dom.js";
 import { focusView } from "./views.js";
 export class People {

@@ -1,4 +1,3 @@
-// The dialog of settings.
 import { dialog, field } from "./dialogs.js";
 import { make } from "./dom.js";
 import { changeSettings, clampFontSize, MAX_FONT_SIZE, MIN_FONT_SIZE, settings } from "./settings.js";

@@ -1,9 +1,7 @@
-// Programs that copy into the clipboard, once the person has allowed it.
 import { copy } from "./clipboard.js";
 import { say } from "./dialogs.js";
 import { prompt } from "./prompt.js";
 import { changeSettings, settings } from "./settings.js";
-/** The last of what waits for an answer. */
 let waiting = "";
 export function programCopies(text) {
     const choice = settings().programCopy;
@@ -26,7 +24,6 @@ export function programCopies(text) {
 async function copied(text) {
     if (await copy(text))
         return say(`Copied by a program: ${text.length} characters.`);
-    // Some browsers take a click for each time.
     prompt(`A program has copied ${text.length} characters, which your browser lets through on a click only.`, [
         { label: "Ignore", act: () => null },
         { label: "Copy", act: () => void copy(text).then((done) => say(done ? "Copied." : "The browser does not let this page copy.", done ? "info" : "error")) },

@@ -1,10 +1,8 @@
-// What stands in frames, and how. Nothing here touches the page.
 export const SUBPROTOCOL = "spl.term.v1";
 const OUTPUT = 0x01;
 const SNAPSHOT = 0x02;
 const INPUT = 0x11;
 const ACK = 0x12;
-/** Reads a text frame; null for what is none that we know. */
 export function readText(text) {
     try {
         const value = JSON.parse(text);
@@ -15,7 +13,6 @@ export function readText(text) {
         return null;
     }
 }
-/** Reads a binary frame; null for what is none that we know. */
 export function readBinary(buffer) {
     const view = new DataView(buffer);
     if (buffer.byteLength < 9)
@@ -49,12 +46,10 @@ export function ackFrame(offset) {
     view.setBigUint64(1, BigInt(offset));
     return frame;
 }
-/** Input that was sent, or waits to be, until the server says that it has come. */
 export class Outbox {
     #first = 0;
     #bytes = new Uint8Array(0);
     #sent = 0;
-    /** How much is not known to have come. */
     get length() {
         return this.#bytes.length;
     }
@@ -64,14 +59,12 @@ export class Outbox {
         all.set(data, this.#bytes.length);
         this.#bytes = all;
     }
-    /** Everything below `number` has come. */
     acknowledge(number) {
         const come = Math.min(Math.max(number - this.#first, 0), this.#bytes.length);
         this.#bytes = this.#bytes.slice(come);
         this.#first += come;
         this.#sent = Math.max(this.#sent - come, 0);
     }
-    /** On a new connection, which goes on at `number`: what did not come is sent again. */
     restart(number) {
         if (this.#bytes.length === 0)
             this.#first = number;
@@ -79,13 +72,11 @@ export class Outbox {
             this.acknowledge(number);
         this.#sent = 0;
     }
-    /** Another client altogether. */
     clear() {
         this.#first = 0;
         this.#bytes = new Uint8Array(0);
         this.#sent = 0;
     }
-    /** The frames to send now: no more than a window of what is on its way. */
     *frames() {
         while (this.#sent < Math.min(this.#bytes.length, WINDOW)) {
             const end = Math.min(this.#sent + PIECE, this.#bytes.length, WINDOW);
@@ -96,13 +87,11 @@ export class Outbox {
 }
 const PIECE = 32 * 1024;
 const WINDOW = 256 * 1024;
-/** What to do about a connection that closed with this code. */
 export function afterClose(code) {
     if (code === 4401)
         return "login";
     return [1001, 1005, 1006, 1011, 1012, 1013].includes(code) ? "again" : "over";
 }
-/** How long to wait before the next attempt, in milliseconds: ever longer, and never all at once. */
 export function backoff(attempt, random = Math.random) {
     const most = Math.min(500 * 2 ** attempt, 10_000);
     return most / 2 + (random() * most) / 2;

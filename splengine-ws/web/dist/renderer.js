@@ -1,39 +1,48 @@
-// How the terminal is drawn: by WebGL where there is one, else as elements of the page.
 import { joinedRanges } from "./graphemes.js";
 export class Renderer {
     #term;
     #addon = null;
     #wanted = false;
+    #isLoading = false;
     #changed;
-    /** `changed`: cells may have another size now. */
-    constructor(term, changed) {
+    #isDrawn;
+    constructor(term, changed, isDrawn) {
         this.#term = term;
         this.#changed = changed;
+        this.#isDrawn = isDrawn;
         term.registerCharacterJoiner(joinedRanges);
     }
     get isWebgl() {
-        return this.#addon !== null;
+        return this.#addon !== null || this.isChanging;
     }
-    /** Draws by WebGL, or not; where it can't, the page's elements stay. */
+    get isChanging() {
+        return this.#isLoading && this.#wanted;
+    }
     async use(webgl) {
         this.#wanted = webgl;
         if (!webgl)
             return this.#drop();
-        if (this.#addon !== null || !canWebgl())
+        if (this.#addon !== null || this.#isLoading || typeof WebGL2RenderingContext === "undefined")
             return;
+        this.#isLoading = true;
         try {
+            await this.#isDrawn;
+            if (!canWebgl())
+                throw new Error("there is no WebGL");
             const { WebglAddon } = await loadWebgl();
-            if (!this.#wanted || this.#addon !== null)
-                return;
+            this.#isLoading = false;
+            if (!this.#wanted)
+                return this.#changed();
             const addon = new WebglAddon();
-            // A card that was taken away, as after a sleep: the page's elements draw from now on.
             addon.onContextLoss(() => this.#drop());
             this.#term.loadAddon(addon);
             this.#addon = addon;
             this.#changed();
         }
         catch {
+            this.#isLoading = false;
             this.#drop();
+            this.#changed();
         }
     }
     #drop() {

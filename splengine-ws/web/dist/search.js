@@ -1,4 +1,3 @@
-// Finding text in the terminal.
 import { find } from "./dom.js";
 import { focusView } from "./views.js";
 const MARKS = {
@@ -9,26 +8,27 @@ const MARKS = {
 };
 export class FindBar {
     #screen;
+    #addon = null;
+    #loading = null;
     #text = find("search-text");
     #options = { caseSensitive: false, wholeWord: false, regex: false };
     constructor(screen) {
         this.#screen = screen;
-        screen.search.onDidChangeResults(({ resultIndex, resultCount }) => this.#count(resultIndex, resultCount));
-        this.#text.addEventListener("input", () => this.#go(true, true));
+        this.#text.addEventListener("input", () => void this.#go(true, true));
         find("search").addEventListener("keydown", (event) => {
             if (event.key === "Escape")
                 this.show(false);
             if (event.key === "Enter" && event.target === this.#text)
-                this.#go(!event.shiftKey, false);
+                void this.#go(!event.shiftKey, false);
         });
-        find("search-back").addEventListener("click", () => this.#go(true, false));
-        find("search-on").addEventListener("click", () => this.#go(false, false));
+        find("search-back").addEventListener("click", () => void this.#go(true, false));
+        find("search-on").addEventListener("click", () => void this.#go(false, false));
         find("search-close").addEventListener("click", () => this.show(false));
         for (const [id, option] of [["search-case", "caseSensitive"], ["search-word", "wholeWord"], ["search-regex", "regex"]]) {
             find(id).addEventListener("click", () => {
                 this.#options[option] = !this.#options[option];
                 find(id).setAttribute("aria-pressed", String(this.#options[option]));
-                this.#go(true, true);
+                void this.#go(true, true);
             });
         }
     }
@@ -37,19 +37,26 @@ export class FindBar {
         if (shown) {
             this.#text.focus();
             this.#text.select();
+            void this.#load().catch(() => null);
             return;
         }
-        this.#screen.search.clearDecorations();
+        this.#addon?.clearDecorations();
         this.#screen.term.clearSelection();
         focusView();
     }
-    /** To the next match above, as one looks for what was printed last, or below. */
-    #go(up, again) {
-        const { search, term } = this.#screen;
+    async #go(up, again) {
+        let search;
+        try {
+            search = await this.#load();
+        }
+        catch {
+            return this.#say("can't be loaded");
+        }
+        if (find("search").hidden)
+            return;
+        const { term } = this.#screen;
         const text = this.#text.value;
-        // What is looked for changes while it is typed: from the end, each time.
         if (again) {
-            // Else the addon keeps the matches of other options.
             search.clearDecorations();
             term.clearSelection();
         }
@@ -68,6 +75,21 @@ export class FindBar {
         catch {
             this.#say("not a regular expression");
         }
+    }
+    #load() {
+        this.#loading ??= this.#fetch().catch((error) => {
+            this.#loading = null;
+            throw error;
+        });
+        return this.#loading;
+    }
+    async #fetch() {
+        const { SearchAddon } = await loadSearch();
+        const addon = new SearchAddon();
+        this.#screen.term.loadAddon(addon);
+        addon.onDidChangeResults(({ resultIndex, resultCount }) => this.#count(resultIndex, resultCount));
+        this.#addon = addon;
+        return addon;
     }
     #count(index, count) {
         if (this.#text.value === "")

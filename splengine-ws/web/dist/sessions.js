@@ -1,9 +1,11 @@
-// The list of one's sessions, and what can be done with each.
 import { api } from "./api.js";
 import { askText, attempt, confirmed, dialog, field, say } from "./dialogs.js";
 import { ago, find, make } from "./dom.js";
 import { menuOf } from "./menu.js";
 import { shareDialog } from "./share.js";
+export function askLists() {
+    return Promise.all([api.sessions(), api.saved().catch(() => null)]);
+}
 const EVERY = 4000;
 export class SessionList {
     #opener;
@@ -20,11 +22,10 @@ export class SessionList {
                 void this.refresh();
         }, EVERY);
     }
-    /** Why the list could not be had; empty when it could. */
-    async refresh() {
+    async refresh(asked = askLists()) {
         try {
-            const [sessions, saved] = await Promise.all([api.sessions(), api.saved().catch(() => this.#saved)]);
-            [this.#sessions, this.#saved, this.#problem] = [sessions, saved, ""];
+            const [sessions, saved] = await asked;
+            [this.#sessions, this.#saved, this.#problem] = [sessions, saved ?? this.#saved, ""];
         }
         catch (error) {
             this.#problem = error instanceof Error ? error.message : String(error);
@@ -37,14 +38,12 @@ export class SessionList {
     get sessions() {
         return this.#sessions;
     }
-    /** What to load in place of a session that ended with its server; null when nothing is kept of it. */
     kept(id) {
         if (this.#sessions.some((session) => session.sessionId === id && session.state === "lost"))
             return id;
         return this.#saved.find((saved) => saved.sessionId === id)?.savedId ?? null;
     }
     draw() {
-        // Not under the hand of someone who chooses.
         if (document.querySelector(".menu:popover-open"))
             return;
         const current = this.#opener.current();
@@ -125,7 +124,6 @@ export class SessionList {
         const { sessionId: id } = session;
         return menuOf(`Actions for ${nameOf(session)}`, `${id}-more`, () => this.actions(id));
     }
-    /** What can be done with a session. */
     actions(id) {
         const session = this.#sessions.find((one) => one.sessionId === id);
         const runs = session?.state === "running";
@@ -162,7 +160,6 @@ export class SessionList {
 export function nameOf(session) {
     return session.name ?? (session.title.trim() || `session ${session.sessionId.slice(-5)}`);
 }
-/** The arrows go from one session to the next. */
 function moveInList(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     const at = event.target;

@@ -1,4 +1,3 @@
-// What the person has chosen, kept by the browser.
 export const MIN_FONT_SIZE = 8;
 export const MAX_FONT_SIZE = 32;
 const KEY = "splengine-settings";
@@ -7,7 +6,6 @@ function defaults() {
     const isSmall = matchMedia("(max-width: 640px)").matches;
     return { fontSize: isSmall ? 12 : 14, screenReader: false, renderer: "auto", programCopy: "ask" };
 }
-/** Reads what was kept; what can't be right is left out. */
 export function parseSettings(text, fallback) {
     let kept = null;
     try {
@@ -43,7 +41,6 @@ export function changeSettings(change) {
         localStorage.setItem(KEY, JSON.stringify(next));
     }
     catch {
-        // A browser that keeps nothing has them until the page is left.
     }
     for (const listener of listeners)
         listener(next);

@@ -1,4 +1,3 @@
-// Giving others the right to one session, and revoking it.
 import { pageLink } from "./address.js";
 import { api } from "./api.js";
 import { copy } from "./clipboard.js";
@@ -11,10 +10,7 @@ const TIMES = [
     ["7 days", 7 * 86_400_000],
 ];
 export async function shareDialog(sessionId) {
-    const shares = await attempt(() => api.shares(sessionId));
-    if (!shares)
-        return;
-    const list = make("ul", { class: "shares" });
+    const list = make("ul", { class: "shares", hidden: true });
     const draw = (all) => {
         list.replaceChildren(...all.map((share) => row(share, () => revoke(share.shareId))));
         if (all.length > 1)
@@ -30,7 +26,6 @@ export async function shareDialog(sessionId) {
         if (all)
             draw(all);
     };
-    draw(shares);
     const access = make("select", { name: "access" }, make("option", { value: "view" }, "View only"), make("option", { value: "control" }, "View and type"));
     const time = make("select", { name: "time" }, ...TIMES.map(([label, value]) => make("option", { value: String(value) }, label)));
     time.value = "3600000";
@@ -51,14 +46,13 @@ export async function shareDialog(sessionId) {
             const made = await attempt(() => api.share(sessionId, access.value, Number(time.value)));
             if (!made)
                 return;
-            // As this page was reached, others reach it: the server may know itself by another name.
             link.value = pageLink(document.baseURI, `ticket=${encodeURIComponent(made.ticket)}`);
             result.hidden = false;
             link.select();
             await refresh();
         },
     }, "Create link");
-    await dialog("Share session", [
+    const closed = dialog("Share session", [
         make("p", { class: "hint" }, "Each link works once, in one browser. That browser can come back until the link expires."),
         field("Permission", access),
         field("Expires after", time),
@@ -66,6 +60,8 @@ export async function shareDialog(sessionId) {
         result,
         list,
     ], null, () => null);
+    await refresh();
+    await closed;
 }
 function row(share, back) {
     const until = new Date(share.expires).toLocaleString([], { dateStyle: "short", timeStyle: "short" });

@@ -1,7 +1,5 @@
-// One stream of what a step prints, drawn as it comes.
 import { AnsiText } from "./ansi.js";
 import { find, make } from "./dom.js";
-/** As much as is shown, in characters: the end of it. */
 const MAX_SHOWN = 200_000;
 export class StepStream {
     #part;
@@ -22,7 +20,6 @@ export class StepStream {
         this.#cut = find(`${prefix}-cut`);
         this.#cut.textContent = "Only the end is shown here. Download it to see everything.";
     }
-    /** Begins with another step, of which all can be had from `href`. */
     begin(href, name) {
         cancelAnimationFrame(this.#frame);
         this.#frame = 0;
@@ -40,7 +37,6 @@ export class StepStream {
     }
     push(piece) {
         this.#waiting.push(...this.#text.push(piece));
-        // Once a frame: many pieces come between two.
         if (this.#frame === 0)
             this.#frame = requestAnimationFrame(() => this.#draw());
     }
@@ -70,7 +66,6 @@ export class StepStream {
         if (isAtEnd)
             this.#pre.scrollTop = this.#pre.scrollHeight;
     }
-    /** What waits, without what would be cut at once. */
     #newest() {
         let [length, from] = [0, this.#waiting.length];
         while (from > 0 && length <= MAX_SHOWN) {

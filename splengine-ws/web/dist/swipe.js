@@ -1,11 +1,6 @@
-// Scrolling by touch, which xterm.js 6.0.0 does not do by itself.
-/** So far a finger may move and still only tap, in pixels. */
 const TAP = 8;
-/** What is left of the speed of a flick after a frame of 16 ms. */
 const FRICTION = 0.95;
-/** Below it a flick is over, in pixels a millisecond. */
 const MIN_SPEED = 0.02;
-/** Turns pixels into whole lines, and keeps the rest for later. Nothing here touches the page. */
 export class Lines {
     #rest = 0;
     take(pixels, cell) {
@@ -18,10 +13,6 @@ export class Lines {
         this.#rest = 0;
     }
 }
-/**
- * Lets a finger move `place`, where not all of the terminal has room in it, and then what the terminal
- * shows: its scrollback, or what a program shows that takes the wheel.
- */
 export function swipeScroll(place, term) {
     const lines = new Lines();
     let last = null;
@@ -38,7 +29,6 @@ export function swipeScroll(place, term) {
             return;
         if (term.buffer.active.type === "normal" && term.modes.mouseTrackingMode === "none")
             return term.scrollLines(count);
-        // A program that has the screen to itself gets what a wheel would give it.
         const wheel = { deltaY: count * cell, clientX: at.x, clientY: at.y, bubbles: true, cancelable: true };
         term.element?.querySelector(".xterm-screen")?.dispatchEvent(new WheelEvent("wheel", wheel));
     };

@@ -1,5 +1,4 @@
-// The terminal itself: xterm.js, fed and read so that it is one of several on a session.
-import { composeOnce } from "./composing.js";
+import { Composing } from "./composing.js";
 import { fittingFont, room } from "./fit.js";
 import { parseOsc52 } from "./osc52.js";
 import { cleanPaste } from "./paste.js";
@@ -10,7 +9,6 @@ import { onThemeChange, terminalTheme, theme } from "./theme.js";
 const encoder = new TextEncoder();
 export class Screen {
     term;
-    search;
     #fit;
     #place;
     #hands;
@@ -20,13 +18,11 @@ export class Screen {
     #acked = 0;
     #timer;
     #settle;
-    /** Counts what makes older offsets meaningless: another session, another snapshot. */
     #generation = 0;
     #fontSize = settings().fontSize;
     #measure = measurer(() => this.#renderer.isWebgl);
     #renderer;
-    /** Fulfilled once it is drawn as it will be: another way of drawing has cells of another size. */
-    ready;
+    #seen = () => { };
     constructor(place, hands) {
         this.#place = place;
         this.#hands = hands;
@@ -41,19 +37,21 @@ export class Screen {
             theme: terminalTheme(theme()),
         });
         this.#fit = new FitAddon.FitAddon();
-        this.search = new SearchAddon.SearchAddon();
         this.term.loadAddon(this.#fit);
-        this.term.loadAddon(this.search);
         this.term.loadAddon(new WebLinksAddon.WebLinksAddon());
         this.term.loadAddon(new Unicode11Addon.Unicode11Addon());
         this.term.unicode.activeVersion = "11";
         this.#leaveAnswersToTheServer();
         this.term.open(place);
-        this.#renderer = new Renderer(this.term, () => this.layout());
+        this.#renderer = new Renderer(this.term, () => this.layout(), new Promise((seen) => (this.#seen = seen)));
         this.#filterPastes();
         swipeScroll(place, this.term);
-        composeOnce(place, (text) => this.type(text));
-        this.term.onData((data) => this.#type(encoder.encode(data), !REPORTS.test(data)));
+        const composing = this.term.textarea && new Composing(this.term.textarea, (text) => this.type(text));
+        this.term.onData((data) => {
+            const typed = composing?.typed(data) ?? data;
+            if (typed !== "")
+                this.#type(encoder.encode(typed), !REPORTS.test(typed));
+        });
         this.term.onBinary((data) => this.#type(Uint8Array.from(data, (char) => char.charCodeAt(0)), false));
         this.term.parser.registerOscHandler(52, (data) => {
             const text = parseOsc52(data);
@@ -67,14 +65,13 @@ export class Screen {
             const types = event.type === "keydown" && !event.ctrlKey && !event.metaKey && event.key.length === 1;
             if (types && !this.#canType)
                 hands.refused();
-            return true;
+            return composing?.key(event) ?? true;
         });
         onThemeChange((of) => (this.term.options.theme = terminalTheme(of)));
         onSettingsChange((chosen) => void this.#choose(chosen));
-        this.ready = this.#choose(settings());
+        void this.#choose(settings());
         new ResizeObserver(() => this.layout()).observe(place);
     }
-    /** What the visible lines say. */
     text() {
         const buffer = this.term.buffer.active;
         const lines = [];
@@ -83,10 +80,8 @@ export class Screen {
         }
         return lines.join("\n").trimEnd();
     }
-    /** Makes place for another session. */
     clear() {
         this.#forget(0);
-        // Behind what is not drawn yet of the one before.
         this.term.write(Uint8Array.of(0x1b, 0x63));
     }
     bytes(frame) {
@@ -100,6 +95,7 @@ export class Screen {
         }
         const generation = this.#generation;
         this.term.write(frame.data, () => {
+            this.#seen();
             if (generation === this.#generation)
                 this.#reached(end);
         });
@@ -119,23 +115,20 @@ export class Screen {
         this.term.options.cursorStyle = canType ? "block" : "underline";
         this.layout();
     }
-    /** Types what did not come from the keyboard. */
     type(text) {
         this.#type(encoder.encode(text), true);
     }
-    /** Tells what there is room for, and shrinks the letters where the session has another size. */
     layout() {
         const { clientWidth: wide, clientHeight: high } = this.#place;
         if (wide === 0 || high === 0)
             return;
-        const isFull = this.term.options.fontSize === this.#fontSize;
+        const isFull = this.term.options.fontSize === this.#fontSize && !this.#renderer.isChanging;
         const exact = isFull ? this.#fit.proposeDimensions() : undefined;
         const { cols, rows } = exact && Number.isFinite(exact.cols) && Number.isFinite(exact.rows)
             ? exact
             : room(this.#measure, wide - SCROLLBAR, high, this.#fontSize, devicePixelRatio);
         this.#hands.room(Math.max(cols, 2), Math.max(rows, 1));
         clearTimeout(this.#settle);
-        // In control, the session takes the size of the window, and a moment for it.
         if (this.#inControl)
             this.#settle = setTimeout(() => this.#shrink(), SETTLE);
         else
@@ -150,7 +143,6 @@ export class Screen {
         }
         this.layout();
     }
-    /** Pastes nothing but text, wherever it comes from: the keyboard, a menu, or what is dropped here. */
     #filterPastes() {
         const paste = (event, data) => {
             event.preventDefault();
@@ -165,7 +157,6 @@ export class Screen {
             this.term.focus();
         };
         this.#place.addEventListener("paste", (event) => paste(event, event.clipboardData), { capture: true });
-        // Else the browser leaves the page for a file that is dropped on it.
         this.#place.addEventListener("dragover", (event) => event.preventDefault());
         this.#place.addEventListener("drop", (event) => paste(event, event.dataTransfer), { capture: true });
     }
@@ -201,7 +192,6 @@ export class Screen {
         this.#acked = this.#drawn;
         this.#hands.ack(this.#drawn);
     }
-    /** Programs' questions are answered by the server, once, however many look on. */
     #leaveAnswersToTheServer() {
         const parser = this.term.parser;
         const asks = () => true;
@@ -218,17 +208,13 @@ export class Screen {
             parser.registerOscHandler(code, (data) => data.includes("?"));
     }
 }
-/** A mouse's moves, and a window's gain and loss of the keyboard. */
 const REPORTS = /^\x1b\[(?:<|M|[IO]$)/;
 const ACK_BYTES = 32 * 1024;
 const ACK_EVERY = 50;
-/** How long the server may take to give the session the size of the window, in milliseconds. */
 const SETTLE = 600;
 const SCROLLBAR = 14;
-/** With less, the page's elements cut off what a font draws below the row: the underscore. */
 const LINE_HEIGHT = 1.1;
 const FONT = 'ui-monospace, "SFMono-Regular", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
-/** Measures as xterm.js does. With WebGL, a cell is whole pixels of the device wide. */
 function measurer(isWebgl) {
     const context = document.createElement("canvas").getContext("2d");
     const known = new Map();

@@ -1,4 +1,3 @@
-// Dark or light: as the system has it, unless the person has chosen.
 const KEY = "splengine-theme";
 const prefersLight = matchMedia("(prefers-color-scheme: light)");
 export function theme() {
@@ -15,14 +14,12 @@ export function onThemeChange(listener) {
 export function toggleTheme() {
     try {
         const next = theme() === "dark" ? "light" : "dark";
-        // Back at what the system has, it follows the system again.
         if ((next === "light") === prefersLight.matches)
             localStorage.removeItem(KEY);
         else
             localStorage.setItem(KEY, next);
     }
     catch {
-        // A browser that keeps nothing keeps the system's theme.
     }
     apply();
     document.dispatchEvent(new Event("themechange"));
@@ -32,6 +29,10 @@ export function apply() {
 }
 export function terminalTheme(of) {
     return of === "dark" ? DARK : LIGHT;
+}
+export function terminalColors(of) {
+    const { foreground, background, cursor } = of === "dark" ? DARK : LIGHT;
+    return { foreground, background, cursor };
 }
 const DARK = {
     background: "#0f1318",

@@ -1,4 +1,3 @@
-// Keys that a phone's keyboard lacks.
 import { find, make } from "./dom.js";
 const KEYS = [
     ["Esc", "Esc", "\x1b"],
@@ -13,13 +12,11 @@ const KEYS = [
     ["-", "Dash", "-"],
     ["~", "Tilde", "~"],
 ];
-/** What an arrow sends: programs choose between two forms, and with Control there is a third. */
 export function arrow(letter, application, control) {
     if (control)
         return `\x1b[1;5${letter}`;
     return `\x1b${application ? "O" : "["}${letter}`;
 }
-/** The character that Control makes of a key, or the key where it makes none. */
 export function controlled(code) {
     if (code === 0x20)
         return 0;
@@ -29,15 +26,10 @@ export function controlled(code) {
         return 0x7f;
     return code >= 0x40 && code < 0x7f ? code & 0x1f : code;
 }
-/**
- * Adds the keys; gives what turns the next letter into its control character when that is on.
- * `application`: whether the program wants the arrows in their other form.
- */
 export function touchKeys(type, application) {
     let control = false;
     const buttons = KEYS.map(([face, label, sends]) => {
         const button = make("button", { type: "button", label }, face);
-        // Keeps the keyboard of the phone open.
         button.addEventListener("pointerdown", (event) => event.preventDefault());
         button.addEventListener("click", () => {
             if (sends === "")

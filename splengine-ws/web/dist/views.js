@@ -1,4 +1,3 @@
-// The views of the console. Each registers itself; with more than one there are tabs.
 import { writeAddress } from "./address.js";
 import { find, make } from "./dom.js";
 const views = [];
@@ -20,7 +19,6 @@ export function show(id) {
     writeAddress(id);
     views.find(({ view }) => view.id === id)?.view.shown?.();
 }
-/** Gives the keyboard to the view that is shown. */
 export function focusView() {
     views.find(({ view }) => isShown(view.id))?.view.focus?.();
 }

@@ -1,4 +1,3 @@
-// What the page says of a session's state.
 export function noticeText(frame) {
     const words = {
         idle_warning: `This session ends in ${frame.seconds ?? "a few"} seconds if nothing happens in it.`,
@@ -24,7 +23,6 @@ export function statusText(state) {
         over: "closed",
     }[state] ?? state;
 }
-/** Why a connection was closed for good, where the server has not said it better. */
 export function closeText(code, reason) {
     return {
         1000: "The session has ended.",
@@ -34,7 +32,6 @@ export function closeText(code, reason) {
         4429: "There are too many sessions or connections. End a session first.",
     }[code] ?? `The server closed the connection${reason ? `: ${reason}` : ""}.`;
 }
-/** What a user reads whose permissions fit no view. */
 export function noViewText(scopes) {
     const has = scopes.length === 0 ? "no permissions" : `the permission ${scopes.join(", ")}`;
     return `You are logged in with ${has}. The console shows terminals, which need the permission “sessions” or “watch”, and batches, which need “execute”.`;

@@ -34,6 +34,13 @@ type Socket = Pick<WebSocket, "send" | "close" | "readyState"> & {
   onmessage: ((event: MessageEvent) => void) | null;
 };
 
+/** The colours of the terminal where a program has set none, as `#rrggbb`. */
+export interface Colors {
+  foreground: string;
+  background: string;
+  cursor: string;
+}
+
 interface Place {
   sessionId: string;
   epoch: string;
@@ -51,6 +58,7 @@ export class Connection {
   #attempt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #size: { cols: number; rows: number } | null = null;
+  #colors: Colors | null = null;
   #expectsNumber = false;
   #ended = false;
   #watch: ReturnType<typeof setInterval> | undefined;
@@ -80,7 +88,10 @@ export class Connection {
     this.#watch = setInterval(() => this.#look(), LOOK_EVERY);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      if (this.#socket === socket) this.send(this.#first());
+      if (this.#socket !== socket) return;
+      // Before a program can ask for them.
+      if (this.#colors) this.send({ type: "colors", ...this.#colors });
+      this.send(this.#first());
     };
     socket.onmessage = (event: MessageEvent) => {
       if (this.#socket !== socket) return;
@@ -133,6 +144,12 @@ export class Connection {
   resize(cols: number, rows: number): void {
     this.#size = { cols, rows };
     this.send({ type: "resize", cols, rows });
+  }
+
+  /** Tells how the terminal looks, for programs that ask. */
+  colors(colors: Colors): void {
+    this.#colors = colors;
+    this.send({ type: "colors", ...colors });
   }
 
   /** What is drawn: a connection that breaks goes on from here. */

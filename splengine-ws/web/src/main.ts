@@ -15,9 +15,9 @@ import { preferences } from "./preferences.js";
 import { programCopies } from "./program_copy.js";
 import type { ServerFrame } from "./protocol.js";
 import { FindBar } from "./search.js";
-import { nameOf, SessionList } from "./sessions.js";
+import { askLists, type Lists, nameOf, SessionList } from "./sessions.js";
 import { Screen } from "./terminal.js";
-import { apply, toggleTheme } from "./theme.js";
+import { apply, onThemeChange, terminalColors, theme, toggleTheme } from "./theme.js";
 import { touchKeys } from "./touch.js";
 import { focusView, isShown, register, show } from "./views.js";
 import { closeText, noticeText, noViewText, REVOKED, statusText } from "./words.js";
@@ -92,17 +92,17 @@ class Console {
     this.#screen.term.focus();
   }
 
-  async start(): Promise<void> {
+  /** `asked`: the lists, if they were asked for already. */
+  async start(asked?: Lists): Promise<void> {
     document.body.classList.toggle("guest", this.isGuest);
     find("user").textContent = this.#me.user;
     find("new").hidden = !this.#owns();
     if (this.#me.guest) {
       const { sessionId, access } = this.#me.guest;
-      await this.#drawable();
       return this.#open({ kind: "attach", sessionId, access });
     }
     const place = parsePlace(location.hash);
-    const [problem] = await Promise.all([this.#list.refresh(), this.#drawable()]);
+    const problem = await this.#list.refresh(asked);
     if (problem !== "") return this.#banner(problem, { label: "Try again", act: () => void this.start() });
     const wanted = place?.view === "terminal" ? place.session : null;
     const found = this.#list.sessions.find((session) => session.sessionId === wanted);
@@ -120,11 +120,6 @@ class Console {
   open(target: Target): void {
     show("terminal");
     this.#open(target);
-  }
-
-  /** So that a session is not asked for one size and at once for another. */
-  async #drawable(): Promise<void> {
-    await Promise.race([this.#screen.ready, new Promise((done) => setTimeout(done, DRAWABLE_WITHIN))]);
   }
 
   /** Whether the user may do more with sessions than look. */
@@ -162,6 +157,7 @@ class Console {
     this.#connection = connection;
     this.#screen.layout();
     if (this.#room) connection.resize(this.#room.cols, this.#room.rows);
+    connection.colors(terminalColors(theme()));
     connection.start();
     if (isShown("terminal")) this.focus();
   }
@@ -404,6 +400,7 @@ class Console {
       toggleTheme();
       focusView();
     });
+    onThemeChange((of) => this.#connection?.colors(terminalColors(of)));
     find("menu").addEventListener("click", () => this.#showList(true));
     find("shade").addEventListener("click", () => this.#showList(false));
     find("sidebar").addEventListener("keydown", (event) => {
@@ -446,19 +443,25 @@ class Console {
 }
 
 const TAKE_EVERY = 1000;
-const DRAWABLE_WITHIN = 2000;
 
 async function main(): Promise<void> {
   apply();
+  // The terminal, which is most of what is loaded, comes by the scripts behind this one.
+  const loaded = new Promise((done) => document.addEventListener("DOMContentLoaded", done));
   find("loading").hidden = true;
+  // What the server has to say is asked for meanwhile.
+  const me = await logIn();
+  const hasTerminal = me.guest !== null || me.scopes.some((scope) => ["sessions", "watch"].includes(scope));
+  const lists = hasTerminal && !me.guest ? askLists() : undefined;
+  lists?.catch(() => null);
+  const offered = me.guest ? Promise.resolve([]) : api.capabilities().catch((): string[] => []);
+  await loaded;
   if (typeof Terminal === "undefined") {
-    find("login-problem").textContent = "The terminal could not be loaded. Is the network of its parts reachable?";
-    find("login").hidden = false;
+    find("loading").textContent = "The terminal could not be loaded. Is the network of its parts reachable?";
+    find("loading").hidden = false;
     return;
   }
-  const me = await logIn();
   find("app").hidden = false;
-  const hasTerminal = me.guest !== null || me.scopes.some((scope) => ["sessions", "watch"].includes(scope));
   const place = parsePlace(location.hash);
   let started: Promise<void> | null = null;
   if (hasTerminal) {
@@ -466,14 +469,14 @@ async function main(): Promise<void> {
     const terminal = { id: "terminal", label: "Terminal", element: find("terminal-view"), focus: () => console?.focus() };
     register(terminal);
     console = new Console(me);
-    started = console.start();
+    started = console.start(lists);
   } else {
     document.body.classList.add("no-sessions");
     find("terminal-view").hidden = true;
     find("user").textContent = me.user;
   }
   // Meanwhile the terminal starts.
-  const capabilities = me.guest ? [] : await api.capabilities().catch((): string[] => []);
+  const capabilities = await offered;
   const hasBatches = capabilities.includes("batches") && me.scopes.includes("execute");
   if (hasBatches) {
     const batches = new Batches();

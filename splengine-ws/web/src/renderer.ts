@@ -9,27 +9,43 @@ export class Renderer {
   #term: Term;
   #addon: Addon | null = null;
   #wanted = false;
+  #isLoading = false;
   #changed: () => void;
+  #isDrawn: Promise<void>;
 
-  /** `changed`: cells may have another size now. */
-  constructor(term: Term, changed: () => void) {
+  /**
+   * `changed`: cells may have another size now. `isDrawn` is fulfilled when something is to be seen:
+   * WebGL is not waited for with it.
+   */
+  constructor(term: Term, changed: () => void, isDrawn: Promise<void>) {
     this.#term = term;
     this.#changed = changed;
+    this.#isDrawn = isDrawn;
     term.registerCharacterJoiner(joinedRanges);
   }
 
+  /** Whether it draws by WebGL, or will as soon as that is loaded. */
   get isWebgl(): boolean {
-    return this.#addon !== null;
+    return this.#addon !== null || this.isChanging;
+  }
+
+  /** What draws now is not what will. */
+  get isChanging(): boolean {
+    return this.#isLoading && this.#wanted;
   }
 
   /** Draws by WebGL, or not; where it can't, the page's elements stay. */
   async use(webgl: boolean): Promise<void> {
     this.#wanted = webgl;
     if (!webgl) return this.#drop();
-    if (this.#addon !== null || !canWebgl()) return;
+    if (this.#addon !== null || this.#isLoading || typeof WebGL2RenderingContext === "undefined") return;
+    this.#isLoading = true;
     try {
+      await this.#isDrawn;
+      if (!canWebgl()) throw new Error("there is no WebGL");
       const { WebglAddon } = await loadWebgl();
-      if (!this.#wanted || this.#addon !== null) return;
+      this.#isLoading = false;
+      if (!this.#wanted) return this.#changed();
       const addon = new WebglAddon();
       // A card that was taken away, as after a sleep: the page's elements draw from now on.
       addon.onContextLoss(() => this.#drop());
@@ -37,7 +53,9 @@ export class Renderer {
       this.#addon = addon;
       this.#changed();
     } catch {
+      this.#isLoading = false;
       this.#drop();
+      this.#changed();
     }
   }
 

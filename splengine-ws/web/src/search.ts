@@ -12,27 +12,31 @@ const MARKS = {
   activeMatchColorOverviewRuler: "#ff8c1a",
 };
 
+type Addon = InstanceType<Awaited<ReturnType<typeof loadSearch>>["SearchAddon"]>;
+
 export class FindBar {
   #screen: Screen;
+  /** What finds is loaded when something is looked for first. */
+  #addon: Addon | null = null;
+  #loading: Promise<Addon> | null = null;
   #text = find<HTMLInputElement>("search-text");
   #options = { caseSensitive: false, wholeWord: false, regex: false };
 
   constructor(screen: Screen) {
     this.#screen = screen;
-    screen.search.onDidChangeResults(({ resultIndex, resultCount }) => this.#count(resultIndex, resultCount));
-    this.#text.addEventListener("input", () => this.#go(true, true));
+    this.#text.addEventListener("input", () => void this.#go(true, true));
     find("search").addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.show(false);
-      if (event.key === "Enter" && event.target === this.#text) this.#go(!event.shiftKey, false);
+      if (event.key === "Enter" && event.target === this.#text) void this.#go(!event.shiftKey, false);
     });
-    find("search-back").addEventListener("click", () => this.#go(true, false));
-    find("search-on").addEventListener("click", () => this.#go(false, false));
+    find("search-back").addEventListener("click", () => void this.#go(true, false));
+    find("search-on").addEventListener("click", () => void this.#go(false, false));
     find("search-close").addEventListener("click", () => this.show(false));
     for (const [id, option] of [["search-case", "caseSensitive"], ["search-word", "wholeWord"], ["search-regex", "regex"]] as const) {
       find(id).addEventListener("click", () => {
         this.#options[option] = !this.#options[option];
         find(id).setAttribute("aria-pressed", String(this.#options[option]));
-        this.#go(true, true);
+        void this.#go(true, true);
       });
     }
   }
@@ -42,16 +46,24 @@ export class FindBar {
     if (shown) {
       this.#text.focus();
       this.#text.select();
+      void this.#load().catch(() => null);
       return;
     }
-    this.#screen.search.clearDecorations();
+    this.#addon?.clearDecorations();
     this.#screen.term.clearSelection();
     focusView();
   }
 
   /** To the next match above, as one looks for what was printed last, or below. */
-  #go(up: boolean, again: boolean): void {
-    const { search, term } = this.#screen;
+  async #go(up: boolean, again: boolean): Promise<void> {
+    let search: Addon;
+    try {
+      search = await this.#load();
+    } catch {
+      return this.#say("can't be loaded");
+    }
+    if (find("search").hidden) return;
+    const { term } = this.#screen;
     const text = this.#text.value;
     // What is looked for changes while it is typed: from the end, each time.
     if (again) {
@@ -71,6 +83,24 @@ export class FindBar {
     } catch {
       this.#say("not a regular expression");
     }
+  }
+
+  #load(): Promise<Addon> {
+    this.#loading ??= this.#fetch().catch((error: unknown) => {
+      // The next one tries again.
+      this.#loading = null;
+      throw error;
+    });
+    return this.#loading;
+  }
+
+  async #fetch(): Promise<Addon> {
+    const { SearchAddon } = await loadSearch();
+    const addon = new SearchAddon();
+    this.#screen.term.loadAddon(addon);
+    addon.onDidChangeResults(({ resultIndex, resultCount }) => this.#count(resultIndex, resultCount));
+    this.#addon = addon;
+    return addon;
   }
 
   #count(index: number, count: number): void {

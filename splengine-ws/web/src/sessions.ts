@@ -20,6 +20,13 @@ export interface Opener {
   listed(): void;
 }
 
+/** What the server lists; saved sessions only if they could be had. */
+export type Lists = Promise<[Session[], Saved[] | null]>;
+
+export function askLists(): Lists {
+  return Promise.all([api.sessions(), api.saved().catch(() => null)]);
+}
+
 const EVERY = 4000;
 
 export class SessionList {
@@ -38,11 +45,11 @@ export class SessionList {
     }, EVERY);
   }
 
-  /** Why the list could not be had; empty when it could. */
-  async refresh(): Promise<string> {
+  /** Why the list could not be had; empty when it could. `asked` is what was asked for already. */
+  async refresh(asked: Lists = askLists()): Promise<string> {
     try {
-      const [sessions, saved] = await Promise.all([api.sessions(), api.saved().catch(() => this.#saved)]);
-      [this.#sessions, this.#saved, this.#problem] = [sessions, saved, ""];
+      const [sessions, saved] = await asked;
+      [this.#sessions, this.#saved, this.#problem] = [sessions, saved ?? this.#saved, ""];
     } catch (error) {
       this.#problem = error instanceof Error ? error.message : String(error);
     }

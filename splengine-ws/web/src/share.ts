@@ -15,9 +15,7 @@ const TIMES: [string, number][] = [
 ];
 
 export async function shareDialog(sessionId: string): Promise<void> {
-  const shares = await attempt(() => api.shares(sessionId));
-  if (!shares) return;
-  const list = make("ul", { class: "shares" });
+  const list = make("ul", { class: "shares", hidden: true });
   const draw = (all: Share[]) => {
     list.replaceChildren(...all.map((share) => row(share, () => revoke(share.shareId))));
     if (all.length > 1) list.append(make("li", {}, make("span", {}, "All links"), backButton("Revoke all", () => revoke(null))));
@@ -31,7 +29,6 @@ export async function shareDialog(sessionId: string): Promise<void> {
     const all = await attempt(() => api.shares(sessionId));
     if (all) draw(all);
   };
-  draw(shares);
 
   const access = make("select", { name: "access" }, make("option", { value: "view" }, "View only"), make("option", { value: "control" }, "View and type"));
   const time = make("select", { name: "time" }, ...TIMES.map(([label, value]) => make("option", { value: String(value) }, label)));
@@ -59,7 +56,7 @@ export async function shareDialog(sessionId: string): Promise<void> {
       await refresh();
     },
   }, "Create link");
-  await dialog(
+  const closed = dialog(
     "Share session",
     [
       make("p", { class: "hint" }, "Each link works once, in one browser. That browser can come back until the link expires."),
@@ -72,6 +69,9 @@ export async function shareDialog(sessionId: string): Promise<void> {
     null,
     () => null,
   );
+  // It is there at once, for the keys that follow; what is shared already comes when the server answers.
+  await refresh();
+  await closed;
 }
 
 function row(share: Share, back: () => Promise<void>): HTMLElement {

@@ -1,7 +1,7 @@
 // The terminal itself: xterm.js, fed and read so that it is one of several on a session.
 
 import type { BinaryFrame } from "./protocol.js";
-import { composeOnce } from "./composing.js";
+import { Composing } from "./composing.js";
 import { type Cell, fittingFont, type Measure, room } from "./fit.js";
 import { parseOsc52 } from "./osc52.js";
 import { cleanPaste } from "./paste.js";
@@ -30,7 +30,6 @@ const encoder = new TextEncoder();
 
 export class Screen {
   readonly term: InstanceType<typeof Terminal>;
-  readonly search: InstanceType<typeof SearchAddon.SearchAddon>;
   #fit: InstanceType<typeof FitAddon.FitAddon>;
   #place: HTMLElement;
   #hands: Hands;
@@ -45,8 +44,8 @@ export class Screen {
   #fontSize = settings().fontSize;
   #measure: Measure = measurer(() => this.#renderer.isWebgl);
   #renderer: Renderer;
-  /** Fulfilled once it is drawn as it will be: another way of drawing has cells of another size. */
-  readonly ready: Promise<void>;
+  /** Something was drawn. */
+  #seen: () => void = () => {};
 
   constructor(place: HTMLElement, hands: Hands) {
     this.#place = place;
@@ -62,19 +61,20 @@ export class Screen {
       theme: terminalTheme(theme()),
     });
     this.#fit = new FitAddon.FitAddon();
-    this.search = new SearchAddon.SearchAddon();
     this.term.loadAddon(this.#fit);
-    this.term.loadAddon(this.search);
     this.term.loadAddon(new WebLinksAddon.WebLinksAddon());
     this.term.loadAddon(new Unicode11Addon.Unicode11Addon());
     this.term.unicode.activeVersion = "11";
     this.#leaveAnswersToTheServer();
     this.term.open(place);
-    this.#renderer = new Renderer(this.term, () => this.layout());
+    this.#renderer = new Renderer(this.term, () => this.layout(), new Promise((seen) => (this.#seen = seen)));
     this.#filterPastes();
     swipeScroll(place, this.term);
-    composeOnce(place, (text) => this.type(text));
-    this.term.onData((data) => this.#type(encoder.encode(data), !REPORTS.test(data)));
+    const composing = this.term.textarea && new Composing(this.term.textarea, (text) => this.type(text));
+    this.term.onData((data) => {
+      const typed = composing?.typed(data) ?? data;
+      if (typed !== "") this.#type(encoder.encode(typed), !REPORTS.test(typed));
+    });
     this.term.onBinary((data) => this.#type(Uint8Array.from(data, (char) => char.charCodeAt(0)), false));
     this.term.parser.registerOscHandler(52, (data) => {
       const text = parseOsc52(data);
@@ -85,11 +85,11 @@ export class Screen {
       if (hands.isShortcut(event)) return false;
       const types = event.type === "keydown" && !event.ctrlKey && !event.metaKey && event.key.length === 1;
       if (types && !this.#canType) hands.refused();
-      return true;
+      return composing?.key(event) ?? true;
     });
     onThemeChange((of) => (this.term.options.theme = terminalTheme(of)));
     onSettingsChange((chosen) => void this.#choose(chosen));
-    this.ready = this.#choose(settings());
+    void this.#choose(settings());
     new ResizeObserver(() => this.layout()).observe(place);
   }
 
@@ -120,6 +120,7 @@ export class Screen {
     }
     const generation = this.#generation;
     this.term.write(frame.data, () => {
+      this.#seen();
       if (generation === this.#generation) this.#reached(end);
     });
   }
@@ -148,7 +149,8 @@ export class Screen {
   layout(): void {
     const { clientWidth: wide, clientHeight: high } = this.#place;
     if (wide === 0 || high === 0) return;
-    const isFull = this.term.options.fontSize === this.#fontSize;
+    // Another way of drawing has cells of another size: the size asked for is the one that stays.
+    const isFull = this.term.options.fontSize === this.#fontSize && !this.#renderer.isChanging;
     const exact = isFull ? this.#fit.proposeDimensions() : undefined;
     const { cols, rows } = exact && Number.isFinite(exact.cols) && Number.isFinite(exact.rows)
       ? exact

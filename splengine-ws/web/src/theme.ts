@@ -41,7 +41,13 @@ export function terminalTheme(of: Theme): ITheme {
   return of === "dark" ? DARK : LIGHT;
 }
 
-const DARK: ITheme = {
+/** What a program is told that asks which colours it is drawn in. */
+export function terminalColors(of: Theme): { foreground: string; background: string; cursor: string } {
+  const { foreground, background, cursor } = of === "dark" ? DARK : LIGHT;
+  return { foreground, background, cursor };
+}
+
+const DARK = {
   background: "#0f1318",
   foreground: "#d8dee6",
   cursor: "#7cc4ff",
@@ -63,9 +69,9 @@ const DARK: ITheme = {
   brightMagenta: "#dcbdfb",
   brightCyan: "#56d4dd",
   brightWhite: "#f0f4f8",
-};
+} satisfies ITheme;
 
-const LIGHT: ITheme = {
+const LIGHT = {
   background: "#fcfcfd",
   foreground: "#1f2733",
   cursor: "#1665c1",
@@ -87,7 +93,7 @@ const LIGHT: ITheme = {
   brightMagenta: "#9a5bd0",
   brightCyan: "#0c8599",
   brightWhite: "#eef1f4",
-};
+} satisfies ITheme;
 
 function stored(): Theme | null {
   try {

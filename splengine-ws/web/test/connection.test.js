@@ -158,3 +158,28 @@ test("too much input is refused, in words", (context) => {
   assert.equal(connection.input(new Uint8Array(8 * 1024 * 1024)), true);
   assert.equal(connection.input(new Uint8Array(1)), false);
 });
+
+test("programs can ask for the colours from the beginning, and after every break", (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const sockets = [];
+  const connection = new Connection(
+    { kind: "new", request: {} },
+    { frame() {}, bytes() {}, untyped() {}, state() {} },
+    () => sockets[sockets.push(new FakeSocket()) - 1],
+  );
+  context.after(() => connection.stop());
+  const light = { foreground: "#000000", background: "#ffffff", cursor: "#0000ff" };
+  connection.colors(light);
+  connection.start();
+  sockets[0].open();
+  assert.deepEqual(sockets[0].sent.map((frame) => frame.type), ["colors", "new_session"]);
+  assert.deepEqual(sockets[0].sent[0], { type: "colors", ...light });
+  sockets[0].say(session);
+  const dark = { ...light, background: "#000000" };
+  connection.colors(dark);
+  assert.deepEqual(sockets[0].sent.at(-1), { type: "colors", ...dark });
+  sockets[0].break();
+  context.mock.timers.tick(600);
+  sockets[1].open();
+  assert.deepEqual(sockets[1].sent[0], { type: "colors", ...dark });
+});

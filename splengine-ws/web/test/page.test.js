@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { formatPlace, pageLink, parsePlace } from "../dist/address.js";
 import { AnsiText } from "../dist/ansi.js";
 import { detailsOf, inSeconds, outputOf, reasonInWords, serverTime } from "../dist/batch_words.js";
-import { leftOf } from "../dist/composing.js";
+import { keysBetween, leftOf } from "../dist/composing.js";
 import { joinedRanges } from "../dist/graphemes.js";
 import { MAX_OSC52, parseOsc52 } from "../dist/osc52.js";
 import { cleanPaste } from "../dist/paste.js";
@@ -115,4 +115,11 @@ test("of a composed word, what was typed is not typed again", () => {
   assert.equal(leftOf("word", "word"), "");
   assert.equal(leftOf("words", "word"), "s");
   assert.equal(leftOf("other", "word"), "");
+});
+
+test("what a soft keyboard changes becomes keys", () => {
+  assert.equal(keysBetween("", "1"), "1");
+  assert.equal(keysBetween("teh", "the"), "\x7f\x7fhe");
+  assert.equal(keysBetween("a👍", "a"), "\x7f");
+  assert.equal(keysBetween("same", "same"), "");
 });
