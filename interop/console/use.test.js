@@ -156,7 +156,13 @@ test("a proxy that changes the Host is told of, with what would help", async (co
 });
 
 test("each user sees what their scopes allow, and no more", async () => {
-  const as = (user) => open(`${bench.server.page}#token=${user}s-very-long-token`);
+  const as = async (user, response = () => null) => {
+    const page = await open(bench.server.page);
+    page.on("response", response);
+    await page.goto(`${bench.server.page}#token=${user}s-very-long-token`);
+    await page.reload();
+    return page;
+  };
   const runner = await as("runner");
   await runner.locator("#batches-view").waitFor();
   assert.equal(await runner.locator("#tabs").isVisible(), false, "there is one view");
@@ -166,10 +172,13 @@ test("each user sees what their scopes allow, and no more", async () => {
   await runner.getByRole("button", { name: "Run batch" }).click();
   await runner.locator("#batch-state", { hasText: "succeeded" }).waitFor();
   await runner.context().close();
-  const watcher = await as("watcher");
+  const refused = [];
+  const watcher = await as("watcher", (response) => response.status() === 403 && refused.push(response.url()));
   await watcher.locator("#nothing", { hasText: "No session is running" }).waitFor();
   assert.equal(await watcher.locator("#new").isVisible(), false);
   assert.equal(await watcher.locator("text=New session").count(), 1, "nothing is offered that is refused");
+  await watcher.waitForLoadState("networkidle");
+  assert.deepEqual(refused, [], "nothing is asked for that is refused");
   await watcher.context().close();
   const filer = await as("filer");
   await filer.locator("#no-view", { hasText: "permission files" }).waitFor();

@@ -15,7 +15,7 @@ import fastavro
 import httpx
 import pytest
 
-from server import TOKEN, Server, assert_problem
+from server import TOKEN, Server, assert_problem, eventually
 
 SEED = json.dumps({
     "protocol": "SPlectrumEngine",
@@ -404,11 +404,6 @@ def test_a_client_that_leaves_cancels_its_run(wire, known, door):
     read_netty(wire)
     script = f"trap 'touch {root}/ended; exit' TERM; touch {root}/begun; while :; do sleep 0.05; done"
     wire.sendall(netty(1, b"\0" + text(b"execute") + text(b"sh -c") + b"\x02" + text(script.encode()) + b"\0\0\0"))
-    deadline = time.monotonic() + 20
-    while not (root / "begun").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually((root / "begun").exists, "the beginning of the run")
     wire.close()
-    while not (root / "ended").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually((root / "ended").exists, "its end")

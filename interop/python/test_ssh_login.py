@@ -370,11 +370,13 @@ def test_how_long_a_refusal_takes_tells_nothing(with_passwords):
                 return time.monotonic() - begun
 
     times = {user: [] for user in ("alice", "bob", "nobody", "in valid", "alice+spl-alice-none")}
-    for _ in range(4):
+    # A busy machine only adds to what each must take: there it is tried more often.
+    for attempt in range(12):
         for user, taken in times.items():
             taken.append(takes(user))
-    # A busy machine only adds to what each must take.
-    least = [min(taken) for taken in times.values()]
+        least = [min(taken) for taken in times.values()]
+        if attempt >= 3 and max(least) - min(least) < 0.5:
+            break
     assert min(least) > 0.25 and max(least) - min(least) < 0.5, times
 
 

@@ -430,7 +430,7 @@ async function main() {
     find("loading").hidden = true;
     const me = await logIn();
     const hasTerminal = me.guest !== null || me.scopes.some((scope) => ["sessions", "watch"].includes(scope));
-    const lists = hasTerminal && !me.guest ? askLists() : undefined;
+    const lists = hasTerminal && !me.guest ? askLists(me.scopes.includes("sessions")) : undefined;
     lists?.catch(() => null);
     const offered = me.guest ? Promise.resolve([]) : api.capabilities().catch(() => []);
     await loaded;

@@ -3,8 +3,8 @@ import { askText, attempt, confirmed, dialog, field, say } from "./dialogs.js";
 import { ago, find, make } from "./dom.js";
 import { menuOf } from "./menu.js";
 import { shareDialog } from "./share.js";
-export function askLists() {
-    return Promise.all([api.sessions(), api.saved().catch(() => null)]);
+export function askLists(owns) {
+    return Promise.all([api.sessions(), owns ? api.saved().catch(() => null) : null]);
 }
 const EVERY = 4000;
 export class SessionList {
@@ -22,7 +22,7 @@ export class SessionList {
                 void this.refresh();
         }, EVERY);
     }
-    async refresh(asked = askLists()) {
+    async refresh(asked = askLists(this.#opener.mayType())) {
         try {
             const [sessions, saved] = await asked;
             [this.#sessions, this.#saved, this.#problem] = [sessions, saved ?? this.#saved, ""];

@@ -452,7 +452,7 @@ async function main(): Promise<void> {
   // What the server has to say is asked for meanwhile.
   const me = await logIn();
   const hasTerminal = me.guest !== null || me.scopes.some((scope) => ["sessions", "watch"].includes(scope));
-  const lists = hasTerminal && !me.guest ? askLists() : undefined;
+  const lists = hasTerminal && !me.guest ? askLists(me.scopes.includes("sessions")) : undefined;
   lists?.catch(() => null);
   const offered = me.guest ? Promise.resolve([]) : api.capabilities().catch((): string[] => []);
   await loaded;

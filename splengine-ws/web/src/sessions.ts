@@ -23,8 +23,9 @@ export interface Opener {
 /** What the server lists; saved sessions only if they could be had. */
 export type Lists = Promise<[Session[], Saved[] | null]>;
 
-export function askLists(): Lists {
-  return Promise.all([api.sessions(), api.saved().catch(() => null)]);
+/** `owns`: whether the user may have sessions of their own; to others the server refuses what is saved. */
+export function askLists(owns: boolean): Lists {
+  return Promise.all([api.sessions(), owns ? api.saved().catch(() => null) : null]);
 }
 
 const EVERY = 4000;
@@ -46,7 +47,7 @@ export class SessionList {
   }
 
   /** Why the list could not be had; empty when it could. `asked` is what was asked for already. */
-  async refresh(asked: Lists = askLists()): Promise<string> {
+  async refresh(asked: Lists = askLists(this.#opener.mayType())): Promise<string> {
     try {
       const [sessions, saved] = await asked;
       [this.#sessions, this.#saved, this.#problem] = [sessions, saved ?? this.#saved, ""];
