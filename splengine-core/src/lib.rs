@@ -17,6 +17,7 @@ mod error;
 mod execute;
 mod files;
 mod flat_dir;
+mod fresh;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod id;

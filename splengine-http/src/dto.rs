@@ -460,9 +460,10 @@ pub(crate) struct ServiceDto {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Status)]
 pub(crate) struct StatusDto {
-    /// `healthy`, `ready`, `draining` or `failing`.
+    /// `healthy`, `ready`, `draining` or `failing`; of a part also `degraded`: it takes work, but
+    /// something that was kept before can't be read.
     pub(crate) status: &'static str,
-    /// Why it fails.
+    /// Why it fails, or what is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
 }

@@ -1,15 +1,14 @@
 //! Reading and writing what is kept of batches.
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
-use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use crate::batch::BatchError;
 use crate::batch::row::{EventRow, Recipe, StepRow, Summary, key};
+use crate::fresh::Fresh;
 use crate::id::BatchId;
 use crate::session::blocking;
 use crate::store::{Change, Rows, Store, StoreFault};
@@ -22,13 +21,8 @@ pub(crate) struct Journal {
     writes: std_mpsc::SyncSender<Write>,
     /// Why the last write failed, if it did.
     failed: Arc<Mutex<Option<Arc<StoreFault>>>>,
-    /// What was found when it was looked at last whether the store can be written, and when.
-    looked: Arc<tokio::sync::Mutex<Option<Looked>>>,
-}
-
-struct Looked {
-    at: Instant,
-    fault: Option<Arc<StoreFault>>,
+    /// Why the store can't be written, if so.
+    fault: Arc<Fresh<Option<Arc<StoreFault>>>>,
 }
 
 struct Write {
@@ -49,7 +43,7 @@ impl Journal {
                 *noting.lock().unwrap_or_else(PoisonError::into_inner) = fault;
             }
         })?;
-        Ok(Self { store, writes, failed, looked: Arc::default() })
+        Ok(Self { store, writes, failed, fault: Arc::default() })
     }
 
     /// Makes all of these changes or none; when it returns they are on disk.
@@ -78,20 +72,16 @@ impl Journal {
     /// Why nothing can be written at the moment, if so. Looks once a second at most, however often
     /// it is asked; if the last write failed, by another one.
     pub(crate) async fn fault(&self) -> Option<Arc<StoreFault>> {
-        let mut looked = self.looked.lock().await;
-        if let Some(Looked { at, fault }) = &*looked
-            && at.elapsed() < FRESH_FOR
-        {
-            return fault.clone();
-        }
-        let store = Arc::clone(&self.store);
-        let mut fault = blocking(move || store.accepts()).await.err().map(Arc::new);
-        let has_failed = || self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if fault.is_none() && has_failed() {
-            fault = self.commit(vec![Change::remove(key::probe())]).await.err();
-        }
-        *looked = Some(Looked { at: Instant::now(), fault: fault.clone() });
-        fault
+        let look = async {
+            let store = Arc::clone(&self.store);
+            let fault = blocking(move || store.accepts()).await.err().map(Arc::new);
+            let failed = || self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if fault.is_none() && failed().is_some() {
+                return self.commit(vec![Change::remove(key::probe())]).await.err();
+            }
+            fault
+        };
+        self.fault.get(look).await
     }
 
     pub(crate) async fn summary(&self, id: &BatchId) -> Result<Option<Summary>, BatchError> {
@@ -210,4 +200,3 @@ fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T, BatchError> {
 /// Beyond so many a writer waits.
 const WAITING_WRITES: usize = 256;
 const SCAN_ROWS: usize = 1024;
-const FRESH_FOR: Duration = Duration::from_secs(1);

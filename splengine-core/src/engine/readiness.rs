@@ -15,6 +15,12 @@ pub struct Readiness {
 pub enum PartState {
     /// It takes work.
     Ready,
+    /// It takes work; but something that was kept before is not there any more, or can't be read. The
+    /// reason is for anybody, as that of [`Failing`](Self::Failing).
+    Degraded {
+        /// What is missing.
+        reason: &'static str,
+    },
     /// It takes no work any more, since the engine is shutting down.
     Draining,
     /// It takes no work at the moment. The reason is for anybody: it tells nothing of the host.
@@ -28,7 +34,7 @@ impl Readiness {
     /// Whether all parts take work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.parts.iter().all(|(_, state)| *state == PartState::Ready)
+        self.parts.iter().all(|(_, state)| state.takes_work())
     }
 
     /// Each part that the engine has, with its state: `executions`, `sessions`, `batches`.
@@ -37,18 +43,24 @@ impl Readiness {
         &self.parts
     }
 
-    /// The state of the whole: that of the first part that is not ready.
+    /// The state of the whole: that of the first part that takes no work.
     #[must_use]
     pub fn state(&self) -> PartState {
-        let states = self.parts.iter().map(|(_, state)| *state);
-        states.into_iter().find(|state| *state != PartState::Ready).unwrap_or(PartState::Ready)
+        let mut states = self.parts.iter().map(|(_, state)| *state);
+        states.find(|state| !state.takes_work()).unwrap_or(PartState::Ready)
+    }
+}
+
+impl PartState {
+    fn takes_work(self) -> bool {
+        matches!(self, Self::Ready | Self::Degraded { .. })
     }
 }
 
 impl Engine {
-    /// Whether work is taken, part by part. Batches are not while their store can't be written or
-    /// has no room; that is looked at once a second at most, and written to where the last write
-    /// failed.
+    /// Whether work is taken, part by part. Sessions and batches are not while their store can't be
+    /// written or has no room. That is looked at once a second at most: the one of sessions is
+    /// written to each time, that of batches where the last write failed.
     ///
     /// # Cancel safety
     ///
@@ -57,7 +69,11 @@ impl Engine {
         let own = if self.is_open() { PartState::Ready } else { PartState::Draining };
         let mut parts = vec![("executions", own)];
         if self.has_sessions() {
-            parts.push(("sessions", own));
+            let state = match own {
+                PartState::Ready => self.0.sessions.state_of_store().await,
+                _ => own,
+            };
+            parts.push(("sessions", state));
         }
         if let Some(registry) = &self.0.batches {
             let state = match own {

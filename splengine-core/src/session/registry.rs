@@ -1,14 +1,17 @@
 //! All sessions of an engine.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::caller::UserName;
-use crate::engine::Inner;
+use crate::engine::{Inner, PartState};
+use crate::fresh::Fresh;
 use crate::id::SessionId;
+use crate::session::checks::blocking;
 use crate::session::cull::{Ages, look_every, time_left};
 use crate::session::live::{INPUT_BYTES, Live};
 use crate::session::share::Shares;
@@ -20,6 +23,10 @@ pub(crate) struct Registry {
     pub(crate) policy: Arc<SessionPolicy>,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) shares: Shares,
+    /// Why the store can't be written, if so.
+    fault: Fresh<Option<io::ErrorKind>>,
+    /// Whether something of what sessions before have left can't be read.
+    has_unreadable: bool,
     state: Mutex<State>,
 }
 
@@ -43,12 +50,32 @@ pub(crate) struct Place {
 impl Registry {
     pub(crate) fn new(policy: SessionPolicy) -> Self {
         let store = policy.store.clone();
-        let lost = store.iter().flat_map(|store| lost_in(store)).collect();
+        let (lost, has_unreadable) = store.as_deref().map(lost_in).unwrap_or_default();
         Self {
             policy: Arc::new(policy),
             store,
             shares: Shares::default(),
+            fault: Fresh::default(),
+            has_unreadable,
             state: Mutex::new(State { lost, ..State::default() }),
+        }
+    }
+
+    /// Whether what is to be kept of sessions can be kept. Writes to the store once a second at most,
+    /// however often it is asked.
+    pub(crate) async fn state_of_store(&self) -> PartState {
+        let Some(store) = &self.store else { return PartState::Ready };
+        let store = Arc::clone(store);
+        let look = blocking(move || store.probe().err().map(|error| error.kind()));
+        match self.fault.get(look).await {
+            Some(io::ErrorKind::StorageFull) => PartState::Failing {
+                reason: "there is no room left on the disk for what is kept of sessions",
+            },
+            Some(_) => PartState::Failing { reason: "what is kept of sessions can't be written" },
+            None if self.has_unreadable => PartState::Degraded {
+                reason: "some of what was kept of sessions can't be read; the log says which",
+            },
+            None => PartState::Ready,
         }
     }
 
@@ -271,23 +298,59 @@ impl Drop for Place {
     }
 }
 
-/// What sessions an engine before this one left behind, without their end.
-fn lost_in(store: &Store) -> Vec<(SessionId, Record)> {
+/// What sessions an engine before this one left behind, without their end; and whether there is
+/// anything that can't be read, which stays where it is or is set aside, and is never removed.
+fn lost_in(store: &Store) -> (HashMap<SessionId, Record>, bool) {
     let mut lost = Vec::new();
+    let mut has_unreadable = false;
     for (id, files) in store.sessions() {
         match files.state() {
             Ok((record, _)) if record.exit.is_none() => lost.push((id, record)),
             Ok(_) => store.remove_session(&id),
+            // It was begun and never told of.
+            Err(SessionError::NoSaved(_)) => {
+                tracing::info!(session = %id, "of a session nothing was kept yet");
+            }
+            Err(error @ SessionError::Damaged(_)) => match store.set_aside(&id) {
+                Ok(aside) => {
+                    tracing::error!(
+                        %error, session = %id, aside,
+                        "the state of a session can't be read: its files were set aside"
+                    );
+                }
+                Err(failed) => {
+                    has_unreadable = true;
+                    let failed: &dyn std::error::Error = &failed;
+                    tracing::error!(
+                        %error, failed, session = %id,
+                        "the state of a session can't be read, nor its files be set aside"
+                    );
+                }
+            },
             Err(error) => {
-                tracing::warn!(%error, session = %id, "what is left of a session can't be read");
+                has_unreadable = true;
+                tracing::error!(%error, session = %id, "the state of a session can't be read");
             }
         }
+    }
+    for (id, error) in store.unreadable_saved() {
+        has_unreadable = true;
+        tracing::error!(%error, saved = %id, "a saved session can't be read");
+    }
+    let aside = store.set_aside_count();
+    if aside > 0 {
+        has_unreadable = true;
+        tracing::warn!(
+            count = aside,
+            "the files of damaged sessions are in `damaged` below the directory of sessions, until \
+             somebody removes them"
+        );
     }
     lost.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_activity));
     for (id, _) in lost.split_off(lost.len().min(MOST_LOST)) {
         store.remove_session(&id);
     }
-    lost
+    (lost.into_iter().collect(), has_unreadable)
 }
 
 /// Ends what is idle or old, forgets what has ended, sends away whose share has expired.

@@ -4,7 +4,9 @@
 //!
 //! - `<session id>/state`: the session as it was a moment ago, to be told of after a crash;
 //! - `<session id>/recording.cast` and `<session id>/keyframes`: its recording;
-//! - `saved/<saved id>`: what was saved on purpose.
+//! - `saved/<saved id>`: what was saved on purpose;
+//! - `damaged/<session id>`: the files of a session whose `state` could not be read, kept for whoever
+//!   can make something of them.
 //!
 //! A record is one line of JSON (format, version, checksum), a line of JSON (what is known of the
 //! session), and the bytes that draw its screen. It is written beside its place and moved there.
@@ -167,6 +169,37 @@ impl Store {
         }
     }
 
+    /// Moves the files of a session whose state can't be read to where nothing touches them, and gives
+    /// the name of the directory that they are in.
+    pub(crate) fn set_aside(&self, id: &SessionId) -> io::Result<String> {
+        make_dir(&self.dir, DAMAGED)?;
+        let mut aside = format!("{DAMAGED}/{id}");
+        if self.dir.try_exists(&aside)? {
+            aside = format!("{aside}.{}", random_text());
+        }
+        self.dir.rename(id.as_str(), &self.dir, &aside)?;
+        Ok(aside)
+    }
+
+    /// How many sessions' files were set aside, by this process or those before, and are there yet.
+    pub(crate) fn set_aside_count(&self) -> usize {
+        self.dir.read_dir(DAMAGED).map_or(0, |entries| entries.flatten().count())
+    }
+
+    /// What is saved and can't be read, and why.
+    pub(crate) fn unreadable_saved(&self) -> Vec<(SavedId, SessionError)> {
+        let Ok(entries) = self.saved.entries() else { return Vec::new() };
+        let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter_map(|id| self.saved(&id).err().map(|error| (id, error))).collect()
+    }
+
+    /// Why nothing can be written, if so: finds out by doing it.
+    pub(crate) fn probe(&self) -> io::Result<()> {
+        let written = open_new(&self.dir, PROBE).and_then(|mut file| file.write_all(&[0; 4096]));
+        let removed = self.dir.remove_file(PROBE);
+        written.and(removed)
+    }
+
     pub(crate) fn save(&self, record: &Record, screen: &[u8]) -> Result<SavedId, SessionError> {
         let id = SavedId::new();
         write(&self.saved, id.as_str(), record, screen, true).map_err(SessionError::of_io)?;
@@ -322,6 +355,8 @@ pub(crate) fn time(millis: u64) -> SystemTime {
 }
 
 const SAVED: &str = "saved";
+const DAMAGED: &str = "damaged";
+const PROBE: &str = ".probe";
 const STATE: &str = "state";
 const CAST: &str = "recording.cast";
 const KEYFRAMES: &str = "keyframes";

@@ -18,6 +18,7 @@ mod inherited;
 mod limits;
 mod protected;
 mod requests;
+mod session_store;
 mod sessions;
 mod streams;
 mod support;

@@ -65,6 +65,7 @@ pub(crate) async fn ready(
 fn told(state: PartState) -> StatusDto {
     match state {
         PartState::Ready => StatusDto { status: "ready", reason: None },
+        PartState::Degraded { reason } => StatusDto { status: "degraded", reason: Some(reason) },
         PartState::Draining => StatusDto { status: "draining", reason: None },
         PartState::Failing { reason } => StatusDto { status: "failing", reason: Some(reason) },
         _ => StatusDto { status: "failing", reason: None },

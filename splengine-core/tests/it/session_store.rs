@@ -1,0 +1,185 @@
+//! What is kept of sessions: whether it can be written, and what can't be read.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use splengine_core::{
+    Access, Caller, Engine, ErrorKind, LocalExecutor, PartState, SessionError, SessionPolicy,
+    SessionRequest, SessionState,
+};
+
+use crate::support::{caller, eventually};
+
+fn engine(root: &Path) -> Engine {
+    let executor = LocalExecutor::new(root).expect("set up");
+    let policy = SessionPolicy::new().store(root.join("sessions")).expect("writable");
+    let engine = Engine::builder(executor).grace(Duration::from_millis(500));
+    engine.sessions(policy).build().expect("built")
+}
+
+async fn state(engine: &Engine) -> PartState {
+    let readiness = engine.readiness().await;
+    let (_, state) = readiness.parts().iter().find(|(part, _)| *part == "sessions").expect("on");
+    assert_eq!(readiness.is_ready(), !matches!(state, PartState::Failing { .. }));
+    *state
+}
+
+/// Until the state is one of those that are wanted.
+async fn until(engine: &Engine, is: impl Fn(PartState) -> bool) -> PartState {
+    let begun = Instant::now();
+    loop {
+        let state = state(engine).await;
+        if is(state) {
+            return state;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "still {state:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_not_ready_while_their_store_can_not_be_written() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = engine(root.path());
+    assert_eq!(state(&engine).await, PartState::Ready);
+    let in_the_way = root.path().join("sessions/.probe");
+    assert!(!in_the_way.exists(), "nothing is left of a look");
+    // Nobody starts a session: it is found out by itself, and so is the end of it.
+    std::fs::create_dir(&in_the_way).expect("made");
+    let failing = until(&engine, |state| state != PartState::Ready).await;
+    let PartState::Failing { reason } = failing else { panic!("{failing:?}") };
+    assert_eq!(reason, "what is kept of sessions can't be written");
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    until(&engine, |state| state == PartState::Ready).await;
+    std::fs::remove_dir_all(root.path().join("sessions")).expect("removed");
+    until(&engine, |state| state != PartState::Ready).await;
+}
+
+/// What an engine below `root` would find of a session that one before it was killed with; its id.
+async fn left(root: &Path, alice: &Caller) -> String {
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let engine = engine(elsewhere.path());
+    let request = SessionRequest::new().command("cat");
+    let session = engine.sessions().create(alice, request).await.expect("starts");
+    let id = session.id.to_string();
+    let state = Path::new("sessions").join(&id).join("state");
+    eventually("it is kept", || elsewhere.path().join(&state).exists()).await;
+    let kept = std::fs::read(elsewhere.path().join(&state)).expect("reads");
+    engine.kill();
+    let state = root.join(state);
+    std::fs::create_dir_all(state.parent().expect("a directory")).expect("made");
+    std::fs::write(state, kept).expect("written");
+    id
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_of_sessions_is_set_aside_and_told_of() {
+    let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
+    let sessions = root.path().join("sessions");
+    let ids = [left(root.path(), &alice).await, left(root.path(), &alice).await];
+    let [whole, broken] = &ids;
+    let path = sessions.join(broken).join("state");
+    let mut garbled = std::fs::read(&path).expect("reads");
+    let last = garbled.len() - 1;
+    garbled[last] ^= 1;
+    std::fs::write(&path, &garbled).expect("written");
+    let next = engine(root.path());
+    let degraded = state(&next).await;
+    let PartState::Degraded { reason } = degraded else { panic!("{degraded:?}") };
+    assert!(reason.contains("can't be read") && !reason.contains("alice"), "{reason}");
+    let known = next.sessions().get(&alice, whole).expect("is there");
+    assert_eq!(known.state, SessionState::Lost);
+    let missing = next.sessions().get(&alice, broken).expect_err("can't be read");
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let aside = sessions.join("damaged").join(broken);
+    assert_eq!(std::fs::read(aside.join("state")).expect("kept"), garbled);
+    drop(next);
+    // Until somebody takes it away.
+    let next = engine(root.path());
+    assert!(matches!(state(&next).await, PartState::Degraded { .. }));
+    assert_eq!(std::fs::read(aside.join("state")).expect("kept"), garbled);
+    drop(next);
+    std::fs::remove_dir_all(&aside).expect("removed");
+    assert_eq!(state(&engine(root.path())).await, PartState::Ready);
+}
+
+#[tokio::test]
+async fn what_a_later_version_has_written_of_a_session_stays_where_it_is() {
+    let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
+    let id = left(root.path(), &alice).await;
+    let path = root.path().join("sessions").join(&id).join("state");
+    let kept = String::from_utf8_lossy(&std::fs::read(&path).expect("reads")).into_owned();
+    let newer = kept.replacen("\"version\":1", "\"version\":9", 1);
+    assert_ne!(kept, newer);
+    std::fs::write(&path, &newer).expect("written");
+    let next = engine(root.path());
+    assert!(matches!(state(&next).await, PartState::Degraded { .. }));
+    assert_eq!(std::fs::read_to_string(&path).expect("is there"), newer);
+}
+
+#[tokio::test]
+async fn a_saved_session_that_can_not_be_read_is_told_of() {
+    let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let first = engine(elsewhere.path());
+    let request = SessionRequest::new().command("cat");
+    let session = first.sessions().create(&alice, request).await.expect("starts");
+    let saved = first.sessions().save(&alice, session.id.as_str(), None).await.expect("saved");
+    first.kill();
+    let place = |root: &Path| root.join("sessions/saved").join(saved.id.as_str());
+    let kept = std::fs::read(place(elsewhere.path())).expect("reads");
+    for (content, is_whole) in [(&kept[..], true), (b"garbage", false)] {
+        let root = tempfile::tempdir_in(root.path()).expect("a directory");
+        std::fs::create_dir_all(root.path().join("sessions/saved")).expect("made");
+        std::fs::write(place(root.path()), content).expect("written");
+        let next = engine(root.path());
+        assert_eq!(state(&next).await == PartState::Ready, is_whole);
+        assert_eq!(matches!(state(&next).await, PartState::Degraded { .. }), !is_whole);
+        assert_eq!(std::fs::read(place(root.path())).expect("is there"), content);
+    }
+}
+
+/// One caller's shares and tickets have bounds of their own, and take nothing of another's.
+#[tokio::test]
+async fn shares_and_tickets_are_bounded_for_each_caller() {
+    let (root, alice, bob) =
+        (tempfile::tempdir().expect("a directory"), caller("alice"), caller("bob"));
+    let engine = engine(root.path());
+    let sessions = engine.sessions();
+    let start = async |who: &Caller| {
+        let request = SessionRequest::new().command("cat");
+        sessions.create(who, request).await.expect("starts").id.to_string()
+    };
+    let bobs = start(&bob).await;
+    let hour = Duration::from_secs(3600);
+    let (bobs_share, bobs_ticket) =
+        sessions.share(&bob, &bobs, Access::View, hour).expect("shared");
+    let mut all = Vec::new();
+    for _ in 0..5 {
+        all.push(start(&alice).await);
+    }
+    let share = |session: &str| sessions.share(&alice, session, Access::View, hour);
+    let limit = |refused: SessionError| match refused {
+        SessionError::CallerLimit { what, limit } => (what, limit),
+        other => panic!("{other:?}"),
+    };
+    for session in &all[..4] {
+        for _ in 0..64 {
+            let (_, ticket) = share(session).expect("shared");
+            sessions.redeem(&ticket).expect("valid");
+        }
+        assert_eq!(limit(share(session).expect_err("refused")), ("shares of one session", 64));
+    }
+    assert_eq!(limit(share(&all[4]).expect_err("refused")), ("shares", 256));
+    for _ in 0..256 {
+        sessions.ticket(&alice).expect("given");
+    }
+    let refused = sessions.ticket(&alice).expect_err("refused");
+    assert_eq!(limit(refused), ("tickets that are not used", 256));
+    // None of it is felt by anybody else.
+    assert_eq!(sessions.list_shares(&bob, &bobs).expect("listed")[0].id, bobs_share.id);
+    sessions.redeem(&bobs_ticket).expect("valid");
+    sessions.share(&bob, &bobs, Access::Control, hour).expect("shared");
+    sessions.redeem(&sessions.ticket(&bob).expect("given")).expect("valid");
+    engine.kill();
+}
