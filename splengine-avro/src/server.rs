@@ -189,18 +189,28 @@ impl Opening {
         let source = CredentialSource::new("avro", peer.map(|peer| peer.ip));
         let handle = self.handle.clone();
         let service = service_fn(move |mut request: http::Request<Incoming>| {
-            let activity = handle.begin();
+            let mut activity = handle.begin();
+            let is_stream = request.version() == http::Version::HTTP_2;
+            if is_stream {
+                handle.set_multiplexed();
+            }
             request.extensions_mut().insert(handle.clone());
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
             request.extensions_mut().insert(source.clone());
-            let answered = service.clone().call(request);
-            async move { Ok::<_, Infallible>(answered.await?.map(|body| body.of(activity))) }
+            let mut service = service.clone();
+            async move {
+                if is_stream {
+                    activity.turn().await;
+                }
+                let answered = service.call(request).await?;
+                Ok::<_, Infallible>(answered.map(|body| body.of(activity)))
+            }
         });
-        let timeout = self.responder.options.frame_timeout.min(MAX_TIMEOUT);
+        let frame_timeout = self.responder.options.frame_timeout.min(MAX_TIMEOUT);
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(timeout);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(frame_timeout);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -214,15 +224,25 @@ impl Opening {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
             () = self.closing.closed() => connection.as_mut().graceful_shutdown(),
             // hyper has no such time for HTTP/2, where pings would keep a connection for ever.
-            () = self.handle.idle_for(timeout) => {
+            () = self.handle.idle_for(frame_timeout) => {
                 self.handle.count_idle_timeout();
                 connection.as_mut().graceful_shutdown();
+            }
+            // Other streams of a client that is known, which may be a proxy, get as much time.
+            () = self.handle.answer_unread() => {
+                if !self.handle.is_authenticated() {
+                    return Ok(());
+                }
+                connection.as_mut().graceful_shutdown();
+                let ended = timeout(self.handle.write_timeout(), connection.as_mut()).await;
+                return ended.unwrap_or(Ok(())).map_err(io::Error::other);
             }
         }
         // What is left of an answer may be in hyper's buffers, for a client that reads slowly.
         tokio::select! {
             ended = connection.as_mut() => ended.map_err(io::Error::other),
             () = self.handle.idle_for(self.handle.write_timeout()) => Ok(()),
+            () = self.handle.answer_unread() => Ok(()),
         }
     }
 }

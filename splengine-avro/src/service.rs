@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,8 +48,8 @@ pub struct AvroService(Responder);
 #[derive(Debug)]
 pub struct ResponseBody {
     rest: Bytes,
-    /// Its request is worked at until the last of it was taken.
-    activity: Option<Activity>,
+    /// Its request is worked at until the last of it was written.
+    activity: Option<Arc<Activity>>,
 }
 
 /// The future of a response. Dropping it cancels the run that it waits for.
@@ -456,7 +457,8 @@ impl Future for ResponseFuture {
 impl ResponseBody {
     /// The same for a request of a connection of ours.
     pub(crate) fn of(self, activity: Activity) -> Self {
-        Self { activity: Some(activity), ..self }
+        activity.set_waits_for_client(true);
+        Self { activity: Some(Arc::new(activity)), ..self }
     }
 }
 
@@ -474,7 +476,10 @@ impl Body for ResponseBody {
             return Poll::Ready(None);
         }
         let length = self.rest.len().min(MAX_PIECE_BYTES);
-        let piece = self.rest.split_to(length);
+        let mut piece = self.rest.split_to(length);
+        if let Some(activity) = &self.activity {
+            piece = activity.hand_out(piece);
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -502,7 +507,8 @@ impl fmt::Debug for ResponseFuture {
 /// Maximum size of a message whose head shows no credentials where these are demanded: enough for a
 /// client's protocol and a call.
 const MAX_UNKNOWN_BYTES: usize = 512 << 10;
-const MAX_PIECE_BYTES: usize = 64 << 10;
+/// As much as one frame of HTTP/2 has.
+const MAX_PIECE_BYTES: usize = 16 << 10;
 const BINARY: &str = "avro/binary";
 /// How long the rest of a body is read in all, and how long a piece of it is waited for.
 const LINGER: Duration = Duration::from_secs(30);

@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use splengine_core::{ConnectionLimits, CredentialSource, PeerAddress, serve_connections};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tower::Service;
 
 use crate::app::App;
@@ -150,7 +151,7 @@ async fn run<S, B>(
         let of_request = handle.clone();
         let (keep_alive, at_end) = (keep_alive.clone(), closing.clone());
         let service = service_fn(move |mut request: http::Request<Incoming>| {
-            let activity = of_request.begin();
+            let mut activity = of_request.begin();
             let is_stream = request.version() == Version::HTTP_2;
             // An HTTP/1.0 request is answered as 1.0 has it; up to there they are the same.
             let announced = (!is_stream).then(|| of_request.announce(b"HTTP/1."));
@@ -165,9 +166,13 @@ async fn run<S, B>(
             }
             request.extensions_mut().insert(source.clone());
             let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
-            let response = service.clone().call(request.map(body));
+            let (mut service, request) = (service.clone(), request.map(body));
             async move {
-                let mut response = response.await?.map(|body| Tracked::new(body, activity));
+                if is_stream {
+                    activity.turn().await;
+                }
+                let response = service.call(request).await?;
+                let mut response = response.map(|body| Tracked::new(body, activity, is_stream));
                 drop(announced);
                 if let Some(keep_alive) = keep_alive.filter(|_| !at_end.is_closing()) {
                     let headers = response.headers_mut();
@@ -202,11 +207,21 @@ async fn run<S, B>(
                     handle.count_idle_timeout();
                     served.as_mut().graceful_shutdown();
                 }
+                // Other streams of a client that is known, which may be a proxy, get as much time.
+                () = handle.answer_unread() => {
+                    if !handle.is_authenticated() {
+                        return Ok(());
+                    }
+                    served.as_mut().graceful_shutdown();
+                    let ended = timeout(handle.write_timeout(), served.as_mut()).await;
+                    return ended.unwrap_or(Ok(())).map_err(io::Error::other);
+                }
             }
             // What is left of an answer may be in hyper's buffers, for a client that reads slowly.
             tokio::select! {
                 ended = served.as_mut() => ended.map_err(io::Error::other),
                 () = handle.idle_for(handle.write_timeout()) => Ok(()),
+                () = handle.answer_unread() => Ok(()),
             }
         })
     })
@@ -323,7 +338,7 @@ fn stays_open<B>(request: &http::Request<B>) -> bool {
 fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Its one time is both for the header and for the connection to lie idle.
-    builder.http1().half_close(true).header_read_timeout(None);
+    builder.http1().half_close(true).header_read_timeout(None).max_buf_size(MAX_BUFFERED_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -334,6 +349,8 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// Of what is read and of what is written of one connection of HTTP/1.1; a head is no longer.
+const MAX_BUFFERED_BYTES: usize = 128 << 10;
 /// From the end that clients are told to that of the connection.
 const MAX_KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(5);
 /// hyper adds times to the present one, and the sum must be a time.

@@ -1,25 +1,36 @@
 //! The body of a response, as hyper gets it: until its end its request is worked at.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use splengine_core::Activity;
 
-/// A body that holds its request's [`Activity`] until the last of it was taken. It hands on small
+/// A body that holds its request's [`Activity`] until the last of it was written. It hands on small
 /// pieces, of which hyper takes as many as the client has room for: of one large piece nobody knows
 /// how much the client has read.
 pub(crate) struct Tracked<B> {
     body: B,
     /// What is left of the last piece.
     rest: Bytes,
-    activity: Option<Activity>,
+    activity: Option<Arc<Activity>>,
+    max_piece: usize,
 }
 
 impl<B> Tracked<B> {
-    pub(crate) fn new(body: B, activity: Activity) -> Self {
-        Self { body, rest: Bytes::new(), activity: Some(activity) }
+    /// The body of an answer, which is one stream of several or all that is written.
+    pub(crate) fn new(body: B, activity: Activity, is_stream: bool) -> Self {
+        activity.set_waits_for_client(true);
+        let max_piece = if is_stream { MAX_STREAM_PIECE_BYTES } else { MAX_PIECE_BYTES };
+        Self { body, rest: Bytes::new(), activity: Some(Arc::new(activity)), max_piece }
+    }
+
+    fn set_waits_for_client(&self, waits: bool) {
+        if let Some(activity) = &self.activity {
+            activity.set_waits_for_client(waits);
+        }
     }
 }
 
@@ -32,6 +43,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if self.rest.is_empty() {
+            // Whoever asks has room for some of it.
+            self.set_waits_for_client(false);
             match ready!(Pin::new(&mut self.body).poll_frame(cx))
                 .map(|frame| frame.map(Frame::into_data))
             {
@@ -44,8 +57,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
                 }
             }
         }
-        let length = self.rest.len().min(MAX_PIECE_BYTES);
-        let piece = self.rest.split_to(length);
+        let length = self.rest.len().min(self.max_piece);
+        let mut piece = self.rest.split_to(length);
+        if let Some(activity) = &self.activity {
+            activity.set_waits_for_client(true);
+            piece = activity.hand_out(piece);
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -66,3 +83,5 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
 }
 
 const MAX_PIECE_BYTES: usize = 64 << 10;
+/// Of one stream among others: as much as one frame of HTTP/2 has.
+const MAX_STREAM_PIECE_BYTES: usize = 16 << 10;

@@ -288,8 +288,49 @@ async fn an_http_2_connection_without_requests_is_closed() {
     request.extend(headers);
     client.stream.write_all(&request).await.expect("sent");
     let mut all = Vec::new();
+    let (mut reading, mut writing) = client.stream.split();
+    // They are no requests, so that they keep no connection.
+    let pings = async {
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        while writing.write_all(&ping).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        std::future::pending::<()>().await;
+    };
     // Long before pings that nobody answers end it.
-    let closed = timeout(Duration::from_secs(15), client.stream.read_to_end(&mut all)).await;
-    drop(closed.expect("closed in time"));
+    let closed = timeout(Duration::from_secs(15), async {
+        tokio::select! {
+            read = reading.read_to_end(&mut all) => drop(read),
+            () = pings => {}
+        }
+    });
+    closed.await.expect("closed in time");
     assert!(all.windows(15).any(|part| part == b"there is /avro "), "it was answered");
+}
+
+/// It reads everything, but gives its answers no room.
+#[tokio::test]
+async fn an_http_2_connection_that_takes_no_answers_is_cut() {
+    let limits = ConnectionLimits::new().unauthenticated_write_timeout(Duration::from_secs(2));
+    let door = Door::open(|door| door.connection_limits(limits)).await;
+    let mut client = door.connect().await;
+    // The window of each stream is 0.
+    let mut requests = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0".to_vec();
+    requests.extend([0, 4, 0, 0, 0, 0]);
+    let headers = b"\x82\x86\x04\x0e/avro/protocol\x41\x04test";
+    for number in 0..20 {
+        requests.extend([0, 0, headers.len() as u8, 1, 5, 0, 0, 0, 2 * number + 1]);
+        requests.extend(headers);
+    }
+    client.stream.write_all(&requests).await.expect("sent");
+    let mut all = Vec::new();
+    let closed = timeout(Duration::from_secs(25), client.stream.read_to_end(&mut all)).await;
+    drop(closed.expect("closed in time"));
+    let (mut heads, mut rest) = (0, &all[..]);
+    while let [a, b, c, kind, _, _, _, _, _, more @ ..] = rest {
+        assert_ne!(*kind, 0, "a part of an answer, for which there is no room");
+        heads += usize::from(*kind == 1);
+        rest = more.get(usize::from_be_bytes([0, 0, 0, 0, 0, *a, *b, *c])..).unwrap_or_default();
+    }
+    assert_eq!(heads, 8, "as many as may wait for the client");
 }

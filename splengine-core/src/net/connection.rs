@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use crate::net::activity::{Activity, Answers};
 use crate::net::peer::network_of;
 use crate::net::table::{Place, Progress, Table};
 
@@ -53,14 +54,9 @@ pub struct ConnectionHandle(Arc<Shared>);
 #[must_use = "nothing is announced any more when this is dropped"]
 pub struct Announced(Arc<Shared>);
 
-/// A request that is worked at, until this is dropped. Made by [`ConnectionHandle::begin`].
-#[derive(Debug)]
-#[must_use = "the request is over when this is dropped"]
-pub struct Activity(Arc<Shared>);
-
 /// What is known of a connection.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     is_authenticated: AtomicBool,
     has_begun: AtomicBool,
     /// The client takes nothing at the moment.
@@ -79,7 +75,8 @@ struct Shared {
     sent_ahead: AtomicUsize,
     /// Since when a request arrives that is not worked at yet.
     arriving: watch::Sender<Option<Instant>>,
-    progress: Arc<Progress>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) answers: Answers,
     /// None of one that was made of a mere socket.
     place: Option<Place>,
 }
@@ -107,6 +104,7 @@ impl Connection {
     }
 
     fn of(stream: Arc<TcpStream>, progress: Arc<Progress>, place: Option<Place>) -> Self {
+        let most = place.as_ref().map(|place| place.limits().max_unauthenticated_requests);
         let handle = ConnectionHandle(Arc::new(Shared {
             is_authenticated: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
@@ -120,6 +118,7 @@ impl Connection {
             sent_ahead: AtomicUsize::new(0),
             arriving: watch::channel(None).0,
             progress,
+            answers: Answers::new(most.unwrap_or(usize::MAX)),
             place,
         }));
         Self { socket: Arc::new(Socket { stream, handle }), blocked: None, has_remainder: false }
@@ -239,9 +238,11 @@ impl ConnectionHandle {
     /// Notes that somebody was authenticated on the connection: it is not closed any more for taking
     /// too long, nor for others.
     pub fn set_authenticated(&self) {
-        if !self.0.is_authenticated.swap(true, Relaxed)
-            && let Some(place) = &self.0.place
-        {
+        if self.0.is_authenticated.swap(true, Relaxed) {
+            return;
+        }
+        self.0.answers.set_authenticated();
+        if let Some(place) = &self.0.place {
             place.set_authenticated();
         }
     }
@@ -269,8 +270,24 @@ impl ConnectionHandle {
     pub fn begin(&self) -> Activity {
         self.0.has_begun.store(true, Relaxed);
         self.0.arriving.send_replace(None);
-        self.0.progress.active.send_modify(|count| *count += 1);
-        Activity(Arc::clone(&self.0))
+        Activity::begin(Arc::clone(&self.0))
+    }
+
+    /// Resolves, and counts the connection as one that reads nothing, when a client of a
+    /// [multiplexed](Self::set_multiplexed) connection has taken nothing of one of its answers for the
+    /// [write timeout](Self::write_timeout): it may give no room to that stream though it reads
+    /// everything else, by which nothing that is written fails. What waits for the client is told by
+    /// its [`Activity`]. It may be noticed later by a quarter of the time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn answer_unread(&self) {
+        let is_multiplexed = || self.0.is_multiplexed.load(Relaxed);
+        self.0.answers.unread_for(|| (self.write_timeout(), is_multiplexed())).await;
+        if let Some(place) = &self.0.place {
+            place.count_write_timeout();
+        }
     }
 
     /// Resolves when no [request](Self::begin) was worked at for `time`, none has begun to arrive, and
@@ -505,12 +522,6 @@ impl Drop for Socket {
 impl Drop for Announced {
     fn drop(&mut self) {
         *self.0.announced() = None;
-    }
-}
-
-impl Drop for Activity {
-    fn drop(&mut self) {
-        self.0.progress.active.send_modify(|count| *count -= 1);
     }
 }
 

@@ -29,6 +29,7 @@ pub struct ConnectionLimits {
     max_connections: usize,
     max_unauthenticated: Option<usize>,
     pub(crate) max_unauthenticated_per_address: usize,
+    pub(crate) max_unauthenticated_requests: usize,
     pub(crate) unauthenticated_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) unauthenticated_write_timeout: Duration,
@@ -43,6 +44,7 @@ impl ConnectionLimits {
             max_connections: 1024,
             max_unauthenticated: None,
             max_unauthenticated_per_address: 32,
+            max_unauthenticated_requests: 8,
             unauthenticated_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_mins(5),
             unauthenticated_write_timeout: Duration::from_secs(30),
@@ -77,6 +79,14 @@ impl ConnectionLimits {
         self
     }
 
+    /// Maximum number of requests that are answered at once on one unauthenticated connection of a
+    /// protocol that multiplexes them (HTTP/2), at least 1, default 8. Further ones wait until one of
+    /// them is over and its answer written, or somebody has authenticated on the connection.
+    pub fn max_unauthenticated_requests(mut self, count: usize) -> Self {
+        self.max_unauthenticated_requests = count.max(1);
+        self
+    }
+
     /// Time within which a new connection must be authenticated, or must at least have sent its
     /// first whole request (see [`ConnectionHandle::begin`](crate::ConnectionHandle::begin)), else
     /// it is closed; default 10 s.
@@ -95,7 +105,7 @@ impl ConnectionLimits {
     /// Time for which an authenticated client may take nothing of what is written to it, default
     /// 5 min. Then writing fails with [`TimedOut`](std::io::ErrorKind::TimedOut). A client that reads
     /// slowly, but reads, is never cut: the time begins anew with each byte for which the operating
-    /// system has room again.
+    /// system has room again; of an answer over HTTP/2 with each 16 KiB.
     pub fn write_timeout(mut self, time: Duration) -> Self {
         self.write_timeout = time;
         self
@@ -145,6 +155,7 @@ impl fmt::Debug for ConnectionLimits {
             .field("max_connections", &self.max_connections)
             .field("max_unauthenticated", &self.unauthenticated())
             .field("max_unauthenticated_per_address", &self.max_unauthenticated_per_address)
+            .field("max_unauthenticated_requests", &self.max_unauthenticated_requests)
             .field("unauthenticated_timeout", &self.unauthenticated_timeout)
             .field("write_timeout", &self.write_timeout)
             .field("unauthenticated_write_timeout", &self.unauthenticated_write_timeout)

@@ -1,6 +1,7 @@
 //! What the servers of all protocols do with sockets. Knows bytes, not protocols.
 
 mod accept;
+mod activity;
 mod bind;
 mod connection;
 mod host_name;
@@ -10,8 +11,9 @@ mod stats;
 mod table;
 
 pub use accept::{Closing, serve_connections};
+pub use activity::Activity;
 pub use bind::BindError;
-pub use connection::{Activity, Announced, Connection, ConnectionHandle};
+pub use connection::{Announced, Connection, ConnectionHandle};
 pub use host_name::is_anybodys_name;
 pub use limits::ConnectionLimits;
 pub use peer::PeerAddress;

@@ -18,3 +18,4 @@ mod service;
 mod sessions;
 mod streams;
 mod support;
+mod unread;

@@ -1,0 +1,151 @@
+//! Clients of HTTP/2 that give their answers no room, though they read everything else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use splengine_core::ConnectionLimits;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{Door, door_with, eventually, sh};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const BEARER: &str = "Bearer alices-very-long-token";
+
+/// A client whose streams have a window of so many bytes.
+struct Client {
+    requests: SendRequest<Bytes>,
+    served: JoinHandle<Result<(), h2::Error>>,
+    addr: String,
+    /// How many of its requests were answered with 200.
+    answered: Arc<AtomicUsize>,
+}
+
+impl Client {
+    async fn open(door: &Door, window: u32) -> Self {
+        let stream = TcpStream::connect(door.addr).await.expect("connects");
+        let mut builder = h2::client::Builder::new();
+        let (requests, connection) =
+            builder.initial_window_size(window).handshake(stream).await.expect("HTTP/2");
+        let served = tokio::spawn(connection);
+        Self { requests, served, addr: door.addr.to_string(), answered: Arc::default() }
+    }
+
+    /// Asks, and takes the head of the answer, but none of its body.
+    async fn ask(&mut self, path: &str, token: Option<&str>) {
+        let mut request = Request::get(format!("http://{}{path}", self.addr));
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        self.send(request.body(()).expect("a request"), None).await;
+    }
+
+    async fn send(&mut self, request: Request<()>, body: Option<Bytes>) {
+        let mut requests = self.requests.clone().ready().await.expect("open");
+        let sent = requests.send_request(request, body.is_none());
+        let (answer, mut stream) = sent.expect("sent");
+        if let Some(body) = body {
+            stream.send_data(body, true).expect("sent");
+        }
+        let answered = Arc::clone(&self.answered);
+        tokio::spawn(async move {
+            let Ok(answer) = answer.await else { return };
+            assert_eq!(answer.status(), 200);
+            answered.fetch_add(1, SeqCst);
+            // As long as the connection is open.
+            let _body = answer.into_body();
+            std::future::pending::<()>().await;
+        });
+    }
+
+    fn answered(&self) -> usize {
+        self.answered.load(SeqCst)
+    }
+
+    async fn until_closed(self) {
+        let ended = timeout(PATIENCE, self.served).await.expect("closed in time");
+        drop(ended.expect("no panic"));
+    }
+}
+
+#[tokio::test]
+async fn few_answers_wait_for_who_is_unauthenticated_and_not_for_long() {
+    let limits = || ConnectionLimits::new().unauthenticated_write_timeout(Duration::from_secs(2));
+    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
+    for path in ["/openapi.json", "/metrics"] {
+        let cut = door.engine.stats().connections.write_timed_out;
+        let mut client = Client::open(&door, 0).await;
+        for _ in 0..20 {
+            client.ask(path, None).await;
+        }
+        eventually("some are answered", || client.answered() == 8).await;
+        let answered = Arc::clone(&client.answered);
+        client.until_closed().await;
+        assert_eq!(answered.load(SeqCst), 8, "as many as may wait for the client: {path}");
+        assert_eq!(door.engine.stats().connections.write_timed_out, cut + 1);
+    }
+    // Whoever reads has all of them.
+    let mut client = Client::open(&door, 1 << 20).await;
+    for _ in 0..100 {
+        client.ask("/health", None).await;
+    }
+    eventually("all are answered", || client.answered() == 100).await;
+}
+
+#[tokio::test]
+async fn who_is_known_is_answered_at_once_and_cut_later_with_what_it_runs() {
+    let limits = || {
+        ConnectionLimits::new()
+            .write_timeout(Duration::from_secs(2))
+            .unauthenticated_write_timeout(PATIENCE)
+    };
+    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut client = Client::open(&door, 0).await;
+    client.ask("/api/v1/whoami", Some(BEARER)).await;
+    eventually("it is known", || client.answered() == 1).await;
+    for _ in 0..20 {
+        client.ask("/openapi.json", None).await;
+    }
+    eventually("all are answered", || client.answered() == 21).await;
+    let run = Request::post(format!("http://{}/execute", client.addr))
+        .header("authorization", BEARER)
+        .header("content-type", "application/json")
+        .header("accept", "application/x-ndjson")
+        .body(())
+        .expect("a request");
+    client.send(run, Some(sh("exec cat /dev/zero").to_string().into())).await;
+    eventually("it runs", || door.engine.stats().running == 1).await;
+    eventually("the run is over", || door.engine.stats().running == 0).await;
+    assert!(door.engine.stats().connections.write_timed_out >= 1);
+    client.until_closed().await;
+}
+
+#[tokio::test]
+async fn who_reads_slowly_is_not_cut() {
+    let time = Duration::from_secs(2);
+    let limits = || ConnectionLimits::new().unauthenticated_write_timeout(time);
+    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
+    let stream = TcpStream::connect(door.addr).await.expect("connects");
+    let mut builder = h2::client::Builder::new();
+    let handshake = builder.initial_window_size(16 << 10).handshake::<_, Bytes>(stream);
+    let (requests, connection) = handshake.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut requests = requests.ready().await.expect("open");
+    let request = Request::get(format!("http://{}/openapi.json", door.addr)).body(());
+    let sent = requests.send_request(request.expect("a request"), true);
+    let mut body = sent.expect("sent").0.await.expect("answered").into_body();
+    let (begun, mut length) = (Instant::now(), 0);
+    while let Some(piece) = timeout(PATIENCE, body.data()).await.expect("in time") {
+        let piece = piece.expect("it is not cut");
+        length += piece.len();
+        body.flow_control().release_capacity(piece.len()).expect("released");
+        sleep(time / 5).await;
+    }
+    assert!(begun.elapsed() > time, "it was too fast: {length} bytes");
+    assert_eq!(door.get("/openapi.json").await.body.len(), length);
+}
