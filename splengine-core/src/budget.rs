@@ -1,12 +1,15 @@
 //! Memory that the connections of a server share for what they read.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::caller::UserName;
 
 /// Bound on the memory that all connections of a server hold together for messages and bodies that
 /// are not complete or wait for their turn. Cheap to clone: clones share one bound.
@@ -33,10 +36,54 @@ pub struct MemoryBudget(Arc<Level>);
 
 #[derive(Debug)]
 struct Level {
+    bytes: usize,
     granules: Arc<Semaphore>,
     beyond: Arc<Mutex<()>>,
     /// The budget that this one is a share of.
     whole: Option<MemoryBudget>,
+}
+
+/// The shares that the callers of a server have in its [`MemoryBudget`]: half of it each, so that what
+/// one of them sends and never completes leaves memory to the others. Cheap to clone.
+///
+/// ```
+/// use splengine_core::{CallerBudgets, MemoryBudget};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let budgets = CallerBudgets::new(&MemoryBudget::new(256 << 20));
+/// let mut reservation = budgets.of(&"alice".parse()?).reservation();
+/// reservation.resize(100 << 20).await;
+/// assert_eq!(budgets.of(&"alice".parse()?).available(), 28 << 20);
+/// assert_eq!(budgets.of(&"bob".parse()?).available(), 128 << 20);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct CallerBudgets {
+    whole: MemoryBudget,
+    shares: Arc<std::sync::Mutex<HashMap<UserName, Weak<Level>>>>,
+}
+
+impl CallerBudgets {
+    /// Shares in `whole` that nobody has anything of yet.
+    #[must_use]
+    pub fn new(whole: &MemoryBudget) -> Self {
+        Self { whole: whole.clone(), shares: Arc::default() }
+    }
+
+    /// The share of `user`, forgotten when nothing of it is reserved.
+    #[must_use]
+    pub fn of(&self, user: &UserName) -> MemoryBudget {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(user).and_then(Weak::upgrade) {
+            return MemoryBudget(share);
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = self.whole.share(self.whole.0.bytes / 2);
+        shares.insert(user.clone(), Arc::downgrade(&share.0));
+        share
+    }
 }
 
 /// Part of a [`MemoryBudget`], given back when dropped. Holds nothing until it is
@@ -72,7 +119,7 @@ impl MemoryBudget {
     fn level(bytes: usize, whole: Option<Self>) -> Self {
         let granules = bytes.div_ceil(GRANULE).min(Semaphore::MAX_PERMITS);
         let granules = Arc::new(Semaphore::new(granules));
-        Self(Arc::new(Level { granules, beyond: Arc::default(), whole }))
+        Self(Arc::new(Level { bytes, granules, beyond: Arc::default(), whole }))
     }
 
     /// A reservation that holds nothing yet.

@@ -19,8 +19,8 @@ use axum::routing::{MethodRouter, delete, get, post};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use splengine_core::{
-    Caller, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget, PeerAddress,
-    Secret, SharedAuthenticator, is_anybodys_name,
+    Caller, CallerBudgets, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget,
+    PeerAddress, Secret, SharedAuthenticator, is_anybodys_name,
 };
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     /// What the bodies hold that are being read.
     pub(crate) budget: MemoryBudget,
+    /// The shares of callers in that.
+    pub(crate) budgets: CallerBudgets,
     pub(crate) metrics: HttpMetrics,
     pub(crate) repeats: Repeats,
     /// The OpenAPI document, once somebody has asked for it.
@@ -90,8 +92,18 @@ impl App {
     ) -> Self {
         let metrics = HttpMetrics::default();
         let budget = MemoryBudget::new(options.max_buffered);
+        let budgets = CallerBudgets::new(&budget);
         let (repeats, openapi) = (Repeats::default(), OnceLock::new());
-        Self(Arc::new(Shared { engine, authenticator, options, budget, metrics, repeats, openapi }))
+        Self(Arc::new(Shared {
+            engine,
+            authenticator,
+            options,
+            budget,
+            budgets,
+            metrics,
+            repeats,
+            openapi,
+        }))
     }
 
     fn mounted(&self) -> Router<Self> {

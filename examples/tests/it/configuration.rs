@@ -375,3 +375,31 @@ fn the_public_address_of_the_console_is_a_directory_that_may_use_it() {
     let (_, _, err) = server.wait();
     assert!(err.contains("https://console.example/terminal/#token="), "{err}");
 }
+
+/// What is held of bodies that are not complete is bounded in all.
+#[test]
+fn bodies_that_are_read_have_the_memory_that_is_configured() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write(&dir, "config.toml", "[http]\nmax-buffered = 65536\n", 0o600);
+    let all = all_in_one(&["--config", &config]);
+    let head = format!(
+        "POST /execute HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ALICE}\r\n\
+         Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    );
+    let begin = || {
+        let mut stream = std::net::TcpStream::connect(&all.addr).expect("connects");
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("set");
+        stream.write_all(head.as_bytes()).expect("sent");
+        stream.write_all(&[b' '; 70_000]).expect("sent");
+        stream
+    };
+    // One caller may have half of it, and one body beyond that; for more there is none.
+    let mut bodies: Vec<_> = (0..4).map(|_| begin()).collect();
+    let mut refused = 0;
+    for body in &mut bodies {
+        let mut answer = [0; 12];
+        body.read_exact(&mut answer).expect("an answer");
+        refused += usize::from([b"HTTP/1.1 429", b"HTTP/1.1 503"].contains(&&answer));
+    }
+    assert!(refused >= 2, "{refused} of 4");
+}

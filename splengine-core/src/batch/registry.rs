@@ -461,6 +461,19 @@ mod tests {
         assert_eq!(start_of(Some(5_000), u64::MAX), 5_000 + MAX_DOWNTIME);
     }
 
+    /// The tests' clock goes on, and the wall's does not: which of them counts.
+    #[tokio::test(start_paused = true)]
+    async fn ages_are_counted_by_a_clock_that_does_not_jump() {
+        let outputs = tempfile::tempdir().expect("a directory");
+        let store = crate::store::MemoryStore::new();
+        let policy = BatchPolicy::new(store, outputs.path()).expect("writable");
+        let registry = Registry::new(policy).expect("a thread");
+        let before = registry.now();
+        tokio::time::advance(Duration::from_hours(1)).await;
+        let passed = registry.now() - before;
+        assert!((3_600_000..3_610_000).contains(&passed), "{passed} ms");
+    }
+
     #[test]
     fn there_is_slack_until_the_first_bound_is_reached() {
         let bounds = Bounds { count: 10, bytes: 1000, count_per_caller: 4, bytes_per_caller: 300 };

@@ -100,3 +100,31 @@ fn fill(mut file: &File, mut bytes: u64) -> io::Result<()> {
 
 const PARTS: u64 = 8;
 const MIN_PART_BYTES: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_taken_given_back_in_parts_and_taken_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("reserve");
+        let bytes = 1 << 20;
+        let reserve = Reserve::new(path.clone(), bytes);
+        assert!(!reserve.release(), "there is none yet");
+        reserve.restore().expect("there is room");
+        let size = || path.metadata().map_or(0, |file| file.len());
+        assert_eq!(size(), bytes);
+        let mut given_back = 0;
+        while reserve.release() {
+            given_back += 1;
+            assert_eq!(size(), bytes - given_back * (bytes / PARTS));
+        }
+        assert_eq!(given_back, PARTS);
+        // What the process before has left is known.
+        reserve.restore().expect("there is room");
+        let next = Reserve::new(path.clone(), bytes);
+        assert!(next.release());
+        assert_eq!(size(), bytes - bytes / PARTS);
+    }
+}

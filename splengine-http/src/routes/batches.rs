@@ -66,7 +66,7 @@ pub(crate) async fn submit(
         Some(_) => Some(Form::wanted(&app.options.forms, &parts.headers)?),
         None => None,
     };
-    let dto: BatchRequestDto = read_json(&parts.headers, body, &app).await?;
+    let dto: BatchRequestDto = read_json(&parts.headers, body, &app, &caller).await?;
     let encodings = dto.encodings();
     let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
     let (Some(form), Some(wait)) = (form, wait) else { return Ok(accepted(record)) };

@@ -116,7 +116,7 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
                     "the query has the unknown parameter `{name}`; beside a JSON body there is: failStatus"
                 )));
             }
-            let body = read_whole(&parts.headers, body, &app).await?;
+            let body = read_whole(&parts.headers, body, &app, &caller).await?;
             repeat = Some(Repeat::of(&parts, &body)?);
             (json::parse(&body)?, None)
         }

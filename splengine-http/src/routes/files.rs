@@ -452,6 +452,7 @@ impl From<FileError> for Problem {
 }
 
 const BYTES: &str = "application/octet-stream";
-const PIECE: usize = OpenFile::MAX_READ;
+/// As much as a client that reads slowly holds in memory, beside what hyper keeps for it.
+const PIECE: usize = 64 << 10;
 /// Bytes a second that a file must come with, on the average.
 const MIN_RATE: u64 = 1 << 10;

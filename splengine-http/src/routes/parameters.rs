@@ -110,23 +110,35 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
     app: &App,
+    caller: &Caller,
 ) -> Result<T, Problem> {
-    json::parse(&read_whole(headers, body, app).await?)
+    json::parse(&read_whole(headers, body, app, caller).await?)
 }
 
-/// Reads a body whole, within the bounds of its size and its time.
+/// Reads a body whole, within the bounds of its size and its time, and of the memory of the caller and
+/// of all.
 pub(crate) async fn read_whole(
     headers: &HeaderMap,
     body: Body,
     app: &App,
+    caller: &Caller,
 ) -> Result<Gathered, Problem> {
-    let limits = GatherLimits::new(app.options.max_body, app.options.body_timeout, &app.budget);
+    let budget = app.budgets.of(caller.user());
+    let limits = GatherLimits::new(app.options.max_body, app.options.body_timeout, &budget);
     read_body(headers, body, &limits).await.map_err(|error| {
         if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let detail = format!("{error}; send a long input as application/octet-stream");
             return Problem::new(error.status(), detail);
         }
-        error.into()
+        let is_own = budget.available() == 0 && app.budget.available() > 0;
+        match (error.status(), error.retry_after()) {
+            (StatusCode::SERVICE_UNAVAILABLE, Some(time)) if is_own => {
+                let detail = "bodies of yours that are not complete take all of the memory that one \
+                              caller may have; try again in a second";
+                Problem::caller_limit(detail, time)
+            }
+            _ => error.into(),
+        }
     })
 }
 

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
-use splengine_core::{RecordingFile, Secret, SessionRequest};
+use splengine_core::{Caller, RecordingFile, Secret, SessionRequest};
 
 use crate::app::App;
 use crate::dto_sessions::{
@@ -59,7 +59,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_create(&caller)?;
-    let (dto, repeat): (SessionRequestDto, _) = optional_json(&app, request).await?;
+    let (dto, repeat): (SessionRequestDto, _) = optional_json(&app, &caller, request).await?;
     let request: SessionRequest = dto.into_request()?;
     let (sessions, asker) = (app.engine.sessions(), caller.clone());
     let work = async move {
@@ -105,7 +105,7 @@ pub(crate) async fn change(
     app.engine.sessions().check_change(&caller, &id)?;
     let (parts, body) = request.into_parts();
     demand_json(&parts.headers)?;
-    let dto: SessionChangeDto = read_json(&parts.headers, body, &app).await?;
+    let dto: SessionChangeDto = read_json(&parts.headers, body, &app, &caller).await?;
     Ok(Json(app.engine.sessions().rename(&caller, &id, dto.name)?.into()))
 }
 
@@ -241,7 +241,7 @@ pub(crate) async fn input(
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_input(&caller, &id)?;
     let (parts, body) = request.into_parts();
-    let data = read_whole(&parts.headers, body, &app).await?;
+    let data = read_whole(&parts.headers, body, &app, &caller).await?;
     let repeat = Repeat::of(&parts, &data)?;
     let (sessions, asker) = (app.engine.sessions(), caller.clone());
     let work = async move {
@@ -269,7 +269,7 @@ pub(crate) async fn save(
     request: Request,
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
-    let (dto, repeat): (SaveRequestDto, _) = optional_json(&app, request).await?;
+    let (dto, repeat): (SaveRequestDto, _) = optional_json(&app, &caller, request).await?;
     let (sessions, asker) = (app.engine.sessions(), caller.clone());
     let work = async move {
         let saved = sessions.save(&asker, &id, dto.name).await?;
@@ -367,7 +367,7 @@ pub(crate) async fn share(
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
     let console = console_url(&app, request.headers());
-    let (dto, _): (ShareRequestDto, _) = optional_json(&app, request).await?;
+    let (dto, _): (ShareRequestDto, _) = optional_json(&app, &caller, request).await?;
     let expires_in = dto.expires_in.map_or(HOUR, Duration::from_millis);
     let access = dto.access.unwrap_or_default();
     let sessions = app.engine.sessions();
@@ -400,7 +400,7 @@ pub(crate) async fn take_back_shares(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
-    let (dto, _): (TakeBackDto, _) = optional_json(&app, request).await?;
+    let (dto, _): (TakeBackDto, _) = optional_json(&app, &caller, request).await?;
     let sessions = app.engine.sessions();
     match dto.ticket {
         Some(ticket) => sessions.take_back_ticket(&caller, &id, &Secret::new(ticket))?,
@@ -448,6 +448,7 @@ pub(crate) async fn ticket(
 /// A JSON body, or its default where there is none; and the key that it came under.
 async fn optional_json<T: DeserializeOwned + Default>(
     app: &App,
+    caller: &Caller,
     request: Request,
 ) -> Result<(T, Repeat), Problem> {
     let (parts, body) = request.into_parts();
@@ -455,7 +456,7 @@ async fn optional_json<T: DeserializeOwned + Default>(
         return Ok((T::default(), Repeat::of(&parts, &[])?));
     }
     demand_json(&parts.headers)?;
-    let data = read_whole(&parts.headers, body, app).await?;
+    let data = read_whole(&parts.headers, body, app, caller).await?;
     Ok((json::parse(&data)?, Repeat::of(&parts, &data)?))
 }
 

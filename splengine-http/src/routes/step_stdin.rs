@@ -42,7 +42,7 @@ pub(crate) async fn write(
         let detail = "Content-Type must be application/octet-stream";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    let data = read_whole(&parts.headers, body, &app).await?;
+    let data = read_whole(&parts.headers, body, &app, &caller).await?;
     batches.write_stdin(&caller, &id, &step, data.to_vec().into(), end).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -157,27 +157,43 @@ async fn a_file_may_be_slow_as_long_as_it_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn all_bodies_together_are_bounded() {
-    let (service, _root) = service(|http| http.max_buffered(64 << 10));
+    const PIECE: usize = 128 << 10;
+    let (service, _root) = service(|http| http.max_buffered(4 * PIECE));
     let begun = Instant::now();
-    let ask = |body| {
-        let request = request("POST", "/execute", "application/json", body);
+    let ask = |token: &'static str, body| {
+        let mut request = request("POST", "/execute", "application/json", body);
+        let token = http::HeaderValue::from_static(token);
+        request.headers_mut().insert("authorization", token);
         let response = service.clone().oneshot(request);
         async move {
             let response = response.await.expect("never fails");
             (response.status().as_u16(), response.headers().contains_key("retry-after"))
         }
     };
-    // One has it all, one goes beyond it, and for the third there is none.
-    let (first, second, third) =
-        tokio::join!(ask(endless(64 << 10)), ask(endless(64 << 10)), async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let refused = ask(endless(64 << 10)).await;
-            assert_eq!(begun.elapsed().as_secs(), 6, "waited for 5 s");
-            refused
-        });
-    assert_eq!((first, second, third), ((408, false), (408, false), (503, true)));
+    let alices = || ask("Bearer alices-very-long-token", endless(PIECE));
+    let carols = || ask("Bearer carol-may-execute", endless(PIECE));
+    let later = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
+    // One caller has half of the memory, and beyond it one body.
+    let alice = async { tokio::join!(alices(), alices(), alices()) };
+    let refused = async {
+        later(1).await;
+        let refused = alices().await;
+        assert_eq!(begun.elapsed().as_secs(), 6, "waited for 5 s");
+        refused
+    };
+    // Another has what is left, and beyond it one; for the next there is none.
+    let carol = async {
+        later(7).await;
+        tokio::join!(carols(), carols(), async {
+            later(1).await;
+            carols().await
+        })
+    };
+    let (alice, refused, carol) = tokio::join!(alice, refused, carol);
+    assert_eq!((alice, refused), (((408, false), (408, false), (408, false)), (429, true)));
+    assert_eq!(carol, ((408, false), (408, false), (503, true)));
     // It is given back.
-    assert_eq!(ask(Body::from("{}")).await.0, 400);
+    assert_eq!(ask("Bearer alices-very-long-token", Body::from("{}")).await.0, 400);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use splengine_core::{
-    BatchPolicy, Change, LimitKind, MemoryStore, Reason, Rows, Store, StoreFault,
+    BatchPolicy, Change, LimitKind, MemoryStore, Reason, Rows, SessionPolicy, Store, StoreFault,
 };
 use tokio::time::Instant;
 
@@ -237,4 +237,42 @@ async fn the_door_can_be_nested() {
     let mut connection = Connection::open(addr).await;
     connection.post("/spl/execute", &[TOKEN, JSON], sh("echo nested").to_string().as_bytes()).await;
     assert_eq!(connection.response().await.json()["stdout"], "nested\n");
+}
+
+/// Anybody may ask for it as often as they like: all are given the same bytes, not only equal ones.
+#[tokio::test]
+async fn the_document_is_made_once() {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+    let engine = splengine_core::LocalExecutor::new(std::env::temp_dir()).expect("set up");
+    let engine = splengine_core::Engine::builder(engine).build().expect("built");
+    let service = splengine_http::HttpServer::builder(engine).authenticate(tokens()).into_service();
+    let ask = async || {
+        let request = http::Request::get("/openapi.json").header("host", "test");
+        let request = request.body(axum::body::Body::empty()).expect("a request");
+        let answer = service.clone().oneshot(request).await.expect("never fails");
+        assert_eq!(answer.status(), 200);
+        let mut body = answer.into_body();
+        body.frame().await.expect("a body").expect("read").into_data().expect("data")
+    };
+    let (first, second) = (ask().await, ask().await);
+    assert!(first.len() > 10_000 && first == second);
+    assert_eq!(first.as_ptr(), second.as_ptr());
+}
+
+#[tokio::test]
+async fn sessions_that_were_damaged_are_told_of() {
+    let root = tempfile::tempdir().expect("a directory");
+    let damaged = root.path().join("spl-alice-abcdefghijklmnopqrstuvwxyz");
+    std::fs::create_dir(&damaged).expect("made");
+    std::fs::write(damaged.join("state"), "garbage").expect("written");
+    let policy = SessionPolicy::new().store(root.path()).expect("writable");
+    let door = door_with(|engine| engine.sessions(policy), |http| http).await;
+    let told = door.get("/ready?verbose").await;
+    let reason = "some of what was kept of sessions can't be read; the log says which";
+    let sessions = json!({"status": "degraded", "reason": reason});
+    let parts = json!({"executions": {"status": "ready"}, "sessions": sessions});
+    assert_eq!((told.status, told.json()), (200, json!({"status": "ready", "parts": parts})));
+    assert_eq!(door.get("/ready").await.json(), json!({"status": "ready"}));
+    assert!(!root.path().join("spl-alice-abcdefghijklmnopqrstuvwxyz").exists(), "set aside");
 }
