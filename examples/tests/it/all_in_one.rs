@@ -337,3 +337,19 @@ fn a_kill_for_memory_is_told_from_any_other() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait().0, Some(0));
 }
+
+#[test]
+fn failed_authentications_are_logged_without_what_was_shown() {
+    let all = all_in_one(&[]);
+    for guess in ["a-guess-of-some-length", "another-guess-of-some-length"] {
+        assert_eq!(post(&all.addr, guess, r#"{"command": "true"}"#).expect("an answer").0, 401);
+    }
+    all.server.logs(2, "an authentication failed");
+    let (_, metrics) = get(&all.addr, "/metrics");
+    let counted = r#"splengine_authentication_failures_total{server="http"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    all.server.signal(Signal::TERM);
+    let (_, out, err) = all.server.wait();
+    assert!(err.contains("address=127.0.0.1") && err.contains("server=\"http\""), "{err}");
+    assert!(!err.contains("guess-of") && !out.contains("guess-of"), "{err}");
+}

@@ -4,6 +4,7 @@ mod all_in_one;
 mod avro_over_http;
 mod configuration;
 mod conformance;
+mod connections;
 mod crash;
 mod matrix;
 mod open_files;

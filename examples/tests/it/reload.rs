@@ -116,12 +116,15 @@ fn what_changes_is_read_and_what_is_wrong_is_not() {
     write(&tokens, "carol\n");
     all.server.signal(Signal::HUP);
     all.server.logs(1, unchanged);
-    std::fs::remove_file(&tokens).expect("removed");
+    // Whoever tells it has it read what has not changed either.
     all.server.signal(Signal::HUP);
     all.server.logs(2, unchanged);
-    configure("[users.carol]\nscopes = [\"all\"]\n");
+    std::fs::remove_file(&tokens).expect("removed");
     all.server.signal(Signal::HUP);
     all.server.logs(3, unchanged);
+    configure("[users.carol]\nscopes = [\"all\"]\n");
+    all.server.signal(Signal::HUP);
+    all.server.logs(4, unchanged);
     configure("");
     write(&tokens, &format!("carol={carols}\nbob={BOB}\n"));
     eventually("bob is back", || {

@@ -145,6 +145,25 @@ async fn one_callers_batches_make_room_for_no_others() {
     assert_eq!(count(&bench.engine, &carol).await, 2);
 }
 
+/// Where there is room for all, each caller has a bound of their own.
+#[tokio::test]
+async fn of_one_caller_only_so_much_is_kept() {
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    let by_count = bench(|policy| policy.keep_count(100).keep_count_per_caller(2));
+    let by_size = bench(|policy| policy.keep_bytes(1 << 20).keep_bytes_per_caller(20_000));
+    for bench in [by_count, by_size] {
+        let print = || one(sh("head -c 9000 /dev/zero"));
+        for _ in 0..2 {
+            run(&bench.engine, &bob, print()).await;
+        }
+        for _ in 0..5 {
+            run(&bench.engine, &alice, print()).await;
+        }
+        until(&bench.engine, &alice, 2).await;
+        assert_eq!(count(&bench.engine, &bob).await, 2);
+    }
+}
+
 #[tokio::test]
 async fn a_key_is_known_for_longer_than_its_batch() {
     let bench = bench(|policy| policy.keep_count_per_caller(0));
@@ -398,4 +417,29 @@ fn a_store_has_a_reserve_and_files_of_its_own() {
         let mode = entry.metadata().expect("is there").permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{}", entry.path().display());
     }
+}
+
+/// Damage in the midst of what was written is found when the store is opened, not when it is read.
+#[test]
+fn a_store_with_any_damaged_row_is_refused() {
+    let root = tempfile::tempdir().expect("a directory");
+    let path = root.path().join("store.redb");
+    let store = RedbStore::open_with_reserve(&path, 0).expect("made");
+    let row = |number: u32| format!("needle-{number:05}-{}", "x".repeat(200)).into_bytes();
+    let rows = (0..2000_u32).map(|number| Change::set(number.to_be_bytes(), row(number)));
+    store.commit(&rows.collect::<Vec<_>>()).expect("written");
+    drop(store);
+    let whole = std::fs::read(&path).expect("reads");
+    for number in [7, 1000, 1990] {
+        let mut damaged = whole.clone();
+        let needle = row(number);
+        let at = damaged.windows(needle.len()).position(|part| part == needle).expect("is there");
+        damaged[at + 100] ^= 1;
+        std::fs::write(&path, &damaged).expect("written");
+        let refused = RedbStore::open_with_reserve(&path, 0).map(drop).expect_err("refused");
+        assert!(matches!(refused, StoreFault::Damaged(_)), "{refused:?}");
+        assert!(std::fs::read(&path).expect("reads") == damaged, "it was changed");
+    }
+    std::fs::write(&path, &whole).expect("written");
+    RedbStore::open_with_reserve(&path, 0).expect("whole again");
 }

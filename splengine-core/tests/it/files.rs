@@ -674,6 +674,28 @@ async fn open_files_are_counted() {
     drop(third);
 }
 
+/// Without any bound of one caller: nobody takes the last places from who has none.
+#[tokio::test]
+async fn one_callers_downloads_leave_places_to_others() {
+    let bench = bench_with(|policy| policy.max_open(8));
+    let mut downloads = Vec::new();
+    let refused = loop {
+        match bench.open("data/a", read()).await {
+            Ok(file) => downloads.push(file),
+            Err(error) => break error,
+        }
+        assert!(downloads.len() <= 8, "more than there are");
+    };
+    assert_eq!((downloads.len(), refused.kind()), (4, ErrorKind::CallerLimit), "{refused}");
+    let bob = caller("bob");
+    for _ in 0..2 {
+        downloads.push(bench.files.open(&bob, path("data/a"), read()).await.expect("opened"));
+    }
+    assert_kind(bench.files.open(&bob, path("data/a"), read()).await, ErrorKind::CallerLimit);
+    let carol = caller("carol");
+    bench.files.open(&carol, path("data/a"), read()).await.expect("opened");
+}
+
 #[tokio::test]
 async fn a_path_is_bounded() {
     let bench = bench();

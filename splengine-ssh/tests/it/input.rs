@@ -1,13 +1,16 @@
 //! What clients send to programs that do not read it.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use russh::{ChannelMsg, ChannelReadHalf};
+use splengine_core::EngineBuilder;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-use crate::support::{Door, PATIENCE, Running, gone};
+use crate::support::{Door, PATIENCE, Running, Setup, gone};
 
 const MIB: usize = 1 << 20;
 
@@ -112,4 +115,33 @@ async fn keys_change_while_bytes_flow_both_ways() {
     drop(sending.await);
     let exchanges = client.exchanges.load(Relaxed);
     assert!(exchanges > 10, "keys were agreed on {exchanges} times");
+}
+
+fn unread_directory() -> PathBuf {
+    std::env::temp_dir().join(format!("sshtests-unread-{}", std::process::id()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_read_lies_in_its_own_directory_and_leaves_room_on_the_disk() {
+    let door = Door::serving(|server| server.unread_directory(unread_directory())).await;
+    let client = door.login().await;
+    let running = client.start("sleep 1000").await;
+    running.types(bytes(3 * MIB)).await;
+    // So that all of it has arrived.
+    assert_eq!(client.run("echo hi").await.told().0, "hi\n");
+    let made = std::fs::metadata(unread_directory()).expect("it was made");
+    assert_eq!(made.permissions().mode() & 0o777, 0o700);
+    drop((running, client));
+    // What lies in it has no name.
+    std::fs::remove_dir(unread_directory()).expect("removed");
+
+    let engine = |engine: EngineBuilder| engine.disk_floor(u64::MAX);
+    let full = Door::with(Setup { engine, ..Setup::default() }).await;
+    let client = full.login().await;
+    let running = client.start("sh -c 'echo $$; exec sleep 1000'").await;
+    let mut writer = running.0.make_writer();
+    let sending = tokio::spawn(async move { writer.write_all(&bytes(3 * MIB)).await });
+    let ran = running.ended().await;
+    assert_eq!(ran.told().2, "255");
+    sending.abort();
 }

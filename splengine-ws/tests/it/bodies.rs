@@ -9,8 +9,11 @@ use futures_util::{StreamExt as _, stream};
 use http::{Request, StatusCode};
 use splengine_core::{Engine, LocalExecutor, StaticTokens};
 use splengine_ws::{WsServer, WsService};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
+
+use crate::support::door;
 
 fn service() -> WsService {
     let engine = Engine::builder(LocalExecutor::new(".").expect("set up")).build().expect("built");
@@ -52,5 +55,25 @@ async fn a_body_has_four_kibibytes() {
         assert!(begun.elapsed() < Duration::from_secs(1), "{path}");
         let fits = post(path, None, Body::from(&LONG[1..])).await;
         assert!(fits != 413 && fits != 408, "{path}: {fits}");
+    }
+}
+
+#[tokio::test]
+async fn one_host_is_named_and_no_more() {
+    let door = door().await;
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+        ("POST /login HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400),
+        ("GET /terminal HTTP/1.1\r\nHost: a/b\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:80\r\n", 200),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+        let request = format!("{head}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("answered");
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(begin.as_bytes()), "{head:?}");
     }
 }
