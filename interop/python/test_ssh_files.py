@@ -146,11 +146,16 @@ def test_only_what_is_below_root(ssh, server, root, tmp_path):
         assert ssh.sftp(f"put {here} {name}", check=False).returncode == 1, name
     assert ssh.sftp(f"rm {root.name}/directory/secret", check=False).returncode == 1
     assert secret.read_text() == "secret" and not (tmp_path / "new").exists()
-    # What is on the way to root is there, and shows nothing; what is the engine's own is not shown.
+    # What is on the way to root shows the way there alone; what is the engine's own is not shown.
     said = ssh.sftp("pwd", "cd ..", "pwd").stdout
     assert f"Remote working directory: {server.root}\n" in said
     assert f"Remote working directory: {server.root.parent}\n" in said
-    assert "Permission denied" in ssh.sftp("cd ..", "ls -1", check=False).stderr
+    said = ssh.sftp("cd ..", "ls -1", f"cd {server.root.name}", "pwd").stdout.splitlines()
+    assert said[said.index("sftp> ls -1") + 1:][:1] == [server.root.name], said
+    assert said[-1] == f"Remote working directory: {server.root}"
+    # Nothing is made there.
+    assert ssh.sftp(f"mkdir {server.root.parent}/new", check=False).returncode == 1
+    assert not (server.root.parent / "new").exists()
     names = ssh.sftp("ls -1").stdout.splitlines()
     assert root.name in names and "runtime" not in names, names
     # A link that leads outside can be made, as it can by a command; it is not followed.

@@ -1,9 +1,10 @@
 //! What a client has open.
 
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use splengine_core::{FileEntry, FileListing, OpenFile};
+use splengine_core::{FileInfo, FileListing, OpenFile};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::sftp::packet::MAX_HANDLES;
@@ -28,8 +29,17 @@ pub(crate) enum Handle {
 /// A directory that is being read, and what was read of it and not told yet.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    pub(crate) listing: FileListing,
-    pub(crate) read: VecDeque<FileEntry>,
+    pub(crate) source: Source,
+    pub(crate) read: VecDeque<(OsString, FileInfo)>,
+}
+
+/// Where the entries of a directory come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Listing(FileListing),
+    /// It is on the way to root and shows only the next directory on that way, which was read when it was
+    /// opened; with what is told of it.
+    Above(FileInfo),
 }
 
 impl Handles {

@@ -1,15 +1,16 @@
 //! What each request does.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use splengine_core::{Caller, FileChanges, FileEntry, FileInfo, Files, OpenOptions};
+use splengine_core::{Caller, FileChanges, FileInfo, Files, OpenOptions};
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::sftp::handles::{Directory, Handle, Handles};
+use crate::sftp::handles::{Directory, Handle, Handles, Source};
 use crate::sftp::longname::long_name;
 use crate::sftp::packet::{Answer, Attributes, Entry, MAX_DATA, Request, time};
 use crate::sftp::status::{Code, Refusal};
@@ -112,8 +113,17 @@ impl Client {
             }
             Request::Opendir { path } => {
                 handles.check_room()?;
-                let listing = files.list(caller, &self.at(&path)?).await?;
-                let directory = Directory { listing, read: VecDeque::new() };
+                let directory = match self.next_to_root(&path) {
+                    Some(next) => {
+                        let info = files.stat(caller, Path::new("/")).await?;
+                        let read = VecDeque::from([(next, info.clone())]);
+                        Directory { source: Source::Above(info), read }
+                    }
+                    None => {
+                        let listing = files.list(caller, &self.at(&path)?).await?;
+                        Directory { source: Source::Listing(listing), read: VecDeque::new() }
+                    }
+                };
                 let handle = Handle::Directory(Arc::new(AsyncMutex::new(directory)));
                 return Ok(Answer::Handle(handles.insert(handle)));
             }
@@ -148,7 +158,10 @@ impl Client {
             Request::Fstat { handle } => {
                 return Ok(Answer::Attributes(match handles.get(&handle)? {
                     Handle::File(file) => file.info().await?,
-                    Handle::Directory(directory) => directory.lock().await.listing.info().await?,
+                    Handle::Directory(directory) => match &directory.lock().await.source {
+                        Source::Listing(listing) => listing.info().await?,
+                        Source::Above(info) => info.clone(),
+                    },
                 }));
             }
             Request::Setstat { path, attributes } => {
@@ -205,12 +218,16 @@ impl Client {
                 files.symlink(caller, &target, &self.at(&path)?).await?;
             }
             Request::Statvfs { path } => {
-                return Ok(Answer::Space(files.space(caller, &self.at(&path)?).await?));
+                let place = if self.is_above(&path) { PathBuf::from("/") } else { self.at(&path)? };
+                return Ok(Answer::Space(files.space(caller, &place).await?));
             }
             Request::Fstatvfs { handle } => {
                 return Ok(Answer::Space(match handles.get(&handle)? {
                     Handle::File(file) => file.space().await?,
-                    Handle::Directory(directory) => directory.lock().await.listing.space().await?,
+                    Handle::Directory(directory) => match &directory.lock().await.source {
+                        Source::Listing(listing) => listing.space().await?,
+                        Source::Above(_) => files.space(caller, Path::new("/")).await?,
+                    },
                 }));
             }
             Request::Fsync { handle } => handles.file(&handle)?.sync().await?,
@@ -225,15 +242,18 @@ impl Client {
     async fn read_directory(&self, handle: &[u8]) -> Result<Answer, Refusal> {
         let directory = self.handles.directory(handle)?;
         let mut directory = directory.lock().await;
-        if directory.read.is_empty() {
-            directory.read = directory.listing.next().await?.into();
+        if directory.read.is_empty()
+            && let Source::Listing(listing) = &directory.source
+        {
+            let entries = listing.next().await?.into_iter();
+            directory.read = entries.map(|entry| (entry.name, entry.info)).collect();
         }
         if directory.read.is_empty() {
             return Err(Refusal::new(Code::Eof, "the directory has ended"));
         }
         let count = directory.read.len().min(MAX_ENTRIES);
         let now = SystemTime::now();
-        let with_long_name = |FileEntry { name, info, .. }| {
+        let with_long_name = |(name, info): (OsString, FileInfo)| {
             let long_name = long_name(&name, &info, now);
             Entry { name, long_name, info }
         };
@@ -263,6 +283,15 @@ impl Client {
     /// step by step.
     fn is_above(&self, path: &Path) -> bool {
         self.files.above_root(&self.options.directory.join(path)).is_some()
+    }
+
+    /// Of a directory on the way to root, the name in it that leads there: all that it shows. People who
+    /// go up find their way back, and learn nothing else of the host.
+    fn next_to_root(&self, path: &Path) -> Option<OsString> {
+        let above = self.files.above_root(&self.options.directory.join(path))?;
+        let root = self.files.to_host("/".into());
+        let next = root.strip_prefix(above).ok()?.components().next()?;
+        Some(next.as_os_str().to_owned())
     }
 }
 

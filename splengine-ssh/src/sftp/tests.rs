@@ -476,6 +476,21 @@ async fn paths_are_made_whole() {
         let code_of = if kind == 101 { status(&(kind, members)) } else { u32::from(kind) };
         assert_eq!(code_of, code, "{path}");
     }
+    // It shows the way back and nothing else, though more is there.
+    let mut way = root.split('/').skip(1).collect::<Vec<_>>();
+    while let Some(next) = way.pop() {
+        let above = format!("/{}", way.join("/"));
+        let directory = handle(&client.ask(11, &[string(&above)]).await);
+        let (kind, members) = client.ask(12, std::slice::from_ref(&directory)).await;
+        assert_eq!((kind, &members[..4]), (104, &int(1)[..]), "{above}");
+        assert_eq!(strings(&members[4..])[0], next.as_bytes(), "{above}");
+        assert_eq!(client.ask(8, std::slice::from_ref(&directory)).await.0, 105);
+        assert_eq!(status(&client.ask(12, &[directory]).await), EOF);
+        assert_eq!(
+            status(&client.ask(14, &[string(format!("{above}/new")), int(0)]).await),
+            PERMISSION_DENIED
+        );
+    }
     let missing = client.ask(16, &[string("none/none")]).await;
     assert_eq!(status(&missing), NO_SUCH_FILE);
     let data = format!("{root}/data");
