@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use bytes::BytesMut;
 use splengine_core::{
-    Access, Attach, Attachment, Caller, Closed, Engine, Notice, SessionError, SessionRequest, Size,
-    Stream, TerminalModes, Typist, Update,
+    Access, Attach, Attachment, Background, Caller, Closed, Engine, Notice, SessionError,
+    SessionRequest, Size, Stream, TerminalModes, Typist, Update,
 };
 use tokio::io::AsyncReadExt as _;
 
@@ -126,6 +126,9 @@ async fn attach(
             request = request.login_shell(command.is_none());
             if let Some(command) = command {
                 request = request.command(command).use_shell(place.use_shell);
+                if place.keeps_background {
+                    request = request.background(Background::Keep);
+                }
             }
             // Whoever logs in keeps what their terminal shows.
             (sessions.create(&place.caller, request).await?.id.to_string(), attach.from_start())

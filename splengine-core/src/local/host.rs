@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use crate::execute::{Command, ExecuteError, LimitKind};
+use crate::execute::{Background, Command, ExecuteError, LimitKind};
 use crate::local::holder::{Cgroup, HeldTerminal, Start, Step};
 use crate::local::pty::{Pair, Pty};
 use crate::local::root::{Root, exhausted_or_internal};
@@ -61,7 +61,8 @@ impl Host {
         let pty = Pty::new(ours).map_err(exhausted_or_internal)?;
         let leader = spawn.start_in(theirs.as_fd()).map_err(|error| refusal(command, error))?;
         let root = self.root.path().to_owned();
-        Ok(LocalTerminal::new(pty, leader, command.grace, root))
+        let keeps = command.background == Background::Keep;
+        Ok(LocalTerminal::new(pty, leader, command.grace, root).keeping_background(keeps))
     }
 
     /// The same by way of a holder.
@@ -86,6 +87,7 @@ impl Host {
             rows: size.rows(),
             modes: command.terminal_modes.0.clone(),
             tty_variable: command.tty_variable.clone(),
+            keeps_background: command.background == Background::Keep,
             grace_ms: u64::try_from(command.grace.as_millis()).unwrap_or(u64::MAX),
             words: argv.len(),
             limits: LimitKind::ALL.iter().map(|kind| command.limits.value(*kind)).collect(),

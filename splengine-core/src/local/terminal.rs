@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -19,6 +20,10 @@ pub(crate) struct LocalTerminal {
     leader: Leader,
     status: OnceCell<ExitStatus>,
     grace: Duration,
+    /// What runs in the background when the program exits by itself is let be.
+    keeps_background: bool,
+    /// It was told to end.
+    is_stopped: AtomicBool,
     /// As the kernel names it.
     root: PathBuf,
 }
@@ -26,7 +31,27 @@ pub(crate) struct LocalTerminal {
 impl LocalTerminal {
     /// The program `leader`, started with the other side of `pty`.
     pub(crate) fn new(pty: Pty, leader: Leader, grace: Duration, root: PathBuf) -> Self {
-        Self { pty, leader, status: OnceCell::new(), grace, root }
+        let (keeps_background, is_stopped) = (false, AtomicBool::new(false));
+        let status = OnceCell::new();
+        Self { pty, leader, status, grace, keeps_background, is_stopped, root }
+    }
+
+    /// The same with what becomes of its background processes when it exits by itself.
+    pub(crate) fn keeping_background(mut self, keeps: bool) -> Self {
+        self.keeps_background = keeps;
+        self
+    }
+
+    /// Ends what is left of the program, unless that is to be kept.
+    async fn sweep(&self) {
+        let tree = self.leader.tree();
+        if !self.keeps_background || self.is_stopped.load(Relaxed) {
+            tree.sweep().await;
+        } else if let Some(group) = &tree.group
+            && let Err(error) = group.keep()
+        {
+            tracing::warn!(%error, "the next engine will end what this session left running");
+        }
     }
 
     pub(crate) fn pty(&self) -> &Pty {
@@ -56,7 +81,7 @@ impl Session for LocalTerminal {
             if let Err(error) = self.leader.ended().await {
                 tracing::error!(%error, "the end of a session's program can't be awaited");
             }
-            self.leader.tree().sweep().await;
+            self.sweep().await;
             let reaped = self.leader.reap().map(|(status, _)| status);
             reaped.unwrap_or_else(|error| {
                 tracing::error!(%error, "how a session's program ended isn't known");
@@ -70,6 +95,7 @@ impl Session for LocalTerminal {
         if self.status.initialized() {
             return;
         }
+        self.is_stopped.store(true, Relaxed);
         let tree = self.leader.tree();
         tree.hang_up().await;
         if timeout(self.grace, self.ended()).await.is_err() {
@@ -80,6 +106,7 @@ impl Session for LocalTerminal {
     fn kill(&self) {
         // Once it is reaped its number may be another's.
         if !self.status.initialized() {
+            self.is_stopped.store(true, Relaxed);
             self.leader.tree().kill_now();
         }
     }

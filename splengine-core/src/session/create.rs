@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::caller::Caller;
 use crate::engine::{SESSION_VARIABLE, check_env};
-use crate::execute::{Background, Command, ExecuteError, drop_exec, split_words};
+use crate::execute::{Command, ExecuteError, drop_exec, split_words};
 use crate::id::{SessionId, random_text};
 use crate::session::checks::{blocking, check_words, checked_name};
 use crate::session::live::{Beginning, Launch, Live};
@@ -75,7 +75,7 @@ impl Sessions {
             user: caller.user().clone(),
             session_id: id.clone(),
             limits: inner.policy.default_limits.or(inner.policy.max_limits),
-            background: Background::Kill,
+            background: request.background,
             grace: inner.policy.grace,
             path_first: inner.policy.program.directory(),
             terminal_modes: request.modes,

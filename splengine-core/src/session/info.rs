@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::SystemTime;
 
 use crate::caller::UserName;
-use crate::execute::ExitStatus;
+use crate::execute::{Background, ExitStatus};
 use crate::id::{SavedId, SessionId, ShareId};
 use crate::session::{Size, TerminalModes};
 
@@ -133,6 +133,7 @@ pub struct SessionRequest {
     pub(crate) size: Option<Size>,
     pub(crate) modes: TerminalModes,
     pub(crate) tty_variable: Option<String>,
+    pub(crate) background: Background,
     pub(crate) name: Option<String>,
     pub(crate) from: Option<String>,
 }
@@ -210,6 +211,15 @@ impl SessionRequest {
     #[must_use]
     pub fn tty_variable(mut self, name: impl Into<String>) -> Self {
         self.tty_variable = Some(name.into());
+        self
+    }
+
+    /// What becomes of the processes that its program leaves in the background when it exits by itself;
+    /// default [`Background::Kill`]. Those that stay have lost their terminal: they must have left it
+    /// (setsid, nohup), as elsewhere.
+    #[must_use]
+    pub fn background(mut self, background: Background) -> Self {
+        self.background = background;
         self
     }
 

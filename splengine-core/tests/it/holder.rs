@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use splengine_core::{
-    Access, Attach, Attachment, Caller, Engine, ExitStatus, Holder, LocalExecutor, SessionInfo,
-    SessionPolicy, SessionRequest, SessionState, Signal, Size, Update,
+    Access, Attach, Attachment, Background, Caller, Engine, ExitStatus, Holder, LocalExecutor,
+    SessionInfo, SessionPolicy, SessionRequest, SessionState, Signal, Size, Update,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -325,6 +325,33 @@ fn a_program_that_can_not_be_started_is_refused_the_same() {
         }
     }
     assert!(told.len() <= 4, "{told:?}");
+}
+
+#[test]
+fn what_a_held_program_leaves_in_the_background_stays_where_that_is_wanted() {
+    let engines = Engines::new();
+    let running = engines.start();
+    for (background, stays) in [(Background::Kill, false), (Background::Keep, true)] {
+        let request = SessionRequest::new()
+            .command("sh -c")
+            .arg("trap '' HUP; sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > told$BACKGROUND")
+            .env("BACKGROUND", stays.to_string())
+            .background(background);
+        let sessions = running.engine.sessions();
+        let session = running.runtime.block_on(sessions.create(&engines.alice, request));
+        let session = session.expect("starts");
+        let pid = engines.told(&format!("told{stays}"));
+        wait("its end", || {
+            let session = sessions.get(&engines.alice, session.id.as_str());
+            session.is_ok_and(|session| session.state == SessionState::Exited)
+        });
+        assert_eq!(lives(&pid), stays);
+        if stays {
+            let pid = rustix::process::Pid::from_raw(pid.parse().expect("a number"));
+            let kill = rustix::process::Signal::KILL;
+            rustix::process::kill_process(pid.expect("not zero"), kill).expect("it runs");
+        }
+    }
 }
 
 #[test]

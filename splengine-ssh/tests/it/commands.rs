@@ -309,22 +309,32 @@ async fn a_signal_is_told_as_a_status_where_that_is_wanted() {
 #[tokio::test]
 async fn what_runs_in_the_background_stays_where_that_is_wanted() {
     let door = Door::open().await;
-    let script = "sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'";
+    let script = "sh -c 'trap \"\" HUP; sleep 1000 </dev/null >/dev/null 2>&1 & echo $!'";
     let kept = door.new_user("bob", "background=\"keep\"");
     let never = door.new_user("carol", "background=\"kill\"");
-    for (user, key, asks, stays) in [
+    let cases = [
         ("alice", &door.key, false, false),
         ("alice", &door.key, true, true),
         ("bob", &kept, false, true),
         ("carol", &never, true, false),
-    ] {
+    ];
+    let cases = cases.into_iter().flat_map(|case| [(case, false), (case, true)]);
+    for ((user, key, asks, stays), is_in_terminal) in cases {
         let client = door.login_as(user, key).await;
         let running = Running(client.channel().await);
         if asks {
             running.0.set_env(false, "SPL_BACKGROUND", "keep").await.expect("sent");
         }
+        if is_in_terminal {
+            running.0.request_pty(false, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+        }
         running.0.exec(false, script).await.expect("sent");
-        let pid = running.ended().await.told().0.trim().to_owned();
+        let pid = if is_in_terminal {
+            granted(running).await.0
+        } else {
+            running.ended().await.told().0.to_owned()
+        };
+        let pid = pid.trim().to_owned();
         assert!(!pid.is_empty());
         if stays {
             assert!(std::path::Path::new("/proc").join(&pid).exists(), "{user}");

@@ -7,10 +7,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use russh::ChannelMsg;
+use russh::{ChannelMsg, SshId, client};
 use splengine_core::FilePolicy;
 
-use crate::support::{Door, Running, Setup};
+use crate::support::{Client, Door, Running, Setup};
 
 /// A packet of SFTP, made of its parts.
 fn packet(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -31,7 +31,10 @@ struct Sftp {
 impl Sftp {
     /// As alice.
     async fn open(door: &Door) -> Self {
-        let client = door.login().await;
+        Self::by(&door.login().await).await
+    }
+
+    async fn by(client: &Client) -> Self {
         let mut running = Running(client.channel().await);
         running.0.request_subsystem(true, "sftp").await.expect("sent");
         assert!(running.is_granted().await);
@@ -242,6 +245,33 @@ async fn without_files_there_is_no_subsystem() {
     running.0.exec(true, "echo here").await.expect("sent");
     assert!(running.is_granted().await);
     assert_eq!(running.ended().await.told().0, "here\n");
+}
+
+#[tokio::test]
+async fn links_are_made_in_the_order_that_each_client_has() {
+    let door = Door::open().await;
+    for (number, (name, is_link_first)) in [
+        ("SSH-2.0-ssh2js1.17.0", true),
+        ("SSH-2.0-phpseclib_3.0 (openssl)", true),
+        ("SSH-2.0-AsyncSSH_2.21.0", true),
+        ("SSH-2.0-OpenSSH_9.2p1", false),
+        ("SSH-2.0-libssh2_1.10.0", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let client_id = SshId::Standard(name.into());
+        let config = client::Config { client_id, ..client::Config::default() };
+        let mut client = door.connect_with(config).await;
+        assert!(client.shows("alice", &door.key).await);
+        let mut sftp = Sftp::by(&client).await;
+        let link = format!("link{number}");
+        let (first, second) = if is_link_first { (&*link, "target") } else { ("target", &*link) };
+        let (id, first, second) = ([0; 4], string(first.as_bytes()), string(second.as_bytes()));
+        sftp.send(20, &[&id, &first, &second]).await;
+        assert_eq!(sftp.next().await.1[4..8], [0; 4], "{name}");
+        assert_eq!(fs::read_link(door.root().join(link)).expect(name), Path::new("target"));
+    }
 }
 
 /// What a client of the old scp sends and gets on one channel, with each answer that it waits for.

@@ -49,6 +49,17 @@ async fn a_terminal_is_as_the_client_says_before_its_program_starts() {
 }
 
 #[tokio::test]
+async fn a_shell_without_a_command_is_a_login_shell() {
+    let door = Door::open().await;
+    let client = door.login().await;
+    let mut running = Running(client.channel().await);
+    running.0.request_pty(false, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
+    running.0.request_shell(false).await.expect("sent");
+    running.types("tr '\\0' '|' < /proc/$$/cmdline\n").await;
+    running.shows("/bin/sh|-l|").await;
+}
+
+#[tokio::test]
 async fn a_window_that_changes_is_heard_of() {
     let door = Door::open().await;
     let client = door.login().await;

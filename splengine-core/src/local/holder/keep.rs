@@ -261,7 +261,8 @@ impl Keeper {
         let pty = Pty::new(ours).map_err(SpawnError::Clone)?;
         let leader = spawn.start_in(theirs.as_fd())?;
         let grace = Duration::from_millis(start.grace_ms);
-        Ok((LocalTerminal::new(pty, leader, grace, PathBuf::from("/")), ring))
+        let terminal = LocalTerminal::new(pty, leader, grace, PathBuf::from("/"));
+        Ok((terminal.keeping_background(start.keeps_background), ring))
     }
 }
 

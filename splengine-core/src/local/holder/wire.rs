@@ -48,6 +48,9 @@ pub(crate) struct Start {
     pub(crate) modes: Vec<(u8, u32)>,
     #[serde(default)]
     pub(crate) tty_variable: Option<String>,
+    /// What runs in the background when the program exits is let be.
+    #[serde(default)]
+    pub(crate) keeps_background: bool,
     pub(crate) grace_ms: u64,
     /// How many of the texts are words; the first is the program's path, the rest are variables.
     pub(crate) words: usize,
