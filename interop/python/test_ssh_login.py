@@ -261,6 +261,31 @@ def test_what_is_no_ssh_is_closed(server, client, words):
     assert gets_in(client("alice"))
 
 
+def logged(server, *needles: str):
+    """Waits for a line of the server's log that has all of these."""
+    def found():
+        return [line for line in server.log.read_text().splitlines() if all(needle in line for needle in needles)]
+    eventually(found, f"{needles} in the log")
+
+
+def test_the_log_tells_what_would_let_a_client_in(server, client):
+    for option, set_of_it, words in [
+        ("KexAlgorithms=ecdh-sha2-nistp256", "compatible", "ecdh-sha2-nistp256"),
+        ("KexAlgorithms=diffie-hellman-group14-sha1", "no set of algorithms", "diffie-hellman-group14-sha1"),
+    ]:
+        done = client("alice").run("true", options=(option,))
+        assert done.returncode == 255, done
+        logged(server, "no algorithm in common", words, set_of_it)
+
+
+def test_the_log_tells_of_refused_forwardings(server, client):
+    done = client("alice").run(flags=("-W", "127.0.0.1:9"))
+    assert done.returncode == 255, done
+    logged(server, "a forwarding is refused", "127.0.0.1:9", "no target that is permitted here", "alice")
+    client("alice").run("true", flags=("-R", "0:127.0.0.1:9"))
+    logged(server, "a forwarding is refused", "listening at", "only connections to permitted targets")
+
+
 # Passwords.
 
 

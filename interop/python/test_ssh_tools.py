@@ -1,8 +1,12 @@
-"""Tools that work over SSH, as their users set them up: rclone, git, lftp, curl."""
+"""Tools that work over SSH, as their users set them up: rclone, git, lftp, curl, sshfs, Ansible, and
+libraries of Node and PHP."""
 
+import json
 import os
 import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +31,7 @@ def ssh(server, keys):
 def run(*words, **how) -> subprocess.CompletedProcess:
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, stdin=subprocess.DEVNULL,
                           timeout=PATIENCE * 2, **how)
-    assert done.returncode == 0, done
+    assert done.returncode == 0, f"{done.args[0]}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
@@ -89,3 +93,119 @@ def test_lftp_mirrors(ssh, server, tmp_path):
     run("lftp", "--norc", "-c", script, env=os.environ | {"HOME": str(tmp_path)})
     run("diff", "-r", here, tmp_path / "back")
     run("diff", "-r", here, server.root / "mirror")
+
+
+def test_npms_ssh2(ssh, server, keys):
+    program = Path(__file__).parents[1] / "node" / "ssh2.cjs"
+    done = json.loads(run("node", program, server.ssh_port, "alice", keys.make("alice")).stdout)
+    assert done["ran"] == {"stdout": "typed", "stderr": "err\n", "code": 7}
+    assert (done["read"], done["link"]) == ("content", "by-npm")
+    assert {"by-npm", "link-by-npm"} <= set(done["names"])
+    assert os.readlink(server.root / "link-by-npm") == "by-npm"
+
+
+PHP_SSH2 = r"""
+[, $port, $key, $root] = $argv;
+$session = ssh2_connect('127.0.0.1', (int) $port);
+ssh2_auth_pubkey_file($session, 'alice', "$key.pub", $key) or exit(1);
+$stream = ssh2_exec($session, "sh -c 'echo out; exit 7'");
+stream_set_blocking($stream, true);
+echo stream_get_contents($stream);
+$sftp = ssh2_sftp($session);
+// Its paths begin with a slash: they are the real ones.
+$at = 'ssh2.sftp://' . intval($sftp) . $root;
+file_put_contents("$at/by-php", 'content') or exit(2);
+echo file_get_contents("$at/by-php"), "\n";
+ssh2_sftp_symlink($sftp, 'by-php', "$root/link-by-php") or exit(4);
+ssh2_scp_send($session, $key . '.pub', 'scp-by-php', 0600) or exit(3);
+"""
+
+
+def test_php_by_libssh2(ssh, server, keys):
+    key = keys.make("alice")
+    assert run("php", "-r", PHP_SSH2, "--", server.ssh_port, key, server.root).stdout == "out\ncontent\n"
+    assert (server.root / "by-php").read_text() == "content"
+    assert os.readlink(server.root / "link-by-php") == "by-php"
+    assert (server.root / "scp-by-php").read_text() == key.with_suffix(".pub").read_text()
+
+
+PHPSECLIB = r"""
+require '/usr/share/php/phpseclib3/autoload.php';
+[, $port, $key] = $argv;
+$sftp = new phpseclib3\Net\SFTP('127.0.0.1', (int) $port, 10);
+$sftp->login('alice', phpseclib3\Crypt\PublicKeyLoader::load(file_get_contents($key))) or exit(1);
+$sftp->put('by-phpseclib', 'content') or exit(2);
+// Its first argument is the target.
+$sftp->symlink('by-phpseclib', 'link-by-phpseclib') or exit(3);
+echo $sftp->readlink('link-by-phpseclib'), ' ', $sftp->get('by-phpseclib');
+"""
+
+
+def test_php_by_phpseclib(ssh, server, keys):
+    said = run("php", "-r", PHPSECLIB, "--", server.ssh_port, keys.make("alice")).stdout
+    assert said == "by-phpseclib content"
+    assert os.readlink(server.root / "link-by-phpseclib") == "by-phpseclib"
+
+
+@pytest.fixture
+def mounted(ssh, server, tmp_path):
+    """The directory `mount` of the server, by sshfs."""
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("there is no /dev/fuse here, which sshfs needs")
+    (server.root / "mount").mkdir()
+    at = tmp_path / "mounted"
+    at.mkdir()
+    options = [word for option in ssh.options if option != "-o" for word in ("-o", option)]
+    done = subprocess.run(["sshfs", *options, "-o", "ssh_command=ssh -F none", "alice@127.0.0.1:mount", at],
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
+    if done.returncode and "fuse" in done.stderr and "ermi" in done.stderr:
+        pytest.skip(f"sshfs may not mount here: {done.stderr.strip()}")
+    assert done.returncode == 0, f"{done.args[0]}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    yield at
+    run("fusermount3", "-u", at)
+
+
+def test_sshfs(mounted, server):
+    files = [(mounted / str(number)).open("w+") for number in range(300)]
+    for number, file in enumerate(files):
+        file.write(str(number))
+        file.close()
+    assert [(server.root / "mount" / str(number)).read_text() for number in (0, 299)] == ["0", "299"]
+    assert len(os.listdir(mounted)) == 300
+    (mounted / "0").rename(mounted / "renamed")
+    (mounted / "link").symlink_to("renamed")
+    assert (mounted / "link").read_text() == "0" and os.readlink(mounted / "link") == "renamed"
+    data = os.urandom(2_000_000)
+    (mounted / "large").write_bytes(data)
+    assert (server.root / "mount" / "large").read_bytes() == (mounted / "large").read_bytes() == data
+
+
+def test_ansible(ssh, server, keys, tmp_path):
+    (tmp_path / "hosts").write_text(
+        f"ours ansible_host=127.0.0.1 ansible_port={server.ssh_port} ansible_user=alice "
+        f"ansible_ssh_private_key_file={keys.make('alice')} ansible_python_interpreter={sys.executable} "
+        f"ansible_remote_tmp={server.root}/ansible\n")
+    (tmp_path / "play.yml").write_text(f"""
+- hosts: ours
+  gather_facts: false
+  tasks:
+    - copy: {{content: copied, dest: "{server.root}/by-ansible"}}
+    - command: cat {server.root}/by-ansible
+      register: read
+    - assert: {{that: read.stdout == 'copied'}}
+    - shell: echo $((1 + 1)) | tr 2 3
+      register: piped
+    - assert: {{that: piped.stdout == '3'}}
+    - command: sleep 0.2
+      async: 20
+      poll: 1
+""")
+    tool = Path(sys.executable).with_name("ansible-playbook")
+    # It begins tasks that it waits for later in the background.
+    common = shlex.join(map(str, ["-F", "none", *ssh.options, "-o", "SetEnv=SPL_BACKGROUND=keep",
+                                  "-o", "ControlMaster=auto", "-o", "ControlPersist=2"]))
+    env = os.environ | {"ANSIBLE_SSH_ARGS": common, "ANSIBLE_HOME": str(tmp_path / "home"), "HOME": str(tmp_path),
+                        "ANSIBLE_ASYNC_DIR": f"{server.root}/async", "ANSIBLE_DEVEL_WARNING": "0"}
+    said = run(tool, "-i", tmp_path / "hosts", tmp_path / "play.yml", env=env).stdout
+    assert "failed=0" in said and "unreachable=0" in said, said
+    assert (server.root / "by-ansible").read_text() == "copied"
