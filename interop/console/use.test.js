@@ -308,6 +308,7 @@ test("tabs go by arrows, and the address says what is shown", async () => {
   assert.match(page.url(), /#batches$/);
   await page.reload();
   await page.locator("#batches-view").waitFor();
+  await page.locator("#no-batches-text", { hasText: "There are no batches yet" }).waitFor();
   const { id: batch } = await api("POST", "batches", { name: "by address", steps: [{ command: "true" }] });
   await page.goto("about:blank");
   await page.goto(`${bench.server.page}#batch=${batch}`);
@@ -327,6 +328,26 @@ test("tabs go by arrows, and the address says what is shown", async () => {
   assert.equal(await late.locator("#terminal").isVisible(), false, "no other session is opened in its place");
   await late.context().close();
 });
+
+for (const [size, options] of [["laptop", {}], ["phone", { viewport: { width: 390, height: 780 }, hasTouch: true, isMobile: true }]]) {
+  test(`the head stays in its place, whatever the session is called: ${size}`, async () => {
+    const { page, id } = await openSession("s", options);
+    const places = () =>
+      page.evaluate(() => ["tab-terminal", "tab-batches", "find", "more"].map((id) => Math.round(document.getElementById(id).getBoundingClientRect().x)));
+    const before = await places();
+    await type(page, "printf '\\033]2;%0150d\\a' 7; echo na''med\n");
+    await shows(page, "named");
+    await page.waitForFunction(() => document.documentElement.scrollWidth <= innerWidth);
+    await api("PATCH", `sessions/${id}`, { name: "a name that is much longer than any head has place for, and longer still" });
+    await page.locator("#title", { hasText: "longer still" }).waitFor();
+    assert.deepEqual(await places(), before);
+    // Nor does the other view move the tabs.
+    await page.click("#tab-batches");
+    await page.locator("#batches-view").waitFor();
+    assert.deepEqual((await places()).slice(0, 2), before.slice(0, 2));
+    await close({ page, id });
+  });
+}
 
 test("what runs tells its time, and all of its output can be had", async () => {
   const page = await open(`${bench.server.page}#token=${token}`);

@@ -4,6 +4,7 @@ const views = [];
 export function register(view) {
     const tab = make("button", { role: "tab", type: "button", onclick: () => show(view.id) }, view.label);
     tab.id = `tab-${view.id}`;
+    tab.dataset.label = view.label;
     tab.setAttribute("aria-controls", view.element.id);
     tab.addEventListener("keydown", moveInTabs);
     views.push({ view, tab });

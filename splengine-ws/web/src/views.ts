@@ -19,6 +19,7 @@ const views: { view: View; tab: HTMLButtonElement }[] = [];
 export function register(view: View): void {
   const tab = make("button", { role: "tab", type: "button", onclick: () => show(view.id) }, view.label);
   tab.id = `tab-${view.id}`;
+  tab.dataset.label = view.label;
   tab.setAttribute("aria-controls", view.element.id);
   tab.addEventListener("keydown", moveInTabs);
   views.push({ view, tab });
