@@ -31,6 +31,10 @@
 //! until the client is ended. paramiko's `SSHClient` can try one key a
 //! connection; with several, it is disconnected after the first that is refused.
 //!
+//! `ssh-copy-id` is refused in words: whose keys let them in is said by the operator's directory of
+//! authorized keys, not by files below a home directory. With `-s`, by SFTP, it writes a file below root that
+//! lets nobody in.
+//!
 //! # Why russh
 //!
 //! The door is made of [russh](https://docs.rs/russh), pinned exactly. The design had named
@@ -46,6 +50,11 @@
 //! its connection; and a client that asks for the authentication service again before its second
 //! try (paramiko does), which russh leaves unanswered, is told so and disconnected, instead of being
 //! left to wait.
+//!
+//! A third is not: russh 0.65.1 answers a request to open a channel of a type that it does not know twice,
+//! with `SSH_OPEN_UNKNOWN_CHANNEL_TYPE` and then with another refusal, without asking a server (see
+//! `findings/russh-unknown-channel.sh` in the repository). The clients that were tried, OpenSSH's, paramiko
+//! and asyncssh among them, go on.
 
 #![forbid(unsafe_code)]
 
