@@ -347,6 +347,8 @@ pub(crate) struct CommandsTable {
     /// and over SSH each of their command lines. Not when left out.
     #[serde(default)]
     pub(crate) shell: bool,
+    /// As many runs as may have background processes that are kept; 256 when left out.
+    pub(crate) max_kept: Option<usize>,
 }
 
 /// Times are in milliseconds, sizes in bytes. Of each run, by default and (`max-…`) at most: `cpu-time`,

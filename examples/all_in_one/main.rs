@@ -115,6 +115,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .iter()
         .fold(executor, |all, name| all.protect(settings.root.join("runtime").join(name)));
     let executor = settings.own_files.refuse_as_workdirs(executor);
+    let executor = settings.max_kept().into_iter().fold(executor, LocalExecutorBuilder::max_kept);
     let executor = holder
         .into_iter()
         .fold(executor, LocalExecutorBuilder::holder)

@@ -263,6 +263,11 @@ impl Settings {
         paths.try_fold(keys, |keys, path| keys.certificate(path).map_err(|error| wrong(&error)))
     }
 
+    /// As many runs as may have background processes that are kept.
+    pub(crate) fn max_kept(&self) -> Option<usize> {
+        self.commands.max_kept
+    }
+
     /// The holder of terminals, if sessions are to survive this process.
     pub(crate) fn holder(&self) -> Result<Option<Holder>, UsageError> {
         if !self.sessions.survive {

@@ -201,7 +201,7 @@ async function untilStarted(call, count) {
   let running = [];
   for (let tries = 0; running.length === 0 && tries < 600; tries += 1) {
     if (tries > 0) await setTimeout(50);
-    running = (await call("listBatches", "running", 2, null)).batches;
+    running = (await call("listBatches", "running", 2, null, null, {})).batches;
   }
   assert.equal(running.length, 1, "one batch should be running");
   const until = Date.now() + 30_000;
@@ -250,12 +250,81 @@ test("avsc: batches with dependencies, their events and output", async () => {
   assert.deepEqual([ended.batch.state, ended.batch.exitCode, ended.batch.counts.succeeded], ["failed", 2, 2]);
   const part = await call("stepOutput", id, "c", "stdout", 0, 0, null);
   assert.equal(part.data.toString(), "cleaned\n");
-  const page = await call("listBatches", "failed", 10, null);
+  const page = await call("listBatches", "failed", 10, null, null, {});
   assert.ok(page.batches.some((batch) => batch.batchId === id));
   const again = await call("rerunBatch", id, true);
   assert.equal(again.batch.rerunOf, id);
   const long = await call("submitBatch", { ...request, idempotencyKey: null, steps: [step("s", "sleep 60")] });
   assert.equal((await call("cancelBatch", long.batch.batchId)).batch.state, "cancelled");
+  close();
+});
+
+test("avsc: what runs and batches may ask for beside", async () => {
+  const { call, close } = await connect(full);
+  const silent = await call("run", ask("sleep 60", { idleTimeout: 200 }));
+  assert.deepEqual([silent.reason, silent.exitCode], ["timedOut", 124]);
+  const masked = await call("run", ask("sh -c 'echo $KEY'", { env: { KEY: "a secret" }, mask: ["KEY"] }));
+  assert.equal(masked.stdout.toString(), "***\n");
+  assert.ok(masked.cpuTime >= 0);
+  await assert.rejects(call("run", ask("echo $HOME", { shell: true })), /PERMISSION_DENIED|INVALID_REQUEST/);
+  await assert.rejects(call("run", ask("true", { limits: { addressSpace: -1 } })), /addressSpace/);
+
+  // Every member, as far as it can be had at once.
+  const retryOn = { exitCodes: [75], reasons: ["timedOut"] };
+  const { batch } = await call("submitBatch", {
+    steps: [
+      { command: "sh -c 'exit 75'", id: "flaky", args: [], retries: 1, retryOn, allowFailure: true, env: { K: "V" }, check: "early" },
+      { command: "./none", id: "late", check: "late", allowFailure: true, workdir: "." },
+      { command: "cat", id: "open", openStdin: true, dependsOn: [] },
+      { command: "tr a-z A-Z", id: "reads", stdinFrom: { step: "open", stream: "stdout" } },
+      { command: "seq 1000 2000", id: "long", outputLimit: 1000 },
+      { command: "sh -c 'echo $K; sleep 60'", id: "idle", env: { K: "hidden" }, mask: ["K"], idleTimeout: 300, allowFailure: true },
+    ],
+    labels: { kind: "members" }, timeout: 60000,
+  });
+  const id = batch.batchId;
+  assert.deepEqual([batch.labels, batch.timeout], [{ kind: "members" }, 60000]);
+  await assert.rejects(call("purgeBatch", id), /CONFLICT/);
+  // It may not run yet.
+  for (let written = false; !written; ) {
+    const error = await call("writeStepInput", id, "open", Buffer.from("from outside\n"), true).then(() => null, (error) => error);
+    written = error === null;
+    if (!written) assert.match(String(error), /CONFLICT/);
+    await setTimeout(20);
+  }
+  for (let after = 0, over = false; !over; ) ({ next: after, over } = await call("batchEvents", id, after, 5000));
+  const { batch: ended, steps } = await call("getBatch", id);
+  const [flaky, late, , , long, idle] = steps;
+  assert.deepEqual([ended.state, ended.duration > 0], ["succeeded", true]);
+  assert.deepEqual([flaky.attempt, flaky.allowFailure, flaky.env, flaky.args], [2, true, ["K"], []]);
+  assert.match(late.problem, /none/);
+  assert.deepEqual([late.workdir, long.allowFailure], [".", false]);
+  assert.deepEqual({ ...long.stdoutGap }, { at: 500, bytes: 4005 });
+  assert.ok(long.cpuTime >= 0);
+  assert.equal(idle.reason, "timedOut");
+  const output = async (step) => (await call("stepOutput", id, step, "stdout", 0, 0, null)).data.toString();
+  assert.deepEqual([await output("reads"), await output("idle")], ["FROM OUTSIDE\n", "***\n"]);
+  const found = async (...filter) => (await call("listBatches", null, 10, null, ...filter)).batches.map((each) => each.batchId);
+  assert.deepEqual(await found(null, { kind: "members" }), [id]);
+  assert.deepEqual(await found(null, { kind: "other" }), []);
+  assert.deepEqual(await found("other", {}), []);
+  assert.equal(await call("purgeBatch", id), null);
+  await assert.rejects(call("getBatch", id), /NOT_FOUND/);
+
+  const step = { command: "true", retries: 1, retryOn: { reasons: ["unknown"] } };
+  await assert.rejects(call("submitBatch", { steps: [step] }), /retryOn/);
+  close();
+});
+
+test("avsc: where a whole text leaves something out, a line says so", async () => {
+  const { call, close } = await connect(full);
+  const more = 70 << 20;
+  const result = await call("execute", command(`sh -c 'yes | head -c ${more}'`));
+  const marks = result.stdout.match(/^--- \d+ bytes left out ---$/gm);
+  assert.equal(marks.length, 1);
+  const [before, after] = result.stdout.split(`${marks[0]}\n`);
+  assert.equal(before.length + after.length + Number(marks[0].split(" ")[1]), more);
+  assert.ok(before.endsWith("y\n") && after.startsWith("y\n"));
   close();
 });
 

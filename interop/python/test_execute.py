@@ -39,6 +39,7 @@ def test_every_member_of_the_answer(client, path):
     assert isinstance(result.pop("duration"), int)
     assert isinstance(result.pop("cpuTime"), int)
     assert isinstance(result.pop("peakMemory"), int | None)
+    assert isinstance(result.pop("processes"), int | None)
     assert result.pop("sessionId").startswith("spl-alice-")
     assert result == {
         "success": False, "exitCode": 3, "stdout": "out", "stderr": "error",

@@ -263,13 +263,15 @@ impl Responder {
             "keepAlive" => does!(service::keep_alive, session),
             "submitBatch" => does!(batches::submit, batch),
             "getBatch" => does!(batches::get, batch),
-            "listBatches" => does!(batches::list, state, limit, cursor),
+            "listBatches" => does!(batches::list, state, limit, cursor, batch_name, labels),
             "batchEvents" => does!(batches::events, batch, after, wait),
             "stepOutput" => {
                 does!(batches::output, batch, step, stream, offset, wait, attempt)
             }
             "rerunBatch" => does!(batches::rerun, batch, only_failed),
             "cancelBatch" => does!(batches::cancel, batch),
+            "purgeBatch" => does!(batches::purge, batch),
+            "writeStepInput" => does!(batches::write_stdin, batch, step, data, end),
             "openSession" => does!(sessions::open, session),
             "getSession" => does!(sessions::get, session),
             "listSessions" => does!(sessions::list),

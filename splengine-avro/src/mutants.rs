@@ -11,7 +11,10 @@ use crate::framing::{Frames, PREFIX, Sasl, Speech};
 use crate::fuzzing::{on_small_stack, read};
 use crate::handshake::Conversation;
 use crate::protocol::{known_messages, ours};
-use crate::records::{BatchJob, BatchRequest, Command, RunRequest, SessionRequest, Step};
+use crate::records::{
+    BatchJob, BatchRequest, Command, OutputStream, Reason, RetryOn, RunRequest, SessionRequest,
+    StdinFrom, Step,
+};
 
 /// xorshift64: the same mutants in every run.
 pub(crate) struct Dice(pub(crate) u64);
@@ -99,6 +102,14 @@ fn seeds() -> Vec<Vec<u8>> {
         retries: 1,
         retry_delay: 5,
         rerun_on_restart: true,
+        idle_timeout: Some(9),
+        mask: vec!["A".to_owned()],
+        shell: false,
+        retry_on: Some(RetryOn { exit_codes: vec![75], reasons: vec![Reason::Lost] }),
+        allow_failure: true,
+        check: Some(crate::records::StepCheck::Late),
+        stdin_from: Some(StdinFrom { step: "a".to_owned(), stream: OutputStream::Stderr }),
+        open_stdin: false,
     };
     calls.push(call(
         "run",
@@ -113,6 +124,9 @@ fn seeds() -> Vec<Vec<u8>> {
             output_limit: Some(9),
             background: crate::records::Background::Kill,
             limits: None,
+            idle_timeout: Some(7),
+            mask: step.mask.clone(),
+            shell: true,
         },
     ));
     calls.push(call(
@@ -125,6 +139,8 @@ fn seeds() -> Vec<Vec<u8>> {
             workdir: None,
             session_id: None,
             idempotency_key: None,
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            timeout: Some(1000),
         },
     ));
     let mut all = Vec::new();

@@ -76,6 +76,7 @@ records! {
         pub(crate) open_files: Option<i64>,
         pub(crate) file_size: Option<i64>,
         pub(crate) processes: Option<i64>,
+        pub(crate) address_space: Option<i64>,
     }
 
     pub(crate) struct RunRequest {
@@ -89,6 +90,9 @@ records! {
         pub(crate) output_limit: Option<i64>,
         pub(crate) background: Background,
         pub(crate) limits: Option<Limits>,
+        pub(crate) idle_timeout: Option<i64>,
+        pub(crate) mask: Vec<String>,
+        pub(crate) shell: bool,
     }
 
     pub(crate) struct RunResult {
@@ -106,6 +110,19 @@ records! {
         pub(crate) stderr_truncated: bool,
         pub(crate) stdout_gap: Option<i64>,
         pub(crate) stderr_gap: Option<i64>,
+        pub(crate) cpu_time: Option<i64>,
+        pub(crate) peak_memory: Option<i64>,
+        pub(crate) processes: Option<i64>,
+    }
+
+    pub(crate) struct RetryOn {
+        pub(crate) exit_codes: Vec<i32>,
+        pub(crate) reasons: Vec<Reason>,
+    }
+
+    pub(crate) struct StdinFrom {
+        pub(crate) step: String,
+        pub(crate) stream: OutputStream,
     }
 
     pub(crate) struct Step {
@@ -124,6 +141,14 @@ records! {
         pub(crate) retries: i32,
         pub(crate) retry_delay: i64,
         pub(crate) rerun_on_restart: bool,
+        pub(crate) idle_timeout: Option<i64>,
+        pub(crate) mask: Vec<String>,
+        pub(crate) shell: bool,
+        pub(crate) retry_on: Option<RetryOn>,
+        pub(crate) allow_failure: bool,
+        pub(crate) check: Option<StepCheck>,
+        pub(crate) stdin_from: Option<StdinFrom>,
+        pub(crate) open_stdin: bool,
     }
 
     pub(crate) struct BatchRequest {
@@ -134,6 +159,8 @@ records! {
         pub(crate) workdir: Option<String>,
         pub(crate) session_id: Option<String>,
         pub(crate) idempotency_key: Option<String>,
+        pub(crate) labels: BTreeMap<String, String>,
+        pub(crate) timeout: Option<i64>,
     }
 
     pub(crate) struct StepCounts {
@@ -164,6 +191,20 @@ records! {
         pub(crate) stderr_bytes: i64,
         pub(crate) stdout_truncated: bool,
         pub(crate) stderr_truncated: bool,
+        pub(crate) args: Vec<String>,
+        pub(crate) workdir: Option<String>,
+        pub(crate) env: Vec<String>,
+        pub(crate) allow_failure: bool,
+        pub(crate) stdout_gap: Option<Gap>,
+        pub(crate) stderr_gap: Option<Gap>,
+        pub(crate) cpu_time: Option<i64>,
+        pub(crate) peak_memory: Option<i64>,
+        pub(crate) processes: Option<i64>,
+    }
+
+    pub(crate) struct Gap {
+        pub(crate) at: i64,
+        pub(crate) bytes: i64,
     }
 
     pub(crate) struct StepResult {
@@ -202,6 +243,9 @@ records! {
         pub(crate) exit_code: i32,
         pub(crate) rerun_of: Option<String>,
         pub(crate) last_event: i64,
+        pub(crate) labels: BTreeMap<String, String>,
+        pub(crate) timeout: Option<i64>,
+        pub(crate) duration: Option<i64>,
     }
 
     pub(crate) struct BatchRecord {
@@ -338,6 +382,11 @@ symbols! {
         Always = "always",
     }
 
+    pub(crate) enum StepCheck {
+        Early = "early",
+        Late = "late",
+    }
+
     pub(crate) enum FailFast {
         Never = "never",
         Soon = "soon",
@@ -434,6 +483,9 @@ mod tests {
         matches::<Limits>(&mut types);
         matches::<RunRequest>(&mut types);
         matches::<RunResult>(&mut types);
+        matches::<RetryOn>(&mut types);
+        matches::<StdinFrom>(&mut types);
+        matches::<Gap>(&mut types);
         matches::<Step>(&mut types);
         matches::<BatchRequest>(&mut types);
         matches::<StepCounts>(&mut types);
@@ -460,7 +512,7 @@ mod tests {
                 enums(stringify!($name), $name::ALL.iter().map(|each| each.symbol()).collect());
             )*};
         }
-        same!(ErrorCode Background Reason RunIf FailFast BatchState StepState OutputStream SessionState FileKind);
+        same!(ErrorCode Background Reason RunIf StepCheck FailFast BatchState StepState OutputStream SessionState FileKind);
         assert_eq!(types.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "no type is left");
     }
 }

@@ -165,6 +165,9 @@ pub(crate) struct EndDto {
     /// that has less than this server.
     #[schema(required = true)]
     peak_memory: Option<u64>,
+    /// The most processes and threads that it had at once; null where that is not known.
+    #[schema(required = true)]
+    processes: Option<u64>,
 }
 
 /// A part of a stream that was left out; at line ends, where there are any.
@@ -214,6 +217,7 @@ impl EndDto {
             stderr_gap: end.stderr_gap.map(Into::into),
             cpu_time: end.usage.cpu_time.map(millis),
             peak_memory: end.usage.peak_memory,
+            processes: end.usage.processes,
         }
     }
 

@@ -484,6 +484,8 @@ pub(crate) struct StepInfoDto {
     workdir: Option<String>,
     /// The names of the variables that it is given.
     env: Vec<String>,
+    /// Whether the batch goes on as if it had succeeded when it fails.
+    allow_failure: bool,
     depends_on: Vec<String>,
     /// `queued`, `running`, `retrying`, `succeeded`, `failed`, `skipped` or `cancelled`.
     state: &'static str,
@@ -513,6 +515,8 @@ pub(crate) struct StepInfoDto {
     cpu_time: Option<u64>,
     /// The most memory that a process of its last run had, in bytes; null where that is not known.
     peak_memory: Option<u64>,
+    /// The most processes and threads that its last run had at once; null where that is not known.
+    processes: Option<u64>,
 }
 
 impl From<StepInfo> for StepInfoDto {
@@ -529,6 +533,7 @@ impl From<StepInfo> for StepInfoDto {
             args: info.args,
             workdir: info.workdir,
             env: info.env,
+            allow_failure: info.allow_failure,
             depends_on: info.depends_on,
             state: info.state.name(),
             attempt: info.attempt,
@@ -547,6 +552,7 @@ impl From<StepInfo> for StepInfoDto {
             stderr_gap: info.stderr_gap.map(Into::into),
             cpu_time: info.cpu_time.map(millis),
             peak_memory: info.peak_memory,
+            processes: info.processes,
         }
     }
 }
@@ -618,6 +624,20 @@ pub(crate) struct BatchEventDto {
     stdout_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stderr_bytes: Option<u64>,
+    /// Which part of standard output was left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_gap: Option<GapDto>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_gap: Option<GapDto>,
+    /// The processor time of the run, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_time: Option<u64>,
+    /// The most memory that one of its processes had, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory: Option<u64>,
+    /// The most processes and threads that it had at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes: Option<u64>,
 }
 
 impl From<BatchEvent> for BatchEventDto {
@@ -637,6 +657,11 @@ impl From<BatchEvent> for BatchEventDto {
             duration: None,
             stdout_bytes: None,
             stderr_bytes: None,
+            stdout_gap: None,
+            stderr_gap: None,
+            cpu_time: None,
+            peak_memory: None,
+            processes: None,
         };
         let name = match event.what {
             Happening::Queued => {
@@ -661,6 +686,11 @@ impl From<BatchEvent> for BatchEventDto {
                 dto.duration = info.duration;
                 dto.stdout_bytes = Some(info.stdout_bytes);
                 dto.stderr_bytes = Some(info.stderr_bytes);
+                dto.stdout_gap = info.stdout_gap;
+                dto.stderr_gap = info.stderr_gap;
+                dto.cpu_time = info.cpu_time;
+                dto.peak_memory = info.peak_memory;
+                dto.processes = info.processes;
                 "ended"
             }
             Happening::Due { step } => {

@@ -52,6 +52,7 @@ fn what_is_wrong_is_named() {
             "[ssh] passwords",
         ),
         (vec!["--config", &file("[ssh]\nhost-key = []")], "line 2"),
+        (vec!["--config", &file("[commands]\nmax-kept = -1")], "max-kept"),
         (vec!["--tokens", &no_tokens], "holds no token"),
         (vec!["--token", "alice"], "--token"),
         (vec!["--token", "alice=short"], "--token"),
@@ -203,6 +204,8 @@ fn the_file_reaches_everything() {
         inherit = ["PATH"]
         set = { GIVEN = "yes" }
         request = ["ASKED"]
+        [commands]
+        max-kept = 0
         [http]
         max-body = 1000
         [cgroup]
@@ -215,6 +218,7 @@ fn the_file_reaches_everything() {
     assert_eq!(all.run(&json!({"command": "seq 9000"}))["stdout"], "1\n2\n9000\n");
     for (body, status) in [
         (json!({"command": "true", "timeout": 5001}), 422),
+        (json!({"command": "true", "background": "keep"}), 503),
         (json!({"command": "true", "outputLimit": 21}), 422),
         (json!({"command": "true", "limits": {"openFiles": 71}}), 422),
         (json!({"command": "true", "env": {"OTHER": "x"}}), 422),

@@ -108,8 +108,7 @@ impl Done {
         let BatchResults { info, steps, .. } = batches.results(&ask.caller, &id).await?;
         let begun_ones = steps.into_iter().filter(|result| result.step.attempt > 0);
         let results = begun_ones.map(|result| self::result(&result, &session_id)).collect();
-        let span = info.started.zip(info.ended).and_then(|(a, b)| b.duration_since(a).ok());
-        let duration = millis(span.unwrap_or_else(|| begun.elapsed()));
+        let duration = millis(info.duration.unwrap_or_else(|| begun.elapsed()));
         Ok(Self { info, session_id, results, duration, is_overdue })
     }
 

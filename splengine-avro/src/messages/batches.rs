@@ -1,10 +1,12 @@
 //! Durable batches.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use splengine_core::{
-    BatchEvent, BatchFilter, BatchInfo, BatchRecord, BatchState, FailFast, Happening, RunIf, Step,
-    StepInfo, Stream,
+    BatchEvent, BatchFilter, BatchInfo, BatchRecord, BatchState, FailFast, Gap, Happening, Reason,
+    RetryOn, RunIf, Step, StepCheck, StepInfo, Stream,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -43,6 +45,12 @@ fn request(asked: records::BatchRequest) -> Result<splengine_core::BatchRequest,
     if let Some(id) = asked.session_id {
         request = request.session_id(id);
     }
+    for (name, value) in asked.labels {
+        request = request.label(name, value);
+    }
+    if let Some(timeout) = asked.timeout {
+        request = request.timeout(Duration::from_millis(positive("timeout", timeout)?));
+    }
     asked.steps.into_iter().try_fold(request, |request, asked| Ok(request.step(step(asked)?)))
 }
 
@@ -62,7 +70,9 @@ fn step(asked: records::Step) -> Result<Step, Failure> {
         })
         .retries(u32::try_from(positive("retries", i64::from(asked.retries))?).unwrap_or(u32::MAX))
         .retry_delay(Duration::from_millis(positive("retryDelay", asked.retry_delay)?))
-        .rerun_on_restart(asked.rerun_on_restart);
+        .rerun_on_restart(asked.rerun_on_restart)
+        .allow_failure(asked.allow_failure)
+        .use_shell(asked.shell);
     if let Some(id) = asked.id {
         step = step.id(id);
     }
@@ -78,6 +88,24 @@ fn step(asked: records::Step) -> Result<Step, Failure> {
     if let Some(timeout) = asked.timeout {
         step = step.timeout(Duration::from_millis(positive("timeout", timeout)?));
     }
+    if let Some(timeout) = asked.idle_timeout {
+        step = step.idle_timeout(Duration::from_millis(positive("idleTimeout", timeout)?));
+    }
+    step = asked.mask.into_iter().fold(step, Step::mask);
+    if let Some(on) = asked.retry_on {
+        step = step.retry_on(retry_on(on)?);
+    }
+    step = match asked.check {
+        Some(records::StepCheck::Early) => step.check(StepCheck::Early),
+        Some(records::StepCheck::Late) => step.check(StepCheck::Late),
+        None => step,
+    };
+    if let Some(from) = asked.stdin_from {
+        step = step.stdin_from(from.step, stream(from.stream));
+    }
+    if asked.open_stdin {
+        step = step.open_stdin();
+    }
     if let Some(limit) = asked.output_limit {
         step = step.output_limit(positive("outputLimit", limit)?);
     }
@@ -90,6 +118,22 @@ fn step(asked: records::Step) -> Result<Step, Failure> {
     Ok(step)
 }
 
+fn retry_on(asked: records::RetryOn) -> Result<RetryOn, Failure> {
+    let reasons = asked.reasons.into_iter().map(|reason| {
+        let known = Reason::ALL.iter().find(|known| known.name() == reason.symbol()).copied();
+        known.ok_or_else(|| Failure::invalid("`retryOn.reasons` names none for which a run ends"))
+    });
+    let reasons: Vec<Reason> = reasons.collect::<Result<_, _>>()?;
+    Ok(RetryOn::new().exit_codes(asked.exit_codes).reasons(reasons))
+}
+
+fn stream(stream: records::OutputStream) -> Stream {
+    match stream {
+        records::OutputStream::Stdout => Stream::Stdout,
+        records::OutputStream::Stderr => Stream::Stderr,
+    }
+}
+
 pub(crate) async fn get(ask: &Ask<'_>, batch: String) -> Result<records::BatchRecord, Failure> {
     Ok(ask.engine.batches().get(&ask.caller, &batch).await?.into())
 }
@@ -99,6 +143,8 @@ pub(crate) async fn list(
     state: Option<records::BatchState>,
     limit: i32,
     cursor: Option<String>,
+    name: Option<String>,
+    labels: BTreeMap<String, String>,
 ) -> Result<records::BatchPage, Failure> {
     let state = state.map(|state| {
         let known = BatchState::ALL.iter().find(|known| known.name() == state.symbol()).copied();
@@ -111,6 +157,8 @@ pub(crate) async fn list(
     let batches = ask.engine.batches();
     let state = state.transpose()?;
     let filter = state.into_iter().fold(BatchFilter::new(), BatchFilter::state);
+    let filter = name.into_iter().fold(filter, BatchFilter::name);
+    let filter = labels.into_iter().fold(filter, |filter, (name, value)| filter.label(name, value));
     let page = batches.list(&ask.caller, &filter, cursor.as_deref(), limit).await?;
     let next_cursor = page.next;
     Ok(records::BatchPage {
@@ -166,10 +214,7 @@ pub(crate) async fn output(
     let attempt = attempt.transpose()?;
     let offset = positive("offset", offset)?;
     let until = wait_until(wait)?;
-    let stream = match stream {
-        records::OutputStream::Stdout => Stream::Stdout,
-        records::OutputStream::Stderr => Stream::Stderr,
-    };
+    let stream = self::stream(stream);
     let output = ask.engine.batches().output(&ask.caller, &batch, &step, stream, attempt).await?;
     let mut data = output.read(offset, MOST_OUTPUT).await?;
     let mut over = false;
@@ -196,6 +241,20 @@ pub(crate) async fn rerun(
 
 pub(crate) async fn cancel(ask: &Ask<'_>, batch: String) -> Result<records::BatchRecord, Failure> {
     Ok(ask.engine.batches().cancel(&ask.caller, &batch).await?.into())
+}
+
+pub(crate) async fn purge(ask: &Ask<'_>, batch: String) -> Result<(), Failure> {
+    Ok(ask.engine.batches().purge(&ask.caller, &batch).await?)
+}
+
+pub(crate) async fn write_stdin(
+    ask: &Ask<'_>,
+    batch: String,
+    step: String,
+    data: Bytes,
+    end: bool,
+) -> Result<(), Failure> {
+    Ok(ask.engine.batches().write_stdin(&ask.caller, &batch, &step, data, end).await?)
 }
 
 fn wait_until(wait: i64) -> Result<Instant, Failure> {
@@ -227,6 +286,9 @@ impl From<BatchInfo> for records::BatchInfo {
             exit_code: info.exit_code,
             rerun_of: info.rerun_of.map(|id| id.to_string()),
             last_event: long(info.last_event),
+            labels: info.labels,
+            timeout: info.timeout.map(millis),
+            duration: info.duration.map(millis),
         }
     }
 }
@@ -257,7 +319,22 @@ impl From<StepInfo> for records::StepRecord {
             stderr_bytes: long(info.stderr_bytes),
             stdout_truncated: info.stdout_gap.is_some(),
             stderr_truncated: info.stderr_gap.is_some(),
+            args: info.args,
+            workdir: info.workdir,
+            env: info.env,
+            allow_failure: info.allow_failure,
+            stdout_gap: info.stdout_gap.map(Into::into),
+            stderr_gap: info.stderr_gap.map(Into::into),
+            cpu_time: info.cpu_time.map(millis),
+            peak_memory: info.peak_memory.map(long),
+            processes: info.processes.map(long),
         }
+    }
+}
+
+impl From<Gap> for records::Gap {
+    fn from(gap: Gap) -> Self {
+        Self { at: long(gap.at), bytes: long(gap.bytes) }
     }
 }
 

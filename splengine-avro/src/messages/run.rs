@@ -57,6 +57,11 @@ pub(crate) async fn run(ask: &Ask<'_>, asked: RunRequest) -> Result<RunResult, F
     if let Some(limit) = asked.output_limit {
         request = request.output_limit(positive("outputLimit", limit)?);
     }
+    if let Some(timeout) = asked.idle_timeout {
+        let timeout = positive("idleTimeout", timeout)?;
+        request = request.idle_timeout(Duration::from_millis(timeout));
+    }
+    request = asked.mask.into_iter().fold(request, Request::mask).use_shell(asked.shell);
     if let Some(limits) = asked.limits {
         request = request.limits(self::limits(&limits)?);
     }
@@ -79,6 +84,9 @@ pub(crate) async fn run(ask: &Ask<'_>, asked: RunRequest) -> Result<RunResult, F
         stderr_truncated: end.stderr_truncated,
         stdout_gap: gap(end.stdout_gap),
         stderr_gap: gap(end.stderr_gap),
+        cpu_time: end.usage.cpu_time.map(millis),
+        peak_memory: end.usage.peak_memory.map(long),
+        processes: end.usage.processes.map(long),
     })
 }
 
@@ -90,13 +98,16 @@ async fn perform(ask: &Ask<'_>, request: Request) -> Result<(Captured, String), 
     Ok((ask.whole(run).await, session_id))
 }
 
-/// As text, in which what stands on either side of a gap forms no character.
+/// As text, in which a line stands in the place of a gap: its record has no other place for that.
 pub(crate) fn in_text(bytes: &[u8], gap: Option<Gap>) -> String {
-    let at = gap.and_then(|gap| usize::try_from(gap.at).ok()).unwrap_or(bytes.len());
-    let (head, tail) = bytes.split_at(at.min(bytes.len()));
-    let mut text = String::from_utf8_lossy(head).into_owned();
-    text.push_str(&String::from_utf8_lossy(tail));
-    text
+    let at = gap.and_then(|gap| usize::try_from(gap.at).ok());
+    let Some((at, gap)) = at.filter(|at| *at <= bytes.len()).zip(gap) else {
+        return String::from_utf8_lossy(bytes).into_owned();
+    };
+    let (head, tail) = bytes.split_at(at);
+    let end = if head.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
+    let (head, tail) = (String::from_utf8_lossy(head), String::from_utf8_lossy(tail));
+    format!("{head}{end}{gap}\n{tail}")
 }
 
 pub(crate) fn reason(reason: Reason) -> records::Reason {
@@ -117,6 +128,7 @@ pub(crate) fn limits(asked: &records::Limits) -> Result<Limits, Failure> {
         (LimitKind::OpenFiles, asked.open_files),
         (LimitKind::FileSize, asked.file_size),
         (LimitKind::Processes, asked.processes),
+        (LimitKind::AddressSpace, asked.address_space),
     ];
     all.into_iter().try_fold(Limits::default(), |limits, (kind, value)| match value {
         Some(value) => Ok(limits.with(kind, positive(kind.name(), value)?)),

@@ -117,6 +117,8 @@ pub struct StepInfo {
     pub workdir: Option<String>,
     /// The names of the variables that it is given; their values are not told.
     pub env: Vec<String>,
+    /// Whether the batch goes on as if it had succeeded when it fails.
+    pub allow_failure: bool,
     /// The ids of the steps that it waits for.
     pub depends_on: Vec<String>,
     /// Where it stands.
@@ -150,6 +152,8 @@ pub struct StepInfo {
     pub cpu_time: Option<Duration>,
     /// The most memory that a process of its last run had, in bytes; see [`Usage`](crate::Usage).
     pub peak_memory: Option<u64>,
+    /// The most processes and threads that its last run had at once; see [`Usage`](crate::Usage).
+    pub processes: Option<u64>,
 }
 
 /// Where a step stands.

@@ -17,6 +17,7 @@ pub(crate) struct StepFacts {
     pub(crate) env: Vec<String>,
     pub(crate) depends_on: Vec<String>,
     pub(crate) opens_stdin: bool,
+    pub(crate) allow_failure: bool,
 }
 
 /// The steps of a batch.
@@ -53,6 +54,7 @@ impl StepFacts {
             workdir: data.workdir,
             env: data.env_names,
             opens_stdin: data.stdin_open,
+            allow_failure: data.allow_failure,
             depends_on: data.depends_on.unwrap_or_default(),
         }
     }

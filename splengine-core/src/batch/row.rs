@@ -95,6 +95,8 @@ pub(crate) struct StepRow {
     pub(crate) cpu_time: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) peak_memory: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) processes: Option<u64>,
     /// What it is to run, of a kind whose steps are not known beforehand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) step: Option<StepSpec>,
@@ -236,6 +238,7 @@ impl StepRow {
             args: facts.args,
             workdir: facts.workdir,
             env: facts.env,
+            allow_failure: facts.allow_failure,
             depends_on: facts.depends_on,
             state: self.state(),
             attempt: self.attempt,
@@ -252,6 +255,7 @@ impl StepRow {
             stderr_gap: self.gap(Stream::Stderr),
             cpu_time: self.cpu_time.map(std::time::Duration::from_millis),
             peak_memory: self.peak_memory,
+            processes: self.processes,
         }
     }
 }

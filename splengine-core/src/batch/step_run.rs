@@ -124,6 +124,7 @@ impl StepRun {
             stderr_lost: lost(stderr_gap, end.stderr_bytes, stderr_written),
             cpu_time: end.usage.cpu_time.map(millis),
             peak_memory: end.usage.peak_memory,
+            processes: end.usage.processes,
             ..StepRow::default()
         };
         Ending { outcome, row, bytes: writer.bytes() }

@@ -77,6 +77,10 @@ pub struct Usage {
     /// were waited for. Of [`LocalExecutor`](crate::LocalExecutor) it is known only where it is more than
     /// the engine's own process ever had: the kernel tells no less of a child.
     pub peak_memory: Option<u64>,
+    /// The most processes and threads that the whole tree had at once. Of
+    /// [`LocalExecutor`](crate::LocalExecutor) it is known with a cgroup and its pids controller, since
+    /// Linux 6.1.
+    pub processes: Option<u64>,
 }
 
 /// The end record of a run: exactly one, always last.

@@ -47,11 +47,23 @@ struct Parts {
     kill: fs::File,
     oom: OomCounter,
     cpu: fs::File,
+    /// Where the kernel can tell how many processes there were.
+    leaf: Option<Leaf>,
+    counts_processes: bool,
     memory_max: Option<u64>,
     pids_max: Option<u64>,
     /// Linux (seen on 6.18) kills whoever is born into a cgroup that was ever killed, if the
     /// parent's was not: such a group is not worth keeping.
     killed: AtomicBool,
+}
+
+/// A cgroup in that of a run, which counts its processes and does nothing else: the kernel never forgets
+/// the most that were in one, and to have one anew is cheap only without a memory controller.
+#[derive(Debug)]
+struct Leaf {
+    path: PathBuf,
+    dir: OwnedFd,
+    peak: fs::File,
 }
 
 impl Cgroups {
@@ -86,8 +98,10 @@ impl Cgroups {
             next: AtomicU64::new(0),
             idle: Mutex::default(),
         };
-        // Refused where the parent has no such controller, or processes of its own.
-        for parent in [parent, &cgroups.dir] {
+        // Refused where the parent has no such controller. One that has processes of its own would be made
+        // the root of threaded groups, by the pids controller, and those below it could hold none.
+        let parents = [parent, &cgroups.dir].into_iter().filter(|parent| may_distribute(parent));
+        for parent in parents {
             for controller in ["+memory", "+pids"] {
                 let _ = fs::write(parent.join("cgroup.subtree_control"), controller);
             }
@@ -118,13 +132,17 @@ impl Cgroups {
             Some(parts) => parts,
             None => self.make()?,
         };
+        if parts.counts_processes && parts.leaf.is_none() {
+            parts.leaf = Some(Leaf::make(&parts.path)?);
+        }
         if self.memory && parts.memory_max != limits.memory {
             write_max(&parts.path.join("memory.max"), limits.memory)?;
             parts.memory_max = limits.memory;
         }
-        if self.pids && parts.pids_max != limits.processes {
-            write_max(&parts.path.join("pids.max"), limits.processes)?;
-            parts.pids_max = limits.processes;
+        let processes = limits.processes.filter(|count| *count <= MAX_PROCESSES);
+        if self.pids && parts.pids_max != processes {
+            write_max(&parts.path.join("pids.max"), processes)?;
+            parts.pids_max = processes;
         }
         let (oom_before, cpu_before) = (parts.oom.count(), parts.cpu_time());
         Ok(Group { owner: Arc::clone(self), parts: Some(parts), oom_before, cpu_before })
@@ -138,13 +156,18 @@ impl Cgroups {
             let _ = fs::write(path.join("memory.oom.group"), "1");
             let _ = fs::write(path.join("memory.swap.max"), "0");
         }
-        let open = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        // `pids.peak` is there since Linux 6.1.
+        let counts_processes = self.pids
+            && path.join("pids.peak").exists()
+            && fs::write(path.join("cgroup.subtree_control"), "+pids").is_ok();
         Ok(Parts {
-            dir: openat(CWD, &path, open, Mode::empty())?,
+            dir: open_dir(&path)?,
             events: fs::File::open(path.join("cgroup.events"))?,
             kill: fs::File::options().write(true).open(path.join("cgroup.kill"))?,
             oom: OomCounter::of_cgroup(&path),
             cpu: fs::File::open(path.join("cpu.stat"))?,
+            leaf: None,
+            counts_processes,
             killed: AtomicBool::new(false),
             memory_max: None,
             pids_max: None,
@@ -152,7 +175,14 @@ impl Cgroups {
         })
     }
 
-    fn give_back(&self, parts: Parts) {
+    fn give_back(&self, mut parts: Parts) {
+        // One with a higher peak would not tell of fewer processes.
+        if parts.leaf.as_ref().is_some_and(|leaf| leaf.peak() != Some(1))
+            && !parts.is_populated()
+            && let Some(leaf) = parts.leaf.take()
+        {
+            leaf.remove();
+        }
         let mut idle = self.idle();
         let (empty, busy) = &mut *idle;
         if parts.is_populated() {
@@ -188,7 +218,14 @@ impl Drop for Cgroups {
 impl Group {
     /// Its directory.
     pub(crate) fn dir(&self) -> Option<BorrowedFd<'_>> {
-        self.parts.as_ref().map(|parts| parts.dir.as_fd())
+        let parts = self.parts.as_ref()?;
+        Some(parts.leaf.as_ref().map_or(&parts.dir, |leaf| &leaf.dir).as_fd())
+    }
+
+    /// The most processes and threads that were in it at once since it was taken.
+    pub(crate) fn peak_processes(&self) -> Option<u64> {
+        // One that was in use before has never held more than one, and whoever is asked of holds one.
+        self.parts.as_ref()?.leaf.as_ref()?.peak()
     }
 
     /// Kills every process in it, in one step.
@@ -253,8 +290,41 @@ impl Parts {
     }
 
     fn remove(&self) {
+        if let Some(leaf) = &self.leaf {
+            leaf.remove();
+        }
         let _ = fs::remove_dir(&self.path);
     }
+}
+
+impl Leaf {
+    fn make(parent: &Path) -> io::Result<Self> {
+        let path = parent.join(LEAF);
+        fs::create_dir(&path)?;
+        Ok(Self { dir: open_dir(&path)?, peak: fs::File::open(path.join("pids.peak"))?, path })
+    }
+
+    fn peak(&self) -> Option<u64> {
+        let mut text = [0u8; 24];
+        let length = self.peak.read_at(&mut text, 0).ok()?;
+        std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+    }
+
+    fn remove(&self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// Whether a group may have its controllers bound those below it: it has no process of its own, or is
+/// the root of all groups, the only one without a type.
+fn may_distribute(group: &Path) -> bool {
+    !group.join("cgroup.type").exists()
+        || fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|all| all.trim().is_empty())
 }
 
 fn write_max(path: &Path, limit: Option<u64>) -> io::Result<()> {
@@ -289,8 +359,7 @@ fn is_name_of_own(name: &str) -> bool {
 
 /// Only one process can hold it; the kernel lets go of it when that process ends, however it ends.
 fn lock(dir: &Path) -> io::Result<OwnedFd> {
-    let dir =
-        openat(CWD, dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let dir = open_dir(dir)?;
     flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
     Ok(dir)
 }
@@ -309,6 +378,7 @@ fn remove_abandoned(parent: &Path) {
         for _ in 0..400 {
             let mut is_over = true;
             for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(group.path().join(LEAF));
                 if group.file_type().is_ok_and(|kind| kind.is_dir())
                     && fs::remove_dir(group.path()).is_err()
                     && !is_kept(&group.path())
@@ -328,13 +398,14 @@ fn remove_abandoned(parent: &Path) {
 
 /// Whether the engine that made it kept what was left in it: see [`Group::keep`].
 fn is_kept(group: &Path) -> bool {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let dir = openat(CWD, group, flags, Mode::empty());
-    dir.is_ok_and(|dir| fgetxattr(dir, KEPT_MARK, &mut [0u8; 8]).is_ok())
+    open_dir(group).is_ok_and(|dir| fgetxattr(dir, KEPT_MARK, &mut [0u8; 8]).is_ok())
 }
 
 /// An extended attribute: groups can't be renamed.
 const KEPT_MARK: &str = "user.splengine.kept";
+/// As many as the kernel can number. It refuses a higher bound, which bounds nothing.
+const MAX_PROCESSES: u64 = 4 << 20;
+const LEAF: &str = "counted";
 const PREFIX: &str = "splengine-";
 /// Empty groups kept for the next runs; making one takes about 50 µs.
 const KEPT: usize = 64;

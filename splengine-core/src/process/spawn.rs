@@ -157,6 +157,7 @@ impl Leader {
         let usage = Usage {
             cpu_time: Some(of_tree.unwrap_or(reaped.cpu_time)),
             peak_memory: own_peak_memory(reaped.peak_memory),
+            processes: self.tree.group.as_ref().and_then(Group::peak_processes),
         };
         let signal = reaped.is_signal.then(|| Signal::from_number(reaped.status)).flatten();
         let status = match signal {

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use splengine_core::{
-    Background, Engine, ErrorKind, Event, LocalExecutor, Program, Reason, Request, Signal,
+    Background, Engine, ErrorKind, Event, Execute as _, LimitKind, LocalExecutor, Program, Reason,
+    Request, Signal,
 };
 
 use crate::support::*;
@@ -238,6 +239,30 @@ async fn what_a_run_used_is_told() {
         let again = bench.run(sh("true")).await.end.usage;
         assert!(again.cpu_time < much.cpu_time, "{mode:?}: {again:?} {much:?}");
         assert!(Some(bench.engine.stats().cpu_time) > much.cpu_time);
+    }
+}
+
+/// Where no cgroup with a pids controller can be had, as on hosts whose controllers are bound to
+/// version 1, nothing is told.
+#[tokio::test]
+async fn the_processes_of_a_run_are_counted() {
+    for mode in modes() {
+        let root = tempfile::tempdir().expect("a directory");
+        let executor = LocalExecutor::builder(root.path()).cgroup(mode.clone()).build();
+        let counts = executor.expect("set up").enforces(LimitKind::Processes);
+        let bench = bench_with(mode.clone(), |builder| builder);
+        // Of a cgroup that is used again only what is new counts.
+        for (script, count) in [
+            ("exec true", 1),
+            ("exec true", 1),
+            ("sleep 60 & sleep 60 & :", 3),
+            ("exec true", 1),
+            ("(sleep 60 & sleep 60 & sleep 60 & sleep 60 & :); :", 6),
+            ("sleep 60 & :", 2),
+        ] {
+            let told = bench.run(sh(script)).await.end.usage.processes;
+            assert_eq!(told, counts.then_some(count), "{mode:?}: {script}");
+        }
     }
 }
 

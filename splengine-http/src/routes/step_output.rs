@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{ETAG, VARY};
+use axum::http::header::{ETAG, IF_MATCH, IF_RANGE, RANGE, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -23,6 +23,9 @@ use crate::stream::as_it_comes;
 /// The header `Attempt` tells which run of the step it is of; the `ETag` stands for the batch, the
 /// step, the run and the stream, so that with `If-Range` no client puts the parts of two runs
 /// together. What earlier runs printed is kept as long as the batch is.
+///
+/// A `Range` that does not begin at 0 is passed over where the step was run more than once, unless
+/// `attempt`, `If-Range` or `If-Match` says which run is meant: the answer is 200 then, with the whole.
 ///
 /// Where a part was left out, the headers `Stdout-Gap` and `Stderr-Gap` tell where and how much, as
 /// `at=OFFSET, bytes=N`. As `text/plain`, by `Accept`, a line `--- N bytes left out ---` stands there.
@@ -95,7 +98,11 @@ pub(crate) async fn output(
             return Err(Problem::malformed("`offset` needs `follow`; else there is Range"));
         }
         let output = app.engine.batches().output(&caller, &id, &step, stream, attempt).await?;
-        return whole(request.headers(), output, stream, form).await;
+        let mut headers = request.headers().clone();
+        if attempt.is_none() && output.attempt() > 1 && goes_on_blindly(&headers) {
+            headers.remove(RANGE);
+        }
+        return whole(&headers, output, stream, form).await;
     }
     if request.headers().contains_key("range") {
         let detail = "Range needs an end, which `follow` has not; give `offset` in its place";
@@ -143,6 +150,18 @@ pub(crate) fn attempt(query: &Query) -> Result<Option<u32>, Problem> {
         number.ok_or_else(|| Problem::malformed("`attempt` must be a whole number from 1"))
     };
     query.get("attempt").map(number).transpose()
+}
+
+/// Whether a client goes on from an offset, and says by nothing of which run it has the bytes before
+/// that. Of a step that was run again it is given the whole, lest it puts the parts of two runs
+/// together: a server may pass over `Range` (RFC 9110, section 14.2).
+fn goes_on_blindly(headers: &HeaderMap) -> bool {
+    let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
+    let first = range.and_then(|text| text.strip_prefix("bytes=")?.split_once('-'));
+    let offset = first.and_then(|(first, _)| first.trim().parse::<u64>().ok());
+    offset.is_some_and(|offset| offset > 0)
+        && !headers.contains_key(IF_RANGE)
+        && !headers.contains_key(IF_MATCH)
 }
 
 /// What there is now, or the part of it that is asked for.

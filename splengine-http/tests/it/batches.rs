@@ -194,6 +194,18 @@ async fn the_runs_of_a_step_are_told_apart() {
     let other = get("", &format!("Range: bytes=4-\r\nIf-Range: {first}\r\n")).await;
     assert_eq!((other.status, other.text()), (200, "run 2\n"));
     assert_eq!(get("", &format!("If-Match: {first}\r\n")).await.status, 412);
+    // Who does not say what they have already are not given what follows it.
+    let blind = get("", "Range: bytes=4-\r\n").await;
+    assert_eq!((blind.status, blind.text()), (200, "run 2\n"));
+    for (query, headers, part) in [
+        ("?attempt=2", "Range: bytes=4-\r\n", "2\n"),
+        ("?attempt=1", "Range: bytes=4-\r\n", "1\n"),
+        ("", "Range: bytes=0-2\r\n", "run"),
+        ("", "Range: bytes=-2\r\n", "2\n"),
+    ] {
+        let known = get(query, headers).await;
+        assert_eq!((known.status, known.text()), (206, part), "{query} {headers}");
+    }
     assert_eq!(get("", &format!("If-None-Match: {last}\r\n")).await.status, 304);
 
     for (query, followed) in [

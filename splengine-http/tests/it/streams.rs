@@ -66,6 +66,9 @@ async fn events_count_from_the_start_to_the_exit() {
     assert_eq!(events[0]["sessionId"], exit["sessionId"].take());
     assert!(exit["duration"].take().is_u64());
     assert!(exit["cpuTime"].take().is_u64() && exit["peakMemory"].is_null());
+    // Null where there is no cgroup that counts them.
+    let processes = exit["processes"].take();
+    assert!(processes.is_u64() || processes.is_null());
     assert_eq!(
         exit,
         json!({
@@ -74,6 +77,7 @@ async fn events_count_from_the_start_to_the_exit() {
             "stdoutBytes": 4, "stderrBytes": 2,
             "stdoutTruncated": false, "stderrTruncated": false,
             "stdoutGap": null, "stderrGap": null, "cpuTime": null, "peakMemory": null,
+            "processes": null,
         })
     );
 }
