@@ -52,7 +52,7 @@ fn what_is_wrong_is_named() {
             "[ssh] passwords",
         ),
         (vec!["--config", &file("[ssh]\nhost-key = []")], "line 2"),
-        (vec!["--config", &file("[commands]\nmax-kept = -1")], "max-kept"),
+        (vec!["--config", &file("[commands]\nmax-kept = -1")], "line 2"),
         (vec!["--tokens", &no_tokens], "holds no token"),
         (vec!["--token", "alice"], "--token"),
         (vec!["--token", "alice=short"], "--token"),
