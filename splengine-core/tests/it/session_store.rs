@@ -1,12 +1,13 @@
 //! What is kept of sessions: whether it can be written, and what can't be read.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use splengine_core::{
     Access, Caller, Engine, ErrorKind, LocalExecutor, PartState, SessionError, SessionPolicy,
     SessionRequest, SessionState,
 };
+use tokio::time::Instant;
 
 use crate::support::{caller, eventually};
 
