@@ -18,8 +18,9 @@ impl<T: Clone> Fresh<T> {
         {
             return found.clone();
         }
-        let (_, latest) = found.insert((Instant::now(), look.await));
-        latest.clone()
+        let latest = look.await;
+        *found = Some((Instant::now(), latest.clone()));
+        latest
     }
 }
 

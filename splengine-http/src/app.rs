@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) budget: MemoryBudget,
     /// The shares of callers in that.
     pub(crate) budgets: CallerBudgets,
+    /// What decoders of compressed bodies hold, a quarter of `budget`: whose they are is not known yet.
+    pub(crate) decoders: MemoryBudget,
     pub(crate) metrics: HttpMetrics,
     pub(crate) repeats: Repeats,
     /// The OpenAPI document, once somebody has asked for it.
@@ -93,6 +95,7 @@ impl App {
         let metrics = HttpMetrics::default();
         let budget = MemoryBudget::new(options.max_buffered);
         let budgets = CallerBudgets::new(&budget);
+        let decoders = budget.share(options.max_buffered / 4);
         let (repeats, openapi) = (Repeats::default(), OnceLock::new());
         Self(Arc::new(Shared {
             engine,
@@ -100,6 +103,7 @@ impl App {
             options,
             budget,
             budgets,
+            decoders,
             metrics,
             repeats,
             openapi,
@@ -201,7 +205,15 @@ impl App {
                     resumption,
                     repetition,
                 ])
-                .expose_headers([RETRY_AFTER, LOCATION, CONTENT_RANGE, ETAG, step_output::ATTEMPT]);
+                .expose_headers([
+                    RETRY_AFTER,
+                    LOCATION,
+                    CONTENT_RANGE,
+                    ETAG,
+                    step_output::ATTEMPT,
+                    step_output::STDOUT_GAP,
+                    step_output::STDERR_GAP,
+                ]);
             router = router.layer(cors);
         }
         router

@@ -39,7 +39,7 @@ pub(crate) async fn decode(State(app): State<App>, request: Request, next: Next)
         return next.run(Request::from_parts(parts, body)).await;
     }
     parts.headers.remove(CONTENT_LENGTH);
-    let body = decoded(coding, body, &app.budget);
+    let body = decoded(coding, body, &app.decoders);
     next.run(Request::from_parts(parts, body)).await
 }
 

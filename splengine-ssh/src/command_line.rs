@@ -66,7 +66,7 @@ pub(crate) fn exit_code(command: &OsStr) -> Option<u32> {
 /// Whether it is the script of any version of ssh-copy-id.
 fn is_copy_id(command: &[u8]) -> bool {
     let holds = |text: &[u8]| command.windows(text.len()).any(|part| part == text);
-    holds(b".ssh/authorized_keys") && holds(b"cat >>")
+    holds(b".ssh/authorized_keys") && holds(b"cat >>") && (holds(b"cd;") || holds(b"umask 077"))
 }
 
 /// The last name of a program's path.

@@ -259,8 +259,8 @@ impl Doors {
                 long(timeout as i64, &mut call);
             }
         }
-        // No limits, and `kill`.
-        call.extend_from_slice(&[0; 3]);
+        // No limits and `kill`, no mask and no shell.
+        call.extend_from_slice(&[0; 6]);
         let mut answer = match self.call(&[], &call) {
             Ok(answer) => answer,
             Err((1, mut error)) => {

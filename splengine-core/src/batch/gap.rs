@@ -8,8 +8,8 @@ use crate::execute::Gap;
 /// What was looked at of a run's index, which only grows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GapSearch {
-    /// As the record of the step tells it.
-    pub(crate) recorded: Option<Gap>,
+    /// As the record of the step tells it, once the run is over.
+    pub(crate) recorded: Option<Option<Gap>>,
     found: Option<Gap>,
     index_offset: u64,
     stream_offset: u64,
@@ -32,8 +32,11 @@ impl StepOutput {
         if self.gap.recorded.is_none() {
             self.gap.recorded = self.recorded_gap().await?;
         }
-        if self.gap.recorded.is_some() || self.gap.found.is_some() {
-            return Ok(self.gap.recorded.or(self.gap.found));
+        if let Some(recorded) = self.gap.recorded {
+            return Ok(recorded);
+        }
+        if self.gap.found.is_some() {
+            return Ok(self.gap.found);
         }
         let Part::Stream(stream) = self.part else { return Ok(None) };
         let index = self.part(Part::Index);

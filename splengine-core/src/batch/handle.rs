@@ -228,7 +228,7 @@ impl Batches {
         };
         let mut output =
             StepOutput::new(outputs, live, record.info.id, number, (attempt, last), stream);
-        output.gap.recorded = recorded.filter(|_| attempt == last && info.ended.is_some());
+        output.gap.recorded = (attempt == last && info.ended.is_some()).then_some(recorded);
         Ok(output)
     }
 

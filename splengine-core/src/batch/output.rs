@@ -393,10 +393,11 @@ impl StepOutput {
     }
 
     /// The gap that the record of the step tells, which is that of its last run, once that is over.
-    pub(crate) async fn recorded_gap(&self) -> Result<Option<Gap>, BatchError> {
+    pub(crate) async fn recorded_gap(&self) -> Result<Option<Option<Gap>>, BatchError> {
         let (Part::Stream(stream), Some(live)) = (self.part, &self.live) else { return Ok(None) };
         let row = live.journal.step(&self.id, self.step).await?;
-        Ok(row.gap(stream).filter(|_| row.attempt == self.attempt && row.ended.is_some()))
+        let is_recorded = row.attempt == self.attempt && row.ended.is_some();
+        Ok(is_recorded.then(|| row.gap(stream)))
     }
 
     fn has_ended(&self, row: &StepRow) -> bool {

@@ -55,10 +55,12 @@ pub fn split_words<T: AsRef<OsStr> + ?Sized>(text: &T) -> Result<Vec<OsString>, 
     let mut words = Vec::new();
     // `Some` while inside a word: `''` is a word, though it is empty.
     let mut word: Option<Vec<u8>> = None;
-    let mut bytes = after_blanks(text.as_ref().as_bytes()).iter();
+    let text = after_blanks(text.as_ref().as_bytes());
+    let end = text.iter().rposition(|byte| !BLANKS.contains(byte)).map_or(0, |last| last + 1);
+    let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {
         match *byte {
-            b'\n' if !after_blanks(bytes.as_slice()).is_empty() => {
+            b'\n' if text.len() - bytes.as_slice().len() < end => {
                 return Err(SplitError::Operator("a line end"));
             }
             b' ' | b'\t' | b'\n' | b'\r' => words.extend(word.take().map(OsString::from_vec)),
@@ -96,9 +98,11 @@ pub(crate) fn drop_exec(words: &mut Vec<OsString>) {
 }
 
 fn after_blanks(text: &[u8]) -> &[u8] {
-    let blanks = text.iter().take_while(|byte| b" \t\n\r".contains(byte)).count();
+    let blanks = text.iter().take_while(|byte| BLANKS.contains(byte)).count();
     &text[blanks..]
 }
+
+const BLANKS: &[u8] = b" \t\n\r";
 
 fn single_quoted(bytes: &mut Iter<'_, u8>, word: &mut Vec<u8>) -> Result<(), SplitError> {
     loop {
@@ -207,6 +211,14 @@ mod tests {
                 .join(" ");
             let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
             prop_assert_eq!(split_words(&text), Ok(words));
+        }
+
+        #[test]
+        fn line_ends_at_the_end_separate_nothing(count in 0..300_000_usize) {
+            let text = format!("one two{}", "\n".repeat(count));
+            prop_assert_eq!(split_words(&text), Ok(vec!["one".into(), "two".into()]));
+            let text = text + "three";
+            prop_assert_eq!(split_words(&text).is_err(), count > 0);
         }
 
         #[test]

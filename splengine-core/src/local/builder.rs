@@ -152,6 +152,7 @@ impl LocalExecutorBuilder {
     /// error open; one more is refused with [`TooManyKept`](crate::ExecuteError::TooManyKept). For each
     /// of these streams a `cat`, which goes on when this process ends, reads what is printed and throws it
     /// away; where the host has none at `/bin` or `/usr/bin`, processes that print are ended by `SIGPIPE`.
+    /// Terminals do not count: [sessions](crate::SessionPolicy) are bounded by themselves.
     pub fn max_kept(mut self, count: usize) -> Self {
         self.max_kept = count;
         self

@@ -1,7 +1,10 @@
 //! Requests that are worked at on a connection, and whether their answers are read.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -87,7 +90,7 @@ impl Answers {
             // One that begins to wait just now is looked at a little late.
             let next = match since {
                 Some(since) => since.checked_add(timeout),
-                None => now.checked_add(timeout / LOOKS),
+                None => now.checked_add((timeout / LOOKS).min(MAX_LOOK_INTERVAL)),
             };
             match next {
                 Some(next) => sleep_until(next).await,
@@ -108,7 +111,8 @@ impl Answers {
 
 impl Answer {
     fn waits_since(&self) -> Option<u64> {
-        let waits = self.is_ready.load(Relaxed) || self.unwritten.load(Relaxed) > 0;
+        // What is seen to wait has the time at which it began to.
+        let waits = self.is_ready.load(Acquire) || self.unwritten.load(Acquire) > 0;
         waits.then(|| self.moved.load(Relaxed))
     }
 }
@@ -136,7 +140,7 @@ impl Activity {
     /// [`ConnectionHandle::answer_unread`](crate::ConnectionHandle::answer_unread).
     pub fn set_waits_for_client(&self, waits: bool) {
         self.shared.answers.touch(&self.answer);
-        self.answer.is_ready.store(waits, Relaxed);
+        self.answer.is_ready.store(waits, Release);
     }
 
     /// Returns `data`, a part of the answer, such that the request is not over before all of it is
@@ -144,7 +148,7 @@ impl Activity {
     #[must_use]
     pub fn hand_out(self: &Arc<Self>, data: Bytes) -> Bytes {
         self.shared.answers.touch(&self.answer);
-        self.answer.unwritten.fetch_add(1, Relaxed);
+        self.answer.unwritten.fetch_add(1, Release);
         Bytes::from_owner(Part { data, activity: Arc::clone(self) })
     }
 }
@@ -171,10 +175,12 @@ impl AsRef<[u8]> for Part {
 impl Drop for Part {
     fn drop(&mut self) {
         let Activity { shared, answer, .. } = &*self.activity;
-        answer.unwritten.fetch_sub(1, Relaxed);
         shared.answers.touch(answer);
+        answer.unwritten.fetch_sub(1, Release);
     }
 }
 
 /// In the time for which an answer may wait, so many looks are taken whether one does.
 const LOOKS: u32 = 4;
+/// The timeout is another one when somebody has authenticated.
+const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(15);

@@ -52,9 +52,9 @@ struct Parts {
     counts_processes: bool,
     memory_max: Option<u64>,
     pids_max: Option<u64>,
-    /// Linux (seen on 6.18) kills whoever is born into a cgroup that was ever killed, if the
-    /// parent's was not: such a group is not worth keeping.
-    killed: AtomicBool,
+    /// It is not for another run: what it was marked with stays, and Linux (seen on 6.18) kills whoever is
+    /// born into a cgroup that was ever killed, if the parent's was not.
+    is_spent: AtomicBool,
 }
 
 /// A cgroup in that of a run, which counts its processes and does nothing else: the kernel never forgets
@@ -133,7 +133,8 @@ impl Cgroups {
             None => self.make()?,
         };
         if parts.counts_processes && parts.leaf.is_none() {
-            parts.leaf = Some(Leaf::make(&parts.path)?);
+            // No run is refused for the sake of a count.
+            parts.leaf = Leaf::make(&parts.path).ok();
         }
         if self.memory && parts.memory_max != limits.memory {
             write_max(&parts.path.join("memory.max"), limits.memory)?;
@@ -168,7 +169,7 @@ impl Cgroups {
             cpu: fs::File::open(path.join("cpu.stat"))?,
             leaf: None,
             counts_processes,
-            killed: AtomicBool::new(false),
+            is_spent: AtomicBool::new(false),
             memory_max: None,
             pids_max: None,
             path,
@@ -176,18 +177,24 @@ impl Cgroups {
     }
 
     fn give_back(&self, mut parts: Parts) {
+        let is_populated = parts.is_populated();
         // One with a higher peak would not tell of fewer processes.
-        if parts.leaf.as_ref().is_some_and(|leaf| leaf.peak() != Some(1))
-            && !parts.is_populated()
-            && let Some(leaf) = parts.leaf.take()
+        if !is_populated
+            && let Some(leaf) = parts.leaf.take_if(|leaf| leaf.peak() != Some(1))
+            && fs::remove_dir(&leaf.path).is_err()
         {
-            leaf.remove();
+            // The run has made a group in it.
+            parts.leaf = Some(leaf);
+            parts.is_spent.store(true, Relaxed);
         }
         let mut idle = self.idle();
         let (empty, busy) = &mut *idle;
-        if parts.is_populated() {
+        if is_populated && busy.len() < MAX_BUSY {
             busy.push(parts);
-        } else if empty.len() < KEPT && !parts.killed.load(Relaxed) {
+        } else if is_populated {
+            // Nobody looks any more whether it has ended: an engine after this one removes it.
+            drop(parts);
+        } else if empty.len() < KEPT && !parts.is_spent.load(Relaxed) {
             empty.push(parts);
         } else {
             parts.remove();
@@ -232,7 +239,7 @@ impl Group {
     pub(crate) fn kill(&self) -> io::Result<()> {
         match &self.parts {
             Some(parts) => {
-                parts.killed.store(true, Relaxed);
+                parts.is_spent.store(true, Relaxed);
                 parts.kill.write_at(b"1", 0).map(drop)
             }
             None => Ok(()),
@@ -242,7 +249,11 @@ impl Group {
     /// Has the next engine let be what is in it: those are background processes that are to be kept.
     pub(crate) fn keep(&self) -> io::Result<()> {
         match &self.parts {
-            Some(parts) => Ok(fsetxattr(&parts.dir, KEPT_MARK, b"1", XattrFlags::empty())?),
+            Some(parts) => {
+                // The mark stays, and is not for another run.
+                parts.is_spent.store(true, Relaxed);
+                Ok(fsetxattr(&parts.dir, KEPT_MARK, b"1", XattrFlags::empty())?)
+            }
             None => Ok(()),
         }
     }
@@ -290,10 +301,7 @@ impl Parts {
     }
 
     fn remove(&self) {
-        if let Some(leaf) = &self.leaf {
-            leaf.remove();
-        }
-        let _ = fs::remove_dir(&self.path);
+        remove_empty(&self.path, MAX_NESTED);
     }
 }
 
@@ -309,10 +317,22 @@ impl Leaf {
         let length = self.peak.read_at(&mut text, 0).ok()?;
         std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
     }
+}
 
-    fn remove(&self) {
-        let _ = fs::remove_dir(&self.path);
+/// Removes a group without processes, and those that were made in it, down to a depth. Whether it is
+/// gone.
+fn remove_empty(group: &Path, depth: usize) -> bool {
+    if fs::remove_dir(group).is_ok() {
+        return true;
     }
+    if depth > 0 {
+        for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_empty(&entry.path(), depth - 1);
+            }
+        }
+    }
+    fs::remove_dir(group).is_ok()
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -378,11 +398,13 @@ fn remove_abandoned(parent: &Path) {
         for _ in 0..400 {
             let mut is_over = true;
             for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-                let _ = fs::remove_dir(group.path().join(LEAF));
-                if group.file_type().is_ok_and(|kind| kind.is_dir())
-                    && fs::remove_dir(group.path()).is_err()
-                    && !is_kept(&group.path())
-                {
+                if !group.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
+                // What is kept may have made groups of its own, which are let be.
+                let is_kept = is_kept(&group.path());
+                let depth = if is_kept { 1 } else { MAX_NESTED };
+                if !remove_empty(&group.path(), depth) && !is_kept {
                     is_over = false;
                     let _ = fs::write(group.path().join("cgroup.kill"), "1");
                 }
@@ -409,3 +431,7 @@ const LEAF: &str = "counted";
 const PREFIX: &str = "splengine-";
 /// Empty groups kept for the next runs; making one takes about 50 µs.
 const KEPT: usize = 64;
+/// Groups of runs that are over, with processes that were kept: so many are looked after.
+const MAX_BUSY: usize = 1024;
+/// How deep groups in that of a run are removed with it.
+const MAX_NESTED: usize = 16;

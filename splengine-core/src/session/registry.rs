@@ -303,7 +303,20 @@ impl Drop for Place {
 fn lost_in(store: &Store) -> (HashMap<SessionId, Record>, bool) {
     let mut lost = Vec::new();
     let mut has_unreadable = false;
-    for (id, files) in store.sessions() {
+    let sessions = store.sessions().unwrap_or_else(|error| {
+        has_unreadable = true;
+        tracing::error!(%error, "the directory of sessions can't be read");
+        Vec::new()
+    });
+    for (id, files) in sessions {
+        let files = match files {
+            Ok(files) => files,
+            Err(error) => {
+                has_unreadable = true;
+                tracing::error!(%error, session = %id, "the files of a session can't be opened");
+                continue;
+            }
+        };
         match files.state() {
             Ok((record, _)) if record.exit.is_none() => lost.push((id, record)),
             Ok(_) => store.remove_session(&id),

@@ -149,16 +149,16 @@ impl Store {
         Ok(SessionFiles { dir: self.dir.open_dir(id.as_str())? })
     }
 
-    /// Of all sessions that there are files of, what is known.
-    pub(crate) fn sessions(&self) -> Vec<(SessionId, SessionFiles)> {
-        let Ok(entries) = self.dir.entries() else { return Vec::new() };
-        entries
-            .flatten()
-            .filter_map(|entry| {
-                let id: SessionId = entry.file_name().to_str()?.parse().ok()?;
-                Some((id, SessionFiles { dir: entry.open_dir().ok()? }))
-            })
-            .collect()
+    /// The files of all sessions that there are some of, where they can be opened.
+    pub(crate) fn sessions(&self) -> io::Result<Vec<(SessionId, io::Result<SessionFiles>)>> {
+        let mut sessions = Vec::new();
+        for entry in self.dir.entries()? {
+            let entry = entry?;
+            if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                sessions.push((id, entry.open_dir().map(|dir| SessionFiles { dir })));
+            }
+        }
+        Ok(sessions)
     }
 
     pub(crate) fn remove_session(&self, id: &SessionId) {
@@ -196,7 +196,11 @@ impl Store {
     /// Why nothing can be written, if so: finds out by doing it.
     pub(crate) fn probe(&self) -> io::Result<()> {
         let written = open_new(&self.dir, PROBE).and_then(|mut file| file.write_all(&[0; 4096]));
-        let removed = self.dir.remove_file(PROBE);
+        // One that nobody waited for any more may have removed it.
+        let removed = match self.dir.remove_file(PROBE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
         written.and(removed)
     }
 

@@ -130,7 +130,8 @@ pub(crate) async fn read_whole(
             let detail = format!("{error}; send a long input as application/octet-stream");
             return Problem::new(error.status(), detail);
         }
-        let is_own = budget.available() == 0 && app.budget.available() > 0;
+        // What this one held was given back to both.
+        let is_own = budget.available() < app.budget.available();
         match (error.status(), error.retry_after()) {
             (StatusCode::SERVICE_UNAVAILABLE, Some(time)) if is_own => {
                 let detail = "bodies of yours that are not complete take all of the memory that one \

@@ -303,6 +303,6 @@ impl Follower {
 
 /// The number of a run of a step.
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("attempt");
-const STDOUT_GAP: HeaderName = HeaderName::from_static("stdout-gap");
-const STDERR_GAP: HeaderName = HeaderName::from_static("stderr-gap");
+pub(crate) const STDOUT_GAP: HeaderName = HeaderName::from_static("stdout-gap");
+pub(crate) const STDERR_GAP: HeaderName = HeaderName::from_static("stderr-gap");
 const PIECE: usize = 64 << 10;

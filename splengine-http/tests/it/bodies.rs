@@ -196,6 +196,21 @@ async fn all_bodies_together_are_bounded() {
     assert_eq!(ask("Bearer alices-very-long-token", Body::from("{}")).await.0, 400);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_over_their_own_share_is_told_so() {
+    const PIECE: usize = 96 << 10;
+    // What is left of the caller's half is too little for one more; there is more of all.
+    let (service, _root) = service(|http| http.max_buffered(512 << 10));
+    let ask =
+        || service.clone().oneshot(request("POST", "/execute", "application/json", endless(PIECE)));
+    let refused = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ask().await
+    };
+    let (.., refused) = tokio::join!(ask(), ask(), ask(), refused);
+    assert_eq!(refused.expect("never fails").status(), 429);
+}
+
 #[tokio::test]
 async fn one_host_is_named_and_no_more() {
     let door = door().await;

@@ -22,16 +22,16 @@ pub(super) fn call(addr: SocketAddr, actor: &Actor, operation: Operation) -> Opt
     };
     parts.into_iter().for_each(|part| text(part, &mut call));
     match operation {
-        Operation::Execute => call.extend([0; 9]),
+        Operation::Execute => call.extend([0; 12]),
         Operation::SubmitBatch => {
             long(1, &mut call);
             text(b"true", &mut call);
-            call.extend([0; 14 + 1 + 6]);
+            call.extend([0; 22 + 1 + 8]);
         }
         Operation::ListBatches => {
             call.push(0);
             long(10, &mut call);
-            call.push(0);
+            call.extend([0; 3]);
         }
         Operation::CreateSession => call.extend([0; 7]),
         Operation::ViewSession => {
