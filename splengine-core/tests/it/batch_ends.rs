@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use splengine_core::{
-    BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change, Engine,
-    ErrorKind, FailFast, Happening, LocalExecutor, MemoryStore, Reason, RetryOn, Rows, RunIf, Step,
-    StepCheck, StepState, Store, StoreFault, Stream,
+    BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Cancel, Change,
+    Command, Engine, ErrorKind, Execute, ExecuteError, Exit, ExitStatus, FailFast, Happening,
+    LocalExecutor, MemoryStore, Output, Reason, RetryOn, Rows, RunIf, Stdin, Step, StepCheck,
+    StepState, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 
@@ -384,4 +385,38 @@ async fn a_record_tells_what_its_steps_are_given() {
     assert!(!format!("{record:?}").contains("s3cret"));
     let info = bench.engine.batches().info(&bench.alice, record.info.id.as_str()).await;
     assert_eq!(info.expect("a batch"), record.info);
+}
+
+/// Takes an hour for everything, by the clock that tests can hold.
+struct Slow;
+
+impl Execute for Slow {
+    async fn execute(
+        &self,
+        _: Command,
+        _: Stdin,
+        output: Output,
+        _: Cancel,
+    ) -> Result<Exit, ExecuteError> {
+        output.started();
+        tokio::time::sleep(HOUR).await;
+        Ok(Exit::new(ExitStatus::Code(0)))
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The clock of the wall stands still meanwhile, as good as.
+#[tokio::test(start_paused = true)]
+async fn durations_are_told_by_a_clock_that_does_not_jump() {
+    let root = tempfile::tempdir().expect("a directory");
+    let batches = BatchPolicy::new(MemoryStore::new(), root.path()).expect("opened");
+    let engine = Engine::builder(Slow).batches(batches).build().expect("built");
+    let (alice, batches) = (caller("alice"), engine.batches());
+    let request = of([step("1", ""), step("2", "")]);
+    let submitted = batches.submit(&alice, request, None).await.expect("accepted");
+    let record = batches.wait(&alice, submitted.record.info.id.as_str()).await.expect("over");
+    assert_eq!(record.info.state, BatchState::Succeeded);
+    assert!(record.info.duration.is_some_and(|duration| duration >= 2 * HOUR), "{record:?}");
+    assert!(record.steps.iter().all(|step| step.duration.is_some_and(|one| one >= HOUR)));
 }
