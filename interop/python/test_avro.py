@@ -142,6 +142,7 @@ def test_python_avro_with_the_whole_protocol(door):
     run = {
         "command": "sh -c", "args": ["printf '\\377'; exit 4"], "workdir": None, "sessionId": None,
         "env": {}, "stdin": None, "timeout": None, "outputLimit": None, "background": "kill", "limits": None,
+        "idleTimeout": None, "mask": [], "shell": False,
     }
     result = ask("run", {"request": run})
     assert (result["stdout"], result["exitCode"], result["reason"]) == (b"\xff", 4, "exited")
