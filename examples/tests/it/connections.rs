@@ -1,10 +1,12 @@
 //! Who has shown nothing has little, on each of the servers.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::Value;
 
 use crate::server::*;
@@ -93,6 +95,25 @@ fn each_server_gives_one_address_few_places() {
         }
     }
     assert_eq!(all.closed("evicted"), 12);
+}
+
+/// Whoever has a descriptor keeps it while nobody else waits for one.
+#[test]
+fn a_shortage_of_files_closes_no_connection_in_vain() {
+    let all = all("");
+    let pid = all.all.server.pid();
+    let files = format!("/proc/{}/fd", pid.as_raw_nonzero());
+    let open: HashSet<u64> = std::fs::read_dir(files)
+        .expect("there")
+        .filter_map(|entry| entry.expect("read").file_name().to_str()?.parse().ok())
+        .collect();
+    let free = (0..).find(|number| !open.contains(number)).expect("one");
+    let limit = Rlimit { current: Some(free + 1), maximum: Some(free + 1) };
+    prlimit(Some(pid), Resource::Nofile, limit).expect("set");
+    for _ in 0..30 {
+        assert_eq!(get(&all.all.addr, "/health").0, 200);
+    }
+    assert_eq!(all.closed("evicted"), 0);
 }
 
 #[test]

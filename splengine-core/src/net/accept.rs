@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -28,7 +29,8 @@ use crate::net::table::Table;
 /// [handle](Connection::handle) `serve` tells when that is over. `serve` gives what serves a
 /// connection, or nothing for one that is to be closed at once.
 ///
-/// When the process is out of file descriptors, unauthenticated connections are closed for new ones.
+/// When the process is out of file descriptors, unauthenticated connections that have been there for a
+/// second are closed for new ones.
 ///
 /// # Cancel safety
 ///
@@ -146,6 +148,8 @@ async fn accept(listener: &TcpListener, table: &Arc<Table>) -> (TcpStream, Socke
                         | io::ErrorKind::ConnectionReset
                         | io::ErrorKind::ConnectionRefused
                 ) => {}
+            // The kernel looks for a descriptor before it looks whether anybody wants to connect.
+            Err(_) if !is_pending(listener) => sleep(Duration::from_millis(20)).await,
             // Out of files or memory: others must end first.
             Err(error) => {
                 if table.make_room() {
@@ -159,6 +163,13 @@ async fn accept(listener: &TcpListener, table: &Arc<Table>) -> (TcpStream, Socke
             }
         }
     }
+}
+
+/// Whether somebody waits to be accepted.
+fn is_pending(listener: &TcpListener) -> bool {
+    let mut polled = [PollFd::new(listener, PollFlags::IN)];
+    // What can't be looked at is taken for so.
+    poll(&mut polled, Some(&Timespec::default())).map_or(true, |count| count > 0)
 }
 
 /// How often to look for what addresses have beyond their share.

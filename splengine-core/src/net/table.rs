@@ -137,9 +137,12 @@ impl Table {
         Place { table, number, network, evicted, stage: Mutex::default() }
     }
 
-    /// Closes an unauthenticated connection, if there is one.
+    /// Closes an unauthenticated connection, if there is one that has not just come.
     pub(crate) fn make_room(&self) -> bool {
-        self.evict_one(&mut self.lock(), None)
+        let mut state = self.lock();
+        let firsts = state.waiting.values().filter_map(BTreeMap::first_key_value);
+        let oldest = firsts.map(|(_, waiting)| waiting.since).min();
+        oldest.is_some_and(|since| since.elapsed() >= SILENCE) && self.evict_one(&mut state, None)
     }
 
     /// Whether an address may have more than its share.

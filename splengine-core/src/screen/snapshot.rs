@@ -92,7 +92,8 @@ impl Term {
     fn last_printed(&self) -> Option<(Cell, usize)> {
         let buffer = self.active();
         let row = buffer.rows.get(buffer.base + buffer.y)?;
-        let before = buffer.x.checked_sub(1)?;
+        // A mark that joins nothing leaves the cursor further right than the row goes.
+        let before = buffer.x.min(self.cols).checked_sub(1)?;
         let mut cell = row.get(before);
         let mut columns = 1;
         if cell.width() == 0 && cell.is_empty() && before > 0 {
