@@ -78,7 +78,7 @@ impl Term {
             let _ = write!(painter.out, "\x1b[{columns}P");
         }
         painter.look(self.look);
-        self.charsets(painter);
+        self.charsets(painter, buffer);
         if self.modes.insert {
             painter.out.push_str("\x1b[4h");
         }
@@ -125,20 +125,28 @@ impl Term {
         if self.charset == designated || self.charset != buffer.saved.charset {
             return;
         }
+        // First, since to designate the set in use changes it.
+        self.write_charsets(painter, None);
         painter.out.push_str("\x1b8");
         painter.look = Cell { extra: painter.look.extra, ..buffer.saved.look };
     }
 
-    fn charsets(&self, painter: &mut Painter<'_>) {
-        let designated = self.charsets[self.charset_in_use];
-        let brought_back = self.charset != designated;
+    fn charsets(&self, painter: &mut Painter<'_>, buffer: &Buffer) {
+        if self.charset == self.charsets[self.charset_in_use] {
+            self.write_charsets(painter, None);
+        } else if self.charset != buffer.saved.charset {
+            self.write_charsets(painter, Some(self.charset_in_use));
+        }
+    }
+
+    /// Designates the sets and takes that which is in use, or all but one, and that is not taken.
+    fn write_charsets(&self, painter: &mut Painter<'_>, but: Option<usize>) {
         for (which, (set, mark)) in self.charsets.iter().zip(["(", ")", "*", "+"]).enumerate() {
-            let is_last = brought_back && which == self.charset_in_use;
-            if *set != Charset::default() && !is_last {
+            if *set != Charset::default() && Some(which) != but {
                 let _ = write!(painter.out, "\x1b{mark}{}", char::from(set.designator()));
             }
         }
-        if !brought_back {
+        if but.is_none() {
             painter.out.push_str(["", "\x0e", "\x1bn", "\x1bo"][self.charset_in_use]);
         }
     }
