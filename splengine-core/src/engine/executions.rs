@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::caller::{Caller, UserName};
 use crate::engine::admission::{Held, Place};
-use crate::engine::handle::{Engine, Terms};
+use crate::engine::handle::Engine;
+use crate::engine::terms::Terms;
 use crate::execute::cancel::CancelSource;
 use crate::execute::{Cancel, ExecuteError, Reason, Request, Run};
 use crate::id::{ExecutionId, SessionId};

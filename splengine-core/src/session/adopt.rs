@@ -13,10 +13,11 @@ use crate::engine::Engine;
 use crate::id::{SessionId, random_text};
 use crate::session::checks::blocking;
 use crate::session::input::Numbering;
-use crate::session::live::{Before, Beginning, Known, Launch, Live};
+use crate::session::live::{Before, Beginning, Launch, Live};
 use crate::session::recording::Recorder;
 use crate::session::registry::Registry;
 use crate::session::serve;
+use crate::session::state::Known;
 use crate::session::store::{KnownInput, Record, SessionFiles, time};
 use crate::session::{Recording, Terminal};
 

@@ -9,8 +9,9 @@ use tokio::sync::watch;
 
 use crate::caller::{Caller, UserName};
 use crate::execute::ExitStatus;
-use crate::session::live::{Client, Live, Typed, Versions};
+use crate::session::live::{Live, Typed};
 use crate::session::log::{Cursor, Entry};
+use crate::session::state::{Client, Versions};
 use crate::session::{Access, SessionError, SessionInfo, Size, TerminalColors, Typist};
 
 /// How to attach to a session.

@@ -7,25 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::caller::UserName;
 use crate::execute::ExitStatus;
-use crate::id::{SessionId, ShareId};
+use crate::id::SessionId;
 use crate::screen::Screen;
-use crate::session::input::Numbering;
 use crate::session::log::{Cursor, Entry, Log};
-use crate::session::recording::{Recorder, RecordingMark, Stopped};
+use crate::session::recording::{Recorder, Stopped};
 use crate::session::sizing::{Window, decide};
-use crate::session::store::{KnownInput, Record, Thread, millis};
+use crate::session::state::{Known, State, Versions};
 use crate::session::traits::{Gone, Terminal};
 use crate::session::{
-    Access, ClientInfo, Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy,
-    TerminalColors,
+    Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy, TerminalColors,
 };
 
 pub(crate) struct Live {
@@ -78,72 +74,6 @@ pub(crate) enum Typed {
 struct Painted {
     screen: Screen,
     cursor: Cursor,
-}
-
-pub(crate) struct State {
-    pub(crate) log: Log,
-    /// So much of the log did not come from the program.
-    pub(crate) lead: u64,
-    pub(crate) clients: BTreeMap<u64, Client>,
-    next_client: u64,
-    /// By the name of a client: how far its input has come, and when it left.
-    pub(crate) numberings: VecDeque<Known>,
-    pub(crate) holder: Option<u64>,
-    pub(crate) size: Size,
-    /// What programs are told that ask.
-    pub(crate) colors: TerminalColors,
-    pub(crate) name: Option<String>,
-    pub(crate) title: String,
-    pub(crate) versions: Versions,
-    pub(crate) last_activity: SystemTime,
-    pub(crate) active: Instant,
-    pub(crate) detached: Option<Instant>,
-    pub(crate) warned: Option<Instant>,
-    pub(crate) cursor_queries: u64,
-    pub(crate) recording: bool,
-    pub(crate) end: Option<(ExitStatus, Instant)>,
-    pub(crate) closed: Option<Closed>,
-    /// The end is written down, and its place is another's.
-    pub(crate) is_settled: bool,
-}
-
-/// A client that sends numbered input.
-#[derive(Debug)]
-pub(crate) struct Known {
-    pub(crate) name: String,
-    pub(crate) user: UserName,
-    pub(crate) numbering: Numbering,
-    /// It goes on where some connection broke, and did not say as whom.
-    pub(crate) unnamed: bool,
-    pub(crate) left: Option<Instant>,
-}
-
-/// Counts the changes of what clients are told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Versions {
-    pub(crate) title: u64,
-    pub(crate) presence: u64,
-    pub(crate) control: u64,
-}
-
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) name: String,
-    pub(crate) user: UserName,
-    pub(crate) access: Access,
-    pub(crate) share: Option<ShareId>,
-    pub(crate) window: Option<Size>,
-    pub(crate) colors: Option<TerminalColors>,
-    /// Everything below it is drawn; `None` for a client that does not say.
-    pub(crate) acked: Option<u64>,
-    /// Everything below it is in the client's socket; `None` where its server does not say.
-    pub(crate) delivered: Option<u64>,
-    /// How much had been printed when it came.
-    pub(crate) joined_at: u64,
-    /// It was waited for long enough.
-    pub(crate) slow: bool,
-    pub(crate) notices: VecDeque<Notice>,
-    pub(crate) closed: Option<Closed>,
 }
 
 /// What a session begins with.
@@ -464,164 +394,6 @@ impl Live {
             recording: state.recording,
         }
     }
-
-    /// Everything that it takes to tell of it, or to load it again.
-    pub(crate) fn record_of(&self) -> (Record, Bytes) {
-        let (cursor, size, screen) = loop {
-            let lead = self.state().lead;
-            let snapshot = self.snapshot();
-            // A reset in between would count as read from the terminal.
-            if self.state().lead == lead {
-                break snapshot;
-            }
-        };
-        // After the screen, so that it has come as far at the least.
-        let mut recording = None;
-        self.record(|recorder| recorder.mark().map(|mark| recording = Some(mark)));
-        let info = self.info();
-        let exit = info.exit.map(|exit| match exit {
-            ExitStatus::Code(code) => (code, None),
-            ExitStatus::Signal(signal) => (128 + signal.number(), Some(signal.number())),
-        });
-        let record = Record {
-            session_id: self.id.to_string(),
-            user: self.user.to_string(),
-            name: info.name,
-            title: info.title,
-            created: millis(self.created),
-            last_activity: millis(info.last_activity),
-            saved: millis(SystemTime::now()),
-            cols: size.cols(),
-            rows: size.rows(),
-            argv: self.launch.argv.clone(),
-            env: self.launch.env.clone(),
-            workdir: info.workdir,
-            exit,
-            restored: info.restored,
-            thread: self.thread_of(cursor.offset, recording),
-        };
-        (record, screen)
-    }
-}
-
-impl Live {
-    /// What is written down of it while it is open. Variables, which may be secrets, are in it only
-    /// as long as another engine may go on with its program.
-    pub(crate) fn state_record(&self) -> (Record, Bytes) {
-        let (mut record, screen) = self.record_of();
-        if record.exit.is_some() || !self.terminal().outlives() {
-            record.env.clear();
-        }
-        (record, screen)
-    }
-
-    fn thread_of(&self, offset: u64, recording: Option<RecordingMark>) -> Thread {
-        let state = self.state();
-        let mut known: Vec<&Known> = state.numberings.iter().collect();
-        // Those that are there, then those that left last.
-        known.sort_by_key(|known| std::cmp::Reverse((known.left.is_none(), known.left)));
-        let inputs = known.into_iter().filter_map(|known| {
-            let (next, tail) = known.numbering.kept()?;
-            Some(KnownInput {
-                client: known.name.clone(),
-                user: known.user.to_string(),
-                next,
-                tail: BASE64_STANDARD.encode(tail),
-            })
-        });
-        Thread {
-            epoch: self.epoch.clone(),
-            offset,
-            lead: state.lead,
-            mark: self.terminal().mark(),
-            recording,
-            inputs: inputs.take(MOST_INPUTS).collect(),
-            age: Some(in_millis(self.born.elapsed())),
-            idle: Some(in_millis(state.active.elapsed())),
-        }
-    }
-}
-
-impl State {
-    /// Something happened in the session.
-    pub(crate) fn touch(&mut self) {
-        self.last_activity = SystemTime::now();
-        self.active = Instant::now();
-    }
-
-    /// Tells all clients.
-    pub(crate) fn notify(&mut self, notice: Notice) {
-        self.clients.values_mut().for_each(|client| client.notify(notice.clone()));
-    }
-
-    pub(crate) fn join(&mut self, client: Client) -> u64 {
-        let key = self.next_client;
-        self.next_client += 1;
-        self.detached = None;
-        let takes_control = client.may_type() && self.holder.is_none();
-        self.clients.insert(key, client);
-        self.versions.presence += 1;
-        if takes_control {
-            self.give_control(Some(key));
-        }
-        key
-    }
-
-    pub(crate) fn leave(&mut self, key: u64) {
-        let Some(client) = self.clients.remove(&key) else { return };
-        self.versions.presence += 1;
-        if let Some(known) = self.numberings.iter_mut().find(|known| known.name == client.name) {
-            known.left = Some(Instant::now());
-        }
-        if self.holder == Some(key) {
-            let next = self.clients.iter().find(|(_, client)| client.may_type());
-            let next = next.map(|(key, _)| *key);
-            self.give_control(next);
-        }
-        if self.clients.is_empty() {
-            self.detached = Some(Instant::now());
-        }
-    }
-
-    pub(crate) fn give_control(&mut self, to: Option<u64>) {
-        if self.holder != to {
-            self.holder = to;
-            self.versions.control += 1;
-            self.choose_colors();
-        }
-    }
-
-    /// Takes those of the client in control; where they are not known, the ones before stay.
-    pub(crate) fn choose_colors(&mut self) {
-        let holder = self.holder.and_then(|key| self.clients.get(&key));
-        if let Some(colors) = holder.and_then(|client| client.colors) {
-            self.colors = colors;
-        }
-    }
-
-    pub(crate) fn presence(&self, own: u64) -> Vec<ClientInfo> {
-        self.clients
-            .iter()
-            .map(|(key, client)| ClientInfo {
-                id: client.name.clone(),
-                user: client.user.clone(),
-                access: client.access,
-                you: *key == own,
-            })
-            .collect()
-    }
-}
-
-impl Client {
-    pub(crate) fn may_type(&self) -> bool {
-        self.access == Access::Control
-    }
-
-    pub(crate) fn notify(&mut self, notice: Notice) {
-        if self.notices.len() < MOST_NOTICES {
-            self.notices.push_back(notice);
-        }
-    }
 }
 
 impl std::fmt::Debug for Live {
@@ -630,12 +402,6 @@ impl std::fmt::Debug for Live {
     }
 }
 
-fn in_millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// So many clients' inputs are written down.
-const MOST_INPUTS: usize = 16;
 /// Pieces and bytes of input that wait to be typed; beyond them whoever sends it waits.
 const INPUT_PIECES: usize = 256;
 pub(crate) const INPUT_BYTES: usize = 1 << 20;
@@ -645,5 +411,3 @@ const RESET: &[u8] =
     b"\x18\x1b[?47l\x1b[!p\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\
     \x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[?5l\x1b[?7h\x1b[?25h\x1b>\x1b(B\x0f\x1b[m";
 const PAINT_BYTES: usize = 64 << 10;
-/// A client that does not even read these misses the next.
-const MOST_NOTICES: usize = 16;

@@ -23,6 +23,7 @@ mod share;
 mod shots;
 mod size;
 mod sizing;
+mod state;
 mod store;
 mod traits;
 mod typist;

@@ -1,9 +1,18 @@
-//! What is told of a session from what was written down.
+//! What is written down of a session, and what is told of it from that.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 
 use crate::execute::{ExitStatus, Signal};
 use crate::id::SavedId;
 use crate::screen::Screen;
-use crate::session::store::{Record, time};
+use crate::session::live::Live;
+use crate::session::recording::RecordingMark;
+use crate::session::state::Known;
+use crate::session::store::{KnownInput, Record, Thread, millis, time};
 use crate::session::{SavedInfo, SessionInfo, SessionState, Size};
 
 impl Record {
@@ -51,3 +60,86 @@ pub(crate) fn redrawn(record: &Record, screen: &[u8], scrollback: usize) -> Scre
     redrawn.feed(screen);
     redrawn
 }
+
+impl Live {
+    /// Everything that it takes to tell of it, or to load it again.
+    pub(crate) fn record_of(&self) -> (Record, Bytes) {
+        let (cursor, size, screen) = loop {
+            let lead = self.state().lead;
+            let snapshot = self.snapshot();
+            // A reset in between would count as read from the terminal.
+            if self.state().lead == lead {
+                break snapshot;
+            }
+        };
+        // After the screen, so that it has come as far at the least.
+        let mut recording = None;
+        self.record(|recorder| recorder.mark().map(|mark| recording = Some(mark)));
+        let info = self.info();
+        let exit = info.exit.map(|exit| match exit {
+            ExitStatus::Code(code) => (code, None),
+            ExitStatus::Signal(signal) => (128 + signal.number(), Some(signal.number())),
+        });
+        let record = Record {
+            session_id: self.id.to_string(),
+            user: self.user.to_string(),
+            name: info.name,
+            title: info.title,
+            created: millis(self.created),
+            last_activity: millis(info.last_activity),
+            saved: millis(SystemTime::now()),
+            cols: size.cols(),
+            rows: size.rows(),
+            argv: self.launch.argv.clone(),
+            env: self.launch.env.clone(),
+            workdir: info.workdir,
+            exit,
+            restored: info.restored,
+            thread: self.thread_of(cursor.offset, recording),
+        };
+        (record, screen)
+    }
+
+    /// What is written down of it while it is open. Variables, which may be secrets, are in it only
+    /// as long as another engine may go on with its program.
+    pub(crate) fn state_record(&self) -> (Record, Bytes) {
+        let (mut record, screen) = self.record_of();
+        if record.exit.is_some() || !self.terminal().outlives() {
+            record.env.clear();
+        }
+        (record, screen)
+    }
+
+    fn thread_of(&self, offset: u64, recording: Option<RecordingMark>) -> Thread {
+        let state = self.state();
+        let mut known: Vec<&Known> = state.numberings.iter().collect();
+        // Those that are there, then those that left last.
+        known.sort_by_key(|known| std::cmp::Reverse((known.left.is_none(), known.left)));
+        let inputs = known.into_iter().filter_map(|known| {
+            let (next, tail) = known.numbering.kept()?;
+            Some(KnownInput {
+                client: known.name.clone(),
+                user: known.user.to_string(),
+                next,
+                tail: BASE64_STANDARD.encode(tail),
+            })
+        });
+        Thread {
+            epoch: self.epoch.clone(),
+            offset,
+            lead: state.lead,
+            mark: self.terminal().mark(),
+            recording,
+            inputs: inputs.take(MOST_INPUTS).collect(),
+            age: Some(in_millis(self.born.elapsed())),
+            idle: Some(in_millis(state.active.elapsed())),
+        }
+    }
+}
+
+fn in_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// So many clients' inputs are written down.
+const MOST_INPUTS: usize = 16;

@@ -10,7 +10,8 @@ use crate::caller::Caller;
 use crate::caller::UserName;
 use crate::id::random_text;
 use crate::session::input::{Numbering, is_reply};
-use crate::session::live::{Client, INPUT_BYTES, Known, Live, State, Typed};
+use crate::session::live::{INPUT_BYTES, Live, Typed};
+use crate::session::state::{Client, Known, State};
 use crate::session::{Access, SessionError, Size, TerminalColors};
 
 /// The hands of an attachment, for another task than the one that waits for its updates. Cheap to

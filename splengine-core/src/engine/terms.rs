@@ -1,0 +1,279 @@
+//! What a request comes to under the engine's policy: the words, limits and times of its command.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::caller::{Caller, Scope};
+use crate::engine::drive::{self, Times};
+use crate::engine::handle::Engine;
+use crate::execute::mask::Secrets;
+use crate::execute::{Command, ExecuteError, LimitKind, Limits, Request, check_words, split_words};
+use crate::id::SessionId;
+use crate::names::any_names;
+use crate::session::{SessionError, TerminalModes};
+
+/// A request that was checked: its command, and what holds beside it.
+pub(crate) struct Terms {
+    pub(crate) command: Command,
+    pub(super) times: Times,
+    pub(super) secrets: Option<Arc<Secrets>>,
+}
+
+impl Engine {
+    /// What the request comes to under the engine's policy. Takes the words, the directory and the
+    /// variables out of it.
+    pub(super) fn terms(
+        &self,
+        caller: &Caller,
+        request: &mut Request,
+    ) -> Result<Terms, ExecuteError> {
+        let policy = &self.0.policy;
+        let session = request.session_id.as_ref().map(|id| self.sessions().place_of(caller, id));
+        let session = session.transpose().map_err(|error| match error {
+            SessionError::NoSession(id) => ExecuteError::NoSession(id),
+            SessionError::Forbidden(_) => ExecuteError::Forbidden {
+                user: caller.user().to_string(),
+                scope: Scope::Sessions.name(),
+            },
+            SessionError::Start(error) => error,
+            SessionError::Ended => ExecuteError::Impossible {
+                field: "sessionId",
+                problem: "names a session that has ended".to_owned(),
+            },
+            other => ExecuteError::internal(other),
+        })?;
+        let mut words = match request.command.as_deref() {
+            Some(command) if request.use_shell => {
+                self.shell_command(caller, command, !request.args.is_empty())?
+            }
+            Some(command) => split_words(command)?,
+            None => self.shell_words(caller)?,
+        };
+        let is_shell = request.use_shell || request.command.is_none();
+        words.append(&mut request.args);
+        check_env(&request.env, policy.request_env.as_deref())?;
+        let timeout = check_time("timeout", request.timeout, policy.max_timeout)?;
+        let times = Times {
+            timeout: timeout.or(policy.default_timeout).unwrap_or(policy.max_timeout),
+            idle_timeout: check_time("idleTimeout", request.idle_timeout, policy.max_timeout)?,
+            obey_within: policy.grace.saturating_add(drive::ABANDON_AFTER),
+        };
+        if let Some(limit) = request.output_limit.filter(|limit| *limit > policy.max_output_limit) {
+            let problem = format!(
+                "of {limit} bytes is over the maximum of {} bytes",
+                policy.max_output_limit
+            );
+            return Err(ExecuteError::Impossible { field: "outputLimit", problem });
+        }
+        let limits = self.limits(request.limits)?;
+        let (session_id, present_dir, mut env) = session.unwrap_or_else(|| {
+            let belongs_to = request.belongs_to.take();
+            (belongs_to.unwrap_or_else(|| SessionId::new(caller.user())), None, Vec::new())
+        });
+        env.append(&mut request.env);
+        let secrets = secrets(&request.mask, &env)?;
+        env.push((SESSION_VARIABLE.to_owned(), session_id.as_str().to_owned()));
+        let command = Command {
+            argv: if is_shell { checked(words)? } else { policy.program.argv(words)? },
+            workdir: request.workdir.take().or(present_dir),
+            env,
+            user: caller.user().clone(),
+            session_id,
+            limits,
+            background: request.background,
+            terminal_modes: TerminalModes::default(),
+            tty_variable: None,
+            path_first: if is_shell { policy.program.directory() } else { None },
+            mark: None,
+            grace: policy.grace,
+        };
+        Ok(Terms { command, times, secrets })
+    }
+
+    /// Whether commands are given to a [program](crate::EngineBuilder::program), instead of naming one.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        self.0.policy.program.path().is_some()
+    }
+
+    /// The shell that [sessions](crate::SessionPolicy::shell) begin with, as words.
+    #[must_use]
+    pub fn shell(&self) -> &[String] {
+        &self.0.sessions.policy.shell
+    }
+
+    /// The same as a login shell, which reads its user's profile, where the shell is one that is known
+    /// to take `-l`. Profiles set the `PATH` anew, so a shell that is to find the engine's program is
+    /// none.
+    pub(crate) fn login_shell(&self) -> Vec<OsString> {
+        const TAKE_L: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "mksh", "fish"];
+        let mut words: Vec<OsString> = self.shell().iter().map(OsString::from).collect();
+        if let [shell] = self.shell()
+            && TAKE_L.contains(&shell.rsplit('/').next().unwrap_or_default())
+            && self.0.policy.program.directory().is_none()
+        {
+            words.push("-l".into());
+        }
+        words
+    }
+
+    /// Who may have a shell in a terminal may have one without.
+    fn shell_words(&self, caller: &Caller) -> Result<Vec<OsString>, ExecuteError> {
+        if !caller.may(Scope::Sessions) {
+            return Err(ExecuteError::Forbidden {
+                user: caller.user().to_string(),
+                scope: Scope::Sessions.name(),
+            });
+        }
+        Ok(self.shell().iter().map(OsString::from).collect())
+    }
+
+    /// Whether commands of `caller` may be [run by a shell](Request::use_shell): where the engine
+    /// allows it, of who may have sessions.
+    #[must_use]
+    pub fn may_use_shell(&self, caller: &Caller) -> bool {
+        self.0.policy.shell_commands && caller.may(Scope::Sessions)
+    }
+
+    /// The words of a shell that runs `command`, to which arguments are still to be added.
+    pub(crate) fn shell_command(
+        &self,
+        caller: &Caller,
+        command: &OsStr,
+        has_args: bool,
+    ) -> Result<Vec<OsString>, ExecuteError> {
+        if !self.0.policy.shell_commands {
+            let problem = "is not allowed here: commands are run without a shell".to_owned();
+            return Err(ExecuteError::Impossible { field: "shell", problem });
+        }
+        let mut words = self.shell_words(caller)?;
+        if command.to_string_lossy().trim().is_empty() {
+            let problem = "is empty; give at least one word".to_owned();
+            return Err(ExecuteError::Malformed { field: "command", problem });
+        }
+        words.push("-c".into());
+        if has_args {
+            // The first of what follows is what the shell calls itself.
+            let name = words[0].clone();
+            let mut command = command.to_owned();
+            command.push(" \"$@\"");
+            words.extend([command, name]);
+        } else {
+            words.push(command.to_owned());
+        }
+        Ok(words)
+    }
+
+    fn limits(&self, asked: Limits) -> Result<Limits, ExecuteError> {
+        let policy = &self.0.policy;
+        for &kind in LimitKind::ALL {
+            let Some(value) = asked.value(kind) else { continue };
+            let field = kind.name();
+            if !self.enforces(kind) {
+                let enforced = LimitKind::ALL.iter().filter(|kind| self.enforces(**kind));
+                let enforced: Vec<&str> = enforced.map(|kind| kind.name()).collect();
+                let enforced =
+                    if enforced.is_empty() { "none".into() } else { enforced.join(", ") };
+                let problem =
+                    format!("can't be enforced here, so it is refused; enforced: {enforced}");
+                return Err(ExecuteError::Impossible { field, problem });
+            }
+            if value == 0 {
+                let problem = "must be at least 1; leave it out for the default".to_owned();
+                return Err(ExecuteError::Malformed { field, problem });
+            }
+            if let Some(max) = policy.max_limits.value(kind).filter(|max| value > *max) {
+                let problem = format!("of {value} is over the maximum of {max}");
+                return Err(ExecuteError::Impossible { field, problem });
+            }
+        }
+        Ok(asked.or(policy.default_limits).or(policy.max_limits))
+    }
+}
+
+fn checked(words: Vec<OsString>) -> Result<Vec<OsString>, ExecuteError> {
+    check_words(&words)?;
+    Ok(words)
+}
+
+/// A time that a request asks for, if it can be granted.
+fn check_time(
+    field: &'static str,
+    asked: Option<Duration>,
+    max: Duration,
+) -> Result<Option<Duration>, ExecuteError> {
+    match asked {
+        Some(Duration::ZERO) => {
+            let problem = "must be at least 1 ms; leave it out for the default".to_owned();
+            Err(ExecuteError::Malformed { field, problem })
+        }
+        Some(time) if time > max => {
+            let (time, max) = (time.as_millis(), max.as_millis());
+            let problem = format!("of {time} ms is over the maximum of {max} ms");
+            Err(ExecuteError::Impossible { field, problem })
+        }
+        asked => Ok(asked),
+    }
+}
+
+/// The values of the variables that are not to be seen in output.
+fn secrets(
+    names: &[String],
+    env: &[(String, String)],
+) -> Result<Option<Arc<Secrets>>, ExecuteError> {
+    let mut values = Vec::new();
+    for name in names {
+        // The last one counts, as for the program.
+        let Some((_, value)) = env.iter().rev().find(|(given, _)| given == name) else {
+            let shown: String = name.chars().take(100).collect();
+            let problem =
+                format!("names `{shown}`, which is no variable of `env` nor of the session");
+            return Err(ExecuteError::Malformed { field: "mask", problem });
+        };
+        values.push(value.trim_end_matches('\n'));
+    }
+    let bytes: usize = values.iter().map(|value| value.len()).sum();
+    if names.len() > MAX_MASKED_VARIABLES || bytes > MAX_MASKED_BYTES {
+        let problem = format!(
+            "names {} variables, whose values have {bytes} bytes together; at most \
+             {MAX_MASKED_VARIABLES} variables and {MAX_MASKED_BYTES} bytes can be masked",
+            names.len()
+        );
+        return Err(ExecuteError::Impossible { field: "mask", problem });
+    }
+    let lines = values.iter().flat_map(|value| value.lines().filter(|line| line.len() >= MIN_LINE));
+    let texts = values.iter().copied().chain(lines);
+    Ok(Secrets::new(texts.map(str::as_bytes)))
+}
+
+pub(crate) fn check_env(
+    env: &[(String, String)],
+    allowed: Option<&[String]>,
+) -> Result<(), ExecuteError> {
+    for (name, value) in env {
+        let shown: String = name.chars().take(100).collect();
+        let problem = if name.is_empty() || name.contains(['=', '\0']) {
+            format!("has the name {shown:?}; a name is not empty and holds neither `=` nor NUL")
+        } else if value.contains('\0') {
+            format!("has a NUL byte in the value of `{shown}`, which no variable can hold")
+        } else if name == SESSION_VARIABLE {
+            format!("can't set `{SESSION_VARIABLE}`; the engine does")
+        } else if let Some(allowed) = allowed
+            && !any_names(allowed.iter().map(String::as_str), name.as_bytes())
+        {
+            let problem = format!("may not set `{shown}`; allowed here: {}", allowed.join(", "));
+            return Err(ExecuteError::Impossible { field: "env", problem });
+        } else {
+            continue;
+        };
+        return Err(ExecuteError::Malformed { field: "env", problem });
+    }
+    Ok(())
+}
+
+const MAX_MASKED_VARIABLES: usize = 64;
+const MAX_MASKED_BYTES: usize = 64 * 1024;
+/// Shorter lines, in bytes, of a value of several stand anywhere: `}` is no secret.
+const MIN_LINE: usize = 8;
+pub(crate) const SESSION_VARIABLE: &str = "SPL_SESSION_ID";
