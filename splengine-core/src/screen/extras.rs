@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::cell::{Cell, Color};
 use super::row::Row;
+use super::width::width;
 
 #[derive(Debug, Default)]
 pub(super) struct Extras {
@@ -69,6 +70,16 @@ impl Extras {
             to.push_str(self.texts.get((text & !Cell::COMBINED) as usize).map_or("", |text| text));
         } else if let Some(character) = char::from_u32(text).filter(|_| text != 0) {
             to.push(character);
+        }
+    }
+
+    /// Adds what `text` stands for, with a space before marks that have no character, which would
+    /// join what stands before them.
+    pub(super) fn write_with_base(&self, text: u32, to: &mut String) {
+        let begin = to.len();
+        self.write(text, to);
+        if to[begin..].chars().next().is_some_and(|first| width(first) == 0) {
+            to.insert(begin, ' ');
         }
     }
 

@@ -80,18 +80,24 @@ impl Screen {
         bytes
     }
 
-    /// The visible lines, without blanks at their ends and without empty lines at the end.
+    /// The visible lines, without blanks at their ends and without empty lines at the end. Marks that
+    /// joined no character stand behind a space.
     #[must_use]
     pub fn text(&self) -> String {
         let buffer = self.term.active();
         let mut text = String::new();
         for row in buffer.rows.range(buffer.base..) {
-            for cell in row.cells().iter().take(self.term.cols) {
-                if !cell.is_empty() {
-                    self.term.extras.write(cell.text, &mut text);
-                } else if cell.width() > 0 {
+            let mut at = 0;
+            while at < row.cells().len().min(self.term.cols) {
+                let cell = row.get(at);
+                if cell.is_empty() {
                     text.push(' ');
+                } else {
+                    self.term.extras.write_with_base(cell.text, &mut text);
                 }
+                // Only the half behind a wide character is none of its own: one that was moved away
+                // from it is a column.
+                at += usize::from(cell.width().max(1));
             }
             text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');

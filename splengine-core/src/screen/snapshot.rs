@@ -286,8 +286,11 @@ impl Painter<'_> {
     fn text(&mut self, cell: Cell) {
         if cell.text == u32::MAX || cell.is_empty() {
             self.out.push(' ');
-        } else {
+        } else if cell.width() == 0 && cell.text & Cell::COMBINED == 0 {
             self.extras.write(cell.text, &mut self.out);
+        } else {
+            // Marks alone would each take a column.
+            self.extras.write_with_base(cell.text, &mut self.out);
         }
     }
 

@@ -77,3 +77,15 @@ fn questions_are_answered_once() {
     copy.feed(&screen.snapshot());
     assert!(copy.take_replies().is_empty());
 }
+
+/// As xterm.js has it: inserting behind a wide character moves its second half away, which is a
+/// column of its own then.
+#[test]
+fn half_of_a_wide_character_that_was_moved_away_is_a_column() {
+    let mut screen = Screen::new(8, 2, 0);
+    screen.feed("a\u{6f22}c\x1b[3G\x1b[@".as_bytes());
+    assert_eq!(screen.text(), "a   c");
+    let mut copy = Screen::new(8, 2, 0);
+    copy.feed(&screen.snapshot());
+    assert_eq!(copy.text(), "a   c");
+}
