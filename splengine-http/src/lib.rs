@@ -31,6 +31,7 @@ mod body;
 mod builder;
 mod conditions;
 mod dto;
+mod dto_batch_requests;
 mod dto_batches;
 mod dto_files;
 mod dto_sessions;

@@ -1,20 +1,23 @@
 //! A connection, as russh tells of it.
 
+mod convert;
+mod forwarding;
+mod login;
+mod variables;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use russh::keys::ssh_key;
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };
 use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
-use splengine_core::{AuthError, CredentialSource, Scope, Secret, Signal, Size, TerminalModes};
-use tokio::sync::watch;
+use splengine_core::{AuthError, CredentialSource, Secret, TerminalModes};
 
 use crate::channel::{Channel, Start};
 use crate::forward::Destination;
@@ -22,25 +25,12 @@ use crate::reply::Reply;
 use crate::server::Shared;
 use crate::sftp;
 use crate::terminal::Window;
-use crate::users::{Entry, Grant, Users};
+use crate::users::{Entry, Grant};
 
-/// How far the login of a connection has come, and what runs on it since.
-#[derive(Clone)]
-pub(crate) struct Login(Arc<LoginState>);
-
-/// Held while something runs whose end its client is to hear of.
-pub(crate) struct Running(Login);
-
-struct LoginState {
-    succeeded: watch::Sender<bool>,
-    /// What somebody was let in with.
-    entry: OnceLock<Entry>,
-    tried: AtomicBool,
-    checking: AtomicBool,
-    /// Whether a failure was counted already.
-    counted: AtomicBool,
-    running: watch::Sender<usize>,
-}
+use convert::{is_name_of_terminal, known, links_first, size};
+use forwarding::NO_LISTENING;
+pub(crate) use login::Login;
+use variables::{MOST_ENV, MOST_NAME, MOST_VALUE};
 
 pub(crate) struct Client {
     shared: Arc<Shared>,
@@ -53,82 +43,6 @@ pub(crate) struct Client {
     /// Of the session that the user's name has at its end.
     session: Option<String>,
     channels: HashMap<ChannelId, Channel>,
-}
-
-impl Login {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(LoginState {
-            succeeded: watch::channel(false).0,
-            entry: OnceLock::new(),
-            tried: AtomicBool::new(false),
-            checking: AtomicBool::new(false),
-            counted: AtomicBool::new(false),
-            running: watch::channel(0).0,
-        }))
-    }
-
-    pub(crate) fn running(&self) -> Running {
-        self.0.running.send_modify(|count| *count += 1);
-        Running(self.clone())
-    }
-
-    /// Waits until nothing runs any more.
-    pub(crate) async fn idle(&self) {
-        drop(self.0.running.subscribe().wait_for(|count| *count == 0).await);
-    }
-
-    pub(crate) async fn succeeded(&self) {
-        // The sender lives in `self`: the wait can't fail.
-        drop(self.0.succeeded.subscribe().wait_for(|succeeded| *succeeded).await);
-    }
-
-    /// Waits until whoever logged in may be here no longer: their rights were taken back, or `users`
-    /// would not let them in any more. `rechecks` is from before they were let in.
-    pub(crate) async fn taken_back(&self, users: &Users, mut rechecks: watch::Receiver<u64>) {
-        let Some(entry) = self.0.entry.get() else { return std::future::pending().await };
-        let refused = async {
-            loop {
-                if rechecks.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                if !users.would_let_in(entry).await {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = entry.grant().caller.revoked() => {}
-            () = refused => {}
-        }
-    }
-
-    pub(crate) fn has_been_tried(&self) -> bool {
-        self.0.tried.load(Relaxed)
-    }
-
-    /// Whether somebody tried to log in, nobody succeeded, and none of it was counted as a failure:
-    /// who has several keys offers one after the other, and only all of them together tell anything.
-    pub(crate) fn has_failed_uncounted(&self) -> bool {
-        self.has_been_tried() && !*self.0.succeeded.borrow() && !self.0.counted.load(Relaxed)
-    }
-
-    pub(crate) fn is_checking(&self) -> bool {
-        self.0.checking.load(Relaxed)
-    }
-
-    async fn check<T>(&self, work: impl Future<Output = T>) -> T {
-        self.0.checking.store(true, Relaxed);
-        let done = work.await;
-        self.0.checking.store(false, Relaxed);
-        self.0.tried.store(true, Relaxed);
-        done
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.0.running.send_modify(|count| *count -= 1);
-    }
 }
 
 impl Client {
@@ -152,7 +66,7 @@ impl Client {
         );
         self.session = session.map(str::to_owned);
         self.grant = Some(grant);
-        let _ = self.login.0.entry.set(entry);
+        self.login.enter(entry);
         Auth::Accept
     }
 
@@ -164,21 +78,6 @@ impl Client {
             _ => false,
         };
         reply(id, started, session)
-    }
-
-    /// The places of both ends, as sshd tells commands of them.
-    fn ends(&self) -> Vec<(String, String)> {
-        let (from, to) = (self.peer, self.ours);
-        let [from_ip, to_ip] = [from, to].map(|end| end.ip().to_canonical());
-        let (from_port, to_port) = (from.port(), to.port());
-        let shell = self.shared.engine.shell().first().cloned().unwrap_or_default();
-        [
-            ("SSH_CLIENT", format!("{from_ip} {from_port} {to_port}")),
-            ("SSH_CONNECTION", format!("{from_ip} {from_port} {to_ip} {to_port}")),
-            ("SHELL", shell),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
     }
 
     /// Makes a channel on which something can be started, if there may be one more.
@@ -200,66 +99,6 @@ impl Client {
         channel.env = self.ends();
         self.channels.insert(id, channel);
         Some(id)
-    }
-
-    /// Forwards a connection to where that is allowed.
-    async fn forward(
-        &mut self,
-        channel: russh::Channel<Msg>,
-        destination: Option<Destination>,
-        shown: &str,
-        answer: ChannelOpenHandle,
-        session: &mut Session,
-    ) {
-        let Some((grant, destination)) = self.grant.clone().zip(destination) else {
-            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-            return;
-        };
-        let policy = if !grant.forwarding || grant.view_only {
-            Err("an option of the key forbids forwarding")
-        } else if !grant.caller.may(Scope::Execute) {
-            Err("the caller lacks the scope `execute`")
-        } else {
-            let (targets, why) = match &grant.permit_open {
-                Some(targets) => (targets, "it is no target of the key's permitopen="),
-                None => {
-                    (&self.shared.options.permit_open, "it is no target that is permitted here")
-                }
-            };
-            let is_allowed = match &destination {
-                Destination::Tcp(host, port) => targets.allow_tcp(host, u32::from(*port)),
-                Destination::Socket(path) => targets.allow_socket(path),
-            };
-            if is_allowed { Ok(()) } else { Err(why) }
-        };
-        if let Err(why) = policy {
-            self.refuse_forwarding(shown, why);
-            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-            return;
-        }
-        let Some(id) = self.channel(channel, session) else {
-            answer.reject(ChannelOpenFailure::ResourceShortage).await;
-            return;
-        };
-        if let Some(channel) = self.channels.get_mut(&id) {
-            channel.forward(destination, answer, self.peer, &grant);
-        }
-    }
-
-    fn refuse_forwarding(&self, what: &str, why: &str) {
-        let what: String = what.chars().take(MAX_SHOWN_CHARS).collect();
-        let user = self.grant.as_ref().map(|grant| grant.caller.user().as_str());
-        tracing::info!(user, peer = %self.peer, what, why, "a forwarding is refused");
-    }
-
-    fn takes(&self, name: &str) -> bool {
-        let named = |pattern: &str| match pattern.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => name == pattern,
-        };
-        !NEVER.iter().any(|pattern| named(pattern))
-            && self.shared.options.accept_env.iter().any(|pattern| named(pattern))
-            && self.shared.engine.accepts_env(name)
     }
 }
 
@@ -314,7 +153,7 @@ impl Handler for Client {
         let known = engine.check_password(name, &password, &self.source, known);
         let known = self.login.check(known).await;
         if known.is_err() {
-            self.login.0.counted.store(true, Relaxed);
+            self.login.count_failure();
         }
         Ok(self.let_in(user, known.ok()))
     }
@@ -343,7 +182,7 @@ impl Handler for Client {
     }
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
-        self.login.0.succeeded.send_replace(true);
+        self.login.succeed();
         Ok(())
     }
 
@@ -595,74 +434,3 @@ fn split(user: &str) -> (&str, Option<&str>) {
         None => (user, None),
     }
 }
-
-fn size(cols: u32, rows: u32) -> Size {
-    let short = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
-    // What has no size of its own, such as a script, says 0.
-    if cols == 0 || rows == 0 { Size::default() } else { Size::clamped(short(cols), short(rows)) }
-}
-
-fn is_name_of_terminal(term: &str) -> bool {
-    term.len() <= 64 && term.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b))
-}
-
-/// RFC 4254, section 6.10, and what OpenSSH sends beside it.
-fn known(signal: &Sig) -> Option<Signal> {
-    let number = match signal {
-        Sig::HUP => 1,
-        Sig::INT => 2,
-        Sig::QUIT => 3,
-        Sig::ILL => 4,
-        Sig::ABRT => 6,
-        Sig::FPE => 8,
-        Sig::KILL => 9,
-        Sig::USR1 => 10,
-        Sig::SEGV => 11,
-        Sig::PIPE => 13,
-        Sig::ALRM => 14,
-        Sig::TERM => 15,
-        Sig::Custom(name) if name == "USR2" => 12,
-        Sig::Custom(_) => return None,
-    };
-    Signal::from_number(number)
-}
-
-/// Whether this client names a link before what it leads to, as the draft has it. OpenSSH's server
-/// takes them the other way round, and so do most clients; these ask who the server is.
-fn links_first(client: &[u8]) -> bool {
-    const ASK: [&[u8]; 5] = [
-        b"SSH-2.0-AsyncSSH",
-        b"SSH-2.0-WinSCP",
-        b"SSH-2.0-libssh_",
-        b"SSH-2.0-ssh2js",
-        b"SSH-2.0-phpseclib",
-    ];
-    ASK.iter().any(|name| client.starts_with(name))
-}
-
-/// What tells a loader, a shell or an interpreter what to run, or where from.
-const NEVER: &[&str] = &[
-    "LD_*",
-    "DYLD_*",
-    "PATH",
-    "BASH_ENV",
-    "ENV",
-    "IFS",
-    "SHELLOPTS",
-    "BASHOPTS",
-    "PS4",
-    "PROMPT_COMMAND",
-    "GLIBC_TUNABLES",
-    "GCONV_PATH",
-    "NODE_OPTIONS",
-    "PYTHON*",
-    "PERL5*",
-    "RUBY*",
-    "SPL_*",
-];
-const NO_LISTENING: &str = "only connections to permitted targets are forwarded here";
-/// Of what a client asks for, in the log.
-const MAX_SHOWN_CHARS: usize = 300;
-const MOST_ENV: usize = 64;
-const MOST_NAME: usize = 256;
-const MOST_VALUE: usize = 4096;

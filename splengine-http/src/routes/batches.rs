@@ -16,9 +16,8 @@ use splengine_core::{
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::dto_batches::{
-    BatchDto, BatchEventDto, BatchListDto, BatchRecordDto, BatchRequestDto, BatchResultDto,
-};
+use crate::dto_batch_requests::BatchRequestDto;
+use crate::dto_batches::{BatchDto, BatchEventDto, BatchListDto, BatchRecordDto, BatchResultDto};
 use crate::forms::Form;
 use crate::problem::{Problem, ProblemDto};
 use crate::routes::parameters::{Asker, NoQuery, demand_json, header, idempotency_key, read_json};

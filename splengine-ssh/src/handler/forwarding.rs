@@ -1,0 +1,64 @@
+//! Which connections are forwarded, and what is refused in words of the log.
+
+use russh::ChannelOpenFailure;
+use russh::server::{ChannelOpenHandle, Msg, Session};
+use splengine_core::Scope;
+
+use super::Client;
+use crate::forward::Destination;
+
+impl Client {
+    /// Forwards a connection to where that is allowed.
+    pub(super) async fn forward(
+        &mut self,
+        channel: russh::Channel<Msg>,
+        destination: Option<Destination>,
+        shown: &str,
+        answer: ChannelOpenHandle,
+        session: &mut Session,
+    ) {
+        let Some((grant, destination)) = self.grant.clone().zip(destination) else {
+            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return;
+        };
+        let policy = if !grant.forwarding || grant.view_only {
+            Err("an option of the key forbids forwarding")
+        } else if !grant.caller.may(Scope::Execute) {
+            Err("the caller lacks the scope `execute`")
+        } else {
+            let (targets, why) = match &grant.permit_open {
+                Some(targets) => (targets, "it is no target of the key's permitopen="),
+                None => {
+                    (&self.shared.options.permit_open, "it is no target that is permitted here")
+                }
+            };
+            let is_allowed = match &destination {
+                Destination::Tcp(host, port) => targets.allow_tcp(host, u32::from(*port)),
+                Destination::Socket(path) => targets.allow_socket(path),
+            };
+            if is_allowed { Ok(()) } else { Err(why) }
+        };
+        if let Err(why) = policy {
+            self.refuse_forwarding(shown, why);
+            answer.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return;
+        }
+        let Some(id) = self.channel(channel, session) else {
+            answer.reject(ChannelOpenFailure::ResourceShortage).await;
+            return;
+        };
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.forward(destination, answer, self.peer, &grant);
+        }
+    }
+
+    pub(super) fn refuse_forwarding(&self, what: &str, why: &str) {
+        let what: String = what.chars().take(MAX_SHOWN_CHARS).collect();
+        let user = self.grant.as_ref().map(|grant| grant.caller.user().as_str());
+        tracing::info!(user, peer = %self.peer, what, why, "a forwarding is refused");
+    }
+}
+
+pub(super) const NO_LISTENING: &str = "only connections to permitted targets are forwarded here";
+/// Of what a client asks for, in the log.
+const MAX_SHOWN_CHARS: usize = 300;

@@ -1,0 +1,54 @@
+//! The environment of what runs on a channel: what a client may set of it, and what is set for it.
+
+use super::Client;
+
+impl Client {
+    /// The places of both ends, as sshd tells commands of them.
+    pub(super) fn ends(&self) -> Vec<(String, String)> {
+        let (from, to) = (self.peer, self.ours);
+        let [from_ip, to_ip] = [from, to].map(|end| end.ip().to_canonical());
+        let (from_port, to_port) = (from.port(), to.port());
+        let shell = self.shared.engine.shell().first().cloned().unwrap_or_default();
+        [
+            ("SSH_CLIENT", format!("{from_ip} {from_port} {to_port}")),
+            ("SSH_CONNECTION", format!("{from_ip} {from_port} {to_ip} {to_port}")),
+            ("SHELL", shell),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    pub(super) fn takes(&self, name: &str) -> bool {
+        let named = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == pattern,
+        };
+        !NEVER.iter().any(|pattern| named(pattern))
+            && self.shared.options.accept_env.iter().any(|pattern| named(pattern))
+            && self.shared.engine.accepts_env(name)
+    }
+}
+
+/// What tells a loader, a shell or an interpreter what to run, or where from.
+const NEVER: &[&str] = &[
+    "LD_*",
+    "DYLD_*",
+    "PATH",
+    "BASH_ENV",
+    "ENV",
+    "IFS",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "PS4",
+    "PROMPT_COMMAND",
+    "GLIBC_TUNABLES",
+    "GCONV_PATH",
+    "NODE_OPTIONS",
+    "PYTHON*",
+    "PERL5*",
+    "RUBY*",
+    "SPL_*",
+];
+pub(super) const MOST_ENV: usize = 64;
+pub(super) const MOST_NAME: usize = 256;
+pub(super) const MOST_VALUE: usize = 4096;
