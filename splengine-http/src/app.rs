@@ -26,7 +26,7 @@ use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::encoded;
+use crate::encoded::{self, DecoderBudgets};
 use crate::file_paths::FILES;
 use crate::forms::Form;
 use crate::host::check_host;
@@ -70,8 +70,8 @@ pub(crate) struct Shared {
     pub(crate) budget: MemoryBudget,
     /// The shares of callers in that.
     pub(crate) budgets: CallerBudgets,
-    /// What decoders of compressed bodies hold, a quarter of `budget`: whose they are is not known yet.
-    pub(crate) decoders: MemoryBudget,
+    /// What decoders of compressed bodies hold, a quarter of `budget`.
+    pub(crate) decoders: DecoderBudgets,
     pub(crate) metrics: HttpMetrics,
     pub(crate) repeats: Repeats,
     /// The OpenAPI document, once somebody has asked for it.
@@ -95,7 +95,7 @@ impl App {
         let metrics = HttpMetrics::default();
         let budget = MemoryBudget::new(options.max_buffered);
         let budgets = CallerBudgets::new(&budget);
-        let decoders = budget.share(options.max_buffered / 4);
+        let decoders = DecoderBudgets::new(&budget, options.max_buffered / 4);
         let (repeats, openapi) = (Repeats::default(), OnceLock::new());
         Self(Arc::new(Shared {
             engine,

@@ -22,12 +22,14 @@ pub struct BodyError {
     status: StatusCode,
     detail: String,
     retry_after: Option<Duration>,
+    /// The budget that it was to be gathered within is used up.
+    is_over_budget: bool,
 }
 
 impl BodyError {
     /// The status that tells of it: 413 for one that is too large, 408 for one that did not arrive
-    /// in time, 415 for one that is compressed, 503 where there is no memory for it, 400 for one that
-    /// broke off.
+    /// in time, 415 for one that is compressed, 503 where there is no memory for it, 429 where its
+    /// caller's own share of that is used up, 400 for one that broke off.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
@@ -38,6 +40,22 @@ impl BodyError {
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
+
+    /// Whether the memory budget that was given had no room for it.
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.is_over_budget
+    }
+}
+
+impl From<&DecodeError> for BodyError {
+    fn from(error: &DecodeError) -> Self {
+        let (status, retry_after) = match error {
+            DecodeError::Malformed(_) => (StatusCode::BAD_REQUEST, None),
+            DecodeError::NoMemory => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER)),
+            DecodeError::NoMemoryOfCaller => (StatusCode::TOO_MANY_REQUESTS, Some(RETRY_AFTER)),
+        };
+        Self { status, detail: error.to_string(), retry_after, is_over_budget: false }
+    }
 }
 
 impl<E: std::error::Error + 'static> From<GatherError<E>> for BodyError {
@@ -47,14 +65,9 @@ impl<E: std::error::Error + 'static> From<GatherError<E>> for BodyError {
             _ => None,
         };
         if let Some(error) = decoding {
-            let (status, retry_after) = match error {
-                DecodeError::Malformed(_) => (StatusCode::BAD_REQUEST, None),
-                DecodeError::NoMemory => {
-                    (StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(1)))
-                }
-            };
-            return Self { status, detail: error.to_string(), retry_after };
+            return error.into();
         }
+        let is_over_budget = matches!(error, GatherError::NoMemory);
         let (status, detail, retry_after) = match error {
             GatherError::TooLarge { max_bytes } => {
                 let detail = format!("the body is over {max_bytes} bytes");
@@ -69,11 +82,10 @@ impl<E: std::error::Error + 'static> From<GatherError<E>> for BodyError {
             }
             _ => {
                 let detail = "the server has no memory left for this body; try again in a second";
-                let retry_after = Some(Duration::from_secs(1));
-                (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned(), retry_after)
+                (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned(), Some(RETRY_AFTER))
             }
         };
-        Self { status, detail, retry_after }
+        Self { status, detail, retry_after, is_over_budget }
     }
 }
 
@@ -124,7 +136,7 @@ where
     if is_encoded(headers) {
         let detail = "Content-Encoding must be left out here".to_owned();
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(BodyError { status, detail, retry_after: None });
+        return Err(BodyError { status, detail, retry_after: None, is_over_budget: false });
     }
     limits.check::<axum::Error>(announced_length(headers).unwrap_or(0))?;
     limits.check::<axum::Error>(body.size_hint().lower())?;
@@ -138,3 +150,6 @@ where
 pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).map(HeaderValue::to_str)?.ok()?.parse().ok()
 }
+
+/// How soon memory may be free again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -112,10 +112,14 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// How many bytes all bodies together may take in memory while they are read. A body for which
-    /// there is no room waits for 5 s, and is then refused with 503 and `Retry-After`; one of them at
-    /// a time may go beyond the bound. Default 256 MiB. What is streamed (a command's input, a file)
-    /// is never whole in memory.
+    /// Maximum memory in bytes of all bodies together while they are read, default 256 MiB. A body
+    /// for which there is none left waits for 5 s, and is then refused with 503 and `Retry-After`; one
+    /// of them at a time may go beyond the bound. One caller may have half of it, and one body beyond
+    /// that; further ones are refused with 429. What is streamed (a command's input, a file) is never
+    /// whole in memory.
+    ///
+    /// Decoders of compressed bodies have a quarter of it, a caller half of that quarter, and all
+    /// clients of whom nothing is known yet a quarter of it.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;
         self

@@ -322,7 +322,8 @@ impl ExecuteRequestDto {
                 workdir: self.workdir,
                 env: self.env,
                 stdin: self.stdin,
-                stdin_encoding: self.stdin_encoding,
+                // Said in any case: without it, `open` is no text.
+                stdin_encoding: Some(self.stdin_encoding.unwrap_or_default()),
                 stdin_from: None,
                 timeout: self.timeout,
                 idle_timeout: self.idle_timeout,

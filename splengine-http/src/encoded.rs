@@ -14,13 +14,32 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{TryStreamExt as _, stream};
 use http_body::Body as _;
-use splengine_core::{MemoryBudget, Reservation};
+use splengine_core::{CallerBudgets, MemoryBudget};
 use tokio::io::AsyncRead;
 use tokio::time::timeout;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::app::App;
 use crate::problem::Problem;
+use crate::revoked::Recognised;
+
+/// The memory that decoders of compressed bodies may take: a part of that of all bodies. One caller may
+/// have half of it; who is not known when the first of a body is read, a quarter together with all others
+/// of whom nothing is known.
+#[derive(Debug, Clone)]
+pub(crate) struct DecoderBudgets {
+    all: MemoryBudget,
+    callers: CallerBudgets,
+    unknown: MemoryBudget,
+}
+
+impl DecoderBudgets {
+    /// Shares in `bytes` of `whole`.
+    pub(crate) fn new(whole: &MemoryBudget, bytes: usize) -> Self {
+        let all = whole.share(bytes);
+        Self { callers: CallerBudgets::new(&all), unknown: all.share(bytes / 4), all }
+    }
+}
 
 /// Decodes the bodies of all requests. Whatever reads them is held to the same bounds as by plain
 /// bodies, since it sees nothing but what was decoded.
@@ -39,7 +58,8 @@ pub(crate) async fn decode(State(app): State<App>, request: Request, next: Next)
         return next.run(Request::from_parts(parts, body)).await;
     }
     parts.headers.remove(CONTENT_LENGTH);
-    let body = decoded(coding, body, &app.decoders);
+    let recognised = parts.extensions.get::<Recognised>().cloned().unwrap_or_default();
+    let body = decoded(coding, body, app.decoders.clone(), recognised);
     next.run(Request::from_parts(parts, body)).await
 }
 
@@ -89,6 +109,11 @@ pub(crate) enum DecodeError {
     Malformed(#[source] io::Error),
     #[error("the server has no memory left to decode this body; try again in a second")]
     NoMemory,
+    #[error(
+        "compressed bodies of yours that are not complete take all of the memory that one caller may \
+         have for them; try again in a second"
+    )]
+    NoMemoryOfCaller,
 }
 
 impl DecodeError {
@@ -109,7 +134,7 @@ impl DecodeError {
 #[error("the body broke off")]
 struct BrokenOff(#[source] axum::Error);
 
-fn decoded(coding: Coding, body: Body, budget: &MemoryBudget) -> Body {
+fn decoded(coding: Coding, body: Body, budgets: DecoderBudgets, recognised: Recognised) -> Body {
     let body = body.into_data_stream().map_err(|error| io::Error::other(BrokenOff(error)));
     let body = StreamReader::new(body);
     let decoder: Pin<Box<dyn AsyncRead + Send>> = match coding {
@@ -129,25 +154,38 @@ fn decoded(coding: Coding, body: Body, budget: &MemoryBudget) -> Body {
         Coding::Gzip => GZIP_BYTES,
         Coding::Zstd => 1 << ZSTD_WINDOW_LOG,
     };
-    let begin = Begin { decoder, reservation: budget.reservation(), memory };
+    let begin = Begin { decoder, budgets, recognised, memory };
     Body::from_stream(stream::once(begin.run()).try_flatten())
 }
 
 /// A body of which nothing was asked for yet.
 struct Begin {
     decoder: Pin<Box<dyn AsyncRead + Send>>,
-    reservation: Reservation,
+    budgets: DecoderBudgets,
+    /// Set by then where credentials are looked at before the body.
+    recognised: Recognised,
     memory: usize,
 }
 
 impl Begin {
     async fn run(
-        mut self,
+        self,
     ) -> Result<impl futures_util::Stream<Item = Result<bytes::Bytes, io::Error>>, io::Error> {
         // Who is not let in has asked for nothing, and takes no memory.
-        let reserved = timeout(MEMORY_TIMEOUT, self.reservation.resize(self.memory)).await;
-        reserved.map_err(|_| io::Error::other(DecodeError::NoMemory))?;
-        let reservation = self.reservation;
+        let DecoderBudgets { all, callers, unknown } = self.budgets;
+        let user = self.recognised.user();
+        let budget = user.map_or(unknown, |user| callers.of(user));
+        let mut reservation = budget.reservation();
+        let reserved = timeout(MEMORY_TIMEOUT, reservation.resize(self.memory)).await;
+        reserved.map_err(|_| {
+            let is_own = user.is_some()
+                && budget.available() < self.memory
+                && all.available() >= self.memory;
+            io::Error::other(match is_own {
+                true => DecodeError::NoMemoryOfCaller,
+                false => DecodeError::NoMemory,
+            })
+        })?;
         let pieces = ReaderStream::with_capacity(self.decoder, PIECE);
         Ok(pieces.map_err(move |error| {
             // Given back when the body is dropped.

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use splengine_core::Caller;
+use splengine_core::{Caller, UserName};
 
 use crate::problem::Problem;
 
@@ -22,14 +22,17 @@ pub(crate) struct Recognised(Arc<OnceLock<Caller>>);
 
 impl Recognised {
     pub(crate) fn set(&self, caller: &Caller) {
-        if caller.is_revocable() {
-            let _ = self.0.set(caller.clone());
-        }
+        let _ = self.0.set(caller.clone());
+    }
+
+    /// The caller's name, once it is known.
+    pub(crate) fn user(&self) -> Option<&UserName> {
+        self.0.get().map(Caller::user)
     }
 
     /// Resolves when the caller is revoked, once it is known that there is one who can be.
     fn revoked(&self) -> Option<Revoked> {
-        let caller = self.0.get()?.clone();
+        let caller = self.0.get().filter(|caller| caller.is_revocable())?.clone();
         Some(Box::pin(async move { caller.revoked().await }))
     }
 }

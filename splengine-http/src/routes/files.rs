@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::io::StreamReader;
 
 use crate::app::App;
-use crate::body::announced_length;
+use crate::body::{BodyError, announced_length};
 use crate::conditions::{self, Conditions, Reading, modified, tag_text};
 use crate::dto_files::{DirectoryDto, FileDto, FileEventDto};
 use crate::encoded::DecodeError;
@@ -437,13 +437,15 @@ fn too_late() -> Problem {
 
 impl From<FileError> for Problem {
     fn from(error: FileError) -> Self {
+        if let FileError::Content(source) = &error
+            && let Some(error) = DecodeError::among(source)
+        {
+            return BodyError::from(error).into();
+        }
         match &error {
             FileError::Changed { .. } => conditions::failed(),
             FileError::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
-            }
-            FileError::Content(source) if DecodeError::among(source).is_some() => {
-                Self::malformed("the body is not what its Content-Encoding says")
             }
             FileError::Content(source) if source.kind() == io::ErrorKind::TimedOut => too_late(),
             _ => Self::of_kind(error.kind(), error.to_string(), error.retry_after()),

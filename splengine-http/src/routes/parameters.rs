@@ -132,8 +132,8 @@ pub(crate) async fn read_whole(
         }
         // What this one held was given back to both.
         let is_own = budget.available() < app.budget.available();
-        match (error.status(), error.retry_after()) {
-            (StatusCode::SERVICE_UNAVAILABLE, Some(time)) if is_own => {
+        match error.retry_after() {
+            Some(time) if error.is_over_budget() && is_own => {
                 let detail = "bodies of yours that are not complete take all of the memory that one \
                               caller may have; try again in a second";
                 Problem::caller_limit(detail, time)

@@ -1,49 +1,13 @@
 use std::convert::Infallible;
 
 use serde_json::{Value, json};
-use splengine_core::{BatchPolicy, BatchResults, MemoryStore, SharedAuthenticator, StepResult};
-use splengine_http::{HttpServer, HttpServerBuilder};
+use splengine_core::{BatchResults, StepResult};
+use splengine_http::HttpServer;
 
 use crate::client::Response;
-use crate::support::{Door, TOKEN, door_with, eventually};
-
-pub(crate) async fn door() -> Door {
-    door_as(|http| http).await
-}
-
-async fn door_as(
-    configure: impl FnOnce(
-        HttpServerBuilder<SharedAuthenticator>,
-    ) -> HttpServerBuilder<SharedAuthenticator>,
-) -> Door {
-    let outputs = tempfile::tempdir().expect("a directory");
-    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
-    let door = door_with(|engine| engine.batches(policy), configure).await;
-    // Kept as long as the engine may write there.
-    std::mem::forget(outputs);
-    door
-}
-
-pub(crate) fn step(id: &str, script: &str) -> Value {
-    json!({"id": id, "command": "sh -c", "args": [script]})
-}
+use crate::support::{Door, TOKEN, batch_door, batch_door_as, eventually, step, with};
 
 impl Door {
-    pub(crate) async fn submit(&self, request: &Value) -> String {
-        let accepted = self.ask("POST", "/api/v1/batches", Some(request)).await;
-        assert_eq!(accepted.status, 202, "{}", accepted.text());
-        let record = accepted.json();
-        let place = format!("/api/v1/batches/{}", record["batchId"].as_str().expect("an id"));
-        assert_eq!(accepted.header("location"), Some(place.as_str()));
-        place
-    }
-
-    /// The record of a batch once it is over.
-    pub(crate) async fn over(&self, place: &str) -> Value {
-        self.ask("GET", &format!("{place}/events"), None).await;
-        self.ask("GET", place, None).await.json()
-    }
-
     async fn problem(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
         told(&self.ask(method, path, body).await)
     }
@@ -71,7 +35,7 @@ fn events(text: &str) -> Vec<(u64, Value)> {
 
 #[tokio::test]
 async fn a_batch_from_its_beginning_to_its_end() {
-    let door = door().await;
+    let door = batch_door().await;
     let request = json!({"name": "mine", "steps": [
         step("build", "echo built; echo warned >&2"),
         step("test", "cat; exit 4").as_object().map(|step| {
@@ -146,7 +110,7 @@ async fn a_batch_from_its_beginning_to_its_end() {
 
 #[tokio::test]
 async fn a_step_is_followed_until_it_ends() {
-    let door = door().await;
+    let door = batch_door().await;
     let script = "echo x >>tries; while [ ! -e go ]; do sleep 0.01; done; echo run $(wc -l <tries); \
                   [ $(wc -l <tries) = 3 ]";
     let mut flaky = step("flaky", script);
@@ -170,13 +134,9 @@ async fn a_step_is_followed_until_it_ends() {
 /// goes on from what it has counted, over all runs.
 #[tokio::test]
 async fn the_runs_of_a_step_are_told_apart() {
-    let door = door().await;
+    let door = batch_door().await;
     let script = "echo x >>tries; echo run $(wc -l <tries); [ $(wc -l <tries) = 2 ]";
-    let mut flaky = step("flaky", script);
-    flaky["retries"] = json!(1);
-    let batch = door.submit(&json!({"steps": [flaky]})).await;
-    door.over(&batch).await;
-    let path = format!("{batch}/steps/flaky/stdout");
+    let path = door.output_of(with(step("flaky", script), json!({"retries": 1}))).await;
     let get = async |query: &str, headers: &str| {
         door.ask_with("GET", &format!("{path}{query}"), headers, None).await
     };
@@ -229,7 +189,7 @@ async fn the_runs_of_a_step_are_told_apart() {
 
 #[tokio::test]
 async fn who_waits_gets_it_all_at_once() {
-    let door = door().await;
+    let door = batch_door().await;
     let request = json!({"steps": [
         step("one", "echo out 1; echo err 1 >&2"),
         {"command": "printf '\\377'", "outputEncoding": "base64"},
@@ -251,7 +211,7 @@ async fn who_waits_gets_it_all_at_once() {
 /// Who does not want to hang for ever is told in time.
 #[tokio::test]
 async fn who_waits_for_some_time_is_answered_then() {
-    let door = door().await;
+    let door = batch_door().await;
     let request = json!({"labels": {"kind": "wait"}, "steps": [
         step("slow", "while [ ! -e go ]; do sleep 0.01; done; echo done"),
     ]});
@@ -289,7 +249,7 @@ async fn who_waits_for_some_time_is_answered_then() {
 
 #[tokio::test]
 async fn steps_take_all_members_that_there_are() {
-    let door = door().await;
+    let door = batch_door().await;
     let request = json!({"timeout": 60000, "failFast": "soon", "steps": [
         {"id": "x", "command": "sh -c 'exit 75'", "retries": 1,
             "retryOn": {"exitCodes": [75], "reasons": ["timedOut", "lost"]}, "allowFailure": true,
@@ -310,7 +270,7 @@ async fn steps_take_all_members_that_there_are() {
 
 #[tokio::test]
 async fn both_streams_come_as_one_log() {
-    let door = door().await;
+    let door = batch_door().await;
     let mut both =
         step("x", "echo out; while [ ! -e go ]; do sleep 0.01; done; printf 'b\\377d' >&2");
     both["retries"] = json!(0);
@@ -355,7 +315,7 @@ async fn both_streams_come_as_one_log() {
 
 #[tokio::test]
 async fn steps_read_from_each_other_and_from_clients() {
-    let door = door().await;
+    let door = batch_door().await;
     let batch = door
         .submit(&json!({"steps": [
             {"id": "ask", "command": "sh -c 'echo >up; cat; echo bye >&2'", "stdin": "open"},
@@ -385,9 +345,24 @@ async fn steps_read_from_each_other_and_from_clients() {
     assert_eq!((status, text.as_str()), (409, "this step does not run"));
 }
 
+/// `open` is a word of steps alone.
+#[tokio::test]
+async fn the_input_of_an_execution_is_text_whether_it_is_waited_for_or_not() {
+    let door = batch_door().await;
+    let mut request = json!({"command": "cat", "stdin": "open", "timeout": 5000});
+    assert_eq!(door.run(&request).await["stdout"], "open");
+    request["async"] = json!(true);
+    let accepted = door.ask("POST", "/execute", Some(&request)).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    let batch = accepted.header("location").expect("a place");
+    assert_eq!(door.over(batch).await["state"], "succeeded");
+    let printed = door.ask("GET", &format!("{batch}/steps/1/stdout"), None).await;
+    assert_eq!(printed.text(), "open");
+}
+
 /// A door with two forms of results of its own, one of which can't be had.
 async fn door_with_forms() -> Door {
-    door_as(|http| {
+    batch_door_as(|http| {
         let lines = |results: &BatchResults| {
             let line = |result: &StepResult| {
                 format!("{}:{}", result.step.id, String::from_utf8_lossy(&result.stdout))
@@ -488,7 +463,7 @@ fn a_form_needs_a_media_type() {
 
 #[tokio::test]
 async fn one_command_may_be_a_batch() {
-    let door = door().await;
+    let door = batch_door().await;
     let request = json!({"command": "sh -c", "args": ["echo $K; cat"], "env": {"K": "V"},
         "stdin": "read", "async": true});
     let headers = "Idempotency-Key: again\r\n";
@@ -507,7 +482,7 @@ async fn one_command_may_be_a_batch() {
 
 #[tokio::test]
 async fn batches_are_listed_rerun_and_cancelled() {
-    let door = door().await;
+    let door = batch_door().await;
     let mut all = Vec::new();
     for command in ["true", "false", "true"] {
         let batch = door.submit(&json!({"steps": [{"command": command}]})).await;
@@ -553,7 +528,7 @@ async fn batches_are_listed_rerun_and_cancelled() {
 
 #[tokio::test]
 async fn a_bad_request_is_told_what_is_wrong() {
-    let door = door().await;
+    let door = batch_door().await;
     for (request, status, text) in [
         (json!({}), 400, "steps"),
         (json!({"steps": []}), 400, "`steps` must hold at least one step"),

@@ -7,11 +7,12 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::Request;
+use http_body_util::BodyExt as _;
 use splengine_core::SharedAuthenticator;
 use splengine_core::{BatchPolicy, Engine, FilePolicy, LocalExecutor, MemoryStore};
-use splengine_http::{HttpServer, HttpServerBuilder, HttpService};
+use splengine_http::{HttpServer, HttpServerBuilder, HttpService, RequestBody};
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
 use crate::support::{Door, TOKEN, door_with, tokens};
@@ -172,7 +173,6 @@ async fn all_bodies_together_are_bounded() {
     };
     let alices = || ask("Bearer alices-very-long-token", endless(PIECE));
     let carols = || ask("Bearer carol-may-execute", endless(PIECE));
-    let later = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
     // One caller has half of the memory, and beyond it one body.
     let alice = async { tokio::join!(alices(), alices(), alices()) };
     let refused = async {
@@ -209,6 +209,88 @@ async fn who_is_over_their_own_share_is_told_so() {
     };
     let (.., refused) = tokio::join!(ask(), ask(), ask(), refused);
     assert_eq!(refused.expect("never fails").status(), 429);
+}
+
+/// Asks with a body that is compressed, of which nothing ever comes; the status, and whether it tells
+/// when to try again.
+async fn compressed(service: &HttpService, token: &str, method: &str, path: &str) -> (u16, bool) {
+    let mut request = request(method, path, "application/json", endless(0));
+    let token = http::HeaderValue::from_str(token).expect("a value");
+    request.headers_mut().insert("authorization", token);
+    request.headers_mut().insert("content-encoding", http::HeaderValue::from_static("zstd"));
+    let response = service.clone().oneshot(request).await.expect("never fails");
+    (response.status().as_u16(), response.headers().contains_key("retry-after"))
+}
+
+async fn later(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn decoders_of_one_caller_leave_memory_to_others() {
+    // Decoders have a quarter of 256 MiB: eight of zstd, of which one caller may have four.
+    let (service, _root) = service(|http| http);
+    let alices = |method, path| compressed(&service, "Bearer alices-very-long-token", method, path);
+    let execute = || alices("POST", "/execute");
+    // The fifth goes beyond that, and no other.
+    let fit = async { tokio::join!(execute(), execute(), execute(), execute(), execute()) };
+    let more = async {
+        later(1).await;
+        tokio::join!(execute(), alices("PUT", "/api/v1/files/a"))
+    };
+    let carols = async {
+        later(2).await;
+        compressed(&service, "Bearer carol-may-execute", "POST", "/execute").await
+    };
+    let (fit, more, carols) = tokio::join!(fit, more, carols);
+    let late = (408, false);
+    assert_eq!((fit, carols), ((late, late, late, late, late), late));
+    assert_eq!(more, ((429, true), (429, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shortage_of_memory_for_decoders_is_told_as_one() {
+    // Less than one decoder of zstd needs; one goes beyond it.
+    let (service, _root) = service(|http| http.max_buffered(4 << 20));
+    let alices = compressed(&service, "Bearer alices-very-long-token", "POST", "/execute");
+    let eriks = async {
+        later(1).await;
+        let [execute, file] = [("POST", "/execute"), ("PUT", "/api/v1/files/a")]
+            .map(|(method, path)| compressed(&service, "Bearer erik-has-files-too", method, path));
+        tokio::join!(execute, file)
+    };
+    let (alices, eriks) = tokio::join!(alices, eriks);
+    assert_eq!(alices, (408, false));
+    assert_eq!(eriks, ((503, true), (503, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn decoders_of_nobody_leave_memory_to_callers() {
+    // As the service that is mounted there, others read a body before they look at credentials.
+    let mounted = tower::service_fn(|request: Request<RequestBody>| async {
+        let read = request.into_body().collect().await;
+        let status = if read.is_ok() { 200 } else { 400 };
+        let response = http::Response::builder().status(status).body(Body::empty());
+        Ok::<_, Infallible>(response.expect("a response"))
+    });
+    let (service, _root) = service(|http| http.mount("/open", mounted));
+    let unknown = async {
+        let mut refused = 0;
+        let asked = (0..20).map(|_| compressed(&service, "none", "POST", "/open"));
+        let mut asked: futures_util::stream::FuturesUnordered<_> = asked.collect();
+        while let Ok(Some((status, _))) = timeout(Duration::from_secs(20), asked.next()).await {
+            assert_eq!(status, 400);
+            refused += 1;
+        }
+        refused
+    };
+    let alices = async {
+        later(1).await;
+        compressed(&service, "Bearer alices-very-long-token", "POST", "/execute").await
+    };
+    let (refused, alices) = tokio::join!(unknown, alices);
+    // Two have a sixteenth of all the memory, and one goes beyond it.
+    assert_eq!((refused, alices), (17, (408, false)));
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::batches::{door, step};
 use crate::client::Response;
+use crate::support::{batch_door, step, with};
 
 /// So many bytes of `seq 1000 2000` are over a limit of 1000.
 const MARK: &str = "--- 4005 bytes left out ---\n";
@@ -15,12 +15,9 @@ fn head(response: &Response) -> (u16, Option<&str>, Option<&str>) {
 /// The download of a step's output tells where a part is missing, as text in its place.
 #[tokio::test]
 async fn a_download_tells_what_was_left_out() {
-    let door = door().await;
-    let mut long = step("long", "seq 1000 2000; seq 10 99 >&2");
-    long["outputLimit"] = json!(1000);
-    let batch = door.submit(&json!({"steps": [long]})).await;
-    door.over(&batch).await;
-    let path = format!("{batch}/steps/long/stdout");
+    let door = batch_door().await;
+    let long = step("long", "seq 1000 2000; seq 10 99 >&2");
+    let path = door.output_of(with(long, json!({"outputLimit": 1000}))).await;
     let get = async |query: &str, headers: &str| {
         door.ask_with("GET", &format!("{path}{query}"), headers, None).await
     };
@@ -50,7 +47,8 @@ async fn a_download_tells_what_was_left_out() {
     assert_eq!(get("?follow=true&offset=600", text).await.text(), &after[100..]);
     assert_eq!(get("?follow=true", "").await.text(), exact.text());
 
-    let whole = door.ask_with("GET", &format!("{batch}/steps/long/stderr"), text, None).await;
+    let other = path.replace("/stdout", "/stderr");
+    let whole = door.ask_with("GET", &other, text, None).await;
     assert_eq!((head(&whole), whole.body.len()), ((200, None, None), 270));
 }
 
@@ -58,10 +56,9 @@ async fn a_download_tells_what_was_left_out() {
 /// lies behind it comes.
 #[tokio::test]
 async fn a_gap_has_a_line_of_its_own() {
-    let door = door().await;
+    let door = batch_door().await;
     let script = "head -c 2000 /dev/zero | tr '\\0' x; while [ ! -e go ]; do sleep 0.01; done";
-    let mut long = step("long", script);
-    long["outputLimit"] = json!(1000);
+    let long = with(step("long", script), json!({"outputLimit": 1000}));
     let batch = door.submit(&json!({"steps": [long]})).await;
     let path = format!("{batch}/steps/long/stdout");
     let text = "Accept: text/plain\r\n";

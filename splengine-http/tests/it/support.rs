@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use splengine_core::{
-    Caller, Engine, EngineBuilder, Execute, LocalExecutor, Scope, Secret, SharedAuthenticator,
-    StaticTokens,
+    BatchPolicy, Caller, Engine, EngineBuilder, Execute, LocalExecutor, MemoryStore, Scope, Secret,
+    SharedAuthenticator, StaticTokens,
 };
 use splengine_http::{HttpServer, HttpServerBuilder};
 use tempfile::TempDir;
@@ -31,11 +31,13 @@ pub(crate) fn tokens() -> StaticTokens {
     tokens.insert(&Secret::new("alices-very-long-token"), alice).expect("long enough");
     let bob = Caller::new("bob".parse().expect("a user name"));
     tokens.insert(&Secret::new("bob-may-do-nothing"), bob).expect("long enough");
-    for (token, name, scope) in [
-        ("carol-may-execute", "carol", Scope::Execute),
-        ("dora-may-administer", "dora", Scope::Admin),
+    for (token, name, scopes) in [
+        ("carol-may-execute", "carol", &[Scope::Execute][..]),
+        ("dora-may-administer", "dora", &[Scope::Admin]),
+        ("erik-has-files-too", "erik", &[Scope::Execute, Scope::Files]),
     ] {
-        let caller = Caller::new(name.parse().expect("a user name")).with(scope);
+        let caller = Caller::new(name.parse().expect("a user name"));
+        let caller = caller.with_scopes(scopes.iter().copied().collect());
         tokens.insert(&Secret::new(token), caller).expect("long enough");
     }
     tokens
@@ -60,6 +62,29 @@ pub(crate) async fn door_with(
 pub(crate) async fn door_to(executor: impl Execute) -> Door {
     let root = tempfile::tempdir().expect("a directory");
     open(root, Engine::builder(executor), |engine| engine, |http| http).await
+}
+
+/// A door that runs batches.
+pub(crate) async fn batch_door() -> Door {
+    batch_door_as(|http| http).await
+}
+
+pub(crate) async fn batch_door_as(
+    configure: impl FnOnce(
+        HttpServerBuilder<SharedAuthenticator>,
+    ) -> HttpServerBuilder<SharedAuthenticator>,
+) -> Door {
+    let outputs = tempfile::tempdir().expect("a directory");
+    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
+    let door = door_with(|engine| engine.batches(policy), configure).await;
+    // Kept as long as the engine may write there.
+    std::mem::forget(outputs);
+    door
+}
+
+/// A step that runs `sh -c script`.
+pub(crate) fn step(id: &str, script: &str) -> Value {
+    json!({"id": id, "command": "sh -c", "args": [script]})
 }
 
 async fn open(
@@ -132,6 +157,29 @@ impl Door {
         let response = self.execute(request).await;
         assert_eq!(response.status, 200, "{}", response.text());
         response.json()
+    }
+
+    /// Submits a batch; its place.
+    pub(crate) async fn submit(&self, request: &Value) -> String {
+        let accepted = self.ask("POST", "/api/v1/batches", Some(request)).await;
+        assert_eq!(accepted.status, 202, "{}", accepted.text());
+        let record = accepted.json();
+        let place = format!("/api/v1/batches/{}", record["batchId"].as_str().expect("an id"));
+        assert_eq!(accepted.header("location"), Some(place.as_str()));
+        place
+    }
+
+    /// The record of a batch once it is over.
+    pub(crate) async fn over(&self, place: &str) -> Value {
+        self.ask("GET", &format!("{place}/events"), None).await;
+        self.ask("GET", place, None).await.json()
+    }
+
+    /// Runs a batch of this step alone to its end; where its standard output is.
+    pub(crate) async fn output_of(&self, step: Value) -> String {
+        let batch = self.submit(&json!({"steps": [step]})).await;
+        self.over(&batch).await;
+        format!("{batch}/steps/{}/stdout", step["id"].as_str().expect("an id"))
     }
 }
 
