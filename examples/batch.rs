@@ -121,7 +121,7 @@ impl<'a> Server<'a> {
     fn follow(&self, place: &str, bar: &ProgressBar) -> Result<(), Box<dyn Error>> {
         let mut last = None;
         let mut over = 0;
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_TRIES {
             let Ok(body) = self.get(&format!("{place}/events"), last.as_deref()) else {
                 bar.set_message("waiting for the server");
                 std::thread::sleep(std::time::Duration::from_secs(1));
@@ -160,7 +160,7 @@ impl<'a> Server<'a> {
                     continue;
                 }
                 let body = self.get(&format!("{place}/steps/{id}/{stream}"), None)?;
-                let mut reader = body.into_reader().take(MOST_OUTPUT);
+                let mut reader = body.into_reader().take(MAX_OUTPUT_BYTES);
                 if stream == "stdout" {
                     std::io::copy(&mut reader, &mut std::io::stdout())?;
                 } else {
@@ -231,5 +231,5 @@ fn problem(text: &str) -> Box<dyn Error> {
     problem["error"].as_str().unwrap_or("the server gave no answer that makes sense").into()
 }
 
-const MOST_TRIES: u32 = 3600;
-const MOST_OUTPUT: u64 = 1 << 30;
+const MAX_TRIES: u32 = 3600;
+const MAX_OUTPUT_BYTES: u64 = 1 << 30;

@@ -117,7 +117,7 @@ impl Channel {
                 return false;
             }
         };
-        let (signals, heard) = mpsc::channel(MOST_SIGNALS);
+        let (signals, heard) = mpsc::channel(MAX_WAITING_SIGNALS);
         let mut env = self.env.clone();
         env.extend(grant.environment.iter().cloned());
         let is_text = !matches!(&start, Start::Command(command) if command.to_str().is_none());
@@ -133,10 +133,7 @@ impl Channel {
             keeps_background: grant.keeps_background.unwrap_or(self.keeps_background),
         };
         let refusal = match grant.forced_command.as_deref() {
-            Some(_) if !is_text => Some(
-                "the command is not UTF-8, and only that is told to the one \
-                                         that this key is bound to",
-            ),
+            Some(_) if !is_text => Some(NOT_TEXT),
             Some(forced) if !place.use_shell && command_line::wants_original(forced) => {
                 tracing::warn!(user = %place.caller.user(), "a key's command is not run: {NO_ORIGINAL}");
                 Some(NO_ORIGINAL)
@@ -409,6 +406,9 @@ pub(crate) const MISUSE: u32 = 2;
 const NO_ORIGINAL: &str = "the command that this key is bound to has $SSH_ORIGINAL_COMMAND in it, \
     which only a shell puts in place, and none reads it here: let the program read that variable, \
     or put a shell into command=, as in sh -c '…'";
-const MOST_SIGNALS: usize = 32;
+const NOT_TEXT: &str = "the command is not UTF-8; the command that this key is bound to is told only of those \
+    that are";
+/// Maximum number of a client's signals that wait to be sent to a program; further ones are dropped.
+const MAX_WAITING_SIGNALS: usize = 32;
 const TOO_MUCH: &str = "more was sent than is kept of you, or than there is room for on the disk, for a program that does \
      not read it";

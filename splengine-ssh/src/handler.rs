@@ -30,7 +30,7 @@ use crate::users::{Entry, Grant};
 use convert::{is_name_of_terminal, known, links_first, size};
 use forwarding::NO_LISTENING;
 pub(crate) use login::Login;
-use variables::{MOST_ENV, MOST_NAME, MOST_VALUE};
+use variables::{MAX_NAME_BYTES, MAX_VALUE_BYTES, MAX_VARIABLES};
 
 pub(crate) struct Client {
     shared: Arc<Shared>,
@@ -295,9 +295,10 @@ impl Handler for Client {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        let takes = self.takes(name) && name.len() <= MOST_NAME && value.len() <= MOST_VALUE;
+        let takes =
+            self.takes(name) && name.len() <= MAX_NAME_BYTES && value.len() <= MAX_VALUE_BYTES;
         let taken = match self.channels.get_mut(&id).filter(|channel| channel.is_fresh()) {
-            Some(channel) if name == "SPL_SESSION_ID" && value.len() <= MOST_VALUE => {
+            Some(channel) if name == "SPL_SESSION_ID" && value.len() <= MAX_VALUE_BYTES => {
                 channel.session = Some(value.to_owned());
                 true
             }
@@ -308,7 +309,7 @@ impl Handler for Client {
                 }
                 _ => false,
             },
-            Some(channel) if takes && channel.env.len() < MOST_ENV => {
+            Some(channel) if takes && channel.env.len() < MAX_VARIABLES => {
                 channel.env.push((name.to_owned(), value.to_owned()));
                 true
             }

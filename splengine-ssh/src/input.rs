@@ -126,7 +126,7 @@ impl Inlet {
         if state.reader_gone || data.is_empty() {
             return Ok(());
         }
-        if state.pieces.is_empty() && state.memory.len() + data.len() <= MOST_IN_MEMORY {
+        if state.pieces.is_empty() && state.memory.len() + data.len() <= MAX_MEMORY_BYTES {
             state.memory.extend_from_slice(data);
         } else {
             state.spill(data, &self.0.disk, &self.0.user)?;
@@ -268,7 +268,8 @@ impl Drop for Inlet {
     }
 }
 
-const MOST_IN_MEMORY: usize = 1 << 20;
+/// Maximum of one channel's unread input that is kept in memory; what comes beyond it goes to disk.
+const MAX_MEMORY_BYTES: usize = 1 << 20;
 /// At this size of a file the next is begun, so that a reader who is always a little behind does not
 /// make it grow for ever.
 const PIECE: u64 = 64 << 20;

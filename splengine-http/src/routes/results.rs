@@ -108,7 +108,7 @@ impl Whole {
         is_cut: bool,
         encoding: EncodingDto,
     ) -> String {
-        let room = MOST_RESULT.saturating_sub(self.data.len());
+        let room = MAX_RESULT_BYTES.saturating_sub(self.data.len());
         self.is_truncated |= gap.is_some() || is_cut || data.len() > room;
         let data = &data[..data.len().min(room)];
         let at = gap.and_then(|gap| usize::try_from(gap.at).ok()).filter(|at| *at < data.len());
@@ -142,4 +142,4 @@ fn in_text(data: &[u8], gap: Option<usize>) -> String {
 }
 
 /// How much of each stream an answer in JSON holds; what comes after it is left out.
-const MOST_RESULT: usize = 16 << 20;
+const MAX_RESULT_BYTES: usize = 16 << 20;

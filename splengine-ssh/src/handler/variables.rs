@@ -3,7 +3,7 @@
 use super::Client;
 
 impl Client {
-    /// The places of both ends, as sshd tells commands of them.
+    /// The addresses of both ends, as sshd tells commands of them.
     pub(super) fn ends(&self) -> Vec<(String, String)> {
         let (from, to) = (self.peer, self.ours);
         let [from_ip, to_ip] = [from, to].map(|end| end.ip().to_canonical());
@@ -18,6 +18,7 @@ impl Client {
         .into()
     }
 
+    /// Whether the settings and the engine let a client set the variable `name`.
     pub(super) fn takes(&self, name: &str) -> bool {
         let named = |pattern: &str| match pattern.strip_suffix('*') {
             Some(beginning) => name.starts_with(beginning),
@@ -49,6 +50,9 @@ const NEVER: &[&str] = &[
     "RUBY*",
     "SPL_*",
 ];
-pub(super) const MOST_ENV: usize = 64;
-pub(super) const MOST_NAME: usize = 256;
-pub(super) const MOST_VALUE: usize = 4096;
+/// Maximum number of variables of one channel, with those that are set for it; more are refused.
+pub(super) const MAX_VARIABLES: usize = 64;
+/// Maximum length of a variable's name; a longer one is refused.
+pub(super) const MAX_NAME_BYTES: usize = 256;
+/// Maximum length of a variable's value; a longer one is refused.
+pub(super) const MAX_VALUE_BYTES: usize = 4096;

@@ -45,7 +45,7 @@ impl Entry {
 /// Why a line is skipped. What its options hold is never part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LineError {
-    #[error("it is longer than {LONGEST_LINE} bytes")]
+    #[error("it is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
     #[error("it has a NUL byte in it")]
     Nul,
@@ -93,7 +93,7 @@ pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (usize, Result<&str, Li
         if matches!(line.first(), None | Some(b'#')) {
             return None;
         }
-        if line.len() > LONGEST_LINE {
+        if line.len() > MAX_LINE_BYTES {
             return Some((number, Err(LineError::TooLong)));
         }
         // A comment after the key may be in any encoding. All before it is ASCII, or else
@@ -125,8 +125,8 @@ pub(crate) fn parse_plain(text: &str) -> Result<KeyData, LineError> {
     }
 }
 
-/// In bytes, without its end.
-pub(crate) const LONGEST_LINE: usize = 8 << 10;
+/// Maximum length of a line, without its end; a longer one is skipped.
+pub(crate) const MAX_LINE_BYTES: usize = 8 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -93,7 +93,7 @@ pub(crate) enum Refusal {
     Commands(usize),
     #[error("whether a key in a device was touched is not told here, and must be")]
     Touch,
-    #[error("passwords are of 1 to {} bytes", super::password::LONGEST)]
+    #[error("passwords are of 1 to {} bytes", super::password::MAX_PASSWORD_BYTES)]
     PasswordLength,
     #[error("the user has no password, or the password is wrong")]
     Password,

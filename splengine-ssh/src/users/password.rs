@@ -36,8 +36,8 @@ pub(super) enum PasswordLineError {
     #[error("its hash is not of version 19 (v=19)")]
     Version,
     #[error(
-        "its hash is beyond the bounds: memory m up to {MOST_MEMORY} KiB, passes t up to \
-         {MOST_PASSES}, lanes p up to {MOST_LANES}, and a hash of {SHORTEST_HASH} bytes or more"
+        "its hash is beyond the bounds: memory m up to {MAX_MEMORY_KIB} KiB, passes t up to \
+         {MAX_PASSES}, lanes p up to {MAX_LANES}, and a hash of {MIN_HASH_BYTES} bytes or more"
     )]
     Bounds,
     #[error("its user has a line already")]
@@ -67,7 +67,7 @@ impl Passwords {
     ///
     /// Dropping the future leaves the hash being computed, and counted as such until it is.
     pub(super) async fn verify(&self, user: &str, password: &Secret) -> Result<String, Refusal> {
-        if !(1..=LONGEST).contains(&password.expose().len()) {
+        if !(1..=MAX_PASSWORD_BYTES).contains(&password.expose().len()) {
             return Err(Refusal::PasswordLength);
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
@@ -153,26 +153,26 @@ fn parse(text: &str) -> Result<Line, PasswordLineError> {
     }
     let params = Params::try_from(&hash).map_err(|_| PasswordLineError::Bounds)?;
     // A key id or associated data would be verified against what only its maker knows.
-    let fits = params.m_cost() <= MOST_MEMORY
-        && params.t_cost() <= MOST_PASSES
-        && params.p_cost() <= MOST_LANES
+    let fits = params.m_cost() <= MAX_MEMORY_KIB
+        && params.t_cost() <= MAX_PASSES
+        && params.p_cost() <= MAX_LANES
         && params.keyid().is_empty()
         && params.data().is_empty()
-        && hash.hash.as_ref().is_some_and(|hash| hash.len() >= SHORTEST_HASH)
-        && hash.salt.as_ref().is_some_and(|salt| salt.len() >= SHORTEST_SALT);
+        && hash.hash.as_ref().is_some_and(|hash| hash.len() >= MIN_HASH_BYTES)
+        && hash.salt.as_ref().is_some_and(|salt| salt.len() >= MIN_SALT_BYTES);
     if fits { Ok((user, hash)) } else { Err(PasswordLineError::Bounds) }
 }
 
-/// In bytes.
-pub(super) const LONGEST: usize = 1 << 10;
+/// Maximum length of a password in bytes.
+pub(super) const MAX_PASSWORD_BYTES: usize = 1 << 10;
 const AT_ONCE: usize = 2;
 const WAITING: usize = 32;
-/// In KiB: 1 GiB.
-const MOST_MEMORY: u32 = 1 << 20;
-const MOST_PASSES: u32 = 64;
-const MOST_LANES: u32 = 16;
-const SHORTEST_HASH: usize = 16;
-const SHORTEST_SALT: usize = 8;
+/// Maximum memory of one hash: 1 GiB.
+const MAX_MEMORY_KIB: u32 = 1 << 20;
+const MAX_PASSES: u32 = 64;
+const MAX_LANES: u32 = 16;
+const MIN_HASH_BYTES: usize = 16;
+const MIN_SALT_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -196,13 +196,13 @@ fn skip_bad<T>(path: &Path, lines: impl Iterator<Item = (usize, Result<T, LineEr
             Err(error) => error,
         };
         skipped += 1;
-        if skipped <= MOST_WARNINGS {
+        if skipped <= MAX_WARNINGS {
             tracing::warn!(file = %path.display(), line, %error, "skipped a line");
         }
         None
     });
     let good = good.collect();
-    if skipped > MOST_WARNINGS {
+    if skipped > MAX_WARNINGS {
         tracing::warn!(file = %path.display(), lines = skipped, "skipped more lines");
     }
     good
@@ -213,7 +213,8 @@ fn unusable(error: &UsersError) -> Refusal {
     Refusal::Files
 }
 
-const MOST_WARNINGS: usize = 10;
+/// Maximum number of lines of one file that are logged one by one; of further ones only the number is.
+const MAX_WARNINGS: usize = 10;
 const NOT_REVOKED: &str = "it is neither a public key nor a fingerprint (SHA256:…), and a list of \
      revoked keys that is not understood whole lets nobody in; OpenSSH's KRLs are not read";
 

@@ -39,7 +39,7 @@ async fn the_right_password_lets_in() {
     {
         assert_eq!(verify(user, password).await, Err(Refusal::Password), "{user} {password}");
     }
-    for password in ["", &"x".repeat(LONGEST + 1)] {
+    for password in ["", &"x".repeat(MAX_PASSWORD_BYTES + 1)] {
         assert_eq!(verify("alice", password).await, Err(Refusal::PasswordLength));
     }
     // What is written later counts, with what is wrong in it left out.
