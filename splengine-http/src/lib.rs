@@ -61,7 +61,3 @@ pub use builder::{HttpServerBuilder, OriginError, check_origin};
 pub use host::{HostError, check_host};
 pub use server::{HttpServer, RequestBody, serve};
 pub use service::{HttpService, ResponseBody, ResponseFuture};
-
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
