@@ -458,7 +458,7 @@ test("a server that is restarted is waited for, and what it kept is offered", as
   bench.server = await start(place);
   await first.locator("#banner-text", { hasText: "ended with its server" }).waitFor({ timeout: 20_000 });
   await shot(first, "offer");
-  await first.click("#banner-button");
+  await first.getByRole("button", { name: "Restore session" }).click();
   await connected(first);
   await shows(first, "kept-so-far");
   await shows(first, "restored");
@@ -529,7 +529,7 @@ test("batches are run, watched, cancelled and run again", async () => {
   assert.equal(await page.locator("#batch-list li").count(), 3);
 
   await run(["nowhere-to-be-found"]);
-  await page.getByRole("alert").getByText("step `1`: program `nowhere-to-be-found` was not found").waitFor();
+  await page.getByRole("alert").getByText("Step “1”: program “nowhere-to-be-found” was not found.").waitFor();
   await page.getByRole("button", { name: "Cancel", exact: true }).click();
   await page.locator("#batch-list .open").last().click();
   await page.locator("#batch-name").getByText("nightly").waitFor();

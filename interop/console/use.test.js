@@ -220,6 +220,8 @@ test("OSC 11 sets the background, as OSC 10 does the letters", async () => {
   await shows(page, "coloured");
   const colour = () => page.evaluate(() => getComputedStyle(document.querySelector(".xterm-scrollable-element")).backgroundColor);
   await until(async () => (await colour()) === "rgb(255, 255, 240)" || undefined, "the background that was set");
+  const letters = () => page.evaluate(() => getComputedStyle(document.querySelector(".xterm-rows")).color);
+  await until(async () => (await letters()) === "rgb(16, 16, 16)" || undefined, "the letters' colour that was set");
   await close({ page, id });
 });
 
@@ -494,6 +496,77 @@ test("on a phone, a session that is open elsewhere is readable", async () => {
   await close(wide);
 });
 
+test("what the page says of sessions and people is plain", async () => {
+  const { page, id } = await openSession("words");
+  const row = page.locator("#sessions .current .detail");
+  await row.getByText(/^open in 1 place · /).waitFor();
+  const other = await open(`${bench.server.page}#token=${token}`);
+  await connected(other);
+  await other.goto("about:blank");
+  await other.goto(`${bench.server.page}#session=${id}`);
+  await connected(other);
+  await row.getByText(/^open in 2 places · /).waitFor();
+  await other.locator("#people li", { hasText: "alice (you)can type" }).waitFor();
+  await other.getByRole("button", { name: "Use my window size" }).click();
+  await page.locator("#people li", { hasText: "alicecan type, sets the screen size" }).waitFor();
+  await other.context().close();
+  await page.click("#share");
+  const dialog = page.getByRole("dialog", { name: "Share session" });
+  await dialog.getByLabel("Permission").selectOption({ label: "View and type" });
+  await dialog.getByLabel("Expires after").selectOption({ label: "15 minutes" });
+  await dialog.getByRole("button", { name: "Create link" }).click();
+  await dialog.locator(".shares li", { hasText: /^View and type, expires .*, not used yet/ }).waitFor();
+  await dialog.getByRole("button", { name: "Revoke" }).click();
+  await dialog.locator(".shares li").waitFor({ state: "detached" });
+  await dialog.getByRole("button", { name: "Close" }).click();
+  await page.click("#find");
+  for (const name of ["Next match", "Previous match", "Match case"]) await page.getByRole("button", { name }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.click("#end");
+  const end = page.getByRole("dialog", { name: "End this session?" });
+  assert.deepEqual(await end.getByRole("button").allTextContents(), ["Keep running", "End session"]);
+  await end.getByRole("button", { name: "Keep running" }).click();
+  await close({ page, id });
+});
+
+test("what the page says of batches is plain, and that there is no shell", async () => {
+  const page = await open(`${bench.server.page}#token=${token}`);
+  await connected(page);
+  await page.click("#tab-batches");
+  await page.click("#new-batch");
+  const dialog = page.getByRole("dialog", { name: "New batch" });
+  await dialog.locator(".hint", { hasText: "Commands run without a shell: |, >, && and ; are refused" }).waitFor();
+  await dialog.getByLabel("Commands, one per line").fill("echo a | cat > x");
+  await dialog.getByLabel("Run in parallel, in any order").waitFor();
+  await dialog.getByRole("button", { name: "Run batch" }).click();
+  await dialog.getByRole("alert").getByText("“|” outside of quotes").waitFor();
+  await dialog.getByLabel("Commands, one per line").fill("false\ntrue");
+  await dialog.getByRole("button", { name: "Run batch" }).click();
+  await page.locator("#batch-state", { hasText: "failed" }).waitFor();
+  await page.locator("#steps li", { hasText: "skipped · a step before it failed" }).waitFor();
+  await page.click("#steps .open");
+  await page.locator("#output-of", { hasText: "Step 1: false" }).waitFor();
+  await page.getByRole("button", { name: "Rerun failed" }).waitFor();
+  await page.getByRole("button", { name: "Rerun all" }).waitFor();
+  await page.context().close();
+});
+
+test("one can log out however many sessions there are", async () => {
+  const ids = [];
+  for (let at = 0; at < 12; at += 1) ids.push((await api("POST", "sessions", { name: `many ${at}`, command: "sleep 600" })).sessionId);
+  const page = await open(`${bench.server.page}#token=${token}`, { viewport: { width: 1280, height: 560 } });
+  await connected(page);
+  await page.locator("#sessions .name", { hasText: "many 11" }).waitFor();
+  const { bottom, room, hidden } = await page.evaluate(() => {
+    const list = document.querySelector("#sidebar");
+    return { bottom: document.querySelector("#logout").getBoundingClientRect().bottom, room: innerHeight, hidden: list.scrollHeight - list.clientHeight };
+  });
+  assert.ok(hidden > 50, "there are more than there is room for");
+  assert.ok(bottom <= room, `it ends at ${bottom} of ${room} pixels`);
+  await page.context().close();
+  for (const id of ids) await api("DELETE", `sessions/${id}`);
+});
+
 test("an end that is none of a failure is said calmly, and offers what can be done", async () => {
   const { page, id } = await openSession("calm");
   await type(page, "exit\n");
@@ -546,6 +619,21 @@ test("the first load is small, and there soon on a slow network", async () => {
   assert.ok(least < 4000, `${least} ms`);
 });
 
+/** Looks for what shuts people out, in what the page shows then, and takes a picture of it. */
+async function axe(page, name) {
+  // The page lets no script in by the usual way.
+  const session = await page.context().newCDPSession(page);
+  await session.send("Runtime.evaluate", { expression: readFileSync(require.resolve("axe-core/axe.min.js"), "utf8") });
+  return async (what) => {
+    await page.waitForFunction(() => document.getAnimations().every((one) => one.playState !== "running" || one.effect?.getTiming().iterations === Infinity));
+    const found = await page.evaluate(() =>
+      window.axe.run(document, { resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
+    const told = found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => `${node.target} ${node.any[0]?.message ?? ""}`).join("; ")}`);
+    assert.deepEqual(told, [], what);
+    await shot(page, `axe-${what}-${name}`);
+  };
+}
+
 for (const [size, options] of [
   ["phone", { viewport: { width: 390, height: 780 }, hasTouch: true, isMobile: true }],
   ["laptop", { viewport: { width: 1280, height: 760 } }],
@@ -554,17 +642,12 @@ for (const [size, options] of [
   for (const colorScheme of ["dark", "light"]) {
     test(`nobody is shut out: ${size}, ${colorScheme}`, async () => {
       const { page, id } = await openSession(`axe ${size}`, { ...options, colorScheme });
-      // The page lets no script in by the usual way.
-      const session = await page.context().newCDPSession(page);
-      await session.send("Runtime.evaluate", { expression: readFileSync(require.resolve("axe-core/axe.min.js"), "utf8") });
-      const check = async (what) => {
-        await page.waitForFunction(() => document.getAnimations().every((one) => one.playState !== "running" || one.effect?.getTiming().iterations === Infinity));
-        const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-        const told = found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => `${node.target} ${node.any[0]?.message ?? ""}`).join("; ")}`);
-        assert.deepEqual(told, [], what);
-        await shot(page, `axe-${what}-${size}-${colorScheme}`);
-      };
+      const check = await axe(page, `${size}-${colorScheme}`);
       await check("terminal");
+      await page.keyboard.press("Control+Shift+F");
+      await page.locator("#search").waitFor();
+      await check("find");
+      await page.keyboard.press("Escape");
       await page.click("#more button");
       await check("menu");
       await page.click(".menu:popover-open >> text=Settings…");
@@ -600,10 +683,15 @@ for (const [size, options] of [
   }
 }
 
-test("the login form says where a token comes from", async () => {
+test("the login form says where a token comes from, in the system's theme", async () => {
   const page = await open(bench.server.page);
   await page.locator("#login", { hasText: "administrator" }).waitFor();
-  await shot(page, "login");
+  const colour = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  for (const [colorScheme, wanted] of [["dark", "rgb(11, 14, 18)"], ["light", "rgb(238, 241, 244)"], ["dark", "rgb(11, 14, 18)"]]) {
+    await page.emulateMedia({ colorScheme });
+    await until(async () => (await colour()) === wanted || undefined, `the login form in the ${colorScheme} theme`);
+    await (await axe(page, colorScheme))("login");
+  }
   await page.context().close();
 });
 

@@ -90,7 +90,7 @@ pub(crate) async fn login(
                 Ok(guest) => (guest, None),
                 Err(error) => {
                     let detail =
-                        "the link is not valid any more: it was used, taken back or too old";
+                        "the link is not valid any more: it was used or revoked, or has expired";
                     return refuse(&error, detail);
                 }
             }

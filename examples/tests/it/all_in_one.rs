@@ -46,7 +46,8 @@ fn without_credentials_it_makes_a_token_and_a_link() {
     assert_eq!(status, 200);
     assert!(page.contains("<!doctype html>"), "{page}");
     assert_eq!(get(addr, "/info").0, 200);
-    let link = format!("http://{ws}/#token={token}\n");
+    // Between the lines of the log it stands by itself, with what it is for.
+    let link = format!("\nOpen the console:\nhttp://{ws}/#token={token}\n\n");
     server.signal(Signal::TERM);
     let (code, _, err) = server.wait();
     assert_eq!(code, Some(0));

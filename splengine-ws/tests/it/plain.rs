@@ -176,6 +176,28 @@ async fn a_client_that_is_alone_misses_nothing_of_a_large_output() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_alone_and_reads_nothing_is_waited_for_once() {
+    let door = door_with(|policy| policy.log_bytes(128 << 10), |server| server).await;
+    let mut client = door.plain("").await;
+    client.frame("session").await;
+    // More than the sockets hold, several times; then the program ends.
+    client.send(script("head -c 32000000 /dev/zero | tr '\\0' x; exit 5")).await;
+    let begun = tokio::time::Instant::now();
+    let ended = async {
+        while !door.engine.sessions().list(&door.alice).iter().any(|session| session.exit.is_some())
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(60);
+    tokio::time::timeout(limit, ended).await.expect("the program is not held for ever");
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(9), "it was not waited for");
+    // It comes back to the screen, and hears that it missed something.
+    while client.frame("notice").await["kind"] != "resynced" {}
+    assert_eq!(client.frame("exit").await["exitCode"], 5);
+}
+
+#[tokio::test]
 async fn a_client_that_is_not_alone_slows_nobody() {
     let door = door_with(|policy| policy.log_bytes(128 << 10), |server| server).await;
     let mut idle = door.plain("").await;

@@ -1,3 +1,4 @@
+import { sentence } from "./words.js";
 export class Refusal extends Error {
     status;
     told;
@@ -32,7 +33,7 @@ async function ask(method, path, body) {
         const told = typeof value === "object" && value !== null ? value : {};
         if (response.status === 401 && !["login", "me"].includes(path))
             void lookWhoIsHere();
-        throw new Refusal(response.status, typeof told.detail === "string" ? told.detail : `The server answered ${response.status}.`, told);
+        throw new Refusal(response.status, typeof told.detail === "string" ? sentence(told.detail) : `The server answered ${response.status}.`, told);
     }
     return value;
 }

@@ -64,15 +64,14 @@ function fragment() {
     return token ? { token } : { ticket: ticket ?? "" };
 }
 function askToken(problem) {
-    const form = find("login");
     const input = find("token");
     find("login-problem").textContent = problem;
-    form.hidden = false;
+    find("login").hidden = false;
     find("app").hidden = true;
     input.value = "";
     input.focus();
     return new Promise((resolve) => {
-        form.onsubmit = (event) => {
+        find("login-form").onsubmit = (event) => {
             event.preventDefault();
             if (input.value.trim())
                 resolve(input.value.trim());

@@ -14,10 +14,10 @@ import { programCopies } from "./program_copy.js";
 import { FindBar } from "./search.js";
 import { askLists, nameOf, SessionList } from "./sessions.js";
 import { Screen } from "./terminal.js";
-import { apply, onThemeChange, terminalColors, theme, toggleTheme } from "./theme.js";
+import { begin, onThemeChange, terminalColors, theme, toggleTheme } from "./theme.js";
 import { touchKeys } from "./touch.js";
 import { focusView, isShown, register, show } from "./views.js";
-import { closeText, noticeText, noViewText, REVOKED, statusText } from "./words.js";
+import { closeText, noticeText, noViewText, REVOKED, sentence, statusText } from "./words.js";
 class Console {
     #me;
     #connection = null;
@@ -195,9 +195,9 @@ class Console {
                 break;
             case "error":
                 if (find("status").dataset.state === "open")
-                    say(frame.error, "error");
+                    say(sentence(frame.error), "error");
                 else
-                    this.#problem = frame.error;
+                    this.#problem = sentence(frame.error);
                 break;
         }
     }
@@ -425,7 +425,7 @@ class Console {
 }
 const TAKE_EVERY = 1000;
 async function main() {
-    apply();
+    begin();
     const loaded = new Promise((done) => document.addEventListener("DOMContentLoaded", done));
     find("loading").hidden = true;
     const me = await logIn();

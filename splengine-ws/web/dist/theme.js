@@ -5,10 +5,7 @@ export function theme() {
     return chosen ?? (prefersLight.matches ? "light" : "dark");
 }
 export function onThemeChange(listener) {
-    prefersLight.addEventListener("change", () => {
-        apply();
-        listener(theme());
-    });
+    prefersLight.addEventListener("change", () => listener(theme()));
     document.addEventListener("themechange", () => listener(theme()));
 }
 export function toggleTheme() {
@@ -24,7 +21,11 @@ export function toggleTheme() {
     apply();
     document.dispatchEvent(new Event("themechange"));
 }
-export function apply() {
+export function begin() {
+    apply();
+    prefersLight.addEventListener("change", apply);
+}
+function apply() {
     document.documentElement.dataset.theme = theme();
 }
 export function terminalTheme(of) {

@@ -32,6 +32,11 @@ export function closeText(code, reason) {
         4429: "There are too many sessions or connections. End a session first.",
     }[code] ?? `The server closed the connection${reason ? `: ${reason}` : ""}.`;
 }
+export function sentence(text) {
+    const said = text.trim().replace(/`([^`]+)`/g, "“$1”");
+    const begun = /^[a-z]+[ ,]/.test(said) ? said.charAt(0).toUpperCase() + said.slice(1) : said;
+    return begun === "" || /[.!?…]$/.test(begun) ? begun : `${begun}.`;
+}
 export function noViewText(scopes) {
     const has = scopes.length === 0 ? "no permissions" : `the permission ${scopes.join(", ")}`;
     return `You are logged in with ${has}. The console shows terminals, which need the permission “sessions” or “watch”, and batches, which need “execute”.`;

@@ -1,6 +1,7 @@
 // The server's routes.
 
 import type { Access } from "./protocol.js";
+import { sentence } from "./words.js";
 
 export interface Session {
   sessionId: string;
@@ -115,7 +116,7 @@ async function ask<T>(method: string, path: string, body?: unknown): Promise<T> 
   if (!response.ok) {
     const told = typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
     if (response.status === 401 && !["login", "me"].includes(path)) void lookWhoIsHere();
-    throw new Refusal(response.status, typeof told.detail === "string" ? told.detail : `The server answered ${response.status}.`, told);
+    throw new Refusal(response.status, typeof told.detail === "string" ? sentence(told.detail) : `The server answered ${response.status}.`, told);
   }
   return value as T;
 }

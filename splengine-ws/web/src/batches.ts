@@ -80,7 +80,7 @@ export class Batches {
       "New batch",
       [
         field("Commands, one per line", lines),
-        make("p", { class: "hint" }, "Commands run without a shell: |, >, &&, ; and $NAME mean nothing to them, and cd is no program. Where you need those, write sh -c '…'. Lines that begin with # are left out."),
+        make("p", { class: "hint" }, "Commands run without a shell: |, >, && and ; are refused, $NAME stays as it is, and cd is not a command. Where you need them, write sh -c '…'. Lines that begin with # are left out."),
         field("Name", name),
         make("label", { class: "check" }, parallel, make("span", {}, "Run in parallel, in any order; at most at the same time:"), most),
       ],

@@ -67,15 +67,14 @@ function fragment(): Shown | null {
 }
 
 function askToken(problem: string): Promise<string> {
-  const form = find<HTMLFormElement>("login");
   const input = find<HTMLInputElement>("token");
   find("login-problem").textContent = problem;
-  form.hidden = false;
+  find("login").hidden = false;
   find("app").hidden = true;
   input.value = "";
   input.focus();
   return new Promise((resolve) => {
-    form.onsubmit = (event) => {
+    find("login-form").onsubmit = (event) => {
       event.preventDefault();
       if (input.value.trim()) resolve(input.value.trim());
     };

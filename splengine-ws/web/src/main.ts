@@ -17,10 +17,10 @@ import type { ServerFrame } from "./protocol.js";
 import { FindBar } from "./search.js";
 import { askLists, type Lists, nameOf, SessionList } from "./sessions.js";
 import { Screen } from "./terminal.js";
-import { apply, onThemeChange, terminalColors, theme, toggleTheme } from "./theme.js";
+import { begin, onThemeChange, terminalColors, theme, toggleTheme } from "./theme.js";
 import { touchKeys } from "./touch.js";
 import { focusView, isShown, register, show } from "./views.js";
-import { closeText, noticeText, noViewText, REVOKED, statusText } from "./words.js";
+import { closeText, noticeText, noViewText, REVOKED, sentence, statusText } from "./words.js";
 
 interface Offer {
   label: string;
@@ -210,8 +210,8 @@ class Console {
         break;
       case "error":
         // A server that has nothing else for us closes next; then the banner says it.
-        if (find("status").dataset.state === "open") say(frame.error, "error");
-        else this.#problem = frame.error;
+        if (find("status").dataset.state === "open") say(sentence(frame.error), "error");
+        else this.#problem = sentence(frame.error);
         break;
     }
   }
@@ -445,7 +445,7 @@ class Console {
 const TAKE_EVERY = 1000;
 
 async function main(): Promise<void> {
-  apply();
+  begin();
   // The terminal, which is most of what is loaded, comes by the scripts behind this one.
   const loaded = new Promise((done) => document.addEventListener("DOMContentLoaded", done));
   find("loading").hidden = true;

@@ -13,10 +13,7 @@ export function theme(): Theme {
 }
 
 export function onThemeChange(listener: (theme: Theme) => void): void {
-  prefersLight.addEventListener("change", () => {
-    apply();
-    listener(theme());
-  });
+  prefersLight.addEventListener("change", () => listener(theme()));
   document.addEventListener("themechange", () => listener(theme()));
 }
 
@@ -33,7 +30,13 @@ export function toggleTheme(): void {
   document.dispatchEvent(new Event("themechange"));
 }
 
-export function apply(): void {
+/** Shows the theme, now and whenever the system changes it. */
+export function begin(): void {
+  apply();
+  prefersLight.addEventListener("change", apply);
+}
+
+function apply(): void {
   document.documentElement.dataset.theme = theme();
 }
 

@@ -43,6 +43,13 @@ export function closeText(code: number, reason: string): string {
   }[code] ?? `The server closed the connection${reason ? `: ${reason}` : ""}.`;
 }
 
+/** What the server says as a sentence: its texts are parts of one, with names between backticks. */
+export function sentence(text: string): string {
+  const said = text.trim().replace(/`([^`]+)`/g, "“$1”");
+  const begun = /^[a-z]+[ ,]/.test(said) ? said.charAt(0).toUpperCase() + said.slice(1) : said;
+  return begun === "" || /[.!?…]$/.test(begun) ? begun : `${begun}.`;
+}
+
 /** What a user reads whose permissions fit no view. */
 export function noViewText(scopes: string[]): string {
   const has = scopes.length === 0 ? "no permissions" : `the permission ${scopes.join(", ")}`;

@@ -10,6 +10,7 @@ import { MAX_OSC52, parseOsc52 } from "../dist/osc52.js";
 import { cleanPaste } from "../dist/paste.js";
 import { clampFontSize, parseSettings } from "../dist/settings.js";
 import { Lines } from "../dist/swipe.js";
+import { sentence } from "../dist/words.js";
 
 test("a paste keeps text, tabs and line ends, and nothing that a terminal takes for a command", () => {
   assert.equal(cleanPaste("a\tb\r\nc\n"), "a\tb\r\nc\n");
@@ -103,6 +104,14 @@ test("a step tells all that it waits for, and its reason in words", () => {
   assert.match(detailsOf(step({ state: "failed", reason: "timedOut", duration: 1500 }), 1, [step({ id: "1" })], null), /^failed · timed out · 1\.5 s$/);
   assert.equal(reasonInWords("someNewReason"), "some new reason");
   assert.match(outputOf(step({ state: "succeeded" })), /no output/);
+});
+
+test("what a server refuses is read as a sentence", () => {
+  assert.equal(sentence("step `1`: program `cd` was not found"), "Step “1”: program “cd” was not found.");
+  assert.equal(sentence("`x` is taken"), "“x” is taken.");
+  assert.equal(sentence("https://a.example is no address"), "https://a.example is no address.");
+  assert.equal(sentence("The server can't be reached."), "The server can't be reached.");
+  assert.equal(sentence(""), "");
 });
 
 test("time goes on between records, by the server's clock", () => {
