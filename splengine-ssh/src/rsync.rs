@@ -44,6 +44,12 @@ pub(crate) async fn request(
             _ => paths.push(PathBuf::from(&word.text)),
         }
     }
+    // rsync looks for options behind its paths, too.
+    for path in &mut paths {
+        if path.as_os_str().as_bytes().starts_with(b"-") {
+            *path = Path::new(".").join(&path);
+        }
+    }
     let mut left_out = Vec::new();
     for path in &paths {
         let place = check(files, caller, path, path).await?;
@@ -56,6 +62,12 @@ pub(crate) async fn request(
     };
     let options: Vec<OsString> = words[1..dot].iter().map(|word| word.text.clone()).collect();
     for option in &options {
+        if may_hide_path(option.as_bytes()) {
+            let option = option.display();
+            return Err(format!(
+                "its option `{option}` is not taken here: clients send none like it"
+            ));
+        }
         let value = match option.as_bytes() {
             [b'-', option @ ..] => {
                 option.splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default()
@@ -125,6 +137,21 @@ fn is_secluded(word: &Word) -> bool {
         _ => false,
     };
     word.text == "--secluded-args" || word.text == "--protect-args" || has_letter
+}
+
+/// Whether an option may name a file within a word that is looked at for none: behind a letter, as in
+/// `-T/tmp`, or in a rule of a filter. rsync's client sends no such option to its server.
+fn may_hide_path(option: &[u8]) -> bool {
+    match option {
+        [b'-', b'-', name @ ..] => name.starts_with(b"filter"),
+        [b'-', letters @ ..] => {
+            let mut before_value = letters.iter().take_while(|byte| **byte != b'e');
+            before_value.any(|byte| *byte == b'f')
+                || letters.contains(&b'/')
+                || letters.windows(2).any(|two| two == b"..")
+        }
+        _ => false,
+    }
 }
 
 /// The command line that it would be without seclusion.

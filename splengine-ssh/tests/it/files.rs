@@ -454,6 +454,8 @@ async fn paths_of_rsync_are_below_root() {
         ("--sender . 'day1/*.log'".to_owned(), "--sender . day1/*.log".to_owned()),
         ("--link-dest ../day1 . day2/".to_owned(), "--link-dest ../day1 . day2/".to_owned()),
         (format!("--backup-dir={day1} . day2"), format!("--backup-dir={day1} . day2")),
+        // No option, though it looks like one.
+        ("--sender . --log-file=/x".to_owned(), "--sender . ./--log-file=/x".to_owned()),
     ] {
         let ran = client.run(format!("./rsync --server {words}")).await;
         let (stdout, stderr, exit) = ran.told();
@@ -481,5 +483,13 @@ async fn paths_of_rsync_are_below_root() {
         let (stdout, stderr, exit) = ran.told();
         assert_eq!((stdout, exit), ("", "255"), "{words}: {stderr}");
         assert!(stderr.contains("outside root"), "{words}: {stderr}");
+    }
+    for option in
+        ["-T/tmp", "-logDT..", "--filter='merge /x'", "--filter 'merge /x'", "'-f. /x'", "-f.x"]
+    {
+        let ran = client.run(format!("./rsync --server {option} . day1/")).await;
+        let (stdout, stderr, exit) = ran.told();
+        assert_eq!((stdout, exit), ("", "255"), "{option}: {stderr}");
+        assert!(stderr.contains("is not taken here"), "{option}: {stderr}");
     }
 }
