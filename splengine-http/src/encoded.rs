@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
@@ -14,8 +15,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{TryStreamExt as _, stream};
 use http_body::Body as _;
-use splengine_core::{CallerBudgets, MemoryBudget};
+use splengine_core::{CallerBudgets, MemoryBudget, Reservation};
 use tokio::io::AsyncRead;
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tokio_util::io::{ReaderStream, StreamReader};
 
@@ -58,9 +60,70 @@ pub(crate) async fn decode(State(app): State<App>, request: Request, next: Next)
         return next.run(Request::from_parts(parts, body)).await;
     }
     parts.headers.remove(CONTENT_LENGTH);
-    let recognised = parts.extensions.get::<Recognised>().cloned().unwrap_or_default();
-    let body = decoded(coding, body, app.decoders.clone(), recognised);
+    let memory = Arc::new(DecoderMemory {
+        bytes: coding.memory(),
+        budgets: app.decoders.clone(),
+        recognised: parts.extensions.get::<Recognised>().cloned().unwrap_or_default(),
+        reservation: OnceCell::new(),
+    });
+    // What is known of the request may be kept for much longer than its body.
+    parts.extensions.insert(Decoder(Arc::downgrade(&memory)));
+    let body = decoded(coding, body, memory);
     next.run(Request::from_parts(parts, body)).await
+}
+
+/// The decoder of a request's body, among the extensions of the request.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoder(Weak<DecoderMemory>);
+
+/// The memory of the decoder of one body. Nothing is reserved before it is asked for: who is not let in
+/// takes none.
+#[derive(Debug)]
+struct DecoderMemory {
+    bytes: usize,
+    budgets: DecoderBudgets,
+    /// Set by then where credentials are looked at before the body.
+    recognised: Recognised,
+    /// Given back with the body.
+    reservation: OnceCell<Reservation>,
+}
+
+impl Decoder {
+    /// Reserves the memory that it takes, if that was not done already; waits for it for 5 s at most.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::NoMemory`] and [`DecodeError::NoMemoryOfCaller`].
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, nothing is reserved.
+    pub(crate) async fn reserve(&self) -> Result<(), DecodeError> {
+        match self.0.upgrade() {
+            Some(memory) => memory.reserve().await,
+            // Nor is there a body any more.
+            None => Ok(()),
+        }
+    }
+}
+
+impl DecoderMemory {
+    async fn reserve(&self) -> Result<(), DecodeError> {
+        let Self { bytes, budgets, recognised, reservation } = self;
+        let reserved = reservation.get_or_try_init(|| async {
+            let user = recognised.user();
+            let budget =
+                user.map_or_else(|| budgets.unknown.clone(), |user| budgets.callers.of(user));
+            let mut reservation = budget.reservation();
+            if timeout(MEMORY_TIMEOUT, reservation.resize(*bytes)).await.is_ok() {
+                return Ok(reservation);
+            }
+            let is_own =
+                user.is_some() && budget.available() < *bytes && budgets.all.available() >= *bytes;
+            Err(if is_own { DecodeError::NoMemoryOfCaller } else { DecodeError::NoMemory })
+        });
+        reserved.await.map(drop)
+    }
 }
 
 /// How a body was compressed.
@@ -71,6 +134,14 @@ enum Coding {
 }
 
 impl Coding {
+    /// How many bytes its decoder takes.
+    fn memory(self) -> usize {
+        match self {
+            Self::Gzip => GZIP_BYTES,
+            Self::Zstd => 1 << ZSTD_WINDOW_LOG,
+        }
+    }
+
     /// `None` for a body that is sent as it is.
     fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let values = headers.get_all(CONTENT_ENCODING).iter();
@@ -134,7 +205,7 @@ impl DecodeError {
 #[error("the body broke off")]
 struct BrokenOff(#[source] axum::Error);
 
-fn decoded(coding: Coding, body: Body, budgets: DecoderBudgets, recognised: Recognised) -> Body {
+fn decoded(coding: Coding, body: Body, memory: Arc<DecoderMemory>) -> Body {
     let body = body.into_data_stream().map_err(|error| io::Error::other(BrokenOff(error)));
     let body = StreamReader::new(body);
     let decoder: Pin<Box<dyn AsyncRead + Send>> = match coding {
@@ -150,46 +221,26 @@ fn decoded(coding: Coding, body: Body, budgets: DecoderBudgets, recognised: Reco
             Box::pin(decoder)
         }
     };
-    let memory = match coding {
-        Coding::Gzip => GZIP_BYTES,
-        Coding::Zstd => 1 << ZSTD_WINDOW_LOG,
-    };
-    let begin = Begin { decoder, budgets, recognised, memory };
+    let begin = Begin { decoder, memory };
     Body::from_stream(stream::once(begin.run()).try_flatten())
 }
 
 /// A body of which nothing was asked for yet.
 struct Begin {
     decoder: Pin<Box<dyn AsyncRead + Send>>,
-    budgets: DecoderBudgets,
-    /// Set by then where credentials are looked at before the body.
-    recognised: Recognised,
-    memory: usize,
+    memory: Arc<DecoderMemory>,
 }
 
 impl Begin {
     async fn run(
         self,
     ) -> Result<impl futures_util::Stream<Item = Result<bytes::Bytes, io::Error>>, io::Error> {
-        // Who is not let in has asked for nothing, and takes no memory.
-        let DecoderBudgets { all, callers, unknown } = self.budgets;
-        let user = self.recognised.user();
-        let budget = user.map_or(unknown, |user| callers.of(user));
-        let mut reservation = budget.reservation();
-        let reserved = timeout(MEMORY_TIMEOUT, reservation.resize(self.memory)).await;
-        reserved.map_err(|_| {
-            let is_own = user.is_some()
-                && budget.available() < self.memory
-                && all.available() >= self.memory;
-            io::Error::other(match is_own {
-                true => DecodeError::NoMemoryOfCaller,
-                false => DecodeError::NoMemory,
-            })
-        })?;
+        let memory = self.memory;
+        memory.reserve().await.map_err(io::Error::other)?;
         let pieces = ReaderStream::with_capacity(self.decoder, PIECE);
         Ok(pieces.map_err(move |error| {
             // Given back when the body is dropped.
-            let _ = &reservation;
+            let _ = &memory;
             let inner = error.get_ref();
             if inner.is_some_and(|inner| inner.is::<BrokenOff>()) {
                 return error;

@@ -11,7 +11,9 @@ use splengine_core::{Admitted, Gap, Run, SlowReader, Stdin};
 
 use crate::accept::Format;
 use crate::app::App;
+use crate::body::BodyError;
 use crate::dto::{EncodingDto, EndDto, ExecuteRequestDto, ExecuteResultDto};
+use crate::encoded::Decoder;
 use crate::json;
 use crate::problem::{Problem, ProblemDto};
 use crate::repeats::Repeat;
@@ -120,7 +122,14 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
             repeat = Some(Repeat::of(&parts, &body)?);
             (json::parse(&body)?, None)
         }
-        BodyKind::Input => (read_query(&query)?, Some(BodyReader::new(body))),
+        BodyKind::Input => {
+            let dto = read_query(&query)?;
+            // A command that has begun could only be ended for want of it.
+            if let Some(decoder) = parts.extensions.get::<Decoder>() {
+                decoder.reserve().await.map_err(|error| BodyError::from(&error))?;
+            }
+            (dto, Some(BodyReader::new(body)))
+        }
     };
     if dto.asynchronous == Some(true) {
         if !app.engine.has_batches() {

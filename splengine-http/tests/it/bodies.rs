@@ -214,7 +214,8 @@ async fn who_is_over_their_own_share_is_told_so() {
 /// Asks with a body that is compressed, of which nothing ever comes; the status, and whether it tells
 /// when to try again.
 async fn compressed(service: &HttpService, token: &str, method: &str, path: &str) -> (u16, bool) {
-    let mut request = request(method, path, "application/json", endless(0));
+    let kind = if path.contains('?') { "application/octet-stream" } else { "application/json" };
+    let mut request = request(method, path, kind, endless(0));
     let token = http::HeaderValue::from_str(token).expect("a value");
     request.headers_mut().insert("authorization", token);
     request.headers_mut().insert("content-encoding", http::HeaderValue::from_static("zstd"));
@@ -236,7 +237,8 @@ async fn decoders_of_one_caller_leave_memory_to_others() {
     let fit = async { tokio::join!(execute(), execute(), execute(), execute(), execute()) };
     let more = async {
         later(1).await;
-        tokio::join!(execute(), alices("PUT", "/api/v1/files/a"))
+        let file = alices("PUT", "/api/v1/files/a");
+        tokio::join!(execute(), file, alices("POST", "/execute?command=cat"))
     };
     let carols = async {
         later(2).await;
@@ -245,7 +247,7 @@ async fn decoders_of_one_caller_leave_memory_to_others() {
     let (fit, more, carols) = tokio::join!(fit, more, carols);
     let late = (408, false);
     assert_eq!((fit, carols), ((late, late, late, late, late), late));
-    assert_eq!(more, ((429, true), (429, true)));
+    assert_eq!(more, ((429, true), (429, true), (429, true)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,13 +257,16 @@ async fn a_shortage_of_memory_for_decoders_is_told_as_one() {
     let alices = compressed(&service, "Bearer alices-very-long-token", "POST", "/execute");
     let eriks = async {
         later(1).await;
-        let [execute, file] = [("POST", "/execute"), ("PUT", "/api/v1/files/a")]
-            .map(|(method, path)| compressed(&service, "Bearer erik-has-files-too", method, path));
-        tokio::join!(execute, file)
+        let [execute, file, input] =
+            [("POST", "/execute"), ("PUT", "/api/v1/files/a"), ("POST", "/execute?command=cat")]
+                .map(|(method, path)| {
+                    compressed(&service, "Bearer erik-has-files-too", method, path)
+                });
+        tokio::join!(execute, file, input)
     };
     let (alices, eriks) = tokio::join!(alices, eriks);
     assert_eq!(alices, (408, false));
-    assert_eq!(eriks, ((503, true), (503, true)));
+    assert_eq!(eriks, ((503, true), (503, true), (503, true)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,3 +125,25 @@ async fn what_is_not_compressed_as_it_says_is_told_so() {
     }
     assert_eq!(door.ask("GET", "/api/v1/files/a", None).await.status, 404);
 }
+
+/// Else five commands that run would leave their caller no memory for a further body.
+#[tokio::test]
+async fn a_decoder_lasts_no_longer_than_its_body() {
+    let door = door().await;
+    let header = "Content-Encoding: zstd";
+    let body = zstd(sh("sleep 600").to_string().as_bytes()).await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let mut connection = door.connect().await;
+        connection.post("/execute", &[TOKEN, JSON, header], &body).await;
+        waiting.push(connection);
+    }
+    loop {
+        let all = door.ask("GET", "/api/v1/executions", None).await.json();
+        if all["executions"].as_array().expect("a list").len() == waiting.len() {
+            break;
+        }
+    }
+    let body = zstd(b"{}").await;
+    door.post("/execute", &[TOKEN, JSON, header], &body).await.problem(400);
+}
