@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn serve(it: Connection, engine: Engine, guest: Caller, mut end: Closing) -> io::Result<()> {
-    it.handle().set_authenticated(); // Elsewhere: once the client has shown who it is.
+    it.handle().set_authenticated(&guest); // Elsewhere: once the client has shown who it is.
     let mut it = BufReader::new(it);
     loop {
         let mut line = String::new();

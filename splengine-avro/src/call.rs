@@ -202,7 +202,7 @@ impl Responder {
                 }
             };
             if let Some(connection) = shown.and_then(|shown| shown.connection.as_ref()) {
-                connection.set_authenticated();
+                connection.set_authenticated(&caller);
             }
             if let Some(recognised) = shown.and_then(|shown| shown.recognised.as_ref())
                 && caller.is_revocable()

@@ -128,7 +128,9 @@ where
                 (Some(_), _) => (None, Sender::Recognised),
                 (None, Some(shown)) => {
                     let recognised = responder.caller(shown, &source).await.map_err(Refusal::of)?;
-                    connection.iter().for_each(ConnectionHandle::set_authenticated);
+                    if let Some(connection) = &connection {
+                        connection.set_authenticated(&recognised);
+                    }
                     (Some(recognised), Sender::Recognised)
                 }
                 // Unless it is let in without, what it shows is in the message.

@@ -25,6 +25,7 @@ mod local;
 mod lock;
 mod names;
 mod net;
+mod places;
 mod process;
 mod protected;
 mod scope;
@@ -73,6 +74,7 @@ pub use net::{
     Activity, Announced, BindError, Closing, Connection, ConnectionHandle, ConnectionLimits,
     ConnectionStats, PeerAddress, is_anybodys_name, serve_connections,
 };
+pub use places::{CallerPlace, CallerPlaces, PlaceError};
 pub use scope::{ParseScopeError, Scope, Scopes};
 pub use screen::Screen;
 pub use session::{

@@ -234,7 +234,7 @@ impl Shared {
             recognised.set(&caller);
         }
         if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
-            connection.set_authenticated();
+            connection.set_authenticated(&caller);
         }
         Ok(caller)
     }

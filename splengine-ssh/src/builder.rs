@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, SshId};
-use splengine_core::{BindError, ConnectionLimits, Engine};
+use splengine_core::{BindError, CallerPlaces, ConnectionLimits, Engine};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::input::Disk;
@@ -29,6 +29,7 @@ pub struct SshServerBuilder<U> {
     limits: ConnectionLimits,
     login_grace: Duration,
     disk: [u64; 2],
+    channels: [usize; 2],
     unread_directory: Option<PathBuf>,
     keepalive: (Duration, usize),
     rekey: (usize, Duration),
@@ -52,6 +53,7 @@ impl SshServer {
             limits: Self::default_connection_limits(),
             login_grace: Duration::from_mins(2),
             disk: [1 << 30, 4 << 30],
+            channels: [256, 2048],
             unread_directory: None,
             keepalive: (Duration::from_secs(30), 3),
             rekey: (1 << 30, Duration::from_hours(1)),
@@ -78,6 +80,7 @@ impl<U> SshServerBuilder<U> {
             limits: self.limits,
             login_grace: self.login_grace,
             disk: self.disk,
+            channels: self.channels,
             unread_directory: self.unread_directory,
             keepalive: self.keepalive,
             rekey: self.rekey,
@@ -122,9 +125,20 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
+    /// Maximum number of channels that one caller, and that all callers, have open at once on all
+    /// connections, both at least 1, default 256 and 2,048; no caller has more than are left to the
+    /// others. A further one is refused. Of the channels on which a caller is served SFTP the first 16
+    /// (64 of all callers) have up to 64 requests at once and 4 MiB for them; each further one has 8 and
+    /// 512 KiB.
+    pub fn max_channels_of_callers(mut self, of_caller: usize, of_all: usize) -> Self {
+        self.channels = [of_caller, of_all];
+        self
+    }
+
     /// Maximum number of bytes of what clients send, and nobody has read yet, that are kept on disk:
     /// of all channels of one caller, and of all callers. Default 1 GiB and 4 GiB. The first 1 MiB
-    /// of a channel is in memory. A channel that would go over it, or leave less free space than the
+    /// of a channel is in memory, as long as that is no more than 32 MiB of one caller and 128 MiB of all.
+    /// A channel that would go over it, or leave less free space than the
     /// engine's [floor](splengine_core::EngineBuilder::disk_floor), is closed, and says why. Up to
     /// 64 MiB of a channel that were read count until so much more was read.
     ///
@@ -233,6 +247,7 @@ impl SshServerBuilder<Users> {
             .local_addr()
             .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
         let config = Arc::new(self.config(keys));
+        let [of_caller, of_all] = self.channels;
         let disk = Disk::new(self.unread_directory, self.engine.disk_reserve(), self.disk);
         Ok(SshServer {
             listener,
@@ -244,6 +259,8 @@ impl SshServerBuilder<Users> {
                 users: self.users,
                 options: self.options,
                 disk,
+                channels: CallerPlaces::bounded(of_all, of_caller),
+                wide_sftp: CallerPlaces::bounded(MAX_WIDE_SFTP, MAX_WIDE_SFTP_OF_CALLER),
             }),
         })
     }
@@ -282,3 +299,6 @@ impl SshServerBuilder<Users> {
         }
     }
 }
+
+const MAX_WIDE_SFTP: usize = 64;
+const MAX_WIDE_SFTP_OF_CALLER: usize = 16;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use russh::server::ChannelOpenHandle;
-use splengine_core::{Background, Caller, Engine, Request, Scope, Signal, Size, UserName};
+use splengine_core::{
+    Background, Caller, CallerPlace, Engine, Request, Scope, Signal, Size, UserName,
+};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -60,6 +62,8 @@ pub(crate) struct Channel {
     /// Whether the client asks that what runs in the background outlives its command.
     pub(crate) keeps_background: bool,
     pub(crate) input: Inlet,
+    /// What its caller has of all channels; as long as something runs, that has it.
+    place: Option<CallerPlace>,
     state: State,
     is_closed: Arc<AtomicBool>,
 }
@@ -77,7 +81,8 @@ enum State {
 }
 
 impl Channel {
-    pub(crate) fn new(reply: Reply, shared: &Shared, user: UserName) -> Self {
+    pub(crate) fn new(reply: Reply, shared: &Shared, place: CallerPlace) -> Self {
+        let user = place.user().clone();
         let (input, outlet) = crate::input::channel(Arc::clone(&shared.disk), user);
         Self {
             env: Vec::new(),
@@ -86,9 +91,17 @@ impl Channel {
             links_first: false,
             keeps_background: false,
             input,
+            place: Some(place),
             is_closed: Arc::clone(&reply.is_closed),
             state: State::Fresh(reply, outlet),
         }
+    }
+
+    /// Whether one more variable may be set.
+    pub(crate) fn has_room_for(&self, name: &str, value: &str) -> bool {
+        let length = |(name, value): &(String, String)| name.len() + value.len();
+        let bytes = self.env.iter().map(length).sum::<usize>() + name.len() + value.len();
+        self.env.len() < MAX_VARIABLES && bytes <= MAX_VARIABLES_BYTES
     }
 
     pub(crate) fn is_fresh(&self) -> bool {
@@ -153,8 +166,9 @@ impl Channel {
         tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
         // Files are served for as long as the client likes.
         let running = (!matches!(start, Start::Sftp(_))).then(|| login.running());
+        let taken = self.place.take();
         let task = tokio::spawn(async move {
-            let _running = running;
+            let (_running, _taken) = (running, taken);
             let performed = async {
                 if let Some(why) = refusal {
                     return Ok(reply.refuse(why, MISUSE).await);
@@ -191,7 +205,9 @@ impl Channel {
         let is_closed = Arc::clone(&self.is_closed);
         let flood = Arc::new(Notify::new());
         let flooded = Arc::clone(&flood);
+        let taken = self.place.take();
         let task = tokio::spawn(async move {
+            let _taken = taken;
             let connected = match destination.connect().await {
                 Ok(connected) => connected,
                 Err(reason) => {
@@ -314,7 +330,11 @@ async fn perform(
         (Start::Sftp(options), _) => {
             let options = sftp::Options { links_first: place.links_first, ..options };
             let (files, caller) = (engine.files(), place.caller);
-            let served = sftp::serve(files, caller, options, input, reply.writer()).await;
+            let wide = shared.wide_sftp.take(caller.user()).ok();
+            let requests = if wide.is_some() { sftp::MAX_REQUESTS } else { sftp::FEW_REQUESTS };
+            let output = reply.writer();
+            let served = sftp::serve(files, caller, options, input, output, requests).await;
+            drop(wide);
             return match served {
                 Ok(()) => Ok(reply.finish(Exit::Code(0)).await),
                 Err(error) => Ok(reply.refuse(&error.to_string(), 1).await),
@@ -410,5 +430,9 @@ const NOT_TEXT: &str = "the command is not UTF-8; the command that this key is b
     that are";
 /// Maximum number of a client's signals that wait to be sent to a program; further ones are dropped.
 const MAX_WAITING_SIGNALS: usize = 32;
+/// Maximum number of variables of one channel, with those that are set for it; more are refused.
+const MAX_VARIABLES: usize = 64;
+/// Maximum length of all their names and values together.
+const MAX_VARIABLES_BYTES: usize = 32 << 10;
 const TOO_MUCH: &str = "more was sent than is kept of you, or than there is room for on the disk, for a program that does \
      not read it";

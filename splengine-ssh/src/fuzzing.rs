@@ -12,7 +12,7 @@ use splengine_core::{
 };
 use tokio::time::timeout;
 
-use crate::sftp::{Options, look_at, serve};
+use crate::sftp::{MAX_REQUESTS, Options, look_at, serve};
 use crate::users::{lines, parse, parse_plain};
 
 /// A file in OpenSSH's authorized_keys format.
@@ -97,7 +97,8 @@ async fn serve_from(root: &Path, stream: &[u8]) -> Vec<u8> {
     let caller = Caller::with_all_scopes("fuzzer".parse().expect("a name"));
     let mut answers = Vec::new();
     // An error ends the connection: the packet could not be answered.
-    let _ = serve(engine.files(), caller, Options::default(), stream, &mut answers).await;
+    let _ =
+        serve(engine.files(), caller, Options::default(), stream, &mut answers, MAX_REQUESTS).await;
     answers
 }
 

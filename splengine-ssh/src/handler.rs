@@ -30,7 +30,7 @@ use crate::users::{Entry, Grant};
 use convert::{is_name_of_terminal, known, links_first, size};
 use forwarding::NO_LISTENING;
 pub(crate) use login::Login;
-use variables::{MAX_NAME_BYTES, MAX_VALUE_BYTES, MAX_VARIABLES};
+use variables::{MAX_NAME_BYTES, MAX_VALUE_BYTES};
 
 pub(crate) struct Client {
     shared: Arc<Shared>,
@@ -86,14 +86,14 @@ impl Client {
         if self.channels.len() >= self.shared.options.max_channels {
             return None;
         }
-        let user = self.grant.as_ref()?.caller.user().clone();
+        let place = self.shared.channels.take(self.grant.as_ref()?.caller.user()).ok()?;
         // What comes is taken from `data` below. The reading half, in which russh waits for room,
         // is let go.
         let (_, writer) = channel.split();
         let id = writer.id();
         let mut reply = Reply::new(writer, session.handle());
         reply.signals_as_status = self.shared.options.signals_as_status;
-        let mut channel = Channel::new(reply, &self.shared, user);
+        let mut channel = Channel::new(reply, &self.shared, place);
         channel.session.clone_from(&self.session);
         channel.links_first = links_first(session.remote_sshid());
         channel.env = self.ends();
@@ -309,7 +309,7 @@ impl Handler for Client {
                 }
                 _ => false,
             },
-            Some(channel) if takes && channel.env.len() < MAX_VARIABLES => {
+            Some(channel) if takes && channel.has_room_for(name, value) => {
                 channel.env.push((name.to_owned(), value.to_owned()));
                 true
             }

@@ -20,12 +20,19 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How much all channels of a server may keep on disk, and where.
+/// How much all channels of a server may keep in memory and on disk, and where on disk.
 #[derive(Debug)]
 pub(crate) struct Disk {
     /// `None` is the host's directory for temporary files.
     directory: Option<PathBuf>,
     reserve: DiskReserve,
+    memory: Account,
+    bytes: Account,
+}
+
+/// Bytes that callers have of one kind.
+#[derive(Debug)]
+struct Account {
     max_of_caller: u64,
     max_of_all: u64,
     used: Mutex<HashMap<UserName, u64>>,
@@ -55,6 +62,8 @@ struct Shared {
 struct State {
     /// In one piece: clients may send single bytes.
     memory: BytesMut,
+    /// Taken of the memory of all channels for that.
+    reserved: u64,
     /// What came after what is in memory.
     pieces: VecDeque<Piece>,
     is_over: bool,
@@ -70,14 +79,9 @@ struct Piece {
     written: u64,
 }
 
-impl Disk {
-    pub(crate) fn new(
-        directory: Option<PathBuf>,
-        reserve: DiskReserve,
-        [max_of_caller, max_of_all]: [u64; 2],
-    ) -> Arc<Self> {
-        let used = Mutex::default();
-        Arc::new(Self { directory, reserve, max_of_caller, max_of_all, used })
+impl Account {
+    fn new(max_of_caller: u64, max_of_all: u64) -> Self {
+        Self { max_of_caller, max_of_all, used: Mutex::default() }
     }
 
     fn take(&self, user: &UserName, bytes: u64) -> Result<(), Full> {
@@ -101,15 +105,27 @@ impl Disk {
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, u64>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk {
+    pub(crate) fn new(
+        directory: Option<PathBuf>,
+        reserve: DiskReserve,
+        [max_of_caller, max_of_all]: [u64; 2],
+    ) -> Arc<Self> {
+        let memory = Account::new(MAX_MEMORY_BYTES_OF_CALLER, MAX_MEMORY_BYTES_OF_ALL);
+        let bytes = Account::new(max_of_caller, max_of_all);
+        Arc::new(Self { directory, reserve, memory, bytes })
+    }
+
     /// A file without a name, that no other user of the host can read.
     fn file(&self) -> io::Result<File> {
         let Some(directory) = &self.directory else { return tempfile::tempfile() };
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         tempfile::tempfile_in(directory)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, u64>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,7 +142,7 @@ impl Inlet {
         if state.reader_gone || data.is_empty() {
             return Ok(());
         }
-        if state.pieces.is_empty() && state.memory.len() + data.len() <= MAX_MEMORY_BYTES {
+        if state.has_memory(data.len(), &self.0.disk, &self.0.user) {
             state.memory.extend_from_slice(data);
         } else {
             state.spill(data, &self.0.disk, &self.0.user)?;
@@ -170,11 +186,37 @@ impl State {
         self.pieces.iter().map(|piece| piece.written - piece.read).sum()
     }
 
+    /// Whether so much more may be kept in memory.
+    fn has_memory(&mut self, more: usize, disk: &Disk, user: &UserName) -> bool {
+        let needed = self.memory.len() + more;
+        if !self.pieces.is_empty() || needed > MAX_MEMORY_BYTES {
+            return false;
+        }
+        // As the buffer grows.
+        let wanted = match needed {
+            0..=UNCOUNTED_BYTES => 0,
+            needed => needed.next_power_of_two() as u64,
+        };
+        let missing = wanted.saturating_sub(self.reserved);
+        if missing > 0 && disk.memory.take(user, missing).is_err() {
+            return false;
+        }
+        self.reserved += missing;
+        true
+    }
+
+    fn forget_memory(&mut self, disk: &Disk, user: &UserName) {
+        self.memory = BytesMut::new();
+        if self.reserved > 0 {
+            disk.memory.give_back(user, std::mem::take(&mut self.reserved));
+        }
+    }
+
     fn spill(&mut self, data: &[u8], disk: &Disk, user: &UserName) -> Result<(), Full> {
         let size = data.len() as u64;
-        disk.take(user, size)?;
+        disk.bytes.take(user, size)?;
         if let Err(error) = self.write(data, disk) {
-            disk.give_back(user, size);
+            disk.bytes.give_back(user, size);
             tracing::warn!(%error, "what a client sends can't be kept on disk");
             return Err(Full);
         }
@@ -199,7 +241,7 @@ impl State {
         buffer.put_slice(&self.memory[..length]);
         self.memory.advance(length);
         if self.memory.is_empty() {
-            self.memory = BytesMut::new();
+            self.forget_memory(disk, user);
         }
         if self.memory.is_empty()
             && buffer.remaining() > 0
@@ -211,7 +253,7 @@ impl State {
             buffer.advance(length);
             piece.read += length as u64;
             if piece.read == piece.written {
-                disk.give_back(user, piece.written);
+                disk.bytes.give_back(user, piece.written);
                 self.pieces.pop_front();
             }
         }
@@ -219,8 +261,8 @@ impl State {
     }
 
     fn forget(&mut self, disk: &Disk, user: &UserName) {
-        self.memory = BytesMut::new();
-        disk.give_back(user, self.pieces.drain(..).map(|piece| piece.written).sum());
+        self.forget_memory(disk, user);
+        disk.bytes.give_back(user, self.pieces.drain(..).map(|piece| piece.written).sum());
     }
 
     fn wake(&mut self) {
@@ -270,6 +312,12 @@ impl Drop for Inlet {
 
 /// Maximum of one channel's unread input that is kept in memory; what comes beyond it goes to disk.
 const MAX_MEMORY_BYTES: usize = 1 << 20;
+/// Bytes of one channel's unread input in memory that are not counted: each may have them.
+const UNCOUNTED_BYTES: usize = 4 << 10;
+/// Maximum of all channels' unread input that is kept in memory, of one caller.
+const MAX_MEMORY_BYTES_OF_CALLER: u64 = 32 << 20;
+/// The same, of all callers.
+const MAX_MEMORY_BYTES_OF_ALL: u64 = 128 << 20;
 /// At this size of a file the next is begun, so that a reader who is always a little behind does not
 /// make it grow for ever.
 const PIECE: u64 = 64 << 20;
@@ -293,7 +341,35 @@ mod tests {
     }
 
     fn used(disk: &Disk) -> u64 {
-        disk.lock().values().sum()
+        disk.bytes.lock().values().sum()
+    }
+
+    #[test]
+    fn beyond_the_memory_of_its_caller_a_channel_uses_the_disk() {
+        let disk = disk_of(8 << 20, 8 << 20);
+        let alice = user("alice");
+        let channels =
+            usize::try_from(MAX_MEMORY_BYTES_OF_CALLER).expect("small") / MAX_MEMORY_BYTES;
+        let mut all: Vec<_> = (0..=channels)
+            .map(|_| {
+                let ends = channel(Arc::clone(&disk), alice.clone());
+                ends.0.push(&[7; MAX_MEMORY_BYTES]).expect("room");
+                ends
+            })
+            .collect();
+        assert_eq!(used(&disk), MAX_MEMORY_BYTES as u64, "the last one's");
+        // Single keys need none.
+        let (keys, _read) = channel(Arc::clone(&disk), alice.clone());
+        keys.push(b"x").expect("room");
+        assert_eq!(used(&disk), MAX_MEMORY_BYTES as u64);
+        let (others, _read) = channel(Arc::clone(&disk), user("bob"));
+        others.push(&[7; MAX_MEMORY_BYTES]).expect("room");
+        assert_eq!(used(&disk), MAX_MEMORY_BYTES as u64);
+        drop(all.remove(0));
+        let (again, _read) = channel(Arc::clone(&disk), alice);
+        again.push(&[7; MAX_MEMORY_BYTES]).expect("room");
+        assert_eq!(used(&disk), MAX_MEMORY_BYTES as u64);
+        drop((all, others, _read, again));
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
 use splengine_core::{
-    Closing, Connection, ConnectionLimits, CredentialSource, Engine, serve_connections,
+    CallerPlaces, Closing, Connection, ConnectionLimits, CredentialSource, Engine,
+    serve_connections,
 };
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
@@ -37,6 +38,10 @@ pub(crate) struct Shared {
     pub(crate) users: Users,
     pub(crate) options: Options,
     pub(crate) disk: Arc<Disk>,
+    /// That callers may have open on all their connections.
+    pub(crate) channels: CallerPlaces,
+    /// Channels of SFTP with as many requests at once as there may be.
+    pub(crate) wide_sftp: CallerPlaces,
 }
 
 /// What is set up once for all connections.
@@ -174,7 +179,9 @@ impl Entering {
                 }
             }
         }
-        place.set_authenticated();
+        if let Some(caller) = login.caller() {
+            place.set_authenticated(caller);
+        }
         drop(attempted);
         let linger = shared.options.max_linger;
         tokio::select! {

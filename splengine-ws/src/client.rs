@@ -89,7 +89,7 @@ pub(crate) async fn serve(
             match shown {
                 Ok(caller) => {
                     if let Some(connection) = &connection {
-                        connection.set_authenticated();
+                        connection.set_authenticated(&caller);
                     }
                     (caller, None)
                 }

@@ -118,8 +118,8 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         window: client::size(query.cols, query.rows),
     };
     let connection = parts.extensions.remove::<ConnectionHandle>();
-    if let (Entrant::Known(..), Some(connection)) = (&entrant, &connection) {
-        connection.set_authenticated();
+    if let (Entrant::Known(caller, _), Some(connection)) = (&entrant, &connection) {
+        connection.set_authenticated(caller);
     }
     // One that is a little too large is read to its end, so that its sender hears of it: many send
     // a whole frame before they read anything.

@@ -7,69 +7,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::caller::UserName;
 use crate::files::FileError;
+use crate::places::{CallerPlace, CallerPlaces, PlaceError};
 
 /// Counts what is open of one kind, of each caller and of all.
-///
-/// A caller may have so many open as are still free: one alone gets half of all, two a third each,
-/// and so on, so that there is always a place for one who has none.
 #[derive(Debug)]
 pub(crate) struct OpenCount {
     /// What it counts, for a complaint.
     what: &'static str,
-    most: usize,
-    most_per_caller: usize,
-    open: Mutex<HashMap<UserName, usize>>,
+    places: CallerPlaces,
 }
 
 /// The right to have one open, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct OpenPermit {
-    count: Arc<OpenCount>,
-    user: UserName,
-}
+pub(crate) type OpenPermit = CallerPlace;
 
 impl OpenCount {
-    pub(crate) fn new(what: &'static str, most: usize, most_per_caller: usize) -> Arc<Self> {
-        Arc::new(Self { what, most, most_per_caller, open: Mutex::default() })
+    pub(crate) fn new(what: &'static str, most: usize, most_per_caller: usize) -> Self {
+        Self { what, places: CallerPlaces::bounded(most, most_per_caller) }
     }
 
-    pub(crate) fn permit(self: &Arc<Self>, user: &UserName) -> Result<OpenPermit, FileError> {
-        let mut open = self.lock();
-        let own = open.get(user).copied().unwrap_or_default();
-        if own >= self.most_per_caller {
-            return Err(FileError::CallerLimit { what: self.what, limit: self.most_per_caller });
-        }
-        let free = self.most.saturating_sub(open.values().sum());
-        if free == 0 {
-            return Err(FileError::Full { what: self.what, limit: self.most });
-        }
-        if own >= free {
-            return Err(FileError::CallerLimit { what: self.what, limit: own });
-        }
-        *open.entry(user.clone()).or_default() += 1;
-        Ok(OpenPermit { count: Arc::clone(self), user: user.clone() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl OpenPermit {
-    pub(crate) fn user(&self) -> &UserName {
-        &self.user
-    }
-}
-
-impl Drop for OpenPermit {
-    fn drop(&mut self) {
-        let mut open = self.count.lock();
-        if let Some(count) = open.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.user);
-            }
-        }
+    pub(crate) fn permit(&self, user: &UserName) -> Result<OpenPermit, FileError> {
+        let what = self.what;
+        self.places.take(user).map_err(|error| match error {
+            PlaceError::OfCaller { limit } => FileError::CallerLimit { what, limit },
+            PlaceError::OfAll { limit } => FileError::Full { what, limit },
+        })
     }
 }
 
@@ -138,28 +99,6 @@ mod tests {
 
     fn user(name: &str) -> UserName {
         name.parse().expect("a name")
-    }
-
-    #[test]
-    fn a_caller_alone_gets_half_and_is_told_that_it_is_his_own_limit() {
-        let count = OpenCount::new("open files", 64, usize::MAX);
-        let (alice, bob) = (user("alice"), user("bob"));
-        let mut all: Vec<_> = std::iter::from_fn(|| count.permit(&alice).ok()).collect();
-        assert_eq!(all.len(), 32);
-        let error = count.permit(&alice).expect_err("all of her share");
-        assert!(matches!(error, FileError::CallerLimit { limit: 32, .. }), "{error}");
-        all.extend(std::iter::from_fn(|| count.permit(&bob).ok()));
-        assert_eq!(all.len(), 48);
-        // Each who comes takes half of what is left, down to the last place.
-        for number in 0..16 {
-            let name = user(&format!("user-{number}"));
-            all.extend(std::iter::from_fn(|| count.permit(&name).ok()));
-        }
-        assert_eq!(all.len(), 64);
-        let error = count.permit(&user("late")).expect_err("none is left");
-        assert!(matches!(error, FileError::Full { limit: 64, .. }), "{error}");
-        drop(all);
-        assert!(count.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

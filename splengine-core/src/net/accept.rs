@@ -29,8 +29,8 @@ use crate::net::table::Table;
 /// [handle](Connection::handle) `serve` tells when that is over. `serve` gives what serves a
 /// connection, or nothing for one that is to be closed at once.
 ///
-/// When the process is out of file descriptors, unauthenticated connections that have been there for a
-/// second are closed for new ones.
+/// When the process is out of file descriptors, connections beyond their caller's share, and
+/// unauthenticated ones that have been there for a second, are closed for new ones.
 ///
 /// # Cancel safety
 ///
@@ -86,7 +86,7 @@ pub async fn serve_connections<F>(
                 }
                 () = socket.peer_left() => tracing::debug!(%peer, "a client has left"),
                 () = socket.evicted() => {
-                    tracing::debug!(%peer, "an unauthenticated connection is closed for another");
+                    tracing::debug!(%peer, "a connection is closed for another");
                 }
                 () = socket.showed_nothing() => {
                     tracing::debug!(%peer, "nobody authenticated on a connection in time");
@@ -153,7 +153,7 @@ async fn accept(listener: &TcpListener, table: &Arc<Table>) -> (TcpStream, Socke
             // Out of files or memory: others must end first.
             Err(error) => {
                 if table.make_room() {
-                    tracing::debug!(%error, "an unauthenticated connection is closed for another");
+                    tracing::debug!(%error, "a connection is closed for another");
                     // Until it is gone.
                     sleep(Duration::from_millis(5)).await;
                 } else {

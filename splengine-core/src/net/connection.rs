@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use crate::caller::Caller;
 use crate::net::activity::{Activity, Answers};
 use crate::net::peer::network_of;
 use crate::net::table::{Place, Progress, Table};
@@ -35,13 +36,13 @@ pub struct Connection {
 /// Our servers put one into the extensions of each request of HTTP.
 ///
 /// ```
-/// use splengine_core::ConnectionHandle;
+/// use splengine_core::{Caller, ConnectionHandle};
 ///
-/// fn on_request(connection: &ConnectionHandle, credentials_are_valid: bool) {
+/// fn on_request(connection: &ConnectionHandle, caller: Option<&Caller>) {
 ///     // The connection is at work until the guard is dropped.
 ///     let _activity = connection.begin();
-///     if credentials_are_valid {
-///         connection.set_authenticated();
+///     if let Some(caller) = caller {
+///         connection.set_authenticated(caller);
 ///     }
 /// }
 /// ```
@@ -235,15 +236,17 @@ impl Connection {
 }
 
 impl ConnectionHandle {
-    /// Notes that somebody was authenticated on the connection: it is not closed any more for taking
-    /// too long, nor for others.
-    pub fn set_authenticated(&self) {
+    /// Notes that `caller` was authenticated on the connection: it is not closed any more for taking
+    /// too long, nor for others, unless this caller has more than
+    /// [their share](crate::ConnectionLimits::max_connections) of connections. Only the first caller
+    /// on a connection counts.
+    pub fn set_authenticated(&self, caller: &Caller) {
         if self.0.is_authenticated.swap(true, Relaxed) {
             return;
         }
         self.0.answers.set_authenticated();
         if let Some(place) = &self.0.place {
-            place.set_authenticated();
+            place.set_authenticated(caller.user());
         }
     }
 

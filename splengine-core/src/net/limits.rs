@@ -10,7 +10,8 @@ use crate::net::stats::Counters;
 ///
 /// A connection is *unauthenticated* until [`ConnectionHandle::set_authenticated`] is called, and
 /// until then it is the first to go: it has a time to show something, and is closed when others need
-/// its place. Authenticated connections are never closed for others.
+/// its place. An authenticated connection is closed for others only when its caller has more than their
+/// share of all connections, see [`max_connections`](Self::max_connections).
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,9 +54,11 @@ impl ConnectionLimits {
         }
     }
 
-    /// Maximum number of connections served at once, at least 1, default 1024. At it, an
-    /// unauthenticated connection is closed for the next one; while all are authenticated, the next
-    /// one waits unaccepted. A connection that was upgraded counts no more once it is authenticated:
+    /// Maximum number of connections served at once, at least 1, default 1024. At it, a connection is
+    /// closed for the next one: one beyond its caller's share, first one on which nothing is worked at,
+    /// else an unauthenticated one. A caller's share is as many as others leave free (half of all for
+    /// one caller alone, a third for two), so that nobody keeps all others out. While there is none to
+    /// close, the next one waits unaccepted. A connection that was upgraded counts no more once it is authenticated:
     /// whatever serves it then has a bound of its own.
     pub fn max_connections(mut self, count: usize) -> Self {
         self.max_connections = count.max(1);

@@ -12,12 +12,16 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::caller::UserName;
 use crate::net::limits::ConnectionLimits;
+use crate::places::{CallerPlace, CallerPlaces};
 
 /// All connections of a server.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) limits: ConnectionLimits,
+    /// Of authenticated connections that never make room.
+    shares: CallerPlaces,
     state: Mutex<State>,
     /// Notified when a place may be free.
     changed: Notify,
@@ -33,9 +37,11 @@ struct State {
     /// The unauthenticated ones, by network and number, which is the order of their coming.
     waiting: HashMap<IpAddr, BTreeMap<u64, Waiting>>,
     waiting_count: usize,
+    /// The authenticated ones beyond the share of their caller, by number.
+    surplus: BTreeMap<u64, Waiting>,
 }
 
-/// An unauthenticated connection.
+/// A connection that may have to make room.
 #[derive(Debug)]
 struct Waiting {
     since: Instant,
@@ -67,7 +73,10 @@ pub(crate) struct Place {
 /// How far a connection has come.
 #[derive(Debug, Default)]
 struct Stage {
-    is_authenticated: bool,
+    /// It is authenticated, and makes room for no other.
+    is_kept: bool,
+    /// Its part of what its caller may have, while it takes a place.
+    share: Option<CallerPlace>,
     /// What the accept loop was given to serve it is over.
     is_served: bool,
     /// Its socket is closed.
@@ -78,7 +87,8 @@ struct Stage {
 
 impl Table {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
-        Arc::new(Self { limits, state: Mutex::default(), changed: Notify::new() })
+        let shares = CallerPlaces::new(limits.connections());
+        Arc::new(Self { limits, shares, state: Mutex::default(), changed: Notify::new() })
     }
 
     /// Resolves when one more connection may be accepted.
@@ -96,7 +106,9 @@ impl Table {
             let changed = self.changed.notified();
             {
                 let state = self.lock();
-                let is_free = state.places < self.limits.connections() || state.waiting_count > 0;
+                let is_free = state.places < self.limits.connections()
+                    || state.waiting_count > 0
+                    || !state.surplus.is_empty();
                 if (is_free && state.leaving < MAX_LEAVING) == has_place {
                     return;
                 }
@@ -127,9 +139,9 @@ impl Table {
         state.waiting.entry(network).or_default().insert(number, waiting);
         self.limits.counters.open.fetch_add(1, Relaxed);
         self.limits.counters.unauthenticated.fetch_add(1, Relaxed);
-        if state.places > self.limits.connections()
-            || state.waiting_count > self.limits.unauthenticated()
-        {
+        let is_full = state.places > self.limits.connections();
+        let is_evicted = is_full && self.evict_surplus(&mut state);
+        if (is_full && !is_evicted) || state.waiting_count > self.limits.unauthenticated() {
             self.evict_one(&mut state, Some(number));
         }
         drop(state);
@@ -137,9 +149,12 @@ impl Table {
         Place { table, number, network, evicted, stage: Mutex::default() }
     }
 
-    /// Closes an unauthenticated connection, if there is one that has not just come.
+    /// Closes a connection that has to make room, if there is one that has not just come.
     pub(crate) fn make_room(&self) -> bool {
         let mut state = self.lock();
+        if self.evict_surplus(&mut state) {
+            return true;
+        }
         let firsts = state.waiting.values().filter_map(BTreeMap::first_key_value);
         let oldest = firsts.map(|(_, waiting)| waiting.since).min();
         oldest.is_some_and(|since| since.elapsed() >= SILENCE) && self.evict_one(&mut state, None)
@@ -188,8 +203,26 @@ impl Table {
         true
     }
 
+    /// Evicts a connection beyond the share of its caller, if there is one: the oldest on which
+    /// nothing is worked at, or the oldest.
+    fn evict_surplus(&self, state: &mut State) -> bool {
+        let mut looked_at = state.surplus.iter().take(MAX_LOOKED_AT);
+        let idle = looked_at.find(|(_, one)| one.does_nothing()).map(|(number, _)| *number);
+        let chosen = idle.or_else(|| state.surplus.keys().next().copied());
+        let Some(waiting) = chosen.and_then(|number| state.surplus.remove(&number)) else {
+            return false;
+        };
+        self.send_away(state, &waiting);
+        true
+    }
+
     fn evict(&self, state: &mut State, network: IpAddr, number: u64) {
-        let Some(waiting) = self.remove(state, network, number) else { return };
+        if let Some(waiting) = self.remove(state, network, number) {
+            self.send_away(state, &waiting);
+        }
+    }
+
+    fn send_away(&self, state: &mut State, waiting: &Waiting) {
         state.places -= 1;
         state.leaving += 1;
         self.limits.counters.evicted.fetch_add(1, Relaxed);
@@ -270,15 +303,19 @@ impl Place {
         self.evicted.notified().await;
     }
 
-    pub(crate) fn set_authenticated(&self) {
+    pub(crate) fn set_authenticated(&self, user: &UserName) {
         let mut stage = self.stage();
         let mut state = self.table.lock();
         // One that was evicted before goes all the same.
-        if self.table.remove(&mut state, self.network, self.number).is_some() {
-            stage.is_authenticated = true;
-            self.free_if_upgraded(&mut state, &mut stage);
-            self.table.changed.notify_one();
+        let Some(waiting) = self.table.remove(&mut state, self.network, self.number) else {
+            return;
+        };
+        match self.table.shares.take(user) {
+            Ok(share) => (stage.is_kept, stage.share) = (true, Some(share)),
+            Err(_) => drop(state.surplus.insert(self.number, waiting)),
         }
+        self.free_if_upgraded(&mut state, &mut stage);
+        self.table.changed.notify_one();
     }
 
     /// Notes that what the accept loop was given to serve the connection is over.
@@ -294,10 +331,13 @@ impl Place {
         if std::mem::replace(&mut stage.has_left, true) {
             return;
         }
+        stage.share = None;
         let mut state = self.table.lock();
-        if self.table.remove(&mut state, self.network, self.number).is_some() {
+        if self.table.remove(&mut state, self.network, self.number).is_some()
+            || state.surplus.remove(&self.number).is_some()
+        {
             state.places -= 1;
-        } else if !stage.is_authenticated {
+        } else if !stage.is_kept {
             state.leaving -= 1;
         } else if !stage.is_free {
             state.places -= 1;
@@ -307,8 +347,11 @@ impl Place {
     }
 
     fn free_if_upgraded(&self, state: &mut State, stage: &mut Stage) {
-        if stage.is_served && stage.is_authenticated && !stage.is_free && !stage.has_left {
-            stage.is_free = true;
+        if !stage.is_served || stage.is_free || stage.has_left {
+            return;
+        }
+        if stage.is_kept || state.surplus.remove(&self.number).is_some() {
+            (stage.is_kept, stage.is_free, stage.share) = (true, true, None);
             state.places -= 1;
             self.table.changed.notify_one();
         }

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use splengine_core::{
-    Connection, ConnectionLimits, ConnectionStats, Engine, LocalExecutor, serve_connections,
+    Caller, Connection, ConnectionLimits, ConnectionStats, Engine, LocalExecutor, serve_connections,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -13,8 +14,10 @@ use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(300);
+/// Each has another name.
+static USERS: AtomicUsize = AtomicUsize::new(0);
 
-/// A server that echoes bytes. On `!` somebody is authenticated, with `?` a request is finished, on
+/// A server that echoes bytes. On `!` somebody is authenticated, on `m` always the same one, with `?` a request is finished, on
 /// `w` it writes for ever, on `p` in small pieces.
 struct Server {
     addr: SocketAddr,
@@ -68,7 +71,11 @@ async fn echo(mut connection: Connection) -> io::Result<()> {
     loop {
         let byte = connection.read_u8().await?;
         match byte {
-            b'!' => handle.set_authenticated(),
+            b'!' => {
+                let number = USERS.fetch_add(1, Relaxed);
+                handle.set_authenticated(&caller(&format!("user-{number}")));
+            }
+            b'm' => handle.set_authenticated(&caller("mallory")),
             b'?' => drop(handle.begin()),
             b'w' => loop {
                 connection.write_all(&[b'w'; 1 << 16]).await?;
@@ -80,6 +87,10 @@ async fn echo(mut connection: Connection) -> io::Result<()> {
         }
         connection.write_all(&[byte]).await?;
     }
+}
+
+fn caller(name: &str) -> Caller {
+    Caller::new(name.parse().expect("a name"))
 }
 
 async fn says(stream: &mut TcpStream, byte: u8) {
@@ -207,4 +218,40 @@ async fn an_address_that_is_refused_is_closed_at_once() {
     is_closed(&mut server.connect(3).await).await;
     says(&mut server.connect(2).await, b'x').await;
     assert_eq!(server.stats().refused, 1);
+}
+
+#[tokio::test]
+async fn one_callers_connections_make_room_for_those_of_others() {
+    let server = Server::open(ConnectionLimits::new().max_connections(8)).await;
+    let mut mallorys = Vec::new();
+    for _ in 0..8 {
+        let mut stream = server.connect(1).await;
+        says(&mut stream, b'm').await;
+        mallorys.push(stream);
+    }
+    server.until("all are authenticated", |stats| stats.unauthenticated == 0).await;
+    // From the same address, too: who it is counts.
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let mut other = server.connect(1).await;
+        says(&mut other, b'!').await;
+        others.push(other);
+    }
+    for other in &mut others {
+        says(other, b'?').await;
+    }
+    let (share, beyond) = mallorys.split_at_mut(4);
+    for stream in share {
+        says(stream, b'?').await;
+    }
+    for stream in beyond {
+        is_closed(stream).await;
+    }
+    // Those who have their share of all places keep them.
+    let mut late = server.connect(1).await;
+    late.write_all(b"?").await.expect("sent");
+    assert!(timeout(SHORT, late.read_u8()).await.is_err());
+    drop(others.pop());
+    assert_eq!(timeout(PATIENCE, late.read_u8()).await.expect("in time").expect("answered"), b'?');
+    assert_eq!(server.stats().evicted, 4);
 }

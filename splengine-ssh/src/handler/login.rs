@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
+use splengine_core::Caller;
 use tokio::sync::watch;
 
 use crate::users::{Entry, Users};
@@ -50,6 +51,11 @@ impl Login {
     pub(crate) async fn succeeded(&self) {
         // The sender lives in `self`: the wait can't fail.
         drop(self.0.succeeded.subscribe().wait_for(|succeeded| *succeeded).await);
+    }
+
+    /// Who has logged in.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.0.entry.get().map(|entry| &entry.grant().caller)
     }
 
     /// Waits until whoever logged in may be here no longer: their rights were taken back, or `users`

@@ -50,8 +50,6 @@ const NEVER: &[&str] = &[
     "RUBY*",
     "SPL_*",
 ];
-/// Maximum number of variables of one channel, with those that are set for it; more are refused.
-pub(super) const MAX_VARIABLES: usize = 64;
 /// Maximum length of a variable's name; a longer one is refused.
 pub(super) const MAX_NAME_BYTES: usize = 256;
 /// Maximum length of a variable's value; a longer one is refused.

@@ -10,7 +10,7 @@ mod status;
 mod tests;
 
 pub(crate) use perform::Options;
-pub(crate) use serve::serve;
+pub(crate) use serve::{FEW_REQUESTS, MAX_REQUESTS, serve};
 
 /// What must hold of any packet: for fuzzers.
 #[cfg(any(fuzzing, test))]

@@ -21,8 +21,8 @@ use crate::sftp::status::{Code, Refusal};
 type Written = (Vec<u8>, OwnedSemaphorePermit);
 
 /// Serves one client until `input` ends, and then answers what is left. Requests are done side by
-/// side, 64 at once and 4 MiB of them and their answers at most; the next is read when there is room
-/// again. What comes of them is always as if they had been done one after the other: whatever changes
+/// side, `requests` at once (from [`FEW_REQUESTS`] to [`MAX_REQUESTS`]), and 64 KiB for each of them and
+/// their answers at most; the next is read when there is room again. What comes of them is always as if they had been done one after the other: whatever changes
 /// something waits for all before it, and all after it wait. They are answered in the order in which
 /// they came: no client may expect that (draft-ietf-secsh-filexfer-02, "Request Synchronization and
 /// Reordering"), but OpenSSH's scp keeps of a file only what came in order, and says nothing of it.
@@ -40,11 +40,12 @@ pub(crate) async fn serve(
     options: Options,
     mut input: impl AsyncRead + Unpin + Send,
     output: impl AsyncWrite + Unpin + Send,
+    requests: usize,
 ) -> io::Result<()> {
     let client = Arc::new(Client::new(files, caller, options));
     let (answers, written) = mpsc::channel(MAX_REQUESTS);
     let reading = async move {
-        let room = Arc::new(Semaphore::new(ROOM));
+        let room = Arc::new(Semaphore::new(requests.max(FEW_REQUESTS) * LEAST_ROOM));
         let Some((first, taken)) = read_packet(&mut input, &room).await? else { return Ok(()) };
         read_init(first).map_err(|Short| broken("a client must begin with SSH_FXP_INIT"))?;
         place(&answers).await.answer((version(), taken));
@@ -198,8 +199,9 @@ fn broken(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-const MAX_REQUESTS: usize = 64;
-/// In bytes, of requests and their answers.
-const ROOM: usize = MAX_REQUESTS * LEAST_ROOM;
+/// At once, of one client.
+pub(crate) const MAX_REQUESTS: usize = 64;
+/// The same of one whose caller has many others. So much room has the longest request with its answer.
+pub(crate) const FEW_REQUESTS: usize = 8;
 /// What each request takes at least, in bytes: an answer other than data fits into it.
 const LEAST_ROOM: usize = 64 * 1024;

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::sftp::{Options, serve};
+use crate::sftp::{FEW_REQUESTS, MAX_REQUESTS, Options, serve};
 
 struct Nothing;
 
@@ -111,7 +111,8 @@ impl Client {
         fs::write(root.path().join("data/a"), "content").expect("written");
         fs::write(root.path().join("runtime/secret"), "secret").expect("written");
         let ((to, input), (from, output)) = (tokio::io::duplex(MIB), tokio::io::duplex(MIB));
-        let server = tokio::spawn(serve(files(&root), caller, options, input, output));
+        let server =
+            tokio::spawn(serve(files(&root), caller, options, input, output, MAX_REQUESTS));
         Self { root, to, from, next: 0, server }
     }
 
@@ -710,4 +711,27 @@ async fn what_was_asked_before_the_end_is_answered() {
     drop(from);
     to.write_all(&string([&[17][..], &int(1), &string(".")].concat())).await.expect("sent");
     assert!(server.await.expect("no panic").is_err(), "there is nobody to be answered");
+}
+
+#[tokio::test]
+async fn whose_caller_has_many_clients_has_few_requests_at_once() {
+    let root = tempfile::tempdir().expect("a directory");
+    // Of the longest names, so that what is answered is no shorter than what is asked.
+    let request = [&[17][..], &int(7), &string([b'x'; 200])].concat();
+    let request = [&int(request.len() as u32)[..], &request].concat();
+    for (requests, least) in [(FEW_REQUESTS, 1), (MAX_REQUESTS, MAX_REQUESTS)] {
+        // Answers find no room, and only one request fits on its way to the server.
+        let ((mut to, input), (_from, output)) =
+            (tokio::io::duplex(request.len()), tokio::io::duplex(1));
+        let options = Options::default();
+        let _server = tokio::spawn(serve(files(&root), alice(), options, input, output, requests));
+        to.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await.expect("sent");
+        let mut taken = 0;
+        while let Ok(sent) = timeout(Duration::from_millis(500), to.write_all(&request)).await {
+            sent.expect("sent");
+            taken += 1;
+        }
+        // Beside these, what is on its way, and what is read and waits.
+        assert!((least..=requests + 2).contains(&taken), "{taken} of {requests}");
+    }
 }

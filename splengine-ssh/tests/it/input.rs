@@ -74,6 +74,46 @@ async fn a_channel_over_its_bound_is_closed_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn channels_of_one_caller_share_their_memory() {
+    // Next to nothing may be on disk: what is kept is in memory.
+    let door = Door::serving(|server| server.max_unread(1, 1)).await;
+    let (bobs, piece) = (door.new_user("bob", ""), bytes(MIB));
+    let mut channels = Vec::new();
+    let clients = [door.login().await, door.login().await];
+    for client in &clients {
+        for _ in 0..16 {
+            let channel = client.channel().await;
+            channel.data_bytes(piece.clone()).await.expect("sent");
+            channels.push(channel);
+        }
+    }
+    // So that all of it has arrived.
+    for client in &clients {
+        assert_eq!(client.run("echo hi").await.told().0, "hi\n");
+    }
+    let mut beyond = Running(clients[0].channel().await);
+    beyond.types(piece.clone()).await;
+    assert!(is_closed(&mut beyond).await, "more than 32 MiB are in memory");
+    let others = door.login_as("bob", &bobs).await;
+    let mut other = Running(others.channel().await);
+    other.types(piece).await;
+    other.0.exec(true, "wc -c").await.expect("sent");
+    other.0.eof().await.expect("sent");
+    assert!(other.is_granted().await);
+    assert_eq!(other.ended().await.told().0.trim(), MIB.to_string());
+}
+
+async fn is_closed(running: &mut Running) -> bool {
+    loop {
+        match timeout(PATIENCE, running.0.wait()).await {
+            Ok(None | Some(ChannelMsg::Close)) => return true,
+            Ok(Some(_)) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_gives_back_the_room_it_took() {
     // Room for one at a time.
     let door = Door::serving(|server| server.max_unread(8 << 20, 8 << 20)).await;

@@ -8,7 +8,7 @@ use splengine_core::ConnectionLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Door, Running, rest};
+use crate::support::{Door, PATIENCE, Running, rest};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -106,6 +106,33 @@ async fn channels_are_counted_while_they_last() {
     unused.close().await.expect("sent");
     let another = client.channel().await;
     another.close().await.expect("sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callers_channels_on_all_connections_are_counted() {
+    let door = Door::serving(|server| server.max_channels_of_callers(3, 8)).await;
+    let bobs = door.new_user("bob", "");
+    let (first, second) = (door.login().await, door.login().await);
+    let unused = [first.channel().await, second.channel().await];
+    let running = second.start("cat").await;
+    for client in [&first, &second] {
+        assert_eq!(refusal(client.try_channel().await), ResourceShortage);
+    }
+    assert_eq!(door.login_as("bob", &bobs).await.run("echo bob").await.told().0, "bob\n");
+    // Of one that has ended the place is free, though its client closes it no more.
+    running.0.eof().await.expect("sent");
+    assert_eq!(running.ended().await.told(), ("", "", "0"));
+    assert_eq!(first.run("echo there").await.told().0, "there\n");
+    let another = first.channel().await;
+    assert_eq!(refusal(second.try_channel().await), ResourceShortage);
+    // A connection that is gone has none.
+    drop((first, another, unused));
+    let opened = async {
+        while second.try_channel().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, opened).await.expect("a place in time");
 }
 
 #[tokio::test]

@@ -17,6 +17,12 @@ fn address(last: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, last).into()
 }
 
+/// Another one each time.
+fn anybody() -> UserName {
+    static USERS: AtomicU64 = AtomicU64::new(0);
+    format!("user-{}", USERS.fetch_add(1, Relaxed)).parse().expect("a name")
+}
+
 fn is_evicted(place: &Place) -> bool {
     let evicted = std::pin::pin!(place.evicted());
     evicted.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
@@ -58,7 +64,7 @@ async fn an_address_has_its_share_of_silent_connections() {
     busy.active.send_replace(0);
     table.trim();
     assert_eq!(all.map(is_evicted), [true, false, false, false, false, false]);
-    is_unread.set_authenticated();
+    is_unread.set_authenticated(&anybody());
     let new = enter(&table, &stream, 1);
     let newest = enter(&table, &stream, 1);
     tokio::time::advance(MAX_AGE - SILENCE).await;
@@ -118,14 +124,14 @@ async fn the_authenticated_fill_all_places_and_the_next_one_waits() {
     let first = enter(&table, &stream, 1);
     let second = enter(&table, &stream, 1);
     assert!(is_free(), "an unauthenticated one makes room");
-    first.set_authenticated();
-    second.set_authenticated();
+    first.set_authenticated(&anybody());
+    second.set_authenticated(&anybody());
     assert!(!is_free());
     // One that was upgraded is counted elsewhere.
     second.set_served();
     assert!(is_free());
     let third = enter(&table, &stream, 1);
-    third.set_authenticated();
+    third.set_authenticated(&anybody());
     assert!(!is_free());
     second.leave();
     assert!(!is_free());
@@ -137,10 +143,33 @@ async fn the_authenticated_fill_all_places_and_the_next_one_waits() {
     assert_eq!((state.places, state.leaving, state.waiting_count), (0, 0, 0));
 }
 
+#[tokio::test]
+async fn of_one_caller_only_their_share_is_kept() {
+    let stream = stream().await;
+    let table = Table::new(ConnectionLimits::new().max_connections(4));
+    let mallory = "mallory".parse().expect("a name");
+    let [first, second, third, upgraded] = [1; 4].map(|last| {
+        let place = enter(&table, &stream, last);
+        place.set_authenticated(&mallory);
+        place
+    });
+    upgraded.set_served();
+    assert_eq!(table.lock().places, 3, "one that was upgraded is counted elsewhere");
+    let [fourth, fifth] = [2; 2].map(|last| enter(&table, &stream, last));
+    fifth.set_authenticated(&anybody());
+    let all = [&first, &second, &third, &upgraded, &fourth, &fifth];
+    assert_eq!(all.map(is_evicted), [false, false, true, false, false, false]);
+    // With what is given back another is kept.
+    first.leave();
+    let sixth = enter(&table, &stream, 1);
+    sixth.set_authenticated(&mallory);
+    assert!(sixth.stage().is_kept);
+}
+
 #[derive(Debug, Clone)]
 enum Deed {
     Enter(u8),
-    Authenticate(usize),
+    Authenticate(usize, bool),
     Serve(usize),
     Leave(usize),
     MakeRoom,
@@ -149,7 +178,7 @@ enum Deed {
 fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         4 => (0..4u8).prop_map(Deed::Enter),
-        2 => any::<usize>().prop_map(Deed::Authenticate),
+        2 => any::<(usize, bool)>().prop_map(|(index, is_new)| Deed::Authenticate(index, is_new)),
         2 => any::<usize>().prop_map(Deed::Serve),
         2 => any::<usize>().prop_map(Deed::Leave),
         1 => Just(Deed::MakeRoom),
@@ -170,16 +199,19 @@ proptest! {
                 match deed {
                     Deed::Enter(last) => {
                         // As the accept loop does.
-                        let is_free = table.lock().places < 6 || table.lock().waiting_count > 0;
+                        let is_free = {
+                            let state = table.lock();
+                            state.places < 6 || state.waiting_count > 0 || !state.surplus.is_empty()
+                        };
                         if is_free {
                             places.push(enter(&table, &stream, last));
                         }
                     }
-                    Deed::Authenticate(index) => if let Some(at) = at(index) {
+                    Deed::Authenticate(index, is_new) => if let Some(at) = at(index) {
                         let place: &Place = &places[at];
-                        let before = table.lock().waiting_count;
-                        place.set_authenticated();
-                        if table.lock().waiting_count < before {
+                        let mallory = "mallory".parse().expect("a name");
+                        place.set_authenticated(&if is_new { anybody() } else { mallory });
+                        if place.stage().is_kept {
                             authenticated.insert(place.number);
                         }
                     },
@@ -196,6 +228,7 @@ proptest! {
                 prop_assert!(state.places <= 7, "{} places", state.places);
                 let waiting: usize = state.waiting.values().map(BTreeMap::len).sum();
                 prop_assert_eq!(waiting, state.waiting_count);
+                prop_assert!(waiting + state.surplus.len() <= state.places);
                 drop(state);
                 for place in places.iter().filter(|place| authenticated.contains(&place.number)) {
                     prop_assert!(!is_evicted(place), "an authenticated one has to go");
@@ -206,6 +239,8 @@ proptest! {
             }
             let state = table.lock();
             prop_assert_eq!((state.places, state.leaving, state.waiting_count), (0, 0, 0));
+            prop_assert!(state.surplus.is_empty());
+            prop_assert!((0..6).map(|_| table.shares.take(&anybody())).collect::<Result<Vec<_>, _>>().is_ok());
             let counts = limits.counters.snapshot();
             prop_assert_eq!((counts.open, counts.unauthenticated), (0, 0));
             Ok(())
