@@ -1,5 +1,6 @@
 //! A cgroup (version 2) for each run, where they can be written.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -25,8 +26,17 @@ pub(crate) struct Cgroups {
     memory: bool,
     pids: bool,
     next: AtomicU64,
-    /// Those that are empty, and those that were not when their run ended.
-    idle: Mutex<(Vec<Parts>, Vec<Parts>)>,
+    idle: Mutex<Idle>,
+}
+
+/// The cgroups of runs that are over.
+#[derive(Debug, Default)]
+struct Idle {
+    /// For the next runs.
+    empty: Vec<Parts>,
+    /// Directories of those that held processes when they were looked at last. No file of theirs is
+    /// open: as many as there are, they take no descriptors from others.
+    busy: VecDeque<PathBuf>,
 }
 
 /// The cgroup of one run; given back when dropped.
@@ -127,11 +137,15 @@ impl Cgroups {
 
     /// An empty group with these limits, as far as the controllers reach.
     pub(crate) fn group(self: &Arc<Self>, limits: &Limits) -> io::Result<Group> {
-        let kept = self.idle().0.pop();
-        let mut parts = match kept {
+        let kept = self.idle().empty.pop();
+        let parts = match kept {
             Some(parts) => parts,
             None => self.make()?,
         };
+        // From here on it is given back, whatever fails.
+        let mut group =
+            Group { owner: Arc::clone(self), parts: Some(parts), oom_before: 0, cpu_before: None };
+        let Some(parts) = &mut group.parts else { return Ok(group) };
         if parts.counts_processes && parts.leaf.is_none() {
             // No run is refused for the sake of a count.
             parts.leaf = Leaf::make(&parts.path).ok();
@@ -145,13 +159,18 @@ impl Cgroups {
             write_max(&parts.path.join("pids.max"), processes)?;
             parts.pids_max = processes;
         }
-        let (oom_before, cpu_before) = (parts.oom.count(), parts.cpu_time());
-        Ok(Group { owner: Arc::clone(self), parts: Some(parts), oom_before, cpu_before })
+        (group.oom_before, group.cpu_before) = (parts.oom.count(), parts.cpu_time());
+        Ok(group)
     }
 
     fn make(&self) -> io::Result<Parts> {
         let path = self.dir.join(format!("run-{}", self.next.fetch_add(1, Relaxed)));
         fs::create_dir(&path)?;
+        self.parts(path.clone()).inspect_err(|_| _ = fs::remove_dir(&path))
+    }
+
+    /// Sets up a new group, and opens its files.
+    fn parts(&self, path: PathBuf) -> io::Result<Parts> {
         if self.memory {
             // Over its bound the tree is killed as a whole, and uses no swap instead.
             let _ = fs::write(path.join("memory.oom.group"), "1");
@@ -163,7 +182,7 @@ impl Cgroups {
             && fs::write(path.join("cgroup.subtree_control"), "+pids").is_ok();
         Ok(Parts {
             dir: open_dir(&path)?,
-            events: fs::File::open(path.join("cgroup.events"))?,
+            events: fs::File::open(path.join(EVENTS))?,
             kill: fs::File::options().write(true).open(path.join("cgroup.kill"))?,
             oom: OomCounter::of_cgroup(&path),
             cpu: fs::File::open(path.join("cpu.stat"))?,
@@ -188,28 +207,30 @@ impl Cgroups {
             parts.is_spent.store(true, Relaxed);
         }
         let mut idle = self.idle();
-        let (empty, busy) = &mut *idle;
-        if is_populated && busy.len() < MAX_BUSY {
-            busy.push(parts);
-        } else if is_populated {
-            // Nobody looks any more whether it has ended: an engine after this one removes it.
-            drop(parts);
-        } else if empty.len() < KEPT && !parts.is_spent.load(Relaxed) {
-            empty.push(parts);
+        if is_populated {
+            // Beyond the bound nobody looks any more whether it has ended: an engine after this one
+            // removes it.
+            if idle.busy.len() < MAX_BUSY {
+                idle.busy.push_back(parts.path);
+            }
+        } else if idle.empty.len() < KEPT && !parts.is_spent.load(Relaxed) {
+            idle.empty.push(parts);
         } else {
             parts.remove();
         }
         // What a run left running on purpose may have ended by now.
-        busy.retain(|parts| {
-            let populated = parts.is_populated();
-            if !populated {
-                parts.remove();
+        for _ in 0..idle.busy.len().min(LOOKED_AT) {
+            let Some(path) = idle.busy.pop_front() else { break };
+            let events = fs::File::open(path.join(EVENTS));
+            if events.is_ok_and(|events| !self::is_populated(&events)) {
+                remove_empty(&path, MAX_NESTED);
+            } else {
+                idle.busy.push_back(path);
             }
-            populated
-        });
+        }
     }
 
-    fn idle(&self) -> MutexGuard<'_, (Vec<Parts>, Vec<Parts>)> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -217,7 +238,8 @@ impl Cgroups {
 impl Drop for Cgroups {
     fn drop(&mut self) {
         let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        idle.0.iter().chain(&idle.1).for_each(Parts::remove);
+        idle.empty.iter().for_each(Parts::remove);
+        idle.busy.iter().for_each(|path| _ = remove_empty(path, MAX_NESTED));
         let _ = fs::remove_dir(&self.dir);
     }
 }
@@ -284,11 +306,7 @@ impl Drop for Group {
 
 impl Parts {
     fn is_populated(&self) -> bool {
-        let mut text = [0u8; 128];
-        match self.events.read_at(&mut text, 0) {
-            Ok(length) => !text[..length].windows(11).any(|window| window == b"populated 0"),
-            Err(_) => false,
-        }
+        is_populated(&self.events)
     }
 
     fn cpu_time(&self) -> Option<Duration> {
@@ -316,6 +334,15 @@ impl Leaf {
         let mut text = [0u8; 24];
         let length = self.peak.read_at(&mut text, 0).ok()?;
         std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+    }
+}
+
+/// Whether a process that is no zombie is in the group that these events are of, or below it.
+fn is_populated(events: &fs::File) -> bool {
+    let mut text = [0u8; 128];
+    match events.read_at(&mut text, 0) {
+        Ok(length) => !text[..length].windows(11).any(|window| window == b"populated 0"),
+        Err(_) => false,
     }
 }
 
@@ -428,10 +455,13 @@ const KEPT_MARK: &str = "user.splengine.kept";
 /// As many as the kernel can number. It refuses a higher bound, which bounds nothing.
 const MAX_PROCESSES: u64 = 4 << 20;
 const LEAF: &str = "counted";
+const EVENTS: &str = "cgroup.events";
 const PREFIX: &str = "splengine-";
 /// Empty groups kept for the next runs; making one takes about 50 µs.
 const KEPT: usize = 64;
 /// Groups of runs that are over, with processes that were kept: so many are looked after.
 const MAX_BUSY: usize = 1024;
+/// At so many of these is looked when a run ends, in turn: each look opens a file.
+const LOOKED_AT: usize = 32;
 /// How deep groups in that of a run are removed with it.
 const MAX_NESTED: usize = 16;

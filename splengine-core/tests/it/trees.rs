@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::{Background, CgroupMode, Reason, Request, Run};
+use tokio::time::Instant;
 
 use crate::support::*;
 
@@ -225,7 +226,46 @@ async fn cgroup_of_a_run(bench: &Bench) -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("Linux has it");
     let mount =
         mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?.split(' ').nth(1)?;
+    // Where processes are counted they are in a group below that of the run.
+    let path = path.strip_suffix("/counted").unwrap_or(path);
     path.contains("splengine-").then(|| Path::new(mount).join(path))
+}
+
+/// However many runs leave something behind that nobody hears of any more.
+#[tokio::test]
+async fn what_runs_left_in_the_background_takes_no_descriptors() {
+    let bench = bench_with(CgroupMode::Auto, |builder| builder);
+    let Some(group) = cgroup_of_a_run(&bench).await else { return };
+    let own = group.parent().expect("the engine's own");
+    let open = || {
+        let all = std::fs::read_dir("/proc/self/fd").expect("Linux has it").flatten();
+        let links = all.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter(|link| link.starts_with(own) && link != own).count()
+    };
+    let before = open();
+    assert!(before > 0, "an empty one is kept for the next run");
+    let mut sleepers = Vec::new();
+    for _ in 0..40 {
+        let script = "sleep 600 </dev/null >/dev/null 2>&1 & echo $!";
+        let captured = bench.run(sh(script).background(Background::Keep)).await;
+        sleepers.push(text(&captured.stdout).trim().parse::<u32>().expect("a number"));
+    }
+    assert!(bench.run(sh("true")).await.end.success());
+    assert!(sleepers.iter().all(|pid| is_alive(*pid)));
+    assert!(open() <= before, "{} descriptors, before {before}", open());
+    // Once they have ended their groups are removed, a part of them at the end of each run.
+    let kill =
+        format!("kill {}", sleepers.iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
+    bench.run(sh(&kill)).await;
+    let groups = || {
+        let entries = std::fs::read_dir(own).expect("reads").flatten();
+        entries.filter(|entry| entry.path().is_dir()).count()
+    };
+    let begun = Instant::now();
+    while groups() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} are left", groups());
+        bench.run(sh("true")).await;
+    }
 }
 
 #[tokio::test]
