@@ -90,7 +90,10 @@ impl Answers {
             // One that begins to wait just now is looked at a little late.
             let next = match since {
                 Some(since) => since.checked_add(timeout),
-                None => now.checked_add((timeout / LOOKS).min(MAX_LOOK_INTERVAL)),
+                None => {
+                    let look = (timeout / LOOKS).clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
+                    now.checked_add(look)
+                }
             };
             match next {
                 Some(next) => sleep_until(next).await,
@@ -182,5 +185,7 @@ impl Drop for Part {
 
 /// In the time for which an answer may wait, so many looks are taken whether one does.
 const LOOKS: u32 = 4;
+/// A timeout of zero must not keep a processor busy.
+const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// The timeout is another one when somebody has authenticated.
 const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(15);

@@ -142,7 +142,7 @@ impl Table {
         let is_full = state.places > self.limits.connections();
         let is_evicted = is_full && self.evict_surplus(&mut state);
         if (is_full && !is_evicted) || state.waiting_count > self.limits.unauthenticated() {
-            self.evict_one(&mut state, Some(number));
+            self.evict_one(&mut state, |other, _| other != number);
         }
         drop(state);
         let table = Arc::clone(self);
@@ -151,13 +151,12 @@ impl Table {
 
     /// Closes a connection that has to make room, if there is one that has not just come.
     pub(crate) fn make_room(&self) -> bool {
+        let now = Instant::now();
         let mut state = self.lock();
-        if self.evict_surplus(&mut state) {
-            return true;
-        }
-        let firsts = state.waiting.values().filter_map(BTreeMap::first_key_value);
-        let oldest = firsts.map(|(_, waiting)| waiting.since).min();
-        oldest.is_some_and(|since| since.elapsed() >= SILENCE) && self.evict_one(&mut state, None)
+        self.evict_surplus(&mut state)
+            || self.evict_one(&mut state, |_, waiting| {
+                now.saturating_duration_since(waiting.since) >= SILENCE
+            })
     }
 
     /// Whether an address may have more than its share.
@@ -181,24 +180,24 @@ impl Table {
         }
     }
 
-    /// Evicts a connection of the network that has most of them, other than `new`: the oldest one
-    /// that is silent, if there is such a one.
-    fn evict_one(&self, state: &mut State, new: Option<u64>) -> bool {
+    /// Evicts a connection that may go, of the network that has most connections among those whose
+    /// oldest may: the oldest that is silent, if there is such a one.
+    fn evict_one(&self, state: &mut State, may_go: impl Fn(u64, &Waiting) -> bool) -> bool {
         let heaviest = state.waiting.iter().filter_map(|(network, waiting)| {
-            let (oldest, _) = waiting.first_key_value()?;
-            Some((waiting.len(), Reverse(*oldest), *network))
+            let (oldest, first) = waiting.first_key_value()?;
+            may_go(*oldest, first).then_some((waiting.len(), Reverse(*oldest), *network))
         });
         let Some((_, Reverse(oldest), network)) = heaviest.max() else { return false };
         let now = Instant::now();
-        let others = state.waiting[&network].iter().filter(|(number, _)| Some(**number) != new);
-        let looked_at = || others.clone().take(MAX_LOOKED_AT);
+        let of_network = &state.waiting[&network];
+        let looked_at = || {
+            let those = of_network.iter().filter(|(number, waiting)| may_go(**number, waiting));
+            those.take(MAX_LOOKED_AT)
+        };
         let chosen = looked_at()
             .find(|(_, waiting)| waiting.is_silent(now))
             .or_else(|| looked_at().find(|(_, waiting)| waiting.does_nothing()));
         let chosen = chosen.map_or(oldest, |(number, _)| *number);
-        if Some(chosen) == new {
-            return false;
-        }
         self.evict(state, network, chosen);
         true
     }

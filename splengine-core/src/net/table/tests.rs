@@ -93,6 +93,23 @@ async fn who_does_not_read_the_answer_is_silent_too() {
     assert_eq!([&all[0], &all[1]].map(is_evicted), [true, false]);
 }
 
+/// Also where its network has most of them.
+#[tokio::test]
+async fn no_new_connection_is_closed_in_a_shortage() {
+    let stream = stream().await;
+    tokio::time::pause();
+    let table = Table::new(ConnectionLimits::new());
+    assert!(!table.make_room(), "there is none");
+    let old = enter(&table, &stream, 1);
+    assert!(!table.make_room(), "it is new");
+    tokio::time::advance(SILENCE).await;
+    let new = [2, 2, 2].map(|last| enter(&table, &stream, last));
+    assert!(table.make_room());
+    assert!(is_evicted(&old));
+    assert!(!table.make_room(), "the others are new");
+    assert_eq!(new.each_ref().map(is_evicted), [false; 3]);
+}
+
 #[tokio::test]
 async fn who_has_most_makes_room_for_one_more() {
     let stream = stream().await;
