@@ -1,7 +1,7 @@
 //! What a client does to a session, and how it is known again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -145,9 +145,16 @@ impl Typist {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Forbidden`] when this client may only look.
+    /// [`SessionError::Forbidden`] when this client may only look, [`SessionError::Ended`] when it is
+    /// not attached any more.
     pub fn take_control(&self) -> Result<(), SessionError> {
-        self.pass_control(Some(self.key))
+        self.may()?;
+        let state = self.live.state();
+        if !state.clients.contains_key(&self.key) {
+            return Err(SessionError::Ended);
+        }
+        self.pass_control(state, Some(self.key));
+        Ok(())
     }
 
     /// Lets go of control, if this client has it: nobody has it then, until somebody takes it.
@@ -156,11 +163,12 @@ impl Typist {
     ///
     /// [`SessionError::Forbidden`] when this client may only look.
     pub fn release_control(&self) -> Result<(), SessionError> {
-        if self.live.state().holder == Some(self.key) {
-            self.pass_control(None)
-        } else {
-            self.may()
+        self.may()?;
+        let state = self.live.state();
+        if state.holder == Some(self.key) {
+            self.pass_control(state, None);
         }
+        Ok(())
     }
 
     /// Hands control, which this client must have, to another by its id.
@@ -171,31 +179,33 @@ impl Typist {
     /// [`SessionError::Malformed`] when there is no such client.
     pub fn grant_control(&self, to: &str) -> Result<(), SessionError> {
         self.may()?;
-        let key = {
-            let state = self.live.state();
-            if state.holder != Some(self.key) {
-                return Err(SessionError::Forbidden("only the client in control can hand it on"));
-            }
-            let other = state.clients.iter().find(|(_, client)| client.name == to);
-            let Some((key, client)) = other else {
-                let problem = "names no client that is attached".to_owned();
-                return Err(SessionError::Malformed { field: "to", problem });
-            };
-            if !client.may_type() {
-                return Err(SessionError::Forbidden("that client may only look"));
-            }
-            *key
+        let state = self.live.state();
+        if state.holder != Some(self.key) {
+            return Err(SessionError::Forbidden("only the client in control can hand it on"));
+        }
+        let other = state.clients.iter().find(|(_, client)| {
+            // One that was replaced has no name any more.
+            client.closed.is_none() && client.name == to
+        });
+        let Some((&key, client)) = other else {
+            let problem = "names no client that is attached".to_owned();
+            return Err(SessionError::Malformed { field: "to", problem });
         };
-        self.pass_control(Some(key))
+        if !client.may_type() {
+            return Err(SessionError::Forbidden("that client may only look"));
+        }
+        self.pass_control(state, Some(key));
+        Ok(())
     }
 
-    fn pass_control(&self, to: Option<u64>) -> Result<(), SessionError> {
-        self.may()?;
-        self.live.state().give_control(to);
+    /// Passes control on in the state that it was decided in: whoever leaves in between would keep it
+    /// for ever.
+    fn pass_control(&self, mut state: MutexGuard<'_, State>, to: Option<u64>) {
+        state.give_control(to);
+        drop(state);
         self.live.wake();
         self.live.paced.notify_waiters();
         self.live.unsettle();
-        Ok(())
     }
 
     fn may(&self) -> Result<(), SessionError> {

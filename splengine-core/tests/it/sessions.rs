@@ -427,6 +427,25 @@ async fn the_client_in_control_owns_the_size() {
     assert!(sizes.len() <= 1);
 }
 
+/// Else nobody who comes would be in control.
+#[tokio::test]
+async fn who_has_left_takes_no_control() {
+    let bench = bench();
+    let session = bench.start(SessionRequest::new().command("cat")).await;
+    let gone = bench.attach(&session, control()).typist();
+    let refused = gone.take_control();
+    assert!(matches!(refused, Err(SessionError::Ended)), "{refused:?}");
+    let mut next_one = bench.attach(&session, control());
+    loop {
+        if let Some(Update::Control { holder, you }) = next(&mut next_one).await {
+            assert_eq!((holder.as_deref(), you), (Some(next_one.client_id()), true));
+            break;
+        }
+    }
+    gone.release_control().expect("may, and has none");
+    assert!(gone.grant_control(next_one.client_id()).is_err());
+}
+
 #[tokio::test]
 async fn what_a_new_client_types_at_once_finds_its_size() {
     let bench = bench();
