@@ -16,10 +16,10 @@ pub(crate) struct GapSearch {
 }
 
 impl StepOutput {
-    /// The part that was left out of it, as far as is known now: over the output limit, that is known
-    /// before anything behind it can be read; what could not be written, once the run is over. Where
-    /// several parts are missing, [one](Gap) stands for them. What was looked at by an earlier call is
-    /// not read again.
+    /// Returns the part that was left out of it, as far as is known now: over the output limit, that is
+    /// known before anything behind it can be read; what could not be written, once the run is over,
+    /// as long as no other run of the step has begun. Where several parts are missing, [one](Gap)
+    /// stands for them. What was looked at by an earlier call is not read again.
     ///
     /// # Errors
     ///

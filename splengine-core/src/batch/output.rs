@@ -284,7 +284,13 @@ impl OutputWriter {
         if self.problem.is_some() || self.quota.take(LogEntry::SIZE as u64).is_err() {
             return;
         }
-        match blocking(move || (&*index).write_all(&entry.to_bytes())).await {
+        let indexed = self.indexed;
+        let noted = blocking(move || {
+            let written = (&*index).write_all(&entry.to_bytes());
+            // A part of an entry would shift all that follow.
+            written.or_else(|error| cut(&index, indexed).and(Err(error)))
+        });
+        match noted.await {
             Ok(()) => self.indexed += LogEntry::SIZE as u64,
             Err(error) => tracing::warn!(%error, batch = %self.id, "a gap can't be noted"),
         }

@@ -253,8 +253,9 @@ impl Engine {
         Ok(seen)
     }
 
-    /// Cancels an execution that the caller [sees](Self::executions): it ends as [`Reason::Cancelled`], or, where it waits,
-    /// leaves the queue with that end. Returns when it is over, or after 30 s.
+    /// Cancels an execution that the caller [sees](Self::executions): it ends as
+    /// [`Reason::Cancelled`], or, where it waits, leaves the queue with that end. Returns when it is
+    /// over, or after 30 s.
     ///
     /// # Errors
     ///
