@@ -54,7 +54,7 @@ impl fmt::Debug for UserName {
     }
 }
 
-/// Who asks: a user and their rights, found by an adapter's
+/// User who asks, with their rights, found by an adapter's
 /// [`Authenticator`](crate::auth::Authenticator), checked by the [`Engine`](crate::Engine).
 ///
 /// Two callers are equal if their user, their rights and their share are; by which credentials they
@@ -67,7 +67,7 @@ pub struct Caller {
     revocations: Revocations,
 }
 
-/// What makes a caller a guest: a share of one session, and nothing else.
+/// Reach of a guest: a share of one session, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Guest {
@@ -75,7 +75,7 @@ pub struct Guest {
     pub share: ShareId,
     /// The session.
     pub session: SessionId,
-    /// What they may do with it.
+    /// Right that the guest has on it.
     pub access: Access,
     /// Until when.
     pub expires: SystemTime,
@@ -94,14 +94,14 @@ impl Caller {
         Self::new(user).with_scopes(Scopes::ALL)
     }
 
-    /// The same caller with one right more.
+    /// Returns the caller with one right more.
     #[must_use]
     pub fn with(self, scope: Scope) -> Self {
         let scopes = self.scopes.with(scope);
         self.with_scopes(scopes)
     }
 
-    /// The same caller with these rights instead of those that it had.
+    /// Returns the caller with these rights instead of those that it had.
     #[must_use]
     pub fn with_scopes(mut self, scopes: Scopes) -> Self {
         self.scopes = scopes;
@@ -125,15 +125,15 @@ impl Caller {
         self.guest.as_ref()
     }
 
-    /// Whether this caller has the right `scope`. No right is left once it is
+    /// Returns whether this caller has the right `scope`. No right is left once it is
     /// [revoked](Self::is_revoked).
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(scope) && !self.is_revoked()
     }
 
-    /// The same caller, until `revocation` is [revoked](Revocation::revoke): then it has no right any
-    /// more, wherever a copy of it is kept. A caller may depend on several.
+    /// Returns the caller bound to `revocation`: once that is [revoked](Revocation::revoke), it has
+    /// no right any more, wherever a copy of it is kept. A caller may depend on several.
     ///
     /// ```
     /// use splengine_core::{Caller, Revocation, Scope};
@@ -153,7 +153,7 @@ impl Caller {
         self
     }
 
-    /// Whether the credentials that this caller was recognised by were taken back.
+    /// Returns whether the credentials that this caller was recognised by were taken back.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
         self.revocations.is_revoked()
@@ -194,7 +194,7 @@ impl Caller {
         }
     }
 
-    /// Whether the caller can be [revoked](Self::is_revoked) at all.
+    /// Returns whether the caller can be [revoked](Self::is_revoked) at all.
     #[must_use]
     pub fn is_revocable(&self) -> bool {
         !self.revocations.is_empty()

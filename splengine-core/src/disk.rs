@@ -49,7 +49,7 @@ struct Known {
     free_bytes: u64,
 }
 
-/// What is to be written would leave less free space than the floor of a [`DiskReserve`].
+/// Refusal of a write that would leave less free space than the floor of a [`DiskReserve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the disk is nearly full: the last {floor_bytes} bytes of it are kept free")]
 #[non_exhaustive]
@@ -73,8 +73,8 @@ impl DiskReserve {
         Self(Arc::new(Inner { floor_bytes, known: Mutex::default() }))
     }
 
-    /// Whether `bytes` more may be written to the file system that `file` is on. `file` is any open
-    /// file or directory there.
+    /// Checks whether `bytes` more may be written to the file system that `file` is on. `file` is
+    /// any open file or directory there.
     ///
     /// The kernel is asked once a second, and before every refusal; in between, what was allowed is
     /// subtracted from what was free. File systems that do not tell their size have room. Like all
@@ -107,8 +107,8 @@ impl DiskReserve {
         if self.grant(stat.st_dev, bytes) { Ok(()) } else { Err(BelowFloor { floor_bytes }) }
     }
 
-    /// The same of the file system that `directory` is on. A directory that can't be opened has
-    /// room: whoever writes there is told why not.
+    /// Checks the same of the file system that `directory` is on. A directory that can't be opened
+    /// has room: whoever writes there is told why not.
     ///
     /// # Errors
     ///

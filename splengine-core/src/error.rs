@@ -1,6 +1,6 @@
 //! The kinds of refusal, which every adapter maps to its protocol.
 
-/// What sort of failure an error is. Adapters turn it into their protocol's status with one table,
+/// Kind of failure that an error is. Adapters turn it into their protocol's status with one table,
 /// tested against [`ErrorKind::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -16,7 +16,7 @@ pub enum ErrorKind {
     /// Well-formed, but impossible here: no such program, a workdir outside root, a limit that
     /// can't be enforced.
     Impossible,
-    /// It contradicts the state that things are in.
+    /// The request contradicts the state that things are in.
     Conflict,
     /// The disk is full, or the caller's part of it.
     NoRoom,

@@ -71,19 +71,19 @@ impl Scopes {
     /// Every right over one's own things: all but [`Scope::Admin`].
     pub const USER: Self = Self(Self::ALL.0 & !Scope::Admin.bit());
 
-    /// The same rights and one more.
+    /// Returns the rights and one more.
     #[must_use]
     pub fn with(self, scope: Scope) -> Self {
         Self(self.0 | scope.bit())
     }
 
-    /// Whether `scope` is among them.
+    /// Returns whether `scope` is among them.
     #[must_use]
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -95,8 +95,8 @@ impl Scopes {
         Self(self.0 | other.0)
     }
 
-    /// Those of the rights that `bound` has, too. Who may have sessions may also watch them: of
-    /// `sessions`, what a bound of `watch` leaves is `watch`.
+    /// Returns those of the rights that `bound` has, too. Who may have sessions may also watch
+    /// them: of `sessions`, what a bound of `watch` leaves is `watch`.
     #[must_use]
     pub fn restricted_to(self, bound: Self) -> Self {
         let both = Self(self.complete().0 & bound.complete().0);
@@ -109,7 +109,7 @@ impl Scopes {
         }
     }
 
-    /// Whether `bound` lets its holder do all that these do.
+    /// Returns whether `bound` lets its holder do all that these do.
     #[must_use]
     pub fn is_within(self, bound: Self) -> bool {
         self.0 & !bound.complete().0 == 0

@@ -8,7 +8,7 @@ use crate::auth::{AuthError, Authenticator, Credentials, Revocation, TokenError,
 use crate::caller::{Caller, UserName};
 use crate::scope::Scopes;
 
-/// What [`Accounts`] are made from: users with their rights, and their tokens.
+/// Contents that [`Accounts`] are made from: users with their rights, and their tokens.
 ///
 /// A user's rights are those of [`user`](Self::user). Those of a user who is not named there are the
 /// rights of all their tokens together, or every right if they have no token; never more than those
@@ -123,7 +123,7 @@ impl AccountList {
         self
     }
 
-    /// Whether there is any token.
+    /// Returns whether there is any token.
     #[must_use]
     pub fn has_tokens(&self) -> bool {
         !self.tokens.is_empty()

@@ -15,8 +15,8 @@ pub struct AddressRange {
 pub struct ParseAddressRangeError(String);
 
 impl AddressRange {
-    /// Whether `address` is one of them. An IPv4 address that was mapped into IPv6 is an IPv4
-    /// address.
+    /// Returns whether `address` is one of the range. An IPv4 address that was mapped into IPv6 is
+    /// an IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address.to_canonical()) {

@@ -7,7 +7,7 @@ use crate::auth::Secret;
 use crate::caller::Caller;
 use crate::error::ErrorKind;
 
-/// What a client showed to prove who it is.
+/// Proof of identity that a client has shown.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Credentials {
@@ -17,14 +17,14 @@ pub enum Credentials {
     Bearer(Secret),
 }
 
-/// Why nobody was recognised.
+/// Reason for which nobody was recognised.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
     /// The client showed nothing.
     #[error("credentials are required")]
     Missing,
-    /// What the client showed is not valid. Why is not said: it would help a guesser.
+    /// Credentials that are not valid. Why is not said: it would help a guesser.
     #[error("the credentials are not valid")]
     Invalid,
     /// Too much that was shown from the same address, or for the same user, was not valid. What
@@ -51,7 +51,7 @@ impl AuthError {
         }
     }
 
-    /// When to try again, where that is known.
+    /// Returns the time after which to try again, where that is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::auth::AddressRange;
 
-/// What is done against guessing credentials, as by sshd's `PerSourcePenalties`: each failed
+/// Measures against guessing credentials, as by sshd's `PerSourcePenalties`: each failed
 /// authentication costs the address that it comes from a penalty, penalties add up and run off with
 /// time, and an address over a bound is shut out until its penalty has run off.
 ///

@@ -32,7 +32,7 @@ impl Revocation {
         self.0.receiver_count() > 0
     }
 
-    /// Whether the rights were taken back.
+    /// Returns whether the rights were taken back.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
         *self.0.borrow()

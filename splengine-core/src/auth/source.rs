@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::Secret;
 
-/// Where credentials come from: what [`Engine::authenticate`](crate::Engine::authenticate) counts
+/// Origin of credentials: what [`Engine::authenticate`](crate::Engine::authenticate) counts
 /// and logs failures by. A server makes one for each connection, and puts it into the extensions of
 /// each request of HTTP.
 ///

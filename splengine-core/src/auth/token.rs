@@ -31,10 +31,10 @@ pub enum TokenError {
     /// RFC 6750, section 2.1 names the characters.
     #[error("a token is made of A-Z a-z 0-9 - . _ ~ + / and, at its end, =")]
     BadCharacter,
-    /// Who shows it would be one of two users.
+    /// Token that two users share: who shows it would be one of them.
     #[error("`{0}` and `{1}` have the same token")]
     Shared(UserName, UserName),
-    /// The same token of the same user, with other scopes.
+    /// Token that one user has twice, with other scopes.
     #[error("`{0}` has the same token twice, with different scopes")]
     Twice(UserName),
 }

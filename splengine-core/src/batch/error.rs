@@ -6,7 +6,7 @@ use crate::execute::ExecuteError;
 use crate::session::SessionError;
 use crate::store::StoreFault;
 
-/// Why something asked of a batch was not done. Then nothing of it was.
+/// Reason for which something asked of a batch was not done. Then nothing of it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
@@ -39,7 +39,7 @@ pub enum BatchError {
     /// The session that it is to belong to is none of the caller's that runs.
     #[error(transparent)]
     Session(#[from] Box<SessionError>),
-    /// The same `Idempotency-Key` came with another request.
+    /// An `Idempotency-Key` came a second time, with another request.
     #[error("this idempotency key came with another request before; a new request needs a new key")]
     KeyReused,
     /// There is no such batch, or it is not the caller's.
@@ -61,7 +61,7 @@ pub enum BatchError {
     /// The caller lacks the right.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// It is in no state for this.
+    /// The batch or the step is in no state for this.
     #[error("{0}")]
     Conflict(&'static str),
     /// The caller has as much waiting as one caller may.
@@ -79,13 +79,13 @@ pub enum BatchError {
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in a second")]
     Draining,
-    /// This engine keeps no batches.
+    /// The engine keeps no batches.
     #[error("this engine keeps no batches")]
     NoStore,
     /// The disk is full.
     #[error("there is no room left on the disk")]
     DiskFull,
-    /// What is on disk is not what was written.
+    /// The data on disk is not what was written.
     #[error("what is kept of this batch is damaged")]
     Damaged,
     /// Something that should not happen. The source is for the log.
@@ -114,7 +114,7 @@ impl BatchError {
         }
     }
 
-    /// When to try again, where that can help.
+    /// Returns the time after which to try again, where that can help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

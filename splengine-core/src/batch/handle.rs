@@ -64,7 +64,7 @@ impl Batches {
         self.engine.0.batches.as_ref().ok_or(BatchError::NoStore)
     }
 
-    /// How many batches are not over.
+    /// Returns the number of batches that are not over.
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.registry().map_or(0, Registry::count)
@@ -190,8 +190,8 @@ impl Batches {
         })
     }
 
-    /// What a run of a step has printed, or prints still: of its how manieth run is `attempt`, from
-    /// 1; without that, of its last one. Before its first run there is nothing. What earlier runs
+    /// Returns what a run of a step has printed, or prints still: the run with the number `attempt`,
+    /// from 1; without that, the last one. Before the first run there is nothing. What earlier runs
     /// printed is kept as long as the batch is.
     ///
     /// # Errors
@@ -306,8 +306,8 @@ impl Batches {
 }
 
 impl BatchEvents {
-    /// Whether no event follows any more: the batch is over, and its last event was given, or came
-    /// before those that were asked for.
+    /// Returns whether no event follows any more: the batch is over, and its last event was given,
+    /// or came before those that were asked for.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.is_over

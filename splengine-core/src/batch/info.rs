@@ -11,30 +11,30 @@ use crate::id::BatchId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchInfo {
-    /// Its id.
+    /// Id of the batch.
     pub id: BatchId,
-    /// Whose it is.
+    /// User whose batch it is.
     pub user: UserName,
-    /// What people call it.
+    /// Name that people call it by.
     pub name: Option<String>,
-    /// What its steps come from: `plan`, or a [kind](crate::BatchPolicy::kind).
+    /// Origin of its steps: `plan`, or a [kind](crate::BatchPolicy::kind).
     pub kind: String,
-    /// Where it stands.
+    /// State of the batch.
     pub state: BatchState,
-    /// When it was accepted.
+    /// Time at which it was accepted.
     pub created: SystemTime,
-    /// When its first step was started.
+    /// Time at which its first step was started.
     pub started: Option<SystemTime>,
-    /// When it was over.
+    /// Time at which it was over.
     pub ended: Option<SystemTime>,
-    /// How long it took from the start of its first step to its end, or takes already, by a clock
+    /// Time that it took from the start of its first step to its end, or takes already, by a clock
     /// that does not jump; `None` before that start.
     pub duration: Option<Duration>,
     /// By what it is found again.
     pub labels: BTreeMap<String, String>,
-    /// How long it may take.
+    /// Time that it may take.
     pub timeout: Option<Duration>,
-    /// How many of its steps are in which state.
+    /// Number of its steps in each state.
     pub counts: StepCounts,
     /// The exit code of its first step whose failure counts; where there is none 130 if it was
     /// cancelled, 124 if its time was up, else 0.
@@ -45,13 +45,13 @@ pub struct BatchInfo {
     pub last_event: u64,
 }
 
-/// Where a batch stands.
+/// State of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum BatchState {
     /// No step was started yet.
     Queued,
-    /// It runs.
+    /// The batch runs.
     Running,
     /// Over, and no step failed whose failure counts.
     Succeeded,
@@ -61,7 +61,7 @@ pub enum BatchState {
     Cancelled,
 }
 
-/// How many steps are in which state.
+/// Number of steps in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepCounts {
@@ -89,7 +89,7 @@ pub struct StepCounts {
 pub struct BatchRecord {
     /// The batch.
     pub info: BatchInfo,
-    /// Its steps, in their order.
+    /// Steps of the batch, in their order.
     pub steps: Vec<StepInfo>,
 }
 
@@ -99,7 +99,7 @@ pub struct BatchRecord {
 pub struct BatchList {
     /// The batches, the newest first.
     pub batches: Vec<BatchInfo>,
-    /// Where the next page begins; `None` on the last.
+    /// Cursor at which the next page begins; `None` on the last.
     pub next: Option<String>,
 }
 
@@ -107,46 +107,47 @@ pub struct BatchList {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepInfo {
-    /// Its name within the batch.
+    /// Name of the step within the batch.
     pub id: String,
-    /// Its command, as it was given.
+    /// Command of the step, as it was given.
     pub command: String,
-    /// Its further arguments.
+    /// Further arguments of the command.
     pub args: Vec<String>,
-    /// Where it runs; `None` is root.
+    /// Directory in which it runs; `None` is root.
     pub workdir: Option<String>,
     /// The names of the variables that it is given; their values are not told.
     pub env: Vec<String>,
-    /// Whether the batch goes on as if it had succeeded when it fails.
+    /// `true` if the batch goes on as if the step had succeeded when it fails.
     pub allow_failure: bool,
     /// The ids of the steps that it waits for.
     pub depends_on: Vec<String>,
-    /// Where it stands.
+    /// State of the step.
     pub state: StepState,
-    /// How many times it was started.
+    /// Number of times that it was started.
     pub attempt: u32,
-    /// Why its last run ended.
+    /// Reason for which its last run ended.
     pub reason: Option<Reason>,
-    /// Why it was left out, could not be started, or why a part of its output is not kept; for people.
+    /// Explanation why it was left out, could not be started, or why a part of its output is not
+    /// kept; for people.
     pub problem: Option<String>,
     /// The exit code of its last run.
     pub exit_code: Option<i32>,
     /// The signal that ended its last run.
     pub signal: Option<String>,
-    /// When its last run began.
+    /// Time at which its last run began.
     pub started: Option<SystemTime>,
-    /// When it ended.
+    /// Time at which its last run ended.
     pub ended: Option<SystemTime>,
-    /// How long that took.
+    /// Time that its last run took.
     pub duration: Option<Duration>,
     /// All that its last run wrote to standard output, in bytes, kept or not.
     pub stdout_bytes: u64,
-    /// The same of standard error.
+    /// Number of bytes of standard error.
     pub stderr_bytes: u64,
-    /// Which part of the standard output was left out, if one was: over the output limit, or since it
-    /// could not be kept.
+    /// Part of the standard output that was left out, if one was: over the output limit, or since
+    /// it could not be kept.
     pub stdout_gap: Option<Gap>,
-    /// The same of standard error.
+    /// Part of the standard error that was left out, if one was.
     pub stderr_gap: Option<Gap>,
     /// The processor time of its last run; see [`Usage`](crate::Usage).
     pub cpu_time: Option<Duration>,
@@ -156,24 +157,24 @@ pub struct StepInfo {
     pub processes: Option<u64>,
 }
 
-/// Where a step stands.
+/// State of a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StepState {
     /// Not started.
     #[default]
     Queued,
-    /// It runs.
+    /// The step runs.
     Running,
-    /// It failed, and waits to be run again.
+    /// The step failed, and waits to be run again.
     Retrying,
-    /// It exited with code 0.
+    /// The step exited with code 0.
     Succeeded,
-    /// It did not, or what became of it isn't known.
+    /// The step failed, or what became of it isn't known.
     Failed,
-    /// It was left out.
+    /// The step was left out.
     Skipped,
-    /// It was stopped.
+    /// The step was stopped.
     Cancelled,
 }
 
@@ -183,17 +184,17 @@ pub enum StepState {
 pub struct BatchEvent {
     /// Counts from 1, without a gap.
     pub seq: u64,
-    /// When.
+    /// Time of the event.
     pub time: SystemTime,
-    /// What.
+    /// Event itself.
     pub what: Happening,
 }
 
-/// What happened to a batch.
+/// Kind of event in the course of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Happening {
-    /// It was accepted.
+    /// The batch was accepted.
     Queued,
     /// The engine has begun with it.
     Begun,
@@ -201,7 +202,7 @@ pub enum Happening {
     Started {
         /// Its id.
         step: String,
-        /// Its how manieth run this is.
+        /// Number of this run, from 1.
         attempt: u32,
     },
     /// A run of a step has ended.
@@ -218,13 +219,13 @@ pub enum Happening {
         /// Why, for people.
         reason: String,
     },
-    /// Its caller wants it to end; steps that run always still do.
+    /// The caller wants the batch to end; steps that run always still do.
     Cancelling,
-    /// Its caller wants it to end for the second time, those steps included.
+    /// The caller wants the batch to end for the second time, those steps included.
     Aborting,
-    /// Its time is up.
+    /// The time of the batch is up.
     TimedOut,
-    /// It is over.
+    /// The batch is over.
     Finished {
         /// How.
         state: BatchState,
@@ -250,7 +251,7 @@ impl BatchState {
         }
     }
 
-    /// Whether it is over.
+    /// Returns whether the batch is over.
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Queued | Self::Running)
@@ -283,7 +284,7 @@ impl StepState {
         }
     }
 
-    /// Whether it is over.
+    /// Returns whether the step is over.
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Queued | Self::Running | Self::Retrying)
@@ -318,7 +319,7 @@ impl StepCounts {
         }
     }
 
-    /// How many are over.
+    /// Returns the number of steps that are over.
     #[must_use]
     pub fn over(&self) -> u64 {
         self.succeeded + self.failed + self.skipped + self.cancelled

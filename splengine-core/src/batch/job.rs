@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::batch::Step;
 use crate::execute::Reason;
 
-/// What a batch does next: a pure rule, without clock or I/O. The engine tells it what happened,
+/// Rule of what a batch does next, pure, without clock or I/O. The engine tells it what happened,
 /// performs what it asks for, and writes both down; after a crash it makes the job anew and tells
 /// it the same events again, in the same order. So the same events must give the same actions.
 ///
@@ -64,32 +64,33 @@ pub enum JobEvent {
         /// Which.
         step: usize,
     },
-    /// Its caller wants it to end: nothing more is to be started but what cleans up, and
+    /// The caller wants the batch to end: nothing more is to be started but what cleans up, and
     /// [stopped](JobAction::Stop) what is not to run on.
     Cancelled,
-    /// Its caller wants it to end for the second time: nothing more is to be started, and all that
-    /// runs stopped. Comes once, after [`Cancelled`](Self::Cancelled).
+    /// The caller wants the batch to end for the second time: nothing more is to be started, and
+    /// all that runs stopped. Comes once, after [`Cancelled`](Self::Cancelled).
     Aborted,
-    /// Its [time](crate::BatchRequest::timeout) is up: nothing more is to be started but what
-    /// cleans up, and stopped what is not to run on. Comes once; the batch has failed then.
+    /// The [time](crate::BatchRequest::timeout) of the batch is up: nothing more is to be started
+    /// but what cleans up, and stopped what is not to run on. Comes once; the batch has failed
+    /// then.
     TimedOut,
 }
 
-/// How a step ended.
+/// End of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It exited with code 0.
+    /// The step exited with code 0.
     Succeeded,
-    /// It did not, or could not be started.
+    /// The step failed, or could not be started.
     Failed,
-    /// It was stopped, by [`JobAction::Stop`] or its caller; or withdrawn.
+    /// The step was stopped, by [`JobAction::Stop`] or its caller; or withdrawn.
     Cancelled,
     /// The engine ended while it ran: what became of it isn't known. Nothing of it runs any more.
     Lost,
 }
 
-/// What the engine is to do.
+/// Instruction for the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobAction {
@@ -105,7 +106,8 @@ pub enum JobAction {
         /// How long.
         delay: Duration,
     },
-    /// This step will not be run; or, where it has failed and waits for that, not again.
+    /// Leaves a step out: it will not be run; or, where it has failed and waits for that, not
+    /// again.
     Skip {
         /// Which.
         step: usize,

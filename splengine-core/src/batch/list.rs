@@ -7,7 +7,7 @@ use crate::batch::{BatchError, BatchList, BatchState, Batches};
 use crate::caller::Caller;
 use crate::id::BatchId;
 
-/// Which of a caller's batches are wanted. Default: all.
+/// Filter of a caller's batches. Default: all.
 ///
 /// ```
 /// use splengine_core::{BatchFilter, BatchState};
@@ -28,7 +28,7 @@ impl BatchFilter {
         Self::default()
     }
 
-    /// Those in this state; given several times, those in any of these.
+    /// Selects batches in this state; given several times, those in any of these.
     pub fn state(mut self, state: BatchState) -> Self {
         if !self.states.contains(&state) {
             self.states.push(state);
@@ -36,14 +36,14 @@ impl BatchFilter {
         self
     }
 
-    /// Those with this very name.
+    /// Selects batches with this very name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Those with this [label](crate::BatchRequest::label) of this value; given several times, those
-    /// with all of these. Of one name the last value counts.
+    /// Selects batches with this [label](crate::BatchRequest::label) of this value; given several
+    /// times, those with all of these. Of one name the last value counts.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
         self

@@ -11,7 +11,7 @@ use crate::caller::Caller;
 use crate::execute::Stream;
 use crate::session::time;
 
-/// What a step printed on both streams, piece by piece: in the order in which the engine read it, and
+/// Output of a step on both streams, piece by piece: in the order in which the engine read it, and
 /// with the time at which it did. Of output over its limit the last part comes at the end of the run,
 /// and has the time of that. Got from [`Batches::log`].
 #[derive(Debug)]
@@ -38,7 +38,7 @@ enum Follow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogPiece {
-    /// When the engine read it.
+    /// Time at which the engine read it.
     pub time: SystemTime,
     /// On which stream it was printed.
     pub stream: Stream,
@@ -46,7 +46,7 @@ pub struct LogPiece {
     pub attempt: u32,
     /// Exact bytes, cut anywhere; none where a part was left out.
     pub data: Bytes,
-    /// How many bytes were left out here.
+    /// Number of bytes that were left out here.
     pub left_out: u64,
 }
 
@@ -87,9 +87,9 @@ impl LogEntry {
 }
 
 impl Batches {
-    /// What a run of a step printed on both streams, in its order and with times: of its how manieth
-    /// run is `attempt`, from 1; without that, of its last one. With `follow` it goes on until that
-    /// run is over; without `attempt`, until the step is, with what further runs print.
+    /// Returns what a run of a step printed on both streams, in its order and with times: the run
+    /// with the number `attempt`, from 1; without that, the last one. With `follow` it goes on until
+    /// that run is over; without `attempt`, until the step is, with what further runs print.
     ///
     /// # Errors
     ///

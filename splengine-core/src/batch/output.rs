@@ -316,7 +316,7 @@ fn is_shortage(error: &io::Error) -> bool {
 const SHORTAGE_TRIES: u32 = 600;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// What one run of a step has printed so far, or prints still.
+/// Output of one run of a step, which may still grow.
 #[derive(Debug, Clone)]
 pub struct StepOutput {
     outputs: Outputs,
@@ -382,7 +382,7 @@ impl StepOutput {
         format!("{}-{}", self.id, name_of(self.step, self.attempt, self.part))
     }
 
-    /// Whether this run of the step is over, so that nothing more is printed.
+    /// Returns whether this run of the step is over, so that nothing more is printed.
     ///
     /// # Errors
     ///
@@ -412,7 +412,7 @@ impl StepOutput {
             || row.state().is_final()
     }
 
-    /// How much there is now.
+    /// Returns the number of bytes that there are now.
     ///
     /// # Errors
     ///

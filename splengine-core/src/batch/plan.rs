@@ -30,23 +30,23 @@ pub struct BatchRequest(pub(crate) PlanData);
 #[serde(transparent)]
 pub struct Step(pub(crate) StepData);
 
-/// When a step runs, by what became of the steps that it depends on. A step that was not needed
-/// counts as a success, one that was left out because something failed as a failure.
+/// Condition under which a step runs: what became of the steps that it depends on. A step that was
+/// not needed counts as a success, one that was left out because something failed as a failure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum RunIf {
-    /// When all succeeded.
+    /// All have succeeded.
     #[default]
     Success,
-    /// When one failed.
+    /// One has failed.
     Failure,
     /// However they ended; also when the batch is cancelled, until it is a second time. Of a step
     /// that depends on none it is the same as [`RunIf::Success`].
     Always,
 }
 
-/// What becomes of a batch when a step has failed for good.
+/// Reaction of a batch to a step that has failed for good.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -54,24 +54,25 @@ pub enum FailFast {
     /// All that does not depend on it goes on.
     #[default]
     Never,
-    /// What runs goes on; nothing more is started, but steps that run on failure or always.
+    /// Steps that run go on; nothing more is started, but steps that run on failure or always.
     Soon,
-    /// What runs is stopped, too.
+    /// Steps that run are stopped, too.
     Now,
 }
 
-/// When the program and the directory of a step are looked for.
+/// Moment at which the program and the directory of a step are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum StepCheck {
-    /// When the batch is submitted, which is refused where they are missing.
+    /// At the submission of the batch, which is refused where they are missing.
     Early,
-    /// When the step starts, which fails where they are missing: steps before it may make them.
+    /// At the start of the step, which fails where they are missing: steps before it may make
+    /// them.
     Late,
 }
 
-/// Which failures of a step are worth another run.
+/// Failures of a step that are worth another run.
 ///
 /// ```
 /// use splengine_core::{Reason, RetryOn, Step};
@@ -231,7 +232,7 @@ impl BatchRequest {
         Self::default()
     }
 
-    /// What people call it; at most 200 characters.
+    /// Sets the name that people call the batch by; at most 200 characters.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.0.name = Some(name.into());
@@ -255,30 +256,32 @@ impl BatchRequest {
         self
     }
 
-    /// How long it may take from the start of its first step, at most a year. Then what runs is
-    /// stopped and nothing more is started but steps that run on failure or always, and it has
-    /// failed, with exit code 124 where no step failed before. Default: as long as its steps take.
+    /// Sets how long the batch may take from the start of its first step, at most a year. Then what
+    /// runs is stopped and nothing more is started but steps that run on failure or always, and it
+    /// has failed, with exit code 124 where no step failed before. Default: as long as its steps
+    /// take.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.timeout = Some(millis(timeout));
         self
     }
 
-    /// How many steps run at once at most. Default: as many as the host has processors.
+    /// Sets the maximum number of steps that run at once. Default: as many as the host has
+    /// processors.
     #[must_use]
     pub fn parallelism(mut self, count: usize) -> Self {
         self.0.parallelism = Some(count);
         self
     }
 
-    /// What becomes of it when a step has failed. Default: [`FailFast::Never`].
+    /// Sets what becomes of the batch when a step has failed. Default: [`FailFast::Never`].
     #[must_use]
     pub fn fail_fast(mut self, fail_fast: FailFast) -> Self {
         self.0.fail_fast = fail_fast;
         self
     }
 
-    /// Where steps run that do not say; default root.
+    /// Sets the directory of steps that name none; default root.
     #[must_use]
     pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
         self.0.workdir = Some(workdir.into());
@@ -307,8 +310,8 @@ impl Step {
         self
     }
 
-    /// Its name within the batch: 1 to 64 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. Default: its
-    /// number, from 1.
+    /// Sets the name of the step within the batch: 1 to 64 of `A-Z a-z 0-9 . _ -`, but not `.` or
+    /// `..`. Default: its number, from 1.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.0.id = Some(id.into());
@@ -322,7 +325,7 @@ impl Step {
         self
     }
 
-    /// Where to run it; default the batch's.
+    /// Sets the directory to run the step in; default the batch's.
     #[must_use]
     pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
         self.0.workdir = Some(workdir.into());
@@ -336,22 +339,22 @@ impl Step {
         self
     }
 
-    /// What it reads; default nothing (`/dev/null`).
+    /// Sets what the step reads on its standard input; default nothing (`/dev/null`).
     #[must_use]
     pub fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.0.stdin = Some(BASE64_STANDARD.encode(bytes));
         self
     }
 
-    /// How long one run of it may take. Default and maximum are the engine's.
+    /// Sets how long one run of the step may take. Default and maximum are the engine's.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.timeout = Some(millis(timeout));
         self
     }
 
-    /// How long one run of it may print nothing before it is ended. Default: for ever. See
-    /// [`Request::idle_timeout`].
+    /// Sets how long one run of the step may print nothing before it is ended. Default: for ever.
+    /// See [`Request::idle_timeout`].
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.0.idle_timeout = Some(millis(timeout));
@@ -365,15 +368,15 @@ impl Step {
         self
     }
 
-    /// How many bytes of each stream are kept: the first and the last half. Default and maximum are
-    /// the engine's.
+    /// Sets how many bytes of each stream are kept: the first and the last half. Default and
+    /// maximum are the engine's.
     #[must_use]
     pub fn output_limit(mut self, bytes: u64) -> Self {
         self.0.output_limit = Some(bytes);
         self
     }
 
-    /// What it may use; the engine's defaults stand where this sets none.
+    /// Sets what the step may use; the engine's defaults stand where this sets none.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         let set = |kind: &LimitKind| Some((kind.name().to_owned(), limits.value(*kind)?));
@@ -381,7 +384,7 @@ impl Step {
         self
     }
 
-    /// What becomes of background processes when it exits by itself.
+    /// Sets what becomes of background processes when the step exits by itself.
     #[must_use]
     pub fn background(mut self, background: Background) -> Self {
         self.0.keeps_background = background == Background::Keep;
@@ -395,22 +398,22 @@ impl Step {
         self
     }
 
-    /// When it runs, by what became of those. Default: [`RunIf::Success`].
+    /// Sets when the step runs, by what became of those. Default: [`RunIf::Success`].
     #[must_use]
     pub fn run_if(mut self, run_if: RunIf) -> Self {
         self.0.run_if = run_if;
         self
     }
 
-    /// How many times more it is run when it fails. Default 0.
+    /// Sets how many times more the step is run when it fails. Default 0.
     #[must_use]
     pub fn retries(mut self, count: u32) -> Self {
         self.0.retries = count;
         self
     }
 
-    /// How long to wait before it is run again; twice as long each further time, at most an hour.
-    /// Default: not at all.
+    /// Sets the time to wait before the step is run again; twice as long each further time, at most
+    /// an hour. Default: not at all.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.0.retry_delay = millis(delay);
@@ -433,17 +436,17 @@ impl Step {
         self
     }
 
-    /// Whether the batch goes on as if it had succeeded when it fails, and does not fail with it.
-    /// Default: no.
+    /// Sets whether the batch goes on as if the step had succeeded when it fails, and does not fail
+    /// with it. Default: no.
     #[must_use]
     pub fn allow_failure(mut self, allow: bool) -> Self {
         self.0.allow_failure = allow;
         self
     }
 
-    /// When its program and its directory are looked for. Default: [`StepCheck::Early`] where it depends
-    /// on no step, else [`StepCheck::Late`]. What no step can make, such as a directory outside root, is
-    /// refused early in any case.
+    /// Sets when the step's program and directory are looked for. Default: [`StepCheck::Early`]
+    /// where it depends on no step, else [`StepCheck::Late`]. What no step can make, such as a
+    /// directory outside root, is refused early in any case.
     #[must_use]
     pub fn check(mut self, check: StepCheck) -> Self {
         self.0.check = Some(check);
@@ -468,7 +471,7 @@ impl Step {
         self
     }
 
-    /// Its command, as it was given.
+    /// Returns the command of the step, as it was given.
     #[must_use]
     pub fn command(&self) -> &str {
         &self.0.command

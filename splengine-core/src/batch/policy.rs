@@ -9,7 +9,7 @@ use crate::batch::row::key;
 use crate::batch::{BatchJob, format};
 use crate::store::{REPAIRED, Store, StoreFault};
 
-/// Where an engine keeps batches, and how many.
+/// Place where an engine keeps batches, and bounds on how many.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,26 +78,27 @@ impl BatchPolicy {
         })
     }
 
-    /// How many steps one batch may have. Default 10,000.
+    /// Sets the maximum number of steps of one batch. Default 10,000.
     pub fn max_steps(mut self, count: usize) -> Self {
         self.max_steps = count;
         self
     }
 
-    /// How many steps that are not over there may be, of all batches; the next batch is refused.
-    /// Default 200,000.
+    /// Sets the maximum number of steps that are not over, of all batches; the next batch is
+    /// refused. Default 200,000.
     pub fn max_open_steps(mut self, count: usize) -> Self {
         self.max_open_steps = count;
         self
     }
 
-    /// The same of one caller. Default 50,000.
+    /// Sets the maximum number of steps that are not over, of one caller's batches. Default 50,000.
     pub fn max_open_steps_per_caller(mut self, count: usize) -> Self {
         self.max_open_steps_per_caller = count;
         self
     }
 
-    /// How many steps of a batch run at once that does not say. Default: the host's processors.
+    /// Sets how many steps run at once of a batch that does not say. Default: the host's
+    /// processors.
     pub fn parallelism(mut self, count: usize) -> Self {
         self.parallelism = count.max(1);
         self
@@ -109,55 +110,55 @@ impl BatchPolicy {
         self
     }
 
-    /// How long a batch is kept after its end. Default 7 days.
+    /// Sets how long a batch is kept after its end. Default 7 days.
     pub fn keep_for(mut self, time: Duration) -> Self {
         self.keep_for = time;
         self
     }
 
-    /// How many batches that are over are kept, of all callers; the oldest of whoever has the most go
-    /// first. Default 100,000.
+    /// Sets how many batches that are over are kept, of all callers; the oldest of whoever has the
+    /// most go first. Default 100,000.
     pub fn keep_count(mut self, count: usize) -> Self {
         self.keep_count = count;
         self
     }
 
-    /// How many bytes all batches that are over may take, with what their steps printed; the oldest
-    /// of whoever takes the most go first. Batches that are not over may print as much again: what
-    /// comes after that is not kept, and their steps say so. Default 10 GiB.
+    /// Sets how many bytes all batches that are over may take, with what their steps printed; the
+    /// oldest of whoever takes the most go first. Batches that are not over may print as much
+    /// again: what comes after that is not kept, and their steps say so. Default 10 GiB.
     pub fn keep_bytes(mut self, bytes: u64) -> Self {
         self.keep_bytes = bytes;
         self
     }
 
-    /// How many batches that are over are kept of one caller; the caller's oldest go first. Default
-    /// 10,000.
+    /// Sets how many batches that are over are kept of one caller; the caller's oldest go first.
+    /// Default 10,000.
     pub fn keep_count_per_caller(mut self, count: usize) -> Self {
         self.keep_count_per_caller = count;
         self
     }
 
-    /// How many bytes one caller's batches that are over may take, with what their steps printed;
-    /// the caller's oldest go first. The caller's batches that are not over may print as much again:
-    /// what comes after that is not kept, and their steps say so. Default 2 GiB.
+    /// Sets how many bytes one caller's batches that are over may take, with what their steps
+    /// printed; the caller's oldest go first. The caller's batches that are not over may print as
+    /// much again: what comes after that is not kept, and their steps say so. Default 2 GiB.
     pub fn keep_bytes_per_caller(mut self, bytes: u64) -> Self {
         self.keep_bytes_per_caller = bytes;
         self
     }
 
-    /// How long, after the end of a batch, the variables and the standard input of its steps are
-    /// kept on disk, to [run it again](crate::Batches::rerun). Then they are overwritten and removed,
-    /// within a minute more, and a batch that had any is not run again. 0 removes them at the end.
-    /// Default 1 hour.
+    /// Sets how long, after the end of a batch, the variables and the standard input of its steps
+    /// are kept on disk, to [run it again](crate::Batches::rerun). Then they are overwritten and
+    /// removed, within a minute more, and a batch that had any is not run again. 0 removes them at
+    /// the end. Default 1 hour.
     pub fn keep_inputs_for(mut self, time: Duration) -> Self {
         self.keep_inputs_for = time;
         self
     }
 
-    /// How long, after the end of a batch, its idempotency key is known, though the batch may have
-    /// made room for others: a repetition is refused then, and makes no second batch. It is known for
-    /// as long as the batch is kept in any case. Of one caller's batches that are gone 10,000 keys are
-    /// known, of which the oldest go first. Default 24 hours.
+    /// Sets how long, after the end of a batch, its idempotency key is known, though the batch may
+    /// have made room for others: a repetition is refused then, and makes no second batch. It is
+    /// known for as long as the batch is kept in any case. Of one caller's batches that are gone
+    /// 10,000 keys are known, of which the oldest go first. Default 24 hours.
     pub fn keep_keys_for(mut self, time: Duration) -> Self {
         self.keep_keys_for = time;
         self

@@ -35,8 +35,9 @@ impl Batches {
         self.rerun_under(caller, id, only_failed, None).await
     }
 
-    /// The same, and no more than once: with an `idempotency_key`, as for [`submit`](Self::submit), a
-    /// repetition gives the batch that was made first.
+    /// Runs a batch again as [`rerun`](Self::rerun) does, and no more than once: with an
+    /// `idempotency_key`, as for [`submit`](Self::submit), a repetition gives the batch that was
+    /// made first.
     ///
     /// # Errors
     ///

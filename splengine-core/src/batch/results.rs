@@ -14,7 +14,7 @@ use crate::id::BatchId;
 pub struct BatchResults {
     /// The batch.
     pub info: BatchInfo,
-    /// Its steps, in their order.
+    /// Steps of the batch, in their order.
     pub steps: Vec<StepResult>,
 }
 
@@ -29,9 +29,9 @@ pub struct StepResult {
     pub stdout: Bytes,
     /// Standard error.
     pub stderr: Bytes,
-    /// Whether more of its standard output is kept, for which there was no room.
+    /// `true` if more of its standard output is kept, for which there was no room.
     pub stdout_cut: bool,
-    /// The same of standard error.
+    /// `true` if more of its standard error is kept.
     pub stderr_cut: bool,
 }
 

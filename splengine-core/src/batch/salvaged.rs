@@ -11,18 +11,18 @@ use crate::batch::row::{Recipe, StepRow, Summary, key};
 use crate::id::BatchId;
 use crate::store::{Rows, Store, StoreFault};
 
-/// What is left of one batch. Got from [`salvage_batches`].
+/// Remains of one batch. Got from [`salvage_batches`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SalvagedBatch {
-    /// Its id.
+    /// Id of the batch.
     pub id: BatchId,
     /// The batch with its steps; `None` where too little of it can be read.
     pub record: Option<BatchRecord>,
     /// The files of what its steps printed, in the order of their names, which are
     /// `STEP-ATTEMPT.STREAM` with steps numbered from 1.
     pub outputs: Vec<PathBuf>,
-    /// What can't be read of it, in words.
+    /// Parts of it that can't be read, in words.
     pub problems: Vec<String>,
 }
 

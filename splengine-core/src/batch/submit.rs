@@ -23,13 +23,13 @@ use crate::session::blocking;
 use crate::store::{Change, StoreFault};
 use crate::text::{hex, name_to_show};
 
-/// What became of submitting a batch.
+/// Result of submitting a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Submitted {
     /// The batch.
     pub record: BatchRecord,
-    /// Whether it was made now, and not under the same idempotency key before.
+    /// `true` if it was made now, and not under the same idempotency key before.
     pub is_new: bool,
 }
 
@@ -89,8 +89,8 @@ impl Batches {
         .await
     }
 
-    /// The same for a [kind](crate::BatchPolicy::kind) of one's own, whose job is made from
-    /// `recipe`.
+    /// Submits a batch as [`submit`](Self::submit) does, of a [kind](crate::BatchPolicy::kind) of
+    /// one's own, whose job is made from `recipe`.
     ///
     /// # Errors
     ///

@@ -99,8 +99,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Whether requests may have their command [run by a shell](crate::Request::use_shell): those of
-    /// callers who may have sessions, which is a shell as well. Default: no.
+    /// Sets whether requests may have their command [run by a shell](crate::Request::use_shell):
+    /// those of callers who may have sessions, which is a shell as well. Default: no.
     pub fn shell_commands(mut self, are_allowed: bool) -> Self {
         self.policy.shell_commands = are_allowed;
         self
@@ -115,34 +115,35 @@ impl EngineBuilder {
         self
     }
 
-    /// How many run at once. Default 64: a command mostly waits, and a host with few cores still
-    /// serves many.
+    /// Sets the maximum number of runs at once. Default 64: a command mostly waits, and a host with
+    /// few cores still serves many.
     pub fn max_running(mut self, count: usize) -> Self {
         self.capacity.running = count;
         self
     }
 
-    /// How many of one caller run at once. Default: seven eighths of all, so that one caller can't have
-    /// all places for as long as commands may run.
+    /// Sets the maximum number of one caller's runs at once. Default: seven eighths of all, so that
+    /// one caller can't have all places for as long as commands may run.
     pub fn max_running_per_caller(mut self, count: usize) -> Self {
         self.capacity.running_per_caller = count;
         self
     }
 
-    /// How many wait at most; the next one is refused. Default 1024. 0 makes no queue.
+    /// Sets the maximum number of runs that wait; the next one is refused. Default 1024. 0 makes no
+    /// queue.
     pub fn max_waiting(mut self, count: usize) -> Self {
         self.capacity.waiting = count;
         self
     }
 
-    /// How many of one caller wait at most. Default 512, half the queue, so that one caller can't
-    /// fill it.
+    /// Sets the maximum number of one caller's runs that wait. Default 512, half the queue, so that
+    /// one caller can't fill it.
     pub fn max_waiting_per_caller(mut self, count: usize) -> Self {
         self.capacity.waiting_per_caller = count;
         self
     }
 
-    /// How long a run may take whose request does not say. Default: the maximum.
+    /// Sets the time limit of runs whose request does not say. Default: the maximum.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.policy.default_timeout = Some(timeout);
         self
@@ -160,7 +161,7 @@ impl EngineBuilder {
         self
     }
 
-    /// How many bytes of each stream a captured run keeps whose request does not say. Default
+    /// Sets how many bytes of each stream a captured run keeps whose request does not say. Default
     /// 16 MiB.
     pub fn default_output_limit(mut self, bytes: u64) -> Self {
         self.policy.default_output_limit = bytes;
@@ -186,19 +187,19 @@ impl EngineBuilder {
         self
     }
 
-    /// What is granted to terminal sessions. Default: [`SessionPolicy::new`].
+    /// Sets what is granted to terminal sessions. Default: [`SessionPolicy::new`].
     pub fn sessions(mut self, policy: SessionPolicy) -> Self {
         self.sessions = policy;
         self
     }
 
-    /// Where batches are kept, and how many. Default: none are.
+    /// Sets where batches are kept, and how many. Default: none are.
     pub fn batches(mut self, policy: BatchPolicy) -> Self {
         self.batches = Some(policy);
         self
     }
 
-    /// Which files are served. Default: none are.
+    /// Sets which files are served. Default: none are.
     pub fn files(mut self, policy: FilePolicy) -> Self {
         self.files = Some(policy);
         self

@@ -21,29 +21,29 @@ use crate::scope::Scope;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecutionInfo {
-    /// Its name.
+    /// Id of the execution.
     pub id: ExecutionId,
-    /// Whose it is.
+    /// User whose execution it is.
     pub user: UserName,
     /// The command, its first 1000 characters; empty for a shell.
     pub command: String,
-    /// Its further arguments, their first 1000 characters in all.
+    /// Further arguments of the command, their first 1000 characters in all.
     pub args: Vec<String>,
-    /// Whether it runs yet.
+    /// State of the execution.
     pub state: ExecutionState,
-    /// When it was asked for.
+    /// Time at which it was asked for.
     pub created: SystemTime,
-    /// When its place in the queue came up.
+    /// Time at which its place in the queue came up.
     pub started: Option<SystemTime>,
 }
 
-/// What an execution does.
+/// State of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ExecutionState {
-    /// It waits for a place.
+    /// The execution waits for a place.
     Queued,
-    /// It runs.
+    /// The execution runs.
     Running,
 }
 
@@ -58,13 +58,13 @@ impl ExecutionState {
     }
 }
 
-/// What became of asking for an execution: it runs, or waits for a place. Given by [`Engine::admit`].
+/// Result of asking for an execution: it runs, or waits for a place. Given by [`Engine::admit`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Admitted {
-    /// It runs.
+    /// The execution runs.
     Running(Run),
-    /// It waits.
+    /// The execution waits.
     Queued(QueuedRun),
 }
 
@@ -101,7 +101,7 @@ impl QueuedRun {
         &self.0
     }
 
-    /// Its name in the [list](Engine::executions).
+    /// Returns its id in the [list](Engine::executions).
     #[must_use]
     pub fn execution_id(&self) -> &ExecutionId {
         &self.0.listed.id

@@ -153,7 +153,7 @@ impl Guessing {
 }
 
 impl Engine {
-    /// Who is behind `credentials`, as `authenticator` says, within the engine's
+    /// Returns who is behind `credentials`, as `authenticator` says, within the engine's
     /// [policy](crate::EngineBuilder::guessing) against guessing: each failure is logged and counted,
     /// its answer is held back for up to a second, and an address with many is shut out for a while.
     /// Nothing that was shown at all ([`Credentials::None`]) is no failure, and is never refused for
@@ -210,7 +210,7 @@ impl Engine {
         }
     }
 
-    /// Whether `secret` is valid, as `check` says, within the same bounds as
+    /// Checks whether `secret` is valid, as `check` says, within the same bounds as
     /// [`authenticate`](Self::authenticate): for what no [`Authenticator`] knows, such as tickets.
     ///
     /// # Errors
@@ -241,7 +241,7 @@ impl Engine {
         checked
     }
 
-    /// Whether `password` is that of `user`, as `check` says. Beside the bounds of
+    /// Checks whether `password` is that of `user`, as `check` says. Beside the bounds of
     /// [`check_secret`](Self::check_secret), attempts at one user's password from all addresses
     /// together are spaced once some have failed: at most one each second, each of which waits up to
     /// ten seconds for its turn, but for those from an address from which the user's password was shown

@@ -63,15 +63,15 @@ pub(crate) struct Inner {
     pub(crate) guessing: Guessing,
 }
 
-/// What an engine [goes on with](Engine::resume).
+/// Work that an engine [goes on with](Engine::resume).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resumed {
-    /// So many sessions.
+    /// Number of sessions.
     pub sessions: usize,
-    /// So many batches.
+    /// Number of batches.
     pub batches: usize,
-    /// Whether the store of batches could not be read. Then no batch is gone on with, though some
+    /// `true` if the store of batches could not be read. Then no batch is gone on with, though some
     /// may be left; the cause is in the log. Whoever serves had better end: the store needs repair
     /// (see [`salvage_batches`](crate::salvage_batches)).
     pub has_failed: bool,
@@ -143,7 +143,7 @@ impl Engine {
         Batches::new(self.clone())
     }
 
-    /// Whether batches are kept.
+    /// Returns whether batches are kept.
     #[must_use]
     pub fn has_batches(&self) -> bool {
         self.0.batches.is_some()
@@ -163,7 +163,7 @@ impl Engine {
         self.0.reserve.clone()
     }
 
-    /// Whether files are served.
+    /// Returns whether files are served.
     #[must_use]
     pub fn has_files(&self) -> bool {
         self.0.files.is_some()
@@ -195,26 +195,26 @@ impl Engine {
         resuming.await.unwrap_or(Resumed { sessions: 0, batches: 0, has_failed: true })
     }
 
-    /// Whether the executor can start programs in terminals.
+    /// Returns whether the executor can start programs in terminals.
     #[must_use]
     pub fn has_sessions(&self) -> bool {
         self.0.executor.has_terminals()
     }
 
-    /// Whether the executor holds runs to this limit.
+    /// Returns whether the executor holds runs to this limit.
     #[must_use]
     pub fn enforces(&self, limit: LimitKind) -> bool {
         self.0.executor.enforces(limit)
     }
 
-    /// Whether a request may set this variable: for doors whose clients send some unasked, which
-    /// are then left out.
+    /// Returns whether a request may set this variable: for servers whose clients send some
+    /// unasked, which are then left out.
     #[must_use]
     pub fn accepts_env(&self, name: &str) -> bool {
         check_env(&[(name.to_owned(), String::new())], self.0.policy.request_env.as_deref()).is_ok()
     }
 
-    /// What is switched on and enforced here, in the words of every door.
+    /// Returns what is switched on and enforced here, in the words of every server.
     #[must_use]
     pub fn capabilities(&self) -> Vec<String> {
         let mut all = vec!["execute".to_owned()];
@@ -236,7 +236,7 @@ impl Engine {
         all
     }
 
-    /// Whether new work is taken: until [`drain`](Self::drain) is called.
+    /// Returns whether new work is taken: until [`drain`](Self::drain) is called.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.admission.is_open()
@@ -254,7 +254,7 @@ impl Engine {
         let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Close).await;
     }
 
-    /// What was counted so far.
+    /// Returns what was counted so far.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let batches = self.batches().open_count();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::store::StoreFault;
 
-/// Whether an [`Engine`] takes work, part by part. Got from [`Engine::readiness`].
+/// Readiness of an [`Engine`] to take work, part by part. Got from [`Engine::readiness`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     parts: Vec<(&'static str, PartState)>,
@@ -13,17 +13,18 @@ pub struct Readiness {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PartState {
-    /// It takes work.
+    /// The part takes work.
     Ready,
-    /// It takes work; but something that was kept before is not there any more, or can't be read. The
-    /// reason is for anybody, as that of [`Failing`](Self::Failing).
+    /// The part takes work; but something that was kept before is not there any more, or can't be
+    /// read. The reason is for anybody, as that of [`Failing`](Self::Failing).
     Degraded {
         /// What is missing.
         reason: &'static str,
     },
-    /// It takes no work any more, since the engine is shutting down.
+    /// The part takes no work any more, since the engine is shutting down.
     Draining,
-    /// It takes no work at the moment. The reason is for anybody: it tells nothing of the host.
+    /// The part takes no work at the moment. The reason is for anybody: it tells nothing of the
+    /// host.
     Failing {
         /// Why.
         reason: &'static str,
@@ -31,7 +32,7 @@ pub enum PartState {
 }
 
 impl Readiness {
-    /// Whether all parts take work.
+    /// Returns whether all parts take work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.parts.iter().all(|(_, state)| state.takes_work())
@@ -58,9 +59,9 @@ impl PartState {
 }
 
 impl Engine {
-    /// Whether work is taken, part by part. Sessions and batches are not while their store can't be
-    /// written or has no room. That is looked at once a second at most: the one of sessions is
-    /// written to each time, that of batches where the last write failed.
+    /// Returns whether work is taken, part by part. Sessions and batches are not while their store
+    /// can't be written or has no room. That is looked at once a second at most: the one of
+    /// sessions is written to each time, that of batches where the last write failed.
     ///
     /// # Cancel safety
     ///

@@ -53,9 +53,9 @@ pub struct EngineStats {
     pub authentications_refused: u64,
     /// Addresses with a penalty for authentications that failed.
     pub penalised_addresses: u64,
-    /// Those of them that are shut out.
+    /// Number of them that are shut out.
     pub shut_out_addresses: u64,
-    /// What the servers of the engine counted of their connections.
+    /// Counts of the connections of the engine's servers.
     pub connections: ConnectionStats,
 }
 

@@ -91,7 +91,8 @@ impl Engine {
         Ok(Terms { command, times, secrets })
     }
 
-    /// Whether commands are given to a [program](crate::EngineBuilder::program), instead of naming one.
+    /// Returns whether commands are given to a [program](crate::EngineBuilder::program), instead of
+    /// naming one.
     #[must_use]
     pub fn has_program(&self) -> bool {
         self.0.policy.program.path().is_some()
@@ -129,8 +130,8 @@ impl Engine {
         Ok(self.shell().iter().map(OsString::from).collect())
     }
 
-    /// Whether commands of `caller` may be [run by a shell](Request::use_shell): where the engine
-    /// allows it, of who may have sessions.
+    /// Returns whether commands of `caller` may be [run by a shell](Request::use_shell): where the
+    /// engine allows it, of who may have sessions.
     #[must_use]
     pub fn may_use_shell(&self, caller: &Caller) -> bool {
         self.0.policy.shell_commands && caller.may(Scope::Sessions)

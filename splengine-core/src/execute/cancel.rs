@@ -15,7 +15,7 @@ enum Level {
     Kill(Reason),
 }
 
-/// What an [`Execute`](crate::Execute) listens to while it runs a command.
+/// Word to stop, to which an [`Execute`](crate::Execute) listens while it runs a command.
 ///
 /// A stop may come once, and may be followed by the demand to kill at once. Signals may come any
 /// number of times.

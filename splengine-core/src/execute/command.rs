@@ -6,15 +6,15 @@ use crate::execute::{ExecuteError, Limits};
 use crate::id::SessionId;
 use crate::session::TerminalModes;
 
-/// What becomes of the processes that a command leaves in the background when it exits by itself.
+/// Fate of the processes that a command leaves in the background when it exits by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Background {
-    /// They are killed with it.
+    /// The processes are killed with it.
     #[default]
     Kill,
-    /// They run on, after the end of the engine's process, too. What they still write to its standard
-    /// output and error is thrown away: by a `cat`, where they hold these open.
+    /// The processes run on, after the end of the engine's process, too. What they still write to
+    /// its standard output and error is thrown away: by a `cat`, where they hold these open.
     Keep,
 }
 
@@ -25,17 +25,17 @@ pub struct Command {
     /// The program and its arguments; never empty, and no word holds a NUL. They are as the caller sent
     /// them, which over SSH need not be UTF-8.
     pub argv: Vec<OsString>,
-    /// Where to run it, as the caller wrote it: below root. `None` is root itself.
+    /// Directory to run it in, as the caller wrote it: below root. `None` is root itself.
     pub workdir: Option<String>,
     /// The variables that the request adds to the executor's own, with `SPL_SESSION_ID`.
     pub env: Vec<(String, String)>,
-    /// Who asked.
+    /// User who asked.
     pub user: UserName,
     /// The session that it belongs to.
     pub session_id: SessionId,
-    /// What it may use.
+    /// Limits on what it may use.
     pub limits: Limits,
-    /// What becomes of background processes.
+    /// Fate of its background processes.
     pub background: Background,
     /// The modes that its terminal begins with, if it gets one.
     pub terminal_modes: TerminalModes,
@@ -43,8 +43,8 @@ pub struct Command {
     pub tty_variable: Option<String>,
     /// A directory to put in front of the `PATH` of a shell: where the engine's program is.
     pub path_first: Option<String>,
-    /// What a later executor is to find its processes by, if the engine wants that: one of this
-    /// executor's [marks](crate::Execute::mark).
+    /// Mark by which a later executor is to find its processes, if the engine wants that: one of
+    /// this executor's [marks](crate::Execute::mark).
     pub mark: Option<String>,
     /// From the polite request to end to the kill.
     pub grace: Duration,

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use crate::execute::Signal;
 
-/// Why a run ended.
+/// Reason for which a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It exited by itself.
+    /// The program exited by itself.
     Exited,
     /// Something other than the engine killed it.
     Signaled,
-    /// Its time limit passed.
+    /// The time limit passed.
     TimedOut,
-    /// Its caller cancelled it or went away, or the engine was shut down.
+    /// The caller cancelled it or went away, or the engine was shut down.
     Cancelled,
     /// The kernel killed it for memory.
     OutOfMemory,
@@ -52,9 +52,10 @@ impl Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Where it is: after so many bytes of what was kept. Where several parts are missing, the first.
+    /// Place of the gap: after so many bytes of what was kept. Where several parts are missing, the
+    /// first.
     pub at: u64,
-    /// How many bytes are missing; where several parts are, of all of them.
+    /// Number of bytes that are missing; where several parts are, of all of them.
     pub bytes: u64,
 }
 
@@ -66,7 +67,7 @@ impl fmt::Display for Gap {
     }
 }
 
-/// What a run used, as far as the kernel tells.
+/// Resources that a run used, as far as the kernel tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
@@ -87,12 +88,12 @@ pub struct Usage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct End {
-    /// Why it ended.
+    /// Reason for which it ended.
     pub reason: Reason,
     /// The program's own exit code after [`Reason::Exited`]; else 128 + the signal's number, 124
     /// timed out, 130 cancelled, 137 out of memory, 125 lost.
     pub exit_code: i32,
-    /// What killed it, where a signal did.
+    /// Signal that killed it, if one did.
     pub signal: Option<Signal>,
     /// From its start to its end; time in the queue is not in it.
     pub duration: Duration,
@@ -100,17 +101,17 @@ pub struct End {
     pub stdout_bytes: u64,
     /// All that it wrote to standard error, in bytes, kept or not.
     pub stderr_bytes: u64,
-    /// Whether a part of standard output was left out: over the output limit, or lost to a slow
+    /// `true` if a part of standard output was left out: over the output limit, or lost to a slow
     /// reader that asked for it.
     pub stdout_truncated: bool,
-    /// The same of standard error.
+    /// `true` if a part of standard error was left out.
     pub stderr_truncated: bool,
-    /// Which part of standard output was left out, if one was. Parts that are left out over the output
-    /// limit begin and end at line ends, where there is one within 64 KiB.
+    /// Part of standard output that was left out, if one was. Parts that are left out over the
+    /// output limit begin and end at line ends, where there is one within 64 KiB.
     pub stdout_gap: Option<Gap>,
-    /// The same of standard error.
+    /// Part of standard error that was left out, if one was.
     pub stderr_gap: Option<Gap>,
-    /// What it used.
+    /// Resources that it used.
     pub usage: Usage,
 }
 
@@ -138,20 +139,20 @@ impl End {
         }
     }
 
-    /// Whether it exited by itself with code 0.
+    /// Returns whether the run exited by itself with code 0.
     #[must_use]
     pub fn success(&self) -> bool {
         self.reason == Reason::Exited && self.exit_code == 0
     }
 }
 
-/// How a process ended, as an [`Execute`](crate::Execute) found it.
+/// End of a process, as an [`Execute`](crate::Execute) found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitStatus {
-    /// It exited with this code.
+    /// The process exited with this code.
     Code(i32),
-    /// This signal killed it.
+    /// The process was killed by this signal.
     Signal(Signal),
 }
 
@@ -175,7 +176,7 @@ impl ExitStatus {
     }
 }
 
-/// What an [`Execute`](crate::Execute) reports at the end of a run.
+/// Report of an [`Execute`](crate::Execute) at the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exit {
@@ -203,7 +204,7 @@ impl Exit {
         }
     }
 
-    /// It ended because the executor obeyed its [`Cancel`](crate::Cancel).
+    /// Notes that the run ended because the executor obeyed its [`Cancel`](crate::Cancel).
     #[must_use]
     pub fn stopped(mut self) -> Self {
         self.stopped = true;
@@ -224,14 +225,14 @@ impl Exit {
         self
     }
 
-    /// It used this.
+    /// Notes what the run used.
     #[must_use]
     pub fn usage(mut self, usage: Usage) -> Self {
         self.usage = usage;
         self
     }
 
-    /// So many background processes were ended with it, and so many could not be.
+    /// Notes how many background processes were ended with it, and how many could not be.
     #[must_use]
     pub fn tree(mut self, swept: u32, leftovers: u32) -> Self {
         self.swept = swept;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::error::ErrorKind;
 use crate::execute::SplitError;
 
-/// Why a run did not start.
+/// Reason for which a run did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecuteError {
@@ -91,7 +91,7 @@ pub enum ExecuteError {
         #[source]
         source: io::Error,
     },
-    /// As many runs as may have left processes behind that still print.
+    /// As many runs as are allowed have left processes behind that still print.
     #[error("{limit} executions with `background: keep` have left processes that still have their output open, as many as may; end some, or have them print to a file, and try again in {}", in_words(*.retry_after))]
     TooManyKept {
         /// How many may.
@@ -145,7 +145,7 @@ impl ExecuteError {
         matches!(self, Self::Exhausted { .. } | Self::TooManyKept { .. })
     }
 
-    /// When it may work, if it is a matter of time.
+    /// Returns the time after which it may work, if it is a matter of time.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

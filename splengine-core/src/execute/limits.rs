@@ -31,7 +31,7 @@ impl LimitKind {
         Self::AddressSpace,
     ];
 
-    /// Its name on every door, in messages and in configuration.
+    /// Returns the limit's name on every server, in messages and in configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -83,7 +83,8 @@ impl Limits {
         }
     }
 
-    /// The same limits with another bound on `kind`, in its unit (processor time in milliseconds).
+    /// Returns the limits with another bound on `kind`, in its unit (processor time in
+    /// milliseconds).
     #[must_use]
     pub fn with(mut self, kind: LimitKind, value: u64) -> Self {
         match kind {
@@ -97,7 +98,7 @@ impl Limits {
         self
     }
 
-    /// These limits, and those of `fallback` where these set none.
+    /// Returns these limits, and those of `fallback` where these set none.
     #[must_use]
     pub fn or(self, fallback: Self) -> Self {
         Self {

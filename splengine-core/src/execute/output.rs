@@ -24,7 +24,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Its name on every door.
+    /// Returns the stream's name on every server.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Stream {
 #[non_exhaustive]
 pub struct OutputClosed;
 
-/// Where an [`Execute`](crate::Execute) puts what its program prints.
+/// Receiver of what the program of an [`Execute`](crate::Execute) prints.
 ///
 /// Variables whose values are [masked](crate::Request::mask) are replaced on the way. The order of the
 /// writes is the order in which the reader gets them, over both streams. The

@@ -32,7 +32,7 @@ pub struct Program {
 pub struct ProgramError {
     /// The pattern.
     pub pattern: String,
-    /// What is wrong with it.
+    /// Fault of the pattern.
     pub problem: String,
 }
 
@@ -43,7 +43,7 @@ impl Program {
         Self::default()
     }
 
-    /// This program: an absolute path, or a name to look up on `PATH`.
+    /// Names the program: an absolute path, or a name to look up on `PATH`.
     pub fn at(path: impl Into<String>) -> Self {
         Self { path: Some(path.into()), ..Self::default() }
     }
@@ -70,7 +70,7 @@ impl Program {
         Ok(self)
     }
 
-    /// The same for standard error.
+    /// Sets the same for standard error.
     ///
     /// # Errors
     ///

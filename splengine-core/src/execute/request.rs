@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::execute::{Background, Limits, Stdin};
 use crate::id::SessionId;
 
-/// What to do when whoever reads a run's output is slower than the program writes it.
+/// Behaviour when whoever reads a run's output is slower than the program writes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlowReader {
@@ -110,8 +110,8 @@ impl Request {
         self
     }
 
-    /// Where to run it; default root. An absolute path is taken below root, unless it begins with
-    /// root itself.
+    /// Sets the directory to run the command in; default root. An absolute path is taken below
+    /// root, unless it begins with root itself.
     #[must_use]
     pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
         self.workdir = Some(workdir.into());
@@ -132,22 +132,22 @@ impl Request {
         self
     }
 
-    /// What it reads; default nothing (`/dev/null`).
+    /// Sets what the command reads on its standard input; default nothing (`/dev/null`).
     #[must_use]
     pub fn stdin(mut self, stdin: Stdin) -> Self {
         self.stdin = stdin;
         self
     }
 
-    /// How long it may run; time in the queue is not counted. Default and maximum are the
-    /// engine's.
+    /// Sets how long the command may run; time in the queue is not counted. Default and maximum are
+    /// the engine's.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// How long it may print nothing before it is ended as one that
+    /// Sets how long the command may print nothing before it is ended as one that
     /// [timed out](crate::Reason::TimedOut); at most the engine's longest time limit. Time in which it
     /// waits for whoever reads its output does not count. Default: for ever.
     #[must_use]
@@ -169,29 +169,30 @@ impl Request {
         self
     }
 
-    /// How many bytes to keep of each stream. Over it the run goes on; the first and the last half
-    /// are kept. Default: the engine's for [`Run::capture`](crate::Run::capture), none for events.
+    /// Sets how many bytes of each stream are kept. Over it the run goes on; the first and the last
+    /// half are kept. Default: the engine's for [`Run::capture`](crate::Run::capture), none for
+    /// events.
     #[must_use]
     pub fn output_limit(mut self, bytes: u64) -> Self {
         self.output_limit = Some(bytes);
         self
     }
 
-    /// What it may use; the engine's defaults stand where this sets none.
+    /// Sets what the command may use; the engine's defaults stand where this sets none.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// What becomes of background processes when it exits by itself.
+    /// Sets what becomes of background processes when the command exits by itself.
     #[must_use]
     pub fn background(mut self, background: Background) -> Self {
         self.background = background;
         self
     }
 
-    /// What to do when its output is read too slowly.
+    /// Sets what happens when the output is read too slowly.
     #[must_use]
     pub fn slow_reader(mut self, slow_reader: SlowReader) -> Self {
         self.slow_reader = slow_reader;

@@ -14,7 +14,7 @@ use crate::id::{ExecutionId, SessionId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// It printed this.
+    /// The program printed this.
     Output {
         /// Where.
         stream: Stream,
@@ -29,7 +29,7 @@ pub enum Event {
         /// How many bytes.
         bytes: u64,
     },
-    /// It ended. Always the last event, always once.
+    /// The run ended. Always the last event, always once.
     End(End),
 }
 
@@ -119,13 +119,14 @@ impl Run {
         &self.0.session_id
     }
 
-    /// Its name in the [list](crate::Engine::executions) of executions.
+    /// Returns its id in the [list](crate::Engine::executions) of executions.
     #[must_use]
     pub fn execution_id(&self) -> Option<&ExecutionId> {
         self.0.execution_id.as_ref()
     }
 
-    /// Whether the program was begun: not where the run was cancelled while it waited in the queue.
+    /// Returns whether the program was begun: not where the run was cancelled while it waited in
+    /// the queue.
     #[must_use]
     pub fn was_begun(&self) -> bool {
         self.0.was_begun

@@ -18,7 +18,7 @@ impl Signal {
         (1..=64).contains(&number).then_some(Self(number))
     }
 
-    /// Its number.
+    /// Returns the number of the signal.
     #[must_use]
     pub fn number(self) -> i32 {
         self.0

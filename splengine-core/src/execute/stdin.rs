@@ -4,7 +4,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-/// What a command reads on its standard input.
+/// Standard input of a command.
 pub struct Stdin(pub(crate) Source);
 
 pub(crate) enum Source {
@@ -20,18 +20,18 @@ impl Stdin {
         Self(Source::Null)
     }
 
-    /// These bytes, then the end of file.
+    /// Gives these bytes, then the end of file.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self(Source::Bytes(bytes.into()))
     }
 
-    /// What `reader` gives as it comes, until its end or first error, then the end of file. It is
-    /// read no faster than the program takes it.
+    /// Gives what `reader` gives as it comes, until its end or first error, then the end of file.
+    /// It is read no faster than the program takes it.
     pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
         Self(Source::Reader(Box::pin(reader)))
     }
 
-    /// Whether there is nothing to read.
+    /// Returns whether there is nothing to read.
     #[must_use]
     pub fn is_null(&self) -> bool {
         matches!(self.0, Source::Null)

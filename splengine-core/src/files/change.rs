@@ -13,7 +13,7 @@ use crate::files::usage::Tracked;
 use crate::files::{FileError, FileKind, Shared};
 use crate::process::await_inherited_closed;
 
-/// What is to be changed of a file; what is not named stays.
+/// Changes to a file's attributes; what is not named stays.
 ///
 /// ```
 /// use splengine_core::FileChanges;
@@ -41,20 +41,20 @@ impl FileChanges {
         self
     }
 
-    /// Its permission bits. Of all bits only those of `0o777` are taken: setuid, setgid and sticky
-    /// are never given.
+    /// Sets the permission bits. Of all bits only those of `0o777` are taken: setuid, setgid and
+    /// sticky are never given.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode & 0o777);
         self
     }
 
-    /// When its content changed last.
+    /// Sets the time at which the content changed last.
     pub fn modified(mut self, time: SystemTime) -> Self {
         self.modified = Some(time);
         self
     }
 
-    /// When it was read last.
+    /// Sets the time at which the file was read last.
     pub fn accessed(mut self, time: SystemTime) -> Self {
         self.accessed = Some(time);
         self

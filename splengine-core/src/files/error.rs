@@ -7,12 +7,12 @@ use rustix::io::Errno;
 use crate::disk::BelowFloor;
 use crate::error::ErrorKind;
 
-/// Why something asked of a file was not done. A path is shown as it was given, 200 characters of
-/// it at most.
+/// Reason for which something asked of a file was not done. A path is shown as it was given, 200
+/// characters of it at most.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// This engine serves no files.
+    /// The engine serves no files.
     #[error("this engine serves no files")]
     NoFiles,
     /// The caller lacks the right.
@@ -36,7 +36,7 @@ pub enum FileError {
         /// What was asked for.
         path: String,
     },
-    /// It is not as the condition of a change says.
+    /// The file is not as the condition of a change says.
     #[error("`{path}` is not, or no longer, as the condition says; look at it again")]
     Changed {
         /// What was asked for.
@@ -72,7 +72,7 @@ pub enum FileError {
         /// What was asked for.
         path: String,
     },
-    /// It leads out of root, itself or by a link.
+    /// The path leads out of root, itself or by a link.
     #[error("`{path}` is outside root")]
     Outside {
         /// What was asked for.
@@ -127,7 +127,7 @@ pub enum FileError {
         /// How much they may hold, in bytes.
         limit: u64,
     },
-    /// It would leave less free space than the [floor](crate::EngineBuilder::disk_floor).
+    /// The write would leave less free space than the [floor](crate::EngineBuilder::disk_floor).
     #[error("`{path}` can't be written: {source}")]
     BelowFloor {
         /// What was asked for.
@@ -135,7 +135,7 @@ pub enum FileError {
         /// The floor.
         source: BelowFloor,
     },
-    /// What was to be written could not be read to its end.
+    /// The content that was to be written could not be read to its end.
     #[error("what was to be written broke off")]
     Content(#[source] io::Error),
     /// The caller has as many files open, or directories watched, as one caller may.
@@ -146,7 +146,7 @@ pub enum FileError {
         /// How many may be open.
         limit: usize,
     },
-    /// As many files are open, or directories watched, as the engine lets be.
+    /// The maximum number of open files or watched directories is reached.
     #[error("there are {limit} {what} already, as many as this engine has; try again later")]
     Full {
         /// What there may be no more of.
@@ -189,7 +189,7 @@ impl FileError {
         }
     }
 
-    /// When it may work, if it is a matter of time.
+    /// Returns the time after which it may work, if it is a matter of time.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let passes = matches!(

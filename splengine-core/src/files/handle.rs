@@ -57,8 +57,8 @@ impl Files {
         Self { shared }
     }
 
-    /// What is [hidden](crate::FilePolicy::hide), as paths below root: for doors that hand a part of
-    /// the tree to a program that does not know it.
+    /// Returns what is [hidden](crate::FilePolicy::hide), as paths below root: for servers that
+    /// hand a part of the tree to a program that does not know it.
     #[must_use]
     pub fn hidden(&self) -> Vec<PathBuf> {
         self.shared.as_ref().map(|shared| shared.tree.hidden().to_vec()).unwrap_or_default()
@@ -77,8 +77,8 @@ impl Files {
         shared.tree.host_path(path).ok_or_else(|| FileError::Outside { path: shown(path) })
     }
 
-    /// Where on the host a path is that a method gave: the inverse of [`from_host`](Self::from_host).
-    /// Relative ones, such as those of links, stay as they are.
+    /// Returns where on the host a path is that a method gave: the inverse of
+    /// [`from_host`](Self::from_host). Relative ones, such as those of links, stay as they are.
     #[must_use]
     pub fn to_host(&self, path: PathBuf) -> PathBuf {
         match &self.shared {
@@ -94,15 +94,15 @@ impl Files {
         self.shared.as_ref()?.tree.above_root(path)
     }
 
-    /// Whether `path` leads to something that is hidden, as far as it leads anywhere: for adapters
-    /// that hand it to a program. Takes no scope, and is false where no files are served.
+    /// Returns whether `path` leads to something that is hidden, as far as it leads anywhere: for
+    /// adapters that hand it to a program. Takes no scope, and is false where no files are served.
     pub async fn is_hidden(&self, path: &Path) -> bool {
         let Some(shared) = self.shared.clone() else { return false };
         let path = path.to_owned();
         blocking(move || shared.tree.leads_to_hidden(&path)).await
     }
 
-    /// What is known of what `path` leads to.
+    /// Returns what is known of what `path` leads to.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Files {
         self.with(caller, path, |shared, path| Ok(shared.tree.find(path)?.info)).await
     }
 
-    /// What is known of what `path` names; if that is a link, of the link.
+    /// Returns what is known of what `path` names; if that is a link, of the link.
     ///
     /// # Errors
     ///
@@ -205,7 +205,8 @@ impl Files {
         self.remove_file_if(caller, path, |_| true).await
     }
 
-    /// The same, if `condition` is true of what has the name.
+    /// Removes a file as [`remove_file`](Self::remove_file) does, if `condition` is true of what
+    /// has the name.
     ///
     /// # Errors
     ///
@@ -262,7 +263,8 @@ impl Files {
         self.rename_if(caller, from, to, replace, |_| true).await.map(drop)
     }
 
-    /// The same, if `condition` is true of what is to get the other name.
+    /// Renames as [`rename`](Self::rename) does, if `condition` is true of what is to get the other
+    /// name.
     ///
     /// # Errors
     ///
@@ -311,8 +313,8 @@ impl Files {
         .await
     }
 
-    /// Where `path` is, without a link on the way: absolute, below root. Its last name need not be
-    /// there yet.
+    /// Returns where `path` is, without a link on the way: absolute, below root. Its last name need
+    /// not be there yet.
     ///
     /// # Errors
     ///
@@ -329,7 +331,7 @@ impl Files {
         .await
     }
 
-    /// Where a link leads, as it was written.
+    /// Returns where a link leads, as it was written.
     ///
     /// # Errors
     ///
@@ -464,7 +466,7 @@ impl Files {
         .await
     }
 
-    /// How much room there is on the file system that `path` leads to.
+    /// Returns how much room there is on the file system that `path` leads to.
     ///
     /// # Errors
     ///

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Stat, StatVfs, StatVfsMountFlags};
 
-/// What a name in the tree stands for.
+/// Kind of file that a name in the tree stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FileKind {
@@ -17,21 +17,21 @@ pub enum FileKind {
     Other,
 }
 
-/// What is known of a file.
+/// Attributes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileInfo {
-    /// What it is.
+    /// Kind of the file.
     pub kind: FileKind,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub size: u64,
-    /// When its content changed last.
+    /// Time at which its content changed last.
     pub modified: SystemTime,
-    /// When it was read last, as exactly as its file system keeps that.
+    /// Time at which it was read last, as exactly as its file system keeps that.
     pub accessed: SystemTime,
-    /// Its permission bits, with those for setuid, setgid and sticky: at most `0o7777`.
+    /// Permission bits, with those for setuid, setgid and sticky: at most `0o7777`.
     pub mode: u32,
-    /// How many names it has.
+    /// Number of names that it has.
     pub links: u64,
     /// The number of the user it belongs to.
     pub uid: u32,
@@ -53,7 +53,7 @@ pub struct FileRevision {
     changed: (i64, u64),
 }
 
-/// How much room there is on a file system.
+/// Room that there is on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskSpace {
@@ -61,21 +61,21 @@ pub struct DiskSpace {
     pub block_size: u64,
     /// All blocks.
     pub blocks: u64,
-    /// Those that are free.
+    /// Number of blocks that are free.
     pub free: u64,
-    /// Those that the engine's own user may still fill.
+    /// Number of blocks that the engine's own user may still fill.
     pub available: u64,
     /// All places for files.
     pub files: u64,
-    /// Those that are free.
+    /// Number of places for files that are free.
     pub files_free: u64,
-    /// Those that the engine's own user may still take.
+    /// Number of places for files that the engine's own user may still take.
     pub files_available: u64,
     /// The number of the file system.
     pub id: u64,
-    /// Whether nothing on it can be changed.
+    /// `true` if nothing on it can be changed.
     pub is_read_only: bool,
-    /// How many bytes a name may have.
+    /// Maximum length of a name in bytes.
     pub max_name: u64,
 }
 
@@ -96,7 +96,7 @@ impl FileInfo {
         }
     }
 
-    /// Which of all that it was and will be this is.
+    /// Returns which of all that it was and will be this is.
     #[must_use]
     pub fn revision(&self) -> FileRevision {
         FileRevision { id: self.id, size: self.size, changed: self.changed }

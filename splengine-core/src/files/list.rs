@@ -30,17 +30,17 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileEntry {
-    /// Its name in there: any bytes but `/` and NUL.
+    /// Name in the directory: any bytes but `/` and NUL.
     pub name: OsString,
-    /// What is known of it; if it is a link, of the link. Of one that can't be looked at, only its
+    /// Attributes of it; if it is a link, of the link. Of one that can't be looked at, only its
     /// kind: the rest is 0, and its times are 1970.
     pub info: FileInfo,
 }
 
 impl FileListing {
-    /// How many entries one [`next`](Self::next) gives at most.
+    /// Maximum number of entries that one [`next`](Self::next) gives.
     pub const MAX_BATCH: usize = 256;
-    /// How many entries a [`page`](Self::page) has at most.
+    /// Maximum number of entries of a [`page`](Self::page).
     pub const MAX_PAGE: usize = 10_000;
 
     pub(crate) fn open(
@@ -113,7 +113,7 @@ impl FileListing {
         Ok((entries.collect(), !is_all))
     }
 
-    /// What is known of the directory now.
+    /// Returns what is known of the directory now.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl FileListing {
         self.look(|directory| fstat(directory).map(FileInfo::from)).await
     }
 
-    /// How much room there is where it is.
+    /// Returns how much room there is where the directory is.
     ///
     /// # Errors
     ///

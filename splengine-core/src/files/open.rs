@@ -17,7 +17,7 @@ use crate::files::{DiskSpace, FileChanges, FileError, FileInfo, FileKind, Shared
 use crate::process::await_inherited_closed;
 use crate::session::blocking;
 
-/// How a file is to be opened.
+/// Options with which a file is opened.
 ///
 /// ```
 /// use splengine_core::OpenOptions;
@@ -187,7 +187,7 @@ impl OpenOptions {
 }
 
 impl OpenFile {
-    /// How many bytes one [`read_at`](Self::read_at) gives at most: 256 KiB.
+    /// Maximum number of bytes that one [`read_at`](Self::read_at) gives: 256 KiB.
     pub const MAX_READ: usize = 256 * 1024;
 
     pub(crate) fn open(
@@ -230,7 +230,7 @@ impl OpenFile {
         self.with(move |inner| inner.write_at(offset, &data)).await
     }
 
-    /// What is known of it now.
+    /// Returns what is known of the file now.
     ///
     /// # Errors
     ///
@@ -279,7 +279,7 @@ impl OpenFile {
         }
     }
 
-    /// How much room there is where it is.
+    /// Returns how much room there is where the file is.
     ///
     /// # Errors
     ///

@@ -15,7 +15,7 @@ use crate::files::turns::Turns;
 use crate::files::usage::{Tracked, Usage};
 use crate::local::Root;
 
-/// Which files an engine serves, and how many at once.
+/// Choice of the files that an engine serves, and bounds on how many at once.
 ///
 /// ```
 /// use splengine_core::FilePolicy;
@@ -110,7 +110,7 @@ impl Shared {
     }
 }
 
-/// Why files can't be served.
+/// Reason for which files can't be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilePolicyError {
@@ -123,7 +123,7 @@ pub enum FilePolicyError {
         #[source]
         source: io::Error,
     },
-    /// What is to be hidden is not below root, or is root itself.
+    /// A path that is to be hidden is not below root, or is root itself.
     #[error("`{}` can't be hidden", path.display())]
     Hidden {
         /// As it was given.
@@ -214,14 +214,15 @@ impl FilePolicy {
         Ok(self)
     }
 
-    /// Whether what a path of the host leads to, or would, lies below root by one of its names.
+    /// Returns whether what a path of the host leads to, or would, lies below root by one of its
+    /// names.
     #[must_use]
     pub fn is_below_root(&self, path: impl AsRef<Path>) -> bool {
         self.tree.is_below_root(path.as_ref())
     }
 
-    /// How large a file may become by what callers write, in bytes. Default 1 TiB. What would make
-    /// it larger is refused.
+    /// Sets how large a file may become by what callers write, in bytes. Default 1 TiB. What would
+    /// make it larger is refused.
     pub fn max_file_size(mut self, bytes: u64) -> Self {
         self.max_file_size = bytes;
         self

@@ -24,9 +24,9 @@ use crate::process::await_inherited_closed;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Replaced {
-    /// What is known of it.
+    /// Attributes of the file.
     pub info: FileInfo,
-    /// Whether nothing had its name before.
+    /// `true` if nothing had its name before.
     pub is_new: bool,
 }
 

@@ -60,9 +60,9 @@ pub enum FileEvent {
         /// Whether it is a directory; a link is none.
         is_directory: bool,
     },
-    /// Its content or its attributes changed, or someone who could have changed it closed it: what
-    /// is written through a mapping shows only then. Told once for all changes since this name was
-    /// told of last.
+    /// The content or the attributes of a file changed, or someone who could have changed it closed
+    /// it: what is written through a mapping shows only then. Told once for all changes since this
+    /// name was told of last.
     Modified {
         /// Its name.
         name: OsString,
@@ -72,7 +72,7 @@ pub enum FileEvent {
         /// The name that it had.
         name: OsString,
     },
-    /// It got another name in this directory. What else had that name before is gone.
+    /// A file got another name in this directory. What else had that name before is gone.
     Renamed {
         /// The name that it had.
         from: OsString,
@@ -88,7 +88,7 @@ pub enum FileEvent {
 }
 
 impl FileWatch {
-    /// How many events are kept for a slow reader; if more happen, it is told
+    /// Maximum number of events that are kept for a slow reader; if more happen, it is told
     /// [`FileEvent::Overflow`] instead.
     pub const MAX_PENDING: usize = 1024;
 

@@ -33,10 +33,10 @@ impl Files {
         Ok(self.replace_if(caller, path, |_| true, content).await?.info)
     }
 
-    /// The same, if `condition` is true of what has the name, if anything has: before anything is
-    /// read from `content`, and again when the file takes its place. Between that look and the
-    /// change no other one comes that is made here; one by a program may, unless nothing had the
-    /// name.
+    /// Replaces a file as [`replace`](Self::replace) does, if `condition` is true of what has the
+    /// name, if anything has: before anything is read from `content`, and again when the file takes
+    /// its place. Between that look and the change no other one comes that is made here; one by a
+    /// program may, unless nothing had the name.
     ///
     /// # Errors
     ///
@@ -96,7 +96,8 @@ impl Files {
         self.copy_if(caller, from, to, replace, |_| true).await
     }
 
-    /// The same, if `condition` is true of the file that is copied.
+    /// Copies a file as [`copy`](Self::copy) does, if `condition` is true of the file that is
+    /// copied.
     ///
     /// # Errors
     ///

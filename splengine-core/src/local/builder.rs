@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use crate::local::{Environment, Holder, LocalExecutor};
 use crate::process::Attributes;
 
-/// Where runs are put into cgroups (version 2), which lets the kernel kill a tree in one step and
-/// bound its memory and processes.
+/// Cases in which runs are put into cgroups (version 2), which lets the kernel kill a tree in one
+/// step and bound its memory and processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CgroupMode {
@@ -18,7 +18,7 @@ pub enum CgroupMode {
     At(PathBuf),
 }
 
-/// Why a [`LocalExecutor`] could not be set up.
+/// Reason for which a [`LocalExecutor`] could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
@@ -109,13 +109,13 @@ impl LocalExecutorBuilder {
         }
     }
 
-    /// What commands get from their host. Default: [`Environment::inherited`].
+    /// Sets what commands get from their host. Default: [`Environment::inherited`].
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment = environment;
         self
     }
 
-    /// Whether runs are put into cgroups. Default: where it can be done.
+    /// Sets whether runs are put into cgroups. Default: where it can be done.
     pub fn cgroup(mut self, cgroup: CgroupMode) -> Self {
         self.cgroup = cgroup;
         self
@@ -174,14 +174,14 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// What programs have as their `oom_score_adj` (proc(5)), 0 to 1000, if this process has less: so
-    /// that out of memory the kernel ends one of them, and not the server. Default: 0.
+    /// Sets what programs have as their `oom_score_adj` (proc(5)), 0 to 1000, if this process has
+    /// less: so that out of memory the kernel ends one of them, and not the server. Default: 0.
     pub fn oom_score_adj(mut self, at_least: u16) -> Self {
         self.attributes.raise_oom_score_adj(at_least);
         self
     }
 
-    /// What programs have as their nice value, 0 to 19, if this process has less. Default: 0.
+    /// Sets what programs have as their nice value, 0 to 19, if this process has less. Default: 0.
     pub fn nice(mut self, at_least: u8) -> Self {
         self.attributes.raise_nice(at_least);
         self

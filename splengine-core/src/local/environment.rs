@@ -14,7 +14,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// What is taken over by [`inherited`](Self::inherited). A `*` at the end stands for any rest.
+    /// Variables that [`inherited`](Self::inherited) takes over. A `*` at the end stands for any
+    /// rest.
     pub const INHERITED: &[&str] =
         &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR"];
 

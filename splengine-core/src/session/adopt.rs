@@ -25,12 +25,12 @@ use crate::session::{Recording, Terminal};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Leftover {
-    /// Its id.
+    /// Id of the session.
     pub session_id: SessionId,
     /// The [mark](crate::Session::mark) of its terminal.
     pub mark: Option<String>,
-    /// How many bytes that its program printed are known; [`Session::read`](crate::Session::read)
-    /// is to go on behind them.
+    /// Number of bytes that its program printed and that are known;
+    /// [`Session::read`](crate::Session::read) is to go on behind them.
     pub read: u64,
 }
 
@@ -42,13 +42,13 @@ pub struct Adopted {
 }
 
 impl Adopted {
-    /// That `terminal` is the session's, and reads on where it is known to.
+    /// States that `terminal` is the session's, and reads on where it is known to.
     #[must_use]
     pub fn new(terminal: Terminal) -> Self {
         Self { terminal, lost: 0 }
     }
 
-    /// That many bytes that were printed in between could not be kept. Default: none.
+    /// Sets how many bytes that were printed in between could not be kept. Default: none.
     #[must_use]
     pub fn lost(mut self, bytes: u64) -> Self {
         self.lost = bytes;

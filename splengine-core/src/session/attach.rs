@@ -14,7 +14,7 @@ use crate::session::log::{Cursor, Entry};
 use crate::session::state::{Client, Versions};
 use crate::session::{Access, SessionError, SessionInfo, Size, TerminalColors, Typist};
 
-/// How to attach to a session.
+/// Options with which to attach to a session.
 #[derive(Debug, Clone)]
 pub struct Attach {
     pub(crate) access: Access,
@@ -71,11 +71,11 @@ impl Attach {
     }
 }
 
-/// What a client is told, in this order.
+/// News that a client is told, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Update {
-    /// What the program printed.
+    /// Output of the program.
     Output {
         /// How much it had printed before.
         offset: u64,
@@ -93,11 +93,11 @@ pub enum Update {
     },
     /// The terminal's size from here on.
     Size(Size),
-    /// What the program calls itself.
+    /// Title that the program has set.
     Title(String),
-    /// Who is attached.
+    /// Clients that are attached.
     Presence(Vec<ClientInfo>),
-    /// Who is in control, by the client's id.
+    /// Change of the client in control, by its id.
     Control {
         /// `None` when nobody is.
         holder: Option<String>,
@@ -108,7 +108,7 @@ pub enum Update {
     Notice(Notice),
     /// The program has ended, and everything it printed was told. The last update.
     Exit(ExitStatus),
-    /// This client is sent away. The last update.
+    /// End of this attachment: the client is sent away. The last update.
     Closed(Closed),
 }
 
@@ -116,13 +116,13 @@ pub enum Update {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientInfo {
-    /// Its id.
+    /// Id of the client.
     pub id: String,
-    /// Whose it is.
+    /// User whose client it is.
     pub user: UserName,
-    /// What it may do.
+    /// Right of the client.
     pub access: Access,
-    /// Whether it is the one that is told this.
+    /// `true` for the client that is told this.
     pub you: bool,
 }
 
@@ -130,7 +130,7 @@ pub struct ClientInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// It was too far behind and gets the screen instead of what it missed.
+    /// The client was too far behind and gets the screen instead of what it missed.
     Resynced,
     /// The session will be ended unless something happens in it.
     IdleWarning {
@@ -146,7 +146,7 @@ pub enum Notice {
     Restart,
 }
 
-/// Why a client is sent away.
+/// Reason for which a client is sent away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Closed {
@@ -159,7 +159,7 @@ pub enum Closed {
     CredentialsRevoked,
     /// The engine shuts down; whether the program goes on is the engine's setting.
     Restart,
-    /// The same client has attached anew.
+    /// The client has attached anew.
     Replaced,
 }
 
@@ -282,7 +282,7 @@ impl Attachment {
         self.live.info()
     }
 
-    /// What this client may do.
+    /// Returns what this client may do.
     #[must_use]
     pub fn access(&self) -> Access {
         self.access

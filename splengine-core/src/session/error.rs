@@ -4,11 +4,11 @@ use std::time::Duration;
 use crate::error::ErrorKind;
 use crate::execute::ExecuteError;
 
-/// Why something asked of a session was not done. Then nothing of it was.
+/// Reason for which something asked of a session was not done. Then nothing of it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// Its program did not start.
+    /// The program did not start.
     #[error(transparent)]
     Start(#[from] ExecuteError),
     /// There is no such session, or it is not the caller's.
@@ -40,7 +40,7 @@ pub enum SessionError {
         /// The number of the byte that is to come next.
         expected: u64,
     },
-    /// Its program has ended.
+    /// The program has ended.
     #[error("the session has ended")]
     Ended,
     /// The caller has as many as one caller may have.
@@ -60,13 +60,13 @@ pub enum SessionError {
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in a second")]
     Draining,
-    /// This engine keeps nothing on disk.
+    /// The engine keeps nothing on disk.
     #[error("this engine keeps no sessions on disk")]
     NoStore,
-    /// What is on disk is not what was written.
+    /// The data on disk is not what was written.
     #[error("the saved session is damaged ({0}) and can't be loaded")]
     Damaged(&'static str),
-    /// What is on disk was written by a later version.
+    /// The data on disk was written by a later version.
     #[error("the saved session has the format {found}, and this engine reads up to {known}")]
     Newer {
         /// The version that was found.
@@ -102,7 +102,7 @@ impl SessionError {
         }
     }
 
-    /// When it may work, if it is a matter of time.
+    /// Returns the time after which it may work, if it is a matter of time.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -129,7 +129,8 @@ impl Sessions {
         self.find_for_typing(caller, id).map(drop)
     }
 
-    /// Whether there is a [store](crate::SessionPolicy::store): for saving, loading and recording.
+    /// Returns whether there is a [store](crate::SessionPolicy::store): for saving, loading and
+    /// recording.
     #[must_use]
     pub fn are_kept(&self) -> bool {
         self.engine.0.sessions.store.is_some()
@@ -501,7 +502,7 @@ impl Sessions {
         self.engine.0.sessions.shares.ticket(caller)
     }
 
-    /// Who shows this ticket. It does not work again.
+    /// Returns the caller that shows this ticket. It does not work again.
     ///
     /// # Errors
     ///
@@ -510,8 +511,8 @@ impl Sessions {
         self.engine.0.sessions.shares.redeem(ticket)
     }
 
-    /// Whether `caller` is still who they were found to be: a guest is only as long as their share
-    /// stands.
+    /// Returns whether `caller` is still who they were found to be: a guest is only as long as
+    /// their share stands.
     #[must_use]
     pub fn stands(&self, caller: &Caller) -> bool {
         caller.guest().is_none_or(|guest| self.engine.0.sessions.shares.stands(guest))

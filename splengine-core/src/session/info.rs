@@ -8,7 +8,7 @@ use crate::execute::{Background, ExitStatus};
 use crate::id::{SavedId, SessionId, ShareId};
 use crate::session::{Size, TerminalModes};
 
-/// What a client may do with a session.
+/// Right of a client on a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Access {
@@ -29,15 +29,15 @@ impl Access {
     }
 }
 
-/// Whether a session's program runs.
+/// State of a session's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionState {
-    /// It does.
+    /// The program runs.
     Running,
-    /// It has ended.
+    /// The program has ended.
     Exited,
-    /// It was lost with the engine that ran it; its screen and recording are left.
+    /// The program was lost with the engine that ran it; its screen and recording are left.
     Lost,
 }
 
@@ -57,31 +57,31 @@ impl SessionState {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Its id.
+    /// Id of the session.
     pub id: SessionId,
-    /// Whose it is.
+    /// User whose session it is.
     pub user: UserName,
-    /// What its owner calls it.
+    /// Name that its owner gave it.
     pub name: Option<String>,
-    /// What its program calls itself.
+    /// Title that its program has set.
     pub title: String,
-    /// When it was made.
+    /// Time at which it was made.
     pub created: SystemTime,
-    /// When something was last typed or printed in it.
+    /// Time at which something was last typed or printed in it.
     pub last_activity: SystemTime,
-    /// Its size.
+    /// Size of its terminal.
     pub size: Size,
     /// The present directory of its shell, where that is known.
     pub workdir: Option<String>,
-    /// How many are attached.
+    /// Number of clients that are attached.
     pub clients: usize,
-    /// Whether its program runs.
+    /// State of its program.
     pub state: SessionState,
-    /// How it ended, if it has.
+    /// End of its program, if that has ended.
     pub exit: Option<ExitStatus>,
-    /// Whether it was loaded from a saved one.
+    /// `true` if it was loaded from a saved one.
     pub restored: bool,
-    /// Whether it is being recorded.
+    /// `true` if it is being recorded.
     pub recording: bool,
 }
 
@@ -89,17 +89,17 @@ pub struct SessionInfo {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SavedInfo {
-    /// Its id.
+    /// Id of the saved session.
     pub id: SavedId,
     /// The session that was saved.
     pub session_id: SessionId,
-    /// Whose it is.
+    /// User whose saved session it is.
     pub user: UserName,
-    /// What its owner calls it.
+    /// Name that its owner gave it.
     pub name: Option<String>,
-    /// When it was saved.
+    /// Time at which it was saved.
     pub created: SystemTime,
-    /// Its size.
+    /// Size of its terminal.
     pub size: Size,
     /// The directory that its shell was in.
     pub workdir: Option<String>,
@@ -109,15 +109,15 @@ pub struct SavedInfo {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ShareInfo {
-    /// Its id.
+    /// Id of the share.
     pub id: ShareId,
     /// The session.
     pub session_id: SessionId,
-    /// What it lets its holder do.
+    /// Right that it gives its holder.
     pub access: Access,
     /// Until when.
     pub expires: SystemTime,
-    /// Whether its ticket was taken in.
+    /// `true` if its ticket was taken in.
     pub used: bool,
 }
 
@@ -152,10 +152,10 @@ impl SessionRequest {
         self
     }
 
-    /// Where no command is named, whether the shell is a login shell, which reads its user's profile;
-    /// default false. It is one if it is known to take `-l` (bash, sh, zsh and the like) and need not
-    /// find the engine's [program](crate::EngineBuilder::program) in a directory of its own: profiles
-    /// set the `PATH` anew.
+    /// Sets, where no command is named, whether the shell is a login shell, which reads its user's
+    /// profile; default false. It is one if it is known to take `-l` (bash, sh, zsh and the like)
+    /// and need not find the engine's [program](crate::EngineBuilder::program) in a directory of
+    /// its own: profiles set the `PATH` anew.
     #[must_use]
     pub fn login_shell(mut self, is_login_shell: bool) -> Self {
         self.login_shell = is_login_shell;
@@ -177,7 +177,7 @@ impl SessionRequest {
         self
     }
 
-    /// Where it begins; default root.
+    /// Sets the directory that the session begins in; default root.
     #[must_use]
     pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
         self.workdir = Some(workdir.into());
@@ -214,16 +214,16 @@ impl SessionRequest {
         self
     }
 
-    /// What becomes of the processes that its program leaves in the background when it exits by itself;
-    /// default [`Background::Kill`]. Those that stay have lost their terminal: they must have left it
-    /// (setsid, nohup), as elsewhere.
+    /// Sets what becomes of the processes that its program leaves in the background when it exits
+    /// by itself; default [`Background::Kill`]. Those that stay have lost their terminal: they must
+    /// have left it (setsid, nohup), as elsewhere.
     #[must_use]
     pub fn background(mut self, background: Background) -> Self {
         self.background = background;
         self
     }
 
-    /// What to call it, at most 200 characters.
+    /// Sets the name of the session, at most 200 characters.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());

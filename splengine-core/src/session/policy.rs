@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::session::store::{Store, StoreError};
 
-/// What the engine grants to sessions, and how long it keeps them.
+/// Policy of an engine for sessions: what it grants to them, and how long it keeps them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,11 +36,11 @@ pub struct SessionPolicy {
     pub(crate) max_recording: u64,
 }
 
-/// Whose window decides the size of a session's terminal.
+/// Choice of the window that decides the size of a session's terminal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SizePolicy {
-    /// That of the client in control.
+    /// Window of the client in control.
     #[default]
     Controller,
     /// The smallest of those that may type: nobody misses anything.
@@ -51,13 +51,13 @@ pub enum SizePolicy {
     Fixed,
 }
 
-/// What of a session is recorded.
+/// Choice of what is recorded of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recording {
     /// Nothing.
     Off,
-    /// What its program prints.
+    /// Output of the program.
     #[default]
     Output,
     /// Also what is typed, but never while the terminal does not show it: that is how passwords
@@ -108,31 +108,31 @@ impl SessionPolicy {
         Ok(self)
     }
 
-    /// How many sessions there may be at once. Default 256.
+    /// Sets the maximum number of sessions at once. Default 256.
     pub fn max_sessions(mut self, count: usize) -> Self {
         self.max_sessions = count;
         self
     }
 
-    /// How many of one caller. Default 64.
+    /// Sets the maximum number of one caller's sessions at once. Default 64.
     pub fn max_sessions_per_caller(mut self, count: usize) -> Self {
         self.max_per_caller = count;
         self
     }
 
-    /// How many clients may be attached to one session. Default 64.
+    /// Sets the maximum number of clients that are attached to one session. Default 64.
     pub fn max_clients(mut self, count: usize) -> Self {
         self.max_clients = count;
         self
     }
 
-    /// How many lines above the screen are kept. Default 300. A line takes 16 bytes a cell.
+    /// Sets how many lines above the screen are kept. Default 300. A line takes 16 bytes a cell.
     pub fn scrollback(mut self, lines: usize) -> Self {
         self.scrollback = lines;
         self
     }
 
-    /// How many bytes of output are kept for clients to resume from, at least 128 KiB. Default
+    /// Sets how many bytes of output are kept for clients to resume from, at least 128 KiB. Default
     /// 1 MiB. Whoever is further behind gets the screen instead.
     pub fn log_bytes(mut self, bytes: usize) -> Self {
         self.log_bytes = bytes.max(128 << 10);
@@ -157,40 +157,40 @@ impl SessionPolicy {
         self
     }
 
-    /// How long before such an end its clients are warned. Default one minute.
+    /// Sets how long before such an end a session's clients are warned. Default one minute.
     pub fn warning(mut self, time: Duration) -> Self {
         self.warning = time;
         self
     }
 
-    /// Whether a program that runs in the foreground of the shell holds the idle and detached
+    /// Sets whether a program that runs in the foreground of the shell holds the idle and detached
     /// ends back. Default true.
     pub fn busy_stays(mut self, stays: bool) -> Self {
         self.busy_stays = stays;
         self
     }
 
-    /// How long a session whose program has ended stays in the list. Default 10 minutes. Of one caller
-    /// no more of them stay than may run; the oldest go first.
+    /// Sets how long a session whose program has ended stays in the list. Default 10 minutes. Of
+    /// one caller no more of them stay than may run; the oldest go first.
     pub fn ended_retention(mut self, time: Duration) -> Self {
         self.ended_retention = time;
         self
     }
 
-    /// Whose window decides the size. Default: that of the client in control.
+    /// Sets whose window decides the size. Default: that of the client in control.
     pub fn size(mut self, policy: SizePolicy) -> Self {
         self.size = policy;
         self
     }
 
-    /// What is recorded, where there is a [`store`](Self::store). Default: the output.
+    /// Sets what is recorded, where there is a [`store`](Self::store). Default: the output.
     pub fn recording(mut self, recording: Recording) -> Self {
         self.recording = recording;
         self
     }
 
-    /// How many bytes a recording may take; over it the recording stops, and the session goes on.
-    /// Default 16 MiB.
+    /// Sets how many bytes a recording may take; over it the recording stops, and the session goes
+    /// on. Default 16 MiB.
     pub fn max_recording(mut self, bytes: u64) -> Self {
         self.max_recording = bytes;
         self

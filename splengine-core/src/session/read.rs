@@ -10,31 +10,31 @@ use crate::session::handle::{Found, Right, Sessions};
 use crate::session::log::Entry;
 use crate::session::{Access, SessionError, SessionInfo, Size};
 
-/// What a session has printed from some place on, as far as one look gives it.
+/// Output of a session from some place on, as far as one look gives it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Printed {
     /// Offsets count within it; it changes when they begin anew.
     pub epoch: String,
-    /// How much had been printed before `data`; of a screen, altogether.
+    /// Number of bytes that had been printed before `data`; of a screen, altogether.
     pub offset: u64,
-    /// Where to go on.
+    /// Offset to go on at.
     pub next: u64,
-    /// What was printed; of a screen the escape bytes that draw it. Empty when nothing came in
-    /// time.
+    /// Output that was printed; of a screen the escape bytes that draw it. Empty when nothing came
+    /// in time.
     pub data: Bytes,
-    /// Whether `data` is the whole screen, since what was asked for is not kept.
+    /// `true` if `data` is the whole screen, since what was asked for is not kept.
     pub is_screen: bool,
     /// The session, as it is now.
     pub info: SessionInfo,
-    /// Whether all was told and nothing will follow.
+    /// `true` if all was told and nothing will follow.
     pub is_over: bool,
 }
 
 impl Sessions {
-    /// What follows `from`, an epoch and an offset in it, or the screen where that is not kept, or
-    /// none is given. Of output at most `most` bytes (and 1 MiB); a screen is given whole. Waits
-    /// up to `wait` (and a minute) for something to come. Nobody is attached by it.
+    /// Returns what follows `from`, an epoch and an offset in it, or the screen where that is not
+    /// kept, or none is given. Of output at most `most` bytes (and 1 MiB); a screen is given whole.
+    /// Waits up to `wait` (and a minute) for something to come. Nobody is attached by it.
     ///
     /// # Errors
     ///

@@ -28,13 +28,13 @@ impl ScreenShot {
         }
     }
 
-    /// Its size.
+    /// Returns the size of the screen.
     #[must_use]
     pub fn size(&self) -> Size {
         self.size
     }
 
-    /// Its lines, without blanks at their ends and without empty lines at the end.
+    /// Returns its lines, without blanks at their ends and without empty lines at the end.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -55,7 +55,7 @@ pub struct RecordingFile {
 }
 
 impl RecordingFile {
-    /// Its length in bytes when it was asked for; it may grow.
+    /// Returns its length in bytes when it was asked for; it may grow.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length

@@ -102,7 +102,7 @@ struct Header {
     sha256: String,
 }
 
-/// Why the store can't be used.
+/// Reason for which the store of sessions can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -114,7 +114,7 @@ pub enum StoreError {
         /// The number of the process that uses it, if that is known.
         pid: Option<u32>,
     },
-    /// It can't be made, opened or written.
+    /// The directory can't be made, opened or written.
     #[error("the directory of sessions `{path}` can't be used")]
     Io {
         /// The directory.

@@ -97,17 +97,17 @@ pub trait Session: Send + Sync + 'static {
     }
 }
 
-/// What a session's program is at.
+/// Activity of a session's program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionStatus {
     /// The present directory of its shell, where that can be known.
     pub workdir: Option<PathBuf>,
-    /// Whether that lies outside the directory that runs must stay in.
+    /// `true` if that lies outside the directory that runs must stay in.
     pub is_outside: bool,
-    /// Whether another program than its shell has the terminal.
+    /// `true` if another program than its shell has the terminal.
     pub busy: bool,
-    /// Whether what is typed is shown: a prompt for a password turns it off.
+    /// `true` if what is typed is shown: a prompt for a password turns it off.
     pub echo: bool,
 }
 

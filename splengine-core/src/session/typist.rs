@@ -42,7 +42,7 @@ impl Typist {
         self.send(data).await
     }
 
-    /// The same for numbered input: `number` is that of the first byte of `data` among all that
+    /// Types numbered input: `number` is that of the first byte of `data` among all that
     /// this client ever sent. What came before is not typed again. Gives the number of the next
     /// byte, everything below which has come.
     ///
@@ -72,7 +72,7 @@ impl Typist {
         Ok(next)
     }
 
-    /// What this client may do.
+    /// Returns what this client may do.
     #[must_use]
     pub fn access(&self) -> Access {
         self.access

@@ -67,9 +67,9 @@ pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
-    /// Of which key.
+    /// Key of the row.
     pub key: Vec<u8>,
-    /// Its new value; `None` takes it away.
+    /// New value of the row; `None` removes it.
     pub value: Option<Vec<u8>>,
 }
 
@@ -88,7 +88,7 @@ impl Change {
 /// The key of a row that tells that not all of a store could be read when it was repaired.
 pub(crate) const REPAIRED: &[u8] = b"repaired";
 
-/// Why a store failed.
+/// Reason for which a store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreFault {
@@ -101,7 +101,7 @@ pub enum StoreFault {
         /// The number of that process, if it is known.
         pid: Option<u32>,
     },
-    /// What is on disk is not what was written.
+    /// The data on disk is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
     /// It was written by a later version, whose format this one does not know.
@@ -125,7 +125,7 @@ pub enum StoreFault {
         /// The version that is known here.
         known: String,
     },
-    /// It can't be read or written.
+    /// The store can't be read or written.
     #[error("the store can't be used")]
     Io(#[source] io::Error),
 }

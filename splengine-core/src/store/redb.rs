@@ -28,7 +28,7 @@ pub struct RedbStore {
 }
 
 impl RedbStore {
-    /// How much room is kept on the disk for a store, in bytes: 8 MiB.
+    /// Room that is kept on the disk for a store, in bytes: 8 MiB.
     pub const DEFAULT_RESERVE_BYTES: u64 = 8 << 20;
 
     /// The store in this file, which is made when there was none, with its directory. Blocks for up

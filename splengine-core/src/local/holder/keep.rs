@@ -24,7 +24,7 @@ use crate::local::terminal::LocalTerminal;
 use crate::process::{self, Cgroups, Spawn, SpawnError, watch};
 use crate::session::{Session as _, Size, TerminalModes};
 
-/// Why a holder can't serve.
+/// Reason for which a holder can't serve.
 #[derive(Debug, thiserror::Error)]
 #[error("a holder of terminals can't serve: {what}")]
 #[non_exhaustive]

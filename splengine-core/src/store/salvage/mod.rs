@@ -19,7 +19,7 @@ use crate::store::salvage::overlay::Overlay;
 use crate::store::salvage::rescue::{Rescued, rescue};
 use crate::store::{Change, MemoryStore, REPAIRED, Rows, Store, StoreFault};
 
-/// What can be read of the file of a [`RedbStore`](crate::RedbStore), however damaged it is. The
+/// Readable part of the file of a [`RedbStore`](crate::RedbStore), however damaged it is. The
 /// file itself is not changed. All rows are held in memory.
 ///
 /// ```
@@ -43,13 +43,13 @@ pub struct SalvagedStore {
     lock: FileLock,
 }
 
-/// What [`SalvagedStore::repair`] did.
+/// Result of [`SalvagedStore::repair`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repaired {
-    /// Where the damaged file is now; `None` when there was none.
+    /// Path at which the damaged file is now; `None` when there was none.
     pub damaged: Option<PathBuf>,
-    /// How many rows the new store holds.
+    /// Number of rows that the new store holds.
     pub rows: usize,
 }
 
@@ -80,7 +80,7 @@ impl SalvagedStore {
         Ok(Self { path: path.to_owned(), rows, count, problems, lock })
     }
 
-    /// What could not be read, in words; empty when all was.
+    /// Returns what could not be read, in words; empty when all was.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems
