@@ -31,6 +31,8 @@ pub(crate) fn start(
     tokio::spawn(async move {
         read_all(&live).await;
         typing.abort();
+        // Whoever waits to have more typed hears of the end.
+        live.room.close();
         settling.abort();
         drop(place);
         if let Some(keeping) = keeping {

@@ -398,6 +398,25 @@ async fn large_pastes_arrive_whole_and_untorn() {
 }
 
 #[tokio::test]
+async fn who_waits_for_input_to_be_read_hears_of_the_end() {
+    let bench = bench();
+    let session = bench.start(script("stty raw -echo; echo ready; exec sleep 600")).await;
+    let mut client = bench.attach(&session, control().from_start());
+    read_until(&mut client, "ready").await;
+    let (sessions, typist) = (bench.engine.sessions(), client.typist());
+    // More than may wait to be typed, of which the kernel takes little.
+    let much = || Bytes::from(vec![b'x'; 3 << 20]);
+    let by_call = sessions.input(&bench.alice, session.id.as_str(), much());
+    let end = sessions.end(&bench.alice, session.id.as_str());
+    let all = async { tokio::join!(by_call, typist.input(much()), end) };
+    let (by_call, by_client, ended) =
+        timeout(Duration::from_secs(60), all).await.expect("nobody waits for ever");
+    ended.expect("ends");
+    assert!(matches!(by_call, Err(SessionError::Ended)), "{by_call:?}");
+    assert!(matches!(by_client, Err(SessionError::Ended)), "{by_client:?}");
+}
+
+#[tokio::test]
 async fn the_client_in_control_owns_the_size() {
     let bench = bench();
     let script_ = "trap 'echo size $(stty size)' WINCH; echo ready; while :; do sleep 0.05; done";
