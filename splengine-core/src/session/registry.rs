@@ -346,18 +346,29 @@ fn lost_in(store: &Store) -> (HashMap<SessionId, Record>, bool) {
             }
         }
     }
-    for (id, error) in store.unreadable_saved() {
+    let unreadable = store.unreadable_saved().unwrap_or_else(|error| {
+        has_unreadable = true;
+        tracing::error!(%error, "the directory of saved sessions can't be read");
+        Vec::new()
+    });
+    for (id, error) in unreadable {
         has_unreadable = true;
         tracing::error!(%error, saved = %id, "a saved session can't be read");
     }
-    let aside = store.set_aside_count();
-    if aside > 0 {
-        has_unreadable = true;
-        tracing::warn!(
-            count = aside,
-            "the files of damaged sessions are in `damaged` below the directory of sessions, until \
-             somebody removes them"
-        );
+    match store.set_aside_count() {
+        Ok(0) => {}
+        Ok(count) => {
+            has_unreadable = true;
+            tracing::warn!(
+                count,
+                "the files of damaged sessions are in `damaged` below the directory of sessions, \
+                 until somebody removes them"
+            );
+        }
+        Err(error) => {
+            has_unreadable = true;
+            tracing::error!(%error, "the files of damaged sessions can't be looked for");
+        }
     }
     lost.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_activity));
     for (id, _) in lost.split_off(lost.len().min(MOST_LOST)) {

@@ -182,15 +182,25 @@ impl Store {
     }
 
     /// How many sessions' files were set aside, by this process or those before, and are there yet.
-    pub(crate) fn set_aside_count(&self) -> usize {
-        self.dir.read_dir(DAMAGED).map_or(0, |entries| entries.flatten().count())
+    pub(crate) fn set_aside_count(&self) -> io::Result<usize> {
+        match self.dir.read_dir(DAMAGED) {
+            Ok(entries) => Ok(entries.count()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     /// What is saved and can't be read, and why.
-    pub(crate) fn unreadable_saved(&self) -> Vec<(SavedId, SessionError)> {
-        let Ok(entries) = self.saved.entries() else { return Vec::new() };
-        let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        ids.filter_map(|id| self.saved(&id).err().map(|error| (id, error))).collect()
+    pub(crate) fn unreadable_saved(&self) -> io::Result<Vec<(SavedId, SessionError)>> {
+        let mut unreadable = Vec::new();
+        for entry in self.saved.entries()? {
+            if let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
+                && let Err(error) = self.saved(&id)
+            {
+                unreadable.push((id, error));
+            }
+        }
+        Ok(unreadable)
     }
 
     /// Why nothing can be written, if so: finds out by doing it.
