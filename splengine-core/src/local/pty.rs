@@ -104,6 +104,11 @@ impl Pty {
             match rustix::io::write(&self.0, data) {
                 Ok(length) => data = &data[length..],
                 Err(rustix::io::Errno::INTR) => {}
+                // Nobody holds the other side any more. That is never cleared, and to wait for room
+                // would keep the thread, without a point at which anything else gets it.
+                Err(rustix::io::Errno::AGAIN) if ready.ready().is_write_closed() => {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
                 Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
                 Err(error) => return Err(error.into()),
             }

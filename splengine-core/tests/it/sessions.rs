@@ -397,20 +397,28 @@ async fn large_pastes_arrive_whole_and_untorn() {
     assert_eq!(out.lines().filter(|line| *line == "x").count(), 20);
 }
 
-#[tokio::test]
-async fn who_waits_for_input_to_be_read_hears_of_the_end() {
-    let bench = bench();
-    let session = bench.start(script("stty raw -echo; echo ready; exec sleep 600")).await;
-    let mut client = bench.attach(&session, control().from_start());
-    read_until(&mut client, "ready").await;
-    let (sessions, typist) = (bench.engine.sessions(), client.typist());
-    // More than may wait to be typed, of which the kernel takes little.
-    let much = || Bytes::from(vec![b'x'; 3 << 20]);
-    let by_call = sessions.input(&bench.alice, session.id.as_str(), much());
-    let end = sessions.end(&bench.alice, session.id.as_str());
-    let all = async { tokio::join!(by_call, typist.input(much()), end) };
-    let (by_call, by_client, ended) =
-        timeout(Duration::from_secs(60), all).await.expect("nobody waits for ever");
+#[test]
+fn who_waits_for_input_to_be_read_hears_of_the_end() {
+    let (to, told) = std::sync::mpsc::channel();
+    // A runtime whose thread is kept by a task would not tell by a timeout of its own.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let ends = runtime.expect("a runtime").block_on(async {
+            let bench = bench();
+            let session = bench.start(script("stty raw -echo; echo ready; exec sleep 600")).await;
+            let mut client = bench.attach(&session, control().from_start());
+            read_until(&mut client, "ready").await;
+            let (sessions, typist) = (bench.engine.sessions(), client.typist());
+            // More than may wait to be typed, of which the kernel takes little.
+            let much = || Bytes::from(vec![b'x'; 3 << 20]);
+            let by_call = sessions.input(&bench.alice, session.id.as_str(), much());
+            let end = sessions.end(&bench.alice, session.id.as_str());
+            tokio::join!(by_call, typist.input(much()), end)
+        });
+        drop(to.send(ends));
+    });
+    let ends = told.recv_timeout(Duration::from_secs(60));
+    let (by_call, by_client, ended) = ends.expect("nobody waits for ever");
     ended.expect("ends");
     assert!(matches!(by_call, Err(SessionError::Ended)), "{by_call:?}");
     assert!(matches!(by_client, Err(SessionError::Ended)), "{by_client:?}");
