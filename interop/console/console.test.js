@@ -457,6 +457,7 @@ test("a server that is restarted is waited for, and what it kept is offered", as
   assert.deepEqual(await room(), before, "what is said does not move the terminal");
   bench.server = await start(place);
   await first.locator("#banner-text", { hasText: "ended with its server" }).waitFor({ timeout: 20_000 });
+  assert.equal(await first.locator("#share, #save, #end").filter({ visible: true }).count(), 0, "what runs no more is not shared");
   await shot(first, "offer");
   await first.getByRole("button", { name: "Restore session" }).click();
   await connected(first);

@@ -225,10 +225,10 @@ class Console {
         this.#screen.rights(false, false);
         this.#people.clients = [];
         const isEnd = code === 1000 && this.#session !== null;
-        if (isEnd) {
+        if (isEnd)
             this.#show("ended");
-            if (this.#session)
-                this.#session.state = "exited";
+        if (this.#session && NO_SESSION.includes(code)) {
+            this.#session.state = "exited";
             this.#rights();
         }
         find("status").dataset.done = String(isEnd && this.#isDone);
@@ -423,6 +423,7 @@ class Console {
         ];
     }
 }
+const NO_SESSION = [1000, 4404, 4408];
 const TAKE_EVERY = 1000;
 async function main() {
     begin();

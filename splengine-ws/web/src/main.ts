@@ -238,9 +238,9 @@ class Console {
     this.#screen.rights(false, false);
     this.#people.clients = [];
     const isEnd = code === 1000 && this.#session !== null;
-    if (isEnd) {
-      this.#show("ended");
-      if (this.#session) this.#session.state = "exited";
+    if (isEnd) this.#show("ended");
+    if (this.#session && NO_SESSION.includes(code)) {
+      this.#session.state = "exited";
       this.#rights();
     }
     find("status").dataset.done = String(isEnd && this.#isDone);
@@ -442,6 +442,8 @@ class Console {
   }
 }
 
+/** What a connection is closed with whose session runs no more: it ended, is not there, was culled. */
+const NO_SESSION = [1000, 4404, 4408];
 const TAKE_EVERY = 1000;
 
 async function main(): Promise<void> {
