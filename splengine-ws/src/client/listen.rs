@@ -1,6 +1,4 @@
-//! One WebSocket: three hands that work at the same time. One reads frames, one tells updates, one
-//! types, so that a program that does not read holds up no acknowledgement, and a client that does
-//! not read holds up no input.
+//! The frames that a client sends, and what is done for each.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,218 +6,42 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
+use futures_util::stream::SplitStream;
 use serde_json::json;
 use splengine_core::{
-    Access, Attach, Attachment, AuthError, Caller, ConnectionHandle, Reservation, SessionError,
-    SessionRequest, Size, TerminalColors, Typist,
+    Access, Attach, Caller, SessionError, SessionRequest, Size, TerminalColors, Typist,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::app::App;
-use crate::entry::Entrant;
+use crate::client::serve::{LAST_WORDS, Wish, patience};
+use crate::client::tell::Word;
+use crate::client::typing::Typed;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
-use crate::login;
-use crate::meter::{Gate, MAX_UNKNOWN, MEMORY_TIMEOUT};
-use crate::speech::{self, Plain, Speech, close, text};
+use crate::meter::{Gate, MEMORY_TIMEOUT};
+use crate::speech::{self, text};
 use crate::upgrade::Socket;
 
-/// What the address of an upgrade asks for.
-#[derive(Debug, Default)]
-pub(crate) struct Wish {
-    pub(crate) session: Option<String>,
-    pub(crate) access: Option<AccessWord>,
-    pub(crate) window: Option<Size>,
-}
-
-/// What the teller is to do besides telling updates.
-enum Word {
-    /// Tells of this session from now on.
-    Session(Box<Attachment>, Option<u64>),
-    Say(Message),
-    /// Says it, and closes.
-    Last(Message, u16, &'static str),
-}
-
-/// Input on its way, and the room that it takes up.
-struct Typed {
-    typist: Typist,
-    number: Option<u64>,
-    data: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
-    _reservation: Reservation,
-}
-
-/// What a client sent first that has shown nothing yet.
-enum First {
-    Frame(TextFrame),
-    /// More than such a client may.
-    TooLarge,
-    Nothing,
-}
-
-pub(crate) async fn serve(
-    app: Arc<App>,
-    socket: Socket,
-    gate: Arc<Gate>,
-    is_v1: bool,
-    entrant: Entrant,
-    wish: Wish,
-    connection: Option<ConnectionHandle>,
-) {
-    let (mut sink, mut stream) = socket.split();
-    let mut first = None;
-    let (caller, login) = match entrant {
-        Entrant::Known(caller, login) => (caller, login),
-        Entrant::WithTicket(source) => {
-            let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream, &gate)).await {
-                Ok(First::Frame(TextFrame { ticket: Some(ticket), frame })) => {
-                    first = Some(frame);
-                    login::redeem(&app, ticket, &source).await.map_err(|error| refusal(&error))
-                }
-                Ok(First::TooLarge) => {
-                    let problem = format!("a message before a ticket may have {MAX_UNKNOWN} bytes");
-                    Err((speech::error(&problem, "too_large"), close(4413, "too large")))
-                }
-                _ => Err(refusal(&AuthError::Missing)),
-            };
-            match shown {
-                Ok(caller) => {
-                    if let Some(connection) = &connection {
-                        connection.set_authenticated(&caller);
-                    }
-                    (caller, None)
-                }
-                Err((message, close)) => {
-                    gate.throw_away();
-                    let _ = timeout(LAST_WORDS, async {
-                        sink.send(message).await?;
-                        sink.send(close).await?;
-                        // Nothing more comes of it, but its end.
-                        while let Some(Ok(_)) = stream.next().await {}
-                        Ok::<_, tungstenite::Error>(())
-                    })
-                    .await;
-                    return;
-                }
-            }
-        }
-    };
-    gate.open();
-    let (held, until) = (caller.clone(), login.as_ref().map(|login| login.until));
-    let logged_out = async {
-        tokio::select! {
-            () = held.revoked() => {}
-            () = async {
-                match until {
-                    Some(until) => sleep_until(until).await,
-                    None => std::future::pending().await,
-                }
-            } => {}
-        }
-    };
-    let (words, told) = mpsc::channel(64);
-    let (typing, typed) = mpsc::channel(64);
-    let speech = if is_v1 { Speech::V1 } else { Speech::Plain(Plain::default()) };
-    let listener = Listener {
-        app: Arc::clone(&app),
-        gate,
-        caller,
-        is_v1,
-        words: words.clone(),
-        typing,
-        room: Arc::new(Semaphore::new(INPUT_ROOM)),
-        typist: None,
-        window: wish.window,
-        colors: None,
-        has_left: false,
-    };
-    let too_large = AtomicBool::new(false);
-    let mut closing = app.closing.subscribe();
-    let leaving = async {
-        let _ = closing.wait_for(|closing| *closing).await;
-    };
-    tokio::select! {
-        () = tell(sink, told, speech, app.options.ping_every) => {}
-        () = listen(listener, &mut stream, wish, first, &too_large) => {}
-        () = type_all(typed, words.clone()) => {}
-        () = async {
-            leaving.await;
-            let _ = words.send(Word::Last(text(&json!({"type": "notice", "kind": "restart"})), 1001, "going away")).await;
-            std::future::pending::<()>().await;
-        } => {}
-        () = async {
-            logged_out.await;
-            let error = speech::error("the login is over", "credentials");
-            let _ = words.send(Word::Last(error, 4401, "credentials")).await;
-            std::future::pending::<()>().await;
-        } => {}
-    }
-    drop(login);
-    // The client's own close frame, and all that it sent before: a connection that is closed with
-    // something unread is reset, and what was told last may then never be read.
-    let _ = timeout(LAST_WORDS, async {
-        while let Some(Ok(_)) = stream.next().await {}
-        if too_large.load(Relaxed) {
-            // The rest of it is not read, and a reset would overtake the word that it is too large.
-            std::future::pending::<()>().await;
-        }
-    })
-    .await;
-}
-
-/// The first frame of a client that has shown nothing yet.
-async fn first_frame(stream: &mut SplitStream<Socket>, gate: &Gate) -> First {
-    loop {
-        let message = tokio::select! {
-            // What is small is before what is held back.
-            biased;
-            message = stream.next() => message,
-            () = gate.refused() => return First::TooLarge,
-        };
-        match message {
-            Some(Ok(Message::Text(text))) => {
-                return TextFrame::parse(&text).map_or(First::Nothing, First::Frame);
-            }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            _ => return First::Nothing,
-        }
-    }
-}
-
-/// What is said last to a client that nobody knows.
-fn refusal(error: &AuthError) -> (Message, Message) {
-    match error {
-        AuthError::Throttled { .. } => {
-            (speech::error(&error.to_string(), "throttled"), close(4429, "throttled"))
-        }
-        _ => {
-            let text = "credentials are required";
-            (speech::error(text, "credentials"), close(4401, "credentials"))
-        }
-    }
-}
-
 /// Reads frames, one after the other.
-struct Listener {
-    app: Arc<App>,
-    gate: Arc<Gate>,
-    caller: Caller,
-    is_v1: bool,
-    words: mpsc::Sender<Word>,
-    typing: mpsc::Sender<Typed>,
-    room: Arc<Semaphore>,
-    typist: Option<(Typist, String)>,
-    window: Option<Size>,
-    colors: Option<TerminalColors>,
+pub(crate) struct Listener {
+    pub(crate) app: Arc<App>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) caller: Caller,
+    pub(crate) is_v1: bool,
+    pub(crate) words: mpsc::Sender<Word>,
+    pub(crate) typing: mpsc::Sender<Typed>,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) typist: Option<(Typist, String)>,
+    pub(crate) window: Option<Size>,
+    pub(crate) colors: Option<TerminalColors>,
     /// The client has said that it goes.
-    has_left: bool,
+    pub(crate) has_left: bool,
 }
 
-async fn listen(
+pub(crate) async fn listen(
     mut listener: Listener,
     stream: &mut SplitStream<Socket>,
     wish: Wish,
@@ -560,121 +382,6 @@ impl Listener {
     }
 }
 
-/// Types what was read, in order, and says how far it came.
-async fn type_all(mut typed: mpsc::Receiver<Typed>, words: mpsc::Sender<Word>) {
-    while let Some(Typed { typist, number, data, _room, _reservation }) = typed.recv().await {
-        let done = match number {
-            None => typist.input(data).await.map(|()| None),
-            Some(number) => typist.numbered_input(number, data).await.map(Some),
-        };
-        let word = match done {
-            Ok(None) => continue,
-            Ok(Some(number)) => Word::Say(text(&json!({"type": "input_ack", "number": number}))),
-            // The session's own end says it better.
-            Err(SessionError::Ended) => continue,
-            Err(error @ SessionError::Gap { .. }) => {
-                let (message, code, _) = speech::refusal(&error);
-                Word::Last(message, code, "protocol")
-            }
-            Err(SessionError::Forbidden(problem)) => {
-                let read_only = json!({"type": "notice", "kind": "read_only"});
-                if words.send(Word::Say(text(&read_only))).await.is_err() {
-                    return;
-                }
-                Word::Say(speech::error(problem, "read_only"))
-            }
-            Err(error) => Word::Say(speech::refusal(&error).0),
-        };
-        if words.send(word).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Tells updates, and whatever else there is to say.
-async fn tell(
-    mut sink: SplitSink<Socket, Message>,
-    mut told: mpsc::Receiver<Word>,
-    mut speech: Speech,
-    ping_every: Duration,
-) {
-    let patience = patience(ping_every);
-    let mut attachment: Option<Box<Attachment>> = None;
-    let mut pings = interval(ping_every);
-    pings.tick().await;
-    loop {
-        let update = async {
-            match &mut attachment {
-                Some(attachment) => attachment.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut frames = Vec::new();
-        tokio::select! {
-            biased;
-            word = told.recv() => match word {
-                None => return,
-                Some(Word::Say(message)) => frames.push(message),
-                Some(Word::Session(new, number)) => {
-                    frames.push(speech.session(&new));
-                    if matches!(speech, Speech::Plain(_)) {
-                        new.delivered();
-                    }
-                    attachment = Some(new);
-                    if let Some(number) = number {
-                        frames.push(text(&json!({"type": "input_ack", "number": number})));
-                    }
-                }
-                Some(Word::Last(message, code, reason)) => {
-                    frames.extend([message, close(code, reason)]);
-                }
-            },
-            _ = pings.tick() => frames.push(Message::Ping(Bytes::new())),
-            update = update => match update {
-                None => attachment = None,
-                Some(update) => frames.extend(speech.update(update)),
-            },
-        }
-        // What is ready goes out together; a lone key's echo goes at once. A client that takes
-        // nothing for so long is gone.
-        let sent = timeout(patience, async {
-            let mut sent = 0;
-            loop {
-                for frame in frames.drain(..) {
-                    let closes = matches!(frame, Message::Close(_));
-                    sink.feed(frame).await?;
-                    if closes {
-                        sink.flush().await?;
-                        return Ok::<_, tungstenite::Error>(ControlFlow::Break(()));
-                    }
-                }
-                sent += 1;
-                if !told.is_empty() || sent >= AT_ONCE {
-                    break;
-                }
-                match attachment.as_mut().and_then(|attachment| attachment.ready()) {
-                    Some(update) => frames.extend(speech.update(update)),
-                    None => break,
-                }
-            }
-            sink.flush().await?;
-            // It has no word of its own for how far it is.
-            if let (Speech::Plain(_), Some(attachment)) = (&speech, &attachment) {
-                attachment.delivered();
-            }
-            Ok(ControlFlow::Continue(()))
-        });
-        if !matches!(sent.await, Ok(Ok(ControlFlow::Continue(())))) {
-            return;
-        }
-    }
-}
-
-/// How long a client may give no sign of life.
-fn patience(ping_every: Duration) -> Duration {
-    ping_every * 2 + Duration::from_secs(10)
-}
-
 /// A size from two numbers that a client sent; the nearest that there can be.
 pub(crate) fn size(cols: Option<u64>, rows: Option<u64>) -> Option<Size> {
     let clamp = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
@@ -695,12 +402,8 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-const TICKET_WITHIN: Duration = Duration::from_secs(10);
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
-/// So many updates go out before the next look at what else there is to say.
-const AT_ONCE: usize = 16;
-const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Of what waits to be typed, so much of each piece is not counted.
 const INPUT_ALLOWANCE: usize = 16 << 10;
 /// Bytes of input that wait to be typed; beyond them no frame is read.
-const INPUT_ROOM: usize = 4 << 20;
+pub(crate) const INPUT_ROOM: usize = 4 << 20;

@@ -1,0 +1,108 @@
+//! What a client is told: updates of its session, and whatever else there is to say.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use futures_util::stream::SplitSink;
+use serde_json::json;
+use splengine_core::Attachment;
+use tokio::sync::mpsc;
+use tokio::time::{interval, timeout};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::client::serve::patience;
+use crate::speech::{Speech, close, text};
+use crate::upgrade::Socket;
+
+/// What the teller is to do besides telling updates.
+pub(crate) enum Word {
+    /// Tells of this session from now on.
+    Session(Box<Attachment>, Option<u64>),
+    Say(Message),
+    /// Says it, and closes.
+    Last(Message, u16, &'static str),
+}
+
+/// Tells updates, and whatever else there is to say.
+pub(crate) async fn tell(
+    mut sink: SplitSink<Socket, Message>,
+    mut told: mpsc::Receiver<Word>,
+    mut speech: Speech,
+    ping_every: Duration,
+) {
+    let patience = patience(ping_every);
+    let mut attachment: Option<Box<Attachment>> = None;
+    let mut pings = interval(ping_every);
+    pings.tick().await;
+    loop {
+        let update = async {
+            match &mut attachment {
+                Some(attachment) => attachment.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut frames = Vec::new();
+        tokio::select! {
+            biased;
+            word = told.recv() => match word {
+                None => return,
+                Some(Word::Say(message)) => frames.push(message),
+                Some(Word::Session(new, number)) => {
+                    frames.push(speech.session(&new));
+                    if matches!(speech, Speech::Plain(_)) {
+                        new.delivered();
+                    }
+                    attachment = Some(new);
+                    if let Some(number) = number {
+                        frames.push(text(&json!({"type": "input_ack", "number": number})));
+                    }
+                }
+                Some(Word::Last(message, code, reason)) => {
+                    frames.extend([message, close(code, reason)]);
+                }
+            },
+            _ = pings.tick() => frames.push(Message::Ping(Bytes::new())),
+            update = update => match update {
+                None => attachment = None,
+                Some(update) => frames.extend(speech.update(update)),
+            },
+        }
+        // What is ready goes out together; a lone key's echo goes at once. A client that takes
+        // nothing for so long is gone.
+        let sent = timeout(patience, async {
+            let mut sent = 0;
+            loop {
+                for frame in frames.drain(..) {
+                    let closes = matches!(frame, Message::Close(_));
+                    sink.feed(frame).await?;
+                    if closes {
+                        sink.flush().await?;
+                        return Ok::<_, tungstenite::Error>(ControlFlow::Break(()));
+                    }
+                }
+                sent += 1;
+                if !told.is_empty() || sent >= AT_ONCE {
+                    break;
+                }
+                match attachment.as_mut().and_then(|attachment| attachment.ready()) {
+                    Some(update) => frames.extend(speech.update(update)),
+                    None => break,
+                }
+            }
+            sink.flush().await?;
+            // It has no word of its own for how far it is.
+            if let (Speech::Plain(_), Some(attachment)) = (&speech, &attachment) {
+                attachment.delivered();
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        if !matches!(sent.await, Ok(Ok(ControlFlow::Continue(())))) {
+            return;
+        }
+    }
+}
+
+/// So many updates go out before the next look at what else there is to say.
+const AT_ONCE: usize = 16;
