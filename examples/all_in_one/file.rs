@@ -267,6 +267,8 @@ pub(crate) struct BatchesTable {
     pub(crate) keep_inputs_for: Option<u64>,
     /// How long idempotency keys are known after the end.
     pub(crate) keep_keys_for: Option<u64>,
+    /// How many of them are known of one caller's batches that are gone.
+    pub(crate) keep_keys_per_caller: Option<usize>,
     /// Room on the disk that is kept for the store.
     pub(crate) reserve: Option<u64>,
 }

@@ -106,6 +106,7 @@ impl Settings {
             (table.max_parallelism, BatchPolicy::max_parallelism),
             (table.keep_count, BatchPolicy::keep_count),
             (table.keep_count_per_caller, BatchPolicy::keep_count_per_caller),
+            (table.keep_keys_per_caller, BatchPolicy::keep_keys_per_caller),
         ];
         for (value, set) in counts {
             policy = value.into_iter().fold(policy, set);

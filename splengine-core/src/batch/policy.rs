@@ -39,6 +39,7 @@ pub struct BatchPolicy {
     pub(crate) keep_bytes_per_caller: u64,
     pub(crate) keep_inputs_for: Duration,
     pub(crate) keep_keys_for: Duration,
+    pub(crate) keep_keys_per_caller: usize,
     pub(crate) kinds: HashMap<String, Arc<MakeJob>>,
 }
 
@@ -74,6 +75,7 @@ impl BatchPolicy {
             keep_bytes_per_caller: 2 << 30,
             keep_inputs_for: Duration::from_hours(1),
             keep_keys_for: Duration::from_hours(24),
+            keep_keys_per_caller: 10_000,
             kinds: HashMap::new(),
         })
     }
@@ -157,10 +159,16 @@ impl BatchPolicy {
 
     /// Sets how long, after the end of a batch, its idempotency key is known, though the batch may
     /// have made room for others: a repetition is refused then, and makes no second batch. It is
-    /// known for as long as the batch is kept in any case. Of one caller's batches that are gone
-    /// 10,000 keys are known, of which the oldest go first. Default 24 hours.
+    /// known for as long as the batch is kept in any case. Default 24 hours.
     pub fn keep_keys_for(mut self, time: Duration) -> Self {
         self.keep_keys_for = time;
+        self
+    }
+
+    /// Sets the maximum number of idempotency keys that are known of one caller's batches that are
+    /// gone. Beyond it the caller's oldest are forgotten, within a minute. Default 10,000.
+    pub fn keep_keys_per_caller(mut self, count: usize) -> Self {
+        self.keep_keys_per_caller = count;
         self
     }
 

@@ -314,7 +314,7 @@ impl Registry {
             let count = counts.entry(user.to_owned()).or_default();
             *count += 1;
             let is_old = key::when(&row).is_none_or(|when| when < before);
-            if !is_old && *count <= MAX_ORPHANS_PER_CALLER {
+            if !is_old && *count <= self.policy.keep_keys_per_caller {
                 continue;
             }
             let mut changes = Vec::new();
@@ -443,8 +443,6 @@ const ALL_PRINTED: &str = "the rest of what it printed is not kept: the batches 
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// Not more often than that.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
-/// Keys of batches that are gone.
-const MAX_ORPHANS_PER_CALLER: usize = 10_000;
 /// A day, in milliseconds.
 const MAX_DOWNTIME: u64 = 24 * 60 * 60 * 1000;
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);

@@ -206,6 +206,28 @@ async fn a_key_is_known_for_longer_than_its_batch() {
 }
 
 #[tokio::test]
+async fn keys_of_one_caller_push_out_none_of_others() {
+    let bench = bench(|policy| policy.keep_count_per_caller(0).keep_keys_per_caller(2));
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    let batches = bench.engine.batches();
+    let submit = async |caller, key| batches.submit(caller, one(sh("true")), Some(key)).await;
+    for (caller, key) in [(&bob, "bobs"), (&alice, "1"), (&alice, "2"), (&alice, "3")] {
+        assert!(submit(caller, key).await.expect("accepted").is_new);
+        until(&bench.engine, caller, 0).await;
+    }
+    let mut tries = 0..3000;
+    while let Err(error) = submit(&alice, "1").await {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        tries.next().expect("the oldest of one key too many is forgotten");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (caller, key) in [(&alice, "3"), (&bob, "bobs")] {
+        let known = submit(caller, key).await.expect_err("it is known");
+        assert_eq!(known.kind(), ErrorKind::Conflict, "{known}");
+    }
+}
+
+#[tokio::test]
 async fn what_steps_are_given_is_not_in_the_record_and_gone_some_time_after_the_end() {
     let bench = bench(|policy| policy.keep_inputs_for(Duration::ZERO));
     let alice = caller("alice");
