@@ -6,6 +6,7 @@ mod configuration;
 mod conformance;
 mod connections;
 mod crash;
+mod full_disk;
 mod matrix;
 mod open_files;
 mod others;
