@@ -90,12 +90,15 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// How many bytes all connections together may hold of messages that are not whole yet or wait
-    /// for their turn, beyond 64 KiB of each; of one that is the largest message and 1 MiB. Those on
-    /// which nobody was recognised yet have a quarter of it; bodies of HTTP, whose credentials may
-    /// stand within them, too. Over it
-    /// one connection at a time is read from; the others wait, and are closed if that takes longer
-    /// than a [message may](Self::frame_timeout). Default 256 MiB.
+    /// Maximum number of bytes that all connections together hold of messages that are not complete
+    /// or whose calls are worked at, beyond 64 KiB of each; of one that is the largest message and
+    /// 1 MiB. A caller has half of it, and one message beyond, over all of their connections; those on
+    /// which nobody was recognised yet, and bodies of HTTP whose credentials may stand within them,
+    /// have a quarter. At the bound connections wait to be read from. A message for which there is no
+    /// memory for as long as [one may take](Self::frame_timeout) is refused, with
+    /// `RESOURCE_EXHAUSTED` if the caller's own share is used up, else with `UNAVAILABLE`, and its
+    /// connection closed; over HTTP it is refused after 5 s, with 429 or 503 and `Retry-After`.
+    /// Default 256 MiB.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;
         self

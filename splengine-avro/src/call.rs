@@ -3,12 +3,13 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use splengine_core::{
-    Caller, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget, Reason, Run,
-    SharedAuthenticator,
+    Caller, CallerBudgets, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget,
+    Reason, Reservation, Run, SharedAuthenticator,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -32,9 +33,9 @@ pub(crate) struct Shared {
     authenticator: SharedAuthenticator,
     clients: Arc<Clients>,
     parse_queue: ParseQueue,
-    /// What messages hold that are being read or wait for their turn.
-    pub(crate) budget: MemoryBudget,
-    /// The part of it that clients have of whom nobody is recognised yet.
+    /// The shares of callers in what messages hold that are being read or worked at.
+    pub(crate) budgets: CallerBudgets,
+    /// The part of all that which clients have of whom nobody is recognised yet.
     pub(crate) unknown: MemoryBudget,
     pub(crate) options: Options,
 }
@@ -52,8 +53,28 @@ pub(crate) struct Shown {
     pub(crate) connection: Option<ConnectionHandle>,
 }
 
-/// Who was recognised first on a connection, if they can be revoked: it ends with them.
+/// Where a call comes from, and what it brings.
+pub(crate) struct Origin {
+    pub(crate) source: CredentialSource,
+    pub(crate) shown: Option<Box<Shown>>,
+    /// That of its message, if it is large.
+    pub(crate) memory: Option<Box<Memory>>,
+}
+
+/// Who was recognised first on a connection: what it reads takes memory of their share, and it ends
+/// when they are revoked.
 pub(crate) type Recognised = Arc<OnceLock<Caller>>;
+
+/// The memory of a large message, held until its call was worked at.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) reservation: Reservation,
+    /// Whether it is of its caller's share, and not of the part of clients that nobody knows.
+    pub(crate) is_callers: bool,
+}
+
+/// How long memory is waited for once it is known whose share it is of.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A call that was let in.
 pub(crate) struct Ask<'a> {
@@ -91,8 +112,9 @@ impl Responder {
         let budget = MemoryBudget::new(options.max_buffered);
         let unknown = budget.share(options.max_buffered / 4);
         let parse_queue = ParseQueue::new(Arc::clone(&clients));
+        let budgets = CallerBudgets::new(&budget);
         let shared =
-            Shared { engine, authenticator, clients, parse_queue, budget, unknown, options };
+            Shared { engine, authenticator, clients, parse_queue, budgets, unknown, options };
         Self(Arc::new(shared))
     }
 
@@ -129,8 +151,7 @@ impl Responder {
         message: Bytes,
         answer: Vec<u8>,
         is_answered: bool,
-        source: CredentialSource,
-        shown: Option<Box<Shown>>,
+        origin: Origin,
     ) -> Answered {
         let mut reader = Reader::new(message);
         let mut answer = Answer { bytes: answer, echo: Echo::default() };
@@ -163,7 +184,7 @@ impl Responder {
             request = ?metadata.request_id, trace = ?metadata.trace_parent, "a call"
         );
         let asked = Asked { name, message, parameters: reader.rest() };
-        let work = AssertUnwindSafe(self.perform(asked, &metadata, &source, shown, answer));
+        let work = AssertUnwindSafe(self.perform(asked, &metadata, origin, answer));
         let bytes = match work.catch_unwind().await {
             Ok(bytes) => bytes,
             Err(panic) => self.panicked(name, &metadata, &*panic),
@@ -182,10 +203,10 @@ impl Responder {
         &self,
         asked: Asked<'_>,
         metadata: &Metadata,
-        source: &CredentialSource,
-        shown: Option<Box<Shown>>,
+        origin: Origin,
         answer: Answer,
     ) -> Vec<u8> {
+        let Origin { source, shown, mut memory } = origin;
         let Asked { name, message, parameters } = asked;
         let is_frozen = matches!(name, "execute" | "executeBatch" | "keepAlive");
         let let_in = async {
@@ -197,16 +218,14 @@ impl Responder {
                     match (metadata.credentials()?, shown.and_then(|shown| shown.by_head.as_ref()))
                     {
                         (Credentials::None, Some(caller)) => caller.clone(),
-                        (shown, _) => self.caller(shown, source).await?,
+                        (shown, _) => self.caller(shown, &source).await?,
                     }
                 }
             };
             if let Some(connection) = shown.and_then(|shown| shown.connection.as_ref()) {
                 connection.set_authenticated(&caller);
             }
-            if let Some(recognised) = shown.and_then(|shown| shown.recognised.as_ref())
-                && caller.is_revocable()
-            {
+            if let Some(recognised) = shown.and_then(|shown| shown.recognised.as_ref()) {
                 let _ = recognised.set(caller.clone());
             }
             Ok(Ask { engine: &self.engine, options: &self.options, caller, deadline })
@@ -215,6 +234,12 @@ impl Responder {
             Ok(ask) => ask,
             Err(failure) => return answer.of::<()>(Err(failure), !is_frozen),
         };
+        if let Some(memory) = memory.as_mut().filter(|memory| !memory.is_callers) {
+            let share = self.budgets.of(ask.caller.accounted_user());
+            if let Err(error) = memory.reservation.move_to(&share, MEMORY_TIMEOUT).await {
+                return answer.of::<()>(Err(error.into()), !is_frozen);
+            }
+        }
         // What is not as our own schema has it takes more than its size to read: not for anybody.
         let mut parameters = match message.parameters(name, parameters) {
             Ok(parameters) => parameters,
@@ -342,6 +367,11 @@ impl Ask<'_> {
         }
         captured.await
     }
+}
+
+/// The answer to a message that was not read.
+pub(crate) fn refusal(failure: &Failure) -> Vec<u8> {
+    Answer { bytes: Vec::new(), echo: Echo::default() }.system(failure)
 }
 
 /// An answer in the making.

@@ -10,11 +10,11 @@ use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use splengine_core::{Closing, ConnectionHandle, CredentialSource};
+use splengine_core::{Closing, ConnectionHandle, CredentialSource, Reservation};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::call::{Recognised, Responder, Shown};
+use crate::call::{Memory, Origin, Recognised, Responder, Shown, refusal};
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::parse_queue::Requester;
@@ -43,11 +43,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     // Where the last call was worked at that was over at once, for the next.
     let mut spare = None;
     let mut output = BytesMut::new();
-    let mut reserved = responder.unknown.reservation().allowance(ALLOWANCE);
+    // Whose end is the connection's, and whose memory what it reads takes, once it is known.
+    let recognised = Recognised::default();
+    let mut reserved = share(responder, &recognised);
     let mut is_unknown = true;
     let opened = Instant::now();
-    // Whose end is the connection's, once it is known.
-    let recognised = Recognised::default();
     let mut revoked: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     let mut is_open = false;
     // Since when a message is on its way, and since when answers are.
@@ -109,6 +109,16 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             };
             match opened.call {
                 Some((client, call)) => {
+                    // Until it was worked at, its memory is held apart from what is read next.
+                    let memory = (call.len() > ALLOWANCE).then(|| {
+                        let next = share(responder, &recognised);
+                        let mut reservation = std::mem::replace(&mut reserved, next);
+                        // It holds that much, and only gives back the rest.
+                        let _ = reservation.resize(call.len()).now_or_never();
+                        let is_callers = !is_unknown;
+                        is_unknown = recognised.get().is_none();
+                        Box::new(Memory { reservation, is_callers })
+                    });
                     let shown = (!handle.is_authenticated()).then(|| {
                         Box::new(Shown {
                             connection: Some(handle.clone()),
@@ -121,8 +131,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         call,
                         opened.answer,
                         opened.is_answered,
-                        source.clone(),
-                        shown,
+                        Origin { source: source.clone(), shown, memory },
                     );
                     let work = work.map(move |answer| (serial, answer));
                     let mut work = in_place(&mut spare, work);
@@ -153,7 +162,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             }
         };
         if revoked.is_none()
-            && let Some(caller) = recognised.get().cloned()
+            && let Some(caller) = recognised.get().filter(|caller| caller.is_revocable()).cloned()
         {
             revoked = Some(Box::pin(async move { caller.revoked().await }));
         }
@@ -179,8 +188,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         // Even where nothing more is worked at, a client that goes is noticed.
         let reads = last_answers.is_none() && (has_room || input.len() < READ_AHEAD);
         input.reserve(if reads { READ } else { 0 });
-        if is_unknown && handle.is_authenticated() {
-            reserved = responder.budget.reservation().allowance(ALLOWANCE);
+        if is_unknown && recognised.get().is_some() {
+            reserved = share(responder, &recognised);
             is_unknown = false;
         }
         let holds = frames.gathered() + input.len() + waiting + READ;
@@ -229,10 +238,40 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 last_answers = Some(Instant::now() + LAST_ANSWERS);
             }
             () = sleep_until(overdue.unwrap_or(opened)), if overdue.is_some() => {
+                let is_halfway = half_read.map(|since| since + options.frame_timeout) == overdue;
+                let shortage = reserved.shortage().filter(|_| is_halfway);
+                if let Some(shortage) = shortage.filter(|_| conversation.is_established()) {
+                    let answer = refusal(&shortage.into());
+                    frames.write(frames.serial(), &answer, &mut output);
+                    let last = say_last(&mut reader, &mut writer, &output);
+                    let _ = timeout(LAST_ANSWERS, last).await;
+                }
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
     }
+}
+
+/// A reservation of the share of whoever was recognised, or of clients that nobody knows.
+fn share(responder: &Responder, recognised: &Recognised) -> Reservation {
+    let share = match recognised.get() {
+        Some(caller) => responder.budgets.of(caller.accounted_user()),
+        None => responder.unknown.clone(),
+    };
+    share.reservation().allowance(ALLOWANCE)
+}
+
+/// Writes the last answers, and throws away what comes until the client closes: a connection that is
+/// closed with something unread is reset, and the answers may be lost.
+async fn say_last(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    answers: &[u8],
+) -> io::Result<()> {
+    writer.write_all(answers).await?;
+    writer.shutdown().await?;
+    tokio::io::copy(reader, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Reads what comes next; eagerly, where the client is about to ask: falling asleep and being woken

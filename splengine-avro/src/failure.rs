@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use splengine_core::{AuthError, BatchError, ErrorKind, ExecuteError, FileError, SessionError};
+use splengine_core::{
+    AuthError, BatchError, ErrorKind, ExecuteError, FileError, MemoryError, SessionError,
+};
 
 use crate::datum::{Datum as _, Symbols as _, write_sized};
 use crate::records::{EngineError, ErrorCode};
@@ -131,6 +133,12 @@ impl From<AuthError> for Failure {
             tracing::error!(%source, "credentials can't be checked");
         }
         Self::of_kind(error.kind(), error.to_string(), error.retry_after())
+    }
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Self {
+        Self::of_kind(error.kind(), error.to_string(), Some(error.retry_after()))
     }
 }
 

@@ -91,6 +91,14 @@ impl Frames {
         self.state != State::Idle || !input.is_empty()
     }
 
+    /// The serial of a message that is not whole.
+    pub(crate) fn serial(&self) -> u32 {
+        match self.state {
+            State::Buffers { serial, .. } => serial,
+            State::Idle => 0,
+        }
+    }
+
     /// How many bytes of a message that is not whole are kept here.
     pub(crate) fn gathered(&self) -> usize {
         self.size

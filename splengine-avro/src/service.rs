@@ -23,7 +23,7 @@ use splengine_core::{
 use tokio::time::timeout;
 use tower::Service;
 
-use crate::call::{Responder, Shown};
+use crate::call::{Memory, Origin, Responder, Shown};
 use crate::failure::Failure;
 use crate::framing::Frames;
 use crate::handshake::Received;
@@ -142,9 +142,10 @@ where
                     Err(failure) => return Err(Refusal::of(failure)),
                 },
             };
+            let recognised = caller.as_ref().or(by_head.as_ref());
+            let (message, memory) = read(responder, body, sender, recognised).await?;
             let shown = Shown { caller, by_head, recognised: None, connection };
-            let message = read(responder, body, sender).await?;
-            let bytes = respond(responder, message, source, shown).await?;
+            let bytes = respond(responder, message, memory, source, shown).await?;
             Ok(typed(StatusCode::OK, BINARY, bytes))
         }
         "/" | "/avro" => Err(not_allowed("POST")),
@@ -155,6 +156,7 @@ where
 async fn respond(
     responder: &Responder,
     message: Bytes,
+    memory: Box<Memory>,
     source: CredentialSource,
     shown: Shown,
 ) -> Result<Bytes, Refusal> {
@@ -186,8 +188,9 @@ async fn respond(
     let answer = match opened.call {
         None => Some(opened.answer),
         Some((client, call)) => {
-            let shown = Some(Box::new(shown));
-            responder.clone().respond(client, call, opened.answer, true, source, shown).await
+            let (shown, memory) = (Some(Box::new(shown)), Some(memory));
+            let origin = Origin { source, shown, memory };
+            responder.clone().respond(client, call, opened.answer, true, origin).await
         }
     };
     frames.write(0, &answer.unwrap_or_default(), &mut bytes);
@@ -203,22 +206,29 @@ enum Sender {
     Unknown,
 }
 
-/// Reads the body within the bounds of a message. A client that nobody has recognised has its part
-/// of the memory only, and one that is to show credentials yet a small message.
-async fn read<B>(responder: &Responder, body: B, sender: Sender) -> Result<Bytes, Refusal>
+/// Reads the body within the bounds of a message and of the memory of its caller. A client that nobody
+/// has recognised has its part of the memory only, and one that is to show credentials yet a small
+/// message.
+async fn read<B>(
+    responder: &Responder,
+    body: B,
+    sender: Sender,
+    caller: Option<&Caller>,
+) -> Result<(Bytes, Box<Memory>), Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     // A large message has a length before each of its buffers.
     let mut most =
         responder.options.max_frame.saturating_add(responder.options.max_frame / 64 + 64);
-    let mut budget = &responder.unknown;
-    match sender {
-        Sender::Recognised => budget = &responder.budget,
-        Sender::Anonymous => {}
-        Sender::Unknown => most = most.min(MAX_UNKNOWN_BYTES),
+    if sender == Sender::Unknown {
+        most = most.min(MAX_UNKNOWN_BYTES);
     }
-    let limits = GatherLimits::new(most, responder.options.frame_timeout, budget);
+    let budget = match caller {
+        Some(caller) => responder.budgets.of(caller.accounted_user()),
+        None => responder.unknown.clone(),
+    };
+    let limits = GatherLimits::new(most, responder.options.frame_timeout, &budget);
     // Who asks first whether they may send it is told before.
     let announced = limits.check(body.size_hint().lower());
     announced.map_err(|error: GatherError<B::Error>| refused(responder, sender, &error))?;
@@ -228,7 +238,10 @@ where
         frame.map_ok(|frame| frame.into_data().unwrap_or_default())
     });
     match pieces.await {
-        Ok(whole) => Ok(whole.into_bytes()),
+        Ok(whole) => {
+            let (message, reservation) = whole.into_parts();
+            Ok((message, Box::new(Memory { reservation, is_callers: caller.is_some() })))
+        }
         Err(error) => Err(refused(responder, sender, &error)),
     }
 }
@@ -249,11 +262,8 @@ fn refused<E>(responder: &Responder, sender: Sender, error: &GatherError<E>) -> 
             refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")
         }
         GatherError::Broken(_) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
-        _ => {
-            let problem = "the server has no memory left for this body; try again in a second";
-            let retry_after = Some(Duration::from_secs(1));
-            Refusal { retry_after, ..refusal(StatusCode::SERVICE_UNAVAILABLE, problem) }
-        }
+        GatherError::NoMemory(shortage) => Refusal::of((*shortage).into()),
+        _ => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the body was not read"),
     }
 }
 
@@ -425,7 +435,7 @@ impl Refusal {
         response
     }
 
-    /// Of credentials in a request's head.
+    /// Of what a request is refused for before its call.
     fn of(failure: Failure) -> Self {
         let status = match failure.code {
             ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,

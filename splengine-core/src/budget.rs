@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::caller::UserName;
+use crate::error::ErrorKind;
 
 /// Bound on the memory that all connections of a server hold together for messages and bodies that
 /// are not complete or wait for their turn. Cheap to clone: clones share one bound.
@@ -41,6 +42,40 @@ struct Level {
     beyond: Arc<Mutex<()>>,
     /// The budget that this one is a share of.
     whole: Option<MemoryBudget>,
+    /// What it means that it is used up.
+    shortage: MemoryError,
+}
+
+/// Why memory was not reserved in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The caller's own share is used up; others may still be served.
+    #[error(
+        "messages of yours that are on their way take all of the memory that one caller may have; try \
+         again in a second"
+    )]
+    CallerLimit,
+    /// The budget of the server is used up.
+    #[error("the server has no memory left for it; try again in a second")]
+    Unavailable,
+}
+
+impl MemoryError {
+    /// The kind of refusal: [`ErrorKind::CallerLimit`] or [`ErrorKind::Unavailable`].
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::CallerLimit => ErrorKind::CallerLimit,
+            Self::Unavailable => ErrorKind::Unavailable,
+        }
+    }
+
+    /// The time after which it is worth another try, 1 s.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 }
 
 /// The shares that the callers of a server have in its [`MemoryBudget`]: half of it each, so that what
@@ -52,10 +87,11 @@ struct Level {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let budgets = CallerBudgets::new(&MemoryBudget::new(256 << 20));
-/// let mut reservation = budgets.of(&"alice".parse()?).reservation();
+/// let (alice, bob) = ("alice".parse()?, "bob".parse()?);
+/// let mut reservation = budgets.of(&alice).reservation();
 /// reservation.resize(100 << 20).await;
-/// assert_eq!(budgets.of(&"alice".parse()?).available(), 28 << 20);
-/// assert_eq!(budgets.of(&"bob".parse()?).available(), 128 << 20);
+/// assert_eq!(budgets.of(&alice).available(), 28 << 20);
+/// assert_eq!(budgets.of(&bob).available(), 128 << 20);
 /// # Ok(())
 /// # }
 /// ```
@@ -72,7 +108,8 @@ impl CallerBudgets {
         Self { whole: whole.clone(), shares: Arc::default() }
     }
 
-    /// The share of `user`, forgotten when nothing of it is reserved.
+    /// The share of `user`, whom a caller [is accounted to](crate::Caller::accounted_user); forgotten
+    /// when nothing of it is reserved.
     #[must_use]
     pub fn of(&self, user: &UserName) -> MemoryBudget {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +117,8 @@ impl CallerBudgets {
             return MemoryBudget(share);
         }
         shares.retain(|_, share| share.strong_count() > 0);
-        let share = self.whole.share(self.whole.0.bytes / 2);
+        let (bytes, whole) = (self.whole.0.bytes / 2, Some(self.whole.clone()));
+        let share = MemoryBudget::level(bytes, whole, MemoryError::CallerLimit);
         shares.insert(user.clone(), Arc::downgrade(&share.0));
         share
     }
@@ -93,6 +131,10 @@ pub struct Reservation {
     /// One for each budget in turn: the share first, then the whole.
     levels: Vec<Held>,
     allowance: usize,
+    /// How many granules are reserved.
+    granules: usize,
+    /// What the last [`resize`](Self::resize) waits for, or waited for when it was dropped.
+    shortage: Option<MemoryError>,
 }
 
 #[derive(Debug)]
@@ -106,20 +148,20 @@ impl MemoryBudget {
     /// A budget of so many bytes, rounded up to whole 4 KiB.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self::level(bytes, None)
+        Self::level(bytes, None, MemoryError::Unavailable)
     }
 
     /// A budget of at most `bytes` that is part of this one: what is reserved of it is reserved of
     /// both. For clients that have not shown credentials, so that they cannot take all of it.
     #[must_use]
     pub fn share(&self, bytes: usize) -> Self {
-        Self::level(bytes, Some(self.clone()))
+        Self::level(bytes, Some(self.clone()), MemoryError::Unavailable)
     }
 
-    fn level(bytes: usize, whole: Option<Self>) -> Self {
+    fn level(bytes: usize, whole: Option<Self>, shortage: MemoryError) -> Self {
         let granules = bytes.div_ceil(GRANULE).min(Semaphore::MAX_PERMITS);
         let granules = Arc::new(Semaphore::new(granules));
-        Self(Arc::new(Level { bytes, granules, beyond: Arc::default(), whole }))
+        Self(Arc::new(Level { bytes, granules, beyond: Arc::default(), whole, shortage }))
     }
 
     /// A reservation that holds nothing yet.
@@ -127,7 +169,7 @@ impl MemoryBudget {
     pub fn reservation(&self) -> Reservation {
         let budgets = std::iter::successors(Some(self), |budget| budget.0.whole.as_ref());
         let levels = budgets.cloned().map(|budget| Held { budget, permit: None, beyond: None });
-        Reservation { levels: levels.collect(), allowance: 0 }
+        Reservation { levels: levels.collect(), allowance: 0, granules: 0, shortage: None }
     }
 
     /// How many bytes are not reserved at the moment.
@@ -152,10 +194,70 @@ impl Reservation {
     ///
     /// When the future is dropped, no less is reserved than before.
     pub async fn resize(&mut self, bytes: usize) {
-        let wanted = bytes.saturating_sub(self.allowance).div_ceil(GRANULE);
+        self.reserve(bytes.saturating_sub(self.allowance).div_ceil(GRANULE)).await;
+    }
+
+    async fn reserve(&mut self, granules: usize) {
         for level in &mut self.levels {
-            level.resize(wanted).await;
+            self.shortage = Some(level.budget.0.shortage);
+            level.resize(granules).await;
         }
+        self.granules = granules;
+        self.shortage = None;
+    }
+
+    /// [`resize`](Self::resize) that waits for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`], which says whose memory was used up, when the time is over. No less is then
+    /// reserved than before.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`resize`](Self::resize).
+    pub async fn resize_within(
+        &mut self,
+        bytes: usize,
+        timeout: Duration,
+    ) -> Result<(), MemoryError> {
+        let resized = tokio::time::timeout(timeout, self.resize(bytes)).await;
+        resized.map_err(|_| self.shortage.unwrap_or(MemoryError::Unavailable))
+    }
+
+    /// Moves what is reserved to `share`, another share of the same budget, once it is known whose it
+    /// is; waits for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] when `share` is used up for so long. Everything is then reserved as before.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, everything is reserved as before.
+    pub async fn move_to(
+        &mut self,
+        share: &MemoryBudget,
+        timeout: Duration,
+    ) -> Result<(), MemoryError> {
+        let mut moved = share.reservation().allowance(self.allowance);
+        // What is reserved of all stays so: there may not be as much a second time.
+        let common = moved.levels.pop_if(|level| {
+            self.levels.last().is_some_and(|own| Arc::ptr_eq(&own.budget.0, &level.budget.0))
+        });
+        let reserved = tokio::time::timeout(timeout, moved.reserve(self.granules)).await;
+        reserved.map_err(|_| moved.shortage.unwrap_or(MemoryError::Unavailable))?;
+        if common.is_some() {
+            moved.levels.extend(self.levels.pop());
+        }
+        *self = moved;
+        Ok(())
+    }
+
+    /// Whose memory is used up, if the last [`resize`](Self::resize) was dropped while it waited.
+    #[must_use]
+    pub fn shortage(&self) -> Option<MemoryError> {
+        self.shortage
     }
 }
 
@@ -206,7 +308,7 @@ pub struct GatherLimits {
 #[derive(Debug)]
 pub struct Gathered {
     data: Bytes,
-    _reservation: Reservation,
+    reservation: Reservation,
 }
 
 /// Why bytes were not gathered. Then nothing of them is kept.
@@ -226,8 +328,8 @@ pub enum GatherError<E> {
         timeout: Duration,
     },
     /// The memory for them could not be had in time; it may be later.
-    #[error("the server has no memory left for it; try again in a second")]
-    NoMemory,
+    #[error(transparent)]
+    NoMemory(MemoryError),
     /// They broke off.
     #[error("it broke off")]
     Broken(#[source] E),
@@ -290,7 +392,7 @@ impl GatherLimits {
             let piece = timeout_at(until, std::future::poll_fn(&mut next)).await;
             let piece = piece.map_err(|_| GatherError::TooSlow { timeout: self.timeout })?;
             let Some(piece) = piece.transpose().map_err(GatherError::Broken)? else {
-                return Ok(Gathered { data: data.into(), _reservation: reservation });
+                return Ok(Gathered { data: data.into(), reservation });
             };
             if piece.len() > self.max_bytes - data.len() {
                 return Err(GatherError::TooLarge { max_bytes: self.max_bytes });
@@ -301,8 +403,8 @@ impl GatherLimits {
                 let capacity = needed.max(data.capacity() * 2).min(self.max_bytes);
                 let asked = Instant::now();
                 let left = self.memory_timeout.saturating_sub(waited);
-                let reserved = timeout(left, reservation.resize(capacity)).await;
-                reserved.map_err(|_| GatherError::NoMemory)?;
+                let reserved = reservation.resize_within(capacity, left).await;
+                reserved.map_err(GatherError::NoMemory)?;
                 waited += asked.elapsed();
                 data.reserve_exact(capacity - data.len());
             }
@@ -316,6 +418,12 @@ impl Gathered {
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.data
+    }
+
+    /// The bytes, and the memory that is reserved for them.
+    #[must_use]
+    pub fn into_parts(self) -> (Bytes, Reservation) {
+        (self.data, self.reservation)
     }
 }
 
@@ -335,6 +443,8 @@ const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -384,6 +494,63 @@ mod tests {
         assert!(!waits(&mut third, 4096).await);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_says_whose_memory_is_used_up() {
+        const WAIT: Duration = Duration::from_secs(5);
+        let user = |name: &str| name.parse().expect("a name");
+        let budget = MemoryBudget::new(MIB);
+        let budgets = CallerBudgets::new(&budget);
+        let mut held = Vec::new();
+        let mut reserve = async |name| {
+            let mut reservation = budgets.of(&user(name)).reservation();
+            let reserved = reservation.resize_within(MIB / 2, WAIT).await;
+            assert_eq!(reserved.err(), reservation.shortage());
+            if reserved.is_ok() {
+                held.push(reservation);
+            }
+            reserved
+        };
+        // Half of it, and one beyond.
+        assert_eq!(reserve("alice").await, Ok(()));
+        assert_eq!(reserve("alice").await, Ok(()));
+        assert_eq!(reserve("alice").await, Err(MemoryError::CallerLimit));
+        // One beyond the whole.
+        assert_eq!(reserve("bob").await, Ok(()));
+        assert_eq!(reserve("carol").await, Err(MemoryError::Unavailable));
+        held.clear();
+        assert_eq!(budget.available(), MIB);
+        assert_eq!(budgets.of(&user("alice")).available(), MIB / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_moved_to_another_share_is_reserved_once_of_all() {
+        let budget = MemoryBudget::new(MIB);
+        let (first, second) = (budget.share(MIB), budget.share(MIB / 2));
+        let mut reservation = first.reservation().allowance(4096);
+        reservation.resize(MIB).await;
+        // All that there is, and all that goes beyond a share.
+        reservation.move_to(&second, Duration::from_secs(5)).await.expect("it goes beyond");
+        assert_eq!((first.available(), budget.available()), (MIB, 4096));
+        let mut refused = first.reservation();
+        refused.resize(4096).await;
+        let moved = refused.move_to(&second, Duration::from_secs(5)).await;
+        assert_eq!(moved, Ok(()), "there is memory of that share");
+        assert_eq!(second.available(), MIB / 2 - 4096);
+        refused.resize(0).await;
+        reservation.resize(8192).await;
+        assert_eq!((second.available(), budget.available()), (MIB / 2, MIB - 4096));
+        let mut most = second.reservation();
+        most.resize(MIB / 2).await;
+        let mut late = first.reservation();
+        late.resize(MIB / 4).await;
+        let moved = late.move_to(&second, Duration::from_secs(5)).await;
+        assert_eq!(moved, Err(MemoryError::Unavailable));
+        assert_eq!(first.available(), MIB * 3 / 4);
+        drop((reservation, most, late));
+        assert_eq!((first.available(), second.available()), (MIB, MIB / 2));
+        assert_eq!(budget.available(), MIB);
+    }
+
     /// Gives these pieces, then an end, or nothing more.
     async fn gathered(
         limits: &GatherLimits,
@@ -416,7 +583,10 @@ mod tests {
         beyond.resize(1).await;
         let begun = Instant::now();
         let refused = gathered(&limits, &[1], true).await;
-        assert!(matches!(refused, Err(GatherError::NoMemory)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(GatherError::NoMemory(MemoryError::Unavailable))),
+            "{refused:?}"
+        );
         assert_eq!(begun.elapsed().as_secs(), 5);
         drop((most, beyond));
         assert!(matches!(gathered(&limits, &[1], true).await, Ok(1)));

@@ -79,6 +79,8 @@ pub struct Guest {
     pub access: Access,
     /// Until when.
     pub expires: SystemTime,
+    /// Who gave the share away.
+    pub owner: UserName,
 }
 
 impl Caller {
@@ -204,6 +206,13 @@ impl Caller {
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.user
+    }
+
+    /// The user whose part of a bound this caller takes: that of whoever gave the share away for a
+    /// guest, so that no user gets a larger part by inviting guests; else the caller's own.
+    #[must_use]
+    pub fn accounted_user(&self) -> &UserName {
+        self.guest.as_ref().map_or(&self.user, |guest| &guest.owner)
     }
 }
 

@@ -45,7 +45,9 @@ pub use batch::{
     JobEvent, LogPiece, Outcome, RetryOn, RunIf, SalvagedBatch, Step, StepCheck, StepCounts,
     StepInfo, StepLog, StepOutput, StepResult, StepState, Submitted, salvage_batches,
 };
-pub use budget::{CallerBudgets, GatherError, GatherLimits, Gathered, MemoryBudget, Reservation};
+pub use budget::{
+    CallerBudgets, GatherError, GatherLimits, Gathered, MemoryBudget, MemoryError, Reservation,
+};
 pub use caller::{Caller, Guest, ParseUserNameError, UserName};
 pub use disk::{BelowFloor, DiskReserve};
 pub use engine::{

@@ -66,11 +66,9 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     authenticator: SharedAuthenticator,
     pub(crate) options: Options,
-    /// What the bodies hold that are being read.
-    pub(crate) budget: MemoryBudget,
-    /// The shares of callers in that.
+    /// The shares of callers in what the bodies hold that are being read.
     pub(crate) budgets: CallerBudgets,
-    /// What decoders of compressed bodies hold, a quarter of `budget`.
+    /// What decoders of compressed bodies hold, a quarter of all that.
     pub(crate) decoders: DecoderBudgets,
     pub(crate) metrics: HttpMetrics,
     pub(crate) repeats: Repeats,
@@ -101,7 +99,6 @@ impl App {
             engine,
             authenticator,
             options,
-            budget,
             budgets,
             decoders,
             metrics,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
-use splengine_core::{GatherError, GatherLimits, Gathered};
+use splengine_core::{GatherError, GatherLimits, Gathered, MemoryError};
 
 use crate::encoded::{DecodeError, is_encoded};
 use crate::lingering::Lingering;
@@ -22,8 +22,6 @@ pub struct BodyError {
     status: StatusCode,
     detail: String,
     retry_after: Option<Duration>,
-    /// The budget that it was to be gathered within is used up.
-    is_over_budget: bool,
 }
 
 impl BodyError {
@@ -40,11 +38,6 @@ impl BodyError {
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
-
-    /// Whether the memory budget that was given had no room for it.
-    pub(crate) fn is_over_budget(&self) -> bool {
-        self.is_over_budget
-    }
 }
 
 impl From<&DecodeError> for BodyError {
@@ -54,7 +47,7 @@ impl From<&DecodeError> for BodyError {
             DecodeError::NoMemory => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER)),
             DecodeError::NoMemoryOfCaller => (StatusCode::TOO_MANY_REQUESTS, Some(RETRY_AFTER)),
         };
-        Self { status, detail: error.to_string(), retry_after, is_over_budget: false }
+        Self { status, detail: error.to_string(), retry_after }
     }
 }
 
@@ -67,7 +60,6 @@ impl<E: std::error::Error + 'static> From<GatherError<E>> for BodyError {
         if let Some(error) = decoding {
             return error.into();
         }
-        let is_over_budget = matches!(error, GatherError::NoMemory);
         let (status, detail, retry_after) = match error {
             GatherError::TooLarge { max_bytes } => {
                 let detail = format!("the body is over {max_bytes} bytes");
@@ -80,12 +72,18 @@ impl<E: std::error::Error + 'static> From<GatherError<E>> for BodyError {
             GatherError::Broken(_) => {
                 (StatusCode::BAD_REQUEST, "the body broke off".to_owned(), None)
             }
+            GatherError::NoMemory(error @ MemoryError::CallerLimit) => {
+                (StatusCode::TOO_MANY_REQUESTS, error.to_string(), Some(error.retry_after()))
+            }
+            GatherError::NoMemory(error) => {
+                (StatusCode::SERVICE_UNAVAILABLE, error.to_string(), Some(error.retry_after()))
+            }
             _ => {
-                let detail = "the server has no memory left for this body; try again in a second";
-                (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned(), Some(RETRY_AFTER))
+                let detail = "the body was not read".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, detail, Some(RETRY_AFTER))
             }
         };
-        Self { status, detail, retry_after, is_over_budget }
+        Self { status, detail, retry_after }
     }
 }
 
@@ -136,7 +134,7 @@ where
     if is_encoded(headers) {
         let detail = "Content-Encoding must be left out here".to_owned();
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(BodyError { status, detail, retry_after: None, is_over_budget: false });
+        return Err(BodyError { status, detail, retry_after: None });
     }
     limits.check::<axum::Error>(announced_length(headers).unwrap_or(0))?;
     limits.check::<axum::Error>(body.size_hint().lower())?;

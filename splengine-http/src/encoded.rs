@@ -15,10 +15,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{TryStreamExt as _, stream};
 use http_body::Body as _;
-use splengine_core::{CallerBudgets, MemoryBudget, Reservation};
+use splengine_core::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::app::App;
@@ -30,7 +29,6 @@ use crate::revoked::Recognised;
 /// of whom nothing is known.
 #[derive(Debug, Clone)]
 pub(crate) struct DecoderBudgets {
-    all: MemoryBudget,
     callers: CallerBudgets,
     unknown: MemoryBudget,
 }
@@ -39,7 +37,7 @@ impl DecoderBudgets {
     /// Shares in `bytes` of `whole`.
     pub(crate) fn new(whole: &MemoryBudget, bytes: usize) -> Self {
         let all = whole.share(bytes);
-        Self { callers: CallerBudgets::new(&all), unknown: all.share(bytes / 4), all }
+        Self { callers: CallerBudgets::new(&all), unknown: all.share(bytes / 4) }
     }
 }
 
@@ -115,12 +113,11 @@ impl DecoderMemory {
             let budget =
                 user.map_or_else(|| budgets.unknown.clone(), |user| budgets.callers.of(user));
             let mut reservation = budget.reservation();
-            if timeout(MEMORY_TIMEOUT, reservation.resize(*bytes)).await.is_ok() {
-                return Ok(reservation);
+            match reservation.resize_within(*bytes, MEMORY_TIMEOUT).await {
+                Ok(()) => Ok(reservation),
+                Err(MemoryError::CallerLimit) => Err(DecodeError::NoMemoryOfCaller),
+                Err(_) => Err(DecodeError::NoMemory),
             }
-            let is_own =
-                user.is_some() && budget.available() < *bytes && budgets.all.available() >= *bytes;
-            Err(if is_own { DecodeError::NoMemoryOfCaller } else { DecodeError::NoMemory })
         });
         reserved.await.map(drop)
     }

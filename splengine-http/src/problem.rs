@@ -96,14 +96,6 @@ fn status(kind: ErrorKind) -> StatusCode {
     }
 }
 
-impl Problem {
-    /// What is refused for a limit of the caller's own.
-    pub(crate) fn caller_limit(detail: &str, retry_after: Duration) -> Self {
-        let retry_after = Some(retry_after);
-        Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
-    }
-}
-
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let retry_after = error.retry_after();

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use splengine_core::{Engine, GatherLimits, MemoryBudget, SharedAuthenticator};
+use splengine_core::{CallerBudgets, Engine, GatherLimits, MemoryBudget, SharedAuthenticator};
 use splengine_http::HttpService;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -46,9 +46,9 @@ pub(crate) struct App {
     pub(crate) refused_origins: LogGate,
     api: HttpService,
     pub(crate) places: Arc<Semaphore>,
-    /// What messages hold that are being read or wait to be typed.
-    pub(crate) budget: MemoryBudget,
-    /// The part of it that clients have of whom nobody is recognised yet.
+    /// The shares of callers in what messages hold that are being read or wait to be typed.
+    pub(crate) budgets: CallerBudgets,
+    /// The part of all that that clients have of whom nobody is recognised yet.
     pub(crate) unknown: MemoryBudget,
     /// Of the bodies of whoever logs in, of whom nothing is known yet.
     pub(crate) login_limits: GatherLimits,
@@ -76,7 +76,7 @@ impl App {
             api,
             places: Arc::new(places),
             login_limits: GatherLimits::new(MAX_LOGIN_BYTES, LOGIN_TIMEOUT, &unknown),
-            budget,
+            budgets: CallerBudgets::new(&budget),
             unknown,
             closing: watch::channel(false).0,
         }

@@ -112,11 +112,13 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// How many bytes all clients together may hold of bodies and messages that are being read.
-    /// Clients that have shown no credentials have a quarter of it. A body for which there is no room
-    /// waits for 5 s, and is then refused with 503 and `Retry-After`; a message closes its WebSocket
-    /// with 1013. Messages below 16 KiB are not counted. Default 256 MiB. The
-    /// [API](Self::api) has a bound of its own.
+    /// Maximum number of bytes that all clients together hold of bodies and messages that are being
+    /// read or wait to be typed. A caller has half of it, and one message beyond, over all of their
+    /// WebSockets and those of the guests that they have invited; clients that have shown no
+    /// credentials have a quarter of it. A message for which there is no memory waits for 5 s, and then
+    /// closes its WebSocket: with 4429 if the caller's own share is used up, else with 1013. The body of
+    /// a login is then refused with 503 and `Retry-After`. Messages below 16 KiB are not counted.
+    /// Default 256 MiB. The [API](Self::api) has a bound of its own.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;
         self

@@ -7,10 +7,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use splengine_core::{MemoryBudget, Reservation};
+use splengine_core::{MemoryBudget, MemoryError, Reservation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::timeout;
 
 /// A connection with WebSocket frames in it. Before the payload of a message is read, it must be small
 /// enough, and the memory for it reserved; until then nothing more is taken from the connection.
@@ -23,12 +22,10 @@ pub(crate) struct Metered<S> {
     passing: u64,
     /// What came before of the message that is not whole yet.
     partial: u64,
-    reservation: Option<Reservation>,
     reserving: Option<Reserving>,
 }
 
-/// `None` when it took too long.
-type Reserving = Pin<Box<dyn Future<Output = Option<Reservation>> + Send>>;
+type Reserving = Pin<Box<dyn Future<Output = Result<Reservation, MemoryError>> + Send>>;
 
 /// What a client may send.
 #[derive(Debug)]
@@ -42,10 +39,12 @@ struct State {
     stage: Stage,
     /// The largest message that memory is reserved for; what is larger is refused by whoever reads.
     max_message: u64,
-    unknown: MemoryBudget,
+    /// What memory is reserved from: the part of clients that nobody knows, then the caller's share.
     budget: MemoryBudget,
+    /// The memory of the message that was read last, until the next is asked for.
+    reservation: Option<Reservation>,
     waiting: Option<Waker>,
-    is_starved: bool,
+    shortage: Option<MemoryError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,20 +57,22 @@ enum Stage {
 }
 
 impl Gate {
-    pub(crate) fn new(max_message: usize, unknown: MemoryBudget, budget: MemoryBudget) -> Self {
+    pub(crate) fn new(max_message: usize, unknown: MemoryBudget) -> Self {
         let state = State {
             stage: Stage::Unknown,
             max_message: max_message as u64,
-            unknown,
-            budget,
+            budget: unknown,
+            reservation: None,
             waiting: None,
-            is_starved: false,
+            shortage: None,
         };
         Self { state: Mutex::new(state), refused: Notify::new() }
     }
 
-    /// Lets messages through that are larger than those of clients that nobody knows.
-    pub(crate) fn open(&self) {
+    /// Lets messages through that are larger than those of clients that nobody knows, with memory of
+    /// `share`, that of the caller.
+    pub(crate) fn open(&self, share: MemoryBudget) {
+        self.state().budget = share;
         self.enter(Stage::Known);
     }
 
@@ -86,9 +87,15 @@ impl Gate {
         self.refused.notified().await;
     }
 
-    /// Whether there was no memory for a message in time.
-    pub(crate) fn is_starved(&self) -> bool {
-        self.state().is_starved
+    /// Why there was no memory for a message in time.
+    pub(crate) fn shortage(&self) -> Option<MemoryError> {
+        self.state().shortage
+    }
+
+    /// Returns the memory that is reserved for the message that was read last, if it takes any, for
+    /// whoever keeps its content longer.
+    pub(crate) fn take_reservation(&self) -> Option<Reservation> {
+        self.state().reservation.take()
     }
 
     fn enter(&self, stage: Stage) {
@@ -106,49 +113,40 @@ impl Gate {
 
 impl<S> Metered<S> {
     pub(crate) fn new(stream: S, gate: Arc<Gate>) -> Self {
-        Self {
-            stream,
-            gate,
-            read: BytesMut::new(),
-            passing: 0,
-            partial: 0,
-            reservation: None,
-            reserving: None,
-        }
+        Self { stream, gate, read: BytesMut::new(), passing: 0, partial: 0, reserving: None }
     }
 
     /// Waits until the frame of this header may pass.
     fn poll_admit(&mut self, cx: &mut Context<'_>, header: Header) -> Poll<io::Result<()>> {
         let total = self.partial.saturating_add(header.payload);
         let mut state = self.gate.state();
-        let budget = match state.stage {
-            Stage::Unknown if total > MAX_UNKNOWN => {
-                state.waiting = Some(cx.waker().clone());
-                self.gate.refused.notify_one();
-                return Poll::Pending;
-            }
-            Stage::Unknown => &state.unknown,
-            _ => &state.budget,
-        };
+        if state.stage == Stage::Unknown && total > MAX_UNKNOWN {
+            state.waiting = Some(cx.waker().clone());
+            self.gate.refused.notify_one();
+            return Poll::Pending;
+        }
         // A control frame has 125 bytes; one of a length that is no length is refused later.
         let needs = header.is_data && (ALLOWANCE..=state.max_message).contains(&total);
         if needs && self.reserving.is_none() {
-            let reservation = self.reservation.take();
-            let mut reservation = reservation.unwrap_or_else(|| budget.reservation());
+            let reservation = state.reservation.take();
+            let mut reservation = reservation.unwrap_or_else(|| state.budget.reservation());
             let bytes = usize::try_from(total).unwrap_or(usize::MAX);
             self.reserving = Some(Box::pin(async move {
-                timeout(MEMORY_TIMEOUT, reservation.resize(bytes)).await.ok()?;
-                Some(reservation)
+                reservation.resize_within(bytes, MEMORY_TIMEOUT).await?;
+                Ok(reservation)
             }));
         }
         drop(state);
         if let Some(reserving) = &mut self.reserving {
             let reserved = ready!(reserving.as_mut().poll(cx));
             self.reserving = None;
-            self.reservation = reserved;
-            if self.reservation.is_none() {
-                self.gate.state().is_starved = true;
-                return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+            let mut state = self.gate.state();
+            match reserved {
+                Ok(reservation) => state.reservation = Some(reservation),
+                Err(shortage) => {
+                    state.shortage = Some(shortage);
+                    return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+                }
             }
         }
         if header.is_data {
@@ -197,7 +195,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
             }
             if this.partial == 0 && this.reserving.is_none() {
                 // Whoever reads on has done with the message before.
-                this.reservation = None;
+                this.gate.state().reservation = None;
             }
             if let Some(header) = Header::read(&this.read) {
                 ready!(this.poll_admit(cx, header))?;
@@ -268,6 +266,7 @@ pub(crate) const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -276,7 +275,7 @@ mod tests {
     fn metered() -> (DuplexStream, Metered<DuplexStream>, Arc<Gate>, MemoryBudget) {
         let (client, server) = duplex(4 * MIB);
         let budget = MemoryBudget::new(MIB);
-        let gate = Arc::new(Gate::new(8 * MIB, budget.share(MIB / 4), budget.clone()));
+        let gate = Arc::new(Gate::new(8 * MIB, budget.share(MIB / 4)));
         (client, Metered::new(server, Arc::clone(&gate)), gate, budget)
     }
 
@@ -324,7 +323,7 @@ mod tests {
         assert!(timeout(Duration::from_secs(1), server.read(&mut next)).await.is_err());
         gate.refused().await;
         assert!(server.read.len() <= 4096 && budget.available() == MIB, "little is held");
-        gate.open();
+        gate.open(budget.clone());
         let mut read = vec![0; large.len()];
         server.read_exact(&mut read).await.expect("read");
         assert_eq!(read, large);
@@ -346,7 +345,7 @@ mod tests {
         let mut next = [0; 4096];
         assert!(timeout(Duration::from_secs(1), server.read(&mut next)).await.is_err());
         gate.refused().await;
-        gate.open();
+        gate.open(budget.clone());
         server.read_exact(&mut next).await.expect("read");
         assert_eq!(budget.available(), MIB - (20 << 10), "17 KiB in steps of 4");
     }
@@ -354,14 +353,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_memory_a_client_is_told() {
         let (mut client, mut server, gate, budget) = metered();
-        gate.open();
+        gate.open(budget.clone());
         let (mut most, mut beyond) = (budget.reservation(), budget.reservation());
         most.resize(MIB).await;
         beyond.resize(1).await;
         client.write_all(&frame(0x82, MIB)).await.expect("sent");
         let failed = server.read(&mut [0; 4096]).await.expect_err("no memory");
         assert_eq!(failed.kind(), io::ErrorKind::OutOfMemory);
-        assert!(gate.is_starved());
+        assert_eq!(gate.shortage(), Some(MemoryError::Unavailable));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_memory_of_a_message_can_be_kept_beyond_the_next() {
+        let (mut client, mut server, gate, budget) = metered();
+        gate.open(budget.clone());
+        let frame = frame(0x82, MIB / 2);
+        client.write_all(&frame).await.expect("sent");
+        server.read_exact(&mut vec![0; frame.len()]).await.expect("read");
+        let kept = gate.take_reservation().expect("it takes some");
+        assert!(timeout(Duration::from_secs(1), server.read(&mut [0; 16])).await.is_err());
+        assert_eq!(budget.available(), MIB / 2);
+        drop(kept);
+        assert_eq!(budget.available(), MIB);
+        assert!(gate.take_reservation().is_none());
     }
 
     #[tokio::test]

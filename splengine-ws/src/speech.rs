@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use splengine_core::{
-    Attachment, Closed, ErrorKind, ExitStatus, Notice, SavedInfo, SessionError, Update, Utf8Pieces,
+    Attachment, Closed, ErrorKind, ExitStatus, MemoryError, Notice, SavedInfo, SessionError,
+    Update, Utf8Pieces,
 };
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -182,6 +183,14 @@ fn close_code(kind: ErrorKind) -> Option<(u16, &'static str)> {
         ErrorKind::Internal => (1011, "internal"),
         _ => return None,
     })
+}
+
+/// The close code and the word for a message for which there is no memory.
+pub(crate) fn shortage_code(shortage: MemoryError) -> (u16, &'static str) {
+    match shortage.kind() {
+        ErrorKind::CallerLimit => (4429, "limit"),
+        _ => (1013, "busy"),
+    }
 }
 
 fn exit_frame(status: ExitStatus) -> Value {

@@ -128,8 +128,8 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         .max_message_size(Some(most))
         .max_frame_size(Some(most))
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER * 64);
+        // A frame is only written once the one before it is out.
+        .write_buffer_size(WRITE_BUFFER);
     let response = handshake.answer();
     tokio::spawn(async move {
         let Handshake { is_v1, upgrade, .. } = handshake;
@@ -137,7 +137,7 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
             Ok(upgraded) => TokioIo::new(upgraded),
             Err(error) => return tracing::debug!(%error, "a WebSocket did not come about"),
         };
-        let gate = Arc::new(Gate::new(most, app.unknown.clone(), app.budget.clone()));
+        let gate = Arc::new(Gate::new(most, app.unknown.clone()));
         let stream = Metered::new(upgraded, Arc::clone(&gate));
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
         client::serve(app, socket, gate, is_v1, entrant, wish, connection).await;

@@ -193,6 +193,35 @@ pub(crate) fn execute(command: &str) -> Vec<u8> {
     call
 }
 
+/// The same call with a token in its metadata, instead of none.
+pub(crate) fn with_token(call: &[u8], token: &str) -> Vec<u8> {
+    let sized = |text: &str| {
+        assert!(text.len() < 64, "one byte");
+        [&[(text.len() << 1) as u8], text.as_bytes()].concat()
+    };
+    let value = format!("Bearer {token}");
+    [&[2][..], &sized("spl-authorization"), &sized(&value), &[0], &call[1..]].concat()
+}
+
+/// A handshake and a call, in the specification's framing.
+pub(crate) fn message(call: &[u8]) -> Vec<u8> {
+    let text = splengine_avro::protocol();
+    let mut message = vec![0x5a; 16];
+    message.push(2);
+    let mut length = text.len() << 1;
+    while length > 0x7f {
+        message.push((length & 0x7f | 0x80) as u8);
+        length >>= 7;
+    }
+    message.push(length as u8);
+    message.extend_from_slice(text.as_bytes());
+    message.extend_from_slice(&[0x5a; 16]);
+    message.push(0);
+    message.extend_from_slice(call);
+    let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+    [&length[..], &message, &[0; 4]].concat()
+}
+
 pub(crate) fn hash() -> [u8; 16] {
     use md5::{Digest as _, Md5};
     Md5::digest(splengine_avro::protocol().as_bytes()).into()

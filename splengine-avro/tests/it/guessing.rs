@@ -2,19 +2,11 @@ use splengine_avro::AvroServer;
 use splengine_core::{Caller, Engine, Secret, StaticTokens};
 use tokio::net::TcpStream;
 
-use crate::client::{Actor, Client, execute};
+use crate::client::{Actor, Client, execute, with_token};
 
 /// A call that shows `token`.
 fn shown(token: &str) -> Vec<u8> {
-    let call = execute("word");
-    let value = format!("Bearer {token}");
-    let key = "spl-authorization";
-    let sized = |text: &str| {
-        assert!(text.len() < 64, "one byte");
-        [&[(text.len() << 1) as u8], text.as_bytes()].concat()
-    };
-    // One entry of metadata instead of none.
-    [&[2][..], &sized(key), &sized(&value), &[0], &call[1..]].concat()
+    with_token(&execute("word"), token)
 }
 
 #[tokio::test]

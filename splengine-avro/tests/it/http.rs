@@ -43,23 +43,7 @@ fn post_nothing(head: &str, announced: usize) -> Vec<u8> {
 
 /// A handshake and a call in the specification's framing, with this metadata.
 fn message(metadata: &[u8]) -> Vec<u8> {
-    let call = execute("word");
-    let text = splengine_avro::protocol();
-    let mut message = vec![0x5a; 16];
-    message.push(2);
-    let mut length = text.len() << 1;
-    while length > 0x7f {
-        message.push((length & 0x7f | 0x80) as u8);
-        length >>= 7;
-    }
-    message.push(length as u8);
-    message.extend_from_slice(text.as_bytes());
-    message.extend_from_slice(&[0x5a; 16]);
-    message.push(0);
-    message.extend_from_slice(metadata);
-    message.extend_from_slice(&call[1..]);
-    let length = u32::try_from(message.len()).expect("short").to_be_bytes();
-    [&length[..], &message, &[0; 4]].concat()
+    crate::client::message(&[metadata, &execute("word")[1..]].concat())
 }
 
 #[tokio::test]

@@ -8,5 +8,6 @@ mod files;
 mod guessing;
 mod http;
 mod protocols;
+mod shares;
 #[cfg(feature = "tls")]
 mod tls;

@@ -119,6 +119,7 @@ impl Shares {
                     session: share.info.session_id.clone(),
                     access: share.info.access,
                     expires: share.info.expires,
+                    owner: share.owner.clone(),
                 };
                 Ok(Caller::new_guest(share.guest.clone(), guest))
             }

@@ -123,23 +123,14 @@ pub(crate) async fn read_whole(
     app: &App,
     caller: &Caller,
 ) -> Result<Gathered, Problem> {
-    let budget = app.budgets.of(caller.user());
+    let budget = app.budgets.of(caller.accounted_user());
     let limits = GatherLimits::new(app.options.max_body, app.options.body_timeout, &budget);
     read_body(headers, body, &limits).await.map_err(|error| {
         if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let detail = format!("{error}; send a long input as application/octet-stream");
             return Problem::new(error.status(), detail);
         }
-        // What this one held was given back to both.
-        let is_own = budget.available() < app.budget.available();
-        match error.retry_after() {
-            Some(time) if error.is_over_budget() && is_own => {
-                let detail = "bodies of yours that are not complete take all of the memory that one \
-                              caller may have; try again in a second";
-                Problem::caller_limit(detail, time)
-            }
-            _ => error.into(),
-        }
+        error.into()
     })
 }
 

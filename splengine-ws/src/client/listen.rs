@@ -21,7 +21,7 @@ use crate::client::serve::{LAST_WORDS, Wish, patience};
 use crate::client::tell::Word;
 use crate::client::typing::Typed;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
-use crate::meter::{Gate, MEMORY_TIMEOUT};
+use crate::meter::Gate;
 use crate::speech::{self, text};
 use crate::upgrade::Socket;
 
@@ -244,7 +244,13 @@ impl Listener {
                 if let Some(t) = t {
                     pong["t"] = t;
                 }
-                self.say(text(&pong)).await
+                let pong = text(&pong);
+                if pong.len() > MAX_PONG_BYTES {
+                    let problem =
+                        format!("`t` is too large: a pong may have {MAX_PONG_BYTES} bytes");
+                    return self.say(speech::error(&problem, "invalid")).await;
+                }
+                self.say(pong).await
             }
         }
     }
@@ -304,10 +310,8 @@ impl Listener {
         let typist = typist.clone();
         let wanted = u32::try_from(data.len().min(INPUT_ROOM)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(wanted).await.ok();
-        let mut reservation = self.app.budget.reservation().allowance(INPUT_ALLOWANCE);
-        if timeout(MEMORY_TIMEOUT, reservation.resize(data.len())).await.is_err() {
-            return self.starved().await;
-        }
+        // What small messages take is not counted: there are no more of them than there is room.
+        let reservation = self.gate.take_reservation();
         let typed = Typed { typist, number, data, _room: room, _reservation: reservation };
         match self.typing.send(typed).await {
             Ok(()) => Flow::Continue(()),
@@ -332,9 +336,10 @@ impl Listener {
 
     async fn broken(&self, error: &tungstenite::Error, too_large: &AtomicBool) {
         let text = error_chain(error);
-        let flow = if self.gate.is_starved() {
+        let flow = if let Some(shortage) = self.gate.shortage() {
             too_large.store(true, Relaxed);
-            self.starved().await
+            let (code, word) = speech::shortage_code(shortage);
+            self.last(speech::error(&shortage.to_string(), word), code, word).await
         } else if text.contains("too long") || text.contains("too big") {
             too_large.store(true, Relaxed);
             self.too_large().await
@@ -350,11 +355,6 @@ impl Listener {
     async fn too_large(&self) -> Flow {
         let message = format!("a message is over {} bytes", self.app.options.max_message);
         self.last(speech::error(&message, "too_large"), 4413, "too large").await
-    }
-
-    async fn starved(&self) -> Flow {
-        let message = "the server has no memory left for this message; try again in a second";
-        self.last(speech::error(message, "busy"), 1013, "busy").await
     }
 
     async fn say(&self, message: Message) -> Flow {
@@ -402,8 +402,8 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What is told waits for a client that does not read.
+const MAX_PONG_BYTES: usize = 4 << 10;
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
-/// Of what waits to be typed, so much of each piece is not counted.
-const INPUT_ALLOWANCE: usize = 16 << 10;
 /// Bytes of input that wait to be typed; beyond them no frame is read.
 pub(crate) const INPUT_ROOM: usize = 4 << 20;

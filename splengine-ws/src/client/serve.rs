@@ -86,7 +86,8 @@ pub(crate) async fn serve(
             }
         }
     };
-    gate.open();
+    let share = app.budgets.of(caller.accounted_user());
+    gate.open(share.clone());
     let (held, until) = (caller.clone(), login.as_ref().map(|login| login.until));
     let logged_out = async {
         tokio::select! {
@@ -121,7 +122,7 @@ pub(crate) async fn serve(
         let _ = closing.wait_for(|closing| *closing).await;
     };
     tokio::select! {
-        () = tell(sink, told, speech, app.options.ping_every) => {}
+        () = tell(sink, told, speech, app.options.ping_every, &share) => {}
         () = listen(listener, &mut stream, wish, first, &too_large) => {}
         () = type_all(typed, words.clone()) => {}
         () = async {

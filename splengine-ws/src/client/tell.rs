@@ -7,13 +7,14 @@ use bytes::Bytes;
 use futures_util::SinkExt as _;
 use futures_util::stream::SplitSink;
 use serde_json::json;
-use splengine_core::Attachment;
+use splengine_core::{Attachment, MemoryBudget};
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::client::serve::patience;
-use crate::speech::{Speech, close, text};
+use crate::meter::MEMORY_TIMEOUT;
+use crate::speech::{self, Speech, close, text};
 use crate::upgrade::Socket;
 
 /// What the teller is to do besides telling updates.
@@ -31,8 +32,10 @@ pub(crate) async fn tell(
     mut told: mpsc::Receiver<Word>,
     mut speech: Speech,
     ping_every: Duration,
+    share: &MemoryBudget,
 ) {
     let patience = patience(ping_every);
+    let mut reservation = share.reservation().allowance(OUTPUT_ALLOWANCE);
     let mut attachment: Option<Box<Attachment>> = None;
     let mut pings = interval(ping_every);
     pings.tick().await;
@@ -74,6 +77,12 @@ pub(crate) async fn tell(
         let sent = timeout(patience, async {
             let mut sent = 0;
             loop {
+                let bytes = frames.iter().map(Message::len).sum();
+                let reserved = reservation.resize_within(bytes, MEMORY_TIMEOUT).await;
+                if let Err(shortage) = reserved {
+                    let (code, word) = speech::shortage_code(shortage);
+                    frames = vec![speech::error(&shortage.to_string(), word), close(code, word)];
+                }
                 for frame in frames.drain(..) {
                     let closes = matches!(frame, Message::Close(_));
                     sink.feed(frame).await?;
@@ -83,7 +92,7 @@ pub(crate) async fn tell(
                     }
                 }
                 sent += 1;
-                if !told.is_empty() || sent >= AT_ONCE {
+                if !told.is_empty() || sent >= AT_ONCE || bytes > OUTPUT_ALLOWANCE {
                     break;
                 }
                 match attachment.as_mut().and_then(|attachment| attachment.ready()) {
@@ -92,6 +101,7 @@ pub(crate) async fn tell(
                 }
             }
             sink.flush().await?;
+            reservation.resize(0).await;
             // It has no word of its own for how far it is.
             if let (Speech::Plain(_), Some(attachment)) = (&speech, &attachment) {
                 attachment.delivered();
@@ -106,3 +116,6 @@ pub(crate) async fn tell(
 
 /// So many updates go out before the next look at what else there is to say.
 const AT_ONCE: usize = 16;
+/// Of frames that wait for their client, so many bytes of each WebSocket are not counted: more than the
+/// largest update but a screen.
+const OUTPUT_ALLOWANCE: usize = 512 << 10;

@@ -8,13 +8,13 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::client::tell::Word;
 use crate::speech::{self, text};
 
-/// Input on its way, and the room that it takes up.
+/// Input on its way, and the memory that it takes.
 pub(crate) struct Typed {
     pub(crate) typist: Typist,
     pub(crate) number: Option<u64>,
     pub(crate) data: Bytes,
     pub(crate) _room: Option<OwnedSemaphorePermit>,
-    pub(crate) _reservation: Reservation,
+    pub(crate) _reservation: Option<Reservation>,
 }
 
 /// Types what was read, in order, and says how far it came.

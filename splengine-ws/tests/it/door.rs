@@ -301,31 +301,31 @@ async fn what_follows_a_ticket_at_once_may_be_large() {
     let mut client = door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
     let ticket = door.engine.sessions().ticket(&door.alice).expect("a ticket");
     client.send(json!({"type": "new_session", "ticket": ticket.expose()})).await;
-    client.send(json!({"type": "ping", "t": "x".repeat(1 << 20)})).await;
-    let pong = client.frame("pong").await;
-    assert_eq!(pong["t"].as_str().map(str::len), Some(1 << 20));
+    client.send_large(1 << 20).await;
+    client.frame("pong").await;
 }
 
 #[tokio::test]
 async fn all_messages_together_are_bounded() {
     let door = door_with(|policy| policy, |server| server.max_buffered(256 << 10)).await;
     let mut held = Vec::new();
-    // One has most of the memory, and one goes beyond it.
-    for length in [200 << 10, 1 << 20] {
-        let mut client = door.plain("").await;
+    // One caller has most of the memory, and another goes beyond it.
+    for (token, length) in [(ALICE, 200 << 10), (BOB, 1 << 20)] {
+        let headers = &[("authorization", token)];
+        let mut client = door.open(How { headers, ..How::default() }).await.expect("opens");
         client.frame("session").await;
         client.send_unfinished(length).await;
         held.push(client);
     }
     let mut third = door.plain("").await;
     third.frame("session").await;
-    third.send(json!({"type": "ping", "t": "x".repeat(100 << 10)})).await;
+    third.send_large(100 << 10).await;
     assert_eq!(third.frame("error").await["code"], "busy");
     assert_eq!(third.closed().await, 1013);
     drop(held);
     let mut fourth = door.plain("").await;
     fourth.frame("session").await;
-    fourth.send(json!({"type": "ping", "t": "x".repeat(200 << 10)})).await;
+    fourth.send_large(200 << 10).await;
     fourth.frame("pong").await;
 }
 

@@ -5,5 +5,6 @@ mod door;
 mod guessing;
 mod logins;
 mod plain;
+mod shares;
 mod support;
 mod v1;

@@ -96,7 +96,7 @@ async fn no_frame_ends_inside_a_character() {
 
 #[tokio::test]
 async fn bad_frames_are_told_apart() {
-    let door = door_with(|policy| policy, |server| server.max_message(4096)).await;
+    let door = door_with(|policy| policy, |server| server.max_message(4200)).await;
     let mut client = door.plain("").await;
     for bad in
         ["nonsense", "[]", r#"{"type":"resize","cols":"x","rows":1}"#, r#"{"type":"attach"}"#]
@@ -104,6 +104,11 @@ async fn bad_frames_are_told_apart() {
         client.socket.send(Message::text(bad)).await.expect("sent");
         assert_eq!(client.frame("error").await["code"], "invalid", "{bad}");
     }
+    // It would be held for a client that reads nothing.
+    client.send(json!({"type": "ping", "t": "x".repeat(4070)})).await;
+    client.frame("pong").await;
+    client.send(json!({"type": "ping", "t": "x".repeat(4080)})).await;
+    assert_eq!(client.frame("error").await["code"], "invalid");
     client.send(json!({"type": "resize", "cols": 100_000, "rows": 0})).await;
     let size = client.frame("size").await;
     assert_eq!((&size["cols"], &size["rows"]), (&1000.into(), &1.into()));

@@ -152,6 +152,13 @@ impl Client {
         self.socket.send(Message::binary(data)).await.expect("sent");
     }
 
+    /// A message of which nothing comes, and one that is answered by a pong.
+    pub(crate) async fn send_large(&mut self, length: usize) {
+        self.send(json!({"type": "future", "data": "x".repeat(length)})).await;
+        // The connection may be closed already.
+        let _ = self.socket.send(Message::text(r#"{"type":"ping"}"#)).await;
+    }
+
     /// A part of a message of which the rest does not come; until the server has taken it.
     pub(crate) async fn send_unfinished(&mut self, length: usize) {
         let frame = Frame::message(vec![b' '; length], OpCode::Data(Data::Text), false);

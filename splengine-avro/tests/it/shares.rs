@@ -1,0 +1,162 @@
+//! The memory of messages is shared between callers.
+
+use std::time::Duration;
+
+use splengine_core::{Caller, Engine, Secret, StaticTokens};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::client::{Actor, Client, Door, execute, message, with_token};
+
+const KIB: usize = 1 << 10;
+const ALICE: &str = "alices-very-long-token";
+const BOB: &str = "bobs-very-long-token-too";
+const CAROL: &str = "carols-very-long-token";
+
+async fn door(engine: &Engine, max_frame: usize, buffered: usize) -> Door {
+    let mut tokens = StaticTokens::new();
+    for (name, token) in [("alice", ALICE), ("bob", BOB), ("carol", CAROL)] {
+        let caller = Caller::with_all_scopes(name.parse().expect("a name"));
+        tokens.insert(&Secret::new(token), caller).expect("long enough");
+    }
+    Door::open_to(engine.clone(), |door| {
+        door.authenticate(tokens)
+            .max_frame(max_frame)
+            .max_buffered(buffered)
+            .frame_timeout(Duration::from_secs(2))
+    })
+    .await
+}
+
+/// A call of so many bytes: of `word` when it is done at once, of `wait` when it lasts.
+fn call(word: &str, length: usize, token: &str) -> Vec<u8> {
+    with_token(&execute(&format!("{word} {}", "x".repeat(length))), token)
+}
+
+/// A client whose caller is known.
+async fn known(door: &Door, token: &str) -> Client<TcpStream> {
+    let mut client = door.connect().await;
+    client.shake_hands().await;
+    client.send(0, &call("word", 0, token)).await;
+    client.result().await;
+    client
+}
+
+async fn until_running(engine: &Engine, count: u64) {
+    while engine.stats().running != count {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_one_caller_holds_leaves_memory_to_others() {
+    let engine = Engine::builder(Actor).build().expect("built");
+    let door = door(&engine, 16 << 20, 2048 * KIB).await;
+    // A caller has half of it, and one message beyond; a message counts until its call is over.
+    let mut held = Vec::new();
+    for number in 1..=2 {
+        let mut client = known(&door, ALICE).await;
+        client.send(number, &call("wait", 700 * KIB, ALICE)).await;
+        until_running(&engine, number.into()).await;
+        held.push(client);
+    }
+    let mut other = known(&door, BOB).await;
+    other.send(1, &call("word", 500 * KIB, BOB)).await;
+    assert_eq!(other.result().await.1.stdout, "word");
+
+    let refusal = async |client: &mut Client<TcpStream>, serial| {
+        let (answered, answer) = client.answer().await;
+        assert_eq!(answered, serial);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let of_known = async {
+        let mut late = known(&door, ALICE).await;
+        late.send(7, &call("word", 700 * KIB, ALICE)).await;
+        let told = refusal(&mut late, 7).await;
+        assert!(told.contains("RESOURCE_EXHAUSTED: messages of yours"), "{told}");
+        assert!(late.is_closed().await);
+    };
+    // Whose call is the first counts as soon as it is known whose it is.
+    let of_new = async {
+        let mut late = door.connect().await;
+        late.shake_hands().await;
+        late.send(8, &call("word", 450 * KIB, ALICE)).await;
+        let told = refusal(&mut late, 8).await;
+        assert!(told.contains("RESOURCE_EXHAUSTED: messages of yours"), "{told}");
+        // That it was read whole, so that the connection goes on.
+        late.send(9, &call("word", 1, ALICE)).await;
+        assert_eq!(late.result().await.1.stdout, "word");
+    };
+    tokio::join!(of_known, of_new);
+
+    // What all have used up is told as that.
+    let mut others = Vec::new();
+    for number in 3..=4 {
+        let mut other = known(&door, BOB).await;
+        other.send(1, &call("wait", 700 * KIB, BOB)).await;
+        until_running(&engine, number).await;
+        others.push(other);
+    }
+    let mut third = known(&door, CAROL).await;
+    third.send(3, &call("word", 700 * KIB, CAROL)).await;
+    let told = refusal(&mut third, 3).await;
+    assert!(told.contains("UNAVAILABLE: the server has no memory left"), "{told}");
+
+    drop(held);
+    until_running(&engine, 2).await;
+    let mut again = known(&door, ALICE).await;
+    again.send(1, &call("word", 700 * KIB, ALICE)).await;
+    assert_eq!(again.result().await.1.stdout, "word");
+}
+
+/// Sends a call over HTTP.
+async fn post(door: &Door, call: &[u8], token: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(door.addr).await.expect("connects");
+    let body = message(call);
+    let head = format!(
+        "POST /avro HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
+         Content-Type: avro/binary\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream.write_all(&body).await.expect("sent");
+    stream
+}
+
+async fn answer(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn what_one_caller_posts_leaves_memory_to_others() {
+    const CALL: usize = 3000 * KIB;
+    let engine = Engine::builder(Actor).build().expect("built");
+    // A body takes no more than the largest.
+    let door = door(&engine, 3200 * KIB, 8192 * KIB).await;
+    let mut held = Vec::new();
+    for count in 1..=2 {
+        held.push(post(&door, &call("wait", CALL, ALICE), ALICE).await);
+        until_running(&engine, count).await;
+    }
+    let late = async {
+        let told = answer(post(&door, &call("word", CALL, ALICE), ALICE).await).await;
+        assert!(told.starts_with("HTTP/1.1 429 "), "{told}");
+        assert!(told.to_ascii_lowercase().contains("\r\nretry-after: 1\r\n"), "{told}");
+    };
+    let other = async {
+        let told = answer(post(&door, &call("word", CALL, BOB), BOB).await).await;
+        assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("word"), "{told}");
+    };
+    tokio::join!(late, other);
+    // Another goes beyond all of it; for the next there is none.
+    held.push(post(&door, &call("wait", CALL, BOB), BOB).await);
+    until_running(&engine, 3).await;
+    let told = answer(post(&door, &call("word", CALL, CAROL), CAROL).await).await;
+    assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
+    drop(held);
+    until_running(&engine, 0).await;
+    let told = answer(post(&door, &call("word", CALL, ALICE), ALICE).await).await;
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("word"), "{told}");
+}

@@ -1,0 +1,142 @@
+//! The memory of messages is shared between callers.
+
+use std::time::Duration;
+
+use serde_json::json;
+use splengine_core::Access;
+use splengine_ws::WsServerBuilder;
+use tokio::time::timeout;
+
+use crate::support::{ALICE, BOB, Client, Door, How, door_with, script};
+
+const KIB: usize = 1 << 10;
+
+async fn door(buffered: usize) -> Door {
+    door_with(|policy| policy, |server| WsServerBuilder::max_buffered(server, buffered)).await
+}
+
+async fn open(door: &Door, token: &str) -> Client {
+    let headers = &[("authorization", token)];
+    let mut client = door.open(How { headers, ..How::default() }).await.expect("opens");
+    client.frame("session").await;
+    client
+}
+
+/// Expects that there was no memory for the last message, and how that is told.
+async fn expect_refusal(client: &mut Client, word: &str, code: u16) {
+    // Pings come all the while.
+    let told = timeout(Duration::from_secs(60), async {
+        let error = client.frame("error").await;
+        assert_eq!(error["code"], word, "{error}");
+        assert_eq!(client.closed().await, code);
+    });
+    told.await.expect("it is refused in time");
+}
+
+#[tokio::test]
+async fn what_one_caller_holds_leaves_memory_to_others() {
+    let door = door(1024 * KIB).await;
+    // A caller has half of it, and one message beyond.
+    let mut held = Vec::new();
+    for length in [400, 200] {
+        let mut client = open(&door, ALICE).await;
+        client.send_unfinished(length * KIB).await;
+        held.push(client);
+    }
+    let mut late = open(&door, ALICE).await;
+    late.send_large(200 * KIB).await;
+    expect_refusal(&mut late, "limit", 4429).await;
+    let mut other = open(&door, BOB).await;
+    other.send_large(200 * KIB).await;
+    other.frame("pong").await;
+    drop(held);
+    let mut again = open(&door, ALICE).await;
+    again.send_large(200 * KIB).await;
+    again.frame("pong").await;
+}
+
+#[tokio::test]
+async fn input_that_waits_to_be_typed_takes_memory_of_its_caller() {
+    let door = door(8192 * KIB).await;
+    let mut client = open(&door, ALICE).await;
+    // A program that reads nothing.
+    client.send(script("stty raw -echo; echo rea''dy; exec sleep 1000")).await;
+    client.until("ready").await;
+    // More than the session itself keeps of it.
+    client.binary(vec![b'x'; 3500 * KIB]).await;
+    // Whoever reads the next message has done with the one before, but for its typing.
+    client.send(json!({"type": "ping"})).await;
+    client.frame("pong").await;
+    let mut second = open(&door, ALICE).await;
+    second.send_unfinished(1000 * KIB).await;
+    let mut late = open(&door, ALICE).await;
+    late.send_large(1000 * KIB).await;
+    expect_refusal(&mut late, "limit", 4429).await;
+}
+
+#[tokio::test]
+async fn guests_take_memory_of_whoever_invited_them() {
+    let door = door(1024 * KIB).await;
+    let own = format!("http://{}", door.addr);
+    let mut client = door.plain("").await;
+    let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    let mut held = Vec::new();
+    for length in [400, 200] {
+        let (_, ticket) = door
+            .engine
+            .sessions()
+            .share(&door.alice, &id, Access::View, Duration::from_secs(60))
+            .expect("shared");
+        let headers = [("origin", own.as_str())];
+        let mut guest =
+            door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+        guest.send(json!({"type": "hello", "ticket": ticket.expose()})).await;
+        guest.frame("session").await;
+        guest.send_unfinished(length * KIB).await;
+        held.push(guest);
+    }
+    client.send_large(200 * KIB).await;
+    expect_refusal(&mut client, "limit", 4429).await;
+    let mut other = open(&door, BOB).await;
+    other.send_large(200 * KIB).await;
+    other.frame("pong").await;
+    drop(held);
+}
+
+/// What waits for a client that reads slowly is counted as what comes is: a whole screen is large.
+#[tokio::test]
+async fn screens_that_are_told_take_memory_of_their_caller() {
+    const PRINT: &str = r#"awk 'BEGIN { for (i = 0; i < 300; i++) { for (j = 0; j < 200; j++)
+        printf "\033[38;2;%d;%d;%dmx", i % 256, j, i * j % 256; print "" }
+        print "rea" "dy" }'; read x"#;
+    let door = door(2048 * KIB).await;
+    let mut sessions = Vec::new();
+    for token in [ALICE, BOB] {
+        let headers = &[("authorization", token)];
+        let query = "?cols=200";
+        let how = How { query, headers, ..How::default() };
+        let mut client = door.open(how).await.expect("opens");
+        client.frame("session").await;
+        client.send(script(PRINT)).await;
+        let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+        client.until("ready").await;
+        sessions.push((token, id, client));
+    }
+    let mut held = Vec::new();
+    for length in [1000, 200] {
+        let mut client = open(&door, ALICE).await;
+        client.send_unfinished(length * KIB).await;
+        held.push(client);
+    }
+    for (token, id, _client) in &sessions {
+        let headers = &[("authorization", *token)];
+        let query = &format!("?session={id}&access=view");
+        let how = How { query, headers, ..How::default() };
+        let mut viewer = door.open(how).await.expect("opens");
+        if *token == ALICE {
+            expect_refusal(&mut viewer, "limit", 4429).await;
+        } else {
+            assert!(viewer.until("ready").await.len() > 600 * KIB, "a large screen");
+        }
+    }
+}
