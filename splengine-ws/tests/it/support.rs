@@ -9,7 +9,7 @@ use splengine_core::{
 use splengine_ws::{WsServer, WsServerBuilder};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async};
 
 pub(crate) const ALICE: &str = "Bearer alices-very-long-token";
 pub(crate) const BOB: &str = "Bearer bobs-very-long-token-too";
@@ -89,7 +89,12 @@ impl Door {
         if how.v1 {
             headers.insert("sec-websocket-protocol", HeaderValue::from_static("spl.term.v1"));
         }
-        Ok(Client { socket: connect_async(request).await?.0, typed: 0 })
+        // A kernel may keep tens of megabytes for one who does not read.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("a size");
+        let stream = socket.connect(self.addr).await.expect("connects");
+        let (socket, _) = client_async(request, MaybeTlsStream::Plain(stream)).await?;
+        Ok(Client { socket, typed: 0 })
     }
 
     /// As alice, in the plain protocol.
