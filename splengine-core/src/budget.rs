@@ -133,8 +133,9 @@ pub struct Reservation {
     allowance: usize,
     /// How many granules are reserved.
     granules: usize,
-    /// What the last [`resize`](Self::resize) waits for, or waited for when it was dropped.
-    shortage: Option<MemoryError>,
+    /// At which level the last [`resize`](Self::resize) waits, or waited when it was dropped, and for
+    /// how many granules in all.
+    waits: Option<(usize, usize)>,
 }
 
 #[derive(Debug)]
@@ -169,7 +170,7 @@ impl MemoryBudget {
     pub fn reservation(&self) -> Reservation {
         let budgets = std::iter::successors(Some(self), |budget| budget.0.whole.as_ref());
         let levels = budgets.cloned().map(|budget| Held { budget, permit: None, beyond: None });
-        Reservation { levels: levels.collect(), allowance: 0, granules: 0, shortage: None }
+        Reservation { levels: levels.collect(), allowance: 0, granules: 0, waits: None }
     }
 
     /// How many bytes are not reserved at the moment.
@@ -198,12 +199,12 @@ impl Reservation {
     }
 
     async fn reserve(&mut self, granules: usize) {
-        for level in &mut self.levels {
-            self.shortage = Some(level.budget.0.shortage);
+        for (index, level) in self.levels.iter_mut().enumerate() {
+            self.waits = Some((index, granules));
             level.resize(granules).await;
         }
         self.granules = granules;
-        self.shortage = None;
+        self.waits = None;
     }
 
     /// [`resize`](Self::resize) that waits for `timeout` at most.
@@ -222,7 +223,7 @@ impl Reservation {
         timeout: Duration,
     ) -> Result<(), MemoryError> {
         let resized = tokio::time::timeout(timeout, self.resize(bytes)).await;
-        resized.map_err(|_| self.shortage.unwrap_or(MemoryError::Unavailable))
+        resized.map_err(|_| self.shortage().unwrap_or(MemoryError::Unavailable))
     }
 
     /// Moves what is reserved to `share`, another share of the same budget, once it is known whose it
@@ -246,7 +247,7 @@ impl Reservation {
             self.levels.last().is_some_and(|own| Arc::ptr_eq(&own.budget.0, &level.budget.0))
         });
         let reserved = tokio::time::timeout(timeout, moved.reserve(self.granules)).await;
-        reserved.map_err(|_| moved.shortage.unwrap_or(MemoryError::Unavailable))?;
+        reserved.map_err(|_| moved.shortage().unwrap_or(MemoryError::Unavailable))?;
         if common.is_some() {
             moved.levels.extend(self.levels.pop());
         }
@@ -254,14 +255,27 @@ impl Reservation {
         Ok(())
     }
 
-    /// Whose memory is used up, if the last [`resize`](Self::resize) was dropped while it waited.
+    /// Whose memory is used up, if the last [`resize`](Self::resize) was dropped while it waited. Where
+    /// there is none of the whole either, it is that: then it is not for the caller to change.
     #[must_use]
     pub fn shortage(&self) -> Option<MemoryError> {
-        self.shortage
+        let (index, granules) = self.waits?;
+        let (own, whole) = self.levels.get(index..)?.split_first()?;
+        let short = whole.iter().find(|level| level.lacks(granules)).unwrap_or(own);
+        Some(short.budget.0.shortage)
     }
 }
 
 impl Held {
+    /// Whether there are not as many granules at the moment.
+    fn lacks(&self, wanted: usize) -> bool {
+        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let level = &self.budget.0;
+        self.beyond.is_none()
+            && level.granules.available_permits() < wanted.saturating_sub(held)
+            && level.beyond.try_lock().is_err()
+    }
+
     async fn resize(&mut self, wanted: usize) {
         let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if wanted == 0 {
@@ -517,6 +531,8 @@ mod tests {
         // One beyond the whole.
         assert_eq!(reserve("bob").await, Ok(()));
         assert_eq!(reserve("carol").await, Err(MemoryError::Unavailable));
+        // Nor would it help alice if hers were free.
+        assert_eq!(reserve("alice").await, Err(MemoryError::Unavailable));
         held.clear();
         assert_eq!(budget.available(), MIB);
         assert_eq!(budgets.of(&user("alice")).available(), MIB / 2);
