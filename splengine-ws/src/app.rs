@@ -14,7 +14,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use splengine_core::{CallerBudgets, Engine, GatherLimits, MemoryBudget, SharedAuthenticator};
+use splengine_core::{
+    CallerBudgets, CallerPlaces, Engine, GatherLimits, MemoryBudget, SharedAuthenticator,
+};
 use splengine_http::HttpService;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -46,6 +48,8 @@ pub(crate) struct App {
     pub(crate) refused_origins: LogGate,
     api: HttpService,
     pub(crate) places: Arc<Semaphore>,
+    /// The same, of each caller.
+    pub(crate) clients: CallerPlaces,
     /// The shares of callers in what messages hold that are being read or wait to be typed.
     pub(crate) budgets: CallerBudgets,
     /// The part of all that that clients have of whom nobody is recognised yet.
@@ -66,6 +70,7 @@ impl App {
     ) -> Self {
         let budget = MemoryBudget::new(options.max_buffered);
         let unknown = budget.share(options.max_buffered / 4);
+        let clients = CallerPlaces::new(options.max_clients);
         let places = Semaphore::new(options.max_clients.min(Semaphore::MAX_PERMITS));
         Self {
             engine,
@@ -75,6 +80,7 @@ impl App {
             refused_origins: LogGate::default(),
             api,
             places: Arc::new(places),
+            clients,
             login_limits: GatherLimits::new(MAX_LOGIN_BYTES, LOGIN_TIMEOUT, &unknown),
             budgets: CallerBudgets::new(&budget),
             unknown,

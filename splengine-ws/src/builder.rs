@@ -99,7 +99,9 @@ impl<A> WsServerBuilder<A> {
         Ok(self)
     }
 
-    /// How many WebSockets are open at once; the next one is refused with 503. Default 1024.
+    /// Maximum number of WebSockets that are open at once; the next one is refused with 503. Default
+    /// 1024. A caller, with the guests that they have invited, may have as many as are left to others
+    /// (half of all, if there is no other); of the next one nothing comes but close code 4429.
     pub fn max_clients(mut self, count: usize) -> Self {
         self.options.max_clients = count;
         self

@@ -358,7 +358,7 @@ impl Listener {
     }
 
     async fn say(&self, message: Message) -> Flow {
-        self.tell(Word::Say(message)).await
+        self.tell(Word::Say(message, self.gate.take_reservation())).await
     }
 
     async fn last(&self, message: Message, code: u16, reason: &'static str) -> Flow {

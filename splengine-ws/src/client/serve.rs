@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use futures_util::stream::SplitStream;
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use splengine_core::{AuthError, ConnectionHandle, Size};
@@ -48,7 +48,7 @@ pub(crate) async fn serve(
     wish: Wish,
     connection: Option<ConnectionHandle>,
 ) {
-    let (mut sink, mut stream) = socket.split();
+    let (sink, mut stream) = socket.split();
     let mut first = None;
     let (caller, login) = match entrant {
         Entrant::Known(caller, login) => (caller, login),
@@ -71,19 +71,15 @@ pub(crate) async fn serve(
                     }
                     (caller, None)
                 }
-                Err((message, close)) => {
-                    gate.throw_away();
-                    let _ = timeout(LAST_WORDS, async {
-                        sink.send(message).await?;
-                        sink.send(close).await?;
-                        // Nothing more comes of it, but its end.
-                        while let Some(Ok(_)) = stream.next().await {}
-                        Ok::<_, tungstenite::Error>(())
-                    })
-                    .await;
-                    return;
-                }
+                Err(words) => return part(sink, stream, &gate, words).await,
             }
+        }
+    };
+    let _place = match app.clients.take(caller.accounted_user()) {
+        Ok(place) => place,
+        Err(error) => {
+            let words = (speech::error(&error.to_string(), "limit"), close(4429, "limit"));
+            return part(sink, stream, &gate, words).await;
         }
     };
     let share = app.budgets.of(caller.accounted_user());
@@ -146,6 +142,24 @@ pub(crate) async fn serve(
             // The rest of it is not read, and a reset would overtake the word that it is too large.
             std::future::pending::<()>().await;
         }
+    })
+    .await;
+}
+
+/// Says its last to a client of which nothing comes.
+async fn part(
+    mut sink: SplitSink<Socket, Message>,
+    mut stream: SplitStream<Socket>,
+    gate: &Gate,
+    (message, close): (Message, Message),
+) {
+    gate.throw_away();
+    let _ = timeout(LAST_WORDS, async {
+        sink.send(message).await?;
+        sink.send(close).await?;
+        // Nothing more comes of it, but its end.
+        while let Some(Ok(_)) = stream.next().await {}
+        Ok::<_, tungstenite::Error>(())
     })
     .await;
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use splengine_core::{Access, Caller, ConnectionLimits, Engine, LocalExecutor, StaticTokens};
 use splengine_http::HttpServer;
 
-use crate::support::{ALICE, BOB, How, door, door_with};
+use crate::support::{ALICE, BOB, Came, How, door, door_with};
 
 #[tokio::test]
 async fn pages_of_other_sites_are_kept_out() {
@@ -327,6 +327,39 @@ async fn all_messages_together_are_bounded() {
     fourth.frame("session").await;
     fourth.send_large(200 << 10).await;
     fourth.frame("pong").await;
+}
+
+#[tokio::test]
+async fn one_callers_web_sockets_leave_places_to_others() {
+    let door = door_with(|policy| policy, |server| server.max_clients(4)).await;
+    let mut first = door.plain("").await;
+    let session = first.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    let (sessions, minute) = (door.engine.sessions(), Duration::from_secs(60));
+    let share = sessions.share(&door.alice, &session, Access::View, minute).expect("shared");
+    let mut second = door.plain("").await;
+    second.frame("session").await;
+    let mut third = door.plain("").await;
+    assert_eq!(third.frame("error").await["code"], "limit");
+    assert_eq!(third.closed().await, 4429);
+    // Whom she has invited counts as she does.
+    let own = format!("http://{}", door.addr);
+    let headers = [("origin", own.as_str())];
+    let mut guest = door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+    guest.send(json!({"type": "hello", "ticket": share.1.expose()})).await;
+    assert_eq!(guest.frame("error").await["code"], "limit");
+    drop((third, guest));
+    let headers = [("authorization", BOB)];
+    let mut bobs = door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+    bobs.frame("session").await;
+    // With hers that is gone she has a place again.
+    drop(second);
+    loop {
+        let mut again = door.plain("").await;
+        match again.next().await {
+            Came::Frame(frame) if frame["type"] == "session" => break,
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
 }
 
 #[tokio::test]
