@@ -20,7 +20,7 @@ impl SmallDisk {
     /// Or why there can be none here.
     fn mount(bytes: u64) -> Result<Self, String> {
         let directory = tempfile::tempdir().expect("a directory");
-        let script = "mount -t tmpfs -o size=$0 none \"$1\" && echo mounted && exec sleep 600";
+        let script = "mount -t tmpfs -o size=$0 none \"$1\" && mkdir \"$1/root\" && echo mounted && exec sleep 600";
         let mut holder = Command::new("unshare")
             .args(["--mount", "sh", "-c", script, &bytes.to_string()])
             .arg(directory.path())
