@@ -53,8 +53,11 @@ pub(crate) async fn tell(
             biased;
             word = told.recv() => match word {
                 None => return,
-                // Its memory is reserved anew below.
-                Some(Word::Say(message, _)) => frames.push(message),
+                Some(Word::Say(message, held)) => {
+                    // It is reserved anew below.
+                    drop(held);
+                    frames.push(message);
+                }
                 Some(Word::Session(new, number)) => {
                     frames.push(speech.session(&new));
                     if matches!(speech, Speech::Plain(_)) {
