@@ -185,11 +185,16 @@ async fn a_client_that_is_alone_and_reads_nothing_does_not_hold_the_program_for_
     // It is not taken for gone meanwhile.
     let ping = std::time::Duration::from_secs(120);
     let door =
-        door_with(|policy| policy.log_bytes(128 << 10), |server| server.ping_every(ping)).await;
+        door_with(|policy| policy.log_bytes(512 << 10), |server| server.ping_every(ping)).await;
     let mut client = door.plain("").await;
     client.frame("session").await;
     // More than the sockets hold; then the program ends.
-    client.send(script("head -c 16000000 /dev/zero | tr '\\0' x; exit 5")).await;
+    client
+        .send(script("echo re''ady; read go; head -c 16000000 /dev/zero | tr '\\0' x; exit 5"))
+        .await;
+    client.until("ready").await;
+    client.send(json!({"type": "input", "data": "\n"})).await;
+    let begun = tokio::time::Instant::now();
     let ended = async {
         while !door.engine.sessions().list(&door.alice).iter().any(|session| session.exit.is_some())
         {
@@ -198,6 +203,7 @@ async fn a_client_that_is_alone_and_reads_nothing_does_not_hold_the_program_for_
     };
     let limit = std::time::Duration::from_secs(60);
     tokio::time::timeout(limit, ended).await.expect("ten seconds are the most that it waits");
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(9), "it was not waited for");
     // It comes back to the screen, and hears that it missed something.
     while client.frame("notice").await["kind"] != "resynced" {}
     assert_eq!(client.frame("exit").await["exitCode"], 5);
