@@ -286,7 +286,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             tracing::warn!("told twice: ending at once");
             engine.kill();
             // Time for the ends to be told, but not for a client that does not listen.
-            let _ = timeout(LAST_WORDS, &mut serving).await;
+            let _ = timeout(KILL_TIMEOUT, &mut serving).await;
             if engine.stats().running > 0 {
                 return Err(Failure::LeftRunning);
             }
@@ -433,4 +433,4 @@ fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);

@@ -63,7 +63,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         let has_room = loop {
             let has_room = calls.len() < most_calls
-                && output.len() < MOST_OUTPUT
+                && output.len() < MAX_OUTPUT_BYTES
                 && learning.is_empty()
                 && !closing.is_closing();
             if !has_room {
@@ -199,7 +199,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             biased;
             // Where they are not taken, those that come are not waited for.
             Some((serial, answer)) = calls.next(),
-                if !calls.is_empty() && output.len() < MOST_OUTPUT => {
+                if !calls.is_empty() && output.len() < MAX_OUTPUT_BYTES => {
                 if let Some(answer) = answer {
                     frames.write(serial, &answer, &mut output);
                 }
@@ -307,7 +307,7 @@ fn invalid(problem: &'static str) -> io::Error {
 }
 
 /// Beyond it no further call is read.
-const MOST_OUTPUT: usize = 1 << 20;
+const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// Of answers that are ready, so many bytes go out while more calls are worked at.
 const PIECE: usize = 8 << 10;
 /// As far as that is a client that leaves is noticed, whatever it leaves behind.

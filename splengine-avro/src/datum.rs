@@ -53,7 +53,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(bytes: Bytes) -> Self {
-        Self { bytes, at: 0, room: MOST_ELEMENTS }
+        Self { bytes, at: 0, room: MAX_ELEMENTS }
     }
 
     pub(crate) fn left(&self) -> usize {
@@ -187,7 +187,7 @@ impl fmt::Display for DatumError {
             Fault::Length { claimed, left } => {
                 write!(f, "they claim {claimed} more, and {left} bytes are left")
             }
-            Fault::Many => write!(f, "their lists hold more than {MOST_ELEMENTS} elements"),
+            Fault::Many => write!(f, "their lists hold more than {MAX_ELEMENTS} elements"),
             Fault::Utf8 => f.write_str("a text in them is not UTF-8"),
             Fault::Boolean(byte) => write!(f, "a boolean in them is {byte}, not 0 or 1"),
             Fault::Branch(place) => write!(f, "a union in them has no branch {place}"),
@@ -468,7 +468,7 @@ pub(crate) trait Fields {
 }
 
 /// In all lists and maps of one value together.
-pub(crate) const MOST_ELEMENTS: usize = 1 << 18;
+pub(crate) const MAX_ELEMENTS: usize = 1 << 18;
 
 #[cfg(test)]
 mod tests {

@@ -111,7 +111,7 @@ impl Frames {
                 State::Idle if self.is_netty => {
                     let Some(mut head) = input.get(..8) else { return Ok(None) };
                     let (serial, left) = (head.get_u32(), head.get_u32());
-                    if left == 0 || left > MOST_BUFFERS {
+                    if left == 0 || left > MAX_BUFFERS {
                         return Err(Broken);
                     }
                     input.advance(8);
@@ -121,7 +121,7 @@ impl Frames {
                     if input.is_empty() {
                         return Ok(None);
                     }
-                    self.state = State::Buffers { serial: 0, left: MOST_BUFFERS };
+                    self.state = State::Buffers { serial: 0, left: MAX_BUFFERS };
                 }
                 State::Buffers { serial, left } => {
                     let Some(mut head) = input.get(..4) else { return Ok(None) };
@@ -211,7 +211,7 @@ impl Sasl {
         }
         let Some(mut head) = input.get(5 + name..9 + name) else { return Ok(Self::Unfinished) };
         let payload = usize::try_from(head.get_u32()).map_err(|_| Broken)?;
-        if payload > MOST_PAYLOAD {
+        if payload > MAX_SASL_PAYLOAD_BYTES {
             return Err(Broken);
         }
         if input.len() < 9 + name + payload {
@@ -231,8 +231,8 @@ impl Sasl {
 }
 
 /// Buffers of one message; whoever sends more, sends too small ones.
-const MOST_BUFFERS: u32 = 1 << 16;
-const MOST_PAYLOAD: usize = 4096;
+const MAX_BUFFERS: u32 = 1 << 16;
+const MAX_SASL_PAYLOAD_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {

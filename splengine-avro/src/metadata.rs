@@ -57,7 +57,7 @@ impl Metadata {
                 if let Some(slot) = slot {
                     *slot = Some(from.sized_bytes()?);
                 }
-                if begin - from.left() > MOST_METADATA {
+                if begin - from.left() > MAX_METADATA_BYTES {
                     return Err(DatumError::deep());
                 }
             }
@@ -92,7 +92,7 @@ impl Metadata {
     }
 
     pub(crate) fn echo(&self) -> Echo {
-        let request_id = self.request_id.clone().filter(|id| id.len() <= LONGEST_ID);
+        let request_id = self.request_id.clone().filter(|id| id.len() <= MAX_ID_BYTES);
         let id = self.id.filter(|id| *id < 0).map(i32::wrapping_neg);
         Echo { request_id, id, error_code: None, reason: None }
     }
@@ -122,9 +122,9 @@ impl Echo {
 }
 
 /// All of it, in bytes. A call with more is refused.
-const MOST_METADATA: usize = 64 << 10;
+const MAX_METADATA_BYTES: usize = 64 << 10;
 /// A longer one is not echoed.
-const LONGEST_ID: usize = 256;
+const MAX_ID_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn too_much_of_it_is_refused() {
-        let map = BTreeMap::from([("x".to_owned(), Bytes::from(vec![0; MOST_METADATA]))]);
+        let map = BTreeMap::from([("x".to_owned(), Bytes::from(vec![0; MAX_METADATA_BYTES]))]);
         let mut bytes = Vec::new();
         map.write(&mut bytes);
         assert!(Metadata::read(&mut Reader::new(bytes.into())).is_err());

@@ -257,7 +257,7 @@ where
         stream.shutdown().await?;
         // A connection that is closed with something unread is reset, and the answer lost.
         let mut rest = stream.take(MAX_UNREAD);
-        let _ = timeout(LAST_WORDS, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+        let _ = timeout(REFUSAL_TIMEOUT, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
     }
     let problem = "it begins without TLS, which is demanded here";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
@@ -267,7 +267,7 @@ const TAKES_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain;
     Content-Length: 28\r\nConnection: close\r\n\r\nthis port takes TLS (https)\n";
 /// So much of a request that is refused is read and thrown away, and for so long.
 const MAX_UNREAD: u64 = 1 << 20;
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn start_sasl<S>(stream: &mut S, read: &mut BytesMut) -> io::Result<()>
 where

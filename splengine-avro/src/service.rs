@@ -329,7 +329,7 @@ where
         let Some(mut body) = self.body.take().filter(|_| !self.waits_for_word) else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(LINGER, async move {
-                while let Ok(Some(Ok(_))) = timeout(SILENCE, body.frame()).await {}
+                while let Ok(Some(Ok(_))) = timeout(READ_TIMEOUT, body.frame()).await {}
             }));
         }
     }
@@ -524,4 +524,4 @@ const MAX_PIECE_BYTES: usize = 16 << 10;
 const BINARY: &str = "avro/binary";
 /// How long the rest of a body is read in all, and how long a piece of it is waited for.
 const LINGER: Duration = Duration::from_secs(30);
-const SILENCE: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);

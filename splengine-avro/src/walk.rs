@@ -12,7 +12,7 @@ use crate::datum::{DatumError, Reader};
 pub(crate) fn skip(schema: &Schema, from: &mut Reader) -> Result<(), DatumError> {
     let names = named_types(schema);
     let steps = from.left().saturating_mul(STEPS_PER_BYTE).saturating_add(FREE_STEPS);
-    Walk { names, left: MOST_DEPTH, steps }.value(schema, from)
+    Walk { names, left: MAX_DEPTH, steps }.value(schema, from)
 }
 
 struct Walk<'s> {
@@ -113,7 +113,7 @@ impl Walk<'_> {
     }
 }
 
-const MOST_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// Most values take a byte or more.
 const STEPS_PER_BYTE: usize = 8;
 const FREE_STEPS: usize = 4096;

@@ -402,7 +402,7 @@ impl GatherLimits {
         // Of the time that is over so much was spent on waiting for memory.
         let mut waited = Duration::ZERO;
         loop {
-            let until = begun + self.timeout.min(LONGEST) + waited;
+            let until = begun + self.timeout.min(MAX_TIMEOUT) + waited;
             let piece = timeout_at(until, std::future::poll_fn(&mut next)).await;
             let piece = piece.map_err(|_| GatherError::TooSlow { timeout: self.timeout })?;
             let Some(piece) = piece.transpose().map_err(GatherError::Broken)? else {
@@ -453,7 +453,7 @@ impl std::ops::Deref for Gathered {
 const GRANULE: usize = 4 << 10;
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A time added to the present one must be a time.
-const LONGEST: Duration = Duration::from_hours(24 * 365);
+const MAX_TIMEOUT: Duration = Duration::from_hours(24 * 365);
 
 #[cfg(test)]
 mod tests {

@@ -69,7 +69,7 @@ pub(crate) fn once_free<T, E>(
 ) -> Result<T, E> {
     for _ in 0..TRIES {
         match take() {
-            Err(error) if is_held(&error) => std::thread::sleep(PAUSE),
+            Err(error) if is_held(&error) => std::thread::sleep(RETRY_INTERVAL),
             taken => return taken,
         }
     }
@@ -77,4 +77,4 @@ pub(crate) fn once_free<T, E>(
 }
 
 const TRIES: u32 = 200;
-const PAUSE: Duration = Duration::from_millis(10);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);

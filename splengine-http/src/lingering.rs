@@ -96,7 +96,7 @@ impl Drop for Lingering {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(LINGER, async move {
                 let mut left = MAX_LINGER_BYTES;
-                while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
+                while let Ok(Some(Ok(frame))) = timeout(READ_TIMEOUT, body.frame()).await {
                     let length = frame.data_ref().map_or(0, Bytes::len);
                     let Some(rest) = left.checked_sub(length) else { break };
                     left = rest;
@@ -144,4 +144,4 @@ impl http_body::Body for HeldEnd {
 const MAX_LINGER_BYTES: usize = 64 << 20;
 /// How long the rest of a body is read in all, and how long a piece of it is waited for.
 const LINGER: Duration = Duration::from_secs(30);
-const SILENCE: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);

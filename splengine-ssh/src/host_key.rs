@@ -238,8 +238,8 @@ fn text(path: &Path) -> Result<Secret, HostKeyError> {
         return Err(HostKeyError::Open { path: path(), mode });
     }
     // Of its full size from the start, so that growing leaves no copies behind.
-    let mut text = String::with_capacity(LARGEST);
-    match file.take(LARGEST as u64).read_to_string(&mut text) {
+    let mut text = String::with_capacity(MAX_FILE_BYTES);
+    match file.take(MAX_FILE_BYTES as u64).read_to_string(&mut text) {
         Ok(_) => Ok(Secret::new(text)),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             Err(HostKeyError::Format { path: path() })
@@ -271,7 +271,7 @@ fn create(path: &Path) -> io::Result<()> {
 /// Of a host key of RSA, as ssh-audit asks for.
 const MIN_RSA_BITS: u32 = 3072;
 /// In bytes. A file with an ed25519 key in it has some 400.
-const LARGEST: usize = 16 << 10;
+const MAX_FILE_BYTES: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests;

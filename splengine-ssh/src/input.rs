@@ -165,8 +165,8 @@ impl Inlet {
             let state = self.0.lock();
             match state.on_disk() {
                 _ if state.reader_gone => return,
-                0..LITTLE => return,
-                LITTLE..MUCH => Duration::from_millis(10),
+                0..SLOW_ABOVE_BYTES => return,
+                SLOW_ABOVE_BYTES..SLOWER_ABOVE_BYTES => Duration::from_millis(10),
                 _ => Duration::from_millis(200),
             }
         };
@@ -323,8 +323,8 @@ const MAX_MEMORY_BYTES_OF_ALL: u64 = 128 << 20;
 const PIECE: u64 = 64 << 20;
 /// How much is read from a file at once.
 const AT_A_TIME: usize = 64 << 10;
-const LITTLE: u64 = 64 << 20;
-const MUCH: u64 = 512 << 20;
+const SLOW_ABOVE_BYTES: u64 = 64 << 20;
+const SLOWER_ABOVE_BYTES: u64 = 512 << 20;
 
 #[cfg(test)]
 mod tests {

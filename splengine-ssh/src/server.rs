@@ -153,7 +153,7 @@ impl Entering {
             () = &mut closed => return Ok(()),
         };
         let handle = session.handle();
-        let mut looks = interval(LOOK);
+        let mut looks = interval(POLL_INTERVAL);
         let mut is_told = false;
         let mut logged_in = std::pin::pin!(login.succeeded());
         loop {
@@ -194,7 +194,7 @@ impl Entering {
                     drop(handle.disconnect(reason, words.to_owned(), String::new()).await);
                     drop((&mut session).await);
                 };
-                let in_time = timeout(linger.min(PARTING), telling).await;
+                let in_time = timeout(linger.min(CLOSE_TIMEOUT), telling).await;
                 knife.cut();
                 return in_time.map_err(io::Error::from);
             }
@@ -207,7 +207,7 @@ impl Entering {
             // just heard for a failure.
             let going = async {
                 login.idle().await;
-                timeout(PARTING, &mut session).await.is_ok()
+                timeout(CLOSE_TIMEOUT, &mut session).await.is_ok()
             };
             if timeout(linger / 2, going).await.is_ok_and(|is_gone| is_gone) {
                 return;
@@ -242,7 +242,7 @@ fn failed(peer: SocketAddr, error: russh::Error) -> io::Error {
 /// Of what a client offers, in the log.
 const MAX_OFFER_CHARS: usize = 1000;
 /// How long a client may take to close its connection once nothing runs on it.
-const PARTING: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Longer than any answer takes while nothing is being checked.
 const UNANSWERED: Duration = Duration::from_secs(3);

@@ -177,7 +177,7 @@ pub(crate) async fn events(
     let until = wait_until(wait)?;
     let mut all = ask.engine.batches().events(&ask.caller, &batch, after).await?;
     let (mut page, mut next, mut over) = (Vec::new(), after, false);
-    while page.len() < MOST_EVENTS {
+    while page.len() < MAX_EVENTS {
         // Once there is one, those that are there already go with it.
         let until = if page.is_empty() { until } else { Instant::now() };
         match timeout_at(until, all.next()).await {
@@ -216,7 +216,7 @@ pub(crate) async fn output(
     let until = wait_until(wait)?;
     let stream = self::stream(stream);
     let output = ask.engine.batches().output(&ask.caller, &batch, &step, stream, attempt).await?;
-    let mut data = output.read(offset, MOST_OUTPUT).await?;
+    let mut data = output.read(offset, MAX_OUTPUT_BYTES).await?;
     let mut over = false;
     if data.is_empty() {
         over = match timeout_at(until, output.grows(offset)).await {
@@ -224,7 +224,7 @@ pub(crate) async fn output(
             Err(_) => false,
         };
         if !over {
-            data = output.read(offset, MOST_OUTPUT).await?;
+            data = output.read(offset, MAX_OUTPUT_BYTES).await?;
         }
     }
     let attempt = int(u64::from(output.attempt()));
@@ -259,7 +259,7 @@ pub(crate) async fn write_stdin(
 
 fn wait_until(wait: i64) -> Result<Instant, Failure> {
     let wait = Duration::from_millis(positive("waitMs", wait)?);
-    Ok(Instant::now() + wait.min(LONGEST_WAIT))
+    Ok(Instant::now() + wait.min(MAX_WAIT))
 }
 
 impl From<BatchInfo> for records::BatchInfo {
@@ -394,9 +394,9 @@ fn state(state: BatchState) -> records::BatchState {
     named(state.name()).unwrap_or(records::BatchState::Unknown)
 }
 
-const MOST_EVENTS: usize = 256;
-const MOST_OUTPUT: usize = 1 << 20;
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+const MAX_EVENTS: usize = 256;
+const MAX_OUTPUT_BYTES: usize = 1 << 20;
+const MAX_WAIT: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {

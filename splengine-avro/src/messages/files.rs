@@ -22,7 +22,7 @@ pub(crate) async fn read(
 ) -> Result<FileChunk, Failure> {
     let offset = positive("offset", offset)?;
     let length = positive("length", i64::from(length))?;
-    let length = usize::try_from(length).unwrap_or(usize::MAX).min(LONGEST_CHUNK);
+    let length = usize::try_from(length).unwrap_or(usize::MAX).min(MAX_CHUNK_BYTES);
     let options = OpenOptions::new().read();
     let file = ask.engine.files().open(&ask.caller, Path::new(&path), options).await?;
     let mut data = Vec::new();
@@ -74,4 +74,4 @@ impl From<FileInfo> for FileStatus {
 }
 
 /// What one answer holds at most.
-const LONGEST_CHUNK: usize = 1 << 20;
+const MAX_CHUNK_BYTES: usize = 1 << 20;

@@ -201,7 +201,7 @@ impl Registry {
         let mut slack = self.slack.lock().unwrap_or_else(PoisonError::into_inner);
         let left = slack.0.checked_sub(1).zip(slack.1.checked_sub(summary.bytes));
         *slack = left.unwrap_or_default();
-        let is_soon = summary.has_inputs && self.policy.keep_inputs_for < LOOK_EVERY;
+        let is_soon = summary.has_inputs && self.policy.keep_inputs_for < SWEEP_INTERVAL;
         if left.is_none() || is_soon {
             self.ended.notify_one();
         }
@@ -238,8 +238,8 @@ impl Registry {
                     tracing::warn!(%error, "old batches can't be removed");
                 }
                 drop(strong);
-                sleep(LOOK_PAUSE).await;
-                let _ = timeout(LOOK_EVERY, ended.notified()).await;
+                sleep(MIN_SWEEP_INTERVAL).await;
+                let _ = timeout(SWEEP_INTERVAL, ended.notified()).await;
             }
         });
     }
@@ -440,9 +440,9 @@ const CALLER_PRINTED: &str = "the rest of what it printed is not kept: your batc
     have printed as much as is kept of one caller";
 const ALL_PRINTED: &str = "the rest of what it printed is not kept: the batches that are not over have \
     printed as much as is kept of all";
-const LOOK_EVERY: Duration = Duration::from_mins(1);
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Not more often than that.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
+const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// A day, in milliseconds.
 const MAX_DOWNTIME: u64 = 24 * 60 * 60 * 1000;
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);

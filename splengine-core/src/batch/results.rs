@@ -52,7 +52,7 @@ impl Batches {
     pub async fn results(&self, caller: &Caller, id: &str) -> Result<BatchResults, BatchError> {
         let record = self.get(caller, id).await?;
         let outputs = &self.registry()?.policy.outputs;
-        let mut room = [MOST_RESULTS; 2];
+        let mut room = [MAX_RESULT_BYTES; 2];
         let mut steps = Vec::with_capacity(record.steps.len());
         for (number, step) in (0..).zip(record.steps) {
             let id = &record.info.id;
@@ -99,4 +99,4 @@ async fn read(
 }
 
 /// Bytes of each stream of all steps together.
-const MOST_RESULTS: usize = 16 << 20;
+const MAX_RESULT_BYTES: usize = 16 << 20;

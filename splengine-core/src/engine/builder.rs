@@ -81,7 +81,7 @@ impl EngineBuilder {
             },
             capacity: Capacity {
                 running: 64,
-                running_per_caller: MOST,
+                running_per_caller: BY_MAX_RUNNING,
                 waiting: 1024,
                 waiting_per_caller: 512,
             },
@@ -229,7 +229,7 @@ impl EngineBuilder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let Self { executor, policy, mut capacity, sessions, batches, files, reserve, guessing } =
             self;
-        if capacity.running_per_caller == MOST {
+        if capacity.running_per_caller == BY_MAX_RUNNING {
             capacity.running_per_caller = capacity.running - capacity.running / 8;
         }
         for (name, value) in [
@@ -289,4 +289,4 @@ impl std::fmt::Debug for EngineBuilder {
 
 const MIB: u64 = 1024 * 1024;
 /// Stands for the default, which depends on how many run at all.
-const MOST: usize = usize::MAX;
+const BY_MAX_RUNNING: usize = usize::MAX;

@@ -115,7 +115,7 @@ impl CancelSource {
 
     pub(crate) fn signal(&self, signal: Signal) {
         let mut state = self.0.lock();
-        if state.signals.len() < MOST_SIGNALS {
+        if state.signals.len() < MAX_SIGNALS {
             state.signals.push_back(signal);
             drop(state);
             self.0.changed.notify_waiters();
@@ -138,7 +138,7 @@ impl Word {
 }
 
 /// How many signals wait for an executor that does not ask for them.
-const MOST_SIGNALS: usize = 16;
+const MAX_SIGNALS: usize = 16;
 
 #[cfg(test)]
 mod tests {

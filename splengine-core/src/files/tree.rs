@@ -170,7 +170,7 @@ impl Tree {
         if !directory.is_directory() {
             return Err(FileError::NotDirectory { path: shown(path) });
         }
-        if directory.place.components().count() >= MOST_STEPS {
+        if directory.place.components().count() >= MAX_STEPS {
             return Err(FileError::impossible(path, TOO_DEEP));
         }
         let (directory_id, place) = (directory.info.id, directory.place.join(&name));
@@ -338,7 +338,7 @@ impl Tree {
     /// Whether it is a path at all.
     pub(crate) fn check(&self, path: &Path) -> Result<(), FileError> {
         let length = path.as_os_str().len();
-        if length > LONGEST_PATH {
+        if length > MAX_PATH_BYTES {
             return Err(FileError::bad_path(path, "is longer than 4096 bytes"));
         }
         if path.as_os_str().as_bytes().contains(&0) {
@@ -393,7 +393,7 @@ impl Tree {
             let is_last = steps.is_empty();
             if info.kind == FileKind::Link && !(is_last && last == Last::Itself) {
                 links += 1;
-                if links > MOST_LINKS {
+                if links > MAX_LINKS {
                     return Err(FileError::impossible(path, "has too many links on its way"));
                 }
                 let target = link_target(&handle).map_err(FileError::of(path))?;
@@ -408,7 +408,7 @@ impl Tree {
                 for step in steps_of(&target).into_iter().rev() {
                     steps.push_front(step);
                 }
-                if steps.len() + way.len() > MOST_STEPS {
+                if steps.len() + way.len() > MAX_STEPS {
                     return Err(FileError::impossible(path, TOO_DEEP));
                 }
                 continue;
@@ -416,7 +416,7 @@ impl Tree {
             if !is_last && !info.is_directory() {
                 return Err(FileError::NotDirectory { path: shown(path) });
             }
-            if way.len() >= MOST_STEPS {
+            if way.len() >= MAX_STEPS {
                 return Err(FileError::impossible(path, TOO_DEEP));
             }
             way.push((handle, step, info));
@@ -497,9 +497,9 @@ fn steps_of(path: &Path) -> VecDeque<OsString> {
     steps.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-const LONGEST_PATH: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 /// As many as the kernel follows.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 /// A handle is held for each step.
-const MOST_STEPS: usize = 128;
+const MAX_STEPS: usize = 128;
 const TOO_DEEP: &str = "is deeper than 128 directories";

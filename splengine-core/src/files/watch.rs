@@ -133,7 +133,7 @@ impl FileWatch {
             self.sift().await;
             // First all that has happened, so that what happened often is told once; but who
             // changes it without a pause shall not keep it from being told.
-            if reads < MOST_READS && !self.pending.is_gone {
+            if reads < MAX_READS && !self.pending.is_gone {
                 reads += 1;
                 match self.read() {
                     Ok(()) => continue,
@@ -269,7 +269,7 @@ fn told_of() -> WatchFlags {
 /// Many events; one takes 272 bytes at most.
 const READ_BYTES: usize = 8192;
 /// As much as the kernel keeps of one directory by default, 16384 events with short names.
-const MOST_READS: u32 = 64;
+const MAX_READS: u32 = 64;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -424,7 +424,7 @@ impl Socket {
         let shared = &self.handle.0;
         let mut looks = 0_u32;
         loop {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
             let interest = Interest::READABLE | Interest::WRITABLE;
             let ready = std::pin::pin!(self.stream.ready(interest))
                 .poll(&mut Context::from_waker(Waker::noop()));
@@ -586,6 +586,6 @@ impl AsyncWrite for Connection {
 }
 
 /// How often to look for a peer that left.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for a client to end a connection that the server has ended.
 const LINGER: Duration = Duration::from_secs(2);

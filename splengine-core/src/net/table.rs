@@ -155,7 +155,7 @@ impl Table {
         let mut state = self.lock();
         self.evict_surplus(&mut state)
             || self.evict_one(&mut state, |_, waiting| {
-                now.saturating_duration_since(waiting.since) >= SILENCE
+                now.saturating_duration_since(waiting.since) >= SILENT_AFTER
             })
     }
 
@@ -258,7 +258,7 @@ impl Waiting {
             self.progress.begun + Duration::from_millis(self.progress.last_read.load(Relaxed));
         let quiet = now.saturating_duration_since(last_read.max(self.since));
         let is_old = now.saturating_duration_since(self.since) >= MAX_AGE;
-        is_old || quiet >= STALL_TIMEOUT || (quiet >= SILENCE && self.does_nothing())
+        is_old || quiet >= STALL_TIMEOUT || (quiet >= SILENT_AFTER && self.does_nothing())
     }
 
     /// Whether nothing of the client's is worked at, or still to be read.
@@ -362,7 +362,7 @@ impl Place {
 }
 
 /// A client is silent that has sent nothing for so long.
-pub(crate) const SILENCE: Duration = Duration::from_secs(1);
+pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// After so long it counts as silent whatever it does.
 const MAX_AGE: Duration = Duration::from_secs(30);
 /// How long a connection whose client sends nothing may have a request without counting as silent.

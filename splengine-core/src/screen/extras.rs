@@ -48,14 +48,14 @@ impl Extras {
     pub(super) fn combined(&mut self, text: u32, mark: char) -> u32 {
         let mut whole = String::new();
         self.write(text, &mut whole);
-        if whole.len() >= MOST_BYTES {
+        if whole.len() >= MAX_TEXT_BYTES {
             return text;
         }
         whole.push(mark);
         if let Some(number) = self.numbers.get(whole.as_str()) {
             return Cell::COMBINED | number;
         }
-        if self.texts.len() >= MOST_TEXTS {
+        if self.texts.len() >= MAX_TEXTS {
             return text;
         }
         let number = self.texts.len() as u32;
@@ -84,7 +84,7 @@ impl Extras {
     }
 
     pub(super) fn wants_sweep(&self) -> bool {
-        self.texts.len() >= MOST_TEXTS || self.texts.len() >= 2 * self.swept.max(2048)
+        self.texts.len() >= MAX_TEXTS || self.texts.len() >= 2 * self.swept.max(2048)
     }
 
     /// Forgets texts that no cell has any more.
@@ -123,7 +123,7 @@ impl Extras {
         if let Some(at) = self.rare.iter().rposition(|known| *known == rare) {
             return at as u16 + 1;
         }
-        if self.rare.len() >= MOST_RARE {
+        if self.rare.len() >= MAX_RARE {
             return 0;
         }
         self.rare.push(rare);
@@ -142,7 +142,7 @@ impl Extras {
             return at as u16 + 1;
         }
         let bytes: usize = name.len() + address.len();
-        if self.links.len() >= MOST_LINKS || bytes > MOST_LINK_BYTES {
+        if self.links.len() >= MAX_LINKS || bytes > MAX_LINK_BYTES {
             return 0;
         }
         self.links.push(link);
@@ -155,7 +155,7 @@ impl Extras {
         look: &mut Cell,
         rows: impl Iterator<Item = &'a mut Row>,
     ) {
-        if self.rare.len() < MOST_RARE && self.links.len() < MOST_LINKS {
+        if self.rare.len() < MAX_RARE && self.links.len() < MAX_LINKS {
             return;
         }
         let old = Self {
@@ -196,8 +196,8 @@ impl Extras {
     }
 }
 
-const MOST_TEXTS: usize = 32 << 10;
-const MOST_BYTES: usize = 64;
-const MOST_RARE: usize = 4096;
-const MOST_LINKS: usize = 2048;
-const MOST_LINK_BYTES: usize = 4096;
+const MAX_TEXTS: usize = 32 << 10;
+const MAX_TEXT_BYTES: usize = 64;
+const MAX_RARE: usize = 4096;
+const MAX_LINKS: usize = 2048;
+const MAX_LINK_BYTES: usize = 4096;

@@ -15,7 +15,7 @@ impl Term {
         let text = String::from_utf8_lossy(rest);
         match code {
             0 | 2 => {
-                let mut end = text.len().min(MOST_TITLE);
+                let mut end = text.len().min(MAX_TITLE_BYTES);
                 while !text.is_char_boundary(end) {
                     end -= 1;
                 }
@@ -126,4 +126,4 @@ fn usual(index: u8) -> [u8; 3] {
     }
 }
 
-const MOST_TITLE: usize = 1024;
+const MAX_TITLE_BYTES: usize = 1024;

@@ -72,7 +72,7 @@ impl Sequence {
     fn param_byte(&mut self, byte: u8) {
         match byte {
             b';' => {
-                self.full = self.params.len() >= MOST_PARAMS;
+                self.full = self.params.len() >= MAX_PARAMS;
                 if !self.full {
                     self.params.push(0);
                     self.subs.push(Vec::new());
@@ -81,7 +81,7 @@ impl Sequence {
             b':' => {
                 let of_all: usize = self.subs.iter().map(Vec::len).sum();
                 if let Some(subs) = self.subs.last_mut().filter(|_| !self.full) {
-                    self.full = of_all >= MOST_PARAMS;
+                    self.full = of_all >= MAX_PARAMS;
                     if !self.full {
                         subs.push(-1);
                     }
@@ -368,7 +368,7 @@ impl Parser {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        if self.tail.len() < MOST_TAIL {
+        if self.tail.len() < MAX_TAIL_BYTES {
             self.tail.extend_from_slice(bytes);
         } else if matches!(self.state, State::Osc | State::DcsData) {
             self.overflow = true;
@@ -376,7 +376,7 @@ impl Parser {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        if self.data.len() < MOST_DATA {
+        if self.data.len() < MAX_DATA_BYTES {
             self.data.extend_from_slice(bytes);
         }
         self.keep(bytes);
@@ -394,7 +394,7 @@ impl Parser {
     }
 }
 
-const MOST_PARAMS: usize = 32;
+const MAX_PARAMS: usize = 32;
 /// A command with more data than this has no effect.
-const MOST_DATA: usize = 32 << 10;
-const MOST_TAIL: usize = 32 << 10;
+const MAX_DATA_BYTES: usize = 32 << 10;
+const MAX_TAIL_BYTES: usize = 32 << 10;

@@ -13,7 +13,7 @@ pub(super) struct Replies {
 impl Replies {
     /// A program that asks and never reads gets no more answers.
     pub(super) fn push(&mut self, reply: &str) {
-        if self.text.len() + reply.len() <= MOST {
+        if self.text.len() + reply.len() <= MAX_REPLY_BYTES {
             self.text.extend_from_slice(reply.as_bytes());
         }
     }
@@ -113,4 +113,4 @@ impl Term {
     }
 }
 
-const MOST: usize = 4096;
+const MAX_REPLY_BYTES: usize = 4096;

@@ -379,7 +379,7 @@ impl Attachment {
         if let Some(closed) = client.closed.or(state.closed) {
             return Some(Update::Closed(closed));
         }
-        match state.log.next(&mut self.cursor, MOST_OUTPUT) {
+        match state.log.next(&mut self.cursor, MAX_UPDATE_BYTES) {
             Ok(Some(Entry::Size(size))) => return Some(Update::Size(size)),
             Ok(Some(Entry::Output { offset, data })) => {
                 return Some(Update::Output { offset, data });
@@ -425,6 +425,6 @@ impl Drop for Attachment {
 }
 
 /// One update's; large enough for speed, small enough for a browser.
-const MOST_OUTPUT: usize = 64 << 10;
+const MAX_UPDATE_BYTES: usize = 64 << 10;
 pub(crate) const HIGH_WATER: u64 = 256 << 10;
 const QUESTIONS_TOLD_AGAIN: u64 = 16;

@@ -34,11 +34,11 @@ pub(crate) fn look_every(policy: &SessionPolicy) -> Duration {
         .into_iter()
         .flatten()
         .min()
-        .map_or(MOST, |shortest| (shortest / 4).clamp(LEAST, MOST))
+        .map_or(MAX_INTERVAL, |shortest| (shortest / 4).clamp(MIN_INTERVAL, MAX_INTERVAL))
 }
 
-const LEAST: Duration = Duration::from_millis(20);
-const MOST: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -362,10 +362,10 @@ impl Sessions {
         let user = caller.user().to_string();
         blocking(move || {
             let of_user = store.list_saved().iter().filter(|(_, r)| r.user == user).count();
-            if of_user >= MOST_SAVED {
+            if of_user >= MAX_SAVED_PER_CALLER {
                 return Err(SessionError::CallerLimit {
                     what: "saved sessions",
-                    limit: MOST_SAVED,
+                    limit: MAX_SAVED_PER_CALLER,
                 });
             }
             let id = store.save(&record, &screen)?;
@@ -433,8 +433,8 @@ impl Sessions {
         let Found::Live(live) = self.find_own(caller, id)? else {
             return Err(SessionError::Ended);
         };
-        if expires_in.is_zero() || expires_in > LONGEST_SHARE {
-            let problem = format!("must be from 1 to {} ms", LONGEST_SHARE.as_millis());
+        if expires_in.is_zero() || expires_in > MAX_SHARE_LIFETIME {
+            let problem = format!("must be from 1 to {} ms", MAX_SHARE_LIFETIME.as_millis());
             return Err(SessionError::Malformed { field: "expiresIn", problem });
         }
         self.engine.0.sessions.shares.share(caller.user(), &live.id, access, expires_in)
@@ -648,6 +648,6 @@ fn no_session(id: &str) -> SessionError {
     SessionError::NoSession(id.chars().take(100).collect())
 }
 
-const LONGEST_SHARE: Duration = Duration::from_hours(24 * 30);
+const MAX_SHARE_LIFETIME: Duration = Duration::from_hours(24 * 30);
 /// Of one caller.
-const MOST_SAVED: usize = 256;
+const MAX_SAVED_PER_CALLER: usize = 256;

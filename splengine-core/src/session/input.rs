@@ -127,7 +127,7 @@ impl Weave {
             (None, None) => open,
         };
         let ends = open && !bracketed;
-        self.paste = (bracketed || (!ends && (data.len() >= MANY || self.paste.is_some())))
+        self.paste = (bracketed || (!ends && (data.len() >= PASTE_BYTES || self.paste.is_some())))
             .then_some(Paste { client, begun, last: now, bracketed });
         Some(data)
     }
@@ -149,8 +149,8 @@ impl Weave {
 
 impl Paste {
     fn until(&self) -> Instant {
-        let quiet = if self.bracketed { QUIET_IN_BRACKETS } else { QUIET };
-        (self.last + quiet).min(self.begun + LONGEST)
+        let quiet = if self.bracketed { BRACKETED_PASTE_TIMEOUT } else { PASTE_TIMEOUT };
+        (self.last + quiet).min(self.begun + MAX_PASTE_DURATION)
     }
 }
 
@@ -217,12 +217,12 @@ fn last_of(data: &[u8], needle: &[u8]) -> Option<usize> {
 const PASTE_BEGINS: &[u8] = b"\x1b[200~";
 const PASTE_ENDS: &[u8] = b"\x1b[201~";
 /// Nobody types so much at once: it is a piece of a paste, and the next is on its way.
-const MANY: usize = 256;
+const PASTE_BYTES: usize = 256;
 /// A paste is over when nothing more of it has come for so long.
-const QUIET: Duration = Duration::from_millis(100);
-const QUIET_IN_BRACKETS: Duration = Duration::from_secs(2);
+const PASTE_TIMEOUT: Duration = Duration::from_millis(100);
+const BRACKETED_PASTE_TIMEOUT: Duration = Duration::from_secs(2);
 /// And others wait no longer than this.
-const LONGEST: Duration = Duration::from_secs(10);
+const MAX_PASTE_DURATION: Duration = Duration::from_secs(10);
 /// So much of a client's input is kept to know it by.
 const KEPT: usize = 16 * 1024;
 /// And so much of it is written down.
@@ -261,14 +261,14 @@ mod tests {
         }
         assert_eq!(typed, b"\x1b[200~firstsecond\x1b[201~xy");
 
-        weave.push(1, Bytes::from(vec![b'a'; MANY]));
+        weave.push(1, Bytes::from(vec![b'a'; PASTE_BYTES]));
         weave.push(2, Bytes::from("x"));
-        assert_eq!(weave.pop(start).map(|data| data.len()), Some(MANY));
+        assert_eq!(weave.pop(start).map(|data| data.len()), Some(PASTE_BYTES));
         assert_eq!(weave.pop(start), None);
         weave.push(1, Bytes::from("end"));
         assert_eq!(weave.pop(start), Some(Bytes::from("end")));
-        assert_eq!(weave.wake_at(), Some(start + QUIET));
-        assert_eq!(weave.pop(start + QUIET), Some(Bytes::from("x")));
+        assert_eq!(weave.wake_at(), Some(start + PASTE_TIMEOUT));
+        assert_eq!(weave.pop(start + PASTE_TIMEOUT), Some(Bytes::from("x")));
         assert_eq!(weave.wake_at(), None);
     }
 
@@ -279,8 +279,8 @@ mod tests {
         weave.push(1, Bytes::from("\x1b[200~first"));
         weave.push(2, Bytes::from("x"));
         assert!(weave.pop(start).is_some());
-        assert_eq!(weave.pop(start + QUIET), None);
-        assert_eq!(weave.pop(start + QUIET_IN_BRACKETS), Some(Bytes::from("x")));
+        assert_eq!(weave.pop(start + PASTE_TIMEOUT), None);
+        assert_eq!(weave.pop(start + BRACKETED_PASTE_TIMEOUT), Some(Bytes::from("x")));
     }
 
     #[test]

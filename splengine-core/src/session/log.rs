@@ -125,7 +125,7 @@ impl Log {
     }
 
     fn forget_changes(&mut self) {
-        while self.changes.len() > MOST_CHANGES
+        while self.changes.len() > MAX_CHANGES
             || self.changes.front().is_some_and(|(at, _)| *at < self.start)
         {
             self.changes.pop_front();
@@ -139,7 +139,7 @@ impl Log {
 pub(crate) struct Lost;
 
 /// Beyond it whoever has not read them starts anew.
-const MOST_CHANGES: usize = 256;
+const MAX_CHANGES: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -58,8 +58,8 @@ impl Sessions {
             return Ok(Printed { epoch, offset: 0, next: 0, data, is_screen, info, is_over });
         };
         let epoch = live.epoch.clone();
-        let most = most.clamp(1, MOST_READ);
-        let until = Instant::now() + wait.min(LONGEST_WAIT);
+        let most = most.clamp(1, MAX_READ_BYTES);
+        let until = Instant::now() + wait.min(MAX_WAIT);
         let mut changed = live.subscribe();
         let cursor = from.filter(|(wanted, _)| *wanted == epoch);
         let mut cursor = cursor.and_then(|(_, offset)| live.state().log.cursor_at(offset));
@@ -134,5 +134,5 @@ impl Sessions {
     }
 }
 
-const MOST_READ: usize = 1 << 20;
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+const MAX_READ_BYTES: usize = 1 << 20;
+const MAX_WAIT: Duration = Duration::from_mins(1);

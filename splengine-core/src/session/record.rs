@@ -130,7 +130,7 @@ impl Live {
             lead: state.lead,
             mark: self.terminal().mark(),
             recording,
-            inputs: inputs.take(MOST_INPUTS).collect(),
+            inputs: inputs.take(MAX_INPUTS).collect(),
             age: Some(in_millis(self.born.elapsed())),
             idle: Some(in_millis(state.active.elapsed())),
         }
@@ -142,4 +142,4 @@ fn in_millis(time: Duration) -> u64 {
 }
 
 /// So many clients' inputs are written down.
-const MOST_INPUTS: usize = 16;
+const MAX_INPUTS: usize = 16;

@@ -371,7 +371,7 @@ fn lost_in(store: &Store) -> (HashMap<SessionId, Record>, bool) {
         }
     }
     lost.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_activity));
-    for (id, _) in lost.split_off(lost.len().min(MOST_LOST)) {
+    for (id, _) in lost.split_off(lost.len().min(MAX_LOST)) {
         store.remove_session(&id);
     }
     (lost.into_iter().collect(), has_unreadable)
@@ -440,4 +440,4 @@ const TYPED_WITHIN: Duration = Duration::from_secs(1);
 const END_WITHIN: Duration = Duration::from_secs(20);
 const SAME_WARNING: Duration = Duration::from_secs(1);
 /// Of those that were lost longest ago, the files are removed.
-const MOST_LOST: usize = 256;
+const MAX_LOST: usize = 256;

@@ -74,7 +74,7 @@ async fn read_all(live: &Live) {
                 continue;
             }
             // Somebody holds the terminal who does not belong to the session.
-            () = sleep(LAST_WORDS), if status.is_some() => break,
+            () = sleep(LAST_OUTPUT_TIMEOUT), if status.is_some() => break,
         };
         match read {
             Ok(1..) => {
@@ -121,7 +121,7 @@ fn take(buffer: &mut Vec<u8>) -> Bytes {
 /// its first word may be on its way.
 async fn pace(live: &Live) {
     let begun = Instant::now();
-    let mut deadline = begun + LONGEST_WAIT;
+    let mut deadline = begun + MAX_WAIT;
     loop {
         let drawn = live.paced.notified();
         let mut drawn = std::pin::pin!(drawn);
@@ -137,7 +137,7 @@ async fn pace(live: &Live) {
                 return;
             }
             if said.is_none() {
-                deadline = deadline.min(begun + FIRST_WORD);
+                deadline = deadline.min(begun + FIRST_OUTPUT_TIMEOUT);
             }
             if Instant::now() >= deadline {
                 client.slow = true;
@@ -231,9 +231,9 @@ async fn keep(live: Arc<Live>, files: SessionFiles, told: oneshot::Sender<()>) {
     }
 }
 
-const LAST_WORDS: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-const FIRST_WORD: Duration = Duration::from_millis(100);
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
+const MAX_WAIT: Duration = Duration::from_secs(10);
+const FIRST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(100);
 const SETTLE: Duration = Duration::from_millis(50);
 const KEEP_EVERY: Duration = Duration::from_millis(100);
 const SMALL: usize = 4 << 10;

@@ -154,11 +154,11 @@ impl Client {
     }
 
     pub(crate) fn notify(&mut self, notice: Notice) {
-        if self.notices.len() < MOST_NOTICES {
+        if self.notices.len() < MAX_NOTICES {
             self.notices.push_back(notice);
         }
     }
 }
 
 /// A client that does not even read these misses the next.
-const MOST_NOTICES: usize = 16;
+const MAX_NOTICES: usize = 16;

@@ -331,8 +331,8 @@ fn read(dir: &Dir, name: &str) -> Result<(Record, Vec<u8>), SessionError> {
         opened => opened.map_err(SessionError::of_io)?,
     };
     let mut whole = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut whole).map_err(SessionError::of_io)?;
-    if whole.len() as u64 > LARGEST {
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut whole).map_err(SessionError::of_io)?;
+    if whole.len() as u64 > MAX_FILE_BYTES {
         return Err(damaged("it is too large"));
     }
     let end = whole.iter().position(|byte| *byte == b'\n').ok_or(damaged("it has no header"))?;
@@ -377,4 +377,4 @@ const KEYFRAMES: &str = "keyframes";
 const FORMAT: &str = "splengine-session";
 const VERSION: u64 = 1;
 /// No screen that we write is larger.
-const LARGEST: u64 = 64 << 20;
+const MAX_FILE_BYTES: u64 = 64 << 20;

@@ -310,7 +310,7 @@ impl State {
         });
         // Whoever is gone longest is forgotten first; those that are there never are, since they
         // are fewer.
-        while self.numberings.len() > MOST_KNOWN {
+        while self.numberings.len() > MAX_KNOWN {
             let oldest = self.numberings.iter().enumerate().min_by_key(|(_, known)| {
                 known.left.map_or((1, None::<Instant>), |left| (0, Some(left)))
             });
@@ -323,4 +323,4 @@ impl State {
 
 const PIECE: usize = 64 << 10;
 const LOW_WATER: u64 = 64 << 10;
-const MOST_KNOWN: usize = 256;
+const MAX_KNOWN: usize = 256;

@@ -22,8 +22,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, UsersError> {
     let file = File::open(path).map_err(unreadable)?;
     check(path, &file.metadata().map_err(unreadable)?, 0)?;
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST {
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(UsersError::TooLarge { path: path.to_owned() });
     }
     Ok(bytes)
@@ -56,6 +56,6 @@ fn metadata(path: &Path) -> Result<Metadata, UsersError> {
 }
 
 /// In bytes.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Nobody but its owner can move or remove a file in such a directory.
 const STICKY: u32 = 0o1000;

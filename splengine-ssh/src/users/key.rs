@@ -15,7 +15,7 @@ pub(crate) enum KeyError {
          sk-ssh-ed25519@openssh.com and sk-ecdsa-sha2-nistp256@openssh.com are"
     )]
     Type,
-    #[error("an RSA key of {0} bits is not taken: {SMALLEST_RSA} to {LARGEST_RSA} bits are")]
+    #[error("an RSA key of {0} bits is not taken: {MIN_RSA_BITS} to {MAX_RSA_BITS} bits are")]
     RsaSize(usize),
     #[error("a certificate does not belong here: list its authority's key, as `cert-authority`")]
     Certificate,
@@ -53,7 +53,7 @@ pub(super) fn check(key: &KeyData) -> Result<(), KeyError> {
             let modulus = key.n().as_positive_bytes().unwrap_or_default();
             let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
             let bits = modulus.len() * 8 - zeros;
-            let fits = (SMALLEST_RSA..=LARGEST_RSA).contains(&bits);
+            let fits = (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits);
             if fits { Ok(()) } else { Err(KeyError::RsaSize(bits)) }
         }
         KeyData::Certificate(_) => Err(KeyError::Certificate),
@@ -74,6 +74,6 @@ pub(super) fn describe(key: &KeyData) -> String {
 /// What parts words in OpenSSH's files; a file may have been written with CRLF.
 pub(super) const BLANK: [char; 3] = [' ', '\t', '\r'];
 
-const SMALLEST_RSA: usize = 2048;
+const MIN_RSA_BITS: usize = 2048;
 /// No more can be verified here.
-const LARGEST_RSA: usize = 8192;
+const MAX_RSA_BITS: usize = 8192;

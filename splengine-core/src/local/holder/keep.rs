@@ -104,7 +104,7 @@ async fn serve(door: Door) -> io::Result<()> {
     let listener = watch(door.listener.try_clone()?, Interest::READABLE)?;
     let null = File::open("/dev/null")?;
     let keeper = Arc::new(Keeper { null, cgroups: OnceLock::new(), state: Mutex::default() });
-    let mut looks = interval(IDLE);
+    let mut looks = interval(IDLE_TIMEOUT);
     let mut was_idle = false;
     loop {
         let mut ready = tokio::select! {
@@ -374,7 +374,7 @@ fn texts_of(file: OwnedFd) -> io::Result<Vec<CString>> {
     let mut file = File::from(file);
     file.rewind()?;
     let mut whole = Vec::new();
-    file.take(MOST_TEXT).read_to_end(&mut whole)?;
+    file.take(MAX_TEXT_BYTES).read_to_end(&mut whole)?;
     whole
         .split_inclusive(|byte| *byte == 0)
         .map(|text| CString::from_vec_with_nul(text.to_vec()).map_err(io::Error::other))
@@ -382,7 +382,7 @@ fn texts_of(file: OwnedFd) -> io::Result<Vec<CString>> {
 }
 
 /// How long it waits for somebody to need it, at the least, and looks for its socket.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After so long without an engine a program is ended.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 /// How much of what is printed without an engine is kept.
@@ -390,4 +390,4 @@ const RING: u64 = 1 << 20;
 /// What a session is told and has not heard yet; beyond it whoever tells it waits.
 const WORDS: usize = 4;
 /// More than the kernel lets a program have.
-const MOST_TEXT: u64 = 16 << 20;
+const MAX_TEXT_BYTES: u64 = 16 << 20;

@@ -137,10 +137,10 @@ impl Link {
         fds: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
-        if text.len() > LONGEST {
+        if text.len() > MAX_MESSAGE_BYTES {
             return Err(io::Error::other("a message to or of a holder is too long"));
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::Error::other("too many descriptors for one message"));
@@ -172,8 +172,8 @@ impl Link {
 fn receive_now<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut text = vec![0; LONGEST];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut text = vec![0; MAX_MESSAGE_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let length = recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut control, flags)?.bytes;
@@ -216,5 +216,5 @@ impl From<&CgroupMode> for Cgroup {
 }
 
 /// Bytes of a message; what may be longer goes into a file.
-const LONGEST: usize = 16 << 10;
-const MOST_FDS: usize = 2;
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
+const MAX_FDS: usize = 2;

@@ -57,7 +57,7 @@ async fn an_address_has_its_share_of_silent_connections() {
     let all = [&at_work, &is_unread, &was_read, &silent, &second, &other];
     table.trim();
     assert_eq!(all.map(is_evicted), [false; 6], "they are new");
-    tokio::time::advance(SILENCE).await;
+    tokio::time::advance(SILENT_AFTER).await;
     read.has_read();
     table.trim();
     assert_eq!(all.map(is_evicted), [false, false, false, true, true, false]);
@@ -67,7 +67,7 @@ async fn an_address_has_its_share_of_silent_connections() {
     is_unread.set_authenticated(&anybody());
     let new = enter(&table, &stream, 1);
     let newest = enter(&table, &stream, 1);
-    tokio::time::advance(MAX_AGE - SILENCE).await;
+    tokio::time::advance(MAX_AGE - SILENT_AFTER).await;
     read.has_read();
     table.trim();
     assert!(is_evicted(&was_read), "it has had its time");
@@ -84,10 +84,10 @@ async fn who_does_not_read_the_answer_is_silent_too() {
         progress.active.send_replace(1);
         table.enter(&stream, progress, address(1))
     });
-    tokio::time::advance(STALL_TIMEOUT - SILENCE).await;
+    tokio::time::advance(STALL_TIMEOUT - SILENT_AFTER).await;
     table.trim();
     assert_eq!([&all[0], &all[1]].map(is_evicted), [false; 2]);
-    tokio::time::advance(SILENCE).await;
+    tokio::time::advance(SILENT_AFTER).await;
     sending.has_read();
     table.trim();
     assert_eq!([&all[0], &all[1]].map(is_evicted), [true, false]);
@@ -102,7 +102,7 @@ async fn no_new_connection_is_closed_in_a_shortage() {
     assert!(!table.make_room(), "there is none");
     let old = enter(&table, &stream, 1);
     assert!(!table.make_room(), "it is new");
-    tokio::time::advance(SILENCE).await;
+    tokio::time::advance(SILENT_AFTER).await;
     let new = [2, 2, 2].map(|last| enter(&table, &stream, last));
     assert!(table.make_room());
     assert!(is_evicted(&old));
