@@ -46,6 +46,11 @@ impl Log {
         }
     }
 
+    /// The number of bytes that it keeps.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity as u64
+    }
+
     pub(crate) fn end(&self) -> Cursor {
         Cursor { offset: self.end, change: self.first_change + self.changes.len() as u64 }
     }

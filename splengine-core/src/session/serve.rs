@@ -129,11 +129,13 @@ async fn pace(live: &Live) {
         {
             let mut state = live.state();
             let end = state.log.end().offset;
+            // A piece that is read now must not push out what the client has not had yet.
+            let high_water = HIGH_WATER.min(state.log.capacity() / 2);
             let holder = state.holder;
             let is_alone = state.clients.len() == 1;
             let Some(client) = holder.and_then(|key| state.clients.get_mut(&key)) else { return };
             let said = client.acked.or(client.delivered.filter(|_| is_alone));
-            if client.slow || end.saturating_sub(said.unwrap_or(client.joined_at)) <= HIGH_WATER {
+            if client.slow || end.saturating_sub(said.unwrap_or(client.joined_at)) <= high_water {
                 return;
             }
             if said.is_none() {

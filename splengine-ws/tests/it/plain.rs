@@ -161,7 +161,16 @@ fn first_gap(seen: &str) -> Option<usize> {
 
 #[tokio::test]
 async fn a_client_that_is_alone_misses_nothing_of_a_large_output() {
-    let door = door_with(|policy| policy.log_bytes(512 << 10), |server| server).await;
+    misses_nothing(512 << 10).await;
+}
+
+#[tokio::test]
+async fn a_small_log_paces_a_program_sooner() {
+    misses_nothing(128 << 10).await;
+}
+
+async fn misses_nothing(log_bytes: usize) {
+    let door = door_with(|policy| policy.log_bytes(log_bytes), |server| server).await;
     let mut client = door.plain("").await;
     client.send(script(LARGE)).await;
     let mut seen = String::new();
