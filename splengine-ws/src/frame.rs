@@ -1,12 +1,19 @@
 //! Frames: what stands in them, and how.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::value::{EnumAccessDeserializer, StrDeserializer};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, IntoDeserializer as _, VariantAccess,
+    Visitor,
+};
 use serde_json::Value;
 
-/// A control frame from a client.
+/// A control frame from a client. Read through [`Tagged`].
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+#[serde(rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub(crate) enum Frame {
     Hello {},
     Input {
@@ -101,25 +108,82 @@ pub(crate) struct TextFrame {
 impl TextFrame {
     /// Reads a text frame. The error says what is wrong, and repeats nothing: it may be a secret.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(text)
-            .map_err(|_| "a text frame must be a JSON object with `type`".to_owned())?;
-        let Some(kind) = value.get("type").and_then(Value::as_str) else {
+        // A list would be taken for the members in our order.
+        let head = Some(text).filter(|text| text.trim_start().starts_with('{'));
+        let head = head.and_then(|text| serde_json::from_str::<Head<'_>>(text).ok());
+        let Some(Head { kind, ticket }) = head else {
             return Err("a text frame must be a JSON object with `type`".to_owned());
         };
-        let kind: String = kind.chars().take(40).collect();
-        let ticket = value.get("ticket").and_then(Value::as_str).map(str::to_owned);
-        let frame = serde_json::from_value(value)
-            .map_err(|error| format!("`{kind}`: {}", without_values(&error)))?;
+        if kind == "ping" && text.len() > MAX_PING_BYTES {
+            return Err(format!("a `ping` may have {MAX_PING_BYTES} bytes"));
+        }
+        let mut members = serde_json::Deserializer::from_str(text);
+        let tagged = Tagged { kind: &kind, members: &mut members };
+        let frame = Frame::deserialize(EnumAccessDeserializer::new(tagged)).map_err(|error| {
+            let kind: String = kind.chars().take(40).collect();
+            format!("`{kind}`: {}", without_values(&error))
+        })?;
         Ok(Self { frame, ticket })
+    }
+}
+
+/// What is read first of a text frame: by its type it is known what else to read.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    ticket: Option<String>,
+}
+
+/// The variant `kind` of an enum, whose members are read straight from an object. What the variant does
+/// not know is skipped where it stands; serde's `tag` would make values of it first, which take a hundred
+/// times as much memory as their text.
+struct Tagged<'a, D> {
+    kind: &'a str,
+    members: D,
+}
+
+impl<'de, D: Deserializer<'de>> EnumAccess<'de> for Tagged<'_, D> {
+    type Error = D::Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), D::Error> {
+        let kind: StrDeserializer<'_, D::Error> = self.kind.into_deserializer();
+        Ok((seed.deserialize(kind)?, self))
+    }
+}
+
+impl<'de, D: Deserializer<'de>> VariantAccess<'de> for Tagged<'_, D> {
+    type Error = D::Error;
+
+    fn unit_variant(self) -> Result<(), D::Error> {
+        IgnoredAny::deserialize(self.members).map(drop)
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, D::Error> {
+        seed.deserialize(self.members)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, D::Error> {
+        self.members.deserialize_tuple(len, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.members.deserialize_struct("frame", fields, visitor)
     }
 }
 
 /// What is expected, not what was found.
 fn without_values(error: &serde_json::Error) -> String {
     let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or_default();
     match text.split_once("expected ") {
         Some((_, expected)) => format!("a member has the wrong type or value; expected {expected}"),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
@@ -168,6 +232,9 @@ pub(crate) fn snapshot(offset: u64, cols: u16, rows: u16, data: &[u8]) -> Bytes 
     frame.freeze()
 }
 
+/// Maximum length of a `ping` in bytes: a pong that repeats what it holds waits for a client that does
+/// not read.
+const MAX_PING_BYTES: usize = 4 << 10;
 const OUTPUT: u8 = 0x01;
 const SNAPSHOT: u8 = 0x02;
 const INPUT: u8 = 0x11;
@@ -218,7 +285,26 @@ mod tests {
             let error = TextFrame::parse(&colors.to_string()).expect_err(bad);
             assert!(error.contains("`#rrggbb`") && !error.contains("77"), "{error}");
         }
-        for bad in ["", "hunter2", "[]", "{}", r#"{"type":7}"#, r#"{"type":"input","data":77}"#] {
+        // What is not known is skipped, and nothing is made of it first, of which depth is a sign.
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        for kind in ["future", "input"] {
+            let text = format!(r#"{{"type":"{kind}","data":"x","future":{deep}}}"#);
+            TextFrame::parse(&text).expect(kind);
+        }
+        let error = TextFrame::parse(r#"{"type":"resize","cols":7}"#).expect_err("no rows");
+        assert_eq!(error, "`resize`: missing field `rows`");
+        let ping =
+            |length| TextFrame::parse(&json!({"type":"ping","t":"x".repeat(length)}).to_string());
+        assert!(ping(4000).is_ok() && ping(4096).is_err());
+        for bad in [
+            "",
+            "hunter2",
+            "[]",
+            r#"["ping"]"#,
+            "{}",
+            r#"{"type":7}"#,
+            r#"{"type":"input","data":77}"#,
+        ] {
             let error = TextFrame::parse(bad).expect_err(bad);
             assert!(!error.contains("hunter2") && !error.contains("77"), "{error}");
         }

@@ -155,6 +155,15 @@ pub(crate) fn error(message: &str, code: &str) -> Message {
     text(&json!({"type": "error", "error": message, "code": code}))
 }
 
+/// The answer to a ping, with what that holds.
+pub(crate) fn pong(t: Option<Value>) -> Message {
+    let mut pong = json!({"type": "pong"});
+    if let Some(t) = t {
+        pong["t"] = t;
+    }
+    text(&pong)
+}
+
 pub(crate) fn saved(info: &SavedInfo) -> Message {
     text(&json!({"type": "saved", "savedId": info.id.as_str(), "name": info.name}))
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
-use serde_json::json;
 use splengine_core::{
     Access, Attach, Caller, SessionError, SessionRequest, Size, TerminalColors, Typist,
 };
@@ -22,7 +21,7 @@ use crate::client::tell::Word;
 use crate::client::typing::Typed;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
 use crate::meter::Gate;
-use crate::speech::{self, text};
+use crate::speech;
 use crate::upgrade::Socket;
 
 /// Reads frames, one after the other.
@@ -239,19 +238,7 @@ impl Listener {
                     Err(error) => self.refuse(&error).await,
                 }
             }
-            Frame::Ping { t } => {
-                let mut pong = json!({"type": "pong"});
-                if let Some(t) = t {
-                    pong["t"] = t;
-                }
-                let pong = text(&pong);
-                if pong.len() > MAX_PONG_BYTES {
-                    let problem =
-                        format!("`t` is too large: a pong may have {MAX_PONG_BYTES} bytes");
-                    return self.say(speech::error(&problem, "invalid")).await;
-                }
-                self.say(pong).await
-            }
+            Frame::Ping { t } => self.say(speech::pong(t)).await,
         }
     }
 
@@ -402,8 +389,6 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What is told waits for a client that does not read.
-const MAX_PONG_BYTES: usize = 4 << 10;
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes of input that wait to be typed; beyond them no frame is read.
 pub(crate) const INPUT_ROOM: usize = 4 << 20;

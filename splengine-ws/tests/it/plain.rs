@@ -287,3 +287,30 @@ async fn a_program_is_told_the_colours_of_the_client_in_control() {
     other.send(json!({"type": "input", "data": ask})).await;
     client.until(">]11;rgb:2222/2222/2222>").await;
 }
+
+#[tokio::test]
+async fn of_large_frames_only_what_is_known_takes_memory() {
+    let door = door().await;
+    let mut client = door.plain("").await;
+    client.frame("session").await;
+    // Parsed into values, it would be too deep, and take a hundred times as much as here.
+    let deep = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
+    for text in [
+        format!(r#"{{"type":"future","data":{deep}}}"#),
+        format!(r#"{{"type":"resize","cols":100,"rows":30,"data":{deep}}}"#),
+    ] {
+        client.socket.send(Message::text(text)).await.expect("sent");
+    }
+    loop {
+        match client.next().await {
+            Came::Frame(frame) if frame["type"] == "session" && frame["cols"] == 100 => break,
+            Came::Frame(frame) => assert_ne!(frame["type"], "error", "{frame}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // A pong repeats what a ping holds, so that there is not much of it.
+    client.send(json!({"type": "ping", "t": "x".repeat(4 << 10)})).await;
+    assert_eq!(client.frame("error").await["code"], "invalid");
+    client.send(json!({"type": "ping", "t": "x".repeat(4000)})).await;
+    assert_eq!(client.frame("pong").await["t"], "x".repeat(4000));
+}

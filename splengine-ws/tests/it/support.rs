@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -193,8 +193,10 @@ impl Client {
     }
 
     pub(crate) async fn next(&mut self) -> Came {
+        // The server's pings are no sign of what is waited for.
+        let until = Instant::now() + Duration::from_secs(20);
         loop {
-            let message = timeout(Duration::from_secs(20), self.socket.next()).await;
+            let message = timeout_at(until, self.socket.next()).await;
             match message.expect("something in time") {
                 Some(Ok(Message::Text(text))) => {
                     return Came::Frame(serde_json::from_str(&text).expect("JSON"));
