@@ -80,6 +80,12 @@ pub struct DiskSpace {
 }
 
 impl FileInfo {
+    /// Returns whether `other` is of the same file, under whatever name.
+    #[must_use]
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+
     /// Of something of which only the name and this are told.
     pub(crate) fn unknown(kind: FileType) -> Self {
         Self {

@@ -189,11 +189,15 @@ impl Client {
                 files.hard_link(caller, &self.at(&from)?, &self.at(&to)?).await?;
             }
             Request::CopyData { from, offset, length, to, at } => {
-                if from == to {
+                let (from, to) = (handles.file(&from)?, handles.file(&to)?);
+                let source = from.info().await?;
+                if source.is_same_file(&to.info().await?) {
                     return Err(Refusal::new(Code::Failure, "a file can't be copied into itself"));
                 }
-                let (from, to) = (handles.file(&from)?, handles.file(&to)?);
-                let length = if length == 0 { u64::MAX } else { length };
+                // What is appended meanwhile is not copied: it may be what another copy of this one
+                // appends, and there would be no end to either.
+                let left = source.size.saturating_sub(offset);
+                let length = if length == 0 { left } else { length.min(left) };
                 let mut done = 0;
                 while done < length {
                     let most = usize::try_from(length - done).unwrap_or(MAX_DATA).min(MAX_DATA);

@@ -84,7 +84,7 @@ fn strings(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 
 fn files(root: &TempDir) -> Files {
     let policy = FilePolicy::new(root.path()).and_then(|policy| policy.hide("runtime"));
-    let policy = policy.map(|policy| policy.max_open(5000));
+    let policy = policy.map(|policy| policy.max_open(5000).max_file_size(64 << 20));
     let engine = Engine::builder(Nothing).files(policy.expect("a policy")).build();
     engine.expect("built").files()
 }
@@ -594,8 +594,13 @@ async fn a_file_gets_a_second_name_and_a_copy() {
     let members = [from.clone(), long(0), long(0), to, long(0)];
     assert_eq!(status(&client.extended("copy-data", &members).await), OK);
     assert_eq!(client.content("data/copy"), "changed");
-    let members = [from.clone(), long(0), long(0), from, long(0)];
+    let members = [from.clone(), long(0), long(0), from.clone(), long(0)];
     assert_eq!(status(&client.extended("copy-data", &members).await), FAILURE);
+    // Nor through another handle and another name of it: of what it appends there would be no end.
+    let same = handle(&client.ask(3, &[string("data/b"), int(WRITE), int(0)]).await);
+    let members = [from, long(0), long(0), same, long(7)];
+    assert_eq!(status(&client.extended("copy-data", &members).await), FAILURE);
+    assert_eq!(client.content("data/b"), "changed");
 }
 
 #[tokio::test]
