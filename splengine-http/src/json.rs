@@ -2,8 +2,12 @@
 //! that do not fit.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess,
+    Visitor,
+};
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
@@ -26,6 +30,76 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     deserializer.end().map_err(|error| not_json(&error))?;
     Ok(dto)
+}
+
+/// Returns whether the list `member` of a body has more than `max` elements. Nothing is made of them,
+/// which may take a hundred times as much memory as their text does. A body that is none is not judged
+/// here.
+pub(crate) fn is_longer(bytes: &[u8], member: &str, max: usize) -> bool {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let mut is_longer = false;
+    let members = Members { member, elements: Elements { max, is_longer: &mut is_longer } };
+    // An error is that it is longer, or what the parser will say.
+    let _ = serde_json::Deserializer::from_slice(bytes).deserialize_map(members);
+    is_longer
+}
+
+struct Members<'a> {
+    member: &'a str,
+    elements: Elements<'a>,
+}
+
+struct Elements<'a> {
+    max: usize,
+    is_longer: &'a mut bool,
+}
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Elements { max, is_longer } = self.elements;
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            if name == self.member {
+                map.next_value_seed(Elements { max, is_longer: &mut *is_longer })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Elements<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut count = 0;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            count += 1;
+            if count > self.max {
+                *self.is_longer = true;
+                return Err(A::Error::custom("it is too long"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The words of a serde error, such as `unknown variant`, as what is said of a member.

@@ -70,6 +70,13 @@ impl Batches {
         self.registry().map_or(0, Registry::count)
     }
 
+    /// Returns the maximum number of steps of one batch, for adapters that count them before they are
+    /// parsed; 0 where batches are not kept.
+    #[must_use]
+    pub fn max_steps(&self) -> usize {
+        self.registry().map_or(0, |registry| registry.policy.max_steps)
+    }
+
     /// A batch with its steps, as it is now.
     ///
     /// # Errors

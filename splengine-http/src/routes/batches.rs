@@ -19,8 +19,9 @@ use crate::app::App;
 use crate::dto_batch_requests::BatchRequestDto;
 use crate::dto_batches::{BatchDto, BatchEventDto, BatchListDto, BatchRecordDto, BatchResultDto};
 use crate::forms::Form;
+use crate::json;
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::parameters::{Asker, NoQuery, demand_json, header, idempotency_key, read_json};
+use crate::routes::parameters::{Asker, NoQuery, demand_json, header, idempotency_key, read_whole};
 use crate::routes::results;
 use crate::silence::Silence;
 use crate::stream::{EVENTS, as_it_comes};
@@ -65,7 +66,14 @@ pub(crate) async fn submit(
         Some(_) => Some(Form::wanted(&app.options.forms, &parts.headers)?),
         None => None,
     };
-    let dto: BatchRequestDto = read_json(&parts.headers, body, &app, &caller).await?;
+    let body = read_whole(&parts.headers, body, &app, &caller).await?;
+    let max = app.engine.batches().max_steps();
+    if json::is_longer(&body, "steps", max) {
+        let problem = format!("are over the maximum of {max}");
+        return Err(BatchError::Malformed { field: "steps", problem }.into());
+    }
+    let dto: BatchRequestDto = json::parse(&body)?;
+    drop(body);
     let encodings = dto.encodings();
     let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
     let (Some(form), Some(wait)) = (form, wait) else { return Ok(accepted(record)) };

@@ -533,6 +533,9 @@ async fn a_bad_request_is_told_what_is_wrong() {
         (json!({}), 400, "steps"),
         (json!({"steps": []}), 400, "`steps` must hold at least one step"),
         (json!({"steps": [{"command": 7}]}), 400, "`steps[0].command`"),
+        // They are counted before anything is made of them.
+        (json!({"steps": vec![7; 10_001]}), 400, "`steps` are over the maximum of 10000"),
+        (json!({"steps": vec![7; 10_000]}), 400, "`steps[0]` must be"),
         (json!({"steps": [{"command": "true", "async": true}]}), 400, "unknown field `async`"),
         (json!({"steps": [{"command": "true"}], "failFast": "later"}), 400, "`failFast`"),
         (
