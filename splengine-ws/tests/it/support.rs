@@ -228,6 +228,17 @@ impl Client {
         }
     }
 
+    /// The first text frame, whatever its type.
+    pub(crate) async fn first_frame(&mut self) -> Value {
+        loop {
+            match self.next().await {
+                Came::Frame(frame) => return frame,
+                Came::Closed(code) => panic!("closed with {code} before a frame"),
+                _ => {}
+            }
+        }
+    }
+
     pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             if let Came::Closed(code) = self.next().await {
