@@ -234,13 +234,22 @@ impl Batches {
     }
 
     /// Gives every step the batch's directory, and the session's directory and variables as they are
-    /// now.
+    /// now, of which each has a copy.
     fn settle(&self, caller: &Caller, plan: &mut PlanData) -> Result<(), BatchError> {
         let mut workdir = plan.workdir.take();
         if let Some(id) = plan.session_id.take() {
             let place = self.engine.sessions().place_of(caller, &id);
             let (session_id, present, env) = place.map_err(Box::new)?;
             workdir = workdir.or(present);
+            let variables: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+            let copied = variables.saturating_mul(plan.steps.len());
+            if copied > MAX_COPIED_BYTES {
+                let problem = format!(
+                    "would get {copied} bytes of the session's variables in all, over the maximum of \
+                     {MAX_COPIED_BYTES}: use fewer steps, or a session with fewer variables"
+                );
+                return Err(BatchError::Malformed { field: "steps", problem });
+            }
             for step in &mut plan.steps {
                 step.0.session_id = Some(session_id.to_string());
                 step.0.env.splice(0..0, env.iter().cloned());
@@ -393,3 +402,7 @@ pub(crate) async fn detached<T: Send + 'static>(
 
 const KEY_USED_UP: &str = "the batch that was made with this idempotency key is over and kept no \
     longer; a new request needs a new key";
+
+/// Maximum size in bytes of the variables that all steps of a batch get of its session: a short request
+/// must not take a thousand times its size.
+const MAX_COPIED_BYTES: usize = 16 << 20;

@@ -991,6 +991,22 @@ async fn a_session_gives_its_directory_and_variables() {
 }
 
 #[tokio::test]
+async fn a_sessions_variables_are_not_copied_without_bound() {
+    let bench = bench();
+    let request = SessionRequest::new().command("cat").env("LARGE", "x".repeat(100_000));
+    let session = bench.engine.sessions().create(&bench.alice, request).await.expect("starts");
+    let of = |count: usize| {
+        let request = BatchRequest::new().session_id(session.id.as_str());
+        (0..count).map(|_| Step::new("true")).fold(request, BatchRequest::step)
+    };
+    let refused = bench.engine.batches().submit(&bench.alice, of(200), None).await;
+    let error = refused.expect_err("twenty megabytes");
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.to_string().contains("the session's variables"), "{error}");
+    assert_eq!(bench.run(of(2)).await.info.state, BatchState::Succeeded);
+}
+
+#[tokio::test]
 async fn one_caller_does_not_starve_another() {
     let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
     let many = (0..10_000).map(|_| Step::new("true"));
