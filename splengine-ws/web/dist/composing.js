@@ -16,6 +16,7 @@ export class Composing {
     #start = null;
     #from = null;
     #isWaiting = false;
+    #ended = 0;
     #sent = null;
     #next = null;
     #before = null;
@@ -40,7 +41,8 @@ export class Composing {
         }
         if (GO_ON.includes(event.keyCode) || !(isComposed || this.#isWaiting))
             return true;
-        this.#next = this.#area.value.slice(this.#from ?? this.#start ?? 0);
+        const next = this.#area.value.slice(this.#from ?? this.#start ?? 0);
+        this.#next = next === "" ? null : next;
         queueMicrotask(() => (this.#next = null));
         if (isComposed)
             this.#sent = this.#area.value.slice(this.#start ?? 0);
@@ -51,7 +53,11 @@ export class Composing {
     typed(data) {
         const next = this.#next;
         this.#next = null;
-        return next ?? data;
+        if (next !== null)
+            return next;
+        if (this.#isWaiting && data === this.#waiting())
+            this.#isTyped();
+        return data;
     }
     #starts() {
         this.#start = this.#area.value.length;
@@ -72,10 +78,19 @@ export class Composing {
     }
     #waits() {
         this.#isWaiting = true;
+        this.#ended += 1;
+        const ended = this.#ended;
         setTimeout(() => {
-            this.#isWaiting = false;
-            this.#from = this.#start;
+            if (this.#isWaiting && ended === this.#ended)
+                this.#isTyped();
         }, 0);
+    }
+    #waiting() {
+        return this.#area.value.slice(this.#from ?? 0, this.#start ?? undefined);
+    }
+    #isTyped() {
+        this.#isWaiting = false;
+        this.#from = this.#start;
     }
     #changed() {
         if (this.#before === null || this.#start !== null)

@@ -32,6 +32,8 @@ export class Composing {
   #from: number | null = null;
   /** xterm.js types what was composed last by a timer, which has not come yet. */
   #isWaiting = false;
+  /** Number of compositions that have ended, by which a late timer knows that it is an old one's. */
+  #ended = 0;
   /** What a key has ended of the composition, and was typed. */
   #sent: string | null = null;
   /** What xterm.js types next is this. */
@@ -63,7 +65,9 @@ export class Composing {
     }
     if (GO_ON.includes(event.keyCode) || !(isComposed || this.#isWaiting)) return true;
     // xterm.js types what is composed before the key, at once.
-    this.#next = this.#area.value.slice(this.#from ?? this.#start ?? 0);
+    const next = this.#area.value.slice(this.#from ?? this.#start ?? 0);
+    // Of nothing, xterm.js may type nothing: what it types next would be the key.
+    this.#next = next === "" ? null : next;
     queueMicrotask(() => (this.#next = null));
     if (isComposed) this.#sent = this.#area.value.slice(this.#start ?? 0);
     this.#isWaiting = false;
@@ -75,7 +79,10 @@ export class Composing {
   typed(data: string): string {
     const next = this.#next;
     this.#next = null;
-    return next ?? data;
+    if (next !== null) return next;
+    // Its timer has come, and the next key may come before the one that was set behind it.
+    if (this.#isWaiting && data === this.#waiting()) this.#isTyped();
+    return data;
   }
 
   #starts(): void {
@@ -98,10 +105,21 @@ export class Composing {
   /** Behind xterm.js, which has set its timer: this one comes next. */
   #waits(): void {
     this.#isWaiting = true;
+    this.#ended += 1;
+    const ended = this.#ended;
     setTimeout(() => {
-      this.#isWaiting = false;
-      this.#from = this.#start;
+      if (this.#isWaiting && ended === this.#ended) this.#isTyped();
     }, 0);
+  }
+
+  /** What xterm.js's timer will type. */
+  #waiting(): string {
+    return this.#area.value.slice(this.#from ?? 0, this.#start ?? undefined);
+  }
+
+  #isTyped(): void {
+    this.#isWaiting = false;
+    this.#from = this.#start;
   }
 
   #changed(): void {

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { formatPlace, pageLink, parsePlace } from "../dist/address.js";
 import { AnsiText } from "../dist/ansi.js";
 import { detailsOf, inSeconds, outputOf, reasonInWords, serverTime } from "../dist/batch_words.js";
-import { keysBetween, leftOf } from "../dist/composing.js";
+import { Composing, keysBetween, leftOf } from "../dist/composing.js";
 import { joinedRanges } from "../dist/graphemes.js";
 import { MAX_OSC52, parseOsc52 } from "../dist/osc52.js";
 import { cleanPaste } from "../dist/paste.js";
@@ -131,4 +131,59 @@ test("what a soft keyboard changes becomes keys", () => {
   assert.equal(keysBetween("teh", "the"), "\x7f\x7fhe");
   assert.equal(keysBetween("a👍", "a"), "\x7f");
   assert.equal(keysBetween("same", "same"), "");
+});
+
+/** A text area in which "日本" was composed, and what was typed of it; xterm.js's timer has not come. */
+function composed() {
+  const area = Object.assign(new EventTarget(), { value: "" });
+  const typed = [];
+  const composing = new Composing(area, (text) => typed.push(text));
+  const composes = (text) => {
+    area.dispatchEvent(new Event("compositionstart"));
+    area.value += text;
+    area.dispatchEvent(Object.assign(new Event("compositionend"), { data: text }));
+  };
+  composes("日本");
+  const xtermTypes = (data) => typed.push(composing.typed(data));
+  const press = (keyCode) => composing.key({ type: "keydown", keyCode });
+  return { composes, xtermTypes, press, typed };
+}
+
+test("a key that comes just behind xterm.js's timer is typed, and nothing twice", () => {
+  const { xtermTypes, press, typed } = composed();
+  xtermTypes("日本");
+  assert.equal(press(63), true);
+  xtermTypes("?");
+  assert.deepEqual(typed, ["日本", "?"]);
+});
+
+test("a key that comes before xterm.js's timer has what was composed typed first, and whole", () => {
+  const { xtermTypes, press, typed } = composed();
+  assert.equal(press(63), true);
+  // Of what was composed, xterm.js knows a part.
+  xtermTypes("日");
+  xtermTypes("?");
+  assert.deepEqual(typed, ["日本", "?"]);
+});
+
+test("a timer that comes late is not the next composition's", (t) => {
+  const timers = [];
+  t.mock.method(globalThis, "setTimeout", (act) => timers.push(act));
+  const { composes, xtermTypes, press, typed } = composed();
+  xtermTypes("日本");
+  composes("語");
+  timers[0]();
+  press(63);
+  xtermTypes("");
+  xtermTypes("?");
+  assert.deepEqual(typed, ["日本", "語", "?"]);
+});
+
+test("nothing that was composed hides no key", () => {
+  const { composes, xtermTypes, press, typed } = composed();
+  xtermTypes("日本");
+  composes("");
+  press(63);
+  xtermTypes("?");
+  assert.deepEqual(typed, ["日本", "?"]);
 });
