@@ -11,6 +11,7 @@ mod info;
 mod inputs;
 mod job;
 mod journal;
+mod keys;
 mod list;
 mod log;
 mod output;

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::journal::Journal;
+use crate::batch::keys::KeysInFlight;
 use crate::batch::plan::millis;
 use crate::batch::retention::{Bounds, Kept, surplus};
 use crate::batch::row::{Summary, key, now};
@@ -24,8 +25,7 @@ pub(crate) struct Registry {
     pub(crate) policy: BatchPolicy,
     pub(crate) journal: Journal,
     state: Mutex<State>,
-    /// Held by whoever looks whether an idempotency key is used, and uses it.
-    pub(crate) keys: tokio::sync::Mutex<()>,
+    pub(crate) keys: Arc<KeysInFlight>,
     /// How many batches are driven.
     driven: watch::Sender<usize>,
     /// Nothing more is to be started.
@@ -106,7 +106,7 @@ impl Registry {
             policy,
             journal,
             state: Mutex::default(),
-            keys: tokio::sync::Mutex::new(()),
+            keys: Arc::default(),
             driven: watch::channel(0).0,
             closed: watch::channel(false).0,
             is_watched: AtomicBool::new(false),

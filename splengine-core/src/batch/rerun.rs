@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use crate::batch::graph::dependencies;
 use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step};
 use crate::batch::runner::PLAN;
-use crate::batch::submit::{Accepted, checked_key, detached};
+use crate::batch::submit::{Accepted, UsedKey, detached};
 use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};
 use crate::caller::Caller;
 use crate::id::BatchId;
@@ -53,9 +53,9 @@ impl Batches {
         only_failed: bool,
         idempotency_key: &str,
     ) -> Result<Submitted, BatchError> {
-        let key = checked_key(idempotency_key)?;
         let sum = hex(&Sha256::digest(format!("rerun\0{id}\0{only_failed}")));
-        self.rerun_under(caller, id, only_failed, Some((key, sum))).await
+        let key = self.lock_key(caller, Some(idempotency_key), sum).await?;
+        self.rerun_under(caller, id, only_failed, key).await
     }
 
     async fn rerun_under(
@@ -63,7 +63,7 @@ impl Batches {
         caller: &Caller,
         id: &str,
         only_failed: bool,
-        key: Option<(String, String)>,
+        key: Option<UsedKey>,
     ) -> Result<Submitted, BatchError> {
         let (this, caller, id) = (self.clone(), caller.clone(), id.to_owned());
         detached(async move {

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::batch::checks::{MAX_TIMEOUT_MS, StepChecks, checked_labels};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
+use crate::batch::keys::KeyLock;
 use crate::batch::plan::{PlanData, StepCheck};
 use crate::batch::registry::Registry;
 use crate::batch::row::{EventRow, Recipe, Summary, What, key, now};
@@ -41,6 +42,14 @@ struct KeyRow {
     sha256: String,
 }
 
+/// The idempotency key of a request, of which no other is worked at meanwhile.
+pub(crate) struct UsedKey {
+    text: String,
+    /// Of the request.
+    sum: String,
+    _lock: KeyLock,
+}
+
 /// A batch that may be.
 pub(crate) struct Accepted {
     about: About,
@@ -63,11 +72,13 @@ impl Batches {
     /// reported, whatever becomes of this process.
     ///
     /// With an `idempotency_key` (1 to 255 visible ASCII characters) a repetition gives the batch
-    /// that was made first, for as long as that is kept.
+    /// that was made first, for as long as that is kept. While a request is checked, another with the
+    /// same key of the same caller waits for it, 30 s at most; requests with other keys do not.
     ///
     /// # Errors
     ///
-    /// [`BatchError`] that names the step and what is wrong with it. Then nothing of the batch is
+    /// [`BatchError`] that names the step and what is wrong with it; [`BatchError::Conflict`] when the
+    /// request before, with the same key, is still checked after 30 s. Then nothing of the batch is
     /// there.
     ///
     /// # Cancel safety
@@ -81,7 +92,7 @@ impl Batches {
     ) -> Result<Submitted, BatchError> {
         let sum = hex(&Sha256::digest(serde_json::to_vec(&request).unwrap_or_default()));
         let (this, caller) = (self.clone(), caller.clone());
-        let key = idempotency_key.map(|key| checked_key(key).map(|key| (key, sum))).transpose()?;
+        let key = self.lock_key(&caller, idempotency_key, sum).await?;
         detached(async move {
             this.once(&caller, key, async |this: &Self| this.accept(&caller, request, None).await)
                 .await
@@ -109,7 +120,7 @@ impl Batches {
         let recipe = Recipe { kind: kind.to_owned(), text: recipe.into() };
         let sum = hex(&Sha256::digest(format!("{}\0{}", recipe.kind, recipe.text)));
         let (this, caller) = (self.clone(), caller.clone());
-        let key = idempotency_key.map(|key| checked_key(key).map(|key| (key, sum))).transpose()?;
+        let key = self.lock_key(&caller, idempotency_key, sum).await?;
         detached(async move {
             this.once(&caller, key, async |this: &Self| {
                 let job = this
@@ -148,21 +159,30 @@ impl Batches {
         row.and_then(|row| row.id.parse().ok()).ok_or_else(missing)
     }
 
+    /// The key of a request whose SHA-256 is `sum`, once no other with the same key is worked at.
+    pub(crate) async fn lock_key(
+        &self,
+        caller: &Caller,
+        key: Option<&str>,
+        sum: String,
+    ) -> Result<Option<UsedKey>, BatchError> {
+        let Some(key) = key else { return Ok(None) };
+        let text = checked_key(key)?;
+        self.may(caller)?;
+        let lock = self.registry()?.keys.lock(caller.user(), &text).await?;
+        Ok(Some(UsedKey { text, sum, _lock: lock }))
+    }
+
     /// Makes a batch, unless there is one under this key.
     pub(crate) async fn once(
         &self,
         caller: &Caller,
-        key: Option<(String, String)>,
+        key: Option<UsedKey>,
         accept: impl AsyncFnOnce(&Self) -> Result<Accepted, BatchError>,
     ) -> Result<Submitted, BatchError> {
         self.may(caller)?;
         let registry = self.registry()?;
-        // So that nobody else uses the key between the look and the use.
-        let _guard = match &key {
-            Some(_) => Some(registry.keys.lock().await),
-            None => None,
-        };
-        if let Some((text, sum)) = &key {
+        if let Some(UsedKey { text, sum, .. }) = &key {
             let row: Option<KeyRow> =
                 registry.journal.get(key::idempotency(caller.user(), text)).await?;
             if let Some(row) = row {
@@ -181,7 +201,9 @@ impl Batches {
         }
         registry.journal.accepts().await?;
         let accepted = accept(self).await?;
-        let driver = self.begin(registry, caller, accepted, key).await?;
+        // The lock of the key is held until the batch is there under it.
+        let driver = self.begin(registry, caller, accepted, key.as_ref()).await?;
+        drop(key);
         let record = self.get(caller, driver.id.as_str()).await;
         driver.spawn(Pending { is_new: true, ..Pending::default() });
         Ok(Submitted { record: record?, is_new: true })
@@ -269,7 +291,7 @@ impl Batches {
         registry: &Registry,
         caller: &Caller,
         accepted: Accepted,
-        key: Option<(String, String)>,
+        key: Option<&UsedKey>,
     ) -> Result<Driver, BatchError> {
         let Accepted { recipe, inputs, job, about } = accepted;
         let About { name, labels, timeout, rerun_of } = about;
@@ -295,7 +317,7 @@ impl Batches {
             events: 1,
             bytes: recipe.text.len() as u64 + inputs.as_ref().map_or(0, |all| all.len() as u64),
             has_inputs: inputs.is_some(),
-            key: key.as_ref().map(|(text, _)| text.clone()),
+            key: key.map(|key| key.text.clone()),
         };
         summary.set_counts(StepCounts { total, queued: total, ..StepCounts::default() });
         let mut changes = vec![
@@ -306,9 +328,9 @@ impl Batches {
             Change::set(key::of_user(&summary.user, id.as_str()), []),
             Change::set(key::of_user_in(&summary.user, BatchState::Queued, id.as_str()), []),
         ];
-        if let Some((text, sha256)) = key {
-            let row = KeyRow { id: id.to_string(), sha256 };
-            changes.push(set(key::idempotency(caller.user(), &text), &row));
+        if let Some(UsedKey { text, sum, .. }) = key {
+            let row = KeyRow { id: id.to_string(), sha256: sum.clone() };
+            changes.push(set(key::idempotency(caller.user(), text), &row));
         }
         if let Some(inputs) = inputs {
             self.keep_inputs(registry, &id, inputs).await?;
@@ -385,7 +407,7 @@ impl Batches {
     }
 }
 
-pub(crate) fn checked_key(key: &str) -> Result<String, BatchError> {
+fn checked_key(key: &str) -> Result<String, BatchError> {
     if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(key.to_owned());
     }

@@ -3,6 +3,7 @@
 mod admission;
 mod batch_bounds;
 mod batch_ends;
+mod batch_keys;
 mod batch_streams;
 mod batches;
 mod connections;
