@@ -166,9 +166,9 @@ impl Channel {
         tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
         // Files are served for as long as the client likes.
         let running = (!matches!(start, Start::Sftp(_))).then(|| login.running());
-        let taken = self.place.take();
+        let (taken, activity) = (self.place.take(), login.begin());
         let task = tokio::spawn(async move {
-            let (_running, _taken) = (running, taken);
+            let (_running, _taken, _activity) = (running, taken, activity);
             let performed = async {
                 if let Some(why) = refusal {
                     return Ok(reply.refuse(why, MISUSE).await);
@@ -192,6 +192,7 @@ impl Channel {
         destination: Destination,
         answer: ChannelOpenHandle,
         peer: SocketAddr,
+        login: &Login,
         grant: &Grant,
     ) {
         let (reply, input) = match std::mem::replace(&mut self.state, State::Neither) {
@@ -205,9 +206,9 @@ impl Channel {
         let is_closed = Arc::clone(&self.is_closed);
         let flood = Arc::new(Notify::new());
         let flooded = Arc::clone(&flood);
-        let taken = self.place.take();
+        let (taken, activity) = (self.place.take(), login.begin());
         let task = tokio::spawn(async move {
-            let _taken = taken;
+            let (_taken, _activity) = (taken, activity);
             let connected = match destination.connect().await {
                 Ok(connected) => connected,
                 Err(reason) => {

@@ -141,7 +141,7 @@ impl Entering {
         // It may be gone again.
         let ours = connection.local_addr()?;
         let (line, knife, traffic) = Line::new(connection);
-        let login = Login::new();
+        let login = Login::new(place.clone());
         let rechecks = shared.users.rechecks();
         let attempted =
             Attempted { shared: Arc::clone(&shared), source: source.clone(), login: login.clone() };

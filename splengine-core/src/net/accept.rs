@@ -1,5 +1,6 @@
 //! The accept loop of all servers.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,15 +8,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Socket};
 use crate::net::limits::ConnectionLimits;
-use crate::net::table::Table;
+use crate::net::table::{PLACE_TIMEOUT, Table};
 
 /// Accepts connections and serves each of them in a task of its own, until `shutdown` resolves.
 /// Then it takes no more, tells those that there are by their [`Closing`], and ends what is left
@@ -29,8 +31,9 @@ use crate::net::table::Table;
 /// [handle](Connection::handle) `serve` tells when that is over. `serve` gives what serves a
 /// connection, or nothing for one that is to be closed at once.
 ///
-/// When the process is out of file descriptors, connections beyond their caller's share, and
-/// unauthenticated ones that have been there for a second, are closed for new ones.
+/// When the process is out of file descriptors, connections beyond their caller's share on which
+/// nothing is worked at, unauthenticated ones that have been there for a second, and when that has
+/// lasted for a second all beyond their caller's share are closed for new ones.
 ///
 /// # Cancel safety
 ///
@@ -47,60 +50,142 @@ pub async fn serve_connections<F>(
     let table = Table::new(limits);
     let (close, closing) = watch::channel(false);
     let mut connections = JoinSet::new();
+    let mut held = Held::default();
+    let mut shortage = None;
     let mut shutdown = std::pin::pin!(shutdown);
     let mut trims = interval(TRIM_INTERVAL);
     trims.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         while connections.try_join_next().is_some() {}
+        let placed = table.may_have_place();
+        let now = Instant::now();
+        while let Some(connection) = held.next(&table, now) {
+            let socket = connection.socket();
+            if let Some(served) = serve(connection, Closing(closing.clone())) {
+                connections.spawn(run(served, socket));
+            }
+        }
+        let next_try = held.oldest().map(|since| since + PLACE_TIMEOUT).filter(|time| *time > now);
+        let placed = async {
+            tokio::select! {
+                () = placed => {}
+                () = until(next_try) => {}
+            }
+        };
         let accepted = async {
             loop {
                 table.has_place().await;
                 tokio::select! {
                     biased;
                     () = table.is_full() => {}
-                    accepted = accept(&listener, &table) => return accepted,
+                    accepted = accept(&listener, &table, &mut shortage) => return accepted,
                 }
             }
         };
-        let (stream, peer) = tokio::select! {
-            accepted = accepted => accepted,
-            _ = trims.tick(), if table.has_surplus() => {
-                table.trim();
-                continue;
+        tokio::select! {
+            accepted = accepted, if held.connections.len() < MAX_HELD => {
+                if table.limits.refuses(accepted.peer.ip()) {
+                    table.limits.counters.refused.fetch_add(1, Relaxed);
+                } else {
+                    held.connections.push_back(accepted);
+                    held.is_last_new = true;
+                }
             }
+            () = placed, if !held.connections.is_empty() => {}
+            _ = trims.tick(), if table.has_surplus() => table.trim(),
             () = &mut shutdown => break,
-        };
-        if table.limits.refuses(peer.ip()) {
-            table.limits.counters.refused.fetch_add(1, Relaxed);
-            continue;
         }
-        let connection = Connection::enter(stream, peer, &table);
-        let socket = connection.socket();
-        let Some(served) = serve(connection, Closing(closing.clone())) else { continue };
-        connections.spawn(async move {
-            tokio::select! {
-                ended = served => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, %peer, "a connection ended badly");
-                    }
-                }
-                () = socket.peer_left() => tracing::debug!(%peer, "a client has left"),
-                () = socket.evicted() => {
-                    tracing::debug!(%peer, "a connection is closed for another");
-                }
-                () = socket.showed_nothing() => {
-                    tracing::debug!(%peer, "nobody authenticated on a connection in time");
-                }
-            }
-            socket.set_served();
-            socket.linger().await;
-        });
     }
+    drop(held);
     drop(listener);
     close.send_replace(true);
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(max_linger, all).await.is_err() {
         tracing::info!("closing connections that did not finish in time");
+    }
+}
+
+/// Accepted connections that are not served yet, oldest first.
+#[derive(Default)]
+struct Held {
+    connections: VecDeque<Accepted>,
+    /// Whether it was not tried yet to find a place for the last of them.
+    is_last_new: bool,
+}
+
+impl Held {
+    /// Takes out one for which there is a place: the oldest, or one that has just come, whose address
+    /// may be another.
+    fn next(&mut self, table: &Arc<Table>, now: Instant) -> Option<Connection> {
+        while let Some(first) = self.connections.front() {
+            if first.is_gone() {
+                self.connections.pop_front();
+                continue;
+            }
+            if let Some(connection) = first.enter(table, now) {
+                self.connections.pop_front();
+                return Some(connection);
+            }
+            let is_last_new = std::mem::take(&mut self.is_last_new);
+            let last = self.connections.back().filter(|_| is_last_new)?;
+            let connection = last.enter(table, now)?;
+            self.connections.pop_back();
+            return Some(connection);
+        }
+        None
+    }
+
+    /// When the oldest was accepted.
+    fn oldest(&self) -> Option<Instant> {
+        self.connections.front().map(|first| first.since)
+    }
+}
+
+/// A connection that was accepted.
+struct Accepted {
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+    since: Instant,
+}
+
+impl Accepted {
+    fn enter(&self, table: &Arc<Table>, now: Instant) -> Option<Connection> {
+        let waited = now.saturating_duration_since(self.since);
+        Connection::enter(&self.stream, self.peer, waited, table)
+    }
+
+    /// Whether its client has closed it, and has sent nothing before.
+    fn is_gone(&self) -> bool {
+        match recv(&*self.stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((length, _)) => length == 0,
+            Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
+        }
+    }
+}
+
+/// Serves a connection to its end, or until it is to be closed.
+async fn run(served: impl Future<Output = io::Result<()>>, socket: Arc<Socket>) {
+    let peer = socket.stream.peer_addr().ok();
+    tokio::select! {
+        ended = served => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, ?peer, "a connection ended badly");
+            }
+        }
+        () = socket.peer_left() => tracing::debug!(?peer, "a client has left"),
+        () = socket.evicted() => tracing::debug!(?peer, "a connection is closed for another"),
+        () = socket.showed_nothing() => {
+            tracing::debug!(?peer, "nobody authenticated on a connection in time");
+        }
+    }
+    socket.set_served();
+    socket.linger().await;
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -128,8 +213,13 @@ impl Closing {
     }
 }
 
-/// Returns the next connection, however many attempts fail before.
-async fn accept(listener: &TcpListener, table: &Arc<Table>) -> (TcpStream, SocketAddr) {
+/// Returns the next connection, however many attempts fail before; `shortage` is since when there is
+/// no descriptor for it.
+async fn accept(
+    listener: &TcpListener,
+    table: &Arc<Table>,
+    shortage: &mut Option<Instant>,
+) -> Accepted {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -138,7 +228,8 @@ async fn accept(listener: &TcpListener, table: &Arc<Table>) -> (TcpStream, Socke
                 let _ = sockopt::set_tcp_keepidle(&stream, Duration::from_secs(30));
                 let _ = sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(5));
                 let _ = sockopt::set_tcp_keepcnt(&stream, 3);
-                return (stream, peer);
+                *shortage = None;
+                return Accepted { stream: Arc::new(stream), peer, since: Instant::now() };
             }
             // Of one connection, which went away again before it was accepted.
             Err(error)
@@ -149,10 +240,14 @@ async fn accept(listener: &TcpListener, table: &Arc<Table>) -> (TcpStream, Socke
                         | io::ErrorKind::ConnectionRefused
                 ) => {}
             // The kernel looks for a descriptor before it looks whether anybody wants to connect.
-            Err(_) if !is_pending(listener) => sleep(Duration::from_millis(20)).await,
+            Err(_) if !is_pending(listener) => {
+                *shortage = None;
+                sleep(Duration::from_millis(20)).await;
+            }
             // Out of files or memory: others must end first.
             Err(error) => {
-                if table.make_room() {
+                let since = *shortage.get_or_insert_with(Instant::now);
+                if table.make_room(since.elapsed()) {
                     tracing::debug!(%error, "a connection is closed for another");
                     // Until it is gone.
                     sleep(Duration::from_millis(5)).await;
@@ -172,5 +267,8 @@ fn is_pending(listener: &TcpListener) -> bool {
     poll(&mut polled, Some(&Timespec::default())).map_or(true, |count| count > 0)
 }
 
+/// Maximum number of accepted connections that wait for a place; while there are as many, no other is
+/// accepted.
+const MAX_HELD: usize = 64;
 /// How often to look for what addresses have beyond their share.
 const TRIM_INTERVAL: Duration = Duration::from_millis(250);

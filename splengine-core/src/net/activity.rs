@@ -158,8 +158,12 @@ impl Activity {
 
 impl Drop for Activity {
     fn drop(&mut self) {
-        self.shared.answers.lock().remove(&self.number);
-        self.shared.progress.active.send_modify(|count| *count -= 1);
+        let Shared { answers, progress, place, .. } = &*self.shared;
+        answers.lock().remove(&self.number);
+        progress.active.send_modify(|count| *count -= 1);
+        if let Some(place) = place {
+            place.set_idle();
+        }
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Arc<Progress>,
     pub(crate) answers: Answers,
     /// None of one that was made of a mere socket.
-    place: Option<Place>,
+    pub(crate) place: Option<Place>,
 }
 
 /// The socket, which gives its place back when it is closed.
@@ -96,12 +96,17 @@ struct Blocked {
 }
 
 impl Connection {
-    /// Takes in what was accepted.
-    pub(crate) fn enter(stream: TcpStream, peer: SocketAddr, table: &Arc<Table>) -> Self {
-        let stream = Arc::new(stream);
+    /// Takes in what was accepted `waited` ago, if there is a place for it.
+    pub(crate) fn enter(
+        stream: &Arc<TcpStream>,
+        peer: SocketAddr,
+        waited: Duration,
+        table: &Arc<Table>,
+    ) -> Option<Self> {
         let progress = Progress::new();
-        let place = table.enter(&stream, &progress, network_of(peer.ip()));
-        Self::of(stream, progress, Some(place))
+        let network = network_of(peer.ip());
+        let place = table.enter(stream, &progress, network, waited)?;
+        Some(Self::of(Arc::clone(stream), progress, Some(place)))
     }
 
     fn of(stream: Arc<TcpStream>, progress: Arc<Progress>, place: Option<Place>) -> Self {

@@ -56,7 +56,10 @@ impl ConnectionLimits {
 
     /// Maximum number of connections served at once, at least 1, default 1024. At it, a connection is
     /// closed for the next one: one beyond its caller's share, first one on which nothing is worked at,
-    /// else an unauthenticated one. A caller's share is as many as others leave free (half of all for
+    /// else an unauthenticated one. One beyond its caller's share on which something is worked at is
+    /// closed at once only for a connection from another address. One from the same address, which
+    /// may be the same caller's, waits a second for a place first; up to 64 wait so, accepted.
+    /// A caller's share is as many as others leave free (half of all for
     /// one caller alone, a third for two), so that nobody keeps all others out. While there is none to
     /// close, the next one waits unaccepted. A connection that was upgraded counts no more once it is authenticated:
     /// whatever serves it then has a bound of its own.

@@ -12,7 +12,8 @@ pub struct ConnectionStats {
     /// Connections closed right after they were accepted, since the server
     /// [refuses](crate::ConnectionLimits::refuse) their address.
     pub refused: u64,
-    /// Unauthenticated connections closed to make room for others.
+    /// Connections closed to make room for others: unauthenticated ones, and those beyond the share
+    /// of their caller.
     pub evicted: u64,
     /// Connections closed because they showed nothing in time, or lay idle for too long.
     pub timed_out: u64,

@@ -25,6 +25,8 @@ pub(crate) struct Table {
     state: Mutex<State>,
     /// Notified when a place may be free.
     changed: Notify,
+    /// Notified when nothing is worked at any more on a connection.
+    idle: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -44,13 +46,14 @@ struct State {
 /// A connection that may have to make room.
 #[derive(Debug)]
 struct Waiting {
+    network: IpAddr,
     since: Instant,
     progress: Arc<Progress>,
     evicted: Arc<Notify>,
     stream: Weak<TcpStream>,
 }
 
-/// What an unauthenticated connection is doing.
+/// What a connection is doing.
 #[derive(Debug)]
 pub(crate) struct Progress {
     begun: Instant,
@@ -88,7 +91,13 @@ struct Stage {
 impl Table {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
         let shares = CallerPlaces::new(limits.connections());
-        Arc::new(Self { limits, shares, state: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self {
+            limits,
+            shares,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            idle: Notify::new(),
+        })
     }
 
     /// Resolves when one more connection may be accepted.
@@ -117,46 +126,79 @@ impl Table {
         }
     }
 
-    /// Takes in a connection, for which others may have to go.
+    /// Resolves when a connection that [found no place](Self::enter) may find one. What happens from
+    /// the call on counts, also before the future is polled.
+    pub(crate) fn may_have_place(&self) -> impl Future<Output = ()> {
+        let (changed, idle) = (self.changed.notified(), self.idle.notified());
+        async {
+            tokio::select! {
+                () = changed => {}
+                () = idle => {}
+            }
+        }
+    }
+
+    /// Takes in a connection that was accepted `waited` ago, for which others may have to go; nothing
+    /// if there is no place for it. While callers have connections beyond their share, at which
+    /// something is worked, those of the same network go for it only after [`PLACE_TIMEOUT`]: it may
+    /// be of the same caller.
     pub(crate) fn enter(
         self: &Arc<Self>,
         stream: &Arc<TcpStream>,
         progress: &Arc<Progress>,
         network: IpAddr,
-    ) -> Place {
+        waited: Duration,
+    ) -> Option<Place> {
         let evicted = Arc::new(Notify::new());
         let mut state = self.lock();
+        if state.leaving >= MAX_LEAVING {
+            return None;
+        }
         let number = state.next;
         state.next += 1;
         state.places += 1;
         state.waiting_count += 1;
+        let now = Instant::now();
         let waiting = Waiting {
-            since: Instant::now(),
+            network,
+            since: now,
             progress: Arc::clone(progress),
             evicted: Arc::clone(&evicted),
             stream: Arc::downgrade(stream),
         };
         state.waiting.entry(network).or_default().insert(number, waiting);
-        self.limits.counters.open.fetch_add(1, Relaxed);
         self.limits.counters.unauthenticated.fetch_add(1, Relaxed);
-        let is_full = state.places > self.limits.connections();
-        let is_evicted = is_full && self.evict_surplus(&mut state);
-        if (is_full && !is_evicted) || state.waiting_count > self.limits.unauthenticated() {
+        if state.places > self.limits.connections() {
+            let is_over = waited >= PLACE_TIMEOUT;
+            let is_evicted =
+                self.evict_surplus(&mut state, |busy| is_over || busy.network != network) || {
+                    let may_be_new = state.surplus.is_empty();
+                    self.evict_one(&mut state, |other, waiting| {
+                        other != number && (may_be_new || waiting.is_old(now))
+                    })
+                };
+            if !is_evicted {
+                self.remove(&mut state, network, number);
+                state.places -= 1;
+                return None;
+            }
+        }
+        if state.waiting_count > self.limits.unauthenticated() {
             self.evict_one(&mut state, |other, _| other != number);
         }
+        self.limits.counters.open.fetch_add(1, Relaxed);
         drop(state);
         let table = Arc::clone(self);
-        Place { table, number, network, evicted, stage: Mutex::default() }
+        Some(Place { table, number, network, evicted, stage: Mutex::default() })
     }
 
-    /// Closes a connection that has to make room, if there is one that has not just come.
-    pub(crate) fn make_room(&self) -> bool {
+    /// Closes a connection that has to make room, if there is one that has not just come; `shortage`
+    /// is for how long there was none for the next one.
+    pub(crate) fn make_room(&self, shortage: Duration) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        self.evict_surplus(&mut state)
-            || self.evict_one(&mut state, |_, waiting| {
-                now.saturating_duration_since(waiting.since) >= SILENT_AFTER
-            })
+        self.evict_surplus(&mut state, |_| shortage >= PLACE_TIMEOUT)
+            || self.evict_one(&mut state, |_, waiting| waiting.is_old(now))
     }
 
     /// Whether an address may have more than its share.
@@ -203,11 +245,13 @@ impl Table {
     }
 
     /// Evicts a connection beyond the share of its caller, if there is one: the oldest on which
-    /// nothing is worked at, or the oldest.
-    fn evict_surplus(&self, state: &mut State) -> bool {
-        let mut looked_at = state.surplus.iter().take(MAX_LOOKED_AT);
-        let idle = looked_at.find(|(_, one)| one.does_nothing()).map(|(number, _)| *number);
-        let chosen = idle.or_else(|| state.surplus.keys().next().copied());
+    /// nothing is worked at, or the oldest of the others that `may_go`.
+    fn evict_surplus(&self, state: &mut State, may_go: impl Fn(&Waiting) -> bool) -> bool {
+        let mut looked_at =
+            state.surplus.iter().filter(|(_, one)| !one.is_active()).take(MAX_LOOKED_AT);
+        let idle = looked_at.find(|(_, one)| one.does_nothing());
+        let chosen = idle.or_else(|| state.surplus.iter().find(|(_, one)| may_go(one)));
+        let chosen = chosen.map(|(number, _)| *number);
         let Some(waiting) = chosen.and_then(|number| state.surplus.remove(&number)) else {
             return false;
         };
@@ -261,9 +305,19 @@ impl Waiting {
         is_old || quiet >= STALL_TIMEOUT || (quiet >= SILENT_AFTER && self.does_nothing())
     }
 
+    /// Whether it has not just come.
+    fn is_old(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= SILENT_AFTER
+    }
+
+    /// Whether a request is worked at.
+    fn is_active(&self) -> bool {
+        *self.progress.active.borrow() > 0
+    }
+
     /// Whether nothing of the client's is worked at, or still to be read.
     fn does_nothing(&self) -> bool {
-        if *self.progress.active.borrow() > 0 {
+        if self.is_active() {
             return false;
         }
         let Some(stream) = self.stream.upgrade() else { return true };
@@ -314,7 +368,7 @@ impl Place {
             Err(_) => drop(state.surplus.insert(self.number, waiting)),
         }
         self.free_if_upgraded(&mut state, &mut stage);
-        self.table.changed.notify_one();
+        self.table.changed.notify_waiters();
     }
 
     /// Notes that what the accept loop was given to serve the connection is over.
@@ -322,6 +376,11 @@ impl Place {
         let mut stage = self.stage();
         stage.is_served = true;
         self.free_if_upgraded(&mut self.table.lock(), &mut stage);
+    }
+
+    /// Notes that nothing is worked at any more on the connection.
+    pub(crate) fn set_idle(&self) {
+        self.table.idle.notify_waiters();
     }
 
     /// Gives the place back when the socket is closed.
@@ -342,7 +401,7 @@ impl Place {
             state.places -= 1;
         }
         self.table.limits.counters.open.fetch_sub(1, Relaxed);
-        self.table.changed.notify_one();
+        self.table.changed.notify_waiters();
     }
 
     fn free_if_upgraded(&self, state: &mut State, stage: &mut Stage) {
@@ -352,7 +411,7 @@ impl Place {
         if stage.is_kept || state.surplus.remove(&self.number).is_some() {
             (stage.is_kept, stage.is_free, stage.share) = (true, true, None);
             state.places -= 1;
-            self.table.changed.notify_one();
+            self.table.changed.notify_waiters();
         }
     }
 
@@ -367,6 +426,9 @@ pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 const MAX_AGE: Duration = Duration::from_secs(30);
 /// How long a connection whose client sends nothing may have a request without counting as silent.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time after which a connection that found no place is served in place of one that is at work, if
+/// that is beyond the share of its caller.
+pub(crate) const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 /// So many connections of an address are looked at for one that is silent.
 const MAX_LOOKED_AT: usize = 32;
 /// While so many connections are about to close, no other is accepted.

@@ -10,15 +10,15 @@ use splengine_core::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(300);
 /// Each has another name.
 static USERS: AtomicUsize = AtomicUsize::new(0);
 
-/// A server that echoes bytes. On `!` somebody is authenticated, on `m` always the same one, with `?` a request is finished, on
-/// `w` it writes for ever, on `p` in small pieces.
+/// A server that echoes bytes. On `!` somebody is authenticated, on `m` always the same one, with `?` a request is finished, from
+/// `b` on to `e` one is worked at, on `w` it writes for ever, on `p` in small pieces.
 struct Server {
     addr: SocketAddr,
     engine: Engine,
@@ -68,6 +68,7 @@ impl Server {
 
 async fn echo(mut connection: Connection) -> io::Result<()> {
     let handle = connection.handle();
+    let mut activities = Vec::new();
     loop {
         let byte = connection.read_u8().await?;
         match byte {
@@ -77,6 +78,8 @@ async fn echo(mut connection: Connection) -> io::Result<()> {
             }
             b'm' => handle.set_authenticated(&caller("mallory")),
             b'?' => drop(handle.begin()),
+            b'b' => activities.push(handle.begin()),
+            b'e' => activities.clear(),
             b'w' => loop {
                 connection.write_all(&[b'w'; 1 << 16]).await?;
             },
@@ -254,4 +257,46 @@ async fn one_callers_connections_make_room_for_those_of_others() {
     drop(others.pop());
     assert_eq!(timeout(PATIENCE, late.read_u8()).await.expect("in time").expect("answered"), b'?');
     assert_eq!(server.stats().evicted, 4);
+}
+
+/// A caller who is alone waits for themselves, as long as requests end.
+#[tokio::test]
+async fn who_is_at_work_on_all_connections_waits_for_one_of_them() {
+    let server = Server::open(ConnectionLimits::new().max_connections(4)).await;
+    let mut busy = Vec::new();
+    for _ in 0..4 {
+        let mut stream = server.connect(1).await;
+        says(&mut stream, b'm').await;
+        says(&mut stream, b'b').await;
+        busy.push(stream);
+    }
+    server.until("all are authenticated", |stats| stats.unauthenticated == 0).await;
+    // One from elsewhere takes the place of the oldest one that is beyond the share.
+    let mut other = server.connect(2).await;
+    says(&mut other, b'!').await;
+    says(&mut other, b'b').await;
+    is_closed(&mut busy.remove(2)).await;
+    // One from here takes that of a request that ends.
+    let mut late = server.connect(1).await;
+    late.write_all(b"x").await.expect("sent");
+    let idle = busy.last_mut().expect("there is one beyond the share");
+    says(idle, b'e').await;
+    assert_eq!(timeout(PATIENCE, late.read_u8()).await.expect("in time").expect("answered"), b'x');
+    is_closed(&mut busy.remove(2)).await;
+    for stream in &mut busy {
+        says(stream, b'x').await;
+    }
+    says(&mut late, b'm').await;
+    says(&mut late, b'b').await;
+    assert_eq!(server.stats().evicted, 2);
+    // Where none ends, it waits a second.
+    let begun = Instant::now();
+    let mut latest = server.connect(1).await;
+    says(&mut latest, b'x').await;
+    assert!(begun.elapsed() >= Duration::from_millis(990), "{:?}", begun.elapsed());
+    is_closed(&mut late).await;
+    assert_eq!(server.stats().evicted, 3);
+    for stream in busy.iter_mut().chain([&mut other]) {
+        says(stream, b'x').await;
+    }
 }

@@ -48,7 +48,7 @@ impl Client {
             return;
         };
         if let Some(channel) = self.channels.get_mut(&id) {
-            channel.forward(destination, answer, self.peer, &grant);
+            channel.forward(destination, answer, self.peer, &self.login, &grant);
         }
     }
 

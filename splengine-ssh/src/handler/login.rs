@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use splengine_core::Caller;
+use splengine_core::{Activity, Caller, ConnectionHandle};
 use tokio::sync::watch;
 
 use crate::users::{Entry, Users};
@@ -16,6 +16,7 @@ pub(crate) struct Login(Arc<LoginState>);
 pub(crate) struct Running(Login);
 
 struct LoginState {
+    connection: ConnectionHandle,
     succeeded: watch::Sender<bool>,
     /// What somebody was let in with.
     entry: OnceLock<Entry>,
@@ -27,8 +28,9 @@ struct LoginState {
 }
 
 impl Login {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(connection: ConnectionHandle) -> Self {
         Self(Arc::new(LoginState {
+            connection,
             succeeded: watch::channel(false).0,
             entry: OnceLock::new(),
             tried: AtomicBool::new(false),
@@ -36,6 +38,12 @@ impl Login {
             counted: AtomicBool::new(false),
             running: watch::channel(0).0,
         }))
+    }
+
+    /// Notes that a channel is served, for as long as the activity is kept: the connection is not one
+    /// on which nothing is worked at.
+    pub(crate) fn begin(&self) -> Activity {
+        self.0.connection.begin()
     }
 
     pub(crate) fn running(&self) -> Running {

@@ -41,6 +41,29 @@ async fn one_address_has_few_places_until_it_logs_in() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_something_runs_is_not_idle() {
+    let door = Door::serving(|server| {
+        server.connection_limits(ConnectionLimits::new().max_connections(4))
+    })
+    .await;
+    let _kept = [door.login().await, door.login().await];
+    // Two beyond what one user keeps.
+    let busy = door.login().await;
+    let running = busy.start("cat").await;
+    let mut idle = door.login().await;
+    assert_eq!(idle.run("echo here").await.told().0, "here\n");
+    crate::support::until("all are authenticated", || {
+        door.engine.stats().connections.unauthenticated == 0
+    })
+    .await;
+    assert_eq!(door.login().await.run("echo there").await.told().0, "there\n");
+    idle.over().await;
+    running.types("still\n").await;
+    running.0.eof().await.expect("sent");
+    assert_eq!(running.ended().await.told(), ("still\n", "", "0"));
+}
+
+#[tokio::test]
 async fn whoever_does_not_log_in_is_closed_in_time() {
     const GRACE: Duration = Duration::from_secs(4);
     let door = Door::serving(|server| server.login_grace(GRACE)).await;

@@ -36,8 +36,17 @@ async fn pair() -> (Arc<TcpStream>, TcpStream) {
     (Arc::new(accepted.expect("accepted").0), client.expect("connected"))
 }
 
+fn enters(
+    table: &Arc<Table>,
+    stream: &Arc<TcpStream>,
+    progress: &Arc<Progress>,
+    last: u8,
+) -> Place {
+    table.enter(stream, progress, address(last), Duration::ZERO).expect("there is a place")
+}
+
 fn enter(table: &Arc<Table>, stream: &Arc<TcpStream>, last: u8) -> Place {
-    table.enter(stream, &Progress::new(), address(last))
+    enters(table, stream, &Progress::new(), last)
 }
 
 #[tokio::test]
@@ -50,9 +59,9 @@ async fn an_address_has_its_share_of_silent_connections() {
     let table = Table::new(ConnectionLimits::new().max_unauthenticated_per_address(2));
     let (busy, read) = (Progress::new(), Progress::new());
     busy.active.send_replace(1);
-    let at_work = table.enter(&stream, &busy, address(1));
+    let at_work = enters(&table, &stream, &busy, 1);
     let is_unread = enter(&table, &unread, 1);
-    let was_read = table.enter(&stream, &read, address(1));
+    let was_read = enters(&table, &stream, &read, 1);
     let [silent, second, other] = [1, 1, 2].map(|last| enter(&table, &stream, last));
     let all = [&at_work, &is_unread, &was_read, &silent, &second, &other];
     table.trim();
@@ -82,7 +91,7 @@ async fn who_does_not_read_the_answer_is_silent_too() {
     let (stalled, sending) = (Progress::new(), Progress::new());
     let all = [&stalled, &sending].map(|progress| {
         progress.active.send_replace(1);
-        table.enter(&stream, progress, address(1))
+        enters(&table, &stream, progress, 1)
     });
     tokio::time::advance(STALL_TIMEOUT - SILENT_AFTER).await;
     table.trim();
@@ -99,14 +108,14 @@ async fn no_new_connection_is_closed_in_a_shortage() {
     let stream = stream().await;
     tokio::time::pause();
     let table = Table::new(ConnectionLimits::new());
-    assert!(!table.make_room(), "there is none");
+    assert!(!table.make_room(Duration::ZERO), "there is none");
     let old = enter(&table, &stream, 1);
-    assert!(!table.make_room(), "it is new");
+    assert!(!table.make_room(Duration::ZERO), "it is new");
     tokio::time::advance(SILENT_AFTER).await;
     let new = [2, 2, 2].map(|last| enter(&table, &stream, last));
-    assert!(table.make_room());
+    assert!(table.make_room(Duration::ZERO));
     assert!(is_evicted(&old));
-    assert!(!table.make_room(), "the others are new");
+    assert!(!table.make_room(Duration::ZERO), "the others are new");
     assert_eq!(new.each_ref().map(is_evicted), [false; 3]);
 }
 
@@ -117,7 +126,7 @@ async fn who_has_most_makes_room_for_one_more() {
     let busy = Progress::new();
     busy.active.send_replace(1);
     let lone = enter(&table, &stream, 1);
-    let at_work = table.enter(&stream, &busy, address(2));
+    let at_work = enters(&table, &stream, &busy, 2);
     let [second, third] = [2, 2].map(|last| enter(&table, &stream, last));
     let new = enter(&table, &stream, 3);
     let all = [&lone, &at_work, &second, &third, &new];
@@ -183,9 +192,92 @@ async fn of_one_caller_only_their_share_is_kept() {
     assert!(sixth.stage().is_kept);
 }
 
+#[tokio::test]
+async fn a_busy_connection_beyond_a_share_goes_for_others_at_once_and_for_its_caller_later() {
+    let stream = stream().await;
+    let table = Table::new(ConnectionLimits::new().max_connections(4));
+    let mallory = "mallory".parse().expect("a name");
+    let busy = Progress::new();
+    busy.active.send_replace(1);
+    let (idle, waited) = (Progress::new(), PLACE_TIMEOUT - Duration::from_millis(1));
+    let [_first, _second, third, fourth] = [&busy, &busy, &busy, &idle].map(|progress| {
+        let place = enters(&table, &stream, progress, 1);
+        place.set_authenticated(&mallory);
+        place
+    });
+    let enter = |last, waited| {
+        let place = table.enter(&stream, &busy, address(last), waited)?;
+        place.set_authenticated(&mallory);
+        Some(place)
+    };
+    // Nothing is worked at on the younger one.
+    let fifth = enter(1, Duration::ZERO).expect("an idle one goes");
+    assert_eq!([&third, &fourth, &fifth].map(is_evicted), [false, true, false]);
+    assert!(enter(1, waited).is_none());
+    assert_eq!([&third, &fifth].map(is_evicted), [false; 2]);
+    let sixth = enter(2, Duration::ZERO).expect("it is from elsewhere");
+    assert_eq!([&third, &fifth, &sixth].map(is_evicted), [true, false, false]);
+    assert!(enter(2, waited).is_some(), "there is one from elsewhere");
+    assert_eq!([&fifth, &sixth].map(is_evicted), [true, false]);
+    assert!(enter(2, waited).is_none());
+    let seventh = enter(2, PLACE_TIMEOUT).expect("it has waited");
+    assert_eq!([&sixth, &seventh].map(is_evicted), [true, false]);
+    // For want of descriptors nobody knows from where the next one is.
+    assert!(!table.make_room(waited));
+    assert!(table.make_room(PLACE_TIMEOUT));
+}
+
+/// Neither for it, nor for one that has just come.
+#[tokio::test]
+async fn while_there_are_busy_ones_beyond_a_share_no_new_connection_is_closed() {
+    let stream = stream().await;
+    tokio::time::pause();
+    let table = Table::new(ConnectionLimits::new().max_connections(4));
+    let (mallory, busy) = ("mallory".parse().expect("a name"), Progress::new());
+    busy.active.send_replace(1);
+    let all = [1; 3].map(|last| {
+        let place = enters(&table, &stream, &busy, last);
+        place.set_authenticated(&mallory);
+        place
+    });
+    assert!(!all[2].stage().is_kept);
+    let new = enter(&table, &stream, 1);
+    assert!(table.enter(&stream, &busy, address(1), Duration::ZERO).is_none());
+    tokio::time::advance(SILENT_AFTER).await;
+    assert!(table.enter(&stream, &busy, address(1), Duration::ZERO).is_some());
+    assert_eq!([&all[0], &all[2], &new].map(is_evicted), [false, false, true]);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_place_is_told_of_one_at_which_nothing_is_worked_any_more() {
+    let table = Table::new(ConnectionLimits::new().max_connections(2));
+    let enter = |stream| {
+        let peer = (address(1), 1).into();
+        crate::net::Connection::enter(&stream, peer, Duration::ZERO, &table)
+    };
+    let mallory = crate::caller::Caller::new("mallory".parse().expect("a name"));
+    let [_kept, busy] = [enter(stream().await), enter(stream().await)].map(|connection| {
+        let connection = connection.expect("there is a place");
+        connection.handle().set_authenticated(&mallory);
+        (connection.handle().begin(), connection)
+    });
+    let late = stream().await;
+    let mut placed = std::pin::pin!(table.may_have_place());
+    let mut told = || {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        placed.as_mut().poll(&mut cx).is_ready()
+    };
+    assert!(enter(Arc::clone(&late)).is_none());
+    assert!(!told());
+    let (activity, _connection) = busy;
+    drop(activity);
+    assert!(told());
+    assert!(enter(late).is_some());
+}
+
 #[derive(Debug, Clone)]
 enum Deed {
-    Enter(u8),
+    Enter(u8, bool, bool),
     Authenticate(usize, bool),
     Serve(usize),
     Leave(usize),
@@ -194,7 +286,8 @@ enum Deed {
 
 fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
-        4 => (0..4u8).prop_map(Deed::Enter),
+        4 => (0..4u8, any::<bool>(), any::<bool>())
+            .prop_map(|(last, is_busy, has_waited)| Deed::Enter(last, is_busy, has_waited)),
         2 => any::<(usize, bool)>().prop_map(|(index, is_new)| Deed::Authenticate(index, is_new)),
         2 => any::<usize>().prop_map(Deed::Serve),
         2 => any::<usize>().prop_map(Deed::Leave),
@@ -214,15 +307,18 @@ proptest! {
             for deed in deeds {
                 let at = |index: usize| (!places.is_empty()).then(|| index % places.len());
                 match deed {
-                    Deed::Enter(last) => {
-                        // As the accept loop does.
-                        let is_free = {
-                            let state = table.lock();
-                            state.places < 6 || state.waiting_count > 0 || !state.surplus.is_empty()
-                        };
-                        if is_free {
-                            places.push(enter(&table, &stream, last));
+                    Deed::Enter(last, is_busy, has_waited) => {
+                        let progress = Progress::new();
+                        progress.active.send_replace(usize::from(is_busy));
+                        let waited = if has_waited { PLACE_TIMEOUT } else { Duration::ZERO };
+                        let place = table.enter(&stream, &progress, address(last), waited);
+                        let state = table.lock();
+                        if place.is_none() {
+                            prop_assert_eq!(state.places, 6);
+                            prop_assert!(!has_waited || state.surplus.is_empty());
+                            prop_assert!(!state.surplus.is_empty() || state.waiting_count == 0);
                         }
+                        places.extend(place);
                     }
                     Deed::Authenticate(index, is_new) => if let Some(at) = at(index) {
                         let place: &Place = &places[at];
@@ -238,11 +334,11 @@ proptest! {
                     Deed::Leave(index) => if let Some(at) = at(index) {
                         places.swap_remove(at).leave();
                     },
-                    Deed::MakeRoom => drop(table.make_room()),
+                    Deed::MakeRoom => drop(table.make_room(Duration::ZERO)),
                 }
                 let state = table.lock();
                 prop_assert!(state.waiting_count <= 4);
-                prop_assert!(state.places <= 7, "{} places", state.places);
+                prop_assert!(state.places <= 6, "{} places", state.places);
                 let waiting: usize = state.waiting.values().map(BTreeMap::len).sum();
                 prop_assert_eq!(waiting, state.waiting_count);
                 prop_assert!(waiting + state.surplus.len() <= state.places);
