@@ -52,12 +52,11 @@ def keygen(*words) -> str:
 class OpenSsh:
     """OpenSSH's programs, as somebody uses them who has one key and knows the server's."""
 
-    def __init__(self, server: Server, key: Path, user: str = "alice", *options: str):
+    def __init__(self, server: Server, key: Path, user: str = "alice", *options: str, host_key: str | None = None):
         self.server = server
         self.user = user
         known = server.root.parent / "known_hosts"
-        host_key = host_key_of(server)
-        known.write_text(f"[127.0.0.1]:{server.ssh_port} {host_key}\n")
+        known.write_text(f"[127.0.0.1]:{server.ssh_port} {host_key or host_key_of(server)}\n")
         self.options = []
         for option in [
             f"Port={server.ssh_port}", f"IdentityFile={key}", "IdentitiesOnly=yes", "IdentityAgent=none",
@@ -151,6 +150,34 @@ class Master:
         self.kill()
 
 
+class SmallClient:
+    """PuTTY's `plink` or Dropbear's `dbclient`, with one key and the server's public one."""
+
+    def __init__(self, program: str, server: Server, key: Path, home: Path, host_key: str | None = None):
+        self.env = {**os.environ, "HOME": str(home)}
+        own = home / "key"
+        if program == "plink":
+            self._convert("puttygen", key, "-o", own, "-O", "private")
+            (home / "host.pub").write_text(f"{host_key or host_key_of(server)}\n")
+            fingerprint = keygen("-l", "-f", home / "host.pub").split()[1]
+            self.words = ["plink", "-batch", "-ssh", "-noagent", "-no-antispoof", "-i", own, "-hostkey", fingerprint,
+                          "-P", str(server.ssh_port), "alice@127.0.0.1"]
+        else:
+            self._convert("dropbearconvert", "openssh", "dropbear", key, own)
+            (home / ".ssh").mkdir()
+            self.words = ["dbclient", "-y", "-i", own, "-p", str(server.ssh_port), "alice@127.0.0.1"]
+
+    def _convert(self, *words):
+        done = subprocess.run(words, capture_output=True, env=self.env, timeout=PATIENCE)
+        assert done.returncode == 0, done
+
+    def run(self, line: str, **how) -> subprocess.CompletedProcess:
+        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **how}
+        if "input" in how:
+            del how["stdin"]
+        return subprocess.run([*self.words, line], stderr=subprocess.PIPE, env=self.env, timeout=PATIENCE * 2, **how)
+
+
 def host_key_of(server: Server) -> str:
     """The public half of the key that the server made."""
     return keygen("-y", "-f", server.root / "runtime" / "ssh" / "host_ed25519_key").strip()
@@ -200,3 +227,10 @@ class Reader(threading.Thread):
         self.join(timeout)
         assert not self.is_alive(), f"no end after {len(self.data)} bytes"
         return bytes(self.data)
+
+
+def logged(server: Server, *needles: str):
+    """Waits for a line of the server's log that has all of these."""
+    def found():
+        return [line for line in server.log.read_text().splitlines() if all(needle in line for needle in needles)]
+    eventually(found, f"{needles} in the log")

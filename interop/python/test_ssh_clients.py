@@ -18,7 +18,7 @@ import paramiko
 import pytest
 
 from server import PATIENCE, Server, eventually, marker, processes
-from ssh import host_key_of, keygen, nothing_left, quoted
+from ssh import SmallClient, host_key_of, nothing_left, quoted
 
 
 @pytest.fixture(scope="module")
@@ -314,32 +314,8 @@ def test_asyncssh_is_refused_forwarding(run, tmp_path):
 
 @pytest.fixture(params=["plink", "dbclient"])
 def command(request, server, keys, tmp_path):
-    """How it is called, up to the command."""
-    key, home = keys.make("alice"), {**os.environ, "HOME": str(tmp_path)}
-
-    def convert(*words):
-        done = subprocess.run(words, capture_output=True, env=home, timeout=PATIENCE)
-        assert done.returncode == 0, done
-
-    own = tmp_path / "key"
-    if request.param == "plink":
-        convert("puttygen", key, "-o", own, "-O", "private")
-        (tmp_path / "host.pub").write_text(host_key_of(server) + "\n")
-        fingerprint = keygen("-l", "-f", tmp_path / "host.pub").split()[1]
-        words = ["plink", "-batch", "-ssh", "-noagent", "-no-antispoof", "-i", own, "-hostkey", fingerprint,
-                 "-P", str(server.ssh_port), "alice@127.0.0.1"]
-    else:
-        convert("dropbearconvert", "openssh", "dropbear", key, own)
-        (tmp_path / ".ssh").mkdir()
-        words = ["dbclient", "-y", "-i", own, "-p", str(server.ssh_port), "alice@127.0.0.1"]
-
-    def run(line: str, **how):
-        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **how}
-        if "input" in how:
-            del how["stdin"]
-        return subprocess.run([*words, line], stderr=subprocess.PIPE, env=home, timeout=PATIENCE * 2, **how)
-
-    return run
+    """Runs a command line by it."""
+    return SmallClient(request.param, server, keys.make("alice"), tmp_path).run
 
 
 def test_small_clients_get_codes_and_all_bytes(command, tmp_path):

@@ -16,7 +16,7 @@ import paramiko
 import pytest
 
 from server import PATIENCE, Server, eventually
-from ssh import OpenSsh, host_key_of, keygen, nothing_left, quoted, sockets
+from ssh import OpenSsh, host_key_of, keygen, logged, nothing_left, quoted, sockets
 
 PASSWORD = "correct horse äöü"
 
@@ -259,13 +259,6 @@ def test_what_is_no_ssh_is_closed(server, client, words):
             pass
         assert is_closed(wire)
     assert gets_in(client("alice"))
-
-
-def logged(server, *needles: str):
-    """Waits for a line of the server's log that has all of these."""
-    def found():
-        return [line for line in server.log.read_text().splitlines() if all(needle in line for needle in needles)]
-    eventually(found, f"{needles} in the log")
 
 
 def test_the_log_tells_what_would_let_a_client_in(server, client):
