@@ -1,14 +1,19 @@
-"""Tools that work over SSH, as their users set them up: rclone, git, lftp, curl, sshfs, Ansible, and
-libraries of Node and PHP."""
+"""Tools that work over SSH, as their users set them up: rclone, git, lftp, curl, sshfs, Ansible, Borg, an
+editor that works remotely, and libraries of Python, Node and PHP."""
 
 import json
 import os
+import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import paramiko
 import pytest
+import scp
 
 from server import PATIENCE, Server
 from ssh import OpenSsh, nothing_left
@@ -17,7 +22,8 @@ from ssh import OpenSsh, nothing_left
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, keys):
     server = Server(tmp_path_factory.mktemp("ssh") / "server", ssh=True)
-    (server.keys / "alice").write_text(keys.public("alice"))
+    (server.keys / "alice").write_text(
+        keys.public("alice") + f'permitopen="127.0.0.1:*",background="keep" {keys.public("editor")}')
     yield server
     assert server.stop() == 0
 
@@ -66,6 +72,129 @@ def test_git_by_both_kinds_of_address(ssh, server, tmp_path):
     for number, address in enumerate([f"alice@127.0.0.1:{bare}", "alice@127.0.0.1:repository.git"]):
         run("git", "clone", "-q", address, tmp_path / f"clone{number}", env=env)
         assert (tmp_path / f"clone{number}" / "file").read_text() == "content"
+
+
+def test_git_packs_a_repository_before_a_push_is_over(ssh, server, tmp_path):
+    """By itself it packs in the background, where it would be ended with the push."""
+    bare = server.root / "grows.git"
+    run("git", "init", "-q", "--bare", "-b", "main", bare)
+    # Enough for it to pack what it then finds unpacked.
+    run("git", "-C", bare, "config", "gc.auto", "1")
+    run("git", "-C", bare, "config", "receive.unpackLimit", "100000")
+    env = os.environ | {"GIT_SSH_COMMAND": shlex.join(map(str, ["ssh", "-F", "none", *ssh.options])),
+                        "GIT_CONFIG_GLOBAL": "/dev/null"}
+    work = tmp_path / "work"
+    run("git", "init", "-q", "-b", "main", work)
+    for push in range(2):
+        for number in range(1500):
+            (work / str(number)).write_text(f"{push} {number}")
+        run("git", "add", ".", cwd=work)
+        run("git", "-c", "user.name=n", "-c", "user.email=e@x", "commit", "-qm", "more", cwd=work)
+        run("git", "push", "-q", f"alice@127.0.0.1:{bare}", "main", cwd=work, env=env)
+        counts = dict(line.split(": ") for line in run("git", "-C", bare, "count-objects", "-v").stdout.splitlines())
+        assert (counts["count"], counts["packs"], counts["garbage"]) == ("0", str(push + 1), "0"), counts
+    assert not (bare / "gc.pid").exists() and not (bare / "gc.log").exists()
+    run("git", "-C", bare, "fsck", "--strict")
+
+
+def test_borg_keeps_archives(ssh, server, tmp_path):
+    """Its server is run by a command, to which it talks by standard input and output."""
+    here = tmp_path / "here"
+    (here / "deep").mkdir(parents=True)
+    (here / "deep" / "with blanks 'and quotes'").write_bytes(os.urandom(3_000_000))
+    (here / "text").write_text("text " * 100_000)
+    os.symlink("text", here / "link")
+    env = os.environ | {"BORG_RSH": shlex.join(map(str, ["ssh", "-F", "none", *ssh.options])),
+                        "BORG_BASE_DIR": str(tmp_path), "BORG_PASSPHRASE": "secret",
+                        "BORG_REPO": f"ssh://alice@127.0.0.1:{server.ssh_port}/./archives"}
+    run("borg", "init", "--encryption", "repokey", env=env)
+    assert (server.root / "archives" / "config").exists()
+    run("borg", "create", "::first", ".", cwd=here, env=env)
+    back = tmp_path / "back"
+    back.mkdir()
+    run("borg", "extract", "::first", cwd=back, env=env)
+    run("diff", "-r", "--no-dereference", here, back)
+    # By its whole path, too.
+    env["BORG_REPO"] = f"ssh://alice@127.0.0.1:{server.ssh_port}{server.root}/archives"
+    env["BORG_RELOCATED_REPO_ACCESS_IS_OK"] = "yes"
+    assert run("borg", "list", "--short", env=env).stdout.split() == ["first"]
+
+
+def test_scp_by_python(server, keys, tmp_path):
+    here = tmp_path / "here"
+    (here / "deep").mkdir(parents=True)
+    (here / "deep" / "with blanks 'and quotes'").write_bytes(os.urandom(1_000_000))
+    (here / "empty").touch()
+    with paramiko.SSHClient() as client:
+        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        client.connect("127.0.0.1", server.ssh_port, "alice", key_filename=str(keys.make("alice")), allow_agent=False,
+                       look_for_keys=False, timeout=PATIENCE)
+        with scp.SCPClient(client.get_transport(), socket_timeout=PATIENCE) as copier:
+            copier.put(str(here), "by-scp", recursive=True, preserve_times=True)
+            run("diff", "-r", here, server.root / "by-scp")
+            copier.get("by-scp", str(tmp_path / "back"), recursive=True)
+            run("diff", "-r", here, tmp_path / "back")
+            copier.get("by-scp/deep/with blanks 'and quotes'", str(tmp_path / "one"))
+            run("diff", here / "deep" / "with blanks 'and quotes'", tmp_path / "one")
+            with pytest.raises(scp.SCPException, match="does not exist"):
+                copier.get("none", str(tmp_path))
+    nothing_left(server)
+
+
+# The first steps of an editor that works remotely, as its logs show them: what it starts goes on, and is
+# reached at a port of its own.
+STEPS = r"""
+echo "7f3a: running"
+uname -rsv
+export VSCODE_AGENT_FOLDER="$PWD/.vscode-server"
+mkdir -p $VSCODE_AGENT_FOLDER && cd "$VSCODE_AGENT_FOLDER" && echo content > file
+command -v bash tar python3 > /dev/null && echo "tools==yes=="
+if [ ! -f .pid ] || ! kill -0 "$(cat .pid)" 2> /dev/null; then
+  ( nohup python3 -u -m http.server 0 --bind 127.0.0.1 > log 2>&1 & echo $! > .pid )
+fi
+until grep -q 'port [0-9]' log; do sleep 0.05; done
+echo "pid==$(cat .pid)=="
+echo "listeningOn==$(grep -o 'port [0-9]*' log | cut -d' ' -f2)=="
+echo "7f3a: end"
+"""
+
+
+def test_the_steps_of_an_editor_that_works_remotely(server, keys, tmp_path):
+    def steps(ssh, does_reach: bool) -> int:
+        """The number of the process that it starts, or that it finds."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            proxy = free.getsockname()[1]
+        with ssh.start("bash", "--login", "-c", "bash", flags=("-T", "-D", f"127.0.0.1:{proxy}")) as shell:
+            shell.stdin.write(STEPS.encode())
+            shell.stdin.flush()
+            said = ""
+            while "7f3a: end" not in said:
+                line = shell.stdout.readline().decode()
+                assert line, (said, shell.stderr.read())
+                said += line
+            told = dict(re.findall(r"(\w+)==(.*)==", said))
+            assert told["tools"] == "yes", said
+            done = subprocess.run(
+                ["curl", "-sS", "--noproxy", "", "--max-time", str(PATIENCE), "--socks5", f"127.0.0.1:{proxy}",
+                 f"http://127.0.0.1:{told['listeningOn']}/file"], capture_output=True, text=True)
+            assert (done.returncode == 0 and done.stdout == "content\n") is does_reach, done
+            # It is still there.
+            shell.stdin.write(b"echo on\n")
+            shell.stdin.close()
+            assert shell.stdout.read() == b"on\n" and shell.wait(PATIENCE) == 0
+        return int(told["pid"])
+
+    editor = OpenSsh(server, keys.make("editor"))
+    try:
+        # It is found again by the next connection.
+        first = steps(editor, True)
+        assert steps(editor, True) == first
+    finally:
+        os.kill(int((server.root / ".vscode-server" / ".pid").read_text()), signal.SIGTERM)
+    nothing_left(server)
+    # What such a key allows, and no other.
+    steps(OpenSsh(server, keys.make("alice")), False)
+    nothing_left(server)
 
 
 def test_curl_by_sftp_and_scp(ssh, server, keys, tmp_path):
