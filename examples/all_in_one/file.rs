@@ -256,6 +256,9 @@ pub(crate) struct BatchesTable {
     pub(crate) max_steps: Option<usize>,
     pub(crate) max_open_steps: Option<usize>,
     pub(crate) max_open_steps_per_caller: Option<usize>,
+    /// Of what the steps of batches that are not over hold in memory.
+    pub(crate) max_open_bytes: Option<usize>,
+    pub(crate) max_open_bytes_per_caller: Option<usize>,
     pub(crate) parallelism: Option<usize>,
     pub(crate) max_parallelism: Option<usize>,
     pub(crate) keep_for: Option<u64>,
@@ -363,6 +366,9 @@ pub(crate) struct LimitsTable {
     pub(crate) max_running_per_caller: Option<usize>,
     pub(crate) max_waiting: Option<usize>,
     pub(crate) max_waiting_per_caller: Option<usize>,
+    /// Of what executions that run or wait hold in memory: arguments, variables, standard input.
+    pub(crate) max_input_bytes: Option<usize>,
+    pub(crate) max_input_bytes_per_caller: Option<usize>,
     pub(crate) timeout: Option<u64>,
     pub(crate) max_timeout: Option<u64>,
     /// From TERM to KILL.

@@ -342,6 +342,8 @@ impl Settings {
             (limits.max_running_per_caller, EngineBuilder::max_running_per_caller),
             (limits.max_waiting, EngineBuilder::max_waiting),
             (limits.max_waiting_per_caller, EngineBuilder::max_waiting_per_caller),
+            (limits.max_input_bytes, EngineBuilder::max_input_bytes),
+            (limits.max_input_bytes_per_caller, EngineBuilder::max_input_bytes_per_caller),
         ];
         for (value, set) in counts {
             engine = value.into_iter().fold(engine, set);

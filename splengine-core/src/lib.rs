@@ -21,6 +21,7 @@ mod fresh;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod id;
+mod input_budget;
 mod local;
 mod lock;
 mod names;

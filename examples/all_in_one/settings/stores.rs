@@ -102,6 +102,8 @@ impl Settings {
             (table.max_steps, BatchPolicy::max_steps as SetBatch<usize>),
             (table.max_open_steps, BatchPolicy::max_open_steps),
             (table.max_open_steps_per_caller, BatchPolicy::max_open_steps_per_caller),
+            (table.max_open_bytes, BatchPolicy::max_open_bytes),
+            (table.max_open_bytes_per_caller, BatchPolicy::max_open_bytes_per_caller),
             (table.parallelism, BatchPolicy::parallelism),
             (table.max_parallelism, BatchPolicy::max_parallelism),
             (table.keep_count, BatchPolicy::keep_count),

@@ -380,6 +380,39 @@ fn the_public_address_of_the_console_is_a_directory_that_may_use_it() {
     assert!(err.contains("https://console.example/terminal/#token="), "{err}");
 }
 
+/// What is held of the input of executions that run, and of batches that are not over, is bounded.
+#[test]
+fn input_that_stays_has_the_memory_that_is_configured() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = "[limits]\nmax-input-bytes = 1000000\nmax-input-bytes-per-caller = 200000\n\
+        [batches]\nmax-open-bytes = 200000\nmax-open-bytes-per-caller = 1000000\n";
+    let config = write(&dir, "config.toml", config, 0o600);
+    let all = all_in_one(&["--config", &config]);
+    let idle = |bytes: usize, asynchronous: bool| {
+        let stdin = "x".repeat(bytes);
+        json!({"command": "sleep 600", "stdin": stdin, "async": asynchronous}).to_string()
+    };
+    let (status, answer) = post(&all.addr, ALICE, &idle(150_000, true)).expect("an answer");
+    assert_eq!(status, 202, "{answer}");
+    let (status, answer) = post(&all.addr, ALICE, &idle(150_000, true)).expect("an answer");
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("200000 bytes"), "{answer}");
+    let (addr, body) = (all.addr.clone(), idle(150_000, false));
+    std::thread::spawn(move || post(&addr, ALICE, &body));
+    let small = json!({"command": "true", "stdin": "x".repeat(100_000)}).to_string();
+    for _ in 0..600 {
+        let (status, answer) = post(&all.addr, ALICE, &small).expect("an answer");
+        if status == 429 {
+            assert!(answer.contains("200000 bytes"), "{answer}");
+            return;
+        }
+        // The other one has not begun.
+        assert_eq!(status, 200, "{answer}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("never refused");
+}
+
 /// What is held of bodies that are not complete is bounded in all.
 #[test]
 fn bodies_that_are_read_have_the_memory_that_is_configured() {

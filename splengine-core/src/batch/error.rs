@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::execute::ExecuteError;
+use crate::input_budget::InputShortage;
 use crate::session::SessionError;
 use crate::store::StoreFault;
 
@@ -76,6 +77,24 @@ pub enum BatchError {
         /// How many there may be.
         limit: usize,
     },
+    /// The caller's batches that are not over hold as much memory as one caller's may.
+    #[error(
+        "the steps of your batches that are not over would take more than {max_bytes} bytes of memory, as \
+         much as one caller's may; try again later"
+    )]
+    CallerInput {
+        /// How much they may.
+        max_bytes: usize,
+    },
+    /// The batches that are not over hold as much memory as all may.
+    #[error(
+        "the steps of all batches that are not over would take more than {max_bytes} bytes of memory, as \
+         much as they may; try again later"
+    )]
+    InputFull {
+        /// How much they may.
+        max_bytes: usize,
+    },
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in a second")]
     Draining,
@@ -107,8 +126,8 @@ impl BatchError {
             }
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::Conflict(_) => ErrorKind::Conflict,
-            Self::CallerLimit { .. } => ErrorKind::CallerLimit,
-            Self::Full { .. } | Self::Draining => ErrorKind::Unavailable,
+            Self::CallerLimit { .. } | Self::CallerInput { .. } => ErrorKind::CallerLimit,
+            Self::Full { .. } | Self::InputFull { .. } | Self::Draining => ErrorKind::Unavailable,
             Self::DiskFull => ErrorKind::NoRoom,
             Self::Damaged | Self::Internal(_) => ErrorKind::Internal,
         }
@@ -119,9 +138,21 @@ impl BatchError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Command { source, .. } => source.retry_after(),
-            Self::CallerLimit { .. } | Self::Full { .. } => Some(Duration::from_secs(5)),
+            Self::CallerLimit { .. }
+            | Self::Full { .. }
+            | Self::CallerInput { .. }
+            | Self::InputFull { .. } => Some(Duration::from_secs(5)),
             Self::Draining => Some(Duration::from_secs(1)),
             _ => None,
+        }
+    }
+}
+
+impl From<InputShortage> for BatchError {
+    fn from(shortage: InputShortage) -> Self {
+        match shortage {
+            InputShortage::Caller { max_bytes } => Self::CallerInput { max_bytes },
+            InputShortage::All { max_bytes } => Self::InputFull { max_bytes },
         }
     }
 }

@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::output::Outputs;
-use crate::batch::plan::PlanData;
+use crate::batch::plan::{PlanData, base64_text};
 use crate::flat_dir::wipe;
 use crate::id::BatchId;
 
@@ -21,9 +22,8 @@ pub(crate) struct Inputs(Vec<StepInputs>);
 struct StepInputs {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     env: Vec<(String, String)>,
-    /// In Base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    stdin: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "base64_text")]
+    stdin: Option<Bytes>,
 }
 
 impl std::fmt::Debug for StepInputs {

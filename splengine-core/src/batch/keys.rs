@@ -34,25 +34,31 @@ struct Entry {
 
 impl KeysInFlight {
     /// Waits until no other request with this `key` of `user` is worked at, for [`KEY_TIMEOUT`] at
-    /// most.
+    /// most. Whoever has to wait holds what `reserve` gives meanwhile.
     ///
     /// # Errors
     ///
-    /// [`BatchError::Conflict`] when the time is over.
+    /// [`BatchError::Conflict`] when the time is over; those of `reserve`.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub(crate) async fn lock(
+    pub(crate) async fn lock<R>(
         self: &Arc<Self>,
         user: &UserName,
         key: &str,
+        reserve: impl FnOnce() -> Result<R, BatchError>,
     ) -> Result<KeyLock, BatchError> {
         let name = (user.clone(), key.to_owned());
         let lock = Arc::clone(self.entries().entry(name.clone()).or_default());
         let entry = Entry { table: Arc::clone(self), name, lock: Some(Arc::clone(&lock)) };
-        let guard = timeout(KEY_TIMEOUT, lock.lock_owned()).await;
-        let guard = guard.map_err(|_| BatchError::Conflict(KEY_IN_USE))?;
+        let guard = if let Ok(guard) = Arc::clone(&lock).try_lock_owned() {
+            guard
+        } else {
+            let _reserved = reserve()?;
+            let guard = timeout(KEY_TIMEOUT, lock.lock_owned()).await;
+            guard.map_err(|_| BatchError::Conflict(KEY_IN_USE))?
+        };
         Ok(KeyLock { _guard: guard, _entry: entry })
     }
 
@@ -89,14 +95,15 @@ mod tests {
     async fn a_key_is_held_by_one_request_and_other_keys_by_none() {
         let table = Arc::new(KeysInFlight::default());
         let (alice, bob) = (user("alice"), user("bob"));
-        let first = table.lock(&alice, "k").await.expect("free");
-        let others = [table.lock(&alice, "l").await, table.lock(&bob, "k").await];
+        let first = table.lock(&alice, "k", || Ok(())).await.expect("free");
+        let others =
+            [table.lock(&alice, "l", || Ok(())).await, table.lock(&bob, "k", || Ok(())).await];
         assert!(others.iter().all(Result::is_ok));
         assert_eq!(table.entries().len(), 3);
         drop(others);
-        let refused = table.lock(&alice, "k").await.err();
+        let refused = table.lock(&alice, "k", || Ok(())).await.err();
         assert!(matches!(refused, Some(BatchError::Conflict(_))), "{refused:?}");
-        let (second, ()) = tokio::join!(table.lock(&alice, "k"), async {
+        let (second, ()) = tokio::join!(table.lock(&alice, "k", || Ok(())), async {
             tokio::task::yield_now().await;
             drop(first);
         });
@@ -109,8 +116,8 @@ mod tests {
     async fn a_request_that_waits_and_is_dropped_leaves_nothing() {
         let table = Arc::new(KeysInFlight::default());
         let alice = user("alice");
-        let first = table.lock(&alice, "k").await.expect("free");
-        let waits = timeout(Duration::from_millis(1), table.lock(&alice, "k")).await;
+        let first = table.lock(&alice, "k", || Ok(())).await.expect("free");
+        let waits = timeout(Duration::from_millis(1), table.lock(&alice, "k", || Ok(()))).await;
         assert!(waits.is_err());
         drop(first);
         assert_eq!(table.entries().len(), 0);

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::execute::{Background, LimitKind, Limits, Reason, Request, Stdin, Stream};
@@ -122,9 +121,8 @@ pub(crate) struct StepData {
     pub(crate) workdir: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) env: Vec<(String, String)>,
-    /// In Base64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) stdin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", with = "base64_text")]
+    pub(crate) stdin: Option<Bytes>,
     /// Milliseconds, as all times here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<u64>,
@@ -342,7 +340,7 @@ impl Step {
     /// Sets what the step reads on its standard input; default nothing (`/dev/null`).
     #[must_use]
     pub fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {
-        self.0.stdin = Some(BASE64_STANDARD.encode(bytes));
+        self.0.stdin = Some(Bytes::copy_from_slice(bytes.as_ref()));
         self
     }
 
@@ -490,6 +488,33 @@ impl Step {
         }
     }
 
+    /// The memory, in bytes, that what a caller gave for the step takes for as long as its batch is not
+    /// over.
+    pub(crate) fn input_bytes(&self) -> usize {
+        let data = &self.0;
+        let texts = |texts: &[String]| -> usize {
+            texts.iter().map(|text| size_of::<String>() + text.len()).sum()
+        };
+        let variables = data
+            .env
+            .iter()
+            .map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
+        let codes = data.retry_on.as_ref().map_or(0, |on| on.exit_codes.len() * size_of::<i32>());
+        data.command.len()
+            + [&data.id, &data.workdir]
+                .map(|text| text.as_ref().map_or(0, String::len))
+                .iter()
+                .sum::<usize>()
+            + [&data.args, &data.mask, &data.env_names]
+                .map(|list| texts(list))
+                .iter()
+                .sum::<usize>()
+            + data.depends_on.as_deref().map_or(0, texts)
+            + variables.sum::<usize>()
+            + data.stdin.as_ref().map_or(0, Bytes::len)
+            + codes
+    }
+
     /// The same without variables and standard input, which are not for the record.
     pub(crate) fn without_inputs(&self) -> Self {
         let env_names = self.0.env.iter().map(|(name, _)| name.clone()).collect();
@@ -518,9 +543,35 @@ impl Step {
             request.background = Background::Keep;
         }
         if let Some(stdin) = &data.stdin {
-            request.stdin = Stdin::bytes(BASE64_STANDARD.decode(stdin).unwrap_or_default());
+            request.stdin = Stdin::bytes(stdin.clone());
         }
         request
+    }
+}
+
+/// Bytes as text in Base64.
+pub(crate) mod base64_text {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(
+        bytes: &Option<Bytes>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => serializer.serialize_some(&BASE64_STANDARD.encode(bytes)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Bytes>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let bytes = text.map(|text| BASE64_STANDARD.decode(text)).transpose();
+        Ok(bytes.map_err(de::Error::custom)?.map(Bytes::from))
     }
 }
 

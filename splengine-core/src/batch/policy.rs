@@ -30,6 +30,9 @@ pub struct BatchPolicy {
     pub(crate) max_steps: usize,
     pub(crate) max_open_steps: usize,
     pub(crate) max_open_steps_per_caller: usize,
+    pub(crate) max_open_bytes: usize,
+    /// Half of all when left out.
+    pub(crate) max_open_bytes_per_caller: Option<usize>,
     pub(crate) parallelism: usize,
     pub(crate) max_parallelism: usize,
     pub(crate) keep_for: Duration,
@@ -66,6 +69,8 @@ impl BatchPolicy {
             max_steps: 10_000,
             max_open_steps: 200_000,
             max_open_steps_per_caller: 50_000,
+            max_open_bytes: 128 << 20,
+            max_open_bytes_per_caller: None,
             parallelism: processors,
             max_parallelism: 1024,
             keep_for: Duration::from_hours(7 * 24),
@@ -96,6 +101,24 @@ impl BatchPolicy {
     /// Sets the maximum number of steps that are not over, of one caller's batches. Default 50,000.
     pub fn max_open_steps_per_caller(mut self, count: usize) -> Self {
         self.max_open_steps_per_caller = count;
+        self
+    }
+
+    /// Sets the maximum number of bytes that the steps of all batches that are not over hold in memory:
+    /// their commands, arguments, variables and standard input. The next batch is refused
+    /// ([`BatchError::InputFull`](crate::BatchError::InputFull)), but where there is no other; batches
+    /// that are [gone on with](crate::Engine::resume) count, and are never refused. Default 128 MiB.
+    pub fn max_open_bytes(mut self, bytes: usize) -> Self {
+        self.max_open_bytes = bytes;
+        self
+    }
+
+    /// Sets the maximum number of bytes that the steps of one caller's batches that are not over hold in
+    /// memory; the caller's next batch is refused
+    /// ([`BatchError::CallerInput`](crate::BatchError::CallerInput)), but where there is no other.
+    /// Default: half of what [all may](Self::max_open_bytes).
+    pub fn max_open_bytes_per_caller(mut self, bytes: usize) -> Self {
+        self.max_open_bytes_per_caller = Some(bytes);
         self
     }
 

@@ -18,6 +18,7 @@ use crate::batch::{BatchError, BatchPolicy, BatchState};
 use crate::caller::UserName;
 use crate::engine::Inner;
 use crate::id::BatchId;
+use crate::input_budget::{InputBudget, InputReservation};
 use crate::session::blocking;
 use crate::store::Change;
 
@@ -26,6 +27,8 @@ pub(crate) struct Registry {
     pub(crate) journal: Journal,
     state: Mutex<State>,
     pub(crate) keys: Arc<KeysInFlight>,
+    /// What batches that are not over hold in memory.
+    pub(crate) inputs: InputBudget,
     /// How many batches are driven.
     driven: watch::Sender<usize>,
     /// Nothing more is to be started.
@@ -96,17 +99,22 @@ pub(crate) struct Room {
     engine: Weak<Inner>,
     user: UserName,
     steps: usize,
+    /// The memory that they take.
+    inputs: Option<InputReservation>,
 }
 
 impl Registry {
     pub(crate) fn new(policy: BatchPolicy) -> std::io::Result<Self> {
         let journal = Journal::new(Arc::clone(&policy.store))?;
+        let of_caller = policy.max_open_bytes_per_caller.unwrap_or(policy.max_open_bytes / 2);
+        let inputs = InputBudget::new(policy.max_open_bytes, of_caller);
         Ok(Self {
             epoch: (start_of(policy.last_end, now()), Instant::now()),
             policy,
             journal,
             state: Mutex::default(),
             keys: Arc::default(),
+            inputs,
             driven: watch::channel(0).0,
             closed: watch::channel(false).0,
             is_watched: AtomicBool::new(false),
@@ -128,6 +136,7 @@ impl Registry {
         engine: &Arc<Inner>,
         user: &UserName,
         steps: usize,
+        inputs: InputReservation,
         always: bool,
     ) -> Result<Room, BatchError> {
         let mut state = self.state();
@@ -139,7 +148,8 @@ impl Registry {
             return Err(BatchError::Full { limit: self.policy.max_open_steps });
         }
         *state.open.entry(user.clone()).or_default() += steps;
-        Ok(Room { engine: Arc::downgrade(engine), user: user.clone(), steps })
+        let (engine, inputs) = (Arc::downgrade(engine), Some(inputs));
+        Ok(Room { engine, user: user.clone(), steps, inputs })
     }
 
     pub(crate) fn begin(&self, id: &BatchId, user: &UserName, events: u64) -> Arc<Live> {
@@ -406,6 +416,11 @@ impl Room {
     pub(crate) fn grow(&mut self, by: usize) {
         self.steps += by;
         self.change(|open| *open += by);
+    }
+
+    /// The batch is over: what its steps were given is needed no more.
+    pub(crate) fn give_back_inputs(&mut self) {
+        self.inputs = None;
     }
 
     /// One step is over.

@@ -53,8 +53,8 @@ impl Batches {
         only_failed: bool,
         idempotency_key: &str,
     ) -> Result<Submitted, BatchError> {
-        let sum = hex(&Sha256::digest(format!("rerun\0{id}\0{only_failed}")));
-        let key = self.lock_key(caller, Some(idempotency_key), sum).await?;
+        let sum = || hex(&Sha256::digest(format!("rerun\0{id}\0{only_failed}")));
+        let key = self.lock_key(caller, Some(idempotency_key), sum, 0).await?;
         self.rerun_under(caller, id, only_failed, key).await
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::batch::registry::Registry;
 use crate::batch::row::{EventRow, StepRow, Summary, What, key, now};
 use crate::batch::runner::{Brief, Driver, Pending};
-use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, StepState};
+use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, Step, StepState};
 use crate::caller::{Caller, Scope};
 use crate::engine::Engine;
 use crate::execute::Reason;
@@ -116,7 +116,9 @@ async fn go_on(engine: &Engine, registry: &Registry, left: Left) -> Result<(), B
     let user = summary.user.parse().map_err(|_| BatchError::Damaged)?;
     let caller = Caller::new(user).with(Scope::Execute);
     let open = briefs.iter().filter(|brief| !brief.state.is_final()).count();
-    let room = registry.room(&engine.0, caller.user(), open, true)?;
+    let bytes = job.steps().iter().map(Step::input_bytes).sum();
+    let held = registry.inputs.reserve_always(caller.user(), bytes);
+    let room = registry.room(&engine.0, caller.user(), open, held, true)?;
     summary.events = events.len() as u64;
     let live = registry.begin(&id, caller.user(), summary.events);
     if let Some(started) = summary.started {

@@ -168,6 +168,10 @@ impl Driver {
         self.go_on(pending, &mut turn);
         loop {
             self.settle(&mut turn);
+            if self.is_over {
+                // Whoever hears of the end may submit the next at once.
+                self.room.give_back_inputs();
+            }
             if !self.write(registry, &mut turn).await {
                 return;
             }

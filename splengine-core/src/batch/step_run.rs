@@ -63,6 +63,8 @@ impl StepRun {
             Ok(run) => run,
             Err(ending) => return *ending,
         };
+        // The program has them.
+        drop(request);
         let stopper = run.stopper();
         let (mut is_stopped, mut listens) = (false, true);
         let end = loop {

@@ -10,7 +10,7 @@ use crate::batch::checks::{MAX_TIMEOUT_MS, StepChecks, checked_labels};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
 use crate::batch::keys::KeyLock;
-use crate::batch::plan::{PlanData, StepCheck};
+use crate::batch::plan::{PlanData, Step, StepCheck};
 use crate::batch::registry::Registry;
 use crate::batch::row::{EventRow, Recipe, Summary, What, key, now};
 use crate::batch::runner::{Driver, PLAN, Pending};
@@ -20,6 +20,7 @@ use crate::batch::{
 };
 use crate::caller::{Caller, Scope};
 use crate::id::BatchId;
+use crate::input_budget::InputReservation;
 use crate::session::blocking;
 use crate::store::{Change, StoreFault};
 use crate::text::{hex, name_to_show};
@@ -56,6 +57,8 @@ pub(crate) struct Accepted {
     recipe: Recipe,
     inputs: Option<Inputs>,
     job: Box<dyn BatchJob>,
+    /// The memory that its steps take.
+    held: InputReservation,
 }
 
 /// What is told of a batch beside its steps.
@@ -90,9 +93,10 @@ impl Batches {
         request: BatchRequest,
         idempotency_key: Option<&str>,
     ) -> Result<Submitted, BatchError> {
-        let sum = hex(&Sha256::digest(serde_json::to_vec(&request).unwrap_or_default()));
+        let sum = || hex(&Sha256::digest(serde_json::to_vec(&request).unwrap_or_default()));
+        let bytes = input_bytes(&request.0.steps);
+        let key = self.lock_key(caller, idempotency_key, sum, bytes).await?;
         let (this, caller) = (self.clone(), caller.clone());
-        let key = self.lock_key(&caller, idempotency_key, sum).await?;
         detached(async move {
             this.once(&caller, key, async |this: &Self| this.accept(&caller, request, None).await)
                 .await
@@ -118,19 +122,22 @@ impl Batches {
         idempotency_key: Option<&str>,
     ) -> Result<Submitted, BatchError> {
         let recipe = Recipe { kind: kind.to_owned(), text: recipe.into() };
-        let sum = hex(&Sha256::digest(format!("{}\0{}", recipe.kind, recipe.text)));
+        let sum = || hex(&Sha256::digest(format!("{}\0{}", recipe.kind, recipe.text)));
+        let bytes = recipe.text.len();
+        let key = self.lock_key(caller, idempotency_key, sum, bytes).await?;
         let (this, caller) = (self.clone(), caller.clone());
-        let key = self.lock_key(&caller, idempotency_key, sum).await?;
         detached(async move {
             this.once(&caller, key, async |this: &Self| {
                 let job = this
                     .make(&recipe, None)
                     .map_err(|problem| BatchError::Malformed { field: "recipe", problem })?;
+                let inputs = &this.registry()?.inputs;
+                let held = inputs.reserve(caller.user(), input_bytes(job.steps()))?;
                 let mut checks = StepChecks::new(this, &caller);
                 for (place, step) in job.steps().iter().enumerate() {
                     checks.check(place, step, StepCheck::Early).await?;
                 }
-                Ok(Accepted { recipe, inputs: None, job, about: About::default() })
+                Ok(Accepted { recipe, inputs: None, job, held, about: About::default() })
             })
             .await
         })
@@ -159,18 +166,22 @@ impl Batches {
         row.and_then(|row| row.id.parse().ok()).ok_or_else(missing)
     }
 
-    /// The key of a request whose SHA-256 is `sum`, once no other with the same key is worked at.
+    /// The key of a request whose SHA-256 is `sum`, once no other with the same key is worked at. While
+    /// it waits for that, its `bytes` are counted.
     pub(crate) async fn lock_key(
         &self,
         caller: &Caller,
         key: Option<&str>,
-        sum: String,
+        sum: impl FnOnce() -> String,
+        bytes: usize,
     ) -> Result<Option<UsedKey>, BatchError> {
         let Some(key) = key else { return Ok(None) };
         let text = checked_key(key)?;
         self.may(caller)?;
-        let lock = self.registry()?.keys.lock(caller.user(), &text).await?;
-        Ok(Some(UsedKey { text, sum, _lock: lock }))
+        let Registry { keys, inputs, .. } = self.registry()?;
+        let reserve = || inputs.reserve(caller.user(), bytes).map_err(BatchError::from);
+        let lock = keys.lock(caller.user(), &text, reserve).await?;
+        Ok(Some(UsedKey { text, sum: sum(), _lock: lock }))
     }
 
     /// Makes a batch, unless there is one under this key.
@@ -240,6 +251,8 @@ impl Batches {
             return malformed("parallelism", problem);
         }
         self.settle(caller, &mut plan)?;
+        let inputs = &self.registry()?.inputs;
+        let held = inputs.reserve(caller.user(), input_bytes(&plan.steps))?;
         let needs = crate::batch::graph::dependencies(&plan.steps)?;
         let mut checks = StepChecks::new(self, caller);
         for (place, step) in plan.steps.iter().enumerate() {
@@ -252,7 +265,7 @@ impl Batches {
         let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
         let about = About { name, labels, timeout, rerun_of };
         let job = Box::new(Schedule::new(plan, policy.parallelism)?);
-        Ok(Accepted { recipe: Recipe { kind: PLAN.to_owned(), text }, inputs, job, about })
+        Ok(Accepted { recipe: Recipe { kind: PLAN.to_owned(), text }, inputs, job, held, about })
     }
 
     /// Gives every step the batch's directory, and the session's directory and variables as they are
@@ -293,10 +306,10 @@ impl Batches {
         accepted: Accepted,
         key: Option<&UsedKey>,
     ) -> Result<Driver, BatchError> {
-        let Accepted { recipe, inputs, job, about } = accepted;
+        let Accepted { recipe, inputs, job, held, about } = accepted;
         let About { name, labels, timeout, rerun_of } = about;
         let total = job.steps().len() as u64;
-        let room = registry.room(&self.engine.0, caller.user(), job.steps().len(), false)?;
+        let room = registry.room(&self.engine.0, caller.user(), job.steps().len(), held, false)?;
         let id = BatchId::new();
         let inputs = inputs.map(|inputs| inputs.to_bytes());
         let mut summary = Summary {
@@ -413,6 +426,11 @@ fn checked_key(key: &str) -> Result<String, BatchError> {
     }
     let problem = "is 1 to 255 visible ASCII characters".to_owned();
     Err(BatchError::Malformed { field: "idempotency key", problem })
+}
+
+/// The memory that what these steps were given takes.
+fn input_bytes(steps: &[Step]) -> usize {
+    steps.iter().map(Step::input_bytes).sum()
 }
 
 /// In a task of its own, so that nobody's dropped future leaves it half-made.

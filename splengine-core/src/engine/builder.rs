@@ -13,6 +13,7 @@ use crate::engine::rota::Capacity;
 use crate::engine::stats::Counters;
 use crate::execute::{DynExecute, Execute, LimitKind, Limits, Program};
 use crate::files::FilePolicy;
+use crate::input_budget::InputBudget;
 use crate::session::SessionPolicy;
 use crate::session::registry::Registry;
 
@@ -27,6 +28,9 @@ pub struct EngineBuilder {
     files: Option<FilePolicy>,
     reserve: DiskReserve,
     guessing: GuessingPolicy,
+    max_input_bytes: usize,
+    /// Half of all when left out.
+    max_input_bytes_per_caller: Option<usize>,
 }
 
 /// What the engine grants to a request.
@@ -90,6 +94,8 @@ impl EngineBuilder {
             files: None,
             reserve: DiskReserve::default(),
             guessing: GuessingPolicy::new(),
+            max_input_bytes: 64 << 20,
+            max_input_bytes_per_caller: None,
         }
     }
 
@@ -140,6 +146,25 @@ impl EngineBuilder {
     /// one caller can't fill it.
     pub fn max_waiting_per_caller(mut self, count: usize) -> Self {
         self.capacity.waiting_per_caller = count;
+        self
+    }
+
+    /// Sets the maximum number of bytes of input that the executions that run or wait hold in memory:
+    /// arguments, variables, and standard input that is given whole, until their program has read that.
+    /// The next one is refused ([`ExecuteError::InputFull`](crate::ExecuteError::InputFull)), but where
+    /// there is no other. What has less than 4 KiB does not count, nor do the steps of batches, which
+    /// have [a bound of their own](BatchPolicy::max_open_bytes). Default 64 MiB.
+    pub fn max_input_bytes(mut self, bytes: usize) -> Self {
+        self.max_input_bytes = bytes;
+        self
+    }
+
+    /// Sets the maximum number of bytes of input that one caller's executions that run or wait hold in
+    /// memory; the caller's next one is refused
+    /// ([`ExecuteError::CallerInput`](crate::ExecuteError::CallerInput)), but where there is no other.
+    /// Default: half of what [all may](Self::max_input_bytes).
+    pub fn max_input_bytes_per_caller(mut self, bytes: usize) -> Self {
+        self.max_input_bytes_per_caller = Some(bytes);
         self
     }
 
@@ -227,8 +252,18 @@ impl EngineBuilder {
     /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
     /// does not enforce here.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let Self { executor, policy, mut capacity, sessions, batches, files, reserve, guessing } =
-            self;
+        let Self {
+            executor,
+            policy,
+            mut capacity,
+            sessions,
+            batches,
+            files,
+            reserve,
+            guessing,
+            max_input_bytes,
+            max_input_bytes_per_caller,
+        } = self;
         if capacity.running_per_caller == BY_MAX_RUNNING {
             capacity.running_per_caller = capacity.running - capacity.running / 8;
         }
@@ -260,7 +295,9 @@ impl EngineBuilder {
         }
         let batches = batches.map(crate::batch::registry::Registry::new).transpose();
         let batches = batches.map_err(BuildError::Thread)?;
+        let of_caller = max_input_bytes_per_caller.unwrap_or(max_input_bytes / 2);
         Ok(Engine(Arc::new(Inner {
+            inputs: InputBudget::new(max_input_bytes, of_caller),
             executor,
             policy,
             admission: Admission::new(capacity),

@@ -16,6 +16,7 @@ use crate::execute::output::Queue;
 use crate::execute::{
     BoxFuture, Cancel, End, ExecuteError, Exit, ExitStatus, Reason, Signal, Usage,
 };
+use crate::input_budget::InputReservation;
 
 /// How the whole engine ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +143,8 @@ pub(crate) struct Ending {
     listed: Option<Listed>,
     /// When it was first waited for.
     begun: Option<Instant>,
+    /// The memory of its words and variables, where that is counted.
+    pub(crate) held: Option<InputReservation>,
 }
 
 impl Ending {
@@ -152,7 +155,7 @@ impl Ending {
         permit: Held,
         listed: Option<Listed>,
     ) -> Self {
-        Self { engine, queue, source, permit: Some(permit), listed, begun: None }
+        Self { engine, queue, source, permit: Some(permit), listed, begun: None, held: None }
     }
 
     fn end(mut self, result: Option<Result<Exit, ExecuteError>>) {
@@ -161,6 +164,7 @@ impl Ending {
         // Whoever hears of the end may ask for the next run at once: the place is free by then.
         self.permit = None;
         self.listed = None;
+        self.held = None;
         self.queue.finish(end);
     }
 }

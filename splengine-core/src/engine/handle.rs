@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::batch::Batches;
@@ -18,11 +19,13 @@ use crate::engine::stats::{Counters, EngineStats};
 use crate::engine::terms::{Terms, check_env};
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
+use crate::execute::stdin::Source;
 use crate::execute::{
     Command, DynExecute, End, Execute, ExecuteError, HeadTail, LimitKind, Reading, Reason, Request,
     Run, SlowReader, Stdin,
 };
 use crate::files::Files;
+use crate::input_budget::{InputBudget, InputReservation};
 use crate::session::Sessions;
 use crate::session::registry::Registry;
 
@@ -61,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) files: Option<Arc<crate::files::Shared>>,
     pub(crate) reserve: DiskReserve,
     pub(crate) guessing: Guessing,
+    /// What executions that run or wait hold in memory.
+    pub(crate) inputs: InputBudget,
 }
 
 /// Work that an engine [goes on with](Engine::resume).
@@ -330,7 +335,8 @@ impl Engine {
         let inner = &self.0;
         Self::may_execute(caller)?;
         let shown = Executions::shown(&request);
-        let terms = self.terms(caller, &mut request)?;
+        let mut terms = self.terms(caller, &mut request)?;
+        self.hold_input(caller, &mut terms, &mut request)?;
         let offered = inner.admission.offer(caller.user(), || self.retry_after())?;
         let control = CancelSource::new();
         let source = control.0.clone();
@@ -348,6 +354,31 @@ impl Engine {
                 Ok(Admitted::Queued(queued))
             }
         }
+    }
+
+    /// Reserves the memory of what a request brings, until that is needed no more.
+    fn hold_input(
+        &self,
+        caller: &Caller,
+        terms: &mut Terms,
+        request: &mut Request,
+    ) -> Result<(), ExecuteError> {
+        let given = match &mut request.stdin.0 {
+            Source::Bytes(bytes) => Some(bytes),
+            Source::Null | Source::Reader(_) => None,
+        };
+        let stdin = given.as_ref().map_or(0, |bytes| bytes.len());
+        let all = terms.command.bytes().saturating_add(stdin);
+        if all < MIN_COUNTED_BYTES {
+            return Ok(());
+        }
+        let mut held = self.0.inputs.reserve(caller.accounted_user(), all)?;
+        if let Some(bytes) = given {
+            let owner = HeldBytes { bytes: std::mem::take(bytes), _held: held.split(stdin) };
+            *bytes = Bytes::from_owner(owner);
+        }
+        terms.held = Some(held);
+        Ok(())
     }
 
     /// Runs a command of somebody who waited for the permit elsewhere, and may hold on to it.
@@ -383,7 +414,7 @@ impl Engine {
         listed: Option<Listed>,
     ) -> Run {
         let inner = &self.0;
-        let Terms { command, times, secrets } = terms;
+        let Terms { command, times, secrets, held } = terms;
         let scan = inner.policy.program.failure_scan();
         let (output, queue) = Queue::new(request.slow_reader, scan, secrets);
         let run = Run(Box::new(Reading {
@@ -403,7 +434,8 @@ impl Engine {
         let stdin = std::mem::replace(&mut request.stdin, Stdin::null());
         let executor = Arc::clone(&inner.executor);
         let execution = executor.execute_boxed(command, stdin, output, cancel.clone());
-        let ending = Ending::new(self.clone(), queue, source, permit, listed);
+        let mut ending = Ending::new(self.clone(), queue, source, permit, listed);
+        ending.held = held;
         drive::spawn(ending, execution, cancel, times);
         run
     }
@@ -445,8 +477,23 @@ impl Engine {
     }
 }
 
+/// Bytes of a command's standard input, whose memory is reserved until the last of them was read.
+struct HeldBytes {
+    bytes: Bytes,
+    _held: InputReservation,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("policy", &self.0.policy).finish_non_exhaustive()
     }
 }
+
+/// Less than that is as much as an execution takes anyway.
+const MIN_COUNTED_BYTES: usize = 4 << 10;

@@ -10,6 +10,7 @@ use crate::engine::handle::Engine;
 use crate::execute::mask::Secrets;
 use crate::execute::{Command, ExecuteError, LimitKind, Limits, Request, check_words, split_words};
 use crate::id::SessionId;
+use crate::input_budget::InputReservation;
 use crate::names::any_names;
 use crate::session::{SessionError, TerminalModes};
 
@@ -18,6 +19,8 @@ pub(crate) struct Terms {
     pub(crate) command: Command,
     pub(super) times: Times,
     pub(super) secrets: Option<Arc<Secrets>>,
+    /// The memory of its words and variables, where that is counted.
+    pub(super) held: Option<InputReservation>,
 }
 
 impl Engine {
@@ -88,7 +91,7 @@ impl Engine {
             mark: None,
             grace: policy.grace,
         };
-        Ok(Terms { command, times, secrets })
+        Ok(Terms { command, times, secrets, held: None })
     }
 
     /// Returns whether commands are given to a [program](crate::EngineBuilder::program), instead of

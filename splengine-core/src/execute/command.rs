@@ -51,6 +51,16 @@ pub struct Command {
 }
 
 impl Command {
+    /// The memory, in bytes, that its words and variables take.
+    pub(crate) fn bytes(&self) -> usize {
+        let words = self.argv.iter().map(|word| size_of::<OsString>() + word.len());
+        let variables = self
+            .env
+            .iter()
+            .map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
+        words.sum::<usize>() + variables.sum::<usize>()
+    }
+
     /// Returns [`argv`](Self::argv) as text, for executors that take no other bytes.
     ///
     /// # Errors

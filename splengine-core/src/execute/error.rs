@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::execute::SplitError;
+use crate::input_budget::InputShortage;
 
 /// Reason for which a run did not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,22 @@ pub enum ExecuteError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// Input of the caller's executions that run or wait takes as much memory as one caller's may.
+    #[error("the input of your executions that run or wait would take more than {max_bytes} bytes of memory, as much as one caller's may; try again in {}", in_words(*.retry_after))]
+    CallerInput {
+        /// How much it may take.
+        max_bytes: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Input of the executions that run or wait takes as much memory as that of all may.
+    #[error("the input of all executions that run or wait would take more than {max_bytes} bytes of memory, as much as it may; try again in {}", in_words(*.retry_after))]
+    InputFull {
+        /// How much it may take.
+        max_bytes: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in {}", in_words(*.retry_after))]
     Draining {
@@ -121,8 +138,9 @@ impl ExecuteError {
             | Self::ProgramUnusable { .. }
             | Self::Workdir { .. }
             | Self::Impossible { .. } => ErrorKind::Impossible,
-            Self::CallerLimit { .. } => ErrorKind::CallerLimit,
+            Self::CallerLimit { .. } | Self::CallerInput { .. } => ErrorKind::CallerLimit,
             Self::Full { .. }
+            | Self::InputFull { .. }
             | Self::Draining { .. }
             | Self::Exhausted { .. }
             | Self::TooManyKept { .. } => ErrorKind::Unavailable,
@@ -151,10 +169,22 @@ impl ExecuteError {
         match self {
             Self::CallerLimit { retry_after, .. }
             | Self::Full { retry_after, .. }
+            | Self::CallerInput { retry_after, .. }
+            | Self::InputFull { retry_after, .. }
             | Self::Draining { retry_after }
             | Self::Exhausted { retry_after, .. }
             | Self::TooManyKept { retry_after, .. } => Some(*retry_after),
             _ => None,
+        }
+    }
+}
+
+impl From<InputShortage> for ExecuteError {
+    fn from(shortage: InputShortage) -> Self {
+        let retry_after = Duration::from_secs(1);
+        match shortage {
+            InputShortage::Caller { max_bytes } => Self::CallerInput { max_bytes, retry_after },
+            InputShortage::All { max_bytes } => Self::InputFull { max_bytes, retry_after },
         }
     }
 }

@@ -13,7 +13,7 @@ mod program;
 mod request;
 mod run;
 mod signal;
-mod stdin;
+pub(crate) mod stdin;
 mod traits;
 mod words;
 

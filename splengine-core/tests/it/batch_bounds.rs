@@ -347,6 +347,71 @@ async fn a_store_that_takes_no_new_work_goes_on_with_the_old() {
     assert_eq!(run(&bench.engine, &alice, one(sh("true"))).await.info.state, BatchState::Succeeded);
 }
 
+#[tokio::test]
+async fn batches_that_are_not_over_hold_so_much_memory_only() {
+    const ALL: usize = 100_000;
+    const PER_CALLER: usize = 60_000;
+    let bench = bench(|policy| policy.max_open_bytes(ALL).max_open_bytes_per_caller(PER_CALLER));
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(caller);
+    let batches = bench.engine.batches();
+    let waits = |bytes| {
+        let step = sh("while [ ! -e go ]; do sleep 0.01; done").rerun_on_restart(true);
+        one(step.stdin(vec![b'x'; bytes]))
+    };
+    let first = batches.submit(&alice, waits(50_000), Some("k")).await.expect("accepted").record;
+    let long = "x".repeat(20_000);
+    let too_much = [
+        one(sh("true").stdin(&long)),
+        one(sh("true").env("LONG", &long)),
+        one(sh("true").args([&long])),
+        one(sh("true").args(vec![""; 1_000])),
+        one(sh(&long)),
+    ];
+    for request in too_much {
+        let refused = batches.submit(&alice, request, None).await.expect_err("refused");
+        let is_hers = matches!(refused, BatchError::CallerInput { max_bytes: PER_CALLER });
+        assert!(is_hers && refused.kind() == ErrorKind::CallerLimit, "{refused}");
+        assert!(refused.retry_after().is_some());
+    }
+    // It is there already.
+    let again = batches.submit(&alice, waits(50_000), Some("k")).await.expect("known");
+    assert_eq!(again.record.info.id, first.info.id);
+    let second = batches.submit(&bob, waits(40_000), None).await.expect("accepted").record;
+    let refused = batches.submit(&carol, waits(20_000), None).await.expect_err("refused");
+    assert!(matches!(refused, BatchError::InputFull { max_bytes: ALL }), "{refused}");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    run(&bench.engine, &carol, one(sh("true"))).await;
+    batches.cancel(&bob, second.info.id.as_str()).await.expect("cancelled");
+    let third = batches.submit(&carol, waits(40_000), None).await.expect("accepted").record;
+    bench.engine.drain(Duration::ZERO).await;
+
+    // What is on disk is gone on with, whatever the bound.
+    let next = engine(&bench.root, &bench.store, |policy| policy.max_open_bytes(10), |it| it);
+    assert_eq!(next.resume().await.batches, 2);
+    let refused = next.batches().submit(&bob, one(sh("true")), None).await.expect_err("refused");
+    assert!(matches!(refused, BatchError::InputFull { max_bytes: 10 }), "{refused}");
+    std::fs::write(bench.root.path().join("go"), "").expect("writes");
+    for (who, record) in [(&alice, &first), (&carol, &third)] {
+        let record = over(&next, who, record.info.id.as_str()).await;
+        assert_eq!(record.info.state, BatchState::Succeeded);
+    }
+    run(&next, &bob, one(sh("true"))).await;
+}
+
+#[tokio::test]
+async fn what_a_batch_held_is_held_by_its_rerun() {
+    let bench = bench(|policy| policy.max_open_bytes_per_caller(60_000));
+    let alice = caller("alice");
+    let large = || one(sh("cat >/dev/null; [ -e go ] && sleep 600").stdin(vec![b'x'; 50_000]));
+    let record = run(&bench.engine, &alice, large()).await;
+    std::fs::write(bench.root.path().join("go"), "").expect("writes");
+    let batches = bench.engine.batches();
+    let rerun = batches.rerun(&alice, record.info.id.as_str(), false).await.expect("rerun").record;
+    let refused = batches.submit(&alice, large(), None).await.expect_err("refused");
+    assert!(matches!(refused, BatchError::CallerInput { .. }), "{refused}");
+    batches.cancel(&alice, rerun.info.id.as_str()).await.expect("cancelled");
+}
+
 /// A store with many rows, of which some can't be read any more.
 fn damaged_store(file: &std::path::Path) -> usize {
     let store = RedbStore::open_with_reserve(file, 0).expect("opens");

@@ -16,6 +16,7 @@ mod files;
 mod guessing;
 mod holder;
 mod inherited;
+mod input_bounds;
 mod limits;
 mod protected;
 mod requests;

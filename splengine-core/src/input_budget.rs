@@ -1,0 +1,153 @@
+//! Bounds on the bytes of input that stay in memory for as long as work takes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::caller::UserName;
+
+/// Bound in bytes on the input that all callers' work holds in memory, and on that of one caller.
+/// Nothing waits at the bound: it is refused. Input that alone is over a bound is taken where nothing
+/// else is held, so that no request is refused for ever. Cheap to clone: clones share one bound.
+#[derive(Debug, Clone)]
+pub(crate) struct InputBudget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    max_bytes: usize,
+    max_bytes_per_caller: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    callers: HashMap<UserName, usize>,
+}
+
+/// Bytes of an [`InputBudget`], given back when dropped.
+#[derive(Debug)]
+pub(crate) struct InputReservation {
+    budget: InputBudget,
+    user: UserName,
+    bytes: usize,
+}
+
+/// Bound that more input would exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InputShortage {
+    /// That of this caller.
+    Caller { max_bytes: usize },
+    /// That of all.
+    All { max_bytes: usize },
+}
+
+impl InputBudget {
+    pub(crate) fn new(max_bytes: usize, max_bytes_per_caller: usize) -> Self {
+        Self(Arc::new(Shared { max_bytes, max_bytes_per_caller, held: Mutex::default() }))
+    }
+
+    /// Reserves `bytes` for `user`, or says which bound they would exceed. The caller's is looked at
+    /// first.
+    pub(crate) fn reserve(
+        &self,
+        user: &UserName,
+        bytes: usize,
+    ) -> Result<InputReservation, InputShortage> {
+        let Shared { max_bytes, max_bytes_per_caller, .. } = *self.0;
+        let mut held = self.held();
+        let fits = |held: usize, max: usize| held == 0 || held.saturating_add(bytes) <= max;
+        if !fits(held.callers.get(user).copied().unwrap_or(0), max_bytes_per_caller) {
+            return Err(InputShortage::Caller { max_bytes: max_bytes_per_caller });
+        }
+        if !fits(held.all, max_bytes) {
+            return Err(InputShortage::All { max_bytes });
+        }
+        Ok(self.take(&mut held, user, bytes))
+    }
+
+    /// Reserves `bytes` for `user` whatever is held: for what was accepted before.
+    pub(crate) fn reserve_always(&self, user: &UserName, bytes: usize) -> InputReservation {
+        self.take(&mut self.held(), user, bytes)
+    }
+
+    fn take(&self, held: &mut Held, user: &UserName, bytes: usize) -> InputReservation {
+        // Callers of whom nothing is held are forgotten.
+        if bytes > 0 {
+            held.all = held.all.saturating_add(bytes);
+            let own = held.callers.entry(user.clone()).or_default();
+            *own = own.saturating_add(bytes);
+        }
+        InputReservation { budget: self.clone(), user: user.clone(), bytes }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InputReservation {
+    /// Takes `bytes` of it, at most all, as a reservation of their own.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { budget: self.budget.clone(), user: self.user.clone(), bytes }
+    }
+}
+
+impl Drop for InputReservation {
+    fn drop(&mut self) {
+        let mut held = self.budget.held();
+        held.all = held.all.saturating_sub(self.bytes);
+        if let Some(own) = held.callers.get_mut(&self.user) {
+            *own = own.saturating_sub(self.bytes);
+            if *own == 0 {
+                held.callers.remove(&self.user);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_bounded_of_a_caller_and_of_all() {
+        let budget = InputBudget::new(100, 60);
+        let [alice, bob, carol] =
+            ["alice", "bob", "carol"].map(|name| name.parse::<UserName>().expect("a name"));
+        let refusal = |user, bytes| budget.reserve(user, bytes).err();
+        let first = budget.reserve(&alice, 60).expect("there is nothing else");
+        let of_caller = Some(InputShortage::Caller { max_bytes: 60 });
+        assert_eq!(refusal(&alice, 1), of_caller);
+        let second = budget.reserve(&bob, 40).expect("within both bounds");
+        let of_all = Some(InputShortage::All { max_bytes: 100 });
+        assert_eq!(refusal(&carol, 1), of_all);
+        assert_eq!(refusal(&bob, 21), of_caller, "the caller's own comes first");
+        assert_eq!(refusal(&carol, 0), None);
+        let mut rest = first;
+        drop(rest.split(59));
+        assert_eq!(refusal(&carol, 59), None);
+        assert_eq!(refusal(&carol, 60), of_all);
+        drop(rest);
+        assert_eq!(refusal(&carol, 60), None);
+        assert_eq!(refusal(&carol, 61), of_all);
+        drop(second);
+        assert!(budget.held().callers.is_empty());
+        assert_eq!(budget.held().all, 0);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_bound_is_taken_alone() {
+        let budget = InputBudget::new(100, 60);
+        let [alice, bob] = ["alice", "bob"].map(|name| name.parse::<UserName>().expect("a name"));
+        let large = budget.reserve(&alice, 1000).expect("alone");
+        assert!(matches!(budget.reserve(&bob, 1), Err(InputShortage::All { .. })));
+        assert!(matches!(budget.reserve(&alice, 1), Err(InputShortage::Caller { .. })));
+        let earlier = budget.reserve_always(&bob, 1000);
+        drop(large);
+        assert!(matches!(budget.reserve(&alice, 1), Err(InputShortage::All { .. })));
+        drop(earlier);
+        assert!(budget.reserve(&alice, 1).is_ok());
+    }
+}

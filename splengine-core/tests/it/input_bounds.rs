@@ -1,0 +1,93 @@
+//! What the input of executions that run or wait holds in memory.
+
+use splengine_core::{
+    Admitted, CgroupMode, Engine, EngineBuilder, ErrorKind, ExecuteError, Request, Run, Stdin,
+};
+
+use crate::support::{bench_with, caller, read_until, sh};
+
+const ALL: usize = 1_000_000;
+const PER_CALLER: usize = 600_000;
+
+fn bounded(builder: EngineBuilder) -> EngineBuilder {
+    builder.max_input_bytes(ALL).max_input_bytes_per_caller(PER_CALLER)
+}
+
+/// More than a pipe takes, of which its program reads nothing.
+fn idle(bytes: usize) -> Request {
+    Request::new("sleep 600").stdin(Stdin::bytes(vec![b'x'; bytes]))
+}
+
+async fn start(engine: &Engine, who: &str, request: Request) -> Result<Run, ExecuteError> {
+    engine.execute(&caller(who), request).await
+}
+
+async fn refusal(engine: &Engine, who: &str, request: Request) -> ExecuteError {
+    let refused = start(engine, who, request).await.expect_err("refused");
+    assert!(refused.retry_after().is_some(), "{refused}");
+    refused
+}
+
+#[tokio::test]
+async fn of_one_caller_and_of_all_only_so_much_input_is_held() {
+    let bench = bench_with(CgroupMode::Off, bounded);
+    let engine = &bench.engine;
+    let first = start(engine, "alice", idle(500_000)).await.expect("starts");
+    let long = "x".repeat(60_000);
+    let too_much = [
+        idle(200_000),
+        sh("true").args([&long, &long]),
+        sh("true").env("A", &long).env("B", &long),
+        sh("true").args(vec![""; 5_000]),
+    ];
+    for request in too_much {
+        let refused = refusal(engine, "alice", request).await;
+        let is_hers = matches!(refused, ExecuteError::CallerInput { max_bytes: PER_CALLER, .. });
+        assert!(is_hers && refused.kind() == ErrorKind::CallerLimit, "{refused}");
+    }
+    // What takes next to nothing is run in any case.
+    let small = start(engine, "alice", sh("cat").stdin(Stdin::bytes("text"))).await;
+    assert_eq!(&small.expect("starts").capture().await.stdout[..], b"text");
+
+    let _second = start(engine, "bob", idle(400_000)).await.expect("starts");
+    let refused = refusal(engine, "carol", idle(300_000)).await;
+    assert!(matches!(refused, ExecuteError::InputFull { max_bytes: ALL, .. }), "{refused}");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    first.stopper().stop();
+    first.capture().await;
+    start(engine, "carol", idle(300_000)).await.expect("there is memory again");
+}
+
+#[tokio::test]
+async fn input_that_waits_for_a_place_is_held_and_given_back() {
+    let bench = bench_with(CgroupMode::Off, |builder| bounded(builder).max_running(1));
+    let (engine, alice) = (&bench.engine, caller("alice"));
+    let running = start(engine, "alice", sh("sleep 600")).await.expect("starts");
+    let waiting = engine.admit(&alice, idle(500_000)).await.expect("waits");
+    assert!(matches!(waiting, Admitted::Queued(_)));
+    let refused = engine.admit(&alice, idle(200_000)).await.expect_err("refused");
+    assert!(matches!(refused, ExecuteError::CallerInput { .. }), "{refused}");
+    drop(waiting);
+    let waiting = engine.admit(&alice, idle(500_000)).await.expect("waits");
+    drop((waiting, running));
+}
+
+#[tokio::test]
+async fn input_that_was_read_is_given_back_while_its_program_runs() {
+    let bench = bench_with(CgroupMode::Off, bounded);
+    let reads = sh("cat >/dev/null; echo read; sleep 600").stdin(Stdin::bytes(vec![b'x'; 500_000]));
+    let mut first = start(&bench.engine, "alice", reads).await.expect("starts");
+    read_until(&mut first, "read").await;
+    let _second = start(&bench.engine, "alice", idle(500_000)).await.expect("starts");
+    drop(first);
+}
+
+#[tokio::test]
+async fn input_over_the_bound_is_taken_alone() {
+    let bench = bench_with(CgroupMode::Off, bounded);
+    let engine = &bench.engine;
+    let large = start(engine, "alice", idle(2 * ALL)).await.expect("there is nothing else");
+    let refused = refusal(engine, "bob", idle(100_000)).await;
+    assert!(matches!(refused, ExecuteError::InputFull { .. }), "{refused}");
+    drop(large);
+}
