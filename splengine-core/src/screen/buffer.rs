@@ -20,6 +20,8 @@ pub(super) struct Buffer {
     pub(super) top: usize,
     pub(super) bottom: usize,
     pub(super) saved: Saved,
+    /// Cost of what was done to its rows, in cells, since the last look at it.
+    pub(super) spent: usize,
     tabs: Vec<bool>,
 }
 
@@ -44,6 +46,7 @@ impl Buffer {
             top: 0,
             bottom: rows - 1,
             saved: Saved::default(),
+            spent: 0,
             tabs: Vec::new(),
         };
         buffer.set_up_tabs(cols);
@@ -53,14 +56,15 @@ impl Buffer {
     /// Makes the rows of the screen, if there are none.
     pub(super) fn fill(&mut self, cell: Cell, cols: usize, rows: usize) {
         if self.rows.is_empty() {
+            self.spend_rows(rows, cell, cols);
             self.rows.extend((0..rows).map(|_| Row::filled(cell, cols)));
         }
     }
 
     pub(super) fn clear(&mut self, cols: usize, rows: usize) {
-        let saved = self.saved;
+        let (saved, spent) = (self.saved, self.spent + self.rows.len());
         *self = Self::new(cols, rows, self.scrollback);
-        self.saved = saved;
+        (self.saved, self.spent) = (saved, spent);
     }
 
     /// A row of the screen.
@@ -75,6 +79,10 @@ impl Buffer {
 
     /// Moves the rows between the margins up by one.
     pub(super) fn scroll(&mut self, fill: Cell, cols: usize, wrapped: bool) {
+        // Those behind the place at which a row is taken out, or put in, move.
+        let behind = self.base + if self.top > 0 { 0 } else { self.bottom };
+        self.spend_rows(1, fill, cols);
+        self.spent += 2 * ROW_COST * self.rows.len().saturating_sub(behind);
         if self.top > 0 {
             let last = self.base + self.bottom;
             let mut row = self.rows.remove(self.base + self.top).unwrap_or_default();
@@ -89,6 +97,8 @@ impl Buffer {
             // The oldest gives its memory to the newest.
             self.rows.pop_front().unwrap_or_default()
         } else {
+            // It is looked through for blanks at its end, and copied.
+            self.spent += 2 * self.rows[self.base].cells().len();
             self.rows[self.base].shrink();
             self.base += 1;
             Row::default()
@@ -99,12 +109,62 @@ impl Buffer {
         self.rows.insert(at.min(self.rows.len()), row);
     }
 
-    /// Takes out a row of the screen and puts an empty one in at another place.
-    pub(super) fn shift(&mut self, from: usize, to: usize, fill: Cell, cols: usize) {
-        let Some(mut row) = self.rows.remove(self.base + from) else { return };
-        row.fill(fill, cols);
-        row.wrapped = false;
-        self.rows.insert((self.base + to).min(self.rows.len()), row);
+    /// Moves the rows of the screen from `first` to `last` up by `count`, at most all of them, and
+    /// empties those at the end.
+    pub(super) fn shift_up(
+        &mut self,
+        (first, last): (usize, usize),
+        count: usize,
+        fill: Cell,
+        cols: usize,
+    ) {
+        let Some(count) = self.rotate(first, last, count, true) else { return };
+        self.empty(last + 1 - count..last + 1, fill, cols);
+    }
+
+    /// Moves the rows of the screen from `first` to `last` down by `count`, at most all of them, and
+    /// empties those at the beginning.
+    pub(super) fn shift_down(
+        &mut self,
+        (first, last): (usize, usize),
+        count: usize,
+        fill: Cell,
+        cols: usize,
+    ) {
+        let Some(count) = self.rotate(first, last, count, false) else { return };
+        self.empty(first..first + count, fill, cols);
+    }
+
+    /// Rotates rows by `count`, in time that does not depend on it; gives by how many there were.
+    fn rotate(&mut self, first: usize, last: usize, count: usize, up: bool) -> Option<usize> {
+        let last = last.min((self.rows.len() - self.base).checked_sub(1)?);
+        let length = (last + 1).checked_sub(first).filter(|length| *length > 0)?;
+        let count = count.min(length);
+        self.spent += 2 * ROW_COST * length;
+        let (first, end) = (self.base + first, self.base + last + 1);
+        let split = if up { first + count } else { end - count };
+        for (mut low, mut high) in [(first, split), (split, end), (first, end)] {
+            while low + 1 < high {
+                high -= 1;
+                self.rows.swap(low, high);
+                low += 1;
+            }
+        }
+        Some(count)
+    }
+
+    fn empty(&mut self, rows: std::ops::Range<usize>, fill: Cell, cols: usize) {
+        self.spend_rows(rows.len(), fill, cols);
+        for y in rows {
+            let row = self.row(y);
+            row.fill(fill, cols);
+            row.wrapped = false;
+        }
+    }
+
+    /// Accounts for so many rows that are filled.
+    pub(super) fn spend_rows(&mut self, rows: usize, fill: Cell, cols: usize) {
+        self.spent += rows * if fill == Cell::default() { ROW_COST } else { ROW_COST + cols };
     }
 
     pub(super) fn set_up_tabs(&mut self, cols: usize) {
@@ -147,3 +207,5 @@ impl Buffer {
 }
 
 const TAB: usize = 8;
+/// What it costs to move or empty a row, in cells.
+const ROW_COST: usize = 2;

@@ -4,9 +4,17 @@ use super::cell::{Cell, Flags};
 use super::charset::Charset;
 use super::parser::{Perform, Sequence};
 use super::row::Row;
-use super::term::Term;
+use super::term::{EDIT_COST, Repeat, Term};
 
 impl Perform for Term {
+    fn spend(&mut self, cells: usize) {
+        Self::spend(self, cells);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.has_spent()
+    }
+
     fn print_ascii(&mut self, text: &[u8]) {
         Self::print_ascii(self, text);
     }
@@ -23,7 +31,9 @@ impl Perform for Term {
             0x09 => {
                 let buffer = self.buffer();
                 if buffer.x < cols {
-                    buffer.x = buffer.tab_after(buffer.x, cols);
+                    let to = buffer.tab_after(buffer.x, cols);
+                    buffer.spent += (to - buffer.x) / TABS_PER_CELL;
+                    buffer.x = to;
                 }
             }
             0x0a..=0x0c => self.line_feed(),
@@ -106,6 +116,7 @@ impl Perform for Term {
 
     fn osc(&mut self, data: &[u8]) {
         self.joins = None;
+        self.spend(OSC_BYTE_COST * data.len());
         self.command(data);
     }
 
@@ -152,6 +163,7 @@ impl Term {
             b'H' | b'f' => self.set_cursor(i64::from(sequence.param(1).max(1)) - 1, count - 1),
             b'I' | b'Z' => {
                 let buffer = self.buffer();
+                buffer.spent += many.min(cols) + cols / TABS_PER_CELL;
                 for _ in 0..many.min(cols) {
                     if buffer.x >= cols {
                         break;
@@ -169,21 +181,17 @@ impl Term {
                 self.restrict(cols - 1);
                 let buffer = self.buffer();
                 if (buffer.top..=buffer.bottom).contains(&buffer.y) {
-                    let (y, bottom) = (buffer.y, buffer.bottom);
-                    let (from, to) = if last == b'L' { (bottom, y) } else { (y, bottom) };
-                    (0..many.min(bottom - y + 1))
-                        .for_each(|_| buffer.shift(from, to, erased, cols));
+                    let rows = (buffer.y, buffer.bottom);
+                    if last == b'L' {
+                        buffer.shift_down(rows, many, erased, cols);
+                    } else {
+                        buffer.shift_up(rows, many, erased, cols);
+                    }
                     buffer.x = 0;
                 }
             }
-            b'S' => {
-                let many = many.min(bottom.saturating_sub(top) + 1);
-                (0..many).for_each(|_| self.buffer().shift(top, bottom, erased, cols));
-            }
-            b'T' => {
-                let many = many.min(bottom.saturating_sub(top) + 1);
-                (0..many).for_each(|_| self.buffer().shift(bottom, top, Cell::default(), cols));
-            }
+            b'S' => self.buffer().shift_up((top, bottom), many, erased, cols),
+            b'T' => self.buffer().shift_down((top, bottom), many, Cell::default(), cols),
             b'c' => self.report_attributes(sequence),
             b'g' => match sequence.param(0) {
                 0 => {
@@ -207,6 +215,7 @@ impl Term {
 
     fn edit(&mut self, change: impl FnOnce(&mut Row, usize)) {
         self.restrict(self.cols - 1);
+        self.spend(EDIT_COST * self.cols);
         let buffer = self.buffer();
         let x = buffer.x;
         change(buffer.current(), x);
@@ -228,6 +237,7 @@ impl Term {
         let cell = Cell { extra: 0, ..self.look }.with(u32::from('E'), 1);
         self.set_cursor(0, 0);
         let buffer = self.buffer();
+        buffer.spend_rows(rows, cell, cols);
         for y in 0..rows {
             let row = buffer.row(y);
             row.fill(cell, cols);
@@ -247,16 +257,8 @@ impl Term {
         let most = self.cols * (self.rows + self.normal.scrollback);
         let times = usize::try_from(count).unwrap_or(0).min(most);
         self.joins = Some(columns);
-        for _ in 0..times {
-            for character in text.chars() {
-                if character.is_ascii() {
-                    self.print_ascii(&[character as u8]);
-                } else {
-                    self.print(character);
-                }
-            }
-        }
-        self.joins = None;
+        self.repeat = Some(Repeat { text, times });
+        self.go_on();
     }
 
     fn shift_columns(&mut self, at: usize, count: i32, insert: bool) {
@@ -266,6 +268,7 @@ impl Term {
         if !(buffer.top..=buffer.bottom).contains(&buffer.y) {
             return;
         }
+        buffer.spent += EDIT_COST * cols * (buffer.bottom - buffer.top + 1);
         for y in buffer.top..=buffer.bottom {
             let row = buffer.row(y);
             if insert {
@@ -295,6 +298,7 @@ impl Term {
     fn erase_line(&mut self, which: i32, spare: bool) {
         let (cols, erased) = (self.cols, self.erased());
         self.restrict(cols);
+        self.spend(if spare { EDIT_COST * cols } else { cols + 2 });
         let buffer = self.buffer();
         let x = buffer.x;
         let row = buffer.current();
@@ -317,6 +321,18 @@ impl Term {
         self.restrict(cols);
         let buffer = self.buffer();
         let (x, y) = (buffer.x, buffer.y);
+        let count = match which {
+            0 => rows - y,
+            1 => y + 1,
+            2 => rows,
+            _ => buffer.base,
+        };
+        if spare {
+            buffer.spent += EDIT_COST * cols * count;
+        } else {
+            buffer.spend_rows(count, erased, cols);
+            buffer.spent += cols;
+        }
         let all = |row: &mut Row| {
             if spare {
                 row.replace(0, cols, erased, cols, true);
@@ -404,3 +420,8 @@ impl Term {
         }
     }
 }
+
+/// Number of columns that are looked at for tab stops in the time that a cell takes.
+const TABS_PER_CELL: usize = 4;
+/// What it costs to take in a byte of an operating system command, in cells.
+const OSC_BYTE_COST: usize = 8;

@@ -13,6 +13,10 @@ pub(super) struct Extras {
     numbers: HashMap<Box<str>, u32>,
     /// How many there were after the last sweep.
     swept: usize,
+    /// So many texts are to come before it is swept again, since the last sweep found too little.
+    rests: usize,
+    /// The same for links and underlines.
+    rare_rests: usize,
     /// What the numbers of cells stand for; 0 is nothing.
     rare: Vec<Rare>,
     links: Vec<Link>,
@@ -83,7 +87,13 @@ impl Extras {
         }
     }
 
-    pub(super) fn wants_sweep(&self) -> bool {
+    /// Returns whether to [`sweep`](Self::sweep): rarely where most of the texts are in use, since that
+    /// is a look at every cell.
+    pub(super) fn wants_sweep(&mut self) -> bool {
+        if self.rests > 0 {
+            self.rests -= 1;
+            return false;
+        }
         self.texts.len() >= MAX_TEXTS || self.texts.len() >= 2 * self.swept.max(2048)
     }
 
@@ -107,6 +117,21 @@ impl Extras {
             }
         }
         self.swept = self.texts.len();
+        self.rests = SWEEP_INTERVAL;
+    }
+
+    /// Returns whether to [`sweep_rare`](Self::sweep_rare).
+    pub(super) fn wants_rare_sweep(&mut self) -> bool {
+        if self.rare_rests > 0 {
+            self.rare_rests -= 1;
+            return false;
+        }
+        self.rare.len() >= MAX_RARE || self.links.len() >= MAX_LINKS
+    }
+
+    /// What it costs to look for a link or an underline among those that there are, in cells.
+    pub(super) fn look_up_cost(&self) -> usize {
+        self.rare.len() + 4 * self.links.len()
     }
 
     pub(super) fn rare(&self, number: u16) -> Rare {
@@ -149,15 +174,13 @@ impl Extras {
         self.links.len() as u16
     }
 
-    /// Forgets links and underlines that no cell has any more, when there are many.
+    /// Forgets links and underlines that no cell has any more.
     pub(super) fn sweep_rare<'a>(
         &mut self,
         look: &mut Cell,
         rows: impl Iterator<Item = &'a mut Row>,
     ) {
-        if self.rare.len() < MAX_RARE && self.links.len() < MAX_LINKS {
-            return;
-        }
+        self.rare_rests = SWEEP_INTERVAL;
         let old = Self {
             rare: std::mem::take(&mut self.rare),
             links: std::mem::take(&mut self.links),
@@ -198,6 +221,8 @@ impl Extras {
 
 const MAX_TEXTS: usize = 32 << 10;
 const MAX_TEXT_BYTES: usize = 64;
+/// Number of texts, or links, between two sweeps at the least.
+const SWEEP_INTERVAL: usize = 256;
 const MAX_RARE: usize = 4096;
 const MAX_LINKS: usize = 2048;
 const MAX_LINK_BYTES: usize = 4096;

@@ -50,8 +50,43 @@ impl Screen {
     }
 
     /// Takes in what the program printed, cut anywhere.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.parser.feed(bytes, &mut self.term);
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        loop {
+            bytes = &bytes[self.feed_within(bytes, usize::MAX)..];
+            if bytes.is_empty() && !self.is_repeating() {
+                return;
+            }
+        }
+    }
+
+    /// Takes in what the program printed until that has cost as much as reading or writing so many
+    /// cells of the screen, at least 1, and gives how many bytes it took. The last thing that it does may
+    /// cost more: as much as a few looks at every cell that is kept. A few bytes may ask for all of that
+    /// (to erase a screen, to print a character a million times), so that whoever must not be kept waiting
+    /// counts this, not bytes.
+    ///
+    /// While it [`is_repeating`](Self::is_repeating), it has work to do even without any bytes.
+    pub(crate) fn feed_within(&mut self, bytes: &[u8], cells: usize) -> usize {
+        self.term.allow(cells.max(1));
+        self.term.go_on();
+        if self.is_repeating() { 0 } else { self.parser.feed(bytes, &mut self.term) }
+    }
+
+    /// Cost of the last [`feed_within`](Self::feed_within), in cells.
+    pub(crate) fn spent(&self) -> usize {
+        self.term.spent()
+    }
+
+    /// Returns whether something that was taken in is not done yet. Until it is, the screen has no
+    /// [`snapshot`](Self::snapshot).
+    pub(crate) fn is_repeating(&self) -> bool {
+        self.term.repeat.is_some()
+    }
+
+    /// Number of cells that a look at all that is kept goes through, at most.
+    pub(crate) fn cells(&self) -> usize {
+        let term = &self.term;
+        (term.normal.rows.len() + term.alternate.rows.len()) * term.cols
     }
 
     /// Sets the colours of text, its background and the cursor that a program is told that asks for

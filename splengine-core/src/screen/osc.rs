@@ -45,8 +45,12 @@ impl Term {
             0
         } else {
             let name = params.split(':').find_map(|param| param.strip_prefix("id="));
-            let (normal, alternate) = (&mut self.normal.rows, &mut self.alternate.rows);
-            self.extras.sweep_rare(&mut self.look, normal.iter_mut().chain(alternate));
+            if self.extras.wants_rare_sweep() {
+                self.spend_all();
+                let (normal, alternate) = (&mut self.normal.rows, &mut self.alternate.rows);
+                self.extras.sweep_rare(&mut self.look, normal.iter_mut().chain(alternate));
+            }
+            self.spend(self.extras.look_up_cost());
             self.extras.number_of_link(name.unwrap_or_default(), address)
         };
         self.look.extra = self.extras.number_of(Rare { underline, link });

@@ -3,6 +3,10 @@
 
 /// What a program's bytes ask of a terminal.
 pub(super) trait Perform {
+    /// Accounts for work, in cells.
+    fn spend(&mut self, cells: usize);
+    /// Returns whether no more work is to be begun.
+    fn is_spent(&self) -> bool;
     /// Printable ASCII, several at once.
     fn print_ascii(&mut self, text: &[u8]);
     fn print(&mut self, character: char);
@@ -131,24 +135,31 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    pub(super) fn feed(&mut self, mut bytes: &[u8], to: &mut impl Perform) {
-        while let Some(&first) = bytes.first() {
+    /// Takes in bytes until `to` is spent, and gives how many.
+    pub(super) fn feed(&mut self, bytes: &[u8], to: &mut impl Perform) -> usize {
+        let mut rest = bytes;
+        while let Some(&first) = rest.first()
+            && !to.is_spent()
+        {
             if self.state == State::Ground && self.utf8.is_empty() {
-                let run = bytes.iter().position(|byte| !matches!(byte, 0x20..=0x7e));
-                let run = run.unwrap_or(bytes.len());
+                let run = &rest[..rest.len().min(MAX_RUN_BYTES)];
+                let run = run.iter().position(|byte| !matches!(byte, 0x20..=0x7e));
+                let run = run.unwrap_or(rest.len().min(MAX_RUN_BYTES));
                 if run > 0 {
-                    to.print_ascii(&bytes[..run]);
-                    bytes = &bytes[run..];
+                    to.print_ascii(&rest[..run]);
+                    rest = &rest[run..];
                     continue;
                 }
             }
-            bytes = &bytes[1..];
+            rest = &rest[1..];
+            to.spend(BYTE_COST);
             if first < 0x80 && self.utf8.is_empty() {
                 self.code(u32::from(first), &[first], to);
             } else {
                 self.multibyte(first, to);
             }
         }
+        bytes.len() - rest.len()
     }
 
     /// What an unfinished sequence consists of so far: written after a snapshot, it lets what
@@ -395,6 +406,10 @@ impl Parser {
 }
 
 const MAX_PARAMS: usize = 32;
+/// Number of characters that are printed without a look at what it has cost.
+const MAX_RUN_BYTES: usize = 64;
+/// What it costs to look at a byte, in cells.
+const BYTE_COST: usize = 8;
 /// A command with more data than this has no effect.
 const MAX_DATA_BYTES: usize = 32 << 10;
 const MAX_TAIL_BYTES: usize = 32 << 10;

@@ -20,6 +20,7 @@ impl Row {
     pub(super) fn fill(&mut self, cell: Cell, cols: usize) {
         self.cells.clear();
         if cell != Cell::default() {
+            touch(cols);
             self.cells.resize(cols, cell);
         }
     }
@@ -33,13 +34,16 @@ impl Row {
             if cell == Cell::default() {
                 return;
             }
+            touch(at - self.cells.len());
             self.cells.resize(at + 1, Cell::default());
         }
+        touch(1);
         self.cells[at] = cell;
     }
 
     /// Writes ASCII with this look, from `at` on.
     pub(super) fn set_ascii(&mut self, at: usize, text: &[u8], look: Cell) {
+        touch(text.len() + at.saturating_sub(self.cells.len()));
         if self.cells.len() < at {
             self.cells.resize(at, Cell::default());
         }
@@ -52,6 +56,7 @@ impl Row {
 
     /// Without what is empty at its end.
     pub(super) fn trim(&mut self) {
+        touch(self.cells.len());
         let kept = self.cells.iter().rposition(|cell| *cell != Cell::default());
         self.cells.truncate(kept.map_or(0, |last| last + 1));
     }
@@ -89,6 +94,7 @@ impl Row {
             self.unpair(at - 1, fill);
         }
         let count = count.min(cols - at);
+        touch(2 * cols);
         self.cells.resize(cols, Cell::default());
         self.cells.copy_within(at..cols - count, at + count);
         self.cells[at..at + count].fill(fill);
@@ -101,6 +107,7 @@ impl Row {
     pub(super) fn delete(&mut self, at: usize, count: usize, fill: Cell, cols: usize) {
         let at = at % cols;
         let count = count.min(cols - at);
+        touch(2 * cols);
         self.cells.resize(cols, Cell::default());
         self.cells.copy_within(at + count..cols, at);
         self.cells[cols - count..].fill(fill);
@@ -144,4 +151,19 @@ impl Row {
             }
         }
     }
+}
+
+/// Notes that so many cells were read or written: for tests, which compare it with the
+/// [cost](super::term::Term::spent) that is accounted for.
+#[cfg(not(test))]
+fn touch(_: usize) {}
+
+#[cfg(test)]
+fn touch(cells: usize) {
+    TOUCHED.with(|touched| touched.set(touched.get() + cells));
+}
+
+#[cfg(test)]
+thread_local! {
+    pub(super) static TOUCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }

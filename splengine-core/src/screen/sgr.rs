@@ -53,6 +53,9 @@ impl Term {
 
     fn plain_look(&mut self) {
         let link = self.extras.rare(self.look.extra).link;
+        if link != 0 {
+            self.spend(self.extras.look_up_cost());
+        }
         let extra = self.extras.number_of(Rare { link, ..Rare::default() });
         // A protected character is one whatever its look: but SGR 0 ends that too, as in xterm.js.
         self.look = Cell { extra, ..Cell::default() };
@@ -60,6 +63,7 @@ impl Term {
 
     fn set_underline_color(&mut self, underline: Color) {
         let link = self.extras.rare(self.look.extra).link;
+        self.spend(self.extras.look_up_cost());
         self.look.extra = self.extras.number_of(Rare { underline, link });
     }
 

@@ -26,6 +26,18 @@ pub(super) struct Term {
     pub(super) replies: Replies,
     /// The width of the last character if nothing came in between; combining ones join it.
     pub(super) joins: Option<u8>,
+    /// What is yet to be printed again.
+    pub(super) repeat: Option<Repeat>,
+    /// Cost of what was done since the last [`allow`](Self::allow), but for that of the buffers.
+    spent: usize,
+    allowed: usize,
+}
+
+/// The rest of a REP.
+#[derive(Debug)]
+pub(super) struct Repeat {
+    pub(super) text: String,
+    pub(super) times: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +103,66 @@ impl Term {
             extras: Extras::default(),
             replies: Replies::default(),
             joins: None,
+            repeat: None,
+            spent: 0,
+            allowed: usize::MAX,
+        }
+    }
+
+    /// Begins to count what things cost anew, and lets no more be begun once they have cost so many
+    /// cells.
+    pub(super) fn allow(&mut self, cells: usize) {
+        (self.spent, self.normal.spent, self.alternate.spent) = (0, 0, 0);
+        self.allowed = cells;
+    }
+
+    /// Cost of what was done since [`allow`](Self::allow): about as many cells of 16 bytes were read or
+    /// written, or what takes as long.
+    pub(super) fn spent(&self) -> usize {
+        self.spent + self.normal.spent + self.alternate.spent
+    }
+
+    pub(super) fn has_spent(&self) -> bool {
+        self.spent() >= self.allowed
+    }
+
+    pub(super) fn spend(&mut self, cells: usize) {
+        self.spent += cells;
+    }
+
+    /// Accounts for a look at every cell that is kept.
+    pub(super) fn spend_all(&mut self) {
+        let rows = self.normal.rows.iter().chain(&self.alternate.rows);
+        self.spent += rows.map(|row| row.cells().len() + 1).sum::<usize>();
+    }
+
+    /// Goes on with what is to be printed again, until that is done or what is allowed is spent.
+    pub(super) fn go_on(&mut self) {
+        let Some(mut repeat) = self.repeat.take() else { return };
+        let ascii = match *repeat.text.as_bytes() {
+            [byte] => Some([byte; MAX_REPEATED]),
+            _ => None,
+        };
+        while repeat.times > 0 && !self.has_spent() {
+            if let Some(ascii) = &ascii {
+                let now = repeat.times.min(MAX_REPEATED);
+                self.print_ascii(&ascii[..now]);
+                repeat.times -= now;
+                continue;
+            }
+            for character in repeat.text.chars() {
+                if character.is_ascii() {
+                    self.print_ascii(&[character as u8]);
+                } else {
+                    self.print(character);
+                }
+            }
+            repeat.times -= 1;
+        }
+        if repeat.times > 0 {
+            self.repeat = Some(repeat);
+        } else {
+            self.joins = None;
         }
     }
 
@@ -108,6 +180,8 @@ impl Term {
     }
 
     pub(super) fn print_ascii(&mut self, mut text: &[u8]) {
+        // Its cells, and what it leaves empty before them.
+        self.spend(2 * text.len() + 2);
         if self.modes.insert || self.charset != Charset::default() || self.cols < 2 {
             return text.iter().for_each(|byte| self.print_mapped(*byte));
         }
@@ -126,6 +200,8 @@ impl Term {
             let room = if wraps { cols - buffer.x } else { (cols - buffer.x).min(text.len()) };
             let (now, rest) = text.split_at(room.min(text.len()));
             let (x, y) = (buffer.x, buffer.y);
+            let gap = x.saturating_sub(buffer.row(y).cells().len());
+            buffer.spent += gap;
             let row = buffer.row(y);
             if x > 0 && row.get(x - 1).width() == 2 {
                 row.set(x - 1, look.with(0, 1));
@@ -151,6 +227,7 @@ impl Term {
 
     pub(super) fn print(&mut self, character: char) {
         let (cols, look) = (self.cols, self.look);
+        self.spend(PRINT_COST);
         let mut columns = usize::from(width(character));
         let mut joins = false;
         if columns == 0
@@ -167,6 +244,9 @@ impl Term {
         let erased = self.erased();
         let (wraps, inserts) = (self.modes.wrap, self.modes.insert);
         let buffer = self.buffer();
+        let filled = buffer.current().cells().len();
+        buffer.spent +=
+            x.min(cols).saturating_sub(filled) + if inserts { EDIT_COST * cols } else { 0 };
         if x > 0 && buffer.current().get(x - 1).width() == 2 {
             buffer.current().set(x - 1, look.with(0, 1));
         }
@@ -212,6 +292,7 @@ impl Term {
         cell.text = self.extras.combined(cell.text, character);
         row.set(x - back, cell);
         if self.extras.wants_sweep() {
+            self.spend_all();
             self.extras.sweep(self.normal.rows.iter_mut().chain(&mut self.alternate.rows));
         }
     }
@@ -297,8 +378,7 @@ impl Term {
         let (cols, erased) = (self.cols, self.erased());
         let buffer = self.buffer();
         if buffer.y == buffer.top {
-            let (top, bottom) = (buffer.top, buffer.bottom);
-            buffer.shift(bottom, top, erased, cols);
+            buffer.shift_down((buffer.top, buffer.bottom), 1, erased, cols);
         } else {
             buffer.y = buffer.y.saturating_sub(1);
             self.restrict(self.cols - 1);
@@ -404,6 +484,8 @@ impl Term {
 
     /// RIS.
     pub(super) fn reset(&mut self) {
+        let rows = self.normal.rows.len() + self.alternate.rows.len() + self.rows;
+        let spent = self.spent() + RESET_COST * rows;
         let fresh = Self::new(self.cols, self.rows, self.normal.scrollback);
         let modes = Modes {
             newline: self.modes.newline,
@@ -416,6 +498,7 @@ impl Term {
         self.title = before.title;
         self.replies = before.replies;
         self.extras.colors = before.extras.colors;
+        (self.spent, self.allowed) = (spent, before.allowed);
     }
 
     fn reset_charsets(&mut self) {
@@ -430,3 +513,12 @@ impl Term {
         self.look.flags = flags;
     }
 }
+
+/// Number of characters that are printed again without a look at what it has cost.
+const MAX_REPEATED: usize = 64;
+/// What it costs to print a character that is not ASCII, in cells.
+const PRINT_COST: usize = 16;
+/// What it costs to insert or delete in a row, by its columns.
+pub(super) const EDIT_COST: usize = 3;
+/// What it costs to make a row, or to give it back.
+const RESET_COST: usize = 4;

@@ -89,3 +89,105 @@ fn half_of_a_wide_character_that_was_moved_away_is_a_column() {
     copy.feed(&screen.snapshot());
     assert_eq!(copy.text(), "a   c");
 }
+
+/// What costs much for few bytes.
+const COSTLY: [&str; 18] = [
+    "\x1b[41m",
+    "\x1b[2J",
+    "\x1b[?2J",
+    "\x1b[500S",
+    "\x1b[500L",
+    "\x1b[500T\x1b[7M",
+    "\x1b[999999b",
+    "e\u{301}\x1b[999999b",
+    "\x1b#8",
+    "\x1b[7 @\x1b[3'}",
+    "\x1b[4h",
+    "\x1b[?1049h",
+    "\x1b[?1049l",
+    "\x1b[5;20r\x1b[20;1H",
+    "\n\n\n\n\n\n\n",
+    "\x1bc",
+    "\x1b[3g\t\t\t\x1b[999Z",
+    "\u{6f22}x\x1b[1\"q",
+];
+
+fn touched() -> usize {
+    super::row::TOUCHED.replace(0)
+}
+
+proptest! {
+    /// However much a few bytes ask for, a slice does little more than it may, what it does is
+    /// accounted for, and slices are as good as the whole.
+    #[test]
+    fn a_slice_touches_few_cells(
+        parts in prop::collection::vec(
+            prop_oneof![
+                3 => prop::sample::select(COSTLY.to_vec()).prop_map(str::to_owned),
+                1 => "[ -~]{0,90}",
+            ],
+            0..24,
+        ),
+        size in (1u16..90, 1u16..40),
+        cells in 1usize..3000,
+    ) {
+        let bytes = parts.concat().into_bytes();
+        let mut whole = Screen::new(size.0, size.1, 30);
+        whole.feed(&bytes);
+        let mut sliced = Screen::new(size.0, size.1, 30);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() || sliced.is_repeating() {
+            touched();
+            rest = &rest[sliced.feed_within(rest, cells)..];
+            let touched = touched();
+            let (rows, cols) = (usize::from(size.1), usize::from(size.0));
+            prop_assert!(touched <= sliced.spent(), "{touched} of {}", sliced.spent());
+            // A few looks at every cell, or what 64 characters come to.
+            let most = (4 * (rows + 70) * (cols + 8)).max(64 * 4 * (rows + cols + 8));
+            prop_assert!(sliced.spent() < cells + most, "{} of {cells}", sliced.spent());
+        }
+        prop_assert_eq!(whole.snapshot(), sliced.snapshot());
+    }
+}
+
+/// Of a screen of any size, the costliest thing that a few bytes ask for is a few looks at its cells.
+#[test]
+fn a_slice_of_the_largest_screen_is_bounded() {
+    let mut screen = Screen::new(1000, 500, 300);
+    let bytes = COSTLY.concat().into_bytes();
+    let mut rest = &bytes[..];
+    while !rest.is_empty() || screen.is_repeating() {
+        touched();
+        rest = &rest[screen.feed_within(rest, 65_536)..];
+        let touched = touched();
+        assert!(touched <= 65_536 + 2_000_000, "{touched}");
+        assert!(touched <= screen.spent(), "{touched} of {}", screen.spent());
+    }
+}
+
+/// What scrolls moves rows, not cells.
+#[test]
+fn scrolling_by_many_rows_costs_no_more_than_by_one() {
+    let mut screen = Screen::new(1000, 500, 300);
+    screen.feed(b"\x1b#8");
+    for scrolls in [&b"\x1b[499S"[..], b"\x1b[499T", b"\x1b[499L", b"\x1b[499M"] {
+        screen.feed_within(scrolls, usize::MAX);
+        assert!(screen.spent() < 5000, "{}", screen.spent());
+    }
+}
+
+#[test]
+fn texts_and_links_that_are_all_in_use_are_not_swept_for_each() {
+    let mut screen = Screen::new(400, 200, 0);
+    let mut bytes = String::new();
+    for at in 0..33_000_u32 {
+        bytes.push(char::from_u32(0x4e00 + at % 20_000).expect("a character"));
+        bytes.push(if at < 20_000 { '\u{301}' } else { '\u{302}' });
+    }
+    screen.feed(bytes.as_bytes());
+    screen.feed_within("x\u{303}".repeat(1000).as_bytes(), usize::MAX);
+    assert!(screen.spent() < 1_000_000, "{}", screen.spent());
+    screen.feed("\x1b]8;;http://a\x07x".repeat(3000).as_bytes());
+    screen.feed_within("\x1b]8;;http://a\x07x".repeat(500).as_bytes(), usize::MAX);
+    assert!(screen.spent() < 10_000_000, "{}", screen.spent());
+}

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::engine::Engine;
@@ -122,6 +121,7 @@ async fn go_on(
     if let Err(error) = terminal.resize(size) {
         tracing::debug!(%error, session = %id, "a terminal can't be resized");
     }
+    let screen = registry.shown(size, screen.into()).await;
     let (live, typed) = Live::new(
         Beginning {
             id,
@@ -133,7 +133,7 @@ async fn go_on(
             size,
             terminal,
             launch: Launch { argv: record.argv, env: record.env, workdir: record.workdir },
-            screen: Some(Bytes::from(screen)),
+            screen: Some(screen),
             restored: record.restored,
             recorder,
             adopted: Some(Before {
@@ -145,6 +145,7 @@ async fn go_on(
             }),
         },
         Arc::clone(&registry.policy),
+        registry.render_pool.clone(),
     );
     let place = Registry::place_anyway(&engine.0, &live.user);
     registry.insert(&live);

@@ -326,6 +326,15 @@ impl Attachment {
             if let Some(update) = self.ready() {
                 return Some(update);
             }
+            if self.needs_screen {
+                // It is drawn elsewhere, or large.
+                let live = Arc::clone(&self.live);
+                let Some((cursor, size, data)) = self.caller.unless_revoked(live.snapshot()).await
+                else {
+                    continue;
+                };
+                return Some(self.screen(cursor, size, data));
+            }
             if self.caller.is_revocable() {
                 self.caller.unless_revoked(self.changed.changed()).await.transpose().ok()?;
             } else {
@@ -334,7 +343,8 @@ impl Attachment {
         }
     }
 
-    /// The next update, if there is one already.
+    /// The next update, if there is one already. A screen that takes time to draw is left to
+    /// [`next`](Self::next).
     pub fn ready(&mut self) -> Option<Update> {
         if self.over {
             return None;
@@ -353,12 +363,16 @@ impl Attachment {
             return Some(update);
         }
         if self.needs_screen {
-            let (cursor, size, data) = self.live.snapshot();
-            self.cursor = cursor;
-            self.needs_screen = false;
-            return Some(Update::Snapshot { offset: cursor.offset, size, data });
+            let (cursor, size, data) = self.live.try_snapshot()?;
+            return Some(self.screen(cursor, size, data));
         }
         None
+    }
+
+    fn screen(&mut self, cursor: Cursor, size: Size, data: Bytes) -> Update {
+        self.cursor = cursor;
+        self.needs_screen = false;
+        Update::Snapshot { offset: cursor.offset, size, data }
     }
 
     /// Says that all updates that were taken so far are in the client's socket. From the first of these

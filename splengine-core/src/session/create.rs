@@ -83,6 +83,11 @@ impl Sessions {
             mark: None,
         };
         let (files, recorder) = self.files(&id, size, screen.as_deref()).await;
+        let first_size = saved.as_ref().map_or(size, Record::size);
+        let screen = match screen {
+            Some(data) => Some(registry.shown(first_size, data.into()).await),
+            None => None,
+        };
         let opened = inner.executor.open_boxed(command, size).await;
         let terminal = match opened {
             Ok(terminal) => terminal,
@@ -102,22 +107,23 @@ impl Sessions {
                 created: SystemTime::now(),
                 epoch: random_text(),
                 offset: 0,
-                size: saved.as_ref().map_or(size, Record::size),
+                size: first_size,
                 terminal,
                 launch,
-                screen: screen.map(Bytes::from),
+                screen,
                 restored,
                 recorder,
                 adopted: None,
             },
             Arc::clone(&registry.policy),
+            registry.render_pool.clone(),
         );
         if restored {
             // The old program's modes must not be the new one's; its screen stays to be read.
-            if live.is_alternate() {
-                let _ = live.printed(Bytes::from_static(LEAVE_ALTERNATE));
+            if live.is_alternate().await {
+                let _ = live.printed(Bytes::from_static(LEAVE_ALTERNATE)).await;
             }
-            let _ = live.printed(Bytes::from_static(RESTORED));
+            let _ = live.printed(Bytes::from_static(RESTORED)).await;
             if live.state().size != size {
                 let mut state = live.state();
                 state.size = size;

@@ -10,11 +10,11 @@ use crate::caller::{Caller, Scope};
 use crate::engine::Engine;
 use crate::execute::ExecuteError;
 use crate::id::{SavedId, SessionId, ShareId};
+use crate::screen::Screen;
 use crate::session::attach::{Attach, Attachment};
 use crate::session::checks::{blocking, checked_name};
 use crate::session::live::Live;
-use crate::session::record::redrawn;
-use crate::session::recording::{Recorder, screen_at};
+use crate::session::recording::{Recorder, Replay};
 use crate::session::registry::{self, Registry};
 use crate::session::share::Which;
 use crate::session::store::{Record, Store};
@@ -224,13 +224,14 @@ impl Sessions {
     pub async fn screen(&self, caller: &Caller, id: &str) -> Result<ScreenShot, SessionError> {
         match self.find(caller, id)?.0 {
             Found::Live(live) => {
-                let (_, size, ansi) = live.snapshot();
-                Ok(ScreenShot { size, text: live.text(), ansi })
+                Ok(live.with_screen(true, |_, painted| ScreenShot::of(&painted.screen)).await)
             }
             Found::Lost(record) => {
                 let (record, screen) = self.state_of(&record.session_id).await?;
-                let scrollback = self.engine.0.sessions.policy.scrollback;
-                Ok(ScreenShot::of(&redrawn(&record, &screen, scrollback)))
+                let registry = &self.engine.0.sessions;
+                let (size, scrollback) = (record.size(), registry.policy.scrollback);
+                let look = |screen: Screen| ScreenShot::of(&screen);
+                Ok(registry.render_pool.redrawn(size, scrollback, screen.into(), look).await)
             }
         }
     }
@@ -248,8 +249,13 @@ impl Sessions {
     ) -> Result<ScreenShot, SessionError> {
         let files = self.recording_files(caller, id).await?;
         let scrollback = self.engine.0.sessions.policy.scrollback;
-        let screen = blocking(move || screen_at(files.0, files.1, at, scrollback)).await;
-        Ok(ScreenShot::of(&screen.map_err(SessionError::of_io)?))
+        let replay = blocking(move || Replay::open(files.0, files.1, at, scrollback)).await;
+        let mut replay = replay.map_err(SessionError::of_io)?;
+        let step = move || {
+            let is_over = replay.step().transpose()?;
+            Some(is_over.map(|()| ScreenShot::of(replay.screen())))
+        };
+        self.engine.0.sessions.render_pool.run_sliced(step).await.map_err(SessionError::of_io)
     }
 
     /// The recording so far.
@@ -318,6 +324,7 @@ impl Sessions {
             let registry = &engine.0.sessions;
             match found {
                 Found::Live(live) => {
+                    live.discard();
                     registry::end(&live).await;
                     registry.forget(&live.id);
                 }
@@ -347,14 +354,11 @@ impl Sessions {
         let store = self.store()?;
         let name = checked_name(name)?;
         let (mut record, screen) = match found {
-            Found::Live(live) => {
-                blocking(move || {
-                    let (record, screen) = live.record_of();
-                    (record, screen.to_vec())
-                })
-                .await
+            Found::Live(live) => live.record_of().await,
+            Found::Lost(record) => {
+                let (record, screen) = self.state_of(&record.session_id).await?;
+                (record, screen.into())
             }
-            Found::Lost(record) => self.state_of(&record.session_id).await?,
         };
         record.name = name.or(record.name);
         record.saved = crate::session::store::millis(SystemTime::now());

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,8 +14,9 @@ use crate::caller::UserName;
 use crate::execute::ExitStatus;
 use crate::id::SessionId;
 use crate::screen::Screen;
-use crate::session::log::{Cursor, Entry, Log};
+use crate::session::log::Log;
 use crate::session::recording::{Recorder, Stopped};
+use crate::session::render::{Painted, RenderPool};
 use crate::session::sizing::{Window, decide};
 use crate::session::state::{Known, State, Versions};
 use crate::session::traits::{Gone, Terminal};
@@ -39,7 +39,10 @@ pub(crate) struct Live {
     /// The screen that it was loaded with, and the offset that it stands for.
     pub(crate) restored: Option<(u64, Size, Bytes)>,
     state: Mutex<State>,
-    screen: Mutex<Painted>,
+    pub(super) screen: Mutex<Painted>,
+    pub(super) render_pool: RenderPool,
+    /// The session is about to be forgotten, and nothing waits for its screen.
+    is_discarded: watch::Sender<bool>,
     recorder: Mutex<Option<Recorder>>,
     /// Counts what clients should look at.
     changed: watch::Sender<u64>,
@@ -69,13 +72,6 @@ pub(crate) enum Typed {
     Left(u64),
 }
 
-/// The screen, and how much of the log is drawn on it.
-#[derive(Debug)]
-struct Painted {
-    screen: Screen,
-    cursor: Cursor,
-}
-
 /// What a session begins with.
 pub(crate) struct Beginning {
     pub(crate) id: SessionId,
@@ -87,8 +83,8 @@ pub(crate) struct Beginning {
     pub(crate) size: Size,
     pub(crate) terminal: Terminal,
     pub(crate) launch: Launch,
-    /// What its screen shows already.
-    pub(crate) screen: Option<Bytes>,
+    /// What its screen shows already, and the bytes that draw it.
+    pub(crate) screen: Option<(Screen, Bytes)>,
     /// It was loaded, now or by the engine that it was adopted from.
     pub(crate) restored: bool,
     pub(crate) recorder: Option<Recorder>,
@@ -110,14 +106,14 @@ impl Live {
     pub(crate) fn new(
         beginning: Beginning,
         policy: Arc<SessionPolicy>,
+        render_pool: RenderPool,
     ) -> (Arc<Self>, mpsc::Receiver<Typed>) {
         let Beginning { id, user, name, created, epoch, offset, size, .. } = beginning;
-        let mut screen = Screen::new(size.cols(), size.rows(), policy.scrollback);
-        if let Some(data) = &beginning.screen {
-            screen.feed(data);
-            // What was asked back then was answered back then.
-            let _ = screen.take_replies();
-        }
+        let (screen, shown) = beginning.screen.unzip();
+        let mut screen =
+            screen.unwrap_or_else(|| Screen::new(size.cols(), size.rows(), policy.scrollback));
+        // What was asked back then was answered back then.
+        let _ = screen.take_replies();
         let log = Log::new(policy.log_bytes, offset);
         let (input, typed) = mpsc::channel(INPUT_PIECES);
         let now = Instant::now();
@@ -151,10 +147,8 @@ impl Live {
             is_settled: false,
             log,
         };
-        let restored = beginning
-            .screen
-            .filter(|_| beginning.restored && !is_adopted)
-            .map(|_| (offset, size, Bytes::from(screen.snapshot())));
+        let restored =
+            shown.filter(|_| beginning.restored && !is_adopted).map(|shown| (offset, size, shown));
         let cursor = state.log.end();
         let live = Self {
             id,
@@ -168,7 +162,9 @@ impl Live {
             is_restored: beginning.restored,
             restored,
             state: Mutex::new(state),
-            screen: Mutex::new(Painted { screen, cursor }),
+            screen: Mutex::new(Painted { screen, cursor, spent: 0 }),
+            render_pool,
+            is_discarded: watch::channel(false).0,
             recorder: Mutex::new(beginning.recorder),
             changed: watch::channel(0).0,
             paced: Notify::new(),
@@ -208,20 +204,32 @@ impl Live {
     }
 
     /// Takes in what the program printed, and gives what a terminal answers to it.
-    pub(crate) fn printed(&self, data: Bytes) -> Vec<u8> {
-        self.take_in(data, 0)
+    pub(crate) async fn printed(self: &Arc<Self>, mut data: Bytes) -> Vec<u8> {
+        let mut replies = Vec::new();
+        let mut is_costly = false;
+        while !data.is_empty() {
+            // Who wants to see the screen waits until all that is in the log is drawn.
+            let most = if is_costly { COSTLY_BYTES } else { data.len() };
+            let piece = data.split_to(most.min(data.len()));
+            let length = piece.len();
+            let (answers, cells) = self.take_in(piece, 0).await;
+            replies.extend(answers);
+            is_costly = cells > COSTLY_CELLS * length;
+        }
+        replies
     }
 
     /// Takes in what brings a terminal back to its defaults, as if the program had printed it. Like
     /// [`printed`](Self::printed), it is for the task that reads the terminal alone.
-    pub(crate) fn reset(&self) {
+    pub(crate) async fn reset(self: &Arc<Self>) {
         let data = Bytes::from_static(RESET);
         let lead = data.len() as u64;
-        self.take_in(data, lead);
+        self.take_in(data, lead).await;
     }
 
-    /// `lead`: so many of these bytes did not come from the terminal.
-    fn take_in(&self, data: Bytes, lead: u64) -> Vec<u8> {
+    /// Returns a terminal's answers, and what it has cost to draw `data`, in cells. `lead`: so many of these bytes did not
+    /// come from the terminal.
+    async fn take_in(self: &Arc<Self>, data: Bytes, lead: u64) -> (Vec<u8>, usize) {
         let offset = self.state().log.end().offset;
         self.record(|recorder| recorder.output(offset, &data));
         {
@@ -231,69 +239,50 @@ impl Live {
             state.touch();
         }
         self.wake();
-        let mut painted = self.paint();
-        let replies = painted.screen.take_replies();
-        self.keep_frame(&mut painted);
-        let mut state = self.state();
-        state.cursor_queries = painted.screen.cursor_queries();
-        if state.title != painted.screen.title() {
-            state.title = painted.screen.title().to_owned();
-            state.versions.title += 1;
-            drop(state);
-            self.wake();
+        tokio::select! {
+            biased;
+            () = self.discarded() => (Vec::new(), 0),
+            drawn = self.draw() => drawn,
         }
-        replies
     }
 
-    /// The screen with everything on it that was printed so far.
-    fn paint(&self) -> MutexGuard<'_, Painted> {
-        let mut painted = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let mut cursor = painted.cursor;
-            let (next, colors) = {
-                let state = self.state();
-                (state.log.next(&mut cursor, PAINT_BYTES), state.colors)
-            };
-            painted.cursor = cursor;
-            let screen = &mut painted.screen;
-            screen.set_default_colors(colors.in_order());
-            let done = match next {
-                Ok(Some(Entry::Output { data, .. })) => {
-                    catch_unwind(AssertUnwindSafe(|| screen.feed(&data)))
-                }
-                Ok(Some(Entry::Size(size))) => {
-                    catch_unwind(AssertUnwindSafe(|| screen.resize(size.cols(), size.rows())))
-                }
-                Ok(None) => return painted,
-                // Whoever prints paints, before more is printed than is kept.
-                Err(_) => {
-                    painted.cursor = self.state().log.end();
-                    Ok(())
-                }
-            };
-            if done.is_err() {
-                tracing::error!(session = %self.id, "the screen of a session failed and is drawn anew");
-                let size = self.state().size;
-                painted.screen = Screen::new(size.cols(), size.rows(), self.policy.scrollback);
+    async fn draw(self: &Arc<Self>) -> (Vec<u8>, usize) {
+        let drawn = self.with_screen(false, |live, painted| {
+            let replies = painted.screen.take_replies();
+            let mut state = live.state();
+            state.cursor_queries = painted.screen.cursor_queries();
+            if state.title != painted.screen.title() {
+                state.title = painted.screen.title().to_owned();
+                state.versions.title += 1;
+                drop(state);
+                live.wake();
             }
+            (replies, std::mem::take(&mut painted.spent))
+        });
+        let drawn = drawn.await;
+        let mut wants_keyframe = false;
+        self.record(|recorder| {
+            wants_keyframe = recorder.wants_keyframe();
+            Ok(())
+        });
+        if wants_keyframe {
+            self.with_screen(true, |live, painted| {
+                let (size, screen) = (painted.size(), painted.screen.snapshot());
+                live.record(|recorder| recorder.keyframe(size, &screen));
+            })
+            .await;
         }
+        drawn
     }
 
-    /// What draws the screen as it is now, and the place in the log that it stands for.
-    pub(crate) fn snapshot(&self) -> (Cursor, Size, Bytes) {
-        let painted = self.paint();
-        let (cols, rows) = painted.screen.size();
-        (painted.cursor, Size::clamped(cols, rows), painted.screen.snapshot().into())
+    /// Ends the wait for what the program printed to be drawn, since the session is about to be forgotten.
+    pub(crate) fn discard(&self) {
+        self.is_discarded.send_replace(true);
     }
 
-    /// Whether a program has the whole screen.
-    pub(crate) fn is_alternate(&self) -> bool {
-        self.paint().screen.is_alternate()
-    }
-
-    /// The visible lines as text.
-    pub(crate) fn text(&self) -> String {
-        self.paint().screen.text()
+    /// Waits until the session is [discarded](Self::discard).
+    pub(crate) async fn discarded(&self) {
+        let _ = self.is_discarded.subscribe().wait_for(|is_discarded| *is_discarded).await;
     }
 
     /// The clients may come to another size now.
@@ -342,16 +331,6 @@ impl Live {
         state.notify(Notice::RecordingStopped { reason: stopped.name() });
         drop(state);
         self.wake();
-    }
-
-    fn keep_frame(&self, painted: &mut Painted) {
-        self.record(|recorder| {
-            if !recorder.wants_keyframe() {
-                return Ok(());
-            }
-            let (cols, rows) = painted.screen.size();
-            recorder.keyframe(Size::clamped(cols, rows), &painted.screen.snapshot())
-        });
     }
 
     /// The program has ended.
@@ -410,4 +389,6 @@ pub(crate) const INPUT_BYTES: usize = 1 << 20;
 const RESET: &[u8] =
     b"\x18\x1b[?47l\x1b[!p\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\
     \x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[?5l\x1b[?7h\x1b[?25h\x1b>\x1b(B\x0f\x1b[m";
-const PAINT_BYTES: usize = 64 << 10;
+/// Cost of drawing a byte, in cells, above which output is taken in by `COSTLY_BYTES` at a time.
+const COSTLY_CELLS: usize = 256;
+const COSTLY_BYTES: usize = 4 << 10;

@@ -27,6 +27,18 @@ pub(crate) struct Cursor {
     change: u64,
 }
 
+impl Cursor {
+    /// The place so many bytes of output further.
+    pub(crate) fn advanced(self, bytes: usize) -> Self {
+        Self { offset: self.offset + bytes as u64, ..self }
+    }
+
+    /// Returns whether nothing lies between it and `other` before it.
+    pub(crate) fn has_reached(self, other: Self) -> bool {
+        self.offset >= other.offset && self.change >= other.change
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
     Output { offset: u64, data: Bytes },

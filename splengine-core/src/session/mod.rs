@@ -18,6 +18,7 @@ mod read;
 mod record;
 mod recording;
 pub(crate) mod registry;
+mod render;
 mod serve;
 mod share;
 mod shots;

@@ -83,7 +83,7 @@ impl Sessions {
             return Ok(Printed { epoch, offset, next, data, is_screen: false, info, is_over });
         }
         let has_ended = live.state().end.is_some();
-        let (cursor, _, data) = live.snapshot();
+        let (cursor, _, data) = live.snapshot().await;
         let (offset, next) = (cursor.offset, cursor.offset);
         let (info, is_screen) = (live.info(), true);
         Ok(Printed { epoch, offset, next, data, is_screen, info, is_over: has_ended })

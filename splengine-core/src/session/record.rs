@@ -1,5 +1,6 @@
 //! What is written down of a session, and what is told of it from that.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 
 use crate::execute::{ExitStatus, Signal};
 use crate::id::SavedId;
-use crate::screen::Screen;
+use crate::session::checks::blocking;
 use crate::session::live::Live;
 use crate::session::recording::RecordingMark;
 use crate::session::state::Known;
@@ -54,24 +55,23 @@ impl Record {
     }
 }
 
-/// Its screen, drawn again.
-pub(crate) fn redrawn(record: &Record, screen: &[u8], scrollback: usize) -> Screen {
-    let mut redrawn = Screen::new(record.cols, record.rows, scrollback);
-    redrawn.feed(screen);
-    redrawn
-}
-
 impl Live {
     /// Everything that it takes to tell of it, or to load it again.
-    pub(crate) fn record_of(&self) -> (Record, Bytes) {
-        let (cursor, size, screen) = loop {
+    pub(crate) async fn record_of(self: &Arc<Self>) -> (Record, Bytes) {
+        loop {
             let lead = self.state().lead;
-            let snapshot = self.snapshot();
+            let (cursor, size, screen) = self.snapshot().await;
             // A reset in between would count as read from the terminal.
             if self.state().lead == lead {
-                break snapshot;
+                let live = Arc::clone(self);
+                let record = blocking(move || live.record_at(cursor.offset, lead, size)).await;
+                return (record, screen);
             }
-        };
+        }
+    }
+
+    /// Everything but the screen, which stands for this offset and has this size.
+    fn record_at(&self, offset: u64, lead: u64, size: Size) -> Record {
         // After the screen, so that it has come as far at the least.
         let mut recording = None;
         self.record(|recorder| recorder.mark().map(|mark| recording = Some(mark)));
@@ -80,7 +80,7 @@ impl Live {
             ExitStatus::Code(code) => (code, None),
             ExitStatus::Signal(signal) => (128 + signal.number(), Some(signal.number())),
         });
-        let record = Record {
+        Record {
             session_id: self.id.to_string(),
             user: self.user.to_string(),
             name: info.name,
@@ -95,22 +95,21 @@ impl Live {
             workdir: info.workdir,
             exit,
             restored: info.restored,
-            thread: self.thread_of(cursor.offset, recording),
-        };
-        (record, screen)
+            thread: self.thread_of(offset, lead, recording),
+        }
     }
 
     /// What is written down of it while it is open. Variables, which may be secrets, are in it only
     /// as long as another engine may go on with its program.
-    pub(crate) fn state_record(&self) -> (Record, Bytes) {
-        let (mut record, screen) = self.record_of();
+    pub(crate) async fn state_record(self: &Arc<Self>) -> (Record, Bytes) {
+        let (mut record, screen) = self.record_of().await;
         if record.exit.is_some() || !self.terminal().outlives() {
             record.env.clear();
         }
         (record, screen)
     }
 
-    fn thread_of(&self, offset: u64, recording: Option<RecordingMark>) -> Thread {
+    fn thread_of(&self, offset: u64, lead: u64, recording: Option<RecordingMark>) -> Thread {
         let state = self.state();
         let mut known: Vec<&Known> = state.numberings.iter().collect();
         // Those that are there, then those that left last.
@@ -127,7 +126,7 @@ impl Live {
         Thread {
             epoch: self.epoch.clone(),
             offset,
-            lead: state.lead,
+            lead,
             mark: self.terminal().mark(),
             recording,
             inputs: inputs.take(MAX_INPUTS).collect(),

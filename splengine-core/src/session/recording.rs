@@ -7,12 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::screen::Screen;
 use crate::session::Size;
+use crate::session::render::{RESIZE_COST, SLICE_CELLS};
 use crate::text::Utf8Pieces;
 
 /// Writes a recording. An error is final: the recording then ends with its last whole event.
@@ -221,65 +223,103 @@ impl Drop for Recorder {
     }
 }
 
-/// The screen as it was at `time` of a recording.
-///
-/// # Errors
-///
-/// When the files can't be read, or are no recording.
-pub(crate) fn screen_at(
-    mut cast: File,
-    keyframes: File,
-    time: Duration,
-    scrollback: usize,
-) -> io::Result<Screen> {
-    let time = time.as_secs_f64();
-    let mut reader = BufReader::new(&mut cast);
-    let line = next_line(&mut reader, MAX_EVENT_BYTES)?.unwrap_or_default();
-    let header: Value = serde_json::from_slice(&line)?;
-    let dimension = |value: &Value, name: &str| {
-        value[name].as_u64().and_then(|number| u16::try_from(number).ok()).unwrap_or(1)
-    };
-    let mut screen =
-        Screen::new(dimension(&header, "width"), dimension(&header, "height"), scrollback);
-    let mut from = line.len() as u64 + 1;
-    let mut frames = BufReader::new(keyframes);
-    while let Some(line) = next_line(&mut frames, MAX_KEYFRAME_BYTES)? {
-        let Ok(frame) = serde_json::from_slice::<Value>(&line) else { break };
-        if frame["time"].as_f64().is_none_or(|at| at > time) {
-            break;
-        }
-        let Some(data) =
-            frame["screen"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok())
-        else {
-            break;
+/// A recording that is played up to some time, to see the screen as it was then.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    screen: Screen,
+    /// What is yet to be drawn of what was read.
+    data: Bytes,
+    events: BufReader<File>,
+    until: f64,
+}
+
+impl Replay {
+    /// Goes to the last keyframe before `time`.
+    ///
+    /// # Errors
+    ///
+    /// When the files can't be read, or are no recording.
+    pub(crate) fn open(
+        mut cast: File,
+        keyframes: File,
+        time: Duration,
+        scrollback: usize,
+    ) -> io::Result<Self> {
+        let until = time.as_secs_f64();
+        let mut reader = BufReader::new(&mut cast);
+        let line = next_line(&mut reader, MAX_EVENT_BYTES)?.unwrap_or_default();
+        let header: Value = serde_json::from_slice(&line)?;
+        let dimension = |value: &Value, name: &str| {
+            value[name].as_u64().and_then(|number| u16::try_from(number).ok()).unwrap_or(1)
         };
-        screen = Screen::new(dimension(&frame, "cols"), dimension(&frame, "rows"), scrollback);
-        screen.feed(&data);
-        from = frame["offset"].as_u64().unwrap_or(from);
-    }
-    cast.seek(SeekFrom::Start(from))?;
-    let mut events = BufReader::new(cast);
-    while let Some(line) = next_line(&mut events, MAX_EVENT_BYTES)? {
-        let Ok(event) = serde_json::from_slice::<Value>(&line) else { break };
-        let (Some(at), Some(code), Some(data)) =
-            (event[0].as_f64(), event[1].as_str(), event[2].as_str())
-        else {
-            break;
-        };
-        if at > time {
-            break;
-        }
-        match (code, data.split_once('x')) {
-            ("o", _) => screen.feed(data.as_bytes()),
-            ("r", Some((cols, rows))) => {
-                if let (Ok(cols), Ok(rows)) = (cols.parse(), rows.parse()) {
-                    screen.resize(cols, rows);
-                }
+        let mut size = (dimension(&header, "width"), dimension(&header, "height"));
+        let mut data = Vec::new();
+        let mut from = line.len() as u64 + 1;
+        let mut frames = BufReader::new(keyframes);
+        while let Some(line) = next_line(&mut frames, MAX_KEYFRAME_BYTES)? {
+            let Ok(frame) = serde_json::from_slice::<Value>(&line) else { break };
+            if frame["time"].as_f64().is_none_or(|at| at > until) {
+                break;
             }
-            _ => {}
+            let Some(screen) =
+                frame["screen"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok())
+            else {
+                break;
+            };
+            size = (dimension(&frame, "cols"), dimension(&frame, "rows"));
+            data = screen;
+            from = frame["offset"].as_u64().unwrap_or(from);
         }
+        cast.seek(SeekFrom::Start(from))?;
+        let screen = Screen::new(size.0, size.1, scrollback);
+        Ok(Self { screen, data: data.into(), events: BufReader::new(cast), until })
     }
-    Ok(screen)
+
+    /// Plays on for about a [slice](SLICE_CELLS) of work; gives whether that was all.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub(crate) fn step(&mut self) -> io::Result<Option<()>> {
+        let mut left = SLICE_CELLS;
+        while left > 0 {
+            if !self.data.is_empty() || self.screen.is_repeating() {
+                let taken = self.screen.feed_within(&self.data, left);
+                let _ = self.data.split_to(taken);
+                left = left.saturating_sub(self.screen.spent().max(1));
+                continue;
+            }
+            let Some(line) = next_line(&mut self.events, MAX_EVENT_BYTES)? else {
+                return Ok(Some(()));
+            };
+            left = left.saturating_sub(line.len());
+            let Ok(event) = serde_json::from_slice::<Value>(&line) else { return Ok(Some(())) };
+            let (Some(at), Some(code), Some(data)) =
+                (event[0].as_f64(), event[1].as_str(), event[2].as_str())
+            else {
+                return Ok(Some(()));
+            };
+            if at > self.until {
+                return Ok(Some(()));
+            }
+            match (code, data.split_once('x')) {
+                ("o", _) => self.data = data.to_owned().into(),
+                ("r", Some((cols, rows))) => {
+                    if let (Ok(cols), Ok(rows)) = (cols.parse(), rows.parse()) {
+                        self.screen.resize(cols, rows);
+                        left = left.saturating_sub(RESIZE_COST * self.screen.cells());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The screen as it is where this has come.
+    pub(crate) fn screen(&self) -> &Screen {
+        &self.screen
+    }
 }
 
 /// The next line, without its end; `None` at the end of the file.

@@ -5,24 +5,28 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::caller::UserName;
 use crate::engine::{Inner, PartState};
 use crate::fresh::Fresh;
 use crate::id::SessionId;
+use crate::screen::Screen;
 use crate::session::checks::blocking;
 use crate::session::cull::{Ages, look_every, time_left};
 use crate::session::live::{INPUT_BYTES, Live};
+use crate::session::render::RenderPool;
 use crate::session::share::Shares;
 use crate::session::store::{Record, Store};
-use crate::session::{Closed, Notice, SessionError, SessionPolicy};
+use crate::session::{Closed, Notice, SessionError, SessionPolicy, Size};
 
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) policy: Arc<SessionPolicy>,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) shares: Shares,
+    pub(crate) render_pool: RenderPool,
     /// Why the store can't be written, if so.
     fault: Fresh<Option<io::ErrorKind>>,
     /// Whether something of what sessions before have left can't be read.
@@ -55,10 +59,20 @@ impl Registry {
             policy: Arc::new(policy),
             store,
             shares: Shares::default(),
+            render_pool: RenderPool::new(),
             fault: Fresh::default(),
             has_unreadable,
             state: Mutex::new(State { lost, ..State::default() }),
         }
+    }
+
+    /// A screen of this size that `data` is drawn on, and the bytes that draw it.
+    pub(crate) async fn shown(&self, size: Size, data: Bytes) -> (Screen, Bytes) {
+        let look = |screen: Screen| {
+            let bytes = screen.snapshot().into();
+            (screen, bytes)
+        };
+        self.render_pool.redrawn(size, self.policy.scrollback, data, look).await
     }
 
     /// Whether what is to be kept of sessions can be kept. Writes to the store once a second at most,
@@ -198,17 +212,14 @@ impl Registry {
                 drains.spawn(async move { let_go(&live, store).await });
                 continue;
             }
-            if let Some(store) = &self.store {
-                let (store, saver) = (Arc::clone(store), Arc::clone(&live));
-                let saved = tokio::task::spawn_blocking(move || {
-                    let (record, screen) = saver.state_record();
-                    store.save(&record, &screen)
-                });
-                if let Ok(Err(error)) = saved.await {
-                    tracing::warn!(%error, session = %live.id, "a session can't be saved");
-                }
-            }
+            let store = self.store.clone();
             drains.spawn(async move {
+                if let Some(store) = store {
+                    let (record, screen) = live.state_record().await;
+                    if let Err(error) = blocking(move || store.save(&record, &screen)).await {
+                        tracing::warn!(%error, session = %live.id, "a session can't be saved");
+                    }
+                }
                 let is_over = is_busy && timeout(grace, live.terminal().ended()).await.is_ok();
                 // Of a program that has ended by itself clients hear the last words, and the end.
                 if !is_over {
@@ -259,12 +270,10 @@ async fn let_go(live: &Arc<Live>, store: Option<Arc<Store>>) {
     let all = u32::try_from(INPUT_BYTES).unwrap_or(u32::MAX);
     let _ = timeout(TYPED_WITHIN, live.room.acquire_many(all)).await;
     let Some(store) = store else { return };
-    let saver = Arc::clone(live);
-    let written = tokio::task::spawn_blocking(move || {
-        let (record, screen) = saver.state_record();
-        store.session(&saver.id)?.write_state(&record, &screen)
-    });
-    if let Ok(Err(error)) = written.await {
+    let id = live.id.clone();
+    let (record, screen) = live.state_record().await;
+    let written = move || store.session(&id)?.write_state(&record, &screen);
+    if let Err(error) = blocking(written).await {
         tracing::warn!(%error, session = %live.id, "the state of a session can't be kept");
     }
 }

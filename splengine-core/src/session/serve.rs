@@ -47,7 +47,7 @@ pub(crate) fn start(
 }
 
 /// Reads what the program prints, to its end.
-async fn read_all(live: &Live) {
+async fn read_all(live: &Arc<Live>) {
     let mut buffer = Vec::new();
     let mut status = None;
     let terminal = live.terminal();
@@ -68,9 +68,9 @@ async fn read_all(live: &Live) {
             }
             () = live.reset_asked.notified(), if status.is_none() => {
                 if !buffer.is_empty() {
-                    let _ = live.printed(take(&mut buffer));
+                    let _ = live.printed(take(&mut buffer)).await;
                 }
-                live.reset();
+                live.reset().await;
                 continue;
             }
             // Somebody holds the terminal who does not belong to the session.
@@ -78,11 +78,13 @@ async fn read_all(live: &Live) {
         };
         match read {
             Ok(1..) => {
-                let replies = live.printed(take(&mut buffer));
+                let replies = live.printed(take(&mut buffer)).await;
                 if !replies.is_empty() {
                     // A program that asks and does not read gets no more answers.
                     let _ = live.input.try_send(Typed::Reply(replies));
                 }
+                // However much it prints, others come in between.
+                tokio::task::yield_now().await;
             }
             Ok(0) => break,
             Err(error) => {
@@ -93,7 +95,7 @@ async fn read_all(live: &Live) {
     }
     // What a read had got that was given up.
     if !buffer.is_empty() {
-        let _ = live.printed(take(&mut buffer));
+        let _ = live.printed(take(&mut buffer)).await;
     }
     let status = match status {
         Some(status) => status,
@@ -207,11 +209,14 @@ async fn keep(live: Arc<Live>, files: SessionFiles, told: oneshot::Sender<()>) {
     loop {
         changed.borrow_and_update();
         let has_ended = live.state().end.is_some();
-        let (keeper, files) = (Arc::clone(&live), Arc::clone(&files));
-        let written = tokio::task::spawn_blocking(move || {
-            let (record, screen) = keeper.state_record();
-            files.write_state(&record, &screen)
-        });
+        let begun = Instant::now();
+        let (record, screen) = tokio::select! {
+            biased;
+            () = live.discarded() => return,
+            record = live.state_record() => record,
+        };
+        let files = Arc::clone(&files);
+        let written = tokio::task::spawn_blocking(move || files.write_state(&record, &screen));
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, session = %live.id, "the state of a session can't be kept");
         }
@@ -221,8 +226,10 @@ async fn keep(live: Arc<Live>, files: SessionFiles, told: oneshot::Sender<()>) {
         if has_ended || changed.changed().await.is_err() {
             return;
         }
+        // A large screen is not written down all the time.
+        let pause = (begun.elapsed() * KEEP_PAUSE_FACTOR).clamp(KEEP_EVERY, MAX_KEEP_PAUSE);
         // The end is written down at once, since somebody may wait for it.
-        let _ = timeout(KEEP_EVERY, async {
+        let _ = timeout(pause, async {
             while live.state().end.is_none() {
                 if changed.changed().await.is_err() {
                     return;
@@ -238,4 +245,7 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 const FIRST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(100);
 const SETTLE: Duration = Duration::from_millis(50);
 const KEEP_EVERY: Duration = Duration::from_millis(100);
+/// Pause before the session is written down again, as a multiple of the time that it took.
+const KEEP_PAUSE_FACTOR: u32 = 10;
+const MAX_KEEP_PAUSE: Duration = Duration::from_secs(2);
 const SMALL: usize = 4 << 10;

@@ -20,6 +20,7 @@ mod input_bounds;
 mod limits;
 mod protected;
 mod requests;
+mod session_floods;
 mod session_store;
 mod sessions;
 mod streams;

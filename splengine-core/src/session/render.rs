@@ -1,0 +1,235 @@
+//! Drawing of what was printed on a session's screen.
+//!
+//! A few bytes may ask a terminal for a million cells' work, again and again. So it is done in slices
+//! that are bounded by their cost. The first slice is drawn at once, by whoever wants to see the screen;
+//! the rest on blocking threads, of which only so many draw at a time, each session in its turn. The
+//! screen's lock is held for one slice, and no worker of the runtime waits for it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use crate::screen::Screen;
+use crate::session::Size;
+use crate::session::checks::blocking;
+use crate::session::live::Live;
+use crate::session::log::{Cursor, Entry};
+
+/// The screen, and how much of the log is drawn on it.
+#[derive(Debug)]
+pub(crate) struct Painted {
+    pub(super) screen: Screen,
+    pub(super) cursor: Cursor,
+    /// Cost of what was drawn since somebody set it to 0, in cells.
+    pub(super) spent: usize,
+}
+
+/// Permits to draw on a blocking thread, shared by all sessions of an engine: half as many as there are
+/// processors, at least one. Who waits for one is served in order.
+#[derive(Debug, Clone)]
+pub(crate) struct RenderPool(Arc<Semaphore>);
+
+impl RenderPool {
+    pub(crate) fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self(Arc::new(Semaphore::new((processors / 2).max(1))))
+    }
+
+    /// Calls `step` on a blocking thread until it returns something. One call is to do about a
+    /// [slice](SLICE_CELLS) of work; after 16 of them the permit goes to whoever waits for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the work after 16 calls at most.
+    pub(crate) async fn run_sliced<T: Send + 'static>(
+        &self,
+        mut step: impl FnMut() -> Option<T> + Send + 'static,
+    ) -> T {
+        loop {
+            let permit = Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it");
+            let (left, done) = blocking(move || {
+                let _permit = permit;
+                let done = (0..SLICES_PER_PERMIT).find_map(|_| step());
+                (step, done)
+            })
+            .await;
+            if let Some(done) = done {
+                return done;
+            }
+            step = left;
+        }
+    }
+
+    /// Draws `data` on a screen of this size, and returns what `look` makes of it.
+    pub(crate) async fn redrawn<T: Send + 'static>(
+        &self,
+        size: Size,
+        scrollback: usize,
+        data: Bytes,
+        look: impl FnOnce(Screen) -> T + Send + 'static,
+    ) -> T {
+        let mut data = data;
+        let mut screen = Screen::new(size.cols(), size.rows(), scrollback);
+        let mut is_drawn = false;
+        let mut look = Some(look);
+        self.run_sliced(move || {
+            if !is_drawn {
+                let taken = screen.feed_within(&data, SLICE_CELLS);
+                let _ = data.split_to(taken);
+                is_drawn = data.is_empty() && !screen.is_repeating();
+                return None;
+            }
+            let drawn = std::mem::replace(&mut screen, Screen::new(1, 1, 0));
+            look.take().map(|look| look(drawn))
+        })
+        .await
+    }
+}
+
+impl Live {
+    /// Draws at least what was printed before the call, and returns what `look` makes of the screen
+    /// then. `is_whole` says that it looks at every cell, which takes time if these are many.
+    pub(super) async fn with_screen<T: Send + 'static>(
+        self: &Arc<Self>,
+        is_whole: bool,
+        look: impl FnOnce(&Self, &mut Painted) -> T + Send + 'static,
+    ) -> T {
+        let until = self.state().log.end();
+        let mut look = match self.try_with_screen(until, is_whole, look) {
+            Ok(seen) => return seen,
+            Err(look) => Some(look),
+        };
+        let live = Arc::clone(self);
+        let step = move || {
+            let mut painted = live.painted();
+            if live.paint(&mut painted, until, SLICE_CELLS) {
+                return look.take().map(|look| look(&live, &mut painted));
+            }
+            None
+        };
+        self.render_pool.run_sliced(step).await
+    }
+
+    /// Does the same within one slice; returns `look` if that is not enough, or somebody else draws.
+    fn try_with_screen<T, L: FnOnce(&Self, &mut Painted) -> T>(
+        &self,
+        until: Cursor,
+        is_whole: bool,
+        look: L,
+    ) -> Result<T, L> {
+        let mut painted = match self.screen.try_lock() {
+            Ok(painted) => painted,
+            Err(TryLockError::Poisoned(painted)) => painted.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(look),
+        };
+        let is_small = !is_whole || painted.screen.cells() <= SLICE_CELLS;
+        if is_small && self.paint(&mut painted, until, SLICE_CELLS) {
+            Ok(look(self, &mut painted))
+        } else {
+            Err(look)
+        }
+    }
+
+    fn painted(&self) -> MutexGuard<'_, Painted> {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws until the screen stands for all that lies before `until`, or the cost has reached `cells`;
+    /// returns whether it does.
+    fn paint(&self, painted: &mut Painted, until: Cursor, cells: usize) -> bool {
+        let mut left = cells;
+        loop {
+            if painted.cursor.has_reached(until) && !painted.screen.is_repeating() {
+                return true;
+            }
+            if left == 0 {
+                return false;
+            }
+            let cost = self.paint_next(painted, left);
+            painted.spent = painted.spent.saturating_add(cost);
+            left = left.saturating_sub(cost.max(1));
+        }
+    }
+
+    /// Draws what is next, or as much of it as `cells` allow, and returns its cost.
+    fn paint_next(&self, painted: &mut Painted, cells: usize) -> usize {
+        let mut next = painted.cursor;
+        let (entry, colors) = {
+            let state = self.state();
+            (state.log.next(&mut next, PAINT_BYTES), state.colors)
+        };
+        let screen = &mut painted.screen;
+        screen.set_default_colors(colors.in_order());
+        let before = painted.cursor;
+        // Whatever fails is not tried again.
+        painted.cursor = next;
+        let done = match entry {
+            _ if screen.is_repeating() => {
+                painted.cursor = before;
+                catch_unwind(AssertUnwindSafe(|| {
+                    screen.feed_within(&[], cells);
+                    screen.spent()
+                }))
+            }
+            Ok(Some(Entry::Output { data, .. })) => catch_unwind(AssertUnwindSafe(|| {
+                let taken = screen.feed_within(&data, cells);
+                painted.cursor = before.advanced(taken);
+                screen.spent()
+            })),
+            Ok(Some(Entry::Size(size))) => catch_unwind(AssertUnwindSafe(|| {
+                let before = screen.cells();
+                screen.resize(size.cols(), size.rows());
+                RESIZE_COST * (before + screen.cells())
+            })),
+            Ok(None) => Ok(0),
+            // Whoever prints paints, before more is printed than is kept.
+            Err(_) => {
+                painted.cursor = self.state().log.end();
+                Ok(0)
+            }
+        };
+        done.unwrap_or_else(|_| {
+            tracing::error!(session = %self.id, "the screen of a session failed and is drawn anew");
+            let size = self.state().size;
+            painted.screen = Screen::new(size.cols(), size.rows(), self.policy.scrollback);
+            painted.screen.cells()
+        })
+    }
+
+    /// What draws the screen as it is now, and the place in the log that it stands for.
+    pub(crate) async fn snapshot(self: &Arc<Self>) -> (Cursor, Size, Bytes) {
+        self.with_screen(true, |_, painted| painted.snapshot()).await
+    }
+
+    /// The same, if one slice of work is enough for it.
+    pub(crate) fn try_snapshot(&self) -> Option<(Cursor, Size, Bytes)> {
+        let until = self.state().log.end();
+        self.try_with_screen(until, true, |_, painted| painted.snapshot()).ok()
+    }
+
+    /// Whether a program has the whole screen.
+    pub(crate) async fn is_alternate(self: &Arc<Self>) -> bool {
+        self.with_screen(false, |_, painted| painted.screen.is_alternate()).await
+    }
+}
+
+impl Painted {
+    fn snapshot(&self) -> (Cursor, Size, Bytes) {
+        (self.cursor, self.size(), self.screen.snapshot().into())
+    }
+
+    pub(super) fn size(&self) -> Size {
+        let (cols, rows) = self.screen.size();
+        Size::clamped(cols, rows)
+    }
+}
+
+/// Cost of a slice of work, in cells: some hundred microseconds.
+pub(crate) const SLICE_CELLS: usize = 256 << 10;
+/// Number of slices for which a permit is held.
+const SLICES_PER_PERMIT: usize = 16;
+/// What it costs to lay out a screen anew, by its cells.
+pub(crate) const RESIZE_COST: usize = 4;
+const PAINT_BYTES: usize = 64 << 10;

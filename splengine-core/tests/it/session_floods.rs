@@ -1,0 +1,74 @@
+//! Terminals whose programs print without end what costs much to draw: nobody else waits for them.
+
+use std::time::Duration;
+
+use splengine_core::{
+    Access, Attach, Engine, LocalExecutor, Request, SessionPolicy, SessionRequest, Size, Update,
+};
+use tokio::time::{sleep, timeout};
+
+use crate::support::caller;
+
+/// Whole screens filled with a colour, one for every few bytes.
+const COSTLY: &str = r"\033[41m\033[2J\033[499S\033[499L\033#8\033[999999b";
+
+fn engine(root: &std::path::Path) -> Engine {
+    let executor = LocalExecutor::new(root).expect("set up");
+    let policy = SessionPolicy::new().store(root.join("sessions")).expect("writable");
+    Engine::builder(executor)
+        .grace(Duration::from_millis(500))
+        .sessions(policy)
+        .build()
+        .expect("built")
+}
+
+fn costly() -> SessionRequest {
+    let script = format!("while :; do printf '{COSTLY}'; done");
+    SessionRequest::new().command("sh -c").arg(script).size(Size::clamped(1000, 500))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminals_that_print_without_end_hold_up_nobody() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = engine(root.path());
+    let sessions = engine.sessions();
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    let mut floods = Vec::new();
+    for _ in 0..4 {
+        let made = sessions.create(&alice, costly());
+        floods.push(timeout(PATIENCE, made).await.expect("in time").expect("starts").id);
+    }
+    // All of them are at it.
+    sleep(Duration::from_millis(500)).await;
+    for _ in 0..20 {
+        let run = async {
+            let run = engine.execute(&bob, Request::new("true")).await.expect("starts");
+            run.capture().await.end.success()
+        };
+        assert!(timeout(PATIENCE, run).await.expect("in time"));
+    }
+    // A terminal that costs little is not held up either.
+    let quiet = SessionRequest::new().command("echo").arg("hello");
+    let quiet = timeout(PATIENCE, sessions.create(&bob, quiet)).await;
+    let quiet = quiet.expect("in time").expect("starts").id;
+    let told = async {
+        let attach = Attach::new(Access::View).from_start();
+        let mut client = sessions.attach(&bob, quiet.as_str(), attach).expect("attaches");
+        while !matches!(client.next().await.expect("more"), Update::Exit(_)) {}
+        sessions.screen(&bob, quiet.as_str()).await.expect("is there")
+    };
+    assert_eq!(timeout(PATIENCE, told).await.expect("in time").text(), "hello");
+    // Their own clients get a screen, and they end when they are to.
+    let attach = Attach::new(Access::View);
+    let mut client = sessions.attach(&alice, floods[0].as_str(), attach).expect("attaches");
+    let screen =
+        async { while !matches!(client.next().await.expect("more"), Update::Snapshot { .. }) {} };
+    timeout(Duration::from_secs(60), screen).await.expect("in time");
+    for id in floods {
+        let ended = sessions.end(&alice, id.as_str());
+        timeout(Duration::from_secs(15), ended).await.expect("in time").expect("ends");
+    }
+}
+
+/// For anybody who has nothing to do with it, on a machine that is busy with other things as well.
+const PATIENCE: Duration = Duration::from_secs(5);
