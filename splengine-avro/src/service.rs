@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -119,6 +119,10 @@ where
                 let problem = "Content-Type must be avro/binary";
                 return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
             }
+            if is_encoded(&parts.headers) {
+                let problem = "Content-Encoding must be left out here";
+                return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
+            }
             let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
             let source = CredentialSource::of_request("avro", found, peer.map(|peer| peer.ip));
             let connection = parts.extensions.get::<ConnectionHandle>().cloned();
@@ -151,6 +155,13 @@ where
         "/" | "/avro" => Err(not_allowed("POST")),
         _ => Err(refusal(StatusCode::NOT_FOUND, "there is /avro and /avro/protocol")),
     }
+}
+
+/// Whether a body is compressed.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let mut names = values.flat_map(|value| value.to_str().unwrap_or("?").split(','));
+    names.any(|name| !["", "identity"].contains(&name.trim().to_ascii_lowercase().as_str()))
 }
 
 async fn respond(

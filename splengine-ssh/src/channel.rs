@@ -36,7 +36,10 @@ pub(crate) struct Place {
     pub(crate) caller: Caller,
     /// By its id.
     pub(crate) session: Option<String>,
+    /// Variables that the client has set, and its key.
     pub(crate) env: Vec<(String, String)>,
+    /// Variables that this server sets.
+    pub(crate) server_env: Vec<(String, String)>,
     pub(crate) links_first: bool,
     /// Whether a shell runs the command line.
     pub(crate) use_shell: bool,
@@ -54,7 +57,10 @@ pub(crate) enum Start {
 }
 
 pub(crate) struct Channel {
+    /// Variables that the client has set.
     pub(crate) env: Vec<(String, String)>,
+    /// Variables that this server sets.
+    pub(crate) server_env: Vec<(String, String)>,
     pub(crate) session: Option<String>,
     pub(crate) window: Option<Window>,
     /// Whether its client names a link before what it leads to.
@@ -86,6 +92,7 @@ impl Channel {
         let (input, outlet) = crate::input::channel(Arc::clone(&shared.disk), user);
         Self {
             env: Vec::new(),
+            server_env: Vec::new(),
             session: None,
             window: None,
             links_first: false,
@@ -100,8 +107,9 @@ impl Channel {
     /// Whether one more variable may be set.
     pub(crate) fn has_room_for(&self, name: &str, value: &str) -> bool {
         let length = |(name, value): &(String, String)| name.len() + value.len();
-        let bytes = self.env.iter().map(length).sum::<usize>() + name.len() + value.len();
-        self.env.len() < MAX_VARIABLES && bytes <= MAX_VARIABLES_BYTES
+        let all = || self.env.iter().chain(&self.server_env);
+        let bytes = all().map(length).sum::<usize>() + name.len() + value.len();
+        all().count() < MAX_VARIABLES && bytes <= MAX_VARIABLES_BYTES
     }
 
     pub(crate) fn is_fresh(&self) -> bool {
@@ -131,16 +139,18 @@ impl Channel {
             }
         };
         let (signals, heard) = mpsc::channel(MAX_WAITING_SIGNALS);
-        let mut env = self.env.clone();
-        env.extend(grant.environment.iter().cloned());
+        let (mut env, mut server_env) = (self.env.clone(), self.server_env.clone());
+        let of_key = grant.environment.iter().cloned();
+        env.extend(of_key.filter(|(name, _)| shared.engine.accepts_env(name)));
         let is_text = !matches!(&start, Start::Command(command) if command.to_str().is_none());
-        let start = forced(grant, start, &mut env);
+        let start = forced(grant, start, &mut server_env);
         // Who may run one command only may not have the shell of a session instead.
         let session = self.session.take().filter(|_| grant.forced_command.is_none());
         let place = Place {
             caller: grant.caller.clone(),
             session,
             env,
+            server_env,
             links_first: self.links_first,
             use_shell: shared.engine.may_use_shell(&grant.caller),
             keeps_background: grant.keeps_background.unwrap_or(self.keeps_background),
@@ -326,7 +336,6 @@ async fn perform(
     reply: &Reply,
 ) -> Result<Exit, Gone> {
     let engine = &shared.engine;
-    place.env.retain(|(name, _)| engine.accepts_env(name));
     let request = match (start, window) {
         (Start::Sftp(options), _) => {
             let options = sftp::Options { links_first: place.links_first, ..options };
@@ -376,7 +385,7 @@ async fn perform(
                     return Ok(reply.finish(Exit::Code(code)).await);
                 }
                 if command_line::is_push(&command) && !place.keeps_background {
-                    place.env.extend(foreground_gc(engine));
+                    place.server_env.extend(foreground_gc());
                 }
                 Request::new(command).use_shell(place.use_shell)
             }
@@ -409,17 +418,16 @@ async fn perform(
 
 /// Has git pack a repository before a push is over, instead of in the background, where that would end
 /// with it.
-fn foreground_gc(engine: &Engine) -> Vec<(String, String)> {
-    let all = [
+fn foreground_gc() -> impl Iterator<Item = (String, String)> {
+    [
         ("GIT_CONFIG_COUNT", "2"),
         ("GIT_CONFIG_KEY_0", "gc.autoDetach"),
         ("GIT_CONFIG_VALUE_0", "false"),
         ("GIT_CONFIG_KEY_1", "maintenance.autoDetach"),
         ("GIT_CONFIG_VALUE_1", "false"),
-    ];
-    let are_accepted = all.iter().all(|(name, _)| engine.accepts_env(name));
-    let all = all.into_iter().filter(|_| are_accepted);
-    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
 /// What shells exit with that can't read a command.

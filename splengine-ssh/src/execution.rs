@@ -18,6 +18,9 @@ pub(crate) async fn run(
     for (name, value) in &place.env {
         request = request.env(name, value);
     }
+    for (name, value) in &place.server_env {
+        request = request.server_env(name, value);
+    }
     if let Some(session) = &place.session {
         request = request.session_id(session);
     }

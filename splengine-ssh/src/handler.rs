@@ -96,7 +96,7 @@ impl Client {
         let mut channel = Channel::new(reply, &self.shared, place);
         channel.session.clone_from(&self.session);
         channel.links_first = links_first(session.remote_sshid());
-        channel.env = self.ends();
+        channel.server_env = self.ends();
         self.channels.insert(id, channel);
         Some(id)
     }

@@ -114,14 +114,15 @@ async fn attach(
         None => {
             let mut request =
                 SessionRequest::new().size(window.size).terminal_modes(window.modes.clone());
-            if engine.accepts_env("TERM") && !window.term.is_empty() {
-                request = request.env("TERM", &window.term);
+            if !window.term.is_empty() {
+                request = request.server_env("TERM", &window.term);
             }
-            if engine.accepts_env("SSH_TTY") {
-                request = request.tty_variable("SSH_TTY");
-            }
+            request = request.tty_variable("SSH_TTY");
             for (name, value) in &place.env {
                 request = request.env(name, value);
+            }
+            for (name, value) in &place.server_env {
+                request = request.server_env(name, value);
             }
             request = request.login_shell(command.is_none());
             if let Some(command) = command {

@@ -9,7 +9,7 @@ use axum::http::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -75,14 +75,33 @@ impl Handshake {
     }
 }
 
+const PARAMETERS: [&str; 4] = ["session", "access", "cols", "rows"];
+
 /// What the query of an upgrade may say.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Query {
     session: Option<String>,
     access: Option<AccessWord>,
     cols: Option<u64>,
     rows: Option<u64>,
+}
+
+/// Tells what is wrong with a query that is none.
+fn wrong_query(uri: &Uri) -> String {
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+    let names = pairs.map(|pairs| pairs.0).unwrap_or_default();
+    let unknown = names.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str()));
+    match unknown {
+        Some((name, _)) => {
+            let name: String = name.chars().take(100).collect();
+            let known = PARAMETERS.join(", ");
+            format!("the query has the unknown parameter `{name}`; there is: {known}")
+        }
+        None => "`access` must be view or control, `cols` and `rows` whole numbers, and each \
+            parameter is there once"
+            .to_owned(),
+    }
 }
 
 pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -100,10 +119,7 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
     };
     let query = match axum::extract::Query::<Query>::try_from_uri(&parts.uri) {
         Ok(query) => query.0,
-        Err(_) => {
-            let detail = "`access` must be view or control, `cols` and `rows` whole numbers";
-            return problem(StatusCode::BAD_REQUEST, detail);
-        }
+        Err(_) => return problem(StatusCode::BAD_REQUEST, &wrong_query(&parts.uri)),
     };
     let Ok(place) = Arc::clone(&app.places).try_acquire_owned() else {
         let detail = "too many terminals are open at the moment";

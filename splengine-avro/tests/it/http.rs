@@ -66,6 +66,18 @@ async fn a_request_must_name_one_host() {
 }
 
 #[tokio::test]
+async fn a_compressed_body_is_refused() {
+    let door = door().await;
+    for (encoding, status) in [("gzip", "415"), ("zstd, identity", "415"), ("identity", "200")] {
+        let head =
+            format!("Host: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Encoding: {encoding}");
+        let told = answer(&door, &post(&head, &message(&[0]))).await;
+        assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{encoding}: {told}");
+        assert_eq!(told.contains("Content-Encoding must"), status == "415", "{told}");
+    }
+}
+
+#[tokio::test]
 async fn every_answer_is_for_avro_clients_only() {
     let door = door().await;
     for request in [

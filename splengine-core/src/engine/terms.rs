@@ -56,6 +56,7 @@ impl Engine {
         let is_shell = request.use_shell || request.command.is_none();
         words.append(&mut request.args);
         check_env(&request.env, policy.request_env.as_deref())?;
+        check_env(&request.server_env, None)?;
         let timeout = check_time("timeout", request.timeout, policy.max_timeout)?;
         let times = Times {
             timeout: timeout.or(policy.default_timeout).unwrap_or(policy.max_timeout),
@@ -75,6 +76,7 @@ impl Engine {
             (belongs_to.unwrap_or_else(|| SessionId::new(caller.user())), None, Vec::new())
         });
         env.append(&mut request.env);
+        env.append(&mut request.server_env);
         let secrets = secrets(&request.mask, &env)?;
         env.push((SESSION_VARIABLE.to_owned(), session_id.as_str().to_owned()));
         let command = Command {

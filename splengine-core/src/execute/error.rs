@@ -108,11 +108,14 @@ pub enum ExecuteError {
         #[source]
         source: io::Error,
     },
-    /// As many runs as are allowed have left processes behind that still print.
-    #[error("{limit} executions with `background: keep` have left processes that still have their output open, as many as may; end some, or have them print to a file, and try again in {}", in_words(*.retry_after))]
+    /// As many runs as are allowed, of this caller or of all, have left processes behind that still
+    /// print.
+    #[error("{limit} executions {} with `background: keep` have left processes that still have their output open, as many as may; end some, or have them print to a file, and try again in {}", if *.of_caller { "of yours" } else { "of all callers" }, in_words(*.retry_after))]
     TooManyKept {
         /// How many may.
         limit: usize,
+        /// Whether that is this caller's share.
+        of_caller: bool,
         /// When to try again.
         retry_after: Duration,
     },
@@ -138,7 +141,9 @@ impl ExecuteError {
             | Self::ProgramUnusable { .. }
             | Self::Workdir { .. }
             | Self::Impossible { .. } => ErrorKind::Impossible,
-            Self::CallerLimit { .. } | Self::CallerInput { .. } => ErrorKind::CallerLimit,
+            Self::CallerLimit { .. }
+            | Self::CallerInput { .. }
+            | Self::TooManyKept { of_caller: true, .. } => ErrorKind::CallerLimit,
             Self::Full { .. }
             | Self::InputFull { .. }
             | Self::Draining { .. }
@@ -160,7 +165,7 @@ impl ExecuteError {
 
     /// Whether the host lacks something at the moment that others will give back.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self, Self::Exhausted { .. } | Self::TooManyKept { .. })
+        matches!(self, Self::Exhausted { .. })
     }
 
     /// Returns the time after which it may work, if it is a matter of time.

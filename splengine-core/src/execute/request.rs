@@ -38,6 +38,7 @@ pub struct Request {
     /// The session that it is part of, as was found out before.
     pub(crate) belongs_to: Option<SessionId>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) server_env: Vec<(String, String)>,
     pub(crate) stdin: Stdin,
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
@@ -68,6 +69,7 @@ impl Request {
             session_id: None,
             belongs_to: None,
             env: Vec::new(),
+            server_env: Vec::new(),
             stdin: Stdin::null(),
             timeout: None,
             idle_timeout: None,
@@ -129,6 +131,15 @@ impl Request {
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a variable that the server sets by itself, such as `SSH_CONNECTION`, in place of one of this
+    /// name that the request sets. [`EngineBuilder::request_env`](crate::EngineBuilder::request_env)
+    /// does not bound it: a server must not let its client choose the name.
+    #[must_use]
+    pub fn server_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.server_env.push((name.into(), value.into()));
         self
     }
 

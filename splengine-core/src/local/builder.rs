@@ -149,7 +149,8 @@ impl LocalExecutorBuilder {
 
     /// Maximum number of runs, default 256, that [keep](crate::Background::Keep) their background
     /// processes and are running, or have left processes behind that still have its standard output or
-    /// error open; one more is refused with [`TooManyKept`](crate::ExecuteError::TooManyKept). For each
+    /// error open; one more is refused with [`TooManyKept`](crate::ExecuteError::TooManyKept). A caller
+    /// alone may have half of them, so that nobody takes all; 0 lets no run keep any. For each
     /// of these streams a `cat`, which goes on when this process ends, reads what is printed and throws it
     /// away; where the host has none at `/bin` or `/usr/bin`, processes that print are ended by `SIGPIPE`.
     /// Terminals do not count: [sessions](crate::SessionPolicy) are bounded by themselves.

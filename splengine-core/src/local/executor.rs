@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::caller::UserName;
 use crate::execute::{
     Background, Cancel, Command, Execute, ExecuteError, Exit, ExitStatus, LimitKind, Output,
     Signal, Stdin,
@@ -20,6 +20,7 @@ use crate::local::holder::Cgroup;
 use crate::local::host::Host;
 use crate::local::root::Root;
 use crate::local::{CgroupMode, Holder, LocalExecutorBuilder, SetupError};
+use crate::places::{CallerPlace, CallerPlaces, PlaceError};
 use crate::process::{self, Cgroups, Group, OomCounter, Tag, TagError, kill_tagged};
 use crate::protected::Protected;
 use crate::session::{Adopted, Leftover, Size, Terminal};
@@ -29,8 +30,8 @@ pub struct LocalExecutor {
     host: Arc<Host>,
     oom: OomCounter,
     /// Places for runs that leave processes behind which print.
-    kept: Arc<Semaphore>,
-    max_kept: usize,
+    /// None where no run may keep anything.
+    kept: Option<CallerPlaces>,
     holder: Option<(Holder, Cgroup)>,
 }
 
@@ -93,26 +94,29 @@ impl LocalExecutor {
             }
         };
         let oom = OomCounter::of_this_process();
-        let kept = Arc::new(Semaphore::new(max_kept.min(Semaphore::MAX_PERMITS)));
+        let kept = (max_kept > 0).then(|| CallerPlaces::new(max_kept));
         let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
-        Ok(Self { host, oom, kept, max_kept, holder })
+        Ok(Self { host, oom, kept, holder })
     }
 
     /// A place for a run whose background processes are to be kept.
-    fn keeping(&self) -> Result<Arc<OwnedSemaphorePermit>, ExecuteError> {
-        match Arc::clone(&self.kept).try_acquire_owned() {
-            Ok(permit) => Ok(Arc::new(permit)),
-            Err(_) => {
-                let retry_after = Duration::from_secs(10);
-                Err(ExecuteError::TooManyKept { limit: self.max_kept, retry_after })
-            }
-        }
+    fn keeping(&self, user: &UserName) -> Result<Arc<CallerPlace>, ExecuteError> {
+        let none = PlaceError::OfAll { limit: 0 };
+        let taken = self.kept.as_ref().ok_or(none).and_then(|places| places.take(user));
+        taken.map(Arc::new).map_err(|error| {
+            let (limit, of_caller) = match error {
+                PlaceError::OfCaller { limit } => (limit, true),
+                PlaceError::OfAll { limit } => (limit, false),
+            };
+            let retry_after = Duration::from_secs(10);
+            ExecuteError::TooManyKept { limit, of_caller, retry_after }
+        })
     }
 }
 
 /// Has what background processes that were kept still print thrown away: a closed pipe would kill them
 /// at their next line, a full one stop them. A process apart does it, since they may outlive this one.
-async fn discard(pipe: OutputPipe, place: Arc<OwnedSemaphorePermit>) -> io::Result<()> {
+async fn discard(pipe: OutputPipe, place: Arc<CallerPlace>) -> io::Result<()> {
     if !pipe.has_writer() {
         return Ok(());
     }
@@ -138,7 +142,7 @@ impl Execute for LocalExecutor {
     ) -> Result<Exit, ExecuteError> {
         let oom_before = self.oom.count();
         let (grace, keep) = (command.grace, command.background == Background::Keep);
-        let place = keep.then(|| self.keeping()).transpose()?;
+        let place = keep.then(|| self.keeping(&command.user)).transpose()?;
         let (host, feed) = (Arc::clone(&self.host), !stdin.is_null());
         // Loading a program from a slow file system takes its time, and holds the thread.
         let started = tokio::task::spawn_blocking(move || host.start(&command, feed)).await;

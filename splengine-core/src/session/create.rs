@@ -33,8 +33,9 @@ impl Sessions {
         };
         let (saved, screen) = source.unzip();
         check_env(&request.env, inner.policy.request_env.as_deref())?;
+        check_env(&request.server_env, None)?;
         let tty = request.tty_variable.iter().map(|name| (name.clone(), String::new()));
-        check_env(&tty.collect::<Vec<_>>(), inner.policy.request_env.as_deref())?;
+        check_env(&tty.collect::<Vec<_>>(), None)?;
         let name = checked_name(request.name.or_else(|| saved.as_ref()?.name.clone()))?;
         let argv = match (&request.command, &saved) {
             (Some(command), _) => {
@@ -59,6 +60,7 @@ impl Sessions {
         let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();
         let mut env = saved.as_ref().map(|saved| saved.env.clone()).unwrap_or_default();
         env.extend(request.env);
+        env.extend(request.server_env);
         let workdir = request.workdir.or_else(|| saved.as_ref()?.workdir.clone());
         let id = SessionId::new(caller.user());
         let launch = Launch { argv: argv.clone(), env: env.clone(), workdir: workdir.clone() };

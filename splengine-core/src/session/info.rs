@@ -130,6 +130,7 @@ pub struct SessionRequest {
     pub(crate) args: Vec<OsString>,
     pub(crate) workdir: Option<String>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) server_env: Vec<(String, String)>,
     pub(crate) size: Option<Size>,
     pub(crate) modes: TerminalModes,
     pub(crate) tty_variable: Option<String>,
@@ -191,6 +192,14 @@ impl SessionRequest {
         self
     }
 
+    /// Adds a variable that the server sets by itself, in place of one of this name that the request
+    /// sets; see [`Request::server_env`](crate::Request::server_env).
+    #[must_use]
+    pub fn server_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.server_env.push((name.into(), value.into()));
+        self
+    }
+
     /// The size of its terminal; default 80 by 24.
     #[must_use]
     pub fn size(mut self, size: Size) -> Self {
@@ -206,7 +215,8 @@ impl SessionRequest {
     }
 
     /// Adds a variable to its environment that holds the path of its terminal (`/dev/pts/7`), in place of
-    /// one of this name that is there; default none. Subject to the checks of [`env`](Self::env).
+    /// one of this name that is there; default none. Like
+    /// [`server_env`](Self::server_env) it is the server's own.
     /// Executors whose terminals have no path leave it out.
     #[must_use]
     pub fn tty_variable(mut self, name: impl Into<String>) -> Self {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use splengine_core::{
-    BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Cancel, Change,
-    Command, Engine, ErrorKind, Execute, ExecuteError, Exit, ExitStatus, FailFast, Happening,
-    LocalExecutor, MemoryStore, Output, Reason, RetryOn, Rows, RunIf, Stdin, Step, StepCheck,
-    StepState, Store, StoreFault, Stream,
+    Background, BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Cancel,
+    Change, Command, Engine, ErrorKind, Execute, ExecuteError, Exit, ExitStatus, FailFast,
+    Happening, LocalExecutor, MemoryStore, Output, Reason, RetryOn, Rows, RunIf, Stdin, Step,
+    StepCheck, StepState, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 
@@ -100,6 +100,20 @@ impl Bench {
     fn remove(&self, name: &str) {
         std::fs::remove_file(self.root.path().join(name)).expect("removes");
     }
+}
+
+#[tokio::test]
+async fn a_step_that_may_not_keep_anything_is_told_so() {
+    let root = tempfile::tempdir().expect("a directory");
+    let store = Shared::default();
+    let batches = BatchPolicy::new(store.clone(), root.path().join("outputs")).expect("writable");
+    let executor = LocalExecutor::builder(root.path()).max_kept(0).build().expect("set up");
+    let engine = Engine::builder(executor).batches(batches).build().expect("built");
+    let bench = Bench { engine, alice: caller("alice"), root, store };
+    let record = bench.run(of([step("keeps", "true").background(Background::Keep)])).await;
+    assert_eq!(states(&record), [StepState::Failed]);
+    let problem = record.steps[0].problem.as_deref().expect("it is told");
+    assert!(problem.contains("background: keep"), "{problem}");
 }
 
 #[tokio::test]

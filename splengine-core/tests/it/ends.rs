@@ -204,6 +204,29 @@ async fn more_kept_children_than_may_print_are_refused() {
 }
 
 #[tokio::test]
+async fn one_callers_kept_children_leave_places_to_others() {
+    let root = tempfile::tempdir().expect("a directory");
+    let build = |count| {
+        let executor = LocalExecutor::builder(root.path()).max_kept(count).build();
+        Engine::builder(executor.expect("set up")).build().expect("built")
+    };
+    let engine = build(2);
+    let [alice, bob] = ["alice", "bob"].map(caller);
+    let keeps = |script| sh(script).background(Background::Keep);
+    let kept = engine.execute(&alice, keeps("sleep 600 & echo $!")).await.expect("starts");
+    let pid = text(&kept.capture().await.stdout).trim().to_owned();
+    let refusal = engine.execute(&alice, keeps("true")).await.map(drop).expect_err("refused");
+    assert_eq!(refusal.kind(), ErrorKind::CallerLimit);
+    assert!(refusal.to_string().contains("1 executions of yours"), "{refusal}");
+    assert!(
+        engine.execute(&bob, keeps("true")).await.expect("starts").capture().await.end.success()
+    );
+    let none = build(0).execute(&bob, keeps("true")).await.map(drop).expect_err("refused");
+    assert_eq!(none.kind(), ErrorKind::Unavailable);
+    engine.execute(&alice, sh(&format!("kill {pid}"))).await.expect("starts").capture().await;
+}
+
+#[tokio::test]
 async fn who_prints_nothing_for_long_is_ended() {
     let bench = bench();
     let idle = |script: &str, millis| sh(script).idle_timeout(Duration::from_millis(millis));

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use russh::{Sig, client};
-use splengine_core::{AccountList, Accounts, Program, Scope, Scopes};
+use splengine_core::{AccountList, Accounts, EngineBuilder, Program, Scope, Scopes};
 use tokio::time::sleep;
 
 use crate::support::{Door, Running, Setup, gone};
@@ -275,7 +275,13 @@ fn quoted(script: &str) -> String {
 
 #[tokio::test]
 async fn a_command_knows_its_client() {
-    let door = Door::open().await;
+    knows_its_client(Door::open().await).await;
+    // What requests may set does not bound what the server sets by itself.
+    let engine = |engine: EngineBuilder| engine.request_env(["A"]);
+    knows_its_client(Door::with(Setup { engine, ..Setup::default() }).await).await;
+}
+
+async fn knows_its_client(door: Door) {
     let client = door.login().await;
     let ran = client.run("env").await;
     let vars: Vec<&str> = ran.told().0.lines().collect();
@@ -292,10 +298,11 @@ async fn a_command_knows_its_client() {
     assert!(!vars.iter().any(|var| var.starts_with("SSH_TTY=")), "there is no terminal");
     let running = Running(client.channel().await);
     running.0.request_pty(false, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
-    running.0.exec(false, "sh -c 'echo $SSH_TTY; tty'").await.expect("sent");
+    running.0.exec(false, "sh -c 'echo $SSH_TTY; tty; echo $TERM'").await.expect("sent");
     let (told, _) = granted(running).await;
-    let paths: Vec<&str> = told.lines().collect();
-    assert!(paths[0].starts_with("/dev/pts/") && paths[0] == paths[1], "{told}");
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].starts_with("/dev/pts/") && lines[0] == lines[1], "{told}");
+    assert_eq!(lines[2], "vt100");
 }
 
 #[tokio::test]
@@ -346,13 +353,15 @@ async fn what_runs_in_the_background_stays_where_that_is_wanted() {
 
 #[tokio::test]
 async fn git_packs_before_a_push_is_over() {
-    let door = Door::open().await;
+    let engine = |engine: EngineBuilder| engine.request_env(["A"]);
+    let door = Door::with(Setup { engine, ..Setup::default() }).await;
     let program = door.root().join("git-receive-pack");
     std::fs::write(&program, "#!/bin/sh\nenv | grep GIT_ | sort\n").expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&program, mode).expect("set");
     let client = door.login().await;
     let ran = client.run("./git-receive-pack 'x.git'").await;
+    assert!(ran.told().0.contains("GIT_CONFIG_COUNT=2"), "{ran:?}");
     assert!(ran.told().0.contains("GIT_CONFIG_KEY_0=gc.autoDetach"), "{ran:?}");
     assert!(ran.told().0.contains("GIT_CONFIG_VALUE_0=false"), "{ran:?}");
 }

@@ -40,6 +40,28 @@ async fn credentials_are_demanded() {
 }
 
 #[tokio::test]
+async fn an_unknown_parameter_is_named() {
+    let door = door().await;
+    let get = |query: &str| {
+        format!(
+            "GET /terminal?{query} HTTP/1.1\r\nAuthorization: {ALICE}\r\nConnection: upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        )
+    };
+    for (query, told) in [
+        ("acces=view", "unknown parameter `acces`; there is: session, access, cols, rows"),
+        ("session=x&token=y", "unknown parameter `token`"),
+        ("access=look", "`access` must be view or control"),
+        ("access=view&access=control", "once"),
+        ("cols=wide", "`cols` and `rows` whole numbers"),
+    ] {
+        let answer = door.http(&get(query), "").await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(told), "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_ticket_works_once() {
     let door = door().await;
     let mut owner = door.plain("").await;
