@@ -1,4 +1,4 @@
-//! A door of one's own: a line of text is a command, its output comes back line by line. The queue,
+//! An adapter of one's own: a line of text is a command, its output comes back line by line. The queue,
 //! the limits and the drain are the engine's; this is all that a protocol takes.
 //!
 //!     cargo run --example custom-adapter, then nc to the address that it prints

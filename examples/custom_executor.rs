@@ -5,7 +5,7 @@
 //!
 //! The worker here is a task of the same process. It knows four commands: `upper` (its input in
 //! upper case), `count N`, `sleep SECONDS` and `busy` (how many commands it runs). The server prints
-//! the address of an HTTP door that takes anybody.
+//! the address of an HTTP server that takes anybody.
 //!
 //! Both sides send frames: a length and so many bytes. To the worker first the words as JSON, then
 //! what the command reads; an empty frame ends its input. Back what it prints, then an empty frame

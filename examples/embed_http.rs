@@ -1,4 +1,4 @@
-//! The smallest server: the core and its HTTP door, in an integrator's own `main`.
+//! The smallest server: the core and its HTTP server, in an integrator's own `main`.
 //!
 //!     ALICE_TOKEN=a-long-and-random-text cargo run --example embed-http
 

@@ -1,4 +1,4 @@
-//! What the Avro RPC door serves: `execute`, with an executor that does nothing, to a raw load over
+//! What the Avro RPC server serves: `execute`, with an executor that does nothing, to a raw load over
 //! the Netty framing, against an avsc server that does nothing either; and what reading and writing
 //! its records costs, against apache-avro's path through resolution.
 //!

@@ -1,5 +1,5 @@
-//! What the HTTP door costs: `true` over a keep-alive connection on loopback, against the same
-//! engine without the door; and how many requests a second it serves, against a minimal Node server
+//! What the HTTP server costs: `true` over a keep-alive connection on loopback, against the same
+//! engine without the server; and how many requests a second it serves, against a minimal Node server
 //! that does the same with `execFile`.
 //!
 //! `cargo bench -p benches --bench http`, with `node` on PATH for the second part
@@ -27,15 +27,15 @@ fn main() {
     let engine = Engine::builder(executor).build().expect("built");
     let addr = runtime.block_on(serve(engine.clone()));
 
-    let (mut door, mut inside) = (Vec::new(), Vec::new());
+    let (mut over, mut inside) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        door.extend(runtime.block_on(runtime.spawn(over_http(addr))).expect("no panic"));
+        over.extend(runtime.block_on(runtime.spawn(over_http(addr))).expect("no panic"));
         let engine = engine.clone();
         inside.extend(runtime.block_on(runtime.spawn(in_process(engine))).expect("no panic"));
     }
-    let (door, inside) = (Times::new(door), Times::new(inside));
+    let (over, inside) = (Times::new(over), Times::new(inside));
     for (name, of) in [("median", 0.5), ("p99", 0.99)] {
-        let (ours, theirs) = (micros(door.quantile(of)), micros(inside.quantile(of)));
+        let (ours, theirs) = (micros(over.quantile(of)), micros(inside.quantile(of)));
         let aim = if of > 0.5 { "-" } else { "at most 500 us added" };
         report(&format!("`true` over HTTP against in-process, {name}"), ours, theirs, "us", aim);
     }

@@ -1,4 +1,4 @@
-//! The SSH door against OpenSSH's sshd, both asked by OpenSSH's client with the same keys, exchange
+//! The SSH server against OpenSSH's sshd, both asked by OpenSSH's client with the same keys, exchange
 //! and ciphers: what a command prints, commands over new connections and over one that is shared,
 //! and the memory of idle connections.
 //!

@@ -29,17 +29,17 @@ pub(crate) struct Args {
     /// The shell of terminal sessions
     #[arg(long, value_name = "PATH", env = "SPLENGINE_SHELL")]
     pub(crate) shell: Option<String>,
-    /// Where the HTTP door is; `off` leaves it out, port 0 takes a free one [default:
+    /// Address of the HTTP server; `off` leaves it out, port 0 takes a free one [default:
     /// 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_HTTP")]
     pub(crate) http: Option<String>,
-    /// Where the WebSocket door is
+    /// Address of the WebSocket server
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_WS")]
     pub(crate) ws: Option<String>,
-    /// Where the SSH door is
+    /// Address of the SSH server
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_SSH")]
     pub(crate) ssh: Option<String>,
-    /// Where the Avro RPC door is
+    /// Address of the Avro RPC server
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_AVRO")]
     pub(crate) avro: Option<String>,
     /// A user's token; can be given several times, in the environment with commas or line ends

@@ -16,147 +16,203 @@ use crate::own_files;
 use crate::settings::UsageError;
 use crate::tokens;
 
+/// Top level of the file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct File {
+    /// Directory outside which no command runs and no file is served. Default: `/spl` if there is one, else
+    /// the current directory.
     pub(crate) root: Option<PathBuf>,
+    /// Shell of terminal sessions: an absolute path, or a name on the commands' PATH. Default: bash, or sh
+    /// where there is none.
     pub(crate) shell: Option<String>,
+    /// HTTP server; see [`http`](#http).
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) http: HttpTable,
+    /// WebSocket server; see [`ws`](#ws).
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) ws: WsTable,
+    /// SSH server; see [`ssh`](#ssh).
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) ssh: SshTable,
+    /// Avro RPC server; see [`avro`](#avro).
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) avro: AvroTable,
+    /// Tokens of users, each `USER=TOKEN`, after blanks perhaps scopes. Default: none. A file with tokens
+    /// must not be readable by other users of the host.
     #[serde(default)]
     pub(crate) token: Vec<String>,
+    /// File of such lines, in which a token's hash may stand for it; it is read again when it changes.
+    /// Default: none.
     pub(crate) tokens: Option<PathBuf>,
+    /// Directory of users' SSH keys: a file for each user, named as they are, in OpenSSH's form. Default:
+    /// none.
     pub(crate) authorized_keys: Option<PathBuf>,
+    /// User that whoever shows no credentials is taken for. Default: none.
     pub(crate) anonymous: Option<String>,
-    /// By their names; `*` is whoever is not named.
+    /// Scopes of users; see [`users.NAME`](#usersname).
     #[serde(default)]
     pub(crate) users: BTreeMap<String, UserTable>,
+    /// Time in seconds that running commands have, after SIGTERM, to end by themselves. Default 30.
     pub(crate) grace: Option<u64>,
+    /// The program that commands are given to; see [`program`](#program).
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) program: ProgramTable,
+    /// How commands are run; see [`commands`](#commands).
     #[serde(default)]
     pub(crate) commands: CommandsTable,
+    /// Limits of runs; see [`limits`](#limits).
     #[serde(default)]
     pub(crate) limits: LimitsTable,
+    /// Environment of commands; see [`environment`](#environment).
     #[serde(default)]
     pub(crate) environment: EnvironmentTable,
+    /// Use of cgroups; see [`cgroup`](#cgroup).
     #[serde(default)]
     pub(crate) cgroup: CgroupTable,
+    /// Terminal sessions; see [`sessions`](#sessions).
     #[serde(default)]
     pub(crate) sessions: SessionsTable,
+    /// Durable batches; see [`batches`](#batches).
     #[serde(default)]
     pub(crate) batches: BatchesTable,
+    /// Bounds on connections; see [`connections`](#connections).
     #[serde(default)]
     pub(crate) connections: ConnectionsTable,
+    /// Free space on the disk; see [`disk`](#disk).
     #[serde(default)]
     pub(crate) disk: DiskTable,
+    /// Files of callers; see [`files`](#files).
     #[serde(default)]
     pub(crate) files: FilesTable,
+    /// Penalties for failed authentications; see [`guessing`](#guessing).
     #[serde(default)]
     pub(crate) guessing: GuessingTable,
-    /// As it stands there, without what is read again while the server runs.
+    /// The file as it is, without what is read again while the server runs.
     #[serde(skip)]
     fixed: toml::Table,
 }
 
-/// `[users.NAME]`
+/// `[users.NAME]`: rights of one user. The NAME `"*"` stands for all users that are not named.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct UserTable {
+    /// Scopes of the user: `execute`, `sessions`, `watch`, `files`, `admin`. Required.
     pub(crate) scopes: Vec<String>,
 }
 
-/// `http = "ADDR"` for short.
+/// `[http]`: HTTP server. `http = "ADDR"` sets the address alone.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct HttpTable {
+    /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
+    /// `127.0.0.1:8080`.
     pub(crate) address: Option<String>,
+    /// Origins whose pages may use the server from a browser (CORS). Default: none.
     #[serde(default)]
     pub(crate) allow_origins: Vec<String>,
+    /// Maximum number of connections served at once, at least 1. Default 1024.
     pub(crate) max_connections: Option<NonZeroU32>,
-    /// Milliseconds.
+    /// Time in milliseconds for the head of a request to arrive, at least 1. Default 30000.
     pub(crate) header_timeout: Option<NonZeroU64>,
-    /// Milliseconds.
+    /// Time in milliseconds for which a connection may be idle, at least 1. Default 75000.
     pub(crate) keep_alive_timeout: Option<NonZeroU64>,
-    /// Bytes.
+    /// Maximum size in bytes of a JSON body; a larger one is refused with 413. Default 16777216 (16 MiB).
     pub(crate) max_body: Option<usize>,
-    /// Bytes of all bodies together that are being read.
+    /// Maximum memory in bytes of all bodies together while they are read; one caller has half of it. Default
+    /// 268435456 (256 MiB).
     pub(crate) max_buffered: Option<usize>,
 }
 
-/// `ws = "ADDR"` for short.
+/// `[ws]`: WebSocket server and web console. `ws = "ADDR"` sets the address alone.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct WsTable {
+    /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
+    /// `127.0.0.1:8081`.
     pub(crate) address: Option<String>,
+    /// Origins whose pages may open terminals. Default: the server's own.
     #[serde(default)]
     pub(crate) allow_origins: Vec<String>,
+    /// Maximum number of WebSockets open at once; the next one is refused with 503. Default 1024.
     pub(crate) max_clients: Option<usize>,
-    /// Where people find the console, when that is not the address: behind a proxy.
+    /// Address of the console as browsers see it, where that is another than the server's: behind a proxy.
+    /// Default: what `Host` says.
     pub(crate) public_url: Option<String>,
 }
 
-/// `avro = "ADDR"` for short.
+/// `[avro]`: Avro RPC server. `avro = "ADDR"` sets the address alone.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct AvroTable {
+    /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
+    /// `127.0.0.1:9090`.
     pub(crate) address: Option<String>,
+    /// Maximum number of connections served at once, at least 1. Default 1024.
     pub(crate) max_connections: Option<NonZeroU32>,
-    /// Bytes.
+    /// Maximum size in bytes of a message; over HTTP a larger one is refused with 413. Default 16777216 (16
+    /// MiB).
     pub(crate) max_frame: Option<usize>,
-    /// A file of certificates in PEM; with it TLS is served, too.
+    /// File of certificates in PEM, with which TLS is served; needs `private-key`. Default: none.
     pub(crate) certificates: Option<PathBuf>,
-    /// The file of their private key in PEM.
+    /// File of the certificates' private key in PEM, which other users of the host must not be able to read.
+    /// Default: none.
     pub(crate) private_key: Option<PathBuf>,
-    /// Whether clients without TLS are served beside those with it; true when left out.
+    /// Whether clients without TLS are served beside those with it; `false` needs `certificates`. Default
+    /// true.
     pub(crate) plain_text: Option<bool>,
 }
 
-/// `ssh = "ADDR"` for short.
+/// `[ssh]`: SSH server. `ssh = "ADDR"` sets the address alone.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SshTable {
+    /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
+    /// `127.0.0.1:2222`.
     pub(crate) address: Option<String>,
-    /// Files of ed25519 keys; one that is not there is made.
+    /// Files of private host keys in OpenSSH's form; a missing one is made, of ed25519. The first is of
+    /// ed25519, others may be of ECDSA or RSA. Default: `runtime/ssh/host_ed25519_key` below root.
     #[serde(default)]
     pub(crate) host_keys: Vec<PathBuf>,
-    /// A file of the public keys of authorities that sign users' certificates.
+    /// File of public keys of the authorities that sign users' certificates. Default: none.
     pub(crate) trusted_ca: Option<PathBuf>,
-    /// A file of keys that let nobody in.
+    /// File of public keys that let nobody in. Default: none.
     pub(crate) revoked_keys: Option<PathBuf>,
-    /// A file of `user:$argon2id$…`; with it passwords are taken.
+    /// File of lines `USER:$argon2id$…`, with which passwords are accepted. Default: none, and no passwords.
     pub(crate) passwords: Option<PathBuf>,
-    /// Files of certificates of the host keys.
+    /// Files of certificates of the host keys. Default: none.
     #[serde(default)]
     pub(crate) host_certificates: Vec<PathBuf>,
+    /// Set of algorithms: `strict`, `default` or `compatible`; or a table of `set` and the lists
+    /// `key-exchanges`, `ciphers` and `macs`, each of which replaces the set's own. Default `default`.
     #[serde(default)]
     pub(crate) algorithms: AlgorithmsTable,
+    /// How clients are told of the signal that ended a command: `name`, or `status` for the exit status 128 +
+    /// number. Default `name`.
     #[serde(default)]
     pub(crate) signals: SignalsWord,
-    /// Whether the old protocol of scp is served; true when left out.
+    /// Whether the old protocol of scp is served. Default true.
     pub(crate) scp: Option<bool>,
-    /// `HOST:PORT`s and paths of sockets that connections are forwarded to.
+    /// Targets to which connections are forwarded: `HOST:PORT`, `HOST:*`, or the path of a socket. Default:
+    /// none.
     #[serde(default)]
     pub(crate) permit_open: Vec<String>,
-    /// The variables that clients may set.
+    /// Names of the variables that clients may set; a star at the end stands for any rest. Default `LANG`,
+    /// `LC_*`, `TZ`, `COLORTERM`.
     pub(crate) accept_env: Option<Vec<String>>,
+    /// Maximum number of connections served at once, at least 1. Default 1024.
     pub(crate) max_connections: Option<NonZeroU32>,
-    /// Where what clients send, and programs have not read yet, is kept beyond what is in memory;
-    /// `runtime/ssh/unread` below root when left out.
+    /// Directory for what clients send and programs have not read yet, beyond what is kept in memory. Default
+    /// `runtime/ssh/unread` below root.
     pub(crate) unread_directory: Option<PathBuf>,
-    /// Bytes of it that one caller may have there.
+    /// Maximum number of bytes that one caller has there. Default 1073741824 (1 GiB).
     pub(crate) max_unread_per_caller: Option<u64>,
-    /// Bytes of it that all may have there.
+    /// Maximum number of bytes that all callers have there. Default 4294967296 (4 GiB).
     pub(crate) max_unread: Option<u64>,
-    /// Milliseconds.
+    /// Time in milliseconds for a client to authenticate, at least 1. Default 120000.
     pub(crate) login_grace: Option<NonZeroU64>,
-    /// Milliseconds.
+    /// Time in milliseconds after which a silent client is asked whether it is there, at least 1; after three
+    /// questions without an answer its connection is closed. Default 30000.
     pub(crate) keepalive: Option<NonZeroU64>,
 }
 
@@ -171,10 +227,14 @@ pub(crate) enum AlgorithmsTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct AlgorithmLists {
+    /// Set that the lists change. Default `default`.
     #[serde(default)]
     pub(crate) set: AlgorithmSet,
+    /// Names of key exchanges, preferred first. Default: those of the set.
     pub(crate) key_exchanges: Option<Vec<String>>,
+    /// Names of ciphers, preferred first. Default: those of the set.
     pub(crate) ciphers: Option<Vec<String>>,
+    /// Names of message authentication codes, preferred first. Default: those of the set.
     pub(crate) macs: Option<Vec<String>>,
 }
 
@@ -204,91 +264,127 @@ pub(crate) enum SignalsWord {
     Status,
 }
 
-/// Times are in milliseconds and 0 is off, sizes in bytes.
+/// `[sessions]`: terminal sessions. A time of 0 is off.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SessionsTable {
+    /// Maximum number of sessions at once. Default 256.
     pub(crate) max: Option<usize>,
+    /// Maximum number of one caller's sessions at once. Default 64.
     pub(crate) max_per_caller: Option<usize>,
+    /// Maximum number of clients that are attached to one session. Default 64.
     pub(crate) max_clients: Option<usize>,
-    /// Lines.
+    /// Number of lines that are kept above the screen; one takes 16 bytes a column. Default 300.
     pub(crate) scrollback: Option<usize>,
+    /// Number of bytes of output that are kept for clients to resume from, at least 131072. Default 1048576
+    /// (1 MiB).
     pub(crate) log: Option<usize>,
+    /// Time in milliseconds without input and output after which a session is ended. Default 0.
     pub(crate) idle_timeout: Option<u64>,
+    /// Time in milliseconds without a client after which a session is ended. Default 604800000 (7 days).
     pub(crate) detached_timeout: Option<u64>,
+    /// Age in milliseconds at which a session is ended. Default 0.
     pub(crate) max_age: Option<u64>,
+    /// Time in milliseconds by which clients are warned of such an end. Default 60000.
     pub(crate) warning: Option<u64>,
-    /// Whether a program in the foreground holds the idle and detached ends back.
+    /// Whether a program in the foreground holds back the idle and the detached end. Default true.
     pub(crate) busy_stays: Option<bool>,
+    /// Time in milliseconds for which a session whose program has ended stays in the list. Default 600000.
     pub(crate) ended_retention: Option<u64>,
+    /// Whose window gives the size: `controller`, `smallest`, `largest` or `fixed`. Default `controller`.
     #[serde(default)]
     pub(crate) size: SizeWord,
+    /// What is recorded: `off`, `output` or `output-and-input`. Default `output`.
     #[serde(default)]
     pub(crate) recording: RecordingWord,
+    /// Maximum number of bytes of a recording; beyond it the session goes on unrecorded. Default 16777216 (16
+    /// MiB).
     pub(crate) max_recording: Option<u64>,
-    /// `false` keeps nothing of them on disk. Else it is kept, but below a root that was never
-    /// written to and can't be.
+    /// Whether sessions are kept on disk. Default true, but below a root that was never written to and can't
+    /// be.
     pub(crate) keep: Option<bool>,
-    /// Whether they go on when the server ends, to be gone on with by the next.
+    /// Whether sessions go on while the server is restarted; needs `keep`. Default false.
     #[serde(default)]
     pub(crate) survive: bool,
 }
 
-/// Bounds on the connections of each server; times are in milliseconds.
+/// `[connections]`: bounds on the connections of each server.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ConnectionsTable {
+    /// Maximum number of unauthenticated connections, at least 1. Default 1024; 100 for SSH.
     pub(crate) max_unauthenticated: Option<NonZeroU32>,
+    /// Maximum number of silent unauthenticated connections of one address, or of one IPv6 network of 64
+    /// bits, at least 1. Default 32; 20 for SSH.
     pub(crate) max_unauthenticated_per_address: Option<NonZeroU32>,
-    /// Of HTTP and WebSocket; SSH has `login-grace`.
+    /// Time in milliseconds for a new connection to authenticate or to send a whole request, at least 1; SSH
+    /// has `login-grace`. Default 10000.
     pub(crate) unauthenticated_timeout: Option<NonZeroU64>,
+    /// Time in milliseconds for which an authenticated client may take nothing of what is written to it, at
+    /// least 1. Default 300000.
     pub(crate) write_timeout: Option<NonZeroU64>,
+    /// Time in milliseconds for which an unauthenticated client may take nothing of what is written to it, at
+    /// least 1. Default 30000.
     pub(crate) unauthenticated_write_timeout: Option<NonZeroU64>,
 }
 
-/// Times are in milliseconds, sizes in bytes.
+/// `[batches]`: durable batches.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct BatchesTable {
-    /// `false` serves without batches. Else they are served, but below a root that was never
-    /// written to and can't be.
+    /// Whether batches are served. Default true, but below a root that was never written to and can't be.
     pub(crate) enabled: Option<bool>,
+    /// Maximum number of steps of one batch. Default 10000.
     pub(crate) max_steps: Option<usize>,
+    /// Maximum number of steps of all batches that are not over. Default 200000.
     pub(crate) max_open_steps: Option<usize>,
+    /// Maximum number of steps of one caller's batches that are not over. Default 50000.
     pub(crate) max_open_steps_per_caller: Option<usize>,
-    /// Of what the steps of batches that are not over hold in memory.
+    /// Maximum number of bytes of commands, arguments, variables and standard input that the steps of all
+    /// batches that are not over hold in memory. Default 134217728 (128 MiB).
     pub(crate) max_open_bytes: Option<usize>,
+    /// Maximum number of such bytes of one caller's batches. Default: half of `max-open-bytes`.
     pub(crate) max_open_bytes_per_caller: Option<usize>,
+    /// Number of steps that run at once of a batch that does not say. Default: the number of the host's CPUs.
     pub(crate) parallelism: Option<usize>,
+    /// Maximum parallelism that is granted. Default 1024.
     pub(crate) max_parallelism: Option<usize>,
+    /// Time in milliseconds for which a batch is kept after its end. Default 604800000 (7 days).
     pub(crate) keep_for: Option<u64>,
+    /// Maximum number of batches kept, of which the oldest of the caller who has most go first. Default
+    /// 100000.
     pub(crate) keep_count: Option<usize>,
+    /// Maximum number of bytes of output kept. Default 10737418240 (10 GiB).
     pub(crate) keep_bytes: Option<u64>,
+    /// Maximum number of one caller's batches kept. Default 10000.
     pub(crate) keep_count_per_caller: Option<usize>,
+    /// Maximum number of bytes of output kept of one caller's batches. Default 2147483648 (2 GiB).
     pub(crate) keep_bytes_per_caller: Option<u64>,
-    /// How long variables and standard input are kept after the end.
+    /// Time in milliseconds for which variables and standard input of the steps are kept after the end.
+    /// Default 3600000.
     pub(crate) keep_inputs_for: Option<u64>,
-    /// How long idempotency keys are known after the end.
+    /// Time in milliseconds for which idempotency keys are known after the end. Default 86400000.
     pub(crate) keep_keys_for: Option<u64>,
-    /// How many of them are known of one caller's batches that are gone.
+    /// Maximum number of idempotency keys known of one caller's batches that are gone. Default 10000.
     pub(crate) keep_keys_per_caller: Option<usize>,
-    /// Room on the disk that is kept for the store.
+    /// Number of bytes on the disk that are reserved for the store. Default 8388608 (8 MiB).
     pub(crate) reserve: Option<u64>,
 }
 
-/// Sizes are in bytes.
+/// `[disk]`: free space on the disk.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct DiskTable {
-    /// What callers leave free on the disk; 0 is off.
+    /// Number of bytes that callers leave free on the disk below root; 0 is off. Default 268435456 (256 MiB),
+    /// or 1 % of a file system of less than 25 GiB.
     pub(crate) floor: Option<u64>,
 }
 
-/// Sizes are in bytes.
+/// `[files]`: files of callers.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct FilesTable {
-    /// What the files of one caller may hold together; any number when left out.
+    /// Maximum number of bytes that the files of one caller hold together. Default: none.
     pub(crate) max_bytes_per_caller: Option<u64>,
 }
 
@@ -311,28 +407,35 @@ pub(crate) enum RecordingWord {
     OutputAndInput,
 }
 
-/// What failed authentications cost the address that they come from, in milliseconds.
+/// `[guessing]`: what failed authentications cost the address that they come from.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct GuessingTable {
-    /// Of one.
+    /// Penalty in milliseconds of one failure. Default 5000.
     pub(crate) penalty: Option<u64>,
-    /// From this sum on the address is shut out.
+    /// Sum of penalties in milliseconds from which on the address is shut out. Default 30000.
     pub(crate) threshold: Option<u64>,
-    /// The largest sum, and so the longest time out.
+    /// Maximum sum of penalties in milliseconds, and so the longest time for which an address is shut out.
+    /// Default 60000.
     pub(crate) max_penalty: Option<u64>,
-    /// Addresses and networks that get no penalties: proxies with bounds of their own.
+    /// Addresses and networks (`10.0.0.0/8`) that get no penalties: proxies with bounds of their own.
+    /// Default: none.
     #[serde(default)]
     pub(crate) exempt: Vec<String>,
 }
 
-/// `program = "PATH"` for short.
+/// `[program]`: the program that commands are given to. `program = "PATH"` sets the path alone.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ProgramTable {
+    /// Program that a command's words are given to: an absolute path, or a name on the commands' PATH.
+    /// Default: the command's first word.
     pub(crate) path: Option<String>,
+    /// Regular expressions `stdout` and `stderr`: a run whose output matches has failed, whatever its exit
+    /// code is. Default: none.
     #[serde(default)]
     pub(crate) failure: Failure,
+    /// Texts that no word of a command may hold, since the program takes them for syntax. Default: none.
     #[serde(default)]
     pub(crate) refuse_arguments: Vec<String>,
 }
@@ -340,61 +443,78 @@ pub(crate) struct ProgramTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Failure {
+    /// Regular expression of standard output. Default: none.
     pub(crate) stdout: Option<String>,
+    /// Regular expression of standard error. Default: none.
     pub(crate) stderr: Option<String>,
 }
 
-/// How commands are run.
+/// `[commands]`: how commands are run.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct CommandsTable {
-    /// Whether callers who may have sessions may have a command run by a shell: by `"shell": true`,
-    /// and over SSH each of their command lines. Not when left out.
+    /// Whether callers who may have sessions may have a command run by a shell: by `"shell": true`, and over
+    /// SSH each of their command lines. Default false.
     #[serde(default)]
     pub(crate) shell: bool,
-    /// As many runs as may have background processes that are kept; 256 when left out.
+    /// Maximum number of runs whose background processes are kept. Default 256.
     pub(crate) max_kept: Option<usize>,
 }
 
-/// Times are in milliseconds, sizes in bytes. Of each run, by default and (`max-…`) at most: `cpu-time`,
-/// `memory` and `processes`, which need a writable cgroup, `open-files`, `file-size`, `address-space`. One
-/// that can't be enforced here keeps the server from starting.
+/// `[limits]`: limits of runs. One that the host can't enforce keeps the server from starting.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct LimitsTable {
+    /// Maximum number of runs at once. Default 64.
     pub(crate) max_running: Option<usize>,
+    /// Maximum number of one caller's runs at once. Default: seven eighths of `max-running`.
     pub(crate) max_running_per_caller: Option<usize>,
+    /// Maximum number of runs that wait; the next one is refused. Default 1024.
     pub(crate) max_waiting: Option<usize>,
+    /// Maximum number of one caller's runs that wait. Default 512.
     pub(crate) max_waiting_per_caller: Option<usize>,
-    /// Of what executions that run or wait hold in memory: arguments, variables, standard input.
+    /// Maximum number of bytes of arguments, variables and standard input that the runs that run or wait
+    /// hold in memory. Default 67108864 (64 MiB).
     pub(crate) max_input_bytes: Option<usize>,
+    /// Maximum number of such bytes of one caller's runs. Default: half of `max-input-bytes`.
     pub(crate) max_input_bytes_per_caller: Option<usize>,
+    /// Time limit in milliseconds of runs that name none. Default: `max-timeout`.
     pub(crate) timeout: Option<u64>,
+    /// Maximum time limit in milliseconds that is granted. Default 86400000 (24 hours).
     pub(crate) max_timeout: Option<u64>,
-    /// From TERM to KILL.
+    /// Time in milliseconds from SIGTERM to SIGKILL. Default 5000.
     pub(crate) kill_grace: Option<u64>,
+    /// Number of bytes kept of each stream of a run that names none. Default 16777216 (16 MiB).
     pub(crate) output: Option<u64>,
+    /// Maximum number of such bytes that is granted. Default 67108864 (64 MiB).
     pub(crate) max_output: Option<u64>,
+    /// `cpu-time` (milliseconds), `memory` (bytes), `processes`, `open-files`, `file-size` (bytes),
+    /// `address-space` (bytes): limits of a run that names none; each after `max-`: the maximum that is
+    /// granted. `memory` and `processes` need a writable cgroup. Default: none.
     #[serde(flatten)]
     pub(crate) of_runs: BTreeMap<String, u64>,
 }
 
+/// `[environment]`: environment of commands. They have `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG` and `PATH`
+/// in any case.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EnvironmentTable {
-    /// Instead of the usual list. Commands have `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG` and `PATH`
-    /// in any case.
+    /// Names of the server's variables that commands inherit; a star at the end stands for any rest. Default
+    /// `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG`, `LC_*`, `TZ`, `TMPDIR`.
     pub(crate) inherit: Option<Vec<String>>,
+    /// Variables that commands have. Default: none.
     #[serde(default)]
     pub(crate) set: BTreeMap<String, String>,
-    /// What requests may set; anything when left out.
+    /// Names of the variables that requests may set. Default: any.
     pub(crate) request: Option<Vec<String>>,
 }
 
+/// `[cgroup]`: use of cgroups, version 2.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CgroupTable {
-    /// `auto`, `off`, or a directory.
+    /// `auto` (where one can be written), `off`, or a directory. Default `auto`.
     pub(crate) mode: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The addresses of all doors, taken before the first is opened: each tells of the others.
+//! Listeners of all servers, bound before the first one serves: each tells of the others.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ pub(crate) struct Bound {
     pub(crate) local_addr: SocketAddr,
 }
 
-/// Those of the doors that are not left out.
+/// Listeners of the servers that are not left out.
 pub(crate) struct Listeners {
     pub(crate) http: Option<Bound>,
     pub(crate) ws: Option<Bound>,
@@ -22,7 +22,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Without keys of its own there is no SSH door.
+    /// Listener of the SSH server; without users' keys there is none.
     pub(crate) async fn open(settings: &Settings, has_keys: bool) -> Result<Self, Failure> {
         let ssh = settings.ssh.as_deref().filter(|_| has_keys);
         Ok(Self {
@@ -37,10 +37,10 @@ impl Listeners {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         [("http", &self.http), ("ws", &self.ws), ("ssh", &self.ssh), ("avro", &self.avro)]
             .into_iter()
-            .filter_map(|(door, bound)| Some((door, bound.as_ref()?.local_addr)))
+            .filter_map(|(server, bound)| Some((server, bound.as_ref()?.local_addr)))
     }
 
-    /// Where each door is, for the service definition.
+    /// Returns the address of each server, for the service definition.
     pub(crate) fn interfaces(&self, settings: &Settings) -> BTreeMap<&'static str, String> {
         let socket = self.ws.as_ref().map(|bound| match &settings.public_url {
             Some(page) => format!("{}terminal", page.replacen("http", "ws", 1)),
@@ -70,7 +70,7 @@ impl Bound {
         Ok(Some(Self { listener, local_addr }))
     }
 
-    /// Of a door that is open on all addresses only the port is known: whoever asks knows the host.
+    /// Returns the port alone for a server that listens on all addresses: whoever asks knows the host.
     fn place(&self, scheme: &str, path: &str) -> String {
         match self.local_addr.ip().is_unspecified() {
             true => format!(":{}{path}", self.local_addr.port()),

@@ -1,4 +1,4 @@
-//! All doors in one server.
+//! The all-in-one server: HTTP, WebSocket, SSH and Avro RPC in one process.
 //!
 //!     cargo run --release --example all-in-one -- --help
 //!
@@ -140,8 +140,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         listeners.ws.as_ref().map(|bound| format!("http://{}/", reachable(bound.local_addr)))
     });
     let mut ready = vec!["\"ready\":true".to_owned()];
-    for (door, address) in listeners.addresses() {
-        ready.push(format!("\"{door}\":\"{address}\""));
+    for (server, address) in listeners.addresses() {
+        ready.push(format!("\"{server}\":\"{address}\""));
     }
 
     let http_address = listeners.http.as_ref().map(|bound| bound.local_addr);

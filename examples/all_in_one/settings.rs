@@ -56,7 +56,7 @@ pub(crate) struct Settings {
     pub(crate) avro_table: AvroTable,
     pub(crate) ssh: Option<Vec<SocketAddr>>,
     pub(crate) ssh_table: SshTable,
-    /// Whether anything was said of that door.
+    /// Whether a setting of the SSH server was given.
     ssh_is_wanted: bool,
     /// What to call the setting of the keys in a complaint.
     users: String,
@@ -114,7 +114,7 @@ impl Settings {
         let own_files = OwnFiles::gather(&args, &file);
         let read = file.clone();
         let authorized_keys = authorized_keys(&args, &file);
-        // They keep nobody out of the other doors.
+        // They keep nobody out of the other servers.
         let has_keys = authorized_keys.is_some()
             || file.ssh.trusted_ca.is_some()
             || file.ssh.passwords.is_some();
@@ -227,13 +227,13 @@ impl Settings {
         Ok(users)
     }
 
-    /// What SSH clients know this server by; `None` where that can't be kept, and nobody has asked for
-    /// the door.
+    /// Returns the host keys, by which SSH clients know this server; `None` where they can't be kept and
+    /// nobody has asked for the SSH server.
     pub(crate) fn host_keys(&self) -> Result<Option<HostKeys>, UsageError> {
         match self.opened_host_keys() {
             Err(error) if !self.ssh_is_wanted => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "there is no SSH door");
+                tracing::warn!(error, "there is no SSH server");
                 Ok(None)
             }
             keys => Ok(Some(self.certified(keys?)?)),
@@ -402,7 +402,7 @@ pub(crate) fn algorithms(table: &AlgorithmsTable) -> Result<Algorithms, UsageErr
     Ok(algorithms)
 }
 
-/// The certificates and the private key of the Avro RPC door, if it is to serve TLS.
+/// The certificates and the private key of the Avro RPC server, if it is to serve TLS.
 pub(crate) fn avro_tls(table: &AvroTable) -> Result<Option<(Vec<u8>, Secret)>, UsageError> {
     let read = |path: &Path, key: &str| {
         crate::own_files::read(path, &format!("[avro] {key} = {}", path.display()))

@@ -1,4 +1,4 @@
-// avsc and avro-js against the Avro RPC door, as their users call it: over plain sockets and HTTP.
+// avsc and avro-js against the Avro RPC server, as their users call it: over plain sockets and HTTP.
 "use strict";
 
 const { after, before, test } = require("node:test");
@@ -423,7 +423,7 @@ test("avsc: files, whole and in parts", async () => {
   close();
 });
 
-test("avsc over HTTP, on both doors", async () => {
+test("avsc over HTTP, on both servers", async () => {
   for (const url of [`http://${server.avro}/`, `http://${server.avro}/avro`, `http://${server.http}/avro`]) {
     const service = avsc.Service.forProtocol(seed);
     const client = service.createClient();

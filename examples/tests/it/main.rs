@@ -15,5 +15,6 @@ mod quota;
 mod reload;
 mod server;
 mod sessions;
+mod settings_reference;
 mod stores;
 mod tls;
