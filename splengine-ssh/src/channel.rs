@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use russh::server::ChannelOpenHandle;
-use splengine_core::{
-    Background, Caller, CallerPlace, Engine, Request, Scope, Signal, Size, UserName,
-};
+use splengine_core::{Background, Caller, CallerPlace, Request, Scope, Signal, Size, UserName};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 

@@ -95,6 +95,38 @@ fn commands_see_none_of_the_servers_secrets() {
 }
 
 #[test]
+fn commands_have_the_usual_variables_where_the_server_has_none() {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path()).args(["--http", "127.0.0.1:0", "--ws", "off"]);
+    command.env_clear().env("SPLENGINE_TOKEN", format!("alice={ALICE}"));
+    command.env("SPLENGINE_AVRO", "off").env("SPLENGINE_SSH", "off");
+    let server = Server::start(&mut command);
+    let addr = addr_of(&server.ready);
+    let has_all = |printed: &str| {
+        for name in ["HOME", "USER", "LOGNAME", "LANG", "PATH", "SHELL"] {
+            let line = printed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            assert!(line.is_some_and(|value| !value.trim().is_empty()), "{name}: {printed}");
+        }
+    };
+    let (_, answer) = post(&addr, ALICE, r#"{"command": "env"}"#).expect("an answer");
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    has_all(answer["stdout"].as_str().expect("text"));
+    let script = r#"{"command": "sh -c", "args": ["env; echo all; read line"]}"#;
+    let (status, session) = ask(&addr, "POST /api/v1/sessions", script);
+    assert_eq!(status, 201, "{session}");
+    let session: Value = serde_json::from_str(&session).expect("JSON");
+    let screen =
+        format!("GET /api/v1/sessions/{}/screen", session["sessionId"].as_str().expect("an id"));
+    let mut shown = String::new();
+    eventually("it has printed all", || {
+        shown = ask(&addr, &screen, "").1;
+        shown.lines().any(|line| line.trim_end() == "all")
+    });
+    has_all(&shown);
+}
+
+#[test]
 fn commands_cannot_read_the_servers_memory_or_environment() {
     // Root can read everything, so the server must be somebody else.
     let dir = tempfile::tempdir().expect("a directory");

@@ -130,6 +130,8 @@ async fn every_door_tells_the_same() {
         ("astray", None, None),
         ("broken", None, None),
         ("an 'open quote", None, None),
+        ("fine; fine", None, None),
+        ("fine | fine", None, None),
         ("fine", Some(u64::from(u32::MAX) * 1000), None),
     ] {
         let expected = doors.inside(command, timeout).await;

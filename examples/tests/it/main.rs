@@ -7,6 +7,7 @@ mod conformance;
 mod connections;
 mod crash;
 mod full_disk;
+mod kept;
 mod matrix;
 mod open_files;
 mod others;

@@ -904,6 +904,8 @@ async fn a_bad_request_makes_nothing() {
         ),
         (SessionRequest::new().command("'open"), ErrorKind::Malformed, "command"),
         (SessionRequest::new().command(""), ErrorKind::Malformed, "command"),
+        (SessionRequest::new().command("cat; cat"), ErrorKind::Malformed, "`;` outside of quotes"),
+        (SessionRequest::new().command("cat > x"), ErrorKind::Malformed, "`>` outside of quotes"),
         (SessionRequest::new().arg("x"), ErrorKind::Malformed, "args"),
         (SessionRequest::new().workdir("missing"), ErrorKind::Impossible, "missing"),
         (SessionRequest::new().workdir("../.."), ErrorKind::Impossible, "outside root"),

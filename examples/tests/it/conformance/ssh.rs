@@ -50,6 +50,8 @@ pub(super) fn as_told_by(told: &Told) -> Heard {
         Told::Refused(kind, text) => {
             let (end, text) = match *kind {
                 "no program" => ("127", text.as_str()),
+                // As a shell that can't read a command.
+                "malformed" if text.contains("only a shell acts on") => ("2", text.as_str()),
                 "inside" => ("254", "the engine failed to run the command"),
                 _ => ("255", text.as_str()),
             };
