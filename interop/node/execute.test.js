@@ -10,6 +10,7 @@ import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { EventSource } from "eventsource";
 import { EventSourceParserStream } from "eventsource-parser/stream";
 
 const timeout = 60_000;
@@ -268,6 +269,75 @@ test("NiFi's routing by failStatus", { timeout }, async () => {
   assert.equal(malformed.status, 400);
   assert.match(malformed.headers.get("content-type"), /^application\/problem\+json/);
   assert.equal(typeof (await malformed.json()).error, "string");
+});
+
+// An EventSource on the events of a batch, until it is closed for good. `cut` gets each piece of the first
+// answer, and says behind which its connection is lost.
+async function followed(batch, cut = () => false) {
+  const statuses = [];
+  const source = new EventSource(`${url}/api/v1/batches/${batch}/events`, {
+    fetch: async (target, init) => {
+      const headers = { ...init.headers, Authorization: `Bearer ${token}` };
+      const response = await fetch(target, { ...init, headers });
+      statuses.push(response.status);
+      const { status, redirected, headers: got } = response;
+      if (statuses.length > 1) return response;
+      const body = response.body?.pipeThrough(new TransformStream({
+        transform(piece, controller) {
+          controller.enqueue(piece);
+          if (cut(new TextDecoder().decode(piece))) controller.terminate();
+        },
+      }));
+      return { body: body ?? null, url: response.url, status, redirected, headers: got };
+    },
+  });
+  const seen = [];
+  let opened = 0;
+  source.onopen = () => opened++;
+  for (const name of ["queued", "begun", "started", "ended", "finished"]) {
+    source.addEventListener(name, (event) => seen.push({ ...JSON.parse(event.data), id: event.lastEventId }));
+  }
+  const code = await new Promise((resolve) => {
+    source.onerror = (error) => {
+      // Without an end it comes back for ever.
+      if (source.readyState !== EventSource.CLOSED && statuses.length < 4) return;
+      source.close();
+      resolve(error.code);
+    };
+  });
+  assert.deepEqual(seen.map((event) => event.id), seen.map((_, index) => `${index + 1}`));
+  return { statuses, opened, code, names: seen.map((event) => event.event) };
+}
+
+const submit = async (...steps) => {
+  const response = await fetch(`${url}/api/v1/batches`, {
+    method: "POST",
+    headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+    body: JSON.stringify({ steps }),
+  });
+  assert.equal(response.status, 202);
+  return (await response.json()).batchId;
+};
+
+const WHOLE = ["queued", "begun", "started", "ended", "finished"];
+
+test("an EventSource stops at the end of a batch", { timeout }, async () => {
+  const batch = await submit({ command: "true" });
+  // While it runs, and when it is over: what follows the last event is told to be nothing.
+  for (const _ of [1, 2]) {
+    assert.deepEqual(await followed(batch), { statuses: [200, 204], opened: 1, code: 204, names: WHOLE });
+  }
+});
+
+test("an EventSource goes on where its connection was lost", { timeout }, async () => {
+  const batch = await submit(sh("until [ -e ended-by-client ]; do sleep 0.05; done"));
+  const lost = followed(batch, (text) => {
+    if (!text.includes("event: started")) return false;
+    // While nobody listens.
+    post(sh("touch ended-by-client"));
+    return true;
+  });
+  assert.deepEqual(await lost, { statuses: [200, 200, 204], opened: 2, code: 204, names: WHOLE });
 });
 
 test("without credentials it is 401 and says which", { timeout }, async () => {
