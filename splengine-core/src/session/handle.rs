@@ -1,7 +1,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use crate::auth::Secret;
 use crate::caller::{Caller, Scope};
 use crate::engine::Engine;
 use crate::execute::ExecuteError;
-use crate::id::{SavedId, SessionId, ShareId};
+use crate::id::{SessionId, ShareId};
 use crate::screen::Screen;
 use crate::session::attach::{Attach, Attachment};
 use crate::session::checks::{blocking, checked_name};
@@ -20,8 +20,7 @@ use crate::session::share::Which;
 use crate::session::store::{Record, Store};
 use crate::session::typist::type_in;
 use crate::session::{
-    Access, RecordingFile, SavedInfo, ScreenShot, SessionError, SessionInfo, SessionRequest,
-    ShareInfo,
+    Access, RecordingFile, ScreenShot, SessionError, SessionInfo, SessionRequest, ShareInfo,
 };
 
 /// The terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
@@ -338,87 +337,6 @@ impl Sessions {
         ending.await.map_err(|error| SessionError::of_io(io::Error::other(error)))
     }
 
-    /// Writes down a session's screen, directory, environment and command, to be loaded later.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
-    /// [`SessionError::NoStore`], [`SessionError::DiskFull`], [`SessionError::CallerLimit`].
-    pub async fn save(
-        &self,
-        caller: &Caller,
-        id: &str,
-        name: Option<String>,
-    ) -> Result<SavedInfo, SessionError> {
-        let found = self.find_own(caller, id)?;
-        let store = self.store()?;
-        let name = checked_name(name)?;
-        let (mut record, screen) = match found {
-            Found::Live(live) => live.record_of().await,
-            Found::Lost(record) => {
-                let (record, screen) = self.state_of(&record.session_id).await?;
-                (record, screen.into())
-            }
-        };
-        record.name = name.or(record.name);
-        record.saved = crate::session::store::millis(SystemTime::now());
-        record.exit = None;
-        let user = caller.user().to_string();
-        blocking(move || {
-            let of_user = store.list_saved().iter().filter(|(_, r)| r.user == user).count();
-            if of_user >= MAX_SAVED_PER_CALLER {
-                return Err(SessionError::CallerLimit {
-                    what: "saved sessions",
-                    limit: MAX_SAVED_PER_CALLER,
-                });
-            }
-            let id = store.save(&record, &screen)?;
-            record.saved_info(id).ok_or(SessionError::Damaged("it names no user"))
-        })
-        .await
-    }
-
-    /// The caller's saved sessions, the newest first.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoStore`], [`SessionError::Forbidden`].
-    pub async fn list_saved(&self, caller: &Caller) -> Result<Vec<SavedInfo>, SessionError> {
-        self.may_have(caller)?;
-        let store = self.store()?;
-        let mut all: Vec<SavedInfo> = blocking(move || store.list_saved())
-            .await
-            .into_iter()
-            .filter(|(_, record)| record.user == caller.user().as_str())
-            .filter_map(|(id, record)| record.saved_info(id))
-            .collect();
-        all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
-        Ok(all)
-    }
-
-    /// One saved session.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoSaved`], [`SessionError::Damaged`], [`SessionError::Newer`].
-    pub async fn get_saved(&self, caller: &Caller, id: &str) -> Result<SavedInfo, SessionError> {
-        self.may_have(caller)?;
-        let (saved, record, _) = self.saved(caller, id).await?;
-        record.saved_info(saved).ok_or(SessionError::Damaged("it names no user"))
-    }
-
-    /// Forgets a saved session.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoSaved`].
-    pub async fn remove_saved(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
-        self.may_have(caller)?;
-        let (saved, ..) = self.saved(caller, id).await?;
-        let store = self.store()?;
-        blocking(move || store.remove_saved(&saved)).await.map_err(SessionError::of_io)
-    }
-
     /// Gives away the right to one session. The ticket works once, within `expires_in` (at most 30
     /// days); whoever showed it keeps the right until then, or until it is
     /// [taken back](Self::take_back_share).
@@ -540,7 +458,7 @@ impl Sessions {
         Ok((live.id.clone(), workdir, live.launch.env.clone()))
     }
 
-    fn may_have(&self, caller: &Caller) -> Result<(), SessionError> {
+    pub(super) fn may_have(&self, caller: &Caller) -> Result<(), SessionError> {
         if caller.guest().is_some() {
             return Err(SessionError::Forbidden(
                 "a guest may use the session shared with them only",
@@ -584,7 +502,7 @@ impl Sessions {
         Ok((found, right))
     }
 
-    fn find_own(&self, caller: &Caller, id: &str) -> Result<Found, SessionError> {
+    pub(super) fn find_own(&self, caller: &Caller, id: &str) -> Result<Found, SessionError> {
         match self.find(caller, id)? {
             (found, Right::Own) => Ok(found),
             _ => {
@@ -596,24 +514,8 @@ impl Sessions {
         }
     }
 
-    fn store(&self) -> Result<Arc<Store>, SessionError> {
+    pub(super) fn store(&self) -> Result<Arc<Store>, SessionError> {
         self.engine.0.sessions.store.clone().ok_or(SessionError::NoStore)
-    }
-
-    async fn saved(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<(SavedId, Record, Vec<u8>), SessionError> {
-        let store = self.store()?;
-        let missing = || SessionError::NoSaved(id.chars().take(100).collect());
-        let saved: SavedId = id.parse().map_err(|_| missing())?;
-        let wanted = saved.clone();
-        let (record, screen) = blocking(move || store.saved(&wanted)).await?;
-        if record.user != caller.user().as_str() {
-            return Err(missing());
-        }
-        Ok((saved, record, screen))
     }
 
     /// What to load: a saved session, or one that was lost.
@@ -635,7 +537,7 @@ impl Sessions {
         Ok((record, screen))
     }
 
-    async fn state_of(&self, id: &str) -> Result<(Record, Vec<u8>), SessionError> {
+    pub(super) async fn state_of(&self, id: &str) -> Result<(Record, Vec<u8>), SessionError> {
         let store = self.store()?;
         let id: SessionId = id.parse().map_err(|_| no_session(id))?;
         blocking(move || store.session(&id).map_err(SessionError::of_io)?.state()).await
@@ -653,5 +555,3 @@ fn no_session(id: &str) -> SessionError {
 }
 
 const MAX_SHARE_LIFETIME: Duration = Duration::from_hours(24 * 30);
-/// Of one caller.
-const MAX_SAVED_PER_CALLER: usize = 256;

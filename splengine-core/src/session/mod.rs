@@ -19,6 +19,8 @@ mod record;
 mod recording;
 pub(crate) mod registry;
 mod render;
+mod saved;
+mod saved_index;
 mod serve;
 mod share;
 mod shots;

@@ -216,7 +216,7 @@ impl Registry {
             drains.spawn(async move {
                 if let Some(store) = store {
                     let (record, screen) = live.state_record().await;
-                    if let Err(error) = blocking(move || store.save(&record, &screen)).await {
+                    if let Err(error) = blocking(move || store.save(&record, &screen, None)).await {
                         tracing::warn!(%error, session = %live.id, "a session can't be saved");
                     }
                 }
@@ -355,7 +355,7 @@ fn lost_in(store: &Store) -> (HashMap<SessionId, Record>, bool) {
             }
         }
     }
-    let unreadable = store.unreadable_saved().unwrap_or_else(|error| {
+    let unreadable = store.index_saved().unwrap_or_else(|error| {
         has_unreadable = true;
         tracing::error!(%error, "the directory of saved sessions can't be read");
         Vec::new()

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use cap_std::ambient_authority;
@@ -23,10 +24,12 @@ use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsE
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::caller::UserName;
 use crate::id::{SavedId, SessionId, random_text};
 use crate::lock::{FileLock, LockError};
-use crate::session::SessionError;
 use crate::session::recording::RecordingMark;
+use crate::session::saved_index::{SavedBounds, SavedIndex};
+use crate::session::{SavedInfo, SessionError};
 use crate::text::hex;
 
 /// The directory of an engine's sessions.
@@ -34,6 +37,7 @@ use crate::text::hex;
 pub(crate) struct Store {
     dir: Dir,
     saved: Dir,
+    index: Mutex<SavedIndex>,
     /// Held as long as this engine lives.
     _lock: FileLock,
 }
@@ -140,7 +144,7 @@ impl Store {
         })?;
         make_dir(&dir, SAVED).map_err(failed)?;
         let saved = dir.open_dir(SAVED).map_err(failed)?;
-        Ok(Self { dir, saved, _lock: lock })
+        Ok(Self { dir, saved, index: Mutex::default(), _lock: lock })
     }
 
     /// The files of one session, made when they are not there.
@@ -190,14 +194,20 @@ impl Store {
         }
     }
 
-    /// What is saved and can't be read, and why.
-    pub(crate) fn unreadable_saved(&self) -> io::Result<Vec<(SavedId, SessionError)>> {
+    /// Reads all that is saved, once, and returns what can't be read, and why.
+    pub(crate) fn index_saved(&self) -> io::Result<Vec<(SavedId, SessionError)>> {
         let mut unreadable = Vec::new();
         for entry in self.saved.entries()? {
-            if let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
-                && let Err(error) = self.saved(&id)
-            {
-                unreadable.push((id, error));
+            let entry = entry?;
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            match self.saved(&id).and_then(|(record, _)| info_of(&record, &id)) {
+                Ok(info) => {
+                    let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+                    self.index().insert(info, bytes);
+                }
+                Err(error) => unreadable.push((id, error)),
             }
         }
         Ok(unreadable)
@@ -214,25 +224,47 @@ impl Store {
         written.and(removed)
     }
 
-    pub(crate) fn save(&self, record: &Record, screen: &[u8]) -> Result<SavedId, SessionError> {
-        let id = SavedId::new();
-        write(&self.saved, id.as_str(), record, screen, true).map_err(SessionError::of_io)?;
-        Ok(id)
+    /// Writes down a session on purpose, where there are bounds only within these.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::CallerLimit`], and those of the disk.
+    pub(crate) fn save(
+        &self,
+        record: &Record,
+        screen: &[u8],
+        bounds: Option<SavedBounds>,
+    ) -> Result<SavedInfo, SessionError> {
+        let info = info_of(record, &SavedId::new())?;
+        let whole = encode(record, screen).map_err(SessionError::of_io)?;
+        let bytes = whole.len() as u64;
+        self.index().reserve(&info.user, bytes, bounds)?;
+        let written = write(&self.saved, info.id.as_str(), &whole, true);
+        let mut index = self.index();
+        index.release(&info.user, bytes);
+        written.map_err(SessionError::of_io)?;
+        index.insert(info.clone(), bytes);
+        Ok(info)
     }
 
+    /// Reads what is saved, whoever it belongs to.
     pub(crate) fn saved(&self, id: &SavedId) -> Result<(Record, Vec<u8>), SessionError> {
-        read(&self.saved, id.as_str())
+        let read = read(&self.saved, id.as_str());
+        if matches!(read, Err(SessionError::NoSaved(_))) {
+            // Somebody has removed it by hand.
+            self.index().remove(id);
+        }
+        read
     }
 
-    pub(crate) fn list_saved(&self) -> Vec<(SavedId, Record)> {
-        let Ok(entries) = self.saved.entries() else { return Vec::new() };
-        entries
-            .flatten()
-            .filter_map(|entry| {
-                let id: SavedId = entry.file_name().to_str()?.parse().ok()?;
-                Some((id.clone(), self.saved(&id).ok()?.0))
-            })
-            .collect()
+    /// Returns whether a saved session may belong to `user`: `false` if it is known to be another's.
+    pub(crate) fn may_be_of(&self, id: &SavedId, user: &UserName) -> bool {
+        self.index().owner(id).is_none_or(|owner| owner == user)
+    }
+
+    /// Returns the saved sessions of `user`, without a look at the disk.
+    pub(crate) fn saved_of(&self, user: &UserName) -> Vec<SavedInfo> {
+        self.index().saved_of(user)
     }
 
     pub(crate) fn remove_saved(&self, id: &SavedId) -> io::Result<()> {
@@ -241,7 +273,13 @@ impl Store {
         if let Ok(file) = opened {
             let _ = crate::flat_dir::wipe(&file.into_std());
         }
-        self.saved.remove_file(id.as_str())
+        self.saved.remove_file(id.as_str())?;
+        self.index().remove(id);
+        Ok(())
+    }
+
+    fn index(&self) -> MutexGuard<'_, SavedIndex> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -253,7 +291,7 @@ pub(crate) struct SessionFiles {
 
 impl SessionFiles {
     pub(crate) fn write_state(&self, record: &Record, screen: &[u8]) -> io::Result<()> {
-        write(&self.dir, STATE, record, screen, false)
+        write(&self.dir, STATE, &encode(record, screen)?, false)
     }
 
     pub(crate) fn state(&self) -> Result<(Record, Vec<u8>), SessionError> {
@@ -294,7 +332,11 @@ fn open_new(dir: &Dir, name: &str) -> io::Result<File> {
     Ok(dir.open_with(name, &options)?.into_std())
 }
 
-fn write(dir: &Dir, name: &str, record: &Record, screen: &[u8], sync: bool) -> io::Result<()> {
+fn info_of(record: &Record, id: &SavedId) -> Result<SavedInfo, SessionError> {
+    record.saved_info(id.clone()).ok_or(SessionError::Damaged("it names no user"))
+}
+
+fn encode(record: &Record, screen: &[u8]) -> io::Result<Vec<u8>> {
     let mut body = serde_json::to_vec(record)?;
     body.push(b'\n');
     body.extend_from_slice(screen);
@@ -307,10 +349,14 @@ fn write(dir: &Dir, name: &str, record: &Record, screen: &[u8], sync: bool) -> i
     let mut whole = serde_json::to_vec(&header)?;
     whole.push(b'\n');
     whole.extend_from_slice(&body);
+    Ok(whole)
+}
+
+fn write(dir: &Dir, name: &str, whole: &[u8], sync: bool) -> io::Result<()> {
     let beside = format!(".{}", random_text());
     let written = (|| {
         let mut file = open_new(dir, &beside)?;
-        file.write_all(&whole)?;
+        file.write_all(whole)?;
         if sync {
             file.sync_all()?;
         }

@@ -184,3 +184,79 @@ async fn shares_and_tickets_are_bounded_for_each_caller() {
     sessions.redeem(&sessions.ticket(&bob).expect("given")).expect("valid");
     engine.kill();
 }
+
+async fn session_of(engine: &Engine, who: &Caller) -> String {
+    let request = SessionRequest::new().command("cat");
+    engine.sessions().create(who, request).await.expect("starts").id.to_string()
+}
+
+/// What is saved of others may be large, or on a disk that hangs: it is not opened.
+#[tokio::test]
+async fn saving_and_listing_open_no_files_of_others() {
+    let (root, alice, bob) =
+        (tempfile::tempdir().expect("a directory"), caller("alice"), caller("bob"));
+    let engine = engine(root.path());
+    let sessions = engine.sessions();
+    let (alices, bobs) = (session_of(&engine, &alice).await, session_of(&engine, &bob).await);
+    let saved = sessions.save(&alice, &alices, None).await.expect("saved");
+    let path = root.path().join("sessions/saved").join(saved.id.as_str());
+    std::fs::remove_file(&path).expect("removed");
+    // Whoever opens it to read waits for a writer.
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("runs");
+    assert!(made.success());
+    let done = tokio::time::timeout(Duration::from_secs(20), async {
+        let kept = sessions.save(&bob, &bobs, None).await.expect("saved");
+        let listed = sessions.list_saved(&bob).await.expect("listed");
+        assert_eq!(listed.iter().map(|one| &one.id).collect::<Vec<_>>(), [&kept.id]);
+        let refused = sessions.get_saved(&bob, saved.id.as_str()).await.expect_err("is alice's");
+        assert_eq!(refused.kind(), ErrorKind::NotFound);
+        let refused = sessions.remove_saved(&bob, saved.id.as_str()).await.expect_err("is alice's");
+        assert_eq!(refused.kind(), ErrorKind::NotFound);
+        sessions.remove_saved(&bob, kept.id.as_str()).await.expect("removed");
+        assert!(sessions.list_saved(&bob).await.expect("listed").is_empty());
+    })
+    .await;
+    // Lets go whoever waits, so that the test ends.
+    drop(std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("opens"));
+    done.expect("nobody waits for alice's file");
+    assert_eq!(sessions.list_saved(&alice).await.expect("listed").len(), 1);
+    engine.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn saves_at_once_come_to_the_bound_and_no_further() {
+    let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
+    let first = engine(root.path());
+    let id = session_of(&first, &alice).await;
+    let save = |engine: &Engine| {
+        let (sessions, alice, id) = (engine.sessions(), alice.clone(), id.clone());
+        tokio::spawn(async move { sessions.save(&alice, &id, None).await })
+    };
+    let saves: Vec<_> = (0..280).map(|_| save(&first)).collect();
+    let mut saved = Vec::new();
+    for save in saves {
+        match save.await.expect("no panic") {
+            Ok(one) => saved.push(one.id),
+            Err(SessionError::CallerLimit { what: "saved sessions", limit: 256 }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(saved.len(), 256);
+    let on_disk = || std::fs::read_dir(root.path().join("sessions/saved")).expect("reads").count();
+    assert_eq!(on_disk(), 256);
+    let sessions = first.sessions();
+    assert_eq!(sessions.list_saved(&alice).await.expect("listed").len(), 256);
+    sessions.remove_saved(&alice, saved[0].as_str()).await.expect("removed");
+    save(&first).await.expect("no panic").expect("has room");
+    assert_eq!(on_disk(), 256);
+    drop(sessions);
+    first.kill();
+    drop(first);
+    // The next engine knows them, too.
+    let next = engine(root.path());
+    let id = session_of(&next, &alice).await;
+    assert_eq!(next.sessions().list_saved(&alice).await.expect("listed").len(), 256);
+    let refused = next.sessions().save(&alice, &id, None).await.expect_err("refused");
+    assert!(matches!(refused, SessionError::CallerLimit { .. }), "{refused:?}");
+    next.kill();
+}
