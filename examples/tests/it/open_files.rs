@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::server::{ALICE, AllInOne, Server, addr_of, example, refusal};
+use crate::server::{ALICE, AllInOne, Server, addr_of, ask, example, refusal};
 
 #[test]
 fn the_server_may_open_more_files_than_its_commands() {
@@ -28,6 +28,31 @@ fn the_server_may_open_more_files_than_its_commands() {
     let server = AllInOne { server, root, addr };
     let run: Value = server.run(&json!({"command": "sh -c 'ulimit -Sn'"}));
     assert_eq!(run["stdout"], "256\n", "{run}");
+}
+
+/// Each run takes several descriptors, and all at once there are not enough of them.
+#[test]
+fn steps_wait_out_a_shortage_of_descriptors() {
+    let root = tempfile::tempdir().expect("a directory");
+    let all_in_one = example("all-in-one");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 120; exec \"$0\" \"$@\""]);
+    command.arg(all_in_one.get_program()).arg("--root").arg(root.path()).current_dir(root.path());
+    command.args(["--http", "127.0.0.1:0", "--ws", "off", "--ssh", "off", "--avro", "off"]);
+    command.args(["--token", &format!("alice={ALICE}")]);
+    let server = Server::start(&mut command);
+    let addr = addr_of(&server.ready);
+    let steps: Vec<_> = (0..60)
+        .map(|_| json!({"command": "sh -c 'sleep 0.3; echo done'", "dependsOn": []}))
+        .collect();
+    let batch = json!({"parallelism": 60, "steps": steps}).to_string();
+    let (status, record) = ask(&addr, "POST /api/v1/batches?wait=60", &batch);
+    assert_eq!(status, 200, "{record}");
+    let record: Value = serde_json::from_str(&record).expect("JSON");
+    assert_eq!(record["state"], "succeeded", "{record}");
+    for step in record["steps"].as_array().expect("a list") {
+        assert_eq!((&step["attempt"], &step["stdoutBytes"]), (&json!(1), &json!(5)), "{step}");
+    }
 }
 
 #[test]
