@@ -130,11 +130,11 @@ def test_scp_by_python(server, keys, tmp_path):
         client.connect("127.0.0.1", server.ssh_port, "alice", key_filename=str(keys.make("alice")), allow_agent=False,
                        look_for_keys=False, timeout=PATIENCE)
         with scp.SCPClient(client.get_transport(), socket_timeout=PATIENCE) as copier:
-            copier.put(str(here), "by-scp", recursive=True, preserve_times=True)
-            run("diff", "-r", here, server.root / "by-scp")
-            copier.get("by-scp", str(tmp_path / "back"), recursive=True)
+            copier.put(str(here), "by-python", recursive=True, preserve_times=True)
+            run("diff", "-r", here, server.root / "by-python")
+            copier.get("by-python", str(tmp_path / "back"), recursive=True)
             run("diff", "-r", here, tmp_path / "back")
-            copier.get("by-scp/deep/with blanks 'and quotes'", str(tmp_path / "one"))
+            copier.get("by-python/deep/with blanks 'and quotes'", str(tmp_path / "one"))
             run("diff", here / "deep" / "with blanks 'and quotes'", tmp_path / "one")
             with pytest.raises(scp.SCPException, match="does not exist"):
                 copier.get("none", str(tmp_path))
