@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout_at};
 
 use crate::caller::UserName;
@@ -68,6 +69,20 @@ impl MemoryError {
         match self {
             Self::CallerLimit => ErrorKind::CallerLimit,
             Self::Unavailable => ErrorKind::Unavailable,
+        }
+    }
+
+    /// Returns what it means, in words, for an answer that is kept until its client has read it.
+    #[must_use]
+    pub fn of_answer(&self) -> &'static str {
+        match self {
+            Self::CallerLimit => {
+                "answers of yours that are not read yet take all of the memory that one caller may \
+                 have for them; read them, or try again in a second"
+            }
+            Self::Unavailable => {
+                "the server has no memory left for the answer; try again in a second"
+            }
         }
     }
 
@@ -224,6 +239,20 @@ impl Reservation {
     ) -> Result<(), MemoryError> {
         let resized = tokio::time::timeout(timeout, self.resize(bytes)).await;
         resized.map_err(|_| self.shortage().unwrap_or(MemoryError::Unavailable))
+    }
+
+    /// [`resize`](Self::resize) that does not wait: for what is there already, and would take memory
+    /// while it waited for it.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`], which says whose memory is used up. No less is then reserved than before.
+    pub fn try_resize(&mut self, bytes: usize) -> Result<(), MemoryError> {
+        let resized = {
+            let resizing = std::pin::pin!(unconstrained(self.resize(bytes)));
+            resizing.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        if resized { Ok(()) } else { Err(self.shortage().unwrap_or(MemoryError::Unavailable)) }
     }
 
     /// Moves what is reserved to `share`, another share of the same budget, once it is known whose it
@@ -533,7 +562,17 @@ mod tests {
         assert_eq!(reserve("carol").await, Err(MemoryError::Unavailable));
         // Nor would it help alice if hers were free.
         assert_eq!(reserve("alice").await, Err(MemoryError::Unavailable));
+        // The same at once.
+        let mut late = budgets.of(&user("dora")).reservation();
+        assert_eq!(late.try_resize(4096), Err(MemoryError::Unavailable));
+        held.truncate(2);
+        assert_eq!(late.try_resize(0), Ok(()));
+        let mut own = budgets.of(&user("alice")).reservation();
+        assert_eq!(own.try_resize(4096), Err(MemoryError::CallerLimit));
         held.clear();
+        assert_eq!(own.try_resize(MIB / 4), Ok(()));
+        assert_eq!(budget.available(), MIB * 3 / 4);
+        drop(own);
         assert_eq!(budget.available(), MIB);
         assert_eq!(budgets.of(&user("alice")).available(), MIB / 2);
     }

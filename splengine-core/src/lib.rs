@@ -42,9 +42,10 @@ pub use auth::{
 };
 pub use batch::{
     BatchError, BatchEvent, BatchEvents, BatchFilter, BatchInfo, BatchJob, BatchList, BatchPolicy,
-    BatchRecord, BatchRequest, BatchResults, BatchState, Batches, FailFast, Happening, JobAction,
-    JobEvent, LogPiece, Outcome, RetryOn, RunIf, SalvagedBatch, Step, StepCheck, StepCounts,
-    StepInfo, StepLog, StepOutput, StepResult, StepState, Submitted, salvage_batches,
+    BatchRecord, BatchRequest, BatchResultReader, BatchResults, BatchState, Batches, FailFast,
+    Happening, JobAction, JobEvent, LogPiece, Outcome, RetryOn, RunIf, SalvagedBatch, Step,
+    StepCheck, StepCounts, StepInfo, StepLog, StepOutput, StepResult, StepState, Submitted,
+    salvage_batches,
 };
 pub use budget::{
     CallerBudgets, GatherError, GatherLimits, Gathered, MemoryBudget, MemoryError, Reservation,

@@ -26,6 +26,7 @@ use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::answers::{self, AnswerBudgets};
 use crate::encoded::{self, DecoderBudgets};
 use crate::file_paths::FILES;
 use crate::forms::Form;
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) budgets: CallerBudgets,
     /// What decoders of compressed bodies hold, a quarter of all that.
     pub(crate) decoders: DecoderBudgets,
+    /// What answers hold that lie whole in memory until they are read.
+    pub(crate) answers: AnswerBudgets,
     pub(crate) metrics: HttpMetrics,
     pub(crate) repeats: Repeats,
     /// The OpenAPI document, once somebody has asked for it.
@@ -98,6 +101,7 @@ impl App {
         Self(Arc::new(Shared {
             engine,
             authenticator,
+            answers: AnswerBudgets::new(options.max_buffered),
             options,
             budgets,
             decoders,
@@ -160,6 +164,7 @@ impl App {
             .route("/ready", get(service::ready))
             .route("/metrics", get(metrics::metrics))
             .route("/openapi.json", get(service::openapi))
+            .layer(middleware::from_fn_with_state(self.clone(), answers::reserve))
             .merge(self.mounted())
             .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") })
             .method_not_allowed_fallback(|method: Method| async move {

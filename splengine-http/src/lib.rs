@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod answers;
 mod app;
 mod body;
 mod builder;
@@ -47,6 +48,7 @@ mod openapi;
 mod problem;
 mod ranges;
 mod repeats;
+mod result_stream;
 mod revoked;
 mod routes;
 mod server;

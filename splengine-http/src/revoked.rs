@@ -25,6 +25,10 @@ impl Recognised {
         let _ = self.0.set(caller.clone());
     }
 
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.0.get()
+    }
+
     /// The caller's name, once it is known.
     pub(crate) fn user(&self) -> Option<&UserName> {
         self.0.get().map(Caller::user)

@@ -93,6 +93,15 @@ pub struct BatchRecord {
     pub steps: Vec<StepInfo>,
 }
 
+impl BatchRecord {
+    /// Returns about how many bytes of memory it takes, for whoever bounds the memory of answers: its
+    /// texts of arguments may be long.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.steps.iter().map(StepInfo::memory_bytes).sum()
+    }
+}
+
 /// A page of batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -155,6 +164,16 @@ pub struct StepInfo {
     pub peak_memory: Option<u64>,
     /// The most processes and threads that its last run had at once; see [`Usage`](crate::Usage).
     pub processes: Option<u64>,
+}
+
+impl StepInfo {
+    fn memory_bytes(&self) -> usize {
+        let lists = [&self.args, &self.env, &self.depends_on].into_iter().flatten();
+        let texts = lists.map(|text| size_of::<String>() + text.len());
+        let optional = [&self.workdir, &self.problem, &self.signal].into_iter().flatten();
+        let more = [&self.id, &self.command].into_iter().chain(optional).map(String::len);
+        size_of::<Self>() + texts.chain(more).sum::<usize>()
+    }
 }
 
 /// State of a step.

@@ -3,10 +3,9 @@
 use bytes::Bytes;
 
 use crate::batch::output::Outputs;
-use crate::batch::{BatchError, BatchInfo, Batches, StepInfo, StepOutput};
+use crate::batch::{BatchError, BatchInfo, BatchRecord, Batches, StepInfo, StepOutput};
 use crate::caller::Caller;
 use crate::execute::Stream;
-use crate::id::BatchId;
 
 /// A batch with what its steps printed. Got from [`Batches::results`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +34,23 @@ pub struct StepResult {
     pub stderr_cut: bool,
 }
 
+/// A batch with what its steps printed, which is read piece by piece. Got from
+/// [`Batches::result_reader`].
+#[derive(Debug)]
+pub struct BatchResultReader {
+    record: BatchRecord,
+    outputs: Outputs,
+    printed: Vec<[Printed; 2]>,
+}
+
+/// What a step printed on a stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Printed {
+    /// As much of it as there is room for.
+    bytes: usize,
+    is_cut: bool,
+}
+
 impl Batches {
     /// A batch with what its steps printed; while it is not over, those whose last run has ended.
     ///
@@ -50,52 +66,154 @@ impl Batches {
     ///
     /// Dropping the future has no effect.
     pub async fn results(&self, caller: &Caller, id: &str) -> Result<BatchResults, BatchError> {
+        self.result_reader(caller, id).await?.read_all().await
+    }
+
+    /// Returns the same [results](Self::results) to be read piece by piece, for answers that are not
+    /// whole in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`results`](Self::results).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn result_reader(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<BatchResultReader, BatchError> {
         let record = self.get(caller, id).await?;
-        let outputs = &self.registry()?.policy.outputs;
+        let outputs = self.registry()?.policy.outputs.clone();
+        let mut reader = BatchResultReader { record, outputs, printed: Vec::new() };
         let mut room = [MAX_RESULT_BYTES; 2];
-        let mut steps = Vec::with_capacity(record.steps.len());
-        for (number, step) in (0..).zip(record.steps) {
-            let id = &record.info.id;
-            let (stdout, stdout_cut) =
-                read(outputs, id, number, &step, Stream::Stdout, &mut room).await?;
-            let (stderr, stderr_cut) =
-                read(outputs, id, number, &step, Stream::Stderr, &mut room).await?;
-            steps.push(StepResult { step, stdout, stderr, stdout_cut, stderr_cut });
+        for step in 0..reader.record.steps.len() {
+            let mut printed = [Printed::default(); 2];
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                let room = &mut room[stream as usize];
+                let length = reader.kept(step, stream).await?;
+                let bytes = length.min(*room);
+                printed[stream as usize] = Printed { bytes, is_cut: length > bytes };
+                *room -= bytes;
+            }
+            reader.printed.push(printed);
         }
-        Ok(BatchResults { info: record.info, steps })
+        Ok(reader)
     }
 }
 
-/// As much as there is room for, and whether there is more.
-async fn read(
-    outputs: &Outputs,
-    id: &BatchId,
-    number: u32,
-    step: &StepInfo,
-    stream: Stream,
-    room: &mut [usize; 2],
-) -> Result<(Bytes, bool), BatchError> {
-    let room = &mut room[stream as usize];
-    let printed = match stream {
-        Stream::Stdout => step.stdout_bytes,
-        Stream::Stderr => step.stderr_bytes,
-    };
-    if printed == 0 {
-        return Ok((Bytes::new(), false));
+impl BatchResultReader {
+    /// The batch with its steps.
+    #[must_use]
+    pub fn record(&self) -> &BatchRecord {
+        &self.record
     }
-    let output = StepOutput::new(
-        outputs.clone(),
-        None,
-        id.clone(),
-        number,
-        (step.attempt, step.attempt),
-        stream,
-    );
-    let length = usize::try_from(output.length().await?).unwrap_or(usize::MAX);
-    let data = if *room == 0 { Bytes::new() } else { output.read(0, length.min(*room)).await? };
-    let is_cut = length > *room;
-    *room -= data.len();
-    Ok((data, is_cut))
+
+    /// The number of bytes of output that the step at `place` has, at most 16 MiB of each stream for
+    /// all steps together; 0 where there is no such step.
+    #[must_use]
+    pub fn length(&self, place: usize, stream: Stream) -> usize {
+        self.printed(place, stream).bytes
+    }
+
+    /// Whether more of a step's output is kept, for which there was no room.
+    #[must_use]
+    pub fn is_cut(&self, place: usize, stream: Stream) -> bool {
+        self.printed(place, stream).is_cut
+    }
+
+    /// The number of bytes of all output of all steps.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        self.printed.iter().flatten().map(|printed| printed.bytes).sum()
+    }
+
+    fn printed(&self, place: usize, stream: Stream) -> Printed {
+        self.printed.get(place).map(|both| both[stream as usize]).unwrap_or_default()
+    }
+
+    /// Returns a part of a step's output: up to `max_bytes` from `offset` on, at least one byte where
+    /// `offset` is within its [length](Self::length).
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Internal`] when it can't be read, also since the batch was removed meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn read(
+        &self,
+        place: usize,
+        stream: Stream,
+        offset: usize,
+        max_bytes: usize,
+    ) -> Result<Bytes, BatchError> {
+        let most = max_bytes.min(self.length(place, stream).saturating_sub(offset));
+        if most == 0 {
+            return Ok(Bytes::new());
+        }
+        let data = self.output(place, stream).read(offset as u64, most).await?;
+        if data.is_empty() {
+            let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            return Err(BatchError::Internal(error.into()));
+        }
+        Ok(data)
+    }
+
+    /// Reads all of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn read_all(mut self) -> Result<BatchResults, BatchError> {
+        let mut results = Vec::with_capacity(self.record.steps.len());
+        for (place, step) in std::mem::take(&mut self.record.steps).into_iter().enumerate() {
+            let [stdout_cut, stderr_cut] =
+                [Stream::Stdout, Stream::Stderr].map(|stream| self.is_cut(place, stream));
+            let attempt = step.attempt;
+            let whole = async |stream| {
+                let length = self.length(place, stream);
+                if length == 0 {
+                    Ok(Bytes::new())
+                } else {
+                    self.output_of(place, attempt, stream).read(0, length).await
+                }
+            };
+            let (stdout, stderr) = (whole(Stream::Stdout).await?, whole(Stream::Stderr).await?);
+            results.push(StepResult { step, stdout, stderr, stdout_cut, stderr_cut });
+        }
+        Ok(BatchResults { info: self.record.info, steps: results })
+    }
+
+    /// How much of a step's output is kept.
+    async fn kept(&self, place: usize, stream: Stream) -> Result<usize, BatchError> {
+        let step = &self.record.steps[place];
+        let printed = match stream {
+            Stream::Stdout => step.stdout_bytes,
+            Stream::Stderr => step.stderr_bytes,
+        };
+        if printed == 0 {
+            return Ok(0);
+        }
+        let length = self.output(place, stream).length().await?;
+        Ok(usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
+    fn output(&self, place: usize, stream: Stream) -> StepOutput {
+        self.output_of(place, self.record.steps[place].attempt, stream)
+    }
+
+    fn output_of(&self, place: usize, attempt: u32, stream: Stream) -> StepOutput {
+        let (outputs, id) = (self.outputs.clone(), self.record.info.id.clone());
+        let number = u32::try_from(place).unwrap_or(u32::MAX);
+        StepOutput::new(outputs, None, id, number, (attempt, attempt), stream)
+    }
 }
 
 /// Bytes of each stream of all steps together.

@@ -82,7 +82,7 @@ pub(crate) async fn submit(
         Ok(over) => drop(over?),
         Err(_) => return Ok(accepted(batches.get(&caller, id).await?)),
     }
-    let encoding = |place| encodings.get(place).copied().unwrap_or_default();
+    let encoding = move |place| encodings.get(place).copied().unwrap_or_default();
     results::answer(&app, &caller, id, form, encoding).await
 }
 

@@ -1,12 +1,13 @@
 //! What the server says of itself. Open to all: none of it tells of callers.
 
-use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use splengine_core::{PartState, Scope};
 
+use crate::answers::SharedBody;
 use crate::app::App;
 use crate::dto::{IdentityDto, ReadinessDto, ServiceDto, StatusDto};
 use crate::openapi;
@@ -123,5 +124,6 @@ pub(crate) async fn openapi(State(app): State<App>, _: NoQuery) -> Response {
         let document = openapi::json(&app.options.forms);
         document.expect("a document is made of texts, numbers and maps by texts").into()
     });
-    ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
+    let headers = [(CONTENT_TYPE, "application/json")];
+    (Extension(SharedBody), headers, document.clone()).into_response()
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
+use serde_json::{Value, json};
 use splengine_core::ConnectionLimits;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Door, door_with, eventually, sh};
+use crate::support::{Door, batch_door_as, door_with, eventually, sh, step};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BEARER: &str = "Bearer alices-very-long-token";
@@ -34,6 +35,22 @@ impl Client {
             builder.initial_window_size(window).handshake(stream).await.expect("HTTP/2");
         let served = tokio::spawn(connection);
         Self { requests, served, addr: door.addr.to_string(), answered: Arc::default() }
+    }
+
+    /// Asks for several answers, one after the other, and takes the heads of those that have one; the
+    /// body of none. Gives their statuses, and what keeps the answers from being over.
+    async fn ask_each(&mut self, path: &str, count: usize) -> (Vec<u16>, Vec<h2::RecvStream>) {
+        let (mut statuses, mut bodies) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let request = Request::get(format!("http://{}{path}", self.addr));
+            let request = request.header("authorization", BEARER).body(()).expect("a request");
+            let mut requests = self.requests.clone().ready().await.expect("open");
+            let (answer, _) = requests.send_request(request, true).expect("sent");
+            let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
+            statuses.push(answer.status().as_u16());
+            bodies.push(answer.into_body());
+        }
+        (statuses, bodies)
     }
 
     /// Asks, and takes the head of the answer, but none of its body.
@@ -153,4 +170,75 @@ async fn who_reads_slowly_is_not_cut() {
     }
     assert!(begun.elapsed() > time, "it was too fast: {length} bytes");
     assert_eq!(door.get("/openapi.json").await.body.len(), length);
+}
+
+const MIB: usize = 1 << 20;
+
+/// A batch that is over.
+async fn batch(door: &Door, steps: Value) -> String {
+    let told = door.ask("POST", "/api/v1/batches?wait=true", Some(&json!({"steps": steps}))).await;
+    let id = told.json()["batchId"].as_str().expect("an id").to_owned();
+    format!("/api/v1/batches/{id}")
+}
+
+/// Until there is memory again.
+async fn until_answered(door: &Door, path: &str) {
+    let answered = async {
+        while door.ask("GET", path, None).await.status != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, answered).await.expect("in time");
+}
+
+/// All that is answered in one piece, whatever it is.
+#[tokio::test]
+async fn whole_answers_that_nobody_reads_take_no_more_memory_than_a_caller_may_have() {
+    let door = batch_door_as(|http| http.max_buffered(2 * MIB)).await;
+    let args: Vec<String> = (0..8).map(|_| "x".repeat(100_000)).collect();
+    let path = batch(&door, json!([{"id": "long", "command": "true", "args": args}])).await;
+    let output = door.root.path().join("output");
+    std::fs::write(&output, "y".repeat(800_000)).expect("written");
+    let run = json!({"command": "cat output", "timeout": 60_000});
+    let mut client = Client::open(&door, 0).await;
+    // A caller has half of it, and goes beyond that with one.
+    let (statuses, held) = client.ask_each(&path, 4).await;
+    assert_eq!(statuses, [200, 200, 429, 429]);
+    let refused = door.ask("GET", &path, None).await;
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let words = refused.problem(429);
+    assert!(words.starts_with("answers of yours that are not read yet take all"), "{words}");
+    // Others have theirs, and what is short is answered to all.
+    assert_eq!(door.get("/openapi.json").await.status, 200);
+    let brief = door.ask("GET", &format!("{path}?steps=false"), None).await;
+    assert_eq!(brief.status, 200);
+    // What was done is said to be, by who waits for a while.
+    let late = door.ask("POST", "/execute", Some(&run)).await.problem(429);
+    assert!(late.starts_with("it was done, but answers of yours"), "{late}");
+    // With the connection their memory is given back.
+    drop(held);
+    client.served.abort();
+    until_answered(&door, &path).await;
+    assert_eq!(door.run(&run).await["stdout"], "y".repeat(800_000));
+}
+
+#[tokio::test]
+async fn results_are_written_as_they_are_read() {
+    let door = batch_door_as(|http| http.max_buffered(4 * MIB)).await;
+    // In JSON more than 6 MiB.
+    let path = batch(&door, json!([step("zeros", "head -c 1000000 /dev/zero")])).await;
+    let path = format!("{path}/results");
+    let mut client = Client::open(&door, 0).await;
+    let (statuses, held) = client.ask_each(&path, 12).await;
+    // Each takes a quarter of a MiB for a while, of the two that a caller may have.
+    let answered = statuses.iter().take_while(|status| **status == 200).count();
+    assert!((7..=9).contains(&answered), "{statuses:?}");
+    assert!(statuses[answered..].iter().all(|status| *status == 429), "{statuses:?}");
+    drop(held);
+    client.served.abort();
+    until_answered(&door, &path).await;
+    let whole = door.ask("GET", &path, None).await;
+    assert_eq!(whole.header("content-length"), None);
+    assert_eq!(whole.json()["stdout"], "\0".repeat(1_000_000));
+    assert_eq!(whole.json()["steps"][0]["stdout"], "\0".repeat(1_000_000));
 }
