@@ -99,6 +99,10 @@ impl<A> AvroServerBuilder<A> {
     /// `RESOURCE_EXHAUSTED` if the caller's own share is used up, else with `UNAVAILABLE`, and its
     /// connection closed; over HTTP it is refused after 5 s, with 429 or 503 and `Retry-After`.
     /// Default 256 MiB.
+    ///
+    /// As much again is the maximum memory of answers of more than 64 KiB that are not sent yet, of a
+    /// caller half of that and one answer beyond it. A call whose answer finds none fails with the
+    /// same codes, at once where nothing was done, else after 5 s.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;
         self

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) budgets: CallerBudgets,
     /// The part of all that which clients have of whom nobody is recognised yet.
     pub(crate) unknown: MemoryBudget,
+    /// The shares of callers in what answers hold that are not sent yet.
+    answers: CallerBudgets,
     pub(crate) options: Options,
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct Memory {
 
 /// How long memory is waited for once it is known whose share it is of.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+/// An answer of no more bytes is not counted.
+const MIN_ANSWER_BYTES: usize = 64 << 10;
 
 /// A call that was let in.
 pub(crate) struct Ask<'a> {
@@ -91,8 +95,21 @@ struct Asked<'a> {
     parameters: Bytes,
 }
 
-/// What is to be done for a call: answered with these bytes, if it is answered at all.
-type Answered = Option<Vec<u8>>;
+/// What is to be done for a call: answered with this, if it is answered at all.
+type Answered = Option<Written>;
+
+/// An answer that is written, and the memory that is reserved for it until it was sent, if it is large.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) memory: Option<Reservation>,
+}
+
+impl From<Vec<u8>> for Written {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, memory: None }
+    }
+}
 
 impl std::ops::Deref for Responder {
     type Target = Shared;
@@ -113,8 +130,17 @@ impl Responder {
         let unknown = budget.share(options.max_buffered / 4);
         let parse_queue = ParseQueue::new(Arc::clone(&clients));
         let budgets = CallerBudgets::new(&budget);
-        let shared =
-            Shared { engine, authenticator, clients, parse_queue, budgets, unknown, options };
+        let answers = CallerBudgets::new(&MemoryBudget::new(options.max_buffered));
+        let shared = Shared {
+            engine,
+            authenticator,
+            clients,
+            parse_queue,
+            budgets,
+            unknown,
+            answers,
+            options,
+        };
         Self(Arc::new(shared))
     }
 
@@ -159,24 +185,24 @@ impl Responder {
             Ok(metadata) => metadata,
             Err(error) => {
                 let message = format!("the metadata of the call can't be read: {error}");
-                return Some(answer.system(&Failure::invalid(message)));
+                return Some(answer.system(&Failure::invalid(message)).into());
             }
         };
         answer.echo = metadata.echo();
         let message = match reader.text() {
             // A ping, whose parameters are none.
             Ok("") => {
-                return Some(answer.of::<()>(Ok(()), false));
+                return Some(answer.of::<()>(Ok(()), false).into());
             }
             Ok(name) => client.message(name),
             Err(error) => {
                 let message = format!("the name of the message can't be read: {error}");
-                return Some(answer.system(&Failure::invalid(message)));
+                return Some(answer.system(&Failure::invalid(message)).into());
             }
         };
         let (name, message) = match message {
             Ok(message) => message,
-            Err(problem) => return Some(answer.system(&Failure::invalid(problem))),
+            Err(problem) => return Some(answer.system(&Failure::invalid(problem)).into()),
         };
         let is_answered = is_answered || !message.is_one_way;
         tracing::trace!(
@@ -184,12 +210,44 @@ impl Responder {
             request = ?metadata.request_id, trace = ?metadata.trace_parent, "a call"
         );
         let asked = Asked { name, message, parameters: reader.rest() };
-        let work = AssertUnwindSafe(self.perform(asked, &metadata, origin, answer));
+        let (before, mut caller) = (answer.bytes.clone(), None);
+        let work = AssertUnwindSafe(self.perform(asked, &metadata, origin, answer, &mut caller));
         let bytes = match work.catch_unwind().await {
             Ok(bytes) => bytes,
             Err(panic) => self.panicked(name, &metadata, &*panic),
         };
-        is_answered.then_some(bytes)
+        if !is_answered {
+            return None;
+        }
+        let Some(caller) = caller.filter(|_| bytes.len() > MIN_ANSWER_BYTES) else {
+            return Some(bytes.into());
+        };
+        match self.reserve(&caller, bytes.len(), only_looks(name)).await {
+            Ok(memory) => Some(Written { bytes, memory: Some(memory) }),
+            Err(failure) => {
+                drop(bytes);
+                let answer = Answer { bytes: before, echo: metadata.echo() };
+                Some(answer.of::<()>(Err(failure), !is_frozen(name)).into())
+            }
+        }
+    }
+
+    /// Reserves the memory of an answer of a caller, which lies there until its client has read it.
+    /// Where nothing was done there is no waiting for it: the call can be made again.
+    async fn reserve(
+        &self,
+        caller: &Caller,
+        bytes: usize,
+        only_looks: bool,
+    ) -> Result<Reservation, Failure> {
+        let mut memory = self.answers.of(caller.accounted_user()).reservation();
+        let reserved = if only_looks {
+            memory.try_resize(bytes)
+        } else {
+            memory.resize_within(bytes, MEMORY_TIMEOUT).await
+        };
+        reserved.map_err(|error| Failure::of_answer(error, !only_looks))?;
+        Ok(memory)
     }
 
     fn panicked(&self, name: &str, metadata: &Metadata, panic: &(dyn Any + Send)) -> Vec<u8> {
@@ -205,10 +263,11 @@ impl Responder {
         metadata: &Metadata,
         origin: Origin,
         answer: Answer,
+        known: &mut Option<Caller>,
     ) -> Vec<u8> {
         let Origin { source, shown, mut memory } = origin;
         let Asked { name, message, parameters } = asked;
-        let is_frozen = matches!(name, "execute" | "executeBatch" | "keepAlive");
+        let is_frozen = is_frozen(name);
         let let_in = async {
             let deadline = metadata.deadline()?.and_then(|time| Instant::now().checked_add(time));
             let shown = shown.as_deref();
@@ -234,6 +293,7 @@ impl Responder {
             Ok(ask) => ask,
             Err(failure) => return answer.of::<()>(Err(failure), !is_frozen),
         };
+        *known = Some(ask.caller.clone());
         if let Some(memory) = memory.as_mut().filter(|memory| !memory.is_callers) {
             let share = self.budgets.of(ask.caller.accounted_user());
             if let Err(error) = memory.reservation.move_to(&share, MEMORY_TIMEOUT).await {
@@ -314,6 +374,29 @@ impl Responder {
             _ => answer.system(&Failure::invalid("there is no such message")),
         }
     }
+}
+
+/// Those that declare no error.
+fn is_frozen(name: &str) -> bool {
+    matches!(name, "execute" | "executeBatch" | "keepAlive")
+}
+
+/// Those that change nothing, so that they can be called again for the same.
+fn only_looks(name: &str) -> bool {
+    matches!(
+        name,
+        "describe"
+            | "getBatch"
+            | "listBatches"
+            | "batchEvents"
+            | "stepOutput"
+            | "getSession"
+            | "listSessions"
+            | "readSession"
+            | "listSavedSessions"
+            | "statFile"
+            | "readFile"
+    )
 }
 
 /// Those whose commands end as overdue, and are reported, instead of being given up; and those that

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::call::{Memory, Origin, Recognised, Responder, Shown, refusal};
 use crate::framing::Frames;
 use crate::handshake::Received;
+use crate::output::Unsent;
 use crate::parse_queue::Requester;
 
 /// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
@@ -42,7 +43,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut waiting = 0;
     // Where the last call was worked at that was over at once, for the next.
     let mut spare = None;
-    let mut output = BytesMut::new();
+    let mut output = Unsent::default();
     // Whose end is the connection's, and whose memory what it reads takes, once it is known.
     let recognised = Recognised::default();
     let mut reserved = share(responder, &recognised);
@@ -141,7 +142,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     match first {
                         Poll::Ready((serial, answer)) => {
                             if let Some(answer) = answer {
-                                frames.write(serial, &answer, &mut output);
+                                output.write(&frames, serial, answer);
                             }
                             spare = Some(work);
                             at_once += 1;
@@ -158,7 +159,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         Poll::Pending => calls.push(work),
                     }
                 }
-                None => frames.write(serial, &opened.answer, &mut output),
+                None => output.write(&frames, serial, opened.answer),
             }
         };
         if revoked.is_none()
@@ -201,7 +202,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Some((serial, answer)) = calls.next(),
                 if !calls.is_empty() && output.len() < MAX_OUTPUT_BYTES => {
                 if let Some(answer) = answer {
-                    frames.write(serial, &answer, &mut output);
+                    output.write(&frames, serial, answer);
                 }
             }
             Some((serial, unknown, parsed)) = learning.next(), if !learning.is_empty() => {
@@ -242,7 +243,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 let shortage = reserved.shortage().filter(|_| is_halfway);
                 if let Some(shortage) = shortage.filter(|_| conversation.is_established()) {
                     let answer = refusal(&shortage.into());
-                    frames.write(frames.serial(), &answer, &mut output);
+                    output.write(&frames, frames.serial(), answer);
                     let last = say_last(&mut reader, &mut writer, &output);
                     let _ = timeout(LAST_ANSWERS, last).await;
                 }
@@ -307,7 +308,7 @@ fn invalid(problem: &'static str) -> io::Error {
 }
 
 /// Beyond it no further call is read.
-const MAX_OUTPUT_BYTES: usize = 1 << 20;
+const MAX_OUTPUT_BYTES: usize = 256 << 10;
 /// Of answers that are ready, so many bytes go out while more calls are worked at.
 const PIECE: usize = 8 << 10;
 /// As far as that is a client that leaves is noticed, whatever it leaves behind.

@@ -35,6 +35,13 @@ impl Failure {
         Self::new(ErrorCode::Unauthenticated, "the credentials were taken back")
     }
 
+    /// Of an answer for which there is no memory.
+    pub(crate) fn of_answer(error: MemoryError, is_done: bool) -> Self {
+        let message = if is_done { "it was done, but " } else { "" };
+        let message = format!("{message}{}", error.of_answer());
+        Self::of_kind(error.kind(), message, Some(error.retry_after()))
+    }
+
     fn of_kind(kind: ErrorKind, message: String, retry_after: Option<Duration>) -> Self {
         let code = code(kind);
         let message = match kind {

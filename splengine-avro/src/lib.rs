@@ -45,6 +45,7 @@ mod messages;
 mod metadata;
 #[cfg(test)]
 mod mutants;
+mod output;
 mod parse_queue;
 mod protocol;
 mod records;

@@ -18,12 +18,12 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use splengine_core::{
     Activity, Caller, ConnectionHandle, CredentialSource, Credentials, GatherError, GatherLimits,
-    PeerAddress, Secret, is_anybodys_name,
+    PeerAddress, Reservation, Secret, is_anybodys_name,
 };
 use tokio::time::timeout;
 use tower::Service;
 
-use crate::call::{Memory, Origin, Responder, Shown};
+use crate::call::{Memory, Origin, Responder, Shown, Written};
 use crate::failure::Failure;
 use crate::framing::Frames;
 use crate::handshake::Received;
@@ -197,15 +197,33 @@ async fn respond(
     };
     let mut bytes = BytesMut::new();
     let answer = match opened.call {
-        None => Some(opened.answer),
+        None => Some(opened.answer.into()),
         Some((client, call)) => {
             let (shown, memory) = (Some(Box::new(shown)), Some(memory));
             let origin = Origin { source, shown, memory };
             responder.clone().respond(client, call, opened.answer, true, origin).await
         }
     };
-    frames.write(0, &answer.unwrap_or_default(), &mut bytes);
-    Ok(bytes.freeze())
+    let Written { bytes: answer, memory } = answer.unwrap_or_else(|| Vec::new().into());
+    frames.write(0, &answer, &mut bytes);
+    let bytes = bytes.freeze();
+    Ok(match memory {
+        // Whatever holds a part of it holds all of its memory.
+        Some(memory) => Bytes::from_owner(Reserved { bytes, _memory: memory }),
+        None => bytes,
+    })
+}
+
+/// An answer, and the memory that is reserved for it.
+struct Reserved {
+    bytes: Bytes,
+    _memory: Reservation,
+}
+
+impl AsRef<[u8]> for Reserved {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Who sends a message, as far as its head tells.

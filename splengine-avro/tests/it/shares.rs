@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use splengine_avro::AvroServer;
 use splengine_core::{Caller, Engine, Secret, StaticTokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tower::Service as _;
 
 use crate::client::{Actor, Client, Door, execute, message, with_token};
 
@@ -14,6 +18,15 @@ const BOB: &str = "bobs-very-long-token-too";
 const CAROL: &str = "carols-very-long-token";
 
 async fn door(engine: &Engine, max_frame: usize, buffered: usize) -> Door {
+    patient_door(engine, max_frame, buffered, Duration::from_secs(2)).await
+}
+
+async fn patient_door(
+    engine: &Engine,
+    max_frame: usize,
+    buffered: usize,
+    frame_timeout: Duration,
+) -> Door {
     let mut tokens = StaticTokens::new();
     for (name, token) in [("alice", ALICE), ("bob", BOB), ("carol", CAROL)] {
         let caller = Caller::with_all_scopes(name.parse().expect("a name"));
@@ -23,7 +36,7 @@ async fn door(engine: &Engine, max_frame: usize, buffered: usize) -> Door {
         door.authenticate(tokens)
             .max_frame(max_frame)
             .max_buffered(buffered)
-            .frame_timeout(Duration::from_secs(2))
+            .frame_timeout(frame_timeout)
     })
     .await
 }
@@ -159,4 +172,85 @@ async fn what_one_caller_posts_leaves_memory_to_others() {
     until_running(&engine, 0).await;
     let told = answer(post(&door, &call("word", CALL, ALICE), ALICE).await).await;
     assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("word"), "{told}");
+}
+
+/// A client whose operating system keeps little of what it does not read.
+async fn narrow(door: &Door) -> Client<TcpStream> {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set");
+    let mut client = Client::new(socket.connect(door.addr).await.expect("connects"));
+    client.shake_hands().await;
+    client
+}
+
+#[tokio::test]
+async fn answers_that_one_caller_does_not_read_leave_memory_to_others() {
+    // More than the operating system keeps for the server.
+    const WORD: usize = 7 << 20;
+    let engine = Engine::builder(Actor).build().expect("built");
+    let door = patient_door(&engine, 16 << 20, 16 << 20, Duration::from_secs(120)).await;
+    let call = |token| with_token(&execute(&"x".repeat(WORD)), token);
+    let mut unread = Vec::new();
+    // A caller has half of it, and goes beyond that with one.
+    for serial in 1..=2_u32 {
+        let mut client = narrow(&door).await;
+        client.send(serial, &call(ALICE)).await;
+        // It has begun to come, so that all of it is written.
+        client.stream.peek(&mut [0]).await.expect("answered");
+        unread.push(client);
+    }
+    let mut late = narrow(&door).await;
+    late.send(3, &call(ALICE)).await;
+    let (serial, refused) = late.answer().await;
+    let told = String::from_utf8_lossy(&refused);
+    let words = "RESOURCE_EXHAUSTED: it was done, but answers of yours that are not read yet";
+    assert!(serial == 3 && told.contains(words), "{}", &told[..told.len().min(200)]);
+    // The connection goes on, and so do others.
+    late.send(4, &with_token(&execute("short"), ALICE)).await;
+    assert_eq!(late.result().await.1.stdout, "short");
+    let mut other = known(&door, BOB).await;
+    other.send(1, &call(BOB)).await;
+    assert_eq!(other.result().await.1.stdout.len(), WORD);
+    // What is read is given back, also while the connection stays.
+    for (serial, client) in (1..).zip(&mut unread) {
+        let (answered, result) = client.result().await;
+        assert_eq!((answered, result.stdout.len()), (serial, WORD));
+    }
+    late.send(5, &call(ALICE)).await;
+    assert_eq!(late.result().await.1.stdout.len(), WORD);
+}
+
+/// The same over HTTP, where the door is nested.
+#[tokio::test]
+async fn answers_over_http_count_until_they_are_dropped() {
+    const WORD: usize = 300 << 10;
+    let engine = Engine::builder(Actor).build().expect("built");
+    let everyone = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let service = AvroServer::builder(engine)
+        .authenticate(StaticTokens::new().allow_anonymous(everyone))
+        .max_buffered(3 * WORD)
+        .into_service();
+    let ask = async || {
+        let request = http::Request::post("http://a/avro")
+            .header("host", "a")
+            .header("content-type", "avro/binary")
+            .body(Full::new(Bytes::from(message(&execute(&"x".repeat(WORD))))))
+            .expect("a request");
+        service.clone().call(request).await.expect("it never fails")
+    };
+    let (first, second) = (ask().await, ask().await);
+    let is_refused = |body: &[u8]| {
+        String::from_utf8_lossy(body)
+            .contains("RESOURCE_EXHAUSTED: it was done, but answers of yours")
+    };
+    let third = ask().await.into_body().collect().await.expect("whole").to_bytes();
+    assert!(is_refused(&third), "{:?}", third.slice(..third.len().min(100)));
+    let mut body = first.into_body();
+    let piece = body.frame().await.expect("a piece").expect("a piece");
+    drop((body, second));
+    // A piece of it may lie in hyper's buffers.
+    let (fourth, fifth) = (ask().await, ask().await.into_body().collect().await);
+    assert!(is_refused(&fifth.expect("whole").to_bytes()));
+    drop((piece, fourth));
+    assert!(!is_refused(&ask().await.into_body().collect().await.expect("whole").to_bytes()));
 }
