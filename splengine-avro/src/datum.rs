@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use splengine_core::Request;
 
 /// A value with an Avro schema.
 pub(crate) trait Datum: Sized {
@@ -25,6 +26,7 @@ enum Fault {
     Varint,
     Length { claimed: i64, left: usize },
     Many,
+    TooLong { max: usize },
     Utf8,
     Boolean(u8),
     Branch(i64),
@@ -188,6 +190,9 @@ impl fmt::Display for DatumError {
                 write!(f, "they claim {claimed} more, and {left} bytes are left")
             }
             Fault::Many => write!(f, "their lists hold more than {MAX_ELEMENTS} elements"),
+            Fault::TooLong { max } => {
+                write!(f, "a list or map in them holds more than {max} elements, the maximum")
+            }
             Fault::Utf8 => f.write_str("a text in them is not UTF-8"),
             Fault::Boolean(byte) => write!(f, "a boolean in them is {byte}, not 0 or 1"),
             Fault::Branch(place) => write!(f, "a union in them has no branch {place}"),
@@ -316,6 +321,7 @@ impl<T: Datum> Datum for Vec<T> {
             match from.block(1)? {
                 0 => return Ok(all),
                 count => {
+                    check_length(all.len(), count, Request::MAX_ARGS)?;
                     for _ in 0..count {
                         all.push(T::read(from)?);
                     }
@@ -346,6 +352,7 @@ impl<T: Datum> Datum for BTreeMap<String, T> {
             match from.block(2)? {
                 0 => return Ok(all),
                 count => {
+                    check_length(all.len(), count, Request::MAX_VARIABLES)?;
                     for _ in 0..count {
                         let key = from.text()?.to_owned();
                         all.insert(key, T::read(from)?);
@@ -354,6 +361,11 @@ impl<T: Datum> Datum for BTreeMap<String, T> {
             }
         }
     }
+}
+
+/// Refuses `more` elements before they are read, where a list or map of `length` would have too many.
+fn check_length(length: usize, more: usize, max: usize) -> Result<(), DatumError> {
+    if length.saturating_add(more) > max { Err(DatumError(Fault::TooLong { max })) } else { Ok(()) }
 }
 
 /// Milliseconds since 1970, as the logical type says.
@@ -501,6 +513,32 @@ mod tests {
             prop_assert_eq!(BTreeMap::<String, Bytes>::read(&mut reader), Ok(map));
             prop_assert_eq!(reader.finish(), Ok(()));
         }
+    }
+
+    #[test]
+    fn lists_and_maps_have_so_many_elements_only() {
+        // Empty texts, in one block or in blocks of one.
+        let encoded = |count: usize, element: &[u8], blocks: usize| {
+            let mut bytes = Vec::new();
+            for _ in 0..blocks {
+                write_long(i64::try_from(count / blocks).expect("small"), &mut bytes);
+                bytes.extend(element.repeat(count / blocks));
+            }
+            bytes.push(0);
+            Reader::new(bytes.into())
+        };
+        let list = |count, blocks| {
+            Vec::<String>::read(&mut encoded(count, &[0], blocks)).map(|all| all.len())
+        };
+        let max = Request::MAX_ARGS;
+        assert_eq!(list(max, 1), Ok(max));
+        for blocks in [1, max + 1] {
+            assert_eq!(list(max + 1, blocks), Err(DatumError(Fault::TooLong { max })));
+        }
+        let map = |count| BTreeMap::<String, String>::read(&mut encoded(count, &[0, 0], 1));
+        let max = Request::MAX_VARIABLES;
+        assert!(map(max).is_ok());
+        assert_eq!(map(max + 1), Err(DatumError(Fault::TooLong { max })));
     }
 
     #[test]

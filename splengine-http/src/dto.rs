@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use splengine_core::{Background, End, ExecutionInfo, Gap, SlowReader, Stream};
+use splengine_core::{Background, End, ExecutionInfo, Gap, Request, SlowReader, Stream};
 use utoipa::ToSchema;
 
+use crate::bounded;
 use crate::dto_sessions::rfc3339;
 
 /// A command to run.
@@ -23,12 +24,14 @@ pub(crate) struct ExecuteRequestDto {
     /// `args` follow it as `"$@"`. `false` when left out.
     pub(crate) shell: Option<bool>,
     /// Further words, taken verbatim.
+    #[serde(default, deserialize_with = "bounded::list::<{ Request::MAX_ARGS }, _, _>")]
     pub(crate) args: Option<Vec<String>>,
     /// Where to run it, below root; root itself when left out.
     pub(crate) workdir: Option<String>,
     /// Runs it in this session's present directory and environment.
     pub(crate) session_id: Option<String>,
     /// Variables for its environment.
+    #[serde(default, deserialize_with = "bounded::map::<{ Request::MAX_VARIABLES }, _, _>")]
     pub(crate) env: Option<BTreeMap<String, String>>,
     /// What it reads on standard input; nothing when left out.
     pub(crate) stdin: Option<String>,
@@ -41,6 +44,10 @@ pub(crate) struct ExecuteRequestDto {
     #[schema(minimum = 1)]
     pub(crate) idle_timeout: Option<u64>,
     /// Names of variables, of `env` or the session, whose values are replaced by `***` in the output.
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<{ Request::MAX_MASKED_VARIABLES }, _, _>"
+    )]
     pub(crate) mask: Option<Vec<String>>,
     /// How many bytes of each output stream to keep. Over it the run goes on; the first and the
     /// last half are kept.

@@ -6,9 +6,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use splengine_core::{BatchRequest, FailFast, Reason, RetryOn, RunIf, Step, StepCheck, Stream};
+use splengine_core::{
+    BatchRequest, FailFast, Reason, Request, RetryOn, RunIf, Step, StepCheck, Stream,
+};
 use utoipa::ToSchema;
 
+use crate::bounded;
 use crate::dto::{BackgroundDto, EncodingDto, ExecuteRequestDto, LimitsDto, SlowReaderDto};
 use crate::problem::Problem;
 
@@ -22,6 +25,7 @@ pub(crate) struct BatchRequestDto {
     /// The steps. Without `dependsOn` each waits for the one before it.
     steps: Vec<StepDto>,
     /// By what it is found again; names have 1 to 63 of `A-Z a-z 0-9 . _ / -`.
+    #[serde(default, deserialize_with = "bounded::map::<{ BatchRequest::MAX_LABELS }, _, _>")]
     labels: Option<BTreeMap<String, String>>,
     /// How long it may take from the start of its first step, in milliseconds.
     #[schema(minimum = 1)]
@@ -51,10 +55,12 @@ pub(crate) struct StepDto {
     /// Has the command run by a shell, where that is allowed here and the caller may have sessions.
     shell: Option<bool>,
     /// Further words, taken verbatim.
+    #[serde(default, deserialize_with = "bounded::list::<{ Request::MAX_ARGS }, _, _>")]
     args: Option<Vec<String>>,
     /// Where to run it, below root; where the batch says when left out.
     workdir: Option<String>,
     /// Variables for its environment.
+    #[serde(default, deserialize_with = "bounded::map::<{ Request::MAX_VARIABLES }, _, _>")]
     env: Option<BTreeMap<String, String>>,
     /// What it reads on standard input; nothing when left out. `open`, without `stdinEncoding`, keeps
     /// it open while the step runs, for `POST /api/v1/batches/{id}/steps/{step}/stdin`.
@@ -70,6 +76,10 @@ pub(crate) struct StepDto {
     #[schema(minimum = 1)]
     idle_timeout: Option<u64>,
     /// Names of variables of `env` whose values are replaced by `***` in its output.
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<{ Request::MAX_MASKED_VARIABLES }, _, _>"
+    )]
     mask: Option<Vec<String>>,
     /// How many bytes of each output stream to keep.
     output_limit: Option<u64>,
@@ -83,6 +93,7 @@ pub(crate) struct StepDto {
     #[expect(dead_code, reason = "a member of each command, which may stand here, too")]
     slow_reader: Option<SlowReaderDto>,
     /// The ids of the steps that must be over before; the step before it when left out.
+    #[serde(default, deserialize_with = "bounded::list::<{ Step::MAX_DEPENDENCIES }, _, _>")]
     depends_on: Option<Vec<String>>,
     /// When it runs, by what became of those; `success` when left out.
     run_if: Option<RunIfDto>,
@@ -127,8 +138,10 @@ pub(crate) enum StreamDto {
 #[schema(as = RetryOn)]
 pub(crate) struct RetryOnDto {
     /// Exit codes, as they are reported.
+    #[serde(default, deserialize_with = "bounded::list::<{ RetryOn::MAX_EXIT_CODES }, _, _>")]
     exit_codes: Option<Vec<i32>>,
     /// Reasons, as they are reported, but `cancelled`.
+    #[serde(default, deserialize_with = "bounded::list::<{ RetryOn::MAX_REASONS }, _, _>")]
     reasons: Option<Vec<RetryReasonDto>>,
 }
 

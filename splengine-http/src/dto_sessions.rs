@@ -5,9 +5,12 @@ use std::time::SystemTime;
 
 use humantime::format_rfc3339_millis;
 use serde::{Deserialize, Serialize};
-use splengine_core::{Access, ExitStatus, SavedInfo, SessionInfo, SessionRequest, ShareInfo, Size};
+use splengine_core::{
+    Access, ExitStatus, Request, SavedInfo, SessionInfo, SessionRequest, ShareInfo, Size,
+};
 use utoipa::ToSchema;
 
+use crate::bounded;
 use crate::problem::Problem;
 
 /// A session to be made. All members may be left out: a shell in root, 80 by 24.
@@ -21,10 +24,12 @@ pub(crate) struct SessionRequestDto {
     /// Has the command run by the shell, where that is allowed here.
     shell: Option<bool>,
     /// Further words, taken verbatim.
+    #[serde(default, deserialize_with = "bounded::list::<{ Request::MAX_ARGS }, _, _>")]
     args: Option<Vec<String>>,
     /// Where it begins, below root.
     workdir: Option<String>,
     /// Variables for its environment.
+    #[serde(default, deserialize_with = "bounded::map::<{ Request::MAX_VARIABLES }, _, _>")]
     env: Option<BTreeMap<String, String>>,
     /// Columns, 1 to 1000.
     #[schema(minimum = 1, maximum = 1000)]

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use axum::http::StatusCode;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess,
     Visitor,
@@ -11,6 +12,7 @@ use serde::de::{
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
+use crate::bounded::TOO_MANY;
 use crate::problem::Problem;
 
 /// Parses a body. A byte order mark before it is skipped, and whole numbers may be written with a
@@ -20,6 +22,11 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // Their members stand by their names; serde would take a list of them in our order, too.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(Problem::malformed("the body is not a request: it is a list, not an object"));
+    }
+    if has_more_members(bytes, MAX_MEMBERS) {
+        let detail =
+            format!("the body has more than {MAX_MEMBERS} members and elements, the maximum");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let bytes = plain_whole_numbers(bytes);
     let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
@@ -127,6 +134,9 @@ pub(crate) fn in_words(error: &str) -> Words {
             return Words::of_member(name.trim_end_matches('`'), what.to_owned());
         }
     }
+    if error.starts_with(TOO_MANY) {
+        return Words { is_over: true, ..Words::of(error.to_owned()) };
+    }
     Words::of(format!("is wrong: {error}"))
 }
 
@@ -135,15 +145,17 @@ pub(crate) fn in_words(error: &str) -> Words {
 pub(crate) struct Words {
     member: Option<String>,
     pub(crate) what: String,
+    /// It is over a maximum.
+    is_over: bool,
 }
 
 impl Words {
     fn of(what: String) -> Self {
-        Self { member: None, what }
+        Self { member: None, what, is_over: false }
     }
 
     fn of_member(name: &str, what: String) -> Self {
-        Self { member: Some(name.to_owned()), what }
+        Self { member: Some(name.to_owned()), what, is_over: false }
     }
 }
 
@@ -232,7 +244,7 @@ fn misplaced<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Option<Words> 
 }
 
 fn misfit(path: &Path, words: &Words) -> Problem {
-    let Words { member, what } = words;
+    let Words { member, what, is_over } = words;
     let (mut pointer, mut path) = (pointer(path), path.to_string());
     if path == "." {
         path.clear();
@@ -247,7 +259,8 @@ fn misfit(path: &Path, words: &Words) -> Problem {
     if path.is_empty() {
         return Problem::malformed(format!("the body is not a request: it {what}"));
     }
-    Problem::malformed(format!("`{path}` {what} (at {pointer})")).at(pointer)
+    let status = if *is_over { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+    Problem::new(status, format!("`{path}` {what} (at {pointer})")).at(pointer)
 }
 
 fn not_json(error: &serde_json::Error) -> Problem {
@@ -294,6 +307,21 @@ fn plain_whole_numbers(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
     plain.extend_from_slice(&bytes[copied..]);
     Cow::Owned(plain)
+}
+
+/// Whether all objects and lists of a text in JSON have more members and elements than `max`: whether more
+/// commas stand outside of strings. Counted before anything is made of them.
+fn has_more_members(bytes: &[u8], max: usize) -> bool {
+    let (mut count, mut at) = (0, 0);
+    while let Some(&byte) = bytes.get(at) {
+        if byte == b'"' {
+            at = end_of_string(bytes, at);
+            continue;
+        }
+        count += usize::from(byte == b',');
+        at += 1;
+    }
+    count > max
 }
 
 /// Where the string that begins at `at` is over.
@@ -360,6 +388,8 @@ fn whole_number(token: &[u8]) -> Option<String> {
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Maximum number of members and elements of all objects and lists of a body.
+const MAX_MEMBERS: usize = 1 << 19;
 /// Of `u64::MAX`.
 const MAX_DIGITS: usize = 20;
 /// Largest body that is parsed a second time to say which words there are.

@@ -29,6 +29,8 @@ mod accept;
 mod answers;
 mod app;
 mod body;
+#[doc(hidden)]
+pub mod bounded;
 mod builder;
 mod conditions;
 mod dto;

@@ -56,6 +56,11 @@ impl Problem {
     }
 
     #[cfg(test)]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    #[cfg(test)]
     pub(crate) fn detail(&self) -> &str {
         &self.detail
     }

@@ -10,6 +10,7 @@ use serde::de::{
     Visitor,
 };
 use serde_json::Value;
+use splengine_core::Request;
 
 /// A control frame from a client. Read through [`Tagged`].
 #[derive(Debug, Deserialize)]
@@ -25,6 +26,10 @@ pub(crate) enum Frame {
     },
     NewSession {
         command: Option<String>,
+        #[serde(
+            default,
+            deserialize_with = "splengine_http::bounded::list::<{ Request::MAX_ARGS }, _, _>"
+        )]
         args: Option<Vec<String>>,
         workdir: Option<String>,
         name: Option<String>,
@@ -264,6 +269,17 @@ mod tests {
         }
         assert_eq!(&output(258, b"x")[..], b"\x01\0\0\0\0\0\0\x01\x02x");
         assert_eq!(&snapshot(1, 80, 24, b"x")[..], b"\x02\0\0\0\0\0\0\0\x01\0\x50\0\x18x");
+    }
+
+    #[test]
+    fn a_session_gets_so_many_arguments_only() {
+        let frame = |count| {
+            let args = vec!["\"\""; count].join(",");
+            TextFrame::parse(&format!("{{\"type\":\"new_session\",\"args\":[{args}]}}"))
+        };
+        assert!(frame(Request::MAX_ARGS).is_ok());
+        let refused = frame(Request::MAX_ARGS + 1).expect_err("refused");
+        assert_eq!(refused, "`new_session`: has more than 131072 elements, the maximum");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::batch::plan::{Step, StepCheck, millis};
-use crate::batch::{BatchError, Batches};
+use crate::batch::{BatchError, BatchRequest, Batches, RetryOn};
 use crate::caller::Caller;
 use crate::execute::{Command, ExecuteError, Reason};
 
@@ -68,6 +68,14 @@ fn checked_retries(step: &Step) -> Result<(), (&'static str, String)> {
     if on.is_empty() {
         return Err(("retryOn", "must name an exit code or a reason".to_owned()));
     }
+    let [codes, reasons] = on.counts();
+    if codes > RetryOn::MAX_EXIT_CODES || reasons > RetryOn::MAX_REASONS {
+        let (codes, reasons) = (RetryOn::MAX_EXIT_CODES, RetryOn::MAX_REASONS);
+        return Err((
+            "retryOn",
+            format!("must hold at most {codes} exit codes and {reasons} reasons"),
+        ));
+    }
     if data.retries == 0 {
         return Err(("retryOn", "needs `retries`, how often it is run again".to_owned()));
     }
@@ -93,8 +101,8 @@ fn checked_stdin(step: &Step) -> Result<(), (&'static str, String)> {
 
 pub(crate) fn checked_labels(labels: &BTreeMap<String, String>) -> Result<(), BatchError> {
     let wrong = |problem| Err(BatchError::Malformed { field: "labels", problem });
-    if labels.len() > MAX_LABELS {
-        return wrong(format!("are over the maximum of {MAX_LABELS}"));
+    if labels.len() > BatchRequest::MAX_LABELS {
+        return wrong(format!("are over the maximum of {}", BatchRequest::MAX_LABELS));
     }
     for (name, value) in labels {
         let is_name = (1..=MAX_LABEL_NAME).contains(&name.len())
@@ -119,6 +127,5 @@ const MAX_RETRIES: u32 = 1000;
 const MAX_RETRY_DELAY: Duration = Duration::from_hours(1);
 /// A year.
 pub(crate) const MAX_TIMEOUT_MS: u64 = 365 * 24 * 60 * 60 * 1000;
-const MAX_LABELS: usize = 32;
 const MAX_LABEL_NAME: usize = 63;
 const MAX_LABEL_VALUE: usize = 200;

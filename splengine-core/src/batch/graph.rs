@@ -19,7 +19,15 @@ pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError
             return Err(BatchError::Step { step: id, field: "id", problem });
         }
     }
+    // By which step each was last seen to be needed.
+    let mut needed_by = vec![usize::MAX; steps.len()];
     let resolve = |(place, step): (usize, &Step)| {
+        let count = step.0.depends_on.as_ref().map_or(0, Vec::len);
+        if count > Step::MAX_DEPENDENCIES {
+            let max = Step::MAX_DEPENDENCIES;
+            let problem = format!("has {count} elements, over the maximum of {max}");
+            return Err(BatchError::Step { step: step.id_at(place), field: "dependsOn", problem });
+        }
         let before = place.checked_sub(1).filter(|_| step.0.depends_on.is_none());
         let mut found: Vec<usize> = before.into_iter().collect();
         let ids = step.0.depends_on.iter().flatten().map(|id| (id, "dependsOn"));
@@ -30,7 +38,7 @@ pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError
                 let problem = format!("names `{shown}`, which is no step of this batch");
                 return Err(BatchError::Step { step: step.id_at(place), field, problem });
             };
-            if !found.contains(other) {
+            if std::mem::replace(&mut needed_by[*other], place) != place {
                 found.push(*other);
             }
         }

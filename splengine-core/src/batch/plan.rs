@@ -193,6 +193,11 @@ impl StdinFrom {
 }
 
 impl RetryOn {
+    /// Maximum number of exit codes.
+    pub const MAX_EXIT_CODES: usize = 256;
+    /// Maximum number of reasons.
+    pub const MAX_REASONS: usize = 16;
+
     /// None yet.
     pub fn new() -> Self {
         Self::default()
@@ -211,6 +216,11 @@ impl RetryOn {
         self
     }
 
+    /// How many exit codes, and how many reasons.
+    pub(crate) fn counts(&self) -> [usize; 2] {
+        [self.exit_codes.len(), self.reasons.len()]
+    }
+
     /// Whether it names nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.exit_codes.is_empty() && self.reasons.is_empty()
@@ -224,6 +234,9 @@ impl RetryOn {
 }
 
 impl BatchRequest {
+    /// Maximum number of labels of a batch.
+    pub const MAX_LABELS: usize = 32;
+
     /// Without steps yet.
     #[must_use]
     pub fn new() -> Self {
@@ -247,7 +260,7 @@ impl BatchRequest {
     /// Adds a label, by which batches are found again: see
     /// [`BatchFilter::label`](crate::BatchFilter::label). A name has 1 to 63 of
     /// `A-Z a-z 0-9 . _ / -`, a value at most 200 characters, none of them a control character; a
-    /// batch has at most 32.
+    /// batch has at most [`MAX_LABELS`](Self::MAX_LABELS), 32.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.labels.insert(name.into(), value.into());
@@ -295,6 +308,9 @@ impl BatchRequest {
 }
 
 impl Step {
+    /// Maximum number of ids that a step [comes after](Self::after).
+    pub const MAX_DEPENDENCIES: usize = 1 << 16;
+
     /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
     pub fn new(command: impl Into<String>) -> Self {
         Self(StepData { command: command.into(), ..StepData::default() })

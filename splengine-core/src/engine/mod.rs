@@ -19,4 +19,4 @@ pub(crate) use handle::Inner;
 pub use handle::{Engine, Resumed};
 pub use readiness::{PartState, Readiness};
 pub use stats::{EngineStats, HistogramStats};
-pub(crate) use terms::{SESSION_VARIABLE, check_env};
+pub(crate) use terms::{SESSION_VARIABLE, check_counts, check_env};

@@ -31,6 +31,8 @@ impl Engine {
         caller: &Caller,
         request: &mut Request,
     ) -> Result<Terms, ExecuteError> {
+        check_counts(request.args.len(), request.env.len())?;
+        check_count("mask", request.mask.len(), Request::MAX_MASKED_VARIABLES)?;
         let policy = &self.0.policy;
         let session = request.session_id.as_ref().map(|id| self.sessions().place_of(caller, id));
         let session = session.transpose().map_err(|error| match error {
@@ -240,17 +242,30 @@ fn secrets(
         values.push(value.trim_end_matches('\n'));
     }
     let bytes: usize = values.iter().map(|value| value.len()).sum();
-    if names.len() > MAX_MASKED_VARIABLES || bytes > MAX_MASKED_BYTES {
+    if bytes > MAX_MASKED_BYTES {
         let problem = format!(
-            "names {} variables, whose values have {bytes} bytes together; at most \
-             {MAX_MASKED_VARIABLES} variables and {MAX_MASKED_BYTES} bytes can be masked",
-            names.len()
+            "names variables whose values have {bytes} bytes together; at most {MAX_MASKED_BYTES} bytes \
+             can be masked"
         );
         return Err(ExecuteError::Impossible { field: "mask", problem });
     }
     let lines = values.iter().flat_map(|value| value.lines().filter(|line| line.len() >= MIN_LINE));
     let texts = values.iter().copied().chain(lines);
     Ok(Secrets::new(texts.map(str::as_bytes)))
+}
+
+/// Refuses more arguments and variables than a request may bring.
+pub(crate) fn check_counts(args: usize, variables: usize) -> Result<(), ExecuteError> {
+    check_count("args", args, Request::MAX_ARGS)?;
+    check_count("env", variables, Request::MAX_VARIABLES)
+}
+
+fn check_count(field: &'static str, count: usize, max: usize) -> Result<(), ExecuteError> {
+    if count <= max {
+        return Ok(());
+    }
+    let problem = format!("has {count} elements, over the maximum of {max}");
+    Err(ExecuteError::Impossible { field, problem })
 }
 
 pub(crate) fn check_env(
@@ -278,7 +293,6 @@ pub(crate) fn check_env(
     Ok(())
 }
 
-const MAX_MASKED_VARIABLES: usize = 64;
 const MAX_MASKED_BYTES: usize = 64 * 1024;
 /// Shorter lines, in bytes, of a value of several stand anywhere: `}` is no secret.
 const MIN_LINE: usize = 8;

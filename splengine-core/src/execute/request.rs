@@ -50,6 +50,14 @@ pub struct Request {
 }
 
 impl Request {
+    /// Maximum number of words of a command, and of further arguments. Linux passes on fewer than
+    /// twice as many, which share 2 MiB with the variables.
+    pub const MAX_ARGS: usize = 1 << 17;
+    /// Maximum number of variables that a request sets.
+    pub const MAX_VARIABLES: usize = 1 << 14;
+    /// Maximum number of variables whose values are [masked](Self::mask).
+    pub const MAX_MASKED_VARIABLES: usize = 64;
+
     /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
     pub fn new(command: impl Into<OsString>) -> Self {
         Self { command: Some(command.into()), ..Self::shell() }
@@ -100,7 +108,7 @@ impl Request {
         self
     }
 
-    /// Adds arguments, verbatim, after the command's words.
+    /// Adds arguments, verbatim, after the command's words; at most [`MAX_ARGS`](Self::MAX_ARGS).
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         let args = args.into_iter().map(Into::into);
@@ -127,7 +135,7 @@ impl Request {
         self
     }
 
-    /// Adds a variable to its environment.
+    /// Adds a variable to its environment; at most [`MAX_VARIABLES`](Self::MAX_VARIABLES).
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));

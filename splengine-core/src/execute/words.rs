@@ -8,6 +8,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::slice::Iter;
 
+use crate::execute::Request;
+
 /// Reason for which a command can't be split into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -28,6 +30,9 @@ pub enum SplitError {
          sh -c '…'"
     )]
     Operator(&'static str),
+    /// More words than a command may have.
+    #[error("it has more than {} words, the maximum", Request::MAX_ARGS)]
+    TooManyWords,
 }
 
 /// Splits `text` as a POSIX shell would (Shell Command Language, 2.2 Quoting): blanks part words,
@@ -49,8 +54,8 @@ pub enum SplitError {
 ///
 /// # Errors
 ///
-/// [`SplitError`] when a quote is never closed, a backslash ends the text, or an operator stands
-/// outside of quotes.
+/// [`SplitError`] when a quote is never closed, a backslash ends the text, an operator stands outside
+/// of quotes, or there are more than [`Request::MAX_ARGS`] words.
 pub fn split_words<T: AsRef<OsStr> + ?Sized>(text: &T) -> Result<Vec<OsString>, SplitError> {
     let mut words = Vec::new();
     // `Some` while inside a word: `''` is a word, though it is empty.
@@ -63,7 +68,12 @@ pub fn split_words<T: AsRef<OsStr> + ?Sized>(text: &T) -> Result<Vec<OsString>, 
             b'\n' if text.len() - bytes.as_slice().len() < end => {
                 return Err(SplitError::Operator("a line end"));
             }
-            b' ' | b'\t' | b'\n' | b'\r' => words.extend(word.take().map(OsString::from_vec)),
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                words.extend(word.take().map(OsString::from_vec));
+                if words.len() >= Request::MAX_ARGS && text.len() - bytes.as_slice().len() < end {
+                    return Err(SplitError::TooManyWords);
+                }
+            }
             b';' => return Err(SplitError::Operator("`;`")),
             b'&' => return Err(SplitError::Operator("`&`")),
             b'|' => return Err(SplitError::Operator("`|`")),

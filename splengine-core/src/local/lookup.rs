@@ -20,7 +20,10 @@ pub(crate) fn find(
     let shown = || shown(&program.to_string_lossy());
     let unusable = |problem| ExecuteError::ProgramUnusable { program: shown(), problem };
     let mut refusal = ExecuteError::ProgramNotFound(shown());
+    let mut left = MAX_PATH_ENTRIES;
     for candidate in candidates(program, path) {
+        left = left.checked_sub(1).ok_or_else(too_many_entries)?;
+        let Some(candidate) = candidate else { continue };
         match usable(&candidate, workdir.as_fd()) {
             Ok(()) => {
                 return CString::new(candidate.into_os_string().as_bytes())
@@ -33,19 +36,28 @@ pub(crate) fn find(
     Err(refusal)
 }
 
-fn candidates(program: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
-    if program.as_bytes().contains(&b'/') {
-        return vec![PathBuf::from(program)];
-    }
+/// Where the program may be; nothing for an entry of PATH that is not looked at.
+fn candidates<'a>(
+    program: &'a OsStr,
+    path: Option<&'a OsStr>,
+) -> impl Iterator<Item = Option<PathBuf>> + 'a {
+    let is_path = program.as_bytes().contains(&b'/');
+    let itself = is_path.then(|| Some(PathBuf::from(program)));
+    let dirs = path.filter(|_| !is_path).map(std::env::split_paths).into_iter().flatten();
     // A relative entry of PATH would let whoever writes to the working directory name the program.
-    path.map(|path| {
-        std::env::split_paths(path)
-            .filter(|dir| dir.is_absolute())
-            .map(|dir| dir.join(program))
-            .collect()
-    })
-    .unwrap_or_default()
+    let found = dirs.map(move |dir| dir.is_absolute().then(|| dir.join(program)));
+    itself.into_iter().chain(found)
 }
+
+fn too_many_entries() -> ExecuteError {
+    let problem = format!(
+        "has a `PATH` whose first {MAX_PATH_ENTRIES} entries don't have the program; no more are looked at"
+    );
+    ExecuteError::Impossible { field: "env", problem }
+}
+
+/// Maximum number of entries of `PATH` in which a program is looked for.
+const MAX_PATH_ENTRIES: usize = 1024;
 
 /// `Err(None)`: there is no such file; `Err(Some)`: there is, but it can't be run.
 fn usable(candidate: &Path, workdir: BorrowedFd<'_>) -> Result<(), Option<&'static str>> {

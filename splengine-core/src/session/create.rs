@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use crate::caller::Caller;
-use crate::engine::{SESSION_VARIABLE, check_env};
+use crate::engine::{SESSION_VARIABLE, check_counts, check_env};
 use crate::execute::{Command, ExecuteError, drop_exec, split_words};
 use crate::id::{SessionId, random_text};
 use crate::session::checks::{blocking, check_words, checked_name};
@@ -32,6 +32,7 @@ impl Sessions {
             None => None,
         };
         let (saved, screen) = source.unzip();
+        check_counts(request.args.len(), request.env.len())?;
         check_env(&request.env, inner.policy.request_env.as_deref())?;
         check_env(&request.server_env, None)?;
         let tty = request.tty_variable.iter().map(|name| (name.clone(), String::new()));

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use splengine_core::{
     BatchError, BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change,
-    Engine, EngineBuilder, ErrorKind, LocalExecutor, MemoryStore, RedbStore, Rows, SalvagedStore,
-    Step, Store, StoreFault, Stream,
+    Engine, EngineBuilder, ErrorKind, LocalExecutor, MemoryStore, Reason, RedbStore, Request,
+    RetryOn, Rows, SalvagedStore, Step, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 
@@ -410,6 +410,27 @@ async fn what_a_batch_held_is_held_by_its_rerun() {
     let refused = batches.submit(&alice, large(), None).await.expect_err("refused");
     assert!(matches!(refused, BatchError::CallerInput { .. }), "{refused}");
     batches.cancel(&alice, rerun.info.id.as_str()).await.expect("cancelled");
+}
+
+#[tokio::test]
+async fn more_of_a_kind_than_a_step_may_bring_is_refused() {
+    let bench = bench(|policy| policy);
+    let codes = RetryOn::new().exit_codes(0..=RetryOn::MAX_EXIT_CODES as i32);
+    let reasons = RetryOn::new().reasons([Reason::TimedOut; RetryOn::MAX_REASONS + 1]);
+    let after = |count| sh("true").id("b").after(vec!["a"; count]);
+    let first = || one(sh("true").id("a"));
+    for (request, field) in [
+        (one(sh("true").retries(1).retry_on(codes)), "`retryOn`"),
+        (one(sh("true").retries(1).retry_on(reasons)), "`retryOn`"),
+        (first().step(after(Step::MAX_DEPENDENCIES + 1)), "`dependsOn` has 65537 elements"),
+        (one(sh("true").args(vec![""; Request::MAX_ARGS + 1])), "`args`"),
+    ] {
+        let refused = bench.engine.batches().submit(&caller("alice"), request, None).await;
+        let refused = refused.expect_err("refused");
+        assert_eq!(refused.kind(), ErrorKind::Impossible, "{refused}");
+        assert!(refused.to_string().contains(field), "{refused}");
+    }
+    run(&bench.engine, &caller("alice"), first().step(after(2))).await;
 }
 
 /// A store with many rows, of which some can't be read any more.

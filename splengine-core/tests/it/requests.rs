@@ -1,8 +1,8 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use splengine_core::{
-    Caller, CgroupMode, Engine, Environment, ErrorKind, LocalExecutor, Program, Request, Scope,
-    SessionId, SessionPolicy, Stdin,
+    Caller, CgroupMode, Engine, Environment, ErrorKind, ExecuteError, LocalExecutor, Program,
+    Request, Scope, SessionId, SessionPolicy, SessionRequest, SplitError, Stdin, split_words,
 };
 
 use crate::support::*;
@@ -231,6 +231,55 @@ async fn what_is_never_right_is_malformed() {
     let refusal = bench.refusal(Request::new("echo").session_id("spl-alice-x")).await;
     assert_eq!(refusal.kind(), ErrorKind::NotFound);
     assert!(refusal.to_string().contains("spl-alice-x"));
+}
+
+#[tokio::test]
+async fn more_of_a_kind_than_a_request_may_bring_is_refused() {
+    let bench = bench();
+    let request = || Request::new("true");
+    let args = |count| vec![""; count];
+    let with_env = |count| (0..count).fold(request(), |it, n| it.env(format!("V{n}"), ""));
+    let masked = |count: usize| {
+        let names = (0..count).map(|n| format!("V{n}"));
+        names.fold(with_env(count), |it, name| it.mask(name))
+    };
+    for (request, field) in [
+        (request().args(args(Request::MAX_ARGS + 1)), "`args` has 131073 elements"),
+        (with_env(Request::MAX_VARIABLES + 1), "`env` has 16385 elements"),
+        (masked(Request::MAX_MASKED_VARIABLES + 1), "`mask` has 65 elements"),
+    ] {
+        let refusal = bench.refusal(request).await;
+        assert_eq!(refusal.kind(), ErrorKind::Impossible, "{refusal}");
+        assert!(refusal.to_string().starts_with(field), "{refusal}");
+    }
+    let words = |count| "a ".repeat(count);
+    let refusal = bench.refusal(Request::new(words(Request::MAX_ARGS + 1))).await;
+    assert!(matches!(refusal, ExecuteError::Split(SplitError::TooManyWords)), "{refusal}");
+    assert!(split_words(&(words(Request::MAX_ARGS) + "  ")).is_ok());
+    bench.run(masked(Request::MAX_MASKED_VARIABLES)).await;
+
+    let session = SessionRequest::new().command("true");
+    let session = args(Request::MAX_ARGS + 1).into_iter().fold(session, SessionRequest::arg);
+    let refusal = bench.engine.sessions().create(&caller("alice"), session).await;
+    let refusal = refusal.expect_err("refused");
+    assert!(refusal.to_string().contains("`args` has 131073 elements"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_program_is_looked_for_in_so_many_directories_only() {
+    let bench = bench();
+    let path = |count| "/none:".repeat(count) + "/bin:/usr/bin";
+    let refusal = bench.refusal(Request::new("sh").env("PATH", path(1024))).await;
+    assert_eq!(refusal.kind(), ErrorKind::Impossible);
+    assert!(
+        refusal.to_string().starts_with("`env` has a `PATH` whose first 1024 entries"),
+        "{refusal}"
+    );
+    let captured = bench.run(sh("/bin/echo found").env("PATH", path(1023))).await;
+    assert_eq!(text(&captured.stdout), "found\n");
+    // Entries that are not looked at count as well.
+    let refusal = bench.refusal(Request::new("sh").env("PATH", "relative:".repeat(1025))).await;
+    assert_eq!(refusal.kind(), ErrorKind::Impossible, "{refusal}");
 }
 
 #[tokio::test]

@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
+use splengine_core::{BatchRequest, Request, RetryOn, Step};
+
 use super::*;
 use crate::dto::ExecuteRequestDto;
+use crate::dto_batch_requests::BatchRequestDto;
+use crate::dto_sessions::SessionRequestDto;
 
 fn detail(body: &str) -> String {
     match parse::<ExecuteRequestDto>(body.as_bytes()) {
@@ -49,6 +53,81 @@ fn strings_are_left_alone() {
     for unfinished in [&b"\"1.0"[..], b"\"\\", b"\"", b"-", b"1e"] {
         assert_eq!(plain_whole_numbers(unfinished).as_ref(), unfinished);
     }
+}
+
+/// A list, or an object, of so many elements.
+fn list(count: usize, element: &str) -> String {
+    format!("[{}]", vec![element; count].join(","))
+}
+
+fn object(count: usize) -> String {
+    let members: Vec<String> = (0..count).map(|number| format!("\"v{number}\":\"\"")).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// What a body with one element more than there may be of a member is refused with.
+fn refusal<T: DeserializeOwned>(body: impl Fn(usize) -> String, max: usize) -> String {
+    assert!(parse::<T>(body(max).as_bytes()).is_ok(), "{max} of them are taken");
+    let problem = parse::<T>(body(max + 1).as_bytes()).err().expect("one more is not");
+    assert_eq!(problem.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    problem.detail().to_owned()
+}
+
+#[test]
+fn no_member_has_more_elements_than_core_takes() {
+    let lists = [
+        ("args", Request::MAX_ARGS, "\"\""),
+        ("mask", Request::MAX_MASKED_VARIABLES, "\"\""),
+        ("dependsOn", Step::MAX_DEPENDENCIES, "\"\""),
+        ("retryOn.exitCodes", RetryOn::MAX_EXIT_CODES, "7"),
+        ("retryOn.reasons", RetryOn::MAX_REASONS, "\"lost\""),
+    ];
+    let expected = |path: &str, max: usize| {
+        let pointer = path.replace("steps[0]", "steps/0").replace('.', "/");
+        format!("`{path}` has more than {max} elements, the maximum (at /{pointer})")
+    };
+    for (member, max, element) in lists {
+        let value = |count| list(count, element);
+        let inside = |count| match member.split_once('.') {
+            Some((outer, inner)) => format!("\"{outer}\":{{\"{inner}\":{}}}", value(count)),
+            None => format!("\"{member}\":{}", value(count)),
+        };
+        let of_step = |count| format!("{{\"steps\":[{{\"command\":\"a\",{}}}]}}", inside(count));
+        let told = refusal::<BatchRequestDto>(of_step, max);
+        assert_eq!(told, expected(&format!("steps[0].{member}"), max));
+        if ["args", "mask"].contains(&member) {
+            let of_run = |count| format!("{{\"command\":\"a\",{}}}", inside(count));
+            assert_eq!(refusal::<ExecuteRequestDto>(of_run, max), expected(member, max));
+        }
+        if member == "args" {
+            let of_session = |count| format!("{{{}}}", inside(count));
+            assert_eq!(refusal::<SessionRequestDto>(of_session, max), expected(member, max));
+        }
+    }
+    let max = Request::MAX_VARIABLES;
+    let env = |count| format!("{{\"command\":\"a\",\"env\":{}}}", object(count));
+    assert_eq!(refusal::<ExecuteRequestDto>(env, max), expected("env", max));
+    assert_eq!(refusal::<SessionRequestDto>(env, max), expected("env", max));
+    let of_step = |count| format!("{{\"steps\":[{}]}}", env(count));
+    assert_eq!(refusal::<BatchRequestDto>(of_step, max), expected("steps[0].env", max));
+    let max = BatchRequest::MAX_LABELS;
+    let labels = |count| format!("{{\"steps\":[],\"labels\":{}}}", object(count));
+    assert_eq!(refusal::<BatchRequestDto>(labels, max), expected("labels", max));
+}
+
+#[test]
+fn no_body_has_more_members_than_it_may() {
+    let step = |args| format!("{{\"command\":\"a\",\"args\":{}}}", list(args, "\"\""));
+    // Each list is within its bound; a comma within a text is none between members.
+    let body = |steps| {
+        format!("{{\"steps\":{},\"name\":\"{}\"}}", list(steps, &step(100_000)), ",".repeat(9))
+    };
+    assert!(parse::<BatchRequestDto>(body(5).as_bytes()).is_ok());
+    let problem = parse::<BatchRequestDto>(body(6).as_bytes()).expect_err("refused");
+    assert_eq!(problem.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(problem.detail(), "the body has more than 524288 members and elements, the maximum");
+    let commas = "x,".repeat(MAX_MEMBERS);
+    assert!(parse::<ExecuteRequestDto>(format!("{{\"command\":\"{commas}\"}}").as_bytes()).is_ok());
 }
 
 #[test]

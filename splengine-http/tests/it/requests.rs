@@ -93,6 +93,16 @@ async fn malformed_requests_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_too_long_is_told_with_its_place() {
+    let door = door().await;
+    let request = json!({"command": "true", "mask": vec!["X"; 65]});
+    let answer = door.execute(&request).await;
+    assert_eq!(answer.json()["pointer"], "/mask");
+    let detail = answer.problem(422);
+    assert_eq!(detail, "`mask` has more than 64 elements, the maximum (at /mask)");
+}
+
+#[tokio::test]
 async fn impossible_requests_are_told_what_is_wrong() {
     let door = door().await;
     std::os::unix::fs::symlink("/etc", door.root.path().join("link")).expect("made");
