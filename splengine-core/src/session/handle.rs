@@ -64,7 +64,7 @@ type PlaceOfRun = (SessionId, Option<String>, Vec<(String, String)>);
 
 pub(crate) enum Found {
     Live(Arc<Live>),
-    Lost(Box<Record>),
+    Lost(Arc<Record>),
 }
 
 impl Sessions {
@@ -89,7 +89,7 @@ impl Sessions {
     ) -> Result<SessionInfo, SessionError> {
         self.may_have(caller)?;
         let place = Registry::place(&self.engine.0, caller.user())?;
-        self.engine.0.sessions.forget_surplus(caller.user());
+        self.engine.0.sessions.forget_surplus(caller.user()).await;
         let engine = self.engine.clone();
         let caller = caller.clone();
         // In a task of its own, so that nobody's dropped future leaves it half-made.
@@ -185,11 +185,11 @@ impl Sessions {
                 live.wake();
                 Ok(live.info())
             }
-            Found::Lost(mut record) => {
-                let id = record.session_id.parse().map_err(|_| no_session(id))?;
-                self.engine.0.sessions.rename_lost(&id, name.clone());
-                record.name = name;
-                record.info().ok_or_else(|| no_session(id.as_str()))
+            Found::Lost(record) => {
+                let mut info = record.info().ok_or_else(|| no_session(id))?;
+                info.name.clone_from(&name);
+                self.engine.0.sessions.rename_lost(&info.id, name);
+                Ok(info)
             }
         }
     }
@@ -325,11 +325,11 @@ impl Sessions {
                 Found::Live(live) => {
                     live.discard();
                     registry::end(&live).await;
-                    registry.forget(&live.id);
+                    registry.forget(&live.id).await;
                 }
                 Found::Lost(record) => {
                     if let Ok(id) = record.session_id.parse() {
-                        registry.forget(&id);
+                        registry.forget(&id).await;
                     }
                 }
             }
@@ -495,7 +495,7 @@ impl Sessions {
             None => {
                 let record = registry.lost(&parsed).ok_or_else(|| no_session(id))?;
                 let owner = record.user.clone();
-                (Found::Lost(Box::new(record)), owner)
+                (Found::Lost(record), owner)
             }
         };
         let right = self.right_to(caller, &parsed, &owner).ok_or_else(|| no_session(id))?;

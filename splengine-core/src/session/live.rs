@@ -206,7 +206,8 @@ impl Live {
     /// Takes in what the program printed, and gives what a terminal answers to it.
     pub(crate) async fn printed(self: &Arc<Self>, mut data: Bytes) -> Vec<u8> {
         let mut replies = Vec::new();
-        let mut is_costly = false;
+        // The first piece tells what the others are like.
+        let mut is_costly = true;
         while !data.is_empty() {
             // Who wants to see the screen waits until all that is in the log is drawn.
             let most = if is_costly { COSTLY_BYTES } else { data.len() };
@@ -391,4 +392,4 @@ const RESET: &[u8] =
     \x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[?5l\x1b[?7h\x1b[?25h\x1b>\x1b(B\x0f\x1b[m";
 /// Cost of drawing a byte, in cells, above which output is taken in by `COSTLY_BYTES` at a time.
 const COSTLY_CELLS: usize = 256;
-const COSTLY_BYTES: usize = 4 << 10;
+const COSTLY_BYTES: usize = 1 << 10;

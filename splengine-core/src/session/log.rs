@@ -77,8 +77,18 @@ impl Log {
         Some(Cursor { offset, change: self.first_change + passed as u64 })
     }
 
-    pub(crate) fn push(&mut self, data: Bytes) {
+    /// Adds what was printed. Small pieces become larger ones, so that neither their number nor the time
+    /// to find one depends on how finely a program prints.
+    pub(crate) fn push(&mut self, mut data: Bytes) {
         self.end += data.len() as u64;
+        let most = MAX_JOINED_BYTES.min(self.capacity / 8);
+        while let Some(last) = self.chunks.back()
+            && last.len() <= data.len()
+            && last.len() + data.len() <= most
+        {
+            data = [&last[..], &data[..]].concat().into();
+            self.chunks.pop_back();
+        }
         self.chunks.push_back(data);
         while (self.end - self.start) as usize > self.capacity
             && let Some(oldest) = self.chunks.pop_front()
@@ -155,6 +165,8 @@ impl Log {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lost;
 
+/// Pieces are joined up to this length. Each byte is copied as often as its piece's length doubles.
+const MAX_JOINED_BYTES: usize = 16 << 10;
 /// Beyond it whoever has not read them starts anew.
 const MAX_CHANGES: usize = 256;
 
@@ -178,6 +190,24 @@ mod tests {
             3 => (1usize..64).prop_map(Step::Read),
         ];
         proptest::collection::vec(step, 0..80)
+    }
+
+    #[test]
+    fn output_in_small_pieces_is_kept_in_large_ones() {
+        let mut log = Log::new(1 << 20, 0);
+        let mut whole = Vec::new();
+        for at in 0..300_000_u32 {
+            let piece = vec![at.to_le_bytes()[0]; 1 + at as usize % 3];
+            whole.extend_from_slice(&piece);
+            log.push(piece.into());
+        }
+        assert!(log.chunks.len() < 200, "{}", log.chunks.len());
+        let mut cursor = log.cursor_at(0).expect("is kept");
+        let mut read = Vec::new();
+        while let Ok(Some(Entry::Output { data, .. })) = log.next(&mut cursor, 10_000) {
+            read.extend_from_slice(&data);
+        }
+        assert!(read == whole);
     }
 
     proptest! {

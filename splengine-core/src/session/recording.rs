@@ -32,6 +32,8 @@ pub(crate) struct Recorder {
     /// Events are JSON, which holds no half of a character.
     pieces: Utf8Pieces,
     last_keyframe: (u64, Instant),
+    /// Length of the last one.
+    keyframe_length: u64,
 }
 
 /// How far a recording has come: so many bytes of file, with the output up to an offset in them.
@@ -82,6 +84,7 @@ impl Recorder {
             most,
             pieces: Utf8Pieces::default(),
             last_keyframe: (0, now),
+            keyframe_length: 0,
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let header = json!({
@@ -134,6 +137,7 @@ impl Recorder {
             most,
             pieces: Utf8Pieces::default(),
             last_keyframe: (mark.length, now),
+            keyframe_length: 0,
         })
     }
 
@@ -160,11 +164,14 @@ impl Recorder {
         self.event("r", &format!("{}x{}", size.cols(), size.rows()))
     }
 
-    /// Whether it is time for a keyframe.
+    /// Whether it is time for a keyframe. Those of a large screen are rarer, so that all of them together
+    /// take at most 16 times as much as the recording, and one.
     pub(crate) fn wants_keyframe(&self) -> bool {
         let (at, when) = self.last_keyframe;
-        self.written - at >= KEYFRAME_BYTES
-            || (self.written > at && when.elapsed() >= KEYFRAME_EVERY)
+        let grown = self.written - at;
+        grown >= self.keyframe_length.max(KEYFRAME_BYTES)
+            || (grown > self.keyframe_length / MAX_KEYFRAME_FACTOR
+                && when.elapsed() >= KEYFRAME_EVERY)
     }
 
     /// Adds the screen as it is now: from here on a player needs nothing of what lies before.
@@ -177,7 +184,9 @@ impl Recorder {
             "rows": size.rows(),
             "screen": BASE64_STANDARD.encode(screen),
         });
+        let line = line.to_string();
         self.last_keyframe = (self.written, Instant::now());
+        self.keyframe_length = line.len() as u64;
         writeln!(self.keyframes, "{line}").map_err(|error| stopped(&error))
     }
 
@@ -354,11 +363,42 @@ const MAX_EVENT_BYTES: usize = 8 << 20;
 const MAX_KEYFRAME_BYTES: usize = 96 << 20;
 const BUFFER: usize = 32 * 1024;
 const KEYFRAME_BYTES: u64 = 256 * 1024;
+/// By it keyframes may take more than what they are frames of.
+const MAX_KEYFRAME_FACTOR: u64 = 16;
 const KEYFRAME_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With screens of a few MiB a recording of little text took gigabytes.
+    #[tokio::test(start_paused = true)]
+    async fn keyframes_take_little_more_than_the_recording() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name| File::create(dir.path().join(name)).expect("made");
+        let size = Size::default();
+        let begun = Recorder::begin(file("cast"), file("keys"), 1 << 30, size, b"");
+        let mut recorder = begun.expect("begins");
+        let screen = vec![b'x'; 1 << 20];
+        let mut count = 0;
+        for offset in 0..4000 {
+            recorder.output(offset * 1000, &[b'y'; 1000]).expect("is written");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            if recorder.wants_keyframe() {
+                recorder.keyframe(size, &screen).expect("is written");
+                count += 1;
+            }
+        }
+        let written = |name| std::fs::metadata(dir.path().join(name)).expect("is there").len();
+        recorder.flush().expect("is written");
+        assert!(written("keys") <= 16 * written("cast") + (2 << 20), "{}", written("keys"));
+        assert!(count > 10, "{count}");
+        // Of a small screen they are as many as ever.
+        recorder.keyframe(size, b"small").expect("is written");
+        recorder.output(1 << 30, b"y").expect("is written");
+        tokio::time::advance(KEYFRAME_EVERY).await;
+        assert!(recorder.wants_keyframe());
+    }
 
     #[test]
     fn no_more_than_a_line_may_have_is_read() {

@@ -37,7 +37,7 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct State {
     live: HashMap<SessionId, Arc<Live>>,
-    lost: HashMap<SessionId, Record>,
+    lost: HashMap<SessionId, Arc<Record>>,
     /// How many of whom run or are being started.
     taken: HashMap<UserName, usize>,
     closed: bool,
@@ -140,35 +140,37 @@ impl Registry {
         self.state().live.values().cloned().collect()
     }
 
-    pub(crate) fn lost(&self, id: &SessionId) -> Option<Record> {
+    pub(crate) fn lost(&self, id: &SessionId) -> Option<Arc<Record>> {
         self.state().lost.get(id).cloned()
     }
 
-    pub(crate) fn all_lost(&self) -> Vec<Record> {
+    pub(crate) fn all_lost(&self) -> Vec<Arc<Record>> {
         self.state().lost.values().cloned().collect()
     }
 
     pub(crate) fn rename_lost(&self, id: &SessionId, name: Option<String>) {
         if let Some(record) = self.state().lost.get_mut(id) {
-            record.name = name;
+            Arc::make_mut(record).name = name;
         }
     }
 
-    /// Forgets a session that has ended or was lost, with its files and shares.
-    pub(crate) fn forget(&self, id: &SessionId) {
+    /// Forgets a session that has ended or was lost, with its files and shares. Once this was polled it takes
+    /// its course, if the future is dropped as well.
+    pub(crate) async fn forget(&self, id: &SessionId) {
         {
             let mut state = self.state();
             state.live.remove(id);
             state.lost.remove(id);
         }
         self.shares.take_back(id, crate::session::share::Which::All);
-        if let Some(store) = &self.store {
-            store.remove_session(id);
+        if let Some(store) = self.store.clone() {
+            let id = id.clone();
+            blocking(move || store.remove_session(&id)).await;
         }
     }
 
     /// Forgets of `user`'s sessions that have ended the oldest, where there are more than may run.
-    pub(crate) fn forget_surplus(&self, user: &UserName) {
+    pub(crate) async fn forget_surplus(&self, user: &UserName) {
         let when = |live: Arc<Live>| {
             let (_, when) = live.state().end?;
             (live.user == *user).then(|| (when, live.id.clone()))
@@ -176,7 +178,9 @@ impl Registry {
         let mut ended: Vec<_> = self.all_live().into_iter().filter_map(when).collect();
         let surplus = ended.len().saturating_sub(self.policy.max_per_caller);
         ended.sort_unstable_by_key(|(when, _)| *when);
-        ended.iter().take(surplus).for_each(|(_, id)| self.forget(id));
+        for (_, id) in ended.iter().take(surplus) {
+            self.forget(id).await;
+        }
     }
 
     /// How many run, and how many clients are attached.
@@ -309,7 +313,7 @@ impl Drop for Place {
 
 /// What sessions an engine before this one left behind, without their end; and whether there is
 /// anything that can't be read, which stays where it is or is set aside, and is never removed.
-fn lost_in(store: &Store) -> (HashMap<SessionId, Record>, bool) {
+fn lost_in(store: &Store) -> (HashMap<SessionId, Arc<Record>>, bool) {
     let mut lost = Vec::new();
     let mut has_unreadable = false;
     let sessions = store.sessions().unwrap_or_else(|error| {
@@ -383,7 +387,7 @@ fn lost_in(store: &Store) -> (HashMap<SessionId, Record>, bool) {
     for (id, _) in lost.split_off(lost.len().min(MAX_LOST)) {
         store.remove_session(&id);
     }
-    (lost.into_iter().collect(), has_unreadable)
+    (lost.into_iter().map(|(id, record)| (id, Arc::new(record))).collect(), has_unreadable)
 }
 
 /// Ends what is idle or old, forgets what has ended, sends away whose share has expired.
@@ -393,12 +397,12 @@ async fn watch(engine: Weak<Inner>, every: Duration) {
         let Some(engine) = engine.upgrade() else { return };
         let registry = &engine.sessions;
         for live in registry.all_live() {
-            look_at(registry, &live);
+            look_at(registry, &live).await;
         }
     }
 }
 
-fn look_at(registry: &Registry, live: &Arc<Live>) {
+async fn look_at(registry: &Registry, live: &Arc<Live>) {
     let policy = &registry.policy;
     let now = Instant::now();
     registry.send_revoked_away(live);
@@ -414,7 +418,7 @@ fn look_at(registry: &Registry, live: &Arc<Live>) {
     };
     if let Some(ended) = ended {
         if ended >= policy.ended_retention {
-            registry.forget(&live.id);
+            registry.forget(&live.id).await;
         }
         return;
     }

@@ -104,7 +104,7 @@ impl Live {
         let live = Arc::clone(self);
         let step = move || {
             let mut painted = live.painted();
-            if live.paint(&mut painted, until, SLICE_CELLS) {
+            if live.paint(&mut painted, until, usize::MAX) {
                 return look.take().map(|look| look(&live, &mut painted));
             }
             None
@@ -136,10 +136,11 @@ impl Live {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Draws until the screen stands for all that lies before `until`, or the cost has reached `cells`;
-    /// returns whether it does.
-    fn paint(&self, painted: &mut Painted, until: Cursor, cells: usize) -> bool {
-        let mut left = cells;
+    /// Draws until the screen stands for all that lies before `until`, or a slice of work is done;
+    /// returns whether it does. A change of size, which is done in one go, is left alone if it costs more
+    /// than `max_resize_cells`.
+    fn paint(&self, painted: &mut Painted, until: Cursor, max_resize_cells: usize) -> bool {
+        let mut left = SLICE_CELLS;
         loop {
             if painted.cursor.has_reached(until) && !painted.screen.is_repeating() {
                 return true;
@@ -147,14 +148,20 @@ impl Live {
             if left == 0 {
                 return false;
             }
-            let cost = self.paint_next(painted, left);
+            let Some(cost) = self.paint_next(painted, left, max_resize_cells) else { return false };
             painted.spent = painted.spent.saturating_add(cost);
             left = left.saturating_sub(cost.max(1));
         }
     }
 
-    /// Draws what is next, or as much of it as `cells` allow, and returns its cost.
-    fn paint_next(&self, painted: &mut Painted, cells: usize) -> usize {
+    /// Draws what is next, or as much of it as `cells` allow, and returns its cost; `None` if that is a
+    /// change of size that costs too much.
+    fn paint_next(
+        &self,
+        painted: &mut Painted,
+        cells: usize,
+        max_resize_cells: usize,
+    ) -> Option<usize> {
         let mut next = painted.cursor;
         let (entry, colors) = {
             let state = self.state();
@@ -163,6 +170,13 @@ impl Live {
         let screen = &mut painted.screen;
         screen.set_default_colors(colors.in_order());
         let before = painted.cursor;
+        if matches!(entry, Ok(Some(Entry::Size(_)))) && !screen.is_repeating() {
+            // Each cell may become a row.
+            let cost = RESIZE_COST * screen.cells();
+            if cost > max_resize_cells {
+                return None;
+            }
+        }
         // Whatever fails is not tried again.
         painted.cursor = next;
         let done = match entry {
@@ -190,12 +204,12 @@ impl Live {
                 Ok(0)
             }
         };
-        done.unwrap_or_else(|_| {
+        Some(done.unwrap_or_else(|_| {
             tracing::error!(session = %self.id, "the screen of a session failed and is drawn anew");
             let size = self.state().size;
             painted.screen = Screen::new(size.cols(), size.rows(), self.policy.scrollback);
             painted.screen.cells()
-        })
+        }))
     }
 
     /// What draws the screen as it is now, and the place in the log that it stands for.

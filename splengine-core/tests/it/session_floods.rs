@@ -58,16 +58,19 @@ async fn terminals_that_print_without_end_hold_up_nobody() {
         sessions.screen(&bob, quiet.as_str()).await.expect("is there")
     };
     assert_eq!(timeout(PATIENCE, told).await.expect("in time").text(), "hello");
-    // Their own clients get a screen, and they end when they are to.
-    let attach = Attach::new(Access::View);
-    let mut client = sessions.attach(&alice, floods[0].as_str(), attach).expect("attaches");
-    let screen =
-        async { while !matches!(client.next().await.expect("more"), Update::Snapshot { .. }) {} };
-    timeout(Duration::from_secs(60), screen).await.expect("in time");
+    // They end when they are to, and their own clients get a screen.
+    let last = floods.pop().expect("is one");
     for id in floods {
         let ended = sessions.end(&alice, id.as_str());
         timeout(Duration::from_secs(15), ended).await.expect("in time").expect("ends");
     }
+    let attach = Attach::new(Access::View);
+    let mut client = sessions.attach(&alice, last.as_str(), attach).expect("attaches");
+    let screen =
+        async { while !matches!(client.next().await.expect("more"), Update::Snapshot { .. }) {} };
+    timeout(Duration::from_secs(60), screen).await.expect("in time");
+    let ended = sessions.end(&alice, last.as_str());
+    timeout(Duration::from_secs(15), ended).await.expect("in time").expect("ends");
 }
 
 /// For anybody who has nothing to do with it, on a machine that is busy with other things as well.
