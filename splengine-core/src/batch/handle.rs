@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::batch::record::{Names, record};
 use crate::batch::registry::Registry;
-use crate::batch::row::{Summary, What, key};
+use crate::batch::row::{EventRow, Summary, What, key};
 use crate::batch::{
     BatchError, BatchEvent, BatchInfo, BatchRecord, Happening, StepCounts, StepOutput,
 };
@@ -50,7 +50,7 @@ pub struct BatchEvents {
     id: BatchId,
     names: Names,
     after: u64,
-    read: VecDeque<BatchEvent>,
+    read: VecDeque<(u64, EventRow)>,
     changed: Option<watch::Receiver<u64>>,
     is_over: bool,
 }
@@ -320,6 +320,13 @@ impl BatchEvents {
         self.is_over
     }
 
+    /// Returns about how many bytes of memory it takes, for whoever bounds the memory of answers: it
+    /// knows the arguments of all steps, whose texts may be long.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.names.memory_bytes()
+    }
+
     /// Waits for the next event; `None` after the last, or when the engine shuts down.
     ///
     /// # Errors
@@ -331,10 +338,12 @@ impl BatchEvents {
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Option<BatchEvent>, BatchError> {
         loop {
-            if let Some(event) = self.read.pop_front() {
-                self.after = event.seq;
-                self.is_over = matches!(event.what, Happening::Finished { .. });
-                return Ok(Some(event));
+            // Only now is it told with its step's arguments, which may be long.
+            if let Some((seq, row)) = self.read.pop_front() {
+                let what = self.names.happening(row.what);
+                self.after = seq;
+                self.is_over = matches!(what, Happening::Finished { .. });
+                return Ok(Some(BatchEvent { seq, time: time(row.time), what }));
             }
             if self.is_over {
                 return Ok(None);
@@ -352,8 +361,7 @@ impl BatchEvents {
                     // Of a kind whose steps are not known beforehand.
                     self.names.learn(&registry.journal.steps(&self.id).await?);
                 }
-                let what = self.names.happening(row.what);
-                self.read.push_back(BatchEvent { seq, time: time(row.time), what });
+                self.read.push_back((seq, row));
             }
             if is_empty {
                 let Some(changed) = &mut self.changed else { return Ok(None) };

@@ -82,6 +82,16 @@ impl Names {
         Ok(Self { steps })
     }
 
+    /// Returns about how many bytes of memory they take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let of_step = |step: &StepFacts| {
+            let texts = [&step.args, &step.env, &step.depends_on].into_iter().flatten();
+            let texts = texts.map(|text| size_of::<String>() + text.len());
+            size_of::<StepFacts>() + step.id.len() + step.command.len() + texts.sum::<usize>()
+        };
+        self.steps.iter().map(of_step).sum()
+    }
+
     /// Takes in the steps that only their rows tell of.
     pub(crate) fn learn(&mut self, rows: &[(u32, StepRow)]) {
         for (place, row) in rows {

@@ -240,10 +240,12 @@ pub(crate) async fn events(
     if events.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let chunks = stream::unfold(Some((events, silence)), |events| async {
-        let (mut events, silence) = events?;
+    let reserved = app.answers.reserve(&caller, events.memory_bytes())?;
+    let chunks = stream::unfold(Some((events, silence, reserved)), |events| async {
+        let (mut events, silence, reserved) = events?;
         let (chunk, is_over) = next_event(&mut events, &silence).await;
-        Some((Ok::<_, std::convert::Infallible>(chunk), (!is_over).then_some((events, silence))))
+        let next = (!is_over).then_some((events, silence, reserved));
+        Some((Ok::<_, std::convert::Infallible>(chunk), next))
     });
     Ok(as_it_comes(EVENTS, Body::from_stream(chunks)))
 }

@@ -222,6 +222,24 @@ async fn whole_answers_that_nobody_reads_take_no_more_memory_than_a_caller_may_h
     assert_eq!(door.run(&run).await["stdout"], "y".repeat(800_000));
 }
 
+/// What is known of its steps counts, too, as long as somebody follows a batch.
+#[tokio::test]
+async fn events_of_large_batches_take_no_more_memory_than_a_caller_may_have() {
+    let door = batch_door_as(|http| http.max_buffered(2 * MIB)).await;
+    let args: Vec<String> = (0..8).map(|_| "x".repeat(100_000)).collect();
+    let long = json!([{"id": "long", "command": "true", "args": args}]);
+    let path = format!("{}/events", batch(&door, long).await);
+    let mut client = Client::open(&door, 0).await;
+    let (statuses, held) = client.ask_each(&path, 3).await;
+    assert_eq!(statuses, [200, 200, 429]);
+    drop(held);
+    client.served.abort();
+    until_answered(&door, &path).await;
+    let short = format!("{}/events", batch(&door, json!([step("short", "true")])).await);
+    let mut client = Client::open(&door, 0).await;
+    assert_eq!(client.ask_each(&short, 12).await.0, [200; 12]);
+}
+
 #[tokio::test]
 async fn results_are_written_as_they_are_read() {
     let door = batch_door_as(|http| http.max_buffered(4 * MIB)).await;
