@@ -20,6 +20,7 @@ mod flat_dir;
 mod fresh;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod gather;
 mod id;
 mod input_budget;
 mod local;
@@ -47,9 +48,7 @@ pub use batch::{
     StepCheck, StepCounts, StepInfo, StepLog, StepOutput, StepResult, StepState, Submitted,
     salvage_batches,
 };
-pub use budget::{
-    CallerBudgets, GatherError, GatherLimits, Gathered, MemoryBudget, MemoryError, Reservation,
-};
+pub use budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 pub use caller::{Caller, Guest, ParseUserNameError, UserName};
 pub use disk::{BelowFloor, DiskReserve};
 pub use engine::{
@@ -66,6 +65,7 @@ pub use files::{
     DiskSpace, FileChanges, FileEntry, FileError, FileEvent, FileInfo, FileKind, FileListing,
     FilePolicy, FilePolicyError, FileRevision, FileWatch, Files, OpenFile, OpenOptions, Replaced,
 };
+pub use gather::{GatherError, GatherLimits, Gathered};
 pub use id::{
     BatchId, ExecutionId, ParseBatchIdError, ParseExecutionIdError, ParseSavedIdError,
     ParseSessionIdError, ParseShareIdError, SavedId, SessionId, ShareId,
