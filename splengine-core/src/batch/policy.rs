@@ -69,7 +69,7 @@ impl BatchPolicy {
             max_steps: 10_000,
             max_open_steps: 200_000,
             max_open_steps_per_caller: 50_000,
-            max_open_bytes: 128 << 20,
+            max_open_bytes: 64 << 20,
             max_open_bytes_per_caller: None,
             parallelism: processors,
             max_parallelism: 1024,
@@ -107,7 +107,7 @@ impl BatchPolicy {
     /// Sets the maximum number of bytes that the steps of all batches that are not over hold in memory:
     /// their commands, arguments, variables and standard input. The next batch is refused
     /// ([`BatchError::InputFull`](crate::BatchError::InputFull)), but where there is no other; batches
-    /// that are [gone on with](crate::Engine::resume) count, and are never refused. Default 128 MiB.
+    /// that are [gone on with](crate::Engine::resume) count, and are never refused. Default 64 MiB.
     pub fn max_open_bytes(mut self, bytes: usize) -> Self {
         self.max_open_bytes = bytes;
         self
