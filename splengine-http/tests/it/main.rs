@@ -9,6 +9,7 @@ mod executions;
 mod files;
 mod gaps;
 mod guessing;
+mod members;
 mod repeats;
 mod requests;
 mod revoked;
