@@ -14,13 +14,7 @@ CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conform
 # Whatever is made up for a command is given to a program that only prints something.
 PROGRAM = "#!/bin/sh\necho out\necho error >&2\n"
 # Answers of 200 are got for what there is; changes are tried on what is made up.
-# Without its steps (`steps=false`) a batch is not what the document says of it, nor is a run that failed
-# under a status of the client's (`failStatus`): that is left out.
 CONFIG = """
-[[operations]]
-include-path = "/api/v1/batches/{{id}}"
-parameters = {{ id = "{batch}", steps = true }}
-
 [[operations]]
 include-path-regex = "/batches/"
 parameters = {{ id = "{batch}", step = "first", stream = "stdout" }}

@@ -25,6 +25,10 @@ pub(crate) fn document(forms: &[Form]) -> utoipa::openapi::OpenApi {
 pub(crate) fn json(forms: &[Form]) -> serde_json::Result<String> {
     let mut document = serde_json::to_value(document(forms))?;
     describe_events(&mut document);
+    describe_summary(&mut document);
+    for path in ["/execute", "/api/v1/execute"] {
+        describe_fail_status(&mut document["paths"][path]["post"]["responses"]);
+    }
     serde_json::to_string(&document)
 }
 
@@ -44,7 +48,8 @@ fn describe_events(value: &mut Value) {
                                 "event": {"type": "string", "description": "Its name."},
                                 "id": {
                                     "type": "string",
-                                    "description": "What `Last-Event-ID` is to be to resume after it.",
+                                    "description": "Of a batch: what `Last-Event-ID` is to be to resume after it. \
+                                        Other streams can't be resumed.",
                                 },
                                 "data": {
                                     "type": "string",
@@ -60,6 +65,28 @@ fn describe_events(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(describe_events),
         _ => {}
+    }
+}
+
+/// A batch without its steps is what the list has of it.
+fn describe_summary(document: &mut Value) {
+    let operation = &mut document["paths"]["/api/v1/batches/{id}"]["get"];
+    let schema = &mut operation["responses"]["200"]["content"]["application/json"]["schema"];
+    let whole = schema.take();
+    *schema = json!({"anyOf": [whole, {"$ref": "#/components/schemas/Batch"}]});
+}
+
+/// With `failStatus` a run that failed is answered under a status of the client's.
+fn describe_fail_status(responses: &mut Value) {
+    let result = responses["200"]["content"]["application/json"].clone();
+    let Some(responses) = responses.as_object_mut() else { return };
+    for class in ["4XX", "5XX"] {
+        let description = "With `failStatus`: it ran and failed.";
+        responses.insert(class.to_owned(), json!({"description": description, "content": {}}));
+    }
+    let failed = responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5']));
+    for (_, response) in failed {
+        response["content"]["application/json"] = result.clone();
     }
 }
 
