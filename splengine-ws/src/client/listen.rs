@@ -345,7 +345,7 @@ impl Listener {
     }
 
     async fn say(&self, message: Message) -> Flow {
-        self.tell(Word::Say(message, self.gate.take_reservation())).await
+        self.tell(Word::Say(message)).await
     }
 
     async fn last(&self, message: Message, code: u16, reason: &'static str) -> Flow {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::SinkExt as _;
 use futures_util::stream::SplitSink;
 use serde_json::json;
-use splengine_core::{Attachment, MemoryBudget, Reservation};
+use splengine_core::{Attachment, MemoryBudget};
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -21,9 +21,8 @@ use crate::upgrade::Socket;
 pub(crate) enum Word {
     /// Tells of this session from now on.
     Session(Box<Attachment>, Option<u64>),
-    /// Says it; of an answer to a large message with the memory of that, so that a client that reads
-    /// nothing has no more answers waiting than it may have messages.
-    Say(Message, Option<Reservation>),
+    /// Says it.
+    Say(Message),
     /// Says it, and closes.
     Last(Message, u16, &'static str),
 }
@@ -53,11 +52,7 @@ pub(crate) async fn tell(
             biased;
             word = told.recv() => match word {
                 None => return,
-                Some(Word::Say(message, held)) => {
-                    // It is reserved anew below.
-                    drop(held);
-                    frames.push(message);
-                }
+                Some(Word::Say(message)) => frames.push(message),
                 Some(Word::Session(new, number)) => {
                     frames.push(speech.session(&new));
                     if matches!(speech, Speech::Plain(_)) {

@@ -26,9 +26,7 @@ pub(crate) async fn type_all(mut typed: mpsc::Receiver<Typed>, words: mpsc::Send
         };
         let word = match done {
             Ok(None) => continue,
-            Ok(Some(number)) => {
-                Word::Say(text(&json!({"type": "input_ack", "number": number})), None)
-            }
+            Ok(Some(number)) => Word::Say(text(&json!({"type": "input_ack", "number": number}))),
             // The session's own end says it better.
             Err(SessionError::Ended) => continue,
             Err(error @ SessionError::Gap { .. }) => {
@@ -37,12 +35,12 @@ pub(crate) async fn type_all(mut typed: mpsc::Receiver<Typed>, words: mpsc::Send
             }
             Err(SessionError::Forbidden(problem)) => {
                 let read_only = json!({"type": "notice", "kind": "read_only"});
-                if words.send(Word::Say(text(&read_only), None)).await.is_err() {
+                if words.send(Word::Say(text(&read_only))).await.is_err() {
                     return;
                 }
-                Word::Say(speech::error(problem, "read_only"), None)
+                Word::Say(speech::error(problem, "read_only"))
             }
-            Err(error) => Word::Say(speech::refusal(&error).0, None),
+            Err(error) => Word::Say(speech::refusal(&error).0),
         };
         if words.send(word).await.is_err() {
             return;
