@@ -341,7 +341,7 @@ pub(crate) struct BatchesTable {
     /// Maximum number of steps of one caller's batches that are not over. Default 50000.
     pub(crate) max_open_steps_per_caller: Option<usize>,
     /// Maximum number of bytes of commands, arguments, variables and standard input that the steps of all
-    /// batches that are not over hold in memory. Default 134217728 (128 MiB).
+    /// batches that are not over hold in memory. Default 67108864 (64 MiB).
     pub(crate) max_open_bytes: Option<usize>,
     /// Maximum number of such bytes of one caller's batches. Default: half of `max-open-bytes`.
     pub(crate) max_open_bytes_per_caller: Option<usize>,

@@ -33,7 +33,7 @@ use crate::forms::Form;
 use crate::host::check_host;
 use crate::lingering::linger;
 use crate::problem::Problem;
-use crate::repeats::{Repeats, refuse_unheeded_key};
+use crate::repeats::{self, Repeats, refuse_unheeded_key};
 use crate::revoked::{Recognised, end_with_caller};
 use crate::routes::metrics::{self, HttpMetrics};
 use crate::routes::{
@@ -182,8 +182,8 @@ impl App {
             .with_state(self.clone());
         if !self.options.origins.is_empty() {
             use axum::http::header::{
-                ACCEPT, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
-                LOCATION, RETRY_AFTER,
+                ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
+                IF_NONE_MATCH, IF_RANGE, LOCATION, RETRY_AFTER,
             };
             let resumption = HeaderName::from_static("last-event-id");
             let repetition = HeaderName::from_static("idempotency-key");
@@ -199,6 +199,7 @@ impl App {
                 .allow_headers([
                     AUTHORIZATION,
                     CONTENT_TYPE,
+                    CONTENT_ENCODING,
                     ACCEPT,
                     RANGE,
                     IF_MATCH,
@@ -215,6 +216,7 @@ impl App {
                     step_output::ATTEMPT,
                     step_output::STDOUT_GAP,
                     step_output::STDERR_GAP,
+                    repeats::REPLAYED,
                 ]);
             router = router.layer(cors);
         }

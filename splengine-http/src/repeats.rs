@@ -281,7 +281,7 @@ const HEEDED: [&str; 8] = [
     "/api/v1/sessions/{id}/input",
     "/api/v1/files/{*path}",
 ];
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const MAX_AGE: Duration = Duration::from_hours(24);
 const MAX_ANSWERS: usize = 10_000;
 const MAX_BYTES: usize = 64 << 20;

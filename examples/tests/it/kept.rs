@@ -7,7 +7,7 @@ use crate::server::*;
 
 /// Counts on, and prints each time: a closed pipe would end it.
 const DAEMON: &str =
-    "n=0; (while :; do n=$((n+1)); echo $n; echo $n >beat; sleep 0.02; done) & echo $!";
+    "n=0; (while :; do n=$((n+1)); echo $n; echo $n >beat; sleep 0.02; done) & echo $! >pid";
 
 struct Daemon(Pid);
 
@@ -39,9 +39,10 @@ fn a_kept_daemon_outlives_its_server_and_is_let_be_by_the_next() {
             let body = json!({"command": "sh -c", "args": [DAEMON], "background": "keep"});
             let told = post(&addr_of(&server.ready), ALICE, &body.to_string()).expect("an answer");
             let told: serde_json::Value = serde_json::from_str(&told.1).expect("JSON");
-            let pid = told["stdout"].as_str().and_then(|text| text.lines().last());
-            let pid = pid.and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
-            let daemon = Daemon(pid.unwrap_or_else(|| panic!("no daemon: {told}")));
+            assert_eq!(told["exitCode"], 0, "{told}");
+            let pid = std::fs::read_to_string(root.path().join("pid")).expect("written");
+            let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+            let daemon = Daemon(pid.expect("a process id"));
             server.signal(end);
             server.wait();
             let what = format!("it counts on after {end:?} with cgroup mode {cgroup}");

@@ -385,6 +385,13 @@ impl std::fmt::Debug for Live {
 /// Pieces and bytes of input that wait to be typed; beyond them whoever sends it waits.
 const INPUT_PIECES: usize = 256;
 pub(crate) const INPUT_BYTES: usize = 1 << 20;
+/// What a piece of input counts for at least, since it takes more than its bytes while it waits.
+const MIN_INPUT_BYTES: usize = 256;
+
+/// Permits of [`Live::room`] that a piece of input takes.
+pub(crate) fn room_of(data: &[u8]) -> usize {
+    data.len().clamp(MIN_INPUT_BYTES, INPUT_BYTES)
+}
 /// Ends whatever sequence is open, then: a soft reset (DECSTR), the normal screen, no reports of the
 /// mouse, of the window's focus and of pastes, the default character set. What is on the screen stays.
 const RESET: &[u8] =

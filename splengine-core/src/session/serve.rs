@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::session::Recording;
 use crate::session::attach::HIGH_WATER;
 use crate::session::input::Weave;
-use crate::session::live::{Live, Typed};
+use crate::session::live::{Live, Typed, room_of};
 use crate::session::registry::Place;
 use crate::session::store::SessionFiles;
 
@@ -169,7 +169,7 @@ async fn type_all(live: Arc<Live>, mut typed: mpsc::Receiver<Typed>) {
         }
         while let Some(data) = weave.pop(Instant::now()) {
             type_one(&live, &data, true).await;
-            live.room.add_permits(data.len());
+            live.room.add_permits(room_of(&data));
         }
     }
 }

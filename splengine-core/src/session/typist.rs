@@ -10,7 +10,7 @@ use crate::caller::Caller;
 use crate::caller::UserName;
 use crate::id::random_text;
 use crate::session::input::{Numbering, is_reply};
-use crate::session::live::{INPUT_BYTES, Live, Typed};
+use crate::session::live::{Live, Typed, room_of};
 use crate::session::state::{Client, Known, State};
 use crate::session::{Access, SessionError, Size, TerminalColors};
 
@@ -255,7 +255,7 @@ impl Typist {
 pub(crate) async fn type_in(live: &Live, key: u64, mut data: Bytes) -> Result<(), SessionError> {
     while !data.is_empty() {
         let piece = data.split_to(data.len().min(PIECE));
-        let size = u32::try_from(piece.len().min(INPUT_BYTES)).unwrap_or(u32::MAX);
+        let size = u32::try_from(room_of(&piece)).unwrap_or(u32::MAX);
         let room = live.room.acquire_many(size).await.map_err(|_| SessionError::Ended)?;
         live.input.send(Typed::Client(key, piece)).await.map_err(|_| SessionError::Ended)?;
         // Given back by the task that types.

@@ -358,6 +358,23 @@ async fn input_that_is_sent_again_is_typed_once() {
 }
 
 #[tokio::test]
+async fn small_pieces_that_wait_for_a_paste_are_few() {
+    let bench = bench();
+    let session = bench.start(script("echo ready; cat > out")).await;
+    let mut one = bench.attach(&session, control());
+    let two = bench.attach(&session, control());
+    read_until(&mut one, "ready").await;
+    one.typist().input("\x1b[200~begun".into()).await.expect("typed");
+    let typist = two.typist();
+    let mut waiting = 0;
+    let soon = Duration::from_millis(500);
+    while waiting < 20_000 && timeout(soon, typist.input("x".into())).await.is_ok() {
+        waiting += 1;
+    }
+    assert!(waiting < 20_000);
+}
+
+#[tokio::test]
 async fn large_pastes_arrive_whole_and_untorn() {
     let bench = bench();
     let session = bench.start(script("echo ready; cat > out")).await;

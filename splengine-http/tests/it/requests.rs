@@ -248,11 +248,18 @@ async fn pages_of_other_sites_are_refused() {
     connection.send(preflight.as_bytes()).await;
     let response = connection.response().await;
     assert_eq!(response.status, 200);
-    assert!(
-        response
-            .header("access-control-allow-headers")
-            .is_some_and(|h| h.contains("authorization"))
-    );
+    let allowed = response.header("access-control-allow-headers").expect("a list");
+    for name in
+        ["authorization", "content-encoding", "idempotency-key", "last-event-id", "if-range"]
+    {
+        assert!(allowed.contains(name), "{name}: {allowed}");
+    }
+    let headers = [TOKEN, JSON, "Origin: https://console.example"];
+    let response = door.post("/execute", &headers, body.as_bytes()).await;
+    let exposed = response.header("access-control-expose-headers").expect("a list");
+    for name in ["retry-after", "location", "stdout-gap", "attempt", "idempotency-replayed"] {
+        assert!(exposed.contains(name), "{name}: {exposed}");
+    }
 }
 
 #[tokio::test]
