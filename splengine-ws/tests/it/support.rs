@@ -250,7 +250,10 @@ impl Client {
     /// Reads until what was printed holds `needle`, and gives all of it.
     pub(crate) async fn until(&mut self, needle: &str) -> String {
         let mut seen = Vec::new();
-        while !String::from_utf8_lossy(&seen).contains(needle) {
+        let mut searched = 0;
+        while !String::from_utf8_lossy(&seen[searched..]).contains(needle) {
+            // It may have begun.
+            searched = seen.len().saturating_sub(needle.len());
             match self.next().await {
                 Came::Frame(frame) if frame["type"] == "output" => {
                     seen.extend_from_slice(frame["data"].as_str().expect("text").as_bytes());
