@@ -10,7 +10,7 @@ use crate::call::Responder;
 use crate::server::AvroServer;
 use crate::service::AvroService;
 
-/// Sets up the Avro RPC door. Made by [`AvroServer::builder`]; it opens only once it knows how to
+/// Sets up the Avro RPC server. Made by [`AvroServer::builder`]; it opens only once it knows how to
 /// [authenticate](Self::authenticate).
 #[derive(Debug)]
 #[must_use]
@@ -38,7 +38,7 @@ pub(crate) struct Options {
 }
 
 impl AvroServer {
-    /// Begins a door to `engine`.
+    /// Returns a builder of a server of `engine`, with defaults.
     pub fn builder(engine: Engine) -> AvroServerBuilder<NoAuthenticator> {
         AvroServerBuilder {
             engine,
@@ -77,7 +77,7 @@ impl<A> AvroServerBuilder<A> {
         }
     }
 
-    /// Lists a further door in what `describe` tells, such as `rest` and where it is.
+    /// Lists a further server in what `describe` tells, such as `rest` and where it is.
     pub fn interface(mut self, name: impl Into<String>, place: impl Into<String>) -> Self {
         self.options.interfaces.insert(name.into(), place.into());
         self
@@ -192,7 +192,7 @@ impl<A> AvroServerBuilder<A> {
 }
 
 impl AvroServerBuilder<SharedAuthenticator> {
-    /// The door over HTTP alone, to be nested in a stack of one's own.
+    /// The server over HTTP alone, to be nested in a stack of one's own.
     #[must_use]
     pub fn into_service(self) -> AvroService {
         AvroService::new(Responder::new(self.engine, self.authenticator, self.options))

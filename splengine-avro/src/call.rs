@@ -45,7 +45,7 @@ pub(crate) struct Shared {
 /// Who a request is from, as far as that is known without its call. Of a socket nothing is.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
-    /// Whoever nests the door may know already.
+    /// Whoever nests the server may know already.
     pub(crate) caller: Option<Caller>,
     /// Who was recognised by the request's head, unless the call itself shows something else.
     pub(crate) by_head: Option<Caller>,

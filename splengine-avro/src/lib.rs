@@ -1,4 +1,4 @@
-//! The Avro RPC door of splengine: an [`Engine`](splengine_core::Engine) for every client of
+//! The Avro RPC server of splengine: an [`Engine`](splengine_core::Engine) for every client of
 //! Avro's, over whichever framing it speaks, on one port.
 //!
 //! ```no_run
@@ -24,7 +24,7 @@
 //! switched on. The protocol is [`protocol()`]; clients of older, newer or narrower texts are resolved
 //! by name.
 //!
-//! [`results_container`] makes a container file of a batch's results, for whichever door gives it.
+//! [`results_container`] makes a container file of a batch's results, for whichever server gives it.
 
 #![forbid(unsafe_code)]
 

@@ -24,7 +24,7 @@ use crate::framing::{Frames, PREFIX, Sasl, Speech};
 use crate::rewind::Rewind;
 use crate::service::AvroService;
 
-/// The Avro RPC door on an address of its own. Serves while it is awaited, or
+/// The Avro RPC server on an address of its own. Serves while it is awaited, or
 /// [run](Self::run_until).
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct AvroServer {

@@ -1,4 +1,4 @@
-//! The door over HTTP.
+//! The server over HTTP.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -33,7 +33,7 @@ use crate::records::ErrorCode;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The Avro RPC door over HTTP as a [`tower::Service`], to be nested in a stack of one's own:
+/// The Avro RPC server over HTTP as a [`tower::Service`], to be nested in a stack of one's own:
 /// `POST /` and `POST /avro` take calls, `GET /avro/protocol` gives the protocol's text. Cheap to
 /// clone, always ready, and never fails. A request that carries a
 /// [`Caller`] among its extensions was authenticated by whoever nests it.

@@ -19,7 +19,7 @@ use crate::forms::{BoxError, Form};
 use crate::server::{HttpServer, RequestBody, Timing};
 use crate::service::HttpService;
 
-/// Sets up the HTTP door. Made by [`HttpServer::builder`]; it opens only once it knows how to
+/// Sets up the HTTP server. Made by [`HttpServer::builder`]; it opens only once it knows how to
 /// [authenticate](Self::authenticate).
 #[derive(Debug)]
 #[must_use]
@@ -53,7 +53,7 @@ pub fn check_origin(origin: &str) -> Result<(), OriginError> {
 }
 
 impl HttpServer {
-    /// Begins a door to `engine`.
+    /// Returns a builder of a server of `engine`, with defaults.
     pub fn builder(engine: Engine) -> HttpServerBuilder<NoAuthenticator> {
         HttpServerBuilder {
             engine,
@@ -87,7 +87,7 @@ impl<A> HttpServerBuilder<A> {
         }
     }
 
-    /// Lets pages of this origin use the door from a browser (CORS). Default: none may.
+    /// Lets pages of this origin use the server from a browser (CORS). Default: none may.
     ///
     /// # Errors
     ///
@@ -132,7 +132,7 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// Lists a further door in the service definition, such as `websocket` and where it is.
+    /// Lists a further server in the service definition, such as `websocket` and where it is.
     pub fn interface(mut self, name: impl Into<String>, place: impl Into<String>) -> Self {
         self.options.interfaces.insert(name.into(), place.into());
         self
@@ -145,12 +145,12 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// Lets another service answer for `path`, such as another door's that speaks HTTP, too. It
+    /// Lets another service answer for `path`, such as another server's that speaks HTTP, too. It
     /// finds out by itself who asks.
     ///
     /// # Panics
     ///
-    /// The door, when it is set up, where `path` does not begin with `/` or is taken.
+    /// The server, when it is set up, where `path` does not begin with `/` or is taken.
     pub fn mount<S, B>(mut self, path: &str, service: S) -> Self
     where
         S: Service<http::Request<RequestBody>, Response = http::Response<B>, Error = Infallible>
@@ -238,7 +238,7 @@ impl<A> HttpServerBuilder<A> {
 }
 
 impl HttpServerBuilder<SharedAuthenticator> {
-    /// The door as a service, to be nested in a stack of one's own.
+    /// The server as a service, to be nested in a stack of one's own.
     #[must_use]
     pub fn into_service(self) -> HttpService {
         let Self { engine, authenticator, options, .. } = self;

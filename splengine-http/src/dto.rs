@@ -461,7 +461,7 @@ pub(crate) struct ServiceDto {
     /// What sort of service it is.
     #[serde(rename = "type")]
     pub(crate) kind: &'static str,
-    /// The doors that are open, and where.
+    /// The servers that are open, and where.
     pub(crate) interfaces: BTreeMap<String, String>,
     /// What is switched on and enforced here.
     pub(crate) capabilities: Vec<String>,

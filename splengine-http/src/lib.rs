@@ -1,4 +1,4 @@
-//! The HTTP door of splengine: an [`Engine`](splengine_core::Engine) as a server, or as a
+//! The HTTP server of splengine: an [`Engine`](splengine_core::Engine) as a server, or as a
 //! `tower::Service` to nest in one's own.
 //!
 //! ```no_run

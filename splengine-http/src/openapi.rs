@@ -10,7 +10,7 @@ use crate::forms::Form;
 use crate::routes;
 use crate::stream::EVENTS;
 
-/// The document of a door that has these forms of results.
+/// The document of a server that has these forms of results.
 pub(crate) fn document(forms: &[Form]) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     let paths = &mut document.paths.paths;

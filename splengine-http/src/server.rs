@@ -27,7 +27,7 @@ use crate::tracked::Tracked;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The HTTP door on an address of its own: HTTP/1.1, and HTTP/2 without TLS to clients that begin
+/// The HTTP server on an address of its own: HTTP/1.1, and HTTP/2 without TLS to clients that begin
 /// with it. Serves while it is awaited, or [run](Self::run_until).
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct HttpServer {
@@ -95,7 +95,7 @@ impl HttpServer {
     }
 }
 
-/// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for doors
+/// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for servers
 /// that are HTTP and more. The bounds are the defaults of the builder's, with `limits` given. Each
 /// request has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::ConnectionHandle) among
 /// its extensions; whoever authenticates the caller tells the handle. A connection that was upgraded

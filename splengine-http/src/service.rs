@@ -11,7 +11,7 @@ use tower::Service;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The HTTP door as a [`tower::Service`], to be nested in a stack of one's own. Cheap to clone,
+/// The HTTP server as a [`tower::Service`], to be nested in a stack of one's own. Cheap to clone,
 /// always ready, and never fails: refusals are responses.
 #[derive(Clone)]
 pub struct HttpService(Router);

@@ -18,7 +18,7 @@ use crate::{Algorithms, HostKeys, TargetError, Users};
 #[non_exhaustive]
 pub struct NoUsers;
 
-/// Sets up the SSH door. Made by [`SshServer::builder`]; it opens only once it knows who may come
+/// Sets up the SSH server. Made by [`SshServer::builder`]; it opens only once it knows who may come
 /// in, and its own key.
 #[derive(Debug)]
 #[must_use]
@@ -37,7 +37,7 @@ pub struct SshServerBuilder<U> {
 }
 
 impl SshServer {
-    /// Begins a door to `engine`.
+    /// Returns a builder of a server of `engine`, with defaults.
     pub fn builder(engine: Engine) -> SshServerBuilder<NoUsers> {
         SshServerBuilder {
             engine,

@@ -1,4 +1,4 @@
-//! The SSH door of splengine: commands, persistent terminals and files for every SSH client.
+//! The SSH server of splengine: commands, persistent terminals and files for every SSH client.
 //!
 //! `ssh alice@host data transform` runs a command, `ssh alice@host` opens a terminal session that
 //! outlives its clients and is the same that a browser shows, `ssh alice+SESSION@host` attaches to
@@ -37,7 +37,7 @@
 //!
 //! # Why russh
 //!
-//! The door is made of [russh](https://docs.rs/russh), pinned exactly. The design had named
+//! The server is made of [russh](https://docs.rs/russh), pinned exactly. The design had named
 //! thrussh, from which russh once came. thrussh 0.49 is maintained and implements strict key
 //! exchange and ML-KEM; but of commands with more output than a channel's window holds 12 in 12
 //! arrived cut short, 11 of them with exit code 0, since the end of a channel overtakes what is

@@ -21,7 +21,7 @@ use crate::line::Line;
 use crate::targets::Targets;
 use crate::{Algorithms, Users};
 
-/// The SSH door on an address of its own. Serves while it is awaited, or [run](Self::run_until).
+/// The SSH server on an address of its own. Serves while it is awaited, or [run](Self::run_until).
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct SshServer {
     pub(crate) listener: TcpListener,

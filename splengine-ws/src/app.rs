@@ -184,7 +184,7 @@ fn takes_gzip(asked: &HeaderMap) -> bool {
     })
 }
 
-/// Everything else is the HTTP door's. Who is logged in needs no header there.
+/// Everything else is the HTTP server's. Who is logged in needs no header there.
 async fn api(State(app): State<Arc<App>>, mut request: Request) -> Response {
     if !request.headers().contains_key(axum::http::header::AUTHORIZATION)
         && let Some(present) = entry::by_cookie(&app, request.headers()).await

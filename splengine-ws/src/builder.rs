@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use crate::app::{App, Options};
 use crate::server::{WsServer, WsService};
 
-/// Sets up the WebSocket door. Made by [`WsServer::builder`]; it opens only once it knows how to
+/// Sets up the WebSocket server. Made by [`WsServer::builder`]; it opens only once it knows how to
 /// [authenticate](Self::authenticate).
 #[derive(Debug)]
 #[must_use]
@@ -25,7 +25,7 @@ pub struct WsServerBuilder<A> {
 }
 
 impl WsServer {
-    /// Begins a door to `engine`.
+    /// Returns a builder of a server of `engine`, with defaults.
     pub fn builder(engine: Engine) -> WsServerBuilder<NoAuthenticator> {
         WsServerBuilder {
             engine,
@@ -62,14 +62,14 @@ impl<A> WsServerBuilder<A> {
         }
     }
 
-    /// The HTTP door that is found under this door's address as well; the console uses it. Default:
+    /// The HTTP server that is found under this server's address as well; the console uses it. Default:
     /// one with the defaults of its builder, for the same engine and authenticator.
     pub fn api(mut self, api: HttpService) -> Self {
         self.api = Some(api);
         self
     }
 
-    /// Whether there is a web console, with its login and the HTTP door. Default true. Without it
+    /// Whether there is a web console, with its login and the HTTP server. Default true. Without it
     /// `/terminal` is all there is.
     pub fn console(mut self, console: bool) -> Self {
         self.options.console = console;
@@ -88,7 +88,7 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// Lets pages of this origin open terminals. Default: only those of this door itself.
+    /// Lets pages of this origin open terminals. Default: only those of this server itself.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl WsServerBuilder<SharedAuthenticator> {
         Arc::new(App::new(engine, authenticator, api, options, logins))
     }
 
-    /// The door as a service, to be nested in a stack of one's own, under any path. Draining the
+    /// The server as a service, to be nested in a stack of one's own, under any path. Draining the
     /// engine sends its clients away; see [`WsService::close`] for what else there is to end.
     #[must_use]
     pub fn into_service(self) -> WsService {

@@ -87,7 +87,7 @@ pub(crate) async fn judge(app: &App, parts: &Parts) -> Result<Entrant, Refusal> 
     }
 }
 
-/// Whether a page of `origin` may act here: one of this door itself, or of an origin that was
+/// Whether a page of `origin` may act here: one of this server itself, or of an origin that was
 /// allowed. Browsers send `null` for pages that have none.
 pub(crate) fn is_allowed(app: &App, origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());

@@ -1,4 +1,4 @@
-//! The WebSocket door of splengine: terminals for small clients and for browsers, and a web
+//! The WebSocket server of splengine: terminals for small clients and for browsers, and a web
 //! console.
 //!
 //! ```no_run

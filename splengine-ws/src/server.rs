@@ -17,7 +17,7 @@ use crate::app::App;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The WebSocket door on an address of its own. Serves while it is awaited, or
+/// The WebSocket server on an address of its own. Serves while it is awaited, or
 /// [run](Self::run_until).
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct WsServer {
@@ -78,7 +78,7 @@ impl fmt::Debug for WsServer {
     }
 }
 
-/// The WebSocket door as a [`tower::Service`], to be nested in a stack of one's own, by one that
+/// The WebSocket server as a [`tower::Service`], to be nested in a stack of one's own, by one that
 /// serves upgrades. Cheap to clone, always ready, and never fails: refusals are responses.
 #[derive(Clone)]
 pub struct WsService {

@@ -114,7 +114,7 @@ impl fmt::Debug for SharedAuthenticator {
     }
 }
 
-/// Stands in a door's builder where the authenticator is still to come.
+/// Stands in a server's builder where the authenticator is still to come.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct NoAuthenticator;

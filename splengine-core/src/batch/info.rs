@@ -258,7 +258,7 @@ impl BatchState {
     pub const ALL: &[Self] =
         &[Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
 
-    /// The word for it on every door.
+    /// The word for it on every server.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -289,7 +289,7 @@ impl StepState {
         Self::Cancelled,
     ];
 
-    /// The word for it on every door.
+    /// The word for it on every server.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -175,7 +175,7 @@ impl Engine {
     }
 
     /// Goes on with what an engine before this one left, which used the same stores. To be called
-    /// once, before the doors are opened.
+    /// once, before the servers are opened.
     ///
     /// - Sessions that [outlive](crate::Session::outlives) their engine: with the same ids, screens,
     ///   recordings and places in their output, so that clients come back as after a broken
@@ -248,7 +248,7 @@ impl Engine {
     }
 
     /// Resolves when no new work is taken any more: for what only looks on, and would hold up the
-    /// end of its door.
+    /// end of its server.
     ///
     /// # Cancel safety
     ///

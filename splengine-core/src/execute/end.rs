@@ -34,7 +34,7 @@ impl Reason {
         Self::Lost,
     ];
 
-    /// The word for it on every door.
+    /// The word for it on every server.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

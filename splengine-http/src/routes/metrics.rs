@@ -22,7 +22,7 @@ use splengine_core::{EngineStats, ErrorKind, HistogramStats};
 use crate::app::App;
 use crate::routes::parameters::NoQuery;
 
-/// What the door itself counts.
+/// What the server itself counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HttpMetrics {
     requests: Family<RequestLabels, Counter<u64, AtomicU64>>,
