@@ -65,9 +65,9 @@ after(async () => {
 /**
  * A page of a browser of its own, which goes nowhere else and complains of nothing. Unless `webgl`
  * says otherwise, it draws with elements, which tests can look at. `timersLate`: by how many
- * milliseconds its timers come late, as they do on a slow device.
+ * milliseconds its timers come late, as they do on a slow device. `before` runs before the page's own.
  */
-export async function open(url, { webgl = false, timersLate = 0, ...options } = {}) {
+export async function open(url, { webgl = false, timersLate = 0, before, ...options } = {}) {
   const context = await bench.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   if (!webgl) {
     await context.addInitScript(() => {
@@ -78,6 +78,7 @@ export async function open(url, { webgl = false, timersLate = 0, ...options } = 
       }
     });
   }
+  if (before) await context.addInitScript(before);
   if (timersLate > 0) {
     await context.addInitScript((late) => {
       const set = window.setTimeout;

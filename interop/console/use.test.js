@@ -53,6 +53,37 @@ for (const webgl of [true, false]) {
   });
 }
 
+test("without WebGL, and when it is taken away, the page's elements draw", async () => {
+  const rows = (page) => page.evaluate(() => [...document.querySelectorAll(".xterm-rows > div")].map((row) => row.textContent.trimEnd()).join("\n"));
+  const { page, id } = await openSession("lost", { webgl: true });
+  await page.locator(".xterm-screen canvas").first().waitFor({ state: "attached" });
+  await type(page, "echo be''fore\n");
+  await shows(page, "before");
+  await page.evaluate(() => {
+    for (const canvas of document.querySelectorAll(".xterm-screen canvas")) {
+      canvas.getContext("webgl2")?.getExtension("WEBGL_lose_context").loseContext();
+    }
+  });
+  await until(async () => (await page.locator(".xterm-screen canvas").count()) === 0 || undefined, "that the canvas is gone");
+  await type(page, "echo af''ter\n");
+  await until(async () => /before[^]*after/.test(await rows(page)) || undefined, "rows");
+  await close({ page, id });
+
+  const without = await openSession("without", {
+    webgl: true,
+    before: () => {
+      const get = HTMLCanvasElement.prototype.getContext;
+      HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+        return kind.startsWith("webgl") ? null : get.call(this, kind, ...more);
+      };
+    },
+  });
+  await type(without.page, "echo dr''awn\n");
+  await until(async () => (await rows(without.page)).includes("drawn") || undefined, "rows");
+  assert.equal(await without.page.locator(".xterm-screen canvas").count(), 0);
+  await close(without);
+});
+
 test("a paste brings no control characters", async () => {
   const { page, id } = await openSession("paste");
   await type(page, "echo re''ady; cat -v\n");
@@ -83,9 +114,20 @@ test("a finger scrolls back, and flicks", async () => {
   for (let y = 220; y <= 600; y += 20) await touch("touchMove", y);
   await touch("touchEnd");
   await page.waitForFunction((was) => Number(document.querySelector(".xterm-rows > div").textContent.trim()) < was - 15, before);
+  // One that is let go while it moves goes on by itself.
+  const slow = await top();
+  await touch("touchStart", 200);
+  for (let y = 240; y <= 400; y += 40) await touch("touchMove", y);
+  await touch("touchEnd");
+  const left = slow - (await top());
+  await page.waitForFunction(([was, by]) => was - Number(document.querySelector(".xterm-rows > div").textContent.trim()) > by + 2, [slow, left]);
   // In a program that has the screen to itself, it is the wheel.
-  await type(page, "less -X /etc/services\n");
-  await shows(page, "tcpmux");
+  await type(page, "seq 1000 2000 | less\n");
+  await draws(page, /^1000$/);
+  await touch("touchStart", 600);
+  for (let y = 580; y >= 300; y -= 20) await touch("touchMove", y);
+  await touch("touchEnd");
+  await page.waitForFunction(() => Number(document.querySelector(".xterm-rows > div").textContent.trim()) > 1003);
   await page.keyboard.press("q");
   await close({ page, id });
 });
@@ -465,6 +507,14 @@ test("finding begins at the end, counts, and knows case, words and patterns", as
   await page.locator("#search-count", { hasText: "200 of 201" }).waitFor();
   await page.click("#search-case");
   await page.locator("#search-count", { hasText: "of 200" }).waitFor();
+  // Within a word there is none.
+  await page.fill("#search-text", "wor");
+  await page.locator("#search-count", { hasText: "of 200" }).waitFor();
+  await page.click("#search-word");
+  await page.locator("#search-count", { hasText: "not found" }).waitFor();
+  await page.fill("#search-text", "word");
+  await page.locator("#search-count", { hasText: "of 200" }).waitFor();
+  await page.click("#search-word");
   await page.click("#search-regex");
   await page.fill("#search-text", "word 1[0-9]{2}$");
   await page.locator("#search-count", { hasText: "of 100" }).waitFor();
@@ -572,7 +622,7 @@ test("an end that is none of a failure is said calmly, and offers what can be do
   await type(page, "exit\n");
   await page.locator("#banner-text", { hasText: "exit code 0" }).waitFor();
   await page.locator('#status[data-state="ended"]').waitFor();
-  assert.equal(await page.locator("#share").isVisible(), false, "what has ended is not shared");
+  assert.equal(await page.locator("#share, #save, #end").filter({ visible: true }).count(), 0, "what has ended is not shared, saved or ended");
   const covered = await page.evaluate(() => {
     const banner = document.querySelector("#banner").getBoundingClientRect();
     return banner.top < document.querySelector("#terminal").getBoundingClientRect().bottom;
