@@ -1,12 +1,14 @@
 // The console in a real browser (Chromium), against the all-in-one server.
 
 import assert from "node:assert/strict";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { asks, asksNoMore, bench, connected, open, problems, proxy, root, sessions, shot, shows, start, stop, text, token, type } from "./support.js";
+import { asks, asksNoMore, bench, connected, open, problems, proxy, root, sessions, shot, shows, start, stop, text, token, type, until } from "./support.js";
 
 let first;
 
@@ -330,6 +332,37 @@ test("below another path, behind a proxy", async (context) => {
   await connected(guest);
   await shows(guest, "proxied");
   await guest.context().close();
+  await page.context().close();
+});
+
+test("behind nginx, set up as the README says", async (context) => {
+  const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  const recipe = readme.match(/```nginx\n([^]*?)```/)[1];
+  const free = net.createServer().listen(0, "127.0.0.1");
+  await once(free, "listening");
+  const { port } = free.address();
+  await new Promise((done) => free.close(done));
+  const home = join(root, "nginx");
+  mkdirSync(home);
+  const own = recipe.replace(/# listen.*/, `listen 127.0.0.1:${port};`).replace("127.0.0.1:8081", bench.server.ws);
+  const paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((of) => `${of}_temp_path ${home}/${of};`).join(" ");
+  writeFileSync(join(home, "conf"), `daemon off; pid ${home}/pid; error_log stderr; events {}\nhttp { access_log off; ${paths}\n${own}}\n`);
+  const nginx = spawn("nginx", ["-p", home, "-c", join(home, "conf")], { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` } });
+  context.after(async () => {
+    nginx.kill();
+    if (nginx.exitCode === null) await once(nginx, "exit");
+  });
+  const address = `http://127.0.0.1:${port}/console`;
+  const answers = () => fetch(address, { redirect: "manual" }).catch(() => undefined);
+  const redirect = await until(answers, "nginx");
+  assert.equal(redirect.headers.get("location"), `${address}/`);
+  const page = await open(`${address}/#token=${token}`);
+  await connected(page);
+  await type(page, "echo be''hind\n");
+  await shows(page, "behind");
+  await page.click("#share");
+  await page.click("text=Create link");
+  assert.ok((await made(page)).startsWith(`${address}/#ticket=`));
   await page.context().close();
 });
 
