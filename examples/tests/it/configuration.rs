@@ -231,6 +231,48 @@ fn the_file_reaches_everything() {
 }
 
 #[test]
+fn times_of_connections_and_sessions_and_the_shell_are_set() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = r#"
+        [http]
+        keep-alive-timeout = 7000
+        [sessions]
+        detached-timeout = 300
+        busy-stays = false
+        [commands]
+        shell = true
+    "#;
+    let config = write(&dir, "config.toml", config, 0o600);
+    let all = all_in_one(&["--config", &config]);
+    let mut stream = std::net::TcpStream::connect(&all.addr).expect("connects");
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    let mut head = String::new();
+    let mut reader = std::io::BufReader::new(stream);
+    while !head.ends_with("\r\n\r\n") {
+        std::io::BufRead::read_line(&mut reader, &mut head).expect("a line");
+    }
+    assert!(head.to_ascii_lowercase().contains("\r\nkeep-alive: timeout=7\r\n"), "{head}");
+
+    let (status, session) = ask(&all.addr, "POST /api/v1/sessions", r#"{"command": "cat"}"#);
+    assert_eq!(status, 201, "{session}");
+    eventually("it is ended, since nobody is attached", || {
+        let list = ask(&all.addr, "GET /api/v1/sessions", "").1;
+        let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+        list["sessions"]
+            .as_array()
+            .is_some_and(|all| all.iter().all(|one| one["state"] != "running"))
+    });
+
+    let step = json!({"command": "echo a; echo b | tr b c", "shell": true});
+    assert_eq!(all.run(&step)["stdout"], "a\nc\n");
+    let batch = json!({"steps": [step]}).to_string();
+    let (status, record) = ask(&all.addr, "POST /api/v1/batches?wait=true", &batch);
+    assert_eq!(status, 200, "{record}");
+    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    assert_eq!(record["steps"][0]["stdout"], "a\nc\n", "{record}");
+}
+
+#[test]
 fn a_file_of_tokens_is_read() {
     let dir = tempfile::tempdir().expect("a directory");
     let tokens = format!("# users\n\nbob=bobs-very-long-token execute # a note\ncarol={ALICE}x\n");

@@ -148,6 +148,20 @@ async fn the_runs_of_a_step_are_told_apart() {
     let tag = |response: &Response| response.header("etag").expect("a tag").to_owned();
     let (first, last) = (tag(&first), tag(&last));
     assert_ne!(first, last);
+    // Equal output of another stream, step or batch is another thing.
+    let equal = json!({"dependsOn": []});
+    let both = ["a", "b"].map(|id| with(step(id, "echo; echo >&2"), equal.clone()));
+    let mut tags = std::collections::HashSet::new();
+    for _ in 0..2 {
+        let batch = door.submit(&json!({"steps": &both})).await;
+        door.over(&batch).await;
+        for part in ["a/stdout", "a/stderr", "b/stdout", "b/stderr"] {
+            let output = door.ask("GET", &format!("{batch}/steps/{part}"), None).await;
+            assert_eq!((output.status, output.text()), (200, "\n"), "{part}");
+            tags.insert(tag(&output));
+        }
+    }
+    assert_eq!(tags.len(), 8);
 
     let same = get("", &format!("Range: bytes=4-\r\nIf-Range: {last}\r\n")).await;
     assert_eq!((same.status, same.text(), same.header("etag")), (206, "2\n", Some(last.as_str())));

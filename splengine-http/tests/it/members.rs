@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Door, batch_door, eventually, is_alive, sh, step, with};
+use crate::support::{Door, JSON, TOKEN, batch_door, eventually, is_alive, sh, step, with};
 
 /// The data of a batch's events of one kind.
 async fn events(door: &Door, batch: &str, kind: &str) -> Vec<Value> {
@@ -35,6 +35,12 @@ async fn a_gap_of_standard_error_is_told_everywhere() {
 
     let request = with(sh("seq 1000 2000 >&2"), json!({"outputLimit": 1000}));
     assert_eq!(door.run(&request).await["stderrGap"], gap);
+    let body = request.to_string();
+    let headers = [TOKEN, JSON, "Accept: application/x-ndjson"];
+    let stream = door.post("/execute", &headers, body.as_bytes()).await;
+    let exit = stream.text().lines().last().expect("an end").to_owned();
+    let exit: Value = serde_json::from_str(&exit).expect("JSON");
+    assert_eq!((&exit["event"], &exit["stderrGap"]), (&json!("exit"), &gap), "{exit}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Requests under an `Idempotency-Key` are done once.
 
 use serde_json::json;
-use splengine_core::{BatchPolicy, FilePolicy, MemoryStore};
+use splengine_core::{BatchPolicy, FilePolicy, MemoryStore, SessionPolicy};
 
 use crate::support::*;
 
@@ -12,7 +12,8 @@ async fn door() -> Door {
     let files = FilePolicy::new(&root).expect("a root");
     std::fs::write(root.join("a"), "a").expect("written");
     let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches")).expect("writable");
-    door_with(|engine| engine.files(files).batches(batches), |http| http).await
+    let sessions = SessionPolicy::new().store(root.join("sessions")).expect("writable");
+    door_with(|engine| engine.files(files).batches(batches).sessions(sessions), |http| http).await
 }
 
 fn runs(door: &Door) -> usize {
@@ -86,6 +87,18 @@ async fn sessions_files_and_batches_are_made_once() {
         ids.push(made.json()["sessionId"].clone());
     }
     assert_eq!(ids[0], ids[1]);
+    let session = format!("/api/v1/sessions/{}", ids[0].as_str().expect("an id"));
+    let mut saved = Vec::new();
+    for _ in 0..2 {
+        let path = format!("{session}/input");
+        let typed = door.post(&path, &[TOKEN, "Idempotency-Key: type"], b"once\n").await;
+        assert_eq!(typed.status, 204, "{}", typed.text());
+        let path = format!("{session}/save");
+        let kept = door.ask_with("POST", &path, "Idempotency-Key: save\r\n", None).await;
+        assert_eq!(kept.status, 201, "{}", kept.text());
+        saved.push(kept.json()["savedId"].clone());
+    }
+    assert_eq!(saved[0], saved[1]);
     for _ in 0..2 {
         let path = "/api/v1/files/a?copy=b";
         let copied = door.ask_with("POST", path, "Idempotency-Key: copy\r\n", None).await;
@@ -132,4 +145,23 @@ async fn a_key_that_can_not_be_heeded_is_refused() {
     }
     assert_eq!(runs(&door), 0);
     assert_eq!(door.ask_with("GET", "/health", KEY, None).await.status, 200);
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_refused_for_batches_and_files() {
+    let door = door().await;
+    for (method, path) in [
+        ("POST", "/api/v1/batches"),
+        ("GET", "/api/v1/batches/b/steps/s/log"),
+        ("POST", "/api/v1/batches/b/steps/s/stdin"),
+        ("GET", "/api/v1/files/a"),
+        ("PUT", "/api/v1/files/a"),
+        ("POST", "/api/v1/files/a"),
+        ("DELETE", "/api/v1/files/a"),
+    ] {
+        let batch = json!({"steps": [{"command": "true"}]});
+        let body = path.ends_with("batches").then_some(&batch);
+        let refused = door.ask(method, &format!("{path}?nonsense=1"), body).await;
+        assert!(refused.problem(400).contains("unknown parameter `nonsense`"), "{method} {path}");
+    }
 }

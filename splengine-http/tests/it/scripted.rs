@@ -45,6 +45,11 @@ impl Execute for Actor {
     ) -> Result<Exit, ExecuteError> {
         let fine = Ok(Exit::new(ExitStatus::Code(0)));
         match command.text_argv()?[0] {
+            // Something of it could not be ended.
+            "clings" => {
+                output.started();
+                Ok(Exit::new(ExitStatus::Code(0)).tree(1, 2))
+            }
             "missing" => Err(ExecuteError::ProgramNotFound("missing".to_owned())),
             "broken" => Err(ExecuteError::internal("the inside of the engine")),
             "exhausted" => Err(ExecuteError::Exhausted {
@@ -359,6 +364,16 @@ async fn a_stream_that_is_refused_has_a_status() {
     for path in ["/execute?failStatus=500", "/execute"] {
         let refused = door.post(path, &[TOKEN, JSON], body.as_bytes()).await;
         refused.problem(422);
+    }
+}
+
+#[tokio::test]
+async fn processes_that_outlive_their_run_are_counted() {
+    let door = door_to(Actor::default()).await;
+    assert_eq!(door.run(&json!({"command": "clings"})).await["exitCode"], 0);
+    let metrics = door.get("/metrics").await;
+    for line in ["splengine_execution_swept_total 1", "splengine_execution_leftovers_total 2"] {
+        assert!(metrics.text().lines().any(|have| have == line), "{line}");
     }
 }
 

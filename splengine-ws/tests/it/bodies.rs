@@ -36,6 +36,17 @@ async fn post(path: &str, length: Option<u64>, body: Body) -> StatusCode {
     service().oneshot(request).await.expect("never fails").status()
 }
 
+#[tokio::test]
+async fn a_compressed_body_is_refused() {
+    for path in ["/login", "/logout"] {
+        let request = Request::post(path).header("host", "localhost");
+        let request = request.header("content-type", "application/json");
+        let request = request.header("content-encoding", "gzip").body(Body::from("{}"));
+        let answer = service().oneshot(request.expect("a request")).await.expect("never fails");
+        assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{path}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_is_waited_for_ten_seconds() {
     for path in ["/login", "/logout"] {
