@@ -7,7 +7,8 @@ use crate::caller::UserName;
 
 /// Bound in bytes on the input that all callers' work holds in memory, and on that of one caller.
 /// Nothing waits at the bound: it is refused. Input that alone is over a bound is taken where nothing
-/// else is held, so that no request is refused for ever. Cheap to clone: clones share one bound.
+/// else is held, and each caller's first [bytes](FREE_BYTES) whatever others hold, so that nobody is shut
+/// out by others. Cheap to clone: clones share one bound.
 #[derive(Debug, Clone)]
 pub(crate) struct InputBudget(Arc<Shared>);
 
@@ -59,7 +60,8 @@ impl InputBudget {
         if !fits(held.callers.get(user).copied().unwrap_or(0), max_bytes_per_caller) {
             return Err(InputShortage::Caller { max_bytes: max_bytes_per_caller });
         }
-        if !fits(held.all, max_bytes) {
+        let own = held.callers.get(user).copied().unwrap_or(0);
+        if own.saturating_add(bytes) > FREE_BYTES && !fits(held.all, max_bytes) {
             return Err(InputShortage::All { max_bytes });
         }
         Ok(self.take(&mut held, user, bytes))
@@ -107,31 +109,40 @@ impl Drop for InputReservation {
     }
 }
 
+/// Bytes that each caller may hold whatever others do.
+const FREE_BYTES: usize = 16 << 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MIB: usize = 1 << 20;
+
     #[test]
     fn what_is_held_is_bounded_of_a_caller_and_of_all() {
-        let budget = InputBudget::new(100, 60);
+        let budget = InputBudget::new(100 * MIB, 60 * MIB);
         let [alice, bob, carol] =
             ["alice", "bob", "carol"].map(|name| name.parse::<UserName>().expect("a name"));
         let refusal = |user, bytes| budget.reserve(user, bytes).err();
-        let first = budget.reserve(&alice, 60).expect("there is nothing else");
-        let of_caller = Some(InputShortage::Caller { max_bytes: 60 });
+        let first = budget.reserve(&alice, 60 * MIB).expect("there is nothing else");
+        let of_caller = Some(InputShortage::Caller { max_bytes: 60 * MIB });
         assert_eq!(refusal(&alice, 1), of_caller);
-        let second = budget.reserve(&bob, 40).expect("within both bounds");
-        let of_all = Some(InputShortage::All { max_bytes: 100 });
-        assert_eq!(refusal(&carol, 1), of_all);
-        assert_eq!(refusal(&bob, 21), of_caller, "the caller's own comes first");
+        let second = budget.reserve(&bob, 40 * MIB).expect("within both bounds");
+        let of_all = Some(InputShortage::All { max_bytes: 100 * MIB });
+        assert_eq!(refusal(&carol, MIB), of_all);
+        assert_eq!(refusal(&bob, 21 * MIB), of_caller, "the caller's own comes first");
         assert_eq!(refusal(&carol, 0), None);
+        // A little is taken of everybody.
+        let little = budget.reserve(&carol, FREE_BYTES).expect("whatever others hold");
+        assert_eq!(refusal(&carol, 1), of_all);
+        drop(little);
         let mut rest = first;
-        drop(rest.split(59));
-        assert_eq!(refusal(&carol, 59), None);
-        assert_eq!(refusal(&carol, 60), of_all);
+        drop(rest.split(59 * MIB));
+        assert_eq!(refusal(&carol, 59 * MIB), None);
+        assert_eq!(refusal(&carol, 60 * MIB), of_all);
         drop(rest);
-        assert_eq!(refusal(&carol, 60), None);
-        assert_eq!(refusal(&carol, 61), of_all);
+        assert_eq!(refusal(&carol, 60 * MIB), None);
+        assert_eq!(refusal(&carol, 61 * MIB), of_all);
         drop(second);
         assert!(budget.held().callers.is_empty());
         assert_eq!(budget.held().all, 0);
@@ -139,15 +150,15 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_the_bound_is_taken_alone() {
-        let budget = InputBudget::new(100, 60);
+        let budget = InputBudget::new(100 * MIB, 60 * MIB);
         let [alice, bob] = ["alice", "bob"].map(|name| name.parse::<UserName>().expect("a name"));
-        let large = budget.reserve(&alice, 1000).expect("alone");
-        assert!(matches!(budget.reserve(&bob, 1), Err(InputShortage::All { .. })));
-        assert!(matches!(budget.reserve(&alice, 1), Err(InputShortage::Caller { .. })));
-        let earlier = budget.reserve_always(&bob, 1000);
+        let large = budget.reserve(&alice, 1000 * MIB).expect("alone");
+        assert!(matches!(budget.reserve(&bob, MIB), Err(InputShortage::All { .. })));
+        assert!(matches!(budget.reserve(&alice, MIB), Err(InputShortage::Caller { .. })));
+        let earlier = budget.reserve_always(&bob, 1000 * MIB);
         drop(large);
-        assert!(matches!(budget.reserve(&alice, 1), Err(InputShortage::All { .. })));
+        assert!(matches!(budget.reserve(&alice, MIB), Err(InputShortage::All { .. })));
         drop(earlier);
-        assert!(budget.reserve(&alice, 1).is_ok());
+        assert!(budget.reserve(&alice, MIB).is_ok());
     }
 }

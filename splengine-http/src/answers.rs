@@ -40,7 +40,7 @@ impl AnswerBudgets {
     /// Reserves memory for what is going to be read for an answer, which can be asked for again.
     pub(crate) fn reserve(&self, caller: &Caller, bytes: usize) -> Result<Reservation, Problem> {
         let mut reservation = self.reservation(Some(caller));
-        reservation.try_resize(bytes).map_err(|error| refused(error, ""))?;
+        reservation.try_resize(bytes).map_err(refused)?;
         Ok(reservation)
     }
 }
@@ -64,10 +64,15 @@ pub(crate) async fn reserve(State(app): State<App>, request: Request, next: Next
     let caller = recognised.as_ref().and_then(Recognised::caller);
     let mut reservation = app.answers.reservation(caller);
     let reserved = if is_safe {
-        reservation.try_resize(bytes).map_err(|error| refused(error, ""))
+        reservation.try_resize(bytes).map_err(refused)
     } else {
         let within = reservation.resize_within(bytes, MEMORY_TIMEOUT).await;
-        within.map_err(|error| refused(error, "it was done, but "))
+        // No status by which clients do it again.
+        within.map_err(|error| {
+            let why = error.of_answer().split(';').next().unwrap_or_default();
+            let detail = format!("it was done, but {why}: its answer is lost");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        })
     };
     if let Err(problem) = reserved {
         return problem.into_response();
@@ -87,9 +92,8 @@ pub(crate) async fn reserve(State(app): State<App>, request: Request, next: Next
     }
 }
 
-fn refused(error: MemoryError, before: &str) -> Problem {
-    let detail = format!("{before}{}", error.of_answer());
-    Problem::of_kind(error.kind(), detail, Some(error.retry_after()))
+fn refused(error: MemoryError) -> Problem {
+    Problem::of_kind(error.kind(), error.of_answer().to_string(), Some(error.retry_after()))
 }
 
 /// An answer, and the memory that is reserved for it.

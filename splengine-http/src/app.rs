@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) decoders: DecoderBudgets,
     /// What answers hold that lie whole in memory until they are read.
     pub(crate) answers: AnswerBudgets,
+    /// What followers of batches hold for as long as they follow, apart from answers that end.
+    pub(crate) followers: AnswerBudgets,
     pub(crate) metrics: HttpMetrics,
     pub(crate) repeats: Repeats,
     /// The OpenAPI document, once somebody has asked for it.
@@ -102,6 +104,7 @@ impl App {
             engine,
             authenticator,
             answers: AnswerBudgets::new(options.max_buffered),
+            followers: AnswerBudgets::new(options.max_buffered),
             options,
             budgets,
             decoders,

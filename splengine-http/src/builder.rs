@@ -123,8 +123,9 @@ impl<A> HttpServerBuilder<A> {
     ///
     /// As much again is the maximum memory of all answers together that lie whole in memory until their
     /// clients have read them; of a caller half of that, and one answer beyond it, and of clients without
-    /// credentials a quarter. An answer for which there is none left is refused with 429 or 503 and
-    /// `Retry-After`, at once where it can be asked for again, and after 5 s where something was done.
+    /// credentials a quarter. An answer for which there is none left is refused at once with 429 or 503 and
+    /// `Retry-After` where it can be asked for again; where something was done, after 5 s with 500, and
+    /// with 202 where a batch was waited for. Followers of batches hold as much again.
     /// The results of a batch are written in JSON as they are read, and take 256 KiB each beside the
     /// batch's record; answers of 4 KiB are not counted.
     pub fn max_buffered(mut self, bytes: usize) -> Self {

@@ -45,6 +45,11 @@ impl Problem {
         Self { status, detail: detail.into(), retry_after: None, pointer: None }
     }
 
+    /// Whether it is for want of something that will be there again.
+    pub(crate) fn is_shortage(&self) -> bool {
+        self.retry_after.is_some()
+    }
+
     /// The same of a place in the body, by its JSON pointer.
     pub(crate) fn at(mut self, pointer: String) -> Self {
         self.pointer = Some(pointer);

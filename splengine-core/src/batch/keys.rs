@@ -55,7 +55,14 @@ impl KeysInFlight {
         let guard = if let Ok(guard) = Arc::clone(&lock).try_lock_owned() {
             guard
         } else {
-            let _reserved = reserve()?;
+            let _reserved = match reserve() {
+                Ok(reserved) => reserved,
+                Err(error) => {
+                    // Before its entry, which goes with its last user.
+                    drop(lock);
+                    return Err(error);
+                }
+            };
             let guard = timeout(KEY_TIMEOUT, lock.lock_owned()).await;
             guard.map_err(|_| BatchError::Conflict(KEY_IN_USE))?
         };

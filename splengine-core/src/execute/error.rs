@@ -165,7 +165,8 @@ impl ExecuteError {
 
     /// Whether the host lacks something at the moment that others will give back.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self, Self::Exhausted { .. })
+        // Where none may be kept at all, none is given back.
+        matches!(self, Self::Exhausted { .. } | Self::TooManyKept { limit: 1.., .. })
     }
 
     /// Returns the time after which it may work, if it is a matter of time.

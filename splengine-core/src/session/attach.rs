@@ -1,8 +1,10 @@
 //! A client on a session.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -178,6 +180,31 @@ pub struct Attachment {
     over: bool,
     caller: Caller,
     typist: Typist,
+    /// A screen that is being drawn for this client: it goes on when [`next`](Self::next) is dropped.
+    drawing: Drawing,
+}
+
+/// A screen that is being drawn, if one is.
+#[derive(Default)]
+struct Drawing(Mutex<Option<BoxedSnapshot>>);
+
+type BoxedSnapshot = Pin<Box<dyn Future<Output = (Cursor, Size, Bytes)> + Send>>;
+
+impl fmt::Debug for Drawing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drawing").finish_non_exhaustive()
+    }
+}
+
+impl Drawing {
+    /// Goes on with what was begun, or begins to draw the screen of `live`.
+    fn go_on(
+        &mut self,
+        live: Arc<Live>,
+    ) -> Pin<&mut (dyn Future<Output = (Cursor, Size, Bytes)> + Send)> {
+        let drawing = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drawing.get_or_insert_with(|| Box::pin(async move { live.snapshot().await })).as_mut()
+    }
 }
 
 impl Attachment {
@@ -273,6 +300,7 @@ impl Attachment {
             over: false,
             caller: caller.clone(),
             typist,
+            drawing: Drawing::default(),
         })
     }
 
@@ -328,11 +356,9 @@ impl Attachment {
             }
             if self.needs_screen {
                 // It is drawn elsewhere, or large.
-                let live = Arc::clone(&self.live);
-                let Some((cursor, size, data)) = self.caller.unless_revoked(live.snapshot()).await
-                else {
-                    continue;
-                };
+                let drawing = self.drawing.go_on(Arc::clone(&self.live));
+                let drawn = self.caller.unless_revoked(drawing).await;
+                let Some((cursor, size, data)) = drawn else { continue };
                 return Some(self.screen(cursor, size, data));
             }
             if self.caller.is_revocable() {
@@ -372,6 +398,8 @@ impl Attachment {
     fn screen(&mut self, cursor: Cursor, size: Size, data: Bytes) -> Update {
         self.cursor = cursor;
         self.needs_screen = false;
+        // An earlier one is of no use any more.
+        self.drawing = Drawing::default();
         Update::Snapshot { offset: cursor.offset, size, data }
     }
 

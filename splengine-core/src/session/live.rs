@@ -54,6 +54,8 @@ pub(crate) struct Live {
     pub(crate) unsettled: AtomicBool,
     pub(crate) input: mpsc::Sender<Typed>,
     pub(crate) room: Semaphore,
+    /// Whether what was printed last took long to draw.
+    is_costly: AtomicBool,
 }
 
 /// What a session was started with.
@@ -173,6 +175,7 @@ impl Live {
             unsettled: AtomicBool::new(false),
             input,
             room: Semaphore::new(INPUT_BYTES),
+            is_costly: AtomicBool::new(true),
         };
         (Arc::new(live), typed)
     }
@@ -206,16 +209,15 @@ impl Live {
     /// Takes in what the program printed, and gives what a terminal answers to it.
     pub(crate) async fn printed(self: &Arc<Self>, mut data: Bytes) -> Vec<u8> {
         let mut replies = Vec::new();
-        // The first piece tells what the others are like.
-        let mut is_costly = true;
         while !data.is_empty() {
             // Who wants to see the screen waits until all that is in the log is drawn.
-            let most = if is_costly { COSTLY_BYTES } else { data.len() };
+            let most = if self.is_costly.load(Relaxed) { COSTLY_BYTES } else { CHEAP_BYTES };
             let piece = data.split_to(most.min(data.len()));
             let length = piece.len();
             let (answers, cells) = self.take_in(piece, 0).await;
             replies.extend(answers);
-            is_costly = cells > COSTLY_CELLS * length;
+            // The next piece will be like this one.
+            self.is_costly.store(cells > COSTLY_CELLS * length, Relaxed);
         }
         replies
     }
@@ -400,3 +402,5 @@ const RESET: &[u8] =
 /// Cost of drawing a byte, in cells, above which output is taken in by `COSTLY_BYTES` at a time.
 const COSTLY_CELLS: usize = 256;
 const COSTLY_BYTES: usize = 1 << 10;
+/// So much of other output is taken in at a time: its cost is known only then.
+const CHEAP_BYTES: usize = 8 << 10;

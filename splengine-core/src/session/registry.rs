@@ -219,9 +219,17 @@ impl Registry {
             let store = self.store.clone();
             drains.spawn(async move {
                 if let Some(store) = store {
-                    let (record, screen) = live.state_record().await;
-                    if let Err(error) = blocking(move || store.save(&record, &screen, None)).await {
-                        tracing::warn!(%error, session = %live.id, "a session can't be saved");
+                    match timeout(STATE_TIMEOUT, live.state_record()).await {
+                        Ok((record, screen)) => {
+                            let saved = blocking(move || store.save(&record, &screen, None)).await;
+                            if let Err(error) = saved {
+                                tracing::warn!(%error, session = %live.id, "a session can't be saved");
+                            }
+                        }
+                        Err(_) => {
+                            let problem = "a session is not saved: its screen is not drawn in time";
+                            tracing::warn!(session = %live.id, "{problem}");
+                        }
                     }
                 }
                 let is_over = is_busy && timeout(grace, live.terminal().ended()).await.is_ok();
@@ -448,6 +456,8 @@ async fn look_at(registry: &Registry, live: &Arc<Live>) {
     }
 }
 
+/// How long the screen of a session may take to be drawn that is saved at the end of its engine.
+const STATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A program that does not read what is typed has no more time to.
 const TYPED_WITHIN: Duration = Duration::from_secs(1);
 const END_WITHIN: Duration = Duration::from_secs(20);

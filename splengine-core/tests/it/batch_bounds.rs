@@ -388,14 +388,17 @@ async fn batches_that_are_not_over_hold_so_much_memory_only() {
     // What is on disk is gone on with, whatever the bound.
     let next = engine(&bench.root, &bench.store, |policy| policy.max_open_bytes(10), |it| it);
     assert_eq!(next.resume().await.batches, 2);
-    let refused = next.batches().submit(&bob, one(sh("true")), None).await.expect_err("refused");
+    let refused = next.batches().submit(&bob, waits(20_000), None).await.expect_err("refused");
     assert!(matches!(refused, BatchError::InputFull { max_bytes: 10 }), "{refused}");
+    // Who brings little is shut out by nobody.
+    run(&next, &bob, one(sh("true"))).await;
     std::fs::write(bench.root.path().join("go"), "").expect("writes");
     for (who, record) in [(&alice, &first), (&carol, &third)] {
         let record = over(&next, who, record.info.id.as_str()).await;
         assert_eq!(record.info.state, BatchState::Succeeded);
     }
-    run(&next, &bob, one(sh("true"))).await;
+    let large = one(sh("true").stdin(vec![b'x'; 20_000]));
+    run(&next, &bob, large).await;
 }
 
 #[tokio::test]

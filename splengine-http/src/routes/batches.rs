@@ -83,7 +83,11 @@ pub(crate) async fn submit(
         Err(_) => return Ok(accepted(batches.get(&caller, id).await?)),
     }
     let encoding = move |place| encodings.get(place).copied().unwrap_or_default();
-    results::answer(&app, &caller, id, form, encoding).await
+    match results::answer(&app, &caller, id, form, encoding).await {
+        // It was done, and is told without what takes memory.
+        Err(problem) if problem.is_shortage() => Ok(accepted(batches.get(&caller, id).await?)),
+        answer => answer,
+    }
 }
 
 /// How long to wait for a batch to be over, if at all.
@@ -240,7 +244,7 @@ pub(crate) async fn events(
     if events.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let reserved = app.answers.reserve(&caller, events.memory_bytes())?;
+    let reserved = app.followers.reserve(&caller, events.memory_bytes())?;
     let chunks = stream::unfold(Some((events, silence, reserved)), |events| async {
         let (mut events, silence, reserved) = events?;
         let (chunk, is_over) = next_event(&mut events, &silence).await;

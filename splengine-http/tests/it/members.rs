@@ -84,7 +84,7 @@ async fn limits_of_a_step_and_of_the_whole_are_held() {
     let apart = |step: Value, more: Value| with(with(step, json!({"dependsOn": []})), more);
     let batch = door
         .submit(&json!({"steps": [
-            apart(step("silent", "echo up; sleep 600"), json!({"idleTimeout": 300})),
+            apart(step("silent", "echo up; sleep 600"), json!({"idleTimeout": 3000})),
             apart(step("files", "ulimit -Sn"), json!({"limits": {"openFiles": 33}})),
             apart(step("masked", "echo \"=$K=\""), json!({"env": {"K": "hidden-value"}, "mask": ["K"]})),
             apart(step("kept", "sleep 600 >/dev/null 2>&1 & echo $!"), json!({"background": "keep"})),
