@@ -457,7 +457,8 @@ pub(crate) struct CommandsTable {
     /// SSH each of their command lines. Default false.
     #[serde(default)]
     pub(crate) shell: bool,
-    /// Maximum number of runs whose background processes are kept. Default 256.
+    /// Maximum number of runs whose background processes are kept, of which a caller alone may have half.
+    /// Default 512.
     pub(crate) max_kept: Option<usize>,
 }
 

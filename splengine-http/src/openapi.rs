@@ -26,9 +26,7 @@ pub(crate) fn json(forms: &[Form]) -> serde_json::Result<String> {
     let mut document = serde_json::to_value(document(forms))?;
     describe_events(&mut document);
     describe_summary(&mut document);
-    for path in ["/execute", "/api/v1/execute"] {
-        describe_fail_status(&mut document["paths"][path]["post"]["responses"]);
-    }
+    describe_fail_status(&mut document["paths"]["/api/v1/execute"]["post"]["responses"]);
     serde_json::to_string(&document)
 }
 

@@ -105,7 +105,7 @@ impl LocalExecutorBuilder {
             holder: None,
             protected: Vec::new(),
             attributes: Attributes::of_this_process(),
-            max_kept: 256,
+            max_kept: 512,
         }
     }
 
@@ -147,7 +147,7 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// Maximum number of runs, default 256, that [keep](crate::Background::Keep) their background
+    /// Maximum number of runs, default 512, that [keep](crate::Background::Keep) their background
     /// processes and are running, or have left processes behind that still have its standard output or
     /// error open; one more is refused with [`TooManyKept`](crate::ExecuteError::TooManyKept). A caller
     /// alone may have half of them, so that nobody takes all; 0 lets no run keep any. For each
