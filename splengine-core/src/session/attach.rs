@@ -270,6 +270,7 @@ impl Attachment {
             delivered: None,
             joined_at: end.offset,
             slow: false,
+            was_waited_for: false,
             notices: VecDeque::new(),
             closed: None,
         });

@@ -141,10 +141,14 @@ async fn pace(live: &Live) {
                 return;
             }
             if said.is_none() {
+                if client.was_waited_for {
+                    return;
+                }
                 deadline = deadline.min(begun + FIRST_OUTPUT_TIMEOUT);
             }
             if Instant::now() >= deadline {
                 client.slow = true;
+                client.was_waited_for |= said.is_none();
                 return;
             }
         }

@@ -74,6 +74,8 @@ pub(crate) struct Client {
     pub(crate) joined_at: u64,
     /// It was waited for long enough.
     pub(crate) slow: bool,
+    /// It was waited for before anything was known of how far it is, which is done once.
+    pub(crate) was_waited_for: bool,
     pub(crate) notices: VecDeque<Notice>,
     pub(crate) closed: Option<Closed>,
 }

@@ -237,8 +237,9 @@ async fn a_client_that_is_not_alone_slows_nobody() {
     let beside = run().await;
     drop(idle);
     let alone = run().await;
-    // It would have been waited for ten seconds.
-    assert!(beside < alone + std::time::Duration::from_secs(8), "{beside:?}, alone {alone:?}");
+    // It would have been waited for ten seconds, or again and again.
+    let most = alone * 3 + std::time::Duration::from_secs(5);
+    assert!(beside < most, "{beside:?}, alone {alone:?}");
 }
 
 #[tokio::test]
