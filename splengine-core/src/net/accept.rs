@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 
 use crate::net::connection::{Connection, Socket};
 use crate::net::limits::ConnectionLimits;
-use crate::net::table::{PLACE_TIMEOUT, Table};
+use crate::net::table::Table;
 
 /// Accepts connections and serves each of them in a task of its own, until `shutdown` resolves.
 /// Then it takes no more, tells those that there are by their [`Closing`], and ends what is left
@@ -65,7 +65,8 @@ pub async fn serve_connections<F>(
                 connections.spawn(run(served, socket));
             }
         }
-        let next_try = held.oldest().map(|since| since + PLACE_TIMEOUT).filter(|time| *time > now);
+        let next_try = held.oldest().and_then(|since| since.checked_add(table.limits.busy_timeout));
+        let next_try = next_try.filter(|time| *time > now);
         let placed = async {
             tokio::select! {
                 () = placed => {}

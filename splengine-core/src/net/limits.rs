@@ -34,6 +34,7 @@ pub struct ConnectionLimits {
     pub(crate) unauthenticated_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) unauthenticated_write_timeout: Duration,
+    pub(crate) busy_timeout: Duration,
     refuse: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -49,6 +50,7 @@ impl ConnectionLimits {
             unauthenticated_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_mins(5),
             unauthenticated_write_timeout: Duration::from_secs(30),
+            busy_timeout: Duration::from_secs(1),
             refuse: None,
             counters: Arc::default(),
         }
@@ -58,7 +60,7 @@ impl ConnectionLimits {
     /// closed for the next one: one beyond its caller's share, first one on which nothing is worked at,
     /// else an unauthenticated one. One beyond its caller's share on which something is worked at is
     /// closed at once only for a connection from another address. One from the same address, which
-    /// may be the same caller's, waits a second for a place first; up to 64 wait so, accepted.
+    /// may be the same caller's, waits for a place [first](Self::busy_timeout); up to 64 wait so, accepted.
     /// A caller's share is as many as others leave free (half of all for
     /// one caller alone, a third for two), so that nobody keeps all others out. While there is none to
     /// close, the next one waits unaccepted. A connection that was upgraded counts no more once it is authenticated:
@@ -123,6 +125,15 @@ impl ConnectionLimits {
         self
     }
 
+    /// Time for which a new connection that found no place waits before another one from the same
+    /// address, at which something is worked, is closed for it, if that is beyond its caller's share of
+    /// [all](Self::max_connections); default 1 s. Also the time for which there may be no file
+    /// descriptor for a new connection before one at which something is worked is closed for it.
+    pub fn busy_timeout(mut self, time: Duration) -> Self {
+        self.busy_timeout = time;
+        self
+    }
+
     /// Addresses whose connections are closed right after they were accepted: those for which
     /// `refuse` returns true. It is called by the accept loop and must not block. Default: none.
     pub fn refuse(mut self, refuse: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
@@ -165,6 +176,7 @@ impl fmt::Debug for ConnectionLimits {
             .field("unauthenticated_timeout", &self.unauthenticated_timeout)
             .field("write_timeout", &self.write_timeout)
             .field("unauthenticated_write_timeout", &self.unauthenticated_write_timeout)
+            .field("busy_timeout", &self.busy_timeout)
             .field("refuse", &self.refuse.is_some())
             .finish_non_exhaustive()
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::caller::UserName;
 use crate::net::limits::ConnectionLimits;
@@ -25,7 +25,7 @@ pub(crate) struct Table {
     state: Mutex<State>,
     /// Notified when a place may be free.
     changed: Notify,
-    /// Notified when nothing is worked at any more on a connection.
+    /// Notified when a request is over on a connection beyond the share of its caller.
     idle: Notify,
 }
 
@@ -41,6 +41,8 @@ struct State {
     waiting_count: usize,
     /// The authenticated ones beyond the share of their caller, by number.
     surplus: BTreeMap<u64, Waiting>,
+    /// Before that, no connection is looked for on which nothing is worked at any more.
+    next_idle_look: Option<Instant>,
 }
 
 /// A connection that may have to make room.
@@ -78,6 +80,8 @@ pub(crate) struct Place {
 struct Stage {
     /// It is authenticated, and makes room for no other.
     is_kept: bool,
+    /// It is authenticated, and beyond the share of its caller.
+    is_surplus: bool,
     /// Its part of what its caller may have, while it takes a place.
     share: Option<CallerPlace>,
     /// What the accept loop was given to serve it is over.
@@ -127,9 +131,19 @@ impl Table {
     }
 
     /// Resolves when a connection that [found no place](Self::enter) may find one. What happens from
-    /// the call on counts, also before the future is polled.
+    /// the call on counts, also before the future is polled. For requests that are over it resolves
+    /// once in [`IDLE_LOOK_INTERVAL`] at most, however many are: to look for a place costs more the
+    /// more connections there are.
     pub(crate) fn may_have_place(&self) -> impl Future<Output = ()> {
         let (changed, idle) = (self.changed.notified(), self.idle.notified());
+        let next_look = self.lock().next_idle_look;
+        let idle = async move {
+            idle.await;
+            if let Some(next_look) = next_look {
+                sleep_until(next_look).await;
+            }
+            self.lock().next_idle_look = Some(Instant::now() + IDLE_LOOK_INTERVAL);
+        };
         async {
             tokio::select! {
                 () = changed => {}
@@ -140,8 +154,8 @@ impl Table {
 
     /// Takes in a connection that was accepted `waited` ago, for which others may have to go; nothing
     /// if there is no place for it. While callers have connections beyond their share, at which
-    /// something is worked, those of the same network go for it only after [`PLACE_TIMEOUT`]: it may
-    /// be of the same caller.
+    /// something is worked, those of the same network go for it only after the
+    /// [time](ConnectionLimits::busy_timeout) for that: it may be of the same caller.
     pub(crate) fn enter(
         self: &Arc<Self>,
         stream: &Arc<TcpStream>,
@@ -169,7 +183,7 @@ impl Table {
         state.waiting.entry(network).or_default().insert(number, waiting);
         self.limits.counters.unauthenticated.fetch_add(1, Relaxed);
         if state.places > self.limits.connections() {
-            let is_over = waited >= PLACE_TIMEOUT;
+            let is_over = waited >= self.limits.busy_timeout;
             let is_evicted =
                 self.evict_surplus(&mut state, |busy| is_over || busy.network != network) || {
                     let may_be_new = state.surplus.is_empty();
@@ -197,7 +211,7 @@ impl Table {
     pub(crate) fn make_room(&self, shortage: Duration) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        self.evict_surplus(&mut state, |_| shortage >= PLACE_TIMEOUT)
+        self.evict_surplus(&mut state, |_| shortage >= self.limits.busy_timeout)
             || self.evict_one(&mut state, |_, waiting| waiting.is_old(now))
     }
 
@@ -365,7 +379,10 @@ impl Place {
         };
         match self.table.shares.take(user) {
             Ok(share) => (stage.is_kept, stage.share) = (true, Some(share)),
-            Err(_) => drop(state.surplus.insert(self.number, waiting)),
+            Err(_) => {
+                stage.is_surplus = true;
+                state.surplus.insert(self.number, waiting);
+            }
         }
         self.free_if_upgraded(&mut state, &mut stage);
         self.table.changed.notify_waiters();
@@ -378,9 +395,12 @@ impl Place {
         self.free_if_upgraded(&mut self.table.lock(), &mut stage);
     }
 
-    /// Notes that nothing is worked at any more on the connection.
+    /// Notes that a request is over. It is of interest only where the connection has to make room
+    /// when nothing is worked at on it.
     pub(crate) fn set_idle(&self) {
-        self.table.idle.notify_waiters();
+        if self.stage().is_surplus {
+            self.table.idle.notify_waiters();
+        }
     }
 
     /// Gives the place back when the socket is closed.
@@ -410,6 +430,7 @@ impl Place {
         }
         if stage.is_kept || state.surplus.remove(&self.number).is_some() {
             (stage.is_kept, stage.is_free, stage.share) = (true, true, None);
+            stage.is_surplus = false;
             state.places -= 1;
             self.table.changed.notify_waiters();
         }
@@ -426,9 +447,8 @@ pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 const MAX_AGE: Duration = Duration::from_secs(30);
 /// How long a connection whose client sends nothing may have a request without counting as silent.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time after which a connection that found no place is served in place of one that is at work, if
-/// that is beyond the share of its caller.
-pub(crate) const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Minimum time between two looks for a connection on which nothing is worked at any more.
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// So many connections of an address are looked at for one that is silent.
 const MAX_LOOKED_AT: usize = 32;
 /// While so many connections are about to close, no other is accepted.

@@ -7,6 +7,9 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+/// The default.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
 async fn stream() -> Arc<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("bound");
@@ -199,7 +202,7 @@ async fn a_busy_connection_beyond_a_share_goes_for_others_at_once_and_for_its_ca
     let mallory = "mallory".parse().expect("a name");
     let busy = Progress::new();
     busy.active.send_replace(1);
-    let (idle, waited) = (Progress::new(), PLACE_TIMEOUT - Duration::from_millis(1));
+    let (idle, waited) = (Progress::new(), BUSY_TIMEOUT - Duration::from_millis(1));
     let [_first, _second, third, fourth] = [&busy, &busy, &busy, &idle].map(|progress| {
         let place = enters(&table, &stream, progress, 1);
         place.set_authenticated(&mallory);
@@ -220,11 +223,11 @@ async fn a_busy_connection_beyond_a_share_goes_for_others_at_once_and_for_its_ca
     assert!(enter(2, waited).is_some(), "there is one from elsewhere");
     assert_eq!([&fifth, &sixth].map(is_evicted), [true, false]);
     assert!(enter(2, waited).is_none());
-    let seventh = enter(2, PLACE_TIMEOUT).expect("it has waited");
+    let seventh = enter(2, BUSY_TIMEOUT).expect("it has waited");
     assert_eq!([&sixth, &seventh].map(is_evicted), [true, false]);
     // For want of descriptors nobody knows from where the next one is.
     assert!(!table.make_room(waited));
-    assert!(table.make_room(PLACE_TIMEOUT));
+    assert!(table.make_room(BUSY_TIMEOUT));
 }
 
 /// Neither for it, nor for one that has just come.
@@ -275,6 +278,52 @@ async fn whoever_waits_for_a_place_is_told_of_one_at_which_nothing_is_worked_any
     assert!(enter(late).is_some());
 }
 
+/// However many requests end while a connection waits for a place, and whoever's they are.
+#[tokio::test]
+async fn requests_that_end_are_looked_at_once_in_a_while() {
+    let stream = stream().await;
+    tokio::time::pause();
+    let table = Table::new(ConnectionLimits::new().max_connections(4));
+    let enter = |user: &UserName| {
+        let peer = (address(1), 1).into();
+        let connection = crate::net::Connection::enter(&stream, peer, Duration::ZERO, &table);
+        let connection = connection.expect("there is a place");
+        connection.handle().set_authenticated(&crate::caller::Caller::new(user.clone()));
+        // It is never without one.
+        (connection.handle().begin(), connection)
+    };
+    let mallory: UserName = "mallory".parse().expect("a name");
+    let [kept, second, surplus] = [(); 3].map(|()| enter(&mallory));
+    let other = enter(&anybody());
+    let mut placed = Box::pin(table.may_have_place());
+    let mut looks = 0;
+    let mut end_requests = |connections: &[&crate::net::Connection]| {
+        for _ in 0..100 {
+            connections.iter().for_each(|connection| drop(connection.handle().begin()));
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            if placed.as_mut().poll(&mut cx).is_ready() {
+                looks += 1;
+                placed = Box::pin(table.may_have_place());
+            }
+        }
+        std::mem::take(&mut looks)
+    };
+    assert_eq!(end_requests(&[&kept.1, &second.1, &other.1]), 0, "these make no room");
+    assert_eq!(end_requests(&[&surplus.1]), 1);
+    assert_eq!(end_requests(&[&surplus.1]), 0, "it was just looked");
+    // The timer knows milliseconds.
+    let while_after = IDLE_LOOK_INTERVAL + Duration::from_millis(1);
+    for _ in 0..3 {
+        tokio::time::advance(while_after).await;
+        assert_eq!(end_requests(&[&surplus.1]), 1);
+    }
+    // What has ended between two looks is seen with the next one.
+    assert_eq!(end_requests(&[&surplus.1]), 0);
+    tokio::time::advance(while_after).await;
+    assert_eq!(end_requests(&[]), 1);
+    assert_eq!(end_requests(&[]), 0);
+}
+
 #[derive(Debug, Clone)]
 enum Deed {
     Enter(u8, bool, bool),
@@ -310,7 +359,7 @@ proptest! {
                     Deed::Enter(last, is_busy, has_waited) => {
                         let progress = Progress::new();
                         progress.active.send_replace(usize::from(is_busy));
-                        let waited = if has_waited { PLACE_TIMEOUT } else { Duration::ZERO };
+                        let waited = if has_waited { BUSY_TIMEOUT } else { Duration::ZERO };
                         let place = table.enter(&stream, &progress, address(last), waited);
                         let state = table.lock();
                         if place.is_none() {
