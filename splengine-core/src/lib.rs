@@ -30,6 +30,7 @@ mod net;
 mod places;
 mod process;
 mod protected;
+mod retention;
 mod scope;
 mod screen;
 mod session;

@@ -22,7 +22,6 @@ pub(crate) mod registry;
 mod rerun;
 mod results;
 mod resume;
-mod retention;
 mod row;
 mod runner;
 mod salvaged;

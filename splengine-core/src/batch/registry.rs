@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::batch::journal::Journal;
 use crate::batch::keys::KeysInFlight;
 use crate::batch::plan::millis;
-use crate::batch::retention::{Bounds, Kept, surplus};
 use crate::batch::row::{Summary, key, now};
 use crate::batch::stdin::OpenStdin;
 use crate::batch::{BatchError, BatchPolicy, BatchState};
@@ -19,6 +18,7 @@ use crate::caller::UserName;
 use crate::engine::Inner;
 use crate::id::BatchId;
 use crate::input_budget::{InputBudget, InputReservation};
+use crate::retention::{Bounds, Kept, surplus};
 use crate::session::blocking;
 use crate::store::Change;
 

@@ -90,6 +90,7 @@ pub(crate) async fn adopt_all(engine: &Engine) -> usize {
             count += 1;
         }
     }
+    registry.trim_lost();
     count
 }
 

@@ -100,6 +100,10 @@ impl SessionPolicy {
     /// for telling after a crash what was lost. Made when it is not there. One engine uses it at a
     /// time; blocks for up to 2 seconds while another does. Default: none, and nothing of it works.
     ///
+    /// Of the sessions that were lost 256 stay listed, or as many as [may run](Self::max_sessions) if
+    /// that is more. Beyond that, [`Engine::resume`](crate::Engine::resume), or else the first session
+    /// that is started, removes the oldest of the caller who has most, with their recordings.
+    ///
     /// # Errors
     ///
     /// [`StoreError`] when the directory can't be had, or another engine uses it.

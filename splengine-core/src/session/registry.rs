@@ -1,6 +1,6 @@
 //! All sessions of an engine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::caller::UserName;
 use crate::engine::{Inner, PartState};
 use crate::fresh::Fresh;
 use crate::id::SessionId;
+use crate::retention::{Bounds, Kept, surplus};
 use crate::screen::Screen;
 use crate::session::checks::blocking;
 use crate::session::cull::{Ages, look_every, time_left};
@@ -40,6 +41,8 @@ struct State {
     lost: HashMap<SessionId, Arc<Record>>,
     /// How many of whom run or are being started.
     taken: HashMap<UserName, usize>,
+    /// Those that are beyond their bound were removed.
+    is_lost_trimmed: bool,
     closed: bool,
     watched: bool,
 }
@@ -97,6 +100,7 @@ impl Registry {
     pub(crate) fn place(engine: &Arc<Inner>, user: &UserName) -> Result<Place, SessionError> {
         let registry = &engine.sessions;
         let policy = &registry.policy;
+        registry.trim_lost();
         let mut state = registry.state();
         if state.closed {
             return Err(SessionError::Draining);
@@ -146,6 +150,29 @@ impl Registry {
 
     pub(crate) fn all_lost(&self) -> Vec<Arc<Record>> {
         self.state().lost.values().cloned().collect()
+    }
+
+    /// Forgets the sessions that were lost beyond their [bound](MAX_LOST), once. Called when those
+    /// whose programs still run are no longer among them.
+    pub(crate) fn trim_lost(&self) {
+        let gone = {
+            let mut state = self.state();
+            if std::mem::replace(&mut state.is_lost_trimmed, true) {
+                return;
+            }
+            let gone = surplus_of_lost(&state.lost, MAX_LOST.max(self.policy.max_sessions));
+            state.lost.retain(|id, _| !gone.contains(id));
+            gone
+        };
+        if let Some(store) = self.store.clone().filter(|_| !gone.is_empty()) {
+            tracing::info!(
+                count = gone.len(),
+                "removing what is kept of sessions lost before others"
+            );
+            tokio::task::spawn_blocking(move || {
+                gone.iter().for_each(|id| store.remove_session(id))
+            });
+        }
     }
 
     pub(crate) fn rename_lost(&self, id: &SessionId, name: Option<String>) {
@@ -391,11 +418,24 @@ fn lost_in(store: &Store) -> (HashMap<SessionId, Arc<Record>>, bool) {
             tracing::error!(%error, "the files of damaged sessions can't be looked for");
         }
     }
-    lost.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_activity));
-    for (id, _) in lost.split_off(lost.len().min(MAX_LOST)) {
-        store.remove_session(&id);
-    }
     (lost.into_iter().map(|(id, record)| (id, Arc::new(record))).collect(), has_unreadable)
+}
+
+/// Which of the sessions that were lost go, for no more than `max` to stay: the oldest of whoever has
+/// most, so that nobody loses one to others who has fewer than they.
+fn surplus_of_lost(lost: &HashMap<SessionId, Arc<Record>>, max: usize) -> HashSet<SessionId> {
+    let mut oldest_first: Vec<_> = lost.iter().collect();
+    oldest_first.sort_unstable_by_key(|(id, record)| (record.last_activity, *id));
+    let of_callers =
+        oldest_first.iter().map(|(_, record)| Kept { user: record.user.clone(), bytes: 0 });
+    let bounds = Bounds {
+        count: max,
+        bytes: u64::MAX,
+        count_per_caller: usize::MAX,
+        bytes_per_caller: u64::MAX,
+    };
+    let gone = surplus(&of_callers.collect::<Vec<_>>(), bounds);
+    gone.into_iter().map(|place| oldest_first[place].0.clone()).collect()
 }
 
 /// Ends what is idle or old, forgets what has ended, sends away whose share has expired.
@@ -462,5 +502,6 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(10);
 const TYPED_WITHIN: Duration = Duration::from_secs(1);
 const END_WITHIN: Duration = Duration::from_secs(20);
 const SAME_WARNING: Duration = Duration::from_secs(1);
-/// Of those that were lost longest ago, the files are removed.
+/// Maximum number of sessions of all callers that were lost, or as many as may run if that is more. Of
+/// more, the oldest of whoever has most are removed with their files.
 const MAX_LOST: usize = 256;

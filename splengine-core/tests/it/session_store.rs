@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use splengine_core::{
-    Access, Caller, Engine, ErrorKind, LocalExecutor, PartState, SessionError, SessionPolicy,
-    SessionRequest, SessionState,
+    Access, Caller, Engine, ErrorKind, LocalExecutor, PartState, SessionError, SessionId,
+    SessionPolicy, SessionRequest, SessionState,
 };
 use tokio::time::Instant;
 
@@ -259,4 +260,72 @@ async fn saves_at_once_come_to_the_bound_and_no_further() {
     let refused = next.sessions().save(&alice, &id, None).await.expect_err("refused");
     assert!(matches!(refused, SessionError::CallerLimit { .. }), "{refused:?}");
     next.kill();
+}
+
+/// Leaves a copy of the lost session `id`, of which something was heard so many milliseconds later.
+fn copy_lost(root: &Path, id: &str, later: u64) -> String {
+    let sessions = root.join("sessions");
+    let state = std::fs::read(sessions.join(id).join("state")).expect("reads");
+    let [header, record, screen] = state
+        .splitn(3, |byte| *byte == b'\n')
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("a header, a record and a screen");
+    let copy = SessionId::new(&"alice".parse().expect("a name"));
+    let mut header: serde_json::Value = serde_json::from_slice(header).expect("JSON");
+    let mut record: serde_json::Value = serde_json::from_slice(record).expect("JSON");
+    record["sessionId"] = copy.as_str().into();
+    record["lastActivity"] = (record["lastActivity"].as_u64().expect("a time") + later).into();
+    let body = [record.to_string().as_bytes(), b"\n", screen].concat();
+    header["length"] = body.len().into();
+    let digest = Sha256::digest(&body);
+    header["sha256"] = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+    let whole = [header.to_string().as_bytes(), b"\n", &body].concat();
+    std::fs::create_dir(sessions.join(copy.as_str())).expect("made");
+    std::fs::write(sessions.join(copy.as_str()).join("state"), whole).expect("written");
+    copy.to_string()
+}
+
+#[tokio::test]
+async fn one_callers_lost_sessions_push_out_none_of_others() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    // Before all of alice's.
+    let bobs = [left(root.path(), &bob).await, left(root.path(), &bob).await];
+    let mut alices = vec![left(root.path(), &alice).await];
+    for number in 1..280 {
+        alices.push(copy_lost(root.path(), &alices[0], number));
+    }
+    let path = |id: &String| root.path().join("sessions").join(id);
+    let engine = engine(root.path());
+    let sessions = engine.sessions();
+    // Until it is known which of them are gone on with, all are there.
+    assert_eq!(sessions.list(&alice).len(), 280);
+    engine.resume().await;
+    assert_eq!(sessions.list(&bob).len(), 2);
+    assert_eq!(sessions.list(&alice).len(), 254);
+    let (gone, kept) = alices.split_at(280 - 254);
+    for id in gone {
+        assert!(sessions.get(&alice, id).is_err(), "the oldest go");
+    }
+    eventually("their files are removed", || !gone.iter().any(|id| path(id).exists())).await;
+    assert!(kept.iter().chain(&bobs).all(|id| path(id).exists()));
+    drop((sessions, engine));
+}
+
+#[tokio::test]
+async fn lost_sessions_beyond_the_bound_go_for_the_first_that_is_started() {
+    let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
+    let oldest = left(root.path(), &alice).await;
+    for number in 1..=256 {
+        copy_lost(root.path(), &oldest, number);
+    }
+    let engine = engine(root.path());
+    let known = engine.sessions().get(&alice, &oldest).expect("is there");
+    assert_eq!(known.state, SessionState::Lost);
+    session_of(&engine, &alice).await;
+    assert_eq!(engine.sessions().list(&alice).len(), 256 + 1);
+    let path = root.path().join("sessions").join(&oldest);
+    eventually("its files are removed", || !path.exists()).await;
+    engine.kill();
 }

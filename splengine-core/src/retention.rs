@@ -1,8 +1,9 @@
-//! Which batches that are over make room for others. Pure.
+//! Which of what is kept of callers, batches that are over or sessions that were lost, makes room for others.
+//! Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// How many batches that are over are kept, and how many bytes they may take.
+/// How many of them are kept, and how many bytes they may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) count: usize,
@@ -11,7 +12,7 @@ pub(crate) struct Bounds {
     pub(crate) bytes_per_caller: u64,
 }
 
-/// A batch that is over.
+/// One of what is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) user: String,
@@ -26,9 +27,9 @@ struct Share {
     bytes: u64,
 }
 
-/// The places in `kept`, which has the oldest first, of the batches that are over the bounds. Each
+/// The places in `kept`, which has the oldest first, of those that are over the bounds. Each
 /// caller's own bounds come first; then the oldest go of whoever has the most, until the bounds of
-/// all are kept. So nobody loses a batch to others who has less than they.
+/// all are kept. So nobody loses one to others who has less than they.
 pub(crate) fn surplus(kept: &[Kept], bounds: Bounds) -> Vec<usize> {
     let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
     for (place, batch) in kept.iter().enumerate() {
