@@ -7,6 +7,10 @@ export function isOver(batch) {
 export function over({ counts }) {
     return counts.succeeded + counts.failed + counts.skipped + counts.cancelled;
 }
+export function stepsOf(batch) {
+    const { total } = batch.counts;
+    return `${over(batch)} of ${total} ${total === 1 ? "step" : "steps"}`;
+}
 const REASONS = {
     signaled: "killed",
     timedOut: "timed out",

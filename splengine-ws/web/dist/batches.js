@@ -1,6 +1,6 @@
 import { setBatch, writeAddress } from "./address.js";
 import { api } from "./api.js";
-import { detailsOf, inSeconds, inWords, isOver, nameOf, outputOf, over, serverTime } from "./batch_words.js";
+import { detailsOf, inSeconds, inWords, isOver, nameOf, outputOf, over, serverTime, stepsOf } from "./batch_words.js";
 import { attempt, confirmed, dialog, field, say } from "./dialogs.js";
 import { ago, find, make } from "./dom.js";
 import { EventParser, read } from "./events.js";
@@ -171,7 +171,7 @@ export class Batches {
         const focused = document.activeElement?.dataset.key;
         find("batch-list").replaceChildren(...this.#batches.map((batch) => {
             const isCurrent = batch.id === this.#open?.id;
-            const row = make("button", { type: "button", class: "open", onclick: () => void this.open(batch.id) }, make("span", { class: `dot ${batch.state}` }), make("span", { class: "name" }, nameOf(batch)), make("span", { class: "detail" }, `${batch.state} · ${over(batch)} of ${batch.counts.total} steps · ${ago(batch.created)}`), bar(batch));
+            const row = make("button", { type: "button", class: "open", onclick: () => void this.open(batch.id) }, make("span", { class: `dot ${batch.state}` }), make("span", { class: "name" }, nameOf(batch)), make("span", { class: "detail" }, `${batch.state} · ${stepsOf(batch)} · ${ago(batch.created)}`), bar(batch));
             row.dataset.key = batch.id;
             if (isCurrent)
                 row.setAttribute("aria-current", "true");
@@ -277,8 +277,8 @@ function bar(batch) {
     const { counts } = batch;
     const parts = [
         ["good", counts.succeeded],
-        ["bad", counts.failed + counts.cancelled],
-        ["left", counts.skipped],
+        ["bad", counts.failed],
+        ["left", counts.cancelled + counts.skipped],
         ["busy", counts.running + counts.retrying],
     ];
     const element = make("span", { class: "bar", role: "progressbar", label: "Finished steps" }, ...parts.map(([kind, count]) => {

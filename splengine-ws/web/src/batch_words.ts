@@ -14,6 +14,12 @@ export function over({ counts }: Batch): number {
   return counts.succeeded + counts.failed + counts.skipped + counts.cancelled;
 }
 
+/** How many of its steps are over. */
+export function stepsOf(batch: Batch): string {
+  const { total } = batch.counts;
+  return `${over(batch)} of ${total} ${total === 1 ? "step" : "steps"}`;
+}
+
 const REASONS: Record<string, string> = {
   signaled: "killed",
   timedOut: "timed out",

@@ -2,7 +2,7 @@
 
 import { setBatch, writeAddress } from "./address.js";
 import { api, type Batch, type BatchRecord } from "./api.js";
-import { detailsOf, inSeconds, inWords, isOver, nameOf, outputOf, over, serverTime } from "./batch_words.js";
+import { detailsOf, inSeconds, inWords, isOver, nameOf, outputOf, over, serverTime, stepsOf } from "./batch_words.js";
 import { attempt, confirmed, dialog, field, say } from "./dialogs.js";
 import { ago, find, make } from "./dom.js";
 import { EventParser, read } from "./events.js";
@@ -187,7 +187,7 @@ export class Batches {
           { type: "button", class: "open", onclick: () => void this.open(batch.id) },
           make("span", { class: `dot ${batch.state}` }),
           make("span", { class: "name" }, nameOf(batch)),
-          make("span", { class: "detail" }, `${batch.state} · ${over(batch)} of ${batch.counts.total} steps · ${ago(batch.created)}`),
+          make("span", { class: "detail" }, `${batch.state} · ${stepsOf(batch)} · ${ago(batch.created)}`),
           bar(batch),
         );
         row.dataset.key = batch.id;
@@ -302,8 +302,8 @@ function bar(batch: Batch): HTMLElement {
   const { counts } = batch;
   const parts = [
     ["good", counts.succeeded],
-    ["bad", counts.failed + counts.cancelled],
-    ["left", counts.skipped],
+    ["bad", counts.failed],
+    ["left", counts.cancelled + counts.skipped],
     ["busy", counts.running + counts.retrying],
   ] as const;
   const element = make(

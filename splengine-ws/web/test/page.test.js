@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { formatPlace, pageLink, parsePlace } from "../dist/address.js";
 import { AnsiText } from "../dist/ansi.js";
-import { detailsOf, inSeconds, outputOf, reasonInWords, serverTime } from "../dist/batch_words.js";
+import { detailsOf, inSeconds, outputOf, reasonInWords, serverTime, stepsOf } from "../dist/batch_words.js";
 import { Composing, keysBetween, leftOf } from "../dist/composing.js";
 import { joinedRanges } from "../dist/graphemes.js";
 import { MAX_OSC52, parseOsc52 } from "../dist/osc52.js";
@@ -104,6 +104,12 @@ test("a step tells all that it waits for, and its reason in words", () => {
   assert.match(detailsOf(step({ state: "failed", reason: "timedOut", duration: 1500 }), 1, [step({ id: "1" })], null), /^failed · timed out · 1\.5 s$/);
   assert.equal(reasonInWords("someNewReason"), "some new reason");
   assert.match(outputOf(step({ state: "succeeded" })), /no output/);
+});
+
+test("a batch tells how many of its steps are over", () => {
+  const counts = { total: 3, queued: 0, running: 1, retrying: 0, succeeded: 1, failed: 0, skipped: 0, cancelled: 1 };
+  assert.equal(stepsOf({ counts }), "2 of 3 steps");
+  assert.equal(stepsOf({ counts: { ...counts, total: 1, running: 0, cancelled: 0 } }), "1 of 1 step");
 });
 
 test("what a server refuses is read as a sentence", () => {
