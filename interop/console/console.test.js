@@ -8,7 +8,7 @@ import net from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { asks, asksNoMore, bench, connected, open, problems, proxy, root, sessions, shot, shows, start, stop, text, token, type, until } from "./support.js";
+import { asks, asksNoMore, bench, breakable, connected, open, problems, proxy, root, sessions, shot, shows, start, stop, text, token, type, until } from "./support.js";
 
 let first;
 
@@ -390,23 +390,8 @@ function sizes(page) {
 }
 
 test("a connection that breaks comes back to the same program, unseen", async (context) => {
-  const target = new URL(bench.server.page);
-  const pipes = new Set();
-  const between = net.createServer((socket) => {
-    const onward = net.connect(Number(target.port), target.hostname);
-    for (const one of [socket, onward]) {
-      pipes.add(one);
-      one.on("error", () => null);
-      one.on("close", () => pipes.delete(one));
-    }
-    socket.pipe(onward).pipe(socket);
-  });
-  await new Promise((done) => between.listen(0, "127.0.0.1", done));
-  context.after(() => {
-    for (const one of pipes) one.destroy();
-    between.close();
-  });
-  const page = await open(`http://127.0.0.1:${between.address().port}/#token=${token}`);
+  const between = await breakable(context);
+  const page = await open(`${between.address}#token=${token}`);
   await connected(page);
   await type(page, "clear; echo be''fore; read -p 'as''ks: ' word\n");
   await shows(page, "asks:");
@@ -418,7 +403,7 @@ test("a connection that breaks comes back to the same program, unseen", async (c
     document.querySelector(".xterm").dataset.same = "yes";
   });
   const opened = page.waitForEvent("websocket");
-  for (const one of pipes) one.destroy();
+  between.cut();
   await opened;
   await connected(page);
   assert.equal(await text(page), before);

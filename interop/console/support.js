@@ -181,6 +181,61 @@ export async function connected(page) {
   await page.locator('#status[data-state="open"]').waitFor({ timeout: 30_000 });
 }
 
+/** A way to the server that can be broken; gives its address, and what breaks and mends it. */
+export async function breakable(context) {
+  const target = new URL(bench.server.page);
+  const pipes = new Set();
+  let refuses = false;
+  const between = net.createServer((socket) => {
+    if (refuses) return socket.destroy();
+    const onward = net.connect(Number(target.port), target.hostname);
+    for (const one of [socket, onward]) {
+      pipes.add(one);
+      one.on("error", () => null);
+      one.on("close", () => pipes.delete(one));
+    }
+    socket.pipe(onward).pipe(socket);
+  });
+  const cut = () => {
+    for (const one of pipes) one.destroy();
+  };
+  await new Promise((done) => between.listen(0, "127.0.0.1", done));
+  context.after(() => {
+    cut();
+    between.close();
+  });
+  return {
+    address: `http://127.0.0.1:${between.address().port}/`,
+    cut,
+    refuse: () => {
+      refuses = true;
+      cut();
+    },
+    accept: () => (refuses = false),
+  };
+}
+
+/** What is seen in that part of the page: `pixel` gives red, green and blue. */
+export async function picture(page, clip) {
+  const png = (await page.screenshot({ clip })).toString("base64");
+  const { width, height, data } = await page.evaluate(async (png) => {
+    const image = new Image();
+    image.src = `data:image/png;base64,${png}`;
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.width, image.height];
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const { data } = context.getImageData(0, 0, image.width, image.height);
+    let text = "";
+    for (let at = 0; at < data.length; at += 0x8000) text += String.fromCharCode(...data.subarray(at, at + 0x8000));
+    return { width: image.width, height: image.height, data: btoa(text) };
+  }, png);
+  const bytes = Buffer.from(data, "base64");
+  const pixel = (x, y) => [...bytes.subarray((y * width + x) * 4, (y * width + x) * 4 + 3)];
+  return { width, height, pixel };
+}
+
 /** A proxy below `/x/y`, which may change what headers say; gives its address. */
 export async function proxy(context, change = (headers) => headers) {
   const target = new URL(bench.server.page);

@@ -1,88 +1,10 @@
-// The console as its users meet it: what is drawn, typed, touched, and said.
+// The console as its users meet it: what is typed, touched, and said.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { test } from "node:test";
 
 import { api, asks, asksNoMore, bench, close, connected, draws, log, open, openSession, problems, proxy, shot, shows, text, token, type, until } from "./support.js";
-
-const require = createRequire(import.meta.url);
-
-/** How much each row of pixels differs from what stands at its right edge, as it is seen. */
-async function pixels(page, clip) {
-  const picture = (await page.screenshot({ clip })).toString("base64");
-  return page.evaluate(async (data) => {
-    const image = new Image();
-    image.src = `data:image/png;base64,${data}`;
-    await image.decode();
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [image.width, image.height];
-    const context = canvas.getContext("2d");
-    context.drawImage(image, 0, 0);
-    const rows = [];
-    for (let y = 0; y < image.height; y += 1) {
-      const row = context.getImageData(0, y, image.width, 1).data;
-      let sum = 0;
-      for (let at = 0; at < row.length; at += 4) sum = Math.max(sum, Math.abs(row[at] - row[row.length - 4]) + Math.abs(row[at + 1] - row[row.length - 3]));
-      rows.push(sum);
-    }
-    return rows;
-  }, picture);
-}
-
-const cell = (page) =>
-  page.evaluate(() => {
-    const { x, y, width, height } = document.querySelector(".xterm-screen").getBoundingClientRect();
-    const { cols, rows } = window.splengine.size();
-    return { x, y, wide: width / cols, high: height / rows };
-  });
-
-for (const webgl of [true, false]) {
-  test(`underscores are seen, drawn ${webgl ? "by WebGL" : "as elements"}`, async () => {
-    const { page, id } = await openSession("underscores", { webgl });
-    if (webgl) await page.locator(".xterm-screen canvas").first().waitFor({ state: "attached" });
-    else assert.equal(await page.locator(".xterm-screen canvas").count(), 0);
-    await type(page, "printf '\\033[2J\\033[H____\\033[4;1H\\033[?25l'; sleep 100\n");
-    await shows(page, "____");
-    const { x, y, wide, high } = await cell(page);
-    // What is drawn follows what is known a moment later.
-    const drawn = async () => Math.max(...(await pixels(page, { x, y, width: wide * 6, height: Math.ceil(high) + 2 })));
-    await until(async () => (await drawn()) > 100 || undefined, "underscores");
-    await close({ page, id });
-  });
-}
-
-test("without WebGL, and when it is taken away, the page's elements draw", async () => {
-  const rows = (page) => page.evaluate(() => [...document.querySelectorAll(".xterm-rows > div")].map((row) => row.textContent.trimEnd()).join("\n"));
-  const { page, id } = await openSession("lost", { webgl: true });
-  await page.locator(".xterm-screen canvas").first().waitFor({ state: "attached" });
-  await type(page, "echo be''fore\n");
-  await shows(page, "before");
-  await page.evaluate(() => {
-    for (const canvas of document.querySelectorAll(".xterm-screen canvas")) {
-      canvas.getContext("webgl2")?.getExtension("WEBGL_lose_context").loseContext();
-    }
-  });
-  await until(async () => (await page.locator(".xterm-screen canvas").count()) === 0 || undefined, "that the canvas is gone");
-  await type(page, "echo af''ter\n");
-  await until(async () => /before[^]*after/.test(await rows(page)) || undefined, "rows");
-  await close({ page, id });
-
-  const without = await openSession("without", {
-    webgl: true,
-    before: () => {
-      const get = HTMLCanvasElement.prototype.getContext;
-      HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
-        return kind.startsWith("webgl") ? null : get.call(this, kind, ...more);
-      };
-    },
-  });
-  await type(without.page, "echo dr''awn\n");
-  await until(async () => (await rows(without.page)).includes("drawn") || undefined, "rows");
-  assert.equal(await without.page.locator(".xterm-screen canvas").count(), 0);
-  await close(without);
-});
 
 test("a paste brings no control characters", async () => {
   const { page, id } = await openSession("paste");
@@ -225,35 +147,6 @@ test("each user sees what their scopes allow, and no more", async () => {
   const filer = await as("filer");
   await filer.locator("#no-view", { hasText: "permission files" }).waitFor();
   await filer.context().close();
-});
-
-test("a row keeps its columns beside letters from right to left and joined ones", async () => {
-  const { page, id } = await openSession("grid");
-  await type(page, "clear; printf 'Arabic \\u0645\\u0631\\u062d\\u0628\\u0627 | 16 | end\\na\\U1F468\\u200d\\U1F469\\u200d\\U1F467\\u200d\\U1F466|b\\n\\U1F44D\\U1F3FD|z\\n'; echo re''ady\n");
-  await draws(page, /^ready *$/);
-  const { x, wide } = await cell(page);
-  const columns = await page.evaluate(([left, width]) => {
-    const place = (row, needle) => {
-      const texts = document.createTreeWalker(row, NodeFilter.SHOW_TEXT);
-      for (let node = texts.nextNode(); node; node = texts.nextNode()) {
-        const at = node.textContent.indexOf(needle);
-        if (at < 0) continue;
-        const range = document.createRange();
-        range.setStart(node, at);
-        range.setEnd(node, at + needle.length);
-        return (range.getBoundingClientRect().x - left) / width;
-      }
-      return null;
-    };
-    const rows = [...document.querySelectorAll(".xterm-rows > div")];
-    const row = (needle) => rows.find((one) => one.textContent.includes(needle) && !one.textContent.includes("printf"));
-    return { sixteen: place(row("| 16"), "16"), end: place(row("| 16"), "end"), family: place(row("|b"), "|b") ?? place(row("|b"), "|"), thumb: place(row("|z"), "|") };
-  }, [x, wide]);
-  // The columns that the program counts.
-  for (const [name, wanted] of [["sixteen", 15], ["end", 20], ["family", 9], ["thumb", 4]]) {
-    assert.ok(Math.abs(columns[name] - wanted) < 0.3, `${name} stands at ${columns[name]}, not ${wanted}`);
-  }
-  await close({ page, id });
 });
 
 test("OSC 11 sets the background, as OSC 10 does the letters", async () => {
@@ -630,119 +523,6 @@ test("an end that is none of a failure is said calmly, and offers what can be do
   assert.equal(covered, false, "no output is behind it");
   await shot(page, "ended");
   await close({ page, id });
-});
-
-/** Loads the page for the first time as on fast 3G: in which time one can type, and how much it takes. */
-async function firstLoad() {
-  const context = await bench.browser.newContext();
-  const page = await context.newPage();
-  const session = await context.newCDPSession(page);
-  await session.send("Network.enable");
-  await session.send("Network.emulateNetworkConditions", { offline: false, latency: 150, downloadThroughput: 180_000, uploadThroughput: 180_000 });
-  const loaded = { bytes: 0 };
-  session.on("Network.loadingFinished", (event) => (loaded.bytes += event.encodedDataLength));
-  const begun = Date.now();
-  await page.goto(`${bench.server.page}#token=${token}`);
-  await connected(page);
-  await shows(page, "#");
-  const took = Date.now() - begun;
-  // What comes later counts, too.
-  await page.waitForLoadState("networkidle");
-  return { context, page, loaded, took, bytes: loaded.bytes };
-}
-
-test("the first load is small, and there soon on a slow network", async () => {
-  // It takes less than 2 s; a busy machine adds to that, so that only twice as much is a failure.
-  let least = Infinity;
-  for (let attempt = 0; attempt < 8 && least >= 2000; attempt += 1) {
-    const { context, page, loaded, took, bytes } = await firstLoad();
-    console.log(`first load: ${bytes} bytes, ${took} ms`);
-    least = Math.min(least, took);
-    assert.ok(bytes < 250_000, `${bytes} bytes`);
-    await page.reload();
-    await connected(page);
-    await page.waitForLoadState("networkidle");
-    const again = loaded.bytes - bytes;
-    assert.ok(again < 20_000, `${again} bytes of what is kept`);
-    await context.close();
-  }
-  assert.ok(least < 4000, `${least} ms`);
-});
-
-/** Looks for what shuts people out, in what the page shows then, and takes a picture of it. */
-async function axe(page, name) {
-  // The page lets no script in by the usual way.
-  const session = await page.context().newCDPSession(page);
-  await session.send("Runtime.evaluate", { expression: readFileSync(require.resolve("axe-core/axe.min.js"), "utf8") });
-  return async (what) => {
-    await page.waitForFunction(() => document.getAnimations().every((one) => one.playState !== "running" || one.effect?.getTiming().iterations === Infinity));
-    const found = await page.evaluate(() =>
-      window.axe.run(document, { resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
-    const told = found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => `${node.target} ${node.any[0]?.message ?? ""}`).join("; ")}`);
-    assert.deepEqual(told, [], what);
-    await shot(page, `axe-${what}-${name}`);
-  };
-}
-
-for (const [size, options] of [
-  ["phone", { viewport: { width: 390, height: 780 }, hasTouch: true, isMobile: true }],
-  ["laptop", { viewport: { width: 1280, height: 760 } }],
-  ["wide", { viewport: { width: 1920, height: 1000 } }],
-]) {
-  for (const colorScheme of ["dark", "light"]) {
-    test(`nobody is shut out: ${size}, ${colorScheme}`, async () => {
-      const { page, id } = await openSession(`axe ${size}`, { ...options, colorScheme });
-      const check = await axe(page, `${size}-${colorScheme}`);
-      await check("terminal");
-      await page.keyboard.press("Control+Shift+F");
-      await page.locator("#search").waitFor();
-      await check("find");
-      await page.keyboard.press("Escape");
-      await page.click("#more button");
-      await check("menu");
-      await page.click(".menu:popover-open >> text=Settings…");
-      await check("settings");
-      await page.keyboard.press("Escape");
-      if (size !== "phone") {
-        await page.click("#share");
-        await page.click("text=Create link");
-        await page.locator("dialog .shares li").waitFor();
-        await check("share");
-        await page.keyboard.press("Escape");
-      }
-      await page.click("#tab-batches");
-      await page.locator("#no-batches, #batch-list li").first().waitFor();
-      await check("batches");
-      await page.click("#new-batch");
-      await check("new batch");
-      await page.getByLabel("Commands").fill("echo \"seen\"\nfalse");
-      await page.getByRole("button", { name: "Run batch" }).click();
-      await page.locator("#batch-state", { hasText: "failed" }).waitFor();
-      await page.locator("#steps .open").first().click();
-      await page.locator("#step-stdout").getByText("seen").waitFor();
-      await check("batch");
-      await page.click("#tab-terminal");
-      if (size === "phone") {
-        await page.click("#menu");
-        await page.locator("#sessions .open").first().waitFor();
-        await check("list");
-        await page.click("#shade", { position: { x: 370, y: 400 } });
-      }
-      await close({ page, id });
-    });
-  }
-}
-
-test("the login form says where a token comes from, in the system's theme", async () => {
-  const page = await open(bench.server.page);
-  await page.locator("#login", { hasText: "administrator" }).waitFor();
-  const colour = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-  for (const [colorScheme, wanted] of [["dark", "rgb(11, 14, 18)"], ["light", "rgb(238, 241, 244)"], ["dark", "rgb(11, 14, 18)"]]) {
-    await page.emulateMedia({ colorScheme });
-    await until(async () => (await colour()) === wanted || undefined, `the login form in the ${colorScheme} theme`);
-    await (await axe(page, colorScheme))("login");
-  }
-  await page.context().close();
 });
 
 test("nothing went elsewhere, and nothing complained", () => {

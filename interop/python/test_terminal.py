@@ -3,7 +3,9 @@
 import hashlib
 import json
 import random
+import socket
 import struct
+import time
 
 import httpx
 import pytest
@@ -403,6 +405,45 @@ def test_input_and_output(terminal, frame):
     line = "echo é$((40 + 2))\r"
     plain.send("input", data=line) if frame == "text" else plain.type(line)
     plain.shows("é42\r\n")
+
+
+def stands_still(file) -> int:
+    """The size of a file, once nothing is written to it any more."""
+    last, size = -1, 0
+    while size != last:
+        last = size
+        time.sleep(1)
+        size = file.stat().st_size
+    return size
+
+
+def test_who_is_alone_gets_a_large_output_whole_however_slowly_it_reads(server, terminal):
+    """The simplest client that there is: text frames, read when it gets to it, nothing acknowledged."""
+    count = 1_500_000
+    lines = [f"{number}\n" for number in range(1, count + 1)]
+    printed = server.root / "printed"
+    printed.write_bytes(b"")
+    # What the client's own side holds for it is little.
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    host, port = server.ready["ws"].rsplit(":", 1)
+    slow.connect((host, int(port)))
+    plain = terminal(sock=slow, max_queue=1)
+    plain.send("input", data=f"stty -echo; echo up; seq 1 {count} | tee printed; exit 7\n")
+    plain.shows("up\r\n1\r\n")
+    # It reads nothing until the program waits, then goes on for a while.
+    assert stands_still(printed) < sum(map(len, lines)), "the program did not wait"
+    pause = 4 << 20
+    while (frame := plain.frame())["type"] != "exit":
+        if len(plain.output) > pause:
+            pause += 4 << 20
+            stands_still(printed)
+    assert frame["exitCode"] == 7 and not {"notice", "error"} & set(plain.kinds)
+    want = "".join(lines).replace("\n", "\r\n").encode()
+    got = bytes(plain.output)
+    start = got.index(b"1\r\n2\r\n3\r\n")
+    assert len(got) - start >= len(want), "something is missing"
+    assert hashlib.sha256(got[start:start + len(want)]).digest() == hashlib.sha256(want).digest()
 
 
 def test_output_holds_whole_characters(terminal, create):
