@@ -34,6 +34,7 @@ mod retention;
 mod scope;
 mod screen;
 mod session;
+mod spare_thread;
 mod store;
 mod text;
 

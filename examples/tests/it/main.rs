@@ -12,6 +12,7 @@ mod matrix;
 mod open_files;
 mod others;
 mod own_files;
+mod process_limit;
 mod quota;
 mod reload;
 mod server;

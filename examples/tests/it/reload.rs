@@ -138,7 +138,7 @@ fn what_changes_is_read_and_what_is_wrong_is_not() {
     assert!(!err.contains(BOB) && !err.contains(carols), "{err}");
 }
 
-async fn login(addr: &str, key: &Arc<PrivateKey>, user: &str) -> Handle<Trusting> {
+pub(crate) async fn login(addr: &str, key: &Arc<PrivateKey>, user: &str) -> Handle<Trusting> {
     let config = Arc::new(client::Config::default());
     let mut client = client::connect(config, addr, Trusting).await.expect("a handshake");
     let key = PrivateKeyWithHashAlg::new(Arc::clone(key), None);

@@ -129,6 +129,13 @@ pub(crate) fn refusal(command: &mut Command) -> Output {
 
 /// A request, and its answer's status and body.
 pub(crate) fn http(addr: &str, request: &str) -> std::io::Result<(u16, String)> {
+    let (head, body) = exchange(addr, request)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.ok_or_else(|| std::io::Error::other("no status"))?, body))
+}
+
+/// A request, and its answer's head and body.
+pub(crate) fn exchange(addr: &str, request: &str) -> std::io::Result<(String, String)> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     stream.write_all(request.as_bytes())?;
@@ -143,8 +150,7 @@ pub(crate) fn http(addr: &str, request: &str) -> std::io::Result<(u16, String)> 
     if length.is_some_and(|length| length != body.len()) {
         return Err(std::io::Error::other(format!("a part of an answer: {answer:?}")));
     }
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok((status.ok_or_else(|| std::io::Error::other("no status"))?, body.to_owned()))
+    Ok((head.to_owned(), body.to_owned()))
 }
 
 pub(crate) fn get(addr: &str, path: &str) -> (u16, String) {

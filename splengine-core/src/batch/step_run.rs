@@ -170,7 +170,9 @@ impl Launch<'_> {
             if !error.is_shortage() || begun.elapsed() >= MAX_SHORTAGE {
                 return Err(Box::new(not_started(self.id, error)));
             }
-            tracing::warn!(%error, "a step waits to be started");
+            if pause == MIN_PAUSE {
+                tracing::warn!(%error, step = self.id, "a step waits to be started");
+            }
             let resumes = sleep(pause);
             pause = (pause * 2).min(MAX_PAUSE);
             let (outcome, reason) = tokio::select! {

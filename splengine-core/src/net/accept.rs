@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use crate::net::connection::{Connection, Socket};
 use crate::net::limits::ConnectionLimits;
 use crate::net::table::Table;
+use crate::spare_thread::SpareThread;
 
 /// Accepts connections and serves each of them in a task of its own, until `shutdown` resolves.
 /// Then it takes no more, tells those that there are by their [`Closing`], and ends what is left
@@ -47,6 +48,7 @@ pub async fn serve_connections<F>(
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
+    let _spare = SpareThread::keep();
     let table = Table::new(limits);
     let (close, closing) = watch::channel(false);
     let mut connections = JoinSet::new();

@@ -23,6 +23,7 @@ use crate::local::pty::{Pair, Pty};
 use crate::local::terminal::LocalTerminal;
 use crate::process::{self, Cgroups, Spawn, SpawnError, watch};
 use crate::session::{Session as _, Size, TerminalModes};
+use crate::spare_thread::SpareThread;
 
 /// Reason for which a holder can't serve.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,7 @@ enum Word {
 }
 
 async fn serve(door: Door) -> io::Result<()> {
+    let _spare = SpareThread::keep();
     let listener = watch(door.listener.try_clone()?, Interest::READABLE)?;
     let null = File::open("/dev/null")?;
     let keeper = Arc::new(Keeper { null, cgroups: OnceLock::new(), state: Mutex::default() });
