@@ -95,7 +95,7 @@ export async function open(url, { webgl = false, timersLate = 0, before, ...opti
   page.on("console", (message) => {
     const text = message.text();
     // A connection that breaks and a login that fails are told by the browser as well.
-    if (message.type() === "error" && !/WebSocket connection|status of (40[01349]|422)|ERR_(CONNECTION|EMPTY_RESPONSE)/.test(text)) problems.push(text);
+    if (message.type() === "error" && !/WebSocket connection|status of (40[01349]|422)|ERR_(CONNECTION|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)/.test(text)) problems.push(text);
   });
   await page.goto(url);
   return page;
