@@ -274,6 +274,11 @@ pub(crate) struct SessionsTable {
     pub(crate) max_per_caller: Option<usize>,
     /// Maximum number of clients that are attached to one session. Default 64.
     pub(crate) max_clients: Option<usize>,
+    /// Maximum number of bytes of arguments and variables that all sessions hold in memory. Default 67108864
+    /// (64 MiB).
+    pub(crate) max_command_bytes: Option<usize>,
+    /// Maximum number of such bytes of one caller's sessions. Default: half of `max-command-bytes`.
+    pub(crate) max_command_bytes_per_caller: Option<usize>,
     /// Number of lines that are kept above the screen; one takes 16 bytes a column. Default 300.
     pub(crate) scrollback: Option<usize>,
     /// Number of bytes of output that are kept for clients to resume from, at least 131072. Default 1048576

@@ -1,4 +1,4 @@
-//! Bounds on the bytes of input that stay in memory for as long as work takes.
+//! Bounds on the bytes of input that stay in memory for as long as work takes, or a session lasts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -109,6 +109,8 @@ impl Drop for InputReservation {
     }
 }
 
+/// Less than that is as much as an execution or a session takes anyway: it is not reserved.
+pub(crate) const MIN_COUNTED_BYTES: usize = 4 << 10;
 /// Bytes that each caller may hold whatever others do.
 const FREE_BYTES: usize = 16 << 10;
 

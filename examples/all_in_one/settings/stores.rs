@@ -34,6 +34,8 @@ impl Settings {
             (table.max, SessionPolicy::max_sessions as SetSession<usize>),
             (table.max_per_caller, SessionPolicy::max_sessions_per_caller),
             (table.max_clients, SessionPolicy::max_clients),
+            (table.max_command_bytes, SessionPolicy::max_command_bytes),
+            (table.max_command_bytes_per_caller, SessionPolicy::max_command_bytes_per_caller),
             (table.scrollback, SessionPolicy::scrollback),
             (table.log, SessionPolicy::log_bytes),
         ];

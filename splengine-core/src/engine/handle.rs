@@ -25,7 +25,7 @@ use crate::execute::{
     Run, SlowReader, Stdin,
 };
 use crate::files::Files;
-use crate::input_budget::{InputBudget, InputReservation};
+use crate::input_budget::{InputBudget, InputReservation, MIN_COUNTED_BYTES};
 use crate::session::Sessions;
 use crate::session::registry::Registry;
 
@@ -494,6 +494,3 @@ impl fmt::Debug for Engine {
         f.debug_struct("Engine").field("policy", &self.0.policy).finish_non_exhaustive()
     }
 }
-
-/// Less than that is as much as an execution takes anyway.
-const MIN_COUNTED_BYTES: usize = 4 << 10;

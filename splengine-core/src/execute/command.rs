@@ -53,12 +53,7 @@ pub struct Command {
 impl Command {
     /// The memory, in bytes, that its words and variables take.
     pub(crate) fn bytes(&self) -> usize {
-        let words = self.argv.iter().map(|word| size_of::<OsString>() + word.len());
-        let variables = self
-            .env
-            .iter()
-            .map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
-        words.sum::<usize>() + variables.sum::<usize>()
+        command_bytes(&self.argv, &self.env)
     }
 
     /// Returns [`argv`](Self::argv) as text, for executors that take no other bytes.
@@ -73,4 +68,12 @@ impl Command {
             problem: "hold bytes that are not UTF-8, which can't be passed on here".to_owned(),
         })
     }
+}
+
+/// The memory, in bytes, that these words and variables take.
+pub(crate) fn command_bytes(argv: &[OsString], env: &[(String, String)]) -> usize {
+    let words = argv.iter().map(|word| size_of::<OsString>() + word.len());
+    let variables =
+        env.iter().map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
+    words.sum::<usize>() + variables.sum::<usize>()
 }

@@ -18,6 +18,7 @@ mod traits;
 mod words;
 
 pub use cancel::Cancel;
+pub(crate) use command::command_bytes;
 pub use command::{Background, Command};
 pub use end::{End, Exit, ExitStatus, Gap, Reason, Usage};
 pub use error::ExecuteError;

@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use tokio::time::Instant;
 
 use crate::engine::Engine;
+use crate::execute::command_bytes;
 use crate::id::{SessionId, random_text};
 use crate::session::checks::blocking;
 use crate::session::input::Numbering;
@@ -108,6 +109,7 @@ async fn go_on(
         terminal.kill();
         return;
     };
+    let bytes = command_bytes(&record.argv, &record.env);
     let size = record.size();
     let (age, idle) = ages(&record);
     let (recorder, files) = recorder(registry, &record, files).await;
@@ -122,6 +124,7 @@ async fn go_on(
     if let Err(error) = terminal.resize(size) {
         tracing::debug!(%error, session = %id, "a terminal can't be resized");
     }
+    let held = registry.hold_command_anyway(&user, bytes);
     let screen = registry.shown(size, screen.into()).await;
     let (live, typed) = Live::new(
         Beginning {
@@ -133,7 +136,12 @@ async fn go_on(
             offset,
             size,
             terminal,
-            launch: Launch { argv: record.argv, env: record.env, workdir: record.workdir },
+            launch: Launch {
+                _held: held,
+                argv: record.argv,
+                env: record.env,
+                workdir: record.workdir,
+            },
             screen: Some(screen),
             restored: record.restored,
             recorder,

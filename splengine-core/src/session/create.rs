@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::caller::Caller;
 use crate::engine::{SESSION_VARIABLE, check_counts, check_env};
-use crate::execute::{Command, ExecuteError, drop_exec, split_words};
+use crate::execute::{Command, ExecuteError, command_bytes, drop_exec, split_words};
 use crate::id::{SessionId, random_text};
 use crate::session::checks::{blocking, check_words, checked_name};
 use crate::session::live::{Beginning, Launch, Live};
@@ -64,7 +64,12 @@ impl Sessions {
         env.extend(request.server_env);
         let workdir = request.workdir.or_else(|| saved.as_ref()?.workdir.clone());
         let id = SessionId::new(caller.user());
-        let launch = Launch { argv: argv.clone(), env: env.clone(), workdir: workdir.clone() };
+        let launch = Launch {
+            _held: registry.hold_command(caller.user(), command_bytes(&argv, &env))?,
+            argv: argv.clone(),
+            env: env.clone(),
+            workdir: workdir.clone(),
+        };
         let mut all = vec![
             ("TERM".to_owned(), "xterm-256color".to_owned()),
             ("COLORTERM".to_owned(), "truecolor".to_owned()),

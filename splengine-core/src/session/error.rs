@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::execute::ExecuteError;
+use crate::input_budget::InputShortage;
 
 /// Reason for which something asked of a session was not done. Then nothing of it was.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,15 @@ pub enum SessionError {
         /// How many there may be.
         limit: usize,
     },
+    /// The sessions that there are hold as many bytes of arguments and variables as all may.
+    #[error(
+        "the sessions of this engine hold so many bytes of arguments and variables that these are not \
+         taken; there may be {max_bytes}; try again later"
+    )]
+    InputFull {
+        /// How many there may be.
+        max_bytes: usize,
+    },
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in a second")]
     Draining,
@@ -95,7 +105,7 @@ impl SessionError {
             Self::Malformed { .. } | Self::Gap { .. } => ErrorKind::Malformed,
             Self::Ended => ErrorKind::Conflict,
             Self::CallerLimit { .. } => ErrorKind::CallerLimit,
-            Self::Full { .. } | Self::Draining => ErrorKind::Unavailable,
+            Self::Full { .. } | Self::InputFull { .. } | Self::Draining => ErrorKind::Unavailable,
             Self::NoStore | Self::Damaged(_) | Self::Newer { .. } => ErrorKind::Impossible,
             Self::DiskFull => ErrorKind::NoRoom,
             Self::Internal(_) => ErrorKind::Internal,
@@ -107,9 +117,10 @@ impl SessionError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Start(error) => error.retry_after(),
-            Self::CallerLimit { .. } | Self::Full { .. } | Self::Draining => {
-                Some(Duration::from_secs(1))
-            }
+            Self::CallerLimit { .. }
+            | Self::Full { .. }
+            | Self::InputFull { .. }
+            | Self::Draining => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -122,6 +133,18 @@ impl SessionError {
                 tracing::error!(%error, "a session's files can't be used");
                 Self::Internal(error)
             }
+        }
+    }
+}
+
+impl From<InputShortage> for SessionError {
+    fn from(shortage: InputShortage) -> Self {
+        match shortage {
+            InputShortage::Caller { max_bytes } => Self::CallerLimit {
+                what: "bytes of arguments and variables of sessions",
+                limit: max_bytes,
+            },
+            InputShortage::All { max_bytes } => Self::InputFull { max_bytes },
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::caller::UserName;
 use crate::execute::ExitStatus;
 use crate::id::SessionId;
+use crate::input_budget::InputReservation;
 use crate::screen::Screen;
 use crate::session::log::Log;
 use crate::session::recording::{Recorder, Stopped};
@@ -59,8 +60,10 @@ pub(crate) struct Live {
 }
 
 /// What a session was started with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Launch {
+    /// The memory of the words and variables, where that is counted.
+    pub(crate) _held: Option<InputReservation>,
     pub(crate) argv: Vec<OsString>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,

@@ -23,6 +23,9 @@ pub struct SessionPolicy {
     pub(crate) max_sessions: usize,
     pub(crate) max_per_caller: usize,
     pub(crate) max_clients: usize,
+    pub(crate) max_command_bytes: usize,
+    /// None: half of that.
+    pub(crate) max_command_bytes_per_caller: Option<usize>,
     pub(crate) scrollback: usize,
     pub(crate) log_bytes: usize,
     pub(crate) idle_timeout: Option<Duration>,
@@ -75,6 +78,8 @@ impl SessionPolicy {
             max_sessions: 256,
             max_per_caller: 64,
             max_clients: 64,
+            max_command_bytes: 64 << 20,
+            max_command_bytes_per_caller: None,
             scrollback: 300,
             log_bytes: 1 << 20,
             idle_timeout: None,
@@ -127,6 +132,25 @@ impl SessionPolicy {
     /// Sets the maximum number of clients that are attached to one session. Default 64.
     pub fn max_clients(mut self, count: usize) -> Self {
         self.max_clients = count;
+        self
+    }
+
+    /// Sets the maximum number of bytes that the commands of all sessions hold in memory: their arguments
+    /// and variables, until the session is forgotten. The next session is refused
+    /// ([`SessionError::InputFull`](crate::SessionError::InputFull)), but where there is no other; a
+    /// session that is [gone on with](crate::Engine::resume) counts, and is never refused. What has less
+    /// than 4 KiB does not count. Default 64 MiB.
+    pub fn max_command_bytes(mut self, bytes: usize) -> Self {
+        self.max_command_bytes = bytes;
+        self
+    }
+
+    /// Sets the maximum number of bytes that the commands of one caller's sessions hold in memory; the
+    /// caller's next one is refused
+    /// ([`SessionError::CallerLimit`](crate::SessionError::CallerLimit)), but where there is no other.
+    /// Default: half of what [all may](Self::max_command_bytes).
+    pub fn max_command_bytes_per_caller(mut self, bytes: usize) -> Self {
+        self.max_command_bytes_per_caller = Some(bytes);
         self
     }
 

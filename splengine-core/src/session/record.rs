@@ -42,6 +42,11 @@ impl Record {
         })
     }
 
+    /// Without what is only read again from the disk, by whoever goes on with the session or loads it.
+    pub(crate) fn described(self) -> Self {
+        Self { argv: Vec::new(), env: Vec::new(), thread: Thread::default(), ..self }
+    }
+
     pub(crate) fn saved_info(&self, id: SavedId) -> Option<SavedInfo> {
         Some(SavedInfo {
             id,

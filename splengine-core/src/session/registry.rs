@@ -12,6 +12,7 @@ use crate::caller::UserName;
 use crate::engine::{Inner, PartState};
 use crate::fresh::Fresh;
 use crate::id::SessionId;
+use crate::input_budget::{InputBudget, InputReservation, MIN_COUNTED_BYTES};
 use crate::retention::{Bounds, Kept, surplus};
 use crate::screen::Screen;
 use crate::session::checks::blocking;
@@ -28,6 +29,8 @@ pub(crate) struct Registry {
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) shares: Shares,
     pub(crate) render_pool: RenderPool,
+    /// What the commands of sessions hold in memory.
+    commands: InputBudget,
     /// Why the store can't be written, if so.
     fault: Fresh<Option<io::ErrorKind>>,
     /// Whether something of what sessions before have left can't be read.
@@ -58,7 +61,10 @@ impl Registry {
     pub(crate) fn new(policy: SessionPolicy) -> Self {
         let store = policy.store.clone();
         let (lost, has_unreadable) = store.as_deref().map(lost_in).unwrap_or_default();
+        let max_bytes = policy.max_command_bytes;
+        let of_caller = policy.max_command_bytes_per_caller.unwrap_or(max_bytes / 2);
         Self {
+            commands: InputBudget::new(max_bytes, of_caller),
             policy: Arc::new(policy),
             store,
             shares: Shares::default(),
@@ -128,6 +134,26 @@ impl Registry {
             tokio::spawn(watch(Arc::downgrade(engine), every));
         }
         Place { engine: Arc::downgrade(engine), user: user.clone() }
+    }
+
+    /// Reserves the memory of a session's command, if that is much.
+    pub(crate) fn hold_command(
+        &self,
+        user: &UserName,
+        bytes: usize,
+    ) -> Result<Option<InputReservation>, SessionError> {
+        let bytes = Some(bytes).filter(|bytes| *bytes >= MIN_COUNTED_BYTES);
+        Ok(bytes.map(|bytes| self.commands.reserve(user, bytes)).transpose()?)
+    }
+
+    /// The same for a session that runs already.
+    pub(crate) fn hold_command_anyway(
+        &self,
+        user: &UserName,
+        bytes: usize,
+    ) -> Option<InputReservation> {
+        let bytes = Some(bytes).filter(|bytes| *bytes >= MIN_COUNTED_BYTES);
+        bytes.map(|bytes| self.commands.reserve_always(user, bytes))
     }
 
     pub(crate) fn insert(&self, live: &Arc<Live>) {
@@ -366,7 +392,9 @@ fn lost_in(store: &Store) -> (HashMap<SessionId, Arc<Record>>, bool) {
             }
         };
         match files.state() {
-            Ok((record, _)) if record.exit.is_none() => lost.push((id, record)),
+            Ok((record, _)) if record.exit.is_none() => {
+                lost.push((id, Arc::new(record.described())))
+            }
             Ok(_) => store.remove_session(&id),
             // It was begun and never told of.
             Err(SessionError::NoSaved(_)) => {
@@ -418,7 +446,7 @@ fn lost_in(store: &Store) -> (HashMap<SessionId, Arc<Record>>, bool) {
             tracing::error!(%error, "the files of damaged sessions can't be looked for");
         }
     }
-    (lost.into_iter().map(|(id, record)| (id, Arc::new(record))).collect(), has_unreadable)
+    (lost.into_iter().collect(), has_unreadable)
 }
 
 /// Which of the sessions that were lost go, for no more than `max` to stay: the oldest of whoever has

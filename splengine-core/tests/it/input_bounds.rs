@@ -1,7 +1,10 @@
-//! What the input of executions that run or wait holds in memory.
+//! What the input of executions that run or wait, and the commands of sessions, hold in memory.
+
+use std::time::Duration;
 
 use splengine_core::{
-    Admitted, CgroupMode, Engine, EngineBuilder, ErrorKind, ExecuteError, Request, Run, Stdin,
+    Admitted, CgroupMode, Engine, EngineBuilder, ErrorKind, ExecuteError, Request, Run,
+    SessionError, SessionPolicy, SessionRequest, Stdin,
 };
 
 use crate::support::{bench_with, caller, read_until, sh};
@@ -90,4 +93,60 @@ async fn input_over_the_bound_is_taken_alone() {
     let refused = refusal(engine, "bob", idle(100_000)).await;
     assert!(matches!(refused, ExecuteError::InputFull { .. }), "{refused}");
     drop(large);
+}
+
+/// A session whose arguments have so many times 100,000 bytes.
+fn session(count: usize) -> SessionRequest {
+    with_args(count, &"x".repeat(100_000))
+}
+
+fn with_args(count: usize, word: &str) -> SessionRequest {
+    let session = SessionRequest::new().command("sleep 600");
+    (0..count).fold(session, |session, _| session.arg(word))
+}
+
+async fn opens(engine: &Engine, who: &str, request: SessionRequest) -> Result<(), SessionError> {
+    engine.sessions().create(&caller(who), request).await.map(drop)
+}
+
+#[tokio::test]
+async fn of_one_caller_and_of_all_sessions_commands_hold_only_so_much() {
+    let policy =
+        SessionPolicy::new().max_command_bytes(ALL).max_command_bytes_per_caller(PER_CALLER);
+    let bench = bench_with(CgroupMode::Off, |builder| builder.sessions(policy));
+    let (engine, alice) = (&bench.engine, caller("alice"));
+    let first = engine.sessions().create(&alice, session(5)).await.expect("starts");
+    let too_much = [
+        session(2),
+        with_args(5_000, ""),
+        (0..2).fold(session(0), |session, number| {
+            session.env(format!("A{number}"), "x".repeat(60_000))
+        }),
+    ];
+    for request in too_much {
+        let refused = opens(engine, "alice", request).await.expect_err("refused");
+        let limit = match &refused {
+            SessionError::CallerLimit { what, limit } if what.contains("arguments") => *limit,
+            _ => panic!("{refused:?}"),
+        };
+        assert_eq!((limit, refused.kind()), (PER_CALLER, ErrorKind::CallerLimit));
+    }
+    opens(engine, "alice", session(0)).await.expect("takes next to nothing");
+    opens(engine, "bob", session(4)).await.expect("within both bounds");
+    let refused = opens(engine, "carol", session(3)).await.expect_err("refused");
+    assert!(matches!(refused, SessionError::InputFull { max_bytes: ALL }), "{refused:?}");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(refused.retry_after().is_some());
+    engine.sessions().end(&alice, first.id.as_str()).await.expect("ends");
+    let mut opened = opens(engine, "carol", session(3)).await;
+    // What serves the session that has ended may hold it for a moment.
+    for _ in 0..3000 {
+        if opened.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        opened = opens(engine, "carol", session(3)).await;
+    }
+    opened.expect("there is memory again");
+    engine.kill();
 }
