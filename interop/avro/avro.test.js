@@ -273,12 +273,13 @@ test("avsc: what runs and batches may ask for beside", async () => {
   const retryOn = { exitCodes: [75], reasons: ["timedOut"] };
   const { batch } = await call("submitBatch", {
     steps: [
-      { command: "sh -c 'exit 75'", id: "flaky", args: [], retries: 1, retryOn, allowFailure: true, env: { K: "V" }, check: "early" },
+      { command: "sh -c 'echo x >>tries; echo $(wc -l <tries); exit 75'", id: "flaky", args: [], retries: 1, retryOn, allowFailure: true, env: { K: "V" }, check: "early" },
       { command: "./none", id: "late", check: "late", allowFailure: true, workdir: "." },
       { command: "cat", id: "open", openStdin: true, dependsOn: [] },
       { command: "tr a-z A-Z", id: "reads", stdinFrom: { step: "open", stream: "stdout" } },
       { command: "seq 1000 2000", id: "long", outputLimit: 1000 },
       { command: "sh -c 'echo $K; sleep 60'", id: "idle", env: { K: "hidden" }, mask: ["K"], idleTimeout: 300, allowFailure: true },
+      { command: "sh -c 'exit 75'", id: "other", retries: 1, retryOn: { exitCodes: [9] }, allowFailure: true },
     ],
     labels: { kind: "members" }, timeout: 60000,
   });
@@ -294,16 +295,18 @@ test("avsc: what runs and batches may ask for beside", async () => {
   }
   for (let after = 0, over = false; !over; ) ({ next: after, over } = await call("batchEvents", id, after, 5000));
   const { batch: ended, steps } = await call("getBatch", id);
-  const [flaky, late, , , long, idle] = steps;
+  const [flaky, late, , , long, idle, other] = steps;
   assert.deepEqual([ended.state, ended.duration > 0], ["succeeded", true]);
   assert.deepEqual([flaky.attempt, flaky.allowFailure, flaky.env, flaky.args], [2, true, ["K"], []]);
+  assert.equal(other.attempt, 1, "what is not named is not run again");
   assert.match(late.problem, /none/);
   assert.deepEqual([late.workdir, long.allowFailure], [".", false]);
   assert.deepEqual({ ...long.stdoutGap }, { at: 500, bytes: 4005 });
   assert.ok(long.cpuTime >= 0);
   assert.equal(idle.reason, "timedOut");
-  const output = async (step) => (await call("stepOutput", id, step, "stdout", 0, 0, null)).data.toString();
+  const output = async (step, attempt = null) => (await call("stepOutput", id, step, "stdout", 0, 0, attempt)).data.toString();
   assert.deepEqual([await output("reads"), await output("idle")], ["FROM OUTSIDE\n", "***\n"]);
+  assert.deepEqual([await output("flaky", 1), await output("flaky")], ["1\n", "2\n"]);
   const found = async (...filter) => (await call("listBatches", null, 10, null, ...filter)).batches.map((each) => each.batchId);
   assert.deepEqual(await found(null, { kind: "members" }), [id]);
   assert.deepEqual(await found(null, { kind: "other" }), []);

@@ -54,10 +54,10 @@ def script(number: int) -> bytes:
     return f"#!/bin/sh\necho {number}\n".encode()
 
 
-def make(server: Server, name: str):
+def make(server: Server, name: str, number: int = -1):
     """A program that is written anew each time."""
     path = server.root / name
-    path.write_bytes(script(-1))
+    path.write_bytes(script(number))
     path.chmod(0o755)
 
 
@@ -79,13 +79,22 @@ def test_by_http_and_in_a_batch(server, client, busy):
         assert record["steps"][0]["stdout"] == f"{number}\n", record
 
 
-def test_by_avro(server, client, busy):
+def test_a_copy(server, client, busy):
+    for number in range(COUNT):
+        make(server, "original", number)
+        (server.root / "by-copy").unlink(missing_ok=True)
+        assert client.post("/api/v1/files/original?copy=by-copy").is_success
+        shows(client, "by-copy", number)
+
+
+@pytest.mark.parametrize("offset", [None, 0], ids=["whole", "in-parts"])
+def test_by_avro(server, client, busy, offset):
     make(server, "by-avro")
     text = httpx.get(f"http://{server.ready['avro']}/avro/protocol", trust_env=False, timeout=60).text
     host, port = server.ready["avro"].rsplit(":", 1)
     requestor = avro.ipc.Requestor(avro.protocol.parse(text), avro.ipc.HTTPTransceiver(host, int(port)))
     for number in range(COUNT):
-        requestor.request("writeFile", {"path": "by-avro", "data": script(number), "offset": None})
+        requestor.request("writeFile", {"path": "by-avro", "data": script(number), "offset": offset})
         shows(client, "by-avro", number)
 
 
@@ -101,7 +110,8 @@ def test_over_ssh(server, client, keys, busy, tmp_path, how):
                  "config": None, "agent_path": None}
         async with asyncssh.connect("127.0.0.1", server.ssh_port, **login) as connection:
             sftp = await connection.start_sftp_client()
-            for number in range(COUNT):
+            # What ends scp leaves most of the others the time to be started.
+            for number in range(COUNT if how == "sftp" else 3 * COUNT):
                 if how == "sftp":
                     async with sftp.open(name, "wb") as file:
                         await file.write(script(number))

@@ -28,6 +28,26 @@ async fn event(connection: &mut Connection) -> Value {
     }
 }
 
+/// The next event in either form. Its name is a member of the data, too.
+async fn told(connection: &mut Connection, is_sse: bool) -> Value {
+    loop {
+        let chunk = connection.chunk().await.expect("an event");
+        let text = String::from_utf8(chunk).expect("UTF-8");
+        let lines = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(|value| value.trim().to_owned())
+        };
+        let data = if is_sse { lines("data:") } else { Some(text.trim().to_owned()) };
+        let Some(data) = data.filter(|data| !data.is_empty()) else { continue };
+        let event: Value = serde_json::from_str(&data).expect("one event");
+        if is_sse {
+            assert_eq!(Some(&json!(lines("event:"))), Some(&event["event"]), "{text}");
+        }
+        return event;
+    }
+}
+
 async fn executions(door: &Door) -> Vec<Value> {
     let list = door.ask("GET", "/api/v1/executions", None).await;
     assert_eq!(list.status, 200, "{}", list.text());
@@ -59,6 +79,51 @@ async fn who_waits_is_told_so_at_once() {
     }
     assert_eq!(names, ["started", "stdout", "exit"]);
     assert_eq!(waiting.chunk().await, None);
+}
+
+/// The same as server-sent events, and where the standard input is streamed in.
+#[tokio::test]
+async fn who_waits_is_told_so_in_every_form_of_a_stream() {
+    const SSE: &str = "Accept: text/event-stream";
+    let (door, mut first) = full().await;
+    let mut all = Vec::new();
+    for (accept, is_streamed) in [(SSE, false), (SSE, true), (STREAM, true)] {
+        let mut waiting = door.connect().await;
+        if is_streamed {
+            let head = format!(
+                "POST /execute?command=cat HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n{accept}\r\n\
+                 Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            );
+            waiting.send(head.as_bytes()).await;
+        } else {
+            let body = json!({"command": "cat", "stdin": "hi"}).to_string();
+            waiting.post("/execute", &[TOKEN, JSON, accept], body.as_bytes()).await;
+        }
+        assert_eq!(waiting.head().await.0, 200, "before there is a place");
+        let queued = told(&mut waiting, accept == SSE).await;
+        assert_eq!((&queued["event"], &queued["seq"]), (&json!("queued"), &json!(0)));
+        assert!(queued["executionId"].is_string() && queued["sessionId"].is_string(), "{queued}");
+        all.push((waiting, accept == SSE, is_streamed));
+    }
+    for (waiting, is_sse, _) in &mut all {
+        let sign = waiting.chunk().await.expect("a sign of life");
+        assert!(if *is_sse { sign.starts_with(b":") } else { sign == b"\n" }, "{sign:?}");
+    }
+    std::fs::write(door.root.path().join("go"), "").expect("made");
+    assert_eq!(first.response().await.status, 200);
+    for (mut waiting, is_sse, is_streamed) in all {
+        if is_streamed {
+            waiting.send(b"2\r\nhi\r\n0\r\n\r\n").await;
+        }
+        let mut names = Vec::new();
+        for seq in 1..=3 {
+            let event = told(&mut waiting, is_sse).await;
+            assert_eq!(event["seq"], seq);
+            assert!(event["event"] != "stdout" || event["data"] == "hi", "{event}");
+            names.push(event["event"].clone());
+        }
+        assert_eq!(names, ["started", "stdout", "exit"]);
+    }
 }
 
 #[tokio::test]

@@ -79,6 +79,31 @@ async fn a_failure_that_is_not_named_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn the_next_try_waits_for_as_long_as_is_asked() {
+    let door = batch_door().await;
+    let tries = |id: &str, more: Value| {
+        with(with(step(id, "exit 1"), json!({"retries": 2, "dependsOn": []})), more)
+    };
+    let batch = door
+        .submit(&json!({"steps": [
+            tries("patient", json!({"retryDelay": 600_000})),
+            tries("usual", json!({})),
+        ]}))
+        .await;
+    let mut record = Value::Null;
+    for _ in 0..6000 {
+        record = door.ask("GET", &batch, None).await.json();
+        if record["steps"][1]["state"] == "failed" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let tried = |at: usize| (&record["steps"][at]["state"], &record["steps"][at]["attempt"]);
+    assert_eq!(tried(1), (&json!("failed"), &json!(3)), "{record}");
+    assert_eq!(tried(0), (&json!("retrying"), &json!(1)), "{record}");
+}
+
+#[tokio::test]
 async fn limits_of_a_step_and_of_the_whole_are_held() {
     let door = batch_door().await;
     let apart = |step: Value, more: Value| with(with(step, json!({"dependsOn": []})), more);
