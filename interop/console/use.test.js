@@ -182,11 +182,28 @@ test("a program that asks is told the colours of the theme that is shown, also w
 test("who comes back by a link that is over reads why", async () => {
   const { page, id } = await openSession("expires");
   const { ticket, shareId } = await api("POST", `sessions/${id}/shares`, { access: "view", expiresIn: 60_000 });
-  const guest = await open(`${bench.server.page}#ticket=${ticket}`);
+  // What the page does every four seconds, it does when it is told to.
+  const before = () => {
+    const set = window.setInterval;
+    window.turns = [];
+    window.setInterval = (act, after) => (after === 4000 ? window.turns.push(act) : set(act, after));
+  };
+  const guest = await open(`${bench.server.page}#ticket=${ticket}`, { before });
   await connected(guest);
   await guest.reload();
   await connected(guest);
+  await type(page, "echo last-''words\n");
+  await shows(guest, "last-words");
   await api("DELETE", `sessions/${id}/shares/${shareId}`);
+  await guest.locator("#banner-text", { hasText: "This link has expired or was revoked" }).waitFor();
+  // It stays so, with what was seen last: nothing is asked for that would be refused.
+  const asked = [];
+  guest.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  assert.ok(await guest.evaluate(() => window.turns.map((turn) => turn()).length > 0));
+  await guest.evaluate(() => fetch("icon.svg").then(() => null, () => null));
+  await until(() => asked.find((path) => path === "/icon.svg"), "a request that came after those");
+  assert.deepEqual(asked, ["/icon.svg"]);
+  assert.ok((await text(guest)).includes("last-words"));
   await guest.locator("#banner-text", { hasText: "This link has expired or was revoked" }).waitFor();
   await guest.reload();
   await guest.locator("#login-problem", { hasText: "This link has expired or was revoked" }).waitFor();

@@ -32,6 +32,7 @@ class Console {
     #room = null;
     #problem = "";
     #isDone = false;
+    #isOver = false;
     #patience;
     constructor(me) {
         this.#me = me;
@@ -63,6 +64,7 @@ class Console {
             open: (target) => this.open(target),
             current: () => this.#session?.sessionId ?? null,
             mayType: () => this.#owns(),
+            mayList: () => !this.isGuest || !this.#isOver,
             room: () => this.#room,
             left: () => this.#forget(),
             listed: () => this.#named(),
@@ -210,6 +212,7 @@ class Console {
     }
     #state(state, reason, code) {
         this.#show(state);
+        this.#isOver = state === "over";
         if (state === "open") {
             this.#calm();
             this.#banner("");

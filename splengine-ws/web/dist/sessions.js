@@ -18,7 +18,7 @@ export class SessionList {
         find("new").addEventListener("click", () => void this.create());
         find("sidebar").addEventListener("keydown", moveInList);
         setInterval(() => {
-            if (!document.hidden)
+            if (!document.hidden && this.#opener.mayList())
                 void this.refresh();
         }, EVERY);
     }

@@ -44,6 +44,8 @@ class Console {
   #problem = "";
   /** The program of the session has ended by itself, with nothing wrong. */
   #isDone = false;
+  /** The connection was closed for good. */
+  #isOver = false;
   #patience: ReturnType<typeof setTimeout> | undefined;
 
   constructor(me: Me) {
@@ -76,6 +78,7 @@ class Console {
       open: (target) => this.open(target),
       current: () => this.#session?.sessionId ?? null,
       mayType: () => this.#owns(),
+      mayList: () => !this.isGuest || !this.#isOver,
       room: () => this.#room,
       left: () => this.#forget(),
       listed: () => this.#named(),
@@ -225,6 +228,7 @@ class Console {
 
   #state(state: string, reason: string, code: number): void {
     this.#show(state);
+    this.#isOver = state === "over";
     if (state === "open") {
       this.#calm();
       this.#banner("");

@@ -12,6 +12,8 @@ export interface Opener {
   current(): string | null;
   /** Whether more than looking is allowed. */
   mayType(): boolean;
+  /** Whether there is a list to be had: for a guest, as long as the link is good. */
+  mayList(): boolean;
   /** What the window has room for. */
   room(): { cols: number; rows: number } | null;
   /** The current session was ended here. */
@@ -42,7 +44,7 @@ export class SessionList {
     find("new").addEventListener("click", () => void this.create());
     find("sidebar").addEventListener("keydown", moveInList);
     setInterval(() => {
-      if (!document.hidden) void this.refresh();
+      if (!document.hidden && this.#opener.mayList()) void this.refresh();
     }, EVERY);
   }
 
