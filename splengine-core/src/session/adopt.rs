@@ -1,11 +1,13 @@
 //! Going on with the sessions that an engine before this one left running.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::engine::Engine;
@@ -68,7 +70,7 @@ pub(crate) async fn adopt_all(engine: &Engine) -> usize {
                 let id: SessionId = record.session_id.parse().ok()?;
                 let files = store.session(&id).ok()?;
                 let (record, screen) = files.state().ok()?;
-                Some((id, record, screen, files))
+                Some((id, record, screen.into_bytes().ok()?, files))
             });
             states.collect::<Vec<_>>()
         });
@@ -125,7 +127,11 @@ async fn go_on(
         tracing::debug!(%error, session = %id, "a terminal can't be resized");
     }
     let held = registry.hold_command_anyway(&user, bytes);
-    let screen = registry.shown(size, screen.into()).await;
+    let scrollback = registry.policy.scrollback;
+    let next = |screen: &mut Bytes| Ok::<_, Infallible>(std::mem::take(screen));
+    let drawing =
+        registry.render_pool.redrawn(size, scrollback, screen.into(), next, |drawn, _| drawn);
+    let drawn = drawing.await;
     let (live, typed) = Live::new(
         Beginning {
             id,
@@ -142,8 +148,9 @@ async fn go_on(
                 env: record.env,
                 workdir: record.workdir,
             },
-            screen: Some(screen),
+            screen: drawn.ok(),
             restored: record.restored,
+            first: None,
             recorder,
             adopted: Some(Before {
                 lead: thread.lead,
@@ -159,7 +166,7 @@ async fn go_on(
     let place = Registry::place_anyway(&engine.0, &live.user);
     registry.insert(&live);
     // What was written down of it before still holds.
-    drop(serve::start(&live, typed, Some(files), place));
+    drop(serve::start(&live, typed, Some(files), place, Arc::clone(&registry.io)));
 }
 
 /// The recording, gone on with if there was one.

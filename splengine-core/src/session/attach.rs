@@ -246,7 +246,8 @@ impl Attachment {
             false => cursor,
         };
         let start = live.restored.as_ref().filter(|_| from_start);
-        let start = start.and_then(|(offset, size, data)| {
+        let start = start.and_then(|(offset, first)| {
+            let (size, data) = first.as_ref()?;
             let update = Update::Snapshot { offset: *offset, size: *size, data: data.clone() };
             Some((state.log.cursor_at(*offset)?, update))
         });

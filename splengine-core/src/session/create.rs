@@ -10,12 +10,16 @@ use crate::caller::Caller;
 use crate::engine::{SESSION_VARIABLE, check_counts, check_env};
 use crate::execute::{Command, ExecuteError, command_bytes, drop_exec, split_words};
 use crate::id::{SessionId, random_text};
+use crate::screen::Screen;
+use crate::session::bounds::ReadTurn;
 use crate::session::checks::{blocking, check_words, checked_name};
 use crate::session::live::{Beginning, Launch, Live};
 use crate::session::recording::Recorder;
 use crate::session::registry;
+use crate::session::saved::Source;
 use crate::session::serve;
 use crate::session::store::{Record, SessionFiles};
+use crate::session::stored::StoredScreen;
 use crate::session::{Recording, SessionError, SessionInfo, SessionRequest, Sessions, Size};
 
 impl Sessions {
@@ -31,7 +35,8 @@ impl Sessions {
             Some(from) => Some(self.source(caller, from).await?),
             None => None,
         };
-        let (saved, screen) = source.unzip();
+        let (saved, stored) =
+            source.map(|Source { record, screen, turn }| (record, (screen, turn))).unzip();
         check_counts(request.args.len(), request.env.len())?;
         check_env(&request.env, inner.policy.request_env.as_deref())?;
         check_env(&request.server_env, None)?;
@@ -90,12 +95,16 @@ impl Sessions {
             tty_variable: request.tty_variable,
             mark: None,
         };
-        let (files, recorder) = self.files(&id, size, screen.as_deref()).await;
         let first_size = saved.as_ref().map_or(size, Record::size);
-        let screen = match screen {
-            Some(data) => Some(registry.shown(first_size, data.into()).await),
+        let drawn = match stored {
+            Some(stored) => Some(self.drawn(first_size, stored).await?),
             None => None,
         };
+        let (screen, first, stored) = match drawn {
+            Some((screen, first, stored)) => (Some(screen), first, Some(stored)),
+            None => (None, None, None),
+        };
+        let (files, recorder) = self.files(&id, size, stored).await;
         let opened = inner.executor.open_boxed(command, size).await;
         let terminal = match opened {
             Ok(terminal) => terminal,
@@ -119,6 +128,7 @@ impl Sessions {
                 terminal,
                 launch,
                 screen,
+                first,
                 restored,
                 recorder,
                 adopted: None,
@@ -143,10 +153,28 @@ impl Sessions {
             state.lead = state.log.end().offset;
         }
         registry.insert(&live);
-        let kept = serve::start(&live, typed, files, place);
+        let kept = serve::start(&live, typed, files, place, Arc::clone(&registry.io));
         // Whoever is told of a session finds it again in the next engine, however this one ends.
         let _ = kept.await;
         Ok(live.info())
+    }
+
+    /// The screen that is loaded, and the bytes that draw it, if they are few enough to be kept.
+    async fn drawn(
+        &self,
+        size: Size,
+        stored: Stored,
+    ) -> Result<(Screen, Option<Bytes>, Stored), SessionError> {
+        let registry = &self.engine.0.sessions;
+        let next = |(screen, _): &mut Stored| screen.next_piece();
+        let look = |drawn: Screen, stored: Stored| {
+            let is_small = stored.0.length() <= MAX_FIRST_SCREEN_BYTES;
+            (is_small.then(|| drawn.snapshot().into()), drawn, stored)
+        };
+        let scrollback = registry.policy.scrollback;
+        let drawn = registry.render_pool.redrawn(size, scrollback, stored, next, look).await?;
+        let (first, screen, stored) = drawn;
+        Ok((screen, first, stored))
     }
 
     /// The files of a new session. Without them it still serves.
@@ -154,12 +182,12 @@ impl Sessions {
         &self,
         id: &SessionId,
         size: Size,
-        screen: Option<&[u8]>,
+        mut stored: Option<Stored>,
     ) -> (Option<SessionFiles>, Option<Recorder>) {
         let registry = &self.engine.0.sessions;
         let Some(store) = registry.store.clone() else { return (None, None) };
         let policy = Arc::clone(&registry.policy);
-        let (id, screen) = (id.clone(), screen.map(<[u8]>::to_vec).unwrap_or_default());
+        let id = id.clone();
         blocking(move || {
             let files = match store.session(&id) {
                 Ok(files) => files,
@@ -172,7 +200,17 @@ impl Sessions {
                 return (Some(files), None);
             }
             let recorder = files.new_recording().ok().and_then(|(cast, keyframes)| {
-                Recorder::begin(cast, keyframes, policy.max_recording, size, &screen).ok()
+                let begun = Recorder::begin(cast, keyframes, policy.max_recording, size);
+                let mut recorder = begun.ok()?;
+                if let Some((screen, _)) = &mut stored {
+                    screen.rewind().ok()?;
+                    while let piece = screen.next_piece().ok()?
+                        && !piece.is_empty()
+                    {
+                        recorder.first_screen(&piece).ok()?;
+                    }
+                }
+                Some(recorder)
             });
             (Some(files), recorder)
         })
@@ -180,6 +218,12 @@ impl Sessions {
     }
 }
 
+/// What is read of a file, and the turn to read it.
+type Stored = (StoredScreen, ReadTurn);
+
+/// A screen that takes more is not kept beside the one that a loaded session goes on with: who attaches
+/// from the start gets the latter.
+const MAX_FIRST_SCREEN_BYTES: u64 = 256 << 10;
 /// Leaves the alternate screen for the last line of the usual one. Not by mode 1049, which would put
 /// the cursor elsewhere.
 const LEAVE_ALTERNATE: &[u8] = b"\x1b[?1047l\x1b[999;1H";

@@ -1,6 +1,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::budget::MemoryError;
 use crate::error::ErrorKind;
 use crate::execute::ExecuteError;
 use crate::input_budget::InputShortage;
@@ -67,6 +68,10 @@ pub enum SessionError {
         /// How many there may be.
         max_bytes: usize,
     },
+    /// As much of screens, saved sessions and recordings is being read or written as may be at once, by
+    /// this caller or by all.
+    #[error("{}", busy(*.0))]
+    Busy(MemoryError),
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in a second")]
     Draining,
@@ -105,6 +110,7 @@ impl SessionError {
             Self::Malformed { .. } | Self::Gap { .. } => ErrorKind::Malformed,
             Self::Ended => ErrorKind::Conflict,
             Self::CallerLimit { .. } => ErrorKind::CallerLimit,
+            Self::Busy(error) => error.kind(),
             Self::Full { .. } | Self::InputFull { .. } | Self::Draining => ErrorKind::Unavailable,
             Self::NoStore | Self::Damaged(_) | Self::Newer { .. } => ErrorKind::Impossible,
             Self::DiskFull => ErrorKind::NoRoom,
@@ -117,6 +123,7 @@ impl SessionError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Start(error) => error.retry_after(),
+            Self::Busy(error) => Some(error.retry_after()),
             Self::CallerLimit { .. }
             | Self::Full { .. }
             | Self::InputFull { .. }
@@ -145,6 +152,19 @@ impl From<InputShortage> for SessionError {
                 limit: max_bytes,
             },
             InputShortage::All { max_bytes } => Self::InputFull { max_bytes },
+        }
+    }
+}
+
+fn busy(of: MemoryError) -> &'static str {
+    match of {
+        MemoryError::CallerLimit => {
+            "as much of your screens, saved sessions and recordings is being read or written as one \
+             caller may have at once; try again in a second"
+        }
+        MemoryError::Unavailable => {
+            "as much of screens, saved sessions and recordings is being read or written as this engine \
+             does at once; try again in a second"
         }
     }
 }

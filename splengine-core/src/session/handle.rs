@@ -12,12 +12,17 @@ use crate::execute::ExecuteError;
 use crate::id::{SessionId, ShareId};
 use crate::screen::Screen;
 use crate::session::attach::{Attach, Attachment};
+use crate::session::bounds::{IoMemory, ReadTurn, cells_bytes, screen_bytes, snapshot_bytes};
 use crate::session::checks::{blocking, checked_name};
 use crate::session::live::Live;
-use crate::session::recording::{Recorder, Replay};
+use crate::session::recording::Recorder;
 use crate::session::registry::{self, Registry};
+use crate::session::render::Painted;
+use crate::session::replay::{Played, Replay};
+use crate::session::saved::Source;
 use crate::session::share::Which;
 use crate::session::store::{Record, Store};
+use crate::session::stored::StoredScreen;
 use crate::session::typist::type_in;
 use crate::session::{
     Access, RecordingFile, ScreenShot, SessionError, SessionInfo, SessionRequest, ShareInfo,
@@ -219,18 +224,35 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`].
+    /// [`SessionError::NoSession`], [`SessionError::Busy`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn screen(&self, caller: &Caller, id: &str) -> Result<ScreenShot, SessionError> {
+        let registry = &self.engine.0.sessions;
+        let user = caller.accounted_user();
         match self.find(caller, id)?.0 {
             Found::Live(live) => {
-                Ok(live.with_screen(true, |_, painted| ScreenShot::of(&painted.screen)).await)
+                let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
+                let mut memory = registry.io.read_memory(user);
+                memory.resize(snapshot_bytes(cells)).await?;
+                let look =
+                    |_: &Live, painted: &mut Painted| ScreenShot::of(&painted.screen, memory);
+                Ok(live.with_screen(true, look).await)
             }
             Found::Lost(record) => {
-                let (record, screen) = self.state_of(&record.session_id).await?;
-                let registry = &self.engine.0.sessions;
+                let Source { record, screen, turn } =
+                    self.state_of(user, &record.session_id).await?;
                 let (size, scrollback) = (record.size(), registry.policy.scrollback);
-                let look = |screen: Screen| ScreenShot::of(&screen);
-                Ok(registry.render_pool.redrawn(size, scrollback, screen.into(), look).await)
+                let mut memory = registry.io.read_memory(user);
+                memory.resize(screen_bytes(size, scrollback)).await?;
+                let next = |(stored, ..): &mut (StoredScreen, _, _)| stored.next_piece();
+                let look = |drawn: Screen, (_, turn, memory)| (drawn, memory, turn);
+                let source = (screen, turn, memory);
+                let drawn = registry.render_pool.redrawn(size, scrollback, source, next, look);
+                let (drawn, memory, turn) = drawn.await?;
+                self.shot_of(drawn, memory, turn).await
             }
         }
     }
@@ -239,22 +261,63 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::NoRecording`].
+    /// [`SessionError::NoSession`], [`SessionError::NoRecording`], [`SessionError::Busy`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn screen_at(
         &self,
         caller: &Caller,
         id: &str,
         at: Duration,
     ) -> Result<ScreenShot, SessionError> {
-        let files = self.recording_files(caller, id).await?;
-        let scrollback = self.engine.0.sessions.policy.scrollback;
-        let replay = blocking(move || Replay::open(files.0, files.1, at, scrollback)).await;
-        let mut replay = replay.map_err(SessionError::of_io)?;
-        let step = move || {
-            let is_over = replay.step().transpose()?;
-            Some(is_over.map(|()| ScreenShot::of(replay.screen())))
+        self.find_own(caller, id)?;
+        let registry = &self.engine.0.sessions;
+        let user = caller.accounted_user();
+        let turn = registry.io.turn(user).await?;
+        let (cast, keyframes) = self.recording_files(caller, id).await?;
+        let scrollback = registry.policy.scrollback;
+        let open = move || Ok((Replay::open(cast, keyframes, at, scrollback)?, turn));
+        let (mut replay, mut turn) = blocking(open).await.map_err(SessionError::of_io)?;
+        let mut memory = registry.io.read_memory(user);
+        loop {
+            let mut playing = Some((replay, turn, memory));
+            let step = move || {
+                let played = playing.as_mut()?.0.step().transpose()?;
+                let playing = playing.take()?;
+                Some(played.map(|played| (played, playing)))
+            };
+            let (played, playing) =
+                registry.render_pool.run_sliced(step).await.map_err(SessionError::of_io)?;
+            (replay, turn, memory) = playing;
+            match played {
+                Played::Needs(bytes) => {
+                    memory.resize(bytes).await?;
+                    replay.grant(bytes);
+                }
+                Played::Whole => {
+                    return self.shot_of(replay.into_screen(), memory, turn).await;
+                }
+            }
+        }
+    }
+
+    /// What is shown of `screen`, for which there is `memory`.
+    async fn shot_of(
+        &self,
+        screen: Screen,
+        mut memory: IoMemory,
+        turn: ReadTurn,
+    ) -> Result<ScreenShot, SessionError> {
+        let cells = screen.cells();
+        memory.resize(cells_bytes(cells) + snapshot_bytes(cells)).await?;
+        let mut drawn = Some((screen, memory, turn));
+        let look = move || {
+            let (screen, memory, _turn) = drawn.take()?;
+            Some(ScreenShot::of(&screen, memory))
         };
-        self.engine.0.sessions.render_pool.run_sliced(step).await.map_err(SessionError::of_io)
+        Ok(self.engine.0.sessions.render_pool.run_sliced(look).await)
     }
 
     /// The recording so far.
@@ -517,31 +580,6 @@ impl Sessions {
     pub(super) fn store(&self) -> Result<Arc<Store>, SessionError> {
         self.engine.0.sessions.store.clone().ok_or(SessionError::NoStore)
     }
-
-    /// What to load: a saved session, or one that was lost.
-    pub(crate) async fn source(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<(Record, Vec<u8>), SessionError> {
-        if id.parse::<SessionId>().is_ok() {
-            return match self.find_own(caller, id)? {
-                Found::Lost(record) => self.state_of(&record.session_id).await,
-                Found::Live(_) => {
-                    let problem = "names a session that is not saved; save it first".to_owned();
-                    Err(SessionError::Malformed { field: "from", problem })
-                }
-            };
-        }
-        let (_, record, screen) = self.saved(caller, id).await?;
-        Ok((record, screen))
-    }
-
-    pub(super) async fn state_of(&self, id: &str) -> Result<(Record, Vec<u8>), SessionError> {
-        let store = self.store()?;
-        let id: SessionId = id.parse().map_err(|_| no_session(id))?;
-        blocking(move || store.session(&id).map_err(SessionError::of_io)?.state()).await
-    }
 }
 
 impl fmt::Debug for Sessions {
@@ -550,7 +588,7 @@ impl fmt::Debug for Sessions {
     }
 }
 
-fn no_session(id: &str) -> SessionError {
+pub(super) fn no_session(id: &str) -> SessionError {
     SessionError::NoSession(id.chars().take(100).collect())
 }
 

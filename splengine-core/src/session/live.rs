@@ -37,8 +37,9 @@ pub(crate) struct Live {
     pub(crate) policy: Arc<SessionPolicy>,
     /// It was loaded.
     is_restored: bool,
-    /// The screen that it was loaded with, and the offset that it stands for.
-    pub(crate) restored: Option<(u64, Size, Bytes)>,
+    /// The offset that the screen stands for that it was loaded with, and that screen, if it is small
+    /// enough to be kept.
+    pub(crate) restored: Option<(u64, Option<(Size, Bytes)>)>,
     state: Mutex<State>,
     pub(super) screen: Mutex<Painted>,
     pub(super) render_pool: RenderPool,
@@ -88,8 +89,10 @@ pub(crate) struct Beginning {
     pub(crate) size: Size,
     pub(crate) terminal: Terminal,
     pub(crate) launch: Launch,
-    /// What its screen shows already, and the bytes that draw it.
-    pub(crate) screen: Option<(Screen, Bytes)>,
+    /// What its screen shows already.
+    pub(crate) screen: Option<Screen>,
+    /// The bytes that draw that, for whoever attaches from the start.
+    pub(crate) first: Option<Bytes>,
     /// It was loaded, now or by the engine that it was adopted from.
     pub(crate) restored: bool,
     pub(crate) recorder: Option<Recorder>,
@@ -114,9 +117,9 @@ impl Live {
         render_pool: RenderPool,
     ) -> (Arc<Self>, mpsc::Receiver<Typed>) {
         let Beginning { id, user, name, created, epoch, offset, size, .. } = beginning;
-        let (screen, shown) = beginning.screen.unzip();
-        let mut screen =
-            screen.unwrap_or_else(|| Screen::new(size.cols(), size.rows(), policy.scrollback));
+        let mut screen = beginning
+            .screen
+            .unwrap_or_else(|| Screen::new(size.cols(), size.rows(), policy.scrollback));
         // What was asked back then was answered back then.
         let _ = screen.take_replies();
         let log = Log::new(policy.log_bytes, offset);
@@ -152,8 +155,8 @@ impl Live {
             is_settled: false,
             log,
         };
-        let restored =
-            shown.filter(|_| beginning.restored && !is_adopted).map(|shown| (offset, size, shown));
+        let is_loaded = beginning.restored && !is_adopted;
+        let restored = is_loaded.then(|| (offset, beginning.first.map(|first| (size, first))));
         let cursor = state.log.end();
         let live = Self {
             id,

@@ -37,6 +37,8 @@ pub struct SessionPolicy {
     pub(crate) size: SizePolicy,
     pub(crate) recording: Recording,
     pub(crate) max_recording: u64,
+    pub(crate) max_read_bytes: usize,
+    pub(crate) read_timeout: Duration,
 }
 
 /// Choice of the window that decides the size of a session's terminal.
@@ -91,6 +93,8 @@ impl SessionPolicy {
             size: SizePolicy::default(),
             recording: Recording::default(),
             max_recording: 16 << 20,
+            max_read_bytes: 128 << 20,
+            read_timeout: Duration::from_secs(10),
         }
     }
 
@@ -221,6 +225,22 @@ impl SessionPolicy {
     /// on. Default 16 MiB.
     pub fn max_recording(mut self, bytes: u64) -> Self {
         self.max_recording = bytes;
+        self
+    }
+
+    /// Sets the maximum memory in bytes of screens that are read: as they are, as they were at some
+    /// time of a recording, or saved ones. Each caller has half of it, and one read at a time may go
+    /// beyond. As much again is for what is written of sessions. Default 128 MiB.
+    pub fn max_read_bytes(mut self, bytes: usize) -> Self {
+        self.max_read_bytes = bytes;
+        self
+    }
+
+    /// Sets how long a read waits for such memory, and for its turn: of saved sessions and recordings
+    /// one is read at a time for each caller, and two for all. It is then refused with
+    /// [`SessionError::Busy`](crate::SessionError::Busy). Default 10 s.
+    pub fn read_timeout(mut self, time: Duration) -> Self {
+        self.read_timeout = time;
         self
     }
 }

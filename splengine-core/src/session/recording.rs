@@ -2,19 +2,15 @@
 //! (<https://docs.asciinema.org/manual/asciicast/v2/>), with keyframes beside them to seek by.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::screen::Screen;
 use crate::session::Size;
-use crate::session::render::{RESIZE_COST, SLICE_CELLS};
+use crate::session::keyframes::{self, Keyframes};
 use crate::text::Utf8Pieces;
 
 /// Writes a recording. An error is final: the recording then ends with its last whole event.
@@ -65,13 +61,12 @@ impl Stopped {
 }
 
 impl Recorder {
-    /// Begins a recording with the screen as it is.
+    /// Begins a recording.
     pub(crate) fn begin(
         cast: File,
         keyframes: File,
         most: u64,
         size: Size,
-        first: &[u8],
     ) -> Result<Self, Stopped> {
         let now = Instant::now();
         let mut recorder = Self {
@@ -95,11 +90,14 @@ impl Recorder {
             "env": {"TERM": "xterm-256color"},
         });
         recorder.line(&header)?;
-        if !first.is_empty() {
-            recorder.output(0, first)?;
-            recorder.until = 0;
-        }
         Ok(recorder)
+    }
+
+    /// Adds a piece of what draws the screen that the session begins with. It is to be added before any
+    /// output.
+    pub(crate) fn first_screen(&mut self, piece: &[u8]) -> Result<(), Stopped> {
+        let text = self.pieces.push(piece);
+        if text.is_empty() { Ok(()) } else { self.event("o", &text) }
     }
 
     /// Goes on with a recording that another engine began so long ago and left at this mark.
@@ -116,13 +114,12 @@ impl Recorder {
         cast.set_len(mark.length)?;
         cast.seek(SeekFrom::End(0))?;
         let mut kept = 0;
-        let mut frames = BufReader::new(&keyframes);
-        while let Some(line) = next_line(&mut frames, MAX_KEYFRAME_BYTES)? {
-            let frame: Value = serde_json::from_slice(&line).unwrap_or_default();
-            if frame["offset"].as_u64().is_none_or(|offset| offset > mark.length) {
+        let mut frames = Keyframes::new(keyframes.try_clone()?);
+        while let Some(frame) = frames.next()? {
+            if frame.offset > mark.length {
                 break;
             }
-            kept += line.len() as u64 + 1;
+            kept = frame.end;
         }
         keyframes.set_len(kept)?;
         keyframes.seek(SeekFrom::End(0))?;
@@ -177,17 +174,11 @@ impl Recorder {
     /// Adds the screen as it is now: from here on a player needs nothing of what lies before.
     pub(crate) fn keyframe(&mut self, size: Size, screen: &[u8]) -> Result<(), Stopped> {
         self.flush()?;
-        let line = json!({
-            "time": self.time(),
-            "offset": self.written,
-            "cols": size.cols(),
-            "rows": size.rows(),
-            "screen": BASE64_STANDARD.encode(screen),
-        });
-        let line = line.to_string();
-        self.last_keyframe = (self.written, Instant::now());
-        self.keyframe_length = line.len() as u64;
-        writeln!(self.keyframes, "{line}").map_err(|error| stopped(&error))
+        let (time, offset, now) = (self.time(), self.written, Instant::now());
+        let written = keyframes::write(&self.keyframes, time, offset, size, screen);
+        self.last_keyframe = (offset, now);
+        self.keyframe_length = written.map_err(|error| stopped(&error))?;
+        Ok(())
     }
 
     /// Hands everything to the operating system.
@@ -232,111 +223,12 @@ impl Drop for Recorder {
     }
 }
 
-/// A recording that is played up to some time, to see the screen as it was then.
-#[derive(Debug)]
-pub(crate) struct Replay {
-    screen: Screen,
-    /// What is yet to be drawn of what was read.
-    data: Bytes,
-    events: BufReader<File>,
-    until: f64,
-}
-
-impl Replay {
-    /// Goes to the last keyframe before `time`.
-    ///
-    /// # Errors
-    ///
-    /// When the files can't be read, or are no recording.
-    pub(crate) fn open(
-        mut cast: File,
-        keyframes: File,
-        time: Duration,
-        scrollback: usize,
-    ) -> io::Result<Self> {
-        let until = time.as_secs_f64();
-        let mut reader = BufReader::new(&mut cast);
-        let line = next_line(&mut reader, MAX_EVENT_BYTES)?.unwrap_or_default();
-        let header: Value = serde_json::from_slice(&line)?;
-        let dimension = |value: &Value, name: &str| {
-            value[name].as_u64().and_then(|number| u16::try_from(number).ok()).unwrap_or(1)
-        };
-        let mut size = (dimension(&header, "width"), dimension(&header, "height"));
-        let mut data = Vec::new();
-        let mut from = line.len() as u64 + 1;
-        let mut frames = BufReader::new(keyframes);
-        while let Some(line) = next_line(&mut frames, MAX_KEYFRAME_BYTES)? {
-            let Ok(frame) = serde_json::from_slice::<Value>(&line) else { break };
-            if frame["time"].as_f64().is_none_or(|at| at > until) {
-                break;
-            }
-            let Some(screen) =
-                frame["screen"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok())
-            else {
-                break;
-            };
-            size = (dimension(&frame, "cols"), dimension(&frame, "rows"));
-            data = screen;
-            from = frame["offset"].as_u64().unwrap_or(from);
-        }
-        cast.seek(SeekFrom::Start(from))?;
-        let screen = Screen::new(size.0, size.1, scrollback);
-        Ok(Self { screen, data: data.into(), events: BufReader::new(cast), until })
-    }
-
-    /// Plays on for about a [slice](SLICE_CELLS) of work; gives whether that was all.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open).
-    pub(crate) fn step(&mut self) -> io::Result<Option<()>> {
-        let mut left = SLICE_CELLS;
-        while left > 0 {
-            if !self.data.is_empty() || self.screen.is_repeating() {
-                let taken = self.screen.feed_within(&self.data, left);
-                let _ = self.data.split_to(taken);
-                left = left.saturating_sub(self.screen.spent().max(1));
-                continue;
-            }
-            let Some(line) = next_line(&mut self.events, MAX_EVENT_BYTES)? else {
-                return Ok(Some(()));
-            };
-            left = left.saturating_sub(line.len());
-            let Ok(event) = serde_json::from_slice::<Value>(&line) else { return Ok(Some(())) };
-            let (Some(at), Some(code), Some(data)) =
-                (event[0].as_f64(), event[1].as_str(), event[2].as_str())
-            else {
-                return Ok(Some(()));
-            };
-            if at > self.until {
-                return Ok(Some(()));
-            }
-            match (code, data.split_once('x')) {
-                ("o", _) => self.data = data.to_owned().into(),
-                ("r", Some((cols, rows))) => {
-                    if let (Ok(cols), Ok(rows)) = (cols.parse(), rows.parse()) {
-                        self.screen.resize(cols, rows);
-                        left = left.saturating_sub(RESIZE_COST * self.screen.cells());
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// The screen as it is where this has come.
-    pub(crate) fn screen(&self) -> &Screen {
-        &self.screen
-    }
-}
-
 /// The next line, without its end; `None` at the end of the file.
 ///
 /// # Errors
 ///
 /// Also for one that is longer than `most` bytes: nobody here wrote it.
-fn next_line(reader: &mut impl BufRead, most: usize) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn next_line(reader: &mut impl BufRead, most: usize) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let read = reader.take(most as u64 + 1).read_until(b'\n', &mut line)?;
     if line.last() == Some(&b'\n') {
@@ -358,9 +250,7 @@ fn stopped(error: &io::Error) -> Stopped {
 
 /// Maximum length of an event: of what is read from a terminal, or typed, at once, each byte of it
 /// written as `\uXXXX`.
-const MAX_EVENT_BYTES: usize = 8 << 20;
-/// Maximum length of a keyframe: a screen may be as large as a state's, and is written in Base64.
-const MAX_KEYFRAME_BYTES: usize = 96 << 20;
+pub(super) const MAX_EVENT_BYTES: usize = 8 << 20;
 const BUFFER: usize = 32 * 1024;
 const KEYFRAME_BYTES: u64 = 256 * 1024;
 /// By it keyframes may take more than what they are frames of.
@@ -377,7 +267,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = |name| File::create(dir.path().join(name)).expect("made");
         let size = Size::default();
-        let begun = Recorder::begin(file("cast"), file("keys"), 1 << 30, size, b"");
+        let begun = Recorder::begin(file("cast"), file("keys"), 1 << 30, size);
         let mut recorder = begun.expect("begins");
         let screen = vec![b'x'; 1 << 20];
         let mut count = 0;

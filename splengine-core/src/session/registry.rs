@@ -5,7 +5,6 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::caller::UserName;
@@ -14,14 +13,14 @@ use crate::fresh::Fresh;
 use crate::id::SessionId;
 use crate::input_budget::{InputBudget, InputReservation, MIN_COUNTED_BYTES};
 use crate::retention::{Bounds, Kept, surplus};
-use crate::screen::Screen;
+use crate::session::bounds::IoBounds;
 use crate::session::checks::blocking;
 use crate::session::cull::{Ages, look_every, time_left};
 use crate::session::live::{INPUT_BYTES, Live};
 use crate::session::render::RenderPool;
 use crate::session::share::Shares;
 use crate::session::store::{Record, Store};
-use crate::session::{Closed, Notice, SessionError, SessionPolicy, Size};
+use crate::session::{Closed, Notice, SessionError, SessionPolicy};
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -31,6 +30,7 @@ pub(crate) struct Registry {
     pub(crate) render_pool: RenderPool,
     /// What the commands of sessions hold in memory.
     commands: InputBudget,
+    pub(crate) io: Arc<IoBounds>,
     /// Why the store can't be written, if so.
     fault: Fresh<Option<io::ErrorKind>>,
     /// Whether something of what sessions before have left can't be read.
@@ -60,6 +60,7 @@ pub(crate) struct Place {
 impl Registry {
     pub(crate) fn new(policy: SessionPolicy) -> Self {
         let store = policy.store.clone();
+        let io = Arc::new(IoBounds::new(policy.max_read_bytes, policy.read_timeout));
         let (lost, has_unreadable) = store.as_deref().map(lost_in).unwrap_or_default();
         let max_bytes = policy.max_command_bytes;
         let of_caller = policy.max_command_bytes_per_caller.unwrap_or(max_bytes / 2);
@@ -69,19 +70,11 @@ impl Registry {
             store,
             shares: Shares::default(),
             render_pool: RenderPool::new(),
+            io,
             fault: Fresh::default(),
             has_unreadable,
             state: Mutex::new(State { lost, ..State::default() }),
         }
-    }
-
-    /// A screen of this size that `data` is drawn on, and the bytes that draw it.
-    pub(crate) async fn shown(&self, size: Size, data: Bytes) -> (Screen, Bytes) {
-        let look = |screen: Screen| {
-            let bytes = screen.snapshot().into();
-            (screen, bytes)
-        };
-        self.render_pool.redrawn(size, self.policy.scrollback, data, look).await
     }
 
     /// Whether what is to be kept of sessions can be kept. Writes to the store once a second at most,
@@ -391,10 +384,12 @@ fn lost_in(store: &Store) -> (HashMap<SessionId, Arc<Record>>, bool) {
                 continue;
             }
         };
-        match files.state() {
-            Ok((record, _)) if record.exit.is_none() => {
-                lost.push((id, Arc::new(record.described())))
-            }
+        let state = files.state().and_then(|(record, screen)| {
+            screen.check()?;
+            Ok(record)
+        });
+        match state {
+            Ok(record) if record.exit.is_none() => lost.push((id, Arc::new(record.described()))),
             Ok(_) => store.remove_session(&id),
             // It was begun and never told of.
             Err(SessionError::NoSaved(_)) => {

@@ -62,27 +62,51 @@ impl RenderPool {
         }
     }
 
-    /// Draws `data` on a screen of this size, and returns what `look` makes of it.
-    pub(crate) async fn redrawn<T: Send + 'static>(
+    /// Draws on a screen of this size the pieces that `next` takes from `source` on a blocking thread, up
+    /// to an empty one, and returns what `look` makes of the screen and of `source`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `next`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run_sliced`](Self::run_sliced). `source` is dropped when the work ends.
+    pub(crate) async fn redrawn<S, T, E>(
         &self,
         size: Size,
         scrollback: usize,
-        data: Bytes,
-        look: impl FnOnce(Screen) -> T + Send + 'static,
-    ) -> T {
-        let mut data = data;
-        let mut screen = Screen::new(size.cols(), size.rows(), scrollback);
-        let mut is_drawn = false;
-        let mut look = Some(look);
+        source: S,
+        mut next: impl FnMut(&mut S) -> Result<Bytes, E> + Send + 'static,
+        look: impl FnOnce(Screen, S) -> T + Send + 'static,
+    ) -> Result<T, E>
+    where
+        S: Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let mut data = Bytes::new();
+        let screen = Screen::new(size.cols(), size.rows(), scrollback);
+        let mut drawing = Some((screen, source, look));
         self.run_sliced(move || {
-            if !is_drawn {
-                let taken = screen.feed_within(&data, SLICE_CELLS);
+            let (screen, source, _) = drawing.as_mut()?;
+            let mut left = SLICE_CELLS;
+            while left > 0 {
+                if data.is_empty() && !screen.is_repeating() {
+                    match next(source) {
+                        Ok(piece) if !piece.is_empty() => data = piece,
+                        Ok(_) => {
+                            let (screen, source, look) = drawing.take()?;
+                            return Some(Ok(look(screen, source)));
+                        }
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+                let taken = screen.feed_within(&data, left);
                 let _ = data.split_to(taken);
-                is_drawn = data.is_empty() && !screen.is_repeating();
-                return None;
+                left = left.saturating_sub(screen.spent().max(1));
             }
-            let drawn = std::mem::replace(&mut screen, Screen::new(1, 1, 0));
-            look.take().map(|look| look(drawn))
+            None
         })
         .await
     }

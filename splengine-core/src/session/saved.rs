@@ -1,16 +1,26 @@
 //! Sessions that are written down on purpose, to be loaded later.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::caller::Caller;
-use crate::id::SavedId;
+use crate::caller::{Caller, UserName};
+use crate::id::{SavedId, SessionId};
+use crate::session::bounds::{ReadTurn, snapshot_bytes};
 use crate::session::checks::{blocking, checked_name};
-use crate::session::handle::{Found, Sessions};
+use crate::session::handle::{Found, Sessions, no_session};
 use crate::session::saved_index::SavedBounds;
-use crate::session::store::{Record, millis};
+use crate::session::store::{Record, Store, millis};
+use crate::session::stored::StoredScreen;
 use crate::session::{SavedInfo, SessionError};
+
+/// What is read of a saved session, or of one that was lost, and the turn to read it.
+pub(crate) struct Source {
+    pub(crate) record: Record,
+    pub(crate) screen: StoredScreen,
+    pub(crate) turn: ReadTurn,
+}
 
 impl Sessions {
     /// Writes down a session's screen, directory, environment and command, to be loaded later. A
@@ -20,7 +30,8 @@ impl Sessions {
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
-    /// [`SessionError::NoStore`], [`SessionError::DiskFull`], [`SessionError::CallerLimit`].
+    /// [`SessionError::NoStore`], [`SessionError::DiskFull`], [`SessionError::CallerLimit`],
+    /// [`SessionError::Busy`].
     ///
     /// # Cancel safety
     ///
@@ -34,17 +45,32 @@ impl Sessions {
         let found = self.find_own(caller, id)?;
         let store = self.store()?;
         let name = checked_name(name)?;
+        let user = caller.accounted_user();
+        let mut memory = self.engine.0.sessions.io.write_memory(user);
         let (mut record, screen) = match found {
-            Found::Live(live) => live.record_of().await,
+            Found::Live(live) => {
+                let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
+                memory.resize(snapshot_bytes(cells)).await?;
+                live.record_of().await
+            }
             Found::Lost(record) => {
-                let (record, screen) = self.state_of(&record.session_id).await?;
-                (record, Bytes::from(screen))
+                let source = self.state_of(user, &record.session_id).await?;
+                memory
+                    .resize(usize::try_from(source.screen.length()).unwrap_or(usize::MAX))
+                    .await?;
+                let (record, screen) =
+                    blocking(move || (source.record, source.screen.into_bytes())).await;
+                (record, Bytes::from(screen?))
             }
         };
         record.name = name.or(record.name);
         record.saved = millis(SystemTime::now());
         record.exit = None;
-        blocking(move || store.save(&record, &screen, Some(BOUNDS))).await
+        blocking(move || {
+            let _memory = memory;
+            store.save(&record, &screen, Some(BOUNDS))
+        })
+        .await
     }
 
     /// Returns the caller's saved sessions, the newest first.
@@ -63,56 +89,94 @@ impl Sessions {
         Ok(all)
     }
 
-    /// Returns one saved session.
+    /// Returns one saved session. Its screen is not read: whether that is damaged shows when it is loaded.
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSaved`], [`SessionError::Damaged`], [`SessionError::Newer`].
+    /// [`SessionError::NoSaved`]. For one that could not be read when the engine started also
+    /// [`SessionError::Damaged`], [`SessionError::Newer`], [`SessionError::Busy`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
     pub async fn get_saved(&self, caller: &Caller, id: &str) -> Result<SavedInfo, SessionError> {
         self.may_have(caller)?;
-        let (saved, record, _) = self.saved(caller, id).await?;
-        record.saved_info(saved).ok_or(SessionError::Damaged("it names no user"))
+        let (store, saved) = self.saved_id(caller, id)?;
+        let wanted = saved.clone();
+        if let Some(info) = blocking(move || store.saved_info(&wanted)).await {
+            return Ok(info);
+        }
+        let source = self.saved(caller, id).await?;
+        source.record.saved_info(saved).ok_or(SessionError::Damaged("it names no user"))
     }
 
-    /// Forgets a saved session.
+    /// Forgets a saved session. Its screen is not read.
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSaved`].
+    /// [`SessionError::NoSaved`]; for one that could not be read when the engine started as
+    /// [`get_saved`](Self::get_saved).
     ///
     /// # Cancel safety
     ///
     /// When the future is dropped, the saved session may be there or not.
     pub async fn remove_saved(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
-        self.may_have(caller)?;
-        let (saved, ..) = self.saved(caller, id).await?;
+        let saved = self.get_saved(caller, id).await?.id;
         let store = self.store()?;
         blocking(move || store.remove_saved(&saved)).await.map_err(SessionError::of_io)
     }
 
-    /// Reads a saved session of the caller's.
-    pub(crate) async fn saved(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<(SavedId, Record, Vec<u8>), SessionError> {
+    /// The id of a saved session that is not known to be another's.
+    fn saved_id(&self, caller: &Caller, id: &str) -> Result<(Arc<Store>, SavedId), SessionError> {
         let store = self.store()?;
-        let missing = || SessionError::NoSaved(id.chars().take(100).collect());
-        let saved: SavedId = id.parse().map_err(|_| missing())?;
-        if !store.may_be_of(&saved, caller.user()) {
-            return Err(missing());
-        }
-        let wanted = saved.clone();
-        let (record, screen) = blocking(move || store.saved(&wanted)).await?;
-        if record.user != caller.user().as_str() {
-            return Err(missing());
-        }
-        Ok((saved, record, screen))
+        let saved: SavedId = id.parse().map_err(|_| no_saved(id))?;
+        if store.may_be_of(&saved, caller.user()) { Ok((store, saved)) } else { Err(no_saved(id)) }
     }
+
+    /// Opens a saved session of the caller's, when it is its turn.
+    async fn saved(&self, caller: &Caller, id: &str) -> Result<Source, SessionError> {
+        let (store, saved) = self.saved_id(caller, id)?;
+        let open = move || store.saved(&saved);
+        let source = self.opened(caller.accounted_user(), open).await?;
+        if source.record.user == caller.user().as_str() { Ok(source) } else { Err(no_saved(id)) }
+    }
+
+    /// Opens what to load: a saved session, or one that was lost.
+    pub(crate) async fn source(&self, caller: &Caller, id: &str) -> Result<Source, SessionError> {
+        if id.parse::<SessionId>().is_ok() {
+            return match self.find_own(caller, id)? {
+                Found::Lost(record) => {
+                    self.state_of(caller.accounted_user(), &record.session_id).await
+                }
+                Found::Live(_) => {
+                    let problem = "names a session that is not saved; save it first".to_owned();
+                    Err(SessionError::Malformed { field: "from", problem })
+                }
+            };
+        }
+        self.saved(caller, id).await
+    }
+
+    /// Opens what was kept of a session that was lost, when it is the turn of `user`.
+    pub(super) async fn state_of(&self, user: &UserName, id: &str) -> Result<Source, SessionError> {
+        let store = self.store()?;
+        let id: SessionId = id.parse().map_err(|_| no_session(id))?;
+        let open = move || store.session(&id).map_err(SessionError::of_io)?.state();
+        self.opened(user, open).await
+    }
+
+    async fn opened(
+        &self,
+        user: &UserName,
+        open: impl FnOnce() -> Result<(Record, StoredScreen), SessionError> + Send + 'static,
+    ) -> Result<Source, SessionError> {
+        let turn = self.engine.0.sessions.io.turn(user).await?;
+        blocking(move || open().map(|(record, screen)| Source { record, screen, turn })).await
+    }
+}
+
+fn no_saved(id: &str) -> SessionError {
+    SessionError::NoSaved(id.chars().take(100).collect())
 }
 
 /// Of one caller.

@@ -81,6 +81,11 @@ impl SavedIndex {
         self.forget_if_empty(&user);
     }
 
+    /// What is known of it; `None` for one that could not be read, or came from elsewhere since.
+    pub(crate) fn get(&self, id: &SavedId) -> Option<&SavedInfo> {
+        self.of.get(self.owner(id)?)?.saved.get(id).map(|(info, _)| info)
+    }
+
     /// Whose it is; `None` for one that could not be read, or came from elsewhere since.
     pub(crate) fn owner(&self, id: &SavedId) -> Option<&UserName> {
         self.owners.get(id)
@@ -144,10 +149,12 @@ mod tests {
         index.reserve(&alice, 1000, None).expect("has no bounds");
         index.release(&alice, 1000);
         assert_eq!(index.owner(&first.id), Some(&alice));
+        assert_eq!(index.get(&first.id).map(|info| &info.id), Some(&first.id));
         assert_eq!(index.saved_of(&alice).len(), 2);
         assert!(index.saved_of(&bob).is_empty());
         index.remove(&first.id);
         assert_eq!(index.owner(&first.id), None);
+        assert!(index.get(&first.id).is_none());
         index.reserve(&alice, 60, bounds).expect("fits");
     }
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::session::Recording;
 use crate::session::attach::HIGH_WATER;
+use crate::session::bounds::{IoBounds, snapshot_bytes};
 use crate::session::input::Weave;
 use crate::session::live::{Live, Typed, room_of};
 use crate::session::registry::Place;
@@ -22,11 +23,12 @@ pub(crate) fn start(
     typed: mpsc::Receiver<Typed>,
     files: Option<SessionFiles>,
     place: Place,
+    io: Arc<IoBounds>,
 ) -> oneshot::Receiver<()> {
     let (to, kept) = oneshot::channel();
     let typing = tokio::spawn(type_all(Arc::clone(live), typed));
     let settling = tokio::spawn(settle(Arc::clone(live)));
-    let keeping = files.map(|files| tokio::spawn(keep(Arc::clone(live), files, to)));
+    let keeping = files.map(|files| tokio::spawn(keep(Arc::clone(live), files, io, to)));
     let live = Arc::clone(live);
     tokio::spawn(async move {
         read_all(&live).await;
@@ -206,7 +208,7 @@ async fn type_one(live: &Live, data: &[u8], by_client: bool) {
 
 /// Writes down how the session stands, soon after every change, so that little is lost with the
 /// engine.
-async fn keep(live: Arc<Live>, files: SessionFiles, told: oneshot::Sender<()>) {
+async fn keep(live: Arc<Live>, files: SessionFiles, io: Arc<IoBounds>, told: oneshot::Sender<()>) {
     let files = Arc::new(files);
     let mut told = Some(told);
     let mut changed = live.subscribe();
@@ -214,13 +216,22 @@ async fn keep(live: Arc<Live>, files: SessionFiles, told: oneshot::Sender<()>) {
         changed.borrow_and_update();
         let has_ended = live.state().end.is_some();
         let begun = Instant::now();
+        let mut memory = io.write_memory(&live.user);
+        let state = async {
+            let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
+            memory.wait_for(snapshot_bytes(cells)).await;
+            live.state_record().await
+        };
         let (record, screen) = tokio::select! {
             biased;
             () = live.discarded() => return,
-            record = live.state_record() => record,
+            record = state => record,
         };
         let files = Arc::clone(&files);
-        let written = tokio::task::spawn_blocking(move || files.write_state(&record, &screen));
+        let written = tokio::task::spawn_blocking(move || {
+            let _memory = memory;
+            files.write_state(&record, &screen)
+        });
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, session = %live.id, "the state of a session can't be kept");
         }

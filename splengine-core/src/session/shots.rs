@@ -8,24 +8,29 @@ use bytes::Bytes;
 
 use crate::screen::Screen;
 use crate::session::Size;
+use crate::session::bounds::IoMemory;
 use crate::session::checks::blocking;
 
-/// A session's screen at one moment.
+/// A session's screen at one moment. It counts against the memory for what its caller
+/// [reads](crate::SessionPolicy::max_read_bytes) until the last clone of it is dropped.
 #[derive(Debug, Clone)]
 pub struct ScreenShot {
     pub(crate) size: Size,
     pub(crate) text: String,
     pub(crate) ansi: Bytes,
+    /// What it takes, of the share of who asked for it.
+    _memory: Arc<IoMemory>,
 }
 
 impl ScreenShot {
-    pub(crate) fn of(screen: &Screen) -> Self {
+    /// What `memory` was reserved for.
+    pub(crate) fn of(screen: &Screen, mut memory: IoMemory) -> Self {
         let (cols, rows) = screen.size();
-        Self {
-            size: Size::clamped(cols, rows),
-            text: screen.text(),
-            ansi: screen.snapshot().into(),
-        }
+        let (text, mut ansi) = (screen.text(), screen.snapshot());
+        ansi.shrink_to_fit();
+        memory.shrink(text.capacity() + ansi.len());
+        let (size, ansi) = (Size::clamped(cols, rows), ansi.into());
+        Self { size, text, ansi, _memory: Arc::new(memory) }
     }
 
     /// Returns the size of the screen.

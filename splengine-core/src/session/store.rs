@@ -13,7 +13,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,7 @@ use crate::id::{SavedId, SessionId, random_text};
 use crate::lock::{FileLock, LockError};
 use crate::session::recording::RecordingMark;
 use crate::session::saved_index::{SavedBounds, SavedIndex};
+use crate::session::stored::StoredScreen;
 use crate::session::{SavedInfo, SessionError};
 use crate::text::hex;
 
@@ -99,11 +100,11 @@ pub(crate) struct KnownInput {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Header {
-    format: String,
-    version: u64,
-    length: u64,
-    sha256: String,
+pub(super) struct Header {
+    pub(super) format: String,
+    pub(super) version: u64,
+    pub(super) length: u64,
+    pub(super) sha256: String,
 }
 
 /// Reason for which the store of sessions can't be used.
@@ -202,7 +203,11 @@ impl Store {
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            match self.saved(&id).and_then(|(record, _)| info_of(&record, &id)) {
+            let read = self.saved(&id).and_then(|(record, screen)| {
+                screen.check()?;
+                info_of(&record, &id)
+            });
+            match read {
                 Ok(info) => {
                     let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
                     self.index().insert(info, bytes);
@@ -236,10 +241,10 @@ impl Store {
         bounds: Option<SavedBounds>,
     ) -> Result<SavedInfo, SessionError> {
         let info = info_of(record, &SavedId::new())?;
-        let whole = encode(record, screen).map_err(SessionError::of_io)?;
-        let bytes = whole.len() as u64;
+        let head = head_of(record, screen).map_err(SessionError::of_io)?;
+        let bytes = (head.len() + screen.len()) as u64;
         self.index().reserve(&info.user, bytes, bounds)?;
-        let written = write(&self.saved, info.id.as_str(), &whole, true);
+        let written = write(&self.saved, info.id.as_str(), &[&head, screen], true);
         let mut index = self.index();
         index.release(&info.user, bytes);
         written.map_err(SessionError::of_io)?;
@@ -247,14 +252,25 @@ impl Store {
         Ok(info)
     }
 
-    /// Reads what is saved, whoever it belongs to.
-    pub(crate) fn saved(&self, id: &SavedId) -> Result<(Record, Vec<u8>), SessionError> {
-        let read = read(&self.saved, id.as_str());
-        if matches!(read, Err(SessionError::NoSaved(_))) {
+    /// Opens what is saved, whoever it belongs to.
+    pub(crate) fn saved(&self, id: &SavedId) -> Result<(Record, StoredScreen), SessionError> {
+        let opened = StoredScreen::open(&self.saved, id.as_str());
+        if matches!(opened, Err(SessionError::NoSaved(_))) {
             // Somebody has removed it by hand.
             self.index().remove(id);
         }
-        read
+        opened
+    }
+
+    /// Returns what is known of a saved session without reading it, whoever it belongs to; `None` for
+    /// one that is not in the index, or whose file was removed by hand.
+    pub(crate) fn saved_info(&self, id: &SavedId) -> Option<SavedInfo> {
+        let info = self.index().get(id).cloned()?;
+        if self.saved.try_exists(id.as_str()).is_ok_and(|exists| !exists) {
+            self.index().remove(id);
+            return None;
+        }
+        Some(info)
     }
 
     /// Returns whether a saved session may belong to `user`: `false` if it is known to be another's.
@@ -291,11 +307,11 @@ pub(crate) struct SessionFiles {
 
 impl SessionFiles {
     pub(crate) fn write_state(&self, record: &Record, screen: &[u8]) -> io::Result<()> {
-        write(&self.dir, STATE, &encode(record, screen)?, false)
+        write(&self.dir, STATE, &[&head_of(record, screen)?, screen], false)
     }
 
-    pub(crate) fn state(&self) -> Result<(Record, Vec<u8>), SessionError> {
-        read(&self.dir, STATE)
+    pub(crate) fn state(&self) -> Result<(Record, StoredScreen), SessionError> {
+        StoredScreen::open(&self.dir, STATE)
     }
 
     /// New files for a recording and its keyframes.
@@ -336,27 +352,29 @@ fn info_of(record: &Record, id: &SavedId) -> Result<SavedInfo, SessionError> {
     record.saved_info(id.clone()).ok_or(SessionError::Damaged("it names no user"))
 }
 
-fn encode(record: &Record, screen: &[u8]) -> io::Result<Vec<u8>> {
-    let mut body = serde_json::to_vec(record)?;
-    body.push(b'\n');
-    body.extend_from_slice(screen);
+/// What lies before the screen in a file: the header and the record.
+fn head_of(record: &Record, screen: &[u8]) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(record)?;
+    text.push(b'\n');
     let header = Header {
         format: FORMAT.to_owned(),
         version: VERSION,
-        length: body.len() as u64,
-        sha256: hex(&Sha256::digest(&body)),
+        length: (text.len() + screen.len()) as u64,
+        sha256: hex(&Sha256::new().chain_update(&text).chain_update(screen).finalize()),
     };
-    let mut whole = serde_json::to_vec(&header)?;
-    whole.push(b'\n');
-    whole.extend_from_slice(&body);
-    Ok(whole)
+    let mut head = serde_json::to_vec(&header)?;
+    head.push(b'\n');
+    head.extend_from_slice(&text);
+    Ok(head)
 }
 
-fn write(dir: &Dir, name: &str, whole: &[u8], sync: bool) -> io::Result<()> {
+fn write(dir: &Dir, name: &str, parts: &[&[u8]], sync: bool) -> io::Result<()> {
     let beside = format!(".{}", random_text());
     let written = (|| {
         let mut file = open_new(dir, &beside)?;
-        file.write_all(whole)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
         if sync {
             file.sync_all()?;
         }
@@ -366,41 +384,6 @@ fn write(dir: &Dir, name: &str, whole: &[u8], sync: bool) -> io::Result<()> {
         let _ = dir.remove_file(&beside);
     }
     written
-}
-
-fn read(dir: &Dir, name: &str) -> Result<(Record, Vec<u8>), SessionError> {
-    let damaged = SessionError::Damaged;
-    let file = match dir.open(name) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SessionError::NoSaved(name.to_owned()));
-        }
-        opened => opened.map_err(SessionError::of_io)?,
-    };
-    let mut whole = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut whole).map_err(SessionError::of_io)?;
-    if whole.len() as u64 > MAX_FILE_BYTES {
-        return Err(damaged("it is too large"));
-    }
-    let end = whole.iter().position(|byte| *byte == b'\n').ok_or(damaged("it has no header"))?;
-    let header: Header =
-        serde_json::from_slice(&whole[..end]).map_err(|_| damaged("its header can't be read"))?;
-    if header.format != FORMAT {
-        return Err(damaged("it is no saved session"));
-    }
-    if header.version > VERSION {
-        return Err(SessionError::Newer { found: header.version, known: VERSION });
-    }
-    let body = &whole[end + 1..];
-    if body.len() as u64 != header.length {
-        return Err(damaged("its length is wrong"));
-    }
-    if hex(&Sha256::digest(body)) != header.sha256 {
-        return Err(damaged("its checksum is wrong"));
-    }
-    let end = body.iter().position(|byte| *byte == b'\n').ok_or(damaged("it has no record"))?;
-    let record =
-        serde_json::from_slice(&body[..end]).map_err(|_| damaged("its record can't be read"))?;
-    Ok((record, body[end + 1..].to_vec()))
 }
 
 pub(crate) fn millis(time: SystemTime) -> u64 {
@@ -420,7 +403,5 @@ const PROBE: &str = ".probe";
 const STATE: &str = "state";
 const CAST: &str = "recording.cast";
 const KEYFRAMES: &str = "keyframes";
-const FORMAT: &str = "splengine-session";
-const VERSION: u64 = 1;
-/// No screen that we write is larger.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+pub(super) const FORMAT: &str = "splengine-session";
+pub(super) const VERSION: u64 = 1;

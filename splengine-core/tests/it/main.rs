@@ -21,6 +21,7 @@ mod limits;
 mod protected;
 mod requests;
 mod session_floods;
+mod session_reads;
 mod session_store;
 mod sessions;
 mod streams;
