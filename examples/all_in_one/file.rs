@@ -119,8 +119,9 @@ pub(crate) struct HttpTable {
     pub(crate) keep_alive_timeout: Option<NonZeroU64>,
     /// Maximum size in bytes of a JSON body; a larger one is refused with 413. Default 16777216 (16 MiB).
     pub(crate) max_body: Option<usize>,
-    /// Maximum memory in bytes of all bodies together while they are read; one caller has half of it. Default
-    /// 268435456 (256 MiB).
+    /// Maximum memory in bytes of all bodies together while they are read; one caller has half of it. As
+    /// much again is for answers that their clients have not read yet, and as much for followers of
+    /// batches. Default 268435456 (256 MiB).
     pub(crate) max_buffered: Option<usize>,
 }
 

@@ -101,8 +101,10 @@ impl<A> AvroServerBuilder<A> {
     /// Default 256 MiB.
     ///
     /// As much again is the maximum memory of answers of more than 64 KiB that are not sent yet, of a
-    /// caller half of that and one answer beyond it. A call whose answer finds none fails with the
-    /// same codes, at once where nothing was done, else after 5 s.
+    /// caller half of that and one answer beyond it. A call that only looks fails at once with the
+    /// same codes if its answer finds none. The answer to work that is done waits for up to 5 s, at
+    /// most 8 of a caller and 64 of all at once; then the call fails with `INTERNAL` and words that say
+    /// that it was done, so that no client makes it again.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;
         self

@@ -233,21 +233,15 @@ impl Responder {
     }
 
     /// Reserves the memory of an answer of a caller, which lies there until its client has read it.
-    /// Where nothing was done there is no waiting for it: the call can be made again.
     async fn reserve(
         &self,
         caller: &Caller,
         bytes: usize,
         only_looks: bool,
     ) -> Result<Reservation, Failure> {
-        let mut memory = self.answers.of(caller.accounted_user()).reservation();
-        let reserved = if only_looks {
-            memory.try_resize(bytes)
-        } else {
-            memory.resize_within(bytes, MEMORY_TIMEOUT).await
-        };
-        reserved.map_err(|error| Failure::of_answer(error, !only_looks))?;
-        Ok(memory)
+        let user = caller.accounted_user();
+        let reserved = self.answers.reserve_answer(user, bytes, !only_looks).await;
+        reserved.map_err(|error| Failure::of_answer(error, !only_looks))
     }
 
     fn panicked(&self, name: &str, metadata: &Metadata, panic: &(dyn Any + Send)) -> Vec<u8> {

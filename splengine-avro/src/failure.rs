@@ -37,8 +37,12 @@ impl Failure {
 
     /// Of an answer for which there is no memory.
     pub(crate) fn of_answer(error: MemoryError, is_done: bool) -> Self {
-        let message = if is_done { "it was done, but " } else { "" };
-        let message = format!("{message}{}", error.of_answer());
+        if is_done {
+            // No code by which clients do it again.
+            let message = format!("it was done, but {}: its answer is lost", error.of_answer());
+            return Self::new(ErrorCode::Internal, message);
+        }
+        let message = format!("{}; {}", error.of_answer(), error.advice_on_answer());
         Self::of_kind(error.kind(), message, Some(error.retry_after()))
     }
 

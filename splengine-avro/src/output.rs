@@ -32,16 +32,13 @@ impl Unsent {
     pub(crate) fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
         self.sent += count as u64;
-        if self.reserved.is_empty() {
-            return;
-        }
-        if self.bytes.is_empty() {
-            // It would keep the room of the largest answer.
-            self.bytes = BytesMut::new();
-            self.reserved.clear();
-        }
+        let before = self.reserved.len();
         while self.reserved.front().is_some_and(|(end, _)| *end <= self.sent) {
             self.reserved.pop_front();
+        }
+        if self.reserved.len() < before {
+            // The buffer would keep the capacity of the large answer that was sent.
+            self.bytes = BytesMut::from(&self.bytes[..]);
         }
     }
 }
@@ -51,5 +48,33 @@ impl Deref for Unsent {
 
     fn deref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use splengine_core::MemoryBudget;
+
+    use super::*;
+
+    #[test]
+    fn the_capacity_of_a_large_answer_is_given_back_with_its_memory() {
+        const LARGE: usize = 1 << 20;
+        let budget = MemoryBudget::new(2 * LARGE);
+        let mut memory = budget.reservation();
+        memory.try_resize(LARGE).expect("nothing else is reserved");
+        let mut unsent = Unsent::default();
+        unsent.write(
+            &Frames::classic(4 * LARGE),
+            0,
+            Written { bytes: vec![1; LARGE], memory: Some(memory) },
+        );
+        let large = unsent.len();
+        unsent.write(&Frames::classic(4 * LARGE), 0, vec![2; 100]);
+        // The small answer behind it is sent in part.
+        unsent.advance(large + 50);
+        assert_eq!(budget.available(), 2 * LARGE);
+        assert!(unsent.bytes.capacity() < 1 << 10, "{}", unsent.bytes.capacity());
+        assert!(unsent.starts_with(&[2; 10]));
     }
 }

@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use splengine_core::{
     Activity, Caller, ConnectionHandle, CredentialSource, Credentials, GatherError, GatherLimits,
-    PeerAddress, Reservation, Secret, is_anybodys_name,
+    PeerAddress, Secret, is_anybodys_name,
 };
 use tokio::time::timeout;
 use tower::Service;
@@ -208,22 +208,9 @@ async fn respond(
     frames.write(0, &answer, &mut bytes);
     let bytes = bytes.freeze();
     Ok(match memory {
-        // Whatever holds a part of it holds all of its memory.
-        Some(memory) => Bytes::from_owner(Reserved { bytes, _memory: memory }),
+        Some(memory) => memory.hold(bytes),
         None => bytes,
     })
-}
-
-/// An answer, and the memory that is reserved for it.
-struct Reserved {
-    bytes: Bytes,
-    _memory: Reservation,
-}
-
-impl AsRef<[u8]> for Reserved {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 /// Who sends a message, as far as its head tells.

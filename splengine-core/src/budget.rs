@@ -5,11 +5,13 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::unconstrained;
 
 use crate::caller::UserName;
 use crate::error::ErrorKind;
+use crate::places::CallerPlaces;
 
 /// Bound on the memory that all connections of a server hold together for messages and bodies that
 /// are not complete or wait for their turn. Cheap to clone: clones share one bound.
@@ -70,17 +72,25 @@ impl MemoryError {
         }
     }
 
-    /// Returns what it means, in words, for an answer that is kept until its client has read it.
+    /// Returns the cause, in words, for an answer that is kept until its client has read it.
     #[must_use]
     pub fn of_answer(&self) -> &'static str {
         match self {
             Self::CallerLimit => {
                 "answers of yours that are not read yet take all of the memory that one caller may \
-                 have for them; read them, or try again in a second"
+                 have for them"
             }
-            Self::Unavailable => {
-                "the server has no memory left for the answer; try again in a second"
-            }
+            Self::Unavailable => "the server has no memory left for the answer",
+        }
+    }
+
+    /// Returns what a client can do whose request for an answer was refused, in words that follow
+    /// [`of_answer`](Self::of_answer).
+    #[must_use]
+    pub fn advice_on_answer(&self) -> &'static str {
+        match self {
+            Self::CallerLimit => "read them, or try again in a second",
+            Self::Unavailable => "try again in a second",
         }
     }
 
@@ -111,6 +121,8 @@ impl MemoryError {
 #[derive(Debug, Clone)]
 pub struct CallerBudgets {
     whole: MemoryBudget,
+    /// Answers that wait for memory.
+    waiting: CallerPlaces,
     shares: Arc<std::sync::Mutex<HashMap<UserName, Weak<Level>>>>,
 }
 
@@ -118,7 +130,8 @@ impl CallerBudgets {
     /// Shares in `whole` that nobody has anything of yet.
     #[must_use]
     pub fn new(whole: &MemoryBudget) -> Self {
-        Self { whole: whole.clone(), shares: Arc::default() }
+        let waiting = CallerPlaces::bounded(MAX_WAITING_ANSWERS, MAX_WAITING_ANSWERS_PER_CALLER);
+        Self { whole: whole.clone(), waiting, shares: Arc::default() }
     }
 
     /// The share of `user`, whom a caller [is accounted to](crate::Caller::accounted_user); forgotten
@@ -134,6 +147,33 @@ impl CallerBudgets {
         let share = MemoryBudget::level(bytes, whole, MemoryError::CallerLimit);
         shares.insert(user.clone(), Arc::downgrade(&share.0));
         share
+    }
+
+    /// Reserves memory of `user`'s share for an answer of `bytes` that is in memory already. An answer
+    /// to work that is done waits for up to 5 s, lest it is lost: at most 8 of a caller and 64 of all
+    /// at once, since what waits is not counted. Any other is refused at once.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`], which says whose memory is used up.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, nothing is reserved.
+    pub async fn reserve_answer(
+        &self,
+        user: &UserName,
+        bytes: usize,
+        is_done: bool,
+    ) -> Result<Reservation, MemoryError> {
+        let mut reservation = self.of(user).reservation();
+        match reservation.try_resize(bytes) {
+            Err(_) if is_done && let Ok(_place) = self.waiting.take(user) => {
+                reservation.resize_within(bytes, ANSWER_TIMEOUT).await?;
+            }
+            reserved => reserved?,
+        }
+        Ok(reservation)
     }
 }
 
@@ -282,6 +322,12 @@ impl Reservation {
         Ok(())
     }
 
+    /// Returns `data`, whose memory stays reserved until every part of it is dropped.
+    #[must_use]
+    pub fn hold(self, data: Bytes) -> Bytes {
+        held_with(data, self)
+    }
+
     /// Whose memory is used up, if the last [`resize`](Self::resize) was dropped while it waited. Where
     /// there is none of the whole either, it is that: then it is not for the caller to change.
     #[must_use]
@@ -326,8 +372,26 @@ impl Held {
     }
 }
 
+/// Returns `data` that keeps `guard` until every part of it is dropped.
+pub(crate) fn held_with<G: Send + 'static>(data: Bytes, guard: G) -> Bytes {
+    struct Guarded<G>(Bytes, G);
+
+    impl<G> AsRef<[u8]> for Guarded<G> {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    Bytes::from_owner(Guarded(data, guard))
+}
+
 /// In such steps memory is reserved.
 const GRANULE: usize = 4 << 10;
+/// How long the answer to work that is done waits for memory.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many answers wait so at once, of all callers and of one.
+const MAX_WAITING_ANSWERS: usize = 64;
+const MAX_WAITING_ANSWERS_PER_CALLER: usize = 8;
 
 #[cfg(test)]
 mod tests {

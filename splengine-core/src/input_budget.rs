@@ -43,7 +43,9 @@ pub(crate) enum InputShortage {
 }
 
 impl InputBudget {
-    pub(crate) fn new(max_bytes: usize, max_bytes_per_caller: usize) -> Self {
+    /// `max_bytes` for all callers together, and for each of them; half of all if left out.
+    pub(crate) fn new(max_bytes: usize, max_bytes_per_caller: Option<usize>) -> Self {
+        let max_bytes_per_caller = max_bytes_per_caller.unwrap_or(max_bytes / 2);
         Self(Arc::new(Shared { max_bytes, max_bytes_per_caller, held: Mutex::default() }))
     }
 
@@ -57,10 +59,10 @@ impl InputBudget {
         let Shared { max_bytes, max_bytes_per_caller, .. } = *self.0;
         let mut held = self.held();
         let fits = |held: usize, max: usize| held == 0 || held.saturating_add(bytes) <= max;
-        if !fits(held.callers.get(user).copied().unwrap_or(0), max_bytes_per_caller) {
+        let own = held.callers.get(user).copied().unwrap_or(0);
+        if !fits(own, max_bytes_per_caller) {
             return Err(InputShortage::Caller { max_bytes: max_bytes_per_caller });
         }
-        let own = held.callers.get(user).copied().unwrap_or(0);
         if own.saturating_add(bytes) > FREE_BYTES && !fits(held.all, max_bytes) {
             return Err(InputShortage::All { max_bytes });
         }
@@ -88,6 +90,12 @@ impl InputBudget {
 }
 
 impl InputReservation {
+    /// Reserves `bytes` more, whatever is held: for what belongs to what was accepted before.
+    pub(crate) fn grow(&mut self, bytes: usize) {
+        let mut more = self.budget.reserve_always(&self.user, bytes);
+        self.bytes = self.bytes.saturating_add(std::mem::take(&mut more.bytes));
+    }
+
     /// Takes `bytes` of it, at most all, as a reservation of their own.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
@@ -122,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_bounded_of_a_caller_and_of_all() {
-        let budget = InputBudget::new(100 * MIB, 60 * MIB);
+        let budget = InputBudget::new(100 * MIB, Some(60 * MIB));
         let [alice, bob, carol] =
             ["alice", "bob", "carol"].map(|name| name.parse::<UserName>().expect("a name"));
         let refusal = |user, bytes| budget.reserve(user, bytes).err();
@@ -152,12 +160,13 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_the_bound_is_taken_alone() {
-        let budget = InputBudget::new(100 * MIB, 60 * MIB);
+        let budget = InputBudget::new(100 * MIB, Some(60 * MIB));
         let [alice, bob] = ["alice", "bob"].map(|name| name.parse::<UserName>().expect("a name"));
         let large = budget.reserve(&alice, 1000 * MIB).expect("alone");
         assert!(matches!(budget.reserve(&bob, MIB), Err(InputShortage::All { .. })));
         assert!(matches!(budget.reserve(&alice, MIB), Err(InputShortage::Caller { .. })));
-        let earlier = budget.reserve_always(&bob, 1000 * MIB);
+        let mut earlier = budget.reserve_always(&bob, 500 * MIB);
+        earlier.grow(500 * MIB);
         drop(large);
         assert!(matches!(budget.reserve(&alice, MIB), Err(InputShortage::All { .. })));
         drop(earlier);

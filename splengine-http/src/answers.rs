@@ -1,13 +1,11 @@
 //! The memory of answers that are whole before their clients have read them.
 
-use std::time::Duration;
-
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::http::header::LOCATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
 use http_body::Body as _;
 use splengine_core::{Caller, CallerBudgets, MemoryBudget, MemoryError, Reservation};
 
@@ -29,19 +27,30 @@ impl AnswerBudgets {
         Self { of_callers: CallerBudgets::new(&whole), unauthenticated: whole.share(bytes / 4) }
     }
 
-    fn reservation(&self, caller: Option<&Caller>) -> Reservation {
-        let budget = match caller {
-            Some(caller) => self.of_callers.of(caller.accounted_user()),
-            None => self.unauthenticated.clone(),
-        };
-        budget.reservation().allowance(MIN_BYTES)
-    }
-
     /// Reserves memory for what is going to be read for an answer, which can be asked for again.
     pub(crate) fn reserve(&self, caller: &Caller, bytes: usize) -> Result<Reservation, Problem> {
-        let mut reservation = self.reservation(Some(caller));
+        let mut reservation = self.of_callers.of(caller.accounted_user()).reservation();
         reservation.try_resize(bytes).map_err(refused)?;
         Ok(reservation)
+    }
+
+    /// Reserves memory for an answer that is there. That to work that is done waits a while for it.
+    async fn reserve_answer(
+        &self,
+        caller: Option<&Caller>,
+        bytes: usize,
+        is_done: bool,
+    ) -> Result<Reservation, MemoryError> {
+        match caller {
+            Some(caller) => {
+                self.of_callers.reserve_answer(caller.accounted_user(), bytes, is_done).await
+            }
+            None => {
+                let mut reservation = self.unauthenticated.reservation();
+                reservation.try_resize(bytes)?;
+                Ok(reservation)
+            }
+        }
     }
 }
 
@@ -62,28 +71,23 @@ pub(crate) async fn reserve(State(app): State<App>, request: Request, next: Next
         return response;
     }
     let caller = recognised.as_ref().and_then(Recognised::caller);
-    let mut reservation = app.answers.reservation(caller);
-    let reserved = if is_safe {
-        reservation.try_resize(bytes).map_err(refused)
-    } else {
-        let within = reservation.resize_within(bytes, MEMORY_TIMEOUT).await;
-        // No status by which clients do it again.
-        within.map_err(|error| {
-            let why = error.of_answer().split(';').next().unwrap_or_default();
-            let detail = format!("it was done, but {why}: its answer is lost");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
-        })
+    let reservation = match app.answers.reserve_answer(caller, bytes, !is_safe).await {
+        Ok(reservation) => reservation,
+        Err(error) if is_safe => return refused(error).into_response(),
+        Err(error) => {
+            // No status by which clients do it again; they can look where it is.
+            let location = response.headers().get(LOCATION).cloned();
+            drop(response);
+            let detail = format!("it was done, but {}: its answer is lost", error.of_answer());
+            let mut answer =
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response();
+            answer.headers_mut().extend(location.map(|location| (LOCATION, location)));
+            return answer;
+        }
     };
-    if let Err(problem) = reserved {
-        return problem.into_response();
-    }
     let (parts, body) = response.into_parts();
     match to_bytes(body, bytes).await {
-        // Whatever holds a part of it holds all of its memory.
-        Ok(data) => {
-            let data = Bytes::from_owner(Reserved { data, _reservation: reservation });
-            Response::from_parts(parts, Body::from(data))
-        }
+        Ok(data) => Response::from_parts(parts, Body::from(reservation.hold(data))),
         Err(error) => {
             tracing::error!(%error, "an answer can't be put together");
             let detail = "the server failed to answer";
@@ -93,22 +97,9 @@ pub(crate) async fn reserve(State(app): State<App>, request: Request, next: Next
 }
 
 fn refused(error: MemoryError) -> Problem {
-    Problem::of_kind(error.kind(), error.of_answer().to_string(), Some(error.retry_after()))
-}
-
-/// An answer, and the memory that is reserved for it.
-struct Reserved {
-    data: Bytes,
-    _reservation: Reservation,
-}
-
-impl AsRef<[u8]> for Reserved {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
+    let detail = format!("{}; {}", error.of_answer(), error.advice_on_answer());
+    Problem::of_kind(error.kind(), detail, Some(error.retry_after()))
 }
 
 /// An answer of no more bytes is not counted.
 const MIN_BYTES: usize = 4 << 10;
-/// How long the answer to what has changed something waits for memory.
-const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);

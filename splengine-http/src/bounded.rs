@@ -6,15 +6,15 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Reads a list of at most `MAX` elements, or null. Nothing is made of those beyond.
+/// Reads a list of at most `MAX` elements, or null.
 ///
 /// # Errors
 ///
-/// The deserializer's own; one that tells the maximum.
+/// The deserializer's own; one that tells the maximum, at the first element beyond it.
 pub fn list<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
-    deserializer.deserialize_option(Bounded::<MAX, Vec<T>>(PhantomData))
+    Ok(Option::<List<MAX, T>>::deserialize(deserializer)?.map(|list| list.0))
 }
 
 /// Reads an object of at most `MAX` members, or null, as [`list`] does.
@@ -25,7 +25,7 @@ pub fn list<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
 pub fn map<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, T>>, D::Error> {
-    deserializer.deserialize_option(Bounded::<MAX, BTreeMap<String, T>>(PhantomData))
+    Ok(Option::<Map<MAX, T>>::deserialize(deserializer)?.map(|map| map.0))
 }
 
 /// What an error begins with that tells of too many elements.
@@ -35,25 +35,29 @@ fn too_many<E: Error>(max: usize) -> E {
     E::custom(format_args!("{TOO_MANY}{max} elements, the maximum"))
 }
 
-struct Bounded<const MAX: usize, C>(PhantomData<C>);
+struct List<const MAX: usize, T>(Vec<T>);
 
-impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Bounded<MAX, Vec<T>> {
-    type Value = Option<Vec<T>>;
+impl<'de, const MAX: usize, T: Deserialize<'de>> Deserialize<'de> for List<MAX, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Elements::<MAX, T>(PhantomData)).map(Self)
+    }
+}
+
+struct Map<const MAX: usize, T>(BTreeMap<String, T>);
+
+impl<'de, const MAX: usize, T: Deserialize<'de>> Deserialize<'de> for Map<MAX, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members::<MAX, T>(PhantomData)).map(Self)
+    }
+}
+
+struct Elements<const MAX: usize, T>(PhantomData<T>);
+
+impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Elements<MAX, T> {
+    type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a sequence")
-    }
-
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
@@ -64,29 +68,17 @@ impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Bounded<MAX, V
             }
             all.push(element);
         }
-        Ok(Some(all))
+        Ok(all)
     }
 }
 
-impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de>
-    for Bounded<MAX, BTreeMap<String, T>>
-{
-    type Value = Option<BTreeMap<String, T>>;
+struct Members<const MAX: usize, T>(PhantomData<T>);
+
+impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Members<MAX, T> {
+    type Value = BTreeMap<String, T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map")
-    }
-
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -97,6 +89,6 @@ impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de>
                 return Err(too_many(MAX));
             }
         }
-        Ok(Some(all))
+        Ok(all)
     }
 }

@@ -23,6 +23,10 @@ pub(crate) struct Metered<S> {
     /// What came before of the message that is not whole yet.
     partial: u64,
     reserving: Option<Reserving>,
+    /// The client has not taken what was written to it last.
+    is_full: bool,
+    /// Who waits to read a ping until it has.
+    unanswered: Option<Waker>,
 }
 
 type Reserving = Pin<Box<dyn Future<Output = Result<Reservation, MemoryError>> + Send>>;
@@ -113,11 +117,25 @@ impl Gate {
 
 impl<S> Metered<S> {
     pub(crate) fn new(stream: S, gate: Arc<Gate>) -> Self {
-        Self { stream, gate, read: BytesMut::new(), passing: 0, partial: 0, reserving: None }
+        Self {
+            stream,
+            gate,
+            read: BytesMut::new(),
+            passing: 0,
+            partial: 0,
+            reserving: None,
+            is_full: false,
+            unanswered: None,
+        }
     }
 
     /// Waits until the frame of this header may pass.
     fn poll_admit(&mut self, cx: &mut Context<'_>, header: Header) -> Poll<io::Result<()>> {
+        if header.is_ping && self.is_full {
+            // Each is answered: the answers of a client that reads none of them would gather.
+            self.unanswered = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         let total = self.partial.saturating_add(header.payload);
         let mut state = self.gate.state();
         if state.stage == Stage::Unknown && total > MAX_UNKNOWN {
@@ -218,7 +236,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.is_full = written.is_pending();
+        if let Some(waiting) = self.unanswered.take_if(|_| written.is_ready()) {
+            waiting.wake();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -238,6 +261,7 @@ struct Header {
     payload: u64,
     is_final: bool,
     is_data: bool,
+    is_ping: bool,
 }
 
 impl Header {
@@ -252,7 +276,8 @@ impl Header {
         let length = 2 + extended + if second & 0x80 == 0 { 0 } else { 4 };
         let is_whole = bytes.len() >= length;
         let (is_final, is_data) = (first & 0x80 != 0, first & 0x08 == 0);
-        is_whole.then_some(Self { length, payload, is_final, is_data })
+        let is_ping = first & 0x0f == 0x09;
+        is_whole.then_some(Self { length, payload, is_final, is_data, is_ping })
     }
 }
 

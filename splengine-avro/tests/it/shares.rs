@@ -203,7 +203,7 @@ async fn answers_that_one_caller_does_not_read_leave_memory_to_others() {
     late.send(3, &call(ALICE)).await;
     let (serial, refused) = late.answer().await;
     let told = String::from_utf8_lossy(&refused);
-    let words = "RESOURCE_EXHAUSTED: it was done, but answers of yours that are not read yet";
+    let words = "INTERNAL: it was done, but answers of yours that are not read yet";
     assert!(serial == 3 && told.contains(words), "{}", &told[..told.len().min(200)]);
     // The connection goes on, and so do others.
     late.send(4, &with_token(&execute("short"), ALICE)).await;
@@ -240,8 +240,7 @@ async fn answers_over_http_count_until_they_are_dropped() {
     };
     let (first, second) = (ask().await, ask().await);
     let is_refused = |body: &[u8]| {
-        String::from_utf8_lossy(body)
-            .contains("RESOURCE_EXHAUSTED: it was done, but answers of yours")
+        String::from_utf8_lossy(body).contains("INTERNAL: it was done, but answers of yours")
     };
     let third = ask().await.into_body().collect().await.expect("whole").to_bytes();
     assert!(is_refused(&third), "{:?}", third.slice(..third.len().min(100)));

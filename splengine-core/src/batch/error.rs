@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::budget::MemoryError;
 use crate::error::ErrorKind;
 use crate::execute::ExecuteError;
 use crate::input_budget::InputShortage;
@@ -95,6 +96,12 @@ pub enum BatchError {
         /// How much they may.
         max_bytes: usize,
     },
+    /// No memory was free in time to read the batch, of what its caller or all callers may have.
+    #[error("records of batches that are read {} take all of the memory there is for them; try again in a second", match .0 {
+        MemoryError::CallerLimit => "for you",
+        MemoryError::Unavailable => "for others",
+    })]
+    ReadLimit(MemoryError),
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in a second")]
     Draining,
@@ -127,6 +134,7 @@ impl BatchError {
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::CallerLimit { .. } | Self::CallerInput { .. } => ErrorKind::CallerLimit,
+            Self::ReadLimit(error) => error.kind(),
             Self::Full { .. } | Self::InputFull { .. } | Self::Draining => ErrorKind::Unavailable,
             Self::DiskFull => ErrorKind::NoRoom,
             Self::Damaged | Self::Internal(_) => ErrorKind::Internal,
@@ -142,7 +150,7 @@ impl BatchError {
             | Self::Full { .. }
             | Self::CallerInput { .. }
             | Self::InputFull { .. } => Some(Duration::from_secs(5)),
-            Self::Draining => Some(Duration::from_secs(1)),
+            Self::Draining | Self::ReadLimit(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::batch::reads::RecordMemory;
 use crate::batch::record::{Names, record};
 use crate::batch::registry::Registry;
 use crate::batch::row::{EventRow, Summary, What, key};
@@ -49,6 +50,7 @@ pub struct BatchEvents {
     batches: Batches,
     id: BatchId,
     names: Names,
+    _memory: RecordMemory,
     after: u64,
     read: VecDeque<(u64, EventRow)>,
     changed: Option<watch::Receiver<u64>>,
@@ -81,13 +83,16 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`].
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`]; [`BatchError::ReadLimit`] when other large
+    /// records take the memory there is for them (64 MiB, half of it for a caller) for 5 s. A record
+    /// counts for as long as it is held.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect, as with all that only look.
     pub async fn get(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
         let (id, mut summary) = self.find(caller, id).await?;
+        let memory = self.registry()?.reads.reserve(caller, &summary).await?;
         let journal = &self.registry()?.journal;
         let recipe = journal.recipe(&id).await?;
         let mut tries = 0;
@@ -113,7 +118,21 @@ impl Batches {
         if !is_exact {
             record.info.counts = StepCounts::of_all(&record.steps);
         }
+        let bytes = record.memory_bytes();
+        record.memory = RecordMemory::new(memory, bytes.min(summary.read_bytes())).await;
         Ok(record)
+    }
+
+    /// A batch with its steps; without them, where there is no memory for them: for what was done.
+    pub(crate) async fn get_or_info(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<BatchRecord, BatchError> {
+        match self.get(caller, id).await {
+            Err(BatchError::ReadLimit(_)) => Ok(self.info(caller, id).await?.into()),
+            record => record,
+        }
     }
 
     /// A batch without its steps, as it is now: for those who ask often.
@@ -140,7 +159,22 @@ impl Batches {
         }
     }
 
-    /// Waits until a batch is over.
+    /// Waits until a batch is over, and returns it with its steps.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Draining`] when the engine shuts down before: the
+    /// batch goes on in the next; [`BatchError::ReadLimit`], as [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the batch.
+    pub async fn wait(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
+        self.wait_info(caller, id).await?;
+        self.get(caller, id).await
+    }
+
+    /// Waits until a batch is over, and returns it without its steps.
     ///
     /// # Errors
     ///
@@ -150,7 +184,7 @@ impl Batches {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect on the batch.
-    pub async fn wait(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
+    pub async fn wait_info(&self, caller: &Caller, id: &str) -> Result<BatchInfo, BatchError> {
         let (parsed, _) = self.find(caller, id).await?;
         loop {
             let live = self.registry()?.live(&parsed);
@@ -158,7 +192,7 @@ impl Batches {
             drop(live);
             let (_, summary) = self.find(caller, id).await?;
             if summary.state().is_final() {
-                return self.get(caller, id).await;
+                return self.info(caller, id).await;
             }
             let Some(changed) = &mut changed else { return Err(BatchError::Draining) };
             let _ = changed.changed().await;
@@ -184,11 +218,14 @@ impl Batches {
                 format!("of {after} is after the last event, which has the number {last}");
             return Err(BatchError::Malformed { field: "after", problem });
         }
-        let recipe = self.registry()?.journal.recipe(&id).await?;
+        let memory = self.registry()?.reads.reserve(caller, &summary).await?;
+        let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;
+        let bytes = names.memory_bytes().min(summary.read_bytes());
         let changed = self.registry()?.live(&id).map(|live| live.changed.subscribe());
         Ok(BatchEvents {
             batches: self.clone(),
-            names: Names::of(&recipe)?,
+            names,
+            _memory: RecordMemory::new(memory, bytes).await,
             id,
             after,
             read: VecDeque::new(),
@@ -246,7 +283,8 @@ impl Batches {
         id: &str,
         step: &str,
     ) -> Result<(u32, bool), BatchError> {
-        let (id, _) = self.find(caller, id).await?;
+        let (id, summary) = self.find(caller, id).await?;
+        let _memory = self.registry()?.reads.reserve(caller, &summary).await?;
         let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;
         let missing = || BatchError::NoStep(step.chars().take(80).collect());
         let place = names.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
@@ -271,11 +309,11 @@ impl Batches {
             if let Some(live) = self.registry()?.live(&parsed) {
                 live.cancel.send_modify(|wished| *wished = wished.saturating_add(1));
             }
-            if let Ok(Err(error)) = timeout(CANCEL_WITHIN, self.wait(caller, id)).await {
+            if let Ok(Err(error)) = timeout(CANCEL_WITHIN, self.wait_info(caller, id)).await {
                 return Err(error);
             }
         }
-        self.get(caller, id).await
+        self.get_or_info(caller, id).await
     }
 
     /// Removes a batch that is over, with its record, its output and what its steps were given. Its

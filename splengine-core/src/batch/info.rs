@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use crate::batch::reads::RecordMemory;
 use crate::caller::UserName;
 use crate::execute::{Gap, Reason};
 use crate::id::BatchId;
@@ -91,6 +92,14 @@ pub struct BatchRecord {
     pub info: BatchInfo,
     /// Steps of the batch, in their order.
     pub steps: Vec<StepInfo>,
+    pub(crate) memory: RecordMemory,
+}
+
+impl From<BatchInfo> for BatchRecord {
+    /// A record without its steps.
+    fn from(info: BatchInfo) -> Self {
+        Self { info, steps: Vec::new(), memory: RecordMemory::default() }
+    }
 }
 
 impl BatchRecord {

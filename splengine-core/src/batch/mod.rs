@@ -17,6 +17,7 @@ mod log;
 mod output;
 mod plan;
 mod policy;
+mod reads;
 mod record;
 pub(crate) mod registry;
 mod rerun;

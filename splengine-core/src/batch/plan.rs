@@ -419,7 +419,8 @@ impl Step {
         self
     }
 
-    /// Sets how many times more the step is run when it fails. Default 0.
+    /// Sets how many times more the step is run when it fails, at most 1000; all steps of a batch may be
+    /// run 100,000 times together. Default 0.
     #[must_use]
     pub fn retries(mut self, count: u32) -> Self {
         self.0.retries = count;

@@ -41,7 +41,8 @@ pub(crate) fn record(
         }
     }
     let steps = all.iter().enumerate().map(|(place, row)| names.info(place, row)).collect();
-    Ok(BatchRecord { info: summary.info(id).ok_or(BatchError::Damaged)?, steps })
+    let info = summary.info(id).ok_or(BatchError::Damaged)?;
+    Ok(BatchRecord { steps, ..info.into() })
 }
 
 impl StepFacts {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::batch::journal::Journal;
 use crate::batch::keys::KeysInFlight;
 use crate::batch::plan::millis;
+use crate::batch::reads::RecordReads;
 use crate::batch::row::{Summary, key, now};
 use crate::batch::stdin::OpenStdin;
 use crate::batch::{BatchError, BatchPolicy, BatchState};
@@ -29,6 +30,8 @@ pub(crate) struct Registry {
     pub(crate) keys: Arc<KeysInFlight>,
     /// What batches that are not over hold in memory.
     pub(crate) inputs: InputBudget,
+    /// Memory of records that are read.
+    pub(crate) reads: RecordReads,
     /// How many batches are driven.
     driven: watch::Sender<usize>,
     /// Nothing more is to be started.
@@ -106,8 +109,7 @@ pub(crate) struct Room {
 impl Registry {
     pub(crate) fn new(policy: BatchPolicy) -> std::io::Result<Self> {
         let journal = Journal::new(Arc::clone(&policy.store))?;
-        let of_caller = policy.max_open_bytes_per_caller.unwrap_or(policy.max_open_bytes / 2);
-        let inputs = InputBudget::new(policy.max_open_bytes, of_caller);
+        let inputs = InputBudget::new(policy.max_open_bytes, policy.max_open_bytes_per_caller);
         Ok(Self {
             epoch: (start_of(policy.last_end, now()), Instant::now()),
             policy,
@@ -115,6 +117,7 @@ impl Registry {
             state: Mutex::default(),
             keys: Arc::default(),
             inputs,
+            reads: RecordReads::new(),
             driven: watch::channel(0).0,
             closed: watch::channel(false).0,
             is_watched: AtomicBool::new(false),
@@ -209,7 +212,7 @@ impl Registry {
     /// Has room made for a batch that has just ended, if there is too little.
     pub(crate) fn has_ended(&self, summary: &Summary) {
         let mut slack = self.slack.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = slack.0.checked_sub(1).zip(slack.1.checked_sub(summary.bytes));
+        let left = slack.0.checked_sub(1).zip(slack.1.checked_sub(summary.stored_bytes()));
         *slack = left.unwrap_or_default();
         let is_soon = summary.has_inputs && self.policy.keep_inputs_for < SWEEP_INTERVAL;
         if left.is_none() || is_soon {
@@ -255,6 +258,7 @@ impl Registry {
     }
 
     async fn forget_old(&self) -> Result<(), BatchError> {
+        self.finish_removals().await?;
         let rows = self.journal.scan_all(key::ended(0, ""), key::ended(u64::MAX, "")).await?;
         let age = |time: Duration| self.now().saturating_sub(millis(time));
         let oldest = key::ended(age(self.policy.keep_for), "");
@@ -352,14 +356,7 @@ impl Registry {
                 changes.push(Change::set(key::orphan(when, &summary.user, text), []));
             }
         }
-        let ranges = [
-            (key::step(id, 0), key::step(id, u32::MAX)),
-            (key::event(id, 0), key::event(id, u64::MAX)),
-        ];
-        for (from, until) in ranges {
-            let rows = self.journal.scan_all(from, until).await?;
-            changes.extend(rows.into_iter().map(|(key, _)| Change::remove(key)));
-        }
+        changes.push(Change::set(key::removed(id.as_str()), []));
         // First, so that no inputs are left of a batch that nobody knows.
         let (outputs, of) = (self.policy.outputs.clone(), id.clone());
         if let Err(error) = blocking(move || outputs.remove_inputs(&of)).await {
@@ -368,6 +365,40 @@ impl Registry {
         self.journal.commit(changes).await?;
         let (outputs, name) = (self.policy.outputs.clone(), id.to_string());
         blocking(move || outputs.remove(&name)).await;
+        self.remove_rows(id).await
+    }
+
+    /// Removes the rows of a batch that nobody finds any more. There may be very many: so a part at a
+    /// time, between which others write.
+    async fn remove_rows(&self, id: &BatchId) -> Result<(), BatchError> {
+        let ranges = [
+            (key::step(id, 0), key::step(id, u32::MAX)),
+            (key::event(id, 0), key::event(id, u64::MAX)),
+        ];
+        for (from, until) in ranges {
+            loop {
+                let rows =
+                    self.journal.scan(from.clone(), until.clone(), false, REMOVED_ROWS).await?;
+                if rows.is_empty() {
+                    break;
+                }
+                let changes = rows.into_iter().map(|(key, _)| Change::remove(key)).collect();
+                self.journal.commit(changes).await?;
+            }
+        }
+        self.journal.commit(vec![Change::remove(key::removed(id.as_str()))]).await?;
+        Ok(())
+    }
+
+    /// Goes on where an engine ended, or a future was dropped, while rows were removed.
+    async fn finish_removals(&self) -> Result<(), BatchError> {
+        let until = key::removed("\u{7f}");
+        for (key, _) in self.journal.scan_all(key::removed(""), until).await? {
+            match key::last_part(&key).and_then(|id| id.parse().ok()) {
+                Some(id) => self.remove_rows(&id).await?,
+                None => self.journal.commit(vec![Change::remove(key)]).await?,
+            }
+        }
         Ok(())
     }
 
@@ -412,8 +443,11 @@ pub(crate) fn listed(
 }
 
 impl Room {
-    /// So many steps more, of a kind whose steps are not known beforehand.
-    pub(crate) fn grow(&mut self, by: usize) {
+    /// So many steps more, which take so much memory, of a kind whose steps are not known beforehand.
+    pub(crate) fn grow(&mut self, by: usize, bytes: usize) {
+        if let Some(inputs) = &mut self.inputs {
+            inputs.grow(bytes);
+        }
         self.steps += by;
         self.change(|open| *open += by);
     }
@@ -459,6 +493,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Not more often than that.
 const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// A day, in milliseconds.
+/// How many rows of a batch are removed at a time.
+const REMOVED_ROWS: usize = 512;
 const MAX_DOWNTIME: u64 = 24 * 60 * 60 * 1000;
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 

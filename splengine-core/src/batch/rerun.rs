@@ -85,6 +85,15 @@ impl Batches {
         if !summary.state().is_final() {
             return Err(BatchError::Conflict("the batch is not over; cancel it first"));
         }
+        let states = match only_failed {
+            true => {
+                let record = self.get(caller, id.as_str()).await?;
+                Some(record.steps.iter().map(|step| step.state).collect::<Vec<StepState>>())
+            }
+            false => None,
+        };
+        // Beside its recipe, all that its steps were given is read.
+        let _memory = self.registry()?.reads.reserve_with_inputs(caller, &summary).await?;
         let recipe = self.registry()?.journal.recipe(&id).await?;
         let mut plan: PlanData = match recipe.kind.as_str() {
             PLAN => serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?,
@@ -99,9 +108,7 @@ impl Batches {
                 return Err(BatchError::Damaged);
             }
         }
-        if only_failed {
-            let record = self.get(caller, id.as_str()).await?;
-            let states: Vec<StepState> = record.steps.iter().map(|step| step.state).collect();
+        if let Some(states) = states {
             let needs = dependencies(&plan.steps)?;
             let again = failed_and_dependents(&plan.steps, &needs, &states);
             keep_only(&id, &mut plan.steps, &needs, &again);

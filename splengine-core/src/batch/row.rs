@@ -29,8 +29,14 @@ pub(crate) struct Summary {
     pub(crate) failure: Option<(u32, i32)>,
     pub(crate) rerun_of: Option<String>,
     pub(crate) events: u64,
-    /// What it takes on disk.
+    /// What it takes on disk, without its events.
     pub(crate) bytes: u64,
+    /// What its recipe takes of that.
+    #[serde(default)]
+    pub(crate) recipe_bytes: u64,
+    /// What its steps were given takes of it, as long as that is kept.
+    #[serde(default)]
+    pub(crate) input_bytes: u64,
     /// Under which idempotency key it was submitted.
     pub(crate) key: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -154,6 +160,11 @@ pub(crate) enum What {
 }
 
 impl Summary {
+    /// What it takes on disk with its events, of which there may be many, in bytes.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.events.saturating_mul(EVENT_BYTES))
+    }
+
     pub(crate) fn state(&self) -> BatchState {
         batch_state(&self.state)
     }
@@ -279,6 +290,9 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
+/// About what an event takes in the store.
+const EVENT_BYTES: u64 = 256;
+
 /// The keys of a store. Names of users and ids hold no NUL.
 pub(crate) mod key {
     use super::{BatchId, BatchState, UserName};
@@ -324,6 +338,11 @@ pub(crate) mod key {
 
     pub(crate) fn ended(when: u64, id: &str) -> Vec<u8> {
         join(b'd', &[&when.to_be_bytes(), id.as_bytes()])
+    }
+
+    /// Of a batch that nobody finds any more, whose steps and events are being removed.
+    pub(crate) fn removed(id: &str) -> Vec<u8> {
+        join(b'g', &[id.as_bytes()])
     }
 
     /// Of a batch that is over and whose inputs are kept still.

@@ -200,7 +200,7 @@ impl Batches {
                 if row.sha256 != *sum {
                     return Err(BatchError::KeyReused);
                 }
-                let record = match self.get(caller, &row.id).await {
+                let record = match self.get_or_info(caller, &row.id).await {
                     Err(BatchError::NoBatch(_)) => return Err(BatchError::Conflict(KEY_USED_UP)),
                     found => found?,
                 };
@@ -215,7 +215,7 @@ impl Batches {
         // The lock of the key is held until the batch is there under it.
         let driver = self.begin(registry, caller, accepted, key.as_ref()).await?;
         drop(key);
-        let record = self.get(caller, driver.id.as_str()).await;
+        let record = self.get_or_info(caller, driver.id.as_str()).await;
         driver.spawn(Pending { is_new: true, ..Pending::default() });
         Ok(Submitted { record: record?, is_new: true })
     }
@@ -249,6 +249,13 @@ impl Batches {
         {
             let problem = format!("must be from 1 to {}", policy.max_parallelism);
             return malformed("parallelism", problem);
+        }
+        let runs: u64 = plan.steps.iter().map(|step| u64::from(step.0.retries) + 1).sum();
+        if runs > MAX_RUNS {
+            let problem = format!(
+                "could be run {runs} times in all with their `retries`, over the maximum of {MAX_RUNS}"
+            );
+            return malformed("steps", problem);
         }
         self.settle(caller, &mut plan)?;
         let inputs = &self.registry()?.inputs;
@@ -312,6 +319,8 @@ impl Batches {
         let room = registry.room(&self.engine.0, caller.user(), job.steps().len(), held, false)?;
         let id = BatchId::new();
         let inputs = inputs.map(|inputs| inputs.to_bytes());
+        let recipe_bytes = recipe.text.len() as u64;
+        let input_bytes = inputs.as_ref().map_or(0, |all| all.len() as u64);
         let mut summary = Summary {
             user: caller.user().to_string(),
             name,
@@ -328,7 +337,9 @@ impl Batches {
             duration: None,
             filed: None,
             events: 1,
-            bytes: recipe.text.len() as u64 + inputs.as_ref().map_or(0, |all| all.len() as u64),
+            bytes: recipe_bytes + input_bytes,
+            recipe_bytes,
+            input_bytes,
             has_inputs: inputs.is_some(),
             key: key.map(|key| key.text.clone()),
         };
@@ -440,6 +451,8 @@ pub(crate) async fn detached<T: Send + 'static>(
     tokio::spawn(work).await.unwrap_or_else(|error| Err(BatchError::Internal(error.into())))
 }
 
+/// Maximum number of runs of all steps of a batch, each of which leaves events in the store.
+const MAX_RUNS: u64 = 100_000;
 const KEY_USED_UP: &str = "the batch that was made with this idempotency key is over and kept no \
     longer; a new request needs a new key";
 

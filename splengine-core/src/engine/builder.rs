@@ -295,9 +295,8 @@ impl EngineBuilder {
         }
         let batches = batches.map(crate::batch::registry::Registry::new).transpose();
         let batches = batches.map_err(BuildError::Thread)?;
-        let of_caller = max_input_bytes_per_caller.unwrap_or(max_input_bytes / 2);
         Ok(Engine(Arc::new(Inner {
-            inputs: InputBudget::new(max_input_bytes, of_caller),
+            inputs: InputBudget::new(max_input_bytes, max_input_bytes_per_caller),
             executor,
             policy,
             admission: Admission::new(capacity),

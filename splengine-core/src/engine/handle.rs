@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::batch::Batches;
+use crate::budget::held_with;
 use crate::caller::{Caller, Scope, UserName};
 use crate::disk::DiskReserve;
 use crate::engine::admission::{Admission, Held, Offered, Permit};
@@ -25,7 +25,7 @@ use crate::execute::{
     Run, SlowReader, Stdin,
 };
 use crate::files::Files;
-use crate::input_budget::{InputBudget, InputReservation, MIN_COUNTED_BYTES};
+use crate::input_budget::{InputBudget, MIN_COUNTED_BYTES};
 use crate::session::Sessions;
 use crate::session::registry::Registry;
 
@@ -374,8 +374,7 @@ impl Engine {
         }
         let mut held = self.0.inputs.reserve(caller.accounted_user(), all)?;
         if let Some(bytes) = given {
-            let owner = HeldBytes { bytes: std::mem::take(bytes), _held: held.split(stdin) };
-            *bytes = Bytes::from_owner(owner);
+            *bytes = held_with(std::mem::take(bytes), held.split(stdin));
         }
         terms.held = Some(held);
         Ok(())
@@ -474,18 +473,6 @@ impl Engine {
         let turns = u32::try_from(waiting).unwrap_or(u32::MAX);
         let wait = self.0.counters.run.mean().saturating_mul(turns) / places;
         wait.clamp(Duration::from_secs(1), Duration::from_mins(1))
-    }
-}
-
-/// Bytes of a command's standard input, whose memory is reserved until the last of them was read.
-struct HeldBytes {
-    bytes: Bytes,
-    _held: InputReservation,
-}
-
-impl AsRef<[u8]> for HeldBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 

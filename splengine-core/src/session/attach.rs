@@ -1,13 +1,12 @@
 //! A client on a session.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::caller::{Caller, UserName};
 use crate::execute::ExitStatus;
@@ -180,31 +179,9 @@ pub struct Attachment {
     over: bool,
     caller: Caller,
     typist: Typist,
-    /// A screen that is being drawn for this client: it goes on when [`next`](Self::next) is dropped.
-    drawing: Drawing,
-}
-
-/// A screen that is being drawn, if one is.
-#[derive(Default)]
-struct Drawing(Mutex<Option<BoxedSnapshot>>);
-
-type BoxedSnapshot = Pin<Box<dyn Future<Output = (Cursor, Size, Bytes)> + Send>>;
-
-impl fmt::Debug for Drawing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drawing").finish_non_exhaustive()
-    }
-}
-
-impl Drawing {
-    /// Goes on with what was begun, or begins to draw the screen of `live`.
-    fn go_on(
-        &mut self,
-        live: Arc<Live>,
-    ) -> Pin<&mut (dyn Future<Output = (Cursor, Size, Bytes)> + Send)> {
-        let drawing = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        drawing.get_or_insert_with(|| Box::pin(async move { live.snapshot().await })).as_mut()
-    }
+    /// The screen that is being drawn for this client, if one is. In a task of its own, which waits for
+    /// its turn and takes it also while nobody waits for [`next`](Self::next).
+    drawing: JoinSet<(Cursor, Size, Bytes)>,
 }
 
 impl Attachment {
@@ -302,7 +279,7 @@ impl Attachment {
             over: false,
             caller: caller.clone(),
             typist,
-            drawing: Drawing::default(),
+            drawing: JoinSet::new(),
         })
     }
 
@@ -358,9 +335,20 @@ impl Attachment {
             }
             if self.needs_screen {
                 // It is drawn elsewhere, or large.
-                let drawing = self.drawing.go_on(Arc::clone(&self.live));
-                let drawn = self.caller.unless_revoked(drawing).await;
-                let Some((cursor, size, data)) = drawn else { continue };
+                if self.drawing.is_empty() {
+                    let live = Arc::clone(&self.live);
+                    self.drawing.spawn(async move { live.snapshot().await });
+                }
+                let drawn = self.caller.unless_revoked(self.drawing.join_next()).await;
+                let Some(drawn) = drawn.flatten() else { continue };
+                let (cursor, size, data) = match drawn {
+                    Ok(drawn) => drawn,
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // The runtime shuts down.
+                        Err(_) => return None,
+                    },
+                };
                 return Some(self.screen(cursor, size, data));
             }
             if self.caller.is_revocable() {
@@ -401,7 +389,7 @@ impl Attachment {
         self.cursor = cursor;
         self.needs_screen = false;
         // An earlier one is of no use any more.
-        self.drawing = Drawing::default();
+        self.drawing = JoinSet::new();
         Update::Snapshot { offset: cursor.offset, size, data }
     }
 

@@ -62,10 +62,10 @@ impl Registry {
         let store = policy.store.clone();
         let io = Arc::new(IoBounds::new(policy.max_read_bytes, policy.read_timeout));
         let (lost, has_unreadable) = store.as_deref().map(lost_in).unwrap_or_default();
-        let max_bytes = policy.max_command_bytes;
-        let of_caller = policy.max_command_bytes_per_caller.unwrap_or(max_bytes / 2);
+        let commands =
+            InputBudget::new(policy.max_command_bytes, policy.max_command_bytes_per_caller);
         Self {
-            commands: InputBudget::new(max_bytes, of_caller),
+            commands,
             policy: Arc::new(policy),
             store,
             shares: Shares::default(),

@@ -3,13 +3,13 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use splengine_core::{
-    BatchError, BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Change,
-    Engine, EngineBuilder, ErrorKind, LocalExecutor, MemoryStore, Reason, RedbStore, Request,
-    RetryOn, Rows, SalvagedStore, Step, Store, StoreFault, Stream,
+    BatchError, BatchFilter, BatchJob, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller,
+    Change, Engine, EngineBuilder, ErrorKind, JobAction, JobEvent, LocalExecutor, MemoryStore,
+    Reason, RedbStore, Request, RetryOn, Rows, SalvagedStore, Step, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
 
@@ -21,12 +21,14 @@ struct Bench {
     store: Shared,
 }
 
-/// A store that outlives its engine, and takes no new work when it is told so.
+/// A store that outlives its engine, takes no new work when it is told so, and knows how many rows were
+/// written at once at most.
 #[derive(Clone, Default)]
-struct Shared(Arc<(MemoryStore, AtomicBool)>);
+struct Shared(Arc<(MemoryStore, AtomicBool, AtomicUsize)>);
 
 impl Store for Shared {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
+        self.0.2.fetch_max(changes.len(), Ordering::SeqCst);
         self.0.0.commit(changes)
     }
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
@@ -150,7 +152,7 @@ async fn one_callers_batches_make_room_for_no_others() {
 async fn of_one_caller_only_so_much_is_kept() {
     let (alice, bob) = (caller("alice"), caller("bob"));
     let by_count = bench(|policy| policy.keep_count(100).keep_count_per_caller(2));
-    let by_size = bench(|policy| policy.keep_bytes(1 << 20).keep_bytes_per_caller(20_000));
+    let by_size = bench(|policy| policy.keep_bytes(1 << 20).keep_bytes_per_caller(25_000));
     for bench in [by_count, by_size] {
         let print = || one(sh("head -c 9000 /dev/zero"));
         for _ in 0..2 {
@@ -553,4 +555,147 @@ fn a_store_with_any_damaged_row_is_refused() {
     }
     std::fs::write(&path, &whole).expect("written");
     RedbStore::open_with_reserve(&path, 0).expect("whole again");
+}
+
+/// A job that has a second step once it runs.
+struct Growing(Vec<Step>);
+
+impl BatchJob for Growing {
+    fn steps(&self) -> &[Step] {
+        &self.0
+    }
+    fn on_event(&mut self, event: JobEvent) -> Vec<JobAction> {
+        match event {
+            JobEvent::Begun => {
+                self.0
+                    .push(sh("while [ ! -e go ]; do sleep 0.01; done").args(["x".repeat(100_000)]));
+                vec![JobAction::Start { step: 0 }, JobAction::Start { step: 1 }]
+            }
+            JobEvent::Ended { step: 1, .. } => vec![JobAction::Finish],
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn steps_that_a_job_adds_hold_memory_like_others() {
+    let make = |_: &str| Ok::<_, String>(Growing(vec![Step::new("true")]));
+    let bounds = |policy: BatchPolicy| policy.max_open_bytes(150_000);
+    let bench =
+        bench(|policy| bounds(policy).max_open_bytes_per_caller(150_000).kind("growing", make));
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    let batches = bench.engine.batches();
+    let grown = batches.submit_job(&alice, "growing", "", None).await.expect("accepted").record;
+    let id = grown.info.id.as_str();
+    let large = || one(Step::new("true").args(["x".repeat(100_000)]));
+    let mut tries = 0..3000;
+    while batches.get(&alice, id).await.expect("is there").steps.len() < 2 {
+        tries.next().expect("it grows");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = batches.submit(&bob, large(), None).await.expect_err("refused");
+    assert!(matches!(refused, BatchError::InputFull { .. }), "{refused}");
+    std::fs::write(bench.root.path().join("go"), "").expect("writes");
+    over(&bench.engine, &alice, id).await;
+    assert!(batches.submit(&bob, large(), None).await.is_ok());
+}
+
+/// However many ask at once for one that is large.
+#[tokio::test]
+async fn records_that_are_read_take_no_more_memory_than_there_is_for_them() {
+    let bench = bench(|policy| policy);
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    let batches = bench.engine.batches();
+    let args = || vec!["x".repeat(100_000); 10];
+    let large = (0..4).fold(BatchRequest::new(), |all, _| all.step(Step::new("true").args(args())));
+    let [large, others] =
+        [run(&bench.engine, &alice, large.clone()), run(&bench.engine, &bob, large)]
+            .map(|run| async { run.await.info.id });
+    let (large, others) = (large.await, others.await);
+    // Each takes 16 MB of 32 MiB while it is read, and 4 MB as long as it is held; one may go beyond.
+    let mut held = Vec::new();
+    let refused = loop {
+        match batches.get(&alice, large.as_str()).await {
+            Ok(record) => held.push(record),
+            Err(refused) => break refused,
+        }
+        assert!(held.len() < 20, "there is no bound");
+    };
+    assert!((5..10).contains(&held.len()), "{}", held.len());
+    assert_eq!(refused.kind(), ErrorKind::CallerLimit, "{refused}");
+    assert!(
+        refused.to_string().starts_with("records of batches that are read for you"),
+        "{refused}"
+    );
+    // What was done is told without steps.
+    let cancelled = batches.cancel(&alice, large.as_str()).await.expect("is over");
+    assert_eq!((cancelled.info.state, cancelled.steps.len()), (BatchState::Succeeded, 0));
+    assert!(batches.info(&alice, large.as_str()).await.is_ok());
+    assert!(batches.rerun(&alice, large.as_str(), false).await.is_err());
+    // Others have their own share, and what is small is read in any case.
+    assert_eq!(batches.get(&bob, others.as_str()).await.expect("is read").steps.len(), 4);
+    let small = run(&bench.engine, &alice, one(sh("true"))).await;
+    assert_eq!(small.steps.len(), 1);
+    drop(held);
+    assert_eq!(batches.get(&alice, large.as_str()).await.expect("is read").steps.len(), 4);
+}
+
+#[tokio::test]
+async fn steps_are_run_so_many_times_in_all_only() {
+    let bench = bench(|policy| policy);
+    let (alice, batches) = (caller("alice"), bench.engine.batches());
+    let steps = |count: usize, retries| {
+        (0..count).fold(BatchRequest::new(), |all, _| all.step(sh("true").retries(retries)))
+    };
+    let refused = batches.submit(&alice, steps(101, 999), None).await.expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::Malformed, "{refused}");
+    assert!(refused.to_string().contains("101000 times in all"), "{refused}");
+    let fits = batches.submit(&alice, steps(100, 999), None).await.expect("accepted").record;
+    let over = over(&bench.engine, &alice, fits.info.id.as_str()).await;
+    assert_eq!(over.info.state, BatchState::Succeeded);
+}
+
+/// So that others write meanwhile.
+#[tokio::test]
+async fn a_batch_with_many_events_is_removed_in_parts() {
+    let bench = bench(|policy| policy);
+    let alice = caller("alice");
+    let steps = (0..600).fold(BatchRequest::new(), |all, _| all.step(sh("true")));
+    let record = run(&bench.engine, &alice, steps).await;
+    assert!(record.info.last_event > 1200);
+    let id = record.info.id.as_str();
+    let batches = bench.engine.batches();
+    bench.store.0.2.store(0, Ordering::SeqCst);
+    batches.purge(&alice, id).await.expect("removed");
+    let largest = bench.store.0.2.load(Ordering::SeqCst);
+    assert!((100..=600).contains(&largest), "{largest} rows at a time");
+    assert!(matches!(batches.get(&alice, id).await, Err(BatchError::NoBatch(_))));
+    assert_eq!(bench.store.0.0.scan(b"e", b"f", false, 10).expect("reads"), []);
+    assert_eq!(bench.store.0.0.scan(b"s", b"t", false, 10).expect("reads"), []);
+    assert_eq!(bench.store.0.0.scan(b"g", b"h", false, 10).expect("reads"), []);
+}
+
+#[tokio::test]
+async fn what_a_removal_left_is_removed_by_the_next_engine() {
+    let bench = bench(|policy| policy);
+    let alice = caller("alice");
+    let record = run(&bench.engine, &alice, one(sh("true"))).await;
+    let id = record.info.id.as_str();
+    bench.engine.batches().purge(&alice, id).await.expect("removed");
+    // As it stands when an engine ends between two parts.
+    let key = |kind: &str, rest: &[u8]| [kind.as_bytes(), b"\0", id.as_bytes(), rest].concat();
+    let event = key("e", b"\0\0\0\0\0\0\0\0\x01");
+    let changes = [Change::set(key("g", b""), []), Change::set(event, b"{}".to_vec())];
+    bench.store.commit(&changes).expect("writes");
+    bench.engine.drain(Duration::ZERO).await;
+    let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
+    next.resume().await;
+    let mut tries = 0..3000;
+    let is_left = |from: &[u8], until: &[u8]| {
+        !bench.store.scan(from, until, false, 10).expect("reads").is_empty()
+    };
+    while is_left(b"e", b"f") || is_left(b"g", b"h") {
+        tries.next().expect("it is removed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -73,5 +73,31 @@ async fn terminals_that_print_without_end_hold_up_nobody() {
     timeout(Duration::from_secs(15), ended).await.expect("in time").expect("ends");
 }
 
+/// Clients whose connections take nothing, while their screens wait for their turn to be drawn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_do_not_take_their_screens_hold_up_no_drawing() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = engine(root.path());
+    let sessions = engine.sessions();
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    let create = |who| sessions.create(who, costly());
+    let flood = timeout(PATIENCE, create(&alice)).await.expect("in time").expect("starts").id;
+    let other = timeout(PATIENCE, create(&bob)).await.expect("in time").expect("starts").id;
+    let mut clients = Vec::new();
+    for _ in 0..32 {
+        let attach = Attach::new(Access::View);
+        let mut client = sessions.attach(&alice, flood.as_str(), attach).expect("attaches");
+        // Until there is nothing to take but the screen.
+        while timeout(Duration::from_millis(1), client.next()).await.is_ok() {}
+        clients.push(client);
+    }
+    let screen = timeout(PATIENCE, sessions.screen(&bob, other.as_str())).await;
+    screen.expect("in time").expect("is there");
+    drop(clients);
+    for (who, id) in [(&alice, flood), (&bob, other)] {
+        timeout(PATIENCE, sessions.end(who, id.as_str())).await.expect("in time").expect("ends");
+    }
+}
+
 /// For anybody who has nothing to do with it, on a machine that is busy with other things as well.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -77,15 +77,26 @@ pub(crate) async fn submit(
     let encodings = dto.encodings();
     let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
     let (Some(form), Some(wait)) = (form, wait) else { return Ok(accepted(record)) };
-    let (batches, id) = (app.engine.batches(), record.info.id.as_str());
-    match timeout(wait, batches.wait(&caller, id)).await {
+    let (batches, id) = (app.engine.batches(), record.info.id.to_string());
+    let id = id.as_str();
+    // It may take much memory, and long.
+    drop(record);
+    match timeout(wait, batches.wait_info(&caller, id)).await {
         Ok(over) => drop(over?),
-        Err(_) => return Ok(accepted(batches.get(&caller, id).await?)),
+        Err(_) => {
+            let record = match batches.get(&caller, id).await {
+                Err(BatchError::ReadLimit(_)) => batches.info(&caller, id).await?.into(),
+                record => record?,
+            };
+            return Ok(accepted(record));
+        }
     }
     let encoding = move |place| encodings.get(place).copied().unwrap_or_default();
     match results::answer(&app, &caller, id, form, encoding).await {
         // It was done, and is told without what takes memory.
-        Err(problem) if problem.is_shortage() => Ok(accepted(batches.get(&caller, id).await?)),
+        Err(problem) if problem.is_shortage() => {
+            Ok(accepted(batches.info(&caller, id).await?.into()))
+        }
         answer => answer,
     }
 }

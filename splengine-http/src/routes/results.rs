@@ -44,7 +44,7 @@ pub(crate) async fn results(
     let encoding = query.get("outputEncoding").map(|text| word("outputEncoding", text));
     let encoding = encoding.transpose()?.unwrap_or_default();
     let form = Form::wanted(&app.options.forms, request.headers())?;
-    if !app.engine.batches().get(&caller, &id).await?.info.state.is_final() {
+    if !app.engine.batches().info(&caller, &id).await?.state.is_final() {
         return Err(Problem::new(StatusCode::CONFLICT, "the batch is not over"));
     }
     answer(&app, &caller, &id, form, move |_| encoding).await

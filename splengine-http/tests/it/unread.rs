@@ -213,16 +213,24 @@ async fn whole_answers_that_nobody_reads_take_no_more_memory_than_a_caller_may_h
     let brief = door.ask("GET", &format!("{path}?steps=false"), None).await;
     assert_eq!(brief.status, 200);
     // What was done is said to be, by who waits for a while.
-    let late = door.ask("POST", "/execute", Some(&run)).await;
-    assert_eq!(late.header("retry-after"), None, "it is not to be done again");
-    let late = late.problem(500);
-    assert!(late.starts_with("it was done, but answers of yours"), "{late}");
-    // A batch that was waited for is told without its results.
-    let short = json!({"steps": [step("short", "true")]});
-    let done = door.ask("POST", "/api/v1/batches?wait=true", Some(&short)).await;
-    assert_eq!(done.status, 202, "{}", done.text());
-    assert_eq!(done.json()["state"], "succeeded");
-    assert!(done.header("location").is_some());
+    let long = json!({"steps": [{"id": "long", "command": "true", "args": args}]});
+    let (late, made) = tokio::join!(
+        door.ask("POST", "/execute", Some(&run)),
+        door.ask("POST", "/api/v1/batches", Some(&long))
+    );
+    assert!(made.header("location").is_some(), "where to look for what was made");
+    for late in [late, made] {
+        assert_eq!(late.header("retry-after"), None, "it is not to be done again");
+        let late = late.problem(500);
+        assert!(late.starts_with("it was done, but answers of yours"), "{late}");
+    }
+    // A batch that was waited for is told without its results, however large it is.
+    for batch in [&json!({"steps": [step("short", "true")]}), &long] {
+        let done = door.ask("POST", "/api/v1/batches?wait=true", Some(batch)).await;
+        assert_eq!(done.status, 202, "{}", done.text());
+        assert_eq!(done.json()["state"], "succeeded");
+        assert!(done.header("location").is_some());
+    }
     // With the connection their memory is given back.
     drop(held);
     client.served.abort();

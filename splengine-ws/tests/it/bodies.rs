@@ -88,3 +88,34 @@ async fn one_host_is_named_and_no_more() {
         assert!(answer.starts_with(begin.as_bytes()), "{head:?}");
     }
 }
+
+/// Each ping is answered: one who reads no answers is not read from either, whoever it is.
+#[tokio::test]
+async fn pings_of_clients_that_read_no_answers_are_not_taken_for_ever() {
+    let server = door().await;
+    for credentials in ["", "Authorization: Bearer alices-very-long-token\r\n"] {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("a size");
+        let mut client = socket.connect(server.addr).await.expect("connects");
+        let addr = server.addr;
+        let upgrade = format!(
+            "GET /terminal HTTP/1.1\r\nHost: {addr}\r\nOrigin: http://{addr}\r\n{credentials}Connection: upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        client.write_all(upgrade.as_bytes()).await.expect("sent");
+        let mut head = [0; 12];
+        client.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 101");
+        // Masked by zeros.
+        let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'p'; 125]].concat();
+        let pings = ping.repeat(512);
+        let mut sent = 0;
+        while let Ok(Ok(())) =
+            tokio::time::timeout(Duration::from_secs(2), client.write_all(&pings)).await
+        {
+            sent += pings.len();
+            assert!(sent < 64 << 20, "all of them are taken");
+        }
+    }
+}

@@ -122,7 +122,7 @@ impl Driver {
         // By a clock that does not jump: see `Registry::now`.
         let when = self.engine.0.batches.as_ref().map_or(ended, Registry::now);
         self.summary.filed = Some(when);
-        let kept = kept(self.summary.bytes, &self.summary.user);
+        let kept = kept(self.summary.stored_bytes(), &self.summary.user);
         turn.changes.push(Change::set(key::ended(when, self.id.as_str()), kept));
         if self.summary.has_inputs {
             turn.changes.push(Change::set(key::inputs(when, self.id.as_str()), []));

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{After, Brief, Driver, Input, Turn, place};
 use crate::batch::row::{StepRow, What, now};
-use crate::batch::{BatchState, JobAction, Outcome, StepState};
+use crate::batch::{BatchState, JobAction, Outcome, Step, StepState};
 use crate::engine::{Offered, Permit};
 
 impl Driver {
@@ -17,7 +17,8 @@ impl Driver {
         }
         let known = self.job.steps().len();
         if known > self.steps.len() {
-            self.room.grow(known - self.steps.len());
+            let bytes = self.job.steps()[self.steps.len()..].iter().map(Step::input_bytes).sum();
+            self.room.grow(known - self.steps.len(), bytes);
             let mut counts = self.summary.counts();
             counts.total += (known - self.steps.len()) as u64;
             counts.queued += (known - self.steps.len()) as u64;

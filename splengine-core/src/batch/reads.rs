@@ -1,0 +1,95 @@
+//! Memory of the records of batches that are read from the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::BatchError;
+use crate::batch::row::Summary;
+use crate::budget::{CallerBudgets, MemoryBudget, Reservation};
+use crate::caller::Caller;
+
+/// Bound on the memory that records take while they are read and told: what their steps were given may
+/// be large, and the same one may be asked for many times at once. Each caller has half. A record that
+/// is larger than a share is read when no other of its kind is.
+#[derive(Debug)]
+pub(crate) struct RecordReads(CallerBudgets);
+
+/// Memory of one record, given back when the record is dropped. All are equal: it is no part of what a
+/// record tells.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RecordMemory {
+    _reservation: Option<Arc<Reservation>>,
+}
+
+impl RecordReads {
+    pub(crate) fn new() -> Self {
+        Self(CallerBudgets::new(&MemoryBudget::new(MAX_READ_BYTES)))
+    }
+
+    /// Reserves the memory that reading a batch takes, of its caller's share; waits for it for 5 s.
+    pub(crate) async fn reserve(
+        &self,
+        caller: &Caller,
+        summary: &Summary,
+    ) -> Result<Reservation, BatchError> {
+        self.reserve_bytes(caller, summary.read_bytes()).await
+    }
+
+    /// The same, with all that its steps were given as standard input and variables.
+    pub(crate) async fn reserve_with_inputs(
+        &self,
+        caller: &Caller,
+        summary: &Summary,
+    ) -> Result<Reservation, BatchError> {
+        let inputs = usize::try_from(summary.input_bytes).unwrap_or(usize::MAX);
+        let bytes = summary.read_bytes().saturating_add(inputs.saturating_mul(3));
+        self.reserve_bytes(caller, bytes).await
+    }
+
+    async fn reserve_bytes(
+        &self,
+        caller: &Caller,
+        bytes: usize,
+    ) -> Result<Reservation, BatchError> {
+        let share = self.0.of(caller.accounted_user());
+        let mut memory = share.reservation().allowance(UNCOUNTED_BYTES);
+        memory.resize_within(bytes, READ_TIMEOUT).await.map_err(BatchError::ReadLimit)?;
+        Ok(memory)
+    }
+}
+
+impl RecordMemory {
+    /// Keeps `bytes` of `reservation` until it is dropped.
+    pub(crate) async fn new(mut reservation: Reservation, bytes: usize) -> Self {
+        // Never more than was reserved, so that it does not wait.
+        reservation.resize(bytes).await;
+        Self { _reservation: Some(Arc::new(reservation)) }
+    }
+}
+
+impl PartialEq for RecordMemory {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for RecordMemory {}
+
+impl Summary {
+    /// The memory, in bytes, that its record takes at most while it is read: the row, its text, what is
+    /// parsed of it, and what is told of that.
+    pub(crate) fn read_bytes(&self) -> usize {
+        let recipe = usize::try_from(self.recipe_bytes).unwrap_or(usize::MAX);
+        let steps = usize::try_from(self.counts().total).unwrap_or(usize::MAX);
+        recipe.saturating_mul(4).saturating_add(steps.saturating_mul(STEP_BYTES))
+    }
+}
+
+/// Of all callers together.
+const MAX_READ_BYTES: usize = 64 << 20;
+/// A record of no more bytes is not counted.
+const UNCOUNTED_BYTES: usize = 64 << 10;
+/// About the memory of a step, beside what its caller gave for it.
+const STEP_BYTES: usize = 1 << 10;
+/// How long a read waits for memory.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
