@@ -485,6 +485,11 @@ pub(crate) struct LimitsTable {
     pub(crate) max_input_bytes: Option<usize>,
     /// Maximum number of such bytes of one caller's runs. Default: half of `max-input-bytes`.
     pub(crate) max_input_bytes_per_caller: Option<usize>,
+    /// Maximum number of bytes of output that is kept in memory until a run is answered, or its end: of
+    /// commands that are answered in one piece all that is kept, of others the last half of their output
+    /// limit. A caller may have half. Beyond it a run keeps no more than it has by then, as if its output
+    /// limit were that; 16384 bytes of each stream are kept in any case. Default 134217728 (128 MiB).
+    pub(crate) max_captured_bytes: Option<usize>,
     /// Time limit in milliseconds of runs that name none. Default: `max-timeout`.
     pub(crate) timeout: Option<u64>,
     /// Maximum time limit in milliseconds that is granted. Default 86400000 (24 hours).

@@ -344,6 +344,7 @@ impl Settings {
             (limits.max_waiting_per_caller, EngineBuilder::max_waiting_per_caller),
             (limits.max_input_bytes, EngineBuilder::max_input_bytes),
             (limits.max_input_bytes_per_caller, EngineBuilder::max_input_bytes_per_caller),
+            (limits.max_captured_bytes, EngineBuilder::max_captured_bytes),
         ];
         for (value, set) in counts {
             engine = value.into_iter().fold(engine, set);

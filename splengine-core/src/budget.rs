@@ -293,6 +293,40 @@ impl Reservation {
         if resized { Ok(()) } else { Err(self.shortage().unwrap_or(MemoryError::Unavailable)) }
     }
 
+    /// Reserves `bytes` in all where they are within every bound, and never beyond one; nothing is given
+    /// back. Does not wait: for what can do with less.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`], which says whose memory is used up. As much is then reserved as before.
+    pub(crate) fn try_grow(&mut self, bytes: usize) -> Result<(), MemoryError> {
+        let granules = bytes.saturating_sub(self.allowance).div_ceil(GRANULE);
+        let more = u32::try_from(granules.saturating_sub(self.granules)).unwrap_or(u32::MAX);
+        if more == 0 {
+            return Ok(());
+        }
+        let acquire = |level: &Held| {
+            let granules = Arc::clone(&level.budget.0.granules);
+            granules.try_acquire_many_owned(more).map_err(|_| level.budget.0.shortage)
+        };
+        let permits = self.levels.iter().map(acquire).collect::<Result<Vec<_>, _>>()?;
+        for (level, more) in self.levels.iter_mut().zip(permits) {
+            match &mut level.permit {
+                Some(permit) => permit.merge(more),
+                none => *none = Some(more),
+            }
+        }
+        self.granules = granules;
+        Ok(())
+    }
+
+    /// How many bytes [`try_grow`](Self::try_grow) can reserve in all at the moment.
+    pub(crate) fn attainable(&self) -> usize {
+        let available = |level: &Held| level.budget.0.granules.available_permits();
+        let more = self.levels.iter().map(available).min().unwrap_or(0);
+        self.granules.saturating_add(more).saturating_mul(GRANULE).saturating_add(self.allowance)
+    }
+
     /// Moves what is reserved to `share`, another share of the same budget, once it is known whose it
     /// is; waits for `timeout` at most.
     ///

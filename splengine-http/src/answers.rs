@@ -52,6 +52,21 @@ impl AnswerBudgets {
             }
         }
     }
+
+    /// The same for an answer of `bytes` to what was done for `caller`.
+    pub(crate) async fn reserve_done(
+        &self,
+        caller: &Caller,
+        bytes: usize,
+    ) -> Result<Reservation, Problem> {
+        self.reserve_answer(Some(caller), bytes, true).await.map_err(|error| lost(&error))
+    }
+}
+
+/// No status by which clients do it again.
+fn lost(error: &MemoryError) -> Problem {
+    let detail = format!("it was done, but {}: its answer is lost", error.of_answer());
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
 }
 
 /// Among the extensions of an answer whose body is one that all clients share.
@@ -75,12 +90,10 @@ pub(crate) async fn reserve(State(app): State<App>, request: Request, next: Next
         Ok(reservation) => reservation,
         Err(error) if is_safe => return refused(error).into_response(),
         Err(error) => {
-            // No status by which clients do it again; they can look where it is.
+            // They can look where it is.
             let location = response.headers().get(LOCATION).cloned();
             drop(response);
-            let detail = format!("it was done, but {}: its answer is lost", error.of_answer());
-            let mut answer =
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response();
+            let mut answer = lost(&error).into_response();
             answer.headers_mut().extend(location.map(|location| (LOCATION, location)));
             return answer;
         }

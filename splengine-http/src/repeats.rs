@@ -12,7 +12,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use splengine_core::{Caller, UserName};
+use futures_util::{StreamExt as _, stream};
+use http_body::Body as _;
+use splengine_core::{Caller, Reservation, UserName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -57,7 +59,8 @@ impl Kept {
 
     fn into_response(self) -> Result<Response, Problem> {
         let Self::Answer { status, headers, body } = self else {
-            let detail = "this was done already, and its answer was too large to be kept; a new \
+            let detail = "this was done already, and its answer was too large to be kept (over 4 MiB), or there was no memory \
+                          for it; a new \
                           request needs a new Idempotency-Key";
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         };
@@ -99,7 +102,10 @@ impl Repeat {
         work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
     ) -> Result<Response, Problem> {
         match self.key {
-            Some(key) => app.repeats.once(caller, &key, self.sum, work).await,
+            Some(key) => {
+                let memory = app.answers.reserve(caller, 0)?;
+                app.repeats.once(caller, &key, self.sum, memory, work).await
+            }
             None => work.await,
         }
     }
@@ -114,6 +120,7 @@ impl Repeats {
         caller: &Caller,
         key: &str,
         sum: u64,
+        memory: Reservation,
         work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
     ) -> Result<Response, Problem> {
         let name = (caller.user().clone(), key.to_owned());
@@ -145,15 +152,17 @@ impl Repeats {
             };
             let (parts, body) = answer?.into_parts();
             begun.is_done = true;
-            // What answers in one piece has it in memory already.
-            let body = to_bytes(body, usize::MAX).await.map_err(|_| failed())?;
+            let (whole, body) = keep(body, memory).await?;
             let mut headers = parts.headers.clone();
             headers.insert(REPLAYED, HeaderValue::from_static("true"));
-            let is_small = body.len() <= MAX_ANSWER_BYTES;
-            let kept = Kept::Answer { status: parts.status, headers, body: body.clone() };
-            tell.send_replace(Some(if is_small { kept } else { Kept::TooLarge }));
+            let kept = whole.map_or(Kept::TooLarge, |body| Kept::Answer {
+                status: parts.status,
+                headers,
+                body,
+            });
+            tell.send_replace(Some(kept));
             begun.repeats.trim();
-            Ok(Response::from_parts(parts, Body::from(body)))
+            Ok(Response::from_parts(parts, body))
         });
         done.await.unwrap_or_else(|_| Err(failed()))
     }
@@ -246,6 +255,36 @@ impl Drop for Begun {
             }
         }
     }
+}
+
+/// Reads an answer to keep it: gives all of it, if it is not too large to be kept and there is memory to
+/// read it; and what is to be answered. Of one that is written while it is taken no more is read than
+/// that.
+async fn keep(body: Body, mut memory: Reservation) -> Result<(Option<Bytes>, Body), Problem> {
+    if body.size_hint().exact().is_some() {
+        // It lies in memory already.
+        let body = to_bytes(body, usize::MAX).await.map_err(|_| failed())?;
+        let kept = (body.len() <= MAX_ANSWER_BYTES).then(|| body.clone());
+        return Ok((kept, Body::from(body)));
+    }
+    let (mut pieces, mut length) = (Vec::new(), 0);
+    let mut rest = body.into_data_stream();
+    while let Some(piece) = rest.next().await {
+        let piece = piece.map_err(|_| failed())?;
+        length += piece.len();
+        pieces.push(piece);
+        if length > MAX_ANSWER_BYTES || memory.try_resize(length).is_err() {
+            let rest = stream::iter(pieces).map(Ok).chain(rest);
+            // What was read is reserved until the answer was written.
+            let rest = rest.map(move |piece| {
+                let _reserved = &memory;
+                piece
+            });
+            return Ok((None, Body::from_stream(rest)));
+        }
+    }
+    let body = Bytes::from(pieces.concat());
+    Ok((Some(body.clone()), Body::from(body)))
 }
 
 fn failed() -> Problem {

@@ -7,16 +7,15 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
-use splengine_core::{BatchError, BatchResultReader, BatchState, Reservation, Stream, Utf8Pieces};
+use splengine_core::{BatchError, BatchResultReader, BatchState, Reservation, Stream};
 use tokio::sync::mpsc;
 
 use crate::dto::EncodingDto;
 use crate::dto_batches::{BatchResultDto, StepResultDto};
+use crate::output_text::{Text, around_outputs, quote};
 use crate::problem::Problem;
 
 /// The answer with all that the steps of a batch printed, each encoded as `encoding` says of its place.
@@ -96,7 +95,7 @@ impl Writer {
             stderr_truncated: is_truncated(Stream::Stderr),
             steps: Vec::new(),
         })?;
-        let [head, between, tail] = around_outputs(&frame)?;
+        let [head, between, tail] = around_outputs(&frame).ok_or_else(missing)?;
         let whole = if is_base64 { EncodingDto::Base64 } else { EncodingDto::Utf8 };
         self.push(head).await?;
         self.write_all(results, Stream::Stdout, whole).await?;
@@ -113,7 +112,7 @@ impl Writer {
                 stdout: String::new(),
                 stderr: String::new(),
             })?;
-            let [head, between, tail] = around_outputs(&frame)?;
+            let [head, between, tail] = around_outputs(&frame).ok_or_else(missing)?;
             self.push(head).await?;
             for (stream, after) in [(Stream::Stdout, between), (Stream::Stderr, tail)] {
                 let mut text = Text::new(encoding(place));
@@ -167,11 +166,9 @@ impl Writer {
 
     /// Writes a part of a string.
     async fn push_text(&mut self, text: &str) -> Result<(), Stopped> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        let quoted = json(text)?;
-        self.push(&quoted[1..quoted.len() - 1]).await
+        let mut quoted = String::new();
+        quote(text, &mut quoted);
+        self.push(&quoted).await
     }
 
     async fn push(&mut self, text: &str) -> Result<(), Stopped> {
@@ -188,66 +185,15 @@ impl Writer {
     }
 }
 
+fn missing() -> Stopped {
+    Stopped::Failed(broken())
+}
+
 fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, Stopped> {
     serde_json::to_string(value)
         .map_err(|error| Stopped::Failed(BatchError::Internal(error.into())))
 }
 
-/// What stands before, between and after the two empty outputs in an object. Within strings the same
-/// is written with backslashes.
-fn around_outputs(object: &str) -> Result<[&str; 3], Stopped> {
-    let parts = object.rfind(EMPTY_STDERR).and_then(|second| {
-        let first = object[..second].rfind(EMPTY_STDOUT)? + EMPTY_STDOUT.len() - 1;
-        let second = second + EMPTY_STDERR.len() - 1;
-        Some([&object[..first], &object[first..second], &object[second..]])
-    });
-    parts.ok_or_else(|| Stopped::Failed(broken()))
-}
-
-/// How output is put into text.
-enum Text {
-    Utf8(Utf8Pieces),
-    /// What does not make three bytes yet.
-    Base64(Vec<u8>),
-}
-
-impl Text {
-    fn new(encoding: EncodingDto) -> Self {
-        match encoding {
-            EncodingDto::Utf8 => Self::Utf8(Utf8Pieces::default()),
-            EncodingDto::Base64 => Self::Base64(Vec::new()),
-        }
-    }
-
-    fn push(&mut self, data: &[u8]) -> String {
-        match self {
-            Self::Utf8(pieces) => pieces.push(data),
-            Self::Base64(rest) => {
-                rest.extend_from_slice(data);
-                let left = rest.split_off(rest.len() / 3 * 3);
-                BASE64_STANDARD.encode(mem::replace(rest, left))
-            }
-        }
-    }
-
-    /// What stands on either side of a gap, or is of two steps, forms no character.
-    fn pause(&mut self) -> String {
-        match self {
-            Self::Utf8(pieces) => pieces.finish(),
-            Self::Base64(_) => String::new(),
-        }
-    }
-
-    fn finish(mut self) -> String {
-        match &mut self {
-            Self::Utf8(_) => self.pause(),
-            Self::Base64(rest) => BASE64_STANDARD.encode(rest),
-        }
-    }
-}
-
-const EMPTY_STDOUT: &str = r#""stdout":"""#;
-const EMPTY_STDERR: &str = r#""stderr":"""#;
 /// So much is read at once; as text it may be six times as long.
 const READ_BYTES: usize = 16 << 10;
 /// A piece is sent once it has so many bytes.

@@ -14,6 +14,7 @@ use crate::batch::stdin::{Source, open_stdin};
 use crate::batch::{BatchError, Outcome};
 use crate::caller::Caller;
 use crate::engine::{Engine, Permit, Shutdown};
+use crate::error::ErrorKind;
 use crate::execute::{End, Event, ExecuteError, Reason, Request, Run};
 
 /// How a run of a step ended.
@@ -93,6 +94,12 @@ impl StepRun {
                 None => break End::never_begun(Reason::Lost),
             }
         };
+        if let Some(shortage) = run.shortage() {
+            writer.problem.get_or_insert(match shortage.kind() {
+                ErrorKind::CallerLimit => CALLER_CAPTURED,
+                _ => ALL_CAPTURED,
+            });
+        }
         let is_shut_down = end.reason == Reason::Cancelled && !is_stopped;
         let (outcome, reason) = match end.reason {
             // The engine shut down: its caller did not want it to end.
@@ -242,6 +249,10 @@ pub(crate) fn not_started(id: &str, error: ExecuteError) -> Ending {
     Ending { outcome: Outcome::Failed, row, bytes: 0 }
 }
 
+const CALLER_CAPTURED: &str = "less is kept of the end of what it printed: the output of what you run \
+                               takes all of the memory that one caller may have for it";
+const ALL_CAPTURED: &str = "less is kept of the end of what it printed: the engine has no memory left \
+                            for output";
 const MAX_SHORTAGE: Duration = Duration::from_mins(10);
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use crate::auth::GuessingPolicy;
 use crate::batch::BatchPolicy;
+use crate::budget::{CallerBudgets, MemoryBudget};
 use crate::disk::DiskReserve;
 use crate::engine::admission::Admission;
 use crate::engine::guessing::Guessing;
@@ -31,6 +32,7 @@ pub struct EngineBuilder {
     max_input_bytes: usize,
     /// Half of all when left out.
     max_input_bytes_per_caller: Option<usize>,
+    max_captured_bytes: usize,
 }
 
 /// What the engine grants to a request.
@@ -96,6 +98,7 @@ impl EngineBuilder {
             guessing: GuessingPolicy::new(),
             max_input_bytes: 64 << 20,
             max_input_bytes_per_caller: None,
+            max_captured_bytes: 128 << 20,
         }
     }
 
@@ -165,6 +168,18 @@ impl EngineBuilder {
     /// Default: half of what [all may](Self::max_input_bytes).
     pub fn max_input_bytes_per_caller(mut self, bytes: usize) -> Self {
         self.max_input_bytes_per_caller = Some(bytes);
+        self
+    }
+
+    /// Sets the maximum number of bytes of output that is kept in memory: by
+    /// [`Run::capture`](crate::Run::capture) until what it gave is dropped, and of runs and steps of
+    /// batches with an output limit the last half of it, until they end. One caller may have half of it.
+    /// Nothing is refused at the bound, and nobody waits: a run that would take more keeps no more than it
+    /// holds, as if its output limit were that, and its [gap](crate::Gap) tells how much is missing. The
+    /// first 16 KiB of each stream are kept, and not counted, in any case. Default 128 MiB, so that a
+    /// caller has the 64 MiB of the highest output limit.
+    pub fn max_captured_bytes(mut self, bytes: usize) -> Self {
+        self.max_captured_bytes = bytes;
         self
     }
 
@@ -263,6 +278,7 @@ impl EngineBuilder {
             guessing,
             max_input_bytes,
             max_input_bytes_per_caller,
+            max_captured_bytes,
         } = self;
         if capacity.running_per_caller == BY_MAX_RUNNING {
             capacity.running_per_caller = capacity.running - capacity.running / 8;
@@ -297,6 +313,7 @@ impl EngineBuilder {
         let batches = batches.map_err(BuildError::Thread)?;
         Ok(Engine(Arc::new(Inner {
             inputs: InputBudget::new(max_input_bytes, max_input_bytes_per_caller),
+            captures: CallerBudgets::new(&MemoryBudget::new(max_captured_bytes)),
             executor,
             policy,
             admission: Admission::new(capacity),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::batch::Batches;
-use crate::budget::held_with;
+use crate::budget::{CallerBudgets, held_with};
 use crate::caller::{Caller, Scope, UserName};
 use crate::disk::DiskReserve;
 use crate::engine::admission::{Admission, Held, Offered, Permit};
@@ -18,6 +18,7 @@ use crate::engine::guessing::Guessing;
 use crate::engine::stats::{Counters, EngineStats};
 use crate::engine::terms::{Terms, check_env};
 use crate::execute::cancel::CancelSource;
+use crate::execute::capture::CaptureBudget;
 use crate::execute::output::Queue;
 use crate::execute::stdin::Source;
 use crate::execute::{
@@ -66,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) guessing: Guessing,
     /// What executions that run or wait hold in memory.
     pub(crate) inputs: InputBudget,
+    /// What is kept in memory of executions' output.
+    pub(crate) captures: CallerBudgets,
 }
 
 /// Work that an engine [goes on with](Engine::resume).
@@ -413,7 +416,8 @@ impl Engine {
         listed: Option<Listed>,
     ) -> Run {
         let inner = &self.0;
-        let Terms { command, times, secrets, held } = terms;
+        let Terms { command, times, secrets, held, accounted_user } = terms;
+        let memory = CaptureBudget { budgets: inner.captures.clone(), user: accounted_user };
         let scan = inner.policy.program.failure_scan();
         let (output, queue) = Queue::new(request.slow_reader, scan, secrets);
         let run = Run(Box::new(Reading {
@@ -422,11 +426,16 @@ impl Engine {
             session_id: command.session_id.clone(),
             execution_id: listed.as_ref().map(|listed| listed.id.clone()),
             was_begun: true,
-            capture_limit: inner.policy.default_output_limit,
-            kept: request.output_limit.map(|limit| [HeadTail::new(limit), HeadTail::new(limit)]),
+            output_limit: request.output_limit,
+            default_limit: inner.policy.default_output_limit,
+            kept: request
+                .output_limit
+                .map(|limit| [(); 2].map(|()| HeadTail::new(limit, memory.stream()))),
+            memory: Some(memory),
             given: [0; 2],
             gaps: [None; 2],
             closing: VecDeque::new(),
+            closed: Vec::new(),
             end: None,
             end_told: false,
         }));
@@ -450,11 +459,14 @@ impl Engine {
             session_id: terms.command.session_id,
             execution_id: Some(listed.id.clone()),
             was_begun: false,
-            capture_limit: self.0.policy.default_output_limit,
+            output_limit: None,
+            default_limit: self.0.policy.default_output_limit,
+            memory: None,
             kept: None,
             given: [0; 2],
             gaps: [None; 2],
             closing: VecDeque::new(),
+            closed: Vec::new(),
             end: None,
             end_told: false,
         }))

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::caller::{Caller, Scope};
+use crate::caller::{Caller, Scope, UserName};
 use crate::engine::drive::{self, Times};
 use crate::engine::handle::Engine;
 use crate::execute::mask::Secrets;
@@ -21,6 +21,8 @@ pub(crate) struct Terms {
     pub(super) secrets: Option<Arc<Secrets>>,
     /// The memory of its words and variables, where that is counted.
     pub(super) held: Option<InputReservation>,
+    /// Whose share the memory is of that its output takes.
+    pub(super) accounted_user: UserName,
 }
 
 impl Engine {
@@ -95,7 +97,8 @@ impl Engine {
             mark: None,
             grace: policy.grace,
         };
-        Ok(Terms { command, times, secrets, held: None })
+        let accounted_user = caller.accounted_user().clone();
+        Ok(Terms { command, times, secrets, held: None, accounted_user })
     }
 
     /// Returns whether commands are given to a [program](crate::EngineBuilder::program), instead of

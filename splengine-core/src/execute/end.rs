@@ -59,6 +59,19 @@ pub struct Gap {
     pub bytes: u64,
 }
 
+impl Gap {
+    /// The gap of a stream of which parts were `lost` before it was captured, and a part was left out of
+    /// what was captured.
+    pub(crate) fn of_both(lost: Option<Self>, left_out: Option<Self>) -> Option<Self> {
+        match (lost, left_out) {
+            (Some(lost), Some(left_out)) => {
+                Some(Self { at: lost.at.min(left_out.at), bytes: lost.bytes + left_out.bytes })
+            }
+            (lost, left_out) => lost.or(left_out),
+        }
+    }
+}
+
 /// What stands in the place of the part that was left out, where output is shown as text; a line of
 /// its own.
 impl fmt::Display for Gap {

@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
+use crate::budget::MemoryError;
+use crate::execute::capture::{MAX_MARGIN_BYTES as MAX_MARGIN, StreamMemory};
+
 /// Keeps the first and the last half of a stream of which no more than `limit` bytes may stay. What
 /// is left out between them begins and ends at line ends, where there is one near enough.
 #[derive(Debug)]
@@ -21,10 +24,12 @@ pub(crate) struct HeadTail {
     tail_len: u64,
     lost: u64,
     last_lost: Option<u8>,
+    /// That of the last part. Where there is no more the last part is what there is memory for.
+    memory: StreamMemory,
 }
 
 /// What was not passed on yet when a stream has ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rest {
     /// The end of the first part.
     pub(crate) head: Bytes,
@@ -32,10 +37,12 @@ pub(crate) struct Rest {
     pub(crate) lost: u64,
     /// The last part.
     pub(crate) tail: VecDeque<Bytes>,
+    /// That of the last part.
+    pub(crate) memory: StreamMemory,
 }
 
 impl HeadTail {
-    pub(crate) fn new(limit: u64) -> Self {
+    pub(crate) fn new(limit: u64, memory: StreamMemory) -> Self {
         let tail_limit = limit / 2;
         let head_room = limit - tail_limit;
         Self {
@@ -48,7 +55,18 @@ impl HeadTail {
             tail_len: 0,
             lost: 0,
             last_lost: None,
+            memory,
         }
+    }
+
+    /// Returns whether nothing came yet.
+    pub(crate) fn is_untouched(&self, limit: u64) -> bool {
+        self.head_room == limit - limit / 2 && self.tail_len == 0 && self.lost == 0
+    }
+
+    /// Why the last part is shorter than half of the limit.
+    pub(crate) fn shortage(&self) -> Option<MemoryError> {
+        self.memory.shortage()
     }
 
     /// Takes what came; gives back what belongs to the first part, which can be passed on at once.
@@ -77,7 +95,7 @@ impl HeadTail {
             }
             self.trim_tail();
         }
-        Rest { head: self.held.freeze(), lost: self.lost, tail: self.tail }
+        Rest { head: self.held.freeze(), lost: self.lost, tail: self.tail, memory: self.memory }
     }
 
     /// Gives the whole lines of what is held and of what came.
@@ -100,6 +118,12 @@ impl HeadTail {
     }
 
     fn push_tail(&mut self, mut data: Bytes) {
+        let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let wanted = (self.tail_len + data.len() as u64).min(self.tail_limit);
+        let may = self.memory.grow(size(wanted), size(self.tail_limit)) as u64;
+        if may < wanted {
+            self.tail_limit = may;
+        }
         let surplus = (data.len() as u64).saturating_sub(self.tail_limit);
         let surplus = usize::try_from(surplus).expect("no longer than the data");
         if surplus > 0 {
@@ -156,7 +180,7 @@ impl HeadTail {
 
 const PIECE: usize = 4096;
 /// How much of either part is given up at most for a whole line, beside a piece of what came.
-const MAX_MARGIN_BYTES: u64 = 64 * 1024;
+const MAX_MARGIN_BYTES: u64 = MAX_MARGIN as u64;
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +191,7 @@ mod tests {
     /// Both parts, and how much is missing between them.
     fn keep(limit: u64, pieces: &[Vec<u8>]) -> (Vec<u8>, u64, Vec<u8>) {
         let mut head = Vec::new();
-        let mut rule = HeadTail::new(limit);
+        let mut rule = HeadTail::new(limit, StreamMemory::unlimited());
         for piece in pieces {
             head.extend(rule.push(Bytes::copy_from_slice(piece)).unwrap_or_default());
         }
@@ -206,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_prompt_far_from_the_limit_is_passed_on_at_once() {
-        let mut rule = HeadTail::new(4 * MAX_MARGIN_BYTES);
+        let mut rule = HeadTail::new(4 * MAX_MARGIN_BYTES, StreamMemory::unlimited());
         let prompt = Bytes::from_static(b"name: ");
         assert_eq!(rule.push(prompt.clone()), Some(prompt));
     }

@@ -1,6 +1,7 @@
 //! Running one command to its end.
 
 pub(crate) mod cancel;
+pub(crate) mod capture;
 mod command;
 mod end;
 mod error;

@@ -2,9 +2,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use crate::budget::MemoryError;
 use crate::execute::cancel::CancelSource;
+use crate::execute::capture::{Capture, CaptureBudget, StreamMemory};
 use crate::execute::head_tail::Rest;
 use crate::execute::output::{Item, Queue};
 use crate::execute::{End, Gap, HeadTail, Reason, Signal, Stream};
@@ -47,7 +49,12 @@ pub(crate) struct Reading {
     /// None of a batch's step.
     pub(crate) execution_id: Option<ExecutionId>,
     pub(crate) was_begun: bool,
-    pub(crate) capture_limit: u64,
+    /// What its request says.
+    pub(crate) output_limit: Option<u64>,
+    /// That of a capture whose request does not say.
+    pub(crate) default_limit: u64,
+    /// For what is kept of its output; none of a run that prints nothing.
+    pub(crate) memory: Option<CaptureBudget>,
     pub(crate) kept: Option<[HeadTail; 2]>,
     /// How much of each stream was given to the reader.
     pub(crate) given: [u64; 2],
@@ -56,6 +63,8 @@ pub(crate) struct Reading {
     /// What follows the last item of the queue and comes before the end: the rest of limited
     /// streams.
     pub(crate) closing: VecDeque<Step>,
+    /// The memory of that.
+    pub(crate) closed: Vec<StreamMemory>,
     /// Its end, once all output was read; and whether that was told.
     pub(crate) end: Option<End>,
     pub(crate) end_told: bool,
@@ -69,13 +78,13 @@ pub(crate) enum Step {
     End,
 }
 
-/// A whole run: its output, as far as the limit let it be kept, and its end.
+/// A whole run: its output, as far as the limit and the engine's memory let it be kept, and its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Captured {
-    /// Standard output.
+    /// Standard output. It, and whatever shares its memory, counts as captured until it is dropped.
     pub stdout: Bytes,
-    /// Standard error.
+    /// Standard error; as for [`stdout`](Self::stdout).
     pub stderr: Bytes,
     /// The end record. Its gaps tell where in `stdout` and `stderr` a part is missing.
     pub end: End,
@@ -152,25 +161,53 @@ impl Run {
     }
 
     /// The whole run. Of each stream no more than the request's output limit, or the engine's
-    /// default, is kept: the first and the last half.
+    /// default, is kept: the first and the last half. It counts against the
+    /// [memory](crate::EngineBuilder::max_captured_bytes) that the engine has for that until the last of
+    /// [`Captured::stdout`] and [`Captured::stderr`] is dropped; where there is none left no more is kept,
+    /// as if the limit were what is kept by then.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the run, which cancels it.
     pub async fn capture(mut self) -> Captured {
-        let limit = self.0.capture_limit;
-        self.0.kept.get_or_insert_with(|| [HeadTail::new(limit), HeadTail::new(limit)]);
-        let mut kept = [BytesMut::new(), BytesMut::new()];
+        let limit = self.0.output_limit.unwrap_or(self.0.default_limit);
+        let kept = &self.0.kept;
+        if kept.as_ref().is_none_or(|kept| kept.iter().all(|kept| kept.is_untouched(limit))) {
+            // All of it is kept here.
+            self.0.kept = None;
+        }
+        let memory =
+            || self.0.memory.as_ref().map_or_else(StreamMemory::unlimited, CaptureBudget::stream);
+        let mut captures = [memory(), memory()].map(|memory| Capture::new(limit, memory));
+        let mut lost: [Option<Gap>; 2] = [None; 2];
         loop {
             match self.step().await {
-                Some(Step::Output(stream, data)) => kept[stream as usize].extend_from_slice(&data),
-                Some(Step::Lost(..)) => {}
-                Some(Step::End) | None => {
-                    let [stdout, stderr] = kept.map(BytesMut::freeze);
-                    return Captured { stdout, stderr, end: self.end() };
+                Some(Step::Output(stream, data)) => captures[stream as usize].push(&data),
+                Some(Step::Lost(stream, bytes)) => {
+                    let at = captures[stream as usize].received();
+                    lost[stream as usize].get_or_insert(Gap { at, bytes: 0 }).bytes += bytes;
                 }
+                Some(Step::End) | None => break,
             }
+            // Whoever prints without a pause must not keep others from the worker.
+            tokio::task::consume_budget().await;
         }
+        let mut end = self.end();
+        let [stdout, stderr] = captures;
+        let (stdout, stdout_gap) = stdout.finish().await;
+        let (stderr, stderr_gap) = stderr.finish().await;
+        let [lost_stdout, lost_stderr] = lost;
+        end.stdout_gap = Gap::of_both(lost_stdout, stdout_gap);
+        end.stderr_gap = Gap::of_both(lost_stderr, stderr_gap);
+        end.stdout_truncated |= end.stdout_gap.is_some();
+        end.stderr_truncated |= end.stderr_gap.is_some();
+        Captured { stdout, stderr, end }
+    }
+
+    /// Why less of the end of the output was kept than the request's limit lets be kept.
+    pub(crate) fn shortage(&self) -> Option<MemoryError> {
+        let kept = self.0.kept.iter().flatten().find_map(HeadTail::shortage);
+        kept.or_else(|| self.0.closed.iter().find_map(StreamMemory::shortage))
     }
 
     async fn step(&mut self) -> Option<Step> {
@@ -205,7 +242,8 @@ impl Run {
     fn close(&mut self, mut end: End) {
         if let Some([stdout, stderr]) = self.0.kept.take() {
             for (stream, kept) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-                let Rest { head, lost, tail } = kept.finish();
+                let Rest { head, lost, tail, memory } = kept.finish();
+                self.0.closed.push(memory);
                 if !head.is_empty() {
                     self.0.given[stream as usize] += head.len() as u64;
                     self.0.closing.push_back(Step::Output(stream, head));

@@ -6,6 +6,7 @@ mod batch_ends;
 mod batch_keys;
 mod batch_streams;
 mod batches;
+mod capture_bounds;
 mod connections;
 mod ends;
 mod escapes;

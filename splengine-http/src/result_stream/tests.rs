@@ -1,4 +1,6 @@
 use axum::body::to_bytes;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http_body::Body as _;
 use splengine_core::{
     BatchPolicy, BatchRequest, BatchResults, Caller, Engine, Gap, LocalExecutor, MemoryBudget,

@@ -1,24 +1,21 @@
 //! `POST /execute`, the same as `POST /api/v1/execute`.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
-use splengine_core::{Admitted, Gap, Run, SlowReader, Stdin};
+use axum::response::Response;
+use splengine_core::{Admitted, Run, SlowReader, Stdin};
 
 use crate::accept::Format;
 use crate::app::App;
 use crate::body::BodyError;
-use crate::dto::{EncodingDto, EndDto, ExecuteRequestDto, ExecuteResultDto};
+use crate::dto::{ExecuteRequestDto, ExecuteResultDto};
 use crate::encoded::Decoder;
 use crate::json;
 use crate::problem::{Problem, ProblemDto};
 use crate::repeats::Repeat;
 use crate::routes::batches;
 use crate::routes::parameters::{BodyKind, idempotency_key, read_query, read_whole};
+use crate::run_answer;
 use crate::silence::Silence;
 use crate::stdin::BodyReader;
 use crate::stream::{self, Queued, Told};
@@ -159,11 +156,14 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         }
     };
     if format == Format::Json {
-        let (engine, asker) = (app.engine.clone(), caller.clone());
+        let (own_app, asker) = (app.clone(), caller.clone());
         let work = async move {
-            let run = engine.execute(&asker, request).await?;
+            let run = own_app.engine.execute(&asker, request).await?;
             watch(&run);
-            Ok(whole(run, encoding, fail_status).await)
+            let session_id = run.session_id().to_string();
+            let captured = run.capture().await;
+            let reserved = run_answer::reserve(&own_app, &asker, &captured).await?;
+            run_answer::answer(captured, &session_id, encoding, fail_status, reserved)
         };
         return match repeat {
             Some(repeat) => repeat.once(&app, &caller, work).await,
@@ -180,33 +180,6 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
     };
     let silence = Silence::of(&parts.extensions);
     Ok(stream::response(run, format, encoding, silence))
-}
-
-async fn whole(run: Run, encoding: EncodingDto, fail_status: Option<StatusCode>) -> Response {
-    let session_id = run.session_id().to_string();
-    let captured = run.capture().await;
-    let text = |bytes: Bytes, gap: Option<Gap>| match encoding {
-        // What stands on either side of a gap must not form a character that was never printed.
-        EncodingDto::Utf8 => {
-            let at = gap.and_then(|gap| usize::try_from(gap.at).ok()).unwrap_or(bytes.len());
-            let (head, tail) = bytes.split_at(at.min(bytes.len()));
-            String::from_utf8_lossy(head).into_owned() + &String::from_utf8_lossy(tail)
-        }
-        EncodingDto::Base64 => BASE64_STANDARD.encode(bytes),
-    };
-    let end = EndDto::new(&captured.end, &session_id);
-    let error = fail_status.and_then(|_| end.failure());
-    let status = match fail_status {
-        Some(status) if error.is_some() => status,
-        _ => StatusCode::OK,
-    };
-    let result = ExecuteResultDto {
-        end,
-        stdout: text(captured.stdout, captured.end.stdout_gap),
-        stderr: text(captured.stderr, captured.end.stderr_gap),
-        error,
-    };
-    (status, Json(result)).into_response()
 }
 
 type Query = Vec<(String, String)>;

@@ -2,6 +2,7 @@
 
 mod batches;
 mod bodies;
+mod captured;
 mod client;
 mod connections;
 mod encoded;
