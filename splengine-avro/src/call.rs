@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::handshake::{Conversation, Unknown};
 use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
 use crate::parse_queue::{ParseQueue, Requester};
-use crate::records::ErrorCode;
+use crate::records::{ErrorCode, RunResult};
 
 /// What all connections share.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ pub(crate) struct Memory {
 /// How long memory is waited for once it is known whose share it is of.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer of no more bytes is not counted.
-const MIN_ANSWER_BYTES: usize = 64 << 10;
+pub(crate) const MIN_ANSWER_BYTES: usize = 64 << 10;
 
 /// A call that was let in.
 pub(crate) struct Ask<'a> {
@@ -86,6 +86,13 @@ pub(crate) struct Ask<'a> {
     pub(crate) options: &'a Options,
     pub(crate) caller: Caller,
     pub(crate) deadline: Option<Instant>,
+    memory: &'a AnswerMemory<'a>,
+}
+
+/// Memory that is reserved for an answer before it is made.
+struct AnswerMemory<'a> {
+    budgets: &'a CallerBudgets,
+    reserved: Mutex<Option<Reservation>>,
 }
 
 /// A call that nobody was asked for yet.
@@ -211,7 +218,9 @@ impl Responder {
         );
         let asked = Asked { name, message, parameters: reader.rest() };
         let (before, mut caller) = (answer.bytes.clone(), None);
-        let work = AssertUnwindSafe(self.perform(asked, &metadata, origin, answer, &mut caller));
+        let memory = AnswerMemory { budgets: &self.answers, reserved: Mutex::default() };
+        let work =
+            AssertUnwindSafe(self.perform(asked, &metadata, origin, answer, &mut caller, &memory));
         let bytes = match work.catch_unwind().await {
             Ok(bytes) => bytes,
             Err(panic) => self.panicked(name, &metadata, &*panic),
@@ -222,6 +231,8 @@ impl Responder {
         let Some(caller) = caller.filter(|_| bytes.len() > MIN_ANSWER_BYTES) else {
             return Some(bytes.into());
         };
+        // What it took to make it is given back.
+        drop(memory);
         match self.reserve(&caller, bytes.len(), only_looks(name)).await {
             Ok(memory) => Some(Written { bytes, memory: Some(memory) }),
             Err(failure) => {
@@ -258,6 +269,7 @@ impl Responder {
         origin: Origin,
         answer: Answer,
         known: &mut Option<Caller>,
+        answer_memory: &AnswerMemory<'_>,
     ) -> Vec<u8> {
         let Origin { source, shown, mut memory } = origin;
         let Asked { name, message, parameters } = asked;
@@ -281,7 +293,8 @@ impl Responder {
             if let Some(recognised) = shown.and_then(|shown| shown.recognised.as_ref()) {
                 let _ = recognised.set(caller.clone());
             }
-            Ok(Ask { engine: &self.engine, options: &self.options, caller, deadline })
+            let (engine, options) = (&self.engine, &self.options);
+            Ok(Ask { engine, options, caller, deadline, memory: answer_memory })
         };
         let ask = match let_in.await {
             Ok(ask) => ask,
@@ -332,9 +345,22 @@ impl Responder {
                 if let Err(error) = parameters.finish() {
                     return answer.unreadable(name, &error);
                 }
-                answer.of_run(ask.unless_revoked(run::execute(&ask, command)).await, false)
+                let result = ask.unless_revoked(run::execute(&ask, command)).await;
+                let size = result.as_ref().map_or(0, |(result, _)| result.size());
+                answer.of_output(size, move |answer| answer.of_run(result, false)).await
             }
-            "run" => does!(run::run, request),
+            "run" => {
+                let request = match Datum::read(&mut parameters) {
+                    Ok(request) => request,
+                    Err(error) => return answer.unreadable(name, &error),
+                };
+                if let Err(error) = parameters.finish() {
+                    return answer.unreadable(name, &error);
+                }
+                let result = Box::pin(ask.unless_revoked(run::run(&ask, request))).await;
+                let size = result.as_ref().map_or(0, RunResult::size);
+                answer.of_output(size, move |answer| answer.of_size(result, true, size)).await
+            }
             "executeBatch" => does!(of_run, batch_jobs::execute, batch),
             "executeBatchDetailed" => does!(of_run, batch_jobs::execute_detailed, batch),
             "cancel" => does!(batch_jobs::cancel, job),
@@ -368,6 +394,14 @@ impl Responder {
             _ => answer.system(&Failure::invalid("there is no such message")),
         }
     }
+}
+
+/// Does what takes long off the runtime's workers.
+pub(crate) async fn off_workers<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Failure::new(ErrorCode::Internal, "the engine failed to do it"))
 }
 
 /// Those that declare no error.
@@ -433,6 +467,15 @@ impl Ask<'_> {
         }
     }
 
+    /// Reserves memory for an answer to what was done, before it is made.
+    pub(crate) async fn reserve_answer(&self, bytes: usize) -> Result<(), Failure> {
+        let user = self.caller.accounted_user();
+        let reserved = self.memory.budgets.reserve_answer(user, bytes, true).await;
+        let reserved = reserved.map_err(|error| Failure::of_answer(error, true))?;
+        *self.memory.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
+        Ok(())
+    }
+
     /// The whole of a run, which the call's deadline ends as overdue.
     pub(crate) async fn whole(&self, run: Run) -> splengine_core::Captured {
         let Some(deadline) = self.deadline else { return run.capture().await };
@@ -459,8 +502,18 @@ struct Answer {
 
 impl Answer {
     /// A result, or a failure: one that the message declares, or as a string.
-    fn of<T: Datum>(mut self, result: Result<T, Failure>, is_declared: bool) -> Vec<u8> {
-        self.bytes.reserve(128);
+    fn of<T: Datum>(self, result: Result<T, Failure>, is_declared: bool) -> Vec<u8> {
+        self.of_size(result, is_declared, 0)
+    }
+
+    /// The same of a result of about `size` bytes.
+    fn of_size<T: Datum>(
+        mut self,
+        result: Result<T, Failure>,
+        is_declared: bool,
+        size: usize,
+    ) -> Vec<u8> {
+        self.bytes.reserve(size.saturating_add(128));
         match result {
             Ok(value) => {
                 self.echo.write(&mut self.bytes);
@@ -492,6 +545,20 @@ impl Answer {
             value
         });
         self.of(result, is_declared)
+    }
+
+    /// Writes an answer with so much output, off the runtime's workers if that is large.
+    async fn of_output(
+        self,
+        size: usize,
+        write: impl FnOnce(Self) -> Vec<u8> + Send + 'static,
+    ) -> Vec<u8> {
+        if size <= MIN_ANSWER_BYTES {
+            return write(self);
+        }
+        let echo = self.echo.clone();
+        let written = off_workers(move || write(self)).await;
+        written.unwrap_or_else(|failure| Self { bytes: Vec::new(), echo }.system(&failure))
     }
 
     fn system(self, failure: &Failure) -> Vec<u8> {

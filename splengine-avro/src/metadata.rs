@@ -21,7 +21,7 @@ pub(crate) struct Metadata {
 }
 
 /// The metadata of an answer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Echo {
     request_id: Option<Bytes>,
     id: Option<i32>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use splengine_core::{
     BatchError, BatchInfo, BatchRequest, BatchResults, BatchState, FailFast, Reason, Step,
-    StepResult, StepState,
+    StepInfo, StepResult, StepState,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -106,8 +106,16 @@ impl Done {
             Err(_) => return Err(Failure::overdue()),
         };
         let BatchResults { info, steps, .. } = batches.results(&ask.caller, &id).await?;
-        let begun_ones = steps.into_iter().filter(|result| result.step.attempt > 0);
-        let results = begun_ones.map(|result| self::result(&result, &session_id)).collect();
+        let steps: Vec<_> = steps.into_iter().filter(|result| result.step.attempt > 0).collect();
+        let outputs = steps.iter().flat_map(|StepResult { step, stdout, stderr, .. }| {
+            [(stdout.clone(), step.stdout_gap), (stderr.clone(), step.stderr_gap)]
+        });
+        let mut texts = in_text(ask, outputs.collect()).await?.into_iter();
+        let results = steps.iter().map(|result| {
+            let (stdout, stderr) = (texts.next(), texts.next());
+            self::result(&result.step, stdout, stderr, &session_id)
+        });
+        let results = results.collect();
         let duration = millis(info.duration.unwrap_or_else(|| begun.elapsed()));
         Ok(Self { info, session_id, results, duration, is_overdue })
     }
@@ -151,16 +159,20 @@ fn request(job: BatchJob) -> Result<(BatchRequest, String), Failure> {
     Ok((steps.into_iter().fold(request, BatchRequest::step), session.unwrap_or_default()))
 }
 
-fn result(result: &StepResult, session_id: &str) -> ExecutionResult {
-    let step = &result.step;
-    let mut stderr = in_text(&result.stderr, step.stderr_gap);
+fn result(
+    step: &StepInfo,
+    stdout: Option<String>,
+    stderr: Option<String>,
+    session_id: &str,
+) -> ExecutionResult {
+    let mut stderr = stderr.unwrap_or_default();
     // What could not be started has printed nothing itself.
     if step.reason.is_none() && step.state == StepState::Failed {
         stderr.push_str(step.problem.as_deref().unwrap_or_default());
     }
     ExecutionResult {
         exit_code: step.exit_code.unwrap_or(NOT_STARTED),
-        stdout: in_text(&result.stdout, step.stdout_gap),
+        stdout: stdout.unwrap_or_default(),
         stderr,
         duration: step.duration.map_or(0, millis),
         session_id: session_id.to_owned(),

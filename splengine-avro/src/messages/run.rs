@@ -1,13 +1,15 @@
 //! Commands run to their end.
 
 use std::pin::pin;
+use std::str::Utf8Chunk;
 use std::time::Duration;
 
+use bytes::Bytes;
 use splengine_core::{
     Background, Captured, Gap, LimitKind, Limits, Reason, Request, SlowReader, Stdin,
 };
 
-use crate::call::Ask;
+use crate::call::{Ask, MIN_ANSWER_BYTES, off_workers};
 use crate::datum::named;
 use crate::failure::Failure;
 use crate::messages::{long, millis, positive};
@@ -26,14 +28,12 @@ pub(crate) async fn execute(
         request = request.session_id(id);
     }
     let (captured, session_id) = perform(ask, request).await?;
-    let reason = captured.end.reason;
-    let result = ExecutionResult {
-        exit_code: captured.end.exit_code,
-        stdout: in_text(&captured.stdout, captured.end.stdout_gap),
-        stderr: in_text(&captured.stderr, captured.end.stderr_gap),
-        duration: millis(captured.end.duration),
-        session_id,
-    };
+    let Captured { stdout, stderr, end, .. } = captured;
+    let reason = end.reason;
+    let outputs = vec![(stdout, end.stdout_gap), (stderr, end.stderr_gap)];
+    let [stdout, stderr] = in_text(ask, outputs).await?.try_into().unwrap_or_default();
+    let (exit_code, duration) = (end.exit_code, millis(end.duration));
+    let result = ExecutionResult { exit_code, stdout, stderr, duration, session_id };
     Ok((result, reason))
 }
 
@@ -67,6 +67,10 @@ pub(crate) async fn run(ask: &Ask<'_>, asked: RunRequest) -> Result<RunResult, F
     }
     request = request.background(background(asked.background));
     let (captured, session_id) = perform(ask, request).await?;
+    let length = captured.stdout.len() + captured.stderr.len();
+    if length > MIN_ANSWER_BYTES {
+        ask.reserve_answer(length).await?;
+    }
     let end = captured.end;
     let gap = |gap: Option<Gap>| gap.map(|gap| long(gap.at));
     Ok(RunResult {
@@ -98,16 +102,51 @@ async fn perform(ask: &Ask<'_>, request: Request) -> Result<(Captured, String), 
     Ok((ask.whole(run).await, session_id))
 }
 
-/// As text, in which a line stands in the place of a gap: its record has no other place for that.
-pub(crate) fn in_text(bytes: &[u8], gap: Option<Gap>) -> String {
+/// An output, and where a part of it is missing.
+pub(crate) type Kept = (Bytes, Option<Gap>);
+
+/// Outputs as text, in which a line stands in the place of a gap: their records have no other place for
+/// that. Where they are large, memory for the texts and for an answer of them is reserved before, and they
+/// are made off the runtime's workers.
+pub(crate) async fn in_text(ask: &Ask<'_>, outputs: Vec<Kept>) -> Result<Vec<String>, Failure> {
+    if outputs.iter().map(|(bytes, _)| bytes.len()).sum::<usize>() <= MIN_ANSWER_BYTES {
+        return Ok(outputs.iter().map(text).collect());
+    }
+    let measured = off_workers(move || (outputs.iter().map(text_length).sum::<usize>(), outputs));
+    let (length, outputs) = measured.await?;
+    ask.reserve_answer(length.saturating_mul(2)).await?;
+    off_workers(move || outputs.iter().map(text).collect()).await
+}
+
+/// A line that stands in the place of a gap, and what it stands between.
+fn around_gap((bytes, gap): &Kept) -> (&[u8], String, &[u8]) {
     let at = gap.and_then(|gap| usize::try_from(gap.at).ok());
-    let Some((at, gap)) = at.filter(|at| *at <= bytes.len()).zip(gap) else {
-        return String::from_utf8_lossy(bytes).into_owned();
+    let Some((at, gap)) = at.filter(|at| *at <= bytes.len()).zip(*gap) else {
+        return (bytes, String::new(), &[]);
     };
     let (head, tail) = bytes.split_at(at);
     let end = if head.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
-    let (head, tail) = (String::from_utf8_lossy(head), String::from_utf8_lossy(tail));
-    format!("{head}{end}{gap}\n{tail}")
+    (head, format!("{end}{gap}\n"), tail)
+}
+
+fn text_length(output: &Kept) -> usize {
+    let (head, line, tail) = around_gap(output);
+    let length = |bytes: &[u8]| bytes.utf8_chunks().flat_map(shown).map(str::len).sum::<usize>();
+    length(head) + line.len() + length(tail)
+}
+
+fn text(output: &Kept) -> String {
+    let (head, line, tail) = around_gap(output);
+    let mut text = String::with_capacity(text_length(output));
+    text.extend(head.utf8_chunks().flat_map(shown));
+    text.push_str(&line);
+    text.extend(tail.utf8_chunks().flat_map(shown));
+    text
+}
+
+/// A part of an output as text, in which one character stands for bytes that are no UTF-8.
+fn shown(chunk: Utf8Chunk<'_>) -> [&str; 2] {
+    [chunk.valid(), if chunk.invalid().is_empty() { "" } else { REPLACEMENT }]
 }
 
 pub(crate) fn reason(reason: Reason) -> records::Reason {
@@ -136,9 +175,41 @@ pub(crate) fn limits(asked: &records::Limits) -> Result<Limits, Failure> {
     })
 }
 
+impl ExecutionResult {
+    /// The length of its output.
+    pub(crate) fn size(&self) -> usize {
+        self.stdout.len() + self.stderr.len()
+    }
+}
+
+impl RunResult {
+    /// The length of its output.
+    pub(crate) fn size(&self) -> usize {
+        self.stdout.len() + self.stderr.len()
+    }
+}
+
+/// What stands for bytes that are no UTF-8.
+const REPLACEMENT: &str = "\u{fffd}";
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn an_output_without_a_gap_is_what_it_is_as_text(
+            bytes in prop::collection::vec(
+                prop_oneof![any::<u8>(), Just(0xe2), Just(0x82), Just(0xac)], 0..40),
+        ) {
+            let expected = String::from_utf8_lossy(&bytes).into_owned();
+            let output = (Bytes::from(bytes), None);
+            prop_assert_eq!(text_length(&output), expected.len());
+            prop_assert_eq!(text(&output), expected);
+        }
+    }
 
     #[test]
     fn every_reason_has_its_symbol() {

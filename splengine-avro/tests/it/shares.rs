@@ -253,3 +253,23 @@ async fn answers_over_http_count_until_they_are_dropped() {
     drop((piece, fourth));
     assert!(!is_refused(&ask().await.into_body().collect().await.expect("whole").to_bytes()));
 }
+
+/// What is kept of an output is bounded by the engine; a line stands in the place of what is missing.
+#[tokio::test]
+async fn an_answer_tells_what_there_was_no_memory_for() {
+    let engine = Engine::builder(Actor).max_captured_bytes(1 << 20).build().expect("built");
+    let door = door(&engine, 16 << 20, 64 << 20).await;
+    let mut client = known(&door, ALICE).await;
+    let fits = "é".repeat(200 << 10);
+    client.send(1, &with_token(&execute(&fits), ALICE)).await;
+    assert_eq!(client.result().await.1.stdout, fits);
+    for serial in 2..4 {
+        client.send(serial, &with_token(&execute(&"x".repeat(1 << 20)), ALICE)).await;
+        // Half of it is the caller's, beside the least that is kept.
+        let kept = (512 << 10) + (16 << 10);
+        let stdout = client.result().await.1.stdout;
+        let gap = format!("\n--- {} bytes left out ---\n", (1 << 20) - kept);
+        assert_eq!(stdout.len(), kept + gap.len());
+        assert_eq!(stdout[kept / 2..].find(&gap), Some(0));
+    }
+}
