@@ -31,6 +31,7 @@ use crate::encoded::{self, DecoderBudgets};
 use crate::file_paths::FILES;
 use crate::forms::Form;
 use crate::host::check_host;
+use crate::large::LargeWork;
 use crate::lingering::linger;
 use crate::problem::Problem;
 use crate::repeats::{self, Repeats, refuse_unheeded_key};
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     /// What followers of batches hold for as long as they follow, apart from answers that end.
     pub(crate) followers: AnswerBudgets,
     pub(crate) metrics: HttpMetrics,
+    pub(crate) large_work: LargeWork,
     pub(crate) repeats: Repeats,
     /// The OpenAPI document, once somebody has asked for it.
     pub(crate) openapi: OnceLock<Bytes>,
@@ -109,6 +111,7 @@ impl App {
             budgets,
             decoders,
             metrics,
+            large_work: LargeWork::new(),
             repeats,
             openapi,
         }))

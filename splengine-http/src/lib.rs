@@ -45,6 +45,7 @@ mod forms;
 pub mod fuzzing;
 mod host;
 mod json;
+mod large;
 mod lingering;
 mod openapi;
 mod output_text;

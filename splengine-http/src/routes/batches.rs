@@ -61,22 +61,31 @@ pub(crate) async fn submit(
     demand_json(&parts.headers)?;
     let query = Query::of(parts.uri.query(), &["wait"])?;
     // Whoever does not wait is answered in JSON.
-    let wait = wait(&query)?;
-    let form = match wait {
-        Some(_) => Some(Form::wanted(&app.options.forms, &parts.headers)?),
+    let wait = match wait(&query)? {
+        Some(time) => Some((time, Form::wanted(&app.options.forms, &parts.headers)?)),
         None => None,
     };
     let body = read_whole(&parts.headers, body, &app, &caller).await?;
-    let max = app.engine.batches().max_steps();
-    if json::is_longer(&body, "steps", max) {
-        let problem = format!("are over the maximum of {max}");
-        return Err(BatchError::Malformed { field: "steps", problem }.into());
-    }
-    let dto: BatchRequestDto = json::parse(&body)?;
-    drop(body);
-    let encodings = dto.encodings();
-    let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
-    let (Some(form), Some(wait)) = (form, wait) else { return Ok(accepted(record)) };
+    let length = body.len();
+    let work = {
+        let (app, caller) = (app.clone(), caller.clone());
+        async move {
+            let max = app.engine.batches().max_steps();
+            if json::is_longer(&body, "steps", max) {
+                let problem = format!("are over the maximum of {max}");
+                return Err(BatchError::Malformed { field: "steps", problem }.into());
+            }
+            let dto: BatchRequestDto = json::parse(&body)?;
+            drop(body);
+            let encodings = dto.encodings();
+            let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
+            Ok::<_, Problem>((record, encodings))
+        }
+    };
+    let (record, encodings) = app.large_work.run(length, work).await??;
+    let Some((wait, form)) = wait else {
+        return app.large_work.run(length, async { accepted(record) }).await;
+    };
     let (batches, id) = (app.engine.batches(), record.info.id.to_string());
     let id = id.as_str();
     // It may take much memory, and long.

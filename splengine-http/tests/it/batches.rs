@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use splengine_core::{BatchResults, StepResult};
@@ -608,4 +609,36 @@ async fn without_a_store_there_are_none() {
     assert_eq!(refused, (404, "this engine keeps no batches".to_owned()));
     let request = json!({"command": "true", "async": true});
     assert_eq!(door.problem("POST", "/execute", Some(&request)).await.0, 422);
+}
+
+/// What takes the processor's time in proportion to its size is not done where all others are served.
+#[tokio::test]
+async fn work_on_a_large_batch_holds_up_no_other_request() {
+    let door = batch_door().await;
+    let steps: Vec<Value> = (0..5000)
+        .map(|n| json!({"id": format!("s{n}"), "command": "true", "dependsOn": []}))
+        .collect();
+    let body = json!({"steps": steps, "parallelism": 1});
+    // A machine that stalls may make any share look large.
+    for _ in 0..10 {
+        let mut longest = Duration::ZERO;
+        let begun = Instant::now();
+        let mut asked = std::pin::pin!(door.ask("POST", "/api/v1/batches", Some(&body)));
+        let answer = loop {
+            let last = Instant::now();
+            tokio::select! {
+                biased;
+                answer = &mut asked => break answer,
+                () = tokio::task::yield_now() => longest = longest.max(last.elapsed()),
+            }
+        };
+        let all = begun.elapsed();
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let id = answer.json()["id"].as_str().expect("an id").to_owned();
+        door.ask("DELETE", &format!("/api/v1/batches/{id}"), None).await;
+        if longest * 4 < all {
+            return;
+        }
+    }
+    panic!("a quarter of the time nobody else was served");
 }
