@@ -280,8 +280,14 @@ pub(crate) struct SessionsTable {
     pub(crate) max_command_bytes: Option<usize>,
     /// Maximum number of such bytes of one caller's sessions. Default: half of `max-command-bytes`.
     pub(crate) max_command_bytes_per_caller: Option<usize>,
-    /// Number of lines that are kept above the screen; one takes 16 bytes a column. Default 300.
+    /// Number of lines that are kept above the screen, as far as `max-screen-bytes` allows; one takes 16 to
+    /// 20 bytes a column. Default 300.
     pub(crate) scrollback: Option<usize>,
+    /// Number of bytes of memory that the screens of all sessions take together; of it one caller alone may
+    /// have half. A cell counts 40 bytes, and 512 KiB of each session are not counted: 200 columns by 60 rows.
+    /// Sessions and sizes beyond it are refused; lines above a screen go, the oldest first. Screens that wait
+    /// to be read by clients may take half as much. Default 134217728 (128 MiB).
+    pub(crate) max_screen_bytes: Option<usize>,
     /// Number of bytes of output that are kept for clients to resume from, at least 131072. Default 1048576
     /// (1 MiB).
     pub(crate) log: Option<usize>,

@@ -170,6 +170,10 @@ async fn tell(notice: &Notice, reply: &Reply) -> Result<(), Gone> {
         Notice::IdleWarning { seconds } => {
             format!("this session ends in {seconds} s unless something happens in it")
         }
+        Notice::SizeRefused { size, reason } => {
+            let (cols, rows) = (size.cols(), size.rows());
+            format!("the terminal does not become {cols} columns by {rows} rows: {reason}")
+        }
         Notice::Restart => "the server is shutting down".to_owned(),
         _ => return Ok(()),
     };
@@ -183,6 +187,7 @@ fn farewell(why: Closed) -> &'static str {
         Closed::CredentialsRevoked => "the right to be here was taken back",
         Closed::Restart => "the server is shutting down",
         Closed::Replaced => "the same client has attached anew",
+        Closed::Memory(shortage) => shortage.of_answer(),
         _ => "the session was closed",
     }
 }

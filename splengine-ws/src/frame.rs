@@ -228,7 +228,7 @@ pub(crate) fn output(offset: u64, data: &[u8]) -> Bytes {
 }
 
 pub(crate) fn snapshot(offset: u64, cols: u16, rows: u16, data: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(13 + data.len());
+    let mut frame = BytesMut::with_capacity(SNAPSHOT_HEAD_BYTES + data.len());
     frame.put_u8(SNAPSHOT);
     frame.put_u64(offset);
     frame.put_u16(cols);
@@ -240,6 +240,7 @@ pub(crate) fn snapshot(offset: u64, cols: u16, rows: u16, data: &[u8]) -> Bytes 
 /// Maximum length of a `ping` in bytes: a pong that repeats what it holds waits for a client that does
 /// not read.
 const MAX_PING_BYTES: usize = 4 << 10;
+const SNAPSHOT_HEAD_BYTES: usize = 13;
 const OUTPUT: u8 = 0x01;
 const SNAPSHOT: u8 = 0x02;
 const INPUT: u8 = 0x11;

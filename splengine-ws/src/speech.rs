@@ -1,12 +1,15 @@
 //! What a client is told, in its protocol.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use splengine_core::{
-    Attachment, Closed, ErrorKind, ExitStatus, MemoryError, Notice, SavedInfo, SessionError,
+    Attachment, Closed, ErrorKind, ExitStatus, MemoryError, Notice, SavedInfo, SessionError, Size,
     Update, Utf8Pieces,
 };
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::frame;
 
@@ -15,6 +18,15 @@ use crate::frame;
 pub(crate) enum Speech {
     Plain(Plain),
     V1,
+}
+
+/// A screen that is told.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    /// The offset that it stands for and its size, until they are told.
+    pub(crate) head: Option<(u64, Size)>,
+    /// The rest of what draws it.
+    pub(crate) data: Bytes,
 }
 
 /// What is known of a plain client: the character that its last frame ended in, and what it was told
@@ -62,14 +74,9 @@ impl Speech {
                 data if data.is_empty() => Vec::new(),
                 data => vec![text(&json!({"type": "output", "data": data}))],
             },
-            (Update::Snapshot { offset, size, data }, Self::V1) => {
-                vec![Message::Binary(frame::snapshot(offset, size.cols(), size.rows(), &data))]
-            }
-            (Update::Snapshot { data, .. }, Self::Plain(plain)) => {
-                // An unfinished character at its end goes on in the output that follows.
-                plain.pieces = Utf8Pieces::default();
-                let data = plain.pieces.push(&data);
-                vec![text(&json!({"type": "output", "data": data}))]
+            (Update::Snapshot { offset, size, data }, speech) => {
+                let mut screen = Screen { head: Some((offset, size)), data };
+                std::iter::from_fn(|| speech.screen(&mut screen)).collect()
             }
             (Update::Size(size), speech) => {
                 let size = json!({"type": "size", "cols": size.cols(), "rows": size.rows()});
@@ -125,9 +132,51 @@ impl Speech {
                     ]
                 }
                 Closed::Restart => vec![close(1012, "restart")],
+                Closed::Memory(shortage) => {
+                    let (code, word) = shortage_code(shortage);
+                    vec![error(shortage.of_answer(), word), close(code, word)]
+                }
                 _ => vec![close(1000, "attached anew")],
             },
             _ => Vec::new(),
+        }
+    }
+
+    /// The next frame of a screen, `None` after the last. Each has [`PIECE_BYTES`] of it at most: for a
+    /// plain client as an `output` of its own, else as a fragment of one message.
+    pub(crate) fn screen(&mut self, screen: &mut Screen) -> Option<Message> {
+        let head = screen.head.take();
+        match self {
+            Self::Plain(plain) => {
+                if head.is_some() {
+                    plain.pieces = Utf8Pieces::default();
+                } else if screen.data.is_empty() {
+                    // An unfinished character at its end goes on in the output that follows.
+                    return None;
+                }
+                let piece = screen.data.split_to(screen.data.len().min(PIECE_BYTES));
+                let data = plain.pieces.push(&piece);
+                Some(text(&json!({"type": "output", "data": data})))
+            }
+            Self::V1 => {
+                if let Some((offset, size)) = head {
+                    let (cols, rows) = (size.cols(), size.rows());
+                    if screen.data.len() <= PIECE_BYTES {
+                        let data = std::mem::take(&mut screen.data);
+                        let whole = frame::snapshot(offset, cols, rows, &data);
+                        return Some(Message::Binary(whole));
+                    }
+                    let head = frame::snapshot(offset, cols, rows, &[]);
+                    let code = OpCode::Data(Data::Binary);
+                    return Some(Message::Frame(Frame::message(head, code, false)));
+                }
+                if screen.data.is_empty() {
+                    return None;
+                }
+                let piece = screen.data.split_to(screen.data.len().min(PIECE_BYTES));
+                let (code, is_last) = (OpCode::Data(Data::Continue), screen.data.is_empty());
+                Some(Message::Frame(Frame::message(piece, code, is_last)))
+            }
         }
     }
 
@@ -216,10 +265,20 @@ fn notice_frame(notice: &Notice) -> Value {
         Notice::RecordingStopped { reason } => {
             json!({"type": "notice", "kind": "recording_stopped", "reason": reason})
         }
+        Notice::SizeRefused { size, reason } => json!({
+            "type": "notice",
+            "kind": "size_refused",
+            "cols": size.cols(),
+            "rows": size.rows(),
+            "reason": reason,
+        }),
         Notice::Restart => json!({"type": "notice", "kind": "restart"}),
         _ => json!({"type": "notice", "kind": "unknown"}),
     }
 }
+
+/// Largest piece of a screen in one frame.
+const PIECE_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,7 @@ impl Settings {
             (table.max_command_bytes, SessionPolicy::max_command_bytes),
             (table.max_command_bytes_per_caller, SessionPolicy::max_command_bytes_per_caller),
             (table.scrollback, SessionPolicy::scrollback),
+            (table.max_screen_bytes, SessionPolicy::max_screen_bytes),
             (table.log, SessionPolicy::log_bytes),
         ];
         for (value, set) in counts {

@@ -1,9 +1,11 @@
 //! One of the two screens: rows, a cursor, and what moves it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::cell::Cell;
 use super::charset::Charset;
+use super::history::{History, HistoryMemory};
 use super::row::Row;
 
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub(super) struct Buffer {
     pub(super) base: usize,
     /// How many may.
     pub(super) scrollback: usize,
+    /// The memory of those.
+    pub(super) history: History,
     pub(super) x: usize,
     pub(super) y: usize,
     /// The margins: the first and the last row that scroll.
@@ -41,6 +45,7 @@ impl Buffer {
             rows: VecDeque::new(),
             base: 0,
             scrollback,
+            history: History::default(),
             x: 0,
             y: 0,
             top: 0,
@@ -91,22 +96,74 @@ impl Buffer {
             return self.rows.insert(last.min(self.rows.len()), row);
         }
         let mut row = if self.base >= self.scrollback {
+            let topmost = self.rows.get(self.base).map_or(0, Row::bytes);
+            // The oldest gives its memory to the newest.
+            let oldest = self.rows.pop_front().unwrap_or_default();
             if self.scrollback > 0 {
                 self.saved.y = self.saved.y.saturating_sub(1);
+                self.history.bytes = (self.history.bytes + topmost).saturating_sub(oldest.bytes());
             }
-            // The oldest gives its memory to the newest.
-            self.rows.pop_front().unwrap_or_default()
+            oldest
         } else {
             // It is looked through for blanks at its end, and copied.
             self.spent += 2 * self.rows[self.base].cells().len();
             self.rows[self.base].shrink();
+            self.history.bytes += self.rows[self.base].bytes();
             self.base += 1;
             Row::default()
         };
+        self.fit_history();
         row.fill(fill, cols);
         row.wrapped = wrapped;
         let at = self.base + self.bottom;
         self.rows.insert(at.min(self.rows.len()), row);
+    }
+
+    /// Removes the oldest of the rows above the screen until there is memory for those that stay.
+    fn fit_history(&mut self) {
+        while !self.history.fits() && self.remove_oldest() {}
+    }
+
+    /// Removes the oldest row above the screen; `false` if there is none.
+    fn remove_oldest(&mut self) -> bool {
+        if self.base == 0 {
+            self.history.bytes = 0;
+            return false;
+        }
+        self.base -= 1;
+        self.saved.y = self.saved.y.saturating_sub(1);
+        let bytes = self.rows.pop_front().map_or(0, |row| row.bytes());
+        self.history.bytes = self.history.bytes.saturating_sub(bytes);
+        true
+    }
+
+    /// Counts the memory of the rows above the screen anew, and removes the oldest of them until there
+    /// is memory for those that stay.
+    pub(super) fn recount_history(&mut self) {
+        self.history.bytes = self.rows.iter().take(self.base).map(Row::bytes).sum();
+        self.history.release_rest();
+        self.fit_history();
+    }
+
+    /// Has the memory of the rows above the screen reserved from `source` from now on.
+    pub(super) fn count_history(&mut self, source: Arc<dyn HistoryMemory>) {
+        self.history = History::new(source);
+        self.recount_history();
+    }
+
+    /// Removes the rows above the screen; `false` if there were none.
+    pub(super) fn remove_history(&mut self) -> bool {
+        let had_some = self.base > 0;
+        while self.remove_oldest() {}
+        self.history.release_rest();
+        had_some
+    }
+
+    /// Gives back memory that its rows do not need; returns how many bytes those of the screen take.
+    pub(super) fn shrink(&mut self) -> usize {
+        self.rows.iter_mut().for_each(Row::shrink);
+        self.recount_history();
+        self.rows.iter().skip(self.base).map(Row::bytes).sum()
     }
 
     /// Moves the rows of the screen from `first` to `last` up by `count`, at most all of them, and

@@ -364,6 +364,7 @@ impl Term {
             3 => {
                 buffer.rows.drain(..buffer.base);
                 buffer.base = 0;
+                buffer.recount_history();
             }
             _ => {}
         }

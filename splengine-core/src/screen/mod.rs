@@ -9,6 +9,7 @@ mod cell;
 mod charset;
 mod dispatch;
 mod extras;
+mod history;
 mod osc;
 mod parser;
 mod reply;
@@ -22,8 +23,11 @@ mod tests;
 mod width;
 
 use std::fmt;
+use std::sync::Arc;
 
+pub(crate) use self::history::HistoryMemory;
 use self::parser::Parser;
+use self::row::Row;
 use self::term::Term;
 
 /// The most columns that a screen can have.
@@ -47,6 +51,29 @@ impl Screen {
     pub fn new(cols: u16, rows: u16, scrollback: usize) -> Self {
         let (cols, rows) = clamped(cols, rows);
         Self { parser: Parser::default(), term: Term::new(cols, rows, scrollback) }
+    }
+
+    /// Has the memory of the rows above the screen reserved from `memory`: the oldest go where there is
+    /// none. By default it is not counted.
+    pub(crate) fn count_history(&mut self, memory: Arc<dyn HistoryMemory>) {
+        self.term.normal.count_history(memory);
+    }
+
+    /// Removes the rows above the screen; `false` if there were none.
+    pub(crate) fn remove_history(&mut self) -> bool {
+        self.term.normal.remove_history()
+    }
+
+    /// Gives back memory that what is shown now does not need; returns how many bytes that takes without
+    /// the rows above the screen. For a screen on which little is printed after that.
+    pub(crate) fn shrink(&mut self) -> usize {
+        self.term.normal.shrink() + self.term.alternate.shrink()
+    }
+
+    /// Bytes of memory that the cells of a screen of this size take at most, with those of the alternate
+    /// screen and without the rows above.
+    pub(crate) const fn max_bytes(cols: u16, rows: u16) -> usize {
+        2 * rows as usize * Row::max_bytes(cols as usize)
     }
 
     /// Takes in what the program printed, cut anywhere.
@@ -110,9 +137,14 @@ impl Screen {
     /// The bytes that give a terminal of this size, whatever state it is in, the state of this one.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = self.term.snapshot().into_bytes();
+        self.snapshot_within(usize::MAX).unwrap_or_default()
+    }
+
+    /// The same in about `most` bytes, at most a row more; else about how many it takes.
+    pub(crate) fn snapshot_within(&self, most: usize) -> Result<Vec<u8>, usize> {
+        let mut bytes = self.term.snapshot(most)?.into_bytes();
         bytes.extend(self.parser.tail());
-        bytes
+        Ok(bytes)
     }
 
     /// The visible lines, without blanks at their ends and without empty lines at the end. Marks that

@@ -51,6 +51,7 @@ impl Buffer {
         while !self.rows.is_empty() && self.rows.len() < self.base + rows {
             self.rows.push_back(Row::default());
         }
+        self.recount_history();
     }
 
     /// Takes rows from above or adds some below; gives how far that moves the cursor down.

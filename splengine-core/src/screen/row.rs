@@ -21,6 +21,7 @@ impl Row {
         self.cells.clear();
         if cell != Cell::default() {
             touch(cols);
+            self.grow(cols);
             self.cells.resize(cols, cell);
         }
     }
@@ -35,6 +36,7 @@ impl Row {
                 return;
             }
             touch(at - self.cells.len());
+            self.grow(at + 1);
             self.cells.resize(at + 1, Cell::default());
         }
         touch(1);
@@ -44,6 +46,7 @@ impl Row {
     /// Writes ASCII with this look, from `at` on.
     pub(super) fn set_ascii(&mut self, at: usize, text: &[u8], look: Cell) {
         touch(text.len() + at.saturating_sub(self.cells.len()));
+        self.grow(at + text.len());
         if self.cells.len() < at {
             self.cells.resize(at, Cell::default());
         }
@@ -52,6 +55,27 @@ impl Row {
             *cell = Cell { text: u32::from(*byte), ..look };
         }
         self.cells.extend(text[over..].iter().map(|byte| Cell { text: u32::from(*byte), ..look }));
+    }
+
+    /// Makes space for so many cells. It grows by less than a vector does by itself, so that a row never
+    /// takes more than [`max_bytes`](Self::max_bytes).
+    fn grow(&mut self, cells: usize) {
+        let capacity = self.cells.capacity();
+        if cells > capacity {
+            let wanted = cells.max(capacity + capacity / 4).max(MIN_CAPACITY);
+            self.cells.reserve_exact(wanted - self.cells.len());
+        }
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.cells.capacity() * size_of::<Cell>()
+    }
+
+    /// Bytes of memory that a row of so many columns takes at most.
+    pub(super) const fn max_bytes(cols: usize) -> usize {
+        let cells = if cols < MIN_CAPACITY { MIN_CAPACITY } else { cols + cols / 4 };
+        size_of::<Self>() + cells * size_of::<Cell>()
     }
 
     /// Without what is empty at its end.
@@ -95,6 +119,7 @@ impl Row {
         }
         let count = count.min(cols - at);
         touch(2 * cols);
+        self.grow(cols);
         self.cells.resize(cols, Cell::default());
         self.cells.copy_within(at..cols - count, at + count);
         self.cells[at..at + count].fill(fill);
@@ -108,6 +133,7 @@ impl Row {
         let at = at % cols;
         let count = count.min(cols - at);
         touch(2 * cols);
+        self.grow(cols);
         self.cells.resize(cols, Cell::default());
         self.cells.copy_within(at + count..cols, at);
         self.cells[cols - count..].fill(fill);
@@ -152,6 +178,9 @@ impl Row {
         }
     }
 }
+
+/// Number of cells that a row which is not empty has space for.
+const MIN_CAPACITY: usize = 16;
 
 /// Notes that so many cells were read or written: for tests, which compare it with the
 /// [cost](super::term::Term::spent) that is accounted for.

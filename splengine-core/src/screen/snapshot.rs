@@ -13,15 +13,21 @@ use super::width::{is_disputed, width};
 /// Writes sequences, and knows what a terminal that got them looks like.
 struct Painter<'a> {
     out: String,
+    /// With so many bytes in `out` it stops.
+    most: usize,
+    rows_drawn: usize,
     look: Cell,
     extras: &'a Extras,
     cols: usize,
 }
 
 impl Term {
-    pub(super) fn snapshot(&self) -> String {
+    /// The bytes that draw it, or about how many they are if these are more than about `most`.
+    pub(super) fn snapshot(&self, most: usize) -> Result<String, usize> {
         let mut painter = Painter {
-            out: String::with_capacity(4096),
+            out: String::with_capacity(most.clamp(4096, MAX_FIRST_CAPACITY)),
+            most,
+            rows_drawn: 0,
             look: Cell::default(),
             extras: &self.extras,
             cols: self.cols,
@@ -42,8 +48,13 @@ impl Term {
             painter.saved(&self.alternate);
             painter.out.push_str("\x1b[?1047l");
         }
+        if painter.out.len() > most {
+            let rows = self.normal.rows.len() + self.alternate.rows.len();
+            let bytes = painter.out.len().saturating_mul(rows) / painter.rows_drawn.max(1);
+            return Err(bytes + bytes / 8);
+        }
         self.rest(&mut painter);
-        painter.out
+        Ok(painter.out)
     }
 
     /// What is not in cells: charsets, modes, and the cursor, which comes last.
@@ -168,6 +179,10 @@ impl Painter<'_> {
     /// Draws a buffer from its upper left corner, and what else belongs to it.
     fn buffer(&mut self, buffer: &Buffer, rows: usize) {
         for at in 0..buffer.rows.len() {
+            if self.out.len() > self.most {
+                return;
+            }
+            self.rows_drawn += 1;
             if at > 0 {
                 self.next_row(buffer, at, rows);
             }
@@ -416,3 +431,6 @@ fn modes(modes: &Modes, out: &mut String) {
         let _ = write!(out, "\x1b[{} q", modes.cursor_style);
     }
 }
+
+/// Memory is taken at once for as much; beyond it as it is needed.
+const MAX_FIRST_CAPACITY: usize = 64 << 10;

@@ -493,7 +493,9 @@ impl Term {
             cursor_hidden: self.modes.cursor_hidden,
             ..Modes::default()
         };
-        let before = std::mem::replace(self, fresh);
+        let mut before = std::mem::replace(self, fresh);
+        self.normal.history = std::mem::take(&mut before.normal.history);
+        self.normal.recount_history();
         self.modes = modes;
         self.title = before.title;
         self.replies = before.replies;

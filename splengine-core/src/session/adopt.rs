@@ -126,6 +126,7 @@ async fn go_on(
     if let Err(error) = terminal.resize(size) {
         tracing::debug!(%error, session = %id, "a terminal can't be resized");
     }
+    let memory = registry.screens.reserve_always(&user, size);
     let held = registry.hold_command_anyway(&user, bytes);
     let scrollback = registry.policy.scrollback;
     let next = |screen: &mut Bytes| Ok::<_, Infallible>(std::mem::take(screen));
@@ -142,6 +143,7 @@ async fn go_on(
             offset,
             size,
             terminal,
+            memory,
             launch: Launch {
                 _held: held,
                 argv: record.argv,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::budget::MemoryError;
 use crate::caller::{Caller, UserName};
 use crate::execute::ExitStatus;
 use crate::session::live::{Live, Typed};
@@ -89,7 +90,8 @@ pub enum Update {
         offset: u64,
         /// The size that it is for.
         size: Size,
-        /// Escape bytes that reset a terminal of any state and draw everything.
+        /// Escape bytes that reset a terminal of any state and draw everything. Their memory is reserved
+        /// until the last copy of them is dropped.
         data: Bytes,
     },
     /// The terminal's size from here on.
@@ -143,6 +145,14 @@ pub enum Notice {
         /// `limit`, `diskFull` or `failed`.
         reason: &'static str,
     },
+    /// There is no memory for a screen of the size that the clients' windows come to: the terminal keeps
+    /// the one that it has.
+    SizeRefused {
+        /// Size that it would have had.
+        size: Size,
+        /// What there is no memory of, and what to do, in words.
+        reason: String,
+    },
     /// The engine shuts down.
     Restart,
 }
@@ -162,6 +172,9 @@ pub enum Closed {
     Restart,
     /// The client has attached anew.
     Replaced,
+    /// There was no memory for the screen for 5 s: screens that are drawn and not read yet take all of
+    /// it.
+    Memory(MemoryError),
 }
 
 /// A client on a session. Dropping it detaches; the program runs on.
@@ -181,7 +194,7 @@ pub struct Attachment {
     typist: Typist,
     /// The screen that is being drawn for this client, if one is. In a task of its own, which waits for
     /// its turn and takes it also while nobody waits for [`next`](Self::next).
-    drawing: JoinSet<(Cursor, Size, Bytes)>,
+    drawing: JoinSet<Result<(Cursor, Size, Bytes), MemoryError>>,
 }
 
 impl Attachment {
@@ -341,7 +354,7 @@ impl Attachment {
                 }
                 let drawn = self.caller.unless_revoked(self.drawing.join_next()).await;
                 let Some(drawn) = drawn.flatten() else { continue };
-                let (cursor, size, data) = match drawn {
+                let drawn = match drawn {
                     Ok(drawn) => drawn,
                     Err(error) => match error.try_into_panic() {
                         Ok(panic) => std::panic::resume_unwind(panic),
@@ -349,7 +362,13 @@ impl Attachment {
                         Err(_) => return None,
                     },
                 };
-                return Some(self.screen(cursor, size, data));
+                return Some(match drawn {
+                    Ok((cursor, size, data)) => self.screen(cursor, size, data),
+                    Err(shortage) => {
+                        self.over = true;
+                        Update::Closed(Closed::Memory(shortage))
+                    }
+                });
             }
             if self.caller.is_revocable() {
                 self.caller.unless_revoked(self.changed.changed()).await.transpose().ok()?;

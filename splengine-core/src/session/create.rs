@@ -96,6 +96,8 @@ impl Sessions {
             mark: None,
         };
         let first_size = saved.as_ref().map_or(size, Record::size);
+        let memory = registry.reserve_screen(caller.user(), first_size, 0).await?;
+        memory.grow_to(size)?;
         let drawn = match stored {
             Some(stored) => Some(self.drawn(first_size, stored).await?),
             None => None,
@@ -126,6 +128,7 @@ impl Sessions {
                 offset: 0,
                 size: first_size,
                 terminal,
+                memory,
                 launch,
                 screen,
                 first,

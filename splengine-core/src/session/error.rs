@@ -72,6 +72,27 @@ pub enum SessionError {
     /// this caller or by all.
     #[error("{}", busy(*.0))]
     Busy(MemoryError),
+    /// The screens of the caller's sessions take as much memory as one caller's may, with this one.
+    #[error(
+        "the screens of your sessions may take {limit} bytes of memory at the moment; end or delete a \
+         session, or ask for a smaller terminal"
+    )]
+    CallerScreens {
+        /// How many bytes they may take at the moment, with what they take already.
+        limit: usize,
+    },
+    /// The screens of all sessions take the memory that the engine has for them.
+    #[error(
+        "the screens of all sessions take the {limit} bytes of memory that this engine keeps for them; \
+         ask for a smaller terminal, or try again later"
+    )]
+    ScreensFull {
+        /// How many bytes they may take.
+        limit: usize,
+    },
+    /// There was no memory for the screen: those that are drawn and not read yet take all of it.
+    #[error("{}", .0.of_answer())]
+    Memory(#[from] MemoryError),
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in a second")]
     Draining,
@@ -103,15 +124,19 @@ impl SessionError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Start(error) => error.kind(),
+            Self::Memory(error) => error.kind(),
             Self::NoSession(_) | Self::NoSaved(_) | Self::NoShare | Self::NoRecording => {
                 ErrorKind::NotFound
             }
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::Malformed { .. } | Self::Gap { .. } => ErrorKind::Malformed,
             Self::Ended => ErrorKind::Conflict,
-            Self::CallerLimit { .. } => ErrorKind::CallerLimit,
+            Self::CallerLimit { .. } | Self::CallerScreens { .. } => ErrorKind::CallerLimit,
             Self::Busy(error) => error.kind(),
-            Self::Full { .. } | Self::InputFull { .. } | Self::Draining => ErrorKind::Unavailable,
+            Self::Full { .. }
+            | Self::InputFull { .. }
+            | Self::ScreensFull { .. }
+            | Self::Draining => ErrorKind::Unavailable,
             Self::NoStore | Self::Damaged(_) | Self::Newer { .. } => ErrorKind::Impossible,
             Self::DiskFull => ErrorKind::NoRoom,
             Self::Internal(_) => ErrorKind::Internal,
@@ -123,10 +148,12 @@ impl SessionError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Start(error) => error.retry_after(),
-            Self::Busy(error) => Some(error.retry_after()),
+            Self::Busy(error) | Self::Memory(error) => Some(error.retry_after()),
             Self::CallerLimit { .. }
+            | Self::CallerScreens { .. }
             | Self::Full { .. }
             | Self::InputFull { .. }
+            | Self::ScreensFull { .. }
             | Self::Draining => Some(Duration::from_secs(1)),
             _ => None,
         }

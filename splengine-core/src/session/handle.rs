@@ -220,7 +220,8 @@ impl Sessions {
         Attachment::new(&live, caller, access, attach)
     }
 
-    /// The screen as it is now.
+    /// The screen as it is now. Its memory is reserved, as that of all screens that are drawn for
+    /// clients, before it is drawn, and until it is dropped.
     ///
     /// # Errors
     ///
@@ -388,7 +389,7 @@ impl Sessions {
                 Found::Live(live) => {
                     live.discard();
                     registry::end(&live).await;
-                    registry.forget(&live.id).await;
+                    registry.forget_whole(live).await;
                 }
                 Found::Lost(record) => {
                     if let Ok(id) = record.session_id.parse() {

@@ -18,11 +18,14 @@ use crate::screen::Screen;
 use crate::session::log::Log;
 use crate::session::recording::{Recorder, Stopped};
 use crate::session::render::{Painted, RenderPool};
+use crate::session::screen_memory::{ScreenMemory, ScreenShortage};
 use crate::session::sizing::{Window, decide};
+use crate::session::snapshots::LastSnapshot;
 use crate::session::state::{Known, State, Versions};
 use crate::session::traits::{Gone, Terminal};
 use crate::session::{
-    Closed, Notice, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy, TerminalColors,
+    Closed, Notice, SessionError, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy,
+    TerminalColors,
 };
 
 pub(crate) struct Live {
@@ -42,7 +45,10 @@ pub(crate) struct Live {
     pub(crate) restored: Option<(u64, Option<(Size, Bytes)>)>,
     state: Mutex<State>,
     pub(super) screen: Mutex<Painted>,
+    /// What the screen may take.
+    pub(crate) memory: Arc<ScreenMemory>,
     pub(super) render_pool: RenderPool,
+    pub(super) last_snapshot: LastSnapshot,
     /// The session is about to be forgotten, and nothing waits for its screen.
     is_discarded: watch::Sender<bool>,
     recorder: Mutex<Option<Recorder>>,
@@ -88,6 +94,8 @@ pub(crate) struct Beginning {
     pub(crate) offset: u64,
     pub(crate) size: Size,
     pub(crate) terminal: Terminal,
+    /// Memory of a screen of this size.
+    pub(crate) memory: Arc<ScreenMemory>,
     pub(crate) launch: Launch,
     /// What its screen shows already.
     pub(crate) screen: Option<Screen>,
@@ -120,6 +128,7 @@ impl Live {
         let mut screen = beginning
             .screen
             .unwrap_or_else(|| Screen::new(size.cols(), size.rows(), policy.scrollback));
+        screen.count_history(beginning.memory.clone());
         // What was asked back then was answered back then.
         let _ = screen.take_replies();
         let log = Log::new(policy.log_bytes, offset);
@@ -140,6 +149,7 @@ impl Live {
             numberings: before.inputs,
             holder: None,
             size,
+            refused_size: None,
             colors: TerminalColors::default(),
             name,
             title: screen.title().to_owned(),
@@ -171,7 +181,9 @@ impl Live {
             restored,
             state: Mutex::new(state),
             screen: Mutex::new(Painted { screen, cursor, spent: 0 }),
+            memory: beginning.memory,
             render_pool,
+            last_snapshot: LastSnapshot::new(),
             is_discarded: watch::channel(false).0,
             recorder: Mutex::new(beginning.recorder),
             changed: watch::channel(0).0,
@@ -303,11 +315,13 @@ impl Live {
     /// Gives the terminal the size that its clients come to.
     pub(crate) fn settle_size(&self) {
         self.unsettled.store(false, Relaxed);
-        self.settle_from(None);
+        // Clients are told.
+        let _ = self.settle_from(None);
     }
 
-    /// The same, on the wish of somebody without a window, which stands where clients have no say.
-    pub(crate) fn settle_from(&self, wish: Option<Size>) {
+    /// The same, on the wish of somebody without a window, which stands where clients have no say. If
+    /// there is no memory for a screen of that size, it stays as it is.
+    pub(crate) fn settle_from(&self, wish: Option<Size>) -> Result<(), ScreenShortage> {
         let mut state = self.state();
         let present = wish.filter(|_| self.policy.size != SizePolicy::Fixed).unwrap_or(state.size);
         let windows = state.clients.iter().filter(|(_, client)| client.may_type());
@@ -316,8 +330,21 @@ impl Live {
         });
         let size = decide(self.policy.size, present, windows);
         if size == state.size || state.end.is_some() {
-            return;
+            state.refused_size = None;
+            return Ok(());
         }
+        if let Err(shortage) = self.memory.grow_to(size) {
+            // Whoever wished it hears of it from the answer.
+            if wish.is_none() && state.refused_size.replace(size) != Some(size) {
+                let reason = SessionError::from(shortage).to_string();
+                tracing::info!(session = %self.id, reason, "a terminal keeps its size");
+                state.notify_typists(&Notice::SizeRefused { size, reason });
+                drop(state);
+                self.wake();
+            }
+            return Err(shortage);
+        }
+        state.refused_size = None;
         state.size = size;
         state.log.push_size(size);
         if let Err(error) = self.terminal().resize(size) {
@@ -326,6 +353,7 @@ impl Live {
         drop(state);
         self.record(|recorder| recorder.resize(size));
         self.wake();
+        Ok(())
     }
 
     /// Does something with the recording, if there is one; an error ends it.

@@ -27,6 +27,7 @@ pub struct SessionPolicy {
     /// None: half of that.
     pub(crate) max_command_bytes_per_caller: Option<usize>,
     pub(crate) scrollback: usize,
+    pub(crate) max_screen_bytes: usize,
     pub(crate) log_bytes: usize,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) detached_timeout: Option<Duration>,
@@ -83,6 +84,7 @@ impl SessionPolicy {
             max_command_bytes: 64 << 20,
             max_command_bytes_per_caller: None,
             scrollback: 300,
+            max_screen_bytes: 128 << 20,
             log_bytes: 1 << 20,
             idle_timeout: None,
             detached_timeout: Some(Duration::from_hours(7 * 24)),
@@ -158,9 +160,31 @@ impl SessionPolicy {
         self
     }
 
-    /// Sets how many lines above the screen are kept. Default 300. A line takes 16 bytes a cell.
+    /// Sets how many lines above the screen are kept, as far as [memory](Self::max_screen_bytes) allows.
+    /// Default 300. A line takes 16 to 20 bytes a cell, up to the last that something was written to.
     pub fn scrollback(mut self, lines: usize) -> Self {
         self.scrollback = lines;
+        self
+    }
+
+    /// Sets how many bytes of memory the screens of all sessions take together. Default 128 MiB. Each
+    /// cell counts 40 bytes, since there are two screens, and each line above the screen what it takes.
+    /// The first 512 KiB of each session that runs are not counted: those of 200 columns and 60 rows.
+    ///
+    /// A caller may have as much as is still free: one alone gets half of all, two a third each, and so
+    /// on; half of that for lines above screens. A session, or a change of its size, for which there is
+    /// no memory is refused ([`SessionError::CallerScreens`](crate::SessionError::CallerScreens),
+    /// [`SessionError::ScreensFull`](crate::SessionError::ScreensFull)), after sessions of the caller
+    /// that have ended were forgotten for it, the oldest first. Where there is none for a line above a
+    /// screen, such lines of sessions that have ended go, and then the oldest of that screen: its log
+    /// and its program are not touched.
+    ///
+    /// Screens that are drawn for clients and not dropped yet may take half as many bytes, of which the
+    /// clients of one user's sessions have a half; one that waits for such memory for 5 s is sent away
+    /// ([`Closed::Memory`](crate::Closed::Memory)). What is written to the [store](Self::store) has an
+    /// eighth of its own.
+    pub fn max_screen_bytes(mut self, bytes: usize) -> Self {
+        self.max_screen_bytes = bytes;
         self
     }
 
@@ -203,7 +227,8 @@ impl SessionPolicy {
     }
 
     /// Sets how long a session whose program has ended stays in the list. Default 10 minutes. Of
-    /// one caller no more of them stay than may run; the oldest go first.
+    /// one caller no more of them stay than may run; the oldest go first, also where the caller needs
+    /// their [memory](Self::max_screen_bytes) for another session.
     pub fn ended_retention(mut self, time: Duration) -> Self {
         self.ended_retention = time;
         self

@@ -83,7 +83,7 @@ impl Sessions {
             return Ok(Printed { epoch, offset, next, data, is_screen: false, info, is_over });
         }
         let has_ended = live.state().end.is_some();
-        let (cursor, _, data) = live.snapshot().await;
+        let (cursor, _, data) = live.snapshot().await?;
         let (offset, next) = (cursor.offset, cursor.offset);
         let (info, is_screen) = (live.info(), true);
         Ok(Printed { epoch, offset, next, data, is_screen, info, is_over: has_ended })
@@ -95,7 +95,9 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`];
+    /// [`SessionError::CallerScreens`] and [`SessionError::ScreensFull`] where there is no memory for a
+    /// screen of this size. Then it keeps the one that it has.
     pub fn resize(
         &self,
         caller: &Caller,
@@ -103,7 +105,7 @@ impl Sessions {
         size: Size,
     ) -> Result<SessionInfo, SessionError> {
         let live = self.find_for_typing(caller, id)?;
-        live.settle_from(Some(size));
+        live.settle_from(Some(size))?;
         Ok(live.info())
     }
 

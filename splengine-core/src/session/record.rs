@@ -65,7 +65,7 @@ impl Live {
     pub(crate) async fn record_of(self: &Arc<Self>) -> (Record, Bytes) {
         loop {
             let lead = self.state().lead;
-            let (cursor, size, screen) = self.snapshot().await;
+            let (cursor, size, screen) = self.snapshot_to_store().await;
             // A reset in between would count as read from the terminal.
             if self.state().lead == lead {
                 let live = Arc::clone(self);

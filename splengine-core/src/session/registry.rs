@@ -18,9 +18,10 @@ use crate::session::checks::blocking;
 use crate::session::cull::{Ages, look_every, time_left};
 use crate::session::live::{INPUT_BYTES, Live};
 use crate::session::render::RenderPool;
+use crate::session::screen_memory::{ScreenBudget, ScreenMemory};
 use crate::session::share::Shares;
 use crate::session::store::{Record, Store};
-use crate::session::{Closed, Notice, SessionError, SessionPolicy};
+use crate::session::{Closed, Notice, SessionError, SessionPolicy, Size};
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -31,6 +32,7 @@ pub(crate) struct Registry {
     /// What the commands of sessions hold in memory.
     commands: InputBudget,
     pub(crate) io: Arc<IoBounds>,
+    pub(crate) screens: ScreenBudget,
     /// Why the store can't be written, if so.
     fault: Fresh<Option<io::ErrorKind>>,
     /// Whether something of what sessions before have left can't be read.
@@ -64,17 +66,56 @@ impl Registry {
         let (lost, has_unreadable) = store.as_deref().map(lost_in).unwrap_or_default();
         let commands =
             InputBudget::new(policy.max_command_bytes, policy.max_command_bytes_per_caller);
+        let screens = ScreenBudget::new(policy.max_screen_bytes);
+        let render_pool = RenderPool::new(policy.max_screen_bytes / 2);
         Self {
             commands,
             policy: Arc::new(policy),
             store,
             shares: Shares::default(),
-            render_pool: RenderPool::new(),
+            render_pool,
             io,
+            screens,
             fault: Fresh::default(),
             has_unreadable,
             state: Mutex::new(State { lost, ..State::default() }),
         }
+    }
+
+    /// Reserves memory for a screen of `size`, and for `kept` bytes that the session was loaded with.
+    /// Forgets sessions of `user` that have ended where they hold it, the oldest first.
+    pub(crate) async fn reserve_screen(
+        &self,
+        user: &UserName,
+        size: Size,
+        kept: usize,
+    ) -> Result<Arc<ScreenMemory>, SessionError> {
+        let mut reserved = self.screens.reserve(user, size, kept);
+        let ended = if reserved.is_err() { self.ended_of(user) } else { Vec::new() };
+        let held = ended.iter().map(|live| live.memory.counted()).sum();
+        if self.screens.would_fit(user, size, kept, held) {
+            let mut oldest = ended.into_iter();
+            while reserved.is_err()
+                && let Some(live) = oldest.next()
+            {
+                let id = &live.id;
+                tracing::info!(session = %id, "forgetting an ended session for the memory of its screen");
+                self.forget_whole(live).await;
+                reserved = self.screens.reserve(user, size, kept);
+            }
+        }
+        Ok(reserved?)
+    }
+
+    /// The sessions of `user` that have ended, from the oldest end on.
+    fn ended_of(&self, user: &UserName) -> Vec<Arc<Live>> {
+        let when = |live: Arc<Live>| {
+            let (_, when) = live.state().end?;
+            (live.user == *user).then_some((when, live))
+        };
+        let mut ended: Vec<_> = self.all_live().into_iter().filter_map(when).collect();
+        ended.sort_unstable_by_key(|(when, _)| *when);
+        ended.into_iter().map(|(_, live)| live).collect()
     }
 
     /// Whether what is to be kept of sessions can be kept. Writes to the store once a second at most,
@@ -215,17 +256,22 @@ impl Registry {
         }
     }
 
+    /// Forgets a session that has ended, and waits, for a while, until nobody has its screen any more and
+    /// the memory of that is another's.
+    pub(crate) async fn forget_whole(&self, live: Arc<Live>) {
+        self.forget(&live.id).await;
+        let mut changed = live.subscribe();
+        drop(live);
+        let dropped = async { while changed.changed().await.is_ok() {} };
+        let _ = timeout(DROP_TIMEOUT, dropped).await;
+    }
+
     /// Forgets of `user`'s sessions that have ended the oldest, where there are more than may run.
     pub(crate) async fn forget_surplus(&self, user: &UserName) {
-        let when = |live: Arc<Live>| {
-            let (_, when) = live.state().end?;
-            (live.user == *user).then(|| (when, live.id.clone()))
-        };
-        let mut ended: Vec<_> = self.all_live().into_iter().filter_map(when).collect();
+        let ended = self.ended_of(user);
         let surplus = ended.len().saturating_sub(self.policy.max_per_caller);
-        ended.sort_unstable_by_key(|(when, _)| *when);
-        for (_, id) in ended.iter().take(surplus) {
-            self.forget(id).await;
+        for live in ended.iter().take(surplus) {
+            self.forget(&live.id).await;
         }
     }
 
@@ -523,6 +569,8 @@ async fn look_at(registry: &Registry, live: &Arc<Live>) {
 const STATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A program that does not read what is typed has no more time to.
 const TYPED_WITHIN: Duration = Duration::from_secs(1);
+/// Clients may be at it to take in the end.
+const DROP_TIMEOUT: Duration = Duration::from_millis(250);
 const END_WITHIN: Duration = Duration::from_secs(20);
 const SAME_WARNING: Duration = Duration::from_secs(1);
 /// Maximum number of sessions of all callers that were lost, or as many as may run if that is more. Of

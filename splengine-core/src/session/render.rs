@@ -16,6 +16,7 @@ use crate::session::Size;
 use crate::session::checks::blocking;
 use crate::session::live::Live;
 use crate::session::log::{Cursor, Entry};
+use crate::session::snapshots::SnapshotBudgets;
 
 /// The screen, and how much of the log is drawn on it.
 #[derive(Debug)]
@@ -29,12 +30,18 @@ pub(crate) struct Painted {
 /// Permits to draw on a blocking thread, shared by all sessions of an engine: half as many as there are
 /// processors, at least one. Who waits for one is served in order.
 #[derive(Debug, Clone)]
-pub(crate) struct RenderPool(Arc<Semaphore>);
+pub(crate) struct RenderPool {
+    permits: Arc<Semaphore>,
+    /// The memory of what is drawn.
+    pub(super) snapshots: SnapshotBudgets,
+}
 
 impl RenderPool {
-    pub(crate) fn new() -> Self {
+    /// A pool for screens whose snapshots may take so many bytes together.
+    pub(crate) fn new(max_snapshot_bytes: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self(Arc::new(Semaphore::new((processors / 2).max(1))))
+        let permits = Arc::new(Semaphore::new((processors / 2).max(1)));
+        Self { permits, snapshots: SnapshotBudgets::new(max_snapshot_bytes) }
     }
 
     /// Calls `step` on a blocking thread until it returns something. One call is to do about a
@@ -48,7 +55,7 @@ impl RenderPool {
         mut step: impl FnMut() -> Option<T> + Send + 'static,
     ) -> T {
         loop {
-            let permit = Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it");
+            let permit = Arc::clone(&self.permits).acquire_owned().await.expect("nobody closes it");
             let (left, done) = blocking(move || {
                 let _permit = permit;
                 let done = (0..SLICES_PER_PERMIT).find_map(|_| step());
@@ -137,7 +144,7 @@ impl Live {
     }
 
     /// Does the same within one slice; returns `look` if that is not enough, or somebody else draws.
-    fn try_with_screen<T, L: FnOnce(&Self, &mut Painted) -> T>(
+    pub(super) fn try_with_screen<T, L: FnOnce(&Self, &mut Painted) -> T>(
         &self,
         until: Cursor,
         is_whole: bool,
@@ -219,6 +226,9 @@ impl Live {
             Ok(Some(Entry::Size(size))) => catch_unwind(AssertUnwindSafe(|| {
                 let before = screen.cells();
                 screen.resize(size.cols(), size.rows());
+                let state = self.state();
+                self.memory.shrink_to([size, state.size]);
+                drop(state);
                 RESIZE_COST * (before + screen.cells())
             })),
             Ok(None) => Ok(0),
@@ -231,20 +241,26 @@ impl Live {
         Some(done.unwrap_or_else(|_| {
             tracing::error!(session = %self.id, "the screen of a session failed and is drawn anew");
             let size = self.state().size;
-            painted.screen = Screen::new(size.cols(), size.rows(), self.policy.scrollback);
+            painted.screen = self.empty_screen(size);
             painted.screen.cells()
         }))
     }
 
-    /// What draws the screen as it is now, and the place in the log that it stands for.
-    pub(crate) async fn snapshot(self: &Arc<Self>) -> (Cursor, Size, Bytes) {
-        self.with_screen(true, |_, painted| painted.snapshot()).await
+    fn empty_screen(&self, size: Size) -> Screen {
+        let mut screen = Screen::new(size.cols(), size.rows(), self.policy.scrollback);
+        screen.count_history(self.memory.clone());
+        screen
     }
 
-    /// The same, if one slice of work is enough for it.
-    pub(crate) fn try_snapshot(&self) -> Option<(Cursor, Size, Bytes)> {
-        let until = self.state().log.end();
-        self.try_with_screen(until, true, |_, painted| painted.snapshot()).ok()
+    /// Makes the screen small, now that the program has ended.
+    pub(crate) async fn shrink_screen(self: &Arc<Self>) {
+        self.with_screen(true, |live, painted| live.memory.end(&mut painted.screen)).await;
+    }
+
+    /// Removes the lines above the screen, unless there are none or somebody looks at it.
+    pub(crate) fn try_remove_history(&self) -> bool {
+        let Ok(mut painted) = self.screen.try_lock() else { return false };
+        painted.screen.remove_history()
     }
 
     /// Whether a program has the whole screen.
@@ -254,10 +270,6 @@ impl Live {
 }
 
 impl Painted {
-    fn snapshot(&self) -> (Cursor, Size, Bytes) {
-        (self.cursor, self.size(), self.screen.snapshot().into())
-    }
-
     pub(super) fn size(&self) -> Size {
         let (cols, rows) = self.screen.size();
         Size::clamped(cols, rows)

@@ -14,6 +14,7 @@ use crate::session::bounds::{IoBounds, snapshot_bytes};
 use crate::session::input::Weave;
 use crate::session::live::{Live, Typed, room_of};
 use crate::session::registry::Place;
+use crate::session::screen_memory::ScreenMemory;
 use crate::session::store::SessionFiles;
 
 /// Serves `live` until its program has ended. What is returned is told, or dropped, when the session
@@ -44,6 +45,14 @@ pub(crate) fn start(
         live.let_go_of_terminal();
         live.state().is_settled = true;
         live.wake();
+        let shrunk = tokio::select! {
+            biased;
+            () = live.discarded() => false,
+            () = live.shrink_screen() => true,
+        };
+        if shrunk {
+            ScreenMemory::note_ended(&live);
+        }
     });
     kept
 }

@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) numberings: VecDeque<Known>,
     pub(crate) holder: Option<u64>,
     pub(crate) size: Size,
+    /// Size that the clients came to last, for which there was no memory.
+    pub(crate) refused_size: Option<Size>,
     /// What programs are told that ask.
     pub(crate) colors: TerminalColors,
     pub(crate) name: Option<String>,
@@ -90,6 +92,12 @@ impl State {
     /// Tells all clients.
     pub(crate) fn notify(&mut self, notice: Notice) {
         self.clients.values_mut().for_each(|client| client.notify(notice.clone()));
+    }
+
+    /// Tells the clients that may type.
+    pub(crate) fn notify_typists(&mut self, notice: &Notice) {
+        let typists = self.clients.values_mut().filter(|client| client.may_type());
+        typists.for_each(|client| client.notify(notice.clone()));
     }
 
     pub(crate) fn join(&mut self, client: Client) -> u64 {

@@ -22,6 +22,7 @@ mod limits;
 mod protected;
 mod requests;
 mod session_floods;
+mod session_memory;
 mod session_reads;
 mod session_store;
 mod sessions;

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use futures_util::SinkExt as _;
 use futures_util::stream::SplitSink;
 use serde_json::json;
-use splengine_core::{Attachment, MemoryBudget};
+use splengine_core::{Attachment, MemoryBudget, Update};
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::client::serve::patience;
 use crate::meter::MEMORY_TIMEOUT;
-use crate::speech::{self, Speech, close, text};
+use crate::speech::{self, Screen, Speech, close, text};
 use crate::upgrade::Socket;
 
 /// What the teller is to do besides telling updates.
@@ -48,6 +48,7 @@ pub(crate) async fn tell(
             }
         };
         let mut frames = Vec::new();
+        let mut screen = None;
         tokio::select! {
             biased;
             word = told.recv() => match word {
@@ -70,7 +71,7 @@ pub(crate) async fn tell(
             _ = pings.tick() => frames.push(Message::Ping(Bytes::new())),
             update = update => match update {
                 None => attachment = None,
-                Some(update) => frames.extend(speech.update(update)),
+                Some(update) => screen = speak(update, &mut speech, &mut frames),
             },
         }
         // What is ready goes out together; a lone key's echo goes at once. A client that takes
@@ -92,12 +93,19 @@ pub(crate) async fn tell(
                         return Ok::<_, tungstenite::Error>(ControlFlow::Break(()));
                     }
                 }
+                // In memory that is reserved for it since before it was drawn.
+                if let Some(mut screen) = screen.take() {
+                    while let Some(frame) = speech.screen(&mut screen) {
+                        sink.feed(frame).await?;
+                    }
+                    break;
+                }
                 sent += 1;
                 if !told.is_empty() || sent >= AT_ONCE || bytes > OUTPUT_ALLOWANCE {
                     break;
                 }
                 match attachment.as_mut().and_then(|attachment| attachment.ready()) {
-                    Some(update) => frames.extend(speech.update(update)),
+                    Some(update) => screen = speak(update, &mut speech, &mut frames),
                     None => break,
                 }
             }
@@ -111,6 +119,19 @@ pub(crate) async fn tell(
         });
         if !matches!(sent.await, Ok(Ok(ControlFlow::Continue(())))) {
             return;
+        }
+    }
+}
+
+/// Adds the frames of `update` to `frames`; a large screen is left to be told piece by piece.
+fn speak(update: Update, speech: &mut Speech, frames: &mut Vec<Message>) -> Option<Screen> {
+    match update {
+        Update::Snapshot { offset, size, data } => {
+            Some(Screen { head: Some((offset, size)), data })
+        }
+        update => {
+            frames.extend(speech.update(update));
+            None
         }
     }
 }

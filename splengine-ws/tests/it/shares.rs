@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::Access;
+use splengine_core::{Access, Attach, Update};
 use splengine_ws::WsServerBuilder;
 use tokio::time::timeout;
 
-use crate::support::{ALICE, BOB, Client, Door, How, door_with, script};
+use crate::support::{ALICE, BOB, Came, Client, Door, How, door_with, script};
 
 const KIB: usize = 1 << 10;
 
@@ -103,15 +103,15 @@ async fn guests_take_memory_of_whoever_invited_them() {
     drop(held);
 }
 
-/// What waits for a client that reads slowly is counted as what comes is: a whole screen is large.
+/// What is drawn for clients that do not read yet is counted for the owner of the session.
 #[tokio::test]
-async fn screens_that_are_told_take_memory_of_their_caller() {
+async fn screens_that_are_told_take_memory_of_their_owner() {
     const PRINT: &str = r#"awk 'BEGIN { for (i = 0; i < 300; i++) { for (j = 0; j < 200; j++)
         printf "\033[38;2;%d;%d;%dmx", i % 256, j, i * j % 256; print "" }
         print "rea" "dy" }'; read x"#;
-    let door = door(2048 * KIB).await;
+    let door = door_with(|policy| policy.max_screen_bytes(4096 * KIB), |server| server).await;
     let mut sessions = Vec::new();
-    for token in [ALICE, BOB] {
+    for token in [ALICE, ALICE, BOB] {
         let headers = &[("authorization", token)];
         let query = "?cols=200";
         let how = How { query, headers, ..How::default() };
@@ -122,21 +122,44 @@ async fn screens_that_are_told_take_memory_of_their_caller() {
         client.until("ready").await;
         sessions.push((token, id, client));
     }
-    let mut held = Vec::new();
-    for length in [1000, 200] {
-        let mut client = open(&door, ALICE).await;
-        client.send_unfinished(length * KIB).await;
-        held.push(client);
-    }
-    for (token, id, _client) in &sessions {
+    // One that is drawn is more than her part.
+    let attach = Attach::new(Access::View);
+    let mut held =
+        door.engine.sessions().attach(&door.alice, &sessions[0].1, attach).expect("hers");
+    let held = held.next().await.expect("an update");
+    assert!(matches!(held, Update::Snapshot { .. }), "{held:?}");
+    for (token, id, _client) in &sessions[1..] {
         let headers = &[("authorization", *token)];
         let query = &format!("?session={id}&access=view");
-        let how = How { query, headers, ..How::default() };
-        let mut viewer = door.open(how).await.expect("opens");
-        if *token == ALICE {
-            expect_refusal(&mut viewer, "limit", 4429).await;
-        } else {
-            assert!(viewer.until("ready").await.len() > 600 * KIB, "a large screen");
+        for v1 in [false, true] {
+            let query = if v1 { "" } else { query };
+            let mut viewer = door.open(How { query, headers, v1 }).await.expect("opens");
+            if v1 {
+                let attach = json!({"type": "attach", "sessionId": id, "access": "view"});
+                viewer.send(attach).await;
+            }
+            if *token == ALICE {
+                expect_refusal(&mut viewer, "limit", 4429).await;
+                continue;
+            }
+            let mut screen = String::new();
+            while !screen.contains("ready") {
+                match viewer.next().await {
+                    Came::Frame(frame) if frame["type"] == "output" => {
+                        let data = frame["data"].as_str().expect("text");
+                        assert!(data.len() <= 64 * KIB, "a plain client gets it in pieces");
+                        screen.push_str(data);
+                    }
+                    Came::Snapshot { data, .. } => {
+                        screen = String::from_utf8(data).expect("UTF-8");
+                        assert!(screen.contains("ready"), "it is one message");
+                    }
+                    Came::Frame(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(screen.len() > 600 * KIB, "a large screen");
         }
     }
+    drop(held);
 }

@@ -10,6 +10,7 @@ export function noticeText(frame: Notice): string | undefined {
     recording_stopped: frame.reason === "limit"
       ? "The recording reached its maximum size and has stopped. The session goes on."
       : "The recording could not be written and has stopped. The session goes on.",
+    size_refused: `The terminal keeps its size. ${sentence(frame.reason ?? "")}`,
     restart: "The server is restarting.",
     read_only: "This is view only: what you type is not sent.",
     culled: "The session reached its time limit and was ended.",

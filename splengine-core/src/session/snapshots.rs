@@ -1,0 +1,222 @@
+//! Screens that are drawn for clients, whose memory is reserved before they are drawn.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+use crate::caller::UserName;
+use crate::session::Size;
+use crate::session::live::Live;
+use crate::session::log::Cursor;
+use crate::session::render::Painted;
+
+/// Bound on the bytes of all snapshots that are drawn and not dropped yet, of which the clients of one
+/// user's sessions have half. What is written to disk has a quarter as much of its own, lest it waits
+/// for clients. Cheap to clone: clones share one bound.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotBudgets {
+    users: CallerBudgets,
+    stored: MemoryBudget,
+}
+
+impl SnapshotBudgets {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let users = CallerBudgets::new(&MemoryBudget::new(bytes));
+        Self { users, stored: MemoryBudget::new(bytes / 4) }
+    }
+
+    fn of(&self, user: &UserName) -> Reservation {
+        self.users.of(user).reservation().allowance(FREE_BYTES)
+    }
+}
+
+/// What is known of a session's last snapshot.
+#[derive(Debug)]
+pub(crate) struct LastSnapshot {
+    /// Number of bytes that the next one is expected to have at most.
+    expected: AtomicUsize,
+    /// For as long as somebody has it.
+    shared: Mutex<Option<(Cursor, Size, Weak<Drawn>)>>,
+    /// Tells those who wait for memory of one more.
+    drawn: Notify,
+}
+
+/// A snapshot, with its memory.
+#[derive(Debug)]
+struct Drawn {
+    bytes: Vec<u8>,
+    _reservation: Reservation,
+}
+
+#[derive(Debug)]
+struct Shared(Arc<Drawn>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
+/// Bytes that keep `reservation`, shrunk to their number, until the last copy is dropped.
+pub(crate) fn with_reservation(bytes: Vec<u8>, reservation: Reservation) -> Bytes {
+    Bytes::from_owner(Shared(drawn(bytes, reservation)))
+}
+
+fn drawn(mut bytes: Vec<u8>, mut reservation: Reservation) -> Arc<Drawn> {
+    bytes.shrink_to_fit();
+    // Less is there without waiting.
+    let _ = reservation.try_resize(bytes.len());
+    Arc::new(Drawn { bytes, _reservation: reservation })
+}
+
+impl LastSnapshot {
+    pub(crate) fn new() -> Self {
+        Self {
+            expected: AtomicUsize::new(FREE_BYTES),
+            shared: Mutex::default(),
+            drawn: Notify::new(),
+        }
+    }
+
+    fn share(&self, cursor: Cursor, size: Size, bytes: Vec<u8>, reservation: Reservation) -> Bytes {
+        self.expected.store(with_margin(bytes.len()), Relaxed);
+        let drawn = drawn(bytes, reservation);
+        let weak = Arc::downgrade(&drawn);
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = Some((cursor, size, weak));
+        self.drawn.notify_waiters();
+        Bytes::from_owner(Shared(drawn))
+    }
+}
+
+impl Live {
+    /// What draws the screen as it is now, and the place in the log that it stands for. Clients share
+    /// one where nothing was printed in between, or little while there is no memory for another.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] where there is none for [a while](MEMORY_TIMEOUT).
+    pub(crate) async fn snapshot(self: &Arc<Self>) -> Result<(Cursor, Size, Bytes), MemoryError> {
+        if let Some(shared) = self.shared_snapshot(0) {
+            return Ok(shared);
+        }
+        let drawn = async {
+            loop {
+                self.last_snapshot.drawn.notified().await;
+                if let Some(shared) = self.shared_snapshot(MAX_BEHIND_BYTES) {
+                    return shared;
+                }
+            }
+        };
+        // In a task of its own, so that no other waits for it while nobody asks this future.
+        let live = Arc::clone(self);
+        let mut drawing = JoinSet::new();
+        drawing.spawn(async move { live.draw_shared().await });
+        tokio::select! {
+            biased;
+            shared = drawn => Ok(shared),
+            Some(drawn) = drawing.join_next() => match drawn {
+                Ok(Ok(drawn)) => Ok(drawn),
+                Ok(Err(shortage)) => self.shared_snapshot(MAX_BEHIND_BYTES).ok_or(shortage),
+                Err(_) => Err(MemoryError::Unavailable),
+            },
+        }
+    }
+
+    async fn draw_shared(self: &Arc<Self>) -> Result<(Cursor, Size, Bytes), MemoryError> {
+        let reservation = self.snapshot_reservation();
+        let draw = self.draw_within(reservation, Some(MEMORY_TIMEOUT), snapshot_within);
+        let ((cursor, size, bytes), reservation) = draw.await?;
+        Ok((cursor, size, self.last_snapshot.share(cursor, size, bytes, reservation)))
+    }
+
+    /// The same for what is written to disk, which waits for memory for as long as it takes.
+    pub(crate) async fn snapshot_to_store(self: &Arc<Self>) -> (Cursor, Size, Bytes) {
+        let reservation = self.render_pool.snapshots.stored.reservation().allowance(FREE_BYTES);
+        let drawn = self.draw_within(reservation, None, snapshot_within);
+        match drawn.await {
+            Ok(((cursor, size, bytes), reservation)) => {
+                (cursor, size, with_reservation(bytes, reservation))
+            }
+            Err(error) => unreachable!("nothing waits only so long: {error}"),
+        }
+    }
+
+    /// A snapshot, if one slice of work is enough for it, and there is memory.
+    pub(crate) fn try_snapshot(&self) -> Option<(Cursor, Size, Bytes)> {
+        if let Some(shared) = self.shared_snapshot(0) {
+            return Some(shared);
+        }
+        let mut reservation = self.snapshot_reservation();
+        let most = self.last_snapshot.expected.load(Relaxed);
+        reservation.try_resize(most).ok()?;
+        let until = self.state().log.end();
+        let look = |_: &Self, painted: &mut Painted| snapshot_within(painted, most);
+        let (cursor, size, bytes) = self.try_with_screen(until, true, look).ok()?.ok()?;
+        Some((cursor, size, self.last_snapshot.share(cursor, size, bytes, reservation)))
+    }
+
+    /// Draws with `draw`, which is told how many bytes it may make, and gives up with how many it may
+    /// take. Memory for these is reserved before.
+    pub(crate) async fn draw_within<T: Send + 'static>(
+        self: &Arc<Self>,
+        mut reservation: Reservation,
+        patience: Option<Duration>,
+        draw: impl Fn(&Painted, usize) -> Result<T, usize> + Copy + Send + 'static,
+    ) -> Result<(T, Reservation), MemoryError> {
+        let mut most = self.last_snapshot.expected.load(Relaxed);
+        loop {
+            match patience {
+                Some(patience) => reservation.resize_within(most, patience).await?,
+                None => reservation.resize(most).await,
+            }
+            match self.with_screen(true, move |_, painted| draw(painted, most)).await {
+                Ok(drawn) => return Ok((drawn, reservation)),
+                Err(wanted) => most = wanted.max(2 * most),
+            }
+            // Held while it waits for more, it could keep others waiting.
+            reservation.resize(0).await;
+        }
+    }
+
+    /// The memory of what is drawn for clients of this session.
+    pub(crate) fn snapshot_reservation(&self) -> Reservation {
+        self.render_pool.snapshots.of(&self.user)
+    }
+
+    /// The last snapshot, if somebody has it still, and no more than so many bytes were printed since.
+    fn shared_snapshot(&self, max_behind: u64) -> Option<(Cursor, Size, Bytes)> {
+        let (mut cursor, size, drawn) = {
+            let shared = self.last_snapshot.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let (cursor, size, drawn) = shared.as_ref()?;
+            (*cursor, *size, drawn.upgrade()?)
+        };
+        let at = cursor;
+        let state = self.state();
+        let end = state.log.end();
+        let behind = end.offset.saturating_sub(at.offset);
+        let is_near = at == end
+            || max_behind > 0 && behind <= max_behind && state.log.next(&mut cursor, 1).is_ok();
+        is_near.then(|| (at, size, Bytes::from_owner(Shared(drawn))))
+    }
+}
+
+fn snapshot_within(painted: &Painted, most: usize) -> Result<(Cursor, Size, Vec<u8>), usize> {
+    Ok((painted.cursor, painted.size(), painted.screen.snapshot_within(most)?))
+}
+
+/// `bytes`, and what may have been added by the next time.
+fn with_margin(bytes: usize) -> usize {
+    (bytes + bytes / 8).max(FREE_BYTES)
+}
+
+/// Bytes of each snapshot that are not counted: small screens never wait.
+const FREE_BYTES: usize = 64 << 10;
+/// How long a snapshot may wait for memory.
+pub(crate) const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+/// With so much printed since, a snapshot is shared where there is no memory for another.
+const MAX_BEHIND_BYTES: u64 = 64 << 10;
