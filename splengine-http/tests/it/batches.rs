@@ -1,9 +1,10 @@
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use splengine_core::{BatchResults, StepResult};
 use splengine_http::HttpServer;
+use tokio::time::Instant;
 
 use crate::client::Response;
 use crate::support::{Door, TOKEN, batch_door, batch_door_as, eventually, step, with};
