@@ -232,9 +232,7 @@ impl Doors {
         if status != 200 {
             return refused_by_http(status, &serde_json::from_str(&body).expect("JSON"));
         }
-        // In chunks, whose sizes stand on lines of their own.
         let (mut stdout, mut stderr, mut exit) = (Vec::new(), Vec::new(), Value::Null);
-        let body: String = dechunked(&body);
         for line in body.lines().filter(|line| !line.is_empty()) {
             let event: Value = serde_json::from_str(line).expect("JSON");
             let data = || base64(event["data"].as_str().expect("text"));
@@ -476,16 +474,6 @@ fn base64(text: &str) -> Vec<u8> {
         bytes.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
     }
     bytes
-}
-
-fn dechunked(body: &str) -> String {
-    let (mut text, mut rest) = (String::new(), body);
-    while let Some((size, after)) = rest.split_once("\r\n") {
-        let Ok(size) = usize::from_str_radix(size, 16) else { break };
-        text.push_str(&after[..size]);
-        rest = after[size..].trim_start_matches("\r\n");
-    }
-    text
 }
 
 const REASONS: [&str; 7] =

@@ -139,18 +139,39 @@ pub(crate) fn exchange(addr: &str, request: &str) -> std::io::Result<(String, St
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| std::io::Error::other(format!("no answer: {answer:?}")))?;
-    let length: Option<usize> = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let part = || std::io::Error::other(format!("a part of an answer: {}", answer.escape_ascii()));
+    let end = answer.windows(4).position(|part| part == b"\r\n\r\n").ok_or_else(part)?;
+    let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
+    let header = |name: &str| {
+        let lower = head.to_ascii_lowercase();
+        lower.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned))
+    };
+    let body = match header("transfer-encoding: ") {
+        Some(_) => dechunked(body).ok_or_else(part)?,
+        None => body.to_vec(),
+    };
+    let length: Option<usize> = header("content-length: ").and_then(|length| length.parse().ok());
     if length.is_some_and(|length| length != body.len()) {
-        return Err(std::io::Error::other(format!("a part of an answer: {answer:?}")));
+        return Err(part());
     }
-    Ok((head.to_owned(), body.to_owned()))
+    let body = String::from_utf8(body).map_err(std::io::Error::other)?;
+    Ok((head.into_owned(), body))
+}
+
+/// A body in chunks, whose sizes stand on lines of their own; `None` if its end is missing.
+fn dechunked(mut body: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = Vec::new();
+    loop {
+        let end = body.windows(2).position(|part| part == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).ok()?, 16).ok()?;
+        if size == 0 {
+            return Some(whole);
+        }
+        whole.extend(body.get(end + 2..end + 2 + size)?);
+        body = body.get(end + 2 + size + 2..)?;
+    }
 }
 
 pub(crate) fn get(addr: &str, path: &str) -> (u16, String) {
