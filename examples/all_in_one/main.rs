@@ -55,7 +55,7 @@ fn main() -> ExitCode {
                 .from_env_lossy(),
         )
         .init();
-    // Of this same program, started by the engine: see `Holder`.
+    // Of this same program, started by the engine: see `PtyHost`.
     if std::env::args_os().nth(1).is_some_and(|word| word == HOLD_TERMINALS) {
         return match splengine_core::hold() {
             Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use splengine_core::{
     Accounts, AddressRange, CgroupMode, EngineBuilder, Environment, FilePolicy, GuessingPolicy,
-    Holder, LimitKind, Limits, Program, Secret, UserName,
+    LimitKind, Limits, Program, PtyHost, Secret, UserName,
 };
 use splengine_ssh::{Algorithms, HostKeys, Users, UsersError};
 
@@ -269,11 +269,11 @@ impl Settings {
     }
 
     /// The holder of terminals, if sessions are to survive this process.
-    pub(crate) fn holder(&self) -> Result<Option<Holder>, UsageError> {
+    pub(crate) fn holder(&self) -> Result<Option<PtyHost>, UsageError> {
         if !self.sessions.survive {
             return Ok(None);
         }
-        let holder = Holder::new(self.sessions_dir(), [HOLD_TERMINALS]);
+        let holder = PtyHost::new(self.sessions_dir(), [HOLD_TERMINALS]);
         holder.map(Some).map_err(|error| UsageError::caused("[sessions] survive", &error))
     }
 

@@ -6,7 +6,7 @@ use splengine_core::{
 };
 use tokio::net::{TcpListener, ToSocketAddrs};
 
-use crate::call::Responder;
+use crate::responder::Responder;
 use crate::server::AvroServer;
 use crate::service::AvroService;
 

@@ -14,11 +14,11 @@ use splengine_core::{Closing, ConnectionHandle, CredentialSource, Reservation};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::call::{Memory, Origin, Recognised, Responder, Shown, refusal};
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::output::Unsent;
 use crate::parse_queue::Requester;
+use crate::responder::{Memory, Origin, Presented, Recognised, Responder, refusal};
 
 /// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
 /// something. What its calls are at is cancelled with it.
@@ -121,10 +121,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         Box::new(Memory { reservation, is_callers })
                     });
                     let shown = (!handle.is_authenticated()).then(|| {
-                        Box::new(Shown {
+                        Box::new(Presented {
                             connection: Some(handle.clone()),
                             recognised: Some(Arc::clone(&recognised)),
-                            ..Shown::default()
+                            ..Presented::default()
                         })
                     });
                     let work = responder.clone().respond(

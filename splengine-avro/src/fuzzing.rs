@@ -8,11 +8,11 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::clients::{ClientProtocol, Clients};
 use crate::datum::{Datum, Reader};
 use crate::framing::{Broken, Frames, PREFIX, Sasl, Speech};
 use crate::handshake::Conversation;
 use crate::metadata::Metadata;
+use crate::peer_protocols::{ClientProtocol, Clients};
 use crate::records::{
     BatchEvent, BatchInfo, BatchJob, BatchPage, BatchRecord, BatchRequest, BatchResult, Command,
     EngineError, EngineInfo, EventPage, ExecutionResult, OutputPart, RunRequest, RunResult,
@@ -229,7 +229,7 @@ mod tests {
             .expect("a directory")
             .map(|seed| std::fs::read(seed.expect("a file").path()).expect("read"))
             .collect();
-        let mut dice = crate::mutants::Dice(0x5eed);
+        let mut dice = crate::mutation_tests::Dice(0x5eed);
         for _ in 0..RUNS {
             let mut bytes = seeds[dice.roll(seeds.len())].clone();
             bytes.extend_from_slice(&seeds[dice.roll(seeds.len())][1..]);

@@ -5,9 +5,9 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use bytes::Bytes;
 
-use crate::clients::{ClientProtocol, Clients};
 use crate::datum::{Datum as _, DatumError, Reader, write_sized};
 use crate::limits::MAX_TEXT_BYTES;
+use crate::peer_protocols::{ClientProtocol, Clients};
 use crate::protocol::{Hash, hash_of, ours, too_long};
 
 /// What one client and we know of each other.

@@ -29,13 +29,11 @@
 #![forbid(unsafe_code)]
 
 mod builder;
-mod call;
-mod clients;
 mod codec;
 mod connection;
 mod container;
 mod datum;
-mod failure;
+mod error;
 mod framing;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
@@ -44,15 +42,17 @@ mod limits;
 mod messages;
 mod metadata;
 #[cfg(test)]
-mod mutants;
+mod mutation_tests;
 mod output;
 mod parse_queue;
+mod peer_protocols;
+mod prefixed_io;
 mod protocol;
 mod records;
-mod rewind;
+mod responder;
 mod server;
 mod service;
-mod walk;
+mod validate;
 
 pub use builder::AvroServerBuilder;
 pub use codec::CodecError;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use splengine_core::{Credentials, Secret};
 
 use crate::datum::{DatumError, Reader, write_long, write_sized};
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::records::ErrorCode;
 
 /// What a call's metadata says to us; of what else it holds we know nothing.

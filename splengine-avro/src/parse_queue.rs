@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::clients::{ClientProtocol, Clients};
+use crate::peer_protocols::{ClientProtocol, Clients};
 use crate::protocol::Hash;
 
 /// Where protocols wait to be parsed, of all connections of a server.
@@ -39,7 +39,7 @@ struct Address {
 
 /// A place in the queue, given back when dropped.
 #[derive(Debug)]
-struct Place {
+struct QueueSlot {
     addresses: Arc<Mutex<HashMap<Requester, Address>>>,
     requester: Requester,
 }
@@ -96,7 +96,7 @@ impl ParseQueue {
         }
     }
 
-    fn enter(&self, requester: Requester) -> Result<(Place, Option<Arc<Semaphore>>), String> {
+    fn enter(&self, requester: Requester) -> Result<(QueueSlot, Option<Arc<Semaphore>>), String> {
         let too_many = |of| format!("too many others {of} wait to be parsed; try again later");
         let mut addresses = lock(&self.addresses);
         let all: usize = addresses.values().map(|address| address.present).sum();
@@ -111,7 +111,7 @@ impl ParseQueue {
             return Err(too_many("from your address"));
         }
         address.present += 1;
-        let place = Place { addresses: Arc::clone(&self.addresses), requester };
+        let place = QueueSlot { addresses: Arc::clone(&self.addresses), requester };
         Ok((place, turn))
     }
 }
@@ -131,7 +131,7 @@ impl Requester {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         let mut addresses = lock(&self.addresses);
         if let Some(address) = addresses.get_mut(&self.requester) {

@@ -18,10 +18,10 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::Service as _;
 
-use crate::call::Responder;
 use crate::connection;
 use crate::framing::{Frames, PREFIX, Sasl, Speech};
-use crate::rewind::Rewind;
+use crate::prefixed_io::Rewind;
+use crate::responder::Responder;
 use crate::service::AvroService;
 
 /// The Avro RPC server on an address of its own. Serves while it is awaited, or

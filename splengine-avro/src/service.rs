@@ -23,13 +23,13 @@ use splengine_core::{
 use tokio::time::timeout;
 use tower::Service;
 
-use crate::call::{Memory, Origin, Responder, Shown, Written};
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::parse_queue::Requester;
 use crate::protocol;
 use crate::records::ErrorCode;
+use crate::responder::{Memory, Origin, Presented, Responder, Written};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -148,7 +148,7 @@ where
             };
             let recognised = caller.as_ref().or(by_head.as_ref());
             let (message, memory) = read(responder, body, sender, recognised).await?;
-            let shown = Shown { caller, by_head, recognised: None, connection };
+            let shown = Presented { caller, by_head, recognised: None, connection };
             let bytes = respond(responder, message, memory, source, shown).await?;
             Ok(typed(StatusCode::OK, BINARY, bytes))
         }
@@ -169,7 +169,7 @@ async fn respond(
     message: Bytes,
     memory: Box<Memory>,
     source: CredentialSource,
-    shown: Shown,
+    shown: Presented,
 ) -> Result<Bytes, Refusal> {
     let malformed = |problem: &str| refusal(StatusCode::BAD_REQUEST, problem);
     let size = message.len();

@@ -182,7 +182,7 @@ impl CallerBudgets {
 #[derive(Debug)]
 pub struct Reservation {
     /// One for each budget in turn: the share first, then the whole.
-    levels: Vec<Held>,
+    levels: Vec<Reserved>,
     allowance: usize,
     /// How many granules are reserved.
     granules: usize,
@@ -192,7 +192,7 @@ pub struct Reservation {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Reserved {
     budget: MemoryBudget,
     permit: Option<OwnedSemaphorePermit>,
     beyond: Option<OwnedMutexGuard<()>>,
@@ -222,7 +222,7 @@ impl MemoryBudget {
     #[must_use]
     pub fn reservation(&self) -> Reservation {
         let budgets = std::iter::successors(Some(self), |budget| budget.0.whole.as_ref());
-        let levels = budgets.cloned().map(|budget| Held { budget, permit: None, beyond: None });
+        let levels = budgets.cloned().map(|budget| Reserved { budget, permit: None, beyond: None });
         Reservation { levels: levels.collect(), allowance: 0, granules: 0, waits: None }
     }
 
@@ -305,7 +305,7 @@ impl Reservation {
         if more == 0 {
             return Ok(());
         }
-        let acquire = |level: &Held| {
+        let acquire = |level: &Reserved| {
             let granules = Arc::clone(&level.budget.0.granules);
             granules.try_acquire_many_owned(more).map_err(|_| level.budget.0.shortage)
         };
@@ -322,7 +322,7 @@ impl Reservation {
 
     /// How many bytes [`try_grow`](Self::try_grow) can reserve in all at the moment.
     pub(crate) fn attainable(&self) -> usize {
-        let available = |level: &Held| level.budget.0.granules.available_permits();
+        let available = |level: &Reserved| level.budget.0.granules.available_permits();
         let more = self.levels.iter().map(available).min().unwrap_or(0);
         self.granules.saturating_add(more).saturating_mul(GRANULE).saturating_add(self.allowance)
     }
@@ -373,7 +373,7 @@ impl Reservation {
     }
 }
 
-impl Held {
+impl Reserved {
     /// Whether there are not as many granules at the moment.
     fn lacks(&self, wanted: usize) -> bool {
         let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);

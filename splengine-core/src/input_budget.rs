@@ -16,11 +16,11 @@ pub(crate) struct InputBudget(Arc<Shared>);
 struct Shared {
     max_bytes: usize,
     max_bytes_per_caller: usize,
-    held: Mutex<Held>,
+    held: Mutex<Reserved>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Reserved {
     all: usize,
     callers: HashMap<UserName, usize>,
 }
@@ -74,7 +74,7 @@ impl InputBudget {
         self.take(&mut self.held(), user, bytes)
     }
 
-    fn take(&self, held: &mut Held, user: &UserName, bytes: usize) -> InputReservation {
+    fn take(&self, held: &mut Reserved, user: &UserName, bytes: usize) -> InputReservation {
         // Callers of whom nothing is held are forgotten.
         if bytes > 0 {
             held.all = held.all.saturating_add(bytes);
@@ -84,7 +84,7 @@ impl InputBudget {
         InputReservation { budget: self.clone(), user: user.clone(), bytes }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, Reserved> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,9 +44,9 @@ pub use auth::{
     Secret, SharedAuthenticator, StaticTokens, TokenError, TokenHash,
 };
 pub use batch::{
-    BatchError, BatchEvent, BatchEvents, BatchFilter, BatchInfo, BatchJob, BatchList, BatchPolicy,
-    BatchRecord, BatchRequest, BatchResultReader, BatchResults, BatchState, Batches, FailFast,
-    Happening, JobAction, JobEvent, LogPiece, Outcome, RetryOn, RunIf, SalvagedBatch, Step,
+    BatchError, BatchEvent, BatchEventKind, BatchEvents, BatchFilter, BatchInfo, BatchJob,
+    BatchList, BatchPolicy, BatchRecord, BatchRequest, BatchResultReader, BatchResults, BatchState,
+    Batches, FailFast, JobAction, JobEvent, LogPiece, Outcome, RetryOn, RunIf, SalvagedBatch, Step,
     StepCheck, StepCounts, StepInfo, StepLog, StepOutput, StepResult, StepState, Submitted,
     salvage_batches,
 };
@@ -64,8 +64,9 @@ pub use execute::{
     Signal, SlowReader, SplitError, Stdin, Stopper, Stream, Usage, split_words,
 };
 pub use files::{
-    DiskSpace, FileChanges, FileEntry, FileError, FileEvent, FileInfo, FileKind, FileListing,
-    FilePolicy, FilePolicyError, FileRevision, FileWatch, Files, OpenFile, OpenOptions, Replaced,
+    DiskSpace, FileEntry, FileError, FileEvent, FileInfo, FileKind, FileListing, FilePolicy,
+    FilePolicyError, FileRevision, FileWatch, Files, OpenFile, OpenOptions, Replaced,
+    SetAttributes,
 };
 pub use gather::{GatherError, GatherLimits, Gathered};
 pub use id::{
@@ -73,7 +74,7 @@ pub use id::{
     ParseSessionIdError, ParseShareIdError, SavedId, SessionId, ShareId,
 };
 pub use local::{
-    CgroupMode, Environment, HoldError, Holder, LocalExecutor, LocalExecutorBuilder, SetupError,
+    CgroupMode, Environment, HoldError, LocalExecutor, LocalExecutorBuilder, PtyHost, SetupError,
     hold,
 };
 pub use net::{
@@ -84,10 +85,10 @@ pub use places::{CallerPlace, CallerPlaces, PlaceError};
 pub use scope::{ParseScopeError, Scope, Scopes};
 pub use screen::Screen;
 pub use session::{
-    Access, Adopted, Attach, Attachment, ClientInfo, Closed, Leftover, Notice, Printed, Recording,
-    RecordingFile, SavedInfo, ScreenShot, Session, SessionError, SessionInfo, SessionPolicy,
-    SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo, Size, SizePolicy, StoreError,
-    Terminal, TerminalColors, TerminalModes, Typist, Update,
+    Access, Attach, Attachment, ClientInfo, ClientInput, Closed, Notice, Orphan, Printed,
+    Reattached, Recording, RecordingFile, SavedInfo, ScreenShot, Session, SessionError,
+    SessionInfo, SessionPolicy, SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo,
+    Size, SizePolicy, StoreError, Terminal, TerminalColors, TerminalModes, Update,
 };
 pub use store::{Change, MemoryStore, Rows, Store, StoreFault};
 #[cfg(feature = "redb")]

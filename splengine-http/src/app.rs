@@ -29,12 +29,12 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::answers::{self, AnswerBudgets};
 use crate::encoded::{self, DecoderBudgets};
 use crate::file_paths::FILES;
-use crate::forms::Form;
 use crate::host::check_host;
 use crate::large::LargeWork;
-use crate::lingering::linger;
+use crate::lingering_close::linger;
 use crate::problem::Problem;
 use crate::repeats::{self, Repeats, refuse_unheeded_key};
+use crate::result_formats::Form;
 use crate::revoked::{Recognised, end_with_caller};
 use crate::routes::metrics::{self, HttpMetrics};
 use crate::routes::{

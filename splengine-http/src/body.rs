@@ -11,7 +11,7 @@ use http_body::Body as _;
 use splengine_core::{GatherError, GatherLimits, Gathered, MemoryError};
 
 use crate::encoded::{DecodeError, is_encoded};
-use crate::lingering::Lingering;
+use crate::lingering_close::Lingering;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

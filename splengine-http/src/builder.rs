@@ -15,7 +15,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
 use crate::app::{App, Options};
-use crate::forms::{BoxError, Form};
+use crate::result_formats::{BoxError, Form};
 use crate::server::{HttpServer, RequestBody, Timing};
 use crate::service::HttpService;
 

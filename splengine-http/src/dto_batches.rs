@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use splengine_core::{
-    BatchEvent, BatchInfo, BatchList, BatchRecord, Happening, StepCounts, StepInfo, StepState,
+    BatchEvent, BatchEventKind, BatchInfo, BatchList, BatchRecord, StepCounts, StepInfo, StepState,
 };
 use utoipa::ToSchema;
 
@@ -323,17 +323,17 @@ impl From<BatchEvent> for BatchEventDto {
             processes: None,
         };
         let name = match event.what {
-            Happening::Queued => {
+            BatchEventKind::Queued => {
                 dto.state = "queued";
                 "queued"
             }
-            Happening::Begun => "begun",
-            Happening::Started { step, attempt } => {
+            BatchEventKind::Begun => "begun",
+            BatchEventKind::Started { step, attempt } => {
                 dto.step = Some(step);
                 dto.attempt = Some(attempt);
                 "started"
             }
-            Happening::Ended(info) => {
+            BatchEventKind::Ended(info) => {
                 let info = StepInfoDto::from(*info);
                 dto.step = Some(info.id);
                 dto.state = info.state;
@@ -352,21 +352,21 @@ impl From<BatchEvent> for BatchEventDto {
                 dto.processes = info.processes;
                 "ended"
             }
-            Happening::Due { step } => {
+            BatchEventKind::Due { step } => {
                 dto.step = Some(step);
                 dto.state = "queued";
                 "due"
             }
-            Happening::Skipped { step, reason } => {
+            BatchEventKind::Skipped { step, reason } => {
                 dto.step = Some(step);
                 dto.state = "skipped";
                 dto.reason = Some(reason);
                 "skipped"
             }
-            Happening::Cancelling => "cancelling",
-            Happening::Aborting => "aborting",
-            Happening::TimedOut => "timedOut",
-            Happening::Finished { state, exit_code } => {
+            BatchEventKind::Cancelling => "cancelling",
+            BatchEventKind::Aborting => "aborting",
+            BatchEventKind::TimedOut => "timedOut",
+            BatchEventKind::Finished { state, exit_code } => {
                 dto.state = state.name();
                 dto.exit_code = Some(exit_code);
                 "finished"

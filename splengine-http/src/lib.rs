@@ -25,7 +25,6 @@
 
 #![forbid(unsafe_code)]
 
-mod accept;
 mod answers;
 mod app;
 mod body;
@@ -40,18 +39,19 @@ mod dto_files;
 mod dto_sessions;
 mod encoded;
 mod file_paths;
-mod forms;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod host;
 mod json;
 mod large;
-mod lingering;
+mod lingering_close;
+mod negotiate;
 mod openapi;
 mod output_text;
 mod problem;
 mod ranges;
 mod repeats;
+mod result_formats;
 mod result_stream;
 mod revoked;
 mod routes;

@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
 
-use crate::forms::Form;
+use crate::result_formats::Form;
 use crate::routes;
 use crate::stream::EVENTS;
 

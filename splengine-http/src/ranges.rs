@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use crate::problem::Problem;
-use crate::routes::parameters::header;
+use crate::routes::extract::header;
 
 /// The part that `Range` asks for of what has this length, or all of it.
 pub(crate) fn answer(

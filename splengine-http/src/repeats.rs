@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::routes::parameters::{IDEMPOTENCY_KEY, idempotency_key};
+use crate::routes::extract::{IDEMPOTENCY_KEY, idempotency_key};
 
 /// The answers to requests that had a key, kept in memory for a day: at most 10,000, and 64 MiB of
 /// them. Over that, answers of the caller who has most of them are forgotten first.

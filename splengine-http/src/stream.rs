@@ -14,11 +14,11 @@ use splengine_core::{
     End, ErrorKind, Event, ExecuteError, QueuedRun, Reason, Run, Stream, Utf8Pieces,
 };
 
-use crate::accept::Format;
 use crate::dto::{
     EncodingDto, EndDto, EventDto, ExitDto, ExitName, LostDto, LostName, OutputDto, QueuedDto,
     QueuedName, StartedDto, StartedName,
 };
+use crate::negotiate::Format;
 use crate::problem::Problem;
 use crate::silence::Silence;
 

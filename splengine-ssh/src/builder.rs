@@ -8,8 +8,8 @@ use russh::{Limits, MethodKind, MethodSet, SshId};
 use splengine_core::{BindError, CallerPlaces, ConnectionLimits, Engine};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
-use crate::input::Disk;
 use crate::server::{Options, Shared, SshServer};
+use crate::spill_buffer::Disk;
 use crate::targets::Targets;
 use crate::{Algorithms, HostKeys, TargetError, Users};
 

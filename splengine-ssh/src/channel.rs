@@ -10,15 +10,15 @@ use splengine_core::{Background, Caller, CallerPlace, Request, Scope, Signal, Si
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
+use crate::channel_writer::{Disconnected, Exit, REFUSED, Reply};
 use crate::command_line::{self, Wanted};
 use crate::forward::Destination;
 use crate::handler::Login;
-use crate::input::{Inlet, Outlet};
-use crate::reply::{Exit, Gone, REFUSED, Reply};
 use crate::server::Shared;
-use crate::terminal::Window;
+use crate::shell::Window;
+use crate::spill_buffer::{SpillReader, SpillWriter};
 use crate::users::Grant;
-use crate::{execution, rsync, scp, sessions, sftp, terminal};
+use crate::{exec, rsync, scp, sessions, sftp, shell};
 
 /// What a running channel is told.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Controls {
 
 /// Who runs something, and where.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct ExecContext {
     pub(crate) caller: Caller,
     /// By its id.
     pub(crate) session: Option<String>,
@@ -65,7 +65,7 @@ pub(crate) struct Channel {
     pub(crate) links_first: bool,
     /// Whether the client asks that what runs in the background outlives its command.
     pub(crate) keeps_background: bool,
-    pub(crate) input: Inlet,
+    pub(crate) input: SpillWriter,
     /// What its caller has of all channels; as long as something runs, that has it.
     place: Option<CallerPlace>,
     state: State,
@@ -73,7 +73,7 @@ pub(crate) struct Channel {
 }
 
 enum State {
-    Fresh(Reply, Outlet),
+    Fresh(Reply, SpillReader),
     Running {
         signals: mpsc::Sender<Signal>,
         size: watch::Sender<Size>,
@@ -87,7 +87,7 @@ enum State {
 impl Channel {
     pub(crate) fn new(reply: Reply, shared: &Shared, place: CallerPlace) -> Self {
         let user = place.user().clone();
-        let (input, outlet) = crate::input::channel(Arc::clone(&shared.disk), user);
+        let (input, outlet) = crate::spill_buffer::channel(Arc::clone(&shared.disk), user);
         Self {
             env: Vec::new(),
             server_env: Vec::new(),
@@ -144,7 +144,7 @@ impl Channel {
         let start = forced(grant, start, &mut server_env);
         // Who may run one command only may not have the shell of a session instead.
         let session = self.session.take().filter(|_| grant.forced_command.is_none());
-        let place = Place {
+        let place = ExecContext {
             caller: grant.caller.clone(),
             session,
             env,
@@ -170,7 +170,7 @@ impl Channel {
         let flooded = Arc::clone(&flood);
         let shared = Arc::clone(shared);
         let mut trail =
-            Trail { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
+            AuditGuard { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
         tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
         // Files are served for as long as the client likes.
         let running = (!matches!(start, Start::Sftp(_))).then(|| login.running());
@@ -285,20 +285,20 @@ impl Start {
 }
 
 /// Says in the log how a channel has ended, whatever ends it.
-struct Trail {
+struct AuditGuard {
     user: UserName,
     peer: SocketAddr,
     what: &'static str,
     exit: Option<Exit>,
 }
 
-impl Trail {
+impl AuditGuard {
     fn end(&mut self, exit: Option<Exit>) {
         self.exit = exit;
     }
 }
 
-impl Drop for Trail {
+impl Drop for AuditGuard {
     fn drop(&mut self) {
         let Self { user, peer, what, exit } = self;
         match exit {
@@ -326,13 +326,13 @@ fn forced(grant: &Grant, asked: Start, env: &mut Vec<(String, String)>) -> Start
 
 async fn perform(
     shared: &Shared,
-    mut place: Place,
+    mut place: ExecContext,
     window: Option<Window>,
     start: Start,
-    mut input: Outlet,
+    mut input: SpillReader,
     controls: Controls,
     reply: &Reply,
-) -> Result<Exit, Gone> {
+) -> Result<Exit, Disconnected> {
     let engine = &shared.engine;
     let request = match (start, window) {
         (Start::Sftp(options), _) => {
@@ -362,7 +362,7 @@ async fn perform(
             return sessions::run(engine, &place.caller, command, window.is_some(), reply).await;
         }
         (Start::Shell, Some(window)) => {
-            return terminal::run(engine, &place, window, None, input, controls, reply).await;
+            return shell::run(engine, &place, window, None, input, controls, reply).await;
         }
         (Start::Command(_), Some(_)) if place.session.is_some() => {
             let words = "a session runs already: leave out the command, or the session";
@@ -370,7 +370,7 @@ async fn perform(
         }
         (Start::Command(command), Some(window)) => {
             let command = Some(command);
-            return terminal::run(engine, &place, window, command, input, controls, reply).await;
+            return shell::run(engine, &place, window, command, input, controls, reply).await;
         }
         (Start::Shell, None) => Request::shell(),
         (Start::Command(command), None) => match command_line::read(command) {
@@ -411,7 +411,7 @@ async fn perform(
         },
     };
     let background = if place.keeps_background { Background::Keep } else { Background::Kill };
-    execution::run(engine, &place, request.background(background), input, controls, reply).await
+    exec::run(engine, &place, request.background(background), input, controls, reply).await
 }
 
 /// Has git pack a repository before a push is over, instead of in the background, where that would end

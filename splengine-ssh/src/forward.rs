@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::input::Outlet;
-use crate::reply::Reply;
+use crate::channel_writer::Reply;
+use crate::spill_buffer::SpillReader;
 
 /// Where a client wants a connection to.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl Destination {
 
 impl Connected {
     /// Passes on what comes from either side until both have ended, or one is gone.
-    pub(crate) async fn serve(mut self, mut input: Outlet, reply: &Reply) {
+    pub(crate) async fn serve(mut self, mut input: SpillReader, reply: &Reply) {
         let up = async {
             let copied = tokio::io::copy(&mut input, &mut self.to).await;
             copied.and(self.to.shutdown().await)

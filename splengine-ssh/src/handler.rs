@@ -20,11 +20,11 @@ use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
 use splengine_core::{AuthError, CredentialSource, Secret, TerminalModes};
 
 use crate::channel::{Channel, Start};
+use crate::channel_writer::Reply;
 use crate::forward::Destination;
-use crate::reply::Reply;
 use crate::server::Shared;
 use crate::sftp;
-use crate::terminal::Window;
+use crate::shell::Window;
 use crate::users::{Entry, Grant};
 
 use convert::{is_name_of_terminal, known, links_first, size};

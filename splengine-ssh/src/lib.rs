@@ -61,24 +61,24 @@
 mod algorithms;
 mod builder;
 mod channel;
+mod channel_writer;
 mod command_line;
-mod execution;
+mod exec;
 mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod glob;
+mod guarded_io;
 mod handler;
 mod host_key;
-mod input;
-mod line;
-mod reply;
 mod rsync;
 mod scp;
 mod server;
 mod sessions;
 mod sftp;
+mod shell;
+mod spill_buffer;
 mod targets;
-mod terminal;
 mod users;
 
 pub use algorithms::{AlgorithmError, Algorithms};

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::command_line::{Word, quote};
 use crate::glob;
-use crate::input::Outlet;
+use crate::spill_buffer::SpillReader;
 
 /// The server's command, once its paths were looked at: none may lie outside root or be hidden. With
 /// `--secluded-args` they are read from `input` first.
@@ -21,7 +21,7 @@ pub(crate) async fn request(
     files: &Files,
     caller: &Caller,
     words: Vec<Word>,
-    input: &mut Outlet,
+    input: &mut SpillReader,
 ) -> Result<Request, String> {
     // Unlike SFTP it is a program that reaches files by itself: it takes the right to run it, too,
     // which the engine checks.
@@ -158,7 +158,7 @@ fn may_hide_path(option: &[u8]) -> bool {
 async fn secluded(
     mut words: Vec<Word>,
     place: usize,
-    input: &mut Outlet,
+    input: &mut SpillReader,
 ) -> Result<Vec<Word>, String> {
     let option = &mut words[place];
     let mut letters = option.text.as_bytes().to_vec();

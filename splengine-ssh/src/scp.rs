@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use splengine_core::{
-    Caller, FileChanges, FileError, FileInfo, FileKind, Files, OpenOptions, Stream,
+    Caller, FileError, FileInfo, FileKind, Files, OpenOptions, SetAttributes, Stream,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
+use crate::channel_writer::{Disconnected, Exit, Reply};
 use crate::command_line::Word;
 use crate::glob;
-use crate::input::Outlet;
-use crate::reply::{Exit, Gone, Reply};
+use crate::spill_buffer::SpillReader;
 
 /// What scp's server is told by its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +29,14 @@ pub(crate) struct Options {
 
 /// Why nothing more can be said to a client.
 enum Stop {
-    Gone,
+    Disconnected,
     /// It broke the protocol.
     Broken(&'static str),
 }
 
-impl From<Gone> for Stop {
-    fn from(_: Gone) -> Self {
-        Self::Gone
+impl From<Disconnected> for Stop {
+    fn from(_: Disconnected) -> Self {
+        Self::Disconnected
     }
 }
 
@@ -84,7 +84,7 @@ impl Options {
 }
 
 /// Says in the words of the protocol that it is not served.
-pub(crate) async fn refuse(reply: &Reply) -> Result<Exit, Gone> {
+pub(crate) async fn refuse(reply: &Reply) -> Result<Exit, Disconnected> {
     const WORDS: &str = "\x02scp: the old protocol of scp is switched off here; leave out -O, or take a \
                          client that copies over SFTP (OpenSSH 9.0 and later)\n";
     reply.send(Stream::Stdout, Bytes::from_static(WORDS.as_bytes())).await?;
@@ -96,9 +96,9 @@ pub(crate) async fn run(
     files: &Files,
     caller: &Caller,
     options: Options,
-    input: Outlet,
+    input: SpillReader,
     reply: &Reply,
-) -> Result<Exit, Gone> {
+) -> Result<Exit, Disconnected> {
     let input = BufReader::with_capacity(CHUNK, input);
     let mut copy = Copy { files, caller, input, reply, has_failed: false };
     let done = match options.is_sink {
@@ -107,7 +107,7 @@ pub(crate) async fn run(
     };
     let code = match done {
         Ok(()) => u32::from(copy.has_failed),
-        Err(Stop::Gone) => return Err(Gone),
+        Err(Stop::Disconnected) => return Err(Disconnected),
         Err(Stop::Broken(why)) => {
             reply.send(Stream::Stdout, format!("\x02scp: {why}\n").into()).await?;
             1
@@ -119,7 +119,7 @@ pub(crate) async fn run(
 struct Copy<'a> {
     files: &'a Files,
     caller: &'a Caller,
-    input: BufReader<Outlet>,
+    input: BufReader<SpillReader>,
     reply: &'a Reply,
     has_failed: bool,
 }
@@ -174,8 +174,8 @@ impl Copy<'_> {
         }
         self.ack().await?;
         // The directories that were entered, each with the times that it gets when it is left.
-        let mut entered: Vec<(PathBuf, Option<FileChanges>)> = Vec::new();
-        let mut times: Option<FileChanges> = None;
+        let mut entered: Vec<(PathBuf, Option<SetAttributes>)> = Vec::new();
+        let mut times: Option<SetAttributes> = None;
         while let Some(line) = self.line().await? {
             let place = |name: &OsStr| match entered.last() {
                 Some((directory, _)) => directory.join(name),
@@ -244,7 +244,7 @@ impl Copy<'_> {
         }
     }
 
-    async fn set(&self, path: &Path, changes: FileChanges) -> Result<(), FileError> {
+    async fn set(&self, path: &Path, changes: SetAttributes) -> Result<(), FileError> {
         let at = self.files.from_host(path)?;
         self.files.set(self.caller, &at, changes).await
     }
@@ -253,7 +253,7 @@ impl Copy<'_> {
         &mut self,
         path: &Path,
         announced: &Announced,
-        times: Option<FileChanges>,
+        times: Option<SetAttributes>,
         options: &Options,
     ) -> Result<(), Stop> {
         let opening = OpenOptions::new().write().create().truncate().mode(announced.mode);
@@ -495,7 +495,7 @@ fn parse(line: &[u8]) -> Option<Announced> {
     is_name.then(|| Announced { mode, size, name: OsString::from_vec(name.to_vec()) })
 }
 
-fn parse_times(line: &[u8]) -> Option<FileChanges> {
+fn parse_times(line: &[u8]) -> Option<SetAttributes> {
     let mut parts = str::from_utf8(&line[1..]).ok()?.split(' ');
     let mut time = || {
         let seconds = Duration::from_secs(parts.next()?.parse().ok()?);
@@ -503,7 +503,7 @@ fn parse_times(line: &[u8]) -> Option<FileChanges> {
         UNIX_EPOCH.checked_add(seconds)?.checked_add(micros)
     };
     let (modified, accessed) = (time()?, time()?);
-    Some(FileChanges::new().modified(modified).accessed(accessed))
+    Some(SetAttributes::new().modified(modified).accessed(accessed))
 }
 
 /// In bytes, of data that is passed on at a time.

@@ -15,9 +15,9 @@ use splengine_core::{
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 
+use crate::guarded_io::GuardedIo;
 use crate::handler::{Client, Login};
-use crate::input::Disk;
-use crate::line::Line;
+use crate::spill_buffer::Disk;
 use crate::targets::Targets;
 use crate::{Algorithms, Users};
 
@@ -140,7 +140,7 @@ impl Entering {
         let place = connection.handle();
         // It may be gone again.
         let ours = connection.local_addr()?;
-        let (line, knife, traffic) = Line::new(connection);
+        let (line, knife, traffic) = GuardedIo::new(connection);
         let login = Login::new(place.clone());
         let rechecks = shared.users.rechecks();
         let attempted =

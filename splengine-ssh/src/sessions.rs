@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use humantime::format_rfc3339_seconds;
 use splengine_core::{Caller, Engine, SessionInfo, Stream, split_words};
 
-use crate::reply::{Exit, Gone, REFUSED, Reply};
+use crate::channel_writer::{Disconnected, Exit, REFUSED, Reply};
 
 /// Lists the caller's sessions, or ends those that `command` names.
 pub(crate) async fn run(
@@ -16,7 +16,7 @@ pub(crate) async fn run(
     command: &OsStr,
     in_terminal: bool,
     reply: &Reply,
-) -> Result<Exit, Gone> {
+) -> Result<Exit, Disconnected> {
     let words = split_words(command).unwrap_or_default();
     let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let (told, code) = match words.as_slice() {

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use crate::entry::{self, LogGate};
+use crate::auth::{self, LogGate};
 use crate::login::{self, problem};
 use crate::logins::Logins;
 use crate::{console, upgrade};
@@ -187,7 +187,7 @@ fn takes_gzip(asked: &HeaderMap) -> bool {
 /// Everything else is the HTTP server's. Who is logged in needs no header there.
 async fn api(State(app): State<Arc<App>>, mut request: Request) -> Response {
     if !request.headers().contains_key(axum::http::header::AUTHORIZATION)
-        && let Some(present) = entry::by_cookie(&app, request.headers()).await
+        && let Some(present) = auth::by_cookie(&app, request.headers()).await
     {
         request.extensions_mut().insert(present.caller);
     }

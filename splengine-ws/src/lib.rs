@@ -26,10 +26,11 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod auth;
 mod builder;
-mod client;
+mod connection;
 mod console;
-mod entry;
+mod encode;
 mod frame;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
@@ -38,7 +39,6 @@ mod login_file;
 mod logins;
 mod meter;
 mod server;
-mod speech;
 mod upgrade;
 
 pub use builder::WsServerBuilder;

@@ -20,7 +20,7 @@ use splengine_core::{
 use splengine_http::read_body;
 
 use crate::app::App;
-use crate::entry::{self, Present};
+use crate::auth::{self, Present};
 use crate::logins::LIFETIME;
 
 #[derive(Deserialize)]
@@ -70,8 +70,8 @@ pub(crate) async fn login(
         let detail = "the body must be an object with `token` or `ticket`";
         return problem(StatusCode::BAD_REQUEST, detail);
     };
-    let present = entry::by_cookie(&app, &headers).await;
-    let source = entry::source(&extensions);
+    let present = auth::by_cookie(&app, &headers).await;
+    let source = auth::source(&extensions);
     let (caller, token) = match (login.token, login.ticket) {
         (Some(token), None) => {
             let token = Secret::new(token);
@@ -177,7 +177,7 @@ pub(crate) async fn logout(
     let Ok(Query(Logout { everywhere })) = query else {
         return problem(StatusCode::BAD_REQUEST, "`everywhere` must be true or false");
     };
-    if let Some(Present { caller, id, .. }) = entry::by_cookie(&app, &headers).await {
+    if let Some(Present { caller, id, .. }) = auth::by_cookie(&app, &headers).await {
         if everywhere {
             app.logins.end_all(&caller).await;
         }
@@ -190,7 +190,7 @@ pub(crate) async fn logout(
 
 /// Who is logged in.
 pub(crate) async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let caller = match entry::by_cookie(&app, &headers).await {
+    let caller = match auth::by_cookie(&app, &headers).await {
         Some(present) => Some(present.caller),
         None => app.authenticator.authenticate(Credentials::None).await.ok(),
     };
@@ -247,8 +247,8 @@ fn who(caller: &Caller) -> Value {
 
 fn refuse_foreign(app: &App, headers: &HeaderMap) -> Option<Response> {
     let origin = headers.get(ORIGIN)?.to_str().unwrap_or_default();
-    (!entry::is_allowed(app, origin, headers)).then(|| {
-        let detail = entry::foreign_origin(app, origin, headers);
+    (!auth::is_allowed(app, origin, headers)).then(|| {
+        let detail = auth::foreign_origin(app, origin, headers);
         problem(StatusCode::FORBIDDEN, &detail)
     })
 }

@@ -20,8 +20,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::app::App;
-use crate::client::{self, Wish};
-use crate::entry::{self, Entrant, Refusal};
+use crate::auth::{self, Authenticated, Refusal};
+use crate::connection::{self, AttachQuery};
 use crate::frame::AccessWord;
 use crate::login::{problem, throttled};
 use crate::meter::{Gate, Metered};
@@ -106,7 +106,7 @@ fn wrong_query(uri: &Uri) -> String {
 
 pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
-    let entrant = match entry::judge(&app, &parts).await {
+    let entrant = match auth::judge(&app, &parts).await {
         Ok(entrant) => entrant,
         Err(Refusal { detail, retry_after: Some(time), .. }) => return throttled(&detail, time),
         Err(Refusal { status, detail, .. }) => return problem(status, &detail),
@@ -128,13 +128,13 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
     if *app.closing.borrow() {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
     }
-    let wish = Wish {
+    let wish = AttachQuery {
         session: query.session,
         access: query.access,
-        window: client::size(query.cols, query.rows),
+        window: connection::size(query.cols, query.rows),
     };
     let connection = parts.extensions.remove::<ConnectionHandle>();
-    if let (Entrant::Known(caller, _), Some(connection)) = (&entrant, &connection) {
+    if let (Authenticated::Known(caller, _), Some(connection)) = (&entrant, &connection) {
         connection.set_authenticated(caller);
     }
     // One that is a little too large is read to its end, so that its sender hears of it: many send
@@ -156,7 +156,7 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         let gate = Arc::new(Gate::new(most, app.unknown.clone()));
         let stream = Metered::new(upgraded, Arc::clone(&gate));
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-        client::serve(app, socket, gate, is_v1, entrant, wish, connection).await;
+        connection::serve(app, socket, gate, is_v1, entrant, wish, connection).await;
         drop(place);
     });
     response

@@ -354,7 +354,7 @@ fn users_have_no_more_than_their_scopes() {
 }
 
 #[test]
-fn the_ssh_door_is_known_by_a_key_that_stays() {
+fn the_ssh_server_is_known_by_a_key_that_stays() {
     let root = tempfile::tempdir().expect("a directory");
     let keys = root.path().join("keys");
     std::fs::create_dir(&keys).expect("made");
@@ -378,7 +378,7 @@ fn the_ssh_door_is_known_by_a_key_that_stays() {
 }
 
 #[test]
-fn without_a_door_it_still_waits_for_its_end() {
+fn without_a_server_it_still_waits_for_its_end() {
     let root = tempfile::tempdir().expect("a directory");
     let mut command = example("all-in-one");
     let server = Server::start(

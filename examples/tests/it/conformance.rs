@@ -95,7 +95,7 @@ enum Told {
     Refused(&'static str, String),
 }
 
-struct Doors {
+struct TestServers {
     engine: Engine,
     caller: Caller,
     http: SocketAddr,
@@ -103,19 +103,23 @@ struct Doors {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_door_tells_the_same() {
+async fn every_server_tells_the_same() {
     let engine = Engine::builder(Actor).build().expect("built");
     let caller = Caller::with_all_scopes("guest".parse().expect("a user name"));
     let tokens = || StaticTokens::new().allow_anonymous(caller.clone());
-    let door = HttpServer::builder(engine.clone()).authenticate(tokens());
-    let http = door.bind("127.0.0.1:0").await.expect("bound");
-    let door = AvroServer::builder(engine.clone()).authenticate(tokens());
-    let avro = door.bind("127.0.0.1:0").await.expect("bound");
-    let doors =
-        Doors { engine, caller: caller.clone(), http: http.local_addr(), avro: avro.local_addr() };
+    let server = HttpServer::builder(engine.clone()).authenticate(tokens());
+    let http = server.bind("127.0.0.1:0").await.expect("bound");
+    let server = AvroServer::builder(engine.clone()).authenticate(tokens());
+    let avro = server.bind("127.0.0.1:0").await.expect("bound");
+    let servers = TestServers {
+        engine,
+        caller: caller.clone(),
+        http: http.local_addr(),
+        avro: avro.local_addr(),
+    };
     tokio::spawn(async { http.await });
     tokio::spawn(async { avro.await });
-    let ssh = Ssh::open(&doors.engine).await;
+    let ssh = Ssh::open(&servers.engine).await;
 
     for (command, timeout, reason) in [
         ("fine", None, Some("exited")),
@@ -134,17 +138,17 @@ async fn every_door_tells_the_same() {
         ("fine | fine", None, None),
         ("fine", Some(u64::from(u32::MAX) * 1000), None),
     ] {
-        let expected = doors.inside(command, timeout).await;
+        let expected = servers.inside(command, timeout).await;
         match &expected {
             Told::Ended { reason: told, .. } => assert_eq!(told.as_deref(), reason, "{command}"),
             Told::Refused(..) => assert_eq!(reason, None, "{command}"),
         }
-        let (doors, expected) = (&doors, &expected);
+        let (servers, expected) = (&servers, &expected);
         tokio::task::block_in_place(|| {
-            assert_eq!(doors.over_http(command, timeout), *expected, "HTTP: {command}");
-            assert_eq!(doors.streamed(command, timeout), *expected, "HTTP, a stream: {command}");
-            assert_eq!(doors.run(command, timeout), *expected, "Avro, run: {command}");
-            let executed = doors.execute(command, timeout);
+            assert_eq!(servers.over_http(command, timeout), *expected, "HTTP: {command}");
+            assert_eq!(servers.streamed(command, timeout), *expected, "HTTP, a stream: {command}");
+            assert_eq!(servers.run(command, timeout), *expected, "Avro, run: {command}");
+            let executed = servers.execute(command, timeout);
             assert_eq!(executed, as_frozen(expected), "Avro, execute: {command}");
         });
         if let Some(told) = ssh.tells(command, timeout).await {
@@ -173,7 +177,7 @@ fn as_frozen(told: &Told) -> Told {
     }
 }
 
-impl Doors {
+impl TestServers {
     async fn inside(&self, command: &str, timeout: Option<u64>) -> Told {
         let request = Request::new(command);
         let request = match timeout {

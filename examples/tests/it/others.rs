@@ -175,5 +175,5 @@ fn custom_adapter() {
     assert_eq!((next(), next()), ("stdout whole".to_owned(), "exited 0".to_owned()));
     assert_eq!(server.wait().0, Some(0));
     let source = include_str!("../../custom_adapter.rs");
-    assert!(source.lines().count() < 80, "a door takes no more");
+    assert!(source.lines().count() < 80, "a server takes no more");
 }

@@ -8,15 +8,15 @@ use splengine_core::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::call::Ask;
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::messages::batches::count_of;
 use crate::messages::run::in_text;
 use crate::messages::{int, millis, positive};
 use crate::records::{BatchJob, BatchResult, ExecutionResult};
+use crate::responder::CallContext;
 
 pub(crate) async fn execute(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     job: BatchJob,
 ) -> Result<(ExecutionResult, Reason), Failure> {
     let done = Done::of(ask, job).await?;
@@ -37,7 +37,7 @@ pub(crate) async fn execute(
 }
 
 pub(crate) async fn execute_detailed(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     job: BatchJob,
 ) -> Result<(BatchResult, Reason), Failure> {
     let job_id = job.job_id.clone();
@@ -55,7 +55,7 @@ pub(crate) async fn execute_detailed(
     Ok((result, reason))
 }
 
-pub(crate) async fn cancel(ask: &Ask<'_>, job: String) -> Result<bool, Failure> {
+pub(crate) async fn cancel(ask: &CallContext<'_>, job: String) -> Result<bool, Failure> {
     let batches = ask.engine.batches();
     let id = match batches.submitted_with(&ask.caller, &job).await {
         Ok(id) => id.to_string(),
@@ -80,7 +80,7 @@ struct Done {
 }
 
 impl Done {
-    async fn of(ask: &Ask<'_>, job: BatchJob) -> Result<Self, Failure> {
+    async fn of(ask: &CallContext<'_>, job: BatchJob) -> Result<Self, Failure> {
         let begun = Instant::now();
         let timeout = match job.timeout_ms {
             None => None,

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use splengine_core::{
-    BatchEvent, BatchFilter, BatchInfo, BatchRecord, BatchState, FailFast, Gap, Happening, Reason,
-    RetryOn, RunIf, Step, StepCheck, StepInfo, Stream,
+    BatchEvent, BatchEventKind, BatchFilter, BatchInfo, BatchRecord, BatchState, FailFast, Gap,
+    Reason, RetryOn, RunIf, Step, StepCheck, StepInfo, Stream,
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::call::Ask;
 use crate::datum::{Symbols as _, named};
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::messages::run::{background, limits, reason};
 use crate::messages::{int, long, millis, positive, timestamp};
 use crate::records;
+use crate::responder::CallContext;
 
 pub(crate) async fn submit(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     asked: records::BatchRequest,
 ) -> Result<records::BatchRecord, Failure> {
     let key = asked.idempotency_key.clone();
@@ -134,12 +134,15 @@ fn stream(stream: records::OutputStream) -> Stream {
     }
 }
 
-pub(crate) async fn get(ask: &Ask<'_>, batch: String) -> Result<records::BatchRecord, Failure> {
+pub(crate) async fn get(
+    ask: &CallContext<'_>,
+    batch: String,
+) -> Result<records::BatchRecord, Failure> {
     Ok(ask.engine.batches().get(&ask.caller, &batch).await?.into())
 }
 
 pub(crate) async fn list(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     state: Option<records::BatchState>,
     limit: i32,
     cursor: Option<String>,
@@ -168,7 +171,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) async fn events(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     batch: String,
     after: i64,
     wait: i64,
@@ -199,7 +202,7 @@ pub(crate) async fn events(
 }
 
 pub(crate) async fn output(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     batch: String,
     step: String,
     stream: records::OutputStream,
@@ -232,23 +235,26 @@ pub(crate) async fn output(
 }
 
 pub(crate) async fn rerun(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     batch: String,
     only_failed: bool,
 ) -> Result<records::BatchRecord, Failure> {
     Ok(ask.engine.batches().rerun(&ask.caller, &batch, only_failed).await?.record.into())
 }
 
-pub(crate) async fn cancel(ask: &Ask<'_>, batch: String) -> Result<records::BatchRecord, Failure> {
+pub(crate) async fn cancel(
+    ask: &CallContext<'_>,
+    batch: String,
+) -> Result<records::BatchRecord, Failure> {
     Ok(ask.engine.batches().cancel(&ask.caller, &batch).await?.into())
 }
 
-pub(crate) async fn purge(ask: &Ask<'_>, batch: String) -> Result<(), Failure> {
+pub(crate) async fn purge(ask: &CallContext<'_>, batch: String) -> Result<(), Failure> {
     Ok(ask.engine.batches().purge(&ask.caller, &batch).await?)
 }
 
 pub(crate) async fn write_stdin(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     batch: String,
     step: String,
     data: Bytes,
@@ -352,33 +358,33 @@ impl From<BatchEvent> for records::BatchEvent {
             exit_code: None,
         };
         let name = match event.what {
-            Happening::Queued => "queued",
-            Happening::Begun => "begun",
-            Happening::Started { step, attempt } => {
+            BatchEventKind::Queued => "queued",
+            BatchEventKind::Begun => "begun",
+            BatchEventKind::Started { step, attempt } => {
                 record.step = Some(step);
                 record.attempt = Some(int(u64::from(attempt)));
                 "started"
             }
-            Happening::Ended(info) => {
+            BatchEventKind::Ended(info) => {
                 record.step = Some(info.id.clone());
                 record.attempt = Some(int(u64::from(info.attempt)));
                 record.exit_code = info.exit_code;
                 record.result = Some((*info).into());
                 "ended"
             }
-            Happening::Due { step } => {
+            BatchEventKind::Due { step } => {
                 record.step = Some(step);
                 "due"
             }
-            Happening::Skipped { step, reason } => {
+            BatchEventKind::Skipped { step, reason } => {
                 record.step = Some(step);
                 record.problem = Some(reason);
                 "skipped"
             }
-            Happening::Cancelling => "cancelling",
-            Happening::Aborting => "aborting",
-            Happening::TimedOut => "timedOut",
-            Happening::Finished { state: how, exit_code } => {
+            BatchEventKind::Cancelling => "cancelling",
+            BatchEventKind::Aborting => "aborting",
+            BatchEventKind::TimedOut => "timedOut",
+            BatchEventKind::Finished { state: how, exit_code } => {
                 record.state = Some(state(how));
                 record.exit_code = Some(exit_code);
                 "finished"

@@ -5,17 +5,17 @@ use std::path::Path;
 use bytes::Bytes;
 use splengine_core::{FileInfo, OpenOptions};
 
-use crate::call::Ask;
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::messages::{long, positive, timestamp};
 use crate::records::{FileChunk, FileKind, FileStatus};
+use crate::responder::CallContext;
 
-pub(crate) async fn stat(ask: &Ask<'_>, path: String) -> Result<FileStatus, Failure> {
+pub(crate) async fn stat(ask: &CallContext<'_>, path: String) -> Result<FileStatus, Failure> {
     Ok(ask.engine.files().stat(&ask.caller, Path::new(&path)).await?.into())
 }
 
 pub(crate) async fn read(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     path: String,
     offset: i64,
     length: i32,
@@ -40,7 +40,7 @@ pub(crate) async fn read(
 }
 
 pub(crate) async fn write(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     path: String,
     data: Bytes,
     offset: Option<i64>,

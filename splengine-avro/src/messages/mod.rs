@@ -10,7 +10,7 @@ pub(crate) mod sessions;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::datum::Timestamp;
-use crate::failure::Failure;
+use crate::error::Failure;
 
 pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -9,14 +9,14 @@ use splengine_core::{
     Background, Captured, Gap, LimitKind, Limits, Reason, Request, SlowReader, Stdin,
 };
 
-use crate::call::{Ask, MIN_ANSWER_BYTES, off_workers};
 use crate::datum::named;
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::messages::{long, millis, positive};
 use crate::records::{self, Command, ExecutionResult, RunRequest, RunResult};
+use crate::responder::{CallContext, MIN_ANSWER_BYTES, off_workers};
 
 pub(crate) async fn execute(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     command: Command,
 ) -> Result<(ExecutionResult, Reason), Failure> {
     let Command { command, args, workdir, session_id } = command;
@@ -37,7 +37,7 @@ pub(crate) async fn execute(
     Ok((result, reason))
 }
 
-pub(crate) async fn run(ask: &Ask<'_>, asked: RunRequest) -> Result<RunResult, Failure> {
+pub(crate) async fn run(ask: &CallContext<'_>, asked: RunRequest) -> Result<RunResult, Failure> {
     let mut request = Request::new(asked.command).args(asked.args).slow_reader(SlowReader::Wait);
     if let Some(workdir) = asked.workdir {
         request = request.workdir(workdir);
@@ -94,7 +94,7 @@ pub(crate) async fn run(ask: &Ask<'_>, asked: RunRequest) -> Result<RunResult, F
     })
 }
 
-async fn perform(ask: &Ask<'_>, request: Request) -> Result<(Captured, String), Failure> {
+async fn perform(ask: &CallContext<'_>, request: Request) -> Result<(Captured, String), Failure> {
     // Pinned here, since moving it costs.
     let run = pin!(ask.engine.execute(&ask.caller, request));
     let run = ask.in_time(run).await?;
@@ -108,7 +108,10 @@ pub(crate) type Kept = (Bytes, Option<Gap>);
 /// Outputs as text, in which a line stands in the place of a gap: their records have no other place for
 /// that. Where they are large, memory for the texts and for an answer of them is reserved before, and they
 /// are made off the runtime's workers.
-pub(crate) async fn in_text(ask: &Ask<'_>, outputs: Vec<Kept>) -> Result<Vec<String>, Failure> {
+pub(crate) async fn in_text(
+    ask: &CallContext<'_>,
+    outputs: Vec<Kept>,
+) -> Result<Vec<String>, Failure> {
     if outputs.iter().map(|(bytes, _)| bytes.len()).sum::<usize>() <= MIN_ANSWER_BYTES {
         return Ok(outputs.iter().map(text).collect());
     }

@@ -1,10 +1,10 @@
 //! The service itself.
 
-use crate::call::Ask;
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::records::EngineInfo;
+use crate::responder::CallContext;
 
-pub(crate) async fn describe(ask: &Ask<'_>) -> Result<EngineInfo, Failure> {
+pub(crate) async fn describe(ask: &CallContext<'_>) -> Result<EngineInfo, Failure> {
     let mut interfaces = ask.options.interfaces.clone();
     interfaces.entry("avro-rpc".to_owned()).or_insert_with(|| "/avro".to_owned());
     Ok(EngineInfo {
@@ -16,7 +16,7 @@ pub(crate) async fn describe(ask: &Ask<'_>) -> Result<EngineInfo, Failure> {
     })
 }
 
-pub(crate) async fn keep_alive(ask: &Ask<'_>, session: String) -> Result<(), Failure> {
+pub(crate) async fn keep_alive(ask: &CallContext<'_>, session: String) -> Result<(), Failure> {
     // One-way: there is nobody who would hear of it, but over HTTP, and it is the same there.
     if let Err(error) = ask.engine.sessions().keep_alive(&ask.caller, &session) {
         tracing::debug!(%error, "nothing to be kept alive");

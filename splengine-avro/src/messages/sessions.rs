@@ -5,13 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use splengine_core::Size;
 
-use crate::call::Ask;
 use crate::datum::named;
-use crate::failure::Failure;
+use crate::error::Failure;
 use crate::messages::{int, long, positive, timestamp};
 use crate::records::{SavedSession, SessionInfo, SessionOutput, SessionRequest, SessionState};
+use crate::responder::CallContext;
 
-pub(crate) async fn open(ask: &Ask<'_>, asked: SessionRequest) -> Result<SessionInfo, Failure> {
+pub(crate) async fn open(
+    ask: &CallContext<'_>,
+    asked: SessionRequest,
+) -> Result<SessionInfo, Failure> {
     let mut request = splengine_core::SessionRequest::new();
     if let Some(command) = asked.command {
         request = request.command(command);
@@ -34,7 +37,7 @@ pub(crate) async fn open(ask: &Ask<'_>, asked: SessionRequest) -> Result<Session
 }
 
 pub(crate) async fn load(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     saved: String,
     cols: Option<i32>,
     rows: Option<i32>,
@@ -46,20 +49,24 @@ pub(crate) async fn load(
     Ok(ask.engine.sessions().create(&ask.caller, request).await?.into())
 }
 
-pub(crate) async fn get(ask: &Ask<'_>, session: String) -> Result<SessionInfo, Failure> {
+pub(crate) async fn get(ask: &CallContext<'_>, session: String) -> Result<SessionInfo, Failure> {
     Ok(ask.engine.sessions().get(&ask.caller, &session)?.into())
 }
 
-pub(crate) async fn list(ask: &Ask<'_>) -> Result<Vec<SessionInfo>, Failure> {
+pub(crate) async fn list(ask: &CallContext<'_>) -> Result<Vec<SessionInfo>, Failure> {
     Ok(ask.engine.sessions().list(&ask.caller).into_iter().map(Into::into).collect())
 }
 
-pub(crate) async fn write(ask: &Ask<'_>, session: String, data: Bytes) -> Result<(), Failure> {
+pub(crate) async fn write(
+    ask: &CallContext<'_>,
+    session: String,
+    data: Bytes,
+) -> Result<(), Failure> {
     Ok(ask.engine.sessions().input(&ask.caller, &session, data).await?)
 }
 
 pub(crate) async fn read(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     session: String,
     epoch: Option<String>,
     offset: i64,
@@ -84,7 +91,7 @@ pub(crate) async fn read(
 }
 
 pub(crate) async fn resize(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     session: String,
     cols: i32,
     rows: i32,
@@ -94,23 +101,23 @@ pub(crate) async fn resize(
 }
 
 pub(crate) async fn save(
-    ask: &Ask<'_>,
+    ask: &CallContext<'_>,
     session: String,
     name: Option<String>,
 ) -> Result<SavedSession, Failure> {
     Ok(ask.engine.sessions().save(&ask.caller, &session, name).await?.into())
 }
 
-pub(crate) async fn list_saved(ask: &Ask<'_>) -> Result<Vec<SavedSession>, Failure> {
+pub(crate) async fn list_saved(ask: &CallContext<'_>) -> Result<Vec<SavedSession>, Failure> {
     let saved = ask.engine.sessions().list_saved(&ask.caller).await?;
     Ok(saved.into_iter().map(Into::into).collect())
 }
 
-pub(crate) async fn remove_saved(ask: &Ask<'_>, saved: String) -> Result<(), Failure> {
+pub(crate) async fn remove_saved(ask: &CallContext<'_>, saved: String) -> Result<(), Failure> {
     Ok(ask.engine.sessions().remove_saved(&ask.caller, &saved).await?)
 }
 
-pub(crate) async fn end(ask: &Ask<'_>, session: String) -> Result<(), Failure> {
+pub(crate) async fn end(ask: &CallContext<'_>, session: String) -> Result<(), Failure> {
     Ok(ask.engine.sessions().end(&ask.caller, &session).await?)
 }
 

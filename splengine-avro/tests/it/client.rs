@@ -43,13 +43,13 @@ impl Execute for Actor {
     }
 }
 
-pub(crate) struct Door {
+pub(crate) struct TestServer {
     pub(crate) addr: SocketAddr,
     close: Option<tokio::sync::oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
 
-impl Door {
+impl TestServer {
     pub(crate) async fn open(
         configure: impl FnOnce(
             AvroServerBuilder<SharedAuthenticator>,

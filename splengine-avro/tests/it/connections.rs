@@ -10,30 +10,31 @@ use splengine_core::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
-use crate::client::{Actor, Door, hash};
+use crate::client::{Actor, TestServer, hash};
 
 const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn whoever_says_too_little_is_sent_away() {
-    let door = Door::open(|door| door.handshake_timeout(SHORT).frame_timeout(SHORT)).await;
+    let server =
+        TestServer::open(|server| server.handshake_timeout(SHORT).frame_timeout(SHORT)).await;
     let begun = Instant::now();
     // Eleven bytes of twelve.
-    let mut slow = door.connect().await;
+    let mut slow = server.connect().await;
     slow.stream.write_all(&[0; 11]).await.expect("sent");
     assert!(slow.is_closed().await);
     // A whole prefix, and no handshake.
-    let mut halting = door.connect().await;
+    let mut halting = server.connect().await;
     halting.stream.write_all(b"\0\0\0\0\0\0\0\x01\0\0\0\x22\0").await.expect("sent");
     assert!(halting.is_closed().await);
     assert!(begun.elapsed() >= 2 * SHORT);
     // A handshake, and half a message.
-    let mut stuck = door.connect().await;
+    let mut stuck = server.connect().await;
     stuck.shake_hands().await;
     stuck.stream.write_all(&[0, 0, 0, 1]).await.expect("sent");
     assert!(stuck.is_closed().await);
     // One that lies idle between messages is not.
-    let mut idle = door.connect().await;
+    let mut idle = server.connect().await;
     idle.shake_hands().await;
     assert!(timeout(3 * SHORT, idle.is_closed()).await.is_err());
     idle.execute(1, "still").await;
@@ -42,8 +43,8 @@ async fn whoever_says_too_little_is_sent_away() {
 
 #[tokio::test]
 async fn calls_beyond_the_bound_wait_for_their_turn() {
-    let door = Door::open(|door| door.max_calls(2)).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open(|server| server.max_calls(2)).await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
     for serial in 1..=50 {
         client.execute(serial, &format!("word{serial}")).await;
@@ -60,8 +61,8 @@ async fn calls_beyond_the_bound_wait_for_their_turn() {
 
 #[tokio::test]
 async fn answers_that_fill_several_pieces_are_each_given_once() {
-    let door = Door::open(|door| door).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open(|server| server).await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
     let words: Vec<String> = (0..1000).map(|number| format!("word{number}")).collect();
     assert_eq!(client.execute_all(&words).await, words);
@@ -71,21 +72,23 @@ async fn answers_that_fill_several_pieces_are_each_given_once() {
 async fn a_call_that_runs_at_the_end_is_answered_whatever_is_sent_meanwhile() {
     let engine = Engine::builder(Actor).build().expect("built");
     let linger = Duration::from_secs(60);
-    let mut door =
-        Door::open_to(engine.clone(), |door| door.frame_timeout(SHORT).max_linger(linger)).await;
-    let mut client = door.connect().await;
+    let mut server = TestServer::open_to(engine.clone(), |server| {
+        server.frame_timeout(SHORT).max_linger(linger)
+    })
+    .await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
     client.execute(1, "wait").await;
     client.execute(2, "next").await;
     assert_eq!(client.result().await.0, 2);
-    door.close();
+    server.close();
     client.execute(3, "too late").await;
     assert!(timeout(3 * SHORT, client.is_closed()).await.is_err());
     engine.kill();
     let (serial, answer) = client.answer().await;
     assert!(serial == 1 && answer.windows(9).any(|part| part == b"cancelled"), "{answer:?}");
     assert!(client.is_closed().await);
-    door.ended().await;
+    server.ended().await;
 }
 
 /// Its executor does not let a later call of the same piece go on before the client has read the
@@ -94,8 +97,8 @@ async fn a_call_that_runs_at_the_end_is_answered_whatever_is_sent_meanwhile() {
 async fn answers_go_out_while_later_calls_are_worked_at() {
     let (read, is_read) = std::sync::mpsc::channel();
     let engine = Engine::builder(Held(Mutex::new(is_read))).build().expect("built");
-    let door = Door::open_to(engine, |door| door).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open_to(engine, |server| server).await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
     let words: Vec<String> =
         (0..300).map(|_| "word".to_owned()).chain(["held".to_owned()]).collect();
@@ -129,8 +132,8 @@ impl Execute for Held {
 #[tokio::test]
 async fn who_says_no_more_is_answered_all_the_same() {
     let engine = Engine::builder(Actor).build().expect("built");
-    let door = Door::open_to(engine.clone(), |door| door).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open_to(engine.clone(), |server| server).await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
     client.send_all(&["one", "wait", "three"].map(str::to_owned)).await;
     client.stream.shutdown().await.expect("sent");
@@ -145,8 +148,8 @@ async fn who_says_no_more_is_answered_all_the_same() {
 #[tokio::test]
 async fn who_leaves_behind_much_that_was_not_read_is_noticed() {
     let engine = Engine::builder(Actor).build().expect("built");
-    let door = Door::open_to(engine.clone(), |door| door.max_calls(1)).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open_to(engine.clone(), |server| server.max_calls(1)).await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
     client.execute(0, "wait").await;
     client.send_all(&vec!["waits for its turn".to_owned(); 5000]).await;
@@ -163,8 +166,8 @@ async fn who_leaves_behind_much_that_was_not_read_is_noticed() {
 #[tokio::test]
 async fn nothing_is_read_of_a_call_before_it_is_known_whose_it_is() {
     let nobody = || StaticTokens::new();
-    let door = Door::open(|door| door.authenticate(nobody())).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open(|server| server.authenticate(nobody())).await;
+    let mut client = server.connect().await;
     let text = r#"{"protocol": "Other", "namespace": "com.splectrum.rpc", "types": [
         {"type": "record", "name": "Command", "fields": [
             {"name": "command", "type": "string"}, {"name": "more", "type": "string"}]}],
@@ -179,12 +182,12 @@ async fn nothing_is_read_of_a_call_before_it_is_known_whose_it_is() {
 
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_for_their_turn() {
-    let door = Door::open(|door| door.max_connections(1)).await;
-    let mut first = door.connect().await;
+    let server = TestServer::open(|server| server.max_connections(1)).await;
+    let mut first = server.connect().await;
     first.shake_hands().await;
     first.execute(1, "known").await;
     first.result().await;
-    let mut second = door.connect().await;
+    let mut second = server.connect().await;
     let waits = async {
         second.shake_hands().await;
     };
@@ -196,20 +199,20 @@ async fn connections_beyond_the_bound_wait_for_their_turn() {
 
 #[tokio::test]
 async fn who_lies_idle_and_is_not_known_makes_room_for_others() {
-    let door = Door::open(|door| door.max_connections(6)).await;
-    let mut known = door.connect().await;
+    let server = TestServer::open(|server| server.max_connections(6)).await;
+    let mut known = server.connect().await;
     known.shake_hands().await;
     known.execute(1, "first").await;
     known.result().await;
     // Idle ones, of which some did not even say what they speak.
     let mut idle = Vec::new();
     for number in 0..12 {
-        let mut client = door.connect().await;
+        let mut client = server.connect().await;
         if number % 3 > 0 {
             client.shake_hands().await;
         }
         idle.push(client);
-        let mut late = door.connect().await;
+        let mut late = server.connect().await;
         late.shake_hands().await;
         late.execute(number, "late").await;
         assert_eq!(late.result().await.0, number);
@@ -222,14 +225,14 @@ async fn who_lies_idle_and_is_not_known_makes_room_for_others() {
 #[tokio::test]
 async fn large_messages_wait_for_each_others_room() {
     let largest = 300 << 10;
-    let door = Door::open(|door| door.max_frame(largest).max_buffered(0)).await;
+    let server = TestServer::open(|server| server.max_frame(largest).max_buffered(0)).await;
     let word = "x".repeat(200 << 10);
     // Beyond what each has anyway there is room for one at a time.
-    let mut first = door.connect().await;
+    let mut first = server.connect().await;
     first.shake_hands().await;
     let (begin, rest) = frame_of(1, &word);
     first.stream.write_all(&begin).await.expect("sent");
-    let mut second = door.connect().await;
+    let mut second = server.connect().await;
     second.shake_hands().await;
     let mut tries = 0..100;
     let waiting = loop {
@@ -241,7 +244,7 @@ async fn large_messages_wait_for_each_others_room() {
         }
         assert_eq!(second.result().await.0, serial);
     };
-    let mut small = door.connect().await;
+    let mut small = server.connect().await;
     small.shake_hands().await;
     small.execute(7, "small").await;
     assert_eq!(small.result().await.0, 7, "what is small needs none of it");
@@ -261,12 +264,12 @@ fn frame_of(serial: u32, word: &str) -> (Vec<u8>, Vec<u8>) {
 
 #[tokio::test]
 async fn a_large_claim_is_not_believed() {
-    let door = Door::open(|door| AvroServerBuilder::max_frame(door, 1000)).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open(|server| AvroServerBuilder::max_frame(server, 1000)).await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
     client.stream.write_all(b"\0\0\0\x01\0\0\0\x01\0\0\x03\xe9").await.expect("sent");
     assert!(client.is_closed().await);
-    let mut other = door.connect().await;
+    let mut other = server.connect().await;
     other.shake_hands().await;
     let hash = hash();
     let again = [&hash[..], &[0], &hash[..], &[0, 0, 0]].concat();
@@ -278,10 +281,11 @@ async fn a_large_claim_is_not_believed() {
 #[tokio::test]
 async fn an_http_2_connection_without_requests_is_closed() {
     let limits = ConnectionLimits::new().write_timeout(SHORT).unauthenticated_write_timeout(SHORT);
-    let door =
-        Door::open(|door| door.frame_timeout(Duration::from_secs(1)).connection_limits(limits))
-            .await;
-    let mut client = door.connect().await;
+    let server = TestServer::open(|server| {
+        server.frame_timeout(Duration::from_secs(1)).connection_limits(limits)
+    })
+    .await;
+    let mut client = server.connect().await;
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     let headers = b"\x82\x86\x04\x05/none\x41\x04test";
     request.extend([0, 0, headers.len() as u8, 1, 5, 0, 0, 0, 1]);
@@ -313,9 +317,9 @@ async fn an_http_2_connection_without_requests_is_closed() {
 #[tokio::test]
 async fn an_http_2_connection_that_takes_no_answers_is_cut() {
     let limits = ConnectionLimits::new().unauthenticated_write_timeout(Duration::from_secs(2));
-    let door = Door::open(|door| door.connection_limits(limits)).await;
+    let server = TestServer::open(|server| server.connection_limits(limits)).await;
     for (window, path) in [(0, "/avro/protocol"), (1, "/none")] {
-        let mut client = door.connect().await;
+        let mut client = server.connect().await;
         let mut requests = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0".to_vec();
         requests.extend([0, 4, 0, 0, 0, window]);
         let path = [&[4, path.len() as u8], path.as_bytes()].concat();

@@ -4,25 +4,25 @@ use splengine_core::{Engine, EngineBuilder, FilePolicy};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::client::{Actor, Client, Door};
+use crate::client::{Actor, Client, TestServer};
 
-async fn open() -> (TempDir, Door, Client<TcpStream>) {
+async fn open() -> (TempDir, TestServer, Client<TcpStream>) {
     open_with(|engine| engine).await
 }
 
 async fn open_with(
     configure: impl FnOnce(EngineBuilder) -> EngineBuilder,
-) -> (TempDir, Door, Client<TcpStream>) {
+) -> (TempDir, TestServer, Client<TcpStream>) {
     let root = tempfile::tempdir().expect("a directory");
     fs::create_dir(root.path().join("runtime")).expect("made");
     fs::write(root.path().join("runtime/secret"), "secret").expect("written");
     let policy = FilePolicy::new(root.path()).and_then(|policy| policy.hide("runtime"));
     let engine = Engine::builder(Actor).files(policy.expect("a policy"));
     let engine = configure(engine).build().expect("built");
-    let door = Door::open_to(engine, |door| door).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open_to(engine, |server| server).await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
-    (root, door, client)
+    (root, server, client)
 }
 
 fn long(number: i64) -> Vec<u8> {
@@ -66,7 +66,7 @@ fn read(path: &str, offset: i64, length: i64) -> [Vec<u8>; 3] {
 
 #[tokio::test]
 async fn a_file_is_written_and_read_in_parts() {
-    let (root, _door, mut client) = open().await;
+    let (root, _server, mut client) = open().await;
     let content: Vec<u8> = (0..1_500_000_u32).map(|number| (number / 3) as u8).collect();
     let (whole, rest) = content.split_at(1_000_000);
     call(&mut client, "writeFile", &write("/a", b"old and longer", None)).await.expect("written");
@@ -92,7 +92,7 @@ async fn a_file_is_written_and_read_in_parts() {
 
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_more() {
-    let (root, _door, mut client) = open_with(|engine| engine.disk_floor(u64::MAX)).await;
+    let (root, _server, mut client) = open_with(|engine| engine.disk_floor(u64::MAX)).await;
     let error = call(&mut client, "writeFile", &write("/a", b"new", None)).await.expect_err("full");
     assert!(error.contains("nearly full"), "{error}");
     assert!(!root.path().join("a").exists());
@@ -100,7 +100,7 @@ async fn a_disk_that_is_nearly_full_takes_no_more() {
 
 #[tokio::test]
 async fn a_refusal_is_of_the_declared_type() {
-    let (_root, _door, mut client) = open().await;
+    let (_root, _server, mut client) = open().await;
     for (name, parameters, problem) in [
         ("statFile", vec![sized(b"none")], "`none` does not exist"),
         ("statFile", vec![sized(b"../x")], "`../x` is outside root"),
@@ -118,8 +118,8 @@ async fn a_refusal_is_of_the_declared_type() {
 
 #[tokio::test]
 async fn without_files_there_are_none() {
-    let door = Door::open(|door| door).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open(|server| server).await;
+    let mut client = server.connect().await;
     client.shake_hands().await;
     let error = call(&mut client, "statFile", &[sized(b"/")]).await.expect_err("refused");
     assert!(error.contains("serves no files"), "{error}");

@@ -4,22 +4,22 @@ use splengine_core::{Caller, Secret, StaticTokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::client::{Door, execute};
+use crate::client::{TestServer, execute};
 
 const TOKEN: &str = "alices-very-long-token";
 const BINARY: &str = "Content-Type: avro/binary\r\nConnection: close";
 
 /// Takes alice's token, and nobody without one.
-async fn door() -> Door {
+async fn server() -> TestServer {
     let mut tokens = StaticTokens::new();
     let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
     tokens.insert(&Secret::new(TOKEN), alice).expect("long enough");
-    Door::open(|door| door.authenticate(tokens)).await
+    TestServer::open(|server| server.authenticate(tokens)).await
 }
 
 /// What is answered to these bytes, to which no more come, until the connection is closed.
-async fn answer(door: &Door, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(door.addr).await.expect("connects");
+async fn answer(server: &TestServer, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.addr).await.expect("connects");
     stream.write_all(request).await.expect("sent");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("an answer");
@@ -48,7 +48,7 @@ fn message(metadata: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_request_must_name_one_host() {
-    let door = Door::open(|door| door).await;
+    let server = TestServer::open(|server| server).await;
     for (host, status) in [
         ("Host: a", "200"),
         ("X: a", "400"),
@@ -57,21 +57,21 @@ async fn a_request_must_name_one_host() {
         ("Host: a/b", "400"),
         ("Host: user@a", "400"),
     ] {
-        let answer = answer(&door, &post(host, &message(&[0]))).await;
+        let answer = answer(&server, &post(host, &message(&[0]))).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
         let get = format!("GET /avro/protocol HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n");
-        let answer = self::answer(&door, get.as_bytes()).await;
+        let answer = self::answer(&server, get.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
     }
 }
 
 #[tokio::test]
 async fn a_compressed_body_is_refused() {
-    let door = door().await;
+    let server = server().await;
     for (encoding, status) in [("gzip", "415"), ("zstd, identity", "415"), ("identity", "200")] {
         let head =
             format!("Host: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Encoding: {encoding}");
-        let told = answer(&door, &post(&head, &message(&[0]))).await;
+        let told = answer(&server, &post(&head, &message(&[0]))).await;
         assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{encoding}: {told}");
         assert_eq!(told.contains("Content-Encoding must"), status == "415", "{told}");
     }
@@ -79,7 +79,7 @@ async fn a_compressed_body_is_refused() {
 
 #[tokio::test]
 async fn every_answer_is_for_avro_clients_only() {
-    let door = door().await;
+    let server = server().await;
     for request in [
         post(&format!("Host: a\r\nAuthorization: Bearer {TOKEN}"), &message(&[0])),
         post("Host: a\r\nAuthorization: Bearer wrong-and-rather-long", b""),
@@ -87,7 +87,7 @@ async fn every_answer_is_for_avro_clients_only() {
         b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_vec(),
         b"GET /avro/protocol HTTP/1.1\r\nConnection: close\r\n\r\n".to_vec(),
     ] {
-        let answer = answer(&door, &request).await.to_ascii_lowercase();
+        let answer = answer(&server, &request).await.to_ascii_lowercase();
         for header in [
             "\r\nx-content-type-options: nosniff\r\n",
             "\r\ncross-origin-resource-policy: same-origin\r\n",
@@ -100,56 +100,56 @@ async fn every_answer_is_for_avro_clients_only() {
 
 #[tokio::test]
 async fn credentials_of_a_head_are_looked_at_before_its_body() {
-    let door = door().await;
+    let server = server().await;
     let wrong = post_nothing("Host: a\r\nAuthorization: Bearer wrong-and-rather-long", 1000);
-    let told = answer(&door, &wrong).await;
+    let told = answer(&server, &wrong).await;
     assert!(told.starts_with("HTTP/1.1 401 "), "{told}");
     assert!(told.to_ascii_lowercase().contains("\r\nwww-authenticate: bearer\r\n"), "{told}");
     let basic = post_nothing("Host: a\r\nAuthorization: Basic YTpi", 1000);
-    let told = answer(&door, &basic).await;
+    let told = answer(&server, &basic).await;
     assert!(told.starts_with("HTTP/1.1 401 "), "{told}");
     let right = post(&format!("Host: a\r\nAuthorization: Bearer {TOKEN}"), &message(&[0]));
-    let told = answer(&door, &right).await;
+    let told = answer(&server, &right).await;
     assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("word"), "{told}");
 }
 
 #[tokio::test]
 async fn a_head_without_credentials_brings_a_small_message_only() {
-    let door = door().await;
-    let told = answer(&door, &post_nothing("Host: a", (512 << 10) + 1)).await;
+    let server = server().await;
+    let told = answer(&server, &post_nothing("Host: a", (512 << 10) + 1)).await;
     assert!(told.starts_with("HTTP/1.1 413 ") && told.contains("Authorization"), "{told}");
     // Chunks announce nothing.
     let head =
         format!("POST /avro HTTP/1.1\r\nHost: a\r\n{BINARY}\r\nTransfer-Encoding: chunked\r\n");
     let chunks = format!("\r\n80001\r\n{}\r\n", "x".repeat(0x8_0001));
-    let told = answer(&door, &[head.as_bytes(), chunks.as_bytes()].concat()).await;
+    let told = answer(&server, &[head.as_bytes(), chunks.as_bytes()].concat()).await;
     assert!(told.starts_with("HTTP/1.1 413 "), "{told}");
 
-    let none = answer(&door, &post("Host: a", &message(&[0]))).await;
+    let none = answer(&server, &post("Host: a", &message(&[0]))).await;
     assert!(none.starts_with("HTTP/1.1 200 ") && none.contains("UNAUTHENTICATED"), "{none}");
     let value = format!("Bearer {TOKEN}");
     let sized = |text: &str| [&[(text.len() << 1) as u8], text.as_bytes()].concat();
     let metadata = [&[2][..], &sized("spl-authorization"), &sized(&value), &[0]].concat();
-    let told = answer(&door, &post("Host: a", &message(&metadata))).await;
+    let told = answer(&server, &post("Host: a", &message(&metadata))).await;
     assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("word"), "{told}");
 }
 
 #[tokio::test]
 async fn who_is_let_in_without_credentials_may_send_a_whole_message() {
-    let door = Door::open(|door| door).await;
+    let server = TestServer::open(|server| server).await;
     let body = vec![0xff; (512 << 10) + 1];
-    let told = answer(&door, &post("Host: a", &body)).await;
+    let told = answer(&server, &post("Host: a", &body)).await;
     assert!(told.starts_with("HTTP/1.1 4") && !told.starts_with("HTTP/1.1 401"), "{told}");
     assert!(!told.contains("Authorization"), "{told}");
 }
 
 #[tokio::test]
 async fn wrong_tokens_in_heads_count_as_guesses() {
-    let door = door().await;
+    let server = server().await;
     let mut guesses = 0;
     let refused = loop {
         let head = format!("Host: a\r\nAuthorization: Bearer guess-{guesses}-of-some-length");
-        let told = answer(&door, &post(&head, b"")).await;
+        let told = answer(&server, &post(&head, b"")).await;
         if !told.starts_with("HTTP/1.1 401 ") {
             break told;
         }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::client::{Client, Door, hash};
+use crate::client::{Client, TestServer, hash};
 
 /// A client's protocol: `execute` with a narrow command, `run` with the schema `further`, and `types`
 /// beside those.
@@ -187,8 +187,8 @@ fn check_call(answer: &[u8], refusal: Option<&str>) {
 
 #[tokio::test]
 async fn protocols_beyond_a_limit_are_refused_in_words() {
-    let door = Door::open(|door| door).await;
-    let mut http = TcpStream::connect(door.addr).await.expect("connects");
+    let server = TestServer::open(|server| server).await;
+    let mut http = TcpStream::connect(server.addr).await.expect("connects");
     for (within, beyond, refusal) in limits() {
         let texts = [(within, None), (Some(beyond), Some(refusal))];
         for (text, refusal) in texts {
@@ -199,14 +199,14 @@ async fn protocols_beyond_a_limit_are_refused_in_words() {
                 [&handshake(&text)[..], EXECUTE].concat()
             };
             // The connection goes on: a ping, and the same call.
-            let mut netty = door.connect().await;
+            let mut netty = server.connect().await;
             netty.send(1, &message("First")).await;
             check(&netty.answer().await.1, refusal);
             netty.send(2, &[0, 0]).await;
             assert_eq!(netty.answer().await, (2, vec![0, 0]));
             netty.send(3, EXECUTE).await;
             check_call(&netty.answer().await.1, refusal);
-            let mut plain = TcpStream::connect(door.addr).await.expect("connects");
+            let mut plain = TcpStream::connect(server.addr).await.expect("connects");
             plain.write_all(&classic(&message("Other"))).await.expect("sent");
             check(&classic_answer(&mut plain).await, refusal);
             plain.write_all(&classic(EXECUTE)).await.expect("sent");
@@ -245,10 +245,11 @@ async fn strangers(addr: SocketAddr, count: usize) -> JoinSet<()> {
 /// On one thread: whatever it does for one, all others wait for.
 #[tokio::test]
 async fn who_is_known_does_not_wait_for_the_protocols_of_others() {
-    let door = Door::open(|door| door.handshake_timeout(Duration::from_secs(300))).await;
-    let mut known = door.connect().await;
+    let server =
+        TestServer::open(|server| server.handshake_timeout(Duration::from_secs(300))).await;
+    let mut known = server.connect().await;
     known.shake_hands().await;
-    let mut strangers = strangers(door.addr, 8).await;
+    let mut strangers = strangers(server.addr, 8).await;
     let (mut calls, mut answered) = (0, 0);
     while answered < 8 {
         known.execute(1, "word").await;
@@ -264,10 +265,11 @@ async fn who_is_known_does_not_wait_for_the_protocols_of_others() {
 
 #[tokio::test]
 async fn a_new_protocol_waits_for_one_of_each_other_address() {
-    let door = Door::open(|door| door.handshake_timeout(Duration::from_secs(300))).await;
-    let mut strangers = strangers(door.addr, 12).await;
+    let server =
+        TestServer::open(|server| server.handshake_timeout(Duration::from_secs(300))).await;
+    let mut strangers = strangers(server.addr, 12).await;
     strangers.join_next().await.expect("one of them").expect("answered");
-    let mut new = door.connect().await;
+    let mut new = server.connect().await;
     new.send(1, &[&handshake(&heavy(2000))[..], EXECUTE].concat()).await;
     check(&new.answer().await.1, None);
     let mut before = 1;
@@ -285,13 +287,13 @@ async fn what_a_client_without_credentials_brings_is_kept_by_the_cache_alone() {
     let user = Caller::with_all_scopes("guest".parse().expect("a user name"));
     let mut tokens = StaticTokens::new();
     tokens.insert(&Secret::new("secret-of-sixteen"), user).expect("a token");
-    let door = Door::open(|door| door.authenticate(tokens)).await;
+    let server = TestServer::open(|server| server.authenticate(tokens)).await;
     let metadata = b"\x02\x22spl-authorization\x30Bearer secret-of-sixteen\0";
     let authenticated = [&metadata[..], &EXECUTE[1..]].concat();
-    let mut known = door.connect().await;
+    let mut known = server.connect().await;
     known.send(1, &[&handshake(&heavy(1000))[..], &authenticated].concat()).await;
     check(&known.answer().await.1, None);
-    let mut stranger = door.connect().await;
+    let mut stranger = server.connect().await;
     stranger.send(1, &[&handshake(&heavy(1001))[..], EXECUTE].concat()).await;
     let said = stranger.answer().await.1;
     let said = String::from_utf8_lossy(&said);
@@ -302,7 +304,7 @@ async fn what_a_client_without_credentials_brings_is_kept_by_the_cache_alone() {
     let said = String::from_utf8_lossy(&said);
     assert!(said.contains("UNAUTHENTICATED"), "{said:?}");
     for number in 0..12 {
-        let mut other = door.connect().await;
+        let mut other = server.connect().await;
         other.send(1, &[&handshake(&heavy(number))[..], EXECUTE].concat()).await;
         other.answer().await;
     }

@@ -10,30 +10,31 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tower::Service as _;
 
-use crate::client::{Actor, Client, Door, execute, message, with_token};
+use crate::client::{Actor, Client, TestServer, execute, message, with_token};
 
 const KIB: usize = 1 << 10;
 const ALICE: &str = "alices-very-long-token";
 const BOB: &str = "bobs-very-long-token-too";
 const CAROL: &str = "carols-very-long-token";
 
-async fn door(engine: &Engine, max_frame: usize, buffered: usize) -> Door {
-    patient_door(engine, max_frame, buffered, Duration::from_secs(2)).await
+async fn server(engine: &Engine, max_frame: usize, buffered: usize) -> TestServer {
+    patient_server(engine, max_frame, buffered, Duration::from_secs(2)).await
 }
 
-async fn patient_door(
+async fn patient_server(
     engine: &Engine,
     max_frame: usize,
     buffered: usize,
     frame_timeout: Duration,
-) -> Door {
+) -> TestServer {
     let mut tokens = StaticTokens::new();
     for (name, token) in [("alice", ALICE), ("bob", BOB), ("carol", CAROL)] {
         let caller = Caller::with_all_scopes(name.parse().expect("a name"));
         tokens.insert(&Secret::new(token), caller).expect("long enough");
     }
-    Door::open_to(engine.clone(), |door| {
-        door.authenticate(tokens)
+    TestServer::open_to(engine.clone(), |server| {
+        server
+            .authenticate(tokens)
             .max_frame(max_frame)
             .max_buffered(buffered)
             .frame_timeout(frame_timeout)
@@ -47,8 +48,8 @@ fn call(word: &str, length: usize, token: &str) -> Vec<u8> {
 }
 
 /// A client whose caller is known.
-async fn known(door: &Door, token: &str) -> Client<TcpStream> {
-    let mut client = door.connect().await;
+async fn known(server: &TestServer, token: &str) -> Client<TcpStream> {
+    let mut client = server.connect().await;
     client.shake_hands().await;
     client.send(0, &call("word", 0, token)).await;
     client.result().await;
@@ -64,16 +65,16 @@ async fn until_running(engine: &Engine, count: u64) {
 #[tokio::test]
 async fn what_one_caller_holds_leaves_memory_to_others() {
     let engine = Engine::builder(Actor).build().expect("built");
-    let door = door(&engine, 16 << 20, 2048 * KIB).await;
+    let server = server(&engine, 16 << 20, 2048 * KIB).await;
     // A caller has half of it, and one message beyond; a message counts until its call is over.
     let mut held = Vec::new();
     for number in 1..=2 {
-        let mut client = known(&door, ALICE).await;
+        let mut client = known(&server, ALICE).await;
         client.send(number, &call("wait", 700 * KIB, ALICE)).await;
         until_running(&engine, number.into()).await;
         held.push(client);
     }
-    let mut other = known(&door, BOB).await;
+    let mut other = known(&server, BOB).await;
     other.send(1, &call("word", 500 * KIB, BOB)).await;
     assert_eq!(other.result().await.1.stdout, "word");
 
@@ -83,7 +84,7 @@ async fn what_one_caller_holds_leaves_memory_to_others() {
         String::from_utf8_lossy(&answer).into_owned()
     };
     let of_known = async {
-        let mut late = known(&door, ALICE).await;
+        let mut late = known(&server, ALICE).await;
         late.send(7, &call("word", 700 * KIB, ALICE)).await;
         let told = refusal(&mut late, 7).await;
         assert!(told.contains("RESOURCE_EXHAUSTED: messages of yours"), "{told}");
@@ -91,7 +92,7 @@ async fn what_one_caller_holds_leaves_memory_to_others() {
     };
     // Whose call is the first counts as soon as it is known whose it is.
     let of_new = async {
-        let mut late = door.connect().await;
+        let mut late = server.connect().await;
         late.shake_hands().await;
         late.send(8, &call("word", 450 * KIB, ALICE)).await;
         let told = refusal(&mut late, 8).await;
@@ -105,26 +106,26 @@ async fn what_one_caller_holds_leaves_memory_to_others() {
     // What all have used up is told as that.
     let mut others = Vec::new();
     for number in 3..=4 {
-        let mut other = known(&door, BOB).await;
+        let mut other = known(&server, BOB).await;
         other.send(1, &call("wait", 700 * KIB, BOB)).await;
         until_running(&engine, number).await;
         others.push(other);
     }
-    let mut third = known(&door, CAROL).await;
+    let mut third = known(&server, CAROL).await;
     third.send(3, &call("word", 700 * KIB, CAROL)).await;
     let told = refusal(&mut third, 3).await;
     assert!(told.contains("UNAVAILABLE: the server has no memory left"), "{told}");
 
     drop(held);
     until_running(&engine, 2).await;
-    let mut again = known(&door, ALICE).await;
+    let mut again = known(&server, ALICE).await;
     again.send(1, &call("word", 700 * KIB, ALICE)).await;
     assert_eq!(again.result().await.1.stdout, "word");
 }
 
 /// Sends a call over HTTP.
-async fn post(door: &Door, call: &[u8], token: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(door.addr).await.expect("connects");
+async fn post(server: &TestServer, call: &[u8], token: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.addr).await.expect("connects");
     let body = message(call);
     let head = format!(
         "POST /avro HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
@@ -147,38 +148,38 @@ async fn what_one_caller_posts_leaves_memory_to_others() {
     const CALL: usize = 3000 * KIB;
     let engine = Engine::builder(Actor).build().expect("built");
     // A body takes no more than the largest.
-    let door = door(&engine, 3200 * KIB, 8192 * KIB).await;
+    let server = server(&engine, 3200 * KIB, 8192 * KIB).await;
     let mut held = Vec::new();
     for count in 1..=2 {
-        held.push(post(&door, &call("wait", CALL, ALICE), ALICE).await);
+        held.push(post(&server, &call("wait", CALL, ALICE), ALICE).await);
         until_running(&engine, count).await;
     }
     let late = async {
-        let told = answer(post(&door, &call("word", CALL, ALICE), ALICE).await).await;
+        let told = answer(post(&server, &call("word", CALL, ALICE), ALICE).await).await;
         assert!(told.starts_with("HTTP/1.1 429 "), "{told}");
         assert!(told.to_ascii_lowercase().contains("\r\nretry-after: 1\r\n"), "{told}");
     };
     let other = async {
-        let told = answer(post(&door, &call("word", CALL, BOB), BOB).await).await;
+        let told = answer(post(&server, &call("word", CALL, BOB), BOB).await).await;
         assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("word"), "{told}");
     };
     tokio::join!(late, other);
     // Another goes beyond all of it; for the next there is none.
-    held.push(post(&door, &call("wait", CALL, BOB), BOB).await);
+    held.push(post(&server, &call("wait", CALL, BOB), BOB).await);
     until_running(&engine, 3).await;
-    let told = answer(post(&door, &call("word", CALL, CAROL), CAROL).await).await;
+    let told = answer(post(&server, &call("word", CALL, CAROL), CAROL).await).await;
     assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
     drop(held);
     until_running(&engine, 0).await;
-    let told = answer(post(&door, &call("word", CALL, ALICE), ALICE).await).await;
+    let told = answer(post(&server, &call("word", CALL, ALICE), ALICE).await).await;
     assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("word"), "{told}");
 }
 
 /// A client whose operating system keeps little of what it does not read.
-async fn narrow(door: &Door) -> Client<TcpStream> {
+async fn narrow(server: &TestServer) -> Client<TcpStream> {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("set");
-    let mut client = Client::new(socket.connect(door.addr).await.expect("connects"));
+    let mut client = Client::new(socket.connect(server.addr).await.expect("connects"));
     client.shake_hands().await;
     client
 }
@@ -188,18 +189,18 @@ async fn answers_that_one_caller_does_not_read_leave_memory_to_others() {
     // More than the operating system keeps for the server.
     const WORD: usize = 7 << 20;
     let engine = Engine::builder(Actor).build().expect("built");
-    let door = patient_door(&engine, 16 << 20, 16 << 20, Duration::from_secs(120)).await;
+    let server = patient_server(&engine, 16 << 20, 16 << 20, Duration::from_secs(120)).await;
     let call = |token| with_token(&execute(&"x".repeat(WORD)), token);
     let mut unread = Vec::new();
     // A caller has half of it, and goes beyond that with one.
     for serial in 1..=2_u32 {
-        let mut client = narrow(&door).await;
+        let mut client = narrow(&server).await;
         client.send(serial, &call(ALICE)).await;
         // It has begun to come, so that all of it is written.
         client.stream.peek(&mut [0]).await.expect("answered");
         unread.push(client);
     }
-    let mut late = narrow(&door).await;
+    let mut late = narrow(&server).await;
     late.send(3, &call(ALICE)).await;
     let (serial, refused) = late.answer().await;
     let told = String::from_utf8_lossy(&refused);
@@ -208,7 +209,7 @@ async fn answers_that_one_caller_does_not_read_leave_memory_to_others() {
     // The connection goes on, and so do others.
     late.send(4, &with_token(&execute("short"), ALICE)).await;
     assert_eq!(late.result().await.1.stdout, "short");
-    let mut other = known(&door, BOB).await;
+    let mut other = known(&server, BOB).await;
     other.send(1, &call(BOB)).await;
     assert_eq!(other.result().await.1.stdout.len(), WORD);
     // What is read is given back, also while the connection stays.
@@ -258,8 +259,8 @@ async fn answers_over_http_count_until_they_are_dropped() {
 #[tokio::test]
 async fn an_answer_tells_what_there_was_no_memory_for() {
     let engine = Engine::builder(Actor).max_captured_bytes(1 << 20).build().expect("built");
-    let door = door(&engine, 16 << 20, 64 << 20).await;
-    let mut client = known(&door, ALICE).await;
+    let server = server(&engine, 16 << 20, 64 << 20).await;
+    let mut client = known(&server, ALICE).await;
     let fits = "é".repeat(200 << 10);
     client.send(1, &with_token(&execute(&fits), ALICE)).await;
     assert_eq!(client.result().await.1.stdout, fits);

@@ -9,17 +9,17 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::client::{Client, Door};
+use crate::client::{Client, TestServer};
 
 #[tokio::test]
 async fn every_framing_is_spoken_within_it_and_beside_it() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     let key = Secret::new(made.signing_key.serialize_pem());
     let chain = made.cert.pem();
-    let door = Door::open(|door| door.tls(chain.as_bytes(), &key).expect("fits")).await;
+    let server = TestServer::open(|server| server.tls(chain.as_bytes(), &key).expect("fits")).await;
 
-    let mut secured = Client::new(secure(&door, made.cert.der()).await.expect("secured"));
-    let mut open = door.connect().await;
+    let mut secured = Client::new(secure(&server, made.cert.der()).await.expect("secured"));
+    let mut open = server.connect().await;
     secured.shake_hands().await;
     open.shake_hands().await;
     secured.execute(1, "secret").await;
@@ -33,7 +33,7 @@ async fn every_framing_is_spoken_within_it_and_beside_it() {
 
 /// A connection to whoever has this certificate.
 async fn secure(
-    door: &Door,
+    server: &TestServer,
     certificate: &CertificateDer<'static>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
@@ -43,7 +43,7 @@ async fn secure(
         .expect("versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = TcpStream::connect(door.addr).await.expect("connects");
+    let stream = TcpStream::connect(server.addr).await.expect("connects");
     let name = ServerName::try_from("localhost").expect("a name");
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
@@ -56,17 +56,17 @@ async fn certificates_are_replaced_while_they_are_served() {
     let [first, second] = [make(), make()];
     let tls = Tls::new(first.cert.pem().as_bytes(), &key(&first)).expect("fits");
     let given = tls.clone();
-    let door = Door::open(|door| door.serve_tls(given)).await;
-    let mut before = Client::new(secure(&door, first.cert.der()).await.expect("secured"));
+    let server = TestServer::open(|server| server.serve_tls(given)).await;
+    let mut before = Client::new(secure(&server, first.cert.der()).await.expect("secured"));
     before.shake_hands().await;
-    assert!(secure(&door, second.cert.der()).await.is_err());
+    assert!(secure(&server, second.cert.der()).await.is_err());
 
     tls.replace(second.cert.pem().as_bytes(), &key(&second)).expect("fits");
-    assert!(secure(&door, second.cert.der()).await.is_ok());
-    assert!(secure(&door, first.cert.der()).await.is_err());
+    assert!(secure(&server, second.cert.der()).await.is_ok());
+    assert!(secure(&server, first.cert.der()).await.is_err());
     // What does not fit changes nothing, and who was there stays.
     tls.replace(first.cert.pem().as_bytes(), &key(&second)).expect_err("another's key");
-    assert!(secure(&door, second.cert.der()).await.is_ok());
+    assert!(secure(&server, second.cert.der()).await.is_ok());
     before.execute(1, "still").await;
     assert_eq!(before.result().await.1.stdout, "still");
 }
@@ -77,14 +77,16 @@ async fn plain_text_can_be_switched_off() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     let key = Secret::new(made.signing_key.serialize_pem());
     let chain = made.cert.pem();
-    let door =
-        Door::open(|door| door.tls(chain.as_bytes(), &key).expect("fits").plain_text(false)).await;
+    let server = TestServer::open(|server| {
+        server.tls(chain.as_bytes(), &key).expect("fits").plain_text(false)
+    })
+    .await;
     for begin in [&b"\0\0\0\x01\0\0\0\x01\0\0\0\x04"[..], b"\0\0\0\x04\0\0\0\0\0\0\0\0"] {
-        let mut client = door.connect().await;
+        let mut client = server.connect().await;
         client.stream.write_all(begin).await.expect("sent");
         assert!(client.is_closed().await, "{begin:?}");
     }
-    let mut stream = TcpStream::connect(door.addr).await.expect("connects");
+    let mut stream = TcpStream::connect(server.addr).await.expect("connects");
     stream.write_all(b"GET /avro/protocol HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("read");
@@ -99,7 +101,7 @@ async fn plain_text_can_be_switched_off() {
         .expect("versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = TcpStream::connect(door.addr).await.expect("connects");
+    let stream = TcpStream::connect(server.addr).await.expect("connects");
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("secured");
     let mut secured = Client::new(stream);
@@ -110,8 +112,8 @@ async fn plain_text_can_be_switched_off() {
 
 #[tokio::test]
 async fn without_it_its_clients_are_sent_away() {
-    let door = Door::open(|door| door).await;
-    let mut client = door.connect().await;
+    let server = TestServer::open(|server| server).await;
+    let mut client = server.connect().await;
     use tokio::io::AsyncWriteExt as _;
     client.stream.write_all(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03a").await.expect("sent");
     assert!(client.is_closed().await);

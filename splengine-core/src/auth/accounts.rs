@@ -59,14 +59,14 @@ pub struct Accounts(Arc<RwLock<State>>);
 
 struct State {
     list: AccountList,
-    tokens: Vec<(TokenHash, Held)>,
-    anonymous: Option<Held>,
+    tokens: Vec<(TokenHash, Account)>,
+    anonymous: Option<Account>,
     /// Those that were recognised by something else than a token.
-    users: HashMap<UserName, Held>,
+    users: HashMap<UserName, Account>,
 }
 
 /// What a caller is made of, and taken back by.
-struct Held {
+struct Account {
     user: UserName,
     scopes: Scopes,
     revocation: Revocation,
@@ -184,7 +184,7 @@ impl Accounts {
         if state.users.len() >= MAX_IDLE_USERS {
             state.users.retain(|_, held| held.revocation.is_used());
         }
-        let held = Held::new(user, state.list.rights(user));
+        let held = Account::new(user, state.list.rights(user));
         let caller = held.caller();
         state.users.insert(user.clone(), held);
         caller
@@ -200,8 +200,8 @@ impl Accounts {
     pub fn replace(&self, list: AccountList) -> usize {
         let mut state = self.write();
         let mut revoked = 0;
-        let mut go_on = |before: Option<Held>, user: &UserName, scopes: Scopes| {
-            let mut held = Held::new(user, scopes);
+        let mut go_on = |before: Option<Account>, user: &UserName, scopes: Scopes| {
+            let mut held = Account::new(user, scopes);
             match before {
                 Some(before) if before.lasts(&held) => held.revocation = before.revocation,
                 Some(before) => {
@@ -212,7 +212,7 @@ impl Accounts {
             }
             held
         };
-        let mut before: HashMap<TokenHash, Held> =
+        let mut before: HashMap<TokenHash, Account> =
             std::mem::take(&mut state.tokens).into_iter().collect();
         for (hash, Entry { user, scopes }) in &list.tokens {
             let scopes = scopes.restricted_to(list.bound(user));
@@ -250,7 +250,7 @@ impl Accounts {
     }
 }
 
-impl Held {
+impl Account {
     fn new(user: &UserName, scopes: Scopes) -> Self {
         Self { user: user.clone(), scopes, revocation: Revocation::new() }
     }
@@ -274,7 +274,7 @@ impl Authenticator for Accounts {
                 (TokenHash::find(token, &state.tokens), AuthError::Invalid)
             }
         };
-        held.map(Held::caller).ok_or(refusal)
+        held.map(Account::caller).ok_or(refusal)
     }
 }
 

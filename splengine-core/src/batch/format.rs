@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::row::key;
+use crate::batch::records::key;
 use crate::store::{Change, REPAIRED, Store, StoreFault};
 
 /// The version of a store's rows. A store of a later minor version is read and written as one of

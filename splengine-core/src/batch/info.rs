@@ -215,13 +215,13 @@ pub struct BatchEvent {
     /// Time of the event.
     pub time: SystemTime,
     /// Event itself.
-    pub what: Happening,
+    pub what: BatchEventKind,
 }
 
 /// Kind of event in the course of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Happening {
+pub enum BatchEventKind {
     /// The batch was accepted.
     Queued,
     /// The engine has begun with it.

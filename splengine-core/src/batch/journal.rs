@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::batch::BatchError;
-use crate::batch::row::{EventRow, Recipe, StepRow, Summary, key};
+use crate::batch::records::{EventRow, JobSpec, StepRow, Summary, key};
 use crate::fresh::Fresh;
 use crate::id::BatchId;
 use crate::session::blocking;
@@ -88,7 +88,7 @@ impl Journal {
         self.get(key::summary(id)).await
     }
 
-    pub(crate) async fn recipe(&self, id: &BatchId) -> Result<Recipe, BatchError> {
+    pub(crate) async fn recipe(&self, id: &BatchId) -> Result<JobSpec, BatchError> {
         self.get(key::recipe(id)).await?.ok_or(BatchError::Damaged)
     }
 

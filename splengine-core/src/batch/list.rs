@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::batch::row::{Summary, key};
+use crate::batch::records::{Summary, key};
 use crate::batch::{BatchError, BatchList, BatchState, Batches};
 use crate::caller::Caller;
 use crate::id::BatchId;

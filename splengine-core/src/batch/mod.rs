@@ -1,12 +1,13 @@
 //! Batches: commands that run to their end, whatever becomes of the engine meanwhile.
 
+mod batches;
 mod checks;
+mod driver;
 mod error;
 mod failures;
 mod format;
 mod gap;
 mod graph;
-mod handle;
 mod info;
 mod inputs;
 mod job;
@@ -19,23 +20,22 @@ mod plan;
 mod policy;
 mod reads;
 mod record;
+mod records;
 pub(crate) mod registry;
 mod rerun;
 mod results;
 mod resume;
-mod row;
-mod runner;
 mod salvaged;
 mod schedule;
 mod stdin;
 mod step_run;
 mod submit;
 
+pub use batches::{BatchEvents, Batches};
 pub use error::BatchError;
-pub use handle::{BatchEvents, Batches};
 pub use info::{
-    BatchEvent, BatchInfo, BatchList, BatchRecord, BatchState, Happening, StepCounts, StepInfo,
-    StepState,
+    BatchEvent, BatchEventKind, BatchInfo, BatchList, BatchRecord, BatchState, StepCounts,
+    StepInfo, StepState,
 };
 pub use job::{BatchJob, JobAction, JobEvent, Outcome};
 pub use list::BatchFilter;

@@ -16,8 +16,8 @@ use crate::batch::BatchError;
 use crate::batch::gap::GapSearch;
 use crate::batch::journal::Journal;
 use crate::batch::log::LogEntry;
+use crate::batch::records::{StepRow, now};
 use crate::batch::registry;
-use crate::batch::row::{StepRow, now};
 use crate::disk::{BelowFloor, DiskReserve};
 use crate::engine::Engine;
 use crate::execute::{Gap, Stream};
@@ -144,7 +144,7 @@ pub(crate) struct OutputWriter {
 #[derive(Clone)]
 pub(crate) struct OutputQuota {
     pub(crate) engine: Engine,
-    pub(crate) live: Arc<registry::Live>,
+    pub(crate) live: Arc<registry::LiveBatch>,
 }
 
 impl OutputQuota {
@@ -321,7 +321,7 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 pub struct StepOutput {
     outputs: Outputs,
     /// While its batch is driven.
-    live: Option<Live>,
+    live: Option<OutputInProgress>,
     id: BatchId,
     step: u32,
     attempt: u32,
@@ -334,13 +334,13 @@ pub struct StepOutput {
 /// Where to find out what becomes of the step, and when to look. Does not keep the batch from being
 /// over: whoever follows it when the engine shuts down is told.
 #[derive(Clone)]
-struct Live {
+struct OutputInProgress {
     journal: Journal,
     changed: watch::Receiver<u64>,
     printed: watch::Receiver<()>,
 }
 
-impl std::fmt::Debug for Live {
+impl std::fmt::Debug for OutputInProgress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Live").finish_non_exhaustive()
     }
@@ -349,13 +349,13 @@ impl std::fmt::Debug for Live {
 impl StepOutput {
     pub(crate) fn new(
         outputs: Outputs,
-        live: Option<(Journal, Arc<registry::Live>)>,
+        live: Option<(Journal, Arc<registry::LiveBatch>)>,
         id: BatchId,
         step: u32,
         (attempt, last_attempt): (u32, u32),
         stream: Stream,
     ) -> Self {
-        let live = live.map(|(journal, live)| Live {
+        let live = live.map(|(journal, live)| OutputInProgress {
             journal,
             changed: live.changed.subscribe(),
             printed: live.printed.subscribe(),
@@ -472,7 +472,7 @@ impl StepOutput {
     ///
     /// Dropping the future has no effect.
     pub async fn grows(&self, offset: u64) -> Result<bool, BatchError> {
-        let Some(Live { journal, mut changed, mut printed }) = self.live.clone() else {
+        let Some(OutputInProgress { journal, mut changed, mut printed }) = self.live.clone() else {
             return Ok(self.length().await? > offset);
         };
         loop {
@@ -511,7 +511,9 @@ impl StepOutput {
         if self.attempt < self.last_attempt {
             return Ok(Some(self.run_after()));
         }
-        let Some(Live { journal, mut changed, .. }) = self.live.clone() else { return Ok(None) };
+        let Some(OutputInProgress { journal, mut changed, .. }) = self.live.clone() else {
+            return Ok(None);
+        };
         let mut is_driven = true;
         loop {
             changed.borrow_and_update();

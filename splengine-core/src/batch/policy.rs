@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::output::Outputs;
-use crate::batch::row::key;
+use crate::batch::records::key;
 use crate::batch::{BatchJob, format};
 use crate::store::{REPAIRED, Store, StoreFault};
 

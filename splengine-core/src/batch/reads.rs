@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::BatchError;
-use crate::batch::row::Summary;
+use crate::batch::records::Summary;
 use crate::budget::{CallerBudgets, MemoryBudget, Reservation};
 use crate::caller::Caller;
 

@@ -1,9 +1,9 @@
 //! A batch's record, of what is written of it.
 
+use crate::batch::driver::PLAN;
 use crate::batch::plan::PlanData;
-use crate::batch::row::{Recipe, StepRow, Summary, What, batch_state};
-use crate::batch::runner::PLAN;
-use crate::batch::{BatchError, BatchRecord, Happening, Step, StepInfo};
+use crate::batch::records::{EventKind, JobSpec, StepRow, Summary, batch_state};
+use crate::batch::{BatchError, BatchEventKind, BatchRecord, Step, StepInfo};
 use crate::id::BatchId;
 
 /// What is told of a step that never changes.
@@ -29,7 +29,7 @@ pub(crate) struct Names {
 pub(crate) fn record(
     id: &BatchId,
     summary: &Summary,
-    recipe: &Recipe,
+    recipe: &JobSpec,
     rows: Vec<(u32, StepRow)>,
 ) -> Result<BatchRecord, BatchError> {
     let mut names = Names::of(recipe)?;
@@ -62,7 +62,7 @@ impl StepFacts {
 }
 
 impl Names {
-    pub(crate) fn of(recipe: &Recipe) -> Result<Self, BatchError> {
+    pub(crate) fn of(recipe: &JobSpec) -> Result<Self, BatchError> {
         if recipe.kind != PLAN {
             return Ok(Self { steps: Vec::new() });
         }
@@ -116,21 +116,25 @@ impl Names {
         known.unwrap_or_else(|| (place as usize + 1).to_string())
     }
 
-    pub(crate) fn happening(&self, what: What) -> Happening {
+    pub(crate) fn happening(&self, what: EventKind) -> BatchEventKind {
         match what {
-            What::Queued => Happening::Queued,
-            What::Begun => Happening::Begun,
-            What::Started { step, attempt, .. } => {
-                Happening::Started { step: self.id(step), attempt }
+            EventKind::Queued => BatchEventKind::Queued,
+            EventKind::Begun => BatchEventKind::Begun,
+            EventKind::Started { step, attempt, .. } => {
+                BatchEventKind::Started { step: self.id(step), attempt }
             }
-            What::Ended { step, row } => Happening::Ended(Box::new(self.info(step as usize, &row))),
-            What::Due { step } => Happening::Due { step: self.id(step) },
-            What::Skipped { step, reason } => Happening::Skipped { step: self.id(step), reason },
-            What::Cancelling => Happening::Cancelling,
-            What::Aborting => Happening::Aborting,
-            What::TimedOut => Happening::TimedOut,
-            What::Finished { state, exit_code } => {
-                Happening::Finished { state: batch_state(&state), exit_code }
+            EventKind::Ended { step, row } => {
+                BatchEventKind::Ended(Box::new(self.info(step as usize, &row)))
+            }
+            EventKind::Due { step } => BatchEventKind::Due { step: self.id(step) },
+            EventKind::Skipped { step, reason } => {
+                BatchEventKind::Skipped { step: self.id(step), reason }
+            }
+            EventKind::Cancelling => BatchEventKind::Cancelling,
+            EventKind::Aborting => BatchEventKind::Aborting,
+            EventKind::TimedOut => BatchEventKind::TimedOut,
+            EventKind::Finished { state, exit_code } => {
+                BatchEventKind::Finished { state: batch_state(&state), exit_code }
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::batch::journal::Journal;
 use crate::batch::keys::KeysInFlight;
 use crate::batch::plan::millis;
 use crate::batch::reads::RecordReads;
-use crate::batch::row::{Summary, key, now};
+use crate::batch::records::{Summary, key, now};
 use crate::batch::stdin::OpenStdin;
 use crate::batch::{BatchError, BatchPolicy, BatchState};
 use crate::caller::UserName;
@@ -47,7 +47,7 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct State {
-    live: HashMap<BatchId, Arc<Live>>,
+    live: HashMap<BatchId, Arc<LiveBatch>>,
     /// How many steps of whom are not over.
     open: HashMap<UserName, usize>,
     /// How many bytes of whose batches that are not over are kept.
@@ -55,7 +55,7 @@ struct State {
 }
 
 /// A batch that is not over.
-pub(crate) struct Live {
+pub(crate) struct LiveBatch {
     /// The number of the last event that is on disk.
     pub(crate) changed: watch::Sender<u64>,
     /// Changes when a step has printed something.
@@ -71,7 +71,7 @@ pub(crate) struct Live {
     bytes: AtomicU64,
 }
 
-impl Live {
+impl LiveBatch {
     /// Its first step is started, or was so long ago.
     pub(crate) fn begin(&self, ago: Duration) {
         let _ = self.begun.set((Instant::now(), ago));
@@ -98,7 +98,7 @@ impl Live {
 }
 
 /// Room for a batch's steps; given back when dropped.
-pub(crate) struct Room {
+pub(crate) struct StepQuota {
     engine: Weak<Inner>,
     user: UserName,
     steps: usize,
@@ -141,7 +141,7 @@ impl Registry {
         steps: usize,
         inputs: InputReservation,
         always: bool,
-    ) -> Result<Room, BatchError> {
+    ) -> Result<StepQuota, BatchError> {
         let mut state = self.state();
         let own = state.open.get(user).copied().unwrap_or(0);
         if !always && own + steps > self.policy.max_open_steps_per_caller {
@@ -152,11 +152,11 @@ impl Registry {
         }
         *state.open.entry(user.clone()).or_default() += steps;
         let (engine, inputs) = (Arc::downgrade(engine), Some(inputs));
-        Ok(Room { engine, user: user.clone(), steps, inputs })
+        Ok(StepQuota { engine, user: user.clone(), steps, inputs })
     }
 
-    pub(crate) fn begin(&self, id: &BatchId, user: &UserName, events: u64) -> Arc<Live> {
-        let live = Arc::new(Live {
+    pub(crate) fn begin(&self, id: &BatchId, user: &UserName, events: u64) -> Arc<LiveBatch> {
+        let live = Arc::new(LiveBatch {
             changed: watch::channel(events).0,
             printed: watch::channel(()).0,
             cancel: watch::channel(0).0,
@@ -186,7 +186,7 @@ impl Registry {
     }
 
     /// Takes room for so much output of a batch that is not over, or says why there is none.
-    pub(crate) fn take_output(&self, live: &Live, bytes: u64) -> Result<(), &'static str> {
+    pub(crate) fn take_output(&self, live: &LiveBatch, bytes: u64) -> Result<(), &'static str> {
         let mut state = self.state();
         let own = state.printed.get(&live.user).copied().unwrap_or(0);
         if own.saturating_add(bytes) > self.policy.keep_bytes_per_caller {
@@ -202,7 +202,7 @@ impl Registry {
     }
 
     /// Counts what was kept of a batch before this engine went on with it.
-    pub(crate) fn has_printed(&self, live: &Live, bytes: u64) {
+    pub(crate) fn has_printed(&self, live: &LiveBatch, bytes: u64) {
         let mut state = self.state();
         let own = state.printed.entry(live.user.clone()).or_default();
         *own = own.saturating_add(bytes);
@@ -220,7 +220,7 @@ impl Registry {
         }
     }
 
-    pub(crate) fn live(&self, id: &BatchId) -> Option<Arc<Live>> {
+    pub(crate) fn live(&self, id: &BatchId) -> Option<Arc<LiveBatch>> {
         self.state().live.get(id).cloned()
     }
 
@@ -442,7 +442,7 @@ pub(crate) fn listed(
     [key::of_user(user, id.as_str()), key::of_user_in(user, state, id.as_str())].into_iter()
 }
 
-impl Room {
+impl StepQuota {
     /// So many steps more, which take so much memory, of a kind whose steps are not known beforehand.
     pub(crate) fn grow(&mut self, by: usize, bytes: usize) {
         if let Some(inputs) = &mut self.inputs {
@@ -478,7 +478,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for StepQuota {
     fn drop(&mut self) {
         let steps = self.steps;
         self.change(|open| *open = open.saturating_sub(steps));

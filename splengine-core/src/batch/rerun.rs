@@ -2,9 +2,9 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::batch::driver::PLAN;
 use crate::batch::graph::dependencies;
 use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step};
-use crate::batch::runner::PLAN;
 use crate::batch::submit::{Accepted, UsedKey, detached};
 use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};
 use crate::caller::Caller;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::batch::driver::{Brief, Driver, Pending};
+use crate::batch::records::{EventKind, EventRow, StepRow, Summary, key, now};
 use crate::batch::registry::Registry;
-use crate::batch::row::{EventRow, StepRow, Summary, What, key, now};
-use crate::batch::runner::{Brief, Driver, Pending};
 use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, Step, StepState};
 use crate::caller::{Caller, Scope};
 use crate::engine::Engine;
@@ -84,10 +84,10 @@ fn marks(events: &[EventRow]) -> Vec<String> {
     let mut open = BTreeMap::new();
     for event in events {
         match &event.what {
-            What::Started { step, mark: Some(mark), .. } => {
+            EventKind::Started { step, mark: Some(mark), .. } => {
                 open.insert(*step, mark.clone());
             }
-            What::Ended { step, .. } => {
+            EventKind::Ended { step, .. } => {
                 open.remove(step);
             }
             _ => {}
@@ -142,11 +142,11 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
     let mut pending = Pending { is_new: true, ..Pending::default() };
     for event in events {
         let told = match &event.what {
-            What::Begun => {
+            EventKind::Begun => {
                 pending.is_new = false;
                 Some(JobEvent::Begun)
             }
-            What::Started { step, attempt, .. } => {
+            EventKind::Started { step, attempt, .. } => {
                 pending.failures.forget(*step);
                 let step = *step as usize;
                 issued.remove(&step);
@@ -161,7 +161,7 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 }
                 None
             }
-            What::Ended { step, row } => {
+            EventKind::Ended { step, row } => {
                 pending.failures.note(*step, row.state(), row.exit_code);
                 let step = *step as usize;
                 delayed.remove(&step);
@@ -182,11 +182,11 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 let (exit_code, reason) = (row.exit_code, row.reason());
                 ended.map(|outcome| JobEvent::Ended { step, outcome, exit_code, reason })
             }
-            What::Due { step } => {
+            EventKind::Due { step } => {
                 delayed.remove(&(*step as usize));
                 Some(JobEvent::Due { step: *step as usize })
             }
-            What::Skipped { step, .. } => {
+            EventKind::Skipped { step, .. } => {
                 let step = *step as usize;
                 delayed.remove(&step);
                 if let Some(brief) = briefs.get_mut(step) {
@@ -197,19 +197,19 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 let ended = JobEvent::Ended { step, outcome, exit_code, reason };
                 issued.remove(&step).then_some(ended)
             }
-            What::Cancelling => {
+            EventKind::Cancelling => {
                 pending.cancels = 1;
                 Some(JobEvent::Cancelled)
             }
-            What::Aborting => {
+            EventKind::Aborting => {
                 pending.cancels = 2;
                 Some(JobEvent::Aborted)
             }
-            What::TimedOut => {
+            EventKind::TimedOut => {
                 pending.is_timed_out = true;
                 Some(JobEvent::TimedOut)
             }
-            What::Queued | What::Finished { .. } => None,
+            EventKind::Queued | EventKind::Finished { .. } => None,
         };
         let Some(told) = told else { continue };
         for action in job.on_event(told) {

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::batch::BatchRecord;
 use crate::batch::record::record;
-use crate::batch::row::{Recipe, StepRow, Summary, key};
+use crate::batch::records::{JobSpec, StepRow, Summary, key};
 use crate::id::BatchId;
 use crate::store::{Rows, Store, StoreFault};
 
@@ -79,7 +79,7 @@ fn read(
     problems: &mut Vec<String>,
 ) -> Result<Option<BatchRecord>, StoreFault> {
     let summary: Option<Summary> = get(store, &key::summary(id), "its summary", problems)?;
-    let recipe: Option<Recipe> = get(store, &key::recipe(id), "what it is to run", problems)?;
+    let recipe: Option<JobSpec> = get(store, &key::recipe(id), "what it is to run", problems)?;
     let mut steps = Vec::new();
     let mut from = key::step(id, 0);
     loop {

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::batch::journal::Journal;
 use crate::batch::output::Outputs;
-use crate::batch::registry::Live;
+use crate::batch::registry::LiveBatch;
 use crate::batch::{BatchError, Batches};
 use crate::caller::Caller;
 use crate::execute::{ExecuteError, Stdin, Stream};
@@ -95,7 +95,7 @@ impl Batches {
         if !is_open {
             return Err(BatchError::Conflict("this step did not ask for its standard input"));
         }
-        let live: Option<Arc<Live>> =
+        let live: Option<Arc<LiveBatch>> =
             id.parse().ok().and_then(|id| self.registry().ok().and_then(|all| all.live(&id)));
         let stdin = live.and_then(|live| live.stdin(place));
         let stdin = stdin.ok_or(BatchError::Conflict("this step does not run"))?;

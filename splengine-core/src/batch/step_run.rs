@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::batch::output::OutputWriter;
 use crate::batch::plan::millis;
-use crate::batch::registry::Live;
-use crate::batch::row::StepRow;
+use crate::batch::records::StepRow;
+use crate::batch::registry::LiveBatch;
 use crate::batch::stdin::{Source, open_stdin};
 use crate::batch::{BatchError, Outcome};
 use crate::caller::Caller;
@@ -30,7 +30,7 @@ pub(crate) struct StepRun {
     pub(crate) engine: Engine,
     pub(crate) caller: Caller,
     pub(crate) writer: OutputWriter,
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<LiveBatch>,
     pub(crate) stopped: oneshot::Receiver<Reason>,
     /// The step's, for errors.
     pub(crate) id: String,
@@ -141,7 +141,7 @@ impl StepRun {
 }
 
 /// Takes the standard input of a step away when it does not run any more.
-struct ClosesStdin(Arc<Live>, u32);
+struct ClosesStdin(Arc<LiveBatch>, u32);
 
 impl Drop for ClosesStdin {
     fn drop(&mut self) {
@@ -156,7 +156,7 @@ struct Launch<'a> {
     mark: &'a Option<String>,
     id: &'a str,
     source: Option<&'a Source>,
-    opens_stdin: Option<(&'a Live, u32)>,
+    opens_stdin: Option<(&'a LiveBatch, u32)>,
 }
 
 impl Launch<'_> {

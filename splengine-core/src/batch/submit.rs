@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::batch::checks::{MAX_TIMEOUT_MS, StepChecks, checked_labels};
+use crate::batch::driver::{Driver, PLAN, Pending};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
 use crate::batch::keys::KeyLock;
 use crate::batch::plan::{PlanData, Step, StepCheck};
+use crate::batch::records::{EventKind, EventRow, JobSpec, Summary, key, now};
 use crate::batch::registry::Registry;
-use crate::batch::row::{EventRow, Recipe, Summary, What, key, now};
-use crate::batch::runner::{Driver, PLAN, Pending};
 use crate::batch::schedule::Schedule;
 use crate::batch::{
     BatchError, BatchJob, BatchRecord, BatchRequest, BatchState, Batches, StepCounts,
@@ -54,7 +54,7 @@ pub(crate) struct UsedKey {
 /// A batch that may be.
 pub(crate) struct Accepted {
     about: About,
-    recipe: Recipe,
+    recipe: JobSpec,
     inputs: Option<Inputs>,
     job: Box<dyn BatchJob>,
     /// The memory that its steps take.
@@ -121,7 +121,7 @@ impl Batches {
         recipe: impl Into<String>,
         idempotency_key: Option<&str>,
     ) -> Result<Submitted, BatchError> {
-        let recipe = Recipe { kind: kind.to_owned(), text: recipe.into() };
+        let recipe = JobSpec { kind: kind.to_owned(), text: recipe.into() };
         let sum = || hex(&Sha256::digest(format!("{}\0{}", recipe.kind, recipe.text)));
         let bytes = recipe.text.len();
         let key = self.lock_key(caller, idempotency_key, sum, bytes).await?;
@@ -272,7 +272,7 @@ impl Batches {
         let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
         let about = About { name, labels, timeout, rerun_of };
         let job = Box::new(Schedule::new(plan, policy.parallelism)?);
-        Ok(Accepted { recipe: Recipe { kind: PLAN.to_owned(), text }, inputs, job, held, about })
+        Ok(Accepted { recipe: JobSpec { kind: PLAN.to_owned(), text }, inputs, job, held, about })
     }
 
     /// Gives every step the batch's directory, and the session's directory and variables as they are
@@ -347,7 +347,7 @@ impl Batches {
         let mut changes = vec![
             set(key::summary(&id), &summary),
             set(key::recipe(&id), &recipe),
-            set(key::event(&id, 1), &EventRow { time: now(), what: What::Queued }),
+            set(key::event(&id, 1), &EventRow { time: now(), what: EventKind::Queued }),
             Change::set(key::open(id.as_str()), []),
             Change::set(key::of_user(&summary.user, id.as_str()), []),
             Change::set(key::of_user_in(&summary.user, BatchState::Queued, id.as_str()), []),
@@ -393,7 +393,7 @@ impl Batches {
     /// The job of a recipe, whose steps are given `inputs`.
     pub(crate) fn make(
         &self,
-        recipe: &Recipe,
+        recipe: &JobSpec,
         inputs: Option<Inputs>,
     ) -> Result<Box<dyn BatchJob>, String> {
         let policy = &self.registry().map_err(|error| error.to_string())?.policy;

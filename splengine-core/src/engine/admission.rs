@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::caller::UserName;
-use crate::engine::rota::{Capacity, Offer, Rota, Ticket};
+use crate::engine::fair_queue::{Capacity, FairQueue, Offer, Ticket};
 use crate::execute::ExecuteError;
 
 /// Decides under one lock who runs, waits or is refused.
@@ -19,7 +19,7 @@ pub(crate) struct Admission {
 
 #[derive(Debug)]
 struct State {
-    rota: Rota,
+    rota: FairQueue,
     open: bool,
     /// Those who wait. Dropping the sender refuses them.
     waiting: HashMap<Ticket, oneshot::Sender<()>>,
@@ -36,7 +36,7 @@ pub(crate) struct Permit {
 /// A permit as a run has it: the place is free when the run has ended, or when whoever shares the
 /// permit lets go of it as well.
 #[expect(dead_code, reason = "they are only held")]
-pub(crate) enum Held {
+pub(crate) enum RunPermit {
     Alone(Permit),
     Shared(Arc<Permit>),
 }
@@ -44,17 +44,17 @@ pub(crate) enum Held {
 /// What came of asking to run.
 pub(crate) enum Offered {
     Now(Permit),
-    Later(Place),
+    Later(QueueSlot),
 }
 
 /// A place in the queue, given up when dropped.
-pub(crate) struct Place {
+pub(crate) struct QueueSlot {
     permit: Permit,
     called: oneshot::Receiver<()>,
     retry_after: Duration,
 }
 
-impl Place {
+impl QueueSlot {
     /// Waits for its turn; an error when the gate shuts before.
     pub(crate) async fn turn(self) -> Result<Permit, ExecuteError> {
         match self.called.await {
@@ -68,7 +68,7 @@ impl Admission {
     pub(crate) fn new(capacity: Capacity) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                rota: Rota::new(capacity),
+                rota: FairQueue::new(capacity),
                 open: true,
                 waiting: HashMap::new(),
             }),
@@ -82,7 +82,7 @@ impl Admission {
         user: &UserName,
         retry_after: impl FnOnce() -> Duration,
     ) -> Result<Offered, ExecuteError> {
-        self.offer_by(user, retry_after, Rota::offer)
+        self.offer_by(user, retry_after, FairQueue::offer)
     }
 
     /// The same, never refused but when the gate is shut: for the steps of batches, of which there
@@ -91,14 +91,14 @@ impl Admission {
         self: &Arc<Self>,
         user: &UserName,
     ) -> Result<Offered, ExecuteError> {
-        self.offer_by(user, || Duration::from_secs(1), Rota::offer_unbounded)
+        self.offer_by(user, || Duration::from_secs(1), FairQueue::offer_unbounded)
     }
 
     fn offer_by(
         self: &Arc<Self>,
         user: &UserName,
         retry_after: impl FnOnce() -> Duration,
-        offer: impl FnOnce(&mut Rota, &UserName) -> Offer,
+        offer: impl FnOnce(&mut FairQueue, &UserName) -> Offer,
     ) -> Result<Offered, ExecuteError> {
         let mut state = self.lock();
         let permit = |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
@@ -118,7 +118,7 @@ impl Admission {
         let retry_after = retry_after();
         match (called, offered) {
             (Some((permit, called)), _) => {
-                Ok(Offered::Later(Place { permit, called, retry_after }))
+                Ok(Offered::Later(QueueSlot { permit, called, retry_after }))
             }
             (None, Some(Offer::CallerLimit(limit))) => {
                 Err(ExecuteError::CallerLimit { limit, retry_after })

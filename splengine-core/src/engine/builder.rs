@@ -8,9 +8,9 @@ use crate::batch::BatchPolicy;
 use crate::budget::{CallerBudgets, MemoryBudget};
 use crate::disk::DiskReserve;
 use crate::engine::admission::Admission;
+use crate::engine::fair_queue::Capacity;
 use crate::engine::guessing::Guessing;
 use crate::engine::handle::{Engine, Inner};
-use crate::engine::rota::Capacity;
 use crate::engine::stats::Counters;
 use crate::execute::{DynExecute, Execute, LimitKind, Limits, Program};
 use crate::files::FilePolicy;
@@ -66,7 +66,7 @@ pub enum BuildError {
     NotEnforced(LimitKind),
     /// The host lacks the resources.
     #[error("a thread can't be started")]
-    Thread(#[source] std::io::Error),
+    ResumePoint(#[source] std::io::Error),
 }
 
 impl EngineBuilder {
@@ -310,7 +310,7 @@ impl EngineBuilder {
             }
         }
         let batches = batches.map(crate::batch::registry::Registry::new).transpose();
-        let batches = batches.map_err(BuildError::Thread)?;
+        let batches = batches.map_err(BuildError::ResumePoint)?;
         Ok(Engine(Arc::new(Inner {
             inputs: InputBudget::new(max_input_bytes, max_input_bytes_per_caller),
             captures: CallerBudgets::new(&MemoryBudget::new(max_captured_bytes)),

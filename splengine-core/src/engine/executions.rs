@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::caller::{Caller, UserName};
-use crate::engine::admission::{Held, Place};
+use crate::engine::admission::{QueueSlot, RunPermit};
 use crate::engine::handle::Engine;
 use crate::engine::terms::Terms;
 use crate::execute::cancel::CancelSource;
@@ -75,7 +75,7 @@ pub(crate) struct Waiting {
     engine: Engine,
     pub(crate) terms: Terms,
     request: Request,
-    place: Place,
+    place: QueueSlot,
     since: Instant,
     control: Control,
     listed: Listed,
@@ -89,7 +89,7 @@ impl QueuedRun {
         engine: &Engine,
         terms: Terms,
         request: Request,
-        place: Place,
+        place: QueueSlot,
         control: Control,
         listed: Listed,
     ) -> Self {
@@ -138,7 +138,7 @@ impl QueuedRun {
             Ok(permit) => {
                 engine.0.counters.queue_wait.observe(since.elapsed());
                 listed.begin();
-                let held = Held::Alone(permit);
+                let held = RunPermit::Alone(permit);
                 engine.started(engine.run(terms, &mut request, held, control, Some(listed))).await
             }
             Err(error) => Err(error),

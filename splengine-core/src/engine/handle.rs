@@ -10,12 +10,12 @@ use crate::batch::Batches;
 use crate::budget::{CallerBudgets, held_with};
 use crate::caller::{Caller, Scope, UserName};
 use crate::disk::DiskReserve;
-use crate::engine::admission::{Admission, Held, Offered, Permit};
+use crate::engine::admission::{Admission, Offered, Permit, RunPermit};
 use crate::engine::builder::{EngineBuilder, Policy};
-use crate::engine::drive::{self, Ending, Shutdown};
 use crate::engine::executions::{Admitted, Control, ExecutionState, Executions, Listed, QueuedRun};
 use crate::engine::guessing::Guessing;
 use crate::engine::stats::{Counters, EngineStats};
+use crate::engine::supervise::{self, RunGuard, Shutdown};
 use crate::engine::terms::{Terms, check_env};
 use crate::execute::cancel::CancelSource;
 use crate::execute::capture::CaptureBudget;
@@ -348,7 +348,7 @@ impl Engine {
             Offered::Now(permit) => {
                 inner.counters.queue_wait.observe(Duration::ZERO);
                 let listed = list(ExecutionState::Running);
-                let held = Held::Alone(permit);
+                let held = RunPermit::Alone(permit);
                 Ok(Admitted::Running(self.run(terms, &mut request, held, control, Some(listed))))
             }
             Offered::Later(place) => {
@@ -394,7 +394,7 @@ impl Engine {
         let mut terms = self.terms(caller, &mut request)?;
         terms.command.mark = mark;
         let control = CancelSource::new();
-        let run = self.run(terms, &mut request, Held::Shared(permit), control, None);
+        let run = self.run(terms, &mut request, RunPermit::Shared(permit), control, None);
         self.started(run).await
     }
 
@@ -411,7 +411,7 @@ impl Engine {
         &self,
         terms: Terms,
         request: &mut Request,
-        permit: Held,
+        permit: RunPermit,
         (source, cancel): Control,
         listed: Option<Listed>,
     ) -> Run {
@@ -442,9 +442,9 @@ impl Engine {
         let stdin = std::mem::replace(&mut request.stdin, Stdin::null());
         let executor = Arc::clone(&inner.executor);
         let execution = executor.execute_boxed(command, stdin, output, cancel.clone());
-        let mut ending = Ending::new(self.clone(), queue, source, permit, listed);
+        let mut ending = RunGuard::new(self.clone(), queue, source, permit, listed);
         ending.held = held;
-        drive::spawn(ending, execution, cancel, times);
+        supervise::spawn(ending, execution, cancel, times);
         run
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::caller::{Caller, Scope, UserName};
-use crate::engine::drive::{self, Times};
 use crate::engine::handle::Engine;
+use crate::engine::supervise::{self, Times};
 use crate::execute::mask::Secrets;
 use crate::execute::{Command, ExecuteError, LimitKind, Limits, Request, check_words, split_words};
 use crate::id::SessionId;
@@ -65,7 +65,7 @@ impl Engine {
         let times = Times {
             timeout: timeout.or(policy.default_timeout).unwrap_or(policy.max_timeout),
             idle_timeout: check_time("idleTimeout", request.idle_timeout, policy.max_timeout)?,
-            obey_within: policy.grace.saturating_add(drive::ABANDON_AFTER),
+            obey_within: policy.grace.saturating_add(supervise::ABANDON_AFTER),
         };
         if let Some(limit) = request.output_limit.filter(|limit| *limit > policy.max_output_limit) {
             let problem = format!(

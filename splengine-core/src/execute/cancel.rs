@@ -9,7 +9,7 @@ use crate::execute::{Reason, Signal};
 
 /// How hard a run is told to stop, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Level {
+enum CancelLevel {
     None,
     Stop(Reason),
     Kill(Reason),
@@ -20,18 +20,18 @@ enum Level {
 /// A stop may come once, and may be followed by the demand to kill at once. Signals may come any
 /// number of times.
 #[derive(Debug, Clone)]
-pub struct Cancel(Arc<Word>);
+pub struct Cancel(Arc<CancelState>);
 
 /// What a run was told, and who waits for it to change.
 #[derive(Debug)]
-struct Word {
+struct CancelState {
     state: Mutex<State>,
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    level: Level,
+    level: CancelLevel,
     signals: VecDeque<Signal>,
 }
 
@@ -43,7 +43,7 @@ impl Cancel {
     ///
     /// Safe: nothing is lost when the future is dropped.
     pub async fn stop_requested(&self) {
-        self.level_reached(|level| level != Level::None).await;
+        self.level_reached(|level| level != CancelLevel::None).await;
     }
 
     /// Resolves when the run is to be killed without further grace.
@@ -52,7 +52,7 @@ impl Cancel {
     ///
     /// Safe: nothing is lost when the future is dropped.
     pub async fn kill_requested(&self) {
-        self.level_reached(|level| matches!(level, Level::Kill(_))).await;
+        self.level_reached(|level| matches!(level, CancelLevel::Kill(_))).await;
     }
 
     /// The next signal that the program is to get, in the order in which they were sent. For an
@@ -65,7 +65,7 @@ impl Cancel {
         self.once(|state| state.signals.pop_front()).await
     }
 
-    async fn level_reached(&self, reached: impl Fn(Level) -> bool) {
+    async fn level_reached(&self, reached: impl Fn(CancelLevel) -> bool) {
         self.once(|state| reached(state.level).then_some(())).await;
     }
 
@@ -84,19 +84,19 @@ impl Cancel {
 
 /// The engine's end of a [`Cancel`]. The first reason given is the one that counts.
 #[derive(Debug, Clone)]
-pub(crate) struct CancelSource(Arc<Word>);
+pub(crate) struct CancelSource(Arc<CancelState>);
 
 impl CancelSource {
     pub(crate) fn new() -> (Self, Cancel) {
-        let state = State { level: Level::None, signals: VecDeque::new() };
-        let word = Arc::new(Word { state: Mutex::new(state), changed: Notify::new() });
+        let state = State { level: CancelLevel::None, signals: VecDeque::new() };
+        let word = Arc::new(CancelState { state: Mutex::new(state), changed: Notify::new() });
         (Self(Arc::clone(&word)), Cancel(word))
     }
 
     pub(crate) fn stop(&self, reason: Reason) {
         let mut state = self.0.lock();
-        if state.level == Level::None {
-            state.level = Level::Stop(reason);
+        if state.level == CancelLevel::None {
+            state.level = CancelLevel::Stop(reason);
             drop(state);
             self.0.changed.notify_waiters();
         }
@@ -105,9 +105,9 @@ impl CancelSource {
     pub(crate) fn kill(&self, reason: Reason) {
         let mut state = self.0.lock();
         state.level = match state.level {
-            Level::None => Level::Kill(reason),
-            Level::Stop(first) => Level::Kill(first),
-            Level::Kill(_) => return,
+            CancelLevel::None => CancelLevel::Kill(reason),
+            CancelLevel::Stop(first) => CancelLevel::Kill(first),
+            CancelLevel::Kill(_) => return,
         };
         drop(state);
         self.0.changed.notify_waiters();
@@ -125,13 +125,13 @@ impl CancelSource {
     /// Why the run was told to stop, if it was.
     pub(crate) fn reason(&self) -> Option<Reason> {
         match self.0.lock().level {
-            Level::None => None,
-            Level::Stop(reason) | Level::Kill(reason) => Some(reason),
+            CancelLevel::None => None,
+            CancelLevel::Stop(reason) | CancelLevel::Kill(reason) => Some(reason),
         }
     }
 }
 
-impl Word {
+impl CancelState {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

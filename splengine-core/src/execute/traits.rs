@@ -2,7 +2,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::execute::{Cancel, Command, ExecuteError, Exit, LimitKind, Output, Stdin};
-use crate::session::{Adopted, Leftover, Size, Terminal};
+use crate::session::{Orphan, Reattached, Size, Terminal};
 
 /// Runs commands: on this host ([`LocalExecutor`](crate::LocalExecutor)), in a container, on a
 /// cluster. Implement it with a plain `async fn`:
@@ -94,7 +94,7 @@ pub trait Execute: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// The engine polls the future to its end.
-    fn adopt(&self, left: Vec<Leftover>) -> impl Future<Output = Vec<Option<Adopted>>> + Send {
+    fn adopt(&self, left: Vec<Orphan>) -> impl Future<Output = Vec<Option<Reattached>>> + Send {
         std::future::ready(left.iter().map(|_| None).collect())
     }
 
@@ -145,7 +145,7 @@ pub(crate) trait DynExecute: Send + Sync {
         command: Command,
         size: Size,
     ) -> BoxFuture<'_, Result<Terminal, ExecuteError>>;
-    fn adopt_boxed(&self, left: Vec<Leftover>) -> BoxFuture<'_, Vec<Option<Adopted>>>;
+    fn adopt_boxed(&self, left: Vec<Orphan>) -> BoxFuture<'_, Vec<Option<Reattached>>>;
     fn mark(&self) -> Option<String>;
     fn sweep_boxed(&self, marks: Vec<String>) -> BoxFuture<'_, ()>;
     fn has_terminals(&self) -> bool;
@@ -175,7 +175,7 @@ impl<E: Execute> DynExecute for E {
         Box::pin(self.open(command, size))
     }
 
-    fn adopt_boxed(&self, left: Vec<Leftover>) -> BoxFuture<'_, Vec<Option<Adopted>>> {
+    fn adopt_boxed(&self, left: Vec<Orphan>) -> BoxFuture<'_, Vec<Option<Reattached>>> {
         Box::pin(self.adopt(left))
     }
 

@@ -8,11 +8,11 @@ use rustix::io::Errno;
 use crate::caller::{Caller, Scope};
 use crate::files::error::shown;
 use crate::files::rename::{rename_new, rename_over};
-use crate::files::tree::{link_target, names_directory, stays_below};
+use crate::files::resolve::{link_target, names_directory, stays_below};
 use crate::files::usage::{Tracked, Usage};
 use crate::files::{
-    DiskSpace, FileChanges, FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile,
-    OpenOptions, Replaced, Shared,
+    DiskSpace, FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions,
+    Replaced, SetAttributes, Shared,
 };
 use crate::session::blocking;
 
@@ -431,7 +431,7 @@ impl Files {
         &self,
         caller: &Caller,
         path: &Path,
-        changes: FileChanges,
+        changes: SetAttributes,
     ) -> Result<(), FileError> {
         let user = caller.user().clone();
         self.with(caller, path, move |shared, path| {
@@ -452,7 +452,7 @@ impl Files {
         &self,
         caller: &Caller,
         path: &Path,
-        changes: FileChanges,
+        changes: SetAttributes,
     ) -> Result<(), FileError> {
         let user = caller.user().clone();
         self.with(caller, path, move |shared, path| {

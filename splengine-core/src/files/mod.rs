@@ -1,24 +1,25 @@
 //! Files below root, as callers may use them.
 
-mod change;
+mod atomic_write;
+mod attributes;
+mod coalesce;
 mod error;
 mod handle;
 mod info;
 mod list;
 mod open;
 mod owners;
-mod pending;
+mod path_locks;
 mod policy;
 mod quota;
 mod rename;
-mod replace;
-mod tree;
-mod turns;
+mod resolve;
 mod usage;
 mod watch;
 mod write;
 
-pub use change::FileChanges;
+pub use atomic_write::Replaced;
+pub use attributes::SetAttributes;
 pub use error::FileError;
 pub use handle::Files;
 pub use info::{DiskSpace, FileInfo, FileKind, FileRevision};
@@ -26,5 +27,4 @@ pub use list::{FileEntry, FileListing};
 pub use open::{OpenFile, OpenOptions};
 pub(crate) use policy::Shared;
 pub use policy::{FilePolicy, FilePolicyError};
-pub use replace::Replaced;
 pub use watch::{FileEvent, FileWatch};

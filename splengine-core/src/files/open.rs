@@ -11,9 +11,9 @@ use crate::caller::UserName;
 use crate::disk::DiskReserve;
 use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
-use crate::files::tree::{Found, names_directory};
+use crate::files::resolve::{Found, names_directory};
 use crate::files::usage::Tracked;
-use crate::files::{DiskSpace, FileChanges, FileError, FileInfo, FileKind, Shared};
+use crate::files::{DiskSpace, FileError, FileInfo, FileKind, SetAttributes, Shared};
 use crate::process::await_inherited_closed;
 use crate::session::blocking;
 
@@ -244,7 +244,7 @@ impl OpenFile {
     /// # Errors
     ///
     /// As [`Files::set`](crate::Files::set); the size only of a file that was opened to be written.
-    pub async fn set(&self, changes: FileChanges) -> Result<(), FileError> {
+    pub async fn set(&self, changes: SetAttributes) -> Result<(), FileError> {
         self.check(self.0.options.write || !changes.sets_size())?;
         self.with(move |inner| {
             let (file, user) = (&inner.file, inner.permit.user());

@@ -9,9 +9,9 @@ use crate::caller::UserName;
 use crate::disk::DiskReserve;
 use crate::files::FileError;
 use crate::files::owners::check_attributes;
+use crate::files::path_locks::Turns;
 use crate::files::quota::{OpenCount, Walks};
-use crate::files::tree::{Entry, Tree, check_proc};
-use crate::files::turns::Turns;
+use crate::files::resolve::{Entry, Tree, check_proc};
 use crate::files::usage::{Tracked, Usage};
 use crate::local::Root;
 

@@ -8,7 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::files::tree::Entry;
+use crate::files::resolve::Entry;
 
 /// A name in a directory.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::files::tree::Tree;
+    use crate::files::resolve::Tree;
     use crate::local::Root;
 
     #[test]

@@ -20,7 +20,7 @@ use crate::caller::UserName;
 use crate::files::FileError;
 use crate::files::error::shown;
 use crate::files::owners::{owner_of, set_owner, visit_owned};
-use crate::files::tree::Entry as Name;
+use crate::files::resolve::Entry as Name;
 use crate::protected::{Identity, identity};
 
 /// The bytes that each caller's files hold.
@@ -35,7 +35,7 @@ pub(crate) struct Usage {
 struct State {
     bytes: HashMap<UserName, u64>,
     /// Files that are held by this process; what the attribute says is read here instead.
-    held: HashMap<Identity, Held>,
+    held: HashMap<Identity, OpenFileUse>,
     /// Directories that are being renamed.
     moving: usize,
     /// While all is being counted.
@@ -47,7 +47,7 @@ struct State {
 
 /// A file that is open, or about to lose a name.
 #[derive(Debug)]
-struct Held {
+struct OpenFileUse {
     holders: usize,
     owner: Option<UserName>,
     /// As large as it is, or as those who write to it are allowed to make it.
@@ -126,7 +126,7 @@ impl Usage {
         let mut state = self.lock();
         let Some(mut recount) = state.recount.take() else { return false };
         for (id, left) in recount.touched {
-            let now = state.held.get(&id).map(Held::charge).unwrap_or(left);
+            let now = state.held.get(&id).map(OpenFileUse::charge).unwrap_or(left);
             if let Some((owner, bytes)) = now {
                 let sum = recount.found.entry(owner).or_default();
                 *sum = sum.saturating_add(bytes);
@@ -164,7 +164,7 @@ impl Drop for Moving {
     }
 }
 
-impl Held {
+impl OpenFileUse {
     /// Who is charged for it, and with how much.
     fn charge(&self) -> Option<(UserName, u64)> {
         Some((self.owner.clone()?, self.cost()))
@@ -196,7 +196,7 @@ impl Tracked {
                 };
                 let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
                 let size = if is_directory { 0 } else { size_of(&stat) };
-                place.insert(Held { holders: 1, owner, size, is_directory });
+                place.insert(OpenFileUse { holders: 1, owner, size, is_directory });
                 if let Some(recount) = &mut state.recount {
                     recount.touch(id, None);
                 }

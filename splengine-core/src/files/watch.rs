@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
-use crate::files::pending::{Pending, Raw};
+use crate::files::coalesce::{Pending, Raw};
 use crate::files::quota::OpenPermit;
 use crate::files::{FileError, Shared};
 use crate::process::watch;

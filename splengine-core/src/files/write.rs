@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::caller::Caller;
+use crate::files::atomic_write::{Condition, Replacement};
 use crate::files::error::shown;
-use crate::files::replace::{Condition, Replacement};
 use crate::files::{FileError, FileInfo, Files, OpenFile, OpenOptions, Replaced, Shared};
 use crate::session::blocking;
 

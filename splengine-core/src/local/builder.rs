@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::local::{Environment, Holder, LocalExecutor};
+use crate::local::{Environment, LocalExecutor, PtyHost};
 use crate::process::Attributes;
 
 /// Cases in which runs are put into cgroups (version 2), which lets the kernel kill a tree in one
@@ -89,7 +89,7 @@ pub struct LocalExecutorBuilder {
     pub(crate) environment: Environment,
     pub(crate) cgroup: CgroupMode,
     pub(crate) reap_strangers: bool,
-    pub(crate) holder: Option<Holder>,
+    pub(crate) holder: Option<PtyHost>,
     pub(crate) protected: Vec<PathBuf>,
     pub(crate) attributes: Attributes,
     pub(crate) max_kept: usize,
@@ -131,7 +131,7 @@ impl LocalExecutorBuilder {
 
     /// Starts the programs of terminals by way of `holder`, which keeps them when this process ends.
     /// Default: they are this process's children and end with it.
-    pub fn holder(mut self, holder: Holder) -> Self {
+    pub fn holder(mut self, holder: PtyHost) -> Self {
         self.holder = Some(holder);
         self
     }

@@ -15,15 +15,15 @@ use crate::execute::{
     Background, Cancel, Command, Execute, ExecuteError, Exit, ExitStatus, LimitKind, Output,
     Signal, Stdin,
 };
-use crate::local::attend::{Attended, OutputPipe, attend};
-use crate::local::holder::Cgroup;
-use crate::local::host::Host;
+use crate::local::launch::Host;
+use crate::local::pty_host::Cgroup;
 use crate::local::root::Root;
-use crate::local::{CgroupMode, Holder, LocalExecutorBuilder, SetupError};
+use crate::local::stdio::{Attended, OutputPipe, attend};
+use crate::local::{CgroupMode, LocalExecutorBuilder, PtyHost, SetupError};
 use crate::places::{CallerPlace, CallerPlaces, PlaceError};
 use crate::process::{self, Cgroups, Group, OomCounter, Tag, TagError, kill_tagged};
 use crate::protected::Protected;
-use crate::session::{Adopted, Leftover, Size, Terminal};
+use crate::session::{Orphan, Reattached, Size, Terminal};
 
 /// Runs commands as child processes of this one, on Linux 5.11 or newer.
 pub struct LocalExecutor {
@@ -32,7 +32,7 @@ pub struct LocalExecutor {
     /// Places for runs that leave processes behind which print.
     /// None where no run may keep anything.
     kept: Option<CallerPlaces>,
-    holder: Option<(Holder, Cgroup)>,
+    holder: Option<(PtyHost, Cgroup)>,
 }
 
 impl LocalExecutor {
@@ -196,7 +196,7 @@ impl Execute for LocalExecutor {
         Ok(Terminal::new(opened.map_err(ExecuteError::internal)??))
     }
 
-    async fn adopt(&self, left: Vec<Leftover>) -> Vec<Option<Adopted>> {
+    async fn adopt(&self, left: Vec<Orphan>) -> Vec<Option<Reattached>> {
         let mut adopted = Vec::new();
         let mut kept = Vec::new();
         let mut abandoned = HashSet::new();
@@ -209,7 +209,7 @@ impl Execute for LocalExecutor {
                         tracing::warn!(%error, session = %one.session_id, "a session can't be had");
                         None
                     });
-                    held.map(|(held, lost)| Adopted::new(Terminal::new(held)).lost(lost))
+                    held.map(|(held, lost)| Reattached::new(Terminal::new(held)).lost(lost))
                 }
                 None => None,
             };

@@ -1,19 +1,19 @@
 //! Running commands on this host.
 
-mod attend;
 mod builder;
 mod environment;
 mod executor;
-mod holder;
-mod host;
+mod launch;
 mod lookup;
-mod modes;
 mod pty;
+mod pty_host;
 mod root;
+mod stdio;
 mod terminal;
+mod termios;
 
 pub use builder::{CgroupMode, LocalExecutorBuilder, SetupError};
 pub use environment::Environment;
 pub use executor::LocalExecutor;
-pub use holder::{HoldError, Holder, hold};
+pub use pty_host::{HoldError, PtyHost, hold};
 pub(crate) use root::{Root, exhausted_or_internal};

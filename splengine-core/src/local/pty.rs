@@ -13,7 +13,7 @@ use rustix::termios::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::local::modes;
+use crate::local::termios;
 use crate::process::{above_stdio, watch};
 use crate::session::{SessionStatus, Size, TerminalModes};
 
@@ -38,7 +38,7 @@ impl Pair {
         let ours = above_stdio(ours)?;
         let mut modes = tcgetattr(&theirs)?;
         modes.input_modes |= InputModes::IUTF8;
-        modes::set(&mut modes, wanted);
+        termios::set(&mut modes, wanted);
         tcsetattr(&theirs, OptionalActions::Now, &modes)?;
         tcsetwinsize(&theirs, winsize(size))?;
         rustix::io::ioctl_fionbio(&ours, true)?;

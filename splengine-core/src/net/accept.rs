@@ -52,7 +52,7 @@ pub async fn serve_connections<F>(
     let table = Table::new(limits);
     let (close, closing) = watch::channel(false);
     let mut connections = JoinSet::new();
-    let mut held = Held::default();
+    let mut held = Backlog::default();
     let mut shortage = None;
     let mut shutdown = std::pin::pin!(shutdown);
     let mut trims = interval(TRIM_INTERVAL);
@@ -110,13 +110,13 @@ pub async fn serve_connections<F>(
 
 /// Accepted connections that are not served yet, oldest first.
 #[derive(Default)]
-struct Held {
+struct Backlog {
     connections: VecDeque<Accepted>,
     /// Whether it was not tried yet to find a place for the last of them.
     is_last_new: bool,
 }
 
-impl Held {
+impl Backlog {
     /// Takes out one for which there is a place: the oldest, or one that has just come, whose address
     /// may be another.
     fn next(&mut self, table: &Arc<Table>, now: Instant) -> Option<Connection> {

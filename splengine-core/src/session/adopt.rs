@@ -13,20 +13,20 @@ use tokio::time::Instant;
 use crate::engine::Engine;
 use crate::execute::command_bytes;
 use crate::id::{SessionId, random_text};
-use crate::session::checks::blocking;
-use crate::session::input::Numbering;
-use crate::session::live::{Before, Beginning, Launch, Live};
+use crate::session::input_queue::InputSequence;
+use crate::session::live_session::{Launch, LiveSession, ResumeData, SessionInit};
 use crate::session::recording::Recorder;
 use crate::session::registry::Registry;
-use crate::session::serve;
 use crate::session::state::Known;
 use crate::session::store::{KnownInput, Record, SessionFiles, time};
+use crate::session::tasks;
+use crate::session::validate::blocking;
 use crate::session::{Recording, Terminal};
 
 /// A session of which an engine did not see the end.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Leftover {
+pub struct Orphan {
     /// Id of the session.
     pub session_id: SessionId,
     /// The [mark](crate::Session::mark) of its terminal.
@@ -38,12 +38,12 @@ pub struct Leftover {
 
 /// A session's terminal, taken over.
 #[derive(Debug)]
-pub struct Adopted {
+pub struct Reattached {
     terminal: Terminal,
     lost: u64,
 }
 
-impl Adopted {
+impl Reattached {
     /// States that `terminal` is the session's, and reads on where it is known to.
     #[must_use]
     pub fn new(terminal: Terminal) -> Self {
@@ -76,7 +76,7 @@ pub(crate) async fn adopt_all(engine: &Engine) -> usize {
         });
         for (id, record, screen, files) in found.await {
             let thread = &record.thread;
-            left.push(Leftover {
+            left.push(Orphan {
                 session_id: id.clone(),
                 mark: thread.mark.clone(),
                 read: thread.offset.saturating_sub(thread.lead),
@@ -103,10 +103,10 @@ async fn go_on(
     record: Record,
     mut screen: Vec<u8>,
     files: SessionFiles,
-    adopted: Adopted,
+    adopted: Reattached,
 ) {
     let registry = &engine.0.sessions;
-    let Adopted { terminal, lost } = adopted;
+    let Reattached { terminal, lost } = adopted;
     let Ok(user) = record.user.parse() else {
         terminal.kill();
         return;
@@ -133,8 +133,8 @@ async fn go_on(
     let drawing =
         registry.render_pool.redrawn(size, scrollback, screen.into(), next, |drawn, _| drawn);
     let drawn = drawing.await;
-    let (live, typed) = Live::new(
-        Beginning {
+    let (live, typed) = LiveSession::new(
+        SessionInit {
             id,
             user,
             name: record.name,
@@ -154,7 +154,7 @@ async fn go_on(
             restored: record.restored,
             first: None,
             recorder,
-            adopted: Some(Before {
+            adopted: Some(ResumeData {
                 lead: thread.lead,
                 last_activity: time(record.last_activity),
                 age,
@@ -168,7 +168,7 @@ async fn go_on(
     let place = Registry::place_anyway(&engine.0, &live.user);
     registry.insert(&live);
     // What was written down of it before still holds.
-    drop(serve::start(&live, typed, Some(files), place, Arc::clone(&registry.io)));
+    drop(tasks::start(&live, typed, Some(files), place, Arc::clone(&registry.io)));
 }
 
 /// The recording, gone on with if there was one.
@@ -203,7 +203,7 @@ fn inputs(known: Vec<KnownInput>) -> VecDeque<Known> {
         Some(Known {
             name: known.client,
             user: known.user.parse().ok()?,
-            numbering: Numbering::restore(known.next, tail),
+            numbering: InputSequence::restore(known.next, tail),
             unnamed: false,
             left: Some(now),
         })

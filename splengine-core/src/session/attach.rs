@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use crate::budget::MemoryError;
 use crate::caller::{Caller, UserName};
 use crate::execute::ExitStatus;
-use crate::session::live::{Live, Typed};
+use crate::session::live_session::{LiveSession, Typed};
 use crate::session::log::{Cursor, Entry};
 use crate::session::state::{Client, Versions};
-use crate::session::{Access, SessionError, SessionInfo, Size, TerminalColors, Typist};
+use crate::session::{Access, ClientInput, SessionError, SessionInfo, Size, TerminalColors};
 
 /// Options with which to attach to a session.
 #[derive(Debug, Clone)]
@@ -180,7 +180,7 @@ pub enum Closed {
 /// A client on a session. Dropping it detaches; the program runs on.
 #[derive(Debug)]
 pub struct Attachment {
-    live: Arc<Live>,
+    live: Arc<LiveSession>,
     key: u64,
     client: String,
     access: Access,
@@ -191,7 +191,7 @@ pub struct Attachment {
     changed: watch::Receiver<u64>,
     over: bool,
     caller: Caller,
-    typist: Typist,
+    input_handle: ClientInput,
     /// The screen that is being drawn for this client, if one is. In a task of its own, which waits for
     /// its turn and takes it also while nobody waits for [`next`](Self::next).
     drawing: JoinSet<Result<(Cursor, Size, Bytes), MemoryError>>,
@@ -199,7 +199,7 @@ pub struct Attachment {
 
 impl Attachment {
     pub(crate) fn new(
-        live: &Arc<Live>,
+        live: &Arc<LiveSession>,
         caller: &Caller,
         access: Access,
         attach: Attach,
@@ -271,7 +271,7 @@ impl Attachment {
         drop(state);
         live.wake();
         live.unsettle();
-        let typist = Typist {
+        let input_handle = ClientInput {
             live: Arc::clone(live),
             key,
             access,
@@ -291,7 +291,7 @@ impl Attachment {
             changed,
             over: false,
             caller: caller.clone(),
-            typist,
+            input_handle,
             drawing: JoinSet::new(),
         })
     }
@@ -328,8 +328,8 @@ impl Attachment {
 
     /// For typing from another task.
     #[must_use]
-    pub fn typist(&self) -> Typist {
-        self.typist.clone()
+    pub fn input_handle(&self) -> ClientInput {
+        self.input_handle.clone()
     }
 
     /// Waits for the next update; `None` after the last.
@@ -413,10 +413,10 @@ impl Attachment {
     }
 
     /// Says that all updates that were taken so far are in the client's socket. From the first of these
-    /// on, a client that does not [`ack`](Typist::ack) paces the program by it while it is in control
+    /// on, a client that does not [`ack`](ClientInput::ack) paces the program by it while it is in control
     /// and no other client is attached, for at most 10 s at a time.
     pub fn delivered(&self) {
-        self.typist.reached(self.cursor.offset, |client| &mut client.delivered);
+        self.input_handle.reached(self.cursor.offset, |client| &mut client.delivered);
     }
 
     fn look(&mut self) -> Option<Update> {

@@ -12,14 +12,14 @@ use crate::execute::{Command, ExecuteError, command_bytes, drop_exec, split_word
 use crate::id::{SessionId, random_text};
 use crate::screen::Screen;
 use crate::session::bounds::ReadTurn;
-use crate::session::checks::{blocking, check_words, checked_name};
-use crate::session::live::{Beginning, Launch, Live};
+use crate::session::live_session::{Launch, LiveSession, SessionInit};
 use crate::session::recording::Recorder;
 use crate::session::registry;
 use crate::session::saved::Source;
-use crate::session::serve;
 use crate::session::store::{Record, SessionFiles};
 use crate::session::stored::StoredScreen;
+use crate::session::tasks;
+use crate::session::validate::{blocking, check_words, checked_name};
 use crate::session::{Recording, SessionError, SessionInfo, SessionRequest, Sessions, Size};
 
 impl Sessions {
@@ -118,8 +118,8 @@ impl Sessions {
             }
         };
         let restored = saved.is_some();
-        let (live, typed) = Live::new(
-            Beginning {
+        let (live, typed) = LiveSession::new(
+            SessionInit {
                 id: id.clone(),
                 user: caller.user().clone(),
                 name,
@@ -156,7 +156,7 @@ impl Sessions {
             state.lead = state.log.end().offset;
         }
         registry.insert(&live);
-        let kept = serve::start(&live, typed, files, place, Arc::clone(&registry.io));
+        let kept = tasks::start(&live, typed, files, place, Arc::clone(&registry.io));
         // Whoever is told of a session finds it again in the next engine, however this one ends.
         let _ = kept.await;
         Ok(live.info())

@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use crate::execute::{ExitStatus, Signal};
 use crate::id::SavedId;
-use crate::session::checks::blocking;
-use crate::session::live::Live;
+use crate::session::live_session::LiveSession;
 use crate::session::recording::RecordingMark;
 use crate::session::state::Known;
-use crate::session::store::{KnownInput, Record, Thread, millis, time};
+use crate::session::store::{KnownInput, Record, ResumePoint, millis, time};
+use crate::session::validate::blocking;
 use crate::session::{SavedInfo, SessionInfo, SessionState, Size};
 
 impl Record {
@@ -44,7 +44,7 @@ impl Record {
 
     /// Without what is only read again from the disk, by whoever goes on with the session or loads it.
     pub(crate) fn described(self) -> Self {
-        Self { argv: Vec::new(), env: Vec::new(), thread: Thread::default(), ..self }
+        Self { argv: Vec::new(), env: Vec::new(), thread: ResumePoint::default(), ..self }
     }
 
     pub(crate) fn saved_info(&self, id: SavedId) -> Option<SavedInfo> {
@@ -60,7 +60,7 @@ impl Record {
     }
 }
 
-impl Live {
+impl LiveSession {
     /// Everything that it takes to tell of it, or to load it again.
     pub(crate) async fn record_of(self: &Arc<Self>) -> (Record, Bytes) {
         loop {
@@ -114,7 +114,7 @@ impl Live {
         (record, screen)
     }
 
-    fn thread_of(&self, offset: u64, lead: u64, recording: Option<RecordingMark>) -> Thread {
+    fn thread_of(&self, offset: u64, lead: u64, recording: Option<RecordingMark>) -> ResumePoint {
         let state = self.state();
         let mut known: Vec<&Known> = state.numberings.iter().collect();
         // Those that are there, then those that left last.
@@ -128,7 +128,7 @@ impl Live {
                 tail: BASE64_STANDARD.encode(tail),
             })
         });
-        Thread {
+        ResumePoint {
             epoch: self.epoch.clone(),
             offset,
             lead,

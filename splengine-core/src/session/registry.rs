@@ -14,13 +14,13 @@ use crate::id::SessionId;
 use crate::input_budget::{InputBudget, InputReservation, MIN_COUNTED_BYTES};
 use crate::retention::{Bounds, Kept, surplus};
 use crate::session::bounds::IoBounds;
-use crate::session::checks::blocking;
 use crate::session::cull::{Ages, look_every, time_left};
-use crate::session::live::{INPUT_BYTES, Live};
+use crate::session::live_session::{INPUT_BYTES, LiveSession};
 use crate::session::render::RenderPool;
 use crate::session::screen_memory::{ScreenBudget, ScreenMemory};
 use crate::session::share::Shares;
 use crate::session::store::{Record, Store};
+use crate::session::validate::blocking;
 use crate::session::{Closed, Notice, SessionError, SessionPolicy, Size};
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct State {
-    live: HashMap<SessionId, Arc<Live>>,
+    live: HashMap<SessionId, Arc<LiveSession>>,
     lost: HashMap<SessionId, Arc<Record>>,
     /// How many of whom run or are being started.
     taken: HashMap<UserName, usize>,
@@ -108,8 +108,8 @@ impl Registry {
     }
 
     /// The sessions of `user` that have ended, from the oldest end on.
-    fn ended_of(&self, user: &UserName) -> Vec<Arc<Live>> {
-        let when = |live: Arc<Live>| {
+    fn ended_of(&self, user: &UserName) -> Vec<Arc<LiveSession>> {
+        let when = |live: Arc<LiveSession>| {
             let (_, when) = live.state().end?;
             (live.user == *user).then_some((when, live))
         };
@@ -190,17 +190,17 @@ impl Registry {
         bytes.map(|bytes| self.commands.reserve_always(user, bytes))
     }
 
-    pub(crate) fn insert(&self, live: &Arc<Live>) {
+    pub(crate) fn insert(&self, live: &Arc<LiveSession>) {
         let mut state = self.state();
         state.lost.remove(&live.id);
         state.live.insert(live.id.clone(), Arc::clone(live));
     }
 
-    pub(crate) fn live(&self, id: &SessionId) -> Option<Arc<Live>> {
+    pub(crate) fn live(&self, id: &SessionId) -> Option<Arc<LiveSession>> {
         self.state().live.get(id).cloned()
     }
 
-    pub(crate) fn all_live(&self) -> Vec<Arc<Live>> {
+    pub(crate) fn all_live(&self) -> Vec<Arc<LiveSession>> {
         self.state().live.values().cloned().collect()
     }
 
@@ -258,7 +258,7 @@ impl Registry {
 
     /// Forgets a session that has ended, and waits, for a while, until nobody has its screen any more and
     /// the memory of that is another's.
-    pub(crate) async fn forget_whole(&self, live: Arc<Live>) {
+    pub(crate) async fn forget_whole(&self, live: Arc<LiveSession>) {
         self.forget(&live.id).await;
         let mut changed = live.subscribe();
         drop(live);
@@ -291,8 +291,8 @@ impl Registry {
     pub(crate) async fn drain(&self, grace: Duration) {
         self.close();
         // Found out before anybody is told: what they do then may change it.
-        let is_busy = |live: Arc<Live>| (live.terminal().status().busy, live);
-        let all: Vec<(bool, Arc<Live>)> = self.all_live().into_iter().map(is_busy).collect();
+        let is_busy = |live: Arc<LiveSession>| (live.terminal().status().busy, live);
+        let all: Vec<(bool, Arc<LiveSession>)> = self.all_live().into_iter().map(is_busy).collect();
         for (_, live) in &all {
             live.state().notify(Notice::Restart);
             live.wake();
@@ -336,7 +336,7 @@ impl Registry {
     }
 
     /// Sends away whoever was let in by a share that does not stand any more.
-    pub(crate) fn send_revoked_away(&self, live: &Live) {
+    pub(crate) fn send_revoked_away(&self, live: &LiveSession) {
         let shares = self.shares.list(&live.id);
         let mut any = false;
         for client in live.state().clients.values_mut() {
@@ -369,7 +369,7 @@ impl Registry {
 }
 
 /// Leaves a session to the next engine: when everything that its clients sent is typed.
-async fn let_go(live: &Arc<Live>, store: Option<Arc<Store>>) {
+async fn let_go(live: &Arc<LiveSession>, store: Option<Arc<Store>>) {
     live.close(Closed::Restart);
     let all = u32::try_from(INPUT_BYTES).unwrap_or(u32::MAX);
     let _ = timeout(TYPED_WITHIN, live.room.acquire_many(all)).await;
@@ -383,7 +383,7 @@ async fn let_go(live: &Arc<Live>, store: Option<Arc<Store>>) {
 }
 
 /// Ends a session's program, and waits until everything it printed is known.
-pub(crate) async fn end(live: &Live) {
+pub(crate) async fn end(live: &LiveSession) {
     let mut changed = live.subscribe();
     if live.state().end.is_none() {
         live.terminal().end().await;
@@ -519,7 +519,7 @@ async fn watch(engine: Weak<Inner>, every: Duration) {
     }
 }
 
-async fn look_at(registry: &Registry, live: &Arc<Live>) {
+async fn look_at(registry: &Registry, live: &Arc<LiveSession>) {
     let policy = &registry.policy;
     let now = Instant::now();
     registry.send_revoked_away(live);

@@ -13,10 +13,10 @@ use tokio::sync::Semaphore;
 
 use crate::screen::Screen;
 use crate::session::Size;
-use crate::session::checks::blocking;
-use crate::session::live::Live;
+use crate::session::live_session::LiveSession;
 use crate::session::log::{Cursor, Entry};
 use crate::session::snapshots::SnapshotBudgets;
+use crate::session::validate::blocking;
 
 /// The screen, and how much of the log is drawn on it.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl RenderPool {
     }
 }
 
-impl Live {
+impl LiveSession {
     /// Draws at least what was printed before the call, and returns what `look` makes of the screen
     /// then. `is_whole` says that it looks at every cell, which takes time if these are many.
     pub(super) async fn with_screen<T: Send + 'static>(

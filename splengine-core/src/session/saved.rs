@@ -8,11 +8,11 @@ use bytes::Bytes;
 use crate::caller::{Caller, UserName};
 use crate::id::{SavedId, SessionId};
 use crate::session::bounds::{ReadTurn, snapshot_bytes};
-use crate::session::checks::{blocking, checked_name};
-use crate::session::handle::{Found, Sessions, no_session};
 use crate::session::saved_index::SavedBounds;
+use crate::session::sessions::{Found, Sessions, no_session};
 use crate::session::store::{Record, Store, millis};
 use crate::session::stored::StoredScreen;
+use crate::session::validate::{blocking, checked_name};
 use crate::session::{SavedInfo, SessionError};
 
 /// What is read of a saved session, or of one that was lost, and the turn to read it.
@@ -48,7 +48,7 @@ impl Sessions {
         let user = caller.accounted_user();
         let mut memory = self.engine.0.sessions.io.write_memory(user);
         let (mut record, screen) = match found {
-            Found::Live(live) => {
+            Found::LiveSession(live) => {
                 let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
                 memory.resize(snapshot_bytes(cells)).await?;
                 live.record_of().await
@@ -148,7 +148,7 @@ impl Sessions {
                 Found::Lost(record) => {
                     self.state_of(caller.accounted_user(), &record.session_id).await
                 }
-                Found::Live(_) => {
+                Found::LiveSession(_) => {
                     let problem = "names a session that is not saved; save it first".to_owned();
                     Err(SessionError::Malformed { field: "from", problem })
                 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::caller::UserName;
 use crate::screen::{HistoryMemory, Screen};
-use crate::session::live::Live;
+use crate::session::live_session::LiveSession;
 use crate::session::{SessionError, Size};
 
 /// Bound in bytes on what the screens of all sessions take together, beyond the first
@@ -23,7 +23,7 @@ struct Shared {
     max_bytes: usize,
     held: Mutex<Held>,
     /// Sessions that have ended, from the oldest, whose screens have lines above them.
-    ended: Mutex<VecDeque<Weak<Live>>>,
+    ended: Mutex<VecDeque<Weak<LiveSession>>>,
 }
 
 #[derive(Debug, Default)]
@@ -171,7 +171,7 @@ impl ScreenBudget {
     /// Removes the lines above the screen of a session that has ended, the oldest first: one of `user`,
     /// or of anybody if `all` are short. Returns whether there was one.
     fn shorten_one(&self, user: &UserName, all: bool) -> bool {
-        let found: Vec<Arc<Live>> = self.ended().iter().filter_map(Weak::upgrade).collect();
+        let found: Vec<Arc<LiveSession>> = self.ended().iter().filter_map(Weak::upgrade).collect();
         let theirs = found.iter().filter(|live| all || live.user == *user);
         let Some(shortened) = theirs.into_iter().find(|live| live.try_remove_history()) else {
             return false;
@@ -185,7 +185,7 @@ impl ScreenBudget {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended(&self) -> MutexGuard<'_, VecDeque<Weak<Live>>> {
+    fn ended(&self) -> MutexGuard<'_, VecDeque<Weak<LiveSession>>> {
         self.0.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -206,7 +206,7 @@ impl ScreenMemory {
     }
 
     /// Notes that the lines above the screen of `live`, which has ended, may go for others.
-    pub(crate) fn note_ended(live: &Arc<Live>) {
+    pub(crate) fn note_ended(live: &Arc<LiveSession>) {
         let mut ended = live.memory.budget.ended();
         ended.retain(|live| live.strong_count() > 0);
         ended.push_back(Arc::downgrade(live));

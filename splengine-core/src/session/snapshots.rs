@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 use crate::caller::UserName;
 use crate::session::Size;
-use crate::session::live::Live;
+use crate::session::live_session::LiveSession;
 use crate::session::log::Cursor;
 use crate::session::render::Painted;
 
@@ -93,7 +93,7 @@ impl LastSnapshot {
     }
 }
 
-impl Live {
+impl LiveSession {
     /// What draws the screen as it is now, and the place in the log that it stands for. Clients share
     /// one where nothing was printed in between, or little while there is no memory for another.
     ///

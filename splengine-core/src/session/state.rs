@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::caller::UserName;
 use crate::execute::ExitStatus;
 use crate::id::ShareId;
-use crate::session::input::Numbering;
+use crate::session::input_queue::InputSequence;
 use crate::session::log::Log;
 use crate::session::{Access, ClientInfo, Closed, Notice, Size, TerminalColors};
 
@@ -46,7 +46,7 @@ pub(crate) struct State {
 pub(crate) struct Known {
     pub(crate) name: String,
     pub(crate) user: UserName,
-    pub(crate) numbering: Numbering,
+    pub(crate) numbering: InputSequence,
     /// It goes on where some connection broke, and did not say as whom.
     pub(crate) unnamed: bool,
     pub(crate) left: Option<Instant>,

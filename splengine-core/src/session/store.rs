@@ -65,13 +65,13 @@ pub(crate) struct Record {
     pub(crate) exit: Option<(i32, Option<i32>)>,
     pub(crate) restored: bool,
     /// What the engine that adopts its program goes on with.
-    pub(crate) thread: Thread,
+    pub(crate) thread: ResumePoint,
 }
 
 /// Where a session stands, for the engine that goes on with it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Thread {
+pub(crate) struct ResumePoint {
     pub(crate) epoch: String,
     /// The offset that the screen stands for.
     pub(crate) offset: u64,

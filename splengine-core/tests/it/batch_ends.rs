@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use splengine_core::{
-    Background, BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Cancel,
-    Change, Command, Engine, ErrorKind, Execute, ExecuteError, Exit, ExitStatus, FailFast,
-    Happening, LocalExecutor, MemoryStore, Output, Reason, RetryOn, Rows, RunIf, Stdin, Step,
+    Background, BatchEventKind, BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState,
+    Caller, Cancel, Change, Command, Engine, ErrorKind, Execute, ExecuteError, Exit, ExitStatus,
+    FailFast, LocalExecutor, MemoryStore, Output, Reason, RetryOn, Rows, RunIf, Stdin, Step,
     StepCheck, StepState, Store, StoreFault, Stream,
 };
 use tempfile::TempDir;
@@ -297,7 +297,7 @@ async fn a_batch_has_a_time_limit() {
     let mut events = bench.engine.batches().events(&bench.alice, id, 0).await.expect("events");
     let mut timed_out = 0;
     while let Some(event) = events.next().await.expect("reads") {
-        timed_out += usize::from(event.what == Happening::TimedOut);
+        timed_out += usize::from(event.what == BatchEventKind::TimedOut);
     }
     assert_eq!(timed_out, 1);
     let refusal = bench.refusal(of([step("x", "true")]).timeout(Duration::ZERO)).await;

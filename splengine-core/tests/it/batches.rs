@@ -2,8 +2,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use splengine_core::{
-    BatchError, BatchFilter, BatchJob, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller,
-    Change, Engine, EngineBuilder, ErrorKind, FailFast, Happening, JobAction, JobEvent,
+    BatchError, BatchEventKind, BatchFilter, BatchJob, BatchPolicy, BatchRecord, BatchRequest,
+    BatchState, Caller, Change, Engine, EngineBuilder, ErrorKind, FailFast, JobAction, JobEvent,
     LocalExecutor, MemoryStore, PartState, Reason, RedbStore, Request, Rows, RunIf, Scope,
     SessionRequest, Step, StepCheck, StepInfo, StepState, Store, StoreFault, Stream,
 };
@@ -150,7 +150,7 @@ impl Bench {
     }
 
     /// Waits until something happens to a batch, or finds that it did.
-    async fn happens(&self, record: &BatchRecord, is_it: impl Fn(&Happening) -> bool) {
+    async fn happens(&self, record: &BatchRecord, is_it: impl Fn(&BatchEventKind) -> bool) {
         let id = record.info.id.as_str();
         let mut events = self.engine.batches().events(&self.alice, id, 0).await.expect("events");
         let find = async {
@@ -209,9 +209,9 @@ async fn steps_run_one_after_the_other_and_are_told_of() {
     while let Some(event) = events.next().await.expect("reads") {
         assert_eq!(event.seq, told.len() as u64 + 1);
         told.push(match event.what {
-            Happening::Started { step, attempt } => format!("{step} starts {attempt}"),
-            Happening::Ended(step) => format!("{} {}", step.id, step.state.name()),
-            Happening::Finished { state, .. } => state.name().to_owned(),
+            BatchEventKind::Started { step, attempt } => format!("{step} starts {attempt}"),
+            BatchEventKind::Ended(step) => format!("{} {}", step.id, step.state.name()),
+            BatchEventKind::Finished { state, .. } => state.name().to_owned(),
             other => format!("{other:?}"),
         });
     }
@@ -309,7 +309,8 @@ async fn fail_fast_stops_as_much_as_it_is_told_to() {
             .step(step("clean", "echo cleaned").after(["slow"]).run_if(RunIf::Always));
         let record = bench.submit(request).await;
         // The slow one gives its place away only when it is known that the other failed.
-        let fails = |what: &Happening| matches!(what, Happening::Ended(step) if step.id == "bad");
+        let fails =
+            |what: &BatchEventKind| matches!(what, BatchEventKind::Ended(step) if step.id == "bad");
         bench.happens(&record, fails).await;
         bench.write("failed");
         let record = bench.wait(&record).await;
@@ -343,7 +344,7 @@ async fn fail_fast_lets_nothing_begin_that_waits_for_a_place() {
             .step(other())
             .step(other());
         let record = bench.submit(request).await;
-        bench.happens(&record, |what| matches!(what, Happening::Started { .. })).await;
+        bench.happens(&record, |what| matches!(what, BatchEventKind::Started { .. })).await;
         let draining = drains.then(|| {
             let engine = bench.engine.clone();
             tokio::spawn(async move { engine.drain(Duration::from_secs(20)).await })
@@ -396,7 +397,7 @@ async fn a_step_that_waits_for_a_place_to_be_run_again_keeps_its_result() {
             .step(flaky.retry_delay(Duration::ZERO))
             .step(step("bad", "while [ ! -e go ]; do sleep 0.01; done; exit 3").after([""; 0]));
         let record = bench.submit(request).await;
-        bench.happens(&record, |what| matches!(what, Happening::Due { .. })).await;
+        bench.happens(&record, |what| matches!(what, BatchEventKind::Due { .. })).await;
         let record = if cancels {
             let id = record.info.id.as_str();
             bench.engine.batches().cancel(&bench.alice, id).await.expect("cancelled")
@@ -436,7 +437,8 @@ async fn what_waits_to_be_run_again_keeps_its_result() {
         let delay = Duration::from_secs(600);
         step("flaky", "echo tried; exit 7").after([""; 0]).retries(3).retry_delay(delay)
     };
-    let fails = |what: &Happening| matches!(what, Happening::Ended(step) if step.id == "flaky");
+    let fails =
+        |what: &BatchEventKind| matches!(what, BatchEventKind::Ended(step) if step.id == "flaky");
     let is_kept = async |engine: &Engine, bench: &Bench, record: &BatchRecord| {
         let flaky = &record.steps[0];
         assert_eq!((flaky.state, flaky.exit_code, flaky.attempt), (StepState::Failed, Some(7), 1));
@@ -485,8 +487,7 @@ async fn what_waits_to_be_run_again_keeps_its_result() {
         let record = bench.submit(request).await;
         bench.happens(&record, fails).await;
         bench.write("go");
-        let cleans =
-            |what: &Happening| matches!(what, Happening::Started { step, .. } if step == "clean");
+        let cleans = |what: &BatchEventKind| matches!(what, BatchEventKind::Started { step, .. } if step == "clean");
         bench.happens(&record, cleans).await;
         // The next engine takes it for over as well.
         bench.engine.drain(Duration::ZERO).await;
@@ -629,7 +630,7 @@ async fn a_record_is_of_one_moment() {
     let bench = bench();
     let script = "while [ ! -e go ]; do sleep 0.01; done";
     let record = bench.submit(BatchRequest::new().step(step("one", script))).await;
-    bench.happens(&record, |what| matches!(what, Happening::Started { .. })).await;
+    bench.happens(&record, |what| matches!(what, BatchEventKind::Started { .. })).await;
     let (reads, goes) = bench.store.hold_scan(record.info.id.as_str());
     let (batches, alice) = (bench.engine.batches(), bench.alice.clone());
     let id = record.info.id.to_string();
@@ -670,7 +671,7 @@ async fn a_batch_that_waits_for_a_place_is_cancelled_whole() {
     let record = bench.submit(BatchRequest::new().step(step("a", "")).step(step("b", ""))).await;
     let id = record.info.id.as_str();
     let batches = bench.engine.batches();
-    bench.happens(&record, |what| matches!(what, Happening::Begun)).await;
+    bench.happens(&record, |what| matches!(what, BatchEventKind::Begun)).await;
     let record = batches.cancel(&bench.alice, id).await.expect("cancelled");
     assert_eq!(record.info.state, BatchState::Cancelled);
     assert_eq!(states(&record), [StepState::Cancelled, StepState::Skipped]);
@@ -678,7 +679,10 @@ async fn a_batch_that_waits_for_a_place_is_cancelled_whole() {
     let counts = record.info.counts;
     assert_eq!((counts.total, counts.queued, counts.over()), (2, 0, 2));
     bench
-        .happens(&record, |what| matches!(what, Happening::Skipped { step, .. } if step == "b"))
+        .happens(
+            &record,
+            |what| matches!(what, BatchEventKind::Skipped { step, .. } if step == "b"),
+        )
         .await;
     holder.stopper().kill();
     holder.capture().await;
@@ -877,7 +881,7 @@ async fn who_follows_is_told_when_the_engine_shuts_down() {
     let bench = bench();
     let flaky = step("flaky", "exit 1").retries(1).retry_delay(Duration::from_secs(600));
     let record = bench.submit(BatchRequest::new().step(flaky)).await;
-    bench.happens(&record, |what| matches!(what, Happening::Ended(_))).await;
+    bench.happens(&record, |what| matches!(what, BatchEventKind::Ended(_))).await;
     let batches = bench.engine.batches();
     let id = record.info.id.as_str();
     let output =

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use splengine_core::{
-    Caller, Engine, ErrorKind, FileChanges, FileError, FilePolicy, FilePolicyError, Files,
-    LocalExecutor, OpenOptions,
+    Caller, Engine, ErrorKind, FileError, FilePolicy, FilePolicyError, Files, LocalExecutor,
+    OpenOptions, SetAttributes,
 };
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -50,7 +50,7 @@ async fn room(files: &Files, who: &Caller) -> u64 {
     let options = OpenOptions::new().write().create();
     let Ok(file) = files.open(who, probe, options).await else { return 0 };
     let mut blocks = 0;
-    while file.set(FileChanges::new().size((blocks + 1) * BLOCK)).await.is_ok() {
+    while file.set(SetAttributes::new().size((blocks + 1) * BLOCK)).await.is_ok() {
         blocks += 1;
     }
     drop(file);
@@ -70,7 +70,7 @@ async fn files_hold_no_more_than_the_quota_by_whatever_way_they_are_written() {
     is_refused(put(&files, &alice, "second", 3).await, "a file");
     is_refused(files.copy(&alice, path("first"), path("second"), false).await, "a copy");
     is_refused(put(&files, &alice, "first", 4).await, "one in place of another, beside it");
-    let size = FileChanges::new().size(8 * BLOCK);
+    let size = SetAttributes::new().size(8 * BLOCK);
     is_refused(files.set(&alice, path("first"), size.clone()).await, "a size");
     let file = files.open(&alice, path("first"), OpenOptions::new().write()).await.expect("opened");
     is_refused(file.write_at(7 * BLOCK, content(1)).await, "a write beyond the end");
@@ -112,7 +112,7 @@ async fn what_is_removed_cut_or_replaced_is_room_again() {
         assert_eq!(room(&files, &alice).await, 0, "{round}");
         files.rename(&alice, path("d/b"), path("a"), true).await.expect("renamed");
         assert_eq!(room(&files, &alice).await, 4, "{round}");
-        files.set(&alice, path("a"), FileChanges::new().size(1)).await.expect("cut");
+        files.set(&alice, path("a"), SetAttributes::new().size(1)).await.expect("cut");
         assert_eq!(room(&files, &alice).await, 5, "{round}");
         let truncate = OpenOptions::new().write().truncate();
         drop(files.open(&alice, path("a"), truncate).await.expect("emptied"));
@@ -172,8 +172,8 @@ async fn what_is_there_counts_after_a_restart() {
     let files = serve(&root);
     files.make_directory(&alice, path("d"), Some(0)).await.expect("made");
     put(&files, &alice, "d/a", 2).await.expect("there is room");
-    files.set(&alice, path("d/a"), FileChanges::new().mode(0)).await.expect("set");
-    files.set(&alice, path("d"), FileChanges::new().mode(0)).await.expect("set");
+    files.set(&alice, path("d/a"), SetAttributes::new().mode(0)).await.expect("set");
+    files.set(&alice, path("d"), SetAttributes::new().mode(0)).await.expect("set");
     let open = OpenOptions::new().write().create_new().mode(0o444);
     let file = files.open(&alice, path("d/b"), open).await.expect("made");
     assert_eq!(fs::metadata(root.path().join("d/b")).expect("is there").mode() & 0o777, 0o444);

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use splengine_core::{
-    Caller, Engine, ErrorKind, FileChanges, FileError, FileKind, FileListing, FilePolicy, Files,
-    LocalExecutor, OpenFile, OpenOptions, Scope,
+    Caller, Engine, ErrorKind, FileError, FileKind, FileListing, FilePolicy, Files, LocalExecutor,
+    OpenFile, OpenOptions, Scope, SetAttributes,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -90,7 +90,7 @@ impl Bench {
             ("create", files.open(alice, at, write().create().truncate()).await.err()),
             ("append", files.open(alice, at, OpenOptions::new().append().create()).await.err()),
             ("list", files.list(alice, at).await.err()),
-            ("set", files.set(alice, at, FileChanges::new().mode(0o600).size(0)).await.err()),
+            ("set", files.set(alice, at, SetAttributes::new().mode(0o600).size(0)).await.err()),
             ("space", files.space(alice, at).await.err()),
             ("replace", files.replace(alice, at, data).await.err()),
         ];
@@ -113,7 +113,7 @@ impl Bench {
             ("rename to", files.rename(alice, path("data/a"), at, true).await.err()),
             ("rename to new", files.rename(alice, path("data/a"), at, false).await.err()),
             ("symlink", files.symlink(alice, path("a"), at).await.err()),
-            ("set_link", files.set_link(alice, at, FileChanges::new().mode(0)).await.err()),
+            ("set_link", files.set_link(alice, at, SetAttributes::new().mode(0)).await.err()),
         ]);
         assert!(!self.root("data/other").exists(), "{at:?}");
         all
@@ -179,7 +179,7 @@ async fn a_file_is_written_and_read() {
 
     let reader = bench.open("data/new", read()).await.expect("opened");
     assert_kind(reader.write_at(0, Bytes::from_static(b"x")).await, ErrorKind::Forbidden);
-    assert_kind(reader.set(FileChanges::new().size(0)).await, ErrorKind::Forbidden);
+    assert_kind(reader.set(SetAttributes::new().size(0)).await, ErrorKind::Forbidden);
     drop(bench.open("data/new", write().truncate()).await.expect("opened"));
     assert_eq!(bench.content("data/new"), "");
 
@@ -504,7 +504,7 @@ async fn a_file_is_replaced_whole_or_not_at_all() {
     let data = Bytes::from(vec![0; (1 << 20) - 3]);
     assert_kind(file.write_at(0, data).await, ErrorKind::NoRoom);
     assert_eq!(bench.content("data/a"), "through");
-    let grown = files.set(alice, path("data/a"), FileChanges::new().size(1 << 21)).await;
+    let grown = files.set(alice, path("data/a"), SetAttributes::new().size(1 << 21)).await;
     assert_kind(grown, ErrorKind::NoRoom);
 }
 
@@ -608,25 +608,25 @@ async fn a_file_is_changed() {
     let (files, alice) = (&bench.files, &bench.alice);
     let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 500);
     let early = SystemTime::UNIX_EPOCH - Duration::new(3, 250_000_000);
-    let changes = FileChanges::new().size(3).mode(0o6751).modified(time).accessed(early);
+    let changes = SetAttributes::new().size(3).mode(0o6751).modified(time).accessed(early);
     files.set(alice, path("data/a"), changes).await.expect("set");
     let info = files.stat(alice, path("data/a")).await.expect("known");
     assert_eq!((info.size, info.mode), (3, 0o751));
     assert_eq!((info.modified, info.accessed), (time, early));
 
     let file = bench.open("data/a", write()).await.expect("opened");
-    file.set(FileChanges::new().size(5).modified(early)).await.expect("set");
+    file.set(SetAttributes::new().size(5).modified(early)).await.expect("set");
     let info = file.info().await.expect("known");
     assert_eq!((info.size, info.modified, info.accessed), (5, early, early));
 
     symlink("a", bench.root("data/link")).expect("made");
-    let times = FileChanges::new().modified(time);
+    let times = SetAttributes::new().modified(time);
     files.set_link(alice, path("data/link"), times).await.expect("set");
     assert_eq!(files.stat_link(alice, path("data/link")).await.expect("known").modified, time);
     assert_eq!(files.stat(alice, path("data/link")).await.expect("known").modified, early);
-    let refused = files.set_link(alice, path("data/link"), FileChanges::new().mode(0)).await;
+    let refused = files.set_link(alice, path("data/link"), SetAttributes::new().mode(0)).await;
     assert_kind(refused, ErrorKind::Impossible);
-    let refused = files.set(alice, path("data"), FileChanges::new().size(0)).await;
+    let refused = files.set(alice, path("data"), SetAttributes::new().size(0)).await;
     assert_kind(refused, ErrorKind::Conflict);
 }
 

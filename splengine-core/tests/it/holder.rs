@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use splengine_core::{
-    Access, Attach, Attachment, Background, Caller, Engine, ExitStatus, Holder, LocalExecutor,
+    Access, Attach, Attachment, Background, Caller, Engine, ExitStatus, LocalExecutor, PtyHost,
     SessionInfo, SessionPolicy, SessionRequest, SessionState, Signal, Size, Update,
 };
 use tempfile::TempDir;
@@ -50,7 +50,7 @@ impl Engines {
         let (engine, adopted) = runtime.block_on(async {
             let mut executor = LocalExecutor::builder(self.root.path());
             if holds {
-                executor = executor.holder(Holder::new(&store, words).expect("a directory"));
+                executor = executor.holder(PtyHost::new(&store, words).expect("a directory"));
             }
             // The tasks of the engine before this one may hold its store a moment longer.
             let mut policy = SessionPolicy::new().shell(["/bin/sh"]).store(&store);
@@ -167,7 +167,7 @@ fn a_session_goes_on_in_the_next_engine() {
     let pid = engines.told("pid");
     let mut client = engines.attach(&first, &session, control());
     first.read_until(&mut client, "before");
-    let next = first.runtime.block_on(client.typist().numbered_input(0, Bytes::from("a\n")));
+    let next = first.runtime.block_on(client.input_handle().numbered_input(0, Bytes::from("a\n")));
     assert_eq!(next.expect("typed"), 2);
     first.read_until(&mut client, "one a\r\n");
     let (epoch, offset) = (client.epoch().to_owned(), client.offset());
@@ -196,8 +196,8 @@ fn a_session_goes_on_in_the_next_engine() {
     let seen = second.read_until(&mut client, "meanwhile\r\n");
     assert_eq!(String::from_utf8_lossy(&seen), "meanwhile\r\n");
     // It does not know that its input came, and sends it again.
-    let typist = client.typist();
-    let again = second.runtime.block_on(typist.numbered_input(0, Bytes::from("a\nb\n")));
+    let input_handle = client.input_handle();
+    let again = second.runtime.block_on(input_handle.numbered_input(0, Bytes::from("a\nb\n")));
     assert_eq!(again.expect("typed"), 4);
     second.read_until(&mut client, "two b");
     let sessions = second.engine.sessions();

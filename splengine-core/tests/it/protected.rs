@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use splengine_core::{
-    Caller, Engine, ErrorKind, FileChanges, FileError, FilePolicy, Files, LocalExecutor,
-    OpenOptions, Request,
+    Caller, Engine, ErrorKind, FileError, FilePolicy, Files, LocalExecutor, OpenOptions, Request,
+    SetAttributes,
 };
 use tempfile::TempDir;
 
@@ -85,8 +85,8 @@ impl Bench {
             ("copy from", files.copy(alice, at, path("data/taken"), true).await.map(drop)),
             ("remove", files.remove_file(alice, at).await),
             ("remove directory", files.remove_directory(alice, at).await),
-            ("set", files.set(alice, at, FileChanges::new().mode(0o777)).await),
-            ("set link", files.set_link(alice, at, FileChanges::new().mode(0o777)).await),
+            ("set", files.set(alice, at, SetAttributes::new().mode(0o777)).await),
+            ("set link", files.set_link(alice, at, SetAttributes::new().mode(0o777)).await),
             ("watch", files.watch(alice, at).await.map(drop)),
             ("list", files.list(alice, at).await.map(drop)),
             ("read link", files.read_link(alice, at).await.map(drop)),

@@ -97,11 +97,11 @@ async fn a_terminal_keeps_its_size_where_there_is_no_memory_for_another() {
     assert!(reason.contains("screens of your sessions"), "{reason}");
     assert_eq!(sessions.get(&alice, &small).expect("is there").size, Size::default());
     sessions.end(&alice, &large).await.expect("ends");
-    client.typist().resize(Size::MAX);
+    client.input_handle().resize(Size::MAX);
     let becomes = async { while client.next().await.expect("more") != Update::Size(Size::MAX) {} };
     timeout(PATIENCE, becomes).await.expect("there is memory now");
     // Nor has a size that is not shown any more memory.
-    client.typist().resize(Size::default());
+    client.input_handle().resize(Size::default());
     let becomes =
         async { while client.next().await.expect("more") != Update::Size(Size::default()) {} };
     timeout(PATIENCE, becomes).await.expect("it is smaller again");

@@ -104,7 +104,7 @@ async fn exit_of(attachment: &mut Attachment) -> (Vec<u8>, ExitStatus) {
 }
 
 async fn typed(attachment: &Attachment, text: &str) {
-    attachment.typist().input(Bytes::from(text.to_owned())).await.expect("typed");
+    attachment.input_handle().input(Bytes::from(text.to_owned())).await.expect("typed");
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_client_resumes_where_it_broke_off() {
     let epoch = client.epoch().to_owned();
     let id = client.client_id().to_owned();
     while !matches!(next(&mut client).await, Some(Update::Snapshot { .. })) {}
-    client.typist().ack(client.offset());
+    client.input_handle().ack(client.offset());
     typed(&client, "\n").await;
     let mut seen = Vec::new();
     let base = client.offset();
@@ -160,7 +160,7 @@ async fn a_client_resumes_where_it_broke_off() {
                 Some(Update::Output { offset, data }) => {
                     assert_eq!(offset, base + seen.len() as u64, "a hole or a repeat");
                     seen.extend_from_slice(&data);
-                    client.typist().ack(offset + data.len() as u64);
+                    client.input_handle().ack(offset + data.len() as u64);
                     pieces += 1;
                     if pieces % 7 == 0 {
                         break;
@@ -176,7 +176,7 @@ async fn a_client_resumes_where_it_broke_off() {
         drop(client);
         client = bench.attach(&session, control().resume(&epoch, offset).client(&id));
         assert_eq!(client.client_id(), id);
-        client.typist().ack(offset);
+        client.input_handle().ack(offset);
     }
     let expected: String = (1..=400_000).map(|n| format!("{n}\n")).collect();
     let from = seen.len() - expected.len() - "done\n".len();
@@ -208,7 +208,7 @@ async fn who_does_not_read_holds_up_nobody() {
     let mut sleeper = bench.attach(&session, Attach::new(Access::View));
     let mut reader = bench.attach(&session, control());
     while !matches!(next(&mut reader).await, Some(Update::Snapshot { .. })) {}
-    reader.typist().ack(reader.offset());
+    reader.input_handle().ack(reader.offset());
     typed(&reader, "\n").await;
     let mut bytes = 0;
     // The end may come in parts.
@@ -217,7 +217,7 @@ async fn who_does_not_read_holds_up_nobody() {
         match next(&mut reader).await {
             Some(Update::Output { offset, data }) => {
                 bytes += data.len();
-                reader.typist().ack(offset + data.len() as u64);
+                reader.input_handle().ack(offset + data.len() as u64);
                 tail.extend_from_slice(&data[data.len().saturating_sub(4)..]);
                 tail.drain(..tail.len().saturating_sub(4));
                 if tail == b"END\n" {
@@ -247,7 +247,7 @@ async fn a_client_in_control_that_falls_silent_holds_the_program_for_ten_seconds
     let session = bench.start(script("read go; yes; read x")).await;
     let mut client = bench.attach(&session, control());
     while !matches!(next(&mut client).await, Some(Update::Snapshot { .. })) {}
-    client.typist().ack(client.offset());
+    client.input_handle().ack(client.offset());
     typed(&client, "\n").await;
     let mut viewer = bench.attach(&session, Attach::new(Access::View));
     let begun = tokio::time::Instant::now();
@@ -263,7 +263,7 @@ async fn a_client_in_control_that_falls_silent_holds_the_program_for_ten_seconds
         }
         assert!(end < 2 << 20, "nothing held it");
     }
-    client.typist().ack(end);
+    client.input_handle().ack(end);
     let moved = timeout(Duration::from_secs(5), async {
         loop {
             if let Some(Update::Output { offset, .. }) = viewer.next().await
@@ -312,18 +312,18 @@ async fn who_may_only_look_changes_nothing() {
     let session = bench.start(script("stty -echo; read line; echo got $line; read x")).await;
     let mut owner = bench.attach(&session, control().window(Size::clamped(90, 30)));
     let viewer = bench.attach(&session, Attach::new(Access::View).window(Size::clamped(20, 5)));
-    let typist = viewer.typist();
+    let input_handle = viewer.input_handle();
     for done in [
-        typist.input(Bytes::from_static(b"evil\n")).await,
-        typist.numbered_input(0, Bytes::from_static(b"evil\n")).await.map(drop),
-        typist.take_control(),
-        typist.release_control(),
-        typist.grant_control(viewer.client_id()),
-        owner.typist().grant_control(viewer.client_id()),
+        input_handle.input(Bytes::from_static(b"evil\n")).await,
+        input_handle.numbered_input(0, Bytes::from_static(b"evil\n")).await.map(drop),
+        input_handle.take_control(),
+        input_handle.release_control(),
+        input_handle.grant_control(viewer.client_id()),
+        owner.input_handle().grant_control(viewer.client_id()),
     ] {
         assert_eq!(done.expect_err("refused").kind(), ErrorKind::Forbidden);
     }
-    typist.resize(Size::clamped(10, 5));
+    input_handle.resize(Size::clamped(10, 5));
     typed(&owner, "good\n").await;
     let seen = read_until(&mut owner, "got").await;
     assert!(!text(&seen).contains("evil"));
@@ -338,19 +338,19 @@ async fn input_that_is_sent_again_is_typed_once() {
     read_until(&mut client, "ready").await;
     let (id, epoch) = (client.client_id().to_owned(), client.epoch().to_owned());
     let letters = Bytes::from_static(b"abcdefghijklmnopqrstuvwxyz");
-    let typist = client.typist();
-    assert_eq!(typist.numbered_input(0, letters.slice(..10)).await.expect("typed"), 10);
+    let input_handle = client.input_handle();
+    assert_eq!(input_handle.numbered_input(0, letters.slice(..10)).await.expect("typed"), 10);
     drop(client);
     let client = bench.attach(&session, control().client(&id));
-    assert_eq!(client.typist().next_number(), 10);
-    let sent = client.typist().numbered_input(5, letters.slice(5..15)).await;
+    assert_eq!(client.input_handle().next_number(), 10);
+    let sent = client.input_handle().numbered_input(5, letters.slice(5..15)).await;
     assert_eq!(sent.expect("typed"), 15);
-    let gap = client.typist().numbered_input(20, letters.slice(20..)).await;
+    let gap = client.input_handle().numbered_input(20, letters.slice(20..)).await;
     assert!(matches!(gap, Err(SessionError::Gap { expected: 15 })));
     drop(client);
     // Under no name, it is known by what it sends.
     let client = bench.attach(&session, control().resume(&epoch, 0));
-    let sent = client.typist().numbered_input(0, letters).await;
+    let sent = client.input_handle().numbered_input(0, letters).await;
     assert_eq!(sent.expect("typed"), 26);
     let out = bench.root.path().join("out");
     eventually("all of it", || std::fs::read(&out).is_ok_and(|data| data.len() == 26)).await;
@@ -367,12 +367,13 @@ async fn small_pieces_that_wait_for_a_paste_are_few() {
         let two = bench.attach(&session, control());
         read_until(&mut one, "ready").await;
         let begun = Instant::now();
-        one.typist().input("\x1b[200~begun".into()).await.expect("typed");
-        let typist = two.typist();
+        one.input_handle().input("\x1b[200~begun".into()).await.expect("typed");
+        let input_handle = two.input_handle();
         for _ in 0..4096 {
-            typist.input("x".into()).await.expect("typed");
+            input_handle.input("x".into()).await.expect("typed");
         }
-        let is_taken = timeout(Duration::from_millis(100), typist.input("x".into())).await.is_ok();
+        let is_taken =
+            timeout(Duration::from_millis(100), input_handle.input("x".into())).await.is_ok();
         // A paste that says nothing more holds others up for two seconds.
         if begun.elapsed() < Duration::from_secs(2) {
             assert!(!is_taken);
@@ -391,19 +392,19 @@ async fn large_pastes_arrive_whole_and_untorn() {
     read_until(&mut one, "ready").await;
     let line = "0123456789".repeat(7) + "\n";
     let paste = line.repeat((1 << 20) / line.len());
-    let typist = one.typist();
+    let input_handle = one.input_handle();
     let sent = paste.clone();
     let pasting = tokio::spawn(async move {
         let sent = Bytes::from(sent);
         for from in (0..sent.len()).step_by(60_000) {
             let piece = sent.slice(from..(from + 60_000).min(sent.len()));
-            typist.input(piece).await.expect("typed");
+            input_handle.input(piece).await.expect("typed");
         }
     });
     let draining = tokio::spawn(async move {
         while let Some(update) = one.next().await {
             if let Update::Output { offset, data } = update {
-                one.typist().ack(offset + data.len() as u64);
+                one.input_handle().ack(offset + data.len() as u64);
             }
         }
     });
@@ -433,12 +434,12 @@ fn who_waits_for_input_to_be_read_hears_of_the_end() {
             let session = bench.start(script("stty raw -echo; echo ready; exec sleep 600")).await;
             let mut client = bench.attach(&session, control().from_start());
             read_until(&mut client, "ready").await;
-            let (sessions, typist) = (bench.engine.sessions(), client.typist());
+            let (sessions, input_handle) = (bench.engine.sessions(), client.input_handle());
             // More than may wait to be typed, of which the kernel takes little.
             let much = || Bytes::from(vec![b'x'; 3 << 20]);
             let by_call = sessions.input(&bench.alice, session.id.as_str(), much());
             let end = sessions.end(&bench.alice, session.id.as_str());
-            tokio::join!(by_call, typist.input(much()), end)
+            tokio::join!(by_call, input_handle.input(much()), end)
         });
         drop(to.send(ends));
     });
@@ -458,7 +459,7 @@ async fn the_client_in_control_owns_the_size() {
     let mut second = bench.attach(&session, control().window(Size::clamped(50, 10)));
     read_until(&mut first, "ready").await;
     for cols in 90..=100 {
-        first.typist().resize(Size::clamped(cols, 30));
+        first.input_handle().resize(Size::clamped(cols, 30));
     }
     read_until(&mut first, "size 30 100").await;
     assert_eq!(bench.screen(&session).await.matches("size").count(), 1, "one signal a burst");
@@ -466,9 +467,9 @@ async fn the_client_in_control_owns_the_size() {
     drop(first);
     read_until(&mut second, "size 10 50").await;
     let third = bench.attach(&session, control().window(Size::clamped(60, 15)));
-    third.typist().take_control().expect("may");
+    third.input_handle().take_control().expect("may");
     read_until(&mut second, "size 15 60").await;
-    third.typist().grant_control(second.client_id()).expect("has it");
+    third.input_handle().grant_control(second.client_id()).expect("has it");
     read_until(&mut second, "size 10 50").await;
     let mut sizes = Vec::new();
     while let Some(update) = second.ready() {
@@ -484,7 +485,7 @@ async fn the_client_in_control_owns_the_size() {
 async fn who_has_left_takes_no_control() {
     let bench = bench();
     let session = bench.start(SessionRequest::new().command("cat")).await;
-    let gone = bench.attach(&session, control()).typist();
+    let gone = bench.attach(&session, control()).input_handle();
     let refused = gone.take_control();
     assert!(matches!(refused, Err(SessionError::Ended)), "{refused:?}");
     let mut next_one = bench.attach(&session, control());
@@ -849,7 +850,7 @@ async fn a_recording_plays_and_tells_the_screen_at_any_time() {
     read_until(&mut client, "one").await;
     typed(&client, "\n").await;
     read_until(&mut client, "two").await;
-    client.typist().resize(Size::clamped(100, 30));
+    client.input_handle().resize(Size::clamped(100, 30));
     eventually("the size", || bench.info(&session).size == Size::clamped(100, 30)).await;
     let file = sessions.recording(&bench.alice, id).await.expect("recorded");
     let data = file.read(0, 1 << 20).await.expect("read");
@@ -972,9 +973,9 @@ async fn a_watcher_sees_own_sessions_and_touches_none() {
     };
     forbidden(sessions.create(&watcher, SessionRequest::new()).await.map(drop));
     forbidden(sessions.input(&watcher, id, Bytes::from_static(b"x\n")).await);
-    let typist = attachment.typist();
-    forbidden(typist.input(Bytes::from_static(b"x\n")).await);
-    forbidden(typist.take_control());
+    let input_handle = attachment.input_handle();
+    forbidden(input_handle.input(Bytes::from_static(b"x\n")).await);
+    forbidden(input_handle.take_control());
     forbidden(sessions.resize(&watcher, id, Size::clamped(10, 10)).map(drop));
     forbidden(sessions.rename(&watcher, id, Some("mine".to_owned())).map(drop));
     forbidden(sessions.save(&watcher, id, None).await.map(drop));
@@ -1054,8 +1055,8 @@ async fn who_is_revoked_is_sent_away_and_types_no_more() {
     let attach = Attach::new(Access::Control);
     let sessions = bench.engine.sessions();
     let mut other = sessions.attach(&revocable, session.id.as_str(), attach).expect("attaches");
-    let typist = other.typist();
-    typist.input(Bytes::from_static(b"typed\n")).await.expect("typed");
+    let input_handle = other.input_handle();
+    input_handle.input(Bytes::from_static(b"typed\n")).await.expect("typed");
     // Until it waits for more.
     let waiting = tokio::spawn(async move {
         let mut last = None;
@@ -1075,8 +1076,8 @@ async fn who_is_revoked_is_sent_away_and_types_no_more() {
     revocation.revoke();
     let last = timeout(Duration::from_secs(20), waiting).await.expect("in time").expect("no panic");
     assert_eq!(last, Some(Update::Closed(Closed::CredentialsRevoked)));
-    let refused = typist.input(Bytes::from_static(b"more\n")).await;
+    let refused = input_handle.input(Bytes::from_static(b"more\n")).await;
     assert!(matches!(refused, Err(SessionError::Forbidden(_))), "{refused:?}");
     assert!(sessions.attach(&revocable, session.id.as_str(), Attach::new(Access::View)).is_err());
-    own.typist().input(Bytes::from_static(b"\x04")).await.expect("it runs on");
+    own.input_handle().input(Bytes::from_static(b"\x04")).await.expect("it runs on");
 }

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use splengine_core::{
-    Caller, ErrorKind, FileChanges, FileError, FileEvent, FilePolicy, FileWatch, Scope,
+    Caller, ErrorKind, FileError, FileEvent, FilePolicy, FileWatch, Scope, SetAttributes,
 };
 use tokio::time::timeout;
 
@@ -94,7 +94,7 @@ async fn what_happens_in_a_directory_is_told() {
     bench.write("data/old");
     files.remove_directory(alice, Path::new("data/sub")).await.expect("removed");
     files.remove_file(alice, Path::new("data/new")).await.expect("removed");
-    let mode = FileChanges::new().mode(0o700);
+    let mode = SetAttributes::new().mode(0o700);
     files.set(alice, Path::new("data/deep"), mode).await.expect("set");
     let wanted = ["+new", "+sub/", "=old", "-sub", "-new", "=deep"];
     assert_eq!(told(&mut watch, bench.root("data")).await, wanted);
@@ -102,7 +102,7 @@ async fn what_happens_in_a_directory_is_told() {
     // Only of this directory.
     bench.write("data/deep/file");
     bench.write("beside");
-    files.set(alice, Path::new("data"), FileChanges::new().mode(0o700)).await.expect("set");
+    files.set(alice, Path::new("data"), SetAttributes::new().mode(0o700)).await.expect("set");
     assert!(told(&mut watch, bench.root("data")).await.is_empty());
 }
 

@@ -18,10 +18,12 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::dto_batch_requests::BatchRequestDto;
 use crate::dto_batches::{BatchDto, BatchEventDto, BatchListDto, BatchRecordDto, BatchResultDto};
-use crate::forms::Form;
 use crate::json;
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::parameters::{Asker, NoQuery, demand_json, header, idempotency_key, read_whole};
+use crate::result_formats::Form;
+use crate::routes::extract::{
+    Authenticated, NoQuery, demand_json, header, idempotency_key, read_whole,
+};
 use crate::routes::results;
 use crate::silence::Silence;
 use crate::stream::{EVENTS, as_it_comes};
@@ -53,7 +55,7 @@ use crate::stream::{EVENTS, as_it_comes};
 )]
 pub(crate) async fn submit(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
     app.engine.batches().check_submit(&caller)?;
@@ -162,7 +164,7 @@ pub(crate) fn accepted(record: BatchRecord) -> Response {
 )]
 pub(crate) async fn list(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Json<BatchListDto>, Problem> {
     let query = Query::with_lists(
@@ -214,7 +216,7 @@ fn filter(query: &Query) -> Result<BatchFilter, Problem> {
 )]
 pub(crate) async fn get(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -240,7 +242,7 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn events(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     _: NoQuery,
     silence: Silence,
@@ -308,7 +310,7 @@ async fn next_event(events: &mut BatchEvents, silence: &Silence) -> (Bytes, bool
 )]
 pub(crate) async fn rerun(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -345,7 +347,7 @@ pub(crate) async fn rerun(
 )]
 pub(crate) async fn cancel(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {

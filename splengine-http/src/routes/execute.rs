@@ -5,16 +5,16 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use splengine_core::{Admitted, Run, SlowReader, Stdin};
 
-use crate::accept::Format;
 use crate::app::App;
 use crate::body::BodyError;
 use crate::dto::{ExecuteRequestDto, ExecuteResultDto};
 use crate::encoded::Decoder;
 use crate::json;
+use crate::negotiate::Format;
 use crate::problem::{Problem, ProblemDto};
 use crate::repeats::Repeat;
 use crate::routes::batches;
-use crate::routes::parameters::{BodyKind, idempotency_key, read_query, read_whole};
+use crate::routes::extract::{BodyKind, idempotency_key, read_query, read_whole};
 use crate::run_answer;
 use crate::silence::Silence;
 use crate::stdin::BodyReader;

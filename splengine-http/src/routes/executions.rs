@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use crate::app::App;
 use crate::dto::ExecutionListDto;
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::parameters::{Asker, NoQuery};
+use crate::routes::extract::{Authenticated, NoQuery};
 
 /// Lists the caller's executions that run or wait; with the scope `admin`, those of all callers.
 #[utoipa::path(
@@ -19,7 +19,7 @@ use crate::routes::parameters::{Asker, NoQuery};
 )]
 pub(crate) async fn list(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
 ) -> Result<Json<ExecutionListDto>, Problem> {
     let executions = app.engine.executions(&caller)?;
@@ -36,7 +36,7 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn cancel(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {

@@ -34,7 +34,7 @@ use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::repeats::Repeat;
 use crate::routes::batches::Query;
-use crate::routes::parameters::{Asker, header};
+use crate::routes::extract::{Authenticated, header};
 use crate::silence::Silence;
 use crate::stream::{EVENTS, as_it_comes};
 
@@ -72,7 +72,7 @@ use crate::stream::{EVENTS, as_it_comes};
 )]
 pub(crate) async fn read(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
     let path = FilePath::of_url(request.uri().path());
@@ -232,7 +232,7 @@ fn watched(app: App, watch: FileWatch, silence: Silence) -> Response {
 )]
 pub(crate) async fn write(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
@@ -283,7 +283,7 @@ pub(crate) async fn write(
 )]
 pub(crate) async fn remove(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     Query::of(request.uri().query(), &[])?;
@@ -330,7 +330,7 @@ pub(crate) async fn remove(
 )]
 pub(crate) async fn transfer(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();

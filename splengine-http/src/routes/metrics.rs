@@ -20,7 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use splengine_core::{EngineStats, ErrorKind, HistogramStats};
 
 use crate::app::App;
-use crate::routes::parameters::NoQuery;
+use crate::routes::extract::NoQuery;
 
 /// What the server itself counts.
 #[derive(Debug, Clone, Default)]

@@ -3,9 +3,9 @@
 pub(crate) mod batches;
 pub(crate) mod execute;
 pub(crate) mod executions;
+pub(crate) mod extract;
 pub(crate) mod files;
 pub(crate) mod metrics;
-pub(crate) mod parameters;
 pub(crate) mod results;
 pub(crate) mod service;
 pub(crate) mod sessions;

@@ -8,11 +8,11 @@ use splengine_core::Caller;
 use crate::app::App;
 use crate::dto::EncodingDto;
 use crate::dto_batches::BatchResultDto;
-use crate::forms::Form;
 use crate::problem::{Problem, ProblemDto};
+use crate::result_formats::Form;
 use crate::result_stream;
 use crate::routes::batches::Query;
-use crate::routes::parameters::{Asker, word};
+use crate::routes::extract::{Authenticated, word};
 
 /// What the steps of a batch that is over printed.
 ///
@@ -36,7 +36,7 @@ use crate::routes::parameters::{Asker, word};
 )]
 pub(crate) async fn results(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {

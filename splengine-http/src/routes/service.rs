@@ -13,7 +13,7 @@ use crate::dto::{IdentityDto, ReadinessDto, ServiceDto, StatusDto};
 use crate::openapi;
 use crate::problem::{Problem, ProblemDto};
 use crate::routes::batches::Query;
-use crate::routes::parameters::{Asker, NoQuery};
+use crate::routes::extract::{Authenticated, NoQuery};
 
 /// Whether the server is alive.
 #[utoipa::path(
@@ -81,7 +81,7 @@ fn told(state: PartState) -> StatusDto {
         (status = "4XX", description = "Refused.", body = ProblemDto,
             content_type = "application/problem+json")),
 )]
-pub(crate) async fn whoami(Asker(caller): Asker, _: NoQuery) -> Json<IdentityDto> {
+pub(crate) async fn whoami(Authenticated(caller): Authenticated, _: NoQuery) -> Json<IdentityDto> {
     Json(IdentityDto {
         user: caller.user().to_string(),
         scopes: caller.scopes().iter().map(Scope::name).collect(),

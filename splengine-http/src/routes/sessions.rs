@@ -23,7 +23,7 @@ use crate::json;
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::repeats::Repeat;
-use crate::routes::parameters::{Asker, NoQuery, demand_json, header, read_json, read_whole};
+use crate::routes::extract::{Authenticated, NoQuery, demand_json, header, read_json, read_whole};
 
 /// The caller's sessions.
 #[utoipa::path(
@@ -35,7 +35,7 @@ use crate::routes::parameters::{Asker, NoQuery, demand_json, header, read_json, 
 )]
 pub(crate) async fn list(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
 ) -> Json<SessionListDto> {
     let sessions = app.engine.sessions().list(&caller);
@@ -54,7 +54,7 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn create(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -80,7 +80,7 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn get(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<SessionDto>, Problem> {
@@ -97,7 +97,7 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn change(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
@@ -119,7 +119,7 @@ pub(crate) async fn change(
 )]
 pub(crate) async fn end(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
@@ -144,7 +144,7 @@ pub(crate) async fn end(
 )]
 pub(crate) async fn screen(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -197,7 +197,7 @@ pub(crate) async fn screen(
 )]
 pub(crate) async fn recording(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -234,7 +234,7 @@ fn pieces(file: RecordingFile, from: u64, until: u64) -> Body {
 )]
 pub(crate) async fn input(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
@@ -263,7 +263,7 @@ pub(crate) async fn input(
 )]
 pub(crate) async fn save(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
@@ -289,7 +289,7 @@ pub(crate) async fn save(
 )]
 pub(crate) async fn list_saved(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
 ) -> Result<Json<SavedListDto>, Problem> {
     let saved = app.engine.sessions().list_saved(&caller).await?;
@@ -306,7 +306,7 @@ pub(crate) async fn list_saved(
 )]
 pub(crate) async fn get_saved(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<SavedDto>, Problem> {
@@ -323,7 +323,7 @@ pub(crate) async fn get_saved(
 )]
 pub(crate) async fn remove_saved(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
@@ -341,7 +341,7 @@ pub(crate) async fn remove_saved(
 )]
 pub(crate) async fn list_shares(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<ShareListDto>, Problem> {
@@ -360,7 +360,7 @@ pub(crate) async fn list_shares(
 )]
 pub(crate) async fn share(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
@@ -394,7 +394,7 @@ pub(crate) async fn share(
 )]
 pub(crate) async fn take_back_shares(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
@@ -420,7 +420,7 @@ pub(crate) async fn take_back_shares(
 )]
 pub(crate) async fn take_back_share(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
     Path((id, share)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
@@ -438,7 +438,7 @@ pub(crate) async fn take_back_share(
 )]
 pub(crate) async fn ticket(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     _: NoQuery,
 ) -> Result<(StatusCode, Json<TicketDto>), Problem> {
     let ticket = app.engine.sessions().ticket(&caller)?;

@@ -12,12 +12,12 @@ use serde::Serialize;
 use splengine_core::{BatchError, LogPiece, StepLog, Stream, Utf8Pieces};
 use utoipa::ToSchema;
 
-use crate::accept;
 use crate::app::App;
 use crate::dto_sessions::rfc3339;
+use crate::negotiate;
 use crate::problem::{Problem, ProblemDto};
 use crate::routes::batches::Query;
-use crate::routes::parameters::Asker;
+use crate::routes::extract::Authenticated;
 use crate::routes::step_output::{ATTEMPT, attempt};
 use crate::silence::Silence;
 use crate::stream::as_it_comes;
@@ -66,7 +66,7 @@ pub(crate) struct LogPieceDto {
 )]
 pub(crate) async fn log(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path((id, step)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -99,7 +99,7 @@ impl Form {
 
     fn wanted(headers: &HeaderMap) -> Result<Self, Problem> {
         let names = ["text/plain", "application/x-ndjson"];
-        let place = accept::wanted(headers, names.into_iter());
+        let place = negotiate::wanted(headers, names.into_iter());
         place.map(|place| Self::ALL[place]).ok_or_else(|| {
             let detail = "a log comes as text/plain or application/x-ndjson";
             Problem::new(StatusCode::NOT_ACCEPTABLE, detail)

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use futures_util::stream;
 use splengine_core::{BatchError, Gap, StepOutput, Stream};
 
-use crate::accept;
 use crate::app::App;
 use crate::conditions::{Conditions, Reading};
+use crate::negotiate;
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::routes::batches::Query;
-use crate::routes::parameters::{Asker, header};
+use crate::routes::extract::{Authenticated, header};
 use crate::stream::as_it_comes;
 
 /// What a run of a step printed on a stream.
@@ -72,7 +72,7 @@ use crate::stream::as_it_comes;
 )]
 pub(crate) async fn output(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path((id, step, stream)): Path<(String, String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -89,7 +89,7 @@ pub(crate) async fn output(
     });
     let offset = offset.transpose()?;
     let names = [Form::Bytes, Form::Text].map(Form::name).into_iter();
-    let form = match accept::wanted(request.headers(), names) {
+    let form = match negotiate::wanted(request.headers(), names) {
         Some(1) => Form::Text,
         _ => Form::Bytes,
     };

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use crate::app::App;
 use crate::problem::{Problem, ProblemDto};
 use crate::routes::batches::Query;
-use crate::routes::parameters::{Asker, BodyKind, read_whole};
+use crate::routes::extract::{Authenticated, BodyKind, read_whole};
 
 /// Writes to the standard input of a step that runs and keeps it open.
 ///
@@ -29,7 +29,7 @@ use crate::routes::parameters::{Asker, BodyKind, read_whole};
 )]
 pub(crate) async fn write(
     State(app): State<App>,
-    Asker(caller): Asker,
+    Authenticated(caller): Authenticated,
     Path((id, step)): Path<(String, String)>,
     request: Request,
 ) -> Result<StatusCode, Problem> {

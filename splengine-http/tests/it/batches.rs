@@ -7,9 +7,9 @@ use splengine_http::HttpServer;
 use tokio::time::Instant;
 
 use crate::client::Response;
-use crate::support::{Door, TOKEN, batch_door, batch_door_as, eventually, step, with};
+use crate::support::{TOKEN, TestServer, batch_server, batch_server_as, eventually, step, with};
 
-impl Door {
+impl TestServer {
     async fn problem(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
         told(&self.ask(method, path, body).await)
     }
@@ -37,7 +37,7 @@ fn events(text: &str) -> Vec<(u64, Value)> {
 
 #[tokio::test]
 async fn a_batch_from_its_beginning_to_its_end() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let request = json!({"name": "mine", "steps": [
         step("build", "echo built; echo warned >&2"),
         step("test", "cat; exit 4").as_object().map(|step| {
@@ -49,8 +49,8 @@ async fn a_batch_from_its_beginning_to_its_end() {
         {"command": "echo mended", "runIf": "always"},
         {"command": "true", "dependsOn": ["test"]},
     ]});
-    let batch = door.submit(&request).await;
-    let text = door.ask("GET", &format!("{batch}/events"), None).await.text().to_owned();
+    let batch = server.submit(&request).await;
+    let text = server.ask("GET", &format!("{batch}/events"), None).await.text().to_owned();
     let all = events(&text);
     assert!(all.iter().map(|(id, _)| *id).eq(1..=all.len() as u64));
     assert_eq!(all[0].1["event"], "queued");
@@ -62,22 +62,22 @@ async fn a_batch_from_its_beginning_to_its_end() {
 
     let headers = "Last-Event-ID: 3\r\n";
     let path = format!("{batch}/events");
-    let rest = door.ask_with("GET", &path, headers, None).await;
+    let rest = server.ask_with("GET", &path, headers, None).await;
     assert_eq!(rest.header("content-type"), Some("text/event-stream"));
     assert_eq!(events(rest.text()), all[3..]);
-    let wrong = door.ask_with("GET", &path, "Last-Event-ID: x\r\n", None).await;
+    let wrong = server.ask_with("GET", &path, "Last-Event-ID: x\r\n", None).await;
     assert_eq!(told(&wrong).0, 400);
     // Whoever has the last event need not come back; nobody has one after it.
     let done =
-        door.ask_with("GET", &path, &format!("Last-Event-ID: {}\r\n", all.len()), None).await;
+        server.ask_with("GET", &path, &format!("Last-Event-ID: {}\r\n", all.len()), None).await;
     assert_eq!((done.status, done.text()), (204, ""));
     let beyond = format!("Last-Event-ID: {}\r\n", all.len() + 1);
-    let refused = door.ask_with("GET", &path, &beyond, None).await.problem(400);
+    let refused = server.ask_with("GET", &path, &beyond, None).await.problem(400);
     assert!(refused.contains("`Last-Event-ID`"), "{refused}");
-    let none = door.ask_with("GET", &path, "Last-Event-ID:\r\n", None).await;
+    let none = server.ask_with("GET", &path, "Last-Event-ID:\r\n", None).await;
     assert_eq!(events(none.text()), all);
 
-    let record = door.ask("GET", &batch, None).await.json();
+    let record = server.ask("GET", &batch, None).await.json();
     for (member, value) in [
         ("name", json!("mine")),
         ("user", json!("alice")),
@@ -95,36 +95,36 @@ async fn a_batch_from_its_beginning_to_its_end() {
     assert_eq!(record["steps"][2]["dependsOn"], json!(["test"]));
     assert_eq!(record["steps"][0]["stdoutBytes"], 6);
 
-    let output = door.ask("GET", &format!("{batch}/steps/test/stdout"), None).await;
+    let output = server.ask("GET", &format!("{batch}/steps/test/stdout"), None).await;
     assert_eq!((output.status, output.text()), (200, "hi\0"));
     assert_eq!(output.header("accept-ranges"), Some("bytes"));
     let path = format!("{batch}/steps/build/stdout");
-    let part = door.ask_with("GET", &path, "Range: bytes=2-3\r\n", None).await;
+    let part = server.ask_with("GET", &path, "Range: bytes=2-3\r\n", None).await;
     assert_eq!((part.status, part.text()), (206, "il"));
     assert_eq!(part.header("content-range"), Some("bytes 2-3/6"));
-    let part = door.ask_with("GET", &path, "Range: bytes=6-\r\n", None).await;
+    let part = server.ask_with("GET", &path, "Range: bytes=6-\r\n", None).await;
     assert_eq!(part.status, 416);
-    let followed = door.ask("GET", &format!("{path}?follow=true&offset=2"), None).await;
+    let followed = server.ask("GET", &format!("{path}?follow=true&offset=2"), None).await;
     assert_eq!((followed.status, followed.text()), (200, "ilt\n"));
-    let errors = door.ask("GET", &format!("{batch}/steps/build/stderr"), None).await;
+    let errors = server.ask("GET", &format!("{batch}/steps/build/stderr"), None).await;
     assert_eq!(errors.text(), "warned\n");
 }
 
 #[tokio::test]
 async fn a_step_is_followed_until_it_ends() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let script = "echo x >>tries; while [ ! -e go ]; do sleep 0.01; done; echo run $(wc -l <tries); \
                   [ $(wc -l <tries) = 3 ]";
     let mut flaky = step("flaky", script);
     flaky["retries"] = json!(5);
     flaky["retryDelay"] = json!(20);
-    let batch = door.submit(&json!({"steps": [flaky]})).await;
-    let mut connection = door.connect().await;
+    let batch = server.submit(&json!({"steps": [flaky]})).await;
+    let mut connection = server.connect().await;
     let path = format!("{batch}/steps/flaky/stdout?follow=true");
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n\r\n");
     connection.send(request.as_bytes()).await;
     assert_eq!(connection.head().await.0, 200);
-    std::fs::write(door.root.path().join("go"), "").expect("writes");
+    std::fs::write(server.root.path().join("go"), "").expect("writes");
     let mut followed = Vec::new();
     while let Some(piece) = connection.chunk().await {
         followed.extend(piece);
@@ -136,11 +136,11 @@ async fn a_step_is_followed_until_it_ends() {
 /// goes on from what it has counted, over all runs.
 #[tokio::test]
 async fn the_runs_of_a_step_are_told_apart() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let script = "echo x >>tries; echo run $(wc -l <tries); [ $(wc -l <tries) = 2 ]";
-    let path = door.output_of(with(step("flaky", script), json!({"retries": 1}))).await;
+    let path = server.output_of(with(step("flaky", script), json!({"retries": 1}))).await;
     let get = async |query: &str, headers: &str| {
-        door.ask_with("GET", &format!("{path}{query}"), headers, None).await
+        server.ask_with("GET", &format!("{path}{query}"), headers, None).await
     };
 
     let first = get("?attempt=1", "").await;
@@ -155,10 +155,10 @@ async fn the_runs_of_a_step_are_told_apart() {
     let both = ["a", "b"].map(|id| with(step(id, "echo; echo >&2"), equal.clone()));
     let mut tags = std::collections::HashSet::new();
     for _ in 0..2 {
-        let batch = door.submit(&json!({"steps": &both})).await;
-        door.over(&batch).await;
+        let batch = server.submit(&json!({"steps": &both})).await;
+        server.over(&batch).await;
         for part in ["a/stdout", "a/stderr", "b/stdout", "b/stderr"] {
-            let output = door.ask("GET", &format!("{batch}/steps/{part}"), None).await;
+            let output = server.ask("GET", &format!("{batch}/steps/{part}"), None).await;
             assert_eq!((output.status, output.text()), (200, "\n"), "{part}");
             tags.insert(tag(&output));
         }
@@ -199,20 +199,24 @@ async fn the_runs_of_a_step_are_told_apart() {
     assert_eq!((text.header("attempt"), text.status), (Some("1"), 200));
 
     for (query, status) in [("?attempt=3", 404), ("?attempt=0", 400), ("?attempt=x", 400)] {
-        assert_eq!(door.problem("GET", &format!("{path}{query}"), None).await.0, status, "{query}");
+        assert_eq!(
+            server.problem("GET", &format!("{path}{query}"), None).await.0,
+            status,
+            "{query}"
+        );
     }
 }
 
 #[tokio::test]
 async fn who_waits_gets_it_all_at_once() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let request = json!({"steps": [
         step("one", "echo out 1; echo err 1 >&2"),
         {"command": "printf '\\377'", "outputEncoding": "base64"},
         step("bad", "echo out 3; exit 9"),
         {"command": "echo never"},
     ]});
-    let answer = door.ask("POST", "/api/v1/batches?wait=true", Some(&request)).await;
+    let answer = server.ask("POST", "/api/v1/batches?wait=true", Some(&request)).await;
     let result = answer.json();
     assert_eq!(answer.status, 200, "{result}");
     assert_eq!((&result["exitCode"], &result["success"]), (&json!(9), &json!(false)));
@@ -227,53 +231,53 @@ async fn who_waits_gets_it_all_at_once() {
 /// Who does not want to hang for ever is told in time.
 #[tokio::test]
 async fn who_waits_for_some_time_is_answered_then() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let request = json!({"labels": {"kind": "wait"}, "steps": [
         step("slow", "while [ ! -e go ]; do sleep 0.01; done; echo done"),
     ]});
-    let late = door.ask("POST", "/api/v1/batches?wait=1", Some(&request)).await;
+    let late = server.ask("POST", "/api/v1/batches?wait=1", Some(&request)).await;
     assert_eq!(late.status, 202, "{}", late.text());
     let place = late.header("location").expect("a place").to_owned();
     assert_eq!(late.json()["steps"][0]["id"], "slow");
-    std::fs::write(door.root.path().join("go"), "").expect("writes");
-    let over = door.ask("POST", "/api/v1/batches?wait=60", Some(&request)).await;
+    std::fs::write(server.root.path().join("go"), "").expect("writes");
+    let over = server.ask("POST", "/api/v1/batches?wait=60", Some(&request)).await;
     assert_eq!((over.status, &over.json()["stdout"]), (200, &json!("done\n")));
     for wait in ["0", "3601", "x", "-1"] {
         let path = format!("/api/v1/batches?wait={wait}");
-        let (status, text) = door.problem("POST", &path, Some(&request)).await;
+        let (status, text) = server.problem("POST", &path, Some(&request)).await;
         assert!(status == 400 && text.contains("`wait` must be true, false"), "{text}");
     }
 
     // Asked for without steps, by label and state, and removed.
-    door.over(&place).await;
-    let summary = door.ask("GET", &format!("{place}?steps=false"), None).await.json();
+    server.over(&place).await;
+    let summary = server.ask("GET", &format!("{place}?steps=false"), None).await.json();
     assert_eq!((&summary["steps"], &summary["state"]), (&Value::Null, &json!("succeeded")));
     assert_eq!(summary["labels"], json!({"kind": "wait"}));
     let count = async |query: &str| {
-        let list = door.ask("GET", &format!("/api/v1/batches?{query}"), None).await.json();
+        let list = server.ask("GET", &format!("/api/v1/batches?{query}"), None).await.json();
         list["batches"].as_array().expect("a list").len()
     };
     assert_eq!(count("label=kind%3Dwait&state=succeeded&state=failed").await, 2);
     assert_eq!(count("label=kind=other").await, 0);
     assert_eq!(count("state=failed,cancelled").await, 0);
     assert_eq!(count("state=failed,succeeded").await, 2);
-    assert_eq!(door.problem("GET", "/api/v1/batches?label=kind", None).await.0, 400);
-    let gone = door.ask("DELETE", &format!("{place}?purge=true"), None).await;
+    assert_eq!(server.problem("GET", "/api/v1/batches?label=kind", None).await.0, 400);
+    let gone = server.ask("DELETE", &format!("{place}?purge=true"), None).await;
     assert_eq!((gone.status, gone.text()), (204, ""));
-    assert_eq!(door.problem("GET", &place, None).await.0, 404);
+    assert_eq!(server.problem("GET", &place, None).await.0, 404);
 }
 
 #[tokio::test]
 async fn steps_take_all_members_that_there_are() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let request = json!({"timeout": 60000, "failFast": "soon", "steps": [
         {"id": "x", "command": "sh -c 'exit 75'", "retries": 1,
             "retryOn": {"exitCodes": [75], "reasons": ["timedOut", "lost"]}, "allowFailure": true,
             "env": {"K": "V"}, "check": "early"},
         {"id": "y", "command": "./none", "check": "late", "allowFailure": true},
     ]});
-    let batch = door.submit(&request).await;
-    let record = door.over(&batch).await;
+    let batch = server.submit(&request).await;
+    let record = server.over(&batch).await;
     assert_eq!((&record["state"], &record["exitCode"]), (&json!("succeeded"), &json!(0)));
     let steps = &record["steps"];
     assert_eq!((&steps[0]["attempt"], &steps[0]["env"]), (&json!(2), &json!(["K"])));
@@ -281,18 +285,18 @@ async fn steps_take_all_members_that_there_are() {
     assert_eq!(steps[1]["error"], "step `y`: program `./none` was not found");
     let wrong =
         json!({"steps": [{"command": "true", "retries": 1, "retryOn": {"reasons": ["x"]}}]});
-    assert_eq!(door.problem("POST", "/api/v1/batches", Some(&wrong)).await.0, 400);
+    assert_eq!(server.problem("POST", "/api/v1/batches", Some(&wrong)).await.0, 400);
 }
 
 #[tokio::test]
 async fn both_streams_come_as_one_log() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let mut both =
         step("x", "echo out; while [ ! -e go ]; do sleep 0.01; done; printf 'b\\377d' >&2");
     both["retries"] = json!(0);
-    let batch = door.submit(&json!({"steps": [both]})).await;
+    let batch = server.submit(&json!({"steps": [both]})).await;
     let path = format!("{batch}/steps/x/log");
-    let mut connection = door.connect().await;
+    let mut connection = server.connect().await;
     let request = format!(
         "GET {path}?follow=true HTTP/1.1\r\nHost: test\r\nAccept: application/x-ndjson\r\n\
          {TOKEN}\r\n\r\n"
@@ -303,7 +307,7 @@ async fn both_streams_come_as_one_log() {
         serde_json::from_slice(&connection.chunk().await.expect("a piece")).expect("JSON");
     assert_eq!((&first["stream"], &first["data"]), (&json!("stdout"), &json!("out\n")));
     assert_eq!(first["attempt"], 1);
-    std::fs::write(door.root.path().join("go"), "").expect("writes");
+    std::fs::write(server.root.path().join("go"), "").expect("writes");
     let mut rest = Vec::new();
     while let Some(piece) = connection.chunk().await {
         rest.extend(piece);
@@ -315,7 +319,7 @@ async fn both_streams_come_as_one_log() {
     let data: String = pieces.iter().filter_map(|piece| piece["data"].as_str()).collect();
     assert_eq!(data, "b\u{fffd}d");
 
-    let log = door.ask("GET", &path, None).await;
+    let log = server.ask("GET", &path, None).await;
     assert_eq!(log.header("content-type"), Some("text/plain; charset=utf-8"));
     assert_eq!(log.header("attempt"), Some("1"));
     let body = String::from_utf8_lossy(&log.body).into_owned();
@@ -324,15 +328,15 @@ async fn both_streams_come_as_one_log() {
     assert_eq!(lines[0].1, "stdout out");
     assert!(lines[1].1.starts_with("stderr b"), "{body}");
     assert!(lines[0].0.ends_with('Z') && lines[0].0 <= lines[1].0, "{body}");
-    let wrong = door.ask_with("GET", &path, "Accept: image/png\r\n", None).await;
+    let wrong = server.ask_with("GET", &path, "Accept: image/png\r\n", None).await;
     assert_eq!(told(&wrong).0, 406);
-    assert_eq!(door.problem("GET", &format!("{path}?attempt=2"), None).await.0, 404);
+    assert_eq!(server.problem("GET", &format!("{path}?attempt=2"), None).await.0, 404);
 }
 
 #[tokio::test]
 async fn steps_read_from_each_other_and_from_clients() {
-    let door = batch_door().await;
-    let batch = door
+    let server = batch_server().await;
+    let batch = server
         .submit(&json!({"steps": [
             {"id": "ask", "command": "sh -c 'echo >up; cat; echo bye >&2'", "stdin": "open"},
             {"id": "out", "command": "cat", "stdinFrom": {"step": "ask"}},
@@ -340,45 +344,45 @@ async fn steps_read_from_each_other_and_from_clients() {
             {"id": "text", "command": "cat", "stdin": "open", "stdinEncoding": "utf8"},
         ]}))
         .await;
-    eventually("it runs", || door.root.path().join("up").exists()).await;
+    eventually("it runs", || server.root.path().join("up").exists()).await;
     let kind = "Content-Type: application/octet-stream";
     let path = format!("{batch}/steps/ask/stdin");
-    assert_eq!(door.post(&path, &[TOKEN, kind], b"hello ").await.status, 204);
-    assert_eq!(door.post(&path, &[TOKEN, "Content-Type: text/plain"], b"x").await.status, 415);
+    assert_eq!(server.post(&path, &[TOKEN, kind], b"hello ").await.status, 204);
+    assert_eq!(server.post(&path, &[TOKEN, "Content-Type: text/plain"], b"x").await.status, 415);
     let other = format!("{batch}/steps/out/stdin");
-    assert_eq!(told(&door.post(&other, &[TOKEN, kind], b"x").await).0, 409);
+    assert_eq!(told(&server.post(&other, &[TOKEN, kind], b"x").await).0, 409);
     let end = format!("{path}?end=true");
-    assert_eq!(door.post(&end, &[TOKEN, kind], b"world").await.status, 204);
-    let record = door.over(&batch).await;
+    assert_eq!(server.post(&end, &[TOKEN, kind], b"world").await.status, 204);
+    let record = server.over(&batch).await;
     assert_eq!(record["state"], "succeeded", "{record}");
     for (step, printed) in
         [("ask", "hello world"), ("out", "hello world"), ("err", "bye\n"), ("text", "open")]
     {
-        let output = door.ask("GET", &format!("{batch}/steps/{step}/stdout"), None).await;
+        let output = server.ask("GET", &format!("{batch}/steps/{step}/stdout"), None).await;
         assert_eq!(output.text(), printed, "{step}");
     }
-    let (status, text) = told(&door.post(&path, &[TOKEN, kind], b"late").await);
+    let (status, text) = told(&server.post(&path, &[TOKEN, kind], b"late").await);
     assert_eq!((status, text.as_str()), (409, "this step does not run"));
 }
 
 /// `open` is a word of steps alone.
 #[tokio::test]
 async fn the_input_of_an_execution_is_text_whether_it_is_waited_for_or_not() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let mut request = json!({"command": "cat", "stdin": "open", "timeout": 5000});
-    assert_eq!(door.run(&request).await["stdout"], "open");
+    assert_eq!(server.run(&request).await["stdout"], "open");
     request["async"] = json!(true);
-    let accepted = door.ask("POST", "/execute", Some(&request)).await;
+    let accepted = server.ask("POST", "/execute", Some(&request)).await;
     assert_eq!(accepted.status, 202, "{}", accepted.text());
     let batch = accepted.header("location").expect("a place");
-    assert_eq!(door.over(batch).await["state"], "succeeded");
-    let printed = door.ask("GET", &format!("{batch}/steps/1/stdout"), None).await;
+    assert_eq!(server.over(batch).await["state"], "succeeded");
+    let printed = server.ask("GET", &format!("{batch}/steps/1/stdout"), None).await;
     assert_eq!(printed.text(), "open");
 }
 
 /// A door with two forms of results of its own, one of which can't be had.
-async fn door_with_forms() -> Door {
-    batch_door_as(|http| {
+async fn server_with_forms() -> TestServer {
+    batch_server_as(|http| {
         let lines = |results: &BatchResults| {
             let line = |result: &StepResult| {
                 format!("{}:{}", result.step.id, String::from_utf8_lossy(&result.stdout))
@@ -393,20 +397,20 @@ async fn door_with_forms() -> Door {
 
 #[tokio::test]
 async fn results_come_in_the_form_that_is_asked_for() {
-    let door = door_with_forms().await;
+    let server = server_with_forms().await;
     let steps = json!({"steps": [step("one", "echo 1"), step("bytes", "printf '\\377'")]});
-    let whole = door.ask("POST", "/api/v1/batches?wait=true", Some(&steps)).await.json();
+    let whole = server.ask("POST", "/api/v1/batches?wait=true", Some(&steps)).await.json();
     let id = whole["batchId"].as_str().expect("an id");
     let path = format!("/api/v1/batches/{id}/results");
-    let json = door.ask("GET", &path, None).await;
+    let json = server.ask("GET", &path, None).await;
     assert_eq!((json.status, json.json()), (200, whole.clone()));
-    let exact = door.ask("GET", &format!("{path}?outputEncoding=base64"), None).await.json();
+    let exact = server.ask("GET", &format!("{path}?outputEncoding=base64"), None).await.json();
     assert_eq!((&exact["stdout"], &exact["steps"][1]["stdout"]), (&json!("MQr/"), &json!("/w==")));
 
     let lines = "one:1\nbytes:\u{fffd}";
     for accept in ["text/x-lines", "text/*", "*/*;q=0.1, TEXT/X-Lines", "image/png, text/x-lines"] {
         let headers = format!("Accept: {accept}\r\n");
-        let file = door.ask_with("GET", &path, &headers, None).await;
+        let file = server.ask_with("GET", &path, &headers, None).await;
         assert_eq!((file.status, file.text()), (200, lines), "{accept}");
         assert_eq!(file.header("content-type"), Some("text/x-lines"));
         let name = format!("attachment; filename=\"{id}.lines\"");
@@ -414,26 +418,26 @@ async fn results_come_in_the_form_that_is_asked_for() {
     }
     for accept in ["*/*", "application/*", "text/x-lines;q=0.5, application/json"] {
         let headers = format!("Accept: {accept}\r\n");
-        assert_eq!(door.ask_with("GET", &path, &headers, None).await.json(), whole, "{accept}");
+        assert_eq!(server.ask_with("GET", &path, &headers, None).await.json(), whole, "{accept}");
     }
     for accept in ["text/html", "text/x-lines;q=0", "text/x-line"] {
         let headers = format!("Accept: {accept}\r\n");
-        let refused = door.ask_with("GET", &path, &headers, None).await.problem(406);
+        let refused = server.ask_with("GET", &path, &headers, None).await.problem(406);
         assert!(
             refused.ends_with("application/json or text/x-lines or text/x-broken"),
             "{refused}"
         );
     }
-    let broken = door.ask_with("GET", &path, "Accept: text/x-broken\r\n", None).await;
+    let broken = server.ask_with("GET", &path, "Accept: text/x-broken\r\n", None).await;
     assert_eq!(broken.problem(500), "the results can't be told in this form");
     for (path, status) in [
         (format!("{path}?outputEncoding=hex"), 400),
         (format!("{path}?encoding=utf8"), 400),
         ("/api/v1/batches/batch-00000000000000000000000000000000/results".to_owned(), 404),
     ] {
-        door.ask("GET", &path, None).await.problem(status);
+        server.ask("GET", &path, None).await.problem(status);
     }
-    let document = door.get("/openapi.json").await.json();
+    let document = server.get("/openapi.json").await.json();
     for operation in
         ["/paths/~1api~1v1~1batches/post", "/paths/~1api~1v1~1batches~1{id}~1results/get"]
     {
@@ -445,26 +449,26 @@ async fn results_come_in_the_form_that_is_asked_for() {
 
 #[tokio::test]
 async fn who_waits_may_ask_for_a_form_too() {
-    let door = door_with_forms().await;
+    let server = server_with_forms().await;
     let steps = json!({"steps": [step("one", "echo 1; echo >>runs"), step("bad", "exit 3")]});
     let waiting = "/api/v1/batches?wait=true";
-    let refused = door.ask_with("POST", waiting, "Accept: text/html\r\n", Some(&steps)).await;
+    let refused = server.ask_with("POST", waiting, "Accept: text/html\r\n", Some(&steps)).await;
     refused.problem(406);
-    assert!(!door.root.path().join("runs").exists());
-    let file = door.ask_with("POST", waiting, "Accept: text/x-lines\r\n", Some(&steps)).await;
+    assert!(!server.root.path().join("runs").exists());
+    let file = server.ask_with("POST", waiting, "Accept: text/x-lines\r\n", Some(&steps)).await;
     assert_eq!((file.status, file.text()), (200, "one:1\nbad:"));
     // Whoever does not wait is told of the batch, and that in JSON.
     let headers = "Accept: text/x-lines\r\n";
     let slow = json!({"steps": [step("slow", "sleep 600")]});
-    let accepted = door.ask_with("POST", "/api/v1/batches", headers, Some(&slow)).await;
+    let accepted = server.ask_with("POST", "/api/v1/batches", headers, Some(&slow)).await;
     assert_eq!(accepted.status, 202, "{}", accepted.text());
     let batch = accepted.header("location").expect("a place");
     for headers in [headers, ""] {
-        let early = door.ask_with("GET", &format!("{batch}/results"), headers, None).await;
+        let early = server.ask_with("GET", &format!("{batch}/results"), headers, None).await;
         assert_eq!(early.problem(409), "the batch is not over");
     }
-    door.ask("DELETE", batch, None).await;
-    let file = door.ask_with("GET", &format!("{batch}/results"), headers, None).await;
+    server.ask("DELETE", batch, None).await;
+    let file = server.ask_with("GET", &format!("{batch}/results"), headers, None).await;
     assert_eq!((file.status, file.text()), (200, "slow:"));
 }
 
@@ -479,30 +483,30 @@ fn a_form_needs_a_media_type() {
 
 #[tokio::test]
 async fn one_command_may_be_a_batch() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let request = json!({"command": "sh -c", "args": ["echo $K; cat"], "env": {"K": "V"},
         "stdin": "read", "async": true});
     let headers = "Idempotency-Key: again\r\n";
-    let accepted = door.ask_with("POST", "/execute", headers, Some(&request)).await;
+    let accepted = server.ask_with("POST", "/execute", headers, Some(&request)).await;
     assert_eq!(accepted.status, 202, "{}", accepted.text());
     let batch = accepted.header("location").expect("a place").to_owned();
-    let again = door.ask_with("POST", "/execute", headers, Some(&request)).await;
+    let again = server.ask_with("POST", "/execute", headers, Some(&request)).await;
     assert_eq!(again.header("location"), Some(batch.as_str()));
-    door.ask("GET", &format!("{batch}/events"), None).await;
-    let output = door.ask("GET", &format!("{batch}/steps/1/stdout"), None).await;
+    server.ask("GET", &format!("{batch}/events"), None).await;
+    let output = server.ask("GET", &format!("{batch}/steps/1/stdout"), None).await;
     assert_eq!(output.text(), "V\nread");
     let other = json!({"command": "true", "async": true});
-    let refused = door.ask_with("POST", "/execute", headers, Some(&other)).await;
+    let refused = server.ask_with("POST", "/execute", headers, Some(&other)).await;
     assert_eq!(told(&refused).0, 422);
 }
 
 #[tokio::test]
 async fn batches_are_listed_rerun_and_cancelled() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let mut all = Vec::new();
     for command in ["true", "false", "true"] {
-        let batch = door.submit(&json!({"steps": [{"command": command}]})).await;
-        door.ask("GET", &format!("{batch}/events"), None).await;
+        let batch = server.submit(&json!({"steps": [{"command": command}]})).await;
+        server.ask("GET", &format!("{batch}/events"), None).await;
         all.insert(0, batch);
     }
     let places = |page: &Value| -> Vec<String> {
@@ -511,40 +515,40 @@ async fn batches_are_listed_rerun_and_cancelled() {
             .map(|batch| format!("/api/v1/batches/{}", batch["id"].as_str().expect("an id")))
             .collect()
     };
-    let first = door.ask("GET", "/api/v1/batches?limit=2", None).await.json();
+    let first = server.ask("GET", "/api/v1/batches?limit=2", None).await.json();
     assert_eq!(places(&first), all[..2]);
     let cursor = first["cursor"].as_str().expect("a cursor");
     let rest =
-        door.ask("GET", &format!("/api/v1/batches?limit=2&cursor={cursor}"), None).await.json();
+        server.ask("GET", &format!("/api/v1/batches?limit=2&cursor={cursor}"), None).await.json();
     assert_eq!((places(&rest), &rest["cursor"]), (all[2..].to_vec(), &Value::Null));
-    let failed = door.ask("GET", "/api/v1/batches?state=failed", None).await.json();
+    let failed = server.ask("GET", "/api/v1/batches?state=failed", None).await.json();
     assert_eq!(places(&failed), [all[1].clone()]);
 
-    let again = door.ask("POST", &format!("{}/rerun?only=failed", all[1]), None).await;
+    let again = server.ask("POST", &format!("{}/rerun?only=failed", all[1]), None).await;
     assert_eq!(again.status, 202, "{}", again.text());
     assert_eq!(
         format!("/api/v1/batches/{}", again.json()["rerunOf"].as_str().expect("an id")),
         all[1]
     );
     let place = again.header("location").expect("a place");
-    door.ask("GET", &format!("{place}/events"), None).await;
-    let refused = door.problem("POST", &format!("{}/rerun?only=failed", all[0]), None).await;
+    server.ask("GET", &format!("{place}/events"), None).await;
+    let refused = server.problem("POST", &format!("{}/rerun?only=failed", all[0]), None).await;
     assert_eq!(refused, (409, "no step of this batch failed".to_owned()));
 
     let slow = json!({"steps": [step("slow", "sleep 600"), {"command": "true"}]});
-    let slow = door.submit(&slow).await;
+    let slow = server.submit(&slow).await;
     // Of one that is over it is told a moment before it is counted no more.
-    eventually("one is open", || door.engine.batches().open_count() == 1).await;
-    let metrics = door.ask("GET", "/metrics", None).await;
+    eventually("one is open", || server.engine.batches().open_count() == 1).await;
+    let metrics = server.ask("GET", "/metrics", None).await;
     assert!(metrics.text().contains("splengine_batches_open 1\n"), "{}", metrics.text());
-    let cancelled = door.ask("DELETE", &slow, None).await;
+    let cancelled = server.ask("DELETE", &slow, None).await;
     assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
-    assert_eq!(door.ask("GET", &slow, None).await.json()["state"], "cancelled");
+    assert_eq!(server.ask("GET", &slow, None).await.json()["state"], "cancelled");
 }
 
 #[tokio::test]
 async fn a_bad_request_is_told_what_is_wrong() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     for (request, status, text) in [
         (json!({}), 400, "steps"),
         (json!({"steps": []}), 400, "`steps` must hold at least one step"),
@@ -573,7 +577,7 @@ async fn a_bad_request_is_told_what_is_wrong() {
         (json!({"steps": [{"command": "true; true"}]}), 400, "step `1`: `command`"),
         (json!({"steps": [{"command": "true", "shell": true}]}), 422, "step `1`: `shell`"),
     ] {
-        let refused = door.problem("POST", "/api/v1/batches", Some(&request)).await;
+        let refused = server.problem("POST", "/api/v1/batches", Some(&request)).await;
         assert!(refused.0 == status && refused.1.contains(text), "{request}: {refused:?}");
     }
     for (path, status) in [
@@ -584,19 +588,23 @@ async fn a_bad_request_is_told_what_is_wrong() {
         ("/api/v1/batches?page=2", 400),
         ("/api/v1/batches?cursor=x", 400),
     ] {
-        assert_eq!(door.problem("GET", path, None).await.0, status, "{path}");
+        assert_eq!(server.problem("GET", path, None).await.0, status, "{path}");
     }
-    let batch = door.submit(&json!({"steps": [{"command": "true"}]})).await;
+    let batch = server.submit(&json!({"steps": [{"command": "true"}]})).await;
     for (path, status) in [
         ("steps/2/stdout", 404),
         ("steps/1/stdlog", 404),
         ("steps/1/stdout?follow=maybe", 400),
         ("steps/1/stdout?offset=1", 400),
     ] {
-        assert_eq!(door.problem("GET", &format!("{batch}/{path}"), None).await.0, status, "{path}");
+        assert_eq!(
+            server.problem("GET", &format!("{batch}/{path}"), None).await.0,
+            status,
+            "{path}"
+        );
     }
     // Whoever may not execute may not see, either.
-    let mut connection = door.connect().await;
+    let mut connection = server.connect().await;
     let bob = TOKEN.replace("alices-very-long-token", "bob-may-do-nothing");
     let request = format!("GET {batch} HTTP/1.1\r\nHost: test\r\n{bob}\r\n\r\n");
     connection.send(request.as_bytes()).await;
@@ -605,17 +613,17 @@ async fn a_bad_request_is_told_what_is_wrong() {
 
 #[tokio::test]
 async fn without_a_store_there_are_none() {
-    let door = crate::support::door().await;
-    let refused = door.problem("POST", "/api/v1/batches", Some(&json!({"steps": []}))).await;
+    let server = crate::support::server().await;
+    let refused = server.problem("POST", "/api/v1/batches", Some(&json!({"steps": []}))).await;
     assert_eq!(refused, (404, "this engine keeps no batches".to_owned()));
     let request = json!({"command": "true", "async": true});
-    assert_eq!(door.problem("POST", "/execute", Some(&request)).await.0, 422);
+    assert_eq!(server.problem("POST", "/execute", Some(&request)).await.0, 422);
 }
 
 /// What takes the processor's time in proportion to its size is not done where all others are served.
 #[tokio::test]
 async fn work_on_a_large_batch_holds_up_no_other_request() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let steps: Vec<Value> = (0..5000)
         .map(|n| json!({"id": format!("s{n}"), "command": "true", "dependsOn": []}))
         .collect();
@@ -624,7 +632,7 @@ async fn work_on_a_large_batch_holds_up_no_other_request() {
     for _ in 0..10 {
         let mut longest = Duration::ZERO;
         let begun = Instant::now();
-        let mut asked = std::pin::pin!(door.ask("POST", "/api/v1/batches", Some(&body)));
+        let mut asked = std::pin::pin!(server.ask("POST", "/api/v1/batches", Some(&body)));
         let answer = loop {
             let last = Instant::now();
             tokio::select! {
@@ -636,7 +644,7 @@ async fn work_on_a_large_batch_holds_up_no_other_request() {
         let all = begun.elapsed();
         assert_eq!(answer.status, 202, "{}", answer.text());
         let id = answer.json()["id"].as_str().expect("an id").to_owned();
-        door.ask("DELETE", &format!("/api/v1/batches/{id}"), None).await;
+        server.ask("DELETE", &format!("/api/v1/batches/{id}"), None).await;
         if longest * 4 < all {
             return;
         }

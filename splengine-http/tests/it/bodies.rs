@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
-use crate::support::{Door, TOKEN, door_with, tokens};
+use crate::support::{TOKEN, TestServer, server_with, tokens};
 
 /// Every route that reads a body.
 const ROUTES: [(&str, &str, &str); 14] = [
@@ -46,21 +46,21 @@ const WITHOUT: [(&str, &str); 7] = [
     ("POST", "/api/v1/tickets"),
 ];
 
-async fn door() -> Door {
+async fn server() -> TestServer {
     let root = tempfile::tempdir().expect("a directory").keep();
     let files = FilePolicy::new(&root).expect("a root").max_file_size(1 << 20);
     let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches")).expect("writable");
-    door_with(|engine| engine.files(files).batches(batches), |http| http).await
+    server_with(|engine| engine.files(files).batches(batches), |http| http).await
 }
 
 #[tokio::test]
 async fn rights_are_checked_before_a_body_is_read() {
-    let door = door().await;
+    let server = server().await;
     for (method, path, kind) in ROUTES {
         for (credentials, status) in
             [("", 401), ("Authorization: Bearer bob-may-do-nothing\r\n", 403)]
         {
-            let mut connection = door.connect().await;
+            let mut connection = server.connect().await;
             // Of the body nothing is sent.
             let head = format!(
                 "{method} {path} HTTP/1.1\r\nHost: test\r\n{credentials}Content-Type: {kind}\r\n\
@@ -74,8 +74,8 @@ async fn rights_are_checked_before_a_body_is_read() {
 
 #[tokio::test]
 async fn a_file_that_is_announced_too_large_is_refused_at_once() {
-    let door = door().await;
-    let mut connection = door.connect().await;
+    let server = server().await;
+    let mut connection = server.connect().await;
     let head = format!(
         "PUT /api/v1/files/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nContent-Length: 1048577\r\n\r\n"
     );
@@ -300,7 +300,7 @@ async fn decoders_of_nobody_leave_memory_to_callers() {
 
 #[tokio::test]
 async fn one_host_is_named_and_no_more() {
-    let door = door().await;
+    let server = server().await;
     for (head, status) in [
         ("GET /health HTTP/1.1\r\n", 400),
         ("GET http://test/health HTTP/1.1\r\n", 400),
@@ -310,7 +310,7 @@ async fn one_host_is_named_and_no_more() {
         ("GET /health HTTP/1.1\r\nHost: a:80\r\n", 200),
         ("GET /health HTTP/1.0\r\n", 200),
     ] {
-        let mut connection = door.connect().await;
+        let mut connection = server.connect().await;
         connection.send(format!("{head}\r\n").as_bytes()).await;
         assert_eq!(connection.response().await.status, status, "{head:?}");
     }
@@ -318,9 +318,9 @@ async fn one_host_is_named_and_no_more() {
 
 #[tokio::test]
 async fn answers_are_not_for_other_pages_to_embed() {
-    let door = door().await;
+    let server = server().await;
     for path in ["/health", "/api/v1/batches", "/nothing", "/api/v1/files/", "/info"] {
-        let response = door.get(path).await;
+        let response = server.get(path).await;
         assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{path}");
         let policy = response.header("cross-origin-resource-policy");
         assert_eq!(policy, Some("same-origin"), "{path}");

@@ -9,8 +9,8 @@ use crate::support::*;
 
 #[tokio::test]
 async fn a_connection_serves_many_requests() {
-    let door = door().await;
-    let mut connection = door.connect().await;
+    let server = server().await;
+    let mut connection = server.connect().await;
     for i in 0..20 {
         let body = sh(&format!("echo {i}")).to_string();
         connection.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
@@ -22,41 +22,41 @@ async fn a_connection_serves_many_requests() {
 async fn half_a_header_is_not_waited_for() {
     let short = Duration::from_millis(200);
     let times = |http: HttpServerBuilder<_>| http.header_timeout(short).keep_alive_timeout(short);
-    let door = door_with(|e| e, times).await;
+    let server = server_with(|e| e, times).await;
     let mut halves = Vec::new();
     // Nothing, what HTTP/1.1 and HTTP/2 may both begin with, half of HTTP/2's beginning, a header.
     let beginnings: [&[u8]; 4] = [b"", b"P", b"PRI * HTTP/2", b"POST /execute HTTP/1.1\r\nHo"];
     for beginning in beginnings {
-        let mut half = door.connect().await;
+        let mut half = server.connect().await;
         half.send(beginning).await;
         halves.push(half);
     }
-    let mut idle = door.connect().await;
+    let mut idle = server.connect().await;
     assert_eq!(idle.get("/health").await.status, 200);
     for (half, beginning) in halves.iter_mut().zip(beginnings) {
         assert!(half.is_closed().await, "{}", String::from_utf8_lossy(beginning));
     }
     assert!(idle.is_closed().await);
-    assert_eq!(door.run(&sh("echo well")).await["stdout"], "well\n");
+    assert_eq!(server.run(&sh("echo well")).await["stdout"], "well\n");
 }
 
 #[tokio::test]
 async fn connections_beyond_the_cap_wait_for_their_turn() {
-    let door = door_with(|e| e, |http| http.max_connections(2)).await;
+    let server = server_with(|e| e, |http| http.max_connections(2)).await;
     // Of two callers: a connection beyond the share of its caller would make room.
-    let mut first = door.connect().await;
+    let mut first = server.connect().await;
     first.post("/execute", &[TOKEN, JSON], sh("true").to_string().as_bytes()).await;
     assert_eq!(first.response().await.status, 200);
-    let mut second = door.connect().await;
+    let mut second = server.connect().await;
     let bob = "Authorization: Bearer bob-may-do-nothing";
     second.post("/execute", &[bob, JSON], sh("true").to_string().as_bytes()).await;
     assert_eq!(second.response().await.status, 403);
-    let mut third = door.connect().await;
+    let mut third = server.connect().await;
     third.send(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n").await;
     let early = tokio::time::timeout(Duration::from_millis(200), third.response()).await;
     assert!(early.is_err(), "three are served at once");
     drop(first);
-    let mut third = door.connect().await;
+    let mut third = server.connect().await;
     drop(second);
     assert_eq!(third.get("/health").await.status, 200);
 }
@@ -64,20 +64,20 @@ async fn connections_beyond_the_cap_wait_for_their_turn() {
 #[tokio::test]
 async fn silent_connections_of_strangers_hold_up_nobody() {
     let limits = || ConnectionLimits::new().max_connections(8).max_unauthenticated(6);
-    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
-    let mut known = door.connect().await;
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut known = server.connect().await;
     let run = sh("true").to_string();
     known.post("/execute", &[TOKEN, JSON], run.as_bytes()).await;
     assert_eq!(known.response().await.status, 200);
     let mut silent = Vec::new();
     for _ in 0..30 {
-        silent.push(Connection::open_from([127, 0, 0, 2], door.addr).await);
-        assert_eq!(door.get("/health").await.status, 200);
+        silent.push(Connection::open_from([127, 0, 0, 2], server.addr).await);
+        assert_eq!(server.get("/health").await.status, 200);
     }
     assert!(silent[0].is_closed().await, "the oldest goes first");
     known.post("/execute", &[TOKEN, JSON], run.as_bytes()).await;
     assert_eq!(known.response().await.status, 200, "who is known stays");
-    let text = door.get("/metrics").await.text().to_owned();
+    let text = server.get("/metrics").await.text().to_owned();
     let evicted = r#"splengine_connections_closed_total{cause="evicted"} "#;
     let evicted = text.lines().find_map(|line| line.strip_prefix(evicted)).expect("counted");
     assert!(evicted.parse::<u64>().expect("a number") >= 20, "{evicted}");
@@ -86,9 +86,9 @@ async fn silent_connections_of_strangers_hold_up_nobody() {
 #[tokio::test]
 async fn an_http_2_connection_that_only_answers_pings_is_closed() {
     let idle = Duration::from_secs(1);
-    let door = door_with(|e| e, |http| http.keep_alive_timeout(idle)).await;
+    let server = server_with(|e| e, |http| http.keep_alive_timeout(idle)).await;
     let request = |body: &serde_json::Value| {
-        http::Request::post(format!("http://{}/execute", door.addr))
+        http::Request::post(format!("http://{}/execute", server.addr))
             .header("authorization", TOKEN.trim_start_matches("Authorization: "))
             .header("content-type", "application/json")
             .body(http_body_util::Full::new(bytes::Bytes::from(body.to_string())))
@@ -96,7 +96,7 @@ async fn an_http_2_connection_that_only_answers_pings_is_closed() {
     };
     let mut clients = Vec::new();
     for script in ["true", "sleep 3; echo still"] {
-        let stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+        let stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
         let (mut client, connection) = hyper::client::conn::http2::handshake(
             hyper_util::rt::TokioExecutor::new(),
             hyper_util::rt::TokioIo::new(stream),
@@ -113,7 +113,7 @@ async fn an_http_2_connection_that_only_answers_pings_is_closed() {
     // Long before the time within which pings must be answered.
     let closed = tokio::time::timeout(Duration::from_secs(15), served).await;
     drop(closed.expect("closed in time").expect("no panic"));
-    assert_eq!(door.engine.stats().connections.timed_out, 1);
+    assert_eq!(server.engine.stats().connections.timed_out, 1);
     let (_busy, _served, answer) = clients.remove(0);
     assert_eq!(answer.await.expect("answered").status(), 200, "what is worked at is not idle");
 }
@@ -121,35 +121,35 @@ async fn an_http_2_connection_that_only_answers_pings_is_closed() {
 #[tokio::test]
 async fn who_reads_nothing_is_cut_and_its_run_with_it() {
     let limits = || ConnectionLimits::new().write_timeout(Duration::from_secs(1));
-    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
-    let mut deaf = Connection::open_narrow(door.addr).await;
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut deaf = Connection::open_narrow(server.addr).await;
     let body = sh("exec cat /dev/zero").to_string();
     deaf.post("/execute", &[TOKEN, JSON, "Accept: application/x-ndjson"], body.as_bytes()).await;
-    eventually("it runs", || door.engine.stats().started == 1).await;
-    eventually("it is cut", || door.engine.stats().connections.write_timed_out == 1).await;
-    eventually("its run is over", || door.engine.stats().running == 0).await;
+    eventually("it runs", || server.engine.stats().started == 1).await;
+    eventually("it is cut", || server.engine.stats().connections.write_timed_out == 1).await;
+    eventually("its run is over", || server.engine.stats().running == 0).await;
     drop(deaf);
 }
 
 #[tokio::test]
 async fn who_asks_for_nothing_is_closed_and_a_poller_is_not() {
     let limits = || ConnectionLimits::new().unauthenticated_timeout(Duration::from_millis(300));
-    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
-    let mut poller = door.connect().await;
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut poller = server.connect().await;
     assert_eq!(poller.get("/health").await.status, 200);
-    let mut silent = door.connect().await;
-    let mut half = door.connect().await;
+    let mut silent = server.connect().await;
+    let mut half = server.connect().await;
     half.send(b"GET /health HTTP/1.1\r\nHo").await;
     assert!(silent.is_closed().await && half.is_closed().await);
     assert_eq!(poller.get("/health").await.status, 200);
-    assert_eq!(door.engine.stats().connections.timed_out, 2);
+    assert_eq!(server.engine.stats().connections.timed_out, 2);
 }
 
 #[tokio::test]
 async fn http_2_without_tls() {
     use http_body_util::{BodyExt as _, Full};
-    let door = door().await;
-    let stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+    let server = server().await;
+    let stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
     let (mut client, connection) = hyper::client::conn::http2::handshake(
         hyper_util::rt::TokioExecutor::new(),
         hyper_util::rt::TokioIo::new(stream),
@@ -160,7 +160,7 @@ async fn http_2_without_tls() {
     let mut answers = Vec::new();
     for i in 0..8 {
         let body = sh(&format!("echo {i}")).to_string();
-        let request = http::Request::post(format!("http://{}/execute", door.addr))
+        let request = http::Request::post(format!("http://{}/execute", server.addr))
             .header("authorization", "Bearer alices-very-long-token")
             .header("content-type", "application/json")
             .body(Full::new(bytes::Bytes::from(body)))
@@ -177,8 +177,8 @@ async fn http_2_without_tls() {
 #[tokio::test]
 async fn the_server_ends_gracefully_and_in_time() {
     let linger = Duration::from_secs(5);
-    let mut door = door_with(|e| e, |http| http.max_linger(linger)).await;
-    let mut finishing = door.connect().await;
+    let mut server = server_with(|e| e, |http| http.max_linger(linger)).await;
+    let mut finishing = server.connect().await;
     finishing
         .post(
             "/execute",
@@ -186,26 +186,26 @@ async fn the_server_ends_gracefully_and_in_time() {
             sh("while [ ! -e go ]; do sleep 0.01; done; echo done").to_string().as_bytes(),
         )
         .await;
-    let mut stuck = door.connect().await;
+    let mut stuck = server.connect().await;
     stuck.post("/execute", &[TOKEN, JSON], sh("sleep 60").to_string().as_bytes()).await;
-    eventually("both run", || door.engine.stats().running == 2).await;
-    door.stop.take().expect("once").send(()).expect("it runs");
-    let is_closed = || std::net::TcpStream::connect(door.addr).is_err();
+    eventually("both run", || server.engine.stats().running == 2).await;
+    server.stop.take().expect("once").send(()).expect("it runs");
+    let is_closed = || std::net::TcpStream::connect(server.addr).is_err();
     eventually("nobody listens any more", is_closed).await;
-    std::fs::write(door.root.path().join("go"), "").expect("made");
+    std::fs::write(server.root.path().join("go"), "").expect("made");
     assert_eq!(finishing.response().await.json()["stdout"], "done\n");
-    tokio::time::timeout(Duration::from_secs(20), door.ended)
+    tokio::time::timeout(Duration::from_secs(20), server.ended)
         .await
         .expect("in time")
         .expect("no panic");
     assert!(stuck.is_closed().await);
-    assert!(tokio::net::TcpStream::connect(door.addr).await.is_err(), "nobody listens any more");
+    assert!(tokio::net::TcpStream::connect(server.addr).await.is_err(), "nobody listens any more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_callers_and_health_answers_all_the_while() {
-    let door = door_with(|engine| engine.max_running(8), |http| http).await;
-    let (addr, engine) = (door.addr, door.engine.clone());
+    let server = server_with(|engine| engine.max_running(8), |http| http).await;
+    let (addr, engine) = (server.addr, server.engine.clone());
     let callers: Vec<_> = (0..200)
         .map(|i| {
             tokio::spawn(async move {
@@ -216,7 +216,7 @@ async fn two_hundred_callers_and_health_answers_all_the_while() {
             })
         })
         .collect();
-    let mut health = door.connect().await;
+    let mut health = server.connect().await;
     let mut asked = 0;
     while !callers.iter().all(tokio::task::JoinHandle::is_finished) {
         assert_eq!(health.get("/health").await.status, 200);
@@ -233,7 +233,7 @@ async fn two_hundred_callers_and_health_answers_all_the_while() {
 async fn bounds_of_any_size_are_taken() {
     let extremes = [(usize::MAX, Duration::MAX), (0, Duration::from_secs(30))];
     for (connections, time) in extremes {
-        let door = door_with(
+        let server = server_with(
             |e| e,
             |http| {
                 http.max_connections(connections)
@@ -245,13 +245,13 @@ async fn bounds_of_any_size_are_taken() {
             },
         )
         .await;
-        assert_eq!(door.run(&sh("echo well")).await["stdout"], "well\n");
+        assert_eq!(server.run(&sh("echo well")).await["stdout"], "well\n");
     }
 }
 
 #[tokio::test]
 async fn a_client_that_ends_its_half_gets_its_answer() {
-    let door = door().await;
+    let server = server().await;
     let script = sh("sleep 4; echo well").to_string();
     for (version, accept) in [
         ("1.1", "application/json"),
@@ -259,7 +259,7 @@ async fn a_client_that_ends_its_half_gets_its_answer() {
         ("1.1", "text/event-stream"),
         ("1.0", "application/x-ndjson"),
     ] {
-        let mut connection = door.connect().await;
+        let mut connection = server.connect().await;
         let head = format!(
             "POST /execute HTTP/{version}\r\nHost: test\r\n{TOKEN}\r\n{JSON}\r\nAccept: {accept}\r\n\
              Content-Length: {}\r\n\r\n{script}",
@@ -276,8 +276,8 @@ async fn a_client_that_ends_its_half_gets_its_answer() {
 
 #[tokio::test]
 async fn requests_one_behind_the_other_are_all_answered_to_who_ends_their_half() {
-    let door = door().await;
-    let mut connection = door.connect().await;
+    let server = server().await;
+    let mut connection = server.connect().await;
     let mut requests = String::new();
     for i in 0..3 {
         let script = sh(&format!("sleep 1.5; echo {i}")).to_string();
@@ -302,8 +302,8 @@ async fn requests_one_behind_the_other_are_all_answered_to_who_ends_their_half()
 #[tokio::test]
 async fn idle_connections_are_kept_for_as_long_as_clients_are_told() {
     let short = Duration::from_secs(2);
-    let door = door_with(|e| e, |http| http.keep_alive_timeout(short)).await;
-    let mut idle = door.connect().await;
+    let server = server_with(|e| e, |http| http.keep_alive_timeout(short)).await;
+    let mut idle = server.connect().await;
     let response = idle.get("/health").await;
     assert_eq!(response.header("keep-alive"), Some("timeout=2"));
     assert_eq!(response.header("connection"), Some("keep-alive"));
@@ -312,7 +312,7 @@ async fn idle_connections_are_kept_for_as_long_as_clients_are_told() {
     assert_eq!(idle.get("/health").await.status, 200);
     assert!(idle.is_closed().await);
 
-    let default = crate::support::door().await;
+    let default = crate::support::server().await;
     assert_eq!(default.get("/health").await.header("keep-alive"), Some("timeout=75"));
     for (head, kept) in [
         ("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", None),
@@ -328,20 +328,20 @@ async fn idle_connections_are_kept_for_as_long_as_clients_are_told() {
 #[tokio::test]
 async fn half_a_header_of_a_further_request_is_not_waited_for() {
     let short = Duration::from_millis(500);
-    let door = door_with(|e| e, |http| http.header_timeout(short)).await;
-    let mut half = door.connect().await;
+    let server = server_with(|e| e, |http| http.header_timeout(short)).await;
+    let mut half = server.connect().await;
     assert_eq!(half.get("/health").await.status, 200);
     half.send(b"GET /health HTTP/1.1\r\nHo").await;
     // Long before the time for which it might lie idle.
     assert!(half.is_closed().await);
-    assert_eq!(door.engine.stats().connections.timed_out, 1);
+    assert_eq!(server.engine.stats().connections.timed_out, 1);
 }
 
 #[tokio::test]
 async fn an_answer_is_not_lost_to_what_is_sent_after_it() {
-    let door = door().await;
+    let server = server().await;
     for _ in 0..20 {
-        let mut connection = door.connect().await;
+        let mut connection = server.connect().await;
         let close = "GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
         connection.send(close.as_bytes()).await;
         // The connection is at its end, and this comes all the same.

@@ -26,14 +26,14 @@ async fn encoded(coding: &str, data: &[u8]) -> Vec<u8> {
     if coding.contains("gzip") { gzip(data).await } else { zstd(data).await }
 }
 
-async fn door() -> Door {
+async fn server() -> TestServer {
     let root = tempfile::tempdir().expect("a directory").keep();
     let files = FilePolicy::new(&root).expect("a root").max_file_size(1 << 20);
-    door_with(|engine| engine.files(files), |http| http.max_body(100_000)).await
+    server_with(|engine| engine.files(files), |http| http.max_body(100_000)).await
 }
 
-async fn put(door: &Door, coding: &str, body: &[u8]) -> Response {
-    let mut connection = door.connect().await;
+async fn put(server: &TestServer, coding: &str, body: &[u8]) -> Response {
+    let mut connection = server.connect().await;
     let head = format!(
         "PUT /api/v1/files/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nContent-Encoding: {coding}\r\n\
          Content-Length: {}\r\n\r\n",
@@ -46,31 +46,31 @@ async fn put(door: &Door, coding: &str, body: &[u8]) -> Response {
 
 #[tokio::test]
 async fn compressed_bodies_are_decoded_on_every_route() {
-    let door = door().await;
+    let server = server().await;
     let input = "Content-Type: application/octet-stream";
     for coding in ["gzip", "x-gzip", "GZIP", "zstd", "identity, zstd"] {
         let header = format!("Content-Encoding: {coding}");
         let body = encoded(&coding.to_lowercase(), sh("echo well").to_string().as_bytes()).await;
-        let response = door.post("/execute", &[TOKEN, JSON, &header], &body).await;
+        let response = server.post("/execute", &[TOKEN, JSON, &header], &body).await;
         assert_eq!(response.json()["stdout"], "well\n", "{coding}");
         let body = encoded(&coding.to_lowercase(), b"as input").await;
         let query = "/execute?command=cat";
-        let response = door.post(query, &[TOKEN, input, &header], &body).await;
+        let response = server.post(query, &[TOKEN, input, &header], &body).await;
         assert_eq!(response.json()["stdout"], "as input", "{coding}");
-        let response = put(&door, coding, &body).await;
+        let response = put(&server, coding, &body).await;
         assert!([200, 201].contains(&response.status), "{coding}: {}", response.text());
-        let file = door.ask("GET", "/api/v1/files/a", None).await;
+        let file = server.ask("GET", "/api/v1/files/a", None).await;
         assert_eq!(file.text(), "as input", "{coding}");
     }
     // Several members are one body.
     let body = [gzip(b"one ").await, gzip(b"two").await].concat();
-    assert_eq!(put(&door, "gzip", &body).await.status, 200);
-    assert_eq!(door.ask("GET", "/api/v1/files/a", None).await.text(), "one two");
+    assert_eq!(put(&server, "gzip", &body).await.status, 200);
+    assert_eq!(server.ask("GET", "/api/v1/files/a", None).await.text(), "one two");
 }
 
 #[tokio::test]
 async fn unknown_codings_are_refused_on_every_route() {
-    let door = door().await;
+    let server = server().await;
     let body = sh("true").to_string();
     for (coding, path) in [
         ("br", "/execute"),
@@ -80,31 +80,31 @@ async fn unknown_codings_are_refused_on_every_route() {
         ("nonsense", "/api/v1/sessions/s/input"),
     ] {
         let header = format!("Content-Encoding: {coding}");
-        let refused = door.post(path, &[TOKEN, JSON, &header], body.as_bytes()).await;
+        let refused = server.post(path, &[TOKEN, JSON, &header], body.as_bytes()).await;
         assert!(refused.problem(415).contains("gzip or zstd"), "{path}");
         assert_eq!(refused.header("accept-encoding"), Some("gzip, zstd"), "{path}");
     }
-    put(&door, "br", b"x").await.problem(415);
+    put(&server, "br", b"x").await.problem(415);
 }
 
 #[tokio::test]
 async fn a_body_that_grows_beyond_the_bound_is_too_large() {
-    let door = door().await;
+    let server = server().await;
     for coding in ["gzip", "zstd"] {
         let header = format!("Content-Encoding: {coding}");
         let large = json!({"command": "true", "stdin": "x".repeat(200_000)}).to_string();
         let body = encoded(coding, large.as_bytes()).await;
         assert!(body.len() < 1000, "it is small on the way");
-        let refused = door.post("/execute", &[TOKEN, JSON, &header], &body).await;
+        let refused = server.post("/execute", &[TOKEN, JSON, &header], &body).await;
         assert!(refused.problem(413).contains("100000 bytes"), "{coding}");
         let body = encoded(coding, &vec![0; (1 << 20) + 1]).await;
-        put(&door, coding, &body).await.problem(413);
+        put(&server, coding, &body).await.problem(413);
     }
 }
 
 #[tokio::test]
 async fn what_is_not_compressed_as_it_says_is_told_so() {
-    let door = door().await;
+    let server = server().await;
     let whole = gzip(sh("true").to_string().as_bytes()).await;
     let half = &whole[..whole.len() / 2];
     let more = [&whole[..], b"and more"].concat();
@@ -118,32 +118,32 @@ async fn what_is_not_compressed_as_it_says_is_told_so() {
         ("zstd", &wide),
     ] {
         let header = format!("Content-Encoding: {coding}");
-        let refused = door.post("/execute", &[TOKEN, JSON, &header], body).await;
+        let refused = server.post("/execute", &[TOKEN, JSON, &header], body).await;
         assert!(refused.problem(400).contains("Content-Encoding"), "{coding} {body:?}");
-        let refused = put(&door, coding, body).await;
+        let refused = put(&server, coding, body).await;
         assert!(refused.problem(400).contains("Content-Encoding"), "{coding} {body:?}");
     }
-    assert_eq!(door.ask("GET", "/api/v1/files/a", None).await.status, 404);
+    assert_eq!(server.ask("GET", "/api/v1/files/a", None).await.status, 404);
 }
 
 /// Else five commands that run would leave their caller no memory for a further body.
 #[tokio::test]
 async fn a_decoder_lasts_no_longer_than_its_body() {
-    let door = door().await;
+    let server = server().await;
     let header = "Content-Encoding: zstd";
     let body = zstd(sh("sleep 600").to_string().as_bytes()).await;
     let mut waiting = Vec::new();
     for _ in 0..5 {
-        let mut connection = door.connect().await;
+        let mut connection = server.connect().await;
         connection.post("/execute", &[TOKEN, JSON, header], &body).await;
         waiting.push(connection);
     }
     loop {
-        let all = door.ask("GET", "/api/v1/executions", None).await.json();
+        let all = server.ask("GET", "/api/v1/executions", None).await.json();
         if all["executions"].as_array().expect("a list").len() == waiting.len() {
             break;
         }
     }
     let body = zstd(b"{}").await;
-    door.post("/execute", &[TOKEN, JSON, header], &body).await.problem(400);
+    server.post("/execute", &[TOKEN, JSON, header], &body).await.problem(400);
 }

@@ -8,13 +8,13 @@ use crate::support::*;
 const STREAM: &str = "Accept: application/x-ndjson";
 
 /// A door with one place, which is taken.
-async fn full() -> (Door, Connection) {
-    let door = door_with(|engine| engine.max_running(1), |http| http).await;
-    let mut connection = door.connect().await;
+async fn full() -> (TestServer, Connection) {
+    let server = server_with(|engine| engine.max_running(1), |http| http).await;
+    let mut connection = server.connect().await;
     let body = sh("while [ ! -e go ]; do sleep 0.02; done").to_string();
     connection.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
-    eventually("it runs", || door.engine.stats().running == 1).await;
-    (door, connection)
+    eventually("it runs", || server.engine.stats().running == 1).await;
+    (server, connection)
 }
 
 async fn event(connection: &mut Connection) -> Value {
@@ -48,16 +48,16 @@ async fn told(connection: &mut Connection, is_sse: bool) -> Value {
     }
 }
 
-async fn executions(door: &Door) -> Vec<Value> {
-    let list = door.ask("GET", "/api/v1/executions", None).await;
+async fn executions(server: &TestServer) -> Vec<Value> {
+    let list = server.ask("GET", "/api/v1/executions", None).await;
     assert_eq!(list.status, 200, "{}", list.text());
     list.json()["executions"].as_array().expect("a list").clone()
 }
 
 #[tokio::test]
 async fn who_waits_is_told_so_at_once() {
-    let (door, mut first) = full().await;
-    let mut waiting = door.connect().await;
+    let (server, mut first) = full().await;
+    let mut waiting = server.connect().await;
     let body = sh("echo well").to_string();
     waiting.post("/execute", &[TOKEN, JSON, STREAM], body.as_bytes()).await;
     assert_eq!(waiting.head().await.0, 200, "before there is a place");
@@ -69,7 +69,7 @@ async fn who_waits_is_told_so_at_once() {
     assert_eq!(waiting.chunk().await.expect("a sign of life"), b"\n");
     assert!(begun.elapsed().as_secs() < 15, "the contract's bound");
 
-    std::fs::write(door.root.path().join("go"), "").expect("made");
+    std::fs::write(server.root.path().join("go"), "").expect("made");
     assert_eq!(first.response().await.status, 200);
     let mut names = Vec::new();
     for seq in 1..=3 {
@@ -85,10 +85,10 @@ async fn who_waits_is_told_so_at_once() {
 #[tokio::test]
 async fn who_waits_is_told_so_in_every_form_of_a_stream() {
     const SSE: &str = "Accept: text/event-stream";
-    let (door, mut first) = full().await;
+    let (server, mut first) = full().await;
     let mut all = Vec::new();
     for (accept, is_streamed) in [(SSE, false), (SSE, true), (STREAM, true)] {
-        let mut waiting = door.connect().await;
+        let mut waiting = server.connect().await;
         if is_streamed {
             let head = format!(
                 "POST /execute?command=cat HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n{accept}\r\n\
@@ -109,7 +109,7 @@ async fn who_waits_is_told_so_in_every_form_of_a_stream() {
         let sign = waiting.chunk().await.expect("a sign of life");
         assert!(if *is_sse { sign.starts_with(b":") } else { sign == b"\n" }, "{sign:?}");
     }
-    std::fs::write(door.root.path().join("go"), "").expect("made");
+    std::fs::write(server.root.path().join("go"), "").expect("made");
     assert_eq!(first.response().await.status, 200);
     for (mut waiting, is_sse, is_streamed) in all {
         if is_streamed {
@@ -128,20 +128,20 @@ async fn who_waits_is_told_so_in_every_form_of_a_stream() {
 
 #[tokio::test]
 async fn what_can_never_run_is_refused_before_it_waits() {
-    let (door, _first) = full().await;
+    let (server, _first) = full().await;
     let body = json!({"command": "no-such-program"}).to_string();
-    let refused = door.post("/execute", &[TOKEN, JSON, STREAM], body.as_bytes()).await;
+    let refused = server.post("/execute", &[TOKEN, JSON, STREAM], body.as_bytes()).await;
     refused.problem(422);
 }
 
 #[tokio::test]
 async fn who_waits_at_the_end_of_the_server_is_told_an_end() {
-    let (door, _first) = full().await;
-    let mut waiting = door.connect().await;
+    let (server, _first) = full().await;
+    let mut waiting = server.connect().await;
     waiting.post("/execute", &[TOKEN, JSON, STREAM], sh("true").to_string().as_bytes()).await;
     waiting.head().await;
     event(&mut waiting).await;
-    door.engine.kill();
+    server.engine.kill();
     let end = event(&mut waiting).await;
     assert_eq!((&end["event"], &end["reason"]), (&json!("exit"), &json!("cancelled")), "{end}");
     assert!(end["error"].as_str().is_some_and(|error| error.contains("shutting down")), "{end}");
@@ -150,17 +150,17 @@ async fn who_waits_at_the_end_of_the_server_is_told_an_end() {
 
 #[tokio::test]
 async fn what_runs_and_waits_is_listed_and_cancelled() {
-    let (door, mut first) = full().await;
-    let mut waiting = door.connect().await;
+    let (server, mut first) = full().await;
+    let mut waiting = server.connect().await;
     let body = json!({"command": "echo never", "args": ["a b"]}).to_string();
     waiting.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
-    let mut streamed = door.connect().await;
+    let mut streamed = server.connect().await;
     streamed.post("/execute", &[TOKEN, JSON, STREAM], body.as_bytes()).await;
     streamed.head().await;
     let queued = event(&mut streamed).await;
-    eventually("both wait", || door.engine.stats().waiting == 2).await;
+    eventually("both wait", || server.engine.stats().waiting == 2).await;
 
-    let all = executions(&door).await;
+    let all = executions(&server).await;
     let states: Vec<&Value> = all.iter().map(|one| &one["state"]).collect();
     assert_eq!(states, ["running", "queued", "queued"]);
     assert_eq!(all[0]["command"], "sh -c");
@@ -174,7 +174,7 @@ async fn what_runs_and_waits_is_listed_and_cancelled() {
     let path =
         |one: &Value| format!("/api/v1/executions/{}", one["executionId"].as_str().expect("text"));
     // Nobody else sees or ends them, but who has `admin`.
-    let mut other = door.connect().await;
+    let mut other = server.connect().await;
     for (token, listed, list_status, delete_status) in [
         ("bob-may-do-nothing", 0, 403, 403),
         ("carol-may-execute", 0, 200, 404),
@@ -192,13 +192,13 @@ async fn what_runs_and_waits_is_listed_and_cancelled() {
         let delete = ask(&format!("DELETE {}", path(&all[2]))).await;
         assert_eq!(delete.status, delete_status, "{token}");
     }
-    door.ask("DELETE", "/api/v1/executions/exec-0", None).await.problem(404);
-    door.ask("DELETE", &path(&all[2]), None).await.problem(404);
+    server.ask("DELETE", "/api/v1/executions/exec-0", None).await.problem(404);
+    server.ask("DELETE", &path(&all[2]), None).await.problem(404);
 
     for one in [&all[1], &all[0]] {
-        let gone = door.ask("DELETE", &path(one), None).await;
+        let gone = server.ask("DELETE", &path(one), None).await;
         assert_eq!(gone.status, 204, "{}", gone.text());
-        door.ask("DELETE", &path(one), None).await.problem(404);
+        server.ask("DELETE", &path(one), None).await.problem(404);
     }
     let end = event(&mut streamed).await;
     assert_eq!((&end["event"], &end["seq"]), (&json!("exit"), &json!(1)), "it never started");
@@ -209,21 +209,21 @@ async fn what_runs_and_waits_is_listed_and_cancelled() {
         assert_eq!((answer.status, &result["reason"]), (200, &json!("cancelled")));
         assert_eq!(result["exitCode"], 130);
     }
-    assert_eq!(executions(&door).await, Vec::<Value>::new());
+    assert_eq!(executions(&server).await, Vec::<Value>::new());
 }
 
 #[tokio::test]
 async fn everybody_may_ask_who_they_are() {
-    let door = door().await;
-    let alice = door.ask("GET", "/api/v1/whoami", None).await.json();
+    let server = server().await;
+    let alice = server.ask("GET", "/api/v1/whoami", None).await.json();
     let scopes: Vec<&str> = splengine_core::Scope::ALL.iter().map(|scope| scope.name()).collect();
     assert_eq!(alice, json!({"user": "alice", "scopes": scopes, "roles": []}));
-    door.get("/api/v1/whoami").await.problem(401);
+    server.get("/api/v1/whoami").await.problem(401);
 }
 
 #[tokio::test]
 async fn unknown_parameters_are_refused_on_every_route() {
-    let door = door().await;
+    let server = server().await;
     for (method, path) in [
         ("GET", "/api/v1/executions"),
         ("DELETE", "/api/v1/executions/exec-0"),
@@ -259,7 +259,7 @@ async fn unknown_parameters_are_refused_on_every_route() {
         ("DELETE", "/api/v1/saved-sessions/s"),
         ("POST", "/api/v1/tickets"),
     ] {
-        let refused = door.ask(method, &format!("{path}?nonsense=1"), None).await;
+        let refused = server.ask(method, &format!("{path}?nonsense=1"), None).await;
         assert!(refused.problem(400).contains("unknown parameter `nonsense`"), "{method} {path}");
     }
 }

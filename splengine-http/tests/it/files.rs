@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::client::{Connection, Response};
-use crate::support::{Door, TOKEN, door_with};
+use crate::support::{TOKEN, TestServer, server_with};
 
 struct Bench {
-    door: Door,
+    server: TestServer,
     root: TempDir,
 }
 
@@ -24,13 +24,13 @@ async fn bench() -> Bench {
     fs::write(root.path().join("runtime/secret"), "secret").expect("written");
     let policy = FilePolicy::new(root.path()).and_then(|policy| policy.hide("runtime"));
     let policy = policy.expect("a root").max_file_size(1 << 20);
-    let door = door_with(|engine| engine.files(policy), |http| http).await;
-    Bench { door, root }
+    let server = server_with(|engine| engine.files(policy), |http| http).await;
+    Bench { server, root }
 }
 
 impl Bench {
     async fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
-        let mut connection = self.door.connect().await;
+        let mut connection = self.server.connect().await;
         let head = format!(
             "{method} /api/v1/files{path} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n{headers}\
              Content-Length: {}\r\n\r\n",
@@ -61,7 +61,7 @@ impl Bench {
     }
 
     async fn watch(&self, path: &str) -> Connection {
-        let mut connection = self.door.connect().await;
+        let mut connection = self.server.connect().await;
         let head =
             format!("GET /api/v1/files{path}?watch=true HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n\r\n");
         connection.send(head.as_bytes()).await;
@@ -149,7 +149,7 @@ async fn a_part_of_a_file_is_read() {
     // A date is no more exact than a second.
     let dated = bench.get("/data/a").await.header("last-modified").expect("a date").to_owned();
     assert_eq!(bench.ask("GET", "/data/a", &of(&dated), b"").await.text(), "0123456789");
-    let mut connection = bench.door.connect().await;
+    let mut connection = bench.server.connect().await;
     let head = format!(
         "HEAD /api/v1/files/data/a HTTP/1.1\r\nHost: test\r\nRange: bytes=0-3\r\n{TOKEN}\r\n\r\n"
     );
@@ -359,7 +359,7 @@ async fn what_may_not_be_reached_is_not() {
         ("POST", "data/a?move=b"),
         ("GET", "?watch=true"),
     ] {
-        let mut connection = bench.door.connect().await;
+        let mut connection = bench.server.connect().await;
         let head = |credentials: &str| {
             format!(
                 "{method} /api/v1/files/{path} HTTP/1.1\r\nHost: test\r\n{credentials}Content-Length: 0\r\n\r\n"
@@ -386,7 +386,7 @@ async fn a_file_is_written_whole_or_not_at_all() {
             .problem(415);
     }
     // One that breaks off.
-    let mut connection = bench.door.connect().await;
+    let mut connection = bench.server.connect().await;
     let head = format!(
         "PUT /api/v1/files/data/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nContent-Length: 100\r\n\r\nhalf"
     );
@@ -406,8 +406,8 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let policy = FilePolicy::new(root.path()).expect("a root");
     let patience = std::time::Duration::from_millis(50);
     let configure = |http: HttpServerBuilder<_>| http.body_timeout(patience);
-    let door = door_with(|engine| engine.files(policy), configure).await;
-    let mut connection = door.connect().await;
+    let server = server_with(|engine| engine.files(policy), configure).await;
+    let mut connection = server.connect().await;
     let head = format!(
         "PUT /api/v1/files/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nContent-Length: 100\r\n\r\nhalf"
     );
@@ -471,16 +471,16 @@ async fn changes_are_watched() {
     bench.get("/none/?watch=true").await.problem(404);
 
     // A server that ends does not wait for who only watches.
-    bench.door.engine.drain(std::time::Duration::ZERO).await;
-    bench.door.stop.take().expect("runs").send(()).expect("runs");
+    bench.server.engine.drain(std::time::Duration::ZERO).await;
+    bench.server.stop.take().expect("runs").send(()).expect("runs");
     assert_eq!(event(&mut watch).await, None);
-    (&mut bench.door.ended).await.expect("no panic");
+    (&mut bench.server.ended).await.expect("no panic");
 }
 
 #[tokio::test]
 async fn without_files_there_are_none() {
-    let door = crate::support::door().await;
-    let told = door.ask("GET", "/api/v1/files/", None).await.problem(422);
+    let server = crate::support::server().await;
+    let told = server.ask("GET", "/api/v1/files/", None).await.problem(422);
     assert!(told.contains("serves no files"), "{told}");
 }
 
@@ -514,7 +514,7 @@ async fn a_file_that_is_written_anew_while_it_is_read_does_not_look_whole() {
         file.set_len(SIZE).expect("as long");
         let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
         file.set_modified(long_ago).expect("set");
-        let mut client = tokio::net::TcpStream::connect(bench.door.addr).await.expect("connects");
+        let mut client = tokio::net::TcpStream::connect(bench.server.addr).await.expect("connects");
         let head = format!(
             "GET /api/v1/files/large HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nConnection: close\r\n\r\n"
         );
@@ -542,13 +542,13 @@ async fn a_stream_that_is_reset_is_no_end_of_a_file() {
     fs::write(root.path().join("a"), "old").expect("written");
     // With one place, whoever has it has let the other go.
     let policy = FilePolicy::new(root.path()).expect("a root").max_open(1);
-    let door = door_with(|engine| engine.files(policy), |http| http).await;
+    let server = server_with(|engine| engine.files(policy), |http| http).await;
     for (announced, sent) in [(None, 1000), (Some(200_000), 100_000), (None, 0)] {
-        let stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+        let stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
         let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
         tokio::spawn(connection);
         let mut client = client.ready().await.expect("ready");
-        let mut request = http::Request::put(format!("http://{}/api/v1/files/a", door.addr))
+        let mut request = http::Request::put(format!("http://{}/api/v1/files/a", server.addr))
             .header("authorization", TOKEN.trim_start_matches("Authorization: "));
         if let Some(length) = announced {
             request = request.header("content-length", length);
@@ -562,7 +562,7 @@ async fn a_stream_that_is_reset_is_no_end_of_a_file() {
                 "PUT /api/v1/files/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nIf-Match: \"none\"\r\n\
                  Content-Length: 0\r\n\r\n"
             );
-            let mut connection = door.connect().await;
+            let mut connection = server.connect().await;
             connection.send(head.as_bytes()).await;
             let status = connection.response().await.status;
             assert!(matches!(status, 412 | 503), "{status}");
@@ -575,7 +575,7 @@ async fn a_stream_that_is_reset_is_no_end_of_a_file() {
         while is_taken().await {
             tokio::task::yield_now().await;
         }
-        assert_eq!(door.ask("GET", "/api/v1/files/a", None).await.text(), "old");
+        assert_eq!(server.ask("GET", "/api/v1/files/a", None).await.text(), "old");
         drop(answer);
     }
 }
@@ -585,8 +585,8 @@ async fn a_disk_that_is_nearly_full_takes_no_more() {
     let root = tempfile::tempdir().expect("a directory");
     fs::write(root.path().join("a"), "content").expect("written");
     let policy = FilePolicy::new(root.path()).expect("a root");
-    let door = door_with(|engine| engine.files(policy).disk_floor(u64::MAX), |http| http).await;
-    let bench = Bench { door, root };
+    let server = server_with(|engine| engine.files(policy).disk_floor(u64::MAX), |http| http).await;
+    let bench = Bench { server, root };
     let refused = bench.put("/new", "", b"new").await.problem(507);
     assert!(refused.contains("nearly full"), "{refused}");
     assert_eq!(bench.get("/a").await.status, 200);

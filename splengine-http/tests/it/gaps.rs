@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::client::Response;
-use crate::support::{batch_door, step, with};
+use crate::support::{batch_server, step, with};
 
 /// So many bytes of `seq 1000 2000` are over a limit of 1000.
 const MARK: &str = "--- 4005 bytes left out ---\n";
@@ -15,11 +15,11 @@ fn head(response: &Response) -> (u16, Option<&str>, Option<&str>) {
 /// The download of a step's output tells where a part is missing, as text in its place.
 #[tokio::test]
 async fn a_download_tells_what_was_left_out() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let long = step("long", "seq 1000 2000; seq 10 99 >&2");
-    let path = door.output_of(with(long, json!({"outputLimit": 1000}))).await;
+    let path = server.output_of(with(long, json!({"outputLimit": 1000}))).await;
     let get = async |query: &str, headers: &str| {
-        door.ask_with("GET", &format!("{path}{query}"), headers, None).await
+        server.ask_with("GET", &format!("{path}{query}"), headers, None).await
     };
     let gap = Some("at=500, bytes=4005");
 
@@ -48,7 +48,7 @@ async fn a_download_tells_what_was_left_out() {
     assert_eq!(get("?follow=true", "").await.text(), exact.text());
 
     let other = path.replace("/stdout", "/stderr");
-    let whole = door.ask_with("GET", &other, text, None).await;
+    let whole = server.ask_with("GET", &other, text, None).await;
     assert_eq!((head(&whole), whole.body.len()), ((200, None, None), 270));
 }
 
@@ -56,22 +56,22 @@ async fn a_download_tells_what_was_left_out() {
 /// lies behind it comes.
 #[tokio::test]
 async fn a_gap_has_a_line_of_its_own() {
-    let door = batch_door().await;
+    let server = batch_server().await;
     let script = "head -c 2000 /dev/zero | tr '\\0' x; while [ ! -e go ]; do sleep 0.01; done";
     let long = with(step("long", script), json!({"outputLimit": 1000}));
-    let batch = door.submit(&json!({"steps": [long]})).await;
+    let batch = server.submit(&json!({"steps": [long]})).await;
     let path = format!("{batch}/steps/long/stdout");
     let text = "Accept: text/plain\r\n";
     let follow = format!("{path}?follow=true");
-    let followed = async { door.ask_with("GET", &follow, text, None).await };
+    let followed = async { server.ask_with("GET", &follow, text, None).await };
     let goes_on = async {
-        let first = door.ask_with("GET", &path, text, None).await;
+        let first = server.ask_with("GET", &path, text, None).await;
         assert_eq!(first.header("stdout-gap"), None, "nothing is left out yet");
-        std::fs::write(door.root.path().join("go"), "").expect("writes");
+        std::fs::write(server.root.path().join("go"), "").expect("writes");
     };
     let (followed, ()) = tokio::join!(followed, goes_on);
     let x = "x".repeat(500);
     let expected = format!("{x}\n--- 1000 bytes left out ---\n{x}");
     assert_eq!(followed.text(), expected);
-    assert_eq!(door.ask_with("GET", &path, text, None).await.text(), expected);
+    assert_eq!(server.ask_with("GET", &path, text, None).await.text(), expected);
 }

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpSocket;
 
 use crate::client::Connection;
-use crate::support::{JSON, TOKEN, door};
+use crate::support::{JSON, TOKEN, server};
 
 /// A connection from another address of this host.
 async fn from(address: [u8; 4], to: SocketAddr) -> Connection {
@@ -14,16 +14,16 @@ async fn from(address: [u8; 4], to: SocketAddr) -> Connection {
 
 #[tokio::test]
 async fn who_guesses_tokens_is_shut_out() {
-    let door = door().await;
+    let server = server().await;
     let body = br#"{"command":"echo"}"#;
-    let mut before = door.connect().await;
+    let mut before = server.connect().await;
     before.post("/execute", &[TOKEN, JSON], body).await;
     assert_eq!(before.response().await.status, 200);
     let mut refused = None;
     let mut guesses = 0;
     while refused.is_none() && guesses < 50 {
         let guess = format!("Authorization: Bearer guess-{guesses}-of-some-length");
-        let answer = door.post("/execute", &[&guess, JSON], body).await;
+        let answer = server.post("/execute", &[&guess, JSON], body).await;
         match answer.status {
             401 => guesses += 1,
             _ => refused = Some(answer),
@@ -32,14 +32,14 @@ async fn who_guesses_tokens_is_shut_out() {
     let detail = refused.expect("refused at some time").problem(429);
     assert!(detail.contains("not valid") && !detail.contains("guess"), "{detail}");
     assert!((5..20).contains(&guesses), "{guesses}");
-    door.post("/execute", &[TOKEN, JSON], body).await.problem(429);
-    assert_eq!(door.get("/health").await.status, 200, "which nobody needs to log in for");
+    server.post("/execute", &[TOKEN, JSON], body).await.problem(429);
+    assert_eq!(server.get("/health").await.status, 200, "which nobody needs to log in for");
     before.post("/execute", &[TOKEN, JSON], body).await;
     assert_eq!(before.response().await.status, 200, "it had shown what is right before");
-    let mut other = from([127, 0, 0, 9], door.addr).await;
+    let mut other = from([127, 0, 0, 9], server.addr).await;
     other.post("/execute", &[TOKEN, JSON], body).await;
     assert_eq!(other.response().await.status, 200);
-    let metrics = door.get("/metrics").await;
+    let metrics = server.get("/metrics").await;
     let failures =
         format!("splengine_authentication_failures_total{{server=\"http\"}} {guesses}\n");
     for line in [&failures, "authentications_refused_total 2\n", "shut_out_addresses 1\n"] {

@@ -19,22 +19,22 @@ fn alice_and_carol() -> AccountList {
 async fn what_is_answered_to_a_revoked_caller_ends() {
     let accounts = Accounts::new(alice_and_carol());
     let given = accounts.clone();
-    let door = door_with(|engine| engine, |http| http.authenticate(given)).await;
+    let server = server_with(|engine| engine, |http| http.authenticate(given)).await;
     let script = |file: &str| sh(&format!("touch {file}; exec sleep 600")).to_string();
     let ndjson = "Accept: application/x-ndjson";
     // One that has begun to be answered, one that waits, and one of somebody else.
-    let mut streamed = door.connect().await;
+    let mut streamed = server.connect().await;
     streamed.post("/execute", &[TOKEN, JSON, ndjson], script("a").as_bytes()).await;
     assert_eq!(streamed.head().await.0, 200);
-    let mut waiting = door.connect().await;
+    let mut waiting = server.connect().await;
     waiting.post("/execute", &[TOKEN, JSON], script("b").as_bytes()).await;
     let carol = "Authorization: Bearer carols-very-long-token";
-    let mut others = door.connect().await;
+    let mut others = server.connect().await;
     others.post("/execute", &[carol, JSON, ndjson], script("c").as_bytes()).await;
     assert_eq!(others.head().await.0, 200);
-    let all = ["a", "b", "c"].map(|name| door.root.path().join(name));
+    let all = ["a", "b", "c"].map(|name| server.root.path().join(name));
     eventually("they run", || all.iter().all(|file| file.exists())).await;
-    assert_eq!(door.engine.stats().running, 3);
+    assert_eq!(server.engine.stats().running, 3);
 
     let hash = TokenHash::of(&Secret::new("carols-very-long-token")).expect("well-formed");
     let mut list = AccountList::new();
@@ -46,9 +46,9 @@ async fn what_is_answered_to_a_revoked_caller_ends() {
     assert!(!rest.contains("\"exit\"") && !rest.ends_with("0\r\n\r\n"), "{rest}");
     let answer = waiting.response().await;
     assert!(answer.problem(401).contains("taken back"), "{}", answer.text());
-    eventually("what they ran is over", || door.engine.stats().running == 1).await;
-    assert_eq!(door.execute(&json!({"command": "true"})).await.status, 401);
-    let answer = door.post("/execute", &[carol, JSON], b"{\"command\": \"true\"}").await;
+    eventually("what they ran is over", || server.engine.stats().running == 1).await;
+    assert_eq!(server.execute(&json!({"command": "true"})).await.status, 401);
+    let answer = server.post("/execute", &[carol, JSON], b"{\"command\": \"true\"}").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
@@ -60,8 +60,8 @@ async fn what_is_watched_by_a_revoked_caller_is_watched_no_longer() {
         |root: &std::path::Path| splengine_core::FilePolicy::new(root).expect("a directory");
     let root = tempfile::tempdir().expect("a directory");
     let policy = files(root.path());
-    let door = door_with(|engine| engine.files(policy), |http| http.authenticate(given)).await;
-    let mut watching = door.connect().await;
+    let server = server_with(|engine| engine.files(policy), |http| http.authenticate(given)).await;
+    let mut watching = server.connect().await;
     let request =
         format!("GET /api/v1/files/?watch=true HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n\r\n");
     watching.send(request.as_bytes()).await;

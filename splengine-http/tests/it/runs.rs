@@ -4,10 +4,10 @@ use crate::support::*;
 
 #[tokio::test]
 async fn a_run_is_answered_whole() {
-    let door = door().await;
+    let server = server().await;
     for path in ["/execute", "/api/v1/execute"] {
         let body = sh("echo out; echo err >&2; exit 3").to_string();
-        let response = door.post(path, &[TOKEN, JSON], body.as_bytes()).await;
+        let response = server.post(path, &[TOKEN, JSON], body.as_bytes()).await;
         assert_eq!(response.status, 200);
         assert_eq!(response.header("content-type"), Some("application/json"));
         let mut json = response.json();
@@ -33,15 +33,15 @@ async fn a_run_is_answered_whole() {
 
 #[tokio::test]
 async fn every_member_counts() {
-    let door = door().await;
-    std::fs::create_dir(door.root.path().join("data")).expect("made");
+    let server = server().await;
+    std::fs::create_dir(server.root.path().join("data")).expect("made");
     let request = json!({
         "command": "sh", "args": ["-c", "pwd; echo $K; cat; sleep 60 & echo $SPL_SESSION_ID"],
         "workdir": "data", "env": {"K": "V"}, "stdin": "aW5wdXQ=", "stdinEncoding": "base64",
         "timeout": 30000, "outputLimit": 100_000, "outputEncoding": "utf8", "background": "kill",
         "async": false, "sessionId": null, "limits": {"openFiles": 50}, "slowReader": "wait",
     });
-    let result = door.run(&request).await;
+    let result = server.run(&request).await;
     let lines: Vec<&str> = result["stdout"].as_str().expect("text").lines().collect();
     assert!(lines[0].ends_with("/data"));
     assert_eq!(lines[1], "V");
@@ -50,31 +50,31 @@ async fn every_member_counts() {
 
 #[tokio::test]
 async fn null_is_the_same_as_nothing() {
-    let door = door().await;
+    let server = server().await;
     let request = json!({
         "command": "echo hi", "args": null, "workdir": null, "sessionId": null, "env": null,
         "stdin": null, "stdinEncoding": null, "timeout": null, "outputLimit": null,
         "outputEncoding": null, "background": null, "async": null, "limits": null,
         "slowReader": null,
     });
-    assert_eq!(door.run(&request).await["stdout"], "hi\n");
+    assert_eq!(server.run(&request).await["stdout"], "hi\n");
 }
 
 #[tokio::test]
 async fn bytes_that_are_no_text() {
-    let door = door().await;
+    let server = server().await;
     let script = r"printf 'a\000\377\303'";
-    assert_eq!(door.run(&sh(script)).await["stdout"], "a\0\u{fffd}\u{fffd}");
-    let exact = door.run(&with(sh(script), json!({"outputEncoding": "base64"}))).await;
+    assert_eq!(server.run(&sh(script)).await["stdout"], "a\0\u{fffd}\u{fffd}");
+    let exact = server.run(&with(sh(script), json!({"outputEncoding": "base64"}))).await;
     assert_eq!(exact["stdout"], "YQD/ww==");
     assert_eq!(exact["stdoutBytes"], 4);
 }
 
 #[tokio::test]
 async fn over_the_output_limit_both_ends_are_kept() {
-    let door = door().await;
+    let server = server().await;
     let request = with(sh("printf abcdefgh"), json!({"outputLimit": 4}));
-    let result = door.run(&request).await;
+    let result = server.run(&request).await;
     assert_eq!(result["stdout"], "abgh");
     assert_eq!((&result["stdoutBytes"], &result["stdoutTruncated"]), (&json!(8), &json!(true)));
     assert_eq!(result["stdoutGap"], json!({"at": 2, "bytes": 4}));
@@ -83,33 +83,33 @@ async fn over_the_output_limit_both_ends_are_kept() {
 
 #[tokio::test]
 async fn secrets_are_masked_and_silence_is_bounded() {
-    let door = door().await;
+    let server = server().await;
     let more = json!({"env": {"TOKEN": "hunter2"}, "mask": ["TOKEN"], "idleTimeout": 200});
-    let result = door.run(&with(sh("echo $TOKEN; sleep 600"), more)).await;
+    let result = server.run(&with(sh("echo $TOKEN; sleep 600"), more)).await;
     assert_eq!((&result["stdout"], &result["reason"]), (&json!("***\n"), &json!("timedOut")));
     let unknown = with(sh("true"), json!({"mask": ["TOKEN"]}));
-    assert!(door.execute(&unknown).await.problem(400).contains("`mask`"));
+    assert!(server.execute(&unknown).await.problem(400).contains("`mask`"));
     let input = "Content-Type: application/octet-stream";
-    let response = door.post("/execute?command=cat&idleTimeout=0", &[TOKEN, input], b"").await;
+    let response = server.post("/execute?command=cat&idleTimeout=0", &[TOKEN, input], b"").await;
     assert!(response.problem(400).contains("`idleTimeout`"));
 }
 
 #[tokio::test]
 async fn how_it_ended_is_told() {
-    let door = door().await;
-    let result = door.run(&with(sh("sleep 60"), json!({"timeout": 200}))).await;
+    let server = server().await;
+    let result = server.run(&with(sh("sleep 60"), json!({"timeout": 200}))).await;
     assert_eq!(result["reason"], "timedOut");
     assert_eq!((&result["exitCode"], &result["signal"]), (&json!(124), &json!("SIGTERM")));
-    let result = door.run(&sh("kill -SEGV $$")).await;
+    let result = server.run(&sh("kill -SEGV $$")).await;
     assert_eq!(result["reason"], "signaled");
     assert_eq!((&result["exitCode"], &result["signal"]), (&json!(139), &json!("SIGSEGV")));
 }
 
 #[tokio::test]
 async fn a_failure_takes_the_status_that_was_asked_for() {
-    let door = door().await;
+    let server = server().await;
     let post = async |script: &str, path: &str| {
-        door.post(path, &[TOKEN, JSON], sh(script).to_string().as_bytes()).await
+        server.post(path, &[TOKEN, JSON], sh(script).to_string().as_bytes()).await
     };
     let failed = post("echo out; exit 3", "/execute?failStatus=500").await;
     assert_eq!(failed.status, 500);
@@ -128,8 +128,8 @@ async fn a_failure_takes_the_status_that_was_asked_for() {
 #[tokio::test]
 async fn clients_of_nifi_and_kafka_are_served_as_they_are() {
     let program = splengine_core::Program::at("echo");
-    let door = door_with(|engine| engine.program(program), |http| http).await;
-    std::fs::create_dir_all(door.root.path().join("spl/runtime/kafka-session")).expect("made");
+    let server = server_with(|engine| engine.program(program), |http| http).await;
+    std::fs::create_dir_all(server.root.path().join("spl/runtime/kafka-session")).expect("made");
     for (body, stdout) in [
         (
             r#"{"command": "data transform", "args": ["--input=${filename}"]}"#,
@@ -141,17 +141,17 @@ async fn clients_of_nifi_and_kafka_are_served_as_they_are() {
         ),
         (r#"{"command": "console log \"Hello from NiFi\""}"#, "console log Hello from NiFi\n"),
     ] {
-        let response = door.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
+        let response = server.post("/execute", &[TOKEN, JSON], body.as_bytes()).await;
         assert_eq!(response.json()["stdout"], stdout);
     }
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_ends_its_run() {
-    let door = door().await;
-    let file = door.root.path().join("pid");
+    let server = server().await;
+    let file = server.root.path().join("pid");
     for accept in ["application/json", "application/x-ndjson", "text/event-stream"] {
-        let mut connection = door.connect().await;
+        let mut connection = server.connect().await;
         let script = sh("echo $$ > pid.new; mv pid.new pid; exec sleep 60").to_string();
         let accept = format!("Accept: {accept}");
         connection.post("/execute", &[TOKEN, JSON, &accept], script.as_bytes()).await;
@@ -167,10 +167,10 @@ async fn a_client_that_goes_away_ends_its_run() {
 
 #[tokio::test]
 async fn no_character_is_made_of_both_sides_of_a_gap() {
-    let door = door().await;
+    let server = server().await;
     let script = r"printf '\342\202....\254z'";
-    let result = door.run(&with(sh(script), json!({"outputLimit": 4}))).await;
+    let result = server.run(&with(sh(script), json!({"outputLimit": 4}))).await;
     assert_eq!(result["stdout"], "\u{fffd}\u{fffd}z");
     let exact = json!({"outputLimit": 4, "outputEncoding": "base64"});
-    assert_eq!(door.run(&with(sh(script), exact)).await["stdout"], "4oKseg==");
+    assert_eq!(server.run(&with(sh(script), exact)).await["stdout"], "4oKseg==");
 }

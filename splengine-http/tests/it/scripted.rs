@@ -115,38 +115,38 @@ async fn hears(heard: &mut mpsc::UnboundedReceiver<&'static str>, what: &str) {
     assert_eq!(next.expect("in time"), Some(what));
 }
 
-async fn events(door: &Door, request: Value) -> Vec<Value> {
+async fn events(server: &TestServer, request: Value) -> Vec<Value> {
     let headers = [TOKEN, JSON, "Accept: application/x-ndjson"];
-    let response = door.post("/execute", &headers, request.to_string().as_bytes()).await;
+    let response = server.post("/execute", &headers, request.to_string().as_bytes()).await;
     assert_eq!(response.status, 200);
     response.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[tokio::test]
 async fn refusals_have_their_status_and_keep_the_inside_in() {
-    let door = door_to(Actor::default()).await;
+    let server = server_to(Actor::default()).await;
     for (command, status) in
         [("missing", 422), ("broken", 500), ("exhausted", 503), ("panics", 500)]
     {
         for accept in ["Accept: application/json", "Accept: text/event-stream"] {
             let body = json!({"command": command}).to_string();
-            let response = door.post("/execute", &[TOKEN, JSON, accept], body.as_bytes()).await;
+            let response = server.post("/execute", &[TOKEN, JSON, accept], body.as_bytes()).await;
             let detail = response.problem(status);
             assert!(!detail.contains("inside") && !detail.contains("as it was told"), "{detail}");
             let rounded_up = response.header("retry-after").is_none_or(|seconds| seconds == "3");
             assert!(rounded_up, "{response:?}");
         }
     }
-    assert_eq!(door.get("/health").await.status, 200);
+    assert_eq!(server.get("/health").await.status, 200);
 }
 
 #[tokio::test]
 async fn an_executor_that_panics_late_still_has_an_end() {
-    let door = door_to(Actor::default()).await;
-    let result = door.run(&json!({"command": "panics-late"})).await;
+    let server = server_to(Actor::default()).await;
+    let result = server.run(&json!({"command": "panics-late"})).await;
     assert_eq!((&result["reason"], &result["exitCode"]), (&json!("lost"), &json!(125)));
     assert_eq!(result["stdout"], "so far\n");
-    let events = events(&door, json!({"command": "panics-late"})).await;
+    let events = events(&server, json!({"command": "panics-late"})).await;
     assert_eq!(events.last().expect("an end")["reason"], "lost");
 }
 
@@ -193,8 +193,8 @@ async fn an_authenticator_that_fails_asks_to_come_back() {
 
 #[tokio::test]
 async fn one_order_over_both_streams() {
-    let door = door_to(Actor::default()).await;
-    let events = events(&door, json!({"command": "alternates"})).await;
+    let server = server_to(Actor::default()).await;
+    let events = events(&server, json!({"command": "alternates"})).await;
     assert_eq!(events.len(), 52);
     for (seq, event) in events.iter().enumerate() {
         assert_eq!(event["seq"], seq);
@@ -208,10 +208,10 @@ async fn one_order_over_both_streams() {
 #[tokio::test]
 async fn no_event_is_longer_than_a_piece() {
     use base64::Engine as _;
-    let door = door_to(Actor::default()).await;
+    let server = server_to(Actor::default()).await;
     for encoding in ["utf8", "base64"] {
         let request = json!({"command": "floods", "outputEncoding": encoding});
-        let events = events(&door, request).await;
+        let events = events(&server, request).await;
         let mut whole = 0;
         for data in events.iter().filter_map(|event| event["data"].as_str()) {
             assert!(data.len() <= 96 << 10, "{} bytes", data.len());
@@ -228,8 +228,8 @@ async fn no_event_is_longer_than_a_piece() {
 #[tokio::test]
 async fn what_a_slow_reader_loses_is_marked() {
     let (actor, mut heard) = Actor::new();
-    let door = door_to(actor).await;
-    let mut connection = door.connect().await;
+    let server = server_to(actor).await;
+    let mut connection = server.connect().await;
     let body = json!({"command": "outruns", "slowReader": "lose"}).to_string();
     let headers = [TOKEN, JSON, "Accept: application/x-ndjson"];
     connection.post("/execute", &headers, body.as_bytes()).await;
@@ -256,9 +256,9 @@ async fn what_a_slow_reader_loses_is_marked() {
 
 #[tokio::test]
 async fn a_whole_answer_has_no_slow_reader() {
-    let door = door_to(Actor::default()).await;
+    let server = server_to(Actor::default()).await;
     let request = json!({"command": "outruns", "slowReader": "lose", "outputLimit": 64 << 20});
-    let result = door.run(&request).await;
+    let result = server.run(&request).await;
     assert_eq!(result["stdoutTruncated"], false);
     assert_eq!(result["stdout"].as_str().expect("text").len(), 64 << 20);
 }
@@ -266,11 +266,11 @@ async fn a_whole_answer_has_no_slow_reader() {
 #[tokio::test]
 async fn a_client_that_leaves_input_unread_behind_ends_its_run() {
     let (actor, mut heard) = Actor::new();
-    let door = door_to(actor).await;
+    let server = server_to(actor).await;
     // Never reads, and read a little: the rest of the body lies before the connection's end.
     for command in ["idles", "reads"] {
         for accept in ["application/json", "text/event-stream"] {
-            let mut connection = door.connect().await;
+            let mut connection = server.connect().await;
             let head = format!(
                 "POST /execute?command={command} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n\
                  Accept: {accept}\r\nContent-Type: application/octet-stream\r\n\
@@ -285,7 +285,7 @@ async fn a_client_that_leaves_input_unread_behind_ends_its_run() {
     }
     // The same of a further request, which is read already.
     for accept in ["application/json", "text/event-stream"] {
-        let mut connection = door.connect().await;
+        let mut connection = server.connect().await;
         let body = br#"{"command": "idles"}"#;
         let accept = format!("Accept: {accept}");
         let headers = [TOKEN, &accept, "Content-Type: application/json"];
@@ -295,15 +295,15 @@ async fn a_client_that_leaves_input_unread_behind_ends_its_run() {
         drop(connection);
         hears(&mut heard, "cancelled").await;
     }
-    eventually("the places are free", || door.engine.stats().running == 0).await;
+    eventually("the places are free", || server.engine.stats().running == 0).await;
 }
 
 #[tokio::test]
 async fn over_http_2_a_client_that_goes_away_ends_its_run() {
     use http_body_util::{BodyExt as _, Full};
     let (actor, mut heard) = Actor::new();
-    let door = door_to(actor).await;
-    let stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+    let server = server_to(actor).await;
+    let stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
     let (mut client, connection) = hyper::client::conn::http2::handshake(
         hyper_util::rt::TokioExecutor::new(),
         hyper_util::rt::TokioIo::new(stream),
@@ -312,7 +312,7 @@ async fn over_http_2_a_client_that_goes_away_ends_its_run() {
     .expect("HTTP/2");
     tokio::spawn(connection);
     for accept in ["application/json", "application/x-ndjson"] {
-        let request = http::Request::post(format!("http://{}/execute", door.addr))
+        let request = http::Request::post(format!("http://{}/execute", server.addr))
             .header("authorization", "Bearer alices-very-long-token")
             .header("content-type", "application/json")
             .header("accept", accept)
@@ -359,19 +359,19 @@ async fn a_service_that_is_dropped_half_way_ends_its_run() {
 
 #[tokio::test]
 async fn a_stream_that_is_refused_has_a_status() {
-    let door = door_to(Actor::default()).await;
+    let server = server_to(Actor::default()).await;
     let body = json!({"command": "missing"}).to_string();
     for path in ["/execute?failStatus=500", "/execute"] {
-        let refused = door.post(path, &[TOKEN, JSON], body.as_bytes()).await;
+        let refused = server.post(path, &[TOKEN, JSON], body.as_bytes()).await;
         refused.problem(422);
     }
 }
 
 #[tokio::test]
 async fn processes_that_outlive_their_run_are_counted() {
-    let door = door_to(Actor::default()).await;
-    assert_eq!(door.run(&json!({"command": "clings"})).await["exitCode"], 0);
-    let metrics = door.get("/metrics").await;
+    let server = server_to(Actor::default()).await;
+    assert_eq!(server.run(&json!({"command": "clings"})).await["exitCode"], 0);
+    let metrics = server.get("/metrics").await;
     for line in ["splengine_execution_swept_total 1", "splengine_execution_leftovers_total 2"] {
         assert!(metrics.text().lines().any(|have| have == line), "{line}");
     }
@@ -379,8 +379,8 @@ async fn processes_that_outlive_their_run_are_counted() {
 
 #[tokio::test]
 async fn limits_that_nobody_enforces_are_neither_told_nor_taken() {
-    let door = door_to(Actor::default()).await;
-    let service = door.get("/info").await.json();
+    let server = server_to(Actor::default()).await;
+    let service = server.get("/info").await.json();
     assert_eq!(
         service["capabilities"],
         json!([
@@ -392,5 +392,5 @@ async fn limits_that_nobody_enforces_are_neither_told_nor_taken() {
         ])
     );
     let request = json!({"command": "idles", "limits": {"memory": 1 << 20}});
-    assert!(door.execute(&request).await.problem(422).contains("memory"));
+    assert!(server.execute(&request).await.problem(422).contains("memory"));
 }

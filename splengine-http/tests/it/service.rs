@@ -13,15 +13,15 @@ use crate::support::*;
 
 #[tokio::test]
 async fn health_and_readiness() {
-    let door = door().await;
-    assert_eq!(door.get("/health").await.json(), json!({"status": "healthy"}));
-    assert_eq!(door.get("/ready").await.json(), json!({"status": "ready"}));
-    let mut connection = door.connect().await;
+    let server = server().await;
+    assert_eq!(server.get("/health").await.json(), json!({"status": "healthy"}));
+    assert_eq!(server.get("/ready").await.json(), json!({"status": "ready"}));
+    let mut connection = server.connect().await;
     connection.send(b"HEAD /health HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert_eq!(connection.head().await.0, 200);
     // An answer from a cache would tell of a server that is no more.
     for path in ["/health", "/ready", "/metrics"] {
-        assert_eq!(door.get(path).await.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(server.get(path).await.header("cache-control"), Some("no-store"), "{path}");
     }
 }
 
@@ -51,24 +51,24 @@ impl Store for Breakable {
 async fn a_part_that_fails_is_told_with_its_reason() {
     let (store, outputs) = (Breakable::default(), tempfile::tempdir().expect("a directory"));
     let policy = BatchPolicy::new(store.clone(), outputs.path()).expect("writable");
-    let door = door_with(|engine| engine.batches(policy), |http| http).await;
+    let server = server_with(|engine| engine.batches(policy), |http| http).await;
     let ready = json!({"status": "ready"});
     let parts = json!({"executions": ready, "sessions": ready, "batches": ready});
-    assert_eq!(door.get("/ready?verbose=false").await.json(), json!({"status": "ready"}));
+    assert_eq!(server.get("/ready?verbose=false").await.json(), json!({"status": "ready"}));
     for query in ["?a=b", "?verbose=perhaps"] {
-        door.get(&format!("/ready{query}")).await.problem(400);
+        server.get(&format!("/ready{query}")).await.problem(400);
     }
     for query in ["?verbose", "?verbose=true"] {
-        let told = door.get(&format!("/ready{query}")).await;
+        let told = server.get(&format!("/ready{query}")).await;
         assert_eq!(told.json(), json!({"status": "ready", "parts": parts}), "{query}");
     }
     store.is_broken.store(true, Relaxed);
     let body = json!({"steps": [{"command": "true"}]});
-    let submit = async || door.ask("POST", "/api/v1/batches", Some(&body)).await.status;
+    let submit = async || server.ask("POST", "/api/v1/batches", Some(&body)).await.status;
     assert!(submit().await >= 500);
     let begun = Instant::now();
     let failing = loop {
-        let told = door.get("/ready?verbose").await;
+        let told = server.get("/ready?verbose").await;
         if told.status == 503 {
             break told;
         }
@@ -81,11 +81,11 @@ async fn a_part_that_fails_is_told_with_its_reason() {
     let parts = json!({"executions": ready, "sessions": ready, "batches": batches});
     let whole = json!({"status": "failing", "reason": reason, "parts": parts});
     assert_eq!(failing.json(), whole);
-    let brief = door.get("/ready").await;
+    let brief = server.get("/ready").await;
     assert_eq!((brief.status, brief.json()), (503, batches));
-    assert_eq!(door.get("/health").await.status, 200);
+    assert_eq!(server.get("/health").await.status, 200);
     store.is_broken.store(false, Relaxed);
-    while door.get("/ready").await.status != 200 {
+    while server.get("/ready").await.status != 200 {
         assert!(begun.elapsed() < Duration::from_secs(30), "it is never ready again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -94,23 +94,23 @@ async fn a_part_that_fails_is_told_with_its_reason() {
 
 #[tokio::test]
 async fn while_draining_it_lives_but_takes_no_work() {
-    let door = door().await;
-    let mut connection = door.connect().await;
+    let server = server().await;
+    let mut connection = server.connect().await;
     let script = "echo begun; while [ ! -e go ]; do sleep 0.02; done; echo done";
     connection.post("/execute", &[TOKEN, JSON], sh(script).to_string().as_bytes()).await;
-    eventually("it runs", || door.engine.stats().running == 1).await;
+    eventually("it runs", || server.engine.stats().running == 1).await;
     let drained = tokio::spawn({
-        let engine = door.engine.clone();
+        let engine = server.engine.clone();
         async move { engine.drain(Duration::from_secs(3600)).await }
     });
-    eventually("the gate is shut", || !door.engine.is_open()).await;
-    assert_eq!(door.get("/health").await.status, 200);
-    let ready = door.get("/ready").await;
+    eventually("the gate is shut", || !server.engine.is_open()).await;
+    assert_eq!(server.get("/health").await.status, 200);
+    let ready = server.get("/ready").await;
     assert_eq!((ready.status, ready.json()), (503, json!({"status": "draining"})));
-    let refused = door.execute(&sh("true")).await;
+    let refused = server.execute(&sh("true")).await;
     assert!(refused.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().is_ok()));
     assert!(refused.problem(503).contains("shutting down"));
-    std::fs::write(door.root.path().join("go"), "").expect("made");
+    std::fs::write(server.root.path().join("go"), "").expect("made");
     assert_eq!(connection.response().await.json()["stdout"], "begun\ndone\n");
     drained.await.expect("no panic");
 }
@@ -120,49 +120,49 @@ async fn bounds_are_told_with_a_time_to_come_back() {
     let configure = |engine: splengine_core::EngineBuilder| {
         engine.max_running(1).max_waiting(1).max_waiting_per_caller(0)
     };
-    let door = door_with(configure, |http| http).await;
-    let mut connection = door.connect().await;
+    let server = server_with(configure, |http| http).await;
+    let mut connection = server.connect().await;
     connection.post("/execute", &[TOKEN, JSON], sh("sleep 60").to_string().as_bytes()).await;
-    eventually("it runs", || door.engine.stats().running == 1).await;
-    door.execute(&sh("true")).await.problem(429);
-    let door = door_with(|engine| engine.max_running(1).max_waiting(0), |http| http).await;
-    let mut connection = door.connect().await;
+    eventually("it runs", || server.engine.stats().running == 1).await;
+    server.execute(&sh("true")).await.problem(429);
+    let server = server_with(|engine| engine.max_running(1).max_waiting(0), |http| http).await;
+    let mut connection = server.connect().await;
     connection.post("/execute", &[TOKEN, JSON], sh("sleep 60").to_string().as_bytes()).await;
-    eventually("it runs", || door.engine.stats().running == 1).await;
-    door.execute(&sh("true")).await.problem(503);
+    eventually("it runs", || server.engine.stats().running == 1).await;
+    server.execute(&sh("true")).await.problem(503);
 }
 
 #[tokio::test]
 async fn the_service_tells_only_what_is_enforced() {
-    let door =
-        door_with(|engine| engine, |http| http.interface("websocket", ":8081/terminal")).await;
-    let service = door.get("/api/v1/service").await.json();
-    assert_eq!(service, door.get("/info").await.json());
+    let server =
+        server_with(|engine| engine, |http| http.interface("websocket", ":8081/terminal")).await;
+    let service = server.get("/api/v1/service").await.json();
+    assert_eq!(service, server.get("/info").await.json());
     assert_eq!(service["service"], "splengine");
     assert_eq!(service["interfaces"], json!({"rest": "/api/v1", "websocket": ":8081/terminal"}));
     let capabilities = service["capabilities"].as_array().expect("a list");
     for &kind in LimitKind::ALL {
         let name = json!(format!("limits.{}", kind.name()));
-        assert_eq!(capabilities.contains(&name), door.engine.enforces(kind), "{name}");
+        assert_eq!(capabilities.contains(&name), server.engine.enforces(kind), "{name}");
     }
 }
 
 #[tokio::test]
 async fn unknown_places_and_methods() {
-    let door = door().await;
-    door.get("/nowhere").await.problem(404);
-    let refused = door.get("/execute").await;
+    let server = server().await;
+    server.get("/nowhere").await.problem(404);
+    let refused = server.get("/execute").await;
     assert_eq!(refused.header("allow"), Some("POST"));
     refused.problem(405);
 }
 
 #[tokio::test]
 async fn metrics_count_what_happens() {
-    let door = door().await;
-    door.run(&sh("echo four; exit 1")).await;
-    door.run(&sh("setsid sleep 60 & exit 0")).await;
-    door.execute(&json!({"command": "no-such-program"})).await;
-    let response = door.get("/metrics").await;
+    let server = server().await;
+    server.run(&sh("echo four; exit 1")).await;
+    server.run(&sh("setsid sleep 60 & exit 0")).await;
+    server.execute(&json!({"command": "no-such-program"})).await;
+    let response = server.get("/metrics").await;
     assert_eq!(
         response.header("content-type"),
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
@@ -195,8 +195,8 @@ async fn metrics_count_what_happens() {
 
 #[tokio::test]
 async fn the_document_is_the_one_that_was_agreed_on() {
-    let door = door().await;
-    let document = door.get("/openapi.json").await.json();
+    let server = server().await;
+    let document = server.get("/openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");
     let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
     assert_eq!(document["components"]["schemas"]["Reason"]["enum"], json!(reasons));
@@ -210,7 +210,7 @@ async fn the_document_is_the_one_that_was_agreed_on() {
 }
 
 #[tokio::test]
-async fn the_door_can_be_nested() {
+async fn the_service_can_be_nested() {
     use tower::ServiceExt as _;
     let root = tempfile::tempdir().expect("a directory");
     let executor = splengine_core::LocalExecutor::new(root.path()).expect("set up");
@@ -267,12 +267,12 @@ async fn sessions_that_were_damaged_are_told_of() {
     std::fs::create_dir(&damaged).expect("made");
     std::fs::write(damaged.join("state"), "garbage").expect("written");
     let policy = SessionPolicy::new().store(root.path()).expect("writable");
-    let door = door_with(|engine| engine.sessions(policy), |http| http).await;
-    let told = door.get("/ready?verbose").await;
+    let server = server_with(|engine| engine.sessions(policy), |http| http).await;
+    let told = server.get("/ready?verbose").await;
     let reason = "some of what was kept of sessions can't be read; the log says which";
     let sessions = json!({"status": "degraded", "reason": reason});
     let parts = json!({"executions": {"status": "ready"}, "sessions": sessions});
     assert_eq!((told.status, told.json()), (200, json!({"status": "ready", "parts": parts})));
-    assert_eq!(door.get("/ready").await.json(), json!({"status": "ready"}));
+    assert_eq!(server.get("/ready").await.json(), json!({"status": "ready"}));
     assert!(!root.path().join("spl-alice-abcdefghijklmnopqrstuvwxyz").exists(), "set aside");
 }

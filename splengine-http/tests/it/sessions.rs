@@ -1,18 +1,19 @@
 use serde_json::{Value, json};
 use splengine_core::SessionPolicy;
 
-use crate::support::{Door, TOKEN, door_with};
+use crate::support::{TOKEN, TestServer, server_with};
 
-async fn door() -> Door {
+async fn server() -> TestServer {
     let store = tempfile::tempdir().expect("a directory");
     let policy = SessionPolicy::new().shell(["/bin/sh"]).store(store.path().join("sessions"));
-    let door = door_with(|engine| engine.sessions(policy.expect("writable")), |http| http).await;
+    let server =
+        server_with(|engine| engine.sessions(policy.expect("writable")), |http| http).await;
     // Kept as long as the engine may write there.
     std::mem::forget(store);
-    door
+    server
 }
 
-impl Door {
+impl TestServer {
     async fn session(&self, request: Value) -> String {
         let made = self.ask("POST", "/api/v1/sessions", Some(&request)).await;
         assert_eq!(made.status, 201, "{}", made.text());
@@ -35,10 +36,10 @@ impl Door {
 
 #[tokio::test]
 async fn a_session_from_its_beginning_to_its_end() {
-    let door = door().await;
+    let server = server().await;
     let session =
-        door.session(json!({"name": "mine", "cols": 100, "rows": 30, "env": {"A": "b"}})).await;
-    let info = door.ask("GET", &session, None).await.json();
+        server.session(json!({"name": "mine", "cols": 100, "rows": 30, "env": {"A": "b"}})).await;
+    let info = server.ask("GET", &session, None).await.json();
     for (member, value) in [
         ("user", json!("alice")),
         ("name", json!("mine")),
@@ -53,48 +54,48 @@ async fn a_session_from_its_beginning_to_its_end() {
     for member in ["created", "lastActivity", "workdir"] {
         assert!(info[member].is_string(), "{member}");
     }
-    let mut connection = door.connect().await;
+    let mut connection = server.connect().await;
     connection.post(&format!("{session}/input"), &[TOKEN], b"echo $A-$((6*7)); exit 3\n").await;
     assert_eq!(connection.response().await.status, 204);
-    assert!(door.shows(&session, "b-42").await.contains("b-42"));
-    let renamed = door.ask("PATCH", &session, Some(&json!({"name": "yours"}))).await;
+    assert!(server.shows(&session, "b-42").await.contains("b-42"));
+    let renamed = server.ask("PATCH", &session, Some(&json!({"name": "yours"}))).await;
     assert_eq!(renamed.json()["name"], "yours");
     let info = loop {
-        let info = door.ask("GET", &session, None).await.json();
+        let info = server.ask("GET", &session, None).await.json();
         if info["state"] == "exited" {
             break info;
         }
     };
     assert_eq!(info["exitCode"], 3);
-    let late = door.ask("POST", &format!("{session}/input"), Some(&json!("x"))).await;
+    let late = server.ask("POST", &format!("{session}/input"), Some(&json!("x"))).await;
     late.problem(409);
-    assert_eq!(door.ask("DELETE", &session, None).await.status, 204);
-    door.ask("GET", &session, None).await.problem(404);
-    let list = door.ask("GET", "/api/v1/sessions", None).await.json();
+    assert_eq!(server.ask("DELETE", &session, None).await.status, 204);
+    server.ask("GET", &session, None).await.problem(404);
+    let list = server.ask("GET", "/api/v1/sessions", None).await.json();
     assert_eq!(list["sessions"], json!([]));
 }
 
 #[tokio::test]
 async fn screens_and_recordings_are_given_in_their_forms() {
-    let door = door().await;
+    let server = server().await;
     // Nothing follows, as the end of the line would.
     let script = "printf '\\033[31mred\\033[m'; read x";
-    let session = door.session(json!({"command": "sh -c", "args": [script]})).await;
-    assert_eq!(door.shows(&session, "red").await, "red");
-    let ansi = door.ask("GET", &format!("{session}/screen?format=ansi"), None).await;
+    let session = server.session(json!({"command": "sh -c", "args": [script]})).await;
+    assert_eq!(server.shows(&session, "red").await, "red");
+    let ansi = server.ask("GET", &format!("{session}/screen?format=ansi"), None).await;
     assert!(ansi.text().contains("\x1b[0;31mred"), "{ansi:?}");
     assert_eq!(ansi.header("terminal-cols"), Some("80"));
-    door.ask("GET", &format!("{session}/screen?format=png"), None).await.problem(400);
-    door.ask("GET", &format!("{session}/screen?at=x"), None).await.problem(400);
-    let then = door.ask("GET", &format!("{session}/screen?at=1000"), None).await;
+    server.ask("GET", &format!("{session}/screen?format=png"), None).await.problem(400);
+    server.ask("GET", &format!("{session}/screen?at=x"), None).await.problem(400);
+    let then = server.ask("GET", &format!("{session}/screen?at=1000"), None).await;
     assert_eq!(then.text(), "red");
     let path = format!("{session}/recording");
-    let whole = door.ask("GET", &path, None).await;
+    let whole = server.ask("GET", &path, None).await;
     assert_eq!(whole.header("accept-ranges"), Some("bytes"));
     let first: Value =
         serde_json::from_str(whole.text().lines().next().expect("a line")).expect("JSON");
     assert_eq!((&first["version"], &first["width"]), (&json!(2), &json!(80)));
-    let mut connection = door.connect().await;
+    let mut connection = server.connect().await;
     let request = |range: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nRange: bytes={range}\r\n\r\n")
     };
@@ -109,53 +110,54 @@ async fn screens_and_recordings_are_given_in_their_forms() {
 
 #[tokio::test]
 async fn sessions_are_saved_loaded_and_forgotten() {
-    let door = door().await;
-    let session = door.session(json!({"command": "cat", "name": "mine"})).await;
-    let saved = door.ask("POST", &format!("{session}/save"), Some(&json!({"name": "kept"}))).await;
+    let server = server().await;
+    let session = server.session(json!({"command": "cat", "name": "mine"})).await;
+    let saved =
+        server.ask("POST", &format!("{session}/save"), Some(&json!({"name": "kept"}))).await;
     assert_eq!(saved.status, 201, "{}", saved.text());
     let saved_id = saved.json()["savedId"].as_str().expect("an id").to_owned();
     assert_eq!(saved.json()["name"], "kept");
-    let list = door.ask("GET", "/api/v1/saved-sessions", None).await.json();
+    let list = server.ask("GET", "/api/v1/saved-sessions", None).await.json();
     assert_eq!(list["savedSessions"][0]["savedId"], saved_id.as_str());
     let path = format!("/api/v1/saved-sessions/{saved_id}");
-    assert_eq!(door.ask("GET", &path, None).await.json()["name"], "kept");
-    let loaded = door.session(json!({"from": saved_id})).await;
-    assert_eq!(door.ask("GET", &loaded, None).await.json()["restored"], true);
-    assert_eq!(door.ask("DELETE", &path, None).await.status, 204);
-    door.ask("DELETE", &path, None).await.problem(404);
-    let gone = door.ask("POST", "/api/v1/sessions", Some(&json!({"from": saved_id}))).await;
+    assert_eq!(server.ask("GET", &path, None).await.json()["name"], "kept");
+    let loaded = server.session(json!({"from": saved_id})).await;
+    assert_eq!(server.ask("GET", &loaded, None).await.json()["restored"], true);
+    assert_eq!(server.ask("DELETE", &path, None).await.status, 204);
+    server.ask("DELETE", &path, None).await.problem(404);
+    let gone = server.ask("POST", "/api/v1/sessions", Some(&json!({"from": saved_id}))).await;
     gone.problem(404);
 }
 
 #[tokio::test]
 async fn shares_and_tickets_are_given_and_taken_back() {
-    let door = door().await;
-    let session = door.session(json!({"command": "cat"})).await;
+    let server = server().await;
+    let session = server.session(json!({"command": "cat"})).await;
     let path = format!("{session}/shares");
     let request = json!({"access": "control", "expiresIn": 60000});
-    let share = door.ask("POST", &path, Some(&request)).await;
+    let share = server.ask("POST", &path, Some(&request)).await;
     assert_eq!(share.status, 201, "{}", share.text());
     let share = share.json();
     let ticket = share["ticket"].as_str().expect("text");
     assert!(share["url"].as_str().expect("text").ends_with(&format!("/#ticket={ticket}")));
-    let list = door.ask("GET", &path, None).await;
+    let list = server.ask("GET", &path, None).await;
     assert_eq!(list.json()["shares"][0]["shareId"], share["shareId"]);
     assert!(!list.text().contains(ticket), "it is told once");
-    assert_eq!(door.ask("DELETE", &path, Some(&json!({"ticket": ticket}))).await.status, 204);
-    door.ask("DELETE", &path, Some(&json!({"ticket": ticket}))).await.problem(404);
-    door.ask("POST", &path, Some(&json!({"access": "all"}))).await.problem(400);
-    door.ask("POST", &path, Some(&json!({"access": "view", "expiresIn": 0}))).await.problem(400);
-    door.ask("POST", &path, Some(&json!({"access": "view"}))).await;
-    assert_eq!(door.ask("DELETE", &path, None).await.status, 204);
-    assert_eq!(door.ask("GET", &path, None).await.json()["shares"], json!([]));
-    let made = door.ask("POST", "/api/v1/tickets", None).await;
+    assert_eq!(server.ask("DELETE", &path, Some(&json!({"ticket": ticket}))).await.status, 204);
+    server.ask("DELETE", &path, Some(&json!({"ticket": ticket}))).await.problem(404);
+    server.ask("POST", &path, Some(&json!({"access": "all"}))).await.problem(400);
+    server.ask("POST", &path, Some(&json!({"access": "view", "expiresIn": 0}))).await.problem(400);
+    server.ask("POST", &path, Some(&json!({"access": "view"}))).await;
+    assert_eq!(server.ask("DELETE", &path, None).await.status, 204);
+    assert_eq!(server.ask("GET", &path, None).await.json()["shares"], json!([]));
+    let made = server.ask("POST", "/api/v1/tickets", None).await;
     assert_eq!(made.status, 201);
     assert!(made.json()["ticket"].is_string());
 }
 
 #[tokio::test]
 async fn a_bad_request_is_told_what_is_wrong() {
-    let door = door().await;
+    let server = server().await;
     for (request, status, words) in [
         (json!({"cols": 0}), 400, "cols"),
         (json!({"rows": 501}), 400, "rows"),
@@ -165,14 +167,14 @@ async fn a_bad_request_is_told_what_is_wrong() {
         (json!({"workdir": "missing"}), 422, "missing"),
         (json!({"from": "saved-x"}), 404, "saved-x"),
     ] {
-        let answer = door.ask("POST", "/api/v1/sessions", Some(&request)).await;
+        let answer = server.ask("POST", "/api/v1/sessions", Some(&request)).await;
         let detail = answer.problem(status);
         assert!(detail.contains(words), "{detail}");
     }
-    door.ask("GET", "/api/v1/sessions/nonsense", None).await.problem(404);
-    door.get("/api/v1/sessions").await.problem(401);
-    let session = door.session(json!({"command": "cat"})).await;
+    server.ask("GET", "/api/v1/sessions/nonsense", None).await.problem(404);
+    server.get("/api/v1/sessions").await.problem(401);
+    let session = server.session(json!({"command": "cat"})).await;
     let run =
         json!({"command": "pwd", "sessionId": session.trim_start_matches("/api/v1/sessions/")});
-    assert_eq!(door.run(&run).await["sessionId"], run["sessionId"]);
+    assert_eq!(server.run(&run).await["sessionId"], run["sessionId"]);
 }

@@ -16,9 +16,9 @@ fn lines(response: &Response) -> Vec<Value> {
         .collect()
 }
 
-async fn stream(door: &Door, request: &Value) -> Vec<Value> {
+async fn stream(server: &TestServer, request: &Value) -> Vec<Value> {
     let response =
-        door.post("/execute", &[TOKEN, JSON, NDJSON], request.to_string().as_bytes()).await;
+        server.post("/execute", &[TOKEN, JSON, NDJSON], request.to_string().as_bytes()).await;
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(response.header("content-type"), Some("application/x-ndjson"));
     lines(&response)
@@ -35,12 +35,12 @@ fn joined(events: &[Value], name: &str) -> String {
 
 #[tokio::test]
 async fn events_count_from_the_start_to_the_exit() {
-    let door = door().await;
+    let server = server().await;
     // Each line waits until the one before it was told: of two that lie there none is the first.
     let wait = |file: &str| format!("while [ ! -e {file} ]; do sleep 0.01; done");
     let script =
         format!("echo a; {}; echo b >&2; {}; echo c; exit 4", wait("stdout"), wait("stderr"));
-    let mut connection = door.connect().await;
+    let mut connection = server.connect().await;
     let body = sh(&script).to_string();
     connection.post("/execute", &[TOKEN, JSON, NDJSON], body.as_bytes()).await;
     let (status, headers) = connection.head().await;
@@ -51,7 +51,7 @@ async fn events_count_from_the_start_to_the_exit() {
         told += std::str::from_utf8(&chunk).expect("UTF-8");
         for name in ["stdout", "stderr"] {
             if told.contains(&format!("\"{name}\"")) {
-                std::fs::write(door.root.path().join(name), "").expect("made");
+                std::fs::write(server.root.path().join(name), "").expect("made");
             }
         }
     }
@@ -84,9 +84,9 @@ async fn events_count_from_the_start_to_the_exit() {
 
 #[tokio::test]
 async fn server_sent_events_have_the_same_content() {
-    let door = door().await;
+    let server = server().await;
     let body = sh("printf 'a\\nb'").to_string();
-    let response = door.post("/execute", &[TOKEN, JSON, SSE], body.as_bytes()).await;
+    let response = server.post("/execute", &[TOKEN, JSON, SSE], body.as_bytes()).await;
     assert_eq!(response.header("content-type"), Some("text/event-stream"));
     assert_eq!(response.header("cache-control"), Some("no-store"));
     assert_eq!(response.header("x-accel-buffering"), Some("no"));
@@ -106,8 +106,8 @@ async fn server_sent_events_have_the_same_content() {
 
 #[tokio::test]
 async fn events_come_as_they_happen() {
-    let door = door().await;
-    let mut connection = door.connect().await;
+    let server = server().await;
+    let mut connection = server.connect().await;
     let body = sh("echo first; while [ ! -e go ]; do sleep 0.02; done; echo second").to_string();
     connection.post("/execute", &[TOKEN, JSON, NDJSON], body.as_bytes()).await;
     connection.head().await;
@@ -116,7 +116,7 @@ async fn events_come_as_they_happen() {
         seen += std::str::from_utf8(&connection.chunk().await.expect("an event")).expect("UTF-8");
     }
     // The program waits for this very file: the first event came while it ran.
-    std::fs::write(door.root.path().join("go"), "").expect("made");
+    std::fs::write(server.root.path().join("go"), "").expect("made");
     while let Some(chunk) = connection.chunk().await {
         seen += std::str::from_utf8(&chunk).expect("UTF-8");
     }
@@ -125,25 +125,25 @@ async fn events_come_as_they_happen() {
 
 #[tokio::test]
 async fn no_event_ends_inside_a_character() {
-    let door = door().await;
+    let server = server().await;
     let script = r"printf '\342'; sleep 0.05; printf '\202'; sleep 0.05; printf '\254x\342\202'; \
                    printf '\303' >&2";
-    let events = stream(&door, &sh(script)).await;
+    let events = stream(&server, &sh(script)).await;
     assert_eq!(joined(&events, "stdout"), "€x\u{fffd}");
     assert_eq!(joined(&events, "stderr"), "\u{fffd}");
     assert_eq!(events.last().expect("an end")["event"], "exit");
 
     let text = "ä€😀".repeat(40_000);
     let request = with(json!({"command": "cat"}), json!({"stdin": text}));
-    assert!(joined(&stream(&door, &request).await, "stdout") == text);
+    assert!(joined(&stream(&server, &request).await, "stdout") == text);
 }
 
 #[tokio::test]
 async fn base64_events_decode_one_by_one() {
     use base64::Engine as _;
-    let door = door().await;
+    let server = server().await;
     let request = with(sh("head -c 200001 /dev/zero"), json!({"outputEncoding": "base64"}));
-    let events = stream(&door, &request).await;
+    let events = stream(&server, &request).await;
     let length: usize = events
         .iter()
         .filter_map(|event| event["data"].as_str())
@@ -154,9 +154,9 @@ async fn base64_events_decode_one_by_one() {
 
 #[tokio::test]
 async fn what_the_limit_leaves_out_is_marked() {
-    let door = door().await;
+    let server = server().await;
     let request = with(sh("printf abcdefgh"), json!({"outputLimit": 4}));
-    let events = stream(&door, &request).await;
+    let events = stream(&server, &request).await;
     let parts: Vec<(&str, &Value)> = events[1..4]
         .iter()
         .map(|event| {
@@ -170,9 +170,9 @@ async fn what_the_limit_leaves_out_is_marked() {
 
 #[tokio::test]
 async fn a_stream_is_never_silent_for_long() {
-    let door = door().await;
+    let server = server().await;
     for (accept, sign) in [(NDJSON, "\n"), (SSE, ":\n\n")] {
-        let mut connection = door.connect().await;
+        let mut connection = server.connect().await;
         let body = sh("sleep 60").to_string();
         connection.post("/execute", &[TOKEN, JSON, accept], body.as_bytes()).await;
         connection.head().await;
@@ -186,16 +186,16 @@ async fn a_stream_is_never_silent_for_long() {
 
 #[tokio::test]
 async fn a_stream_that_broke_off_is_not_run_again() {
-    let door = door().await;
+    let server = server().await;
     let body = sh("echo x >> ran").to_string();
     let headers = [TOKEN, JSON, SSE, "Last-Event-ID: 1"];
-    let refused = door.post("/execute", &headers, body.as_bytes()).await.problem(400);
+    let refused = server.post("/execute", &headers, body.as_bytes()).await.problem(400);
     assert!(refused.contains("`Last-Event-ID`"), "{refused}");
-    assert!(!door.root.path().join("ran").exists());
+    assert!(!server.root.path().join("ran").exists());
 }
 
-async fn start_input(door: &Door, query: &str, accept: &str) -> Connection {
-    let mut connection = door.connect().await;
+async fn start_input(server: &TestServer, query: &str, accept: &str) -> Connection {
+    let mut connection = server.connect().await;
     let head = format!(
         "POST /execute?{query} HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\n{INPUT}\r\n{accept}\r\n\
          Transfer-Encoding: chunked\r\n\r\n"
@@ -206,9 +206,9 @@ async fn start_input(door: &Door, query: &str, accept: &str) -> Connection {
 
 #[tokio::test]
 async fn input_is_read_as_it_arrives() {
-    let door = door().await;
+    let server = server().await;
     let mut connection =
-        start_input(&door, "command=sh+-c&args=cat&outputLimit=1000", NDJSON).await;
+        start_input(&server, "command=sh+-c&args=cat&outputLimit=1000", NDJSON).await;
     connection.head().await;
     connection.chunk().await.expect("started");
     for word in ["one", "two"] {
@@ -223,25 +223,25 @@ async fn input_is_read_as_it_arrives() {
 
 #[tokio::test]
 async fn sixty_four_mebibytes_flow_through() {
-    let door = door().await;
+    let server = server().await;
     let body = vec![b'x'; 64 << 20];
     let query = "/execute?command=wc&arg=-c";
-    let response = door.post(query, &[TOKEN, INPUT], &body).await;
+    let response = server.post(query, &[TOKEN, INPUT], &body).await;
     assert_eq!(response.json()["stdout"], "67108864\n");
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off_is_no_end_of_input() {
-    let door = door().await;
+    let server = server().await;
     let mut connection =
-        start_input(&door, "command=sh&args=-c&args=cat+%3Egot%3B+echo+%3Ewhole", "Accept: */*")
+        start_input(&server, "command=sh&args=-c&args=cat+%3Egot%3B+echo+%3Ewhole", "Accept: */*")
             .await;
     connection.send(b"3\r\none\r\n").await;
     eventually("the program has it", || {
-        std::fs::read(door.root.path().join("got")).is_ok_and(|got| got == b"one")
+        std::fs::read(server.root.path().join("got")).is_ok_and(|got| got == b"one")
     })
     .await;
     connection.send(b"not a chunk\r\n").await;
-    eventually("the run is over", || door.engine.stats().running == 0).await;
-    assert!(!door.root.path().join("whole").exists(), "the program took half for the whole");
+    eventually("the run is over", || server.engine.stats().running == 0).await;
+    assert!(!server.root.path().join("whole").exists(), "the program took half for the whole");
 }

@@ -17,7 +17,7 @@ pub(crate) const TOKEN: &str = "Authorization: Bearer alices-very-long-token";
 pub(crate) const JSON: &str = "Content-Type: application/json";
 
 /// A server on a free port, with an engine of its own.
-pub(crate) struct Door {
+pub(crate) struct TestServer {
     pub(crate) addr: SocketAddr,
     pub(crate) engine: Engine,
     pub(crate) root: TempDir,
@@ -43,43 +43,43 @@ pub(crate) fn tokens() -> StaticTokens {
     tokens
 }
 
-pub(crate) async fn door() -> Door {
-    door_with(|engine| engine, |http| http).await
+pub(crate) async fn server() -> TestServer {
+    server_with(|engine| engine, |http| http).await
 }
 
-pub(crate) async fn door_with(
+pub(crate) async fn server_with(
     configure_engine: impl FnOnce(EngineBuilder) -> EngineBuilder,
     configure_http: impl FnOnce(
         HttpServerBuilder<SharedAuthenticator>,
     ) -> HttpServerBuilder<SharedAuthenticator>,
-) -> Door {
+) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");
     let executor = LocalExecutor::new(root.path()).expect("set up");
     open(root, Engine::builder(executor), configure_engine, configure_http).await
 }
 
 /// A door to an executor that does what a test tells it to.
-pub(crate) async fn door_to(executor: impl Execute) -> Door {
+pub(crate) async fn server_to(executor: impl Execute) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");
     open(root, Engine::builder(executor), |engine| engine, |http| http).await
 }
 
 /// A door that runs batches.
-pub(crate) async fn batch_door() -> Door {
-    batch_door_as(|http| http).await
+pub(crate) async fn batch_server() -> TestServer {
+    batch_server_as(|http| http).await
 }
 
-pub(crate) async fn batch_door_as(
+pub(crate) async fn batch_server_as(
     configure: impl FnOnce(
         HttpServerBuilder<SharedAuthenticator>,
     ) -> HttpServerBuilder<SharedAuthenticator>,
-) -> Door {
+) -> TestServer {
     let outputs = tempfile::tempdir().expect("a directory");
     let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
-    let door = door_with(|engine| engine.batches(policy), configure).await;
+    let server = server_with(|engine| engine.batches(policy), configure).await;
     // Kept as long as the engine may write there.
     std::mem::forget(outputs);
-    door
+    server
 }
 
 /// A step that runs `sh -c script`.
@@ -94,7 +94,7 @@ async fn open(
     configure_http: impl FnOnce(
         HttpServerBuilder<SharedAuthenticator>,
     ) -> HttpServerBuilder<SharedAuthenticator>,
-) -> Door {
+) -> TestServer {
     let builder = builder.grace(Duration::from_millis(500));
     let engine = configure_engine(builder).build().expect("built");
     let builder = configure_http(HttpServer::builder(engine.clone()).authenticate(tokens()));
@@ -104,10 +104,10 @@ async fn open(
     let ended = tokio::spawn(server.run_until(async {
         let _ = stopped.await;
     }));
-    Door { addr, engine, root, stop: Some(stop), ended }
+    TestServer { addr, engine, root, stop: Some(stop), ended }
 }
 
-impl Door {
+impl TestServer {
     /// What alice is answered.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
         self.ask_with(method, path, "", body).await

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Door, batch_door_as, door_with, eventually, sh, step};
+use crate::support::{TestServer, batch_server_as, eventually, server_with, sh, step};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BEARER: &str = "Bearer alices-very-long-token";
@@ -28,13 +28,13 @@ struct Client {
 }
 
 impl Client {
-    async fn open(door: &Door, window: u32) -> Self {
-        let stream = TcpStream::connect(door.addr).await.expect("connects");
+    async fn open(server: &TestServer, window: u32) -> Self {
+        let stream = TcpStream::connect(server.addr).await.expect("connects");
         let mut builder = h2::client::Builder::new();
         let (requests, connection) =
             builder.initial_window_size(window).handshake(stream).await.expect("HTTP/2");
         let served = tokio::spawn(connection);
-        Self { requests, served, addr: door.addr.to_string(), answered: Arc::default() }
+        Self { requests, served, addr: server.addr.to_string(), answered: Arc::default() }
     }
 
     /// Asks for several answers, one after the other, and takes the heads of those that have one; the
@@ -93,11 +93,11 @@ impl Client {
 #[tokio::test]
 async fn few_answers_wait_for_who_is_unauthenticated_and_not_for_long() {
     let limits = || ConnectionLimits::new().unauthenticated_write_timeout(Duration::from_secs(2));
-    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
     // With a window of one byte all of a short answer lies in the buffers of HTTP/2, but for that byte.
     for (path, window) in [("/openapi.json", 0), ("/metrics", 0), ("/metrics", 1), ("/health", 1)] {
-        let cut = door.engine.stats().connections.write_timed_out;
-        let mut client = Client::open(&door, window).await;
+        let cut = server.engine.stats().connections.write_timed_out;
+        let mut client = Client::open(&server, window).await;
         for _ in 0..20 {
             client.ask(path, None).await;
         }
@@ -109,10 +109,10 @@ async fn few_answers_wait_for_who_is_unauthenticated_and_not_for_long() {
             8,
             "as many as may wait for the client: {path}, {window}"
         );
-        assert_eq!(door.engine.stats().connections.write_timed_out, cut + 1);
+        assert_eq!(server.engine.stats().connections.write_timed_out, cut + 1);
     }
     // Whoever reads has all of them.
-    let mut client = Client::open(&door, 1 << 20).await;
+    let mut client = Client::open(&server, 1 << 20).await;
     for _ in 0..100 {
         client.ask("/health", None).await;
     }
@@ -126,8 +126,8 @@ async fn who_is_known_is_answered_at_once_and_cut_later_with_what_it_runs() {
             .write_timeout(Duration::from_secs(2))
             .unauthenticated_write_timeout(PATIENCE)
     };
-    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
-    let mut client = Client::open(&door, 0).await;
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut client = Client::open(&server, 0).await;
     client.ask("/api/v1/whoami", Some(BEARER)).await;
     eventually("it is known", || client.answered() == 1).await;
     for _ in 0..20 {
@@ -141,9 +141,9 @@ async fn who_is_known_is_answered_at_once_and_cut_later_with_what_it_runs() {
         .body(())
         .expect("a request");
     client.send(run, Some(sh("exec cat /dev/zero").to_string().into())).await;
-    eventually("it runs", || door.engine.stats().running == 1).await;
-    eventually("the run is over", || door.engine.stats().running == 0).await;
-    assert!(door.engine.stats().connections.write_timed_out >= 1);
+    eventually("it runs", || server.engine.stats().running == 1).await;
+    eventually("the run is over", || server.engine.stats().running == 0).await;
+    assert!(server.engine.stats().connections.write_timed_out >= 1);
     client.until_closed().await;
 }
 
@@ -151,14 +151,14 @@ async fn who_is_known_is_answered_at_once_and_cut_later_with_what_it_runs() {
 async fn who_reads_slowly_is_not_cut() {
     let time = Duration::from_secs(2);
     let limits = || ConnectionLimits::new().unauthenticated_write_timeout(time);
-    let door = door_with(|e| e, |http| http.connection_limits(limits())).await;
-    let stream = TcpStream::connect(door.addr).await.expect("connects");
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let stream = TcpStream::connect(server.addr).await.expect("connects");
     let mut builder = h2::client::Builder::new();
     let handshake = builder.initial_window_size(16 << 10).handshake::<_, Bytes>(stream);
     let (requests, connection) = handshake.await.expect("HTTP/2");
     tokio::spawn(connection);
     let mut requests = requests.ready().await.expect("open");
-    let request = Request::get(format!("http://{}/openapi.json", door.addr)).body(());
+    let request = Request::get(format!("http://{}/openapi.json", server.addr)).body(());
     let sent = requests.send_request(request.expect("a request"), true);
     let mut body = sent.expect("sent").0.await.expect("answered").into_body();
     let (begun, mut length) = (Instant::now(), 0);
@@ -169,22 +169,23 @@ async fn who_reads_slowly_is_not_cut() {
         sleep(time / 5).await;
     }
     assert!(begun.elapsed() > time, "it was too fast: {length} bytes");
-    assert_eq!(door.get("/openapi.json").await.body.len(), length);
+    assert_eq!(server.get("/openapi.json").await.body.len(), length);
 }
 
 const MIB: usize = 1 << 20;
 
 /// A batch that is over.
-async fn batch(door: &Door, steps: Value) -> String {
-    let told = door.ask("POST", "/api/v1/batches?wait=true", Some(&json!({"steps": steps}))).await;
+async fn batch(server: &TestServer, steps: Value) -> String {
+    let told =
+        server.ask("POST", "/api/v1/batches?wait=true", Some(&json!({"steps": steps}))).await;
     let id = told.json()["batchId"].as_str().expect("an id").to_owned();
     format!("/api/v1/batches/{id}")
 }
 
 /// Until there is memory again.
-async fn until_answered(door: &Door, path: &str) {
+async fn until_answered(server: &TestServer, path: &str) {
     let answered = async {
-        while door.ask("GET", path, None).await.status != 200 {
+        while server.ask("GET", path, None).await.status != 200 {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -194,29 +195,29 @@ async fn until_answered(door: &Door, path: &str) {
 /// All that is answered in one piece, whatever it is.
 #[tokio::test]
 async fn whole_answers_that_nobody_reads_take_no_more_memory_than_a_caller_may_have() {
-    let door = batch_door_as(|http| http.max_buffered(2 * MIB)).await;
+    let server = batch_server_as(|http| http.max_buffered(2 * MIB)).await;
     let args: Vec<String> = (0..8).map(|_| "x".repeat(100_000)).collect();
-    let path = batch(&door, json!([{"id": "long", "command": "true", "args": args}])).await;
-    let output = door.root.path().join("output");
+    let path = batch(&server, json!([{"id": "long", "command": "true", "args": args}])).await;
+    let output = server.root.path().join("output");
     std::fs::write(&output, "y".repeat(800_000)).expect("written");
     let run = json!({"command": "cat output", "timeout": 60_000});
-    let mut client = Client::open(&door, 0).await;
+    let mut client = Client::open(&server, 0).await;
     // A caller has half of it, and goes beyond that with one.
     let (statuses, held) = client.ask_each(&path, 4).await;
     assert_eq!(statuses, [200, 200, 429, 429]);
-    let refused = door.ask("GET", &path, None).await;
+    let refused = server.ask("GET", &path, None).await;
     assert_eq!(refused.header("retry-after"), Some("1"));
     let words = refused.problem(429);
     assert!(words.starts_with("answers of yours that are not read yet take all"), "{words}");
     // Others have theirs, and what is short is answered to all.
-    assert_eq!(door.get("/openapi.json").await.status, 200);
-    let brief = door.ask("GET", &format!("{path}?steps=false"), None).await;
+    assert_eq!(server.get("/openapi.json").await.status, 200);
+    let brief = server.ask("GET", &format!("{path}?steps=false"), None).await;
     assert_eq!(brief.status, 200);
     // What was done is said to be, by who waits for a while.
     let long = json!({"steps": [{"id": "long", "command": "true", "args": args}]});
     let (late, made) = tokio::join!(
-        door.ask("POST", "/execute", Some(&run)),
-        door.ask("POST", "/api/v1/batches", Some(&long))
+        server.ask("POST", "/execute", Some(&run)),
+        server.ask("POST", "/api/v1/batches", Some(&long))
     );
     assert!(made.header("location").is_some(), "where to look for what was made");
     for late in [late, made] {
@@ -226,7 +227,7 @@ async fn whole_answers_that_nobody_reads_take_no_more_memory_than_a_caller_may_h
     }
     // A batch that was waited for is told without its results, however large it is.
     for batch in [&json!({"steps": [step("short", "true")]}), &long] {
-        let done = door.ask("POST", "/api/v1/batches?wait=true", Some(batch)).await;
+        let done = server.ask("POST", "/api/v1/batches?wait=true", Some(batch)).await;
         assert_eq!(done.status, 202, "{}", done.text());
         assert_eq!(done.json()["state"], "succeeded");
         assert!(done.header("location").is_some());
@@ -234,35 +235,35 @@ async fn whole_answers_that_nobody_reads_take_no_more_memory_than_a_caller_may_h
     // With the connection their memory is given back.
     drop(held);
     client.served.abort();
-    until_answered(&door, &path).await;
-    assert_eq!(door.run(&run).await["stdout"], "y".repeat(800_000));
+    until_answered(&server, &path).await;
+    assert_eq!(server.run(&run).await["stdout"], "y".repeat(800_000));
 }
 
 /// What is known of its steps counts, too, as long as somebody follows a batch.
 #[tokio::test]
 async fn events_of_large_batches_take_no_more_memory_than_a_caller_may_have() {
-    let door = batch_door_as(|http| http.max_buffered(2 * MIB)).await;
+    let server = batch_server_as(|http| http.max_buffered(2 * MIB)).await;
     let args: Vec<String> = (0..8).map(|_| "x".repeat(100_000)).collect();
     let long = json!([{"id": "long", "command": "true", "args": args}]);
-    let path = format!("{}/events", batch(&door, long).await);
-    let mut client = Client::open(&door, 0).await;
+    let path = format!("{}/events", batch(&server, long).await);
+    let mut client = Client::open(&server, 0).await;
     let (statuses, held) = client.ask_each(&path, 3).await;
     assert_eq!(statuses, [200, 200, 429]);
     drop(held);
     client.served.abort();
-    until_answered(&door, &path).await;
-    let short = format!("{}/events", batch(&door, json!([step("short", "true")])).await);
-    let mut client = Client::open(&door, 0).await;
+    until_answered(&server, &path).await;
+    let short = format!("{}/events", batch(&server, json!([step("short", "true")])).await);
+    let mut client = Client::open(&server, 0).await;
     assert_eq!(client.ask_each(&short, 12).await.0, [200; 12]);
 }
 
 #[tokio::test]
 async fn results_are_written_as_they_are_read() {
-    let door = batch_door_as(|http| http.max_buffered(4 * MIB)).await;
+    let server = batch_server_as(|http| http.max_buffered(4 * MIB)).await;
     // In JSON more than 6 MiB.
-    let path = batch(&door, json!([step("zeros", "head -c 1000000 /dev/zero")])).await;
+    let path = batch(&server, json!([step("zeros", "head -c 1000000 /dev/zero")])).await;
     let path = format!("{path}/results");
-    let mut client = Client::open(&door, 0).await;
+    let mut client = Client::open(&server, 0).await;
     let (statuses, held) = client.ask_each(&path, 12).await;
     // Each takes a quarter of a MiB for a while, of the two that a caller may have.
     let answered = statuses.iter().take_while(|status| **status == 200).count();
@@ -270,8 +271,8 @@ async fn results_are_written_as_they_are_read() {
     assert!(statuses[answered..].iter().all(|status| *status == 429), "{statuses:?}");
     drop(held);
     client.served.abort();
-    until_answered(&door, &path).await;
-    let whole = door.ask("GET", &path, None).await;
+    until_answered(&server, &path).await;
+    let whole = server.ask("GET", &path, None).await;
     assert_eq!(whole.header("content-length"), None);
     assert_eq!(whole.json()["stdout"], "\0".repeat(1_000_000));
     assert_eq!(whole.json()["steps"][0]["stdout"], "\0".repeat(1_000_000));

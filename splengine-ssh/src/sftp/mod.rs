@@ -2,15 +2,15 @@
 
 mod handles;
 mod longname;
+mod ops;
 mod packet;
-mod perform;
-mod serve;
+mod server;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use perform::Options;
-pub(crate) use serve::{FEW_REQUESTS, MAX_REQUESTS, serve};
+pub(crate) use ops::Options;
+pub(crate) use server::{FEW_REQUESTS, MAX_REQUESTS, serve};
 
 /// What must hold of any packet: for fuzzers.
 #[cfg(any(fuzzing, test))]

@@ -3,7 +3,7 @@
 use russh::{cipher, kex, mac};
 use splengine_ssh::{Algorithms, SshServerBuilder, Users};
 
-use crate::support::Door;
+use crate::support::TestServer;
 
 /// A client's algorithms, one of each.
 fn preferring(kex: kex::Name, cipher: cipher::Name, mac: mac::Name) -> russh::client::Config {
@@ -30,16 +30,16 @@ async fn algorithms_are_those_of_the_set() {
         (|server| server.algorithms(Algorithms::compatible()), [true, true, true, true, false]),
     ];
     for (set, expected) in sets {
-        let door = Door::serving(set).await;
+        let server = TestServer::serving(set).await;
         for ((kex, cipher, mac), is_let_in) in
             [strict, usual, short, old, ancient].into_iter().zip(expected)
         {
             let config = preferring(kex, cipher, mac);
-            let client = crate::support::Client::begin(config, door.socket().await).await;
+            let client = crate::support::Client::begin(config, server.socket().await).await;
             let name: &str = kex.as_ref();
             assert_eq!(client.is_ok(), is_let_in, "{name}");
             if let Ok(mut client) = client {
-                assert!(client.shows("alice", &door.key).await);
+                assert!(client.shows("alice", &server.key).await);
                 assert_eq!(client.run("echo here").await.told().0, "here\n");
             }
         }

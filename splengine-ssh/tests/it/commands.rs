@@ -8,12 +8,12 @@ use russh::{Sig, client};
 use splengine_core::{AccountList, Accounts, EngineBuilder, Program, Scope, Scopes};
 use tokio::time::sleep;
 
-use crate::support::{Door, Running, Setup, gone};
+use crate::support::{Running, Setup, TestServer, gone};
 
 #[tokio::test]
 async fn a_command_tells_what_it_printed_and_how_it_ended() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let ran = client.run("sh -c 'echo out; echo err >&2; exit 7'").await;
     assert_eq!(ran.told(), ("out\n", "err\n", "7"));
     assert_eq!(client.run("true").await.told(), ("", "", "0"));
@@ -29,8 +29,8 @@ async fn a_command_tells_what_it_printed_and_how_it_ended() {
 
 #[tokio::test]
 async fn a_command_reads_what_its_client_sends() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     // Before the command is asked for, and after.
     let mut running = Running(client.channel().await);
     running.types("early ").await;
@@ -44,10 +44,11 @@ async fn a_command_reads_what_its_client_sends() {
 
 #[tokio::test]
 async fn what_can_not_run_is_said_in_words() {
-    let door = Door::with(Setup { engine: |engine| engine.max_waiting(0), ..Setup::default() });
-    let door = door.await;
-    std::fs::write(door.root().join("data.txt"), "no program").expect("written");
-    let client = door.login().await;
+    let server =
+        TestServer::with(Setup { engine: |engine| engine.max_waiting(0), ..Setup::default() });
+    let server = server.await;
+    std::fs::write(server.root().join("data.txt"), "no program").expect("written");
+    let client = server.login().await;
     for (command, code, words) in [
         (&b"no-such-program x"[..], "127", "no-such-program"),
         (b"./data.txt", "126", "data.txt"),
@@ -82,10 +83,10 @@ async fn what_can_not_run_is_said_in_words() {
 
 #[tokio::test]
 async fn arguments_need_not_be_utf8() {
-    let door = Door::open().await;
+    let server = TestServer::open().await;
     let name = OsStr::from_bytes(b"caf\xe9.txt");
-    std::fs::write(door.root().join(name), "found").expect("written");
-    let client = door.login().await;
+    std::fs::write(server.root().join(name), "found").expect("written");
+    let client = server.login().await;
     let ran = client.run(&b"cat 'caf\xe9.txt'"[..]).await;
     assert_eq!(ran.told(), ("found", "", "0"));
     let ran = client.run(&b"printf %s \xff\\\xfe\"\xe4\""[..]).await;
@@ -98,8 +99,8 @@ async fn arguments_need_not_be_utf8() {
     // A program that is not there, and one that a key is bound to.
     let ran = client.run(&b"no-such-\xff"[..]).await;
     assert_eq!(ran.told().2, "127");
-    let key = door.new_user("bob", "command=\"env\"");
-    let ran = door.login_as("bob", &key).await.run(&b"\xff"[..]).await;
+    let key = server.new_user("bob", "command=\"env\"");
+    let ran = server.login_as("bob", &key).await.run(&b"\xff"[..]).await;
     let (stdout, stderr, exit) = ran.told();
     assert_eq!((stdout, exit), ("", "2"));
     assert!(stderr.contains("UTF-8"), "{stderr}");
@@ -107,8 +108,8 @@ async fn arguments_need_not_be_utf8() {
 
 #[tokio::test]
 async fn what_sees_whether_it_gets_in_and_adds_keys_is_answered() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     assert_eq!(client.run("exit").await.told(), ("", "", "0"));
     assert_eq!(client.run("exit 3").await.told(), ("", "", "3"));
     // The beginning of what ssh-copy-id sends.
@@ -117,20 +118,20 @@ async fn what_sees_whether_it_gets_in_and_adds_keys_is_answered() {
     assert_eq!((stdout, exit), ("", "1"));
     assert!(stderr.contains("operator") && stderr.contains("`alice`"), "{stderr}");
     // To a program of its own it is a command like any other.
-    let door = Door::with(Setup {
+    let server = TestServer::with(Setup {
         engine: |engine| engine.program(Program::at("/bin/echo")),
         ..Setup::default()
     });
-    let ran = door.await.login().await.run("exit").await;
+    let ran = server.await.login().await.run("exit").await;
     assert_eq!(ran.told(), ("exit\n", "", "0"));
 }
 
 #[tokio::test]
 async fn operators_of_a_shell_are_refused() {
-    let door = Door::open().await;
-    let kept = door.root().join("kept");
+    let server = TestServer::open().await;
+    let kept = server.root().join("kept");
     std::fs::write(&kept, "").expect("written");
-    let client = door.login().await;
+    let client = server.login().await;
     for command in ["rm -f kept; ls", "rm -f kept && ls", "rm -f kept\nls", "rm -f kept $(ls)"] {
         let ran = client.run(command).await;
         let (stdout, stderr, exit) = ran.told();
@@ -158,8 +159,8 @@ async fn a_shell_reads_each_command_where_that_is_allowed() {
         },
         ..Setup::default()
     };
-    let door = Door::with(setup).await;
-    let client = door.login().await;
+    let server = TestServer::with(setup).await;
+    let client = server.login().await;
     let ran = client.run("echo a; echo $((1+1)) >&2 && exit 4").await;
     assert_eq!(ran.told(), ("a\n", "2\n", "4"));
     let running = Running(client.channel().await);
@@ -167,38 +168,38 @@ async fn a_shell_reads_each_command_where_that_is_allowed() {
     running.0.exec(false, "tty -s && echo yes; exit 5").await.expect("sent");
     assert_eq!(granted(running).await, ("yes\r\n".to_owned(), "5".to_owned()));
     // Nobody who may have no sessions.
-    let bob = door.new_user("bob", "");
-    let ran = door.login_as("bob", &bob).await.run("echo a; echo b").await;
+    let bob = server.new_user("bob", "");
+    let ran = server.login_as("bob", &bob).await.run("echo a; echo b").await;
     assert_eq!(ran.told().2, "2");
-    let key = door.new_user("carol", "command=\"echo got $SSH_ORIGINAL_COMMAND; exit 3\"");
-    let ran = door.login_as("carol", &key).await.run("a b").await;
+    let key = server.new_user("carol", "command=\"echo got $SSH_ORIGINAL_COMMAND; exit 3\"");
+    let ran = server.login_as("carol", &key).await.run("a b").await;
     assert_eq!(ran.told(), ("got a b\n", "", "3"));
 }
 
 #[tokio::test]
 async fn a_keys_command_that_a_shell_would_complete_is_refused() {
-    let door = Door::open().await;
-    let key = door.new_user("bob", "command=\"echo $SSH_ORIGINAL_COMMAND\"");
-    let ran = door.login_as("bob", &key).await.run("a b").await;
+    let server = TestServer::open().await;
+    let key = server.new_user("bob", "command=\"echo $SSH_ORIGINAL_COMMAND\"");
+    let ran = server.login_as("bob", &key).await.run("a b").await;
     let (stdout, stderr, exit) = ran.told();
     assert_eq!((stdout, exit), ("", "2"));
     assert!(stderr.contains("SSH_ORIGINAL_COMMAND") && stderr.contains("sh -c"), "{stderr}");
-    let key = door.new_user("bob", "command=\"sh -c 'echo got $SSH_ORIGINAL_COMMAND'\"");
-    let ran = door.login_as("bob", &key).await.run("a; b").await;
+    let key = server.new_user("bob", "command=\"sh -c 'echo got $SSH_ORIGINAL_COMMAND'\"");
+    let ran = server.login_as("bob", &key).await.run("a; b").await;
     assert_eq!(ran.told(), ("got a; b\n", "", "0"));
 }
 
 #[tokio::test]
 async fn all_is_read_before_the_end_however_slowly() {
-    let door = Door::open().await;
+    let server = TestServer::open().await;
     let config = client::Config {
         window_size: 64 << 10,
         maximum_packet_size: 32 << 10,
         channel_buffer_size: 1,
         ..client::Config::default()
     };
-    let mut client = door.connect_with(config).await;
-    assert!(client.shows("alice", &door.key).await);
+    let mut client = server.connect_with(config).await;
+    assert!(client.shows("alice", &server.key).await);
     let script = "head -c 8388608 /dev/zero; head -c 100000 /dev/zero >&2; echo end; exit 3";
     let mut running = client.start(format!("sh -c '{script}'")).await;
     let mut seen = Vec::new();
@@ -218,8 +219,8 @@ async fn all_is_read_before_the_end_however_slowly() {
 
 #[tokio::test]
 async fn a_signal_reaches_the_whole_group() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     for (signal, name) in [(Sig::INT, "INT"), (Sig::USR1, "USR1"), (Sig::HUP, "HUP")] {
         // A shell and its child wait for it.
         let child = format!(
@@ -243,8 +244,8 @@ async fn a_signal_reaches_the_whole_group() {
 
 #[tokio::test]
 async fn a_command_ends_with_its_channel_and_its_connection() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let script = "sh -c 'sleep 1000 & echo $$ $!; wait'";
     let mut first = client.start(script).await;
     let mut second = client.start(script).await;
@@ -275,21 +276,21 @@ fn quoted(script: &str) -> String {
 
 #[tokio::test]
 async fn a_command_knows_its_client() {
-    knows_its_client(Door::open().await).await;
+    knows_its_client(TestServer::open().await).await;
     // What requests may set does not bound what the server sets by itself.
     let engine = |engine: EngineBuilder| engine.request_env(["A"]);
-    knows_its_client(Door::with(Setup { engine, ..Setup::default() }).await).await;
+    knows_its_client(TestServer::with(Setup { engine, ..Setup::default() }).await).await;
 }
 
-async fn knows_its_client(door: Door) {
-    let client = door.login().await;
+async fn knows_its_client(server: TestServer) {
+    let client = server.login().await;
     let ran = client.run("env").await;
     let vars: Vec<&str> = ran.told().0.lines().collect();
     let var = |name: &str| {
         let found = vars.iter().find_map(|var| var.strip_prefix(name)?.strip_prefix('='));
         found.unwrap_or_else(|| panic!("no {name} in {vars:?}"))
     };
-    let port = door.addr.port().to_string();
+    let port = server.addr.port().to_string();
     let client_words: Vec<&str> = var("SSH_CLIENT").split(' ').collect();
     assert_eq!([client_words[0], client_words[2]], ["127.0.0.1", &port]);
     let all = format!("127.0.0.1 {} 127.0.0.1 {port}", client_words[1]);
@@ -307,27 +308,27 @@ async fn knows_its_client(door: Door) {
 
 #[tokio::test]
 async fn a_signal_is_told_as_a_status_where_that_is_wanted() {
-    let door = Door::serving(|server| server.signals_as_status(true)).await;
-    let client = door.login().await;
+    let server = TestServer::serving(|server| server.signals_as_status(true)).await;
+    let client = server.login().await;
     assert_eq!(client.run("sh -c 'kill -TERM $$'").await.told(), ("", "", "143"));
     assert_eq!(client.run("sh -c 'exit 9'").await.told(), ("", "", "9"));
 }
 
 #[tokio::test]
 async fn what_runs_in_the_background_stays_where_that_is_wanted() {
-    let door = Door::open().await;
+    let server = TestServer::open().await;
     let script = "sh -c 'trap \"\" HUP; sleep 1000 </dev/null >/dev/null 2>&1 & echo $!'";
-    let kept = door.new_user("bob", "background=\"keep\"");
-    let never = door.new_user("carol", "background=\"kill\"");
+    let kept = server.new_user("bob", "background=\"keep\"");
+    let never = server.new_user("carol", "background=\"kill\"");
     let cases = [
-        ("alice", &door.key, false, false),
-        ("alice", &door.key, true, true),
+        ("alice", &server.key, false, false),
+        ("alice", &server.key, true, true),
         ("bob", &kept, false, true),
         ("carol", &never, true, false),
     ];
     let cases = cases.into_iter().flat_map(|case| [(case, false), (case, true)]);
     for ((user, key, asks, stays), is_in_terminal) in cases {
-        let client = door.login_as(user, key).await;
+        let client = server.login_as(user, key).await;
         let running = Running(client.channel().await);
         if asks {
             running.0.set_env(false, "SPL_BACKGROUND", "keep").await.expect("sent");
@@ -354,12 +355,12 @@ async fn what_runs_in_the_background_stays_where_that_is_wanted() {
 #[tokio::test]
 async fn git_packs_before_a_push_is_over() {
     let engine = |engine: EngineBuilder| engine.request_env(["A"]);
-    let door = Door::with(Setup { engine, ..Setup::default() }).await;
-    let program = door.root().join("git-receive-pack");
+    let server = TestServer::with(Setup { engine, ..Setup::default() }).await;
+    let program = server.root().join("git-receive-pack");
     std::fs::write(&program, "#!/bin/sh\nenv | grep GIT_ | sort\n").expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&program, mode).expect("set");
-    let client = door.login().await;
+    let client = server.login().await;
     let ran = client.run("./git-receive-pack 'x.git'").await;
     assert!(ran.told().0.contains("GIT_CONFIG_COUNT=2"), "{ran:?}");
     assert!(ran.told().0.contains("GIT_CONFIG_KEY_0=gc.autoDetach"), "{ran:?}");

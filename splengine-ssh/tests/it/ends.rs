@@ -7,12 +7,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Client, Door, PATIENCE, Running, Setup, gone, rest};
+use crate::support::{Client, PATIENCE, Running, Setup, TestServer, gone, rest};
 
 #[tokio::test]
 async fn a_client_that_answers_may_be_quiet() {
-    let door = Door::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
-    let client = door.login().await;
+    let server =
+        TestServer::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
+    let client = server.login().await;
     let mut running = client.start("cat").await;
     // Three times as long as one that does not answer has.
     assert!(timeout(Duration::from_secs(5), running.0.wait()).await.is_err());
@@ -30,8 +31,8 @@ struct Silenced {
 
 /// Once it is silent nothing of the client's reaches the server, and with `deaf` nothing is taken
 /// from the server either, until that is told to `ears`.
-async fn behind_a_middle(door: &Door, deaf: bool) -> (Silenced, oneshot::Sender<()>) {
-    let mut outer = door.socket().await;
+async fn behind_a_middle(server: &TestServer, deaf: bool) -> (Silenced, oneshot::Sender<()>) {
+    let mut outer = server.socket().await;
     let (near, mut inner) = tokio::io::duplex(1 << 16);
     let (is_silent, mut silenced) = watch::channel(false);
     let (ears, heard) = oneshot::channel::<()>();
@@ -48,14 +49,15 @@ async fn behind_a_middle(door: &Door, deaf: bool) -> (Silenced, oneshot::Sender<
     // A window that what lies between is full before it is.
     let config = Config { window_size: 1 << 28, ..Config::default() };
     let mut client = Client::begin(config, near).await.expect("a handshake");
-    assert!(client.shows("alice", &door.key).await);
+    assert!(client.shows("alice", &server.key).await);
     (Silenced { client, is_silent, closed }, ears)
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_answer_is_closed() {
-    let door = Door::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
-    let (silenced, _ears) = behind_a_middle(&door, false).await;
+    let server =
+        TestServer::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
+    let (silenced, _ears) = behind_a_middle(&server, false).await;
     let mut running = silenced.client.start("sh -c 'echo $$; exec sleep 1000'").await;
     let pid = running.line().await;
     silenced.is_silent.send_replace(true);
@@ -65,8 +67,9 @@ async fn a_client_that_does_not_answer_is_closed() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed() {
-    let door = Door::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
-    let (silenced, ears) = behind_a_middle(&door, true).await;
+    let server =
+        TestServer::serving(|server| server.keepalive(Duration::from_millis(400), 3)).await;
+    let (silenced, ears) = behind_a_middle(&server, true).await;
     let mut running = silenced.client.start("sh -c 'echo $$; exec yes'").await;
     let pid = running.line().await;
     silenced.is_silent.send_replace(true);
@@ -89,14 +92,14 @@ const LINGER: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn what_runs_ends_before_its_connection() {
-    let mut door = Door::with(Setup {
+    let mut server = TestServer::with(Setup {
         grace: Duration::from_secs(10),
         // What was told is heard before it is over.
         server: |server| server.max_linger(PATIENCE),
         ..Setup::default()
     })
     .await;
-    let mut client = door.login().await;
+    let mut client = server.login().await;
     let waits = "echo ready; while [ ! -e go ]; do sleep 0.01; done; echo done; exit 5";
     let mut running = client.start(format!("sh -c '{waits}'")).await;
     assert_eq!(running.line().await, "ready");
@@ -107,35 +110,35 @@ async fn what_runs_ends_before_its_connection() {
     let mut waiting = shell(&client).await;
     waiting.types("echo a''b\n").await;
     waiting.shows("ab\r\n").await;
-    door.close();
+    server.close();
     // A shell that waits for somebody to type ends at once.
     waiting.shows("the server is shutting down").await;
     assert_eq!(waiting.ended().await.exit.as_deref(), Some("255"));
     // What is busy is told, and has its time.
     busy.shows("the server is shutting down").await;
-    std::fs::write(door.root().join("go"), "").expect("written");
+    std::fs::write(server.root().join("go"), "").expect("written");
     assert_eq!(running.ended().await.told(), ("done\n", "", "5"));
     assert!(busy.ended().await.exit.is_some());
     assert_eq!(client.over().await, "the server is shutting down");
-    let addr = door.addr;
-    door.ended().await;
+    let addr = server.addr;
+    server.ended().await;
     assert!(tokio::net::TcpStream::connect(addr).await.is_err());
 }
 
 #[tokio::test]
 async fn the_server_does_not_wait_for_who_does_nothing() {
-    let mut door = Door::serving(|server| server.max_linger(LINGER)).await;
-    let _silent = door.socket().await;
-    let _halfway = door.connect().await;
-    let mut idle = door.login().await;
-    let (silenced, _ears) = behind_a_middle(&door, true).await;
+    let mut server = TestServer::serving(|server| server.max_linger(LINGER)).await;
+    let _silent = server.socket().await;
+    let _halfway = server.connect().await;
+    let mut idle = server.login().await;
+    let (silenced, _ears) = behind_a_middle(&server, true).await;
     let mut flooded = silenced.client.start("sh -c 'echo $$; exec yes'").await;
     let pid = flooded.line().await;
     silenced.is_silent.send_replace(true);
     let begun = Instant::now();
-    door.close();
+    server.close();
     idle.over().await;
-    door.ended().await;
+    server.ended().await;
     // The engine's grace for what it ends, and the connections' own, on a busy machine.
     let most = Duration::from_secs(10) + LINGER;
     assert!(begun.elapsed() < most, "{:?}", begun.elapsed());

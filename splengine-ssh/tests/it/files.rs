@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 use russh::{ChannelMsg, SshId, client};
 use splengine_core::FilePolicy;
 
-use crate::support::{Client, Door, Running, Setup};
+use crate::support::{Client, Running, Setup, TestServer};
 
 /// A packet of SFTP, made of its parts.
 fn packet(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -30,8 +30,8 @@ struct Sftp {
 
 impl Sftp {
     /// As alice.
-    async fn open(door: &Door) -> Self {
-        Self::by(&door.login().await).await
+    async fn open(server: &TestServer) -> Self {
+        Self::by(&server.login().await).await
     }
 
     async fn by(client: &Client) -> Self {
@@ -72,8 +72,8 @@ impl Sftp {
 
 #[tokio::test]
 async fn files_go_both_ways() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let mut running = Running(client.channel().await);
     running.0.request_subsystem(true, "sftp").await.expect("sent");
     assert!(running.is_granted().await);
@@ -83,7 +83,7 @@ async fn files_go_both_ways() {
     assert_eq!((kind, &version[..4]), (2, &3_u32.to_be_bytes()[..]));
     let id = 7_u32.to_be_bytes();
     // Read, write, create; no attributes.
-    let name = string(door.root().join("new.bin").as_os_str().as_encoded_bytes());
+    let name = string(server.root().join("new.bin").as_os_str().as_encoded_bytes());
     sftp.send(3, &[&id, &name, &0b1011_u32.to_be_bytes(), &[0; 4]]).await;
     let (kind, handle) = sftp.next().await;
     assert_eq!((kind, &handle[..4]), (102, &id[..]));
@@ -101,9 +101,9 @@ async fn files_go_both_ways() {
     assert!(read[8..] == [&data[25_000..], &data[..15_000]].concat(), "{}", read.len());
     sftp.send(4, &[&id, &handle]).await;
     assert_eq!(sftp.next().await.0, 101);
-    assert!(fs::read(door.root().join("new.bin")).expect("there") == data.repeat(2));
+    assert!(fs::read(server.root().join("new.bin")).expect("there") == data.repeat(2));
     // Nothing outside.
-    fs::write(door.root().join("../outside"), "x").expect("written");
+    fs::write(server.root().join("../outside"), "x").expect("written");
     sftp.send(3, &[&id, &string(b"/../outside"), &1_u32.to_be_bytes(), &[0; 4]]).await;
     let (kind, status) = sftp.next().await;
     assert_eq!(kind, 101);
@@ -115,8 +115,8 @@ async fn files_go_both_ways() {
 #[tokio::test]
 async fn a_write_beyond_the_quota_is_refused_in_words() {
     let files = |policy: FilePolicy, _: &Path| policy.max_caller_bytes(8192).expect("attributes");
-    let door = Door::with(Setup { files, ..Setup::default() }).await;
-    let mut sftp = Sftp::open(&door).await;
+    let server = TestServer::with(Setup { files, ..Setup::default() }).await;
+    let mut sftp = Sftp::open(&server).await;
     let id = 7_u32.to_be_bytes();
     sftp.send(3, &[&id, &string(b"a"), &0b1010_u32.to_be_bytes(), &[0; 4]]).await;
     let (kind, handle) = sftp.next().await;
@@ -140,11 +140,11 @@ async fn a_write_beyond_the_quota_is_refused_in_words() {
 
 #[tokio::test]
 async fn who_may_only_look_gets_no_files() {
-    let door = Door::open().await;
-    fs::write(door.root().join("file"), "x").expect("written");
+    let server = TestServer::open().await;
+    fs::write(server.root().join("file"), "x").expect("written");
     let key = crate::support::key();
-    door.let_in("alice", &key, "view-only");
-    let client = door.login_as("alice", &key).await;
+    server.let_in("alice", &key, "view-only");
+    let client = server.login_as("alice", &key).await;
     let mut running = Running(client.channel().await);
     running.0.request_subsystem(true, "sftp").await.expect("sent");
     assert!(running.is_granted().await);
@@ -163,9 +163,9 @@ async fn who_may_only_look_gets_no_files() {
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_more() {
     let setup = Setup { engine: |engine| engine.disk_floor(u64::MAX), ..Setup::default() };
-    let door = Door::with(setup).await;
-    fs::write(door.root().join("file"), "x").expect("written");
-    let mut sftp = Sftp::open(&door).await;
+    let server = TestServer::with(setup).await;
+    fs::write(server.root().join("file"), "x").expect("written");
+    let mut sftp = Sftp::open(&server).await;
     let id = 7_u32.to_be_bytes();
     for name in ["file", "new"] {
         sftp.send(3, &[&id, &string(name.as_bytes()), &0b1010_u32.to_be_bytes(), &[0; 4]]).await;
@@ -179,7 +179,7 @@ async fn a_disk_that_is_nearly_full_takes_no_more() {
         assert_eq!((kind, &answer[4..8]), (101, &4_u32.to_be_bytes()[..]), "{name}");
         assert!(String::from_utf8_lossy(&answer).contains("nearly full"), "{name}");
     }
-    assert_eq!(fs::read_dir(door.root()).expect("read").count(), 1);
+    assert_eq!(fs::read_dir(server.root()).expect("read").count(), 1);
 }
 
 #[tokio::test]
@@ -195,10 +195,10 @@ async fn what_is_protected_is_reached_by_no_name() {
         },
         ..Setup::default()
     };
-    let door = Door::with(setup).await;
-    fs::hard_link(door.root().join("tokens"), door.root().join("second")).expect("linked");
-    symlink("keys", door.root().join("link")).expect("linked");
-    let mut sftp = Sftp::open(&door).await;
+    let server = TestServer::with(setup).await;
+    fs::hard_link(server.root().join("tokens"), server.root().join("second")).expect("linked");
+    symlink("keys", server.root().join("link")).expect("linked");
+    let mut sftp = Sftp::open(&server).await;
     let id = 7_u32.to_be_bytes();
     for name in ["tokens", "second", "keys/alice", "link/alice"] {
         for flags in [1_u32, 0b1010] {
@@ -210,9 +210,9 @@ async fn what_is_protected_is_reached_by_no_name() {
             assert!(matches!(status[7], 2 | 3), "{name:?} {flags}");
         }
     }
-    assert_eq!(fs::read(door.root().join("tokens")).expect("read"), b"secret");
-    assert!(fs::read_dir(door.root().join("keys")).expect("read").next().is_none());
-    let client = door.login().await;
+    assert_eq!(fs::read(server.root().join("tokens")).expect("read"), b"secret");
+    assert!(fs::read_dir(server.root().join("keys")).expect("read").next().is_none());
+    let client = server.login().await;
     for path in ["tokens", "second", "keys/", "link/", "link/new"] {
         let ran = client.run(format!("rsync --server -e.L . {path}")).await;
         let (_, stderr, exit) = ran.told();
@@ -222,8 +222,8 @@ async fn what_is_protected_is_reached_by_no_name() {
 
 #[tokio::test]
 async fn what_is_no_sftp_is_said_so() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let mut running = Running(client.channel().await);
     running.0.request_subsystem(true, "sftp").await.expect("sent");
     assert!(running.is_granted().await);
@@ -237,8 +237,8 @@ async fn what_is_no_sftp_is_said_so() {
 
 #[tokio::test]
 async fn without_files_there_is_no_subsystem() {
-    let door = Door::with(Setup { has_files: false, ..Setup::default() }).await;
-    let client = door.login().await;
+    let server = TestServer::with(Setup { has_files: false, ..Setup::default() }).await;
+    let client = server.login().await;
     let mut running = Running(client.channel().await);
     running.0.request_subsystem(true, "sftp").await.expect("sent");
     assert!(!running.is_granted().await);
@@ -249,7 +249,7 @@ async fn without_files_there_is_no_subsystem() {
 
 #[tokio::test]
 async fn links_are_made_in_the_order_that_each_client_has() {
-    let door = Door::open().await;
+    let server = TestServer::open().await;
     for (number, (name, is_link_first)) in [
         ("SSH-2.0-ssh2js1.17.0", true),
         ("SSH-2.0-phpseclib_3.0 (openssl)", true),
@@ -262,15 +262,15 @@ async fn links_are_made_in_the_order_that_each_client_has() {
     {
         let client_id = SshId::Standard(name.into());
         let config = client::Config { client_id, ..client::Config::default() };
-        let mut client = door.connect_with(config).await;
-        assert!(client.shows("alice", &door.key).await);
+        let mut client = server.connect_with(config).await;
+        assert!(client.shows("alice", &server.key).await);
         let mut sftp = Sftp::by(&client).await;
         let link = format!("link{number}");
         let (first, second) = if is_link_first { (&*link, "target") } else { ("target", &*link) };
         let (id, first, second) = ([0; 4], string(first.as_bytes()), string(second.as_bytes()));
         sftp.send(20, &[&id, &first, &second]).await;
         assert_eq!(sftp.next().await.1[4..8], [0; 4], "{name}");
-        assert_eq!(fs::read_link(door.root().join(link)).expect(name), Path::new("target"));
+        assert_eq!(fs::read_link(server.root().join(link)).expect(name), Path::new("target"));
     }
 }
 
@@ -278,8 +278,8 @@ async fn links_are_made_in_the_order_that_each_client_has() {
 struct Scp(Running, Vec<u8>);
 
 impl Scp {
-    async fn start(door: &Door, command: impl Into<Vec<u8>>) -> Self {
-        Self(door.login().await.start(command).await, Vec::new())
+    async fn start(server: &TestServer, command: impl Into<Vec<u8>>) -> Self {
+        Self(server.login().await.start(command).await, Vec::new())
     }
 
     /// So many bytes, or what there was by the end.
@@ -303,9 +303,9 @@ impl Scp {
 
 #[tokio::test]
 async fn the_old_protocol_of_scp_takes_files_and_directories() {
-    let door = Door::open().await;
-    let root = door.root().canonicalize().expect("there");
-    let mut scp = Scp::start(&door, format!("scp -r -p -t {}", root.display())).await;
+    let server = TestServer::open().await;
+    let root = server.root().canonicalize().expect("there");
+    let mut scp = Scp::start(&server, format!("scp -r -p -t {}", root.display())).await;
     assert_eq!(scp.gets(1).await, [0]);
     scp.sends(b"D0755 0 dir\n").await;
     scp.sends(b"T1600000000 0 1600000001 0\n").await;
@@ -323,7 +323,7 @@ async fn the_old_protocol_of_scp_takes_files_and_directories() {
     assert_eq!(age.as_secs(), 1_600_000_000);
     assert_eq!(fs::read(root.join("empty")).expect("read"), b"");
     // Some say nothing after the last byte of a file.
-    let mut scp = Scp::start(&door, "scp -t last").await;
+    let mut scp = Scp::start(&server, "scp -t last").await;
     assert_eq!(scp.gets(1).await, [0]);
     scp.sends(b"C0644 4 x\n").await;
     scp.0.types(b"1234").await;
@@ -332,7 +332,7 @@ async fn the_old_protocol_of_scp_takes_files_and_directories() {
     assert_eq!(scp.0.ended().await.told(), ("", "", "0"));
     assert_eq!(fs::read(root.join("last")).expect("read"), b"1234");
     // What ends in the midst of one does not hang.
-    let mut scp = Scp::start(&door, "scp -t half").await;
+    let mut scp = Scp::start(&server, "scp -t half").await;
     assert_eq!(scp.gets(1).await, [0]);
     scp.sends(b"C0644 4 x\n").await;
     scp.0.types(b"12").await;
@@ -346,7 +346,7 @@ async fn the_old_protocol_of_scp_takes_files_and_directories() {
         ("scp -t .", b"D0755 0 x\n", 2),
         ("scp -t -d none", b"", 1),
     ] {
-        let mut scp = Scp::start(&door, command).await;
+        let mut scp = Scp::start(&server, command).await;
         if !line.is_empty() {
             assert_eq!(scp.gets(1).await, [0]);
             scp.0.types(line).await;
@@ -360,14 +360,14 @@ async fn the_old_protocol_of_scp_takes_files_and_directories() {
 
 #[tokio::test]
 async fn the_old_protocol_of_scp_gives_files_and_directories() {
-    let door = Door::open().await;
-    fs::create_dir(door.root().join("dir")).expect("made");
+    let server = TestServer::open().await;
+    fs::create_dir(server.root().join("dir")).expect("made");
     for (name, content) in [("dir/a.log", "one"), ("dir/b.log", "two!"), ("dir/c", "")] {
-        fs::write(door.root().join(name), content).expect("written");
-        fs::set_permissions(door.root().join(name), fs::Permissions::from_mode(0o640))
+        fs::write(server.root().join(name), content).expect("written");
+        fs::set_permissions(server.root().join(name), fs::Permissions::from_mode(0o640))
             .expect("set");
     }
-    let mut scp = Scp::start(&door, "scp -f dir/*.log").await;
+    let mut scp = Scp::start(&server, "scp -f dir/*.log").await;
     for (line, content) in [("C0640 3 a.log\n", "one\0"), ("C0640 4 b.log\n", "two!\0")] {
         scp.0.types(b"\0").await;
         assert_eq!(scp.gets(line.len()).await, line.as_bytes());
@@ -376,8 +376,8 @@ async fn the_old_protocol_of_scp_gives_files_and_directories() {
     }
     scp.0.types(b"\0").await;
     assert_eq!(scp.0.ended().await.told(), ("", "", "0"));
-    fs::set_permissions(door.root().join("dir"), fs::Permissions::from_mode(0o750)).expect("set");
-    let mut scp = Scp::start(&door, "scp -r -f 'dir'").await;
+    fs::set_permissions(server.root().join("dir"), fs::Permissions::from_mode(0o750)).expect("set");
+    let mut scp = Scp::start(&server, "scp -r -f 'dir'").await;
     scp.0.types([0; 20]).await;
     let whole = scp.gets(usize::MAX).await;
     let whole = String::from_utf8(whole).expect("text");
@@ -389,22 +389,22 @@ async fn the_old_protocol_of_scp_gives_files_and_directories() {
         ("scp -f 'dir/*.log'", "*.log"),
         ("scp -f ../x", "../x"),
     ] {
-        let mut scp = Scp::start(&door, command).await;
+        let mut scp = Scp::start(&server, command).await;
         scp.0.types(b"\0").await;
         let told = String::from_utf8(scp.gets(usize::MAX).await).expect("text");
         assert!(told.starts_with("\u{1}scp: ") && told.contains(words), "{told:?}");
     }
-    let door = Door::serving(|server| server.serve_scp(false)).await;
-    let mut scp = Scp::start(&door, "scp -f dir").await;
+    let server = TestServer::serving(|server| server.serve_scp(false)).await;
+    let mut scp = Scp::start(&server, "scp -f dir").await;
     let told = String::from_utf8(scp.gets(usize::MAX).await).expect("text");
     assert!(told.starts_with("\u{2}scp: ") && told.contains("-O"), "{told:?}");
 }
 
 #[tokio::test]
 async fn copied_names_need_not_be_utf8() {
-    let door = Door::open().await;
-    let root = door.root();
-    let mut scp = Scp::start(&door, &b"scp -t ."[..]).await;
+    let server = TestServer::open().await;
+    let root = server.root();
+    let mut scp = Scp::start(&server, &b"scp -t ."[..]).await;
     assert_eq!(scp.gets(1).await, [0]);
     scp.sends(b"C0640 2 caf\xe9\n").await;
     scp.sends(b"ok\0").await;
@@ -413,13 +413,13 @@ async fn copied_names_need_not_be_utf8() {
     assert_eq!(fs::read(root.join(OsStr::from_bytes(b"caf\xe9"))).expect("read"), b"ok");
     // By its name, and by a pattern.
     for command in [&b"scp -f caf\xe9"[..], b"scp -f caf?"] {
-        let mut scp = Scp::start(&door, command).await;
+        let mut scp = Scp::start(&server, command).await;
         scp.0.types([0; 3]).await;
         assert_eq!(scp.gets(usize::MAX).await, b"C0640 2 caf\xe9\nok\0");
     }
     fs::write(root.join("rsync"), "#!/bin/sh\nshift\nprintf '%s\\n' \"$@\"\n").expect("written");
     fs::set_permissions(root.join("rsync"), fs::Permissions::from_mode(0o755)).expect("set");
-    let client = door.login().await;
+    let client = server.login().await;
     let ran = client.run(&b"./rsync --server --sender . ca*"[..]).await;
     assert_eq!(ran.stdout, b"--sender\n.\ncaf\xe9\n");
     let ran = client.run(&b"./rsync --server --link-dest=../\xe9 . ca"[..]).await;
@@ -434,8 +434,8 @@ async fn copied_names_need_not_be_utf8() {
 
 #[tokio::test]
 async fn paths_of_rsync_are_below_root() {
-    let door = Door::open().await;
-    let root = door.root().canonicalize().expect("there");
+    let server = TestServer::open().await;
+    let root = server.root().canonicalize().expect("there");
     fs::create_dir_all(root.join("day1")).expect("made");
     symlink("/etc", root.join("out")).expect("linked");
     fs::write(root.join("rsync"), "#!/bin/sh\nshift\nprintf '%s\\n' \"$@\"\n").expect("written");
@@ -443,7 +443,7 @@ async fn paths_of_rsync_are_below_root() {
     for name in ["day1/a.log", "day1/b.log", "day1/c"] {
         fs::write(root.join(name), "").expect("written");
     }
-    let client = door.login().await;
+    let client = server.login().await;
     let day1 = root.join("day1");
     let day1 = day1.to_str().expect("text");
     for (words, got) in [

@@ -3,7 +3,7 @@
 use russh::ChannelOpenFailure::{self, AdministrativelyProhibited, ConnectFailed};
 use russh::Error;
 
-use crate::support::{Door, Running};
+use crate::support::{Running, TestServer};
 
 fn refusal<T>(opened: Result<T, Error>) -> ChannelOpenFailure {
     match opened {
@@ -51,14 +51,14 @@ async fn connections_are_forwarded_to_permitted_targets() {
     let server = move |server: splengine_ssh::SshServerBuilder<splengine_ssh::Users>| {
         server.permit_open(["127.0.0.1:*"]).expect("a target")
     };
-    let door = Door::serving(server).await;
+    let server = TestServer::serving(server).await;
     let socket = socket.to_str().expect("text");
     let open = async |client: &crate::support::Client, port: u16| {
         let opening =
             client.handle.channel_open_direct_tcpip("127.0.0.1", port.into(), "127.0.0.1", 1);
         opening.await
     };
-    let client = door.login().await;
+    let client = server.login().await;
     assert_eq!(echoed(open(&client, port).await.expect("permitted")).await, b"to and fro");
     let elsewhere = client.handle.channel_open_direct_tcpip("localhost", port.into(), "a", 1);
     assert_eq!(refusal(elsewhere.await), AdministrativelyProhibited);
@@ -77,12 +77,12 @@ async fn connections_are_forwarded_to_permitted_targets() {
         ("permitopen=\"127.0.0.1:1\"", false),
         (&format!("permitopen=\"127.0.0.1:{port}\""), true),
     ] {
-        let key = door.new_user("bob", options);
-        let client = door.login_as("bob", &key).await;
+        let key = server.new_user("bob", options);
+        let client = server.login_as("bob", &key).await;
         assert_eq!(open(&client, port).await.is_ok(), is_permitted, "{options}");
     }
-    let key = door.new_user("bob", &format!("permitopen=\"{socket}\""));
-    let client = door.login_as("bob", &key).await;
+    let key = server.new_user("bob", &format!("permitopen=\"{socket}\""));
+    let client = server.login_as("bob", &key).await;
     let local = client.handle.channel_open_direct_streamlocal(socket).await.expect("permitted");
     assert_eq!(echoed(local).await, b"to and fro");
 }

@@ -1,15 +1,15 @@
 use russh::client::AuthResult;
 
-use crate::support::{Client, Door, PATIENCE, Setup, key, until};
+use crate::support::{Client, PATIENCE, Setup, TestServer, key, until};
 use crate::users::with_passwords;
 
 #[tokio::test]
 async fn who_guesses_passwords_is_shut_out() {
-    let door = Door::with(Setup { users: with_passwords, ..Setup::default() }).await;
-    let before = door.login().await;
+    let server = TestServer::with(Setup { users: with_passwords, ..Setup::default() }).await;
+    let before = server.login().await;
     let mut guesses = 0;
     'connections: for _ in 0..20 {
-        let Ok(mut client) = Client::begin(Default::default(), door.socket().await).await else {
+        let Ok(mut client) = Client::begin(Default::default(), server.socket().await).await else {
             break;
         };
         for _ in 0..3 {
@@ -23,33 +23,33 @@ async fn who_guesses_passwords_is_shut_out() {
         }
     }
     assert!((5..20).contains(&guesses), "{guesses}");
-    let late = Client::begin(Default::default(), door.socket().await).await;
+    let late = Client::begin(Default::default(), server.socket().await).await;
     assert!(late.is_err(), "whatever it would show");
     assert_eq!(before.run("echo in").await.told().0, "in\n", "who is in stays");
-    let stats = door.engine.stats();
+    let stats = server.engine.stats();
     assert_eq!(stats.shut_out_addresses, 1);
     assert!(stats.authentications_refused > 0);
 }
 
 #[tokio::test]
 async fn keys_that_are_offered_first_are_no_failures() {
-    let door = Door::open().await;
+    let server = TestServer::open().await;
     for _ in 0..10 {
-        let mut client = door.connect().await;
+        let mut client = server.connect().await;
         for _ in 0..3 {
             assert!(!client.shows("alice", &key()).await);
         }
-        assert!(client.shows("alice", &door.key).await);
+        assert!(client.shows("alice", &server.key).await);
     }
-    assert!(door.engine.stats().authentication_failures.is_empty());
+    assert!(server.engine.stats().authentication_failures.is_empty());
     // A login that fails as a whole is one.
-    let mut client = door.connect().await;
+    let mut client = server.connect().await;
     assert!(!client.shows("alice", &key()).await);
     drop(client);
-    let failures = || door.engine.stats().authentication_failures;
+    let failures = || server.engine.stats().authentication_failures;
     until("it is counted", || failures() == [("ssh", 1)]).await;
     // Who asks for the key of the server alone has tried nothing.
-    drop(door.connect().await);
-    drop(door.login().await);
+    drop(server.connect().await);
+    drop(server.login().await);
     assert_eq!(failures(), [("ssh", 1)]);
 }

@@ -10,7 +10,7 @@ use splengine_core::EngineBuilder;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-use crate::support::{Door, PATIENCE, Running, Setup, gone};
+use crate::support::{PATIENCE, Running, Setup, TestServer, gone};
 
 const MIB: usize = 1 << 20;
 
@@ -36,8 +36,8 @@ const LATE: &str = "sh -c 'while [ ! -e go ]; do sleep 0.01; done; exec cat'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_of_what_is_read_late_and_others_do_not_wait() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let all = bytes(40 * MIB);
     let Running(channel) = client.start(LATE).await;
     let (mut reader, writer) = channel.split();
@@ -53,8 +53,8 @@ async fn nothing_is_lost_of_what_is_read_late_and_others_do_not_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_over_its_bound_is_closed_alone() {
-    let door = Door::serving(|server| server.max_unread(4 << 20, 64 << 20)).await;
-    let client = door.login().await;
+    let server = TestServer::serving(|server| server.max_unread(4 << 20, 64 << 20)).await;
+    let client = server.login().await;
     let mut sibling = client.start("cat").await;
     let mut running = client.start("sh -c 'echo $$; exec sleep 1000'").await;
     let pid = running.line().await;
@@ -76,10 +76,10 @@ async fn a_channel_over_its_bound_is_closed_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn channels_of_one_caller_share_their_memory() {
     // Next to nothing may be on disk: what is kept is in memory.
-    let door = Door::serving(|server| server.max_unread(1, 1)).await;
-    let (bobs, piece) = (door.new_user("bob", ""), bytes(MIB));
+    let server = TestServer::serving(|server| server.max_unread(1, 1)).await;
+    let (bobs, piece) = (server.new_user("bob", ""), bytes(MIB));
     let mut channels = Vec::new();
-    let clients = [door.login().await, door.login().await];
+    let clients = [server.login().await, server.login().await];
     for client in &clients {
         for _ in 0..16 {
             let channel = client.channel().await;
@@ -94,7 +94,7 @@ async fn channels_of_one_caller_share_their_memory() {
     let mut beyond = Running(clients[0].channel().await);
     beyond.types(piece.clone()).await;
     assert!(is_closed(&mut beyond).await, "more than 32 MiB are in memory");
-    let others = door.login_as("bob", &bobs).await;
+    let others = server.login_as("bob", &bobs).await;
     let mut other = Running(others.channel().await);
     other.types(piece).await;
     other.0.exec(true, "wc -c").await.expect("sent");
@@ -116,9 +116,9 @@ async fn is_closed(running: &mut Running) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_gives_back_the_room_it_took() {
     // Room for one at a time.
-    let door = Door::serving(|server| server.max_unread(8 << 20, 8 << 20)).await;
+    let server = TestServer::serving(|server| server.max_unread(8 << 20, 8 << 20)).await;
     for _ in 0..3 {
-        let client = door.login().await;
+        let client = server.login().await;
         let mut running = client.start("sh -c 'echo $$; exec sleep 1000'").await;
         let pid = running.line().await;
         running.types(bytes(6 * MIB)).await;
@@ -127,20 +127,21 @@ async fn a_client_that_goes_gives_back_the_room_it_took() {
         drop((running, client));
         gone(&pid).await;
     }
-    let client = door.login().await;
+    let client = server.login().await;
     let running = client.start(LATE).await;
     let all = bytes(6 * MIB);
     running.types(all.clone()).await;
     running.0.eof().await.expect("sent");
-    std::fs::write(door.root().join("go"), "").expect("written");
+    std::fs::write(server.root().join("go"), "").expect("written");
     let ran = running.ended().await;
     assert!(ran.stdout == all && ran.exit.as_deref() == Some("0"), "{}", ran.stdout.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_change_while_bytes_flow_both_ways() {
-    let door = Door::serving(|server| server.rekey(1 << 20, Duration::from_secs(3600))).await;
-    let client = door.login().await;
+    let server =
+        TestServer::serving(|server| server.rekey(1 << 20, Duration::from_secs(3600))).await;
+    let client = server.login().await;
     let Running(channel) = client.start("cat").await;
     let (mut reader, writer) = channel.split();
     let all = bytes(16 * MIB);
@@ -163,8 +164,8 @@ fn unread_directory() -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_read_lies_in_its_own_directory_and_leaves_room_on_the_disk() {
-    let door = Door::serving(|server| server.unread_directory(unread_directory())).await;
-    let client = door.login().await;
+    let server = TestServer::serving(|server| server.unread_directory(unread_directory())).await;
+    let client = server.login().await;
     let running = client.start("sleep 1000").await;
     running.types(bytes(3 * MIB)).await;
     // So that all of it has arrived.
@@ -176,7 +177,7 @@ async fn what_is_not_read_lies_in_its_own_directory_and_leaves_room_on_the_disk(
     std::fs::remove_dir(unread_directory()).expect("removed");
 
     let engine = |engine: EngineBuilder| engine.disk_floor(u64::MAX);
-    let full = Door::with(Setup { engine, ..Setup::default() }).await;
+    let full = TestServer::with(Setup { engine, ..Setup::default() }).await;
     let client = full.login().await;
     let running = client.start("sh -c 'echo $$; exec sleep 1000'").await;
     let mut writer = running.0.make_writer();

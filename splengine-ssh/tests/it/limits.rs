@@ -8,33 +8,33 @@ use splengine_core::ConnectionLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Door, PATIENCE, Running, rest};
+use crate::support::{PATIENCE, Running, TestServer, rest};
 
 const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn one_address_has_few_places_until_it_logs_in() {
-    let door = Door::serving(|server| {
+    let server = TestServer::serving(|server| {
         server.connection_limits(ConnectionLimits::new().max_unauthenticated_per_address(2))
     })
     .await;
     // Who has logged in takes none.
-    let clients = [door.login().await, door.login().await, door.login().await];
+    let clients = [server.login().await, server.login().await, server.login().await];
     let mut held = Vec::new();
     for _ in 0..4 {
-        let mut stream = door.socket_from([127, 0, 0, 2]).await;
+        let mut stream = server.socket_from([127, 0, 0, 2]).await;
         stream.read_u8().await.expect("it greets");
         held.push(stream);
     }
     // A client from elsewhere gets in at once, and the oldest of them make room for the others.
-    assert_eq!(door.login().await.run("echo there").await.told().0, "there\n");
+    assert_eq!(server.login().await.run("echo there").await.told().0, "there\n");
     for stream in &mut held[..2] {
         rest(stream).await;
     }
     for stream in &mut held[2..] {
         assert!(timeout(SHORT, rest(stream)).await.is_err(), "there are places for two");
     }
-    assert_eq!(door.engine.stats().connections.evicted, 2);
+    assert_eq!(server.engine.stats().connections.evicted, 2);
     for client in clients {
         assert_eq!(client.run("echo here").await.told().0, "here\n");
     }
@@ -42,21 +42,21 @@ async fn one_address_has_few_places_until_it_logs_in() {
 
 #[tokio::test]
 async fn a_connection_on_which_something_runs_is_not_idle() {
-    let door = Door::serving(|server| {
+    let server = TestServer::serving(|server| {
         server.connection_limits(ConnectionLimits::new().max_connections(4))
     })
     .await;
-    let _kept = [door.login().await, door.login().await];
+    let _kept = [server.login().await, server.login().await];
     // Two beyond what one user keeps.
-    let busy = door.login().await;
+    let busy = server.login().await;
     let running = busy.start("cat").await;
-    let mut idle = door.login().await;
+    let mut idle = server.login().await;
     assert_eq!(idle.run("echo here").await.told().0, "here\n");
     crate::support::until("all are authenticated", || {
-        door.engine.stats().connections.unauthenticated == 0
+        server.engine.stats().connections.unauthenticated == 0
     })
     .await;
-    assert_eq!(door.login().await.run("echo there").await.told().0, "there\n");
+    assert_eq!(server.login().await.run("echo there").await.told().0, "there\n");
     idle.over().await;
     running.types("still\n").await;
     running.0.eof().await.expect("sent");
@@ -66,15 +66,15 @@ async fn a_connection_on_which_something_runs_is_not_idle() {
 #[tokio::test]
 async fn whoever_does_not_log_in_is_closed_in_time() {
     const GRACE: Duration = Duration::from_secs(4);
-    let door = Door::serving(|server| server.login_grace(GRACE)).await;
+    let server = TestServer::serving(|server| server.login_grace(GRACE)).await;
     let begun = Instant::now();
-    let mut silent = door.socket().await;
-    let mut halfway = door.socket().await;
+    let mut silent = server.socket().await;
+    let mut halfway = server.socket().await;
     halfway.write_all(b"SSH-2.0-test\r\n\0\0\x01").await.expect("sent");
-    let mut idle = door.connect().await;
-    let mut wrong = door.connect().await;
+    let mut idle = server.connect().await;
+    let mut wrong = server.connect().await;
     assert!(!wrong.shows("alice", &crate::support::key()).await);
-    let client = door.login().await;
+    let client = server.login().await;
     rest(&mut silent).await;
     rest(&mut halfway).await;
     idle.over().await;
@@ -85,20 +85,20 @@ async fn whoever_does_not_log_in_is_closed_in_time() {
 
 #[tokio::test]
 async fn what_is_no_ssh_closes_its_own_connection() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let mut huge = b"SSH-2.0-test\r\n".to_vec();
     huge.extend_from_slice(&[0xff; 4096]);
     for garbage in
         [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 70_000], b"SSH-1.5-old\r\n", &huge]
     {
-        let mut stream = door.socket().await;
+        let mut stream = server.socket().await;
         drop(stream.write_all(garbage).await);
         drop(stream.shutdown().await);
         rest(&mut stream).await;
     }
     assert_eq!(client.run("echo here").await.told().0, "here\n");
-    assert_eq!(door.login().await.run("echo there").await.told().0, "there\n");
+    assert_eq!(server.login().await.run("echo there").await.told().0, "there\n");
 }
 
 fn refusal<T>(opened: Result<T, Error>) -> ChannelOpenFailure {
@@ -111,8 +111,8 @@ fn refusal<T>(opened: Result<T, Error>) -> ChannelOpenFailure {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn channels_are_counted_while_they_last() {
-    let door = Door::serving(|server| server.max_channels(2)).await;
-    let client = door.login().await;
+    let server = TestServer::serving(|server| server.max_channels(2)).await;
+    let client = server.login().await;
     let unused = client.channel().await;
     let running = client.start("cat").await;
     assert_eq!(refusal(client.try_channel().await), ResourceShortage);
@@ -133,15 +133,15 @@ async fn channels_are_counted_while_they_last() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callers_channels_on_all_connections_are_counted() {
-    let door = Door::serving(|server| server.max_channels_of_callers(3, 8)).await;
-    let bobs = door.new_user("bob", "");
-    let (first, second) = (door.login().await, door.login().await);
+    let server = TestServer::serving(|server| server.max_channels_of_callers(3, 8)).await;
+    let bobs = server.new_user("bob", "");
+    let (first, second) = (server.login().await, server.login().await);
     let unused = [first.channel().await, second.channel().await];
     let running = second.start("cat").await;
     for client in [&first, &second] {
         assert_eq!(refusal(client.try_channel().await), ResourceShortage);
     }
-    assert_eq!(door.login_as("bob", &bobs).await.run("echo bob").await.told().0, "bob\n");
+    assert_eq!(server.login_as("bob", &bobs).await.run("echo bob").await.told().0, "bob\n");
     // Of one that has ended the place is free, though its client closes it no more.
     running.0.eof().await.expect("sent");
     assert_eq!(running.ended().await.told(), ("", "", "0"));
@@ -160,8 +160,8 @@ async fn a_callers_channels_on_all_connections_are_counted() {
 
 #[tokio::test]
 async fn nothing_is_forwarded() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let handle = &client.handle;
     let direct = handle.channel_open_direct_tcpip("127.0.0.1", 80, "127.0.0.1", 1);
     assert_eq!(refusal(direct.await), AdministrativelyProhibited);

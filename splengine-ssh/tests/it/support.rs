@@ -36,7 +36,7 @@ pub(crate) struct Setup {
     pub(crate) grace: Duration,
 }
 
-pub(crate) struct Door {
+pub(crate) struct TestServer {
     pub(crate) addr: SocketAddr,
     pub(crate) engine: Engine,
     /// Of alice.
@@ -59,7 +59,7 @@ impl Default for Setup {
     }
 }
 
-impl Door {
+impl TestServer {
     pub(crate) async fn open() -> Self {
         Self::with(Setup::default()).await
     }
@@ -98,9 +98,9 @@ impl Door {
             let _ = stopped.await;
             draining.drain(grace).await;
         }));
-        let door = Self { addr, engine, key, dir, stop: Some(stop), ended };
-        door.let_in("alice", &door.key, "");
-        door
+        let server = Self { addr, engine, key, dir, stop: Some(stop), ended };
+        server.let_in("alice", &server.key, "");
+        server
     }
 
     /// Writes the keys of `user`: this one, with `options` in front.

@@ -3,7 +3,7 @@
 use russh::{Pty, Sig};
 use splengine_core::SessionState;
 
-use crate::support::{Client, Door, Running, gone, until};
+use crate::support::{Client, Running, TestServer, gone, until};
 
 /// A terminal of this size on a new channel, for which nothing is started yet.
 async fn terminal(client: &Client, cols: u32, rows: u32, modes: &[(Pty, u32)]) -> Running {
@@ -30,8 +30,8 @@ async fn in_terminal(client: &Client, command: &str) -> Running {
 
 #[tokio::test]
 async fn a_terminal_is_as_the_client_says_before_its_program_starts() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let modes = [(Pty::VINTR, 7), (Pty::VERASE, 8), (Pty::ECHO, 0), (Pty::IXON, 0)];
     let mut running = terminal(&client, 91, 37, &modes).await;
     let script = "echo term $TERM; stty size; stty -a; echo over; exit 4";
@@ -50,8 +50,8 @@ async fn a_terminal_is_as_the_client_says_before_its_program_starts() {
 
 #[tokio::test]
 async fn a_shell_without_a_command_is_a_login_shell() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let mut running = Running(client.channel().await);
     running.0.request_pty(false, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
     running.0.request_shell(false).await.expect("sent");
@@ -61,8 +61,8 @@ async fn a_shell_without_a_command_is_a_login_shell() {
 
 #[tokio::test]
 async fn a_window_that_changes_is_heard_of() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let traps = "trap \"stty size\" WINCH; trap \"exit 9\" INT";
     let script = format!("sh -c '{traps}; echo ready; while :; do sleep 0.01; done'");
     let mut running = in_terminal(&client, &script).await;
@@ -92,8 +92,8 @@ async fn a_window_that_changes_is_heard_of() {
 
 #[tokio::test]
 async fn the_end_of_a_terminals_program_is_told() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let ran = in_terminal(&client, "sh -c 'kill -KILL $$'").await.ended().await;
     assert_eq!(ran.told(), ("", "", "KILL"));
     let ran = in_terminal(&client, "no-such-program").await.ended().await;
@@ -105,28 +105,28 @@ async fn the_end_of_a_terminals_program_is_told() {
     running.types("while [ ! -e go ]; do sleep 0.01; done; exit 6\n").await;
     running.0.eof().await.expect("sent");
     running.shows("exit 6").await;
-    std::fs::write(door.root().join("go"), "").expect("written");
+    std::fs::write(server.root().join("go"), "").expect("written");
     assert_eq!(running.ended().await.exit.as_deref(), Some("6"));
 }
 
 /// The id of the only session of `user`.
-fn only(door: &Door, user: &str) -> String {
-    let sessions = door.sessions(user);
+fn only(server: &TestServer, user: &str) -> String {
+    let sessions = server.sessions(user);
     assert_eq!(sessions.len(), 1);
     sessions[0].id.to_string()
 }
 
 #[tokio::test]
 async fn a_session_is_shared_and_outlives_its_clients() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let mut first = shell(&client).await;
     first.types("X=kept; echo $SPL_SESSION_ID wo''rd\n").await;
     let seen = first.shows(" word").await;
-    let id = only(&door, "alice");
+    let id = only(&server, "alice");
     assert!(seen.contains(&format!("{id} word")), "{seen}");
     // Another client, by the name.
-    let other = door.login_as(&format!("alice+{id}"), &door.key).await;
+    let other = server.login_as(&format!("alice+{id}"), &server.key).await;
     let mut second = shell(&other).await;
     second.shows("word").await;
     second.types("echo from sec''ond\n").await;
@@ -141,15 +141,15 @@ async fn a_session_is_shared_and_outlives_its_clients() {
     third.0.request_shell(true).await.expect("sent");
     assert!(third.is_granted().await);
     third.shows("from first").await;
-    until("all are attached", || door.sessions("alice")[0].clients == 3).await;
-    assert_eq!(only(&door, "alice"), id);
+    until("all are attached", || server.sessions("alice")[0].clients == 3).await;
+    assert_eq!(only(&server, "alice"), id);
     // A channel that is closed, and connections that are gone, leave it running.
     third.0.close().await.expect("sent");
-    until("one is detached", || door.sessions("alice")[0].clients == 2).await;
+    until("one is detached", || server.sessions("alice")[0].clients == 2).await;
     drop((first, second, third, client, other));
-    until("all are detached", || door.sessions("alice")[0].clients == 0).await;
-    assert_eq!(door.sessions("alice")[0].state, SessionState::Running);
-    let again = door.login_as(&format!("alice+{id}"), &door.key).await;
+    until("all are detached", || server.sessions("alice")[0].clients == 0).await;
+    assert_eq!(server.sessions("alice")[0].state, SessionState::Running);
+    let again = server.login_as(&format!("alice+{id}"), &server.key).await;
     let with_command = terminal(&again, 80, 24, &[]).await;
     with_command.0.exec(false, "echo no").await.expect("sent");
     let ran = with_command.ended().await;
@@ -162,16 +162,16 @@ async fn a_session_is_shared_and_outlives_its_clients() {
 
 #[tokio::test]
 async fn nobody_hears_of_a_session_that_is_not_theirs() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let mut own = shell(&client).await;
     own.types("echo rea''dy\n").await;
     own.shows("ready").await;
-    let id = only(&door, "alice");
-    let bob = door.new_user("bob", "");
+    let id = only(&server, "alice");
+    let bob = server.new_user("bob", "");
     let strange = "spl-alice-00000000000000000000000000";
     for asked in [id.as_str(), strange, "../x", "spl-alice+x"] {
-        let client = door.login_as(&format!("bob+{asked}"), &bob).await;
+        let client = server.login_as(&format!("bob+{asked}"), &bob).await;
         let (stdout, stderr, exit) = ("", format!("no such session: {asked}\r\n"), "255");
         let ran = shell(&client).await.ended().await;
         assert_eq!(ran.told(), (stdout, &*stderr, exit));
@@ -180,34 +180,34 @@ async fn nobody_hears_of_a_session_that_is_not_theirs() {
         let (stdout, _, exit) = ran.told();
         assert_eq!((stdout, exit), ("", "255"), "{asked}");
     }
-    assert!(door.sessions("bob").is_empty());
+    assert!(server.sessions("bob").is_empty());
     own.types("echo st''ill\n").await;
     own.shows("still").await;
 }
 
 #[tokio::test]
 async fn a_key_that_may_only_look_does_nothing_else() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let mut own = shell(&client).await;
     own.types("stty -echo; echo rea''dy\n").await;
     own.shows("ready").await;
-    let id = only(&door, "alice");
+    let id = only(&server, "alice");
     let key = crate::support::key();
-    door.let_in("alice", &key, "view-only");
-    let viewer = door.login_as(&format!("alice+{id}"), &key).await;
+    server.let_in("alice", &key, "view-only");
+    let viewer = server.login_as(&format!("alice+{id}"), &key).await;
     let mut view = shell(&viewer).await;
     view.shows("ready").await;
     view.types("echo typed > file; echo ty''ped\n").await;
     view.0.window_change(50, 50, 0, 0).await.expect("sent");
     // What is typed after it by who may: all of the viewer's would be there by then.
-    until("it is attached", || door.sessions("alice")[0].clients == 2).await;
+    until("it is attached", || server.sessions("alice")[0].clients == 2).await;
     own.types("echo n''ow; cat file; stty size\n").await;
     let seen = view.shows("24 80").await;
     assert!(seen.contains("now") && !seen.contains("typed"), "{seen}");
-    assert!(!door.root().join("file").exists());
+    assert!(!server.root().join("file").exists());
     // Nothing is made, run, or copied.
-    let viewer = door.login_as("alice", &key).await;
+    let viewer = server.login_as("alice", &key).await;
     let ran = shell(&viewer).await.ended().await;
     assert_eq!((&ran.stdout[..], ran.exit.as_deref()), (&b""[..], Some("255")));
     for command in ["echo no", "sh -c 'echo no'"] {
@@ -216,15 +216,15 @@ async fn a_key_that_may_only_look_does_nothing_else() {
         assert_eq!((stdout, exit), ("", "255"));
         assert!(!stderr.is_empty());
     }
-    assert_eq!(door.sessions("alice").len(), 1);
+    assert_eq!(server.sessions("alice").len(), 1);
 }
 
 #[tokio::test]
 async fn a_key_without_terminals_gets_none() {
-    let door = Door::open().await;
+    let server = TestServer::open().await;
     for options in ["no-pty", "restrict"] {
-        let key = door.new_user("bob", options);
-        let client = door.login_as("bob", &key).await;
+        let key = server.new_user("bob", options);
+        let client = server.login_as("bob", &key).await;
         let mut running = Running(client.channel().await);
         running.0.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.expect("sent");
         assert!(!running.is_granted().await, "{options}");
@@ -240,42 +240,42 @@ async fn a_key_without_terminals_gets_none() {
         running.types("echo by a shell\nexit 2\n").await;
         assert_eq!(running.ended().await.told(), ("by a shell\n", "", "2"));
     }
-    let key = door.new_user("bob", "restrict,pty");
-    let client = door.login_as("bob", &key).await;
+    let key = server.new_user("bob", "restrict,pty");
+    let client = server.login_as("bob", &key).await;
     let mut running = in_terminal(&client, "tty").await;
     running.shows("/dev/pts/").await;
 }
 
 #[tokio::test]
 async fn a_command_in_a_terminal_ends_when_its_client_hangs_up() {
-    let door = Door::open().await;
-    let ids = || door.sessions("alice").into_iter().map(|info| info.id.to_string());
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let ids = || server.sessions("alice").into_iter().map(|info| info.id.to_string());
+    let client = server.login().await;
     let mut running = in_terminal(&client, "sh -c 'echo $$; exec sleep 1000'").await;
     let pid = running.line().await;
     drop((running, client));
     gone(pid.trim()).await;
     until("it is not listed", || ids().count() == 0).await;
     // One that asks to stay does, and so does one to which somebody else is attached.
-    let client = door.login().await;
+    let client = server.login().await;
     let mut staying = terminal(&client, 80, 24, &[]).await;
     staying.0.set_env(true, "SPL_BACKGROUND", "keep").await.expect("sent");
     assert!(staying.is_granted().await);
     staying.0.exec(true, "cat").await.expect("sent");
     assert!(staying.is_granted().await);
     until("it is listed", || ids().count() == 1).await;
-    let kept = only(&door, "alice");
+    let kept = only(&server, "alice");
     let mut shared = in_terminal(&client, "sh -c 'echo ready; cat'").await;
     shared.shows("ready").await;
     let id = ids().find(|id| *id != kept).expect("two");
-    let other = door.login_as(&format!("alice+{id}"), &door.key).await;
+    let other = server.login_as(&format!("alice+{id}"), &server.key).await;
     let mut other = shell(&other).await;
     other.types("echoed\r").await;
     other.shows("echoed").await;
     staying.0.close().await.expect("sent");
     shared.0.close().await.expect("sent");
     let clients = |id: &str| {
-        let info = door.sessions("alice").into_iter().find(|info| info.id.as_str() == id);
+        let info = server.sessions("alice").into_iter().find(|info| info.id.as_str() == id);
         info.map(|info| info.clients)
     };
     until("both have hung up", || clients(&kept) == Some(0) && clients(&id) == Some(1)).await;
@@ -286,13 +286,13 @@ async fn a_command_in_a_terminal_ends_when_its_client_hangs_up() {
 
 #[tokio::test]
 async fn sessions_are_listed_and_ended() {
-    let door = Door::open().await;
-    let client = door.login().await;
+    let server = TestServer::open().await;
+    let client = server.login().await;
     let mut shell = shell(&client).await;
     let told = shell.shows("hanging up leaves it running").await;
-    let id = only(&door, "alice");
+    let id = only(&server, "alice");
     assert!(told.contains(&id), "{told}");
-    let alone = door.login_as("alice+", &door.key).await;
+    let alone = server.login_as("alice+", &server.key).await;
     let running = Running(alone.channel().await);
     running.0.request_shell(false).await.expect("sent");
     let ran = running.ended().await;
@@ -307,11 +307,11 @@ async fn sessions_are_listed_and_ended() {
         assert_eq!(alone.run(command).await.told().2, code, "{command}");
     }
     // Nobody else sees or ends it.
-    let bob = door.new_user("bob", "");
-    let bob = door.login_as("bob+", &bob).await;
+    let bob = server.new_user("bob", "");
+    let bob = server.login_as("bob+", &bob).await;
     assert_eq!(bob.run("list").await.told().0.lines().count(), 1);
     assert_eq!(bob.run(format!("end {id}")).await.told().2, "1");
-    assert_eq!(door.sessions("alice").len(), 1);
+    assert_eq!(server.sessions("alice").len(), 1);
     assert_eq!(alone.run(format!("end {id}")).await.told(), ("", "", "0"));
-    assert_eq!(door.sessions("alice").len(), 0);
+    assert_eq!(server.sessions("alice").len(), 0);
 }

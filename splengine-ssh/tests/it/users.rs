@@ -14,52 +14,52 @@ use splengine_core::{AccountList, Accounts, Caller, Scope, Scopes, SessionReques
 use splengine_ssh::Users;
 use tokio::time::timeout;
 
-use crate::support::{Client, Door, PATIENCE, Running, Setup, key};
+use crate::support::{Client, PATIENCE, Running, Setup, TestServer, key};
 
 #[tokio::test]
 async fn only_who_is_known_is_let_in() {
-    let door = Door::open().await;
-    let bob = door.new_user("bob", "");
+    let server = TestServer::open().await;
+    let bob = server.new_user("bob", "");
     for (user, key) in [
-        ("carol", &door.key),
+        ("carol", &server.key),
         ("alice", &key()),
         ("alice", &bob),
         ("", &bob),
         ("../keys/bob", &bob),
         ("+bob", &bob),
     ] {
-        assert!(!door.connect().await.shows(user, key).await, "{user}");
+        assert!(!server.connect().await.shows(user, key).await, "{user}");
     }
-    let mut client = door.connect().await;
+    let mut client = server.connect().await;
     // Another key is taken after a wrong one, and for another user too.
     assert!(!client.shows("alice", &bob).await);
     assert!(client.shows("bob", &bob).await);
     assert_eq!(client.run("echo in").await.told().0, "in\n");
     // What files say counts from the next login on.
-    door.let_in("bob", &key(), "");
-    assert!(!door.connect().await.shows("bob", &bob).await);
+    server.let_in("bob", &key(), "");
+    assert!(!server.connect().await.shows("bob", &bob).await);
     assert_eq!(client.run("echo still").await.told().0, "still\n");
-    let bob = door.new_user("bob", "expiry-time=\"20200101Z\"");
-    assert!(!door.connect().await.shows("bob", &bob).await);
-    let bob = door.new_user("bob", "from=\"192.0.2.1\"");
-    assert!(!door.connect().await.shows("bob", &bob).await);
-    let bob = door.new_user("bob", "from=\"192.0.2.1,127.0.0.0/8\"");
-    assert!(door.connect().await.shows("bob", &bob).await);
+    let bob = server.new_user("bob", "expiry-time=\"20200101Z\"");
+    assert!(!server.connect().await.shows("bob", &bob).await);
+    let bob = server.new_user("bob", "from=\"192.0.2.1\"");
+    assert!(!server.connect().await.shows("bob", &bob).await);
+    let bob = server.new_user("bob", "from=\"192.0.2.1,127.0.0.0/8\"");
+    assert!(server.connect().await.shows("bob", &bob).await);
 }
 
 #[tokio::test]
 async fn nothing_is_asked_for_before_a_login() {
-    let door = Door::open().await;
-    let client = door.connect().await;
+    let server = TestServer::open().await;
+    let client = server.connect().await;
     let opened = timeout(Duration::from_secs(5), client.handle.channel_open_session()).await;
     assert!(!matches!(opened, Ok(Ok(_))));
-    assert_eq!(door.login().await.run("echo in").await.told().0, "in\n");
+    assert_eq!(server.login().await.run("echo in").await.told().0, "in\n");
 }
 
 #[tokio::test]
 async fn who_tries_too_often_is_sent_away() {
-    let door = Door::open().await;
-    let mut client = door.connect().await;
+    let server = TestServer::open().await;
+    let mut client = server.connect().await;
     let mut tries = 0;
     while !client.handle.is_closed() {
         assert!(!client.shows("alice", &key()).await);
@@ -71,8 +71,12 @@ async fn who_tries_too_often_is_sent_away() {
 }
 
 /// Runs `command` as bob by `key`.
-async fn run(door: &Door, key: &Arc<PrivateKey>, command: &str) -> (String, String, String) {
-    let client = door.login_as("bob", key).await;
+async fn run(
+    server: &TestServer,
+    key: &Arc<PrivateKey>,
+    command: &str,
+) -> (String, String, String) {
+    let client = server.login_as("bob", key).await;
     let ran = client.run(command).await;
     let (stdout, stderr, exit) = ran.told();
     (stdout.to_owned(), stderr.to_owned(), exit.to_owned())
@@ -80,11 +84,11 @@ async fn run(door: &Door, key: &Arc<PrivateKey>, command: &str) -> (String, Stri
 
 #[tokio::test]
 async fn a_key_may_be_for_one_command() {
-    let door = Door::open().await;
+    let server = TestServer::open().await;
     let script = r#"command="sh -c 'echo forced: $SSH_ORIGINAL_COMMAND'""#;
-    let key = door.new_user("bob", script);
-    assert_eq!(run(&door, &key, "ls 'a  b'").await.0, "forced: ls 'a b'\n");
-    let client = door.login_as("bob", &key).await;
+    let key = server.new_user("bob", script);
+    assert_eq!(run(&server, &key, "ls 'a  b'").await.0, "forced: ls 'a b'\n");
+    let client = server.login_as("bob", &key).await;
     // Whatever else is asked for.
     let mut running = Running(client.channel().await);
     running.0.request_shell(true).await.expect("sent");
@@ -102,9 +106,9 @@ async fn a_key_may_be_for_one_command() {
     assert_eq!(running.ended().await.told().0, "forced: anything\r\n");
     // Be it a session that runs already.
     let bob = Caller::with_all_scopes("bob".parse().expect("a name"));
-    let session = door.engine.sessions().create(&bob, SessionRequest::new()).await.expect("made");
+    let session = server.engine.sessions().create(&bob, SessionRequest::new()).await.expect("made");
     let id = session.id.to_string();
-    let by_name = door.login_as(&format!("bob+{id}"), &key).await;
+    let by_name = server.login_as(&format!("bob+{id}"), &key).await;
     for by_variable in [false, true] {
         let mut running = Running(if by_variable { &client } else { &by_name }.channel().await);
         if by_variable {
@@ -122,9 +126,9 @@ async fn a_key_may_be_for_one_command() {
     running.0.set_env(true, "SSH_ORIGINAL_COMMAND", "mine").await.expect("sent");
     assert!(!running.is_granted().await);
     // An empty one runs nothing at all.
-    let key = door.new_user("bob", r#"command="""#);
+    let key = server.new_user("bob", r#"command="""#);
     assert_eq!(
-        run(&door, &key, "echo no").await,
+        run(&server, &key, "echo no").await,
         (String::new(), "there is no command to run\n".to_owned(), "255".to_owned())
     );
 }
@@ -132,9 +136,9 @@ async fn a_key_may_be_for_one_command() {
 #[tokio::test]
 async fn a_key_may_be_for_files_alone() {
     for has_files in [true, false] {
-        let door = Door::with(Setup { has_files, ..Setup::default() }).await;
-        let key = door.new_user("bob", r#"command="internal-sftp",restrict"#);
-        let client = door.login_as("bob", &key).await;
+        let server = TestServer::with(Setup { has_files, ..Setup::default() }).await;
+        let key = server.new_user("bob", r#"command="internal-sftp",restrict"#);
+        let client = server.login_as("bob", &key).await;
         let mut running = client.start("rm -rf /").await;
         // SSH_FXP_INIT of version 3, and the answer to it.
         running.types(b"\0\0\0\x05\x01\0\0\0\x03").await;
@@ -148,7 +152,7 @@ async fn a_key_may_be_for_files_alone() {
 
 #[tokio::test]
 async fn variables_are_taken_from_a_short_list() {
-    let door = Door::with(Setup {
+    let server = TestServer::with(Setup {
         engine: |engine| {
             engine.request_env(["LANG", "LC_*", "OF_KEY", "FOO", "LD_PRELOAD", "PATH", "SSH_*"])
         },
@@ -157,8 +161,8 @@ async fn variables_are_taken_from_a_short_list() {
     })
     .await;
     let options = r#"environment="OF_KEY=yes",environment="UNKNOWN=no",environment="LANG=of key""#;
-    let key = door.new_user("bob", options);
-    let client = door.login_as("bob", &key).await;
+    let key = server.new_user("bob", options);
+    let client = server.login_as("bob", &key).await;
     let mut running = Running(client.channel().await);
     let long = "x".repeat(5000);
     let long_name = format!("LC_{}", "x".repeat(1000));
@@ -238,8 +242,8 @@ async fn types(client: &mut Client, password: &str) -> Answer {
 
 #[tokio::test]
 async fn passwords_let_in_where_they_are_switched_on() {
-    let door = Door::with(Setup { users: with_passwords, ..Setup::default() }).await;
-    let mut client = door.connect().await;
+    let server = TestServer::with(Setup { users: with_passwords, ..Setup::default() }).await;
+    let mut client = server.connect().await;
     let on = [MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive];
     assert_eq!(methods(&mut client).await, on);
     for (user, password) in [("bob", "wrong"), ("alice", "open sesame"), ("bob", "")] {
@@ -252,17 +256,17 @@ async fn passwords_let_in_where_they_are_switched_on() {
     let told = client.handle.authenticate_password("bob", "open sesame").await;
     assert!(told.expect("an answer").success());
     assert_eq!(client.run("echo in").await.told().0, "in\n");
-    let mut client = door.connect().await;
+    let mut client = server.connect().await;
     assert!(matches!(types(&mut client, "wrong").await, Answer::Failure { .. }));
     assert!(matches!(types(&mut client, "open sesame").await, Answer::Success));
     assert_eq!(client.run("echo in").await.told().0, "in\n");
 
-    let door = Door::open().await;
-    let mut client = door.connect().await;
+    let server = TestServer::open().await;
+    let mut client = server.connect().await;
     assert_eq!(methods(&mut client).await, [MethodKind::PublicKey]);
     let told = client.handle.authenticate_password("bob", "open sesame").await;
     assert!(!told.is_ok_and(|told| told.success()));
-    let mut client = door.connect().await;
+    let mut client = server.connect().await;
     assert!(matches!(types(&mut client, "open sesame").await, Answer::Failure { .. }));
 }
 
@@ -277,10 +281,10 @@ fn narrow(users: Users, _: &Path) -> Users {
 /// What is run for a key's owner, and on a terminal.
 #[tokio::test]
 async fn a_user_has_no_more_than_the_own_scopes() {
-    let door = Door::with(Setup { users: narrow, ..Setup::default() }).await;
+    let server = TestServer::with(Setup { users: narrow, ..Setup::default() }).await;
     for &scope in Scope::ALL {
-        let key = door.new_user(scope.name(), "");
-        let client = door.login_as(scope.name(), &key).await;
+        let key = server.new_user(scope.name(), "");
+        let client = server.login_as(scope.name(), &key).await;
         let run = async |command: &str| client.run(command).await;
         let ran = run("echo in").await;
         let (stdout, stderr, exit) = ran.told();
@@ -316,8 +320,8 @@ async fn a_user_has_no_more_than_the_own_scopes() {
             assert!(stderr.contains("scope `"), "{scope:?}: {stderr}");
         }
         // What a key forces is no way around.
-        let key = door.new_user(scope.name(), r#"command="echo forced""#);
-        let client = door.login_as(scope.name(), &key).await;
+        let key = server.new_user(scope.name(), r#"command="echo forced""#);
+        let client = server.login_as(scope.name(), &key).await;
         let exit = if scope == Scope::Execute { "0" } else { "255" };
         assert_eq!(client.run("anything").await.told().2, exit, "{scope:?}");
     }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use crate::support::door;
+use crate::support::server;
 
 fn service() -> WsService {
     let engine = Engine::builder(LocalExecutor::new(".").expect("set up")).build().expect("built");
@@ -71,7 +71,7 @@ async fn a_body_has_four_kibibytes() {
 
 #[tokio::test]
 async fn one_host_is_named_and_no_more() {
-    let door = door().await;
+    let server = server().await;
     for (head, status) in [
         ("GET / HTTP/1.1\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
@@ -79,7 +79,7 @@ async fn one_host_is_named_and_no_more() {
         ("GET /terminal HTTP/1.1\r\nHost: a/b\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a:80\r\n", 200),
     ] {
-        let mut stream = tokio::net::TcpStream::connect(door.addr).await.expect("connects");
+        let mut stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
         let request = format!("{head}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = Vec::new();
@@ -92,7 +92,7 @@ async fn one_host_is_named_and_no_more() {
 /// Each ping is answered: one who reads no answers is not read from either, whoever it is.
 #[tokio::test]
 async fn pings_of_clients_that_read_no_answers_are_not_taken_for_ever() {
-    let server = door().await;
+    let server = server().await;
     for credentials in ["", "Authorization: Bearer alices-very-long-token\r\n"] {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(64 << 10).expect("a size");

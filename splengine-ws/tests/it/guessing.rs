@@ -1,15 +1,15 @@
 use serde_json::json;
 
-use crate::support::{ALICE, How, door};
+use crate::support::{ALICE, How, server};
 
 #[tokio::test]
 async fn who_guesses_is_shut_out_of_login_upgrade_and_first_frame() {
-    let door = door().await;
-    let own = format!("http://{}", door.addr);
+    let server = server().await;
+    let own = format!("http://{}", server.addr);
     let mut guesses = 0;
     let refused = loop {
         let body = json!({"token": format!("guess-{guesses}-of-some-length")}).to_string();
-        let answer = door.http("POST /login HTTP/1.1", &body).await;
+        let answer = server.http("POST /login HTTP/1.1", &body).await;
         if !answer.starts_with("HTTP/1.1 401") {
             break answer;
         }
@@ -19,25 +19,25 @@ async fn who_guesses_is_shut_out_of_login_upgrade_and_first_frame() {
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     assert!(refused.contains("retry-after: ") && !refused.contains("guess-"), "{refused}");
     assert!(guesses >= 5, "{guesses}");
-    assert_eq!(door.refusal(&[("authorization", ALICE)]).await, 429);
+    assert_eq!(server.refusal(&[("authorization", ALICE)]).await, 429);
     let headers = [("origin", own.as_str())];
-    let mut client = door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+    let mut client = server.open(How { headers: &headers, ..How::default() }).await.expect("opens");
     client.send(json!({"type": "hello", "ticket": "ticket-wrong"})).await;
     assert_eq!(client.frame("error").await["code"], "throttled");
     assert_eq!(client.closed().await, 4429);
-    let failures = door.engine.stats().authentication_failures;
+    let failures = server.engine.stats().authentication_failures;
     assert_eq!(failures, [("ws", guesses)]);
-    assert!(door.http("GET /me HTTP/1.1", "").await.starts_with("HTTP/1.1 401"));
+    assert!(server.http("GET /me HTTP/1.1", "").await.starts_with("HTTP/1.1 401"));
 }
 
 #[tokio::test]
 async fn tickets_are_guessed_no_faster() {
-    let door = door().await;
-    let own = format!("http://{}", door.addr);
+    let server = server().await;
+    let own = format!("http://{}", server.addr);
     let headers = [("origin", own.as_str())];
     for guess in 0..50 {
         let how = How { headers: &headers, ..How::default() };
-        let mut client = door.open(how).await.expect("opens");
+        let mut client = server.open(how).await.expect("opens");
         client.send(json!({"type": "hello", "ticket": format!("ticket-{guess}")})).await;
         match client.closed().await {
             4401 => {}

@@ -1,10 +1,10 @@
 //! The WebSocket door, over TCP.
 
 mod bodies;
-mod door;
 mod guessing;
 mod logins;
 mod plain;
+mod server;
 mod shares;
 mod support;
 mod v1;

@@ -2,12 +2,12 @@ use futures_util::SinkExt as _;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use crate::support::{Came, door, door_with, script};
+use crate::support::{Came, script, server, server_with};
 
 #[tokio::test]
 async fn the_simplest_client_gets_a_terminal() {
-    let door = door().await;
-    let mut client = door.plain("").await;
+    let server = server().await;
+    let mut client = server.plain("").await;
     let Came::Frame(first) = client.next().await else { panic!("no frame") };
     assert_eq!(first["type"], "session");
     assert_eq!(
@@ -30,15 +30,15 @@ async fn the_simplest_client_gets_a_terminal() {
 
 #[tokio::test]
 async fn closing_the_socket_leaves_the_program_running() {
-    let door = door().await;
-    let mut client = door.plain("").await;
+    let server = server().await;
+    let mut client = server.plain("").await;
     let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
     client.send(json!({"type": "input", "data": "x=still; echo rea''dy\n"})).await;
     client.until("ready").await;
     drop(client);
-    let mut viewer = door.plain(&format!("?session={id}&access=view")).await;
+    let mut viewer = server.plain(&format!("?session={id}&access=view")).await;
     assert_eq!(viewer.frame("session").await["access"], "view");
-    let mut again = door.plain(&format!("?session={id}")).await;
+    let mut again = server.plain(&format!("?session={id}")).await;
     again.until("ready").await;
     again.send(json!({"type": "input", "data": "echo $x-here\n"})).await;
     viewer.until("still-here").await;
@@ -53,8 +53,8 @@ async fn closing_the_socket_leaves_the_program_running() {
 
 #[tokio::test]
 async fn one_socket_moves_between_sessions() {
-    let door = door().await;
-    let mut client = door.plain("").await;
+    let server = server().await;
+    let mut client = server.plain("").await;
     let first = client.frame("session").await["sessionId"].clone();
     client.send(json!({"type": "new_session", "cols": 100, "rows": 40})).await;
     let second = client.frame("session").await;
@@ -79,15 +79,15 @@ async fn one_socket_moves_between_sessions() {
     client.send(json!({"type": "close_session"})).await;
     client.frame("exit").await;
     assert_eq!(client.closed().await, 1000);
-    while door.engine.sessions().list(&door.alice).len() != 2 {
+    while server.engine.sessions().list(&server.alice).len() != 2 {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
 async fn no_frame_ends_inside_a_character() {
-    let door = door().await;
-    let mut client = door.plain("").await;
+    let server = server().await;
+    let mut client = server.plain("").await;
     client.send(script("for i in 1 2 3 4 5 6 7 8 9; do printf '\\342'; sleep 0.01; printf '\\202'; sleep 0.01; printf '\\254'; done; printf '\\377end'; read x")).await;
     let seen = client.until("end").await;
     assert!(seen.contains(&"€".repeat(9)), "{seen}");
@@ -96,8 +96,8 @@ async fn no_frame_ends_inside_a_character() {
 
 #[tokio::test]
 async fn bad_frames_are_told_apart() {
-    let door = door_with(|policy| policy, |server| server.max_message(4200)).await;
-    let mut client = door.plain("").await;
+    let server = server_with(|policy| policy, |server| server.max_message(4200)).await;
+    let mut client = server.plain("").await;
     for bad in
         ["nonsense", "[]", r#"{"type":"resize","cols":"x","rows":1}"#, r#"{"type":"attach"}"#]
     {
@@ -118,7 +118,7 @@ async fn bad_frames_are_told_apart() {
 
 #[tokio::test]
 async fn limits_have_their_codes() {
-    let door = door_with(
+    let server = server_with(
         |policy| {
             policy
                 .max_sessions_per_caller(1)
@@ -128,11 +128,11 @@ async fn limits_have_their_codes() {
         |server| server,
     )
     .await;
-    let mut client = door.plain("").await;
+    let mut client = server.plain("").await;
     client.frame("session").await;
-    let mut second = door.plain("").await;
+    let mut second = server.plain("").await;
     assert_eq!(second.closed().await, 4429);
-    let mut third = door.plain("?session=spl-alice-aaaaaaaaaaaaaaaaaaaaaaaaaa").await;
+    let mut third = server.plain("?session=spl-alice-aaaaaaaaaaaaaaaaaaaaaaaaaa").await;
     assert_eq!(third.frame("error").await["code"], "no_session");
     assert_eq!(third.closed().await, 4404);
     loop {
@@ -170,8 +170,8 @@ async fn a_small_log_paces_a_program_sooner() {
 }
 
 async fn misses_nothing(log_bytes: usize) {
-    let door = door_with(|policy| policy.log_bytes(log_bytes), |server| server).await;
-    let mut client = door.plain("").await;
+    let server = server_with(|policy| policy.log_bytes(log_bytes), |server| server).await;
+    let mut client = server.plain("").await;
     client.send(script(LARGE)).await;
     let mut seen = String::new();
     while !seen.contains("the-end") {
@@ -193,9 +193,9 @@ async fn misses_nothing(log_bytes: usize) {
 async fn a_client_that_is_alone_and_reads_nothing_does_not_hold_the_program_for_ever() {
     // It is not taken for gone meanwhile.
     let ping = std::time::Duration::from_secs(120);
-    let door =
-        door_with(|policy| policy.log_bytes(512 << 10), |server| server.ping_every(ping)).await;
-    let mut client = door.plain("").await;
+    let server =
+        server_with(|policy| policy.log_bytes(512 << 10), |server| server.ping_every(ping)).await;
+    let mut client = server.plain("").await;
     client.frame("session").await;
     // More than the sockets hold; then the program ends.
     client
@@ -205,7 +205,12 @@ async fn a_client_that_is_alone_and_reads_nothing_does_not_hold_the_program_for_
     client.send(json!({"type": "input", "data": "\n"})).await;
     let begun = tokio::time::Instant::now();
     let ended = async {
-        while !door.engine.sessions().list(&door.alice).iter().any(|session| session.exit.is_some())
+        while !server
+            .engine
+            .sessions()
+            .list(&server.alice)
+            .iter()
+            .any(|session| session.exit.is_some())
         {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -220,11 +225,11 @@ async fn a_client_that_is_alone_and_reads_nothing_does_not_hold_the_program_for_
 
 #[tokio::test]
 async fn a_client_that_is_not_alone_slows_nobody() {
-    let door = door_with(|policy| policy.log_bytes(128 << 10), |server| server).await;
-    let mut idle = door.plain("").await;
+    let server = server_with(|policy| policy.log_bytes(128 << 10), |server| server).await;
+    let mut idle = server.plain("").await;
     let id = idle.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
     idle.send(json!({"type": "input", "data": "stty -echo\n"})).await;
-    let mut other = door.plain(&format!("?session={id}")).await;
+    let mut other = server.plain(&format!("?session={id}")).await;
     other.frame("session").await;
     // The first, which is in control, reads nothing more, and its socket is full at some time.
     let command = "head -c 16000000 /dev/zero | tr '\\0' x; echo; echo the-''end\n";
@@ -244,20 +249,20 @@ async fn a_client_that_is_not_alone_slows_nobody() {
 
 #[tokio::test]
 async fn a_terminal_that_a_program_left_behind_is_reset() {
-    let door = door().await;
-    let mut client = door.plain("").await;
+    let server = server().await;
+    let mut client = server.plain("").await;
     let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
     let leave = "printf '\\033[?1003h\\033[?1006h\\033[?1049h'; echo le''ft\n";
     client.send(json!({"type": "input", "data": leave})).await;
     client.until("left").await;
-    let mut viewer = door.plain(&format!("?session={id}&access=view")).await;
+    let mut viewer = server.plain(&format!("?session={id}&access=view")).await;
     assert!(viewer.until("left").await.contains("\u{1b}[?1003h"));
     viewer.send(json!({"type": "reset"})).await;
     assert_eq!(viewer.frame("error").await["code"], "forbidden");
     client.send(json!({"type": "reset"})).await;
     client.until("\u{1b}[?1003l").await;
     viewer.until("\u{1b}[?1003l").await;
-    let mut late = door.plain(&format!("?session={id}&access=view")).await;
+    let mut late = server.plain(&format!("?session={id}&access=view")).await;
     late.frame("session").await;
     let Came::Frame(screen) = late.next().await else { panic!("no frame") };
     let screen = screen["data"].as_str().expect("a screen");
@@ -266,8 +271,8 @@ async fn a_terminal_that_a_program_left_behind_is_reset() {
 
 #[tokio::test]
 async fn a_program_is_told_the_colours_of_the_client_in_control() {
-    let door = door().await;
-    let mut client = door.plain("").await;
+    let server = server().await;
+    let mut client = server.plain("").await;
     let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
     let ask = "stty raw -echo; printf '\\033]11;?\\033\\\\'; dd bs=1 count=25 2>/dev/null | \
                tr '\\033' '>'; stty sane; echo\n";
@@ -276,11 +281,11 @@ async fn a_program_is_told_the_colours_of_the_client_in_control() {
     client.send(json!({"type": "input", "data": ask})).await;
     client.until(">]11;rgb:fcfc/fcfc/fdfd>").await;
     // One that only looks has no say, nor one that is not in control, until it is.
-    let mut viewer = door.plain(&format!("?session={id}&access=view")).await;
+    let mut viewer = server.plain(&format!("?session={id}&access=view")).await;
     viewer.send(colors("#111111")).await;
     viewer.send(colors("black")).await;
     assert_eq!(viewer.frame("error").await["code"], "invalid", "the one before is done, too");
-    let mut other = door.plain(&format!("?session={id}")).await;
+    let mut other = server.plain(&format!("?session={id}")).await;
     other.send(colors("#222222")).await;
     other.send(json!({"type": "input", "data": ask})).await;
     client.until(">]11;rgb:fcfc/fcfc/fdfd>").await;
@@ -291,8 +296,8 @@ async fn a_program_is_told_the_colours_of_the_client_in_control() {
 
 #[tokio::test]
 async fn of_large_frames_only_what_is_known_takes_memory() {
-    let door = door().await;
-    let mut client = door.plain("").await;
+    let server = server().await;
+    let mut client = server.plain("").await;
     client.frame("session").await;
     // Parsed into values, it would be too deep, and take a hundred times as much as here.
     let deep = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));

@@ -7,17 +7,17 @@ use splengine_core::{Access, Attach, Update};
 use splengine_ws::WsServerBuilder;
 use tokio::time::timeout;
 
-use crate::support::{ALICE, BOB, Came, Client, Door, How, door_with, script};
+use crate::support::{ALICE, BOB, Came, Client, How, TestServer, script, server_with};
 
 const KIB: usize = 1 << 10;
 
-async fn door(buffered: usize) -> Door {
-    door_with(|policy| policy, |server| WsServerBuilder::max_buffered(server, buffered)).await
+async fn server(buffered: usize) -> TestServer {
+    server_with(|policy| policy, |server| WsServerBuilder::max_buffered(server, buffered)).await
 }
 
-async fn open(door: &Door, token: &str) -> Client {
+async fn open(server: &TestServer, token: &str) -> Client {
     let headers = &[("authorization", token)];
-    let mut client = door.open(How { headers, ..How::default() }).await.expect("opens");
+    let mut client = server.open(How { headers, ..How::default() }).await.expect("opens");
     client.frame("session").await;
     client
 }
@@ -35,30 +35,30 @@ async fn expect_refusal(client: &mut Client, word: &str, code: u16) {
 
 #[tokio::test]
 async fn what_one_caller_holds_leaves_memory_to_others() {
-    let door = door(1024 * KIB).await;
+    let server = server(1024 * KIB).await;
     // A caller has half of it, and one message beyond.
     let mut held = Vec::new();
     for length in [400, 200] {
-        let mut client = open(&door, ALICE).await;
+        let mut client = open(&server, ALICE).await;
         client.send_unfinished(length * KIB).await;
         held.push(client);
     }
-    let mut late = open(&door, ALICE).await;
+    let mut late = open(&server, ALICE).await;
     late.send_large(200 * KIB).await;
     expect_refusal(&mut late, "limit", 4429).await;
-    let mut other = open(&door, BOB).await;
+    let mut other = open(&server, BOB).await;
     other.send_large(200 * KIB).await;
     other.frame("pong").await;
     drop(held);
-    let mut again = open(&door, ALICE).await;
+    let mut again = open(&server, ALICE).await;
     again.send_large(200 * KIB).await;
     again.frame("pong").await;
 }
 
 #[tokio::test]
 async fn input_that_waits_to_be_typed_takes_memory_of_its_caller() {
-    let door = door(8192 * KIB).await;
-    let mut client = open(&door, ALICE).await;
+    let server = server(8192 * KIB).await;
+    let mut client = open(&server, ALICE).await;
     // A program that reads nothing.
     client.send(script("stty raw -echo; echo rea''dy; exec sleep 1000")).await;
     client.until("ready").await;
@@ -67,29 +67,29 @@ async fn input_that_waits_to_be_typed_takes_memory_of_its_caller() {
     // Whoever reads the next message has done with the one before, but for its typing.
     client.send(json!({"type": "ping"})).await;
     client.frame("pong").await;
-    let mut second = open(&door, ALICE).await;
+    let mut second = open(&server, ALICE).await;
     second.send_unfinished(1000 * KIB).await;
-    let mut late = open(&door, ALICE).await;
+    let mut late = open(&server, ALICE).await;
     late.send_large(1000 * KIB).await;
     expect_refusal(&mut late, "limit", 4429).await;
 }
 
 #[tokio::test]
 async fn guests_take_memory_of_whoever_invited_them() {
-    let door = door(1024 * KIB).await;
-    let own = format!("http://{}", door.addr);
-    let mut client = door.plain("").await;
+    let server = server(1024 * KIB).await;
+    let own = format!("http://{}", server.addr);
+    let mut client = server.plain("").await;
     let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
     let mut held = Vec::new();
     for length in [400, 200] {
-        let (_, ticket) = door
+        let (_, ticket) = server
             .engine
             .sessions()
-            .share(&door.alice, &id, Access::View, Duration::from_secs(60))
+            .share(&server.alice, &id, Access::View, Duration::from_secs(60))
             .expect("shared");
         let headers = [("origin", own.as_str())];
         let mut guest =
-            door.open(How { headers: &headers, ..How::default() }).await.expect("opens");
+            server.open(How { headers: &headers, ..How::default() }).await.expect("opens");
         guest.send(json!({"type": "hello", "ticket": ticket.expose()})).await;
         guest.frame("session").await;
         guest.send_unfinished(length * KIB).await;
@@ -97,7 +97,7 @@ async fn guests_take_memory_of_whoever_invited_them() {
     }
     client.send_large(200 * KIB).await;
     expect_refusal(&mut client, "limit", 4429).await;
-    let mut other = open(&door, BOB).await;
+    let mut other = open(&server, BOB).await;
     other.send_large(200 * KIB).await;
     other.frame("pong").await;
     drop(held);
@@ -109,13 +109,13 @@ async fn screens_that_are_told_take_memory_of_their_owner() {
     const PRINT: &str = r#"awk 'BEGIN { for (i = 0; i < 300; i++) { for (j = 0; j < 200; j++)
         printf "\033[38;2;%d;%d;%dmx", i % 256, j, i * j % 256; print "" }
         print "rea" "dy" }'; read x"#;
-    let door = door_with(|policy| policy.max_screen_bytes(4096 * KIB), |server| server).await;
+    let server = server_with(|policy| policy.max_screen_bytes(4096 * KIB), |server| server).await;
     let mut sessions = Vec::new();
     for token in [ALICE, ALICE, BOB] {
         let headers = &[("authorization", token)];
         let query = "?cols=200";
         let how = How { query, headers, ..How::default() };
-        let mut client = door.open(how).await.expect("opens");
+        let mut client = server.open(how).await.expect("opens");
         client.frame("session").await;
         client.send(script(PRINT)).await;
         let id = client.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
@@ -125,7 +125,7 @@ async fn screens_that_are_told_take_memory_of_their_owner() {
     // One that is drawn is more than her part.
     let attach = Attach::new(Access::View);
     let mut held =
-        door.engine.sessions().attach(&door.alice, &sessions[0].1, attach).expect("hers");
+        server.engine.sessions().attach(&server.alice, &sessions[0].1, attach).expect("hers");
     let held = held.next().await.expect("an update");
     assert!(matches!(held, Update::Snapshot { .. }), "{held:?}");
     for (token, id, _client) in &sessions[1..] {
@@ -133,7 +133,7 @@ async fn screens_that_are_told_take_memory_of_their_owner() {
         let query = &format!("?session={id}&access=view");
         for v1 in [false, true] {
             let query = if v1 { "" } else { query };
-            let mut viewer = door.open(How { query, headers, v1 }).await.expect("opens");
+            let mut viewer = server.open(How { query, headers, v1 }).await.expect("opens");
             if v1 {
                 let attach = json!({"type": "attach", "sessionId": id, "access": "view"});
                 viewer.send(attach).await;

@@ -25,7 +25,7 @@ pub(crate) const ALICE: &str = "Bearer alices-very-long-token";
 pub(crate) const BOB: &str = "Bearer bobs-very-long-token-too";
 
 /// A server on a free port, with an engine of its own.
-pub(crate) struct Door {
+pub(crate) struct TestServer {
     pub(crate) addr: SocketAddr,
     pub(crate) engine: Engine,
     pub(crate) alice: Caller,
@@ -34,14 +34,14 @@ pub(crate) struct Door {
     _root: TempDir,
 }
 
-pub(crate) async fn door() -> Door {
-    door_with(|policy| policy, |server| server).await
+pub(crate) async fn server() -> TestServer {
+    server_with(|policy| policy, |server| server).await
 }
 
-pub(crate) async fn door_with(
+pub(crate) async fn server_with(
     sessions: impl FnOnce(SessionPolicy) -> SessionPolicy,
     configure: impl FnOnce(WsServerBuilder<SharedAuthenticator>) -> WsServerBuilder<SharedAuthenticator>,
-) -> Door {
+) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let policy = SessionPolicy::new()
@@ -67,7 +67,7 @@ pub(crate) async fn door_with(
     let ended = tokio::spawn(server.run_until(async {
         let _ = stopped.await;
     }));
-    Door { addr, engine, alice, stop: Some(stop), ended, _root: root }
+    TestServer { addr, engine, alice, stop: Some(stop), ended, _root: root }
 }
 
 /// How a client opens its WebSocket.
@@ -78,7 +78,7 @@ pub(crate) struct How<'a> {
     pub(crate) headers: &'a [(&'static str, &'a str)],
 }
 
-impl Door {
+impl TestServer {
     pub(crate) async fn open(&self, how: How<'_>) -> Result<Client, Error> {
         let mut request =
             format!("ws://{}/terminal{}", self.addr, how.query).into_client_request()?;

@@ -1,11 +1,11 @@
 use serde_json::json;
 
-use crate::support::{Came, door, script};
+use crate::support::{Came, script, server};
 
 #[tokio::test]
 async fn a_dropped_connection_goes_on_where_it_was() {
-    let door = door().await;
-    let mut client = door.v1().await;
+    let server = server().await;
+    let mut client = server.v1().await;
     // Less than is kept of it: while nobody is attached, nobody holds it up.
     client.send(script("stty -opost -echo; read go; seq 1 120000; echo done; read x")).await;
     let session = client.frame("session").await;
@@ -30,7 +30,7 @@ async fn a_dropped_connection_goes_on_where_it_was() {
                 frames += 1;
                 if frames % 5 == 0 {
                     drop(client);
-                    client = door.v1().await;
+                    client = server.v1().await;
                     let offset = base + seen.len() as u64;
                     client.send(json!({"type": "attach", "sessionId": id, "epoch": epoch, "offset": offset, "client": name})).await;
                     let again = client.frame("session").await;
@@ -49,15 +49,15 @@ async fn a_dropped_connection_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn input_sent_again_is_typed_once() {
-    let door = door().await;
-    let mut client = door.v1().await;
+    let server = server().await;
+    let mut client = server.v1().await;
     client.send(script("stty raw -echo; echo ready; head -c 6 | od -An -c; read x")).await;
     let session = client.frame("session").await;
     client.until("ready").await;
     client.input("abc").await;
     while client.frame("input_ack").await["number"] != 3 {}
     drop(client);
-    let mut client = door.v1().await;
+    let mut client = server.v1().await;
     client
         .send(json!({"type": "attach", "sessionId": session["sessionId"], "epoch": session["epoch"], "offset": 0}))
         .await;
@@ -72,13 +72,13 @@ async fn input_sent_again_is_typed_once() {
 
 #[tokio::test]
 async fn control_is_taken_released_and_granted() {
-    let door = door().await;
-    let mut one = door.v1().await;
+    let server = server().await;
+    let mut one = server.v1().await;
     one.send(json!({"type": "new_session", "command": "cat", "cols": 90, "rows": 30})).await;
     let session = one.frame("session").await;
     assert_eq!((&session["cols"], &session["rows"]), (&90.into(), &30.into()));
     assert_eq!(one.frame("control").await["you"], true);
-    let mut two = door.v1().await;
+    let mut two = server.v1().await;
     two.send(json!({"type": "attach", "sessionId": session["sessionId"], "cols": 60, "rows": 20}))
         .await;
     let second = two.frame("session").await;
@@ -100,9 +100,9 @@ async fn control_is_taken_released_and_granted() {
 
 #[tokio::test]
 async fn broken_frames_end_the_connection() {
-    let door = door().await;
+    let server = server().await;
     for bad in [vec![], vec![0x77; 20], vec![0x11, 0, 0], vec![0x12; 3]] {
-        let mut client = door.v1().await;
+        let mut client = server.v1().await;
         client.send(json!({"type": "new_session", "command": "cat"})).await;
         client.frame("session").await;
         client.binary(bad).await;
@@ -113,8 +113,8 @@ async fn broken_frames_end_the_connection() {
 
 #[tokio::test]
 async fn titles_are_told() {
-    let door = door().await;
-    let mut client = door.v1().await;
+    let server = server().await;
+    let mut client = server.v1().await;
     client.send(script("printf '\\033]2;my title\\007'; read x")).await;
     while client.frame("title").await["title"] != "my title" {}
 }

@@ -70,18 +70,18 @@ impl Ssh {
         let text = key.public_key().to_openssh().expect("a text");
         fs::write(keys.join("guest"), text).expect("written");
         let host = HostKeys::open_or_create(dir.path().join("host_key")).expect("made");
-        let door = async |engine: Engine| {
+        let server = async |engine: Engine| {
             let users = Users::new().authorized_keys(&keys).expect("a directory");
-            let door = SshServer::builder(engine).users(users);
-            let door = door.bind("127.0.0.1:0", &host).await.expect("bound");
-            let addr = door.local_addr();
-            tokio::spawn(async { door.await });
+            let server = SshServer::builder(engine).users(users);
+            let server = server.bind("127.0.0.1:0", &host).await.expect("bound");
+            let addr = server.local_addr();
+            tokio::spawn(async { server.await });
             addr
         };
         let hasty = Engine::builder(Actor).default_timeout(Duration::from_millis(50));
         Self {
-            usual: door(engine.clone()).await,
-            hasty: door(hasty.build().expect("built")).await,
+            usual: server(engine.clone()).await,
+            hasty: server(hasty.build().expect("built")).await,
             key: Arc::new(key),
             _dir: dir,
         }

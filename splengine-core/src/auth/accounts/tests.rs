@@ -18,7 +18,7 @@ fn scopes(scopes: &[Scope]) -> Scopes {
 
 fn by_token(accounts: &Accounts, number: u8) -> Option<Caller> {
     TokenHash::find(&Secret::new(format!("token-with-number-{number}")), &accounts.read().tokens)
-        .map(Held::caller)
+        .map(Account::caller)
 }
 
 fn list(tokens: &[(u8, &str, &[Scope])]) -> AccountList {
@@ -119,7 +119,7 @@ fn any_list() -> impl Strategy<Value = AccountList> {
 fn everybody(accounts: &Accounts) -> Vec<Option<Caller>> {
     let tokens = (0..4).map(|number| by_token(accounts, number));
     let users = (0..3).map(|number| Some(accounts.caller(&user(&format!("user-{number}")))));
-    let nobody = accounts.read().anonymous.as_ref().map(Held::caller);
+    let nobody = accounts.read().anonymous.as_ref().map(Account::caller);
     tokens.chain(users).chain([nobody]).collect()
 }
 

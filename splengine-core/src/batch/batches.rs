@@ -1,0 +1,429 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::batch::reads::RecordMemory;
+use crate::batch::record::{Names, record};
+use crate::batch::records::{EventKind, EventRow, Summary, key};
+use crate::batch::registry::Registry;
+use crate::batch::{
+    BatchError, BatchEvent, BatchEventKind, BatchInfo, BatchRecord, StepCounts, StepOutput,
+};
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::execute::Stream;
+use crate::id::BatchId;
+use crate::session::time;
+
+/// The batches of an engine, as a [`Caller`] may use them: their own. Got from
+/// [`Engine::batches`]; cheap to clone.
+///
+/// ```
+/// use splengine_core::{
+///     BatchPolicy, BatchRequest, BatchState, Caller, Engine, LocalExecutor, MemoryStore, Step,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let outputs = std::env::temp_dir().join("splengine-doc-batches");
+/// let engine = Engine::builder(LocalExecutor::new(".")?)
+///     .batches(BatchPolicy::new(MemoryStore::new(), outputs)?)
+///     .build()?;
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));
+/// let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
+/// let record = engine.batches().wait(&alice, id.as_str()).await?;
+/// assert_eq!(record.info.state, BatchState::Succeeded);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Batches {
+    pub(crate) engine: Engine,
+}
+
+/// A batch's events, from some point on.
+pub struct BatchEvents {
+    batches: Batches,
+    id: BatchId,
+    names: Names,
+    _memory: RecordMemory,
+    after: u64,
+    read: VecDeque<(u64, EventRow)>,
+    changed: Option<watch::Receiver<u64>>,
+    is_over: bool,
+}
+
+impl Batches {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    pub(crate) fn registry(&self) -> Result<&Registry, BatchError> {
+        self.engine.0.batches.as_ref().ok_or(BatchError::NoStore)
+    }
+
+    /// Returns the number of batches that are not over.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.registry().map_or(0, Registry::count)
+    }
+
+    /// Returns the maximum number of steps of one batch, for adapters that count them before they are
+    /// parsed; 0 where batches are not kept.
+    #[must_use]
+    pub fn max_steps(&self) -> usize {
+        self.registry().map_or(0, |registry| registry.policy.max_steps)
+    }
+
+    /// A batch with its steps, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`]; [`BatchError::ReadLimit`] when other large
+    /// records take the memory there is for them (64 MiB, half of it for a caller) for 5 s. A record
+    /// counts for as long as it is held.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect, as with all that only look.
+    pub async fn get(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
+        let (id, mut summary) = self.find(caller, id).await?;
+        let memory = self.registry()?.reads.reserve(caller, &summary).await?;
+        let journal = &self.registry()?.journal;
+        let recipe = journal.recipe(&id).await?;
+        let mut tries = 0;
+        // What was read in several steps is of one moment if nothing happened meanwhile.
+        let (rows, is_exact) = loop {
+            let rows = journal.steps(&id).await?;
+            let missing = || BatchError::NoBatch(id.to_string());
+            let now = journal.summary(&id).await?.ok_or_else(missing)?;
+            tries += 1;
+            if now.events == summary.events {
+                break (rows, true);
+            }
+            // One that is never still. It is not over, so no step of it is told to run for good;
+            // whoever asks for what came after the last event misses none.
+            if tries >= READS && !now.state().is_final() {
+                summary = Summary { events: summary.events, ..now };
+                break (rows, false);
+            }
+            summary = now;
+        };
+        let mut record = record(&id, &summary, &recipe, rows)?;
+        self.count_on(&mut record.info);
+        if !is_exact {
+            record.info.counts = StepCounts::of_all(&record.steps);
+        }
+        let bytes = record.memory_bytes();
+        record.memory = RecordMemory::new(memory, bytes.min(summary.read_bytes())).await;
+        Ok(record)
+    }
+
+    /// A batch with its steps; without them, where there is no memory for them: for what was done.
+    pub(crate) async fn get_or_info(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<BatchRecord, BatchError> {
+        match self.get(caller, id).await {
+            Err(BatchError::ReadLimit(_)) => Ok(self.info(caller, id).await?.into()),
+            record => record,
+        }
+    }
+
+    /// A batch without its steps, as it is now: for those who ask often.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn info(&self, caller: &Caller, id: &str) -> Result<BatchInfo, BatchError> {
+        let (id, summary) = self.find(caller, id).await?;
+        let mut info = summary.info(&id).ok_or(BatchError::Damaged)?;
+        self.count_on(&mut info);
+        Ok(info)
+    }
+
+    /// What is written is of the last event; time has gone on since.
+    pub(crate) fn count_on(&self, info: &mut BatchInfo) {
+        let live = self.registry().ok().and_then(|registry| registry.live(&info.id));
+        if let Some(live) = live.filter(|_| !info.state.is_final()) {
+            info.duration = live.elapsed();
+        }
+    }
+
+    /// Waits until a batch is over, and returns it with its steps.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Draining`] when the engine shuts down before: the
+    /// batch goes on in the next; [`BatchError::ReadLimit`], as [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the batch.
+    pub async fn wait(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
+        self.wait_info(caller, id).await?;
+        self.get(caller, id).await
+    }
+
+    /// Waits until a batch is over, and returns it without its steps.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Draining`] when the engine shuts down before: the
+    /// batch goes on in the next.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the batch.
+    pub async fn wait_info(&self, caller: &Caller, id: &str) -> Result<BatchInfo, BatchError> {
+        let (parsed, _) = self.find(caller, id).await?;
+        loop {
+            let live = self.registry()?.live(&parsed);
+            let mut changed = live.as_ref().map(|live| live.changed.subscribe());
+            drop(live);
+            let (_, summary) = self.find(caller, id).await?;
+            if summary.state().is_final() {
+                return self.info(caller, id).await;
+            }
+            let Some(changed) = &mut changed else { return Err(BatchError::Draining) };
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// A batch's events that come after the one with this number; 0 is from its beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Malformed`] when the batch has no event of this number
+    /// yet, which nobody can have been told.
+    pub async fn events(
+        &self,
+        caller: &Caller,
+        id: &str,
+        after: u64,
+    ) -> Result<BatchEvents, BatchError> {
+        let (id, summary) = self.find(caller, id).await?;
+        if after > summary.events {
+            let last = summary.events;
+            let problem =
+                format!("of {after} is after the last event, which has the number {last}");
+            return Err(BatchError::Malformed { field: "after", problem });
+        }
+        let memory = self.registry()?.reads.reserve(caller, &summary).await?;
+        let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;
+        let bytes = names.memory_bytes().min(summary.read_bytes());
+        let changed = self.registry()?.live(&id).map(|live| live.changed.subscribe());
+        Ok(BatchEvents {
+            batches: self.clone(),
+            names,
+            _memory: RecordMemory::new(memory, bytes).await,
+            id,
+            after,
+            read: VecDeque::new(),
+            changed,
+            is_over: summary.state().is_final() && after == summary.events,
+        })
+    }
+
+    /// Returns what a run of a step has printed, or prints still: the run with the number `attempt`,
+    /// from 1; without that, the last one. Before the first run there is nothing. What earlier runs
+    /// printed is kept as long as the batch is.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::NoAttempt`].
+    pub async fn output(
+        &self,
+        caller: &Caller,
+        id: &str,
+        step: &str,
+        stream: Stream,
+        attempt: Option<u32>,
+    ) -> Result<StepOutput, BatchError> {
+        let registry = self.registry()?;
+        // Before it is looked at: so none is taken for over that was run again since.
+        let live = id.parse().ok().and_then(|id| registry.live(&id));
+        let record = self.get(caller, id).await?;
+        let missing = || BatchError::NoStep(step.chars().take(80).collect());
+        let place = record.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
+        let live = live.map(|live| (registry.journal.clone(), live));
+        let number = u32::try_from(place).map_err(|_| missing())?;
+        // Whoever follows a step that has not begun waits for its first run.
+        let last = record.steps[place].attempt.max(1);
+        let attempt = attempt.unwrap_or(last);
+        if !(1..=last).contains(&attempt) {
+            let step = record.steps[place].id.clone();
+            return Err(BatchError::NoAttempt { step, attempt, last });
+        }
+        let outputs = registry.policy.outputs.clone();
+        let info = &record.steps[place];
+        let recorded = match stream {
+            Stream::Stdout => info.stdout_gap,
+            Stream::Stderr => info.stderr_gap,
+        };
+        let mut output =
+            StepOutput::new(outputs, live, record.info.id, number, (attempt, last), stream);
+        output.gap.recorded = (attempt == last && info.ended.is_some()).then_some(recorded);
+        Ok(output)
+    }
+
+    /// The place of a step, and whether it keeps its standard input open.
+    pub(crate) async fn stdin_of(
+        &self,
+        caller: &Caller,
+        id: &str,
+        step: &str,
+    ) -> Result<(u32, bool), BatchError> {
+        let (id, summary) = self.find(caller, id).await?;
+        let _memory = self.registry()?.reads.reserve(caller, &summary).await?;
+        let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;
+        let missing = || BatchError::NoStep(step.chars().take(80).collect());
+        let place = names.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
+        Ok((u32::try_from(place).map_err(|_| missing())?, names.steps[place].opens_stdin))
+    }
+
+    /// Cancels a batch: what runs is stopped, what waits is left out, but for steps that run
+    /// [always](crate::RunIf::Always): those are run still. When it is cancelled for the second time
+    /// they are ended, too. Gives the record, as it is at its end, or after 30 seconds. Does nothing
+    /// to a batch that is over.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Draining`] when the engine shuts down.
+    ///
+    /// # Cancel safety
+    ///
+    /// The cancellation takes its course when the future is dropped.
+    pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
+        let (parsed, summary) = self.find(caller, id).await?;
+        if !summary.state().is_final() {
+            if let Some(live) = self.registry()?.live(&parsed) {
+                live.cancel.send_modify(|wished| *wished = wished.saturating_add(1));
+            }
+            if let Ok(Err(error)) = timeout(CANCEL_WITHIN, self.wait_info(caller, id)).await {
+                return Err(error);
+            }
+        }
+        self.get_or_info(caller, id).await
+    }
+
+    /// Removes a batch that is over, with its record, its output and what its steps were given. Its
+    /// idempotency key is known for as long as [kept](crate::BatchPolicy::keep_keys_for).
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped the batch may be gone or not.
+    pub async fn purge(&self, caller: &Caller, id: &str) -> Result<(), BatchError> {
+        let (id, summary) = self.find(caller, id).await?;
+        let Some(when) = summary.filed.filter(|_| summary.state().is_final()) else {
+            return Err(BatchError::Conflict("the batch is not over; cancel it first"));
+        };
+        self.registry()?.forget(&id, key::ended(when, id.as_str())).await
+    }
+
+    pub(crate) async fn find(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<(BatchId, Summary), BatchError> {
+        self.may(caller)?;
+        let missing = || BatchError::NoBatch(id.chars().take(80).collect());
+        let parsed: BatchId = id.parse().map_err(|_| missing())?;
+        let summary = self.registry()?.journal.summary(&parsed).await?;
+        match summary.filter(|summary| summary.user == caller.user().as_str()) {
+            Some(summary) => Ok((parsed, summary)),
+            None => Err(missing()),
+        }
+    }
+}
+
+impl BatchEvents {
+    /// Returns whether no event follows any more: the batch is over, and its last event was given,
+    /// or came before those that were asked for.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Returns about how many bytes of memory it takes, for whoever bounds the memory of answers: it
+    /// knows the arguments of all steps, whose texts may be long.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.names.memory_bytes()
+    }
+
+    /// Waits for the next event; `None` after the last, or when the engine shuts down.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] when the store can't be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Result<Option<BatchEvent>, BatchError> {
+        loop {
+            // Only now is it told with its step's arguments, which may be long.
+            if let Some((seq, row)) = self.read.pop_front() {
+                let what = self.names.happening(row.what);
+                self.after = seq;
+                self.is_over = matches!(what, BatchEventKind::Finished { .. });
+                return Ok(Some(BatchEvent { seq, time: time(row.time), what }));
+            }
+            if self.is_over {
+                return Ok(None);
+            }
+            if let Some(changed) = &mut self.changed {
+                changed.borrow_and_update();
+            }
+            let registry = self.batches.registry()?;
+            let rows = registry.journal.events(&self.id, self.after, EVENTS_READ).await?;
+            let is_empty = rows.is_empty();
+            for (seq, row) in rows {
+                if let EventKind::Started { step, .. } = &row.what
+                    && *step as usize >= self.names.steps.len()
+                {
+                    // Of a kind whose steps are not known beforehand.
+                    self.names.learn(&registry.journal.steps(&self.id).await?);
+                }
+                self.read.push_back((seq, row));
+            }
+            if is_empty {
+                let Some(changed) = &mut self.changed else { return Ok(None) };
+                if changed.changed().await.is_err() {
+                    self.changed = None;
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for BatchEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchEvents").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+const CANCEL_WITHIN: Duration = Duration::from_secs(30);
+const EVENTS_READ: usize = 256;
+/// So often a record is read to find it at rest.
+const READS: usize = 3;

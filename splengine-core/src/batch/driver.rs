@@ -1,0 +1,333 @@
+//! Drives one batch: performs what its job asks for, and writes everything down before it tells.
+
+mod conclude;
+mod perform;
+mod write;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::batch::failures::Failures;
+use crate::batch::records::{EventKind, StepRow, Summary};
+use crate::batch::registry::{LiveBatch, StepQuota};
+use crate::batch::step_run::{Ending, LOST_CODE};
+use crate::batch::{BatchJob, JobAction, JobEvent, Outcome, StepState};
+use crate::caller::Caller;
+use crate::engine::{Engine, Permit};
+use crate::execute::Reason;
+use crate::id::BatchId;
+use crate::store::Change;
+
+pub(crate) struct Driver {
+    pub(crate) engine: Engine,
+    pub(crate) id: BatchId,
+    pub(crate) caller: Caller,
+    pub(crate) job: Box<dyn BatchJob>,
+    pub(crate) live: Arc<LiveBatch>,
+    pub(crate) room: StepQuota,
+    pub(crate) summary: Summary,
+    pub(crate) steps: Vec<Brief>,
+    running: HashMap<usize, oneshot::Sender<Reason>>,
+    /// Steps in the engine's queue.
+    waiting: HashMap<usize, AbortHandle>,
+    /// Are to run, and the engine is not asked for a place, or takes no more.
+    unasked: BTreeSet<usize>,
+    delayed: usize,
+    /// How those that are to be run again ended the last time.
+    results: HashMap<usize, StepRow>,
+    /// What its job asked for and was not done yet. One at a time: what is done may have the job
+    /// ask for more, which comes after what it asked for before.
+    actions: VecDeque<JobAction>,
+    failures: Failures,
+    /// How often its caller wished it to end, as far as its job was told.
+    cancels: u8,
+    /// When its time is up, once its first step was started.
+    deadline: Option<Instant>,
+    is_timed_out: bool,
+    /// Its job asked for what can't be.
+    is_broken: bool,
+    /// The engine takes no more: what is left is for the next.
+    is_paused: bool,
+    is_over: bool,
+    inputs: mpsc::Sender<Input>,
+    told: mpsc::Receiver<Input>,
+}
+
+/// As much of a step as is kept in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Brief {
+    pub(crate) state: StepState,
+    pub(crate) attempt: u32,
+    pub(crate) started: Option<u64>,
+}
+
+/// What a batch is gone on with.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// To be started, and was not.
+    pub(crate) issued: Vec<usize>,
+    /// Was started, and its end was not seen.
+    pub(crate) lost: Vec<usize>,
+    /// Waits to be run again for so long still.
+    pub(crate) delayed: Vec<(usize, Duration)>,
+    /// Has failed and is to be run again.
+    pub(crate) results: HashMap<usize, StepRow>,
+    /// Its job has not even heard of its beginning.
+    pub(crate) is_new: bool,
+    /// How often its caller wished it to end.
+    pub(crate) cancels: u8,
+    pub(crate) is_timed_out: bool,
+    pub(crate) failures: Failures,
+}
+
+enum Input {
+    Admitted(usize, Permit),
+    /// The engine takes no more.
+    Refused(usize),
+    Ended(usize, Box<Ending>),
+    Due(usize),
+}
+
+/// What is to be done, and what is to be written before.
+#[derive(Default)]
+struct Turn {
+    changes: Vec<Change>,
+    after: Vec<After>,
+}
+
+enum After {
+    Launch { step: usize, permit: Permit, mark: Option<String> },
+    Wait { step: usize, delay: Duration },
+    Stop { step: usize },
+}
+
+impl Driver {
+    pub(crate) fn new(
+        engine: &Engine,
+        id: BatchId,
+        caller: Caller,
+        job: Box<dyn BatchJob>,
+        live: Arc<LiveBatch>,
+        room: StepQuota,
+        summary: Summary,
+    ) -> Self {
+        let (inputs, told) = mpsc::channel(INPUTS);
+        let steps = vec![Brief::default(); job.steps().len()];
+        Self {
+            engine: engine.clone(),
+            id,
+            caller,
+            job,
+            live,
+            room,
+            summary,
+            steps,
+            running: HashMap::new(),
+            waiting: HashMap::new(),
+            unasked: BTreeSet::new(),
+            delayed: 0,
+            results: HashMap::new(),
+            actions: VecDeque::new(),
+            failures: Failures::default(),
+            cancels: 0,
+            deadline: None,
+            is_timed_out: false,
+            is_broken: false,
+            is_paused: false,
+            is_over: false,
+            inputs,
+            told,
+        }
+    }
+
+    /// Drives it in a task of its own, to its end or the engine's.
+    pub(crate) fn spawn(self, pending: Pending) {
+        let (engine, id) = (self.engine.clone(), self.id.clone());
+        tokio::spawn(async move {
+            let driving = tokio::spawn(self.drive(pending)).await;
+            if let Err(error) = driving {
+                tracing::error!(%error, batch = %id, "the driver of a batch failed");
+            }
+            if let Some(registry) = &engine.0.batches {
+                registry.end(&id);
+            }
+        });
+    }
+
+    async fn drive(mut self, pending: Pending) {
+        let registry = Arc::clone(&self.engine.0);
+        let Some(registry) = &registry.batches else { return };
+        let mut cancel = self.live.cancel.subscribe();
+        let mut closed = registry.closed.subscribe();
+        let mut turn = Turn::default();
+        self.go_on(pending, &mut turn);
+        loop {
+            self.settle(&mut turn);
+            if self.is_over {
+                // Whoever hears of the end may submit the next at once.
+                self.room.give_back_inputs();
+            }
+            if !self.write(registry, &mut turn).await {
+                return;
+            }
+            if self.is_over {
+                registry.has_ended(&self.summary);
+            }
+            if self.is_over || (self.is_paused && self.running.is_empty()) {
+                self.waiting.values().for_each(AbortHandle::abort);
+                return;
+            }
+            let cancels = self.cancels;
+            let deadline = self.deadline.filter(|_| !self.is_timed_out && cancels == 0);
+            tokio::select! {
+                input = self.told.recv() => {
+                    let mut next = input;
+                    while let Some(input) = next {
+                        self.take(input, &mut turn);
+                        next = self.told.try_recv().ok();
+                    }
+                }
+                told = cancel.wait_for(|wished| *wished > cancels), if cancels < MAX_CANCELS => {
+                    drop(told);
+                    self.cancel(&mut turn);
+                }
+                () = until(deadline) => self.time_out(&mut turn),
+                _ = closed.wait_for(|closed| *closed), if !self.is_paused => self.is_paused = true,
+            }
+        }
+    }
+
+    fn go_on(&mut self, pending: Pending, turn: &mut Turn) {
+        self.cancels = pending.cancels;
+        self.is_timed_out = pending.is_timed_out;
+        self.failures = pending.failures;
+        self.results = pending.results;
+        if let (Some(timeout), Some(passed)) = (self.summary.timeout, self.live.elapsed()) {
+            let left = Duration::from_millis(timeout).saturating_sub(passed);
+            self.deadline = Instant::now().checked_add(left);
+        }
+        // Before anything is told: they may be withdrawn.
+        self.unasked.extend(&pending.issued);
+        if pending.is_new {
+            self.note(turn, EventKind::Begun);
+            self.tell(JobEvent::Begun);
+            self.act(turn);
+        }
+        for (step, delay) in pending.delayed {
+            self.delayed += 1;
+            turn.after.push(After::Wait { step, delay });
+        }
+        for step in pending.lost {
+            let row = StepRow {
+                reason: Some(Reason::Lost.name().to_owned()),
+                exit_code: Some(LOST_CODE),
+                ..StepRow::default()
+            };
+            self.ended(step, Ending { outcome: Outcome::Lost, row, bytes: 0 }, turn);
+            self.act(turn);
+        }
+        for step in pending.issued {
+            if self.unasked.remove(&step) {
+                self.ask(step, turn);
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input, turn: &mut Turn) {
+        match input {
+            Input::Admitted(step, permit) => {
+                if self.waiting.remove(&step).is_some() {
+                    self.start(step, permit, turn);
+                }
+            }
+            Input::Refused(step) => {
+                if self.waiting.remove(&step).is_some() {
+                    self.unasked.insert(step);
+                }
+                self.is_paused = true;
+            }
+            Input::Ended(step, ending) => {
+                if self.running.remove(&step).is_some() {
+                    self.ended(step, *ending, turn);
+                }
+            }
+            Input::Due(step) => {
+                self.delayed -= 1;
+                if self.steps[step].state == StepState::Retrying {
+                    self.due(step, turn);
+                }
+            }
+        }
+        self.act(turn);
+    }
+
+    /// Its caller wishes it to end.
+    fn cancel(&mut self, turn: &mut Turn) {
+        self.cancels += 1;
+        let (what, event) = match self.cancels {
+            1 => (EventKind::Cancelling, JobEvent::Cancelled),
+            _ => (EventKind::Aborting, JobEvent::Aborted),
+        };
+        self.note(turn, what);
+        self.tell(event);
+        self.act(turn);
+    }
+
+    /// Its time is up.
+    fn time_out(&mut self, turn: &mut Turn) {
+        self.is_timed_out = true;
+        self.note(turn, EventKind::TimedOut);
+        self.tell(JobEvent::TimedOut);
+        self.act(turn);
+    }
+
+    /// Tells the job what happened. Whatever it is told is written down in the same order.
+    fn tell(&mut self, event: JobEvent) {
+        if !self.is_over && !self.is_broken {
+            self.actions.extend(self.job.on_event(event));
+        }
+    }
+
+    /// Ends a batch in which nothing would happen any more.
+    fn settle(&mut self, turn: &mut Turn) {
+        let is_idle = self.running.is_empty() && self.waiting.is_empty();
+        if self.is_over || !is_idle || self.is_paused {
+            return;
+        }
+        if !self.is_broken && self.delayed == 0 {
+            self.break_off("does nothing more and is not over", turn);
+        }
+        if self.is_broken {
+            self.finish(turn);
+        }
+    }
+
+    fn act(&mut self, turn: &mut Turn) {
+        while let Some(action) = self.actions.pop_front() {
+            self.perform(action, turn);
+        }
+    }
+}
+
+/// Waits until then; for ever without a time.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn place(step: usize) -> u32 {
+    u32::try_from(step).unwrap_or(u32::MAX)
+}
+
+pub(crate) const PLAN: &str = "plan";
+/// Beyond so many words a step waits until its driver has heard them.
+const INPUTS: usize = 64;
+/// A caller's wish for the end is told so often: once to clean up, and once to stop that, too.
+const MAX_CANCELS: u8 = 2;

@@ -1,0 +1,131 @@
+//! The ends of steps, and of the batch.
+
+use super::{Driver, Turn, place};
+use crate::batch::plan::millis;
+use crate::batch::records::{EventKind, StepRow, kept, key, now};
+use crate::batch::registry::Registry;
+use crate::batch::step_run::{CANCELLED_CODE, Ending, LOST_CODE, TIMED_OUT_CODE};
+use crate::batch::{BatchState, JobAction, JobEvent, Outcome, StepState};
+use crate::store::Change;
+
+impl Driver {
+    pub(super) fn ended(&mut self, step: usize, ending: Ending, turn: &mut Turn) {
+        let Ending { outcome, mut row, bytes } = ending;
+        self.summary.bytes += bytes;
+        let state = match outcome {
+            Outcome::Succeeded => StepState::Succeeded,
+            Outcome::Cancelled => StepState::Cancelled,
+            Outcome::Failed | Outcome::Lost => StepState::Failed,
+        };
+        row.attempt = self.steps[step].attempt;
+        row.started = self.steps[step].started.filter(|_| row.attempt > 0);
+        row.ended = Some(now());
+        self.conclude(step, outcome, state, row, turn);
+    }
+
+    /// Tells the job that a step has ended, and writes down what became of it.
+    pub(super) fn conclude(
+        &mut self,
+        step: usize,
+        outcome: Outcome,
+        state: StepState,
+        row: StepRow,
+        turn: &mut Turn,
+    ) {
+        // What its job makes of it comes first: whether it is run again is part of what is told.
+        let actions = if self.is_broken {
+            Vec::new()
+        } else {
+            {
+                let (exit_code, reason) = (row.exit_code, row.reason());
+                self.job.on_event(JobEvent::Ended { step, outcome, exit_code, reason })
+            }
+        };
+        let again = actions.iter().any(|action| {
+            matches!(action, JobAction::Wait { step: other, .. } | JobAction::Start { step: other }
+                if *other == step)
+        });
+        if again && row.attempt > 0 {
+            self.results.insert(step, row.clone());
+        }
+        self.close(step, if again { StepState::Retrying } else { state }, row, turn);
+        self.actions.extend(actions);
+    }
+
+    /// What a step that is not run, or not again, is left as: one that has run, as that left it.
+    pub(super) fn left_out(&mut self, step: usize, reason: String) -> (StepState, StepRow) {
+        match self.results.remove(&step) {
+            Some(row) => (row.result(), row),
+            None => (StepState::Skipped, StepRow { problem: Some(reason), ..self.row(step) }),
+        }
+    }
+
+    /// Writes down that a step has come to this.
+    pub(super) fn close(
+        &mut self,
+        step: usize,
+        state: StepState,
+        mut row: StepRow,
+        turn: &mut Turn,
+    ) {
+        self.failures.note(place(step), state, row.exit_code);
+        self.summary.failure = self.failures.first();
+        if state.is_final() {
+            self.room.shrink();
+        }
+        self.set_state(step, state);
+        row.set_state(state);
+        self.put(turn, step, row.clone());
+        let what = match (state, row.problem.clone()) {
+            (StepState::Skipped, Some(reason)) => EventKind::Skipped { step: place(step), reason },
+            _ => EventKind::Ended { step: place(step), row: Box::new(row) },
+        };
+        self.note(turn, what);
+    }
+
+    pub(super) fn due(&mut self, step: usize, turn: &mut Turn) {
+        self.note(turn, EventKind::Due { step: place(step) });
+        self.tell(JobEvent::Due { step });
+    }
+
+    pub(super) fn finish(&mut self, turn: &mut Turn) {
+        for step in 0..self.steps.len() {
+            if !self.steps[step].state.is_final() {
+                let (state, row) = self.left_out(step, "the batch ended without it".to_owned());
+                self.close(step, state, row, turn);
+            }
+        }
+        let state = if self.cancels > 0 {
+            BatchState::Cancelled
+        } else if self.is_broken || self.is_timed_out || !self.failures.is_empty() {
+            BatchState::Failed
+        } else {
+            BatchState::Succeeded
+        };
+        let code = match state {
+            BatchState::Failed if self.is_timed_out => Some(TIMED_OUT_CODE),
+            BatchState::Failed => Some(LOST_CODE),
+            BatchState::Cancelled => Some(CANCELLED_CODE),
+            _ => None,
+        };
+        if self.summary.failure.is_none() {
+            self.summary.failure = code.map(|code| (u32::MAX, code));
+        }
+        self.is_over = true;
+        let ended = now();
+        self.summary.ended = Some(ended);
+        self.summary.duration = self.live.elapsed().map(millis);
+        self.set_batch_state(state, turn);
+        let exit_code = self.summary.exit_code();
+        self.note(turn, EventKind::Finished { state: state.name().to_owned(), exit_code });
+        turn.changes.push(Change::remove(key::open(self.id.as_str())));
+        // By a clock that does not jump: see `Registry::now`.
+        let when = self.engine.0.batches.as_ref().map_or(ended, Registry::now);
+        self.summary.filed = Some(when);
+        let kept = kept(self.summary.stored_bytes(), &self.summary.user);
+        turn.changes.push(Change::set(key::ended(when, self.id.as_str()), kept));
+        if self.summary.has_inputs {
+            turn.changes.push(Change::set(key::inputs(when, self.id.as_str()), []));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What a job asks for.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{After, Brief, Driver, Input, Turn, place};
+use crate::batch::records::{EventKind, StepRow, now};
+use crate::batch::{BatchState, JobAction, Outcome, Step, StepState};
+use crate::engine::{Offered, Permit};
+
+impl Driver {
+    pub(super) fn perform(&mut self, action: JobAction, turn: &mut Turn) {
+        if self.is_over || self.is_broken {
+            return;
+        }
+        let known = self.job.steps().len();
+        if known > self.steps.len() {
+            let bytes = self.job.steps()[self.steps.len()..].iter().map(Step::input_bytes).sum();
+            self.room.grow(known - self.steps.len(), bytes);
+            let mut counts = self.summary.counts();
+            counts.total += (known - self.steps.len()) as u64;
+            counts.queued += (known - self.steps.len()) as u64;
+            self.summary.set_counts(counts);
+            self.steps.resize(known, Brief::default());
+        }
+        let is_waiting =
+            |step: &usize| self.waiting.contains_key(step) || self.unasked.contains(step);
+        let is_busy = |step: &usize| self.running.contains_key(step) || is_waiting(step);
+        match action {
+            JobAction::Start { step } if step < known && !is_busy(&step) => self.ask(step, turn),
+            JobAction::Wait { step, delay } if step < known && !is_busy(&step) => {
+                self.set_state(step, StepState::Retrying);
+                self.delayed += 1;
+                turn.after.push(After::Wait { step, delay });
+            }
+            JobAction::Skip { step, reason } if step < known && !is_busy(&step) => {
+                let (state, row) = self.left_out(step, reason);
+                self.close(step, state, row, turn);
+            }
+            JobAction::Withdraw { step, reason } => {
+                if self.take_back(step) {
+                    let (state, row) = self.left_out(step, reason);
+                    self.conclude(step, Outcome::Cancelled, state, row, turn);
+                }
+            }
+            JobAction::Stop { step } if self.running.contains_key(&step) => {
+                turn.after.push(After::Stop { step });
+            }
+            JobAction::Stop { step } => {
+                if self.take_back(step) {
+                    let (state, row) = match self.results.remove(&step) {
+                        Some(row) => (row.result(), row),
+                        None => {
+                            (StepState::Cancelled, StepRow { ended: Some(now()), ..self.row(step) })
+                        }
+                    };
+                    self.conclude(step, Outcome::Cancelled, state, row, turn);
+                }
+            }
+            JobAction::Tolerate { step } if step < known && !is_busy(&step) => {
+                self.failures.forget(place(step));
+                self.summary.failure = self.failures.first();
+            }
+            JobAction::Finish
+                if self.running.is_empty()
+                    && self.waiting.is_empty()
+                    && self.unasked.is_empty() =>
+            {
+                self.finish(turn);
+            }
+            action => self.break_off(&format!("asks for {action:?}, which can't be"), turn),
+        }
+    }
+
+    /// Asks for no place any more for a step that has none; `false` when it has begun.
+    fn take_back(&mut self, step: usize) -> bool {
+        match self.waiting.remove(&step) {
+            Some(asked) => {
+                asked.abort();
+                true
+            }
+            None => self.unasked.remove(&step),
+        }
+    }
+
+    /// Ends a batch whose job does not do what it should.
+    pub(super) fn break_off(&mut self, what: &str, turn: &mut Turn) {
+        tracing::error!(batch = %self.id, "the job of a batch {what}");
+        self.is_broken = true;
+        turn.after.extend(self.running.keys().map(|step| After::Stop { step: *step }));
+        for (_, asked) in self.waiting.drain() {
+            asked.abort();
+        }
+        self.unasked.clear();
+    }
+
+    /// Asks the engine for a place for a step.
+    pub(super) fn ask(&mut self, step: usize, turn: &mut Turn) {
+        match self.engine.0.admission.offer_unbounded(self.caller.user()) {
+            Ok(Offered::Now(permit)) => self.start(step, permit, turn),
+            Ok(Offered::Later(place)) => {
+                let inputs = self.inputs.clone();
+                let asking = tokio::spawn(async move {
+                    let _ = inputs
+                        .send(match place.turn().await {
+                            Ok(permit) => Input::Admitted(step, permit),
+                            Err(_) => Input::Refused(step),
+                        })
+                        .await;
+                });
+                self.waiting.insert(step, asking.abort_handle());
+            }
+            Err(_) => {
+                self.unasked.insert(step);
+                self.is_paused = true;
+            }
+        }
+    }
+
+    /// Writes down that it starts, and starts it then.
+    pub(super) fn start(&mut self, step: usize, permit: Permit, turn: &mut Turn) {
+        let mark = self.engine.0.executor.mark();
+        self.results.remove(&step);
+        self.steps[step].attempt += 1;
+        self.steps[step].started = Some(now());
+        self.set_state(step, StepState::Running);
+        self.failures.forget(place(step));
+        self.summary.failure = self.failures.first();
+        if self.summary.started.is_none() {
+            self.summary.started = Some(now());
+            self.live.begin(Duration::ZERO);
+            let timeout = self.summary.timeout.map(Duration::from_millis);
+            self.deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        }
+        if self.summary.state() == BatchState::Queued {
+            self.set_batch_state(BatchState::Running, turn);
+        }
+        let row = self.row(step);
+        self.put(turn, step, row);
+        let attempt = self.steps[step].attempt;
+        self.note(turn, EventKind::Started { step: place(step), attempt, mark: mark.clone() });
+        // Known to run from here on; the sender comes with the launch.
+        self.running.insert(step, oneshot::channel().0);
+        turn.after.push(After::Launch { step, permit, mark });
+    }
+}

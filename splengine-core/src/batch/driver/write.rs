@@ -1,0 +1,159 @@
+//! What is written down, and done then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::{After, Brief, Driver, Input, PLAN, Turn, place};
+use crate::batch::journal::set;
+use crate::batch::output::{OutputQuota, OutputWriter};
+use crate::batch::plan::millis;
+use crate::batch::records::{EventKind, EventRow, StepRow, StepSpec, key, now};
+use crate::batch::registry::Registry;
+use crate::batch::stdin::Source;
+use crate::batch::step_run::{StepRun, not_started};
+use crate::batch::{BatchState, Step, StepState};
+use crate::engine::Permit;
+use crate::execute::{ExecuteError, Reason};
+use crate::store::Change;
+
+impl Driver {
+    /// Writes down what happened, tells it, and does what follows from it; `false` when the engine
+    /// ended before it could be written.
+    pub(super) async fn write(&mut self, registry: &Registry, turn: &mut Turn) -> bool {
+        if !turn.changes.is_empty() {
+            let mut changes = std::mem::take(&mut turn.changes);
+            self.summary.duration = self.live.elapsed().map(millis);
+            changes.push(set(key::summary(&self.id), &self.summary));
+            let mut pause = Duration::from_millis(100);
+            while let Err(error) = registry.journal.commit(changes.clone()).await {
+                // What is not on disk has not happened: nobody is told, nothing is started.
+                tracing::error!(%error, batch = %self.id, "a batch waits for its store");
+                if *registry.closed.borrow() {
+                    return false;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            self.live.changed.send_replace(self.summary.events);
+        }
+        for after in std::mem::take(&mut turn.after) {
+            match after {
+                After::Launch { step, permit, mark } => self.launch(registry, step, permit, mark),
+                After::Wait { step, delay } => {
+                    let inputs = self.inputs.clone();
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = sleep(delay) => {
+                                let _ = inputs.send(Input::Due(step)).await;
+                            }
+                            () = inputs.closed() => {}
+                        }
+                    });
+                }
+                After::Stop { step } => {
+                    if let Some(stop) = self.running.insert(step, oneshot::channel().0) {
+                        let _ = stop.send(match self.is_timed_out && self.cancels == 0 {
+                            true => Reason::TimedOut,
+                            false => Reason::Cancelled,
+                        });
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn launch(&mut self, registry: &Registry, step: usize, permit: Permit, mark: Option<String>) {
+        let (stop, stopped) = oneshot::channel();
+        self.running.insert(step, stop);
+        let attempt = self.steps[step].attempt;
+        let outputs = registry.policy.outputs.clone();
+        let quota = OutputQuota { engine: self.engine.clone(), live: Arc::clone(&self.live) };
+        let run = StepRun {
+            engine: self.engine.clone(),
+            caller: self.caller.clone(),
+            writer: OutputWriter::new(outputs, self.id.clone(), place(step), attempt, quota),
+            live: Arc::clone(&self.live),
+            stopped,
+            id: self.job.steps()[step].id_at(step),
+            place: place(step),
+            opens_stdin: self.job.steps()[step].0.stdin_open,
+            source: self.source(registry, step),
+        };
+        let spec = self.job.steps()[step].clone();
+        let inputs = self.inputs.clone();
+        let id = run.id.clone();
+        tokio::spawn(async move {
+            // Kept until the end is told, so that no step of this batch has the place before what
+            // the end means for it is known.
+            let permit = Arc::new(permit);
+            let running =
+                tokio::spawn(run.finish(move || spec.request(), Arc::clone(&permit), mark));
+            let ending = running.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a step of a batch failed");
+                not_started(&id, ExecuteError::internal(error))
+            });
+            let _ = inputs.send(Input::Ended(step, Box::new(ending))).await;
+            drop(permit);
+        });
+    }
+
+    /// What a step reads that another has printed.
+    fn source(&self, registry: &Registry, step: usize) -> Option<Source> {
+        let steps = self.job.steps();
+        let from = steps[step].0.stdin_from.as_ref()?;
+        let (batch, at) = match &from.ran_in {
+            Some(run) => (run.batch.parse().ok()?, run.place),
+            None => {
+                let is_it = |(at, step): (usize, &Step)| step.has_id_at(&from.step, at);
+                (self.id.clone(), place(steps.iter().enumerate().position(is_it)?))
+            }
+        };
+        Some(Source {
+            outputs: registry.policy.outputs.clone(),
+            journal: registry.journal.clone(),
+            batch,
+            place: at,
+            id: from.step.clone(),
+            stream: from.stream(),
+        })
+    }
+
+    pub(super) fn note(&mut self, turn: &mut Turn, what: EventKind) {
+        self.summary.events += 1;
+        let event = EventRow { time: now(), what };
+        turn.changes.push(set(key::event(&self.id, self.summary.events), &event));
+    }
+
+    pub(super) fn put(&self, turn: &mut Turn, step: usize, mut row: StepRow) {
+        if self.summary.kind != PLAN {
+            row.step = self.job.steps().get(step).map(|step| StepSpec(step.without_inputs()));
+        }
+        turn.changes.push(set(key::step(&self.id, place(step)), &row));
+    }
+
+    /// What is written of a step that has no end.
+    pub(super) fn row(&self, step: usize) -> StepRow {
+        let Brief { state, attempt, started } = self.steps[step];
+        let mut row = StepRow { attempt, started, ..StepRow::default() };
+        row.set_state(state);
+        row
+    }
+
+    pub(super) fn set_state(&mut self, step: usize, state: StepState) {
+        let mut counts = self.summary.counts();
+        counts.shift(self.steps[step].state, state);
+        self.summary.set_counts(counts);
+        self.steps[step].state = state;
+    }
+
+    pub(super) fn set_batch_state(&mut self, state: BatchState, turn: &mut Turn) {
+        let (user, id) = (&self.summary.user, self.id.as_str());
+        turn.changes.push(Change::remove(key::of_user_in(user, self.summary.state(), id)));
+        turn.changes.push(Change::set(key::of_user_in(user, state, id), []));
+        self.summary.state = state.name().to_owned();
+    }
+}

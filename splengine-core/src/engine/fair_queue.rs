@@ -1,0 +1,187 @@
+//! Who runs next: the rule, without clock or I/O.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+
+use crate::caller::UserName;
+
+/// Bounds on what runs and waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    pub(crate) running: usize,
+    pub(crate) running_per_caller: usize,
+    pub(crate) waiting: usize,
+    pub(crate) waiting_per_caller: usize,
+}
+
+/// What becomes of somebody who asks to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Run,
+    Wait(Ticket),
+    /// The caller has this many waiting, and may have no more.
+    CallerLimit(usize),
+    Full,
+}
+
+/// A place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ticket {
+    number: u64,
+    is_bounded: bool,
+}
+
+/// Callers take turns; one caller's own requests run in the order they came.
+///
+/// Invariant: while a place is free, nobody waits who may take it.
+#[derive(Debug)]
+pub(crate) struct FairQueue {
+    capacity: Capacity,
+    running: usize,
+    waiting: usize,
+    /// How many of those wait that count against the capacity.
+    bounded: usize,
+    callers: HashMap<UserName, Share>,
+    /// The callers that have somebody waiting, next first.
+    turns: VecDeque<UserName>,
+    next_ticket: u64,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    running: usize,
+    waiting: VecDeque<Ticket>,
+    bounded: usize,
+}
+
+impl Share {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting.is_empty()
+    }
+}
+
+impl FairQueue {
+    pub(crate) fn new(capacity: Capacity) -> Self {
+        Self {
+            capacity,
+            running: 0,
+            waiting: 0,
+            bounded: 0,
+            callers: HashMap::new(),
+            turns: VecDeque::new(),
+            next_ticket: 0,
+        }
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub(crate) fn offer(&mut self, user: &UserName) -> Offer {
+        self.offer_place(user, true)
+    }
+
+    /// The same for whoever bounds in some other way how many wait: they are never refused, and
+    /// take no place in the queue from others.
+    pub(crate) fn offer_unbounded(&mut self, user: &UserName) -> Offer {
+        self.offer_place(user, false)
+    }
+
+    fn offer_place(&mut self, user: &UserName, is_bounded: bool) -> Offer {
+        let capacity = self.capacity;
+        let share = self.callers.entry(user.clone()).or_default();
+        if self.running < capacity.running && share.running < capacity.running_per_caller {
+            self.running += 1;
+            share.running += 1;
+            return Offer::Run;
+        }
+        let refusal = if !is_bounded {
+            None
+        } else if share.bounded >= capacity.waiting_per_caller {
+            Some(Offer::CallerLimit(capacity.waiting_per_caller))
+        } else if self.bounded >= capacity.waiting {
+            Some(Offer::Full)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.forget_if_idle(user);
+            return refusal;
+        }
+        let ticket = Ticket { number: self.next_ticket, is_bounded };
+        self.next_ticket += 1;
+        share.bounded += usize::from(is_bounded);
+        self.bounded += usize::from(is_bounded);
+        if share.waiting.is_empty() {
+            self.turns.push_back(user.clone());
+        }
+        share.waiting.push_back(ticket);
+        self.waiting += 1;
+        Offer::Wait(ticket)
+    }
+
+    /// One of `user`'s runs is over; says who runs instead.
+    pub(crate) fn release(&mut self, user: &UserName) -> Option<Ticket> {
+        self.running -= 1;
+        if let Entry::Occupied(mut entry) = self.callers.entry(user.clone()) {
+            entry.get_mut().running -= 1;
+            // Nobody of theirs waits then, so that the next turn is not theirs.
+            if entry.get().is_idle() {
+                entry.remove();
+            }
+        }
+        self.take_turn()
+    }
+
+    /// Somebody gives up waiting; `false` when they no longer waited.
+    pub(crate) fn withdraw(&mut self, user: &UserName, ticket: Ticket) -> bool {
+        let mut waited = false;
+        if let Some(share) = self.callers.get_mut(user)
+            && let Some(place) = share.waiting.iter().position(|waiting| *waiting == ticket)
+        {
+            waited = true;
+            share.waiting.remove(place);
+            share.bounded -= usize::from(ticket.is_bounded);
+            self.bounded -= usize::from(ticket.is_bounded);
+            self.waiting -= 1;
+            if share.waiting.is_empty() {
+                self.turns.retain(|waiting| waiting != user);
+            }
+        }
+        self.forget_if_idle(user);
+        waited
+    }
+
+    fn take_turn(&mut self) -> Option<Ticket> {
+        if self.running >= self.capacity.running {
+            return None;
+        }
+        let limit = self.capacity.running_per_caller;
+        let place = self.turns.iter().position(|user| self.callers[user].running < limit)?;
+        let user = self.turns.remove(place)?;
+        let share = self.callers.get_mut(&user)?;
+        let ticket = share.waiting.pop_front()?;
+        share.bounded -= usize::from(ticket.is_bounded);
+        self.bounded -= usize::from(ticket.is_bounded);
+        share.running += 1;
+        if !share.waiting.is_empty() {
+            self.turns.push_back(user);
+        }
+        self.running += 1;
+        self.waiting -= 1;
+        Some(ticket)
+    }
+
+    fn forget_if_idle(&mut self, user: &UserName) {
+        if self.callers.get(user).is_some_and(Share::is_idle) {
+            self.callers.remove(user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

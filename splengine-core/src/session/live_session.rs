@@ -1,0 +1,440 @@
+//! One session that lives: its state, shared by the tasks that serve it and the clients on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::caller::UserName;
+use crate::execute::ExitStatus;
+use crate::id::SessionId;
+use crate::input_budget::InputReservation;
+use crate::screen::Screen;
+use crate::session::log::Log;
+use crate::session::recording::{Recorder, Stopped};
+use crate::session::render::{Painted, RenderPool};
+use crate::session::resize_policy::{Window, decide};
+use crate::session::screen_memory::{ScreenMemory, ScreenShortage};
+use crate::session::snapshots::LastSnapshot;
+use crate::session::state::{Known, State, Versions};
+use crate::session::traits::{Gone, Terminal};
+use crate::session::{
+    Closed, Notice, SessionError, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy,
+    TerminalColors,
+};
+
+pub(crate) struct LiveSession {
+    pub(crate) id: SessionId,
+    pub(crate) user: UserName,
+    pub(crate) created: SystemTime,
+    pub(crate) born: Instant,
+    /// Changes when offsets begin anew.
+    pub(crate) epoch: String,
+    terminal: Mutex<Terminal>,
+    pub(crate) launch: Launch,
+    pub(crate) policy: Arc<SessionPolicy>,
+    /// It was loaded.
+    is_restored: bool,
+    /// The offset that the screen stands for that it was loaded with, and that screen, if it is small
+    /// enough to be kept.
+    pub(crate) restored: Option<(u64, Option<(Size, Bytes)>)>,
+    state: Mutex<State>,
+    pub(super) screen: Mutex<Painted>,
+    /// What the screen may take.
+    pub(crate) memory: Arc<ScreenMemory>,
+    pub(super) render_pool: RenderPool,
+    pub(super) last_snapshot: LastSnapshot,
+    /// The session is about to be forgotten, and nothing waits for its screen.
+    is_discarded: watch::Sender<bool>,
+    recorder: Mutex<Option<Recorder>>,
+    /// Counts what clients should look at.
+    changed: watch::Sender<u64>,
+    pub(crate) paced: Notify,
+    /// A client wants the terminal's modes back at their defaults.
+    pub(crate) reset_asked: Notify,
+    pub(crate) resized: Notify,
+    /// Some window has another size, and nothing has come of it yet.
+    pub(crate) unsettled: AtomicBool,
+    pub(crate) input: mpsc::Sender<Typed>,
+    pub(crate) room: Semaphore,
+    /// Whether what was printed last took long to draw.
+    is_costly: AtomicBool,
+}
+
+/// What a session was started with.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// The memory of the words and variables, where that is counted.
+    pub(crate) _held: Option<InputReservation>,
+    pub(crate) argv: Vec<OsString>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) workdir: Option<String>,
+}
+
+/// What the input task is to type.
+#[derive(Debug)]
+pub(crate) enum Typed {
+    Client(u64, Bytes),
+    Reply(Vec<u8>),
+    Left(u64),
+}
+
+/// What a session begins with.
+pub(crate) struct SessionInit {
+    pub(crate) id: SessionId,
+    pub(crate) user: UserName,
+    pub(crate) name: Option<String>,
+    pub(crate) created: SystemTime,
+    pub(crate) epoch: String,
+    pub(crate) offset: u64,
+    pub(crate) size: Size,
+    pub(crate) terminal: Terminal,
+    /// Memory of a screen of this size.
+    pub(crate) memory: Arc<ScreenMemory>,
+    pub(crate) launch: Launch,
+    /// What its screen shows already.
+    pub(crate) screen: Option<Screen>,
+    /// The bytes that draw that, for whoever attaches from the start.
+    pub(crate) first: Option<Bytes>,
+    /// It was loaded, now or by the engine that it was adopted from.
+    pub(crate) restored: bool,
+    pub(crate) recorder: Option<Recorder>,
+    /// What an engine before this one knew of it.
+    pub(crate) adopted: Option<ResumeData>,
+}
+
+/// What an adopted session goes on with.
+pub(crate) struct ResumeData {
+    pub(crate) lead: u64,
+    pub(crate) last_activity: SystemTime,
+    /// How old it was, and how long idle, when that was written down.
+    pub(crate) age: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) inputs: VecDeque<Known>,
+}
+
+impl LiveSession {
+    pub(crate) fn new(
+        beginning: SessionInit,
+        policy: Arc<SessionPolicy>,
+        render_pool: RenderPool,
+    ) -> (Arc<Self>, mpsc::Receiver<Typed>) {
+        let SessionInit { id, user, name, created, epoch, offset, size, .. } = beginning;
+        let mut screen = beginning
+            .screen
+            .unwrap_or_else(|| Screen::new(size.cols(), size.rows(), policy.scrollback));
+        screen.count_history(beginning.memory.clone());
+        // What was asked back then was answered back then.
+        let _ = screen.take_replies();
+        let log = Log::new(policy.log_bytes, offset);
+        let (input, typed) = mpsc::channel(INPUT_PIECES);
+        let now = Instant::now();
+        let is_adopted = beginning.adopted.is_some();
+        let before = beginning.adopted.unwrap_or_else(|| ResumeData {
+            lead: 0,
+            last_activity: SystemTime::now(),
+            age: Duration::ZERO,
+            idle: Duration::ZERO,
+            inputs: VecDeque::new(),
+        });
+        let state = State {
+            lead: before.lead,
+            clients: BTreeMap::new(),
+            next_client: 1,
+            numberings: before.inputs,
+            holder: None,
+            size,
+            refused_size: None,
+            colors: TerminalColors::default(),
+            name,
+            title: screen.title().to_owned(),
+            versions: Versions::default(),
+            last_activity: before.last_activity,
+            active: now.checked_sub(before.idle).unwrap_or(now),
+            detached: Some(now),
+            warned: None,
+            cursor_queries: screen.cursor_queries(),
+            recording: beginning.recorder.is_some(),
+            end: None,
+            closed: None,
+            is_settled: false,
+            log,
+        };
+        let is_loaded = beginning.restored && !is_adopted;
+        let restored = is_loaded.then(|| (offset, beginning.first.map(|first| (size, first))));
+        let cursor = state.log.end();
+        let live = Self {
+            id,
+            user,
+            created,
+            born: now.checked_sub(before.age).unwrap_or(now),
+            epoch,
+            terminal: Mutex::new(beginning.terminal),
+            launch: beginning.launch,
+            policy,
+            is_restored: beginning.restored,
+            restored,
+            state: Mutex::new(state),
+            screen: Mutex::new(Painted { screen, cursor, spent: 0 }),
+            memory: beginning.memory,
+            render_pool,
+            last_snapshot: LastSnapshot::new(),
+            is_discarded: watch::channel(false).0,
+            recorder: Mutex::new(beginning.recorder),
+            changed: watch::channel(0).0,
+            paced: Notify::new(),
+            resized: Notify::new(),
+            reset_asked: Notify::new(),
+            unsettled: AtomicBool::new(false),
+            input,
+            room: Semaphore::new(INPUT_BYTES),
+            is_costly: AtomicBool::new(true),
+        };
+        (Arc::new(live), typed)
+    }
+
+    pub(crate) fn terminal(&self) -> Terminal {
+        self.terminal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets go of a terminal whose program has ended, and of all that it takes of this process: the
+    /// session is kept for a while.
+    pub(crate) fn let_go_of_terminal(&self) {
+        if let Some((status, _)) = self.state().end {
+            let mut terminal = self.terminal.lock().unwrap_or_else(PoisonError::into_inner);
+            *terminal = Terminal::new(Gone(status));
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Makes every client look.
+    pub(crate) fn wake(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Takes in what the program printed, and gives what a terminal answers to it.
+    pub(crate) async fn printed(self: &Arc<Self>, mut data: Bytes) -> Vec<u8> {
+        let mut replies = Vec::new();
+        while !data.is_empty() {
+            // Who wants to see the screen waits until all that is in the log is drawn.
+            let most = if self.is_costly.load(Relaxed) { COSTLY_BYTES } else { CHEAP_BYTES };
+            let piece = data.split_to(most.min(data.len()));
+            let length = piece.len();
+            let (answers, cells) = self.take_in(piece, 0).await;
+            replies.extend(answers);
+            // The next piece will be like this one.
+            self.is_costly.store(cells > COSTLY_CELLS * length, Relaxed);
+        }
+        replies
+    }
+
+    /// Takes in what brings a terminal back to its defaults, as if the program had printed it. Like
+    /// [`printed`](Self::printed), it is for the task that reads the terminal alone.
+    pub(crate) async fn reset(self: &Arc<Self>) {
+        let data = Bytes::from_static(RESET);
+        let lead = data.len() as u64;
+        self.take_in(data, lead).await;
+    }
+
+    /// Returns a terminal's answers, and what it has cost to draw `data`, in cells. `lead`: so many of these bytes did not
+    /// come from the terminal.
+    async fn take_in(self: &Arc<Self>, data: Bytes, lead: u64) -> (Vec<u8>, usize) {
+        let offset = self.state().log.end().offset;
+        self.record(|recorder| recorder.output(offset, &data));
+        {
+            let mut state = self.state();
+            state.log.push(data);
+            state.lead += lead;
+            state.touch();
+        }
+        self.wake();
+        tokio::select! {
+            biased;
+            () = self.discarded() => (Vec::new(), 0),
+            drawn = self.draw() => drawn,
+        }
+    }
+
+    async fn draw(self: &Arc<Self>) -> (Vec<u8>, usize) {
+        let drawn = self.with_screen(false, |live, painted| {
+            let replies = painted.screen.take_replies();
+            let mut state = live.state();
+            state.cursor_queries = painted.screen.cursor_queries();
+            if state.title != painted.screen.title() {
+                state.title = painted.screen.title().to_owned();
+                state.versions.title += 1;
+                drop(state);
+                live.wake();
+            }
+            (replies, std::mem::take(&mut painted.spent))
+        });
+        let drawn = drawn.await;
+        let mut wants_keyframe = false;
+        self.record(|recorder| {
+            wants_keyframe = recorder.wants_keyframe();
+            Ok(())
+        });
+        if wants_keyframe {
+            self.with_screen(true, |live, painted| {
+                let (size, screen) = (painted.size(), painted.screen.snapshot());
+                live.record(|recorder| recorder.keyframe(size, &screen));
+            })
+            .await;
+        }
+        drawn
+    }
+
+    /// Ends the wait for what the program printed to be drawn, since the session is about to be forgotten.
+    pub(crate) fn discard(&self) {
+        self.is_discarded.send_replace(true);
+    }
+
+    /// Waits until the session is [discarded](Self::discard).
+    pub(crate) async fn discarded(&self) {
+        let _ = self.is_discarded.subscribe().wait_for(|is_discarded| *is_discarded).await;
+    }
+
+    /// The clients may come to another size now.
+    pub(crate) fn unsettle(&self) {
+        self.unsettled.store(true, Relaxed);
+        self.resized.notify_one();
+    }
+
+    /// Gives the terminal the size that its clients come to.
+    pub(crate) fn settle_size(&self) {
+        self.unsettled.store(false, Relaxed);
+        // Clients are told.
+        let _ = self.settle_from(None);
+    }
+
+    /// The same, on the wish of somebody without a window, which stands where clients have no say. If
+    /// there is no memory for a screen of that size, it stays as it is.
+    pub(crate) fn settle_from(&self, wish: Option<Size>) -> Result<(), ScreenShortage> {
+        let mut state = self.state();
+        let present = wish.filter(|_| self.policy.size != SizePolicy::Fixed).unwrap_or(state.size);
+        let windows = state.clients.iter().filter(|(_, client)| client.may_type());
+        let windows = windows.filter_map(|(key, client)| {
+            Some(Window { size: client.window?, in_control: state.holder == Some(*key) })
+        });
+        let size = decide(self.policy.size, present, windows);
+        if size == state.size || state.end.is_some() {
+            state.refused_size = None;
+            return Ok(());
+        }
+        if let Err(shortage) = self.memory.grow_to(size) {
+            // Whoever wished it hears of it from the answer.
+            if wish.is_none() && state.refused_size.replace(size) != Some(size) {
+                let reason = SessionError::from(shortage).to_string();
+                tracing::info!(session = %self.id, reason, "a terminal keeps its size");
+                state.notify_typists(&Notice::SizeRefused { size, reason });
+                drop(state);
+                self.wake();
+            }
+            return Err(shortage);
+        }
+        state.refused_size = None;
+        state.size = size;
+        state.log.push_size(size);
+        if let Err(error) = self.terminal().resize(size) {
+            tracing::debug!(%error, session = %self.id, "a terminal can't be resized");
+        }
+        drop(state);
+        self.record(|recorder| recorder.resize(size));
+        self.wake();
+        Ok(())
+    }
+
+    /// Does something with the recording, if there is one; an error ends it.
+    pub(crate) fn record(&self, write: impl FnOnce(&mut Recorder) -> Result<(), Stopped>) {
+        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Err(stopped)) = recorder.as_mut().map(write) else { return };
+        *recorder = None;
+        drop(recorder);
+        tracing::warn!(session = %self.id, reason = stopped.name(), "a recording stopped");
+        let mut state = self.state();
+        state.recording = false;
+        state.notify(Notice::RecordingStopped { reason: stopped.name() });
+        drop(state);
+        self.wake();
+    }
+
+    /// The program has ended.
+    pub(crate) fn finish(&self, status: ExitStatus) {
+        {
+            let mut state = self.state();
+            state.end = Some((status, Instant::now()));
+            state.touch();
+        }
+        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.wake();
+        self.paced.notify_waiters();
+    }
+
+    /// Sends every client away, for this reason.
+    pub(crate) fn close(&self, closed: Closed) {
+        self.state().closed.get_or_insert(closed);
+        self.wake();
+    }
+
+    pub(crate) fn info(&self) -> SessionInfo {
+        let status = self.terminal().status();
+        let state = self.state();
+        SessionInfo {
+            id: self.id.clone(),
+            user: self.user.clone(),
+            name: state.name.clone(),
+            title: state.title.clone(),
+            created: self.created,
+            last_activity: state.last_activity,
+            size: state.size,
+            workdir: status
+                .workdir
+                .map(|path| path.to_string_lossy().into_owned())
+                .or_else(|| self.launch.workdir.clone()),
+            clients: state.clients.len(),
+            state: if state.end.is_some() { SessionState::Exited } else { SessionState::Running },
+            exit: state.end.map(|(status, _)| status),
+            restored: self.is_restored,
+            recording: state.recording,
+        }
+    }
+}
+
+impl std::fmt::Debug for LiveSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Pieces and bytes of input that wait to be typed; beyond them whoever sends it waits.
+const INPUT_PIECES: usize = 256;
+pub(crate) const INPUT_BYTES: usize = 1 << 20;
+/// What a piece of input counts for at least, since it takes more than its bytes while it waits.
+const MIN_INPUT_BYTES: usize = 256;
+
+/// Permits of [`LiveSession::room`] that a piece of input takes.
+pub(crate) fn room_of(data: &[u8]) -> usize {
+    data.len().clamp(MIN_INPUT_BYTES, INPUT_BYTES)
+}
+/// Ends whatever sequence is open, then: a soft reset (DECSTR), the normal screen, no reports of the
+/// mouse, of the window's focus and of pastes, the default character set. What is on the screen stays.
+const RESET: &[u8] =
+    b"\x18\x1b[?47l\x1b[!p\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\
+    \x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[?5l\x1b[?7h\x1b[?25h\x1b>\x1b(B\x0f\x1b[m";
+/// Cost of drawing a byte, in cells, above which output is taken in by `COSTLY_BYTES` at a time.
+const COSTLY_CELLS: usize = 256;
+const COSTLY_BYTES: usize = 1 << 10;
+/// So much of other output is taken in at a time: its cost is known only then.
+const CHEAP_BYTES: usize = 8 << 10;

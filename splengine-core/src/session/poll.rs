@@ -1,0 +1,140 @@
+//! Sessions for those who ask now and then, and are not attached.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use crate::caller::Caller;
+use crate::session::log::Entry;
+use crate::session::sessions::{Found, Right, Sessions};
+use crate::session::{Access, SessionError, SessionInfo, Size};
+
+/// Output of a session from some place on, as far as one look gives it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Printed {
+    /// Offsets count within it; it changes when they begin anew.
+    pub epoch: String,
+    /// Number of bytes that had been printed before `data`; of a screen, altogether.
+    pub offset: u64,
+    /// Offset to go on at.
+    pub next: u64,
+    /// Output that was printed; of a screen the escape bytes that draw it. Empty when nothing came
+    /// in time.
+    pub data: Bytes,
+    /// `true` if `data` is the whole screen, since what was asked for is not kept.
+    pub is_screen: bool,
+    /// The session, as it is now.
+    pub info: SessionInfo,
+    /// `true` if all was told and nothing will follow.
+    pub is_over: bool,
+}
+
+impl Sessions {
+    /// Returns what follows `from`, an epoch and an offset in it, or the screen where that is not
+    /// kept, or none is given. Of output at most `most` bytes (and 1 MiB); a screen is given whole.
+    /// Waits up to `wait` (and a minute) for something to come. Nobody is attached by it.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn read(
+        &self,
+        caller: &Caller,
+        id: &str,
+        from: Option<(&str, u64)>,
+        most: usize,
+        wait: Duration,
+    ) -> Result<Printed, SessionError> {
+        let Found::LiveSession(live) = self.find(caller, id)?.0 else {
+            let info = self.get(caller, id)?;
+            let data = self.screen(caller, id).await?.ansi();
+            let (epoch, is_screen, is_over) = (String::new(), true, true);
+            return Ok(Printed { epoch, offset: 0, next: 0, data, is_screen, info, is_over });
+        };
+        let epoch = live.epoch.clone();
+        let most = most.clamp(1, MAX_READ_BYTES);
+        let until = Instant::now() + wait.min(MAX_WAIT);
+        let mut changed = live.subscribe();
+        let cursor = from.filter(|(wanted, _)| *wanted == epoch);
+        let mut cursor = cursor.and_then(|(_, offset)| live.state().log.cursor_at(offset));
+        while let Some(at) = &mut cursor {
+            changed.borrow_and_update();
+            let (entry, has_ended) = {
+                let state = live.state();
+                (state.log.next(at, most), state.end.is_some())
+            };
+            let (offset, data, is_over) = match entry {
+                Err(_) => break,
+                Ok(Some(Entry::Size(_))) => continue,
+                Ok(Some(Entry::Output { offset, data })) => (offset, data, false),
+                Ok(None) if has_ended => (at.offset, Bytes::new(), true),
+                Ok(None) => match timeout_at(until, changed.changed()).await {
+                    Ok(Ok(())) => continue,
+                    _ => (at.offset, Bytes::new(), false),
+                },
+            };
+            let (next, info) = (at.offset, live.info());
+            return Ok(Printed { epoch, offset, next, data, is_screen: false, info, is_over });
+        }
+        let has_ended = live.state().end.is_some();
+        let (cursor, _, data) = live.snapshot().await?;
+        let (offset, next) = (cursor.offset, cursor.offset);
+        let (info, is_screen) = (live.info(), true);
+        Ok(Printed { epoch, offset, next, data, is_screen, info, is_over: has_ended })
+    }
+
+    /// Gives a session's terminal another size, where neither its
+    /// [policy](crate::SessionPolicy::size) nor the window of a client that is attached decides
+    /// it. The answer tells what it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`];
+    /// [`SessionError::CallerScreens`] and [`SessionError::ScreensFull`] where there is no memory for a
+    /// screen of this size. Then it keeps the one that it has.
+    pub fn resize(
+        &self,
+        caller: &Caller,
+        id: &str,
+        size: Size,
+    ) -> Result<SessionInfo, SessionError> {
+        let live = self.find_for_typing(caller, id)?;
+        live.settle_from(Some(size))?;
+        Ok(live.info())
+    }
+
+    /// Counts as something typed, for the limits on idleness.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
+    pub fn keep_alive(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
+        self.find_for_typing(caller, id)?.state().touch();
+        Ok(())
+    }
+
+    /// A session that runs, of a caller who may type in it.
+    pub(crate) fn find_for_typing(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<std::sync::Arc<crate::session::live_session::LiveSession>, SessionError> {
+        let (found, right) = self.find(caller, id)?;
+        if right < Right::See(Access::Control) {
+            return Err(SessionError::Forbidden("you may only look at this session"));
+        }
+        match found {
+            Found::LiveSession(live) if live.state().end.is_none() => Ok(live),
+            _ => Err(SessionError::Ended),
+        }
+    }
+}
+
+const MAX_READ_BYTES: usize = 1 << 20;
+const MAX_WAIT: Duration = Duration::from_mins(1);

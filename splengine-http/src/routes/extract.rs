@@ -1,0 +1,255 @@
+//! Requests in their two forms: a JSON body, or a query beside a body that is the input.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::Error as ValueError;
+use splengine_core::{Caller, GatherLimits, Gathered, LimitKind, Limits, Request, Stdin};
+
+use crate::app::App;
+use crate::body::read_body;
+use crate::dto::{ExecuteRequestDto, LimitsDto};
+use crate::json;
+use crate::problem::Problem;
+use crate::routes::batches::Query;
+
+/// What the `Content-Type` says that the body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyKind {
+    Json,
+    Input,
+}
+
+impl BodyKind {
+    /// A type is demanded: without one, or with one of the three that forms have, a browser sends
+    /// a page's request to any site without asking that site first.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = value.unwrap_or_default().split(';').next().unwrap_or_default();
+        match essence.trim().to_ascii_lowercase().as_str() {
+            "application/json" => Ok(Self::Json),
+            name if name.starts_with("application/") && name.ends_with("+json") => Ok(Self::Json),
+            "application/octet-stream" => Ok(Self::Input),
+            _ => Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Content-Type must be application/json, or application/octet-stream for a body that \
+                 is the command's input",
+            )),
+        }
+    }
+}
+
+/// Who asks; a refusal when nobody is recognised.
+pub(crate) struct Authenticated(pub(crate) Caller);
+
+impl FromRequestParts<App> for Authenticated {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        app.caller(parts).await.map(Self)
+    }
+}
+
+/// A request without a query, of which a route knows no parameter.
+pub(crate) struct NoQuery;
+
+impl<S: Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Query::of(parts.uri.query(), &[]).map(|_| Self)
+    }
+}
+
+pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match BodyKind::of(headers) {
+        Ok(BodyKind::Json) => Ok(()),
+        _ => {
+            let detail = "Content-Type must be application/json";
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+        }
+    }
+}
+
+/// The key under which a request is done no more than once.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (None, _) => return Ok(None),
+        (Some(key), None) => key.to_str().unwrap_or_default(),
+        (Some(_), Some(_)) => {
+            return Err(Problem::malformed("there is more than one `Idempotency-Key`"));
+        }
+    };
+    let is_key = (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_key {
+        let detail = "`Idempotency-Key` is 1 to 255 visible ASCII characters";
+        return Err(Problem::malformed(detail));
+    }
+    Ok(Some(key))
+}
+
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// What we write into headers is made of ids and numbers.
+pub(crate) fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Reads a JSON body whole, within the bounds of its size and its time.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    app: &App,
+    caller: &Caller,
+) -> Result<T, Problem> {
+    json::parse(&read_whole(headers, body, app, caller).await?)
+}
+
+/// Reads a body whole, within the bounds of its size and its time, and of the memory of the caller and
+/// of all.
+pub(crate) async fn read_whole(
+    headers: &HeaderMap,
+    body: Body,
+    app: &App,
+    caller: &Caller,
+) -> Result<Gathered, Problem> {
+    let budget = app.budgets.of(caller.accounted_user());
+    let limits = GatherLimits::new(app.options.max_body, app.options.body_timeout, &budget);
+    read_body(headers, body, &limits).await.map_err(|error| {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let detail = format!("{error}; send a long input as application/octet-stream");
+            return Problem::new(error.status(), detail);
+        }
+        error.into()
+    })
+}
+
+/// Reads the query that stands beside a body of input. `None` is a name that it does not know.
+pub(crate) fn read_query(pairs: &[(String, String)]) -> Result<ExecuteRequestDto, Problem> {
+    let mut dto = ExecuteRequestDto::default();
+    let mut commands = 0;
+    for (name, value) in pairs {
+        match name.as_str() {
+            "command" => {
+                commands += 1;
+                dto.command.clone_from(value);
+            }
+            "args" | "arg" => dto.args.get_or_insert_default().push(value.clone()),
+            "workdir" => dto.workdir = Some(value.clone()),
+            "sessionId" => dto.session_id = Some(value.clone()),
+            "timeout" => dto.timeout = Some(number(name, value)?),
+            "idleTimeout" => dto.idle_timeout = Some(number(name, value)?),
+            "outputLimit" => dto.output_limit = Some(number(name, value)?),
+            "outputEncoding" => dto.output_encoding = Some(word(name, value)?),
+            "background" => dto.background = Some(word(name, value)?),
+            "shell" => {
+                let truth = value
+                    .parse()
+                    .map_err(|_| Problem::malformed("`shell` must be `true` or `false`"))?;
+                dto.shell = Some(truth);
+            }
+            "slowReader" => dto.slow_reader = Some(word(name, value)?),
+            _ => {
+                return Err(Problem::malformed(format!(
+                    "the query has the unknown parameter `{name}`; there is: command, args, \
+                     workdir, sessionId, timeout, idleTimeout, outputLimit, outputEncoding, \
+                     background, shell, slowReader, failStatus"
+                )));
+            }
+        }
+    }
+    match commands {
+        1 => Ok(dto),
+        0 => Err(Problem::malformed("the query lacks the parameter `command`")),
+        _ => Err(Problem::malformed("the query has the parameter `command` more than once")),
+    }
+}
+
+fn number(name: &str, value: &str) -> Result<u64, Problem> {
+    value.parse().map_err(|_| Problem::malformed(format!("`{name}` must be a whole number")))
+}
+
+pub(crate) fn word<'de, T: Deserialize<'de>>(name: &str, value: &str) -> Result<T, Problem> {
+    T::deserialize(value.to_owned().into_deserializer()).map_err(|error: ValueError| {
+        let what = json::in_words(&error.to_string()).what;
+        Problem::malformed(format!("`{name}` {what}"))
+    })
+}
+
+impl ExecuteRequestDto {
+    /// The core's request. `input` is what a streamed body gives, if there is one.
+    pub(crate) fn into_request(self, input: Option<Stdin>) -> Result<Request, Problem> {
+        let stdin = match (input, self.stdin) {
+            (Some(input), _) => input,
+            (None, None) => Stdin::null(),
+            (None, Some(text)) => match self.stdin_encoding.unwrap_or_default() {
+                crate::dto::EncodingDto::Utf8 => Stdin::bytes(text),
+                crate::dto::EncodingDto::Base64 => {
+                    Stdin::bytes(BASE64_STANDARD.decode(text).map_err(|error| {
+                        Problem::malformed(format!("`stdin` is not base64: {error}"))
+                    })?)
+                }
+            },
+        };
+        let mut request = Request::new(self.command)
+            .use_shell(self.shell.unwrap_or_default())
+            .args(self.args.unwrap_or_default())
+            .stdin(stdin)
+            .limits(self.limits.unwrap_or_default().into());
+        for (name, value) in self.env.unwrap_or_default() {
+            request = request.env(name, value);
+        }
+        if let Some(workdir) = self.workdir {
+            request = request.workdir(workdir);
+        }
+        if let Some(session_id) = self.session_id {
+            request = request.session_id(session_id);
+        }
+        if let Some(timeout) = self.timeout {
+            request = request.timeout(Duration::from_millis(timeout));
+        }
+        if let Some(timeout) = self.idle_timeout {
+            request = request.idle_timeout(Duration::from_millis(timeout));
+        }
+        request = self.mask.unwrap_or_default().into_iter().fold(request, Request::mask);
+        if let Some(limit) = self.output_limit {
+            request = request.output_limit(limit);
+        }
+        if let Some(background) = self.background {
+            request = request.background(background.into());
+        }
+        if let Some(slow_reader) = self.slow_reader {
+            request = request.slow_reader(slow_reader.into());
+        }
+        Ok(request)
+    }
+}
+
+impl From<LimitsDto> for Limits {
+    fn from(dto: LimitsDto) -> Self {
+        let mut limits = Self::default();
+        for (kind, value) in [
+            (LimitKind::CpuTime, dto.cpu_time),
+            (LimitKind::Memory, dto.memory),
+            (LimitKind::OpenFiles, dto.open_files),
+            (LimitKind::Processes, dto.processes),
+            (LimitKind::FileSize, dto.file_size),
+            (LimitKind::AddressSpace, dto.address_space),
+        ] {
+            if let Some(value) = value {
+                limits = limits.with(kind, value);
+            }
+        }
+        limits
+    }
+}

@@ -1,0 +1,65 @@
+//! A command on a channel without a terminal.
+
+use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request, SplitError, Stdin};
+
+use crate::channel::{Controls, ExecContext, MISUSE};
+use crate::channel_writer::{Disconnected, Exit, REFUSED, Reply};
+use crate::spill_buffer::SpillReader;
+
+/// Runs what is asked for to its end. Dropping the future cancels it.
+pub(crate) async fn run(
+    engine: &Engine,
+    place: &ExecContext,
+    mut request: Request,
+    input: SpillReader,
+    mut controls: Controls,
+    reply: &Reply,
+) -> Result<Exit, Disconnected> {
+    for (name, value) in &place.env {
+        request = request.env(name, value);
+    }
+    for (name, value) in &place.server_env {
+        request = request.server_env(name, value);
+    }
+    if let Some(session) = &place.session {
+        request = request.session_id(session);
+    }
+    let started = engine.execute(&place.caller, request.stdin(Stdin::reader(input))).await;
+    let mut run = match started {
+        Ok(run) => run,
+        Err(error) => return Ok(reply.refuse(&error.to_string(), code(&error)).await),
+    };
+    let stopper = run.stopper();
+    let passing_on = async {
+        while let Some(signal) = controls.signals.recv().await {
+            stopper.signal(signal);
+        }
+        std::future::pending().await
+    };
+    let printing = async {
+        loop {
+            match run.next().await {
+                Some(Event::Output { stream, data }) => reply.send(stream, data).await?,
+                Some(Event::End(end)) => return Ok(Exit::from(&end)),
+                Some(_) => {}
+                None => return Err(Disconnected),
+            }
+        }
+    };
+    let exit = tokio::select! {
+        exit = printing => exit?,
+        never = passing_on => never,
+    };
+    Ok(reply.finish(exit).await)
+}
+
+/// As a shell tells of a command that it can't run or read; 255 where the engine refused it.
+pub(crate) fn code(error: &ExecuteError) -> u32 {
+    match error {
+        ExecuteError::ProgramNotFound { .. } => 127,
+        ExecuteError::ProgramUnusable { .. } => 126,
+        ExecuteError::Split(SplitError::Operator(_)) => MISUSE,
+        error if error.kind() == ErrorKind::Internal => 254,
+        _ => REFUSED,
+    }
+}

@@ -1,0 +1,199 @@
+//! Who is let in.
+
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, StatusCode};
+use splengine_core::{
+    AuthError, Authenticator as _, Caller, CredentialSource, Credentials, PeerAddress, Secret,
+    is_anybodys_name,
+};
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::login;
+use crate::logins::{LoginId, LoginUse};
+
+/// Who opens a WebSocket.
+pub(crate) enum Authenticated {
+    /// By their login, if by any.
+    Known(Caller, Option<LoginUse>),
+    /// A page that is to show a ticket in its first frame.
+    WithTicket(CredentialSource),
+}
+
+/// Who is logged in in a browser.
+pub(crate) struct Present {
+    pub(crate) caller: Caller,
+    pub(crate) id: LoginId,
+    pub(crate) login: LoginUse,
+}
+
+/// A refusal before the upgrade.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) detail: Cow<'static, str>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+fn refused(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal { status, detail: detail.into(), retry_after: None }
+}
+
+/// Where the credentials of a request come from.
+pub(crate) fn source(extensions: &Extensions) -> CredentialSource {
+    let peer = extensions.get::<PeerAddress>().map(|peer| peer.ip);
+    CredentialSource::of_request("ws", extensions.get(), peer)
+}
+
+/// Judges the headers of an upgrade.
+pub(crate) async fn judge(app: &App, parts: &Parts) -> Result<Authenticated, Refusal> {
+    let (headers, source) = (&parts.headers, source(&parts.extensions));
+    let from_page = match headers.get(ORIGIN) {
+        None => false,
+        Some(origin) => {
+            let origin = origin.to_str().unwrap_or_default();
+            if !is_allowed(app, origin, headers) {
+                let detail = foreign_origin(app, origin, headers);
+                return Err(refused(StatusCode::FORBIDDEN, detail));
+            }
+            true
+        }
+    };
+    if headers.contains_key(AUTHORIZATION) {
+        let caller = by_header(app, headers, &source).await?;
+        return Ok(Authenticated::Known(caller, None));
+    }
+    if from_page && let Some(present) = by_cookie(app, headers).await {
+        return Ok(Authenticated::Known(present.caller, Some(present.login)));
+    }
+    match app.authenticator.authenticate(Credentials::None).await {
+        Ok(_) if is_foreign_name(app, headers) => {
+            let detail = "under this name nobody is let in without credentials; its origin would \
+                          have to be allowed";
+            Err(refused(StatusCode::FORBIDDEN, detail))
+        }
+        Ok(caller) => Ok(Authenticated::Known(caller, None)),
+        Err(AuthError::Unavailable(source)) => Err(unavailable(source.as_ref())),
+        Err(_) if from_page => Ok(Authenticated::WithTicket(source)),
+        Err(_) => {
+            let detail = "credentials are required: an Authorization header with a bearer token";
+            Err(refused(StatusCode::UNAUTHORIZED, detail))
+        }
+    }
+}
+
+/// Whether a page of `origin` may act here: one of this server itself, or of an origin that was
+/// allowed. Browsers send `null` for pages that have none.
+pub(crate) fn is_allowed(app: &App, origin: &str, headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    (own.is_some() && own == host) || app.options.origins.iter().any(|allowed| allowed == origin)
+}
+
+/// Says why a page of `origin` may not act here, and what an administrator can do about it where it is
+/// the console's own, behind a proxy that passes another `Host` on. Logged, too, but not all the time:
+/// whoever likes can send such requests.
+pub(crate) fn foreign_origin(app: &App, origin: &str, headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let short = |text: &str| text.chars().take(MAX_SHOWN_CHARS).collect::<String>();
+    let (origin, host) = (short(origin), short(host));
+    if app.refused_origins.may_log() {
+        tracing::warn!(
+            origin,
+            host,
+            "refused a page whose origin is not this host; if it is the console behind a proxy, let \
+             the proxy pass on the Host header as it came (nginx: `proxy_set_header Host $http_host`), \
+             or list the origin in `[ws] allow-origins`"
+        );
+    }
+    format!(
+        "pages of the origin `{origin}` may not be used with the host `{host}`, which this request \
+         names; behind a proxy, pass the Host header on as it came (nginx: `proxy_set_header Host \
+         $http_host`), or allow the origin (`[ws] allow-origins`)"
+    )
+}
+
+/// Keeps a line of the log from being written over and over.
+#[derive(Debug, Default)]
+pub(crate) struct LogGate(Mutex<Option<Instant>>);
+
+impl LogGate {
+    fn may_log(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+/// Of a page that a browser found under anybody's name, no more is known than of any other.
+fn is_foreign_name(app: &App, headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let is_host = |origin: &String| origin.split_once("://").is_some_and(|(_, own)| own == host);
+    is_anybodys_name(host) && !app.options.origins.iter().any(is_host)
+}
+
+async fn by_header(
+    app: &App,
+    headers: &HeaderMap,
+    source: &CredentialSource,
+) -> Result<Caller, Refusal> {
+    let refused = |detail| refused(StatusCode::UNAUTHORIZED, detail);
+    let mut shown = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (shown.next(), shown.next()) else {
+        return Err(refused("credentials must stand in one Authorization header, not several"));
+    };
+    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some((_, token)) = token else {
+        return Err(refused("credentials must be of the form `Bearer TOKEN`"));
+    };
+    let credentials = Credentials::Bearer(Secret::new(token.trim()));
+    let known = app.engine.authenticate(&app.authenticator, credentials, source).await;
+    known.map_err(|error| match error {
+        AuthError::Unavailable(source) => unavailable(source.as_ref()),
+        AuthError::Throttled { retry_after, .. } => Refusal {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            detail: "too many credentials from there were not valid".into(),
+            retry_after: Some(retry_after),
+        },
+        _ => refused("the credentials are not valid"),
+    })
+}
+
+/// Who is logged in, by the cookie that the login gave. One that stands for nothing is no failure: it
+/// can't be guessed, and every browser has one some time after its login is over.
+pub(crate) async fn by_cookie(app: &App, headers: &HeaderMap) -> Option<Present> {
+    let name = login::cookie_name(headers);
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
+    let pairs = cookies.flat_map(|header| header.split(';'));
+    let values = pairs.filter_map(|pair| match pair.trim().split_once('=') {
+        Some((found, value)) if found == name => Some(value),
+        _ => None,
+    });
+    // There may be one of each directory above.
+    for id in values.filter_map(LoginId::parse).take(MAX_COOKIES) {
+        if let Some((caller, login)) = app.logins.find(&app.engine, &app.authenticator, &id).await {
+            return Some(Present { caller, id, login });
+        }
+    }
+    None
+}
+
+fn unavailable(source: &(dyn std::error::Error + Send + Sync)) -> Refusal {
+    tracing::error!(%source, "credentials can't be checked");
+    let detail = "credentials can't be checked at the moment";
+    refused(StatusCode::SERVICE_UNAVAILABLE, detail)
+}
+
+const MAX_COOKIES: usize = 8;
+/// Of what a request names, so much is repeated.
+const MAX_SHOWN_CHARS: usize = 200;
+const LOG_INTERVAL: Duration = Duration::from_secs(10);

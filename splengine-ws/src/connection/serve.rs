@@ -1,0 +1,205 @@
+//! A WebSocket from its first frame to its last: who its client is, and its three hands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::json;
+use splengine_core::{AuthError, ConnectionHandle, Size};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep_until, timeout};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::app::App;
+use crate::auth::Authenticated;
+use crate::connection::listen::{INPUT_ROOM, Inbound, listen};
+use crate::connection::tell::{Outbound, tell};
+use crate::connection::typing::type_all;
+use crate::encode::{self, Plain, Speech, close, text};
+use crate::frame::{AccessWord, TextFrame};
+use crate::login;
+use crate::meter::{Gate, MAX_UNKNOWN};
+use crate::upgrade::Socket;
+
+/// What the address of an upgrade asks for.
+#[derive(Debug, Default)]
+pub(crate) struct AttachQuery {
+    pub(crate) session: Option<String>,
+    pub(crate) access: Option<AccessWord>,
+    pub(crate) window: Option<Size>,
+}
+
+/// What a client sent first that has shown nothing yet.
+enum First {
+    Frame(TextFrame),
+    /// More than such a client may.
+    TooLarge,
+    Nothing,
+}
+
+pub(crate) async fn serve(
+    app: Arc<App>,
+    socket: Socket,
+    gate: Arc<Gate>,
+    is_v1: bool,
+    entrant: Authenticated,
+    wish: AttachQuery,
+    connection: Option<ConnectionHandle>,
+) {
+    let (sink, mut stream) = socket.split();
+    let mut first = None;
+    let (caller, login) = match entrant {
+        Authenticated::Known(caller, login) => (caller, login),
+        Authenticated::WithTicket(source) => {
+            let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream, &gate)).await {
+                Ok(First::Frame(TextFrame { ticket: Some(ticket), frame })) => {
+                    first = Some(frame);
+                    login::redeem(&app, ticket, &source).await.map_err(|error| refusal(&error))
+                }
+                Ok(First::TooLarge) => {
+                    let problem = format!("a message before a ticket may have {MAX_UNKNOWN} bytes");
+                    Err((encode::error(&problem, "too_large"), close(4413, "too large")))
+                }
+                _ => Err(refusal(&AuthError::Missing)),
+            };
+            match shown {
+                Ok(caller) => {
+                    if let Some(connection) = &connection {
+                        connection.set_authenticated(&caller);
+                    }
+                    (caller, None)
+                }
+                Err(words) => return part(sink, stream, &gate, words).await,
+            }
+        }
+    };
+    let _place = match app.clients.take(caller.accounted_user()) {
+        Ok(place) => place,
+        Err(error) => {
+            let words = (encode::error(&error.to_string(), "limit"), close(4429, "limit"));
+            return part(sink, stream, &gate, words).await;
+        }
+    };
+    let share = app.budgets.of(caller.accounted_user());
+    gate.open(share.clone());
+    let (held, until) = (caller.clone(), login.as_ref().map(|login| login.until));
+    let logged_out = async {
+        tokio::select! {
+            () = held.revoked() => {}
+            () = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            } => {}
+        }
+    };
+    let (words, told) = mpsc::channel(64);
+    let (typing, typed) = mpsc::channel(64);
+    let speech = if is_v1 { Speech::V1 } else { Speech::Plain(Plain::default()) };
+    let listener = Inbound {
+        app: Arc::clone(&app),
+        gate,
+        caller,
+        is_v1,
+        words: words.clone(),
+        typing,
+        room: Arc::new(Semaphore::new(INPUT_ROOM)),
+        input_handle: None,
+        window: wish.window,
+        colors: None,
+        has_left: false,
+    };
+    let too_large = AtomicBool::new(false);
+    let mut closing = app.closing.subscribe();
+    let leaving = async {
+        let _ = closing.wait_for(|closing| *closing).await;
+    };
+    tokio::select! {
+        () = tell(sink, told, speech, app.options.ping_every, &share) => {}
+        () = listen(listener, &mut stream, wish, first, &too_large) => {}
+        () = type_all(typed, words.clone()) => {}
+        () = async {
+            leaving.await;
+            let _ = words.send(Outbound::Last(text(&json!({"type": "notice", "kind": "restart"})), 1001, "going away")).await;
+            std::future::pending::<()>().await;
+        } => {}
+        () = async {
+            logged_out.await;
+            let error = encode::error("the login is over", "credentials");
+            let _ = words.send(Outbound::Last(error, 4401, "credentials")).await;
+            std::future::pending::<()>().await;
+        } => {}
+    }
+    drop(login);
+    // The client's own close frame, and all that it sent before: a connection that is closed with
+    // something unread is reset, and what was told last may then never be read.
+    let _ = timeout(LAST_WORDS, async {
+        while let Some(Ok(_)) = stream.next().await {}
+        if too_large.load(Relaxed) {
+            // The rest of it is not read, and a reset would overtake the word that it is too large.
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+}
+
+/// Says its last to a client of which nothing comes.
+async fn part(
+    mut sink: SplitSink<Socket, Message>,
+    mut stream: SplitStream<Socket>,
+    gate: &Gate,
+    (message, close): (Message, Message),
+) {
+    gate.throw_away();
+    let _ = timeout(LAST_WORDS, async {
+        sink.send(message).await?;
+        sink.send(close).await?;
+        // Nothing more comes of it, but its end.
+        while let Some(Ok(_)) = stream.next().await {}
+        Ok::<_, tungstenite::Error>(())
+    })
+    .await;
+}
+
+/// The first frame of a client that has shown nothing yet.
+async fn first_frame(stream: &mut SplitStream<Socket>, gate: &Gate) -> First {
+    loop {
+        let message = tokio::select! {
+            // What is small is before what is held back.
+            biased;
+            message = stream.next() => message,
+            () = gate.refused() => return First::TooLarge,
+        };
+        match message {
+            Some(Ok(Message::Text(text))) => {
+                return TextFrame::parse(&text).map_or(First::Nothing, First::Frame);
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            _ => return First::Nothing,
+        }
+    }
+}
+
+/// What is said last to a client that nobody knows.
+fn refusal(error: &AuthError) -> (Message, Message) {
+    match error {
+        AuthError::Throttled { .. } => {
+            (encode::error(&error.to_string(), "throttled"), close(4429, "throttled"))
+        }
+        _ => {
+            let text = "credentials are required";
+            (encode::error(text, "credentials"), close(4401, "credentials"))
+        }
+    }
+}
+
+/// How long a client may give no sign of life.
+pub(crate) fn patience(ping_every: Duration) -> Duration {
+    ping_every * 2 + Duration::from_secs(10)
+}
+
+const TICKET_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -1,0 +1,143 @@
+//! What a client is told: updates of its session, and whatever else there is to say.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use futures_util::stream::SplitSink;
+use serde_json::json;
+use splengine_core::{Attachment, MemoryBudget, Update};
+use tokio::sync::mpsc;
+use tokio::time::{interval, timeout};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::connection::serve::patience;
+use crate::encode::{self, Screen, Speech, close, text};
+use crate::meter::MEMORY_TIMEOUT;
+use crate::upgrade::Socket;
+
+/// What the teller is to do besides telling updates.
+pub(crate) enum Outbound {
+    /// Tells of this session from now on.
+    Session(Box<Attachment>, Option<u64>),
+    /// Says it.
+    Say(Message),
+    /// Says it, and closes.
+    Last(Message, u16, &'static str),
+}
+
+/// Tells updates, and whatever else there is to say.
+pub(crate) async fn tell(
+    mut sink: SplitSink<Socket, Message>,
+    mut told: mpsc::Receiver<Outbound>,
+    mut speech: Speech,
+    ping_every: Duration,
+    share: &MemoryBudget,
+) {
+    let patience = patience(ping_every);
+    let mut reservation = share.reservation().allowance(OUTPUT_ALLOWANCE);
+    let mut attachment: Option<Box<Attachment>> = None;
+    let mut pings = interval(ping_every);
+    pings.tick().await;
+    loop {
+        let update = async {
+            match &mut attachment {
+                Some(attachment) => attachment.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut frames = Vec::new();
+        let mut screen = None;
+        tokio::select! {
+            biased;
+            word = told.recv() => match word {
+                None => return,
+                Some(Outbound::Say(message)) => frames.push(message),
+                Some(Outbound::Session(new, number)) => {
+                    frames.push(speech.session(&new));
+                    if matches!(speech, Speech::Plain(_)) {
+                        new.delivered();
+                    }
+                    attachment = Some(new);
+                    if let Some(number) = number {
+                        frames.push(text(&json!({"type": "input_ack", "number": number})));
+                    }
+                }
+                Some(Outbound::Last(message, code, reason)) => {
+                    frames.extend([message, close(code, reason)]);
+                }
+            },
+            _ = pings.tick() => frames.push(Message::Ping(Bytes::new())),
+            update = update => match update {
+                None => attachment = None,
+                Some(update) => screen = speak(update, &mut speech, &mut frames),
+            },
+        }
+        // What is ready goes out together; a lone key's echo goes at once. A client that takes
+        // nothing for so long is gone.
+        let sent = timeout(patience, async {
+            let mut sent = 0;
+            loop {
+                let bytes = frames.iter().map(Message::len).sum();
+                let reserved = reservation.resize_within(bytes, MEMORY_TIMEOUT).await;
+                if let Err(shortage) = reserved {
+                    let (code, word) = encode::shortage_code(shortage);
+                    frames = vec![encode::error(&shortage.to_string(), word), close(code, word)];
+                }
+                for frame in frames.drain(..) {
+                    let closes = matches!(frame, Message::Close(_));
+                    sink.feed(frame).await?;
+                    if closes {
+                        sink.flush().await?;
+                        return Ok::<_, tungstenite::Error>(ControlFlow::Break(()));
+                    }
+                }
+                // In memory that is reserved for it since before it was drawn.
+                if let Some(mut screen) = screen.take() {
+                    while let Some(frame) = speech.screen(&mut screen) {
+                        sink.feed(frame).await?;
+                    }
+                    break;
+                }
+                sent += 1;
+                if !told.is_empty() || sent >= AT_ONCE || bytes > OUTPUT_ALLOWANCE {
+                    break;
+                }
+                match attachment.as_mut().and_then(|attachment| attachment.ready()) {
+                    Some(update) => screen = speak(update, &mut speech, &mut frames),
+                    None => break,
+                }
+            }
+            sink.flush().await?;
+            reservation.resize(0).await;
+            // It has no word of its own for how far it is.
+            if let (Speech::Plain(_), Some(attachment)) = (&speech, &attachment) {
+                attachment.delivered();
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        if !matches!(sent.await, Ok(Ok(ControlFlow::Continue(())))) {
+            return;
+        }
+    }
+}
+
+/// Adds the frames of `update` to `frames`; a large screen is left to be told piece by piece.
+fn speak(update: Update, speech: &mut Speech, frames: &mut Vec<Message>) -> Option<Screen> {
+    match update {
+        Update::Snapshot { offset, size, data } => {
+            Some(Screen { head: Some((offset, size)), data })
+        }
+        update => {
+            frames.extend(speech.update(update));
+            None
+        }
+    }
+}
+
+/// So many updates go out before the next look at what else there is to say.
+const AT_ONCE: usize = 16;
+/// Of frames that wait for their client, so many bytes of each WebSocket are not counted: more than the
+/// largest update but a screen.
+const OUTPUT_ALLOWANCE: usize = 512 << 10;
