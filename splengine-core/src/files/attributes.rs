@@ -16,9 +16,9 @@ use crate::process::await_inherited_closed;
 /// Changes to a file's attributes; what is not named stays.
 ///
 /// ```
-/// use splengine_core::FileChanges;
+/// use splengine_core::SetAttributes;
 ///
-/// let changes = FileChanges::new().size(0).mode(0o640);
+/// let changes = SetAttributes::new().size(0).mode(0o640);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]

@@ -42,7 +42,7 @@ pub use server::{HoldError, hold};
 /// looks for them before anything else and calls [`hold`]:
 ///
 /// ```no_run
-/// use splengine_core::{Engine, Holder, LocalExecutor, SessionPolicy};
+/// use splengine_core::{Engine, PtyHost, LocalExecutor, SessionPolicy};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +51,7 @@ pub use server::{HoldError, hold};
 /// }
 /// let directory = "/var/lib/my-server/sessions";
 /// let executor = LocalExecutor::builder("/srv")
-///     .holder(Holder::new(directory, ["--hold-terminals"])?)
+///     .holder(PtyHost::new(directory, ["--hold-terminals"])?)
 ///     .build()?;
 /// let sessions = SessionPolicy::new().store(directory)?;
 /// let engine = Engine::builder(executor).sessions(sessions).build()?;
@@ -230,7 +230,7 @@ impl PtyHost {
 
 impl fmt::Debug for PtyHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Holder").finish_non_exhaustive()
+        f.debug_struct("PtyHost").finish_non_exhaustive()
     }
 }
 
