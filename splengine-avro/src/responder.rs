@@ -231,8 +231,13 @@ impl Responder {
         let Some(caller) = caller.filter(|_| bytes.len() > MIN_ANSWER_BYTES) else {
             return Some(bytes.into());
         };
-        // What it took to make it is given back.
-        drop(memory);
+        // Of what it took to make it, as much stays reserved as it has.
+        let held = memory.reserved.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut held) = held
+            && held.try_resize(bytes.len()).is_ok()
+        {
+            return Some(Written { bytes, memory: Some(held) });
+        }
         match self.reserve(&caller, bytes.len(), only_looks(name)).await {
             Ok(memory) => Some(Written { bytes, memory: Some(memory) }),
             Err(failure) => {

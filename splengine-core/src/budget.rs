@@ -252,9 +252,10 @@ impl Reservation {
     }
 
     async fn reserve(&mut self, granules: usize) {
+        let is_less = granules < self.granules;
         for (index, level) in self.levels.iter_mut().enumerate() {
             self.waits = Some((index, granules));
-            level.resize(granules).await;
+            level.resize(granules, is_less).await;
         }
         self.granules = granules;
         self.waits = None;
@@ -383,25 +384,43 @@ impl Reserved {
             && level.beyond.try_lock().is_err()
     }
 
-    async fn resize(&mut self, wanted: usize) {
+    /// What went beyond the bound and becomes less comes back within it, if there is room: nobody else
+    /// can go beyond as long as it does not.
+    async fn resize(&mut self, wanted: usize, is_less: bool) {
         let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        if wanted == 0 {
-            (self.permit, self.beyond) = (None, None);
-        } else if let Some(permit) = self.permit.as_mut().filter(|_| wanted < held) {
-            drop(permit.split(held - wanted));
-        } else if wanted > held && self.beyond.is_none() {
-            let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
-            let level = &self.budget.0;
-            tokio::select! {
-                biased;
-                more = Arc::clone(&level.granules).acquire_many_owned(more) => {
-                    match (&mut self.permit, more) {
-                        (Some(permit), Ok(more)) => permit.merge(more),
-                        (none, more) => *none = more.ok(),
-                    }
-                }
-                beyond = Arc::clone(&level.beyond).lock_owned() => self.beyond = Some(beyond),
+        if wanted <= held {
+            self.beyond = None;
+            match &mut self.permit {
+                Some(permit) if wanted > 0 => drop(permit.split(held - wanted)),
+                permit => *permit = None,
             }
+            return;
+        }
+        let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
+        let level = &self.budget.0;
+        let granules = Arc::clone(&level.granules);
+        if self.beyond.is_some() {
+            if is_less && let Ok(more) = granules.try_acquire_many_owned(more) {
+                self.take(more);
+                self.beyond = None;
+            }
+            return;
+        }
+        tokio::select! {
+            biased;
+            more = granules.acquire_many_owned(more) => {
+                if let Ok(more) = more {
+                    self.take(more);
+                }
+            }
+            beyond = Arc::clone(&level.beyond).lock_owned() => self.beyond = Some(beyond),
+        }
+    }
+
+    fn take(&mut self, more: OwnedSemaphorePermit) {
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
         }
     }
 }
@@ -437,6 +456,24 @@ mod tests {
 
     async fn waits(reservation: &mut Reservation, bytes: usize) -> bool {
         timeout(Duration::from_millis(20), reservation.resize(bytes)).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn what_went_beyond_the_bound_comes_back_within_it() {
+        let budget = MemoryBudget::new(4 * MIB);
+        let mut large = budget.reservation();
+        large.try_resize(10 * MIB).expect("one may go beyond");
+        let mut other = budget.reservation();
+        other.try_resize(4 * MIB).expect("within the bound");
+        let mut third = budget.reservation();
+        assert!(third.try_resize(10 * MIB).is_err(), "one goes beyond already");
+        drop(other);
+        large.try_resize(MIB).expect("it is less");
+        assert_eq!(budget.available(), 3 * MIB);
+        third.try_resize(10 * MIB).expect("none goes beyond any more");
+        large.try_resize(MIB / 2).expect("it is less");
+        drop((large, third));
+        assert_eq!(budget.available(), 4 * MIB);
     }
 
     #[tokio::test(start_paused = true)]

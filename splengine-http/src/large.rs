@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::problem::Problem;
@@ -25,16 +24,15 @@ impl LargeWork {
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         bytes: usize,
-        work: impl Future<Output = T> + Send + 'static,
+        work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
         if bytes < MIN_BYTES {
-            return Ok(work.await);
+            return Ok(work());
         }
         let permit = Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it");
-        let runtime = Handle::current();
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            runtime.block_on(work)
+            work()
         });
         done.await.map_err(|error| {
             tracing::error!(%error, "work on a large body failed");

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderName, HeaderValue, Version};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -153,6 +153,7 @@ async fn run<S, B>(
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             let mut activity = of_request.begin();
             let is_stream = request.version() == Version::HTTP_2;
+            let is_old = request.version() == Version::HTTP_10;
             // An HTTP/1.0 request is answered as 1.0 has it; up to there they are the same.
             let announced = (!is_stream).then(|| of_request.announce(b"HTTP/1."));
             if is_stream {
@@ -174,6 +175,12 @@ async fn run<S, B>(
                 let response = service.call(request).await?;
                 let mut response = response.map(|body| Tracked::new(body, activity, is_stream));
                 drop(announced);
+                if is_old && response.body().size_hint().exact().is_none() {
+                    // Its end is that of the connection, which a client of HTTP/1.0 is not to be told
+                    // will stay.
+                    *response.version_mut() = Version::HTTP_10;
+                    return Ok(response);
+                }
                 if let Some(keep_alive) = keep_alive.filter(|_| !at_end.is_closing()) {
                     let headers = response.headers_mut();
                     if !headers.contains_key(CONNECTION) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::batch::reads::RecordMemory;
+use crate::batch::reads::{READ_TIMEOUT, RecordMemory};
 use crate::batch::record::{Names, record};
 use crate::batch::records::{EventKind, EventRow, Summary, key};
 use crate::batch::registry::Registry;
@@ -50,7 +50,6 @@ pub struct BatchEvents {
     batches: Batches,
     id: BatchId,
     names: Names,
-    _memory: RecordMemory,
     after: u64,
     read: VecDeque<(u64, EventRow)>,
     changed: Option<watch::Receiver<u64>>,
@@ -91,8 +90,18 @@ impl Batches {
     ///
     /// Dropping the future has no effect, as with all that only look.
     pub async fn get(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
+        self.get_within(caller, id, READ_TIMEOUT).await
+    }
+
+    /// [`get`](Self::get) that waits for memory for `timeout` at most.
+    async fn get_within(
+        &self,
+        caller: &Caller,
+        id: &str,
+        timeout: Duration,
+    ) -> Result<BatchRecord, BatchError> {
         let (id, mut summary) = self.find(caller, id).await?;
-        let memory = self.registry()?.reads.reserve(caller, &summary).await?;
+        let memory = self.registry()?.reads.reserve_within(caller, &summary, timeout).await?;
         let journal = &self.registry()?.journal;
         let recipe = journal.recipe(&id).await?;
         let mut tries = 0;
@@ -129,7 +138,7 @@ impl Batches {
         caller: &Caller,
         id: &str,
     ) -> Result<BatchRecord, BatchError> {
-        match self.get(caller, id).await {
+        match self.get_within(caller, id, Duration::from_millis(100)).await {
             Err(BatchError::ReadLimit(_)) => Ok(self.info(caller, id).await?.into()),
             record => record,
         }
@@ -220,12 +229,12 @@ impl Batches {
         }
         let memory = self.registry()?.reads.reserve(caller, &summary).await?;
         let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;
-        let bytes = names.memory_bytes().min(summary.read_bytes());
+        // Whoever follows counts what stays of it.
+        drop(memory);
         let changed = self.registry()?.live(&id).map(|live| live.changed.subscribe());
         Ok(BatchEvents {
             batches: self.clone(),
             names,
-            _memory: RecordMemory::new(memory, bytes).await,
             id,
             after,
             read: VecDeque::new(),

@@ -32,7 +32,17 @@ impl RecordReads {
         caller: &Caller,
         summary: &Summary,
     ) -> Result<Reservation, BatchError> {
-        self.reserve_bytes(caller, summary.read_bytes()).await
+        self.reserve_within(caller, summary, READ_TIMEOUT).await
+    }
+
+    /// The same; waits for `timeout` at most.
+    pub(crate) async fn reserve_within(
+        &self,
+        caller: &Caller,
+        summary: &Summary,
+        timeout: Duration,
+    ) -> Result<Reservation, BatchError> {
+        self.reserve_bytes(caller, summary.read_bytes(), timeout).await
     }
 
     /// The same, with all that its steps were given as standard input and variables.
@@ -43,17 +53,18 @@ impl RecordReads {
     ) -> Result<Reservation, BatchError> {
         let inputs = usize::try_from(summary.input_bytes).unwrap_or(usize::MAX);
         let bytes = summary.read_bytes().saturating_add(inputs.saturating_mul(3));
-        self.reserve_bytes(caller, bytes).await
+        self.reserve_bytes(caller, bytes, READ_TIMEOUT).await
     }
 
     async fn reserve_bytes(
         &self,
         caller: &Caller,
         bytes: usize,
+        timeout: Duration,
     ) -> Result<Reservation, BatchError> {
         let share = self.0.of(caller.accounted_user());
         let mut memory = share.reservation().allowance(UNCOUNTED_BYTES);
-        memory.resize_within(bytes, READ_TIMEOUT).await.map_err(BatchError::ReadLimit)?;
+        memory.resize_within(bytes, timeout).await.map_err(BatchError::ReadLimit)?;
         Ok(memory)
     }
 }
@@ -92,4 +103,4 @@ const UNCOUNTED_BYTES: usize = 64 << 10;
 /// About the memory of a step, beside what its caller gave for it.
 const STEP_BYTES: usize = 1 << 10;
 /// How long a read waits for memory.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(5);

@@ -258,7 +258,9 @@ impl Registry {
     }
 
     async fn forget_old(&self) -> Result<(), BatchError> {
-        self.finish_removals().await?;
+        if let Err(error) = self.finish_removals().await {
+            tracing::warn!(%error, "what is left of removed batches can't be removed");
+        }
         let rows = self.journal.scan_all(key::ended(0, ""), key::ended(u64::MAX, "")).await?;
         let age = |time: Duration| self.now().saturating_sub(millis(time));
         let oldest = key::ended(age(self.policy.keep_for), "");
@@ -492,9 +494,9 @@ const ALL_PRINTED: &str = "the rest of what it printed is not kept: the batches 
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Not more often than that.
 const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(200);
-/// A day, in milliseconds.
 /// How many rows of a batch are removed at a time.
 const REMOVED_ROWS: usize = 512;
+/// A day, in milliseconds.
 const MAX_DOWNTIME: u64 = 24 * 60 * 60 * 1000;
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 

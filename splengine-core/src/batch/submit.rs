@@ -251,7 +251,7 @@ impl Batches {
             return malformed("parallelism", problem);
         }
         let runs: u64 = plan.steps.iter().map(|step| u64::from(step.0.retries) + 1).sum();
-        if runs > MAX_RUNS {
+        if rerun_of.is_none() && runs > MAX_RUNS {
             let problem = format!(
                 "could be run {runs} times in all with their `retries`, over the maximum of {MAX_RUNS}"
             );
@@ -266,13 +266,20 @@ impl Batches {
             let default = if needs[place].is_empty() { StepCheck::Early } else { StepCheck::Late };
             checks.check(place, step, default).await?;
         }
-        let mut kept = plan.clone();
-        let inputs = Inputs::take(&mut kept);
-        let text = serde_json::to_string(&kept).unwrap_or_default();
-        let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
-        let about = About { name, labels, timeout, rerun_of };
-        let job = Box::new(Schedule::new(plan, policy.parallelism)?);
-        Ok(Accepted { recipe: JobSpec { kind: PLAN.to_owned(), text }, inputs, job, held, about })
+        let parallelism = policy.parallelism;
+        let bytes = input_bytes(&plan.steps);
+        let make = move || {
+            let mut kept = plan.clone();
+            let inputs = Inputs::take(&mut kept);
+            let text = serde_json::to_string(&kept).unwrap_or_default();
+            let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
+            let about = About { name, labels, timeout, rerun_of };
+            let job = Box::new(Schedule::new(plan, parallelism)?);
+            let recipe = JobSpec { kind: PLAN.to_owned(), text };
+            Ok(Accepted { recipe, inputs, job, held, about })
+        };
+        // What is large takes time.
+        if bytes < LARGE_BYTES { make() } else { blocking(make).await }
     }
 
     /// Gives every step the batch's directory, and the session's directory and variables as they are
@@ -453,6 +460,8 @@ pub(crate) async fn detached<T: Send + 'static>(
 
 /// Maximum number of runs of all steps of a batch, each of which leaves events in the store.
 const MAX_RUNS: u64 = 100_000;
+/// Of fewer bytes of input a job is made at once.
+const LARGE_BYTES: usize = 64 << 10;
 const KEY_USED_UP: &str = "the batch that was made with this idempotency key is over and kept no \
     longer; a new request needs a new key";
 

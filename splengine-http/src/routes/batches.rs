@@ -69,24 +69,20 @@ pub(crate) async fn submit(
     };
     let body = read_whole(&parts.headers, body, &app, &caller).await?;
     let length = body.len();
-    let work = {
-        let (app, caller) = (app.clone(), caller.clone());
-        async move {
-            let max = app.engine.batches().max_steps();
-            if json::is_longer(&body, "steps", max) {
-                let problem = format!("are over the maximum of {max}");
-                return Err(BatchError::Malformed { field: "steps", problem }.into());
-            }
-            let dto: BatchRequestDto = json::parse(&body)?;
-            drop(body);
-            let encodings = dto.encodings();
-            let record = accept(&app, &caller, dto.into_request()?, &parts.headers).await?;
-            Ok::<_, Problem>((record, encodings))
+    let max = app.engine.batches().max_steps();
+    let parse = move || {
+        if json::is_longer(&body, "steps", max) {
+            let problem = format!("are over the maximum of {max}");
+            return Err(Problem::from(BatchError::Malformed { field: "steps", problem }));
         }
+        let dto: BatchRequestDto = json::parse(&body)?;
+        let encodings = dto.encodings();
+        Ok((dto.into_request()?, encodings))
     };
-    let (record, encodings) = app.large_work.run(length, work).await??;
+    let (request, encodings) = app.large_work.run(length, parse).await??;
+    let record = accept(&app, &caller, request, &parts.headers).await?;
     let Some((wait, form)) = wait else {
-        return app.large_work.run(length, async { accepted(record) }).await;
+        return app.large_work.run(length, || accepted(record)).await;
     };
     let (batches, id) = (app.engine.batches(), record.info.id.to_string());
     let id = id.as_str();

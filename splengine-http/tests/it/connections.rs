@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 use splengine_core::ConnectionLimits;
 use splengine_http::HttpServerBuilder;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::client::Connection;
 use crate::support::*;
@@ -323,6 +324,28 @@ async fn idle_connections_are_kept_for_as_long_as_clients_are_told() {
         connection.send(head.as_bytes()).await;
         assert_eq!(connection.response().await.header("keep-alive"), kept, "{head}");
     }
+}
+
+/// Without a length, its end is that of the connection, of which nothing else is said.
+#[tokio::test]
+async fn a_long_answer_to_http_1_0_ends_with_its_connection() {
+    let server = server().await;
+    let body = sh("head -c 100000 /dev/zero | tr '\\0' x").to_string();
+    let mut socket = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
+    let head = format!(
+        "POST /execute HTTP/1.0\r\n{TOKEN}\r\n{JSON}\r\nConnection: keep-alive\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(format!("{head}{body}").as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), socket.read_to_string(&mut answer));
+    read.await.expect("it ends").expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+    assert!(!head.to_ascii_lowercase().contains("keep-alive"), "{head}");
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(body["stdout"].as_str().map(str::len), Some(100_000));
 }
 
 #[tokio::test]
