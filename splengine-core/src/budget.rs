@@ -573,15 +573,18 @@ mod tests {
         assert_eq!(second.available(), MIB / 2 - 4096);
         refused.resize(0).await;
         reservation.resize(8192).await;
-        assert_eq!((second.available(), budget.available()), (MIB / 2, MIB - 4096));
+        // What is left of it comes back within the share.
+        assert_eq!((second.available(), budget.available()), (MIB / 2 - 4096, MIB - 4096));
         let mut most = second.reservation();
-        most.resize(MIB / 2).await;
+        most.resize(MIB / 2 - 4096).await;
+        let mut beyond = second.reservation();
+        beyond.resize(MIB / 8).await;
         let mut late = first.reservation();
         late.resize(MIB / 4).await;
         let moved = late.move_to(&second, Duration::from_secs(5)).await;
         assert_eq!(moved, Err(MemoryError::Unavailable));
         assert_eq!(first.available(), MIB * 3 / 4);
-        drop((reservation, most, late));
+        drop((reservation, most, beyond, late));
         assert_eq!((first.available(), second.available()), (MIB, MIB / 2));
         assert_eq!(budget.available(), MIB);
     }
