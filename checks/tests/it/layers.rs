@@ -1,0 +1,92 @@
+//! Modules of core import those of lower layers only.
+
+use std::collections::BTreeSet;
+
+use checks::{Graph, SourceTree, imports};
+
+/// The modules directly below core's root, the lowest layer first. A module may import those of lower
+/// layers, and those of its own where none of them comes to import it.
+const LAYERS: &[&str] = &[
+    "os text time blocking lock fresh flat_dir names error spare_thread user_name ids",
+    "auth quota protected root",
+    "process store screen net",
+    "terminal",
+    "execute",
+    "local",
+    "run",
+    "session files",
+    "batch",
+    "engine",
+];
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.split(' ').any(|each| each == module))
+}
+
+/// Who imports whom, of core's modules below its root: both the module by which a name is imported and
+/// the one that defines it count.
+fn modules(tree: &SourceTree) -> Graph {
+    let mut graph = Graph::default();
+    for import in imports(tree) {
+        let from = &tree.modules[import.from];
+        let Some(name) = from.path.first() else { continue };
+        let defined = tree.modules[import.target.module()].path.first().cloned();
+        let by = match import.path.as_slice() {
+            [root, first, _, ..] if root == "crate" => Some(first.clone()),
+            _ => None,
+        };
+        for to in by.into_iter().chain(defined) {
+            let path = import.path.join("::");
+            graph.add(name, &to, || format!("{}:{}: {path}", from.file.display(), import.line));
+        }
+    }
+    graph
+}
+
+#[test]
+fn no_modules_of_core_import_each_other() {
+    let mut graph = modules(&SourceTree::read("splengine-core"));
+    let mut cycles = Vec::new();
+    while let Some(cycle) = graph.shortest_cycle() {
+        let (from, rest) = cycle.last().expect("it has edges").split_once(" -> ").expect("an edge");
+        graph.remove(from, rest.split_once(" (").expect("evidence").0);
+        cycles.push(format!("  {}", cycle.join("\n  ")));
+    }
+    assert!(
+        cycles.is_empty(),
+        "These modules of core import each other; move what both need to a module below them:\n{}",
+        cycles.join("\n\n")
+    );
+}
+
+#[test]
+fn modules_of_core_import_lower_layers_only() {
+    let tree = SourceTree::read("splengine-core");
+    let mut problems = BTreeSet::new();
+    let top: Vec<_> = tree.modules[0].children.keys().map(String::as_str).collect();
+    for module in &top {
+        if layer(module).is_none() {
+            problems.insert(format!(
+                "splengine-core/src/lib.rs: `{module}` is in no layer: add it to LAYERS in \
+                 checks/tests/it/layers.rs, above all that it imports"
+            ));
+        }
+    }
+    for module in LAYERS.iter().flat_map(|layer| layer.split(' ')) {
+        if !top.contains(&module) {
+            problems.insert(format!("LAYERS has `{module}`, which is no module of core: remove it"));
+        }
+    }
+    for (from, to, evidence) in modules(&tree).edges() {
+        if let (Some(lower), Some(upper)) = (layer(from), layer(to))
+            && lower < upper
+        {
+            problems.insert(format!(
+                "{evidence}: `{from}` is below `{to}` and must not import it: move what it needs down, \
+                 or what needs it up"
+            ));
+        }
+    }
+    let problems: Vec<_> = problems.into_iter().collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
