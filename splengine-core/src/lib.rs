@@ -9,9 +9,7 @@ compile_error!("splengine-core needs Linux: pidfds, subreapers and Linux's pseud
 
 mod auth;
 mod batch;
-mod budget;
-mod caller;
-mod disk;
+mod blocking;
 mod engine;
 mod error;
 mod execute;
@@ -20,28 +18,32 @@ mod flat_dir;
 mod fresh;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-mod gather;
-mod id;
-mod input_budget;
+mod ids;
 mod local;
 mod lock;
 mod names;
 mod net;
-mod places;
+mod os;
+mod part_state;
 mod process;
 mod protected;
-mod retention;
-mod scope;
+mod quota;
+mod root;
+mod run;
 mod screen;
 mod session;
 mod spare_thread;
 mod store;
+mod terminal;
 mod text;
+mod time;
+mod user_name;
 
 pub use auth::{
-    AccountList, Accounts, AddressRange, AuthError, Authenticator, CredentialSource, Credentials,
-    GuessingPolicy, NoAuthenticator, ParseAddressRangeError, ParseTokenHashError, Revocation,
-    Secret, SharedAuthenticator, StaticTokens, TokenError, TokenHash,
+    Access, AccountList, Accounts, AddressRange, AuthError, Authenticator, Caller,
+    CredentialSource, Credentials, GuessingPolicy, Guest, NoAuthenticator, ParseAddressRangeError,
+    ParseScopeError, ParseTokenHashError, ParseUserNameError, Revocation, Scope, Scopes, Secret,
+    SharedAuthenticator, StaticTokens, TokenError, TokenHash, UserName,
 };
 pub use batch::{
     BatchError, BatchEvent, BatchEventKind, BatchEvents, BatchFilter, BatchInfo, BatchJob,
@@ -50,9 +52,6 @@ pub use batch::{
     StepCheck, StepCounts, StepInfo, StepLog, StepOutput, StepResult, StepState, Submitted,
     salvage_batches,
 };
-pub use budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
-pub use caller::{Caller, Guest, ParseUserNameError, UserName};
-pub use disk::{BelowFloor, DiskReserve};
 pub use engine::{
     Admitted, BuildError, Engine, EngineBuilder, EngineStats, ExecutionInfo, ExecutionState,
     HistogramStats, PartState, QueuedRun, Readiness, Resumed,
@@ -68,8 +67,7 @@ pub use files::{
     FilePolicyError, FileRevision, FileWatch, Files, OpenFile, OpenOptions, Replaced,
     SetAttributes,
 };
-pub use gather::{GatherError, GatherLimits, Gathered};
-pub use id::{
+pub use ids::{
     BatchId, ExecutionId, ParseBatchIdError, ParseExecutionIdError, ParseSavedIdError,
     ParseSessionIdError, ParseShareIdError, SavedId, SessionId, ShareId,
 };
@@ -81,16 +79,18 @@ pub use net::{
     Activity, Announced, BindError, Closing, Connection, ConnectionHandle, ConnectionLimits,
     ConnectionStats, PeerAddress, is_anybodys_name, serve_connections,
 };
-pub use places::{CallerPlace, CallerPlaces, PlaceError};
-pub use scope::{ParseScopeError, Scope, Scopes};
+pub use quota::{
+    BelowFloor, CallerBudgets, CallerPlace, CallerPlaces, DiskReserve, GatherError, GatherLimits,
+    Gathered, MemoryBudget, MemoryError, PlaceError, Reservation,
+};
 pub use screen::Screen;
 pub use session::{
-    Access, Attach, Attachment, ClientInfo, ClientInput, Closed, Notice, Orphan, Printed,
-    Reattached, Recording, RecordingFile, SavedInfo, ScreenShot, Session, SessionError,
-    SessionInfo, SessionPolicy, SessionRequest, SessionState, SessionStatus, Sessions, ShareInfo,
-    Size, SizePolicy, StoreError, Terminal, TerminalColors, TerminalModes, Update,
+    Attach, Attachment, ClientInfo, ClientInput, Closed, Notice, Printed, Recording, RecordingFile,
+    SavedInfo, ScreenShot, SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState,
+    Sessions, ShareInfo, SizePolicy, StoreError, TerminalColors, Update,
 };
 pub use store::{Change, MemoryStore, Rows, Store, StoreFault};
 #[cfg(feature = "redb")]
 pub use store::{RedbStore, Repaired, SalvagedStore};
+pub use terminal::{Orphan, Reattached, Session, SessionStatus, Size, Terminal, TerminalModes};
 pub use text::Utf8Pieces;

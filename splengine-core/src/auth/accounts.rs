@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::auth::Caller;
+use crate::auth::Scopes;
 use crate::auth::{AuthError, Authenticator, Credentials, Revocation, TokenError, TokenHash};
-use crate::caller::{Caller, UserName};
-use crate::scope::Scopes;
+use crate::user_name::UserName;
 
 /// Contents that [`Accounts`] are made from: users with their rights, and their tokens.
 ///

@@ -3,8 +3,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Caller;
 use crate::auth::Secret;
-use crate::caller::Caller;
 use crate::error::ErrorKind;
 
 /// Proof of identity that a client has shown.

@@ -4,8 +4,9 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
+use crate::auth::Caller;
 use crate::auth::{AuthError, Authenticator, Credentials, Secret};
-use crate::caller::{Caller, UserName};
+use crate::user_name::UserName;
 
 /// The SHA-256 of a bearer token, written `sha256:` and 64 hexadecimal digits: what a list of tokens
 /// can hold instead of them.

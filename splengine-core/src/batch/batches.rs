@@ -1,22 +1,26 @@
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::auth::Caller;
 use crate::batch::reads::{READ_TIMEOUT, RecordMemory};
 use crate::batch::record::{Names, record};
 use crate::batch::records::{EventKind, EventRow, Summary, key};
 use crate::batch::registry::Registry;
 use crate::batch::{
-    BatchError, BatchEvent, BatchEventKind, BatchInfo, BatchRecord, StepCounts, StepOutput,
+    BatchError, BatchEvent, BatchEventKind, BatchInfo, BatchPolicy, BatchRecord, StepCounts,
+    StepOutput,
 };
-use crate::caller::Caller;
-use crate::engine::Engine;
 use crate::execute::Stream;
-use crate::id::BatchId;
-use crate::session::time;
+use crate::ids::BatchId;
+use crate::run::Runner;
+use crate::session::Sessions;
+use crate::time::time;
 
 /// The batches of an engine, as a [`Caller`] may use them: their own. Got from
 /// [`Engine::batches`]; cheap to clone.
@@ -42,7 +46,9 @@ use crate::session::time;
 /// ```
 #[derive(Clone)]
 pub struct Batches {
-    pub(crate) engine: Engine,
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) sessions: Sessions,
+    registry: Option<Arc<Registry>>,
 }
 
 /// A batch's events, from some point on.
@@ -57,18 +63,24 @@ pub struct BatchEvents {
 }
 
 impl Batches {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+    /// None are kept where there is no policy.
+    pub(crate) fn new(
+        runner: Arc<Runner>,
+        sessions: Sessions,
+        policy: Option<BatchPolicy>,
+    ) -> io::Result<Self> {
+        let registry = policy.map(Registry::new).transpose()?.map(Arc::new);
+        Ok(Self { runner, sessions, registry })
     }
 
-    pub(crate) fn registry(&self) -> Result<&Registry, BatchError> {
-        self.engine.0.batches.as_ref().ok_or(BatchError::NoStore)
+    pub(crate) fn registry(&self) -> Result<&Arc<Registry>, BatchError> {
+        self.registry.as_ref().ok_or(BatchError::NoStore)
     }
 
     /// Returns the number of batches that are not over.
     #[must_use]
     pub fn open_count(&self) -> usize {
-        self.registry().map_or(0, Registry::count)
+        self.registry().map_or(0, |registry| registry.count())
     }
 
     /// Returns the maximum number of steps of one batch, for adapters that count them before they are

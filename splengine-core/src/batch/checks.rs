@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::batch::plan::{Step, StepCheck, millis};
+use crate::auth::Caller;
+use crate::batch::plan::{Step, StepCheck};
 use crate::batch::{BatchError, BatchRequest, Batches, RetryOn};
-use crate::caller::Caller;
 use crate::execute::{Command, ExecuteError, Reason};
+use crate::time::duration_millis;
 
 /// A program, the directory that it runs in, the variables that it is found by, and whether it has
 /// to be there.
@@ -39,15 +40,15 @@ impl<'a> StepChecks<'a> {
             .map_err(|(field, problem)| BatchError::Step { step: id(), field, problem })?;
         let refused =
             |error: ExecuteError| BatchError::Command { step: id(), source: Box::new(error) };
-        let engine = &self.batches.engine;
-        let command: Command = engine.command(self.caller, step.request()).map_err(refused)?;
+        let runner = &self.batches.runner;
+        let command: Command = runner.command(self.caller, step.request()).map_err(refused)?;
         let check = step.0.check.unwrap_or(default);
         let program = command.argv[0].clone();
         let found = (program, command.workdir.clone(), step.0.env.clone(), check);
         if !self.seen.insert(found) {
             return Ok(());
         }
-        match engine.0.executor.check_boxed(&command).await {
+        match runner.executor.check_boxed(&command).await {
             Err(error) if check == StepCheck::Late && error.can_be_mended() => Ok(()),
             checked => checked.map_err(refused),
         }
@@ -60,7 +61,7 @@ fn checked_retries(step: &Step) -> Result<(), (&'static str, String)> {
     if data.retries > MAX_RETRIES {
         return Err(("retries", format!("must be at most {MAX_RETRIES}")));
     }
-    let max_delay = millis(MAX_RETRY_DELAY);
+    let max_delay = duration_millis(MAX_RETRY_DELAY);
     if data.retry_delay > max_delay {
         return Err(("retryDelay", format!("must be at most {max_delay} ms")));
     }

@@ -12,19 +12,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::auth::Caller;
 use crate::batch::failures::Failures;
 use crate::batch::records::{EventKind, StepRow, Summary};
-use crate::batch::registry::{LiveBatch, StepQuota};
+use crate::batch::registry::{LiveBatch, Registry, StepQuota};
 use crate::batch::step_run::{Ending, LOST_CODE};
 use crate::batch::{BatchJob, JobAction, JobEvent, Outcome, StepState};
-use crate::caller::Caller;
-use crate::engine::{Engine, Permit};
 use crate::execute::Reason;
-use crate::id::BatchId;
+use crate::ids::BatchId;
+use crate::run::{Permit, Runner};
 use crate::store::Change;
 
 pub(crate) struct Driver {
-    pub(crate) engine: Engine,
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) id: BatchId,
     pub(crate) caller: Caller,
     pub(crate) job: Box<dyn BatchJob>,
@@ -108,7 +109,8 @@ enum After {
 
 impl Driver {
     pub(crate) fn new(
-        engine: &Engine,
+        runner: &Arc<Runner>,
+        registry: &Arc<Registry>,
         id: BatchId,
         caller: Caller,
         job: Box<dyn BatchJob>,
@@ -119,7 +121,8 @@ impl Driver {
         let (inputs, told) = mpsc::channel(INPUTS);
         let steps = vec![Brief::default(); job.steps().len()];
         Self {
-            engine: engine.clone(),
+            runner: Arc::clone(runner),
+            registry: Arc::clone(registry),
             id,
             caller,
             job,
@@ -147,21 +150,18 @@ impl Driver {
 
     /// Drives it in a task of its own, to its end or the engine's.
     pub(crate) fn spawn(self, pending: Pending) {
-        let (engine, id) = (self.engine.clone(), self.id.clone());
+        let (registry, id) = (Arc::clone(&self.registry), self.id.clone());
         tokio::spawn(async move {
             let driving = tokio::spawn(self.drive(pending)).await;
             if let Err(error) = driving {
                 tracing::error!(%error, batch = %id, "the driver of a batch failed");
             }
-            if let Some(registry) = &engine.0.batches {
-                registry.end(&id);
-            }
+            registry.end(&id);
         });
     }
 
     async fn drive(mut self, pending: Pending) {
-        let registry = Arc::clone(&self.engine.0);
-        let Some(registry) = &registry.batches else { return };
+        let registry = &*Arc::clone(&self.registry);
         let mut cancel = self.live.cancel.subscribe();
         let mut closed = registry.closed.subscribe();
         let mut turn = Turn::default();

@@ -1,10 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::budget::MemoryError;
 use crate::error::ErrorKind;
 use crate::execute::ExecuteError;
-use crate::input_budget::InputShortage;
+use crate::quota::InputShortage;
+use crate::quota::MemoryError;
 use crate::session::SessionError;
 use crate::store::StoreFault;
 

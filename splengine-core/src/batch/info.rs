@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::batch::reads::RecordMemory;
-use crate::caller::UserName;
 use crate::execute::{Gap, Reason};
-use crate::id::BatchId;
+use crate::ids::BatchId;
+use crate::user_name::UserName;
 
 /// A batch, without its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::output::Outputs;
 use crate::batch::plan::{PlanData, base64_text};
 use crate::flat_dir::wipe;
-use crate::id::BatchId;
+use crate::ids::BatchId;
 
 /// The inputs of a plan's steps, in their order.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::batch::BatchError;
 use crate::batch::records::{EventRow, JobSpec, StepRow, Summary, key};
+use crate::blocking::blocking;
 use crate::fresh::Fresh;
-use crate::id::BatchId;
-use crate::session::blocking;
+use crate::ids::BatchId;
 use crate::store::{Change, Rows, Store, StoreFault};
 
 /// A [`Store`], written by one thread: what several batches change at the same time goes to the

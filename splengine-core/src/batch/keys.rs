@@ -8,7 +8,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use crate::batch::BatchError;
-use crate::caller::UserName;
+use crate::user_name::UserName;
 
 /// Table of the idempotency keys of requests that are being worked at: one request per key at a time.
 /// Holds as many entries as there are such requests.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::auth::Caller;
 use crate::batch::records::{Summary, key};
 use crate::batch::{BatchError, BatchList, BatchState, Batches};
-use crate::caller::Caller;
-use crate::id::BatchId;
+use crate::ids::BatchId;
 
 /// Filter of a caller's batches. Default: all.
 ///

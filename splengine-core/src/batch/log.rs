@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use crate::auth::Caller;
 use crate::batch::output::{Part, StepOutput};
 use crate::batch::{BatchError, Batches};
-use crate::caller::Caller;
 use crate::execute::Stream;
-use crate::session::time;
+use crate::time::time;
 
 /// Output of a step on both streams, piece by piece: in the order in which the engine read it, and
 /// with the time at which it did. Of output over its limit the last part comes at the end of the run,

@@ -18,11 +18,10 @@ use crate::batch::journal::Journal;
 use crate::batch::log::LogEntry;
 use crate::batch::records::{StepRow, now};
 use crate::batch::registry;
-use crate::disk::{BelowFloor, DiskReserve};
-use crate::engine::Engine;
+use crate::blocking::blocking;
 use crate::execute::{Gap, Stream};
-use crate::id::BatchId;
-use crate::session::blocking;
+use crate::ids::BatchId;
+use crate::quota::{BelowFloor, DiskReserve};
 
 /// The directory of all of them.
 #[derive(Debug, Clone)]
@@ -143,14 +142,14 @@ pub(crate) struct OutputWriter {
 /// The part of the room for output that a run takes.
 #[derive(Clone)]
 pub(crate) struct OutputQuota {
-    pub(crate) engine: Engine,
+    pub(crate) registry: Arc<registry::Registry>,
     pub(crate) live: Arc<registry::LiveBatch>,
+    pub(crate) reserve: DiskReserve,
 }
 
 impl OutputQuota {
     fn take(&self, bytes: u64) -> Result<(), &'static str> {
-        let registry = self.engine.0.batches.as_ref();
-        registry.map_or(Ok(()), |registry| registry.take_output(&self.live, bytes))
+        self.registry.take_output(&self.live, bytes)
     }
 }
 
@@ -162,7 +161,7 @@ impl OutputWriter {
         attempt: u32,
         quota: OutputQuota,
     ) -> Self {
-        let reserve = quota.engine.disk_reserve();
+        let reserve = quota.reserve.clone();
         Self {
             outputs,
             id,

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::execute::{Background, LimitKind, Limits, Reason, Request, Stdin, Stream};
+use crate::time::duration_millis;
+use crate::execute::{Background, Reason, Request, Stdin, Stream};
+use crate::os::{LimitKind, Limits};
 
 /// Steps to run, as a caller asks for them.
 ///
@@ -273,7 +275,7 @@ impl BatchRequest {
     /// take.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.0.timeout = Some(millis(timeout));
+        self.0.timeout = Some(duration_millis(timeout));
         self
     }
 
@@ -363,7 +365,7 @@ impl Step {
     /// Sets how long one run of the step may take. Default and maximum are the engine's.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.0.timeout = Some(millis(timeout));
+        self.0.timeout = Some(duration_millis(timeout));
         self
     }
 
@@ -371,7 +373,7 @@ impl Step {
     /// See [`Request::idle_timeout`].
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.0.idle_timeout = Some(millis(timeout));
+        self.0.idle_timeout = Some(duration_millis(timeout));
         self
     }
 
@@ -431,7 +433,7 @@ impl Step {
     /// an hour. Default: not at all.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
-        self.0.retry_delay = millis(delay);
+        self.0.retry_delay = duration_millis(delay);
         self
     }
 
@@ -594,8 +596,4 @@ pub(crate) mod base64_text {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Caller;
 use crate::batch::BatchError;
 use crate::batch::records::Summary;
-use crate::budget::{CallerBudgets, MemoryBudget, Reservation};
-use crate::caller::Caller;
+use crate::quota::{CallerBudgets, MemoryBudget, Reservation};
 
 /// Bound on the memory that records take while they are read and told: what their steps were given may
 /// be large, and the same one may be asked for many times at once. Each caller has half. A record that

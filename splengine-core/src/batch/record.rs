@@ -4,7 +4,7 @@ use crate::batch::driver::PLAN;
 use crate::batch::plan::PlanData;
 use crate::batch::records::{EventKind, JobSpec, StepRow, Summary, batch_state};
 use crate::batch::{BatchError, BatchEventKind, BatchRecord, Step, StepInfo};
-use crate::id::BatchId;
+use crate::ids::BatchId;
 
 /// What is told of a step that never changes.
 #[derive(Debug, Clone, Default)]

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::record::StepFacts;
 use crate::batch::{BatchInfo, BatchState, Step, StepCounts, StepInfo, StepState};
-use crate::caller::UserName;
 use crate::execute::{Gap, Reason, Stream};
-use crate::id::BatchId;
-use crate::session::{millis, time};
+use crate::ids::BatchId;
+use crate::time::{millis, time};
+use crate::user_name::UserName;
 
 /// Of a whole batch; rewritten at each of its events.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -10,18 +10,17 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::journal::Journal;
 use crate::batch::keys::KeysInFlight;
-use crate::batch::plan::millis;
 use crate::batch::reads::RecordReads;
 use crate::batch::records::{Summary, key, now};
 use crate::batch::stdin::OpenStdin;
 use crate::batch::{BatchError, BatchPolicy, BatchState};
-use crate::caller::UserName;
-use crate::engine::Inner;
-use crate::id::BatchId;
-use crate::input_budget::{InputBudget, InputReservation};
-use crate::retention::{Bounds, Kept, surplus};
-use crate::session::blocking;
+use crate::blocking::blocking;
+use crate::ids::BatchId;
+use crate::quota::{Bounds, Kept, surplus};
+use crate::quota::{InputBudget, InputReservation};
 use crate::store::Change;
+use crate::time::duration_millis;
+use crate::user_name::UserName;
 
 pub(crate) struct Registry {
     pub(crate) policy: BatchPolicy,
@@ -99,7 +98,7 @@ impl LiveBatch {
 
 /// Room for a batch's steps; given back when dropped.
 pub(crate) struct StepQuota {
-    engine: Weak<Inner>,
+    registry: Weak<Registry>,
     user: UserName,
     steps: usize,
     /// The memory that they take.
@@ -130,13 +129,12 @@ impl Registry {
     /// clock that does not jump since.
     pub(crate) fn now(&self) -> u64 {
         let (start, since) = self.epoch;
-        start.saturating_add(millis(since.elapsed()))
+        start.saturating_add(duration_millis(since.elapsed()))
     }
 
     /// Room for so many steps of `user`; always, for those that were accepted before.
     pub(crate) fn room(
-        &self,
-        engine: &Arc<Inner>,
+        self: &Arc<Self>,
         user: &UserName,
         steps: usize,
         inputs: InputReservation,
@@ -151,8 +149,8 @@ impl Registry {
             return Err(BatchError::Full { limit: self.policy.max_open_steps });
         }
         *state.open.entry(user.clone()).or_default() += steps;
-        let (engine, inputs) = (Arc::downgrade(engine), Some(inputs));
-        Ok(StepQuota { engine, user: user.clone(), steps, inputs })
+        let (registry, inputs) = (Arc::downgrade(self), Some(inputs));
+        Ok(StepQuota { registry, user: user.clone(), steps, inputs })
     }
 
     pub(crate) fn begin(&self, id: &BatchId, user: &UserName, events: u64) -> Arc<LiveBatch> {
@@ -236,18 +234,15 @@ impl Registry {
     }
 
     /// Removes what is kept longer, or is more, than the policy says; from now on again and again.
-    pub(crate) fn watch(engine: &Arc<Inner>) {
-        let Some(registry) = &engine.batches else { return };
-        if registry.is_watched.swap(true, Relaxed) {
+    pub(crate) fn watch(self: &Arc<Self>) {
+        if self.is_watched.swap(true, Relaxed) {
             return;
         }
-        let (engine, ended) = (Arc::downgrade(engine), Arc::clone(&registry.ended));
+        let (registry, ended) = (Arc::downgrade(self), Arc::clone(&self.ended));
         tokio::spawn(async move {
             loop {
-                let Some(strong) = engine.upgrade() else { return };
-                if let Some(registry) = &strong.batches
-                    && let Err(error) = registry.forget_old().await
-                {
+                let Some(strong) = registry.upgrade() else { return };
+                if let Err(error) = strong.forget_old().await {
                     tracing::warn!(%error, "old batches can't be removed");
                 }
                 drop(strong);
@@ -262,7 +257,7 @@ impl Registry {
             tracing::warn!(%error, "what is left of removed batches can't be removed");
         }
         let rows = self.journal.scan_all(key::ended(0, ""), key::ended(u64::MAX, "")).await?;
-        let age = |time: Duration| self.now().saturating_sub(millis(time));
+        let age = |time: Duration| self.now().saturating_sub(duration_millis(time));
         let oldest = key::ended(age(self.policy.keep_for), "");
         let mut kept = Vec::with_capacity(rows.len());
         let mut keys = Vec::with_capacity(rows.len());
@@ -468,8 +463,7 @@ impl StepQuota {
     }
 
     fn change(&self, change: impl FnOnce(&mut usize)) {
-        let Some(engine) = self.engine.upgrade() else { return };
-        let Some(registry) = &engine.batches else { return };
+        let Some(registry) = self.registry.upgrade() else { return };
         let mut state = registry.state();
         if let Some(open) = state.open.get_mut(&self.user) {
             change(open);

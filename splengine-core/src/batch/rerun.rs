@@ -2,14 +2,14 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::auth::Caller;
 use crate::batch::driver::PLAN;
 use crate::batch::graph::dependencies;
 use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step};
 use crate::batch::submit::{Accepted, UsedKey, detached};
 use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};
-use crate::caller::Caller;
-use crate::id::BatchId;
-use crate::session::blocking;
+use crate::blocking::blocking;
+use crate::ids::BatchId;
 use crate::text::hex;
 
 impl Batches {

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use crate::auth::Caller;
 use crate::batch::output::Outputs;
 use crate::batch::{BatchError, BatchInfo, BatchRecord, Batches, StepInfo, StepOutput};
-use crate::caller::Caller;
 use crate::execute::Stream;
 
 /// A batch with what its steps printed. Got from [`Batches::results`].

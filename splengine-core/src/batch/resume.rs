@@ -1,16 +1,17 @@
 //! Going on with the batches that an engine before this one left.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::{Caller, Scope};
+use crate::batch::Batches;
 use crate::batch::driver::{Brief, Driver, Pending};
 use crate::batch::records::{EventKind, EventRow, StepRow, Summary, key, now};
 use crate::batch::registry::Registry;
 use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, Step, StepState};
-use crate::caller::{Caller, Scope};
-use crate::engine::Engine;
 use crate::execute::Reason;
-use crate::id::BatchId;
+use crate::ids::BatchId;
 
 /// A batch as it stood.
 struct Left {
@@ -21,8 +22,8 @@ struct Left {
 
 /// Goes on with all batches that are not over; gives how many those are, or nothing where that
 /// can't be read.
-pub(crate) async fn resume(engine: &Engine) -> Option<usize> {
-    let Some(registry) = &engine.0.batches else { return Some(0) };
+pub(crate) async fn resume(batches: &Batches) -> Option<usize> {
+    let Ok(registry) = batches.registry() else { return Some(0) };
     let left = match read(registry).await {
         Ok(left) => left,
         Err(error) => {
@@ -31,15 +32,15 @@ pub(crate) async fn resume(engine: &Engine) -> Option<usize> {
             return None;
         }
     };
-    Registry::watch(&engine.0);
+    registry.watch();
     forget_strays(registry).await;
     // What their steps left running is ended before anything is told of them or run again.
     let marks = left.iter().flat_map(|left| marks(&left.events)).collect();
-    engine.0.executor.sweep_boxed(marks).await;
+    batches.runner.executor.sweep_boxed(marks).await;
     let mut count = 0;
     for left in left {
         let id = left.id.clone();
-        match go_on(engine, registry, left).await {
+        match go_on(batches, registry, left).await {
             Ok(()) => count += 1,
             // One that can't be read must not hold up the others.
             Err(error) => {
@@ -96,13 +97,12 @@ fn marks(events: &[EventRow]) -> Vec<String> {
     open.into_values().collect()
 }
 
-async fn go_on(engine: &Engine, registry: &Registry, left: Left) -> Result<(), BatchError> {
+async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Result<(), BatchError> {
     let Left { id, mut summary, events } = left;
-    let batches = engine.batches();
     let recipe = registry.journal.recipe(&id).await?;
     let inputs = if summary.has_inputs {
         let (outputs, of) = (registry.policy.outputs.clone(), id.clone());
-        let inputs = crate::session::blocking(move || outputs.read_inputs(&of)).await;
+        let inputs = crate::blocking::blocking(move || outputs.read_inputs(&of)).await;
         let inputs = inputs.map_err(|error| BatchError::Internal(error.into()))?;
         Some(inputs.ok_or(BatchError::Damaged)?)
     } else {
@@ -118,7 +118,7 @@ async fn go_on(engine: &Engine, registry: &Registry, left: Left) -> Result<(), B
     let open = briefs.iter().filter(|brief| !brief.state.is_final()).count();
     let bytes = job.steps().iter().map(Step::input_bytes).sum();
     let held = registry.inputs.reserve_always(caller.user(), bytes);
-    let room = registry.room(&engine.0, caller.user(), open, held, true)?;
+    let room = registry.room(caller.user(), open, held, true)?;
     summary.events = events.len() as u64;
     let live = registry.begin(&id, caller.user(), summary.events);
     if let Some(started) = summary.started {
@@ -127,7 +127,7 @@ async fn go_on(engine: &Engine, registry: &Registry, left: Left) -> Result<(), B
         live.begin(Duration::from_millis(passed));
     }
     registry.has_printed(&live, summary.bytes);
-    let mut driver = Driver::new(engine, id, caller, job, live, room, summary);
+    let mut driver = Driver::new(&batches.runner, registry, id, caller, job, live, room, summary);
     driver.steps = briefs;
     driver.spawn(pending);
     Ok(())
@@ -218,7 +218,7 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                     issued.insert(step);
                 }
                 JobAction::Wait { step, delay } => {
-                    let due = event.time.saturating_add(crate::batch::plan::millis(delay));
+                    let due = event.time.saturating_add(crate::time::duration_millis(delay));
                     delayed.insert(step, due);
                 }
                 JobAction::Tolerate { step } => {
@@ -254,7 +254,7 @@ fn outcome(row: &StepRow) -> Outcome {
 /// Removes what is left of batches that are there no more.
 async fn forget_strays(registry: &Registry) {
     let outputs = registry.policy.outputs.clone();
-    let names = crate::session::blocking(move || outputs.all()).await;
+    let names = crate::blocking::blocking(move || outputs.all()).await;
     for name in names {
         let Ok(id) = name.parse::<BatchId>() else { continue };
         if matches!(registry.journal.summary(&id).await, Ok(None)) {
@@ -266,7 +266,7 @@ async fn forget_strays(registry: &Registry) {
                 continue;
             }
             let outputs = registry.policy.outputs.clone();
-            crate::session::blocking(move || outputs.remove(&name)).await;
+            crate::blocking::blocking(move || outputs.remove(&name)).await;
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::batch::BatchRecord;
 use crate::batch::record::record;
 use crate::batch::records::{JobSpec, StepRow, Summary, key};
-use crate::id::BatchId;
+use crate::ids::BatchId;
 use crate::store::{Rows, Store, StoreFault};
 
 /// Remains of one batch. Got from [`salvage_batches`].

@@ -8,15 +8,15 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::Mutex;
 
+use crate::auth::Caller;
 use crate::batch::journal::Journal;
 use crate::batch::output::Outputs;
 use crate::batch::registry::LiveBatch;
 use crate::batch::{BatchError, Batches};
-use crate::caller::Caller;
+use crate::blocking::blocking;
 use crate::execute::{ExecuteError, Stdin, Stream};
-use crate::id::BatchId;
-use crate::local::exhausted_or_internal;
-use crate::session::blocking;
+use crate::ids::BatchId;
+use crate::root::exhausted_or_internal;
 
 /// What another step printed.
 pub(crate) struct Source {

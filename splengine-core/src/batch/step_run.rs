@@ -6,16 +6,16 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
+use crate::auth::Caller;
 use crate::batch::output::OutputWriter;
-use crate::batch::plan::millis;
 use crate::batch::records::StepRow;
 use crate::batch::registry::LiveBatch;
 use crate::batch::stdin::{Source, open_stdin};
 use crate::batch::{BatchError, Outcome};
-use crate::caller::Caller;
-use crate::engine::{Engine, Permit, Shutdown};
 use crate::error::ErrorKind;
 use crate::execute::{End, Event, ExecuteError, Reason, Request, Run};
+use crate::run::{Permit, Runner, Shutdown};
+use crate::time::duration_millis;
 
 /// How a run of a step ended.
 pub(crate) struct Ending {
@@ -27,7 +27,7 @@ pub(crate) struct Ending {
 
 /// One run of a step.
 pub(crate) struct StepRun {
-    pub(crate) engine: Engine,
+    pub(crate) runner: Arc<Runner>,
     pub(crate) caller: Caller,
     pub(crate) writer: OutputWriter,
     pub(crate) live: Arc<LiveBatch>,
@@ -48,11 +48,11 @@ impl StepRun {
         permit: Arc<Permit>,
         mark: Option<String>,
     ) -> Ending {
-        let Self { engine, caller, mut writer, live, mut stopped, id, place, opens_stdin, source } =
+        let Self { runner, caller, mut writer, live, mut stopped, id, place, opens_stdin, source } =
             self;
         let _open = opens_stdin.then(|| ClosesStdin(Arc::clone(&live), place));
         let launch = Launch {
-            engine: &engine,
+            runner: &runner,
             caller: &caller,
             permit: &permit,
             mark: &mark,
@@ -124,14 +124,14 @@ impl StepRun {
                 .signal
                 .filter(|_| outcome != Outcome::Lost)
                 .map(|signal| signal.to_string()),
-            duration: Some(millis(end.duration)),
+            duration: Some(duration_millis(end.duration)),
             stdout_bytes: end.stdout_bytes,
             stderr_bytes: end.stderr_bytes,
             stdout_gap,
             stderr_gap,
             stdout_lost: lost(stdout_gap, end.stdout_bytes, stdout_written),
             stderr_lost: lost(stderr_gap, end.stderr_bytes, stderr_written),
-            cpu_time: end.usage.cpu_time.map(millis),
+            cpu_time: end.usage.cpu_time.map(duration_millis),
             peak_memory: end.usage.peak_memory,
             processes: end.usage.processes,
             ..StepRow::default()
@@ -150,7 +150,7 @@ impl Drop for ClosesStdin {
 }
 
 struct Launch<'a> {
-    engine: &'a Engine,
+    runner: &'a Arc<Runner>,
     caller: &'a Caller,
     permit: &'a Arc<Permit>,
     mark: &'a Option<String>,
@@ -193,15 +193,15 @@ impl Launch<'_> {
                         Err(_) => continue,
                     }
                 }
-                () = shut_down(self.engine) => (Outcome::Lost, Reason::Lost),
+                () = shut_down(self.runner) => (Outcome::Lost, Reason::Lost),
             };
             return Err(Box::new(not_begun(outcome, reason)));
         }
     }
 
     async fn once(&self, mut request: Request) -> Result<Run, ExecuteError> {
-        let Self { engine, caller, permit, mark, .. } = self;
-        let default = engine.0.policy.default_output_limit;
+        let Self { runner, caller, permit, mark, .. } = self;
+        let default = runner.policy.default_output_limit;
         request.output_limit = Some(request.output_limit.unwrap_or(default));
         if let Some(source) = self.source {
             request.stdin = source.open().await?;
@@ -211,14 +211,14 @@ impl Launch<'_> {
             request.stdin = stdin;
             live.set_stdin(place, Some(ours));
         }
-        engine.launch(caller, request, Arc::clone(permit), (*mark).clone()).await
+        runner.launch(caller, request, Arc::clone(permit), (*mark).clone()).await
     }
 }
 
 /// Resolves when what runs is to end.
-async fn shut_down(engine: &Engine) {
-    let mut shutdown = engine.0.shutdown.subscribe();
-    // The sender lives as long as the engine.
+async fn shut_down(runner: &Runner) {
+    let mut shutdown = runner.shutdown.subscribe();
+    // The sender lives as long as the runner.
     let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::auth::{Caller, Scope};
 use crate::batch::checks::{MAX_TIMEOUT_MS, StepChecks, checked_labels};
 use crate::batch::driver::{Driver, PLAN, Pending};
 use crate::batch::inputs::Inputs;
@@ -18,10 +19,9 @@ use crate::batch::schedule::Schedule;
 use crate::batch::{
     BatchError, BatchJob, BatchRecord, BatchRequest, BatchState, Batches, StepCounts,
 };
-use crate::caller::{Caller, Scope};
-use crate::id::BatchId;
-use crate::input_budget::InputReservation;
-use crate::session::blocking;
+use crate::blocking::blocking;
+use crate::ids::BatchId;
+use crate::quota::InputReservation;
 use crate::store::{Change, StoreFault};
 use crate::text::{hex, name_to_show};
 
@@ -178,7 +178,7 @@ impl Batches {
         let Some(key) = key else { return Ok(None) };
         let text = checked_key(key)?;
         self.may(caller)?;
-        let Registry { keys, inputs, .. } = self.registry()?;
+        let Registry { keys, inputs, .. } = &**self.registry()?;
         let reserve = || inputs.reserve(caller.user(), bytes).map_err(BatchError::from);
         let lock = keys.lock(caller.user(), &text, reserve).await?;
         Ok(Some(UsedKey { text, sum: sum(), _lock: lock }))
@@ -207,7 +207,7 @@ impl Batches {
                 return Ok(Submitted { record, is_new: false });
             }
         }
-        if !self.engine.is_open() {
+        if !self.runner.is_open() {
             return Err(BatchError::Draining);
         }
         registry.journal.accepts().await?;
@@ -287,7 +287,7 @@ impl Batches {
     fn settle(&self, caller: &Caller, plan: &mut PlanData) -> Result<(), BatchError> {
         let mut workdir = plan.workdir.take();
         if let Some(id) = plan.session_id.take() {
-            let place = self.engine.sessions().place_of(caller, &id);
+            let place = self.sessions.place_of(caller, &id);
             let (session_id, present, env) = place.map_err(Box::new)?;
             workdir = workdir.or(present);
             let variables: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -315,7 +315,7 @@ impl Batches {
     /// Writes it down.
     async fn begin(
         &self,
-        registry: &Registry,
+        registry: &Arc<Registry>,
         caller: &Caller,
         accepted: Accepted,
         key: Option<&UsedKey>,
@@ -323,7 +323,7 @@ impl Batches {
         let Accepted { recipe, inputs, job, held, about } = accepted;
         let About { name, labels, timeout, rerun_of } = about;
         let total = job.steps().len() as u64;
-        let room = registry.room(&self.engine.0, caller.user(), job.steps().len(), held, false)?;
+        let room = registry.room(caller.user(), job.steps().len(), held, false)?;
         let id = BatchId::new();
         let inputs = inputs.map(|inputs| inputs.to_bytes());
         let recipe_bytes = recipe.text.len() as u64;
@@ -371,9 +371,9 @@ impl Batches {
             blocking(move || outputs.remove(&name)).await;
             return Err(error.into());
         }
-        Registry::watch(&self.engine.0);
+        registry.watch();
         let live = registry.begin(&id, caller.user(), 1);
-        Ok(Driver::new(&self.engine, id, caller.clone(), job, live, room, summary))
+        Ok(Driver::new(&self.runner, registry, id, caller.clone(), job, live, room, summary))
     }
 
     /// Writes down what the steps are given, before the batch itself is.
@@ -384,7 +384,7 @@ impl Batches {
         inputs: Vec<u8>,
     ) -> Result<(), BatchError> {
         let (outputs, of) = (registry.policy.outputs.clone(), id.clone());
-        let reserve = self.engine.disk_reserve();
+        let reserve = self.runner.reserve.clone();
         let written = blocking(move || {
             if outputs.check_space(&reserve, inputs.len() as u64).is_err() {
                 return Err(StoreFault::Full);

@@ -4,19 +4,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::auth::GuessingPolicy;
-use crate::batch::BatchPolicy;
-use crate::budget::{CallerBudgets, MemoryBudget};
-use crate::disk::DiskReserve;
-use crate::engine::admission::Admission;
-use crate::engine::fair_queue::Capacity;
-use crate::engine::guessing::Guessing;
-use crate::engine::handle::{Engine, Inner};
-use crate::engine::stats::Counters;
-use crate::execute::{DynExecute, Execute, LimitKind, Limits, Program};
+use crate::batch::{BatchPolicy, Batches};
+use crate::engine::authenticate::Guessing;
+use crate::engine::engine::{Engine, Inner};
+use crate::execute::{DynExecute, Execute, Program};
 use crate::files::FilePolicy;
-use crate::input_budget::InputBudget;
-use crate::session::SessionPolicy;
-use crate::session::registry::Registry;
+use crate::os::{LimitKind, Limits};
+use crate::quota::DiskReserve;
+use crate::quota::InputBudget;
+use crate::quota::{CallerBudgets, MemoryBudget};
+use crate::run::{Admission, Capacity, Counters, Policy, Runner};
+use crate::session::{SessionPolicy, Sessions};
 
 /// Sets up an [`Engine`]. Made by [`Engine::builder`].
 #[must_use]
@@ -33,22 +31,6 @@ pub struct EngineBuilder {
     /// Half of all when left out.
     max_input_bytes_per_caller: Option<usize>,
     max_captured_bytes: usize,
-}
-
-/// What the engine grants to a request.
-#[derive(Debug, Clone)]
-pub(crate) struct Policy {
-    pub(crate) program: Program,
-    pub(crate) shell_commands: bool,
-    /// `None` allows any.
-    pub(crate) request_env: Option<Vec<String>>,
-    pub(crate) default_timeout: Option<Duration>,
-    pub(crate) max_timeout: Duration,
-    pub(crate) grace: Duration,
-    pub(crate) default_output_limit: u64,
-    pub(crate) max_output_limit: u64,
-    pub(crate) default_limits: Limits,
-    pub(crate) max_limits: Limits,
 }
 
 /// A setting that can't be.
@@ -76,6 +58,7 @@ impl EngineBuilder {
             policy: Policy {
                 program: Program::any(),
                 shell_commands: false,
+                shell: Vec::new(),
                 request_env: None,
                 default_timeout: None,
                 max_timeout: Duration::from_hours(24),
@@ -269,7 +252,7 @@ impl EngineBuilder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let Self {
             executor,
-            policy,
+            mut policy,
             mut capacity,
             sessions,
             batches,
@@ -309,9 +292,8 @@ impl EngineBuilder {
                 return Err(BuildError::DefaultOverMaximum(kind.name()));
             }
         }
-        let batches = batches.map(crate::batch::registry::Registry::new).transpose();
-        let batches = batches.map_err(BuildError::ResumePoint)?;
-        Ok(Engine(Arc::new(Inner {
+        policy.shell.clone_from(&sessions.shell);
+        let runner = Arc::new(Runner {
             inputs: InputBudget::new(max_input_bytes, max_input_bytes_per_caller),
             captures: CallerBudgets::new(&MemoryBudget::new(max_captured_bytes)),
             executor,
@@ -319,13 +301,19 @@ impl EngineBuilder {
             admission: Admission::new(capacity),
             counters: Counters::default(),
             executions: Arc::default(),
-            connections: Arc::default(),
             max_running: capacity.running,
             shutdown: watch::channel(Default::default()).0,
-            sessions: Registry::new(sessions),
+            reserve: reserve.clone(),
+        });
+        let sessions = Sessions::new(Arc::clone(&runner), sessions);
+        let batches = Batches::new(Arc::clone(&runner), sessions.clone(), batches)
+            .map_err(BuildError::ResumePoint)?;
+        Ok(Engine(Arc::new(Inner {
+            runner,
+            sessions,
             batches,
-            files: files.map(|policy| Arc::new(policy.into_shared(reserve.clone()))),
-            reserve,
+            files: files.map(|policy| Arc::new(policy.into_shared(reserve))),
+            connections: Arc::default(),
             guessing: Guessing::new(guessing),
         })))
     }

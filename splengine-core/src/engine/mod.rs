@@ -1,22 +1,17 @@
 //! The engine: what adapters hold.
 
-mod admission;
+mod authenticate;
 mod builder;
+mod connections;
+#[expect(clippy::module_inception, reason = "the type that the folder is named for")]
+mod engine;
 mod executions;
-mod fair_queue;
-mod guessing;
-mod handle;
 mod readiness;
 mod stats;
-mod supervise;
-mod terms;
 
-pub(crate) use admission::{Offered, Permit};
+pub use crate::part_state::PartState;
+pub use crate::run::{Admitted, ExecutionInfo, ExecutionState, HistogramStats, QueuedRun};
 pub use builder::{BuildError, EngineBuilder};
-pub use executions::{Admitted, ExecutionInfo, ExecutionState, QueuedRun};
-pub(crate) use handle::Inner;
-pub use handle::{Engine, Resumed};
-pub use readiness::{PartState, Readiness};
-pub use stats::{EngineStats, HistogramStats};
-pub(crate) use supervise::Shutdown;
-pub(crate) use terms::{SESSION_VARIABLE, check_counts, check_env};
+pub use engine::{Engine, Resumed};
+pub use readiness::Readiness;
+pub use stats::EngineStats;

@@ -1,34 +1,13 @@
 use std::sync::Arc;
 
 use crate::engine::Engine;
+use crate::part_state::PartState;
 use crate::store::StoreFault;
 
 /// Readiness of an [`Engine`] to take work, part by part. Got from [`Engine::readiness`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     parts: Vec<(&'static str, PartState)>,
-}
-
-/// The state of a part of an [`Engine`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PartState {
-    /// The part takes work.
-    Ready,
-    /// The part takes work; but something that was kept before is not there any more, or can't be
-    /// read. The reason is for anybody, as that of [`Failing`](Self::Failing).
-    Degraded {
-        /// What is missing.
-        reason: &'static str,
-    },
-    /// The part takes no work any more, since the engine is shutting down.
-    Draining,
-    /// The part takes no work at the moment. The reason is for anybody: it tells nothing of the
-    /// host.
-    Failing {
-        /// Why.
-        reason: &'static str,
-    },
 }
 
 impl Readiness {
@@ -52,12 +31,6 @@ impl Readiness {
     }
 }
 
-impl PartState {
-    fn takes_work(self) -> bool {
-        matches!(self, Self::Ready | Self::Degraded { .. })
-    }
-}
-
 impl Engine {
     /// Returns whether work is taken, part by part. Sessions and batches are not while their store
     /// can't be written or has no room. That is looked at once a second at most: the one of
@@ -71,12 +44,12 @@ impl Engine {
         let mut parts = vec![("executions", own)];
         if self.has_sessions() {
             let state = match own {
-                PartState::Ready => self.0.sessions.state_of_store().await,
+                PartState::Ready => self.0.sessions.registry.state_of_store().await,
                 _ => own,
             };
             parts.push(("sessions", state));
         }
-        if let Some(registry) = &self.0.batches {
+        if let Ok(registry) = self.0.batches.registry() {
             let state = match own {
                 PartState::Ready => registry.journal.fault().await.map_or(own, failing),
                 _ => own,

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::execute::{Reason, Signal};
+use crate::execute::Reason;
+use crate::os::Signal;
 
 /// How hard a run is told to stop, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

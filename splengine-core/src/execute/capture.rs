@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
-use crate::budget::{CallerBudgets, MemoryError, Reservation};
-use crate::caller::UserName;
 use crate::execute::Gap;
+use crate::quota::{CallerBudgets, MemoryError, Reservation};
+use crate::user_name::UserName;
 
 /// Memory of an engine for output that is kept, and whose share of it a run may have.
 #[derive(Debug, Clone)]
@@ -237,7 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::budget::MemoryBudget;
+    use crate::quota::MemoryBudget;
 
     fn keep(limit: u64, pieces: &[Vec<u8>], memory: StreamMemory) -> (Bytes, Option<Gap>) {
         let mut capture = Capture::new(limit, memory);

@@ -1,10 +1,11 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::caller::UserName;
-use crate::execute::{ExecuteError, Limits};
-use crate::id::SessionId;
-use crate::session::TerminalModes;
+use crate::execute::ExecuteError;
+use crate::ids::SessionId;
+use crate::os::Limits;
+use crate::terminal::TerminalModes;
+use crate::user_name::UserName;
 
 /// Fate of the processes that a command leaves in the background when it exits by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

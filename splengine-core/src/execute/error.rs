@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::execute::SplitError;
-use crate::input_budget::InputShortage;
+use crate::quota::InputShortage;
 
 /// Reason for which a run did not start.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::budget::MemoryError;
 use crate::execute::capture::{MAX_MARGIN_BYTES as MAX_MARGIN, StreamMemory};
+use crate::quota::MemoryError;
 
 /// Keeps the first and the last half of a stream of which no more than `limit` bytes may stay. What
 /// is left out between them begins and ends at line ends, where there is one near enough.

@@ -1,8 +1,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::execute::{Background, Limits, Stdin};
-use crate::id::SessionId;
+use crate::execute::{Background, Stdin};
+use crate::ids::SessionId;
+use crate::os::Limits;
 
 /// Behaviour when whoever reads a run's output is slower than the program writes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

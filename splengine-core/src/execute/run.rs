@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::budget::MemoryError;
 use crate::execute::cancel::CancelSource;
 use crate::execute::capture::{Capture, CaptureBudget, StreamMemory};
 use crate::execute::head_tail::Rest;
 use crate::execute::output::{Item, Queue};
-use crate::execute::{End, Gap, HeadTail, Reason, Signal, Stream};
-use crate::id::{ExecutionId, SessionId};
+use crate::execute::{End, Gap, HeadTail, Reason, Stream};
+use crate::ids::{ExecutionId, SessionId};
+use crate::os::Signal;
+use crate::quota::MemoryError;
 
 /// Something that happened in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]

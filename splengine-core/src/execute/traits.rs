@@ -1,8 +1,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::execute::{Cancel, Command, ExecuteError, Exit, LimitKind, Output, Stdin};
-use crate::session::{Orphan, Reattached, Size, Terminal};
+use crate::execute::{Cancel, Command, ExecuteError, Exit, Output, Stdin};
+use crate::os::LimitKind;
+use crate::terminal::{Orphan, Reattached, Size, Terminal};
 
 /// Runs commands: on this host ([`LocalExecutor`](crate::LocalExecutor)), in a container, on a
 /// cluster. Implement it with a plain `async fn`:

@@ -17,7 +17,7 @@ use crate::files::rename::{At, rename_new, rename_over};
 use crate::files::resolve::{Entry, names_directory};
 use crate::files::usage::Tracked;
 use crate::files::{FileError, FileInfo, FileKind, Shared};
-use crate::id::{is_random_text, random_text};
+use crate::ids::{is_random_text, random_text};
 use crate::process::await_inherited_closed;
 
 /// A file that was written whole.
@@ -241,8 +241,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::disk::DiskReserve;
     use crate::files::FilePolicy;
+    use crate::quota::DiskReserve;
 
     /// As where the file system has no files without a name.
     #[test]

@@ -6,12 +6,12 @@ use rustix::fs::{
     utimensat,
 };
 
-use crate::caller::UserName;
 use crate::files::error::{NO_FILE, shown};
 use crate::files::resolve::{Entry, Found};
 use crate::files::usage::Tracked;
 use crate::files::{FileError, FileKind, Shared};
 use crate::process::await_inherited_closed;
+use crate::user_name::UserName;
 
 /// Changes to a file's attributes; what is not named stays.
 ///

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::disk::BelowFloor;
 use crate::error::ErrorKind;
+use crate::quota::BelowFloor;
 
 /// Reason for which something asked of a file was not done. A path is shown as it was given, 200
 /// characters of it at most.

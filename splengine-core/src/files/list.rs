@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, fstatvfs, openat, statat};
 use rustix::io::Errno;
 
+use crate::blocking::blocking;
 use crate::files::quota::OpenPermit;
 use crate::files::{DiskSpace, FileError, FileInfo, Shared};
 use crate::protected::Identity;
-use crate::session::blocking;
 
 /// A directory that is being read, some of it at a time, in the order that its file system has.
 pub struct FileListing(Arc<Mutex<Inner>>);

@@ -7,15 +7,15 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, unlinkat};
 use rustix::io::{Errno, pread, pwrite};
 
-use crate::caller::UserName;
-use crate::disk::DiskReserve;
+use crate::blocking::blocking;
 use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
 use crate::files::resolve::{Found, names_directory};
 use crate::files::usage::Tracked;
 use crate::files::{DiskSpace, FileError, FileInfo, FileKind, SetAttributes, Shared};
 use crate::process::await_inherited_closed;
-use crate::session::blocking;
+use crate::quota::DiskReserve;
+use crate::user_name::UserName;
 
 /// Options with which a file is opened.
 ///

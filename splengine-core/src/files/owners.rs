@@ -13,9 +13,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::caller::UserName;
 use crate::files::FileInfo;
 use crate::protected::Identity;
+use crate::user_name::UserName;
 
 /// A file or a directory that belongs to a caller.
 pub(crate) struct Owned {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, fchmod, fstat, openat};
 
-use crate::caller::UserName;
-use crate::disk::DiskReserve;
 use crate::files::FileError;
 use crate::files::owners::check_attributes;
 use crate::files::path_locks::Turns;
 use crate::files::quota::{OpenCount, Walks};
 use crate::files::resolve::{Entry, Tree, check_proc};
 use crate::files::usage::{Tracked, Usage};
-use crate::local::Root;
+use crate::quota::DiskReserve;
+use crate::root::Root;
+use crate::user_name::UserName;
 
 /// Choice of the files that an engine serves, and bounds on how many at once.
 ///

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::caller::UserName;
 use crate::files::FileError;
-use crate::places::{CallerPlace, CallerPlaces, PlaceError};
+use crate::quota::{CallerPlace, CallerPlaces, PlaceError};
+use crate::user_name::UserName;
 
 /// Counts what is open of one kind, of each caller and of all.
 #[derive(Debug)]

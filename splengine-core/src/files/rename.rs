@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
     use crate::files::resolve::Tree;
-    use crate::local::Root;
+    use crate::root::Root;
 
     #[test]
     fn without_help_of_the_file_system_a_new_name_replaces_nothing() {

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use crate::files::atomic_write::is_temporary;
 use crate::files::error::shown;
 use crate::files::{FileError, FileInfo, FileKind, SetAttributes};
-use crate::local::Root;
 use crate::protected::{Identity, Protected, View, identity};
+use crate::root::Root;
 
 /// What lies below root. Each step of a path is taken with a handle of the directory before it, and
 /// links are read and followed here, step by step: the kernel's own confined walk (openat2) knows

@@ -16,12 +16,12 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, ftruncate, openat};
 use rustix::io::Errno;
 use tokio::time::Instant;
 
-use crate::caller::UserName;
 use crate::files::FileError;
 use crate::files::error::shown;
 use crate::files::owners::{owner_of, set_owner, visit_owned};
 use crate::files::resolve::Entry as Name;
 use crate::protected::{Identity, identity};
+use crate::user_name::UserName;
 
 /// The bytes that each caller's files hold.
 #[derive(Debug)]

@@ -17,12 +17,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
+use crate::blocking::blocking;
 use crate::files::coalesce::{Pending, Raw};
 use crate::files::quota::OpenPermit;
 use crate::files::{FileError, Shared};
 use crate::process::watch;
 use crate::protected::identity;
-use crate::session::blocking;
 
 /// Tells what changes in one directory, in that itself and not in those below it, as inotify(7) of
 /// Linux does: whoever changed it, if it was on this host. Takes one of the inotify instances that

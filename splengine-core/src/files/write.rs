@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::caller::Caller;
+use crate::auth::Caller;
+use crate::blocking::blocking;
 use crate::files::atomic_write::{Condition, Replacement};
 use crate::files::error::shown;
 use crate::files::{FileError, FileInfo, Files, OpenFile, OpenOptions, Replaced, Shared};
-use crate::session::blocking;
 
 impl Files {
     /// Writes a whole file, or one in place of another, with that one's permission bits. Others see

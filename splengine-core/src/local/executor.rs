@@ -10,20 +10,18 @@ use std::time::Duration;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 
-use crate::caller::UserName;
-use crate::execute::{
-    Background, Cancel, Command, Execute, ExecuteError, Exit, ExitStatus, LimitKind, Output,
-    Signal, Stdin,
-};
+use crate::execute::{Background, Cancel, Command, Execute, ExecuteError, Exit, Output, Stdin};
 use crate::local::launch::Host;
 use crate::local::pty_host::Cgroup;
-use crate::local::root::Root;
 use crate::local::stdio::{Attended, OutputPipe, attend};
 use crate::local::{CgroupMode, LocalExecutorBuilder, PtyHost, SetupError};
-use crate::places::{CallerPlace, CallerPlaces, PlaceError};
+use crate::os::{ExitStatus, LimitKind, Signal};
 use crate::process::{self, Cgroups, Group, OomCounter, Tag, TagError, kill_tagged};
 use crate::protected::Protected;
-use crate::session::{Orphan, Reattached, Size, Terminal};
+use crate::quota::{CallerPlace, CallerPlaces, PlaceError};
+use crate::root::Root;
+use crate::terminal::{Orphan, Reattached, Size, Terminal};
+use crate::user_name::UserName;
 
 /// Runs commands as child processes of this one, on Linux 5.11 or newer.
 pub struct LocalExecutor {

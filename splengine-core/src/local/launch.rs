@@ -4,15 +4,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use crate::execute::{Background, Command, ExecuteError, LimitKind};
+use crate::execute::{Background, Command, ExecuteError};
 use crate::local::pty::{Pair, Pty};
 use crate::local::pty_host::{Cgroup, HeldTerminal, Start, Step};
-use crate::local::root::{Root, exhausted_or_internal};
 use crate::local::terminal::LocalTerminal;
 use crate::local::{Environment, PtyHost, lookup};
+use crate::os::LimitKind;
 use crate::process::{Attributes, Cgroups, Leader, Pipes, Spawn, SpawnError};
 use crate::protected::Protected;
-use crate::session::Size;
+use crate::root::{Root, exhausted_or_internal};
+use crate::terminal::Size;
 
 /// What every command of an executor finds on this host.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::local::termios;
 use crate::process::{above_stdio, watch};
-use crate::session::{SessionStatus, Size, TerminalModes};
+use crate::terminal::{SessionStatus, Size, TerminalModes};
 
 /// The two sides of a pseudo-terminal.
 #[derive(Debug)]

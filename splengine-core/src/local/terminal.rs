@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use crate::execute::ExitStatus;
 use crate::local::pty::Pty;
+use crate::os::ExitStatus;
 use crate::process::Leader;
-use crate::session::{Session, SessionStatus, Size};
+use crate::terminal::{Session, SessionStatus, Size};
 
 /// A program in a terminal, as a child of this process, with which it ends.
 pub(crate) struct LocalTerminal {

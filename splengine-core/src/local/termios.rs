@@ -4,7 +4,7 @@ use rustix::termios::{
     ControlModes, InputModes, LocalModes, OutputModes, SpecialCodeIndex, Termios,
 };
 
-use crate::session::TerminalModes;
+use crate::terminal::TerminalModes;
 
 /// Sets what of `wanted` this host knows.
 pub(crate) fn set(modes: &mut Termios, wanted: &TerminalModes) {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::caller::Caller;
+use crate::auth::Caller;
 use crate::net::activity::{Activity, Answers};
 use crate::net::peer::network_of;
 use crate::net::table::{Place, Progress, Table};

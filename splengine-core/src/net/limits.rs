@@ -3,7 +3,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::Engine;
 use crate::net::stats::Counters;
 
 /// Bounds on the connections of one server, for [`serve_connections`](crate::serve_connections).
@@ -138,12 +137,6 @@ impl ConnectionLimits {
     /// `refuse` returns true. It is called by the accept loop and must not block. Default: none.
     pub fn refuse(mut self, refuse: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         self.refuse = Some(Arc::new(refuse));
-        self
-    }
-
-    /// Counts these connections in the [statistics](Engine::stats) of `engine`.
-    pub fn counted_by(mut self, engine: &Engine) -> Self {
-        self.counters = Arc::clone(&engine.0.connections);
         self
     }
 

@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::caller::UserName;
 use crate::net::limits::ConnectionLimits;
-use crate::places::{CallerPlace, CallerPlaces};
+use crate::quota::{CallerPlace, CallerPlaces};
+use crate::user_name::UserName;
 
 /// All connections of a server.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, XattrFlags, fgetxattr, flock, fsetxattr, openat,
 };
 
-use crate::execute::Limits;
+use crate::os::Limits;
 use crate::process::OomCounter;
 
 /// Makes the cgroups of runs, and keeps empty ones for the next.

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
-use crate::execute::{ExitStatus, Limits, Signal, Usage};
+use crate::os::{ExitStatus, Limits, Signal, Usage};
 use crate::process::sys::{self, Plan, Step};
 use crate::process::tag::Tag;
 use crate::process::{Attributes, Group, Tree, runs};

@@ -65,7 +65,7 @@ impl Tree {
 
     /// Sends a signal of the caller's to the leader and its process group, as a terminal does. Only
     /// while the leader was not reaped.
-    pub(crate) fn pass_on(&self, signal: crate::execute::Signal) {
+    pub(crate) fn pass_on(&self, signal: crate::os::Signal) {
         // One of the real-time signals that the C library keeps for itself has no name.
         if let Some(signal) = Signal::from_named_raw(signal.number()) {
             let _ = kill_process_group(self.leader, signal);

@@ -10,57 +10,24 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::engine::Engine;
+use crate::blocking::blocking;
 use crate::execute::command_bytes;
-use crate::id::{SessionId, random_text};
+use crate::ids::{SessionId, random_text};
+use crate::session::Recording;
+use crate::session::Sessions;
 use crate::session::input_queue::InputSequence;
 use crate::session::live_session::{Launch, LiveSession, ResumeData, SessionInit};
 use crate::session::recording::Recorder;
 use crate::session::registry::Registry;
 use crate::session::state::Known;
-use crate::session::store::{KnownInput, Record, SessionFiles, time};
+use crate::session::store::{KnownInput, Record, SessionFiles};
 use crate::session::tasks;
-use crate::session::validate::blocking;
-use crate::session::{Recording, Terminal};
-
-/// A session of which an engine did not see the end.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Orphan {
-    /// Id of the session.
-    pub session_id: SessionId,
-    /// The [mark](crate::Session::mark) of its terminal.
-    pub mark: Option<String>,
-    /// Number of bytes that its program printed and that are known;
-    /// [`Session::read`](crate::Session::read) is to go on behind them.
-    pub read: u64,
-}
-
-/// A session's terminal, taken over.
-#[derive(Debug)]
-pub struct Reattached {
-    terminal: Terminal,
-    lost: u64,
-}
-
-impl Reattached {
-    /// States that `terminal` is the session's, and reads on where it is known to.
-    #[must_use]
-    pub fn new(terminal: Terminal) -> Self {
-        Self { terminal, lost: 0 }
-    }
-
-    /// Sets how many bytes that were printed in between could not be kept. Default: none.
-    #[must_use]
-    pub fn lost(mut self, bytes: u64) -> Self {
-        self.lost = bytes;
-        self
-    }
-}
+use crate::terminal::{Orphan, Reattached};
+use crate::time::time;
 
 /// Takes over what the executor can; gives how many sessions go on.
-pub(crate) async fn adopt_all(engine: &Engine) -> usize {
-    let registry = &engine.0.sessions;
+pub(crate) async fn adopt_all(sessions: &Sessions) -> usize {
+    let registry = &sessions.registry;
     let mut left = Vec::new();
     let mut states = Vec::new();
     if let Some(store) = registry.store.clone() {
@@ -85,11 +52,11 @@ pub(crate) async fn adopt_all(engine: &Engine) -> usize {
         }
     }
     let mut count = 0;
-    let answers = engine.0.executor.adopt_boxed(left).await;
+    let answers = sessions.runner.executor.adopt_boxed(left).await;
     for ((id, record, screen, files), answer) in states.into_iter().zip(answers) {
         if let Some(adopted) = answer {
             tracing::info!(session = %id, "going on with a session");
-            go_on(engine, id, record, screen, files, adopted).await;
+            go_on(registry, id, record, screen, files, adopted).await;
             count += 1;
         }
     }
@@ -98,14 +65,13 @@ pub(crate) async fn adopt_all(engine: &Engine) -> usize {
 }
 
 async fn go_on(
-    engine: &Engine,
+    registry: &Arc<Registry>,
     id: SessionId,
     record: Record,
     mut screen: Vec<u8>,
     files: SessionFiles,
     adopted: Reattached,
 ) {
-    let registry = &engine.0.sessions;
     let Reattached { terminal, lost } = adopted;
     let Ok(user) = record.user.parse() else {
         terminal.kill();
@@ -165,7 +131,7 @@ async fn go_on(
         Arc::clone(&registry.policy),
         registry.render_pool.clone(),
     );
-    let place = Registry::place_anyway(&engine.0, &live.user);
+    let place = registry.place_anyway(&live.user);
     registry.insert(&live);
     // What was written down of it before still holds.
     drop(tasks::start(&live, typed, Some(files), place, Arc::clone(&registry.io)));

@@ -8,13 +8,16 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::budget::MemoryError;
-use crate::caller::{Caller, UserName};
-use crate::execute::ExitStatus;
+use crate::auth::Access;
+use crate::auth::Caller;
+use crate::os::ExitStatus;
+use crate::quota::MemoryError;
 use crate::session::live_session::{LiveSession, Typed};
 use crate::session::log::{Cursor, Entry};
 use crate::session::state::{Client, Versions};
-use crate::session::{Access, ClientInput, SessionError, SessionInfo, Size, TerminalColors};
+use crate::session::{ClientInput, SessionError, SessionInfo, TerminalColors};
+use crate::terminal::Size;
+use crate::user_name::UserName;
 
 /// Options with which to attach to a session.
 #[derive(Debug, Clone)]

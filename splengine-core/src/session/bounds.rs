@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
-use crate::caller::UserName;
-use crate::session::{SessionError, Size};
+use crate::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+use crate::session::SessionError;
+use crate::terminal::Size;
+use crate::user_name::UserName;
 
 /// Turns to read files of sessions, and memory for what is read, drawn and written of them, shared by
 /// all callers of an engine. Waits are bounded, and then refused.

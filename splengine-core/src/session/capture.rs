@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::blocking::blocking;
 use crate::screen::Screen;
-use crate::session::Size;
 use crate::session::bounds::IoMemory;
-use crate::session::validate::blocking;
+use crate::terminal::Size;
 
 /// A session's screen at one moment. It counts against the memory for what its caller
 /// [reads](crate::SessionPolicy::max_read_bytes) until the last clone of it is dropped.

@@ -6,10 +6,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::caller::Caller;
-use crate::engine::{SESSION_VARIABLE, check_counts, check_env};
+use crate::auth::Caller;
+use crate::blocking::blocking;
 use crate::execute::{Command, ExecuteError, command_bytes, drop_exec, split_words};
-use crate::id::{SessionId, random_text};
+use crate::ids::{SessionId, random_text};
+use crate::run::{SESSION_VARIABLE, check_counts, check_env};
 use crate::screen::Screen;
 use crate::session::bounds::ReadTurn;
 use crate::session::live_session::{Launch, LiveSession, SessionInit};
@@ -19,8 +20,9 @@ use crate::session::saved::Source;
 use crate::session::store::{Record, SessionFiles};
 use crate::session::stored::StoredScreen;
 use crate::session::tasks;
-use crate::session::validate::{blocking, check_words, checked_name};
-use crate::session::{Recording, SessionError, SessionInfo, SessionRequest, Sessions, Size};
+use crate::session::validate::{check_words, checked_name};
+use crate::session::{Recording, SessionError, SessionInfo, SessionRequest, Sessions};
+use crate::terminal::Size;
 
 impl Sessions {
     pub(crate) async fn make(
@@ -29,8 +31,8 @@ impl Sessions {
         request: SessionRequest,
         place: registry::Place,
     ) -> Result<SessionInfo, SessionError> {
-        let inner = &self.engine.0;
-        let registry = &inner.sessions;
+        let runner = &self.runner;
+        let registry = &self.registry;
         let source = match &request.from {
             Some(from) => Some(self.source(caller, from).await?),
             None => None,
@@ -38,7 +40,7 @@ impl Sessions {
         let (saved, stored) =
             source.map(|Source { record, screen, turn }| (record, (screen, turn))).unzip();
         check_counts(request.args.len(), request.env.len())?;
-        check_env(&request.env, inner.policy.request_env.as_deref())?;
+        check_env(&request.env, runner.policy.request_env.as_deref())?;
         check_env(&request.server_env, None)?;
         let tty = request.tty_variable.iter().map(|name| (name.clone(), String::new()));
         check_env(&tty.collect::<Vec<_>>(), None)?;
@@ -46,7 +48,7 @@ impl Sessions {
         let argv = match (&request.command, &saved) {
             (Some(command), _) => {
                 let mut words = if request.use_shell {
-                    self.engine.shell_command(caller, command, !request.args.is_empty())?
+                    runner.shell_command(caller, command, !request.args.is_empty())?
                 } else {
                     split_words(command).map_err(ExecuteError::from)?
                 };
@@ -60,8 +62,8 @@ impl Sessions {
                 return Err(SessionError::Malformed { field: "args", problem });
             }
             (None, Some(saved)) => saved.argv.clone(),
-            (None, None) if request.login_shell => self.engine.login_shell(),
-            (None, None) => registry.policy.shell.iter().map(OsString::from).collect(),
+            (None, None) if request.login_shell => runner.login_shell(),
+            (None, None) => runner.shell().iter().map(OsString::from).collect(),
         };
         let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();
         let mut env = saved.as_ref().map(|saved| saved.env.clone()).unwrap_or_default();
@@ -87,10 +89,10 @@ impl Sessions {
             env: all,
             user: caller.user().clone(),
             session_id: id.clone(),
-            limits: inner.policy.default_limits.or(inner.policy.max_limits),
+            limits: runner.policy.default_limits.or(runner.policy.max_limits),
             background: request.background,
-            grace: inner.policy.grace,
-            path_first: inner.policy.program.directory(),
+            grace: runner.policy.grace,
+            path_first: runner.policy.program.directory(),
             terminal_modes: request.modes,
             tty_variable: request.tty_variable,
             mark: None,
@@ -107,7 +109,7 @@ impl Sessions {
             None => (None, None, None),
         };
         let (files, recorder) = self.files(&id, size, stored).await;
-        let opened = inner.executor.open_boxed(command, size).await;
+        let opened = runner.executor.open_boxed(command, size).await;
         let terminal = match opened {
             Ok(terminal) => terminal,
             Err(error) => {
@@ -168,7 +170,7 @@ impl Sessions {
         size: Size,
         stored: Stored,
     ) -> Result<(Screen, Option<Bytes>, Stored), SessionError> {
-        let registry = &self.engine.0.sessions;
+        let registry = &self.registry;
         let next = |(screen, _): &mut Stored| screen.next_piece();
         let look = |drawn: Screen, stored: Stored| {
             let is_small = stored.0.length() <= MAX_FIRST_SCREEN_BYTES;
@@ -187,7 +189,7 @@ impl Sessions {
         size: Size,
         mut stored: Option<Stored>,
     ) -> (Option<SessionFiles>, Option<Recorder>) {
-        let registry = &self.engine.0.sessions;
+        let registry = &self.registry;
         let Some(store) = registry.store.clone() else { return (None, None) };
         let policy = Arc::clone(&registry.policy);
         let id = id.clone();

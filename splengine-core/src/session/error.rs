@@ -1,10 +1,10 @@
 use std::io;
 use std::time::Duration;
 
-use crate::budget::MemoryError;
 use crate::error::ErrorKind;
 use crate::execute::ExecuteError;
-use crate::input_budget::InputShortage;
+use crate::quota::InputShortage;
+use crate::quota::MemoryError;
 
 /// Reason for which something asked of a session was not done. Then nothing of it was.
 #[derive(Debug, thiserror::Error)]

@@ -3,31 +3,12 @@
 use std::ffi::OsString;
 use std::time::SystemTime;
 
-use crate::caller::UserName;
-use crate::execute::{Background, ExitStatus};
-use crate::id::{SavedId, SessionId, ShareId};
-use crate::session::{Size, TerminalModes};
-
-/// Right of a client on a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Access {
-    /// Look.
-    View,
-    /// Look, type, and hold control.
-    Control,
-}
-
-impl Access {
-    /// The word for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::View => "view",
-            Self::Control => "control",
-        }
-    }
-}
+use crate::auth::Access;
+use crate::execute::Background;
+use crate::ids::{SavedId, SessionId, ShareId};
+use crate::os::ExitStatus;
+use crate::terminal::{Size, TerminalModes};
+use crate::user_name::UserName;
 
 /// State of a session's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

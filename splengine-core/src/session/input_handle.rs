@@ -6,13 +6,15 @@ use std::sync::{Arc, MutexGuard};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::caller::Caller;
-use crate::caller::UserName;
-use crate::id::random_text;
+use crate::auth::Access;
+use crate::auth::Caller;
+use crate::ids::random_text;
 use crate::session::input_queue::{InputSequence, is_reply};
 use crate::session::live_session::{LiveSession, Typed, room_of};
 use crate::session::state::{Client, Known, State};
-use crate::session::{Access, SessionError, Size, TerminalColors};
+use crate::session::{SessionError, TerminalColors};
+use crate::terminal::Size;
+use crate::user_name::UserName;
 
 /// The hands of an attachment, for another task than the one that waits for its updates. Cheap to
 /// clone. It works as long as the attachment does.

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::session::Size;
+use crate::terminal::Size;
 
 /// One keyframe, without its screen.
 #[derive(Debug, Clone, PartialEq)]

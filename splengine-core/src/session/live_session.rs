@@ -10,10 +10,9 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::caller::UserName;
-use crate::execute::ExitStatus;
-use crate::id::SessionId;
-use crate::input_budget::InputReservation;
+use crate::ids::SessionId;
+use crate::os::ExitStatus;
+use crate::quota::InputReservation;
 use crate::screen::Screen;
 use crate::session::log::Log;
 use crate::session::recording::{Recorder, Stopped};
@@ -22,11 +21,13 @@ use crate::session::resize_policy::{Window, decide};
 use crate::session::screen_memory::{ScreenMemory, ScreenShortage};
 use crate::session::snapshots::LastSnapshot;
 use crate::session::state::{Known, State, Versions};
-use crate::session::traits::{Gone, Terminal};
 use crate::session::{
-    Closed, Notice, SessionError, SessionInfo, SessionPolicy, SessionState, Size, SizePolicy,
+    Closed, Notice, SessionError, SessionInfo, SessionPolicy, SessionState, SizePolicy,
     TerminalColors,
 };
+use crate::terminal::Size;
+use crate::terminal::{Gone, Terminal};
+use crate::user_name::UserName;
 
 pub(crate) struct LiveSession {
     pub(crate) id: SessionId,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::session::Size;
+use crate::terminal::Size;
 
 /// The end of a session's output, with offsets that count from its beginning, and the changes of
 /// size between its bytes.

@@ -5,10 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use crate::caller::Caller;
+use crate::auth::Access;
+use crate::auth::Caller;
 use crate::session::log::Entry;
 use crate::session::sessions::{Found, Right, Sessions};
-use crate::session::{Access, SessionError, SessionInfo, Size};
+use crate::session::{SessionError, SessionInfo};
+use crate::terminal::Size;
 
 /// Output of a session from some place on, as far as one look gives it.
 #[derive(Debug, Clone)]

@@ -7,14 +7,16 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 
-use crate::execute::{ExitStatus, Signal};
-use crate::id::SavedId;
+use crate::blocking::blocking;
+use crate::ids::SavedId;
+use crate::os::{ExitStatus, Signal};
 use crate::session::live_session::LiveSession;
 use crate::session::recording::RecordingMark;
 use crate::session::state::Known;
-use crate::session::store::{KnownInput, Record, ResumePoint, millis, time};
-use crate::session::validate::blocking;
-use crate::session::{SavedInfo, SessionInfo, SessionState, Size};
+use crate::session::store::{KnownInput, Record, ResumePoint};
+use crate::session::{SavedInfo, SessionInfo, SessionState};
+use crate::terminal::Size;
+use crate::time::{millis, time};
 
 impl Record {
     pub(crate) fn size(&self) -> Size {

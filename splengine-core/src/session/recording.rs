@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::session::Size;
 use crate::session::keyframes::{self, Keyframes};
+use crate::terminal::Size;
 use crate::text::Utf8Pieces;
 
 /// Writes a recording. An error is final: the recording then ends with its last whole event.

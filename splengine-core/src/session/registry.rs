@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::caller::UserName;
-use crate::engine::{Inner, PartState};
+use crate::blocking::blocking;
 use crate::fresh::Fresh;
-use crate::id::SessionId;
-use crate::input_budget::{InputBudget, InputReservation, MIN_COUNTED_BYTES};
-use crate::retention::{Bounds, Kept, surplus};
+use crate::ids::SessionId;
+use crate::part_state::PartState;
+use crate::quota::{Bounds, Kept, surplus};
+use crate::quota::{InputBudget, InputReservation, MIN_COUNTED_BYTES};
 use crate::session::bounds::IoBounds;
 use crate::session::cull::{Ages, look_every, time_left};
 use crate::session::live_session::{INPUT_BYTES, LiveSession};
@@ -20,8 +20,9 @@ use crate::session::render::RenderPool;
 use crate::session::screen_memory::{ScreenBudget, ScreenMemory};
 use crate::session::share::Shares;
 use crate::session::store::{Record, Store};
-use crate::session::validate::blocking;
-use crate::session::{Closed, Notice, SessionError, SessionPolicy, Size};
+use crate::session::{Closed, Notice, SessionError, SessionPolicy};
+use crate::terminal::Size;
+use crate::user_name::UserName;
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -55,7 +56,7 @@ struct State {
 /// The right to have one session more; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    engine: Weak<Inner>,
+    registry: Weak<Registry>,
     user: UserName,
 }
 
@@ -137,11 +138,10 @@ impl Registry {
     }
 
     /// A place for one session more of `user`.
-    pub(crate) fn place(engine: &Arc<Inner>, user: &UserName) -> Result<Place, SessionError> {
-        let registry = &engine.sessions;
-        let policy = &registry.policy;
-        registry.trim_lost();
-        let mut state = registry.state();
+    pub(crate) fn place(self: &Arc<Self>, user: &UserName) -> Result<Place, SessionError> {
+        let policy = &self.policy;
+        self.trim_lost();
+        let mut state = self.state();
         if state.closed {
             return Err(SessionError::Draining);
         }
@@ -153,21 +153,21 @@ impl Registry {
         if state.taken.values().sum::<usize>() >= policy.max_sessions {
             return Err(SessionError::Full { limit: policy.max_sessions });
         }
-        Ok(Self::take(engine, &mut state, user))
+        Ok(self.take(&mut state, user))
     }
 
     /// The same for a session that runs already.
-    pub(crate) fn place_anyway(engine: &Arc<Inner>, user: &UserName) -> Place {
-        Self::take(engine, &mut engine.sessions.state(), user)
+    pub(crate) fn place_anyway(self: &Arc<Self>, user: &UserName) -> Place {
+        self.take(&mut self.state(), user)
     }
 
-    fn take(engine: &Arc<Inner>, state: &mut State, user: &UserName) -> Place {
+    fn take(self: &Arc<Self>, state: &mut State, user: &UserName) -> Place {
         *state.taken.entry(user.clone()).or_default() += 1;
         if !std::mem::replace(&mut state.watched, true) {
-            let every = look_every(&engine.sessions.policy);
-            tokio::spawn(watch(Arc::downgrade(engine), every));
+            let every = look_every(&self.policy);
+            tokio::spawn(watch(Arc::downgrade(self), every));
         }
-        Place { engine: Arc::downgrade(engine), user: user.clone() }
+        Place { registry: Arc::downgrade(self), user: user.clone() }
     }
 
     /// Reserves the memory of a session's command, if that is much.
@@ -400,8 +400,8 @@ pub(crate) async fn end(live: &LiveSession) {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(engine) = self.engine.upgrade() else { return };
-        let mut state = engine.sessions.state();
+        let Some(registry) = self.registry.upgrade() else { return };
+        let mut state = registry.state();
         if let Some(count) = state.taken.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
@@ -508,13 +508,12 @@ fn surplus_of_lost(lost: &HashMap<SessionId, Arc<Record>>, max: usize) -> HashSe
 }
 
 /// Ends what is idle or old, forgets what has ended, sends away whose share has expired.
-async fn watch(engine: Weak<Inner>, every: Duration) {
+async fn watch(registry: Weak<Registry>, every: Duration) {
     loop {
         sleep(every).await;
-        let Some(engine) = engine.upgrade() else { return };
-        let registry = &engine.sessions;
+        let Some(registry) = registry.upgrade() else { return };
         for live in registry.all_live() {
-            look_at(registry, &live).await;
+            look_at(&registry, &live).await;
         }
     }
 }

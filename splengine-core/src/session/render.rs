@@ -11,12 +11,12 @@ use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use crate::blocking::blocking;
 use crate::screen::Screen;
-use crate::session::Size;
 use crate::session::live_session::LiveSession;
 use crate::session::log::{Cursor, Entry};
 use crate::session::snapshots::SnapshotBudgets;
-use crate::session::validate::blocking;
+use crate::terminal::Size;
 
 /// The screen, and how much of the log is drawn on it.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Whose window decides: a pure rule.
 
-use crate::session::{Size, SizePolicy};
+use crate::session::SizePolicy;
+use crate::terminal::Size;
 
 /// What a client that may type says of its window.
 #[derive(Debug, Clone, Copy)]

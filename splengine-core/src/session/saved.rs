@@ -5,15 +5,18 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::caller::{Caller, UserName};
-use crate::id::{SavedId, SessionId};
+use crate::auth::Caller;
+use crate::blocking::blocking;
+use crate::ids::{SavedId, SessionId};
 use crate::session::bounds::{ReadTurn, snapshot_bytes};
 use crate::session::saved_index::SavedBounds;
 use crate::session::sessions::{Found, Sessions, no_session};
-use crate::session::store::{Record, Store, millis};
+use crate::session::store::{Record, Store};
 use crate::session::stored::StoredScreen;
-use crate::session::validate::{blocking, checked_name};
+use crate::session::validate::checked_name;
 use crate::session::{SavedInfo, SessionError};
+use crate::time::millis;
+use crate::user_name::UserName;
 
 /// What is read of a saved session, or of one that was lost, and the turn to read it.
 pub(crate) struct Source {
@@ -46,7 +49,7 @@ impl Sessions {
         let store = self.store()?;
         let name = checked_name(name)?;
         let user = caller.accounted_user();
-        let mut memory = self.engine.0.sessions.io.write_memory(user);
+        let mut memory = self.registry.io.write_memory(user);
         let (mut record, screen) = match found {
             Found::LiveSession(live) => {
                 let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
@@ -170,7 +173,7 @@ impl Sessions {
         user: &UserName,
         open: impl FnOnce() -> Result<(Record, StoredScreen), SessionError> + Send + 'static,
     ) -> Result<Source, SessionError> {
-        let turn = self.engine.0.sessions.io.turn(user).await?;
+        let turn = self.registry.io.turn(user).await?;
         blocking(move || open().map(|(record, screen)| Source { record, screen, turn })).await
     }
 }

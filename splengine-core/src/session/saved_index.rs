@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use crate::caller::UserName;
-use crate::id::SavedId;
+use crate::ids::SavedId;
 use crate::session::{SavedInfo, SessionError};
+use crate::user_name::UserName;
 
 #[derive(Debug, Default)]
 pub(crate) struct SavedIndex {
@@ -108,8 +108,8 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::id::SessionId;
-    use crate::session::Size;
+    use crate::ids::SessionId;
+    use crate::terminal::Size;
 
     fn saved(user: &UserName) -> SavedInfo {
         SavedInfo {

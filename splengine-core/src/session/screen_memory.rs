@@ -3,10 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::caller::UserName;
 use crate::screen::{HistoryMemory, Screen};
+use crate::session::SessionError;
 use crate::session::live_session::LiveSession;
-use crate::session::{SessionError, Size};
+use crate::terminal::Size;
+use crate::user_name::UserName;
 
 /// Bound in bytes on what the screens of all sessions take together, beyond the first
 /// [bytes](FREE_BYTES) of each session that runs. Nothing waits at the bound. Cheap to clone: clones

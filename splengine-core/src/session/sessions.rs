@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::auth::Access;
 use crate::auth::Secret;
-use crate::caller::{Caller, Scope};
-use crate::engine::Engine;
+use crate::auth::{Caller, Scope};
+use crate::blocking::blocking;
 use crate::execute::ExecuteError;
-use crate::id::{SessionId, ShareId};
+use crate::ids::{SessionId, ShareId};
+use crate::run::{Runner, SessionPlace};
 use crate::screen::Screen;
 use crate::session::attach::{Attach, Attachment};
 use crate::session::bounds::{IoMemory, ReadTurn, cells_bytes, screen_bytes, snapshot_bytes};
@@ -23,9 +25,9 @@ use crate::session::saved::Source;
 use crate::session::share::Which;
 use crate::session::store::{Record, Store};
 use crate::session::stored::StoredScreen;
-use crate::session::validate::{blocking, checked_name};
+use crate::session::validate::checked_name;
 use crate::session::{
-    Access, RecordingFile, ScreenShot, SessionError, SessionInfo, SessionRequest, ShareInfo,
+    RecordingFile, ScreenShot, SessionError, SessionInfo, SessionPolicy, SessionRequest, ShareInfo,
 };
 
 /// The terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
@@ -54,7 +56,8 @@ use crate::session::{
 /// ```
 #[derive(Clone)]
 pub struct Sessions {
-    pub(crate) engine: Engine,
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) registry: Arc<Registry>,
 }
 
 /// What a caller may do with a session.
@@ -64,17 +67,14 @@ pub(crate) enum Right {
     Own,
 }
 
-/// A session, its present directory, and its variables.
-type PlaceOfRun = (SessionId, Option<String>, Vec<(String, String)>);
-
 pub(crate) enum Found {
     LiveSession(Arc<LiveSession>),
     Lost(Arc<Record>),
 }
 
 impl Sessions {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+    pub(crate) fn new(runner: Arc<Runner>, policy: SessionPolicy) -> Self {
+        Self { runner, registry: Arc::new(Registry::new(policy)) }
     }
 
     /// Starts a session for `caller`. It runs until its program ends, whoever is attached. With a
@@ -93,12 +93,12 @@ impl Sessions {
         request: SessionRequest,
     ) -> Result<SessionInfo, SessionError> {
         self.may_have(caller)?;
-        let place = Registry::place(&self.engine.0, caller.user())?;
-        self.engine.0.sessions.forget_surplus(caller.user()).await;
-        let engine = self.engine.clone();
+        let place = self.registry.place(caller.user())?;
+        self.registry.forget_surplus(caller.user()).await;
+        let sessions = self.clone();
         let caller = caller.clone();
         // In a task of its own, so that nobody's dropped future leaves it half-made.
-        let made = tokio::spawn(async move { Self { engine }.make(&caller, request, place).await });
+        let made = tokio::spawn(async move { sessions.make(&caller, request, place).await });
         made.await.map_err(|error| SessionError::of_io(io::Error::other(error)))?
     }
 
@@ -137,13 +137,13 @@ impl Sessions {
     /// recording.
     #[must_use]
     pub fn are_kept(&self) -> bool {
-        self.engine.0.sessions.store.is_some()
+        self.registry.store.is_some()
     }
 
     /// The caller's sessions, the newest first; for a guest the one shared with them.
     #[must_use]
     pub fn list(&self, caller: &Caller) -> Vec<SessionInfo> {
-        let registry = &self.engine.0.sessions;
+        let registry = &self.registry;
         let mut all: Vec<SessionInfo> = registry
             .all_live()
             .iter()
@@ -193,7 +193,7 @@ impl Sessions {
             Found::Lost(record) => {
                 let mut info = record.info().ok_or_else(|| no_session(id))?;
                 info.name.clone_from(&name);
-                self.engine.0.sessions.rename_lost(&info.id, name);
+                self.registry.rename_lost(&info.id, name);
                 Ok(info)
             }
         }
@@ -231,7 +231,7 @@ impl Sessions {
     ///
     /// Dropping the future has no effect.
     pub async fn screen(&self, caller: &Caller, id: &str) -> Result<ScreenShot, SessionError> {
-        let registry = &self.engine.0.sessions;
+        let registry = &self.registry;
         let user = caller.accounted_user();
         match self.find(caller, id)?.0 {
             Found::LiveSession(live) => {
@@ -275,7 +275,7 @@ impl Sessions {
         at: Duration,
     ) -> Result<ScreenShot, SessionError> {
         self.find_own(caller, id)?;
-        let registry = &self.engine.0.sessions;
+        let registry = &self.registry;
         let user = caller.accounted_user();
         let turn = registry.io.turn(user).await?;
         let (cast, keyframes) = self.recording_files(caller, id).await?;
@@ -319,7 +319,7 @@ impl Sessions {
             let (screen, memory, _turn) = drawn.take()?;
             Some(ScreenShot::of(&screen, memory))
         };
-        Ok(self.engine.0.sessions.render_pool.run_sliced(look).await)
+        Ok(self.registry.render_pool.run_sliced(look).await)
     }
 
     /// The recording so far.
@@ -383,9 +383,8 @@ impl Sessions {
     /// The end takes its course when the future is dropped.
     pub async fn end(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
         let found = self.find_own(caller, id)?;
-        let engine = self.engine.clone();
+        let registry = Arc::clone(&self.registry);
         let ending = tokio::spawn(async move {
-            let registry = &engine.0.sessions;
             match found {
                 Found::LiveSession(live) => {
                     live.discard();
@@ -424,7 +423,7 @@ impl Sessions {
             let problem = format!("must be from 1 to {} ms", MAX_SHARE_LIFETIME.as_millis());
             return Err(SessionError::Malformed { field: "expiresIn", problem });
         }
-        self.engine.0.sessions.shares.share(caller.user(), &live.id, access, expires_in)
+        self.registry.shares.share(caller.user(), &live.id, access, expires_in)
     }
 
     /// A session's shares.
@@ -434,7 +433,7 @@ impl Sessions {
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
     pub fn list_shares(&self, caller: &Caller, id: &str) -> Result<Vec<ShareInfo>, SessionError> {
         let Found::LiveSession(live) = self.find_own(caller, id)? else { return Ok(Vec::new()) };
-        Ok(self.engine.0.sessions.shares.list(&live.id))
+        Ok(self.registry.shares.list(&live.id))
     }
 
     /// Takes back a share, or all of a session's for `None`, and sends away whom it let in.
@@ -473,7 +472,7 @@ impl Sessions {
         let Found::LiveSession(live) = self.find_own(caller, id)? else {
             return Err(SessionError::NoShare);
         };
-        let registry = &self.engine.0.sessions;
+        let registry = &self.registry;
         let any = registry.shares.take_back(&live.id, which);
         registry.send_revoked_away(&live);
         if any || matches!(which, Which::All) { Ok(()) } else { Err(SessionError::NoShare) }
@@ -486,7 +485,7 @@ impl Sessions {
     ///
     /// [`SessionError::CallerLimit`] when too many wait to be shown.
     pub fn ticket(&self, caller: &Caller) -> Result<Secret, SessionError> {
-        self.engine.0.sessions.shares.ticket(caller)
+        self.registry.shares.ticket(caller)
     }
 
     /// Returns the caller that shows this ticket. It does not work again.
@@ -495,18 +494,18 @@ impl Sessions {
     ///
     /// [`SessionError::NoShare`].
     pub fn redeem(&self, ticket: &Secret) -> Result<Caller, SessionError> {
-        self.engine.0.sessions.shares.redeem(ticket)
+        self.registry.shares.redeem(ticket)
     }
 
     /// Returns whether `caller` is still who they were found to be: a guest is only as long as
     /// their share stands.
     #[must_use]
     pub fn stands(&self, caller: &Caller) -> bool {
-        caller.guest().is_none_or(|guest| self.engine.0.sessions.shares.stands(guest))
+        caller.guest().is_none_or(|guest| self.registry.shares.stands(guest))
     }
 
     /// Where a run in this session starts, and with which variables.
-    pub(crate) fn place_of(&self, caller: &Caller, id: &str) -> Result<PlaceOfRun, SessionError> {
+    pub(crate) fn place_of(&self, caller: &Caller, id: &str) -> Result<SessionPlace, SessionError> {
         let Found::LiveSession(live) = self.find_own(caller, id)? else {
             return Err(SessionError::Ended);
         };
@@ -552,7 +551,7 @@ impl Sessions {
         if caller.guest().is_none() && !caller.may(Scope::Watch) {
             self.may_have(caller)?;
         }
-        let registry = &self.engine.0.sessions;
+        let registry = &self.registry;
         let parsed: SessionId = id.parse().map_err(|_| no_session(id))?;
         let (found, owner) = match registry.live(&parsed) {
             Some(live) => {
@@ -582,7 +581,7 @@ impl Sessions {
     }
 
     pub(super) fn store(&self) -> Result<Arc<Store>, SessionError> {
-        self.engine.0.sessions.store.clone().ok_or(SessionError::NoStore)
+        self.registry.store.clone().ok_or(SessionError::NoStore)
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::auth::Access;
 use crate::auth::Secret;
-use crate::caller::{Caller, Guest, UserName};
-use crate::id::{SessionId, ShareId, random_text};
-use crate::session::{Access, SessionError, ShareInfo};
+use crate::auth::{Caller, Guest};
+use crate::ids::{SessionId, ShareId, random_text};
+use crate::session::{SessionError, ShareInfo};
+use crate::user_name::UserName;
 
 /// All shares and tickets. They live no longer than the engine.
 #[derive(Debug, Default)]

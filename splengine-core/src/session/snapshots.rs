@@ -8,12 +8,12 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
-use crate::caller::UserName;
-use crate::session::Size;
+use crate::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 use crate::session::live_session::LiveSession;
 use crate::session::log::Cursor;
 use crate::session::render::Painted;
+use crate::terminal::Size;
+use crate::user_name::UserName;
 
 /// Bound on the bytes of all snapshots that are drawn and not dropped yet, of which the clients of one
 /// user's sessions have half. What is written to disk has a quarter as much of its own, lest it waits

@@ -5,12 +5,14 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::caller::UserName;
-use crate::execute::ExitStatus;
-use crate::id::ShareId;
+use crate::auth::Access;
+use crate::ids::ShareId;
+use crate::os::ExitStatus;
 use crate::session::input_queue::InputSequence;
 use crate::session::log::Log;
-use crate::session::{Access, ClientInfo, Closed, Notice, Size, TerminalColors};
+use crate::session::{ClientInfo, Closed, Notice, TerminalColors};
+use crate::terminal::Size;
+use crate::user_name::UserName;
 
 pub(crate) struct State {
     pub(crate) log: Log,

@@ -17,21 +17,20 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::caller::UserName;
-use crate::id::{SavedId, SessionId, random_text};
+use crate::ids::{SavedId, SessionId, random_text};
 use crate::lock::{FileLock, LockError};
 use crate::session::recording::RecordingMark;
 use crate::session::saved_index::{SavedBounds, SavedIndex};
 use crate::session::stored::StoredScreen;
 use crate::session::{SavedInfo, SessionError};
 use crate::text::hex;
+use crate::user_name::UserName;
 
 /// The directory of an engine's sessions.
 #[derive(Debug)]
@@ -384,17 +383,6 @@ fn write(dir: &Dir, name: &str, parts: &[&[u8]], sync: bool) -> io::Result<()> {
         let _ = dir.remove_file(&beside);
     }
     written
-}
-
-pub(crate) fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn time(millis: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH
-        .checked_add(std::time::Duration::from_millis(millis))
-        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 const SAVED: &str = "saved";

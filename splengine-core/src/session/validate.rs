@@ -1,4 +1,4 @@
-//! What is checked of a request for a session, and done on a thread that may wait.
+//! Checks of requests for sessions.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -24,16 +24,4 @@ pub(crate) fn check_words(words: &[OsString]) -> Result<(), SessionError> {
         return Ok(());
     };
     Err(SessionError::Malformed { field: "command", problem: problem.to_owned() })
-}
-
-/// Does what waits for a disk.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and this with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::auth::Scope;
 use crate::auth::Secret;
-use crate::scope::Scope;
 
 fn user(name: &str) -> UserName {
     name.parse().expect("a name")

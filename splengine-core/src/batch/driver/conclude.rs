@@ -1,12 +1,11 @@
 //! The ends of steps, and of the batch.
 
 use super::{Driver, Turn, place};
-use crate::batch::plan::millis;
 use crate::batch::records::{EventKind, StepRow, kept, key, now};
-use crate::batch::registry::Registry;
 use crate::batch::step_run::{CANCELLED_CODE, Ending, LOST_CODE, TIMED_OUT_CODE};
 use crate::batch::{BatchState, JobAction, JobEvent, Outcome, StepState};
 use crate::store::Change;
+use crate::time::duration_millis;
 
 impl Driver {
     pub(super) fn ended(&mut self, step: usize, ending: Ending, turn: &mut Turn) {
@@ -114,13 +113,13 @@ impl Driver {
         self.is_over = true;
         let ended = now();
         self.summary.ended = Some(ended);
-        self.summary.duration = self.live.elapsed().map(millis);
+        self.summary.duration = self.live.elapsed().map(duration_millis);
         self.set_batch_state(state, turn);
         let exit_code = self.summary.exit_code();
         self.note(turn, EventKind::Finished { state: state.name().to_owned(), exit_code });
         turn.changes.push(Change::remove(key::open(self.id.as_str())));
         // By a clock that does not jump: see `Registry::now`.
-        let when = self.engine.0.batches.as_ref().map_or(ended, Registry::now);
+        let when = self.registry.now();
         self.summary.filed = Some(when);
         let kept = kept(self.summary.stored_bytes(), &self.summary.user);
         turn.changes.push(Change::set(key::ended(when, self.id.as_str()), kept));

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{After, Brief, Driver, Input, Turn, place};
 use crate::batch::records::{EventKind, StepRow, now};
 use crate::batch::{BatchState, JobAction, Outcome, Step, StepState};
-use crate::engine::{Offered, Permit};
+use crate::run::{Offered, Permit};
 
 impl Driver {
     pub(super) fn perform(&mut self, action: JobAction, turn: &mut Turn) {
@@ -98,7 +98,7 @@ impl Driver {
 
     /// Asks the engine for a place for a step.
     pub(super) fn ask(&mut self, step: usize, turn: &mut Turn) {
-        match self.engine.0.admission.offer_unbounded(self.caller.user()) {
+        match self.runner.admission.offer_unbounded(self.caller.user()) {
             Ok(Offered::Now(permit)) => self.start(step, permit, turn),
             Ok(Offered::Later(place)) => {
                 let inputs = self.inputs.clone();
@@ -121,7 +121,7 @@ impl Driver {
 
     /// Writes down that it starts, and starts it then.
     pub(super) fn start(&mut self, step: usize, permit: Permit, turn: &mut Turn) {
-        let mark = self.engine.0.executor.mark();
+        let mark = self.runner.executor.mark();
         self.results.remove(&step);
         self.steps[step].attempt += 1;
         self.steps[step].started = Some(now());

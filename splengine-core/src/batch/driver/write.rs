@@ -9,15 +9,15 @@ use tokio::time::sleep;
 use super::{After, Brief, Driver, Input, PLAN, Turn, place};
 use crate::batch::journal::set;
 use crate::batch::output::{OutputQuota, OutputWriter};
-use crate::batch::plan::millis;
 use crate::batch::records::{EventKind, EventRow, StepRow, StepSpec, key, now};
 use crate::batch::registry::Registry;
 use crate::batch::stdin::Source;
 use crate::batch::step_run::{StepRun, not_started};
 use crate::batch::{BatchState, Step, StepState};
-use crate::engine::Permit;
 use crate::execute::{ExecuteError, Reason};
+use crate::run::Permit;
 use crate::store::Change;
+use crate::time::duration_millis;
 
 impl Driver {
     /// Writes down what happened, tells it, and does what follows from it; `false` when the engine
@@ -25,7 +25,7 @@ impl Driver {
     pub(super) async fn write(&mut self, registry: &Registry, turn: &mut Turn) -> bool {
         if !turn.changes.is_empty() {
             let mut changes = std::mem::take(&mut turn.changes);
-            self.summary.duration = self.live.elapsed().map(millis);
+            self.summary.duration = self.live.elapsed().map(duration_millis);
             changes.push(set(key::summary(&self.id), &self.summary));
             let mut pause = Duration::from_millis(100);
             while let Err(error) = registry.journal.commit(changes.clone()).await {
@@ -71,9 +71,13 @@ impl Driver {
         self.running.insert(step, stop);
         let attempt = self.steps[step].attempt;
         let outputs = registry.policy.outputs.clone();
-        let quota = OutputQuota { engine: self.engine.clone(), live: Arc::clone(&self.live) };
+        let quota = OutputQuota {
+            registry: Arc::clone(&self.registry),
+            live: Arc::clone(&self.live),
+            reserve: self.runner.reserve.clone(),
+        };
         let run = StepRun {
-            engine: self.engine.clone(),
+            runner: Arc::clone(&self.runner),
             caller: self.caller.clone(),
             writer: OutputWriter::new(outputs, self.id.clone(), place(step), attempt, quota),
             live: Arc::clone(&self.live),

@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::process::Pid;
 use tokio::sync::OnceCell;
 
-use crate::execute::ExitStatus;
 use crate::local::pty::{CHUNK, Pty};
 use crate::local::pty_host::protocol::{Link, Reply, Request, exit_status};
 use crate::local::pty_host::ring::Ring;
 use crate::local::terminal::UNKNOWN;
+use crate::os::ExitStatus;
 use crate::process::{Tag, kill_tagged};
-use crate::session::{Session, SessionStatus, Size};
+use crate::terminal::{Session, SessionStatus, Size};
 
 /// A program in a terminal, as a child of the holder. Dropping it lets go of it.
 pub(crate) struct HeldTerminal {

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::execute::{ExitStatus, Signal};
 use crate::local::CgroupMode;
+use crate::os::{ExitStatus, Signal};
 use crate::process::{Attributes, comes_from_a_run, watch};
 
 /// What the engine says.

@@ -15,15 +15,15 @@ use tokio::io::Interest;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep_until};
 
-use crate::execute::{LimitKind, Limits};
 use crate::local::pty::{Pair, Pty};
 use crate::local::pty_host::protocol::{Cgroup, Link, Reply, Request, Start, Step};
 use crate::local::pty_host::ring::Ring;
 use crate::local::pty_host::{BACKLOG, SOCKET};
 use crate::local::terminal::LocalTerminal;
+use crate::os::{LimitKind, Limits};
 use crate::process::{self, Cgroups, Spawn, SpawnError, watch};
-use crate::session::{Session as _, Size, TerminalModes};
 use crate::spare_thread::SpareThread;
+use crate::terminal::{Session as _, Size, TerminalModes};
 
 /// Reason for which a holder can't serve.
 #[derive(Debug, thiserror::Error)]
@@ -279,7 +279,7 @@ impl State {
 struct HeldSession {
     terminal: Arc<LocalTerminal>,
     ring: Ring,
-    ended: Option<crate::execute::ExitStatus>,
+    ended: Option<crate::os::ExitStatus>,
     /// Some engine has said that it knows of it.
     is_ours: bool,
 }

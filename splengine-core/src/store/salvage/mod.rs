@@ -13,11 +13,11 @@ use std::time::SystemTime;
 use redb::{ConcurrencyMode, Database, ReadOnlyDatabase};
 
 use crate::lock::FileLock;
-use crate::session::millis;
 use crate::store::redb::{beside, fault, lock, make, scan, sync_directory};
 use crate::store::salvage::overlay::Overlay;
 use crate::store::salvage::rescue::{Rescued, rescue};
 use crate::store::{Change, MemoryStore, REPAIRED, Rows, Store, StoreFault};
+use crate::time::millis;
 
 /// Readable part of the file of a [`RedbStore`](crate::RedbStore), however damaged it is. The
 /// file itself is not changed. All rows are held in memory.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::caller::UserName;
+use crate::user_name::UserName;
 
 /// Bound in bytes on the input that all callers' work holds in memory, and on that of one caller.
 /// Nothing waits at the bound: it is refused. Input that alone is over a bound is taken where nothing

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
-use crate::caller::UserName;
+use crate::user_name::UserName;
 
 /// Bounds on what runs and waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

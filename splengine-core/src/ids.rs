@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 
-use crate::caller::UserName;
+use crate::user_name::UserName;
 
 /// The name of the session that a process belongs to, handed to it as `SPL_SESSION_ID`.
 ///

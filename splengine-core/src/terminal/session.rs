@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::execute::ExitStatus;
-use crate::session::Size;
+use crate::os::ExitStatus;
+use crate::terminal::Size;
 
 /// A program in a terminal: on this host, in a container, on another machine. An
 /// [`Execute`](crate::Execute) makes it; the engine keeps its output and screen and lets clients

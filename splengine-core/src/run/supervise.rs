@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::engine::admission::RunPermit;
-use crate::engine::executions::Listed;
-use crate::engine::handle::Engine;
 use crate::execute::cancel::CancelSource;
 use crate::execute::output::Queue;
-use crate::execute::{
-    BoxFuture, Cancel, End, ExecuteError, Exit, ExitStatus, Reason, Signal, Usage,
-};
-use crate::input_budget::InputReservation;
+use crate::execute::{BoxFuture, Cancel, End, ExecuteError, Exit, Reason};
+use crate::os::{ExitStatus, Signal, Usage};
+use crate::quota::InputReservation;
+use crate::run::admission::RunPermit;
+use crate::run::executions::Listed;
+use crate::run::runner::Runner;
 
 /// How the whole engine ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,8 +105,8 @@ async fn supervise(
         source.stop(Reason::TimedOut);
     };
     let shutdown = async {
-        let mut shutdown = ending.engine.0.shutdown.subscribe();
-        // The sender lives as long as the engine that this task holds: the waits can't fail.
+        let mut shutdown = ending.runner.shutdown.subscribe();
+        // The sender lives as long as the runner that this task holds: the waits can't fail.
         let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
         source.stop(Reason::Cancelled);
         let _ = shutdown.wait_for(|shutdown| *shutdown == Shutdown::Kill).await;
@@ -135,7 +134,7 @@ async fn supervise(
 /// What becomes of a run that has ended. Ends its queue even if the executor panics, so that no
 /// reader waits for ever.
 pub(crate) struct RunGuard {
-    engine: Engine,
+    runner: Arc<Runner>,
     queue: Arc<Queue>,
     source: CancelSource,
     /// Until it has ended.
@@ -149,18 +148,18 @@ pub(crate) struct RunGuard {
 
 impl RunGuard {
     pub(crate) fn new(
-        engine: Engine,
+        runner: Arc<Runner>,
         queue: Arc<Queue>,
         source: CancelSource,
         permit: RunPermit,
         listed: Option<Listed>,
     ) -> Self {
-        Self { engine, queue, source, permit: Some(permit), listed, begun: None, held: None }
+        Self { runner, queue, source, permit: Some(permit), listed, begun: None, held: None }
     }
 
     fn end(mut self, result: Option<Result<Exit, ExecuteError>>) {
         self.queue.flush();
-        let end = record(&self.engine, &self.queue, &self.source, result, self.begun);
+        let end = record(&self.runner, &self.queue, &self.source, result, self.begun);
         // Whoever hears of the end may ask for the next run at once: the place is free by then.
         self.permit = None;
         self.listed = None;
@@ -178,7 +177,7 @@ impl Drop for RunGuard {
 }
 
 fn record(
-    engine: &Engine,
+    runner: &Runner,
     queue: &Queue,
     source: &CancelSource,
     result: Option<Result<Exit, ExecuteError>>,
@@ -189,7 +188,7 @@ fn record(
         (started, _) => started.or(begun).unwrap_or_else(Instant::now),
     };
     let begun = begun.unwrap_or(started);
-    let counters = &engine.0.counters;
+    let counters = &runner.counters;
     let ([stdout_bytes, stderr_bytes], failure_told) = queue.totals();
     let stopped_for = source.reason().unwrap_or(Reason::Cancelled);
     let usage = match &result {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use crate::budget::{MemoryBudget, MemoryError, Reservation};
+use crate::quota::{MemoryBudget, MemoryError, Reservation};
 
 /// Bounds within which [`gather`](Self::gather) collects what arrives in pieces: bytes, time and a
 /// share of a [`MemoryBudget`].

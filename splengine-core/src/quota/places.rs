@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::caller::UserName;
+use crate::user_name::UserName;
 
 /// Bound on how many of one kind of thing all callers have together, of which no caller can take
 /// all. Cheap to clone: clones share one bound.

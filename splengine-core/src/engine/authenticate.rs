@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
+use crate::auth::Caller;
 use crate::auth::{
     AuthError, Authenticator, CredentialSource, Credentials, GuessingPolicy, Penalties, Secret,
 };
-use crate::caller::Caller;
 use crate::engine::Engine;
 
 /// What one engine knows of failed authentications.
@@ -131,7 +131,7 @@ impl Guessing {
         let address = address.map(tracing::field::display);
         if let Some(unlogged) = is_logged {
             // Whatever it is, it goes into the log by its name only if it could be one.
-            let user = user.map(|user| user.parse::<crate::caller::UserName>());
+            let user = user.map(|user| user.parse::<crate::user_name::UserName>());
             let user = user.as_ref().map(|user| user.as_ref().map_or("?", |user| user.as_str()));
             tracing::warn!(server, address, user, unlogged, "an authentication failed");
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Mode, fstatvfs, linkat, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
-use crate::caller::{Caller, Scope};
+use crate::auth::{Caller, Scope};
+use crate::blocking::blocking;
 use crate::files::error::shown;
 use crate::files::rename::{rename_new, rename_over};
 use crate::files::resolve::{link_target, names_directory, stays_below};
@@ -14,7 +15,6 @@ use crate::files::{
     DiskSpace, FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions,
     Replaced, SetAttributes, Shared,
 };
-use crate::session::blocking;
 
 /// The files below root, as a [`Caller`] with [`Scope::Files`] may use them: all but those that are
 /// [hidden](crate::FilePolicy::hide), as far as the operating system lets this process. Got from

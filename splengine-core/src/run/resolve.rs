@@ -4,20 +4,26 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::caller::{Caller, Scope, UserName};
-use crate::engine::handle::Engine;
-use crate::engine::supervise::{self, Times};
+use crate::auth::{Caller, Scope};
 use crate::execute::mask::Secrets;
-use crate::execute::{Command, ExecuteError, LimitKind, Limits, Request, check_words, split_words};
-use crate::id::SessionId;
-use crate::input_budget::InputReservation;
+use crate::execute::{Command, ExecuteError, Request, check_words, split_words};
+use crate::ids::SessionId;
 use crate::names::any_names;
-use crate::session::{SessionError, TerminalModes};
+use crate::os::{LimitKind, Limits};
+use crate::quota::InputReservation;
+use crate::run::runner::Runner;
+use crate::run::supervise;
+use crate::run::supervise::Times;
+use crate::terminal::TerminalModes;
+use crate::user_name::UserName;
+
+/// A session that a command is run in: its id, its present directory, and its variables.
+pub(crate) type SessionPlace = (SessionId, Option<String>, Vec<(String, String)>);
 
 /// A request that was checked: its command, and what holds beside it.
 pub(crate) struct Terms {
     pub(crate) command: Command,
-    pub(super) times: Times,
+    pub(crate) times: Times,
     pub(super) secrets: Option<Arc<Secrets>>,
     /// The memory of its words and variables, where that is counted.
     pub(super) held: Option<InputReservation>,
@@ -25,31 +31,18 @@ pub(crate) struct Terms {
     pub(super) accounted_user: UserName,
 }
 
-impl Engine {
-    /// What the request comes to under the engine's policy. Takes the words, the directory and the
-    /// variables out of it.
-    pub(super) fn terms(
+impl Runner {
+    /// What the request comes to under the engine's policy, in `session` if it names one. Takes the
+    /// words, the directory and the variables out of it.
+    pub(super) fn resolve(
         &self,
         caller: &Caller,
+        session: Option<SessionPlace>,
         request: &mut Request,
     ) -> Result<Terms, ExecuteError> {
         check_counts(request.args.len(), request.env.len())?;
         check_count("mask", request.mask.len(), Request::MAX_MASKED_VARIABLES)?;
-        let policy = &self.0.policy;
-        let session = request.session_id.as_ref().map(|id| self.sessions().place_of(caller, id));
-        let session = session.transpose().map_err(|error| match error {
-            SessionError::NoSession(id) => ExecuteError::NoSession(id),
-            SessionError::Forbidden(_) => ExecuteError::Forbidden {
-                user: caller.user().to_string(),
-                scope: Scope::Sessions.name(),
-            },
-            SessionError::Start(error) => error,
-            SessionError::Ended => ExecuteError::Impossible {
-                field: "sessionId",
-                problem: "names a session that has ended".to_owned(),
-            },
-            other => ExecuteError::internal(other),
-        })?;
+        let policy = &self.policy;
         let mut words = match request.command.as_deref() {
             Some(command) if request.use_shell => {
                 self.shell_command(caller, command, !request.args.is_empty())?
@@ -101,17 +94,9 @@ impl Engine {
         Ok(Terms { command, times, secrets, held: None, accounted_user })
     }
 
-    /// Returns whether commands are given to a [program](crate::EngineBuilder::program), instead of
-    /// naming one.
-    #[must_use]
-    pub fn has_program(&self) -> bool {
-        self.0.policy.program.path().is_some()
-    }
-
-    /// The shell that [sessions](crate::SessionPolicy::shell) begin with, as words.
-    #[must_use]
-    pub fn shell(&self) -> &[String] {
-        &self.0.sessions.policy.shell
+    /// The shell of sessions, as words.
+    pub(crate) fn shell(&self) -> &[String] {
+        &self.policy.shell
     }
 
     /// The same as a login shell, which reads its user's profile, where the shell is one that is known
@@ -122,7 +107,7 @@ impl Engine {
         let mut words: Vec<OsString> = self.shell().iter().map(OsString::from).collect();
         if let [shell] = self.shell()
             && TAKE_L.contains(&shell.rsplit('/').next().unwrap_or_default())
-            && self.0.policy.program.directory().is_none()
+            && self.policy.program.directory().is_none()
         {
             words.push("-l".into());
         }
@@ -140,13 +125,6 @@ impl Engine {
         Ok(self.shell().iter().map(OsString::from).collect())
     }
 
-    /// Returns whether commands of `caller` may be [run by a shell](Request::use_shell): where the
-    /// engine allows it, of who may have sessions.
-    #[must_use]
-    pub fn may_use_shell(&self, caller: &Caller) -> bool {
-        self.0.policy.shell_commands && caller.may(Scope::Sessions)
-    }
-
     /// The words of a shell that runs `command`, to which arguments are still to be added.
     pub(crate) fn shell_command(
         &self,
@@ -154,7 +132,7 @@ impl Engine {
         command: &OsStr,
         has_args: bool,
     ) -> Result<Vec<OsString>, ExecuteError> {
-        if !self.0.policy.shell_commands {
+        if !self.policy.shell_commands {
             let problem = "is not allowed here: commands are run without a shell".to_owned();
             return Err(ExecuteError::Impossible { field: "shell", problem });
         }
@@ -177,12 +155,12 @@ impl Engine {
     }
 
     fn limits(&self, asked: Limits) -> Result<Limits, ExecuteError> {
-        let policy = &self.0.policy;
+        let policy = &self.policy;
         for &kind in LimitKind::ALL {
             let Some(value) = asked.value(kind) else { continue };
             let field = kind.name();
-            if !self.enforces(kind) {
-                let enforced = LimitKind::ALL.iter().filter(|kind| self.enforces(**kind));
+            if !self.executor.enforces(kind) {
+                let enforced = LimitKind::ALL.iter().filter(|kind| self.executor.enforces(**kind));
                 let enforced: Vec<&str> = enforced.map(|kind| kind.name()).collect();
                 let enforced =
                     if enforced.is_empty() { "none".into() } else { enforced.join(", ") };

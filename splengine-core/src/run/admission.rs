@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::caller::UserName;
-use crate::engine::fair_queue::{Capacity, FairQueue, Offer, Ticket};
 use crate::execute::ExecuteError;
+use crate::run::fair_queue::{Capacity, FairQueue, Offer, Ticket};
+use crate::user_name::UserName;
 
 /// Decides under one lock who runs, waits or is refused.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::unconstrained;
 
-use crate::caller::UserName;
 use crate::error::ErrorKind;
-use crate::places::CallerPlaces;
+use crate::quota::CallerPlaces;
+use crate::user_name::UserName;
 
 /// Bound on the memory that all connections of a server hold together for messages and bodies that
 /// are not complete or wait for their turn. Cheap to clone: clones share one bound.

@@ -1,0 +1,339 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::{Caller, Scope};
+use crate::batch::Batches;
+use crate::engine::authenticate::Guessing;
+use crate::engine::builder::EngineBuilder;
+use crate::engine::stats::EngineStats;
+use crate::execute::{Execute, ExecuteError, LimitKind, Request, Run};
+use crate::files::Files;
+use crate::quota::DiskReserve;
+use crate::run::{Admitted, Runner, SessionPlace, Shutdown, check_env, may_execute};
+use crate::session::{SessionError, Sessions};
+
+/// Runs commands for callers: checks their rights, lets them in one after the other, keeps limits,
+/// counts, and drains. Adapters hold a clone, which is cheap.
+///
+/// ```
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let run = engine.execute(&alice, Request::new("echo 'hello world'")).await?;
+/// let captured = run.capture().await;
+/// assert_eq!(&captured.stdout[..], b"hello world\n");
+/// assert!(captured.end.success());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) sessions: Sessions,
+    pub(crate) batches: Batches,
+    pub(crate) files: Option<Arc<crate::files::Shared>>,
+    /// Of all servers.
+    pub(crate) connections: Arc<crate::net::Counters>,
+    pub(crate) guessing: Guessing,
+}
+
+/// Work that an engine [goes on with](Engine::resume).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resumed {
+    /// Number of sessions.
+    pub sessions: usize,
+    /// Number of batches.
+    pub batches: usize,
+    /// `true` if the store of batches could not be read. Then no batch is gone on with, though some
+    /// may be left; the cause is in the log. Whoever serves had better end: the store needs repair
+    /// (see [`salvage_batches`](crate::salvage_batches)).
+    pub has_failed: bool,
+}
+
+impl Engine {
+    /// Begins an engine that runs commands with `executor`.
+    pub fn builder(executor: impl Execute) -> EngineBuilder {
+        EngineBuilder::new(executor)
+    }
+
+    /// Runs a command for `caller`: checks it, waits in the queue for a place, and returns once the
+    /// program runs. Must be called within a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] when the command did not start. Then nothing of it is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue, or cancels the run.
+    pub async fn execute(&self, caller: &Caller, request: Request) -> Result<Run, ExecuteError> {
+        match self.admit(caller, request).await? {
+            Admitted::Running(run) => Ok(run),
+            Admitted::Queued(queued) => Box::pin(queued.started()).await,
+        }
+    }
+
+    /// Asks for the same, and does not wait for a place: for adapters that tell their client that its
+    /// command waits. Returns once the program runs, or has been checked and waits.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] when the command did not start, or never could.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue, or cancels the run.
+    pub async fn admit(&self, caller: &Caller, request: Request) -> Result<Admitted, ExecuteError> {
+        let runner = &self.0.runner;
+        let admitted = match self.session_place(caller, &request) {
+            Ok(session) => runner.admit(caller, session, request).await,
+            Err(error) => Err(error),
+        };
+        admitted.inspect_err(|error| runner.count_failed_start(caller.user(), error))
+    }
+
+    /// The session that a request names, if it does.
+    fn session_place(
+        &self,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Option<SessionPlace>, ExecuteError> {
+        may_execute(caller)?;
+        let place = request.session_id.as_ref().map(|id| self.0.sessions.place_of(caller, id));
+        place.transpose().map_err(|error| match error {
+            SessionError::NoSession(id) => ExecuteError::NoSession(id),
+            SessionError::Forbidden(_) => ExecuteError::Forbidden {
+                user: caller.user().to_string(),
+                scope: Scope::Sessions.name(),
+            },
+            SessionError::Start(error) => error,
+            SessionError::Ended => ExecuteError::Impossible {
+                field: "sessionId",
+                problem: "names a session that has ended".to_owned(),
+            },
+            other => ExecuteError::internal(other),
+        })
+    }
+
+    /// The terminal sessions.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.0.sessions.clone()
+    }
+
+    /// The batches. Where there is no [policy](crate::EngineBuilder::batches) for them, all that is
+    /// asked of them is refused.
+    #[must_use]
+    pub fn batches(&self) -> Batches {
+        self.0.batches.clone()
+    }
+
+    /// Returns whether batches are kept.
+    #[must_use]
+    pub fn has_batches(&self) -> bool {
+        self.0.batches.registry().is_ok()
+    }
+
+    /// The files below root. Where there is no [policy](crate::EngineBuilder::files) for them, all
+    /// that is asked of them is refused.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files::new(self.0.files.clone())
+    }
+
+    /// The floor of free space on disks, which [`EngineBuilder::disk_floor`] sets: for adapters that
+    /// keep something on disk for a caller.
+    #[must_use]
+    pub fn disk_reserve(&self) -> DiskReserve {
+        self.0.runner.reserve.clone()
+    }
+
+    /// Returns whether files are served.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.0.files.is_some()
+    }
+
+    /// Goes on with what an engine before this one left, which used the same stores. To be called
+    /// once, before the servers are opened.
+    ///
+    /// - Sessions that [outlive](crate::Session::outlives) their engine: with the same ids, screens,
+    ///   recordings and places in their output, so that clients come back as after a broken
+    ///   connection; but without their shares. The other sessions stay listed as lost.
+    /// - Batches that are not over. A step that was running has ended as
+    ///   [`Reason::Lost`], and is run again where its retries or
+    ///   [`Step::rerun_on_restart`](crate::Step::rerun_on_restart) say so.
+    ///
+    /// However that engine ended: when this returns, nothing of it still runs that is not gone on
+    /// with.
+    ///
+    /// # Cancel safety
+    ///
+    /// It takes its course when the future is dropped.
+    pub async fn resume(&self) -> Resumed {
+        let engine = self.clone();
+        let resuming = tokio::spawn(async move {
+            let sessions = crate::session::adopt_all(&engine.0.sessions).await;
+            let batches = crate::batch::resume_all(&engine.0.batches).await;
+            Resumed { sessions, batches: batches.unwrap_or(0), has_failed: batches.is_none() }
+        });
+        resuming.await.unwrap_or(Resumed { sessions: 0, batches: 0, has_failed: true })
+    }
+
+    /// Returns whether the executor can start programs in terminals.
+    #[must_use]
+    pub fn has_sessions(&self) -> bool {
+        self.0.runner.executor.has_terminals()
+    }
+
+    /// Returns whether the executor holds runs to this limit.
+    #[must_use]
+    pub fn enforces(&self, limit: LimitKind) -> bool {
+        self.0.runner.executor.enforces(limit)
+    }
+
+    /// Returns whether a request may set this variable: for servers whose clients send some
+    /// unasked, which are then left out.
+    #[must_use]
+    pub fn accepts_env(&self, name: &str) -> bool {
+        check_env(&[(name.to_owned(), String::new())], self.0.runner.policy.request_env.as_deref())
+            .is_ok()
+    }
+
+    /// Returns whether commands are given to a [program](crate::EngineBuilder::program), instead of
+    /// naming one.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        self.0.runner.policy.program.path().is_some()
+    }
+
+    /// The shell that [sessions](crate::SessionPolicy::shell) begin with, as words.
+    #[must_use]
+    pub fn shell(&self) -> &[String] {
+        self.0.runner.shell()
+    }
+
+    /// Returns whether commands of `caller` may be [run by a shell](Request::use_shell): where the
+    /// engine allows it, of who may have sessions.
+    #[must_use]
+    pub fn may_use_shell(&self, caller: &Caller) -> bool {
+        self.0.runner.policy.shell_commands && caller.may(Scope::Sessions)
+    }
+
+    /// Returns what is switched on and enforced here, in the words of every server.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<String> {
+        let mut all = vec!["execute".to_owned()];
+        if self.has_batches() {
+            all.push("batches".to_owned());
+        }
+        if self.has_sessions() {
+            all.extend(["sessions", "sessions.share"].map(str::to_owned));
+            if self.sessions().are_kept() {
+                all.extend(["sessions.save", "sessions.recording"].map(str::to_owned));
+            }
+        }
+        if self.has_files() {
+            all.push("files".to_owned());
+        }
+        all.extend(["wallTime", "output"].map(|limit| format!("limits.{limit}")));
+        let limits = LimitKind::ALL.iter().filter(|kind| self.enforces(**kind));
+        all.extend(limits.map(|kind| format!("limits.{}", kind.name())));
+        all
+    }
+
+    /// Returns whether new work is taken: until [`drain`](Self::drain) is called.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.runner.admission.is_open()
+    }
+
+    /// Resolves when no new work is taken any more: for what only looks on, and would hold up the
+    /// end of its server.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn closed(&self) {
+        let mut shutdown = self.0.runner.shutdown.subscribe();
+        // The sender lives as long as this engine.
+        let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Close).await;
+    }
+
+    /// Returns what was counted so far.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let batches = self.batches().open_count();
+        let (executions, sessions) =
+            (self.0.runner.admission.counts(), self.0.sessions.registry.counts());
+        let connections = self.0.connections.snapshot();
+        let authentications = self.0.guessing.counts();
+        let counters = &self.0.runner.counters;
+        EngineStats::new(counters, executions, sessions, batches, authentications, connections)
+    }
+
+    /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,
+    /// then ends it politely, then by force. Sessions are saved, if there is a store for them; those
+    /// whose shell waits for somebody to type end at once; those that
+    /// [outlive](crate::Session::outlives) this process are left to the next, and so is what batches
+    /// have not begun. Returns when nothing else runs. Calling it again while it works is harmless;
+    /// [`kill`](Self::kill) hurries it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the engine shut for new work, and what runs running.
+    pub async fn drain(&self, grace: Duration) {
+        self.close();
+        let runs = async {
+            if tokio::time::timeout(grace, self.0.runner.admission.idle()).await.is_err() {
+                self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Stop));
+                self.0.runner.admission.idle().await;
+            }
+        };
+        tokio::join!(runs, self.0.sessions.registry.drain(grace));
+        if let Ok(batches) = self.0.batches.registry() {
+            batches.idle().await;
+        }
+    }
+
+    /// Shuts down at once: refuses all work and kills what runs, sessions' programs too, but for
+    /// those that outlive this process. Follow it with [`drain`](Self::drain) to wait for the ends.
+    pub fn kill(&self) {
+        self.close();
+        self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Kill));
+        self.0.sessions.registry.kill();
+    }
+
+    fn close(&self) {
+        self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Close));
+        self.0.runner.admission.close();
+        self.0.sessions.registry.close();
+        if let Ok(batches) = self.0.batches.registry() {
+            batches.closed.send_replace(true);
+        }
+    }
+
+    /// Refuses a caller who may not run commands, as [`execute`](Self::execute) would: for adapters,
+    /// before they read the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError::Forbidden`].
+    pub fn check_execute(&self, caller: &Caller) -> Result<(), ExecuteError> {
+        let checked = may_execute(caller);
+        checked.inspect_err(|error| self.0.runner.counters.count_refusal(error.kind()))
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("policy", &self.0.runner.policy).finish_non_exhaustive()
+    }
+}

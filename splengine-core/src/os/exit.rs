@@ -1,0 +1,52 @@
+//! How a process ends.
+
+use std::time::Duration;
+
+use crate::os::Signal;
+
+/// End of a process, as an [`Execute`](crate::Execute) found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitStatus {
+    /// The process exited with this code.
+    Code(i32),
+    /// The process was killed by this signal.
+    Signal(Signal),
+}
+
+impl ExitStatus {
+    /// The exit code, as a shell tells it: 128+n when signal n ended it.
+    #[must_use]
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal.number(),
+        }
+    }
+
+    /// The signal that ended it, if one did.
+    #[must_use]
+    pub fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(signal),
+        }
+    }
+}
+
+/// Resources that a run used, as far as the kernel tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Processor time, in user mode and in the kernel: of the whole tree where it has a cgroup, else
+    /// of the first process and of all that were waited for.
+    pub cpu_time: Option<Duration>,
+    /// The most memory, in bytes, that one process had resident, of the first one and of all that
+    /// were waited for. Of [`LocalExecutor`](crate::LocalExecutor) it is known only where it is more than
+    /// the engine's own process ever had: the kernel tells no less of a child.
+    pub peak_memory: Option<u64>,
+    /// The most processes and threads that the whole tree had at once. Of
+    /// [`LocalExecutor`](crate::LocalExecutor) it is known with a cgroup and its pids controller, since
+    /// Linux 6.1.
+    pub processes: Option<u64>,
+}

@@ -1,0 +1,27 @@
+/// The state of a part of an [`Engine`](crate::Engine).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PartState {
+    /// The part takes work.
+    Ready,
+    /// The part takes work; but something that was kept before is not there any more, or can't be
+    /// read. The reason is for anybody, as that of [`Failing`](Self::Failing).
+    Degraded {
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// The part takes no work any more, since the engine is shutting down.
+    Draining,
+    /// The part takes no work at the moment. The reason is for anybody: it tells nothing of the
+    /// host.
+    Failing {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+impl PartState {
+    pub(crate) fn takes_work(self) -> bool {
+        matches!(self, Self::Ready | Self::Degraded { .. })
+    }
+}

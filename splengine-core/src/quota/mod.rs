@@ -1,0 +1,16 @@
+//! Bounds on what callers hold: memory, places and disk space.
+
+mod budget;
+mod disk;
+mod gather;
+mod input_budget;
+mod places;
+mod retention;
+
+pub(crate) use budget::held_with;
+pub use budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+pub use disk::{BelowFloor, DiskReserve};
+pub use gather::{GatherError, GatherLimits, Gathered};
+pub(crate) use input_budget::{InputBudget, InputReservation, InputShortage, MIN_COUNTED_BYTES};
+pub use places::{CallerPlace, CallerPlaces, PlaceError};
+pub(crate) use retention::{Bounds, Kept, surplus};

@@ -1,0 +1,302 @@
+//! What runs or waits now: seen and cancelled by whose it is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use crate::auth::Caller;
+use crate::auth::Scope;
+use crate::execute::cancel::CancelSource;
+use crate::execute::{Cancel, ExecuteError, Reason, Request, Run};
+use crate::ids::{ExecutionId, SessionId};
+use crate::run::admission::{QueueSlot, RunPermit};
+use crate::run::resolve::Terms;
+use crate::run::runner::{Runner, may_execute};
+use crate::user_name::UserName;
+
+/// An execution that runs or waits, as [`Engine::executions`](crate::Engine::executions) lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecutionInfo {
+    /// Id of the execution.
+    pub id: ExecutionId,
+    /// User whose execution it is.
+    pub user: UserName,
+    /// The command, its first 1000 characters; empty for a shell.
+    pub command: String,
+    /// Further arguments of the command, their first 1000 characters in all.
+    pub args: Vec<String>,
+    /// State of the execution.
+    pub state: ExecutionState,
+    /// Time at which it was asked for.
+    pub created: SystemTime,
+    /// Time at which its place in the queue came up.
+    pub started: Option<SystemTime>,
+}
+
+/// State of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExecutionState {
+    /// The execution waits for a place.
+    Queued,
+    /// The execution runs.
+    Running,
+}
+
+impl ExecutionState {
+    /// The word for it on every server.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+        }
+    }
+}
+
+/// Result of asking for an execution: it runs, or waits for a place. Given by [`Engine::admit`](crate::Engine::admit).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Admitted {
+    /// The execution runs.
+    Running(Run),
+    /// The execution waits.
+    Queued(QueuedRun),
+}
+
+/// An execution that was checked, and waits for a place. Dropping it gives that up.
+pub struct QueuedRun(Box<Waiting>);
+
+pub(crate) struct Waiting {
+    runner: Arc<Runner>,
+    pub(crate) terms: Terms,
+    request: Request,
+    place: QueueSlot,
+    since: Instant,
+    control: Control,
+    listed: Listed,
+}
+
+/// Both ends of the word to stop.
+pub(crate) type Control = (CancelSource, Cancel);
+
+impl QueuedRun {
+    pub(crate) fn new(
+        runner: &Arc<Runner>,
+        terms: Terms,
+        request: Request,
+        place: QueueSlot,
+        control: Control,
+        listed: Listed,
+    ) -> Self {
+        let (runner, since) = (Arc::clone(runner), Instant::now());
+        Self(Box::new(Waiting { runner, terms, request, place, since, control, listed }))
+    }
+
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.0
+    }
+
+    /// Returns its id in the [list](crate::Engine::executions).
+    #[must_use]
+    pub fn execution_id(&self) -> &ExecutionId {
+        &self.0.listed.id
+    }
+
+    /// The session that the command will be told it belongs to.
+    #[must_use]
+    pub fn session_id(&self) -> &SessionId {
+        &self.0.terms.command.session_id
+    }
+
+    /// Waits for a place, and returns once the program runs; or, when it is
+    /// [cancelled](crate::Engine::cancel_execution) before, at once, with a run that is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError`] when the command did not start, such as [`ExecuteError::Draining`] when the
+    /// engine shuts down before its turn. Then nothing of it is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue, or cancels the run.
+    pub async fn started(self) -> Result<Run, ExecuteError> {
+        let Waiting { runner, terms, mut request, place, since, control, listed } = *self.0;
+        let user = listed.user.clone();
+        let turn = tokio::select! {
+            biased;
+            permit = place.turn() => permit,
+            () = control.1.stop_requested() => {
+                return Ok(runner.never_run(terms, control.0, &listed));
+            }
+        };
+        let started = match turn {
+            Ok(permit) => {
+                runner.counters.queue_wait.observe(since.elapsed());
+                listed.begin();
+                let held = RunPermit::Alone(permit);
+                runner.started(runner.run(terms, &mut request, held, control, Some(listed))).await
+            }
+            Err(error) => Err(error),
+        };
+        started.inspect_err(|error| runner.count_failed_start(&user, error))
+    }
+}
+
+impl fmt::Debug for QueuedRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuedRun").field("id", self.execution_id()).finish_non_exhaustive()
+    }
+}
+
+/// All executions that run or wait: as many as admission lets in.
+#[derive(Debug, Default)]
+pub(crate) struct Executions {
+    listed: Mutex<HashMap<ExecutionId, Entry>>,
+    /// Notified when one is over.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    info: ExecutionInfo,
+    source: CancelSource,
+}
+
+/// An execution's place in the list, given up when dropped.
+pub(crate) struct Listed {
+    executions: Arc<Executions>,
+    pub(crate) id: ExecutionId,
+    user: UserName,
+}
+
+impl Executions {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        user: &UserName,
+        (command, args): (String, Vec<String>),
+        state: ExecutionState,
+        source: CancelSource,
+    ) -> Listed {
+        let (id, now) = (ExecutionId::new(), SystemTime::now());
+        let info = ExecutionInfo {
+            id: id.clone(),
+            user: user.clone(),
+            command,
+            args,
+            state,
+            created: now,
+            started: (state == ExecutionState::Running).then_some(now),
+        };
+        self.lock().insert(id.clone(), Entry { info, source });
+        Listed { executions: Arc::clone(self), id, user: user.clone() }
+    }
+
+    /// The beginnings of a command and its arguments, which are shown.
+    pub(crate) fn shown(request: &Request) -> (String, Vec<String>) {
+        let command = request.command.as_deref().unwrap_or_default().to_string_lossy();
+        let mut left = MAX_SHOWN_CHARS;
+        let mut args = Vec::new();
+        for arg in &request.args {
+            if left == 0 {
+                break;
+            }
+            let shown: String = arg.to_string_lossy().chars().take(left).collect();
+            // An argument that is empty takes room, too.
+            left = left.saturating_sub(shown.chars().count().max(1));
+            args.push(shown);
+        }
+        (command.chars().take(MAX_SHOWN_CHARS).collect(), args)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Entry>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listed {
+    fn begin(&self) {
+        if let Some(entry) = self.executions.lock().get_mut(&self.id) {
+            entry.info.state = ExecutionState::Running;
+            entry.info.started = Some(SystemTime::now());
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.executions.lock().remove(&self.id);
+        self.executions.changed.notify_waiters();
+    }
+}
+
+impl Executions {
+    /// The executions that `caller` sees, the oldest first.
+    pub(crate) fn list(&self, caller: &Caller) -> Result<Vec<ExecutionInfo>, ExecuteError> {
+        let reach = Reach::of(caller)?;
+        let listed = self.lock();
+        let seen = listed.values().map(|entry| &entry.info);
+        let mut seen: Vec<_> = seen.filter(|info| reach.covers(&info.user)).cloned().collect();
+        drop(listed);
+        seen.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(seen)
+    }
+
+    /// Cancels an execution, and returns when it is over, or after [`CANCEL_TIMEOUT`].
+    pub(crate) async fn cancel(&self, caller: &Caller, id: &str) -> Result<(), ExecuteError> {
+        let reach = Reach::of(caller)?;
+        let missing = || ExecuteError::NoExecution(id.chars().take(80).collect());
+        let id: ExecutionId = id.parse().map_err(|_| missing())?;
+        let mut changed = std::pin::pin!(self.changed.notified());
+        changed.as_mut().enable();
+        {
+            let listed = self.lock();
+            let seen = listed.get(&id).filter(|entry| reach.covers(&entry.info.user));
+            seen.ok_or_else(missing)?.source.stop(Reason::Cancelled);
+        }
+        let over = async {
+            loop {
+                changed.as_mut().await;
+                changed.set(self.changed.notified());
+                changed.as_mut().enable();
+                if !self.lock().contains_key(&id) {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(CANCEL_TIMEOUT, over).await;
+        Ok(())
+    }
+}
+
+/// Whose executions a caller may see and cancel.
+enum Reach<'a> {
+    Own(&'a UserName),
+    All,
+}
+
+impl<'a> Reach<'a> {
+    fn of(caller: &'a Caller) -> Result<Self, ExecuteError> {
+        if caller.may(Scope::Admin) {
+            return Ok(Self::All);
+        }
+        may_execute(caller)?;
+        Ok(Self::Own(caller.user()))
+    }
+
+    fn covers(&self, user: &UserName) -> bool {
+        match self {
+            Self::Own(own) => *own == user,
+            Self::All => true,
+        }
+    }
+}
+
+const MAX_SHOWN_CHARS: usize = 1000;
+/// Time for a run to end that was told to.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(30);
