@@ -6,10 +6,9 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use splengine_core::{
-    Caller, Closing, Connection, ConnectionLimits, Engine, Event, LocalExecutor, Request, Stream,
-    serve_connections,
-};
+use splengine_core::execute::Stream;
+use splengine_core::net::{Closing, Connection, ConnectionLimits, serve_connections};
+use splengine_core::{Caller, Engine, Event, LocalExecutor, Request};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use splengine_core::{AuthError, Authenticator, Caller, Credentials, Engine, LocalExecutor};
+use splengine_core::auth::{AuthError, Authenticator, Credentials};
+use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_http::HttpServer;
 
 struct SignedTokens(Hmac<Sha256>);

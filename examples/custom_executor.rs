@@ -17,10 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{
-    Caller, Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, Output, Signal,
-    StaticTokens, Stdin, Stream,
-};
+use splengine_core::auth::StaticTokens;
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Signal, Stdin, Stream};
+use splengine_core::{Caller, Engine, Execute, ExecuteError};
 use splengine_http::HttpServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, duplex};
 use tokio::net::{UnixListener, UnixStream};

@@ -6,10 +6,10 @@
 
 use std::error::Error;
 
-use splengine_core::{
-    BatchJob, BatchPolicy, Caller, Engine, JobAction, JobEvent, LocalExecutor, Outcome, RedbStore,
-    Step, Stream,
-};
+use splengine_core::batch::{BatchPolicy, JobAction, JobEvent, Outcome};
+use splengine_core::execute::Stream;
+use splengine_core::store::RedbStore;
+use splengine_core::{BatchJob, Caller, Engine, LocalExecutor, Step};
 
 /// Takes a command, and runs it with 1, 2, 3, … as its last word until it fails: as many steps as
 /// it takes. The engine writes down what happens; after a crash it makes the job anew from the same

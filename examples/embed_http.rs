@@ -5,7 +5,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use splengine_core::{Caller, Engine, LocalExecutor, Secret, StaticTokens};
+use splengine_core::auth::{Secret, StaticTokens};
+use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_http::HttpServer;
 
 #[tokio::main]

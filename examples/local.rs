@@ -4,7 +4,8 @@
 
 use std::io::Write as _;
 
-use splengine_core::{Caller, Engine, Event, LocalExecutor, Request, Stream};
+use splengine_core::execute::Stream;
+use splengine_core::{Caller, Engine, Event, LocalExecutor, Request};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -9,7 +9,7 @@
 use std::io::{BufRead as _, Write as _};
 
 use serde_json::{Value, json};
-use splengine_core::Screen;
+use splengine_core::screen::Screen;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout().lock();

@@ -4,9 +4,10 @@
 //! `cargo bench -p benches --bench attach`
 
 use benches::{Times, report};
-use splengine_core::{
-    Access, Attach, Caller, Engine, LocalExecutor, SessionPolicy, SessionRequest, Size, Update,
-};
+use splengine_core::auth::Access;
+use splengine_core::session::{Attach, SessionPolicy, Update};
+use splengine_core::terminal::Size;
+use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
 use tokio::time::Instant;
 
 #[tokio::main]

@@ -18,9 +18,9 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use benches::{Times, report};
 use serde::{Deserialize, Serialize};
 use splengine_avro::AvroServer;
-use splengine_core::{
-    Caller, Cancel, Engine, Execute, ExecuteError, Exit, ExitStatus, Output, StaticTokens, Stdin,
-};
+use splengine_core::auth::StaticTokens;
+use splengine_core::execute::{Cancel, Exit, ExitStatus, Output, Stdin};
+use splengine_core::{Caller, Engine, Execute, ExecuteError};
 use tokio::time::Instant;
 
 const ROUNDS: usize = 7;
@@ -32,7 +32,7 @@ struct Nothing;
 impl Execute for Nothing {
     async fn execute(
         &self,
-        _: splengine_core::Command,
+        _: splengine_core::execute::Command,
         _: Stdin,
         output: Output,
         _: Cancel,

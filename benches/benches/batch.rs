@@ -8,9 +8,11 @@ use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
 
 use benches::{Times, report, resident};
+use splengine_core::batch::{BatchFilter, BatchPolicy, BatchState};
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin};
+use splengine_core::store::RedbStore;
 use splengine_core::{
-    BatchFilter, BatchPolicy, BatchRequest, BatchState, Caller, Cancel, Command, Engine, Execute,
-    ExecuteError, Exit, ExitStatus, LocalExecutor, Output, RedbStore, Request, Stdin, Step,
+    BatchRequest, Caller, Engine, Execute, ExecuteError, LocalExecutor, Request, Step,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

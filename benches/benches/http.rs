@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use benches::{Times, report};
-use splengine_core::{Caller, Engine, LocalExecutor, Request, StaticTokens};
+use splengine_core::auth::StaticTokens;
+use splengine_core::{Caller, Engine, LocalExecutor, Request};
 use splengine_http::HttpServer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use benches::{Times, report, timed};
-use splengine_core::{Caller, CgroupMode, Engine, LocalExecutor, Request};
+use splengine_core::local::CgroupMode;
+use splengine_core::{Caller, Engine, LocalExecutor, Request};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use benches::terminals::memory_of;
 use benches::{Times, report, timed};
-use splengine_core::{ConnectionLimits, Engine, LocalExecutor};
+use splengine_core::net::ConnectionLimits;
+use splengine_core::{Engine, LocalExecutor};
 use splengine_ssh::{HostKeys, SshServer, Users};
 
 const OUTPUT: u64 = 500 << 20;

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use splengine_core::{Caller, Engine, LocalExecutor, SessionPolicy, StaticTokens};
+use splengine_core::auth::StaticTokens;
+use splengine_core::session::SessionPolicy;
+use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_ws::WsServer;
 
 use crate::ws::Socket;

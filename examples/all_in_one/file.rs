@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use splengine_core::ConnectionLimits;
+use splengine_core::net::ConnectionLimits;
 
 use crate::own_files;
 use crate::settings::UsageError;

@@ -25,9 +25,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use splengine_avro::{AvroServer, AvroServerBuilder, Tls, results_container};
-use splengine_core::{
-    ConnectionLimits, Engine, LocalExecutor, LocalExecutorBuilder, SharedAuthenticator,
-};
+use splengine_core::auth::SharedAuthenticator;
+use splengine_core::local::LocalExecutorBuilder;
+use splengine_core::net::ConnectionLimits;
+use splengine_core::{Engine, LocalExecutor};
 use splengine_http::{HttpServer, HttpServerBuilder};
 use splengine_ssh::{SshServer, SshServerBuilder, Users};
 use splengine_ws::{WsServer, WsServerBuilder};
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         .init();
     // Of this same program, started by the engine: see `PtyHost`.
     if std::env::args_os().nth(1).is_some_and(|word| word == HOLD_TERMINALS) {
-        return match splengine_core::hold() {
+        return match splengine_core::local::hold() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, 1),
         };

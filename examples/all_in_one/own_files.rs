@@ -5,7 +5,8 @@ use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use splengine_core::{FilePolicy, LocalExecutorBuilder};
+use splengine_core::files::FilePolicy;
+use splengine_core::local::LocalExecutorBuilder;
 
 use crate::args::Args;
 use crate::file::File;

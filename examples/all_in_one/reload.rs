@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_avro::Tls;
-use splengine_core::{Accounts, Secret, UserName};
+use splengine_core::UserName;
+use splengine_core::auth::{Accounts, Secret};
 use splengine_ssh::Users;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};

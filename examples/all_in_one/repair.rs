@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use serde_json::{Value, json};
-use splengine_core::{SalvagedBatch, SalvagedStore, StepInfo, StoreFault, salvage_batches};
+use splengine_core::batch::{SalvagedBatch, StepInfo, salvage_batches};
+use splengine_core::store::{SalvagedStore, StoreFault};
 
 use crate::file::File;
 use crate::settings::{UsageError, batches_dir, root, store_error};

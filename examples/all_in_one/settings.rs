@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
-use splengine_core::{
-    Accounts, AddressRange, CgroupMode, EngineBuilder, Environment, FilePolicy, GuessingPolicy,
-    LimitKind, Limits, Program, PtyHost, Secret, UserName,
-};
+use splengine_core::auth::{Accounts, AddressRange, GuessingPolicy, Secret};
+use splengine_core::engine::EngineBuilder;
+use splengine_core::execute::{LimitKind, Program};
+use splengine_core::files::FilePolicy;
+use splengine_core::local::{CgroupMode, Environment, PtyHost};
+use splengine_core::{Limits, UserName};
 use splengine_ssh::{Algorithms, HostKeys, Users, UsersError};
 
 use crate::args::Args;

@@ -6,7 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use splengine_core::{Scope, TokenHash, UserName};
+use splengine_core::auth::TokenHash;
+use splengine_core::{Scope, UserName};
 
 use crate::args::refusal;
 use crate::settings::UsageError;

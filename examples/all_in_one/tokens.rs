@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use splengine_core::{AccountList, Scope, Scopes, Secret, TokenError, TokenHash, UserName};
+use splengine_core::auth::{AccountList, Scopes, Secret, TokenError, TokenHash};
+use splengine_core::{Scope, UserName};
 
 use crate::args::Args;
 use crate::file::File;

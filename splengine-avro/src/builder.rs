@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use splengine_core::{
-    Authenticator, BindError, ConnectionLimits, Engine, NoAuthenticator, SharedAuthenticator,
-};
+use splengine_core::Engine;
+use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
+use splengine_core::net::{BindError, ConnectionLimits};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::responder::Responder;
@@ -172,7 +172,7 @@ impl<A> AvroServerBuilder<A> {
     pub fn tls(
         self,
         certificates: &[u8],
-        key: &splengine_core::Secret,
+        key: &splengine_core::auth::Secret,
     ) -> Result<Self, crate::TlsError> {
         Ok(self.serve_tls(crate::Tls::new(certificates, key)?))
     }

@@ -10,7 +10,9 @@ use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use splengine_core::{Closing, ConnectionHandle, CredentialSource, Reservation};
+use splengine_core::auth::CredentialSource;
+use splengine_core::net::{Closing, ConnectionHandle};
+use splengine_core::quota::Reservation;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 

@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use apache_avro::{Codec, DeflateSettings, Schema, Writer};
 use bytes::Bytes;
-use splengine_core::{BatchInfo, BatchResults, Gap, StepResult};
+use splengine_core::batch::{BatchInfo, BatchResults, StepResult};
+use splengine_core::execute::Gap;
 
 use crate::datum::{Datum as _, write_long, write_sized};
 use crate::messages::long;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use splengine_core::{
-    AuthError, BatchError, ErrorKind, ExecuteError, FileError, MemoryError, SessionError,
-};
+use splengine_core::auth::AuthError;
+use splengine_core::quota::MemoryError;
+use splengine_core::{BatchError, ErrorKind, ExecuteError, FileError, SessionError};
 
 use crate::datum::{Datum as _, Symbols as _, write_sized};
 use crate::records::{EngineError, ErrorCode};

@@ -3,7 +3,8 @@
 //!
 //! ```no_run
 //! use splengine_avro::AvroServer;
-//! use splengine_core::{Caller, Engine, LocalExecutor, StaticTokens};
+//! use splengine_core::{Caller, Engine, LocalExecutor};
+//! use splengine_core::auth::StaticTokens;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;

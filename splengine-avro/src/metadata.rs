@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{Credentials, Secret};
+use splengine_core::auth::{Credentials, Secret};
 
 use crate::datum::{DatumError, Reader, write_long, write_sized};
 use crate::error::Failure;

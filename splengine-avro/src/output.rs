@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 
 use bytes::{Buf as _, BytesMut};
-use splengine_core::Reservation;
+use splengine_core::quota::Reservation;
 
 use crate::framing::Frames;
 use crate::responder::Written;
@@ -53,7 +53,7 @@ impl Deref for Unsent {
 
 #[cfg(test)]
 mod tests {
-    use splengine_core::MemoryBudget;
+    use splengine_core::quota::MemoryBudget;
 
     use super::*;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use splengine_core::{
-    Caller, CallerBudgets, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget,
-    Reason, Reservation, Run, SharedAuthenticator,
-};
+use splengine_core::auth::{CredentialSource, Credentials, SharedAuthenticator};
+use splengine_core::net::ConnectionHandle;
+use splengine_core::quota::{CallerBudgets, MemoryBudget, Reservation};
+use splengine_core::{Caller, Engine, Reason, Run};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::builder::Options;

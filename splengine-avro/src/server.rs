@@ -10,8 +10,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use splengine_core::{
-    Closing, ConnectionHandle, ConnectionLimits, CredentialSource, PeerAddress, serve_connections,
+use splengine_core::auth::CredentialSource;
+use splengine_core::net::{
+    Closing, ConnectionHandle, ConnectionLimits, PeerAddress, serve_connections,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -302,7 +303,7 @@ mod tls {
     use std::fmt;
     use std::sync::{Arc, PoisonError, RwLock};
 
-    use splengine_core::Secret;
+    use splengine_core::auth::Secret;
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::rustls::crypto::ring::default_provider;
     use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -314,7 +315,7 @@ mod tls {
     ///
     /// ```no_run
     /// use splengine_avro::Tls;
-    /// use splengine_core::Secret;
+    /// use splengine_core::auth::Secret;
     ///
     /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// let read = || -> std::io::Result<_> {

@@ -16,10 +16,10 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use splengine_core::{
-    Activity, Caller, ConnectionHandle, CredentialSource, Credentials, GatherError, GatherLimits,
-    PeerAddress, Secret, is_anybodys_name,
-};
+use splengine_core::Caller;
+use splengine_core::auth::{CredentialSource, Credentials, Secret};
+use splengine_core::net::{Activity, ConnectionHandle, PeerAddress, is_anybodys_name};
+use splengine_core::quota::{GatherError, GatherLimits};
 use tokio::time::timeout;
 use tower::Service;
 

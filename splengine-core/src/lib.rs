@@ -1,96 +1,178 @@
-//! Runs commands for others: streams, limits, whole process trees, callers and their rights.
+//! An execution engine to embed: commands, durable batches, shared terminal sessions and files, for
+//! callers with rights.
 //!
-//! [`Engine`] is what adapters hold: it checks a [`Caller`]'s rights, queues a [`Request`], runs it
-//! with an [`Execute`] such as [`LocalExecutor`], and gives its [`Event`]s and [`End`]. It knows no
-//! protocol: the crates beside it turn it into network servers.
+//! An [`Engine`] checks a [`Caller`]'s rights, queues a [`Request`], runs it with an [`Execute`] such as
+//! [`LocalExecutor`], and returns a [`Run`] with its [`Event`]s and its [`End`]. It knows no network
+//! protocol: the crates `splengine-http`, `splengine-ws`, `splengine-ssh` and `splengine-avro` turn an
+//! engine into servers.
+//!
+//! # Commands
+//!
+//! A request becomes an argument list, by the rules of a POSIX shell's quoting and without a shell. The
+//! program gets an allow-listed environment, and ends with its whole process tree.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+//! let alice = Caller::with_all_scopes("alice".parse()?);
+//!
+//! let run = engine.execute(&alice, Request::new("echo 'hello world'")).await?;
+//! let captured = run.capture().await;
+//! assert_eq!(&captured.stdout[..], b"hello world\n");
+//! assert!(captured.end.success());
+//!
+//! let request = Request::new("sleep 600").timeout(Duration::from_millis(50));
+//! let captured = engine.execute(&alice, request).await?.capture().await;
+//! assert_eq!(captured.end.reason, Reason::TimedOut);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Sessions
+//!
+//! A session is a program in a terminal that outlives its clients: [`Sessions`] creates it, any number of
+//! clients attach to it, and its screen is there without one.
+//!
+//! ```
+//! use splengine_core::auth::Access;
+//! use splengine_core::session::{Attach, Update};
+//! use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+//! let alice = Caller::with_all_scopes("alice".parse()?);
+//! let sessions = engine.sessions();
+//! let session = sessions.create(&alice, SessionRequest::new().command("echo hello")).await?;
+//! let mut client = sessions.attach(&alice, session.id.as_str(), Attach::new(Access::View))?;
+//! while let Some(update) = client.next().await {
+//!     if let Update::Exit(status) = update {
+//!         assert_eq!(status.exit_code(), 0);
+//!     }
+//! }
+//! assert_eq!(sessions.screen(&alice, session.id.as_str()).await?.text(), "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Batches
+//!
+//! A batch is a list of steps with dependencies, retries and handlers. [`Batches`] writes down each event
+//! before it tells anyone, and the next engine goes on with what this one left ([`Engine::resume`]).
+//!
+//! ```
+//! use splengine_core::batch::{BatchPolicy, BatchState};
+//! use splengine_core::store::MemoryStore;
+//! use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let outputs = std::env::temp_dir().join("splengine-doc-tour");
+//! let engine = Engine::builder(LocalExecutor::new(".")?)
+//!     .batches(BatchPolicy::new(MemoryStore::new(), outputs)?)
+//!     .build()?;
+//! let alice = Caller::with_all_scopes("alice".parse()?);
+//! let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));
+//! let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
+//! let record = engine.batches().wait(&alice, id.as_str()).await?;
+//! assert_eq!(record.info.state, BatchState::Succeeded);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Modules
+//!
+//! The root has the names that most programs use; the modules have all others.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`engine`] | the facade, its builder, statistics, readiness |
+//! | [`execute`] | requests, runs and their ends; the trait [`Execute`] and what it is given |
+//! | [`local`] | the executor of this host, and the process that keeps terminals |
+//! | [`session`], [`terminal`], [`screen`] | sessions; the trait [`Session`]; the screen of a terminal |
+//! | [`batch`], [`store`] | batches; what they are kept in |
+//! | [`files`] | files below one root directory |
+//! | [`auth`] | callers, scopes, credentials |
+//! | [`net`], [`quota`] | what servers share: connections and their bounds, memory and places of callers |
+//! | [`ids`], [`text`] | identifiers; UTF-8 in pieces |
+//!
+//! # Traits to implement
+//!
+//! - [`Execute`] runs commands elsewhere, or otherwise. [`Session`] is a terminal that it opens.
+//! - [`BatchJob`] decides what a batch does next; it is pure.
+//! - [`Authenticator`](auth::Authenticator) finds out who a client is.
+//! - [`Store`](store::Store) keeps keys and values that survive a crash.
+//!
+//! # Features
+//!
+//! - `redb` (default): [`RedbStore`](store::RedbStore), which keeps batches in one file.
+//!
+//! # Limits
+//!
+//! Linux only. A tokio runtime with I/O and time enabled is needed. Callers who may run commands share one
+//! user of the host: rights are checked by the engine, not by the kernel.
+//!
+//! # Why these crates
+//!
+//! `rustix` and `libc` for system calls, since no crate above them knows pidfds, subreapers and
+//! pseudoterminals at once; `cap-std` for files, since it resolves paths below a directory without races;
+//! `redb` for batches, since it is pure Rust, has one file, and survives `kill -9` in our tests.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("splengine-core needs Linux: pidfds, subreapers and Linux's pseudoterminals");
 
-mod auth;
-mod batch;
+pub mod auth;
+pub mod batch;
 mod blocking;
-mod engine;
+pub mod engine;
 mod error;
-mod execute;
-mod files;
+pub mod execute;
+pub mod files;
 mod flat_dir;
 mod fresh;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-mod ids;
-mod local;
+pub mod ids;
+pub mod local;
 mod lock;
 mod names;
-mod net;
+pub mod net;
 mod os;
 mod part_state;
 mod process;
 mod protected;
-mod quota;
+pub mod quota;
 mod root;
 mod run;
-mod screen;
-mod session;
+pub mod screen;
+pub mod session;
 mod spare_thread;
-mod store;
-mod terminal;
-mod text;
+pub mod store;
+pub mod terminal;
+pub mod text;
 mod time;
 mod user_name;
 
-pub use auth::{
-    Access, AccountList, Accounts, AddressRange, AuthError, Authenticator, Caller,
-    CredentialSource, Credentials, GuessingPolicy, Guest, NoAuthenticator, ParseAddressRangeError,
-    ParseScopeError, ParseTokenHashError, ParseUserNameError, Revocation, Scope, Scopes, Secret,
-    SharedAuthenticator, StaticTokens, TokenError, TokenHash, UserName,
-};
-pub use batch::{
-    BatchError, BatchEvent, BatchEventKind, BatchEvents, BatchFilter, BatchInfo, BatchJob,
-    BatchList, BatchPolicy, BatchRecord, BatchRequest, BatchResultReader, BatchResults, BatchState,
-    Batches, FailFast, JobAction, JobEvent, LogPiece, Outcome, RetryOn, RunIf, SalvagedBatch, Step,
-    StepCheck, StepCounts, StepInfo, StepLog, StepOutput, StepResult, StepState, Submitted,
-    salvage_batches,
-};
-pub use engine::{
-    Admitted, BuildError, Engine, EngineBuilder, EngineStats, ExecutionInfo, ExecutionState,
-    HistogramStats, PartState, QueuedRun, Readiness, Resumed,
-};
+#[doc(inline)]
+pub use auth::{Caller, Scope, UserName};
+#[doc(inline)]
+pub use batch::{BatchError, BatchJob, BatchRequest, Batches, Step};
+#[doc(inline)]
+pub use engine::Engine;
+#[doc(inline)]
 pub use error::ErrorKind;
-pub use execute::{
-    Background, Cancel, Captured, Command, End, Event, Execute, ExecuteError, Exit, ExitStatus,
-    Gap, LimitKind, Limits, Output, OutputClosed, Program, ProgramError, Reason, Request, Run,
-    Signal, SlowReader, SplitError, Stdin, Stopper, Stream, Usage, split_words,
-};
-pub use files::{
-    DiskSpace, FileEntry, FileError, FileEvent, FileInfo, FileKind, FileListing, FilePolicy,
-    FilePolicyError, FileRevision, FileWatch, Files, OpenFile, OpenOptions, Replaced,
-    SetAttributes,
-};
-pub use ids::{
-    BatchId, ExecutionId, ParseBatchIdError, ParseExecutionIdError, ParseSavedIdError,
-    ParseSessionIdError, ParseShareIdError, SavedId, SessionId, ShareId,
-};
-pub use local::{
-    CgroupMode, Environment, HoldError, LocalExecutor, LocalExecutorBuilder, PtyHost, SetupError,
-    hold,
-};
-pub use net::{
-    Activity, Announced, BindError, Closing, Connection, ConnectionHandle, ConnectionLimits,
-    ConnectionStats, PeerAddress, is_anybodys_name, serve_connections,
-};
-pub use quota::{
-    BelowFloor, CallerBudgets, CallerPlace, CallerPlaces, DiskReserve, GatherError, GatherLimits,
-    Gathered, MemoryBudget, MemoryError, PlaceError, Reservation,
-};
-pub use screen::Screen;
-pub use session::{
-    Attach, Attachment, ClientInfo, ClientInput, Closed, Notice, Printed, Recording, RecordingFile,
-    SavedInfo, ScreenShot, SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState,
-    Sessions, ShareInfo, SizePolicy, StoreError, TerminalColors, Update,
-};
-pub use store::{Change, MemoryStore, Rows, Store, StoreFault};
-#[cfg(feature = "redb")]
-pub use store::{RedbStore, Repaired, SalvagedStore};
-pub use terminal::{Orphan, Reattached, Session, SessionStatus, Size, Terminal, TerminalModes};
-pub use text::Utf8Pieces;
+#[doc(inline)]
+pub use execute::{Captured, End, Event, Execute, ExecuteError, Limits, Reason, Request, Run};
+#[doc(inline)]
+pub use files::{FileError, Files};
+#[doc(inline)]
+pub use local::LocalExecutor;
+#[doc(inline)]
+pub use session::{SessionError, SessionRequest, Sessions};
+#[doc(inline)]
+pub use terminal::Session;

@@ -22,7 +22,7 @@ pub(crate) fn name_to_show(name: Option<String>) -> Result<Option<String>, &'sta
 /// [`String::from_utf8_lossy`] gives for the whole.
 ///
 /// ```
-/// use splengine_core::Utf8Pieces;
+/// use splengine_core::text::Utf8Pieces;
 ///
 /// let mut pieces = Utf8Pieces::default();
 /// assert_eq!(pieces.push(b"\xe2\x82"), "");

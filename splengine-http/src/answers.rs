@@ -7,7 +7,8 @@ use axum::http::header::LOCATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body::Body as _;
-use splengine_core::{Caller, CallerBudgets, MemoryBudget, MemoryError, Reservation};
+use splengine_core::Caller;
+use splengine_core::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 
 use crate::app::App;
 use crate::problem::Problem;

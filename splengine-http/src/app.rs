@@ -18,10 +18,10 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use splengine_core::{
-    Caller, CallerBudgets, ConnectionHandle, CredentialSource, Credentials, Engine, MemoryBudget,
-    PeerAddress, Secret, SharedAuthenticator, is_anybodys_name,
-};
+use splengine_core::auth::{CredentialSource, Credentials, Secret, SharedAuthenticator};
+use splengine_core::net::{ConnectionHandle, PeerAddress, is_anybodys_name};
+use splengine_core::quota::{CallerBudgets, MemoryBudget};
+use splengine_core::{Caller, Engine};
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
-use splengine_core::{GatherError, GatherLimits, Gathered, MemoryError};
+use splengine_core::quota::{GatherError, GatherLimits, Gathered, MemoryError};
 
 use crate::encoded::{DecodeError, is_encoded};
 use crate::lingering_close::Lingering;
@@ -108,7 +108,7 @@ impl<E: std::error::Error + 'static> From<GatherError<E>> for BodyError {
 ///
 /// ```
 /// use std::time::Duration;
-/// use splengine_core::{GatherLimits, MemoryBudget};
+/// use splengine_core::quota::{GatherLimits, MemoryBudget};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::HeaderValue;
 use bytes::Bytes;
-use splengine_core::{
-    Authenticator, BatchResults, BindError, ConnectionLimits, Engine, NoAuthenticator,
-    SharedAuthenticator,
-};
+use splengine_core::Engine;
+use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
+use splengine_core::batch::BatchResults;
+use splengine_core::net::{BindError, ConnectionLimits};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};

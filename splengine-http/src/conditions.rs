@@ -6,7 +6,7 @@ use axum::http::header::{
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
 };
 use axum::http::{HeaderMap, HeaderName, StatusCode};
-use splengine_core::FileInfo;
+use splengine_core::files::FileInfo;
 
 use crate::problem::Problem;
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use splengine_core::{Background, End, ExecutionInfo, Gap, Request, SlowReader, Stream};
+use splengine_core::engine::ExecutionInfo;
+use splengine_core::execute::{Background, Gap, SlowReader, Stream};
+use splengine_core::{End, Request};
 use utoipa::ToSchema;
 
 use crate::bounded;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use splengine_core::{
-    BatchRequest, FailFast, Reason, Request, RetryOn, RunIf, Step, StepCheck, Stream,
-};
+use splengine_core::batch::{FailFast, RetryOn, RunIf, StepCheck};
+use splengine_core::execute::Stream;
+use splengine_core::{BatchRequest, Reason, Request, Step};
 use utoipa::ToSchema;
 
 use crate::bounded;

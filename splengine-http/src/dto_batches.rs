@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use splengine_core::{
+use splengine_core::batch::{
     BatchEvent, BatchEventKind, BatchInfo, BatchList, BatchRecord, StepCounts, StepInfo, StepState,
 };
 use utoipa::ToSchema;

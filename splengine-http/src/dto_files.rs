@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
-use splengine_core::{FileEntry, FileEvent, FileInfo, FileKind};
+use splengine_core::files::{FileEntry, FileEvent, FileInfo, FileKind};
 use utoipa::ToSchema;
 
 use crate::conditions::tag_text;

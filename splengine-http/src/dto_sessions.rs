@@ -5,9 +5,11 @@ use std::time::SystemTime;
 
 use humantime::format_rfc3339_millis;
 use serde::{Deserialize, Serialize};
-use splengine_core::{
-    Access, ExitStatus, Request, SavedInfo, SessionInfo, SessionRequest, ShareInfo, Size,
-};
+use splengine_core::auth::Access;
+use splengine_core::execute::ExitStatus;
+use splengine_core::session::{SavedInfo, SessionInfo, ShareInfo};
+use splengine_core::terminal::Size;
+use splengine_core::{Request, SessionRequest};
 use utoipa::ToSchema;
 
 use crate::bounded;

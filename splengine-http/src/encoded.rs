@@ -15,7 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{TryStreamExt as _, stream};
 use http_body::Body as _;
-use splengine_core::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+use splengine_core::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
 use tokio_util::io::{ReaderStream, StreamReader};

@@ -2,7 +2,8 @@
 //! `tower::Service` to nest in one's own.
 //!
 //! ```no_run
-//! use splengine_core::{Caller, Engine, LocalExecutor, StaticTokens};
+//! use splengine_core::{Caller, Engine, LocalExecutor};
+//! use splengine_core::auth::StaticTokens;
 //! use splengine_http::HttpServer;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

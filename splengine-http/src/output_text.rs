@@ -4,7 +4,7 @@ use std::mem;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use splengine_core::Utf8Pieces;
+use splengine_core::text::Utf8Pieces;
 
 use crate::dto::EncodingDto;
 

@@ -6,7 +6,8 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use splengine_core::{AuthError, BatchError, ErrorKind, ExecuteError, SessionError};
+use splengine_core::auth::AuthError;
+use splengine_core::{BatchError, ErrorKind, ExecuteError, SessionError};
 use utoipa::ToSchema;
 
 use crate::body::BodyError;

@@ -14,7 +14,8 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http_body::Body as _;
-use splengine_core::{Caller, Reservation, UserName};
+use splengine_core::quota::Reservation;
+use splengine_core::{Caller, UserName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

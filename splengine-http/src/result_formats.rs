@@ -7,7 +7,7 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use splengine_core::BatchResults;
+use splengine_core::batch::BatchResults;
 use tokio::task::spawn_blocking;
 
 use crate::negotiate;

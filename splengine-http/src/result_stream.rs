@@ -10,7 +10,10 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
-use splengine_core::{BatchError, BatchResultReader, BatchState, Reservation, Stream};
+use splengine_core::BatchError;
+use splengine_core::batch::{BatchResultReader, BatchState};
+use splengine_core::execute::Stream;
+use splengine_core::quota::Reservation;
 use tokio::sync::mpsc;
 
 use crate::dto::EncodingDto;

@@ -9,7 +9,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use splengine_core::{Caller, Captured, Gap, Reservation};
+use splengine_core::execute::Gap;
+use splengine_core::quota::Reservation;
+use splengine_core::{Caller, Captured};
 
 use crate::app::App;
 use crate::dto::{EncodingDto, EndDto, ExecuteResultDto};

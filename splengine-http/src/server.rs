@@ -16,7 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
-use splengine_core::{ConnectionLimits, CredentialSource, PeerAddress, serve_connections};
+use splengine_core::auth::CredentialSource;
+use splengine_core::net::{ConnectionLimits, PeerAddress, serve_connections};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower::Service;
@@ -97,7 +98,7 @@ impl HttpServer {
 
 /// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for servers
 /// that are HTTP and more. The bounds are the defaults of the builder's, with `limits` given. Each
-/// request has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::ConnectionHandle) among
+/// request has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::net::ConnectionHandle) among
 /// its extensions; whoever authenticates the caller tells the handle. A connection that was upgraded
 /// is the service's; it counts until its handle says that it is authenticated.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
-use splengine_core::ConnectionHandle;
+use splengine_core::net::ConnectionHandle;
 use tokio::time::sleep;
 
 /// Tells when something should be sent although nothing has happened: for proxies, which cut silent

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::Body;
 use bytes::{Buf as _, Bytes};
 use http_body::Body as _;
-use splengine_core::Stopper;
+use splengine_core::execute::Stopper;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 

@@ -10,9 +10,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use splengine_core::{
-    End, ErrorKind, Event, ExecuteError, QueuedRun, Reason, Run, Stream, Utf8Pieces,
-};
+use splengine_core::engine::QueuedRun;
+use splengine_core::execute::Stream;
+use splengine_core::text::Utf8Pieces;
+use splengine_core::{End, ErrorKind, Event, ExecuteError, Reason, Run};
 
 use crate::dto::{
     EncodingDto, EndDto, EventDto, ExitDto, ExitName, LostDto, LostName, OutputDto, QueuedDto,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use splengine_core::Activity;
+use splengine_core::net::Activity;
 
 /// A body that holds its request's [`Activity`] until the last of it was written. It hands on small
 /// pieces, of which hyper takes as many as the client has room for: of one large piece nobody knows

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, SshId};
-use splengine_core::{BindError, CallerPlaces, ConnectionLimits, Engine};
+use splengine_core::Engine;
+use splengine_core::net::{BindError, ConnectionLimits};
+use splengine_core::quota::CallerPlaces;
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::server::{Options, Shared, SshServer};
@@ -139,7 +141,7 @@ impl<U> SshServerBuilder<U> {
     /// of all channels of one caller, and of all callers. Default 1 GiB and 4 GiB. The first 1 MiB
     /// of a channel is in memory, as long as that is no more than 32 MiB of one caller and 128 MiB of all.
     /// A channel that would go over it, or leave less free space than the
-    /// engine's [floor](splengine_core::EngineBuilder::disk_floor), is closed, and says why. Up to
+    /// engine's [floor](splengine_core::engine::EngineBuilder::disk_floor), is closed, and says why. Up to
     /// 64 MiB of a channel that were read count until so much more was read.
     ///
     /// A client whose command reads slowly is slowed down long before, if it has no other channel

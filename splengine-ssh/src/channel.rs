@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use russh::server::ChannelOpenHandle;
-use splengine_core::{Background, Caller, CallerPlace, Request, Scope, Signal, Size, UserName};
+use splengine_core::execute::{Background, Signal};
+use splengine_core::quota::CallerPlace;
+use splengine_core::terminal::Size;
+use splengine_core::{Caller, Request, Scope, UserName};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
-use splengine_core::{End, ExitStatus, Reason, Signal, Stream};
+use splengine_core::execute::{ExitStatus, Signal, Stream};
+use splengine_core::{End, Reason};
 use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use splengine_core::split_words;
+use splengine_core::execute::split_words;
 
 use crate::{glob, scp};
 

@@ -1,6 +1,7 @@
 //! A command on a channel without a terminal.
 
-use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request, SplitError, Stdin};
+use splengine_core::execute::{SplitError, Stdin};
+use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request};
 
 use crate::channel::{Controls, ExecContext, MISUSE};
 use crate::channel_writer::{Disconnected, Exit, REFUSED, Reply};

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use russh::ChannelOpenFailure;
-use splengine_core::Stream;
+use splengine_core::execute::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;

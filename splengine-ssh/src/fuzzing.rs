@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use splengine_core::{
-    Caller, Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, FilePolicy, Output,
-    Stdin,
-};
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin};
+use splengine_core::files::FilePolicy;
+use splengine_core::{Caller, Engine, Execute, ExecuteError};
 use tokio::time::timeout;
 
 use crate::sftp::{MAX_REQUESTS, Options, look_at, serve};

@@ -17,7 +17,8 @@ use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };
 use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
-use splengine_core::{AuthError, CredentialSource, Secret, TerminalModes};
+use splengine_core::auth::{AuthError, CredentialSource, Secret};
+use splengine_core::terminal::TerminalModes;
 
 use crate::channel::{Channel, Start};
 use crate::channel_writer::Reply;

@@ -11,7 +11,7 @@ use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey};
-use splengine_core::Secret;
+use splengine_core::auth::Secret;
 
 /// The keys by which clients know this server, each in a file in OpenSSH's format: the first of ed25519;
 /// behind it others, also, for clients that know no ed25519, of ECDSA or of RSA with 3072 bits or more

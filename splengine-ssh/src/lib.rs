@@ -7,7 +7,8 @@
 //! forwardings refused. Who may come in is said by [`Users`].
 //!
 //! ```no_run
-//! use splengine_core::{Engine, FilePolicy, LocalExecutor};
+//! use splengine_core::{Engine, LocalExecutor};
+//! use splengine_core::files::FilePolicy;
 //! use splengine_ssh::{HostKeys, SshServer, Users};
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {

@@ -4,7 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use splengine_core::{Caller, FileError, FileKind, Files, Request, Scope};
+use splengine_core::files::FileKind;
+use splengine_core::{Caller, FileError, Files, Request, Scope};
 use tokio::io::AsyncReadExt as _;
 
 use crate::command_line::{Word, quote};

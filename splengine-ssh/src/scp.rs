@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use splengine_core::{
-    Caller, FileError, FileInfo, FileKind, Files, OpenOptions, SetAttributes, Stream,
-};
+use splengine_core::execute::Stream;
+use splengine_core::files::{FileInfo, FileKind, OpenOptions, SetAttributes};
+use splengine_core::{Caller, FileError, Files};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::channel_writer::{Disconnected, Exit, Reply};

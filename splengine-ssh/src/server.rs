@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
-use splengine_core::{
-    CallerPlaces, Closing, Connection, ConnectionLimits, CredentialSource, Engine,
-    serve_connections,
-};
+use splengine_core::Engine;
+use splengine_core::auth::CredentialSource;
+use splengine_core::net::{Closing, Connection, ConnectionLimits, serve_connections};
+use splengine_core::quota::CallerPlaces;
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 

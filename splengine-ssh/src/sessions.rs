@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use humantime::format_rfc3339_seconds;
-use splengine_core::{Caller, Engine, SessionInfo, Stream, split_words};
+use splengine_core::execute::{Stream, split_words};
+use splengine_core::session::SessionInfo;
+use splengine_core::{Caller, Engine};
 
 use crate::channel_writer::{Disconnected, Exit, REFUSED, Reply};
 

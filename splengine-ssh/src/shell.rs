@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 
 use bytes::BytesMut;
-use splengine_core::{
-    Access, Attach, Attachment, Background, Caller, ClientInput, Closed, Engine, Notice,
-    SessionError, SessionRequest, Size, Stream, TerminalModes, Update,
-};
+use splengine_core::auth::Access;
+use splengine_core::execute::{Background, Stream};
+use splengine_core::session::{Attach, Attachment, ClientInput, Closed, Notice, Update};
+use splengine_core::terminal::{Size, TerminalModes};
+use splengine_core::{Caller, Engine, SessionError, SessionRequest};
 use tokio::io::AsyncReadExt as _;
 
 use crate::channel::{Controls, ExecContext};

@@ -14,9 +14,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use splengine_core::{
-    CallerBudgets, CallerPlaces, Engine, GatherLimits, MemoryBudget, SharedAuthenticator,
-};
+use splengine_core::Engine;
+use splengine_core::auth::SharedAuthenticator;
+use splengine_core::quota::{CallerBudgets, CallerPlaces, GatherLimits, MemoryBudget};
 use splengine_http::HttpService;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;

@@ -7,10 +7,9 @@ use std::time::Duration;
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, StatusCode};
-use splengine_core::{
-    AuthError, Authenticator as _, Caller, CredentialSource, Credentials, PeerAddress, Secret,
-    is_anybodys_name,
-};
+use splengine_core::Caller;
+use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials, Secret};
+use splengine_core::net::{PeerAddress, is_anybodys_name};
 use tokio::time::Instant;
 
 use crate::app::App;

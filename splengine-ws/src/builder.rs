@@ -2,9 +2,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use splengine_core::{
-    Authenticator, BindError, ConnectionLimits, Engine, NoAuthenticator, SharedAuthenticator,
-};
+use splengine_core::Engine;
+use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
+use splengine_core::net::{BindError, ConnectionLimits};
 use splengine_http::{HttpServer, HttpService, OriginError};
 use tokio::net::{TcpListener, ToSocketAddrs};
 

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use splengine_core::{
-    Attachment, Closed, ErrorKind, ExitStatus, MemoryError, Notice, SavedInfo, SessionError, Size,
-    Update, Utf8Pieces,
-};
+use splengine_core::execute::ExitStatus;
+use splengine_core::quota::MemoryError;
+use splengine_core::session::{Attachment, Closed, Notice, SavedInfo, Update};
+use splengine_core::terminal::Size;
+use splengine_core::text::Utf8Pieces;
+use splengine_core::{ErrorKind, SessionError};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;

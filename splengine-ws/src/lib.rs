@@ -2,7 +2,8 @@
 //! console.
 //!
 //! ```no_run
-//! use splengine_core::{Caller, Engine, LocalExecutor, StaticTokens};
+//! use splengine_core::{Caller, Engine, LocalExecutor};
+//! use splengine_core::auth::StaticTokens;
 //! use splengine_ws::WsServer;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

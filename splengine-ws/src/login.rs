@@ -14,9 +14,8 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use splengine_core::{
-    AuthError, Authenticator as _, Caller, CredentialSource, Credentials, Scope, Secret,
-};
+use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials, Secret};
+use splengine_core::{Caller, Scope};
 use splengine_http::read_body;
 
 use crate::app::App;

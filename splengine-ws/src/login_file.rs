@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aes_gcm::aead::{Aead as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use sha2::{Digest as _, Sha256};
-use splengine_core::Secret;
+use splengine_core::auth::Secret;
 
 use crate::logins::{Hash, LoginId, hex};
 

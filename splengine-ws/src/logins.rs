@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
-use splengine_core::{Authenticator as _, Credentials};
-use splengine_core::{Caller, Engine, Revocation, Secret, SharedAuthenticator};
+use splengine_core::auth::{Authenticator as _, Credentials};
+use splengine_core::auth::{Revocation, Secret, SharedAuthenticator};
+use splengine_core::{Caller, Engine};
 use tokio::time::Instant;
 
 use crate::login_file::{self, Row};
@@ -282,7 +283,8 @@ const MAX_LOGINS_PER_USER: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use splengine_core::{LocalExecutor, Scope, StaticTokens};
+    use splengine_core::auth::StaticTokens;
+    use splengine_core::{LocalExecutor, Scope};
     use tokio::time::advance;
 
     use super::*;

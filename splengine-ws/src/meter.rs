@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use splengine_core::{MemoryBudget, MemoryError, Reservation};
+use splengine_core::quota::{MemoryBudget, MemoryError, Reservation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 

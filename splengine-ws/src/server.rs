@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use splengine_core::ConnectionLimits;
+use splengine_core::net::ConnectionLimits;
 use splengine_http::{ResponseBody, ResponseFuture};
 use tokio::net::TcpListener;
 use tower::Service;

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use splengine_core::{
-    BatchPolicy, Recording, RedbStore, SessionPolicy, SizePolicy, StoreError, StoreFault,
-};
+use splengine_core::batch::BatchPolicy;
+use splengine_core::session::{Recording, SessionPolicy, SizePolicy, StoreError};
+use splengine_core::store::{RedbStore, StoreFault};
 
 use crate::file::{RecordingWord, SizeWord};
 use crate::settings::{Settings, UsageError};

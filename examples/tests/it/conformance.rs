@@ -9,10 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use splengine_avro::{AvroServer, ExecutionResult};
-use splengine_core::{
-    Caller, Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, Output, Request,
-    Signal, StaticTokens, Stdin, Stream,
-};
+use splengine_core::auth::StaticTokens;
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Signal, Stdin, Stream};
+use splengine_core::{Caller, Engine, Execute, ExecuteError, Request};
 use splengine_http::HttpServer;
 
 use self::ssh::Ssh;

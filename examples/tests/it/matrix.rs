@@ -9,10 +9,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use splengine_avro::AvroServer;
-use splengine_core::{
-    AccountList, Accounts, BatchPolicy, Caller, Engine, FilePolicy, LocalExecutor, MemoryStore,
-    Scope, Scopes, Secret, SessionPolicy, SessionRequest, TokenHash, UserName,
-};
+use splengine_core::auth::{AccountList, Accounts, Scopes, Secret, TokenHash};
+use splengine_core::batch::BatchPolicy;
+use splengine_core::files::FilePolicy;
+use splengine_core::session::SessionPolicy;
+use splengine_core::store::MemoryStore;
+use splengine_core::{Caller, Engine, LocalExecutor, Scope, SessionRequest, UserName};
 use splengine_http::HttpServer;
 use splengine_ssh::{HostKeys, SshServer, Users};
 use splengine_ws::WsServer;

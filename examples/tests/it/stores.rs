@@ -205,12 +205,12 @@ fn a_store_of_a_later_version_is_refused_and_left_alone() {
     let root = root();
     used(&root);
     let set = |value: &str| {
-        use splengine_core::{Change, RedbStore, Store as _};
+        use splengine_core::store::{Change, RedbStore, Store as _};
         let opened = RedbStore::open(store(&root)).expect("opens");
         opened.commit(&[Change::set(*b"format", value.as_bytes())]).expect("writes");
     };
     let found = || {
-        use splengine_core::{RedbStore, Store as _};
+        use splengine_core::store::{RedbStore, Store as _};
         let value = RedbStore::open(store(&root)).expect("opens").get(b"format").expect("reads");
         String::from_utf8(value.expect("a version")).expect("text")
     };

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use splengine_core::{
-    BatchError, BatchInfo, BatchRequest, BatchResults, BatchState, FailFast, Reason, Step,
-    StepInfo, StepResult, StepState,
+use splengine_core::batch::{
+    BatchInfo, BatchResults, BatchState, FailFast, StepInfo, StepResult, StepState,
 };
+use splengine_core::{BatchError, BatchRequest, Reason, Step};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Failure;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{
-    BatchEvent, BatchEventKind, BatchFilter, BatchInfo, BatchRecord, BatchState, FailFast, Gap,
-    Reason, RetryOn, RunIf, Step, StepCheck, StepInfo, Stream,
+use splengine_core::batch::{
+    BatchEvent, BatchEventKind, BatchFilter, BatchInfo, BatchRecord, BatchState, FailFast, RetryOn,
+    RunIf, StepCheck, StepInfo,
 };
+use splengine_core::execute::{Gap, Stream};
+use splengine_core::{Reason, Step};
 use tokio::time::{Instant, timeout_at};
 
 use crate::datum::{Symbols as _, named};
@@ -406,7 +408,7 @@ const MAX_WAIT: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
-    use splengine_core::StepState;
+    use splengine_core::batch::StepState;
 
     use super::*;
 

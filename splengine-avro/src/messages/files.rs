@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use splengine_core::{FileInfo, OpenOptions};
+use splengine_core::files::{FileInfo, OpenOptions};
 
 use crate::error::Failure;
 use crate::messages::{long, positive, timestamp};
@@ -61,9 +61,9 @@ impl From<FileInfo> for FileStatus {
     fn from(info: FileInfo) -> Self {
         Self {
             kind: match info.kind {
-                splengine_core::FileKind::File => FileKind::File,
-                splengine_core::FileKind::Directory => FileKind::Directory,
-                splengine_core::FileKind::Link => FileKind::Link,
+                splengine_core::files::FileKind::File => FileKind::File,
+                splengine_core::files::FileKind::Directory => FileKind::Directory,
+                splengine_core::files::FileKind::Link => FileKind::Link,
                 _ => FileKind::Other,
             },
             size: long(info.size),

@@ -5,9 +5,8 @@ use std::str::Utf8Chunk;
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{
-    Background, Captured, Gap, LimitKind, Limits, Reason, Request, SlowReader, Stdin,
-};
+use splengine_core::execute::{Background, Gap, LimitKind, SlowReader, Stdin};
+use splengine_core::{Captured, Limits, Reason, Request};
 
 use crate::datum::named;
 use crate::error::Failure;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::Size;
+use splengine_core::terminal::Size;
 
 use crate::datum::named;
 use crate::error::Failure;
@@ -138,9 +138,9 @@ fn size(cols: i32, rows: i32) -> Result<Size, Failure> {
     Ok(Size::clamped(side("cols", cols)?, side("rows", rows)?))
 }
 
-impl From<splengine_core::SessionInfo> for SessionInfo {
-    fn from(info: splengine_core::SessionInfo) -> Self {
-        let signal = info.exit.and_then(splengine_core::ExitStatus::signal);
+impl From<splengine_core::session::SessionInfo> for SessionInfo {
+    fn from(info: splengine_core::session::SessionInfo) -> Self {
+        let signal = info.exit.and_then(splengine_core::execute::ExitStatus::signal);
         Self {
             session_id: info.id.to_string(),
             user: info.user.to_string(),
@@ -153,14 +153,14 @@ impl From<splengine_core::SessionInfo> for SessionInfo {
             workdir: info.workdir,
             clients: int(info.clients as u64),
             state: named(info.state.name()).unwrap_or(SessionState::Unknown),
-            exit_code: info.exit.map(splengine_core::ExitStatus::exit_code),
+            exit_code: info.exit.map(splengine_core::execute::ExitStatus::exit_code),
             signal: signal.map(|signal| signal.to_string()),
         }
     }
 }
 
-impl From<splengine_core::SavedInfo> for SavedSession {
-    fn from(info: splengine_core::SavedInfo) -> Self {
+impl From<splengine_core::session::SavedInfo> for SavedSession {
+    fn from(info: splengine_core::session::SavedInfo) -> Self {
         Self {
             saved_id: info.id.to_string(),
             session_id: info.session_id.to_string(),

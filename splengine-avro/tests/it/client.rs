@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use splengine_avro::{AvroServer, AvroServerBuilder, ExecutionResult};
-use splengine_core::{
-    Caller, Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus, Output,
-    SharedAuthenticator, Signal, StaticTokens, Stdin, Stream,
-};
+use splengine_core::auth::{SharedAuthenticator, StaticTokens};
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Signal, Stdin, Stream};
+use splengine_core::{Caller, Engine, Execute, ExecuteError};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;

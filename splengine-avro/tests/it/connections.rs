@@ -3,10 +3,10 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use splengine_avro::AvroServerBuilder;
-use splengine_core::{
-    Cancel, Command, ConnectionLimits, Engine, Execute, ExecuteError, Exit, ExitStatus, Output,
-    StaticTokens, Stdin,
-};
+use splengine_core::auth::StaticTokens;
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin};
+use splengine_core::net::ConnectionLimits;
+use splengine_core::{Engine, Execute, ExecuteError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 

@@ -1,10 +1,10 @@
 use apache_avro::Reader;
 use apache_avro::types::Value;
 use splengine_avro::results_container;
-use splengine_core::{
-    BatchPolicy, BatchRequest, BatchResults, Caller, Cancel, Command, Engine, Execute,
-    ExecuteError, Exit, ExitStatus, MemoryStore, Output, Stdin, Step, Stream,
-};
+use splengine_core::batch::{BatchPolicy, BatchResults};
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin, Stream};
+use splengine_core::store::MemoryStore;
+use splengine_core::{BatchRequest, Caller, Engine, Execute, ExecuteError, Step};
 
 /// Prints its second word as often as its first says; with a third it fails.
 struct Printer;

@@ -1,7 +1,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use splengine_core::{AccountList, Accounts, Engine, Scopes};
+use splengine_core::Engine;
+use splengine_core::auth::{AccountList, Accounts, Scopes};
 use tokio::net::TcpStream;
 
 use crate::client::{Actor, HOLDING, TestServer};

@@ -1,6 +1,8 @@
 use std::fs;
 
-use splengine_core::{Engine, EngineBuilder, FilePolicy};
+use splengine_core::Engine;
+use splengine_core::engine::EngineBuilder;
+use splengine_core::files::FilePolicy;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 

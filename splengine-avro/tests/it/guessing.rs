@@ -1,5 +1,6 @@
 use splengine_avro::AvroServer;
-use splengine_core::{Caller, Engine, Secret, StaticTokens};
+use splengine_core::auth::{Secret, StaticTokens};
+use splengine_core::{Caller, Engine};
 use tokio::net::TcpStream;
 
 use crate::client::{Actor, Client, execute, with_token};

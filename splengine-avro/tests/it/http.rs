@@ -1,6 +1,7 @@
 //! Requests of HTTP: what their heads are refused for, before a body is read.
 
-use splengine_core::{Caller, Secret, StaticTokens};
+use splengine_core::Caller;
+use splengine_core::auth::{Secret, StaticTokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use md5::{Digest as _, Md5};
-use splengine_core::{Caller, Secret, StaticTokens};
+use splengine_core::Caller;
+use splengine_core::auth::{Secret, StaticTokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;

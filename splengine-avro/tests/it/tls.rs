@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use splengine_avro::Tls;
-use splengine_core::Secret;
+use splengine_core::auth::Secret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;

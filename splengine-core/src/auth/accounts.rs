@@ -38,7 +38,8 @@ struct Entry {
 /// gone then, or has fewer rights than before, is [revoked](Caller::is_revoked).
 ///
 /// ```
-/// use splengine_core::{AccountList, Accounts, Scope, Scopes, Secret, TokenHash};
+/// use splengine_core::Scope;
+/// use splengine_core::auth::{AccountList, Accounts, Scopes, Secret, TokenHash};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let hash = TokenHash::of(&Secret::new("a-long-and-random-token"))?;

@@ -64,7 +64,8 @@ impl AuthError {
 /// Tells who a client is from what it shows. Implement it with a plain `async fn`:
 ///
 /// ```
-/// use splengine_core::{AuthError, Authenticator, Caller, Credentials};
+/// use splengine_core::Caller;
+/// use splengine_core::auth::{AuthError, Authenticator, Credentials};
 ///
 /// struct Everyone(Caller);
 ///

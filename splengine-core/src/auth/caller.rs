@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::SystemTime;
 
-use crate::user_name::UserName;
 use crate::auth::Access;
 pub(crate) use crate::auth::Scope;
 use crate::auth::Scopes;
 use crate::auth::{Revocation, Revocations};
 use crate::ids::{SessionId, ShareId};
+use crate::user_name::UserName;
 
 /// User who asks, with their rights, found by an adapter's
 /// [`Authenticator`](crate::auth::Authenticator), checked by the [`Engine`](crate::Engine).
@@ -95,7 +95,8 @@ impl Caller {
     /// no right any more, wherever a copy of it is kept. A caller may depend on several.
     ///
     /// ```
-    /// use splengine_core::{Caller, Revocation, Scope};
+    /// use splengine_core::{Caller, Scope};
+    /// use splengine_core::auth::Revocation;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let revocation = Revocation::new();

@@ -20,12 +20,12 @@ use crate::auth::AddressRange;
 /// ```
 /// use std::time::Duration;
 ///
-/// use splengine_core::GuessingPolicy;
+/// use splengine_core::auth::GuessingPolicy;
 ///
 /// let proxy = "10.1.2.3".parse()?;
 /// let policy = GuessingPolicy::new().penalty(Duration::from_secs(2)).exempt([proxy]);
 /// # drop(policy);
-/// # Ok::<(), splengine_core::ParseAddressRangeError>(())
+/// # Ok::<(), splengine_core::auth::ParseAddressRangeError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct GuessingPolicy {

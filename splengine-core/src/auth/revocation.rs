@@ -107,7 +107,8 @@ mod tests {
 
     use tokio::time::timeout;
 
-    use crate::{Caller, Revocation, Scope};
+    use crate::auth::Revocation;
+    use crate::{Caller, Scope};
 
     #[tokio::test(start_paused = true)]
     async fn any_switch_takes_all_rights() {

@@ -46,7 +46,8 @@ impl Scope {
 /// A set of rights.
 ///
 /// ```
-/// use splengine_core::{Scope, Scopes};
+/// use splengine_core::Scope;
+/// use splengine_core::auth::Scopes;
 ///
 /// let of_user = Scopes::from_iter([Scope::Execute, Scope::Files]);
 /// let of_token = Scopes::from_iter([Scope::Execute, Scope::Sessions]);

@@ -13,7 +13,7 @@ use crate::auth::Secret;
 /// out for what others on it do. Clones belong to the same connection.
 ///
 /// ```
-/// use splengine_core::CredentialSource;
+/// use splengine_core::auth::CredentialSource;
 ///
 /// let source = CredentialSource::new("http", Some([192, 0, 2, 1].into()));
 /// assert_eq!(source.server(), "http");

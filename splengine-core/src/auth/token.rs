@@ -105,7 +105,7 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// A fixed list of bearer tokens. [`Accounts`](crate::Accounts) is one that can be replaced.
+/// A fixed list of bearer tokens. [`Accounts`](crate::auth::Accounts) is one that can be replaced.
 ///
 /// Only their SHA-256 is kept, which is enough for tokens that are long and random (a token is at
 /// least 16 bytes); a password that people choose wants a slow hash instead. A lookup compares

@@ -26,9 +26,9 @@ use crate::time::time;
 /// [`Engine::batches`]; cheap to clone.
 ///
 /// ```
-/// use splengine_core::{
-///     BatchPolicy, BatchRequest, BatchState, Caller, Engine, LocalExecutor, MemoryStore, Step,
-/// };
+/// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+/// use splengine_core::batch::{BatchPolicy, BatchState};
+/// use splengine_core::store::MemoryStore;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -313,7 +313,7 @@ impl Batches {
     }
 
     /// Cancels a batch: what runs is stopped, what waits is left out, but for steps that run
-    /// [always](crate::RunIf::Always): those are run still. When it is cancelled for the second time
+    /// [always](crate::batch::RunIf::Always): those are run still. When it is cancelled for the second time
     /// they are ended, too. Gives the record, as it is at its end, or after 30 seconds. Does nothing
     /// to a batch that is over.
     ///
@@ -338,7 +338,7 @@ impl Batches {
     }
 
     /// Removes a batch that is over, with its record, its output and what its steps were given. Its
-    /// idempotency key is known for as long as [kept](crate::BatchPolicy::keep_keys_for).
+    /// idempotency key is known for as long as [kept](crate::batch::BatchPolicy::keep_keys_for).
     ///
     /// # Errors
     ///

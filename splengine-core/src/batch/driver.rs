@@ -94,6 +94,16 @@ enum Input {
     Due(usize),
 }
 
+/// What a driver drives.
+pub(crate) struct DriverInit {
+    pub(crate) id: BatchId,
+    pub(crate) caller: Caller,
+    pub(crate) job: Box<dyn BatchJob>,
+    pub(crate) live: Arc<LiveBatch>,
+    pub(crate) room: StepQuota,
+    pub(crate) summary: Summary,
+}
+
 /// What is to be done, and what is to be written before.
 #[derive(Default)]
 struct Turn {
@@ -108,16 +118,8 @@ enum After {
 }
 
 impl Driver {
-    pub(crate) fn new(
-        runner: &Arc<Runner>,
-        registry: &Arc<Registry>,
-        id: BatchId,
-        caller: Caller,
-        job: Box<dyn BatchJob>,
-        live: Arc<LiveBatch>,
-        room: StepQuota,
-        summary: Summary,
-    ) -> Self {
+    pub(crate) fn new(runner: &Arc<Runner>, registry: &Arc<Registry>, init: DriverInit) -> Self {
+        let DriverInit { id, caller, job, live, room, summary } = init;
         let (inputs, told) = mpsc::channel(INPUTS);
         let steps = vec![Brief::default(); job.steps().len()];
         Self {

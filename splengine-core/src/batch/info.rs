@@ -18,7 +18,7 @@ pub struct BatchInfo {
     pub user: UserName,
     /// Name that people call it by.
     pub name: Option<String>,
-    /// Origin of its steps: `plan`, or a [kind](crate::BatchPolicy::kind).
+    /// Origin of its steps: `plan`, or a [kind](crate::batch::BatchPolicy::kind).
     pub kind: String,
     /// State of the batch.
     pub state: BatchState,
@@ -167,11 +167,11 @@ pub struct StepInfo {
     pub stdout_gap: Option<Gap>,
     /// Part of the standard error that was left out, if one was.
     pub stderr_gap: Option<Gap>,
-    /// The processor time of its last run; see [`Usage`](crate::Usage).
+    /// The processor time of its last run; see [`Usage`](crate::execute::Usage).
     pub cpu_time: Option<Duration>,
-    /// The most memory that a process of its last run had, in bytes; see [`Usage`](crate::Usage).
+    /// The most memory that a process of its last run had, in bytes; see [`Usage`](crate::execute::Usage).
     pub peak_memory: Option<u64>,
-    /// The most processes and threads that its last run had at once; see [`Usage`](crate::Usage).
+    /// The most processes and threads that its last run had at once; see [`Usage`](crate::execute::Usage).
     pub processes: Option<u64>,
 }
 

@@ -10,10 +10,11 @@ use crate::execute::Reason;
 /// A list or graph of steps needs none of it: that is a
 /// [`BatchRequest`](crate::BatchRequest). A job is for steps that are not known beforehand:
 /// generated ones, or those of some other source. It is made by the
-/// [kind](crate::BatchPolicy::kind) that it was submitted as.
+/// [kind](crate::batch::BatchPolicy::kind) that it was submitted as.
 ///
 /// ```
-/// use splengine_core::{BatchJob, JobAction, JobEvent, Outcome, Step};
+/// use splengine_core::{BatchJob, Step};
+/// use splengine_core::batch::{JobAction, JobEvent, Outcome};
 ///
 /// /// Runs a command again and again until it succeeds.
 /// struct Until(Vec<Step>);

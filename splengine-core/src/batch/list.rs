@@ -10,7 +10,7 @@ use crate::ids::BatchId;
 /// Filter of a caller's batches. Default: all.
 ///
 /// ```
-/// use splengine_core::{BatchFilter, BatchState};
+/// use splengine_core::batch::{BatchFilter, BatchState};
 ///
 /// let filter = BatchFilter::new().state(BatchState::Failed).label("branch", "main");
 /// ```

@@ -6,14 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::time::duration_millis;
 use crate::execute::{Background, Reason, Request, Stdin, Stream};
 use crate::os::{LimitKind, Limits};
+use crate::time::duration_millis;
 
 /// Steps to run, as a caller asks for them.
 ///
 /// ```
-/// use splengine_core::{BatchRequest, FailFast, Step};
+/// use splengine_core::{BatchRequest, Step};
+/// use splengine_core::batch::FailFast;
 ///
 /// let request = BatchRequest::new()
 ///     .step(Step::new("make all").id("build"))
@@ -76,7 +77,8 @@ pub enum StepCheck {
 /// Failures of a step that are worth another run.
 ///
 /// ```
-/// use splengine_core::{Reason, RetryOn, Step};
+/// use splengine_core::{Reason, Step};
+/// use splengine_core::batch::RetryOn;
 ///
 /// let step = Step::new("fetch").retries(3).retry_on(
 ///     RetryOn::new().exit_codes([75]).reasons([Reason::TimedOut]),
@@ -260,7 +262,7 @@ impl BatchRequest {
     }
 
     /// Adds a label, by which batches are found again: see
-    /// [`BatchFilter::label`](crate::BatchFilter::label). A name has 1 to 63 of
+    /// [`BatchFilter::label`](crate::batch::BatchFilter::label). A name has 1 to 63 of
     /// `A-Z a-z 0-9 . _ / -`, a value at most 200 characters, none of them a control character; a
     /// batch has at most [`MAX_LABELS`](Self::MAX_LABELS), 32.
     #[must_use]
@@ -313,7 +315,7 @@ impl Step {
     /// Maximum number of ids that a step [comes after](Self::after).
     pub const MAX_DEPENDENCIES: usize = 1 << 16;
 
-    /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
+    /// Asks for `command`, which is split into words by [`split_words`](crate::execute::split_words).
     pub fn new(command: impl Into<String>) -> Self {
         Self(StepData { command: command.into(), ..StepData::default() })
     }

@@ -13,11 +13,12 @@ use crate::store::{REPAIRED, Store, StoreFault};
 ///
 /// ```
 /// use std::time::Duration;
-/// use splengine_core::{BatchPolicy, MemoryStore};
+/// use splengine_core::batch::BatchPolicy;
+/// use splengine_core::store::MemoryStore;
 ///
 /// let outputs = std::env::temp_dir().join("splengine-doc-outputs");
 /// let policy = BatchPolicy::new(MemoryStore::new(), outputs)?.keep_for(Duration::from_secs(3600));
-/// # Ok::<(), splengine_core::StoreFault>(())
+/// # Ok::<(), splengine_core::store::StoreFault>(())
 /// ```
 #[must_use]
 pub struct BatchPolicy {

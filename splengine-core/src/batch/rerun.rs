@@ -21,7 +21,7 @@ impl Batches {
     ///
     /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over, none is left to run, or
     /// the variables and standard input of its steps are [kept no
-    /// longer](crate::BatchPolicy::keep_inputs_for); and as [`submit`](Self::submit).
+    /// longer](crate::batch::BatchPolicy::keep_inputs_for); and as [`submit`](Self::submit).
     ///
     /// # Cancel safety
     ///

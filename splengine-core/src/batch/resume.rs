@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::auth::{Caller, Scope};
 use crate::batch::Batches;
-use crate::batch::driver::{Brief, Driver, Pending};
+use crate::batch::driver::{Brief, Driver, DriverInit, Pending};
 use crate::batch::records::{EventKind, EventRow, StepRow, Summary, key, now};
 use crate::batch::registry::Registry;
 use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, Step, StepState};
@@ -127,7 +127,8 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
         live.begin(Duration::from_millis(passed));
     }
     registry.has_printed(&live, summary.bytes);
-    let mut driver = Driver::new(&batches.runner, registry, id, caller, job, live, room, summary);
+    let mut driver =
+        Driver::new(&batches.runner, registry, DriverInit { id, caller, job, live, room, summary });
     driver.steps = briefs;
     driver.spawn(pending);
     Ok(())

@@ -33,7 +33,7 @@ pub struct SalvagedBatch {
 /// # Errors
 ///
 /// [`StoreFault`] when the store can't be read at all. What is wrong with a single batch is told
-/// with it. A [`SalvagedStore`](crate::SalvagedStore) never fails here.
+/// with it. A [`SalvagedStore`](crate::store::SalvagedStore) never fails here.
 pub fn salvage_batches(
     store: &dyn Store,
     outputs: &Path,

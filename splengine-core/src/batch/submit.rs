@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::{Caller, Scope};
 use crate::batch::checks::{MAX_TIMEOUT_MS, StepChecks, checked_labels};
-use crate::batch::driver::{Driver, PLAN, Pending};
+use crate::batch::driver::{Driver, DriverInit, PLAN, Pending};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
 use crate::batch::keys::KeyLock;
@@ -104,7 +104,7 @@ impl Batches {
         .await
     }
 
-    /// Submits a batch as [`submit`](Self::submit) does, of a [kind](crate::BatchPolicy::kind) of
+    /// Submits a batch as [`submit`](Self::submit) does, of a [kind](crate::batch::BatchPolicy::kind) of
     /// one's own, whose job is made from `recipe`.
     ///
     /// # Errors
@@ -373,7 +373,8 @@ impl Batches {
         }
         registry.watch();
         let live = registry.begin(&id, caller.user(), 1);
-        Ok(Driver::new(&self.runner, registry, id, caller.clone(), job, live, room, summary))
+        let init = DriverInit { id, caller: caller.clone(), job, live, room, summary };
+        Ok(Driver::new(&self.runner, registry, init))
     }
 
     /// Writes down what the steps are given, before the batch itself is.

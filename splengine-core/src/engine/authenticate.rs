@@ -154,16 +154,14 @@ impl Guessing {
 
 impl Engine {
     /// Returns who is behind `credentials`, as `authenticator` says, within the engine's
-    /// [policy](crate::EngineBuilder::guessing) against guessing: each failure is logged and counted,
+    /// [policy](crate::engine::EngineBuilder::guessing) against guessing: each failure is logged and counted,
     /// its answer is held back for up to a second, and an address with many is shut out for a while.
     /// Nothing that was shown at all ([`Credentials::None`]) is no failure, and is never refused for
     /// one.
     ///
     /// ```
-    /// use splengine_core::{
-    ///     AuthError, Caller, CredentialSource, Credentials, Engine, LocalExecutor, Secret,
-    ///     StaticTokens,
-    /// };
+    /// use splengine_core::{Caller, Engine, LocalExecutor};
+    /// use splengine_core::auth::{AuthError, CredentialSource, Credentials, Secret, StaticTokens};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -53,7 +53,7 @@ pub struct Resumed {
     pub batches: usize,
     /// `true` if the store of batches could not be read. Then no batch is gone on with, though some
     /// may be left; the cause is in the log. Whoever serves had better end: the store needs repair
-    /// (see [`salvage_batches`](crate::salvage_batches)).
+    /// (see [`salvage_batches`](crate::batch::salvage_batches)).
     pub has_failed: bool,
 }
 
@@ -92,11 +92,21 @@ impl Engine {
     /// Dropping the future gives up the place in the queue, or cancels the run.
     pub async fn admit(&self, caller: &Caller, request: Request) -> Result<Admitted, ExecuteError> {
         let runner = &self.0.runner;
-        let admitted = match self.session_place(caller, &request) {
-            Ok(session) => runner.admit(caller, session, request).await,
+        // What is not needed beyond the first wait is not kept in the future, which is moved about.
+        let admitted = match self.enter(caller, request) {
+            Ok(Admitted::Running(run)) => runner.started(run).await.map(Admitted::Running),
+            Ok(Admitted::Queued(queued)) => {
+                let checked = runner.executor.check_boxed(&queued.waiting().terms.command).await;
+                checked.map(|()| Admitted::Queued(queued))
+            }
             Err(error) => Err(error),
         };
         admitted.inspect_err(|error| runner.count_failed_start(caller.user(), error))
+    }
+
+    fn enter(&self, caller: &Caller, request: Request) -> Result<Admitted, ExecuteError> {
+        let session = self.session_place(caller, &request)?;
+        self.0.runner.enter(caller, session, request)
     }
 
     /// The session that a request names, if it does.
@@ -128,7 +138,7 @@ impl Engine {
         self.0.sessions.clone()
     }
 
-    /// The batches. Where there is no [policy](crate::EngineBuilder::batches) for them, all that is
+    /// The batches. Where there is no [policy](crate::engine::EngineBuilder::batches) for them, all that is
     /// asked of them is refused.
     #[must_use]
     pub fn batches(&self) -> Batches {
@@ -141,7 +151,7 @@ impl Engine {
         self.0.batches.registry().is_ok()
     }
 
-    /// The files below root. Where there is no [policy](crate::EngineBuilder::files) for them, all
+    /// The files below root. Where there is no [policy](crate::engine::EngineBuilder::files) for them, all
     /// that is asked of them is refused.
     #[must_use]
     pub fn files(&self) -> Files {
@@ -207,14 +217,14 @@ impl Engine {
             .is_ok()
     }
 
-    /// Returns whether commands are given to a [program](crate::EngineBuilder::program), instead of
+    /// Returns whether commands are given to a [program](crate::engine::EngineBuilder::program), instead of
     /// naming one.
     #[must_use]
     pub fn has_program(&self) -> bool {
         self.0.runner.policy.program.path().is_some()
     }
 
-    /// The shell that [sessions](crate::SessionPolicy::shell) begin with, as words.
+    /// The shell that [sessions](crate::session::SessionPolicy::shell) begin with, as words.
     #[must_use]
     pub fn shell(&self) -> &[String] {
         self.0.runner.shell()

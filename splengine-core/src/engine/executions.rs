@@ -6,7 +6,7 @@ use crate::run::ExecutionInfo;
 impl Engine {
     /// Lists the caller's executions that run or wait now, or those of all callers for who has
     /// [`Scope::Admin`], the oldest first: at most as many as
-    /// [may](crate::EngineBuilder::max_running) run and [wait](crate::EngineBuilder::max_waiting).
+    /// [may](crate::engine::EngineBuilder::max_running) run and [wait](crate::engine::EngineBuilder::max_waiting).
     /// The steps of batches and sessions are not among them.
     ///
     /// # Errors

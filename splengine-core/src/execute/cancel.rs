@@ -38,7 +38,7 @@ struct State {
 
 impl Cancel {
     /// Resolves when the run is to end: politely first, by force after the command's
-    /// [`grace`](crate::Command::grace). Never resolves if it never is.
+    /// [`grace`](crate::execute::Command::grace). Never resolves if it never is.
     ///
     /// # Cancel safety
     ///

@@ -170,7 +170,7 @@ impl Exit {
         }
     }
 
-    /// Notes that the run ended because the executor obeyed its [`Cancel`](crate::Cancel).
+    /// Notes that the run ended because the executor obeyed its [`Cancel`](crate::execute::Cancel).
     #[must_use]
     pub fn stopped(mut self) -> Self {
         self.stopped = true;

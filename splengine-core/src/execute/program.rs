@@ -10,12 +10,12 @@ use crate::execute::{ExecuteError, FailureScan, drop_exec};
 /// Without a path, a command's first word is itself the executable, looked up on `PATH`.
 ///
 /// ```
-/// use splengine_core::Program;
+/// use splengine_core::execute::Program;
 ///
 /// let spl = Program::at("/usr/local/bin/spl")
 ///     .failure_in_stdout("^Command completed with errors")?
 ///     .refuse_arguments(["@@", "\n"]);
-/// # Ok::<(), splengine_core::ProgramError>(())
+/// # Ok::<(), splengine_core::execute::ProgramError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Program {

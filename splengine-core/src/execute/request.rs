@@ -59,14 +59,14 @@ impl Request {
     /// Maximum number of variables whose values are [masked](Self::mask).
     pub const MAX_MASKED_VARIABLES: usize = 64;
 
-    /// Asks for `command`, which is split into words by [`split_words`](crate::split_words).
+    /// Asks for `command`, which is split into words by [`split_words`](crate::execute::split_words).
     pub fn new(command: impl Into<OsString>) -> Self {
         Self { command: Some(command.into()), ..Self::shell() }
     }
 
-    /// Asks for the shell that [sessions](crate::SessionPolicy::shell) begin with, without a
+    /// Asks for the shell that [sessions](crate::session::SessionPolicy::shell) begin with, without a
     /// terminal: it reads its commands from standard input. The engine's
-    /// [program](crate::EngineBuilder::program) does not stand in front of it; the caller needs
+    /// [program](crate::engine::EngineBuilder::program) does not stand in front of it; the caller needs
     /// [`Scope::Sessions`](crate::Scope::Sessions) as well.
     #[must_use]
     pub fn shell() -> Self {
@@ -90,11 +90,11 @@ impl Request {
         }
     }
 
-    /// Has the command run by the shell that [sessions](crate::SessionPolicy::shell) begin with
+    /// Has the command run by the shell that [sessions](crate::session::SessionPolicy::shell) begin with
     /// (`shell -c command`), instead of being split into words; default false. Arguments follow it
-    /// verbatim (as `"$@"`). The engine's [program](crate::EngineBuilder::program) does not stand in
+    /// verbatim (as `"$@"`). The engine's [program](crate::engine::EngineBuilder::program) does not stand in
     /// front of it, but its directory comes first on the `PATH`. Refused unless the engine
-    /// [allows it](crate::EngineBuilder::shell_commands); the caller needs
+    /// [allows it](crate::engine::EngineBuilder::shell_commands); the caller needs
     /// [`Scope::Sessions`](crate::Scope::Sessions) as well.
     #[must_use]
     pub fn use_shell(mut self, use_shell: bool) -> Self {
@@ -144,7 +144,7 @@ impl Request {
     }
 
     /// Adds a variable that the server sets by itself, such as `SSH_CONNECTION`, in place of one of this
-    /// name that the request sets. [`EngineBuilder::request_env`](crate::EngineBuilder::request_env)
+    /// name that the request sets. [`EngineBuilder::request_env`](crate::engine::EngineBuilder::request_env)
     /// does not bound it: a server must not let its client choose the name.
     #[must_use]
     pub fn server_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

@@ -163,7 +163,7 @@ impl Run {
 
     /// The whole run. Of each stream no more than the request's output limit, or the engine's
     /// default, is kept: the first and the last half. It counts against the
-    /// [memory](crate::EngineBuilder::max_captured_bytes) that the engine has for that until the last of
+    /// [memory](crate::engine::EngineBuilder::max_captured_bytes) that the engine has for that until the last of
     /// [`Captured::stdout`] and [`Captured::stderr`] is dropped; where there is none left no more is kept,
     /// as if the limit were what is kept by then.
     ///

@@ -47,9 +47,9 @@ pub enum SplitError {
 /// The text need not be UTF-8, nor are the words then.
 ///
 /// ```
-/// let words = splengine_core::split_words(r#"console log "Hello from NiFi" $HOME"#)?;
+/// let words = splengine_core::execute::split_words(r#"console log "Hello from NiFi" $HOME"#)?;
 /// assert_eq!(words, ["console", "log", "Hello from NiFi", "$HOME"]);
-/// # Ok::<(), splengine_core::SplitError>(())
+/// # Ok::<(), splengine_core::execute::SplitError>(())
 /// ```
 ///
 /// # Errors

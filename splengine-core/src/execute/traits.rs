@@ -10,9 +10,8 @@ use crate::terminal::{Orphan, Reattached, Size, Terminal};
 ///
 /// ```
 /// use bytes::Bytes;
-/// use splengine_core::{
-///     Cancel, Command, Execute, ExecuteError, Exit, ExitStatus, Output, Stdin, Stream,
-/// };
+/// use splengine_core::{Execute, ExecuteError};
+/// use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin, Stream};
 ///
 /// /// Says what it was told to do, and does nothing.
 /// struct Parrot;

@@ -16,7 +16,7 @@ use crate::user_name::UserName;
 /// Changes to a file's attributes; what is not named stays.
 ///
 /// ```
-/// use splengine_core::SetAttributes;
+/// use splengine_core::files::SetAttributes;
 ///
 /// let changes = SetAttributes::new().size(0).mode(0o640);
 /// ```

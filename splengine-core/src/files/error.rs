@@ -116,7 +116,7 @@ pub enum FileError {
         /// What was asked for.
         path: String,
     },
-    /// The caller's files would hold more than [they may](crate::FilePolicy::max_caller_bytes).
+    /// The caller's files would hold more than [they may](crate::files::FilePolicy::max_caller_bytes).
     #[error(
         "`{path}` can't be written: all files of yours together may hold {limit} bytes; \
          remove some first"
@@ -127,7 +127,7 @@ pub enum FileError {
         /// How much they may hold, in bytes.
         limit: u64,
     },
-    /// The write would leave less free space than the [floor](crate::EngineBuilder::disk_floor).
+    /// The write would leave less free space than the [floor](crate::engine::EngineBuilder::disk_floor).
     #[error("`{path}` can't be written: {source}")]
     BelowFloor {
         /// What was asked for.

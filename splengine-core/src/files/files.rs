@@ -17,7 +17,7 @@ use crate::files::{
 };
 
 /// The files below root, as a [`Caller`] with [`Scope::Files`] may use them: all but those that are
-/// [hidden](crate::FilePolicy::hide), as far as the operating system lets this process. Got from
+/// [hidden](crate::files::FilePolicy::hide), as far as the operating system lets this process. Got from
 /// [`Engine::files`](crate::Engine::files); cheap to clone.
 ///
 /// A path is bytes, 4096 of them at most, leading through 128 directories and 40 links at most. It
@@ -27,7 +27,8 @@ use crate::files::{
 ///
 /// ```
 /// use std::path::Path;
-/// use splengine_core::{Caller, Engine, FilePolicy, LocalExecutor, OpenOptions};
+/// use splengine_core::{Caller, Engine, LocalExecutor};
+/// use splengine_core::files::{FilePolicy, OpenOptions};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,7 +58,7 @@ impl Files {
         Self { shared }
     }
 
-    /// Returns what is [hidden](crate::FilePolicy::hide), as paths below root: for servers that
+    /// Returns what is [hidden](crate::files::FilePolicy::hide), as paths below root: for servers that
     /// hand a part of the tree to a program that does not know it.
     #[must_use]
     pub fn hidden(&self) -> Vec<PathBuf> {
@@ -395,7 +396,7 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`]; [`FileError::Exists`] when something has that name, [`FileError::Impossible`] where
-    /// [`FilePolicy::max_caller_bytes`](crate::FilePolicy::max_caller_bytes) is set, since it could not be
+    /// [`FilePolicy::max_caller_bytes`](crate::files::FilePolicy::max_caller_bytes) is set, since it could not be
     /// told whose the file is.
     pub async fn hard_link(
         &self,

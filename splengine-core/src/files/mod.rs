@@ -4,6 +4,7 @@ mod atomic_write;
 mod attributes;
 mod coalesce;
 mod error;
+#[expect(clippy::module_inception, reason = "the type that the folder is named for")]
 mod files;
 mod info;
 mod list;

@@ -20,7 +20,7 @@ use crate::user_name::UserName;
 /// Options with which a file is opened.
 ///
 /// ```
-/// use splengine_core::OpenOptions;
+/// use splengine_core::files::OpenOptions;
 ///
 /// let options = OpenOptions::new().write().create().truncate();
 /// ```

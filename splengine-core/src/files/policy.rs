@@ -18,10 +18,10 @@ use crate::user_name::UserName;
 /// Choice of the files that an engine serves, and bounds on how many at once.
 ///
 /// ```
-/// use splengine_core::FilePolicy;
+/// use splengine_core::files::FilePolicy;
 ///
 /// let policy = FilePolicy::new(std::env::temp_dir())?.hide("runtime")?.max_open(128);
-/// # Ok::<(), splengine_core::FilePolicyError>(())
+/// # Ok::<(), splengine_core::files::FilePolicyError>(())
 /// ```
 #[derive(Debug)]
 #[must_use]

@@ -28,7 +28,7 @@ use crate::protected::identity;
 /// Linux does: whoever changed it, if it was on this host. Takes one of the inotify instances that
 /// the kernel lets this process's user have, until it is dropped.
 ///
-/// Neither what is [hidden](crate::FilePolicy::hide) is told of, nor files that
+/// Neither what is [hidden](crate::files::FilePolicy::hide) is told of, nor files that
 /// [`replace`](crate::Files::replace) is still writing; nor changes of the content of a file whose
 /// name is `#` and digits, which is what the kernel calls those that have none. Who needs the whole
 /// directory watches first and lists then.

@@ -138,7 +138,7 @@ impl LocalExecutorBuilder {
 
     /// Refuses working directories that are `path`, a directory of the host, or lie in it, by whatever
     /// name or link they are reached. To be called for each directory that
-    /// [`FilePolicy::protect`](crate::FilePolicy::protect) hides; a path to something else protects
+    /// [`FilePolicy::protect`](crate::files::FilePolicy::protect) hides; a path to something else protects
     /// nothing. Default: none are refused.
     ///
     /// Programs are not bound by this: they may enter and open whatever the user of this process may.
@@ -147,13 +147,13 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// Maximum number of runs, default 512, that [keep](crate::Background::Keep) their background
+    /// Maximum number of runs, default 512, that [keep](crate::execute::Background::Keep) their background
     /// processes and are running, or have left processes behind that still have its standard output or
     /// error open; one more is refused with [`TooManyKept`](crate::ExecuteError::TooManyKept). A caller
     /// alone may have half of them, so that nobody takes all; 0 lets no run keep any. For each
     /// of these streams a `cat`, which goes on when this process ends, reads what is printed and throws it
     /// away; where the host has none at `/bin` or `/usr/bin`, processes that print are ended by `SIGPIPE`.
-    /// Terminals do not count: [sessions](crate::SessionPolicy) are bounded by themselves.
+    /// Terminals do not count: [sessions](crate::session::SessionPolicy) are bounded by themselves.
     pub fn max_kept(mut self, count: usize) -> Self {
         self.max_kept = count;
         self

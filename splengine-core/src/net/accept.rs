@@ -26,7 +26,7 @@ use crate::spare_thread::SpareThread;
 ///
 /// What is written to a connection is sent at once. A peer that is gone without a word is found out
 /// within 45 s, and one that has closed the connection, or its half of it where the server does not
-/// [allow](crate::ConnectionHandle::allow_half_close) that, within 2 s, also while nobody reads: then what
+/// [allow](crate::net::ConnectionHandle::allow_half_close) that, within 2 s, also while nobody reads: then what
 /// serves it is dropped. So it is when an unauthenticated connection has to
 /// make room or shows nothing in time, as `limits` say; by its
 /// [handle](Connection::handle) `serve` tells when that is over. `serve` gives what serves a

@@ -17,7 +17,7 @@ use crate::net::connection::Shared;
 /// A request that is worked at, until this is dropped and all of its answer that was
 /// [handed out](Self::hand_out). Made by [`ConnectionHandle::begin`].
 ///
-/// [`ConnectionHandle::begin`]: crate::ConnectionHandle::begin
+/// [`ConnectionHandle::begin`]: crate::net::ConnectionHandle::begin
 #[derive(Debug)]
 #[must_use = "the request is over when this is dropped"]
 pub struct Activity {
@@ -128,7 +128,7 @@ impl Activity {
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
-    /// [so many](crate::ConnectionLimits::max_unauthenticated_requests) are worked at at once, each
+    /// [so many](crate::net::ConnectionLimits::max_unauthenticated_requests) are worked at at once, each
     /// until its answer was written, so that a client which reads none of them holds little memory.
     /// Once somebody has authenticated, none waits any more.
     ///
@@ -140,7 +140,7 @@ impl Activity {
     }
 
     /// Notes whether a part of the answer is ready, for which the client has no room yet. See
-    /// [`ConnectionHandle::answer_unread`](crate::ConnectionHandle::answer_unread).
+    /// [`ConnectionHandle::answer_unread`](crate::net::ConnectionHandle::answer_unread).
     pub fn set_waits_for_client(&self, waits: bool) {
         self.shared.answers.touch(&self.answer);
         self.answer.is_ready.store(waits, Release);

@@ -17,10 +17,10 @@ use crate::net::activity::{Activity, Answers};
 use crate::net::peer::network_of;
 use crate::net::table::{Place, Progress, Table};
 
-/// A connection that was [accepted](crate::serve_connections), as a stream of bytes.
+/// A connection that was [accepted](crate::net::serve_connections), as a stream of bytes.
 ///
 /// Writing to a client that reads nothing fails with [`TimedOut`](io::ErrorKind::TimedOut) after the
-/// [write timeout](crate::ConnectionLimits::write_timeout).
+/// [write timeout](crate::net::ConnectionLimits::write_timeout).
 #[derive(Debug)]
 pub struct Connection {
     socket: Arc<Socket>,
@@ -36,7 +36,8 @@ pub struct Connection {
 /// Our servers put one into the extensions of each request of HTTP.
 ///
 /// ```
-/// use splengine_core::{Caller, ConnectionHandle};
+/// use splengine_core::Caller;
+/// use splengine_core::net::ConnectionHandle;
 ///
 /// fn on_request(connection: &ConnectionHandle, caller: Option<&Caller>) {
 ///     // The connection is at work until the guard is dropped.
@@ -243,7 +244,7 @@ impl Connection {
 impl ConnectionHandle {
     /// Notes that `caller` was authenticated on the connection: it is not closed any more for taking
     /// too long, nor for others, unless this caller has more than
-    /// [their share](crate::ConnectionLimits::max_connections) of connections. Only the first caller
+    /// [their share](crate::net::ConnectionLimits::max_connections) of connections. Only the first caller
     /// on a connection counts.
     pub fn set_authenticated(&self, caller: &Caller) {
         if self.0.is_authenticated.swap(true, Relaxed) {
@@ -273,7 +274,7 @@ impl ConnectionHandle {
     }
 
     /// Notes that a whole request, or the like, has come: the connection has shown something within
-    /// the [time that it has](crate::ConnectionLimits::unauthenticated_timeout), and is not
+    /// the [time that it has](crate::net::ConnectionLimits::unauthenticated_timeout), and is not
     /// [idle](Self::idle_for) while the request is worked at.
     pub fn begin(&self) -> Activity {
         self.0.has_begun.store(true, Relaxed);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::net::stats::Counters;
 
-/// Bounds on the connections of one server, for [`serve_connections`](crate::serve_connections).
+/// Bounds on the connections of one server, for [`serve_connections`](crate::net::serve_connections).
 ///
 /// A connection is *unauthenticated* until [`ConnectionHandle::set_authenticated`] is called, and
 /// until then it is the first to go: it has a time to show something, and is closed when others need
@@ -14,7 +14,7 @@ use crate::net::stats::Counters;
 ///
 /// ```
 /// use std::time::Duration;
-/// use splengine_core::ConnectionLimits;
+/// use splengine_core::net::ConnectionLimits;
 ///
 /// let limits = ConnectionLimits::new()
 ///     .max_connections(256)
@@ -22,7 +22,7 @@ use crate::net::stats::Counters;
 ///     .unauthenticated_timeout(Duration::from_secs(5));
 /// ```
 ///
-/// [`ConnectionHandle::set_authenticated`]: crate::ConnectionHandle::set_authenticated
+/// [`ConnectionHandle::set_authenticated`]: crate::net::ConnectionHandle::set_authenticated
 #[derive(Clone)]
 #[must_use]
 pub struct ConnectionLimits {
@@ -95,7 +95,7 @@ impl ConnectionLimits {
     }
 
     /// Time within which a new connection must be authenticated, or must at least have sent its
-    /// first whole request (see [`ConnectionHandle::begin`](crate::ConnectionHandle::begin)), else
+    /// first whole request (see [`ConnectionHandle::begin`](crate::net::ConnectionHandle::begin)), else
     /// it is closed; default 10 s.
     pub fn unauthenticated_timeout(mut self, time: Duration) -> Self {
         self.unauthenticated_timeout = time;

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A snapshot of what the servers of an engine counted of their connections since it was built.
-/// Part of [`EngineStats`](crate::EngineStats).
+/// Part of [`EngineStats`](crate::engine::EngineStats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
@@ -10,7 +10,7 @@ pub struct ConnectionStats {
     /// Connections open now on which nobody has authenticated yet.
     pub unauthenticated: u64,
     /// Connections closed right after they were accepted, since the server
-    /// [refuses](crate::ConnectionLimits::refuse) their address.
+    /// [refuses](crate::net::ConnectionLimits::refuse) their address.
     pub refused: u64,
     /// Connections closed to make room for others: unauthenticated ones, and those beyond the share
     /// of their caller.

@@ -21,7 +21,7 @@ use crate::user_name::UserName;
 /// largest size.
 ///
 /// ```
-/// use splengine_core::MemoryBudget;
+/// use splengine_core::quota::MemoryBudget;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
@@ -105,7 +105,7 @@ impl MemoryError {
 /// one of them sends and never completes leaves memory to the others. Cheap to clone.
 ///
 /// ```
-/// use splengine_core::{CallerBudgets, MemoryBudget};
+/// use splengine_core::quota::{CallerBudgets, MemoryBudget};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 /// they know of the disk.
 ///
 /// ```
-/// use splengine_core::DiskReserve;
+/// use splengine_core::quota::DiskReserve;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let reserve = DiskReserve::new(16 * 1024 * 1024);

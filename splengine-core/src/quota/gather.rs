@@ -13,7 +13,7 @@ use crate::quota::{MemoryBudget, MemoryError, Reservation};
 ///
 /// ```
 /// use std::time::Duration;
-/// use splengine_core::{GatherLimits, MemoryBudget};
+/// use splengine_core::quota::{GatherLimits, MemoryBudget};
 ///
 /// let budget = MemoryBudget::new(256 << 20);
 /// let login = GatherLimits::new(4 << 10, Duration::from_secs(10), &budget);

@@ -12,7 +12,7 @@ use crate::user_name::UserName;
 /// on, so that there is always one for a caller who has none.
 ///
 /// ```
-/// use splengine_core::{CallerPlaces, PlaceError};
+/// use splengine_core::quota::{CallerPlaces, PlaceError};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let (places, alice) = (CallerPlaces::new(4), "alice".parse()?);

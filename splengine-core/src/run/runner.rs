@@ -54,24 +54,6 @@ impl Runner {
         self.admission.is_open()
     }
 
-    /// Checks a request, and starts it or gives it a place in the queue.
-    pub(crate) async fn admit(
-        self: &Arc<Self>,
-        caller: &Caller,
-        session: Option<SessionPlace>,
-        request: Request,
-    ) -> Result<Admitted, ExecuteError> {
-        // What is not needed beyond the first wait is not kept in the future, which is moved about.
-        match self.enter(caller, session, request) {
-            Ok(Admitted::Running(run)) => self.started(run).await.map(Admitted::Running),
-            Ok(Admitted::Queued(queued)) => {
-                let checked = self.executor.check_boxed(&queued.waiting().terms.command).await;
-                checked.map(|()| Admitted::Queued(queued))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     pub(crate) fn count_failed_start(&self, user: &UserName, error: &ExecuteError) {
         self.counters.count_refusal(error.kind());
         if let ExecuteError::Internal(source) = error {
@@ -79,7 +61,8 @@ impl Runner {
         }
     }
 
-    fn enter(
+    /// Checks a request, and starts it or gives it a place in the queue.
+    pub(crate) fn enter(
         self: &Arc<Self>,
         caller: &Caller,
         session: Option<SessionPlace>,

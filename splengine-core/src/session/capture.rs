@@ -12,7 +12,7 @@ use crate::session::bounds::IoMemory;
 use crate::terminal::Size;
 
 /// A session's screen at one moment. It counts against the memory for what its caller
-/// [reads](crate::SessionPolicy::max_read_bytes) until the last clone of it is dropped.
+/// [reads](crate::session::SessionPolicy::max_read_bytes) until the last clone of it is dropped.
 #[derive(Debug, Clone)]
 pub struct ScreenShot {
     pub(crate) size: Size,

@@ -127,7 +127,7 @@ impl SessionRequest {
         Self::default()
     }
 
-    /// Another command than the shell, split into words by [`split_words`](crate::split_words).
+    /// Another command than the shell, split into words by [`split_words`](crate::execute::split_words).
     #[must_use]
     pub fn command(mut self, command: impl Into<OsString>) -> Self {
         self.command = Some(command.into());
@@ -136,7 +136,7 @@ impl SessionRequest {
 
     /// Sets, where no command is named, whether the shell is a login shell, which reads its user's
     /// profile; default false. It is one if it is known to take `-l` (bash, sh, zsh and the like)
-    /// and need not find the engine's [program](crate::EngineBuilder::program) in a directory of
+    /// and need not find the engine's [program](crate::engine::EngineBuilder::program) in a directory of
     /// its own: profiles set the `PATH` anew.
     #[must_use]
     pub fn login_shell(mut self, is_login_shell: bool) -> Self {

@@ -8,12 +8,12 @@ use crate::session::store::{Store, StoreError};
 ///
 /// ```
 /// use std::time::Duration;
-/// use splengine_core::SessionPolicy;
+/// use splengine_core::session::SessionPolicy;
 ///
 /// let policy = SessionPolicy::new()
 ///     .store(std::env::temp_dir().join("splengine-doc"))?
 ///     .detached_timeout(Duration::from_secs(7 * 24 * 3600));
-/// # Ok::<(), splengine_core::StoreError>(())
+/// # Ok::<(), splengine_core::session::StoreError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -181,7 +181,7 @@ impl SessionPolicy {
     ///
     /// Screens that are drawn for clients and not dropped yet may take half as many bytes, of which the
     /// clients of one user's sessions have a half; one that waits for such memory for 5 s is sent away
-    /// ([`Closed::Memory`](crate::Closed::Memory)). What is written to the [store](Self::store) has an
+    /// ([`Closed::Memory`](crate::session::Closed::Memory)). What is written to the [store](Self::store) has an
     /// eighth of its own.
     pub fn max_screen_bytes(mut self, bytes: usize) -> Self {
         self.max_screen_bytes = bytes;

@@ -92,7 +92,7 @@ impl Sessions {
     }
 
     /// Gives a session's terminal another size, where neither its
-    /// [policy](crate::SessionPolicy::size) nor the window of a client that is attached decides
+    /// [policy](crate::session::SessionPolicy::size) nor the window of a client that is attached decides
     /// it. The answer tells what it is now.
     ///
     /// # Errors

@@ -35,7 +35,9 @@ use crate::session::{
 /// [`Engine::sessions`]; cheap to clone.
 ///
 /// ```
-/// use splengine_core::{Access, Attach, Caller, Engine, LocalExecutor, SessionRequest, Update};
+/// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+/// use splengine_core::auth::Access;
+/// use splengine_core::session::{Attach, Update};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -78,7 +80,7 @@ impl Sessions {
     }
 
     /// Starts a session for `caller`. It runs until its program ends, whoever is attached. With a
-    /// [store](crate::SessionPolicy::store) it is written down before this returns.
+    /// [store](crate::session::SessionPolicy::store) it is written down before this returns.
     ///
     /// # Errors
     ///
@@ -133,7 +135,7 @@ impl Sessions {
         self.find_for_typing(caller, id).map(drop)
     }
 
-    /// Returns whether there is a [store](crate::SessionPolicy::store): for saving, loading and
+    /// Returns whether there is a [store](crate::session::SessionPolicy::store): for saving, loading and
     /// recording.
     #[must_use]
     pub fn are_kept(&self) -> bool {

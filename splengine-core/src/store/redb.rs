@@ -39,7 +39,7 @@ impl RedbStore {
     ///
     /// - [`StoreFault::InUse`]: another process uses it.
     /// - [`StoreFault::Damaged`]: it is not what was written; also when the file is gone or empty
-    ///   though there was a store. It is left as it is. [`SalvagedStore`](crate::SalvagedStore)
+    ///   though there was a store. It is left as it is. [`SalvagedStore`](crate::store::SalvagedStore)
     ///   reads what can be read.
     /// - [`StoreFault::Full`], [`StoreFault::Io`]: it can't be had.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreFault> {

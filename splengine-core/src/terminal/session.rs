@@ -13,7 +13,9 @@ use crate::terminal::Size;
 ///
 /// ```
 /// use std::io;
-/// use splengine_core::{ExitStatus, Session, SessionStatus, Size};
+/// use splengine_core::Session;
+/// use splengine_core::execute::ExitStatus;
+/// use splengine_core::terminal::{SessionStatus, Size};
 /// use tokio::sync::{Mutex, mpsc};
 ///
 /// /// Says again what is typed.

@@ -2,10 +2,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use splengine_core::{
-    Cancel, CgroupMode, Command, Engine, ErrorKind, Execute, ExecuteError, Exit, ExitStatus,
-    Output, Reason, Request, Stdin,
-};
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin};
+use splengine_core::local::CgroupMode;
+use splengine_core::{Engine, ErrorKind, Execute, ExecuteError, Reason, Request};
 use tokio::sync::Semaphore;
 
 use crate::support::*;
@@ -39,7 +38,9 @@ impl Execute for Gated {
 }
 
 fn gated(
-    configure: impl FnOnce(splengine_core::EngineBuilder) -> splengine_core::EngineBuilder,
+    configure: impl FnOnce(
+        splengine_core::engine::EngineBuilder,
+    ) -> splengine_core::engine::EngineBuilder,
 ) -> (Engine, Arc<Semaphore>, Arc<AtomicUsize>) {
     let gate = Arc::new(Semaphore::new(0));
     let most = Arc::new(AtomicUsize::new(0));

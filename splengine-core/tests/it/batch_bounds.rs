@@ -6,10 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use splengine_core::batch::{
+    BatchFilter, BatchPolicy, BatchRecord, BatchState, JobAction, JobEvent, RetryOn,
+};
+use splengine_core::engine::EngineBuilder;
+use splengine_core::execute::Stream;
+use splengine_core::store::{
+    Change, MemoryStore, RedbStore, Rows, SalvagedStore, Store, StoreFault,
+};
 use splengine_core::{
-    BatchError, BatchFilter, BatchJob, BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller,
-    Change, Engine, EngineBuilder, ErrorKind, JobAction, JobEvent, LocalExecutor, MemoryStore,
-    Reason, RedbStore, Request, RetryOn, Rows, SalvagedStore, Step, Store, StoreFault, Stream,
+    BatchError, BatchJob, BatchRequest, Caller, Engine, ErrorKind, LocalExecutor, Reason, Request,
+    Step,
 };
 use tempfile::TempDir;
 

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use splengine_core::batch::{
+    BatchEventKind, BatchFilter, BatchPolicy, BatchRecord, BatchState, FailFast, RetryOn, RunIf,
+    StepCheck, StepState,
+};
+use splengine_core::execute::{
+    Background, Cancel, Command, Exit, ExitStatus, Output, Stdin, Stream,
+};
+use splengine_core::store::{Change, MemoryStore, Rows, Store, StoreFault};
 use splengine_core::{
-    Background, BatchEventKind, BatchFilter, BatchPolicy, BatchRecord, BatchRequest, BatchState,
-    Caller, Cancel, Change, Command, Engine, ErrorKind, Execute, ExecuteError, Exit, ExitStatus,
-    FailFast, LocalExecutor, MemoryStore, Output, Reason, RetryOn, Rows, RunIf, Stdin, Step,
-    StepCheck, StepState, Store, StoreFault, Stream,
+    BatchRequest, Caller, Engine, ErrorKind, Execute, ExecuteError, LocalExecutor, Reason, Step,
 };
 use tempfile::TempDir;
 

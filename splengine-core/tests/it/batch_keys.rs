@@ -3,10 +3,10 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use splengine_core::{
-    BatchPolicy, BatchRequest, Cancel, Command, Engine, Execute, ExecuteError, Exit, ExitStatus,
-    MemoryStore, Output, Stdin, Step,
-};
+use splengine_core::batch::BatchPolicy;
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin};
+use splengine_core::store::MemoryStore;
+use splengine_core::{BatchRequest, Engine, Execute, ExecuteError, Step};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::timeout;

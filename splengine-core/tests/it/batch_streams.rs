@@ -3,10 +3,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use splengine_core::{
-    BatchPolicy, BatchRecord, BatchRequest, BatchState, Caller, Engine, ErrorKind, LocalExecutor,
-    LogPiece, MemoryStore, Step, StepState, Stream,
-};
+use splengine_core::batch::{BatchPolicy, BatchRecord, BatchState, LogPiece, StepState};
+use splengine_core::execute::Stream;
+use splengine_core::store::MemoryStore;
+use splengine_core::{BatchRequest, Caller, Engine, ErrorKind, LocalExecutor, Step};
 use tempfile::TempDir;
 
 use crate::support::{caller, eventually};

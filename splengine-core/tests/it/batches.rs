@@ -1,11 +1,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use splengine_core::batch::{
+    BatchEventKind, BatchFilter, BatchPolicy, BatchRecord, BatchState, FailFast, JobAction,
+    JobEvent, RunIf, StepCheck, StepInfo, StepState,
+};
+use splengine_core::engine::{EngineBuilder, PartState};
+use splengine_core::execute::Stream;
+use splengine_core::store::{Change, MemoryStore, RedbStore, Rows, Store, StoreFault};
 use splengine_core::{
-    BatchError, BatchEventKind, BatchFilter, BatchJob, BatchPolicy, BatchRecord, BatchRequest,
-    BatchState, Caller, Change, Engine, EngineBuilder, ErrorKind, FailFast, JobAction, JobEvent,
-    LocalExecutor, MemoryStore, PartState, Reason, RedbStore, Request, Rows, RunIf, Scope,
-    SessionRequest, Step, StepCheck, StepInfo, StepState, Store, StoreFault, Stream,
+    BatchError, BatchJob, BatchRequest, Caller, Engine, ErrorKind, LocalExecutor, Reason, Request,
+    Scope, SessionRequest, Step,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -900,11 +905,11 @@ struct Short {
 impl splengine_core::Execute for Short {
     async fn execute(
         &self,
-        _: splengine_core::Command,
-        _: splengine_core::Stdin,
-        output: splengine_core::Output,
-        _: splengine_core::Cancel,
-    ) -> Result<splengine_core::Exit, splengine_core::ExecuteError> {
+        _: splengine_core::execute::Command,
+        _: splengine_core::execute::Stdin,
+        output: splengine_core::execute::Output,
+        _: splengine_core::execute::Cancel,
+    ) -> Result<splengine_core::execute::Exit, splengine_core::ExecuteError> {
         use std::sync::atomic::Ordering::SeqCst;
         if self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
             return Err(splengine_core::ExecuteError::Exhausted {
@@ -913,7 +918,7 @@ impl splengine_core::Execute for Short {
             });
         }
         output.started();
-        Ok(splengine_core::Exit::new(splengine_core::ExitStatus::Code(0)))
+        Ok(splengine_core::execute::Exit::new(splengine_core::execute::ExitStatus::Code(0)))
     }
 }
 

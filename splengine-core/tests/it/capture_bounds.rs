@@ -1,10 +1,11 @@
 //! What is kept in memory of the output of executions.
 
 use bytes::Bytes;
-use splengine_core::{
-    BatchPolicy, BatchRequest, Captured, CgroupMode, Engine, Event, Gap, MemoryStore, Request, Run,
-    Step, Stream,
-};
+use splengine_core::batch::BatchPolicy;
+use splengine_core::execute::{Gap, Stream};
+use splengine_core::local::CgroupMode;
+use splengine_core::store::MemoryStore;
+use splengine_core::{BatchRequest, Captured, Engine, Event, Request, Run, Step};
 
 use crate::support::{Bench, bench_with, caller, read_until, sh};
 
@@ -159,7 +160,8 @@ async fn what_was_read_before_a_capture_is_no_part_of_it() {
     let bench = bounded();
     let script = format!("echo first; read go; {}", numbers(1));
     let (writer, stdin) = tokio::io::duplex(64);
-    let request = sh(&script).output_limit(MIB).stdin(splengine_core::Stdin::reader(stdin));
+    let request =
+        sh(&script).output_limit(MIB).stdin(splengine_core::execute::Stdin::reader(stdin));
     let mut run = start(&bench.engine, "alice", request).await;
     assert_eq!(read_until(&mut run, "first").await, "first\n");
     let mut writer = writer;

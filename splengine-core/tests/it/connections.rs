@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use splengine_core::{
-    Caller, Connection, ConnectionLimits, ConnectionStats, Engine, LocalExecutor, serve_connections,
-};
+use splengine_core::net::{Connection, ConnectionLimits, ConnectionStats, serve_connections};
+use splengine_core::{Caller, Engine, LocalExecutor};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};

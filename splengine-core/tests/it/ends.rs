@@ -1,9 +1,7 @@
 use std::time::Duration;
 
-use splengine_core::{
-    Background, Engine, ErrorKind, Event, Execute as _, LimitKind, LocalExecutor, Program, Reason,
-    Request, Signal,
-};
+use splengine_core::execute::{Background, LimitKind, Program, Signal};
+use splengine_core::{Engine, ErrorKind, Event, Execute as _, LocalExecutor, Reason, Request};
 
 use crate::support::*;
 
@@ -355,7 +353,7 @@ async fn a_small_stack_of_runs_leaves_no_file_open() {
     bench.run(sh("true")).await;
     let before = open_files();
     for _ in 0..50 {
-        bench.run(sh("cat").stdin(splengine_core::Stdin::bytes("x"))).await;
+        bench.run(sh("cat").stdin(splengine_core::execute::Stdin::bytes("x"))).await;
     }
     eventually("no descriptor stays", || open_files() <= before + 20).await;
 }

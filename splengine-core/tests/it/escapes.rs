@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit, setsid};
-use splengine_core::{Background, CgroupMode, Reason, Request};
+use splengine_core::execute::Background;
+use splengine_core::local::CgroupMode;
+use splengine_core::{Reason, Request};
 
 use crate::support::*;
 

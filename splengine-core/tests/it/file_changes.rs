@@ -6,7 +6,8 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use splengine_core::{FileError, FileInfo, FileListing, FileRevision};
+use splengine_core::FileError;
+use splengine_core::files::{FileInfo, FileListing, FileRevision};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;

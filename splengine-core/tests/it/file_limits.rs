@@ -3,9 +3,9 @@
 use std::fs;
 
 use bytes::Bytes;
-use splengine_core::{
-    Engine, EngineBuilder, ErrorKind, FileError, FilePolicy, LocalExecutor, OpenOptions,
-};
+use splengine_core::engine::EngineBuilder;
+use splengine_core::files::{FilePolicy, OpenOptions};
+use splengine_core::{Engine, ErrorKind, FileError, LocalExecutor};
 
 use crate::files::{Bench, path};
 use crate::support::caller;

@@ -5,10 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{
-    Caller, Engine, ErrorKind, FileError, FilePolicy, FilePolicyError, Files, LocalExecutor,
-    OpenOptions, SetAttributes,
-};
+use splengine_core::files::{FilePolicy, FilePolicyError, OpenOptions, SetAttributes};
+use splengine_core::{Caller, Engine, ErrorKind, FileError, Files, LocalExecutor};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use splengine_core::{
-    Caller, Engine, ErrorKind, FileError, FileKind, FileListing, FilePolicy, Files, LocalExecutor,
-    OpenFile, OpenOptions, Scope, SetAttributes,
+use splengine_core::files::{
+    FileKind, FileListing, FilePolicy, OpenFile, OpenOptions, SetAttributes,
 };
+use splengine_core::{Caller, Engine, ErrorKind, FileError, Files, LocalExecutor, Scope};
 use tempfile::TempDir;
 use tokio::time::timeout;
 

@@ -1,10 +1,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use splengine_core::{
-    AuthError, Caller, CredentialSource, Credentials, Engine, GuessingPolicy, LocalExecutor,
-    Revocation, Secret, StaticTokens,
+use splengine_core::auth::{
+    AuthError, CredentialSource, Credentials, GuessingPolicy, Revocation, Secret, StaticTokens,
 };
+use splengine_core::{Caller, Engine, LocalExecutor};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance};
 

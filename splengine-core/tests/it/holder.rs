@@ -5,10 +5,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{
-    Access, Attach, Attachment, Background, Caller, Engine, ExitStatus, LocalExecutor, PtyHost,
-    SessionInfo, SessionPolicy, SessionRequest, SessionState, Signal, Size, Update,
+use splengine_core::auth::Access;
+use splengine_core::execute::{Background, ExitStatus, Signal};
+use splengine_core::local::PtyHost;
+use splengine_core::session::{
+    Attach, Attachment, SessionInfo, SessionPolicy, SessionState, Update,
 };
+use splengine_core::terminal::Size;
+use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -19,7 +23,7 @@ use crate::support::{caller, eventually};
 #[test]
 #[ignore = "it is not a test, but what the others start"]
 fn main_of_the_holder() {
-    splengine_core::hold().expect("serves");
+    splengine_core::local::hold().expect("serves");
 }
 
 /// An engine in a runtime of its own, with which it ends.

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use splengine_core::{Engine, LocalExecutor, LocalExecutorBuilder, Request};
+use splengine_core::local::LocalExecutorBuilder;
+use splengine_core::{Engine, LocalExecutor, Request};
 
 use crate::support::*;
 

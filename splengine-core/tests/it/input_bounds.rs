@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use splengine_core::{
-    Admitted, CgroupMode, Engine, EngineBuilder, ErrorKind, ExecuteError, Request, Run,
-    SessionError, SessionPolicy, SessionRequest, Stdin,
-};
+use splengine_core::engine::{Admitted, EngineBuilder};
+use splengine_core::execute::Stdin;
+use splengine_core::local::CgroupMode;
+use splengine_core::session::SessionPolicy;
+use splengine_core::{Engine, ErrorKind, ExecuteError, Request, Run, SessionError, SessionRequest};
 
 use crate::support::{bench_with, caller, read_until, sh};
 

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use splengine_core::{BuildError, ErrorKind, LimitKind, Limits, Reason, Signal};
+use splengine_core::engine::BuildError;
+use splengine_core::execute::{LimitKind, Signal};
+use splengine_core::{ErrorKind, Limits, Reason};
 
 use crate::support::*;
 
@@ -71,12 +73,12 @@ async fn an_unenforceable_default_is_refused_at_once() {
     impl splengine_core::Execute for Nothing {
         async fn execute(
             &self,
-            _: splengine_core::Command,
-            _: splengine_core::Stdin,
-            _: splengine_core::Output,
-            _: splengine_core::Cancel,
-        ) -> Result<splengine_core::Exit, splengine_core::ExecuteError> {
-            Ok(splengine_core::Exit::new(splengine_core::ExitStatus::Code(0)))
+            _: splengine_core::execute::Command,
+            _: splengine_core::execute::Stdin,
+            _: splengine_core::execute::Output,
+            _: splengine_core::execute::Cancel,
+        ) -> Result<splengine_core::execute::Exit, splengine_core::ExecuteError> {
+            Ok(splengine_core::execute::Exit::new(splengine_core::execute::ExitStatus::Code(0)))
         }
     }
     let limits = Limits::default().with(LimitKind::Memory, 1);

@@ -4,10 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use splengine_core::{
-    Caller, Engine, ErrorKind, FileError, FilePolicy, Files, LocalExecutor, OpenOptions, Request,
-    SetAttributes,
-};
+use splengine_core::files::{FilePolicy, OpenOptions, SetAttributes};
+use splengine_core::{Caller, Engine, ErrorKind, FileError, Files, LocalExecutor, Request};
 use tempfile::TempDir;
 
 use crate::files::path;

@@ -1,8 +1,11 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use splengine_core::execute::{Program, SplitError, Stdin, split_words};
+use splengine_core::ids::SessionId;
+use splengine_core::local::{CgroupMode, Environment};
+use splengine_core::session::SessionPolicy;
 use splengine_core::{
-    Caller, CgroupMode, Engine, Environment, ErrorKind, ExecuteError, LocalExecutor, Program,
-    Request, Scope, SessionId, SessionPolicy, SessionRequest, SplitError, Stdin, split_words,
+    Caller, Engine, ErrorKind, ExecuteError, LocalExecutor, Request, Scope, SessionRequest,
 };
 
 use crate::support::*;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use splengine_core::{
-    Access, Attach, Engine, LocalExecutor, Request, SessionPolicy, SessionRequest, Size, Update,
-};
+use splengine_core::auth::Access;
+use splengine_core::session::{Attach, SessionPolicy, Update};
+use splengine_core::terminal::Size;
+use splengine_core::{Engine, LocalExecutor, Request, SessionRequest};
 use tokio::time::{sleep, timeout};
 
 use crate::support::caller;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use splengine_core::{
-    Access, Attach, Attachment, Closed, Engine, ErrorKind, LocalExecutor, MemoryError, Notice,
-    SessionError, SessionPolicy, SessionRequest, SessionState, Size, Update,
+use splengine_core::auth::Access;
+use splengine_core::quota::MemoryError;
+use splengine_core::session::{
+    Attach, Attachment, Closed, Notice, SessionPolicy, SessionState, Update,
 };
+use splengine_core::terminal::Size;
+use splengine_core::{Engine, ErrorKind, LocalExecutor, SessionError, SessionRequest};
 use tokio::time::timeout;
 
 use crate::support::caller;

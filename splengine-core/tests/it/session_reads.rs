@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use splengine_core::{
-    Access, Attach, Caller, Engine, ErrorKind, LocalExecutor, SavedInfo, Screen, ScreenShot,
-    SessionError, SessionPolicy, SessionRequest, Size, Update,
-};
+use splengine_core::auth::Access;
+use splengine_core::screen::Screen;
+use splengine_core::session::{Attach, SavedInfo, ScreenShot, SessionPolicy, Update};
+use splengine_core::terminal::Size;
+use splengine_core::{Caller, Engine, ErrorKind, LocalExecutor, SessionError, SessionRequest};
 use tokio::time::timeout;
 
 use crate::support::{caller, eventually};

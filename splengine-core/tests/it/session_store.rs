@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use splengine_core::{
-    Access, Caller, Engine, ErrorKind, LocalExecutor, PartState, SessionError, SessionId,
-    SessionPolicy, SessionRequest, SessionState,
-};
+use splengine_core::auth::Access;
+use splengine_core::engine::PartState;
+use splengine_core::ids::SessionId;
+use splengine_core::session::{SessionPolicy, SessionState};
+use splengine_core::{Caller, Engine, ErrorKind, LocalExecutor, SessionError, SessionRequest};
 use tokio::time::Instant;
 
 use crate::support::{caller, eventually};

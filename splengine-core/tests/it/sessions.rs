@@ -3,11 +3,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use splengine_core::auth::Access;
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin};
+use splengine_core::session::{
+    Attach, Attachment, Closed, Notice, SessionInfo, SessionPolicy, SessionState, SizePolicy,
+    Update,
+};
+use splengine_core::terminal::{SessionStatus, Size, Terminal, TerminalModes};
 use splengine_core::{
-    Access, Attach, Attachment, Caller, Cancel, Closed, Command, Engine, ErrorKind, Execute,
-    ExecuteError, Exit, ExitStatus, LocalExecutor, Notice, Output, Request, Scope, Session,
-    SessionError, SessionInfo, SessionPolicy, SessionRequest, SessionState, SessionStatus, Size,
-    SizePolicy, Stdin, Terminal, TerminalModes, Update,
+    Caller, Engine, ErrorKind, Execute, ExecuteError, LocalExecutor, Request, Scope, Session,
+    SessionError, SessionRequest,
 };
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -787,7 +792,7 @@ async fn a_saved_session_is_loaded_with_its_screen() {
         panic!("no screen first");
     };
     assert_eq!(size, Size::clamped(60, 10));
-    let mut drawn = splengine_core::Screen::new(60, 10, 300);
+    let mut drawn = splengine_core::screen::Screen::new(60, 10, 300);
     drawn.feed(&data);
     assert_eq!(drawn.text(), screen.text());
     let shown = bench.screen(&loaded).await;
@@ -1048,7 +1053,7 @@ async fn who_attaches_from_the_start_gets_all_that_was_printed() {
 #[tokio::test]
 async fn who_is_revoked_is_sent_away_and_types_no_more() {
     let bench = bench();
-    let revocation = splengine_core::Revocation::new();
+    let revocation = splengine_core::auth::Revocation::new();
     let session = bench.start(script("cat; exit 3")).await;
     let mut own = bench.attach(&session, Attach::new(Access::Control));
     let revocable = bench.alice.clone().revocable(&revocation);

@@ -2,7 +2,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{CgroupMode, ErrorKind, Event, Reason, Request, SlowReader, Stdin, Stream};
+use splengine_core::execute::{SlowReader, Stdin, Stream};
+use splengine_core::local::CgroupMode;
+use splengine_core::{ErrorKind, Event, Reason, Request};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::support::*;

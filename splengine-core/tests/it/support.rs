@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use splengine_core::{
-    Caller, Captured, CgroupMode, Engine, EngineBuilder, Event, LocalExecutor, Request, Run,
-};
+use splengine_core::engine::EngineBuilder;
+use splengine_core::local::CgroupMode;
+use splengine_core::{Caller, Captured, Engine, Event, LocalExecutor, Request, Run};
 use tempfile::TempDir;
 
 /// An engine whose root is an empty directory of its own.

@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use splengine_core::{Background, CgroupMode, Reason, Request, Run};
+use splengine_core::execute::Background;
+use splengine_core::local::CgroupMode;
+use splengine_core::{Reason, Request, Run};
 use tokio::time::Instant;
 
 use crate::support::*;
@@ -340,8 +342,8 @@ async fn a_cgroup_that_was_killed_once_kills_nobody_later() {
 }
 
 /// Input that neither comes nor ends.
-fn never() -> splengine_core::Stdin {
+fn never() -> splengine_core::execute::Stdin {
     let (writer, reader) = tokio::io::duplex(1);
     std::mem::forget(writer);
-    splengine_core::Stdin::reader(reader)
+    splengine_core::execute::Stdin::reader(reader)
 }

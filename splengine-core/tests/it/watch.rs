@@ -7,9 +7,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use splengine_core::{
-    Caller, ErrorKind, FileError, FileEvent, FilePolicy, FileWatch, Scope, SetAttributes,
-};
+use splengine_core::files::{FileEvent, FilePolicy, FileWatch, SetAttributes};
+use splengine_core::{Caller, ErrorKind, FileError, Scope};
 use tokio::time::timeout;
 
 use crate::files::{self, Bench};

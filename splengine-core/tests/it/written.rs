@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::{CgroupMode, FilePolicy, OpenOptions, Request};
+use splengine_core::Request;
+use splengine_core::files::{FilePolicy, OpenOptions};
+use splengine_core::local::CgroupMode;
 
 use crate::support::{Bench, bench, bench_with, caller, sh, text};
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
-use splengine_core::{BatchRequest, Request, RetryOn, Step};
+use splengine_core::batch::RetryOn;
+use splengine_core::{BatchRequest, Request, Step};
 
 use super::*;
 use crate::dto::ExecuteRequestDto;

@@ -2,10 +2,11 @@ use axum::body::to_bytes;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http_body::Body as _;
-use splengine_core::{
-    BatchPolicy, BatchRequest, BatchResults, Caller, Engine, Gap, LocalExecutor, MemoryBudget,
-    MemoryStore, Step,
-};
+use splengine_core::batch::{BatchPolicy, BatchResults};
+use splengine_core::execute::Gap;
+use splengine_core::quota::MemoryBudget;
+use splengine_core::store::MemoryStore;
+use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
 
 use super::*;
 

@@ -10,9 +10,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use splengine_core::{
-    BatchError, BatchEvents, BatchFilter, BatchRecord, BatchRequest, BatchState, Caller,
-};
+use splengine_core::batch::{BatchEvents, BatchFilter, BatchRecord, BatchState};
+use splengine_core::{BatchError, BatchRequest, Caller};
 use tokio::time::timeout;
 
 use crate::app::App;

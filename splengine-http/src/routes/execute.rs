@@ -3,7 +3,9 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use splengine_core::{Admitted, Run, SlowReader, Stdin};
+use splengine_core::Run;
+use splengine_core::engine::Admitted;
+use splengine_core::execute::{SlowReader, Stdin};
 
 use crate::app::App;
 use crate::body::BodyError;

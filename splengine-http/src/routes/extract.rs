@@ -13,7 +13,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
-use splengine_core::{Caller, GatherLimits, Gathered, LimitKind, Limits, Request, Stdin};
+use splengine_core::execute::{LimitKind, Stdin};
+use splengine_core::quota::{GatherLimits, Gathered};
+use splengine_core::{Caller, Limits, Request};
 
 use crate::app::App;
 use crate::body::read_body;

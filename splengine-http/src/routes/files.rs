@@ -18,9 +18,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use splengine_core::{
-    FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions,
-};
+use splengine_core::FileError;
+use splengine_core::files::{FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions};
 use tokio::time::{Instant, timeout};
 use tokio_util::io::StreamReader;
 

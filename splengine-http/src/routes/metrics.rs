@@ -17,7 +17,8 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
-use splengine_core::{EngineStats, ErrorKind, HistogramStats};
+use splengine_core::ErrorKind;
+use splengine_core::engine::{EngineStats, HistogramStats};
 
 use crate::app::App;
 use crate::routes::extract::NoQuery;

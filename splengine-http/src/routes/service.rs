@@ -5,7 +5,8 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use splengine_core::{PartState, Scope};
+use splengine_core::Scope;
+use splengine_core::engine::PartState;
 
 use crate::answers::SharedBody;
 use crate::app::App;

@@ -11,7 +11,9 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
-use splengine_core::{Caller, RecordingFile, Secret, SessionRequest};
+use splengine_core::auth::Secret;
+use splengine_core::session::RecordingFile;
+use splengine_core::{Caller, SessionRequest};
 
 use crate::app::App;
 use crate::dto_sessions::{

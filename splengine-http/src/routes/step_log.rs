@@ -9,7 +9,10 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use serde::Serialize;
-use splengine_core::{BatchError, LogPiece, StepLog, Stream, Utf8Pieces};
+use splengine_core::BatchError;
+use splengine_core::batch::{LogPiece, StepLog};
+use splengine_core::execute::Stream;
+use splengine_core::text::Utf8Pieces;
 use utoipa::ToSchema;
 
 use crate::app::App;

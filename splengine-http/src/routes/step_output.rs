@@ -7,7 +7,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use splengine_core::{BatchError, Gap, StepOutput, Stream};
+use splengine_core::BatchError;
+use splengine_core::batch::StepOutput;
+use splengine_core::execute::{Gap, Stream};
 
 use crate::app::App;
 use crate::conditions::{Conditions, Reading};

@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use splengine_core::{BatchResults, StepResult};
+use splengine_core::batch::{BatchResults, StepResult};
 use splengine_http::HttpServer;
 use tokio::time::Instant;
 

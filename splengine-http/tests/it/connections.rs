@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::ConnectionLimits;
+use splengine_core::net::ConnectionLimits;
 use splengine_http::HttpServerBuilder;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -2,7 +2,7 @@
 
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
 use serde_json::json;
-use splengine_core::FilePolicy;
+use splengine_core::files::FilePolicy;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::client::Response;

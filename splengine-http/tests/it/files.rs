@@ -3,7 +3,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use splengine_core::FilePolicy;
+use splengine_core::files::FilePolicy;
 use splengine_http::HttpServerBuilder;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

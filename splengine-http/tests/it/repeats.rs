@@ -1,7 +1,10 @@
 //! Requests under an `Idempotency-Key` are done once.
 
 use serde_json::json;
-use splengine_core::{BatchPolicy, FilePolicy, MemoryStore, SessionPolicy};
+use splengine_core::batch::BatchPolicy;
+use splengine_core::files::FilePolicy;
+use splengine_core::session::SessionPolicy;
+use splengine_core::store::MemoryStore;
 
 use crate::support::*;
 

@@ -278,12 +278,12 @@ fn an_origin_is_a_scheme_and_a_host() {
     impl splengine_core::Execute for Nothing {
         async fn execute(
             &self,
-            _: splengine_core::Command,
-            _: splengine_core::Stdin,
-            _: splengine_core::Output,
-            _: splengine_core::Cancel,
-        ) -> Result<splengine_core::Exit, splengine_core::ExecuteError> {
-            Ok(splengine_core::Exit::new(splengine_core::ExitStatus::Code(0)))
+            _: splengine_core::execute::Command,
+            _: splengine_core::execute::Stdin,
+            _: splengine_core::execute::Output,
+            _: splengine_core::execute::Cancel,
+        ) -> Result<splengine_core::execute::Exit, splengine_core::ExecuteError> {
+            Ok(splengine_core::execute::Exit::new(splengine_core::execute::ExitStatus::Code(0)))
         }
     }
     let engine = splengine_core::Engine::builder(Nothing).build().expect("built");

@@ -1,7 +1,7 @@
 //! Whose credentials are taken back while they are being answered.
 
 use serde_json::json;
-use splengine_core::{AccountList, Accounts, Scopes, Secret, TokenHash};
+use splengine_core::auth::{AccountList, Accounts, Scopes, Secret, TokenHash};
 
 use crate::support::*;
 
@@ -57,7 +57,7 @@ async fn what_is_watched_by_a_revoked_caller_is_watched_no_longer() {
     let accounts = Accounts::new(alice_and_carol());
     let given = accounts.clone();
     let files =
-        |root: &std::path::Path| splengine_core::FilePolicy::new(root).expect("a directory");
+        |root: &std::path::Path| splengine_core::files::FilePolicy::new(root).expect("a directory");
     let root = tempfile::tempdir().expect("a directory");
     let policy = files(root.path());
     let server = server_with(|engine| engine.files(policy), |http| http.authenticate(given)).await;

@@ -127,7 +127,7 @@ async fn a_failure_takes_the_status_that_was_asked_for() {
 
 #[tokio::test]
 async fn clients_of_nifi_and_kafka_are_served_as_they_are() {
-    let program = splengine_core::Program::at("echo");
+    let program = splengine_core::execute::Program::at("echo");
     let server = server_with(|engine| engine.program(program), |http| http).await;
     std::fs::create_dir_all(server.root.path().join("spl/runtime/kafka-session")).expect("made");
     for (body, stdout) in [

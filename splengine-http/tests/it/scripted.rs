@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use splengine_core::{
-    AuthError, Authenticator, Caller, Cancel, Command, Credentials, Engine, Execute, ExecuteError,
-    Exit, ExitStatus, Output, Signal, Stdin, Stream,
-};
+use splengine_core::auth::{AuthError, Authenticator, Credentials};
+use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Signal, Stdin, Stream};
+use splengine_core::{Caller, Engine, Execute, ExecuteError};
 use splengine_http::HttpServer;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, oneshot};

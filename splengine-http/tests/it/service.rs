@@ -3,9 +3,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::{
-    BatchPolicy, Change, LimitKind, MemoryStore, Reason, Rows, SessionPolicy, Store, StoreFault,
-};
+use splengine_core::Reason;
+use splengine_core::batch::BatchPolicy;
+use splengine_core::execute::LimitKind;
+use splengine_core::session::SessionPolicy;
+use splengine_core::store::{Change, MemoryStore, Rows, Store, StoreFault};
 use tokio::time::Instant;
 
 use crate::client::Connection;
@@ -117,7 +119,7 @@ async fn while_draining_it_lives_but_takes_no_work() {
 
 #[tokio::test]
 async fn bounds_are_told_with_a_time_to_come_back() {
-    let configure = |engine: splengine_core::EngineBuilder| {
+    let configure = |engine: splengine_core::engine::EngineBuilder| {
         engine.max_running(1).max_waiting(1).max_waiting_per_caller(0)
     };
     let server = server_with(configure, |http| http).await;

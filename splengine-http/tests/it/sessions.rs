@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use splengine_core::SessionPolicy;
+use splengine_core::session::SessionPolicy;
 
 use crate::support::{TOKEN, TestServer, server_with};
 

@@ -2,10 +2,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use splengine_core::{
-    BatchPolicy, Caller, Engine, EngineBuilder, Execute, LocalExecutor, MemoryStore, Scope, Secret,
-    SharedAuthenticator, StaticTokens,
-};
+use splengine_core::auth::{Secret, SharedAuthenticator, StaticTokens};
+use splengine_core::batch::BatchPolicy;
+use splengine_core::engine::EngineBuilder;
+use splengine_core::store::MemoryStore;
+use splengine_core::{Caller, Engine, Execute, LocalExecutor, Scope};
 use splengine_http::{HttpServer, HttpServerBuilder};
 use tempfile::TempDir;
 use tokio::sync::oneshot;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
 use serde_json::{Value, json};
-use splengine_core::ConnectionLimits;
+use splengine_core::net::ConnectionLimits;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};

@@ -1,7 +1,8 @@
 //! What a client says in words of SSH, in those of the engine. Pure.
 
 use russh::Sig;
-use splengine_core::{Signal, Size};
+use splengine_core::execute::Signal;
+use splengine_core::terminal::Size;
 
 pub(super) fn size(cols: u32, rows: u32) -> Size {
     let short = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use splengine_core::{Activity, Caller, ConnectionHandle};
+use splengine_core::Caller;
+use splengine_core::net::{Activity, ConnectionHandle};
 use tokio::sync::watch;
 
 use crate::users::{Entry, Users};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use splengine_core::{FileInfo, FileListing, OpenFile};
+use splengine_core::files::{FileInfo, FileListing, OpenFile};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::sftp::packet::MAX_HANDLES;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use splengine_core::{FileInfo, FileKind};
+use splengine_core::files::{FileInfo, FileKind};
 
 /// Pure; times are in UTC.
 pub(crate) fn long_name(name: &OsStr, info: &FileInfo, now: SystemTime) -> Vec<u8> {

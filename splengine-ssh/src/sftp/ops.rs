@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use splengine_core::{Caller, FileInfo, Files, OpenOptions, SetAttributes};
+use splengine_core::files::{FileInfo, OpenOptions, SetAttributes};
+use splengine_core::{Caller, Files};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::sftp::handles::{Directory, Handle, Handles, Source};
@@ -30,7 +31,7 @@ impl Options {
     /// Those of a command, as sshd takes it: `internal-sftp [-R] [-d DIRECTORY]`. `None` where it is
     /// another command.
     pub(crate) fn parse(command: &str) -> Option<Self> {
-        let words = splengine_core::split_words(command).ok()?;
+        let words = splengine_core::execute::split_words(command).ok()?;
         let mut words = words.iter().filter_map(|word| word.to_str());
         (words.next() == Some("internal-sftp")).then_some(())?;
         let mut options = Self::default();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use splengine_core::{DiskSpace, FileInfo, FileKind};
+use splengine_core::files::{DiskSpace, FileInfo, FileKind};
 
 use crate::sftp::status::{Code, Refusal};
 

@@ -9,9 +9,9 @@ use std::slice::from_ref as only;
 use std::time::Duration;
 
 use bytes::BufMut as _;
-use splengine_core::{
-    Caller, Engine, Execute, ExecuteError, Exit, FilePolicy, Files, Output, Scope, Stdin,
-};
+use splengine_core::execute::{Exit, Output, Stdin};
+use splengine_core::files::FilePolicy;
+use splengine_core::{Caller, Engine, Execute, ExecuteError, Files, Scope};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
@@ -24,10 +24,10 @@ struct Nothing;
 impl Execute for Nothing {
     async fn execute(
         &self,
-        _: splengine_core::Command,
+        _: splengine_core::execute::Command,
         _: Stdin,
         _: Output,
-        _: splengine_core::Cancel,
+        _: splengine_core::execute::Cancel,
     ) -> Result<Exit, ExecuteError> {
         Err(ExecuteError::internal("nothing is run here"))
     }

@@ -1,6 +1,7 @@
 //! What somebody is let in with, and why somebody is not.
 
-use splengine_core::{Caller, Scope, Scopes};
+use splengine_core::auth::Scopes;
+use splengine_core::{Caller, Scope};
 
 use super::key::KeyError;
 use super::options::Options;

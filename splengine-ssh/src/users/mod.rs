@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, PublicKey};
-use splengine_core::{Accounts, Secret, UserName};
+use splengine_core::UserName;
+use splengine_core::auth::{Accounts, Secret};
 use tokio::sync::watch;
 
 #[cfg(any(fuzzing, test))]
@@ -85,11 +86,12 @@ impl Users {
 
     /// Gives users the rights that they have in `accounts`, as the other servers do that authenticate
     /// with them. An option such as `view-only` takes from these. A user whom `accounts` does not name
-    /// has what [`AccountList::others`](splengine_core::AccountList::others) says: every right, unless
+    /// has what [`AccountList::others`](splengine_core::auth::AccountList::others) says: every right, unless
     /// it was bounded.
     ///
     /// ```
-    /// use splengine_core::{AccountList, Accounts, Scope, Scopes};
+    /// use splengine_core::Scope;
+    /// use splengine_core::auth::{AccountList, Accounts, Scopes};
     /// use splengine_ssh::Users;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, Params, PasswordVerifier as _};
-use splengine_core::{Secret, UserName};
+use splengine_core::UserName;
+use splengine_core::auth::Secret;
 use tokio::sync::Semaphore;
 
 use super::error::UsersError;

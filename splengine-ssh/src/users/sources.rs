@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use russh::keys::ssh_key::Fingerprint;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg};
-use splengine_core::{Accounts, Caller, Scopes, UserName};
+use splengine_core::auth::{Accounts, Scopes};
+use splengine_core::{Caller, UserName};
 
 use super::authorized_keys::{self, Entry, LineError};
 use super::certificate::{self, Circumstances};

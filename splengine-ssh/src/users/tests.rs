@@ -3,7 +3,8 @@ use std::fs;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::HashAlg;
 use russh::keys::ssh_key::certificate::Builder;
-use splengine_core::{AccountList, Scope, Scopes};
+use splengine_core::Scope;
+use splengine_core::auth::{AccountList, Scopes};
 
 use super::testing::{Dir, chmod, key, text};
 use super::*;

@@ -5,7 +5,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use russh::{Sig, client};
-use splengine_core::{AccountList, Accounts, EngineBuilder, Program, Scope, Scopes};
+use splengine_core::Scope;
+use splengine_core::auth::{AccountList, Accounts, Scopes};
+use splengine_core::engine::EngineBuilder;
+use splengine_core::execute::Program;
 use tokio::time::sleep;
 
 use crate::support::{Running, Setup, TestServer, gone};

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use russh::{ChannelMsg, SshId, client};
-use splengine_core::FilePolicy;
+use splengine_core::files::FilePolicy;
 
 use crate::support::{Client, Running, Setup, TestServer};
 

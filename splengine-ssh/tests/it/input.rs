@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use russh::{ChannelMsg, ChannelReadHalf};
-use splengine_core::EngineBuilder;
+use splengine_core::engine::EngineBuilder;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 

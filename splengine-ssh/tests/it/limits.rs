@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use russh::ChannelOpenFailure::{self, AdministrativelyProhibited, ResourceShortage};
 use russh::Error;
-use splengine_core::ConnectionLimits;
+use splengine_core::net::ConnectionLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::OnceLock;
 
-use splengine_core::{AccountList, Accounts, Scopes};
+use splengine_core::auth::{AccountList, Accounts, Scopes};
 use splengine_ssh::Users;
 
 use crate::support::{Setup, TestServer, key, until};

@@ -11,9 +11,10 @@ use russh::client::{self, AuthResult, DisconnectReason, Msg};
 use russh::keys::key::safe_rng;
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg};
-use splengine_core::{
-    Caller, Engine, EngineBuilder, FilePolicy, LocalExecutor, SessionInfo, SessionPolicy,
-};
+use splengine_core::engine::EngineBuilder;
+use splengine_core::files::FilePolicy;
+use splengine_core::session::{SessionInfo, SessionPolicy};
+use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_ssh::{HostKeys, SshServer, SshServerBuilder, Users};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;

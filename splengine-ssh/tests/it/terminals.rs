@@ -1,7 +1,7 @@
 //! Sessions in terminals.
 
 use russh::{Pty, Sig};
-use splengine_core::SessionState;
+use splengine_core::session::SessionState;
 
 use crate::support::{Client, Running, TestServer, gone, until};
 

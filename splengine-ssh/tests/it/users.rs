@@ -10,7 +10,8 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use russh::MethodKind;
 use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Answer};
 use russh::keys::PrivateKey;
-use splengine_core::{AccountList, Accounts, Caller, Scope, Scopes, SessionRequest};
+use splengine_core::auth::{AccountList, Accounts, Scopes};
+use splengine_core::{Caller, Scope, SessionRequest};
 use splengine_ssh::Users;
 use tokio::time::timeout;
 

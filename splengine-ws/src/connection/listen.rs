@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
-use splengine_core::{
-    Access, Attach, Caller, ClientInput, SessionError, SessionRequest, Size, TerminalColors,
-};
+use splengine_core::auth::Access;
+use splengine_core::session::{Attach, ClientInput, TerminalColors};
+use splengine_core::terminal::Size;
+use splengine_core::{Caller, SessionError, SessionRequest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{self, Message};

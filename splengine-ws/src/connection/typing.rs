@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use serde_json::json;
-use splengine_core::{ClientInput, Reservation, SessionError};
+use splengine_core::SessionError;
+use splengine_core::quota::Reservation;
+use splengine_core::session::ClientInput;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::connection::tell::Outbound;

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::{Access, Caller, ConnectionLimits, Engine, LocalExecutor, StaticTokens};
+use splengine_core::auth::{Access, StaticTokens};
+use splengine_core::net::ConnectionLimits;
+use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_http::HttpServer;
 
 use crate::support::{ALICE, BOB, Came, How, server, server_with};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use splengine_core::{Access, Attach, Update};
+use splengine_core::auth::Access;
+use splengine_core::session::{Attach, Update};
 use splengine_ws::WsServerBuilder;
 use tokio::time::timeout;
 

@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use splengine_core::{
-    Caller, Engine, LocalExecutor, Secret, SessionPolicy, SharedAuthenticator, StaticTokens,
-};
+use splengine_core::auth::{Secret, SharedAuthenticator, StaticTokens};
+use splengine_core::session::SessionPolicy;
+use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_ws::{WsServer, WsServerBuilder};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -42,12 +42,14 @@ pub use server::{HoldError, hold};
 /// looks for them before anything else and calls [`hold`]:
 ///
 /// ```no_run
-/// use splengine_core::{Engine, PtyHost, LocalExecutor, SessionPolicy};
+/// use splengine_core::{Engine, LocalExecutor};
+/// use splengine_core::local::PtyHost;
+/// use splengine_core::session::SessionPolicy;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// if std::env::args().nth(1).as_deref() == Some("--hold-terminals") {
-///     return Ok(splengine_core::hold()?);
+///     return Ok(splengine_core::local::hold()?);
 /// }
 /// let directory = "/var/lib/my-server/sessions";
 /// let executor = LocalExecutor::builder("/srv")
@@ -84,7 +86,7 @@ struct Inner {
 impl PtyHost {
     /// One that is met at a socket in `directory`, which is made when it is not there, and started
     /// as this program with `words`. One engine uses it at a time; the directory of a
-    /// [store](crate::SessionPolicy::store) is a good place, since that is locked.
+    /// [store](crate::session::SessionPolicy::store) is a good place, since that is locked.
     ///
     /// # Errors
     ///

@@ -54,7 +54,7 @@ pub(crate) struct Start {
     pub(crate) grace_ms: u64,
     /// How many of the texts are words; the first is the program's path, the rest are variables.
     pub(crate) words: usize,
-    /// In the order of [`LimitKind::ALL`](crate::LimitKind::ALL).
+    /// In the order of [`LimitKind::ALL`](crate::execute::LimitKind::ALL).
     pub(crate) limits: Vec<Option<u64>>,
     pub(crate) cgroup: Cgroup,
     pub(crate) attributes: Attributes,

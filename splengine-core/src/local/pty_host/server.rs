@@ -35,7 +35,7 @@ pub struct HoldError {
     source: io::Error,
 }
 
-/// Serves as a [`PtyHost`](crate::PtyHost), which starts the program that calls this with a socket
+/// Serves as a [`PtyHost`](crate::local::PtyHost), which starts the program that calls this with a socket
 /// as its standard input, and the socket's directory as its output. Returns when nobody has needed it
 /// for 10 seconds. To be called before anything else starts threads or opens files.
 ///

@@ -19,11 +19,11 @@ use crate::store::salvage::rescue::{Rescued, rescue};
 use crate::store::{Change, MemoryStore, REPAIRED, Rows, Store, StoreFault};
 use crate::time::millis;
 
-/// Readable part of the file of a [`RedbStore`](crate::RedbStore), however damaged it is. The
+/// Readable part of the file of a [`RedbStore`](crate::store::RedbStore), however damaged it is. The
 /// file itself is not changed. All rows are held in memory.
 ///
 /// ```
-/// use splengine_core::{Change, RedbStore, SalvagedStore, Store};
+/// use splengine_core::store::{Change, RedbStore, SalvagedStore, Store};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let directory = tempfile::tempdir()?;
