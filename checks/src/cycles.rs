@@ -22,13 +22,6 @@ impl Graph {
         self.edges.get_mut(from).is_some_and(|edges| edges.remove(to).is_some())
     }
 
-    /// All edges: from, to, and the evidence.
-    pub fn edges(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.edges.iter().flat_map(|(from, edges)| {
-            edges.iter().map(|(to, evidence)| (from.as_str(), to.as_str(), evidence.as_str()))
-        })
-    }
-
     /// The shortest path from one node to another, as the nodes on it, both of them included.
     #[must_use]
     pub fn path(&self, from: &str, to: &str) -> Option<Vec<String>> {

@@ -5,6 +5,40 @@ use checks::{Graph, SourceTree, imports};
 /// Imports that close a circle of files, and are known: the file that imports, and the file that is
 /// imported. None is to be added.
 const KNOWN: &[(&str, &str)] = &[
+    ("splengine-core/src/batch/output.rs", "splengine-core/src/batch/gap.rs"),
+    ("splengine-core/src/batch/output.rs", "splengine-core/src/batch/log.rs"),
+    ("splengine-core/src/batch/policy.rs", "splengine-core/src/batch/output.rs"),
+    ("splengine-core/src/batch/records.rs", "splengine-core/src/batch/info.rs"),
+    ("splengine-core/src/batch/records.rs", "splengine-core/src/batch/record.rs"),
+    ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/batches.rs"),
+    ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/output.rs"),
+    ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/registry.rs"),
+    ("splengine-core/src/engine/engine.rs", "splengine-core/src/engine/authenticate.rs"),
+    ("splengine-core/src/engine/engine.rs", "splengine-core/src/engine/builder.rs"),
+    ("splengine-core/src/engine/stats.rs", "splengine-core/src/engine/authenticate.rs"),
+    ("splengine-core/src/execute/output.rs", "splengine-core/src/execute/failure_scan.rs"),
+    ("splengine-core/src/execute/request.rs", "splengine-core/src/execute/command.rs"),
+    ("splengine-core/src/files/resolve.rs", "splengine-core/src/files/atomic_write.rs"),
+    ("splengine-core/src/files/resolve.rs", "splengine-core/src/files/attributes.rs"),
+    ("splengine-core/src/files/watch.rs", "splengine-core/src/files/coalesce.rs"),
+    ("splengine-core/src/local/executor.rs", "splengine-core/src/local/builder.rs"),
+    ("splengine-core/src/local/pty_host/protocol.rs", "splengine-core/src/local/builder.rs"),
+    ("splengine-core/src/net/connection.rs", "splengine-core/src/net/activity.rs"),
+    ("splengine-core/src/process/sys.rs", "splengine-core/src/process/attributes.rs"),
+    ("splengine-core/src/run/runner.rs", "splengine-core/src/run/executions.rs"),
+    ("splengine-core/src/run/runner.rs", "splengine-core/src/run/resolve.rs"),
+    ("splengine-core/src/run/supervise.rs", "splengine-core/src/run/executions.rs"),
+    ("splengine-core/src/run/supervise.rs", "splengine-core/src/run/runner.rs"),
+    ("splengine-core/src/screen/term.rs", "splengine-core/src/screen/reply.rs"),
+    ("splengine-core/src/session/live_session.rs", "splengine-core/src/session/attach.rs"),
+    ("splengine-core/src/session/render.rs", "splengine-core/src/session/live_session.rs"),
+    ("splengine-core/src/session/screen_memory.rs", "splengine-core/src/session/live_session.rs"),
+    ("splengine-core/src/session/sessions.rs", "splengine-core/src/session/saved.rs"),
+    ("splengine-core/src/session/snapshots.rs", "splengine-core/src/session/live_session.rs"),
+    ("splengine-core/src/session/snapshots.rs", "splengine-core/src/session/render.rs"),
+    ("splengine-core/src/session/state.rs", "splengine-core/src/session/attach.rs"),
+    ("splengine-core/src/session/stored.rs", "splengine-core/src/session/store.rs"),
+    ("splengine-core/src/store/salvage/overlay.rs", "splengine-core/src/store/salvage/mod.rs"),
     ("splengine-avro/src/responder.rs", "splengine-avro/src/builder.rs"),
     ("splengine-avro/src/responder.rs", "splengine-avro/src/messages/batch_jobs.rs"),
     ("splengine-avro/src/responder.rs", "splengine-avro/src/messages/batches.rs"),
@@ -69,7 +103,7 @@ fn files(tree: &SourceTree) -> Graph {
 fn no_files_import_each_other() {
     let mut problems = Vec::new();
     let mut known: Vec<_> = KNOWN.iter().collect();
-    for name in &crate::PUBLISHED[1..] {
+    for name in crate::PUBLISHED {
         let whole = files(&SourceTree::read(name));
         let mut graph = whole.clone();
         known.retain(|(from, to)| !graph.remove(from, to));

@@ -6,6 +6,7 @@ use checks::{PublicItem, SourceTree, public_api};
 
 mod cycles;
 mod docs;
+mod layers;
 mod public_api;
 
 /// The crates that are published.
