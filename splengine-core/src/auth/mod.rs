@@ -1,4 +1,4 @@
-//! Finding out who asks.
+//! Callers, their rights, and the credentials that they show.
 
 mod access;
 mod accounts;

@@ -1,4 +1,4 @@
-//! What the servers of all protocols do with sockets. Knows bytes, not protocols.
+//! Connections of servers, whatever their protocol: accepted, bounded and ended.
 
 mod accept;
 mod activity;

@@ -1,4 +1,4 @@
-//! What survives a crash: keys and values on disk.
+//! Stores of keys and values that survive a crash.
 
 mod memory;
 #[cfg(feature = "redb")]
