@@ -8,22 +8,46 @@ use syn::{Item, Visibility};
 
 use crate::cfg;
 use crate::resolve::{Target, used};
-use crate::source::SourceTree;
+use crate::source::{Module, SourceTree};
 
 /// A path that begins with `crate`, `self`, `super` or a module's own child, in a `use` or in the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Import {
-    /// Index of the module in which the path stands.
-    pub from: usize,
+    /// Module in which the path stands.
+    pub from: ModuleName,
     /// Path, as it stands there.
     pub path: Vec<String>,
     /// Line of the module's file, from 1.
     pub line: usize,
-    /// Item or module that the path names.
-    pub target: Target,
+    /// Module that the path names, or that defines the item which it names.
+    pub to: ModuleName,
+    /// Name of the item; `None` for a module.
+    pub item: Option<String>,
     /// `true` for what is re-exported and not used by the module itself.
     pub is_reexport: bool,
+}
+
+/// A module, apart from the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModuleName {
+    /// Names from the crate's root on.
+    pub path: Vec<String>,
+    /// File in which its items are.
+    pub file: String,
+    /// `true` for a `mod.rs` or `lib.rs` that declares, imports and re-exports only.
+    pub is_table_of_contents: bool,
+}
+
+impl From<&Module> for ModuleName {
+    fn from(module: &Module) -> Self {
+        Self {
+            path: module.path.clone(),
+            file: module.file.display().to_string(),
+            is_table_of_contents: module.is_table_of_contents(),
+        }
+    }
 }
 
 /// Finds all imports of a crate's modules from that crate. Documentation and what is compiled for tests
@@ -55,7 +79,13 @@ pub fn imports(tree: &SourceTree) -> Vec<Import> {
         }
         for (path, line, is_reexport) in found {
             if let Some(target) = tree.resolve(from, &path) {
-                all.push(Import { from, path, line, target, is_reexport });
+                let to = &tree.modules[target.module()];
+                let item = match target {
+                    Target::Module(_) => None,
+                    Target::Item(_, name) => Some(name),
+                };
+                let (from, to) = (module.into(), to.into());
+                all.push(Import { from, path, line, to, item, is_reexport });
             }
         }
     }
@@ -212,14 +242,9 @@ mod tests {
         imports(&tree)
             .into_iter()
             .map(|import| {
-                let file = |at: usize| tree.modules[at].file.display().to_string();
-                let name = match &import.target {
-                    Target::Module(_) => String::new(),
-                    Target::Item(_, name) => format!("#{name}"),
-                };
-                let to = file(import.target.module());
+                let name = import.item.map(|name| format!("#{name}")).unwrap_or_default();
                 let sign = if import.is_reexport { " again" } else { "" };
-                format!("{}:{} {to}{name}{sign}", file(import.from), import.line)
+                format!("{}:{} {}{name}{sign}", import.from.file, import.line, import.to.file)
             })
             .collect()
     }

@@ -6,8 +6,7 @@ use crate::source::SourceTree;
 
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Target {
+pub(crate) enum Target {
     /// A module, by its index.
     Module(usize),
     /// An item of a module, which has that index.
@@ -16,8 +15,7 @@ pub enum Target {
 
 impl Target {
     /// Index of the module, or of the item's module.
-    #[must_use]
-    pub fn module(&self) -> usize {
+    pub(crate) fn module(&self) -> usize {
         match self {
             Self::Module(at) | Self::Item(at, _) => *at,
         }
@@ -70,8 +68,7 @@ const MAX_HOPS: usize = 16;
 impl SourceTree {
     /// Finds what a path names that stands in a module, past re-exports; `None` for what other crates
     /// define.
-    #[must_use]
-    pub fn resolve(&self, module: usize, path: &[String]) -> Option<Target> {
+    pub(crate) fn resolve(&self, module: usize, path: &[String]) -> Option<Target> {
         self.follow(module, path, MAX_HOPS)
     }
 

@@ -20,35 +20,34 @@ pub fn workspace() -> PathBuf {
 
 /// A crate's modules, without what is compiled for tests and fuzzing only.
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct SourceTree {
     /// Name of the crate, as code has it.
-    pub name: String,
+    pub(crate) name: String,
     /// All modules; the first is the crate's root.
-    pub modules: Vec<Module>,
+    pub(crate) modules: Vec<Module>,
 }
 
 /// A module, be it a file or a part of one.
 #[derive(Debug)]
-pub struct Module {
+pub(crate) struct Module {
     /// Names from the crate's root on.
-    pub path: Vec<String>,
+    pub(crate) path: Vec<String>,
     /// File in which the items are.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Line of that file where the module begins, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Visibility of the module itself.
-    pub vis: Visibility,
+    pub(crate) vis: Visibility,
     /// Attributes of the declaration and of the file.
-    pub attrs: Vec<Attribute>,
+    pub(crate) attrs: Vec<Attribute>,
     /// Items, without those of modules in it.
-    pub items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
     /// Items that the crate's own macros make here.
-    pub expanded: Vec<Item>,
+    pub(crate) expanded: Vec<Item>,
     /// Index of the module in which this one is declared.
-    pub parent: Option<usize>,
+    pub(crate) parent: Option<usize>,
     /// Indexes of the modules that are declared here, by their names.
-    pub children: BTreeMap<String, usize>,
+    pub(crate) children: BTreeMap<String, usize>,
     /// Names of the items.
     pub(crate) names: HashSet<String>,
     /// Names that are brought in.
@@ -57,15 +56,14 @@ pub struct Module {
 
 impl Module {
     /// Returns whether the module is a `mod.rs` or `lib.rs` that declares, imports and re-exports only.
-    #[must_use]
-    pub fn is_table_of_contents(&self) -> bool {
+    pub(crate) fn is_table_of_contents(&self) -> bool {
         let name = self.file.file_name().unwrap_or_default();
         (name == "mod.rs" || name == "lib.rs")
             && self.items.iter().all(|item| matches!(item, Item::Use(_)))
     }
 
     /// All items, those made by macros among them.
-    pub fn all_items(&self) -> impl Iterator<Item = &Item> {
+    pub(crate) fn all_items(&self) -> impl Iterator<Item = &Item> {
         self.items.iter().chain(&self.expanded)
     }
 }
@@ -96,6 +94,12 @@ impl SourceTree {
             }
         }
         Self::parse(&package.replace('-', "_"), &Path::new(package).join("src/lib.rs"), &sources)
+    }
+
+    /// Paths of all modules, from the crate's root on.
+    #[must_use]
+    pub fn module_paths(&self) -> Vec<Vec<String>> {
+        self.modules.iter().map(|module| module.path.clone()).collect()
     }
 
     /// Parses a crate whose root is the file `root` of `sources`.

@@ -1,6 +1,6 @@
 //! Files import each other in one direction.
 
-use checks::{Graph, SourceTree, imports};
+use checks::{Graph, Import};
 
 /// Imports that close a circle of files, and are known: the file that imports, and the file that is
 /// imported. None is to be added.
@@ -87,13 +87,13 @@ const KNOWN: &[(&str, &str)] = &[
 
 /// Who imports whom, of a crate's files. Those that declare modules and re-export only are left out, and
 /// so are re-exports.
-fn files(tree: &SourceTree) -> Graph {
+fn files(imports: &[Import]) -> Graph {
     let mut graph = Graph::default();
-    for import in imports(tree) {
-        let (from, to) = (&tree.modules[import.from], &tree.modules[import.target.module()]);
-        if !import.is_reexport && !from.is_table_of_contents() && !to.is_table_of_contents() {
+    for import in imports {
+        let (from, to) = (&import.from, &import.to);
+        if !import.is_reexport && !from.is_table_of_contents && !to.is_table_of_contents {
             let evidence = || format!("line {}: {}", import.line, import.path.join("::"));
-            graph.add(&from.file.to_string_lossy(), &to.file.to_string_lossy(), evidence);
+            graph.add(&from.file, &to.file, evidence);
         }
     }
     graph
@@ -103,8 +103,8 @@ fn files(tree: &SourceTree) -> Graph {
 fn no_files_import_each_other() {
     let mut problems = Vec::new();
     let mut known: Vec<_> = KNOWN.iter().collect();
-    for name in crate::PUBLISHED {
-        let whole = files(&SourceTree::read(name));
+    for survey in crate::SURVEYS.iter() {
+        let whole = files(&survey.imports);
         let mut graph = whole.clone();
         known.retain(|(from, to)| !graph.remove(from, to));
         for (from, to) in KNOWN {

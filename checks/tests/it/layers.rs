@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use checks::{Graph, SourceTree, imports};
+use checks::Graph;
 
 /// The modules directly below core's root, the lowest layer first. A module may import those of lower
 /// layers, and those of its own where none of them comes to import it.
@@ -26,20 +26,20 @@ fn layer(module: &str) -> Option<usize> {
 
 /// Who imports whom, of core's modules below its root, and where: both the module by which a name is
 /// imported and the one that defines it count.
-fn modules(tree: &SourceTree) -> BTreeSet<(String, String, String)> {
+fn modules() -> BTreeSet<(&'static str, &'static str, String)> {
+    let core = crate::SURVEYS.first().expect("core is the first");
     let mut found = BTreeSet::new();
-    for import in imports(tree) {
-        let from = &tree.modules[import.from];
-        let Some(name) = from.path.first() else { continue };
-        let defined = tree.modules[import.target.module()].path.first().cloned();
+    for import in &core.imports {
+        let Some(from) = import.from.path.first() else { continue };
+        let defined = import.to.path.first();
         let by = match import.path.as_slice() {
-            [root, first, _, ..] if root == "crate" => Some(first.clone()),
+            [root, first, _, ..] if root == "crate" => Some(first),
             _ => None,
         };
         for to in by.into_iter().chain(defined) {
             let path = import.path.join("::");
-            let evidence = format!("{}:{}: {path}", from.file.display(), import.line);
-            found.insert((name.clone(), to, evidence));
+            let evidence = format!("{}:{}: {path}", import.from.file, import.line);
+            found.insert((from.as_str(), to.as_str(), evidence));
         }
     }
     found
@@ -48,8 +48,8 @@ fn modules(tree: &SourceTree) -> BTreeSet<(String, String, String)> {
 #[test]
 fn no_modules_of_core_import_each_other() {
     let mut graph = Graph::default();
-    for (from, to, evidence) in modules(&SourceTree::read("splengine-core")) {
-        graph.add(&from, &to, || evidence);
+    for (from, to, evidence) in modules() {
+        graph.add(from, to, || evidence);
     }
     let mut cycles = Vec::new();
     while let Some(cycle) = graph.shortest_cycle() {
@@ -66,9 +66,10 @@ fn no_modules_of_core_import_each_other() {
 
 #[test]
 fn modules_of_core_import_lower_layers_only() {
-    let tree = SourceTree::read("splengine-core");
     let mut problems = BTreeSet::new();
-    let top: Vec<_> = tree.modules[0].children.keys().map(String::as_str).collect();
+    let core = crate::SURVEYS.first().expect("core is the first");
+    let top: BTreeSet<_> =
+        core.modules.iter().filter_map(|path| path.first()).map(String::as_str).collect();
     for module in &top {
         if layer(module).is_none() {
             problems.insert(format!(
@@ -78,13 +79,13 @@ fn modules_of_core_import_lower_layers_only() {
         }
     }
     for module in LAYERS.iter().flat_map(|layer| layer.split(' ')) {
-        if !top.contains(&module) {
+        if !top.contains(module) {
             problems
                 .insert(format!("LAYERS has `{module}`, which is no module of core: remove it"));
         }
     }
-    for (from, to, evidence) in modules(&tree) {
-        if let (Some(lower), Some(upper)) = (layer(&from), layer(&to))
+    for (from, to, evidence) in modules() {
+        if let (Some(lower), Some(upper)) = (layer(from), layer(to))
             && lower < upper
         {
             problems.insert(format!(

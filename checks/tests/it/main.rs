@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use checks::{PublicItem, SourceTree, public_api};
+use checks::{Import, PublicItem, SourceTree, imports, public_api};
 
 mod cycles;
 mod docs;
@@ -13,7 +13,20 @@ mod public_api;
 const PUBLISHED: &[&str] =
     &["splengine-core", "splengine-http", "splengine-ws", "splengine-avro", "splengine-ssh"];
 
-/// The public interfaces of the published crates.
-static APIS: LazyLock<Vec<(&str, Vec<PublicItem>)>> = LazyLock::new(|| {
-    PUBLISHED.iter().map(|&name| (name, public_api(&SourceTree::read(name)))).collect()
+/// What a test needs of a crate's sources, which are parsed once for all tests.
+struct Survey {
+    package: &'static str,
+    api: Vec<PublicItem>,
+    imports: Vec<Import>,
+    /// Paths of the modules.
+    modules: Vec<Vec<String>>,
+}
+
+static SURVEYS: LazyLock<Vec<Survey>> = LazyLock::new(|| {
+    let survey = |&package: &&'static str| {
+        let tree = SourceTree::read(package);
+        let modules = tree.module_paths();
+        Survey { package, api: public_api(&tree), imports: imports(&tree), modules }
+    };
+    PUBLISHED.iter().map(survey).collect()
 });
