@@ -157,7 +157,7 @@ def test_over_sftp_and_what_copies(served, user, tmp_path):
         assert not (served.root / f"rsync-{user}").exists()
 
 
-def test_nobody_sees_what_is_anothers(served):
+def test_nobody_sees_what_belongs_to_another(served):
     with http(served, "execute") as one, http(served, "both") as other:
         batch = one.post("/api/v1/batches", json={"steps": [{"command": "echo secret"}]}).json()
         path = f"/api/v1/batches/{batch['batchId']}"

@@ -382,7 +382,7 @@ def requests_for(path: str, saved: str) -> list[tuple[str, str, dict]]:
     ]
 
 
-def test_what_is_anothers_is_not_there(client, bob):
+def test_what_belongs_to_another_is_not_there(client, bob):
     path = create(client, name="hers")
     saved = client.post(f"{path}/save", json={}).json()["savedId"]
     for method, place, body in requests_for(path, saved):
