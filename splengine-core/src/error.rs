@@ -2,6 +2,24 @@
 
 /// Kind of failure that an error is. Adapters turn it into their protocol's status with one table,
 /// tested against [`ErrorKind::ALL`].
+///
+/// ```
+/// use splengine_core::ErrorKind;
+///
+/// /// The exit code of a command-line tool, by sysexits.h.
+/// fn exit_code(kind: ErrorKind) -> i32 {
+///     match kind {
+///         ErrorKind::Malformed | ErrorKind::Impossible => 64,
+///         ErrorKind::NotFound => 66,
+///         ErrorKind::Unauthenticated | ErrorKind::Forbidden => 77,
+///         ErrorKind::CallerLimit | ErrorKind::Unavailable | ErrorKind::NoRoom => 75,
+///         _ => 70,
+///     }
+/// }
+///
+/// // `ErrorKind` may get further kinds: a test walks over all of them.
+/// assert!(ErrorKind::ALL.iter().all(|kind| (64..=77).contains(&exit_code(*kind))));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

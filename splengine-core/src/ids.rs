@@ -13,6 +13,17 @@ use crate::user_name::UserName;
 ///
 /// Looks like `spl-<user>-<unguessable>`; the last part carries 128 random bits. Clients treat it
 /// as opaque text.
+///
+/// ```
+/// use splengine_core::ids::SessionId;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let id = SessionId::new(&"alice".parse()?);
+/// assert!(id.as_str().starts_with("spl-alice-"));
+/// assert_eq!(id.as_str().parse::<SessionId>()?, id);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Arc<str>);
 

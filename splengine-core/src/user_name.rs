@@ -5,6 +5,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// The name of a user: 1 to 64 of `A-Z a-z 0-9 . _ @ -`, beginning with a letter or digit.
+///
+/// ```
+/// use splengine_core::UserName;
+///
+/// let name: UserName = "alice@example.org".parse()?;
+/// assert_eq!(name.as_str(), "alice@example.org");
+/// assert!("-rf".parse::<UserName>().is_err());
+/// # Ok::<(), splengine_core::auth::ParseUserNameError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserName(Arc<str>);
 

@@ -14,6 +14,25 @@ use crate::user_name::UserName;
 /// A user's rights are those of [`user`](Self::user). Those of a user who is not named there are the
 /// rights of all their tokens together, or every right if they have no token; never more than those
 /// of [`others`](Self::others).
+///
+/// ```
+/// use splengine_core::Scope;
+/// use splengine_core::auth::{AccountList, Scopes, Secret, TokenHash};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (alice, bob) = ("alice".parse()?, "bob".parse()?);
+/// let mut list = AccountList::new()
+///     .user(alice, Scopes::NONE.with(Scope::Execute))
+///     .others(Scopes::NONE.with(Scope::Files));
+/// // A token gives no right that its user does not have.
+/// let hash = TokenHash::of(&Secret::new("a-long-and-random-token"))?;
+/// list.token(hash, "alice".parse()?, Scopes::ALL)?;
+/// assert_eq!(list.rights(&"alice".parse()?), Scopes::NONE.with(Scope::Execute));
+/// assert_eq!(list.rights(&bob), Scopes::NONE.with(Scope::Files));
+/// assert_eq!(list.overreaching().map(|user| user.as_str()).collect::<Vec<_>>(), ["alice"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct AccountList {
     users: HashMap<UserName, Scopes>,

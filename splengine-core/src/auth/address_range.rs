@@ -2,6 +2,18 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 /// One address, or a network of them: `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32`.
+///
+/// ```
+/// use splengine_core::auth::AddressRange;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let office: AddressRange = "10.1.0.0/16".parse()?;
+/// assert!(office.contains("10.1.2.3".parse()?));
+/// assert!(office.contains("::ffff:10.1.2.3".parse()?));
+/// assert!(!office.contains("10.2.0.1".parse()?));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressRange {
     network: IpAddr,

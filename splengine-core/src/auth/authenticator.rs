@@ -93,6 +93,22 @@ pub trait Authenticator: Send + Sync + 'static {
 }
 
 /// Any [`Authenticator`], shared by the adapters that one `main` wires together.
+///
+/// ```
+/// use splengine_core::auth::{Authenticator, Credentials, SharedAuthenticator, StaticTokens};
+/// use splengine_core::Caller;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let guest = Caller::new("guest".parse()?);
+/// let shared = SharedAuthenticator::new(StaticTokens::new().allow_anonymous(guest.clone()));
+/// // Two servers have one authenticator.
+/// let (http, avro) = (shared.clone(), shared);
+/// assert_eq!(http.authenticate(Credentials::None).await?, guest);
+/// assert_eq!(avro.authenticate(Credentials::None).await?, guest);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SharedAuthenticator(Arc<dyn DynAuthenticator>);
 

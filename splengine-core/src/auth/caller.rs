@@ -16,6 +16,17 @@ use crate::user_name::UserName;
 ///
 /// Two callers are equal if their user, their rights and their share are; by which credentials they
 /// were recognised makes no difference.
+///
+/// ```
+/// use splengine_core::{Caller, Scope};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let alice = Caller::new("alice".parse()?).with(Scope::Execute).with(Scope::Files);
+/// assert!(alice.may(Scope::Execute) && !alice.may(Scope::Sessions));
+/// assert_eq!(alice.user().as_str(), "alice");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     user: UserName,
@@ -131,6 +142,23 @@ impl Caller {
 
     /// Does `work` unless the caller is [revoked](Self::revoked) before it is done: then `work` is
     /// dropped, and there is nothing. Adapters do a caller's requests by it.
+    ///
+    /// ```
+    /// use splengine_core::Caller;
+    /// use splengine_core::auth::Revocation;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let revocation = Revocation::new();
+    /// let alice = Caller::with_all_scopes("alice".parse()?).revocable(&revocation);
+    /// assert_eq!(alice.unless_revoked(async { 1 }).await, Some(1));
+    ///
+    /// tokio::spawn(async move { revocation.revoke() });
+    /// let endless = std::future::pending::<()>();
+    /// assert_eq!(alice.unless_revoked(endless).await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///

@@ -8,6 +8,21 @@ use tokio::sync::watch;
 /// or login. Its clones are the same switch.
 ///
 /// [`Caller::revocable`](crate::Caller::revocable) makes a caller depend on it.
+///
+/// ```
+/// use splengine_core::auth::Revocation;
+/// use splengine_core::{Caller, Scope};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // One for each login: who logs out loses the rights of that login, and of no other.
+/// let (first, second) = (Revocation::new(), Revocation::new());
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let (here, there) = (alice.clone().revocable(&first), alice.revocable(&second));
+/// first.revoke();
+/// assert!(!here.may(Scope::Execute) && there.may(Scope::Execute));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Revocation(watch::Sender<bool>);
 

@@ -3,6 +3,14 @@ use std::fmt;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A text that never shows in `Debug` output and is wiped from memory when dropped.
+///
+/// ```
+/// use splengine_core::auth::Secret;
+///
+/// let secret = Secret::new("correct-horse");
+/// assert_eq!(format!("{secret:?}"), "Secret(…)");
+/// assert_eq!(secret.expose(), "correct-horse");
+/// ```
 #[derive(Clone)]
 pub struct Secret(SecretString);
 

@@ -13,6 +13,19 @@ use crate::user_name::UserName;
 ///
 /// That is enough for tokens that are long and random (128 bits or more); for passwords, which people
 /// choose, it is not. `Debug` does not show it.
+///
+/// ```
+/// use splengine_core::auth::{Secret, TokenHash};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hash = TokenHash::of(&Secret::new("a-long-and-random-token"))?;
+/// // What a file of tokens holds.
+/// let line = hash.to_string();
+/// assert!(line.starts_with("sha256:") && line.len() == 71);
+/// assert_eq!(line.parse::<TokenHash>()?, hash);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u8; 32]);
 
@@ -110,6 +123,24 @@ impl fmt::Debug for TokenHash {
 /// Only their SHA-256 is kept, which is enough for tokens that are long and random (a token is at
 /// least 16 bytes); a password that people choose wants a slow hash instead. A lookup compares
 /// with every entry in constant time, so its duration tells nothing.
+///
+/// ```
+/// use splengine_core::auth::{AuthError, Authenticator, Credentials, Secret, StaticTokens};
+/// use splengine_core::{Caller, Scope};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let token = Secret::new("a-long-and-random-token");
+/// let alice = Caller::new("alice".parse()?).with(Scope::Execute);
+/// let mut tokens = StaticTokens::new();
+/// tokens.insert(&token, alice.clone())?;
+/// assert_eq!(tokens.authenticate(Credentials::Bearer(token)).await?, alice);
+///
+/// let anonymous = tokens.authenticate(Credentials::None).await;
+/// assert!(matches!(anonymous, Err(AuthError::Missing)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Default)]
 pub struct StaticTokens {
     entries: Vec<(TokenHash, Caller)>,

@@ -245,6 +245,27 @@ impl Engine {
     /// ten seconds for its turn, but for those from an address from which the user's password was shown
     /// within 30 days. A user who also has a key is never kept from using it.
     ///
+    /// ```
+    /// use splengine_core::auth::{AuthError, CredentialSource, Secret};
+    /// use splengine_core::{Engine, LocalExecutor};
+    ///
+    /// /// Stands for a lookup in a directory, which takes its time.
+    /// async fn directory_knows(user: &str, password: &Secret) -> Result<(), AuthError> {
+    ///     let is_right = (user, password.expose()) == ("alice", "correct-horse");
+    ///     is_right.then_some(()).ok_or(AuthError::Invalid)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// let source = CredentialSource::new("http", Some([192, 0, 2, 1].into()));
+    /// let password = Secret::new("correct-horse");
+    /// let check = directory_knows("alice", &password);
+    /// engine.check_password("alice", &password, &source, check).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`AuthError::Throttled`] for an address that is shut out, and where too many wait; else what

@@ -17,6 +17,25 @@ use crate::run::{Admission, Capacity, Counters, Policy, Runner};
 use crate::session::{SessionPolicy, Sessions};
 
 /// Sets up an [`Engine`]. Made by [`Engine::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::execute::{LimitKind, Limits};
+/// use splengine_core::{Engine, LocalExecutor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new(".")?)
+///     .max_running(16)
+///     .max_waiting(256)
+///     .default_timeout(Duration::from_secs(60))
+///     .max_timeout(Duration::from_secs(3600))
+///     .default_output_limit(1 << 20)
+///     .max_limits(Limits::default().with(LimitKind::OpenFiles, 1024))
+///     .build()?;
+/// # drop(engine);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub struct EngineBuilder {
     executor: Arc<dyn DynExecute>,
@@ -34,6 +53,21 @@ pub struct EngineBuilder {
 }
 
 /// A setting that can't be.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::engine::BuildError;
+/// use splengine_core::{Engine, LocalExecutor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let built = Engine::builder(LocalExecutor::new(".")?)
+///     .default_timeout(Duration::from_secs(7200))
+///     .max_timeout(Duration::from_secs(3600))
+///     .build();
+/// assert!(matches!(built, Err(BuildError::DefaultOverMaximum("timeout"))));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -86,6 +120,21 @@ impl EngineBuilder {
     }
 
     /// The program that commands are given to. Default: any, named by the command.
+    ///
+    /// ```
+    /// use splengine_core::execute::Program;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // Callers name the arguments of `echo`, and can run nothing else.
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).program(Program::at("echo")).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let captured = engine.execute(&alice, Request::new("rm -r .")).await?.capture().await;
+    /// assert_eq!(captured.stdout, "rm -r .\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn program(mut self, program: Program) -> Self {
         self.policy.program = program;
         self
@@ -102,6 +151,20 @@ impl EngineBuilder {
     /// stands for any rest. Default: any. With one fixed [`program`](Self::program) that callers
     /// must not get around, name only what that program needs: some variables (`LD_PRELOAD`,
     /// `NODE_OPTIONS`) make a program run other code.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, ErrorKind, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).request_env(["LANG", "APP_*"]).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// engine.execute(&alice, Request::new("true").env("APP_MODE", "test")).await?;
+    /// let refused = engine.execute(&alice, Request::new("true").env("LD_PRELOAD", "x.so")).await;
+    /// assert_eq!(refused.expect_err("not allowed").kind(), ErrorKind::Impossible);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn request_env(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.policy.request_env = Some(names.into_iter().map(Into::into).collect());
         self

@@ -66,6 +66,24 @@ impl Engine {
     /// Runs a command for `caller`: checks it, waits in the queue for a place, and returns once the
     /// program runs. Must be called within a tokio runtime with I/O and time enabled.
     ///
+    /// ```
+    /// use splengine_core::auth::Scopes;
+    /// use splengine_core::{Caller, Engine, ExecuteError, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let run = engine.execute(&alice, Request::new("echo").arg("two words")).await?;
+    /// assert_eq!(run.capture().await.stdout, "two words\n");
+    ///
+    /// let guest = Caller::new("guest".parse()?).with_scopes(Scopes::NONE);
+    /// let refused = engine.execute(&guest, Request::new("echo")).await;
+    /// assert!(matches!(refused, Err(ExecuteError::Forbidden { scope: "execute", .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ExecuteError`] when the command did not start. Then nothing of it is left.
@@ -82,6 +100,27 @@ impl Engine {
 
     /// Asks for the same, and does not wait for a place: for adapters that tell their client that its
     /// command waits. Returns once the program runs, or has been checked and waits.
+    ///
+    /// ```
+    /// use splengine_core::engine::Admitted;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).max_running(1).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let first = engine.execute(&alice, Request::new("sleep 600")).await?;
+    /// match engine.admit(&alice, Request::new("echo next")).await? {
+    ///     Admitted::Queued(queued) => {
+    ///         println!("{} waits for its turn", queued.execution_id());
+    ///         drop(first);
+    ///         assert_eq!(queued.started().await?.capture().await.stdout, "next\n");
+    ///     }
+    ///     other => panic!("one runs at a time: {other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -184,6 +223,27 @@ impl Engine {
     /// However that engine ended: when this returns, nothing of it still runs that is not gone on
     /// with.
     ///
+    /// ```
+    /// use splengine_core::batch::{BatchPolicy, BatchState};
+    /// use splengine_core::store::RedbStore;
+    /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let directory = directory.path();
+    /// let store = RedbStore::open(directory.join("batches.redb"))?;
+    /// let engine = Engine::builder(LocalExecutor::new(".")?)
+    ///     .batches(BatchPolicy::new(store, directory.join("outputs"))?)
+    ///     .build()?;
+    /// let resumed = engine.resume().await;
+    /// assert!(!resumed.has_failed, "see the log: the store of batches needs repair");
+    /// println!("resumed {} sessions and {} batches", resumed.sessions, resumed.batches);
+    /// // Now the servers are opened.
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// It takes its course when the future is dropped.
@@ -238,6 +298,20 @@ impl Engine {
     }
 
     /// Returns what is switched on and enforced here, in the words of every server.
+    ///
+    /// ```
+    /// use splengine_core::files::FilePolicy;
+    /// use splengine_core::{Engine, LocalExecutor};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).files(FilePolicy::new(".")?).build()?;
+    /// let capabilities = engine.capabilities();
+    /// for name in ["execute", "sessions", "files", "limits.openFiles"] {
+    ///     assert!(capabilities.iter().any(|capability| capability == name), "{name}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn capabilities(&self) -> Vec<String> {
         let mut all = vec!["execute".to_owned()];
@@ -278,6 +352,21 @@ impl Engine {
     }
 
     /// Returns what was counted so far.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// engine.execute(&alice, Request::new("true")).await?.capture().await;
+    /// let stats = engine.stats();
+    /// assert_eq!((stats.started, stats.running), (1, 0));
+    /// assert!(stats.ended.contains(&(Reason::Exited, 1)));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let batches = self.batches().open_count();
@@ -295,6 +384,25 @@ impl Engine {
     /// [outlive](crate::Session::outlives) this process are left to the next, and so is what batches
     /// have not begun. Returns when nothing else runs. Calling it again while it works is harmless;
     /// [`kill`](Self::kill) hurries it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use splengine_core::{Caller, Engine, ExecuteError, LocalExecutor, Reason, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let run = engine.execute(&alice, Request::new("sleep 600")).await?;
+    /// // What runs gets 50 ms to end by itself; then it is told to.
+    /// engine.drain(Duration::from_millis(50)).await;
+    /// assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+    ///
+    /// let refused = engine.execute(&alice, Request::new("true")).await;
+    /// assert!(matches!(refused, Err(ExecuteError::Draining { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///

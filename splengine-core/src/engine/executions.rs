@@ -9,6 +9,25 @@ impl Engine {
     /// [may](crate::engine::EngineBuilder::max_running) run and [wait](crate::engine::EngineBuilder::max_waiting).
     /// The steps of batches and sessions are not among them.
     ///
+    /// ```
+    /// use splengine_core::engine::ExecutionState;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let run = engine.execute(&alice, Request::new("sleep 600")).await?;
+    /// let [sleeping] = &engine.executions(&alice)?[..] else { panic!("there is one") };
+    /// assert_eq!((&sleeping.command[..], sleeping.state), ("sleep 600", ExecutionState::Running));
+    /// assert_eq!(Some(&sleeping.id), run.execution_id());
+    ///
+    /// engine.cancel_execution(&alice, sleeping.id.as_str()).await?;
+    /// assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ExecuteError::Forbidden`] for who has neither [`Scope::Execute`] nor [`Scope::Admin`].

@@ -36,6 +36,22 @@ impl Engine {
     /// can't be written or has no room. That is looked at once a second at most: the one of
     /// sessions is written to each time, that of batches where the last write failed.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use splengine_core::engine::PartState;
+    /// use splengine_core::{Engine, LocalExecutor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// assert!(engine.readiness().await.is_ready());
+    ///
+    /// engine.drain(Duration::ZERO).await;
+    /// assert_eq!(engine.readiness().await.state(), PartState::Draining);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.

@@ -20,6 +20,43 @@ enum CancelLevel {
 ///
 /// A stop may come once, and may be followed by the demand to kill at once. Signals may come any
 /// number of times.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin};
+/// use splengine_core::{Caller, Engine, Execute, ExecuteError, Reason, Request};
+///
+/// /// Waits for an hour, or until it is told to stop.
+/// struct Wait;
+///
+/// impl Execute for Wait {
+///     async fn execute(
+///         &self,
+///         _command: Command,
+///         _stdin: Stdin,
+///         output: Output,
+///         cancel: Cancel,
+///     ) -> Result<Exit, ExecuteError> {
+///         output.started();
+///         tokio::select! {
+///             () = cancel.stop_requested() => Ok(Exit::new(ExitStatus::Code(143)).stopped()),
+///             () = tokio::time::sleep(Duration::from_secs(3600)) => {
+///                 Ok(Exit::new(ExitStatus::Code(0)))
+///             }
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(Wait).build()?;
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let run = engine.execute(&alice, Request::new("anything")).await?;
+/// run.stopper().stop();
+/// assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cancel(Arc<CancelState>);
 

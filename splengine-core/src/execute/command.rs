@@ -20,6 +20,21 @@ pub enum Background {
 }
 
 /// A checked command, as an [`Execute`](crate::Execute) gets it.
+///
+/// ```
+/// use splengine_core::ExecuteError;
+/// use splengine_core::execute::Command;
+///
+/// /// The command line by which a container runtime runs `command` in the container of its user.
+/// fn container_argv(command: &Command) -> Result<Vec<String>, ExecuteError> {
+///     let mut argv = vec!["runtime".to_owned(), "exec".to_owned()];
+///     argv.extend(command.env.iter().map(|(name, value)| format!("--env={name}={value}")));
+///     argv.extend(command.workdir.iter().map(|workdir| format!("--workdir={workdir}")));
+///     argv.push(format!("user-{}", command.user));
+///     argv.extend(command.text_argv()?.into_iter().map(str::to_owned));
+///     Ok(argv)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Command {

@@ -81,6 +81,20 @@ impl fmt::Display for Gap {
 }
 
 /// The end record of a run: exactly one, always last.
+///
+/// ```
+/// use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let end = engine.execute(&alice, Request::new("sh -c 'exit 3'")).await?.capture().await.end;
+/// assert_eq!((end.reason, end.exit_code), (Reason::Exited, 3));
+/// assert!(!end.success());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct End {
@@ -143,6 +157,17 @@ impl End {
 }
 
 /// Report of an [`Execute`](crate::Execute) at the end of a run.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::execute::{Exit, ExitStatus, Usage};
+///
+/// let mut usage = Usage::default();
+/// usage.cpu_time = Some(Duration::from_millis(20));
+/// // A program that obeyed a request to stop.
+/// let exit = Exit::new(ExitStatus::Code(143)).stopped().usage(usage);
+/// # drop(exit);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exit {

@@ -6,6 +6,22 @@ use crate::execute::SplitError;
 use crate::quota::InputShortage;
 
 /// Reason for which a run did not start.
+///
+/// ```
+/// use splengine_core::{Caller, Engine, ErrorKind, ExecuteError, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let refused = engine.execute(&alice, Request::new("no-such-program")).await;
+/// let error = refused.expect_err("there is no such program");
+/// assert!(matches!(&error, ExecuteError::ProgramNotFound(name) if name == "no-such-program"));
+/// assert_eq!(error.kind(), ErrorKind::Impossible);
+/// assert_eq!(error.retry_after(), None);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecuteError {

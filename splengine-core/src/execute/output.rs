@@ -46,6 +46,30 @@ pub struct OutputClosed;
 /// writes is the order in which the reader gets them, over both streams. The
 /// queue holds 256 KiB and one write; at that bound [`write`](Self::write) waits, or, where the
 /// caller asked for it, the oldest output is dropped and counted.
+///
+/// ```
+/// use bytes::Bytes;
+/// use splengine_core::ExecuteError;
+/// use splengine_core::execute::{Output, OutputClosed, Stream};
+///
+/// /// Hands over what a program prints on two channels, until both are closed or no one reads.
+/// async fn forward(
+///     output: &Output,
+///     mut stdout: tokio::sync::mpsc::Receiver<Bytes>,
+///     mut stderr: tokio::sync::mpsc::Receiver<Bytes>,
+/// ) -> Result<(), OutputClosed> {
+///     output.started();
+///     loop {
+///         // A full queue holds the channels, and by them the program.
+///         output.ready().await;
+///         tokio::select! {
+///             Some(data) = stdout.recv() => output.write(Stream::Stdout, data).await?,
+///             Some(data) = stderr.recv() => output.write(Stream::Stderr, data).await?,
+///             else => return Ok(()),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Output(Arc<Queue>);
 

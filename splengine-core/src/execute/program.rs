@@ -61,6 +61,22 @@ impl Program {
     /// A run that exited with 0 but wrote a line to standard output that matches is reported with
     /// exit code 1. The first 4 KiB of each line are looked at.
     ///
+    /// ```
+    /// use splengine_core::execute::Program;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let program = Program::any().failure_in_stdout("^ERROR")?;
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).program(program).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let request = Request::new("echo ERROR: no input");
+    /// let captured = engine.execute(&alice, request).await?.capture().await;
+    /// assert_eq!(captured.end.exit_code, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ProgramError`] when `pattern` is not a regular expression in the syntax of the crate

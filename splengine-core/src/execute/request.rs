@@ -68,6 +68,20 @@ impl Request {
     /// terminal: it reads its commands from standard input. The engine's
     /// [program](crate::engine::EngineBuilder::program) does not stand in front of it; the caller needs
     /// [`Scope::Sessions`](crate::Scope::Sessions) as well.
+    ///
+    /// ```
+    /// use splengine_core::execute::Stdin;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let request = Request::shell().stdin(Stdin::bytes("echo $((6 * 7))\n"));
+    /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "42\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn shell() -> Self {
         Self {
@@ -91,11 +105,24 @@ impl Request {
     }
 
     /// Has the command run by the shell that [sessions](crate::session::SessionPolicy::shell) begin with
-    /// (`shell -c command`), instead of being split into words; default false. Arguments follow it
-    /// verbatim (as `"$@"`). The engine's [program](crate::engine::EngineBuilder::program) does not stand in
+    /// (`shell -c command`), instead of being split into words; default false. Arguments are appended to
+    /// it as further words, verbatim (as `"$@"`). The engine's [program](crate::engine::EngineBuilder::program) does not stand in
     /// front of it, but its directory comes first on the `PATH`. Refused unless the engine
     /// [allows it](crate::engine::EngineBuilder::shell_commands); the caller needs
     /// [`Scope::Sessions`](crate::Scope::Sessions) as well.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).shell_commands(true).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let request = Request::new("echo hello | tr a-z").use_shell(true).arg("A-Z");
+    /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "HELLO\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn use_shell(mut self, use_shell: bool) -> Self {
         self.use_shell = use_shell;
@@ -170,6 +197,21 @@ impl Request {
     /// Sets how long the command may print nothing before it is ended as one that
     /// [timed out](crate::Reason::TimedOut); at most the engine's longest time limit. Time in which it
     /// waits for whoever reads its output does not count. Default: for ever.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let request = Request::new("sleep 600").idle_timeout(Duration::from_millis(50));
+    /// let end = engine.execute(&alice, request).await?.capture().await.end;
+    /// assert_eq!((end.reason, end.exit_code), (Reason::TimedOut, 124));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
@@ -183,6 +225,22 @@ impl Request {
     ///
     /// At most 64 variables, whose values have 64 KiB together. Programs can print a value in another
     /// form, such as Base64: it is a protection from accidents, not from programs.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let request = Request::new("sh -c 'echo the token is $TOKEN'")
+    ///     .env("TOKEN", "correct-horse")
+    ///     .mask("TOKEN");
+    /// let captured = engine.execute(&alice, request).await?.capture().await;
+    /// assert_eq!(captured.stdout, "the token is ***\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn mask(mut self, name: impl Into<String>) -> Self {
         self.mask.push(name.into());

@@ -14,6 +14,28 @@ use crate::os::Signal;
 use crate::quota::MemoryError;
 
 /// Something that happened in a run.
+///
+/// ```
+/// use splengine_core::execute::Stream;
+/// use splengine_core::{Caller, Engine, Event, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let mut run = engine.execute(&alice, Request::new("echo hello")).await?;
+/// let mut printed = Vec::new();
+/// while let Some(event) = run.next().await {
+///     match event {
+///         Event::Output { stream: Stream::Stdout, data } => printed.extend_from_slice(&data),
+///         Event::End(end) => assert!(end.success()),
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(printed, b"hello\n");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -40,6 +62,21 @@ pub enum Event {
 ///
 /// Its output comes as [events](Self::next), or [as a whole](Self::capture). Dropping the handle
 /// before the end cancels the run.
+///
+/// ```
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let run = engine.execute(&alice, Request::new("sh -c 'echo $SPL_SESSION_ID'")).await?;
+/// let id = run.session_id().to_string();
+/// let captured = run.capture().await;
+/// assert_eq!(captured.stdout, format!("{id}\n"));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Run(pub(crate) Box<Reading>);
 
 /// Apart from its handle, which is moved about.
@@ -80,6 +117,23 @@ pub(crate) enum Step {
 }
 
 /// A whole run: its output, as far as the limit and the engine's memory let it be kept, and its end.
+///
+/// ```
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let request = Request::new("seq 1000").output_limit(100);
+/// let captured = engine.execute(&alice, request).await?.capture().await;
+/// let gap = captured.end.stdout_gap.expect("seq prints more than 100 bytes");
+/// let (head, tail) = captured.stdout.split_at(gap.at as usize);
+/// assert!(head.starts_with(b"1\n2\n") && tail.ends_with(b"1000\n"));
+/// assert_eq!(captured.stdout.len() as u64 + gap.bytes, captured.end.stdout_bytes);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Captured {
@@ -92,6 +146,21 @@ pub struct Captured {
 }
 
 /// Stops a run from elsewhere.
+///
+/// ```
+/// use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let run = engine.execute(&alice, Request::new("sleep 600")).await?;
+/// let stopper = run.stopper();
+/// tokio::spawn(async move { stopper.stop() });
+/// assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Stopper(CancelSource);
 
@@ -117,6 +186,22 @@ impl Stopper {
     /// that is being started; one more is dropped. It is not taken for a request of the engine's: a
     /// run that ends by it has ended as [`Reason::Signaled`], or by itself. Executors other than
     /// [`LocalExecutor`](crate::LocalExecutor) may pass it over.
+    ///
+    /// ```
+    /// use splengine_core::execute::Signal;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let run = engine.execute(&alice, Request::new("sleep 600")).await?;
+    /// run.stopper().signal(Signal::TERM);
+    /// let end = run.capture().await.end;
+    /// assert_eq!((end.reason, end.signal), (Reason::Signaled, Some(Signal::TERM)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn signal(&self, signal: Signal) {
         self.0.signal(signal);
     }
@@ -149,6 +234,22 @@ impl Run {
     }
 
     /// The next event; `None` after the end.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, Event, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let mut run = engine.execute(&alice, Request::new("echo hello")).await?;
+    /// let first = run.next().await;
+    /// assert!(matches!(first, Some(Event::Output { data, .. }) if data == "hello\n"));
+    /// assert!(matches!(run.next().await, Some(Event::End(_))));
+    /// assert_eq!(run.next().await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///

@@ -5,6 +5,24 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 /// Standard input of a command.
+///
+/// ```
+/// use splengine_core::execute::Stdin;
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let request = Request::new("tr a-z A-Z").stdin(Stdin::bytes("hello"));
+/// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "HELLO");
+///
+/// // A reader, such as a socket or a file of tokio's, is read as fast as the program reads.
+/// let request = Request::new("wc -c").stdin(Stdin::reader(&b"hello"[..]));
+/// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "5\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Stdin(pub(crate) Source);
 
 pub(crate) enum Source {

@@ -82,6 +82,27 @@ pub enum SetupError {
 /// resource limits, the CPU affinity, the memory policy, namespaces, seccomp filters, securebits,
 /// the switch for transparent huge pages and the session keyring: keep no secrets in that one.
 /// Attributes of this process are looked at when the builder is made.
+///
+/// ```
+/// use splengine_core::local::{CgroupMode, Environment};
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let executor = LocalExecutor::builder(".")
+///     .environment(Environment::minimal().set("STAGE", "test"))
+///     .cgroup(CgroupMode::Off)
+///     .umask(0o027)
+///     .nice(5)
+///     .build()?;
+/// let engine = Engine::builder(executor).build()?;
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let request = Request::new("sh -c 'echo $STAGE; umask'");
+/// let captured = engine.execute(&alice, request).await?.capture().await;
+/// assert_eq!(captured.stdout, "test\n0027\n");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct LocalExecutorBuilder {

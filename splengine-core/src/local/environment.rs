@@ -8,6 +8,22 @@ use crate::names::any_names;
 ///
 /// Nothing of the server's own environment reaches a command unless it is named here, so that its
 /// secrets stay its own.
+///
+/// ```
+/// use splengine_core::local::Environment;
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let environment = Environment::minimal().inherit(&["LC_*"]).set("APP", "demo");
+/// let executor = LocalExecutor::builder(".").environment(environment).build()?;
+/// let engine = Engine::builder(executor).build()?;
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let request = Request::new("sh -c 'echo $APP; echo ${HOME-unset}'");
+/// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "demo\nunset\n");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,

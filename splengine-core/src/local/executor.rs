@@ -24,6 +24,23 @@ use crate::terminal::{Orphan, Reattached, Size, Terminal};
 use crate::user_name::UserName;
 
 /// Runs commands as child processes of this one, on Linux 5.11 or newer.
+///
+/// ```
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// # let root = root.path();
+/// std::fs::create_dir(root.join("reports"))?;
+/// let engine = Engine::builder(LocalExecutor::new(root)?).build()?;
+/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let request = Request::new("touch today.txt").workdir("reports");
+/// assert!(engine.execute(&alice, request).await?.capture().await.end.success());
+/// assert!(root.join("reports/today.txt").exists());
+/// # Ok(())
+/// # }
+/// ```
 pub struct LocalExecutor {
     host: Arc<Host>,
     oom: OomCounter,

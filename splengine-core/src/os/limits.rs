@@ -47,6 +47,25 @@ impl LimitKind {
 
 /// Bounds on the resources of one run; `None` sets none. Wall time and output have their own
 /// members in [`Request`](crate::Request).
+///
+/// ```
+/// use splengine_core::execute::{LimitKind, Limits};
+/// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let limits = Limits::default().with(LimitKind::OpenFiles, 64);
+/// let request = Request::new("sh -c 'ulimit -n'").limits(limits);
+/// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "64\n");
+///
+/// let defaults = Limits::default().with(LimitKind::OpenFiles, 256).with(LimitKind::FileSize, 1 << 20);
+/// let both = limits.or(defaults);
+/// assert_eq!((both.open_files, both.file_size), (Some(64), Some(1 << 20)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
