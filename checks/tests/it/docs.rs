@@ -28,7 +28,7 @@ fn check(rule: Rule, left: usize) {
 
 #[test]
 fn summaries_begin_with_their_subject_or_verb() {
-    check(Rule::Opening, 262);
+    check(Rule::Opening, 260);
 }
 
 #[test]
@@ -48,11 +48,11 @@ fn fallible_functions_tell_their_errors() {
 
 #[test]
 fn builders_and_handles_have_an_example() {
-    check(Rule::Example, 40);
+    check(Rule::Example, 28);
 }
 
 /// Examples in the documentation of public items that are compiled, at least.
-const MIN_EXAMPLES: usize = 46;
+const MIN_EXAMPLES: usize = 95;
 
 #[test]
 fn there_are_examples() {
