@@ -18,5 +18,6 @@ mod reload;
 mod server;
 mod sessions;
 mod settings_reference;
+mod single_servers;
 mod stores;
 mod tls;

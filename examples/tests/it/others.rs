@@ -60,15 +60,6 @@ fn batch_of_lines() {
 }
 
 #[test]
-fn embed_http() {
-    let server = Server::start(example("embed-http").env("ALICE_TOKEN", ALICE));
-    let answer = post(server.ready.trim(), ALICE, BODY).expect("an answer");
-    assert_eq!(answer.0, 200);
-    assert!(answer.1.contains("hi\\n"));
-    ends_well(server);
-}
-
-#[test]
 fn custom_auth() {
     let server = Server::start(example("custom-auth").env("SIGNING_KEY", "key"));
     let (addr, token) = server.ready.trim().split_once(' ').expect("both");

@@ -230,8 +230,7 @@ async fn a_shortage_of_processes_is_told_and_steps_wait_it_out() {
 fn a_shortage_of_threads_ends_nobody() {
     let Some(user) = user() else { return };
     let root = user.directory("root");
-    let embedded =
-        Server::start(&mut user.run(example("embed-http").env("ALICE_TOKEN", ALICE), &root));
+    let embedded = Server::start(&mut user.run(example("http").env("ALICE_TOKEN", ALICE), &root));
     let config = user.directory.path().join("config.toml");
     fs::write(&config, "[sessions]\nsurvive = true\n").expect("written");
     let mut command = example("all-in-one");
@@ -256,7 +255,7 @@ fn a_shortage_of_threads_ends_nobody() {
     drop(filled);
     assert_eq!((execute().0, open().0, count()), (200, 201, 2));
     for server in [embedded, server] {
-        server.signal(Signal::TERM);
+        server.signal(Signal::INT);
         let (code, _, log) = server.wait();
         assert!(code == Some(0) && !log.contains("panicked"), "{code:?}: {log}");
     }

@@ -1,0 +1,55 @@
+//! An axum application of one's own with splengine below `/spl`. The application knows its users
+//! itself: it puts a `Caller` into the extensions of a request, and splengine asks for no token.
+//!
+//!     cargo run --example embed-in-axum
+//!     curl -H 'Cookie: login=alice' --json '{"command": "echo hi"}' http://ADDRESS/spl/execute
+//!
+//! It prints its address, and runs until ctrl-c.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::COOKIE;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use splengine_core::auth::{Scope, StaticTokens};
+use splengine_core::{Caller, Engine, LocalExecutor};
+use splengine_http::HttpServer;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Stands for the application's own login, such as a session in a database.
+async fn login(mut request: Request, next: Next) -> Response {
+    let cookie = request.headers().get(COOKIE).and_then(|cookie| cookie.to_str().ok());
+    let user = cookie.and_then(|cookie| cookie.strip_prefix("login="));
+    let Some(Ok(user)) = user.map(str::parse) else {
+        return StatusCode::UNAUTHORIZED.into_response();
+    };
+    request.extensions_mut().insert(Caller::new(user).with(Scope::Execute));
+    next.run(request).await
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    // Without a token of its own nobody gets past `login` by one.
+    let splengine =
+        HttpServer::builder(engine.clone()).authenticate(StaticTokens::new()).into_service();
+    let app = axum::Router::new()
+        .nest_service("/spl", splengine)
+        .layer(from_fn(login))
+        .route("/", get(|| async { "an application of its own" }));
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            interrupt.recv().await;
+            engine.drain(Duration::from_secs(30)).await;
+        })
+        .await?;
+    Ok(())
+}
