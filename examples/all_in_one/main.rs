@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         .init();
     // Of this same program, started by the engine: see `PtyHost`.
     if std::env::args_os().nth(1).is_some_and(|word| word == HOLD_TERMINALS) {
-        return match splengine_core::local::hold() {
+        return match splengine_core::local::run_pty_host() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, 1),
         };
@@ -105,21 +105,21 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let hangups = Reload::hangups().map_err(|error| start(error.into()))?;
 
     own_files::make_private(&settings.root.join("runtime"));
-    let holder = settings.holder().map_err(Failure::Usage)?;
+    let pty_host = settings.pty_host().map_err(Failure::Usage)?;
     let executor = LocalExecutor::builder(&settings.root)
         .environment(settings.environment.clone())
         .cgroup(settings.cgroup.clone())
         // No other part of this program starts a process.
-        .reap_strangers(true);
+        .reap_unknown(true);
     // What lies beside these below `runtime` is whoever's made it, and clients' to work in.
     let executor = ["batches", "logins", "sessions", "ssh"]
         .iter()
         .fold(executor, |all, name| all.protect(settings.root.join("runtime").join(name)));
     let executor = settings.own_files.refuse_as_workdirs(executor);
     let executor = settings.max_kept().into_iter().fold(executor, LocalExecutorBuilder::max_kept);
-    let executor = holder
+    let executor = pty_host
         .into_iter()
-        .fold(executor, LocalExecutorBuilder::holder)
+        .fold(executor, LocalExecutorBuilder::pty_host)
         .build()
         .map_err(|error| Failure::Usage(UsageError::caused("--root or [cgroup]", &error)))?;
     open_files::raise_limit();

@@ -270,13 +270,13 @@ impl Settings {
         self.commands.max_kept
     }
 
-    /// The holder of terminals, if sessions are to survive this process.
-    pub(crate) fn holder(&self) -> Result<Option<PtyHost>, UsageError> {
+    /// The PTY host of terminals, if sessions are to survive this process.
+    pub(crate) fn pty_host(&self) -> Result<Option<PtyHost>, UsageError> {
         if !self.sessions.survive {
             return Ok(None);
         }
-        let holder = PtyHost::new(self.sessions_dir(), [HOLD_TERMINALS]);
-        holder.map(Some).map_err(|error| UsageError::caused("[sessions] survive", &error))
+        let pty_host = PtyHost::new(self.sessions_dir(), [HOLD_TERMINALS]);
+        pty_host.map(Some).map_err(|error| UsageError::caused("[sessions] survive", &error))
     }
 
     fn sessions_dir(&self) -> PathBuf {

@@ -21,7 +21,7 @@ let url, home;
 
 // Starts a server; its address.
 async function serve(root, ...flags) {
-  const off = ["ws", "ssh", "avro"].flatMap((door) => [`--${door}`, "off"]);
+  const off = ["ws", "ssh", "avro"].flatMap((name) => [`--${name}`, "off"]);
   const server = spawn(
     process.env.SPLENGINE_SERVER,
     ["--root", root, "--http", "127.0.0.1:0", ...off, "--token", `alice=${token}`, ...flags],

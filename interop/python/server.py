@@ -36,17 +36,17 @@ class Server:
         self.log = home / "log"
         self.prefix = prefix
         wanted = {"ws": ws, "ssh": ssh, "avro": avro}
-        doors = [word for door, on in wanted.items() for word in (f"--{door}", "127.0.0.1:0" if on else "off")]
+        servers = [word for name, on in wanted.items() for word in (f"--{name}", "127.0.0.1:0" if on else "off")]
         if ws:
-            doors += ["--shell", "/bin/sh"]
+            servers += ["--shell", "/bin/sh"]
         if ssh:
             # A file for each user, of the keys that let them in.
             self.keys = home / "authorized_keys"
             self.keys.mkdir(mode=0o755)
-            doors += ["--authorized-keys", self.keys]
+            servers += ["--authorized-keys", self.keys]
         known = ["--tokens", tokens_file] if tokens else []
         self.command = [*prefix, os.environ["SPLENGINE_SERVER"], "--root", self.root,
-                        "--http", "127.0.0.1:0", *doors, "--config", home / "config.toml",
+                        "--http", "127.0.0.1:0", *servers, "--config", home / "config.toml",
                         *known, *flags]
         self.start()
 

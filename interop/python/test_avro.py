@@ -1,4 +1,4 @@
-"""The Avro RPC door: Python's own client over HTTP, and what other clients put on the wire, byte by
+"""The Avro RPC server: Python's own client over HTTP, and what other clients put on the wire, byte by
 byte."""
 
 import hashlib
@@ -46,7 +46,7 @@ HI = bytes.fromhex("00 00 00 0668690a 00")
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory):
+def target(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("avro") / "server", "--anonymous", "guest", avro=True, tokens=False)
     host, port = server.ready["avro"].rsplit(":", 1)
     server.avro = (host, int(port))
@@ -55,8 +55,8 @@ def door(tmp_path_factory):
 
 
 @pytest.fixture
-def wire(door):
-    with socket.create_connection(door.avro, timeout=30) as wire:
+def wire(target):
+    with socket.create_connection(target.avro, timeout=30) as wire:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield wire
 
@@ -106,9 +106,9 @@ def handshake(server_hash: bytes, with_text: bool = False, meta: bytes = b"\0", 
 
 
 @pytest.fixture
-def known(door) -> bytes:
+def known(target) -> bytes:
     """The server's hash; and it knows the seed's protocol by now."""
-    with socket.create_connection(door.avro, timeout=30) as wire:
+    with socket.create_connection(target.avro, timeout=30) as wire:
         wire.sendall(classic(handshake(HASH, True)))
         answer = read_classic(wire)
     assert answer[:1] == b"\x02", "CLIENT: it is told the server's protocol"
@@ -116,27 +116,27 @@ def known(door) -> bytes:
     return answer[-17:-1]
 
 
-def requestor(door, protocol: str = SEED) -> avro.ipc.Requestor:
-    return avro.ipc.Requestor(avro.protocol.parse(protocol), avro.ipc.HTTPTransceiver(*door.avro))
+def requestor(target, protocol: str = SEED) -> avro.ipc.Requestor:
+    return avro.ipc.Requestor(avro.protocol.parse(protocol), avro.ipc.HTTPTransceiver(*target.avro))
 
 
 def command(words: str, *args: str) -> dict:
     return {"command": {"command": words, "args": list(args), "workdir": None, "sessionId": None}}
 
 
-def served_text(door) -> str:
-    return httpx.get(f"http://{door.ready['avro']}/avro/protocol", trust_env=False, timeout=60).text
+def served_text(target) -> str:
+    return httpx.get(f"http://{target.ready['avro']}/avro/protocol", trust_env=False, timeout=60).text
 
 
-def test_python_avro_over_http(door):
-    result = requestor(door).request("execute", command("echo", "hi"))
+def test_python_avro_over_http(target):
+    result = requestor(target).request("execute", command("echo", "hi"))
     assert (result["exitCode"], result["stdout"], result["stderr"]) == (0, "hi\n", "")
     with pytest.raises(avro.errors.AvroRemoteException, match="UNKNOWN_COMMAND"):
-        requestor(door).request("execute", command("no-such-program"))
+        requestor(target).request("execute", command("no-such-program"))
 
 
-def test_python_avro_with_the_whole_protocol(door):
-    ask = requestor(door, served_text(door)).request
+def test_python_avro_with_the_whole_protocol(target):
+    ask = requestor(target, served_text(target)).request
     info = ask("describe", {})
     assert info["service"] == "splengine"
     run = {
@@ -152,20 +152,20 @@ def test_python_avro_with_the_whole_protocol(door):
     assert ask("keepAlive", {"sessionId": "spl-none"}) is None
 
 
-def test_the_protocols_hash_is_that_of_the_served_bytes(door, known):
-    served = served_text(door)
+def test_the_protocols_hash_is_that_of_the_served_bytes(target, known):
+    served = served_text(target)
     assert hashlib.md5(served.encode()).digest() == known
     messages = json.loads(served)["messages"]
     assert "errors" not in messages["execute"] and "errors" not in messages["executeBatch"]
 
 
-def test_an_unknown_client_is_asked_for_its_text(wire, door):
+def test_an_unknown_client_is_asked_for_its_text(wire, target):
     protocol = SEED.replace("SPlectrumEngine", f"Unknown{time.time_ns()}")
     guess = hashlib.md5(protocol.encode()).digest()
     wire.sendall(netty(0, handshake(guess, protocol=protocol), bytes(2)))
     serial, answer = read_netty(wire)
     assert (serial, answer[:2]) == (0, b"\x04\x02")
-    served = served_text(door).encode()
+    served = served_text(target).encode()
     assert text(served) in answer and hashlib.md5(served).digest() in answer
     wire.sendall(netty(0, handshake(answer[-17:-1], True, protocol=protocol), bytes(2)))
     assert read_netty(wire) == (0, bytes.fromhex("00000000 00 00"))
@@ -183,14 +183,14 @@ def test_javas_calls(wire, known):
     assert answer.startswith(bytes.fromhex("00000000") + HI)
 
 
-def test_javas_calls_without_parameters(wire, door, known):
+def test_javas_calls_without_parameters(wire, target, known):
     """Their parameters are an empty buffer, of which its client over HTTP sends the length: what
     follows the end of the message is one more end."""
-    call = handshake(known, True, b"\x02\0", served_text(door)) + b"\0" + text(b"describe")
+    call = handshake(known, True, b"\x02\0", served_text(target)) + b"\0" + text(b"describe")
     message = classic(call, b"")
     assert message.endswith(bytes(8))
     headers = {"Content-Type": "avro/binary"}
-    for url in (f"http://{door.ready['avro']}/", f"http://{door.ready['http']}/avro"):
+    for url in (f"http://{target.ready['avro']}/", f"http://{target.ready['http']}/avro"):
         answer = httpx.post(url, content=message, headers=headers, trust_env=False, timeout=60)
         assert answer.status_code == 200 and b"execution-engine" in answer.content
         for more in (classic(call), b"\0", b"\0\0\0\1"):
@@ -267,8 +267,8 @@ def test_a_slow_call_does_not_hold_up_a_fast_one(wire, known):
     assert read_netty(wire)[0] == 2
 
 
-def test_a_one_way_call_is_answered_only_with_a_handshake(wire, door, known):
-    protocol = served_text(door)
+def test_a_one_way_call_is_answered_only_with_a_handshake(wire, target, known):
+    protocol = served_text(target)
     call = b"\0" + text(b"keepAlive") + text(b"spl-guest-none")
     wire.sendall(netty(1, handshake(known, True, protocol=protocol) + call))
     assert read_netty(wire) == (1, bytes.fromhex("00000000 00 00"))
@@ -315,8 +315,8 @@ def test_what_breaks_a_bound_is_closed(wire, garbage):
         pass
 
 
-def test_too_large_a_message_over_http(door):
-    with httpx.Client(base_url=f"http://{door.ready['avro']}", trust_env=False, timeout=60) as client:
+def test_too_large_a_message_over_http(target):
+    with httpx.Client(base_url=f"http://{target.ready['avro']}", trust_env=False, timeout=60) as client:
         large = client.post("/avro", content=bytes(18 << 20), headers={"Content-Type": "avro/binary"})
         assert large.status_code == 413
         assert client.post("/avro", content=b"", headers={"Content-Type": "text/plain"}).status_code == 415
@@ -394,13 +394,13 @@ def test_results_of_a_batch_are_a_container_file(server, client):
         assert rows[0]["started"].timestamp() == pytest.approx(time.time(), abs=600)
         assert (rows[2]["stdout"], rows[2]["stdoutGap"], rows[2]["stderr"]) == (b"019\n", 2, b"no\n")
         assert (rows[3]["problem"], rows[3]["reason"]) == ("a step before it failed", None)
-    # Without the door for its calls the form is there all the same.
+    # Without the server for its calls the form is there all the same.
     assert "avro" not in server.ready
     assert_problem(client.get(f"/api/v1/batches/{batch}/results", headers={"Accept": "text/csv"}), 406)
 
 
-def test_a_client_that_leaves_cancels_its_run(wire, known, door):
-    root = door.root
+def test_a_client_that_leaves_cancels_its_run(wire, known, target):
+    root = target.root
     wire.sendall(netty(0, handshake(known) + bytes(2)))
     read_netty(wire)
     script = f"trap 'touch {root}/ended; exit' TERM; touch {root}/begun; while :; do sleep 0.05; done"

@@ -143,7 +143,7 @@ def test_it_drains(start):
     mark = marker()
     # Waits for the test, not for a time.
     body = {"command": f"sh -c 'cat fifo; echo last words' {mark}"}
-    # Connected before: a draining server may close its door to new connections.
+    # Connected before: a draining server may refuse new connections.
     with server.client() as client, server.client() as other, ThreadPoolExecutor(1) as pool:
         assert other.get("/ready").status_code == 200
         running = pool.submit(client.post, "/execute", json=body)

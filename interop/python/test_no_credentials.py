@@ -22,7 +22,7 @@ def target(tmp_path_factory):
     """A server with all that it has switched on."""
     from server import Server
 
-    server = Server(tmp_path_factory.mktemp("strangers") / "server", ws=True, ssh=True, avro=True)
+    server = Server(tmp_path_factory.mktemp("unknown") / "server", ws=True, ssh=True, avro=True)
     yield server
     assert server.stop() == 0
 

@@ -80,7 +80,7 @@ def test_no_exit_code_is_lost_and_no_zombie_is_left(namespaced):
     assert namespaced.wait() == 0
 
 
-def test_strangers_are_reaped(namespaced):
+def test_orphans_are_reaped(namespaced):
     """A health check of the container's, say, that leaves something behind."""
     mark = marker()
     subprocess.run(
@@ -92,16 +92,16 @@ def test_strangers_are_reaped(namespaced):
         found = set(processes(mark)) & children(namespaced.pid).keys()
         return found if len(found) == 8 else None
 
-    strangers = eventually(orphaned, "strangers that became children of process 1")
+    orphans = eventually(orphaned, "orphans that became children of process 1")
     with namespaced.client() as client:
-        # Runs go on amidst it, and none of them takes a stranger for its own.
+        # Runs go on amidst it, and none of them takes a orphan for its own.
         answer = client.post("/execute", json={"command": "sh -c 'exit 12'"}).json()
         assert answer["exitCode"] == 12
         # While one becomes `sleep` it has no command line.
-        eventually(lambda: set(processes(mark)) == strangers, "all strangers")
-        for stranger in strangers:
-            os.kill(stranger, signal.SIGKILL)
+        eventually(lambda: set(processes(mark)) == orphans, "all orphans")
+        for orphan in orphans:
+            os.kill(orphan, signal.SIGKILL)
         answer = client.post("/execute", json={"command": "sh -c 'exit 13'"}).json()
         assert answer["exitCode"] == 13
-    eventually(lambda: not strangers & children(namespaced.pid).keys(), "their burial")
+    eventually(lambda: not orphans & children(namespaced.pid).keys(), "their burial")
     assert zombies(namespaced) == []

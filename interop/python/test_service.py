@@ -53,12 +53,12 @@ def test_each_door_tells_of_all(start):
     others = {
         "websocket": server.ws_url, "ssh": server.ready["ssh"], "avro-rpc": server.ready["avro"],
     }
-    for door in (server.ready["http"], server.ready["ws"]):
-        definition = httpx.get(f"http://{door}/api/v1/service", trust_env=False, timeout=60).json()
+    for address in (server.ready["http"], server.ready["ws"]):
+        definition = httpx.get(f"http://{address}/api/v1/service", trust_env=False, timeout=60).json()
         assert definition["interfaces"] == {"rest": "/api/v1", **others}
-    for door in (server.ready["avro"], server.ready["http"]):
-        text = httpx.get(f"http://{door}/avro/protocol", trust_env=False, timeout=60).text
-        host, port = door.split(":")
+    for address in (server.ready["avro"], server.ready["http"]):
+        text = httpx.get(f"http://{address}/avro/protocol", trust_env=False, timeout=60).text
+        host, port = address.split(":")
         wire = avro.ipc.HTTPTransceiver(host, int(port), "/avro")
         described = avro.ipc.Requestor(avro.protocol.parse(text), wire).request("describe", {})
         assert described["interfaces"] == {"rest": f"{server.url}/api/v1", **others}
@@ -132,7 +132,7 @@ def test_under_anybodys_name_nobody_is_let_in_without_credentials(start):
             found.append(answer.status_code)
         return found
 
-    # 400 is what the Avro door says of a call that is none.
+    # 400 is what the Avro server says of a call that is none.
     for host in [f"127.0.0.1:{port}", "localhost:8080", "box:8080", "[::1]:8080"]:
         assert statuses(host) == [200, 200, 101, 400], host
     for host in ["evil.example", f"evil.example:{port}", f"127.0.0.1.evil.example:{port}"]:

@@ -1,4 +1,4 @@
-"""The WebSocket door: who gets in, the plain protocol, and spl.term.v1."""
+"""The WebSocket server: who gets in, the plain protocol, and spl.term.v1."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ OUTPUT, SNAPSHOT, INPUT, ACK = 0x01, 0x02, 0x11, 0x12
 
 
 class Terminal:
-    """A client of the door, that checks what every client may rely on."""
+    """A client of the server, that checks what every client may rely on."""
 
     def __init__(self, server, query="", token=TOKEN, protocol=None, origin=None, **options):
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -194,7 +194,7 @@ def get(client, session) -> dict:
 
 
 def refused(server, **options) -> httpx.Response:
-    """How the door answers a handshake that it does not take."""
+    """How the server answers a handshake that it does not take."""
     with pytest.raises(InvalidStatus) as refusal:
         Terminal(server, **options)
     response = refusal.value.response
@@ -952,7 +952,7 @@ def test_a_frame_that_is_too_large(server, client, terminal, create, protocol, k
     assert get(client, session)["state"] == "running"
 
 
-# Ends of the door.
+# Ends of the server.
 
 
 def test_sigterm_tells_all_clients(start):

@@ -50,12 +50,12 @@ pub(crate) struct Reader {
     bytes: Bytes,
     at: usize,
     /// How many more elements of lists there may be.
-    room: usize,
+    elements_left: usize,
 }
 
 impl Reader {
     pub(crate) fn new(bytes: Bytes) -> Self {
-        Self { bytes, at: 0, room: MAX_ELEMENTS }
+        Self { bytes, at: 0, elements_left: MAX_ELEMENTS }
     }
 
     pub(crate) fn left(&self) -> usize {
@@ -82,7 +82,7 @@ impl Reader {
         let (mut value, mut shift) = (0_u64, 0);
         loop {
             let byte = self.byte()?;
-            // The tenth byte has room for one bit.
+            // The tenth byte has elements_left for one bit.
             if shift == 63 && byte > 1 {
                 return Err(DatumError(Fault::Varint));
             }
@@ -146,7 +146,8 @@ impl Reader {
         if count.saturating_mul(smallest) > left {
             return Err(DatumError(Fault::Length { claimed, left }));
         }
-        self.room = self.room.checked_sub(count).ok_or(DatumError(Fault::Many))?;
+        self.elements_left =
+            self.elements_left.checked_sub(count).ok_or(DatumError(Fault::Many))?;
         Ok(count)
     }
 

@@ -5,7 +5,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 /// What a connection speaks, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Speech {
+pub(crate) enum WireFormat {
     Http,
     Tls,
     /// SASL (Avro's SASL profile), and the specification's framing after it.
@@ -20,7 +20,7 @@ pub(crate) enum Speech {
 /// How many of a connection's first bytes tell what it speaks.
 pub(crate) const PREFIX: usize = 12;
 
-impl Speech {
+impl WireFormat {
     pub(crate) fn of(first: &[u8; PREFIX], max_frame: usize) -> Self {
         let word = |at: usize| {
             u32::from_be_bytes([first[at], first[at + 1], first[at + 2], first[at + 3]])
@@ -242,10 +242,10 @@ mod tests {
 
     const MAX: usize = 1 << 20;
 
-    fn first(bytes: &[u8]) -> Speech {
+    fn first(bytes: &[u8]) -> WireFormat {
         let mut prefix = [0; PREFIX];
         prefix.copy_from_slice(&bytes[..PREFIX]);
-        Speech::of(&prefix, MAX)
+        WireFormat::of(&prefix, MAX)
     }
 
     fn pieces(frames: &mut Frames, bytes: &[u8], cut: usize) -> Vec<(u32, Bytes)> {
@@ -263,15 +263,15 @@ mod tests {
 
     #[test]
     fn what_clients_begin_with_is_told_apart() {
-        assert_eq!(first(b"POST / HTTP/1.1\r\n"), Speech::Http);
-        assert_eq!(first(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03a"), Speech::Tls);
-        assert_eq!(first(b"\0\0\0\0\x09ANONYMOUS"), Speech::Sasl);
+        assert_eq!(first(b"POST / HTTP/1.1\r\n"), WireFormat::Http);
+        assert_eq!(first(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03a"), WireFormat::Tls);
+        assert_eq!(first(b"\0\0\0\0\x09ANONYMOUS"), WireFormat::Sasl);
         // avsc, Java, avro-js.
-        assert_eq!(first(b"\0\0\0\0\0\0\0\x02\0\0\0\x22"), Speech::Netty);
-        assert_eq!(first(b"\0\0\0\x01\0\0\0\x02\0\0\0\x2c"), Speech::Netty);
-        assert_eq!(first(b"\0\0\0\x22\xa1\xf4\x60\x22\xb0\x2b\x58\x95"), Speech::Classic);
-        assert_eq!(first(b"SSH-2.0-OpenSSH"), Speech::Unknown);
-        assert_eq!(first(&[0; 12]), Speech::Unknown);
+        assert_eq!(first(b"\0\0\0\0\0\0\0\x02\0\0\0\x22"), WireFormat::Netty);
+        assert_eq!(first(b"\0\0\0\x01\0\0\0\x02\0\0\0\x2c"), WireFormat::Netty);
+        assert_eq!(first(b"\0\0\0\x22\xa1\xf4\x60\x22\xb0\x2b\x58\x95"), WireFormat::Classic);
+        assert_eq!(first(b"SSH-2.0-OpenSSH"), WireFormat::Unknown);
+        assert_eq!(first(&[0; 12]), WireFormat::Unknown);
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::datum::{Datum, Reader};
-use crate::framing::{Broken, Frames, PREFIX, Sasl, Speech};
+use crate::framing::{Broken, Frames, PREFIX, Sasl, WireFormat};
 use crate::handshake::Conversation;
 use crate::metadata::Metadata;
 use crate::peer_protocols::{ClientProtocol, Clients};
@@ -40,7 +40,7 @@ pub fn framing(bytes: &[u8]) {
 fn framing_here(bytes: &[u8]) {
     let Some((&cut, bytes)) = bytes.split_first() else { return };
     if let Some(first) = bytes.first_chunk::<PREFIX>() {
-        Speech::of(first, MAX);
+        WireFormat::of(first, MAX);
     }
     let mut input = BytesMut::from(bytes);
     let begun = Sasl::start(&mut input);

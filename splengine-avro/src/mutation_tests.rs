@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::datum::{Datum, write_sized};
-use crate::framing::{Frames, PREFIX, Sasl, Speech};
+use crate::framing::{Frames, PREFIX, Sasl, WireFormat};
 use crate::fuzzing::{on_small_stack, read};
 use crate::handshake::Conversation;
 use crate::peer_protocols::Clients;
@@ -172,7 +172,7 @@ fn call(name: &str, parameters: &impl Datum) -> Vec<u8> {
 /// All that is done with a message before anything is done for it.
 fn take_in(clients: &Arc<Clients>, framed: &[u8]) {
     if let Some(first) = framed.first_chunk::<PREFIX>() {
-        Speech::of(first, MAX);
+        WireFormat::of(first, MAX);
     }
     let _ = Sasl::start(&mut BytesMut::from(framed));
     for mut frames in [Frames::netty(MAX), Frames::classic(MAX)] {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tower::Service as _;
 
 use crate::connection;
-use crate::framing::{Frames, PREFIX, Sasl, Speech};
+use crate::framing::{Frames, PREFIX, Sasl, WireFormat};
 use crate::prefixed_io::Rewind;
 use crate::responder::Responder;
 use crate::service::AvroService;
@@ -59,7 +59,7 @@ impl AvroServer {
         let tls = self.tls;
         let max_linger = responder.options.max_linger;
         serve_connections(listener, limits, max_linger, shutdown, |stream, closing| {
-            let opening = Opening {
+            let opening = NewConnection {
                 responder: responder.clone(),
                 handle: stream.handle(),
                 peer: stream.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip())),
@@ -92,7 +92,7 @@ impl fmt::Debug for AvroServer {
 }
 
 /// A connection of which nothing is known yet.
-struct Opening {
+struct NewConnection {
     responder: Responder,
     handle: ConnectionHandle,
     peer: Option<PeerAddress>,
@@ -101,7 +101,7 @@ struct Opening {
     tls: Option<Tls>,
 }
 
-impl Opening {
+impl NewConnection {
     async fn serve<S>(self, mut stream: S) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -110,7 +110,7 @@ impl Opening {
         let mut read = BytesMut::with_capacity(1024);
         let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
         #[cfg(feature = "tls")]
-        if speech == Speech::Tls
+        if speech == WireFormat::Tls
             && let Some(tls) = &self.tls
         {
             let secured = tls.acceptor().accept(Rewind { read, stream });
@@ -138,13 +138,13 @@ impl Opening {
         }
     }
 
-    async fn listen<S>(&self, stream: &mut S, read: &mut BytesMut) -> io::Result<Speech>
+    async fn listen<S>(&self, stream: &mut S, read: &mut BytesMut) -> io::Result<WireFormat>
     where
         S: AsyncRead + Unpin,
     {
         loop {
             if let Some(first) = read.first_chunk::<PREFIX>() {
-                return Ok(Speech::of(first, self.responder.options.max_frame));
+                return Ok(WireFormat::of(first, self.responder.options.max_frame));
             }
             if stream.read_buf(read).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -154,7 +154,7 @@ impl Opening {
 
     async fn speak<S>(
         self,
-        speech: Speech,
+        speech: WireFormat,
         mut read: BytesMut,
         mut stream: S,
         until: Instant,
@@ -164,14 +164,14 @@ impl Opening {
     {
         let max_frame = self.responder.options.max_frame;
         let frames = match speech {
-            Speech::Http => return self.serve_http(Rewind { read, stream }).await,
-            Speech::Netty => Frames::netty(max_frame),
-            Speech::Classic => Frames::classic(max_frame),
-            Speech::Sasl => {
+            WireFormat::Http => return self.serve_http(Rewind { read, stream }).await,
+            WireFormat::Netty => Frames::netty(max_frame),
+            WireFormat::Classic => Frames::classic(max_frame),
+            WireFormat::Sasl => {
                 self.within(until, start_sasl(&mut stream, &mut read)).await?;
                 Frames::classic(max_frame)
             }
-            Speech::Tls | Speech::Unknown => {
+            WireFormat::Tls | WireFormat::Unknown => {
                 let problem = "it begins with nothing that is spoken here";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
@@ -249,11 +249,11 @@ impl Opening {
 }
 
 /// Says that it takes TLS, to a client that can be told.
-async fn refuse_plain_text<S>(speech: Speech, stream: &mut S) -> io::Result<()>
+async fn refuse_plain_text<S>(speech: WireFormat, stream: &mut S) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if speech == Speech::Http {
+    if speech == WireFormat::Http {
         stream.write_all(TAKES_TLS).await?;
         stream.shutdown().await?;
         // A connection that is closed with something unread is reset, and the answer lost.

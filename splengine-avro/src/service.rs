@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use splengine_core::Caller;
 use splengine_core::auth::{CredentialSource, Credentials, Secret};
-use splengine_core::net::{Activity, ConnectionHandle, PeerAddress, is_anybodys_name};
+use splengine_core::net::{Activity, ConnectionHandle, PeerAddress, is_rebindable_host};
 use splengine_core::quota::{GatherError, GatherLimits};
 use tokio::time::timeout;
 use tower::Service;
@@ -409,7 +409,7 @@ fn check_origin(parts: &http::request::Parts) -> Result<(), Refusal> {
     let own = own.filter(|(_, origin)| Some(origin.as_bytes()) == host);
     // Under anybody's name it would be let in for nothing but that.
     let has_credentials = parts.headers.contains_key(AUTHORIZATION);
-    if own.is_some_and(|(_, origin)| has_credentials || !is_anybodys_name(origin)) {
+    if own.is_some_and(|(_, origin)| has_credentials || !is_rebindable_host(origin)) {
         return Ok(());
     }
     Err(refusal(StatusCode::FORBIDDEN, "requests from pages of this origin are not allowed"))

@@ -19,7 +19,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use splengine_core::auth::{CredentialSource, Credentials, Secret, SharedAuthenticator};
-use splengine_core::net::{ConnectionHandle, PeerAddress, is_anybodys_name};
+use splengine_core::net::{ConnectionHandle, PeerAddress, is_rebindable_host};
 use splengine_core::quota::{CallerBudgets, MemoryBudget};
 use splengine_core::{Caller, Engine};
 use tower::util::BoxCloneSyncService;
@@ -34,7 +34,7 @@ use crate::large::LargeWork;
 use crate::lingering_close::linger;
 use crate::problem::Problem;
 use crate::repeats::{self, Repeats, refuse_unheeded_key};
-use crate::result_formats::Form;
+use crate::result_formats::ResultFormat;
 use crate::revoked::{Recognised, end_with_caller};
 use crate::routes::metrics::{self, HttpMetrics};
 use crate::routes::{
@@ -51,7 +51,7 @@ pub(crate) type Mounted =
 pub(crate) struct Options {
     pub(crate) mounted: Vec<(String, Mounted)>,
     /// Of a batch's results, beside JSON.
-    pub(crate) forms: Vec<Form>,
+    pub(crate) forms: Vec<ResultFormat>,
     pub(crate) origins: Vec<HeaderValue>,
     pub(crate) max_body: usize,
     pub(crate) body_timeout: Duration,
@@ -282,7 +282,7 @@ impl Shared {
     /// Of a page that a browser found under anybody's name, no more is known than of any other.
     fn check_name(&self, parts: &Parts) -> Result<(), Problem> {
         let host = host(&parts.uri, &parts.headers);
-        let Some(host) = host.filter(|host| is_anybodys_name(host)) else { return Ok(()) };
+        let Some(host) = host.filter(|host| is_rebindable_host(host)) else { return Ok(()) };
         let is_host = |origin: &HeaderValue| {
             let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
             origin.is_some_and(|(_, allowed)| allowed == host)

@@ -15,7 +15,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
 use crate::app::{App, Options};
-use crate::result_formats::{BoxError, Form};
+use crate::result_formats::{BoxError, ResultFormat};
 use crate::server::{HttpServer, RequestBody, Timing};
 use crate::service::HttpService;
 
@@ -194,7 +194,7 @@ impl<A> HttpServerBuilder<A> {
             Ok(bytes) => Ok(bytes.into()),
             Err(error) => Err(error.into()),
         };
-        self.options.forms.push(Form::new(media_type, extension, Arc::new(write)));
+        self.options.forms.push(ResultFormat::new(media_type, extension, Arc::new(write)));
         self
     }
 

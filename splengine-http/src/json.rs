@@ -110,20 +110,20 @@ impl<'de> Visitor<'de> for Elements<'_> {
 }
 
 /// The words of a serde error, such as `unknown variant`, as what is said of a member.
-pub(crate) fn in_words(error: &str) -> Words {
+pub(crate) fn in_words(error: &str) -> Complaint {
     let error = error.split(" at line ").next().unwrap_or(error);
     for start in ["invalid type: ", "invalid value: "] {
         let found = error.strip_prefix(start).and_then(|rest| rest.split_once(", expected "));
         if let Some((found, expected)) = found {
-            return Words::of(format!("must be {}, not {}", wanted(expected), shown(found)));
+            return Complaint::of(format!("must be {}, not {}", wanted(expected), shown(found)));
         }
     }
     if let Some((name, expected)) = quoted_after(error, "unknown variant `") {
-        return Words::of(format!("must be {}, not `{name}`", wanted(expected)));
+        return Complaint::of(format!("must be {}, not `{name}`", wanted(expected)));
     }
     if let Some((name, expected)) = quoted_after(error, "unknown field `") {
         let known = expected.strip_prefix("one of ").unwrap_or(expected);
-        return Words::of_member(
+        return Complaint::of_member(
             name,
             format!("is out of place: unknown field `{name}`; there is: {known}"),
         );
@@ -131,25 +131,25 @@ pub(crate) fn in_words(error: &str) -> Words {
     for (start, what) in [("missing field `", "is missing"), ("duplicate field `", "stands twice")]
     {
         if let Some(name) = error.strip_prefix(start) {
-            return Words::of_member(name.trim_end_matches('`'), what.to_owned());
+            return Complaint::of_member(name.trim_end_matches('`'), what.to_owned());
         }
     }
     if error.starts_with(TOO_MANY) {
-        return Words { is_over: true, ..Words::of(error.to_owned()) };
+        return Complaint { is_over: true, ..Complaint::of(error.to_owned()) };
     }
-    Words::of(format!("is wrong: {error}"))
+    Complaint::of(format!("is wrong: {error}"))
 }
 
 /// What is wrong, and with which member of the place that an error names, if not the place itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Words {
+pub(crate) struct Complaint {
     member: Option<String>,
     pub(crate) what: String,
     /// It is over a maximum.
     is_over: bool,
 }
 
-impl Words {
+impl Complaint {
     fn of(what: String) -> Self {
         Self { member: None, what, is_over: false }
     }
@@ -206,7 +206,7 @@ fn shown(found: &str) -> Cow<'_, str> {
 fn problem_in<T: DeserializeOwned>(
     bytes: &[u8],
     error: &serde_path_to_error::Error<serde_json::Error>,
-) -> Option<Words> {
+) -> Option<Complaint> {
     let inner = error.inner();
     if inner.is_data() {
         return Some(in_words(&inner.to_string()));
@@ -217,13 +217,13 @@ fn problem_in<T: DeserializeOwned>(
         && serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
     is_json.then(|| {
         let words = misplaced::<T>(bytes, &pointer(error.path()));
-        words.unwrap_or_else(|| Words::of("must be a string, one of a few words".to_owned()))
+        words.unwrap_or_else(|| Complaint::of("must be a string, one of a few words".to_owned()))
     })
 }
 
 /// What is said of a value that should have been a word: those that there are, by asking for one
 /// that there is not.
-fn misplaced<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Option<Words> {
+fn misplaced<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Option<Complaint> {
     if bytes.len() > MAX_EXPLAINED_BYTES {
         return None;
     }
@@ -240,11 +240,11 @@ fn misplaced<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Option<Words> 
     *value = Value::String(String::new());
     let error = T::deserialize(body).err()?.to_string();
     let (_, expected) = quoted_after(&error, "unknown variant `")?;
-    Some(Words::of(format!("must be {expected}, not {found}")))
+    Some(Complaint::of(format!("must be {expected}, not {found}")))
 }
 
-fn misfit(path: &Path, words: &Words) -> Problem {
-    let Words { member, what, is_over } = words;
+fn misfit(path: &Path, words: &Complaint) -> Problem {
+    let Complaint { member, what, is_over } = words;
     let (mut pointer, mut path) = (pointer(path), path.to_string());
     if path == "." {
         path.clear();

@@ -6,12 +6,12 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
 
-use crate::result_formats::Form;
+use crate::result_formats::ResultFormat;
 use crate::routes;
 use crate::stream::EVENTS;
 
 /// The document of a server that has these forms of results.
-pub(crate) fn document(forms: &[Form]) -> utoipa::openapi::OpenApi {
+pub(crate) fn document(forms: &[ResultFormat]) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     let paths = &mut document.paths.paths;
     let submit = paths.get_mut("/api/v1/batches").and_then(|path| path.post.as_mut());
@@ -22,7 +22,7 @@ pub(crate) fn document(forms: &[Form]) -> utoipa::openapi::OpenApi {
 }
 
 /// The same in JSON, with server-sent events as what each of them consists of.
-pub(crate) fn json(forms: &[Form]) -> serde_json::Result<String> {
+pub(crate) fn json(forms: &[ResultFormat]) -> serde_json::Result<String> {
     let mut document = serde_json::to_value(document(forms))?;
     describe_events(&mut document);
     describe_summary(&mut document);
@@ -88,7 +88,7 @@ fn describe_fail_status(responses: &mut Value) {
     }
 }
 
-fn offer(forms: &[Form], operation: Option<&mut Operation>) {
+fn offer(forms: &[ResultFormat], operation: Option<&mut Operation>) {
     let responses = operation.map(|operation| &mut operation.responses.responses);
     let response = responses.and_then(|responses| responses.get_mut("200"));
     let Some(RefOr::T(response)) = response else { return };

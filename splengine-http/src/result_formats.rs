@@ -19,13 +19,13 @@ pub(crate) type Write = dyn Fn(&BatchResults) -> Result<Bytes, BoxError> + Send 
 
 /// A form, by its media type.
 #[derive(Clone)]
-pub(crate) struct Form {
+pub(crate) struct ResultFormat {
     pub(crate) media_type: &'static str,
     extension: &'static str,
     write: Arc<Write>,
 }
 
-impl Form {
+impl ResultFormat {
     /// # Panics
     ///
     /// Where one of the names is none.
@@ -77,9 +77,9 @@ impl Form {
     }
 }
 
-impl fmt::Debug for Form {
+impl fmt::Debug for ResultFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Form").field("media_type", &self.media_type).finish_non_exhaustive()
+        f.debug_struct("ResultFormat").field("media_type", &self.media_type).finish_non_exhaustive()
     }
 }
 

@@ -342,7 +342,7 @@ async fn perform(
             let options = sftp::Options { links_first: place.links_first, ..options };
             let (files, caller) = (engine.files(), place.caller);
             let wide = shared.wide_sftp.take(caller.user()).ok();
-            let requests = if wide.is_some() { sftp::MAX_REQUESTS } else { sftp::FEW_REQUESTS };
+            let requests = if wide.is_some() { sftp::MAX_REQUESTS } else { sftp::MIN_REQUESTS };
             let output = reply.writer();
             let served = sftp::serve(files, caller, options, input, output, requests).await;
             drop(wide);

@@ -13,7 +13,7 @@ pub(crate) enum Wanted {
     /// What it says.
     Command(OsString),
     /// The server of rsync's client, in these words.
-    Rsync(Vec<Word>),
+    Rsync(Vec<ShellWord>),
     /// The server of the old protocol of scp.
     Scp(scp::Options),
     /// The script by which ssh-copy-id adds keys to a file in the home directory.
@@ -23,7 +23,7 @@ pub(crate) enum Wanted {
 
 /// A word, and what a shell would take it for: a pattern of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Word {
+pub(crate) struct ShellWord {
     pub(crate) text: OsString,
     /// The word with a backslash before each character that was quoted; `None` where it is no pattern.
     pub(crate) pattern: Option<OsString>,
@@ -75,12 +75,12 @@ fn name(program: &OsStr) -> &[u8] {
 }
 
 /// The words with what a shell would take them for.
-fn patterns(command: &OsStr, words: Vec<OsString>, is_exec: bool) -> Vec<Word> {
+fn patterns(command: &OsStr, words: Vec<OsString>, is_exec: bool) -> Vec<ShellWord> {
     let raw = raw_words(command).into_iter().skip(usize::from(is_exec));
     words
         .into_iter()
         .zip(raw)
-        .map(|(text, raw)| Word { text, pattern: glob::pattern(&raw) })
+        .map(|(text, raw)| ShellWord { text, pattern: glob::pattern(&raw) })
         .collect()
 }
 
@@ -165,8 +165,8 @@ mod tests {
 
     use super::*;
 
-    fn word(text: &str, pattern: Option<&str>) -> Word {
-        Word { text: text.into(), pattern: pattern.map(OsString::from) }
+    fn word(text: &str, pattern: Option<&str>) -> ShellWord {
+        ShellWord { text: text.into(), pattern: pattern.map(OsString::from) }
     }
 
     #[test]

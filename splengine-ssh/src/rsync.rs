@@ -8,7 +8,7 @@ use splengine_core::files::FileKind;
 use splengine_core::{Caller, FileError, Files, Request, Scope};
 use tokio::io::AsyncReadExt as _;
 
-use crate::command_line::{Word, quote};
+use crate::command_line::{ShellWord, quote};
 use crate::glob;
 use crate::spill_buffer::SpillReader;
 
@@ -21,7 +21,7 @@ use crate::spill_buffer::SpillReader;
 pub(crate) async fn request(
     files: &Files,
     caller: &Caller,
-    words: Vec<Word>,
+    words: Vec<ShellWord>,
     input: &mut SpillReader,
 ) -> Result<Request, String> {
     // Unlike SFTP it is a program that reaches files by itself: it takes the right to run it, too,
@@ -130,7 +130,7 @@ async fn bases(files: &Files, caller: &Caller, path: &Path) -> Vec<PathBuf> {
 
 /// Whether an option tells that the arguments come by standard input: an `s` among letters before the
 /// `e` whose value is the rest.
-fn is_secluded(word: &Word) -> bool {
+fn is_secluded(word: &ShellWord) -> bool {
     let is_letter = |byte: &&u8| **byte != b'e';
     let has_letter = match word.text.as_bytes() {
         [b'-', b'-', ..] => false,
@@ -157,10 +157,10 @@ fn may_hide_path(option: &[u8]) -> bool {
 
 /// The command line that it would be without seclusion.
 async fn secluded(
-    mut words: Vec<Word>,
+    mut words: Vec<ShellWord>,
     place: usize,
     input: &mut SpillReader,
-) -> Result<Vec<Word>, String> {
+) -> Result<Vec<ShellWord>, String> {
     let option = &mut words[place];
     let mut letters = option.text.as_bytes().to_vec();
     match letters.iter().position(|byte| *byte == b's') {
@@ -186,7 +186,7 @@ async fn secluded(
         let text = text.strip_suffix(b"\0").unwrap_or(text);
         let is_pattern = text.iter().any(|byte| b"*?[".contains(byte));
         let text = OsStr::from_bytes(text).to_owned();
-        words.push(Word { pattern: is_pattern.then(|| text.clone()), text });
+        words.push(ShellWord { pattern: is_pattern.then(|| text.clone()), text });
     }
     Ok(words)
 }
@@ -232,8 +232,8 @@ const MAX_ARGUMENT_BYTES: usize = 1 << 20;
 mod tests {
     use super::*;
 
-    fn word(text: &str) -> Word {
-        Word { text: text.into(), pattern: None }
+    fn word(text: &str) -> ShellWord {
+        ShellWord { text: text.into(), pattern: None }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use splengine_core::{Caller, FileError, Files};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::channel_writer::{Disconnected, Exit, Reply};
-use crate::command_line::Word;
+use crate::command_line::ShellWord;
 use crate::glob;
 use crate::spill_buffer::SpillReader;
 
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     recursive: bool,
     keeps_times: bool,
     wants_directory: bool,
-    paths: Vec<Word>,
+    paths: Vec<ShellWord>,
 }
 
 /// Why nothing more can be said to a client.
@@ -48,7 +48,7 @@ impl From<std::io::Error> for Stop {
 
 impl Options {
     /// Reads the words of a command that begins with scp.
-    pub(crate) fn read(words: Vec<Word>) -> Result<Self, String> {
+    pub(crate) fn read(words: Vec<ShellWord>) -> Result<Self, String> {
         let mut options = Self {
             is_sink: false,
             recursive: false,
@@ -57,7 +57,8 @@ impl Options {
             paths: Vec::new(),
         };
         let mut words = words.into_iter().skip(1).peekable();
-        let is_option = |word: &Word| word.text != "-" && word.text.as_bytes().starts_with(b"-");
+        let is_option =
+            |word: &ShellWord| word.text != "-" && word.text.as_bytes().starts_with(b"-");
         while let Some(word) = words.next_if(is_option) {
             if word.text == "--" {
                 break;

@@ -64,8 +64,8 @@ pub(crate) async fn run(
         hangup.disarm();
     }
     match exit {
-        Shown::Ended(exit) => Ok(reply.finish(exit).await),
-        Shown::SentAway(why) => Ok(reply.refuse(why, REFUSED).await),
+        ShellEnd::Ended(exit) => Ok(reply.finish(exit).await),
+        ShellEnd::SentAway(why) => Ok(reply.refuse(why, REFUSED).await),
     }
 }
 
@@ -97,7 +97,7 @@ impl Drop for Hangup {
     }
 }
 
-enum Shown {
+enum ShellEnd {
     Ended(Exit),
     SentAway(&'static str),
 }
@@ -140,7 +140,7 @@ async fn attach(
 }
 
 /// Shows what the program prints.
-async fn show(attachment: &mut Attachment, reply: &Reply) -> Result<Shown, Disconnected> {
+async fn show(attachment: &mut Attachment, reply: &Reply) -> Result<ShellEnd, Disconnected> {
     let input_handle = attachment.input_handle();
     loop {
         let drawn = match attachment.next().await {
@@ -157,8 +157,8 @@ async fn show(attachment: &mut Attachment, reply: &Reply) -> Result<Shown, Disco
                 tell(&notice, reply).await?;
                 continue;
             }
-            Some(Update::Exit(status)) => return Ok(Shown::Ended(status.into())),
-            Some(Update::Closed(why)) => return Ok(Shown::SentAway(farewell(why))),
+            Some(Update::Exit(status)) => return Ok(ShellEnd::Ended(status.into())),
+            Some(Update::Closed(why)) => return Ok(ShellEnd::SentAway(farewell(why))),
             Some(_) => continue,
             None => return Err(Disconnected),
         };

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, StatusCode};
 use splengine_core::Caller;
 use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials, Secret};
-use splengine_core::net::{PeerAddress, is_anybodys_name};
+use splengine_core::net::{PeerAddress, is_rebindable_host};
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -136,7 +136,7 @@ impl LogGate {
 fn is_foreign_name(app: &App, headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
     let is_host = |origin: &String| origin.split_once("://").is_some_and(|(_, own)| own == host);
-    is_anybodys_name(host) && !app.options.origins.iter().any(is_host)
+    is_rebindable_host(host) && !app.options.origins.iter().any(is_host)
 }
 
 async fn by_header(

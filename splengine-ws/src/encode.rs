@@ -17,7 +17,7 @@ use crate::frame;
 
 /// The protocol of a client.
 #[derive(Debug)]
-pub(crate) enum Speech {
+pub(crate) enum Encoder {
     Plain(Plain),
     V1,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Plain {
     session: Value,
 }
 
-impl Speech {
+impl Encoder {
     /// The first frame of an attachment.
     pub(crate) fn session(&mut self, attachment: &Attachment) -> Message {
         let info = attachment.info();
@@ -108,8 +108,8 @@ impl Speech {
                     text(&json!({"type": "presence", "clients": list})),
                 ]
             }
-            (Update::Control { holder, you }, _) => {
-                vec![text(&json!({"type": "control", "holder": holder, "you": you}))]
+            (Update::Control { controller, you }, _) => {
+                vec![text(&json!({"type": "control", "holder": controller, "you": you}))]
             }
             (Update::Notice(notice), _) => vec![text(&notice_frame(&notice))],
             (Update::Exit(status), speech) => {

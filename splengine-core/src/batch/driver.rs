@@ -16,7 +16,7 @@ use crate::auth::Caller;
 use crate::batch::failures::Failures;
 use crate::batch::records::{EventKind, StepRow, Summary};
 use crate::batch::registry::{LiveBatch, Registry, StepQuota};
-use crate::batch::step_run::{Ending, LOST_CODE};
+use crate::batch::step_run::{LOST_CODE, StepEnd};
 use crate::batch::{BatchJob, JobAction, JobEvent, Outcome, StepState};
 use crate::execute::Reason;
 use crate::ids::BatchId;
@@ -30,7 +30,7 @@ pub(crate) struct Driver {
     pub(crate) caller: Caller,
     pub(crate) job: Box<dyn BatchJob>,
     pub(crate) live: Arc<LiveBatch>,
-    pub(crate) room: StepQuota,
+    pub(crate) quota: StepQuota,
     pub(crate) summary: Summary,
     pub(crate) steps: Vec<Brief>,
     running: HashMap<usize, oneshot::Sender<Reason>>,
@@ -90,7 +90,7 @@ enum Input {
     Admitted(usize, Permit),
     /// The engine takes no more.
     Refused(usize),
-    Ended(usize, Box<Ending>),
+    Ended(usize, Box<StepEnd>),
     Due(usize),
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct DriverInit {
     pub(crate) caller: Caller,
     pub(crate) job: Box<dyn BatchJob>,
     pub(crate) live: Arc<LiveBatch>,
-    pub(crate) room: StepQuota,
+    pub(crate) quota: StepQuota,
     pub(crate) summary: Summary,
 }
 
@@ -119,7 +119,7 @@ enum After {
 
 impl Driver {
     pub(crate) fn new(runner: &Arc<Runner>, registry: &Arc<Registry>, init: DriverInit) -> Self {
-        let DriverInit { id, caller, job, live, room, summary } = init;
+        let DriverInit { id, caller, job, live, quota, summary } = init;
         let (inputs, told) = mpsc::channel(INPUTS);
         let steps = vec![Brief::default(); job.steps().len()];
         Self {
@@ -129,7 +129,7 @@ impl Driver {
             caller,
             job,
             live,
-            room,
+            quota,
             summary,
             steps,
             running: HashMap::new(),
@@ -169,12 +169,12 @@ impl Driver {
         let mut turn = Turn::default();
         self.go_on(pending, &mut turn);
         loop {
-            self.settle(&mut turn);
+            self.check_stalled(&mut turn);
             if self.is_over {
                 // Whoever hears of the end may submit the next at once.
-                self.room.give_back_inputs();
+                self.quota.give_back_inputs();
             }
-            if !self.write(registry, &mut turn).await {
+            if !self.commit(registry, &mut turn).await {
                 return;
             }
             if self.is_over {
@@ -190,7 +190,7 @@ impl Driver {
                 input = self.told.recv() => {
                     let mut next = input;
                     while let Some(input) = next {
-                        self.take(input, &mut turn);
+                        self.on_input(input, &mut turn);
                         next = self.told.try_recv().ok();
                     }
                 }
@@ -217,8 +217,8 @@ impl Driver {
         self.unasked.extend(&pending.issued);
         if pending.is_new {
             self.note(turn, EventKind::Begun);
-            self.tell(JobEvent::Begun);
-            self.act(turn);
+            self.notify_job(JobEvent::Begun);
+            self.run_actions(turn);
         }
         for (step, delay) in pending.delayed {
             self.delayed += 1;
@@ -230,17 +230,17 @@ impl Driver {
                 exit_code: Some(LOST_CODE),
                 ..StepRow::default()
             };
-            self.ended(step, Ending { outcome: Outcome::Lost, row, bytes: 0 }, turn);
-            self.act(turn);
+            self.on_step_end(step, StepEnd { outcome: Outcome::Lost, row, bytes: 0 }, turn);
+            self.run_actions(turn);
         }
         for step in pending.issued {
             if self.unasked.remove(&step) {
-                self.ask(step, turn);
+                self.request_slot(step, turn);
             }
         }
     }
 
-    fn take(&mut self, input: Input, turn: &mut Turn) {
+    fn on_input(&mut self, input: Input, turn: &mut Turn) {
         match input {
             Input::Admitted(step, permit) => {
                 if self.waiting.remove(&step).is_some() {
@@ -255,7 +255,7 @@ impl Driver {
             }
             Input::Ended(step, ending) => {
                 if self.running.remove(&step).is_some() {
-                    self.ended(step, *ending, turn);
+                    self.on_step_end(step, *ending, turn);
                 }
             }
             Input::Due(step) => {
@@ -265,7 +265,7 @@ impl Driver {
                 }
             }
         }
-        self.act(turn);
+        self.run_actions(turn);
     }
 
     /// Its caller wishes it to end.
@@ -276,27 +276,27 @@ impl Driver {
             _ => (EventKind::Aborting, JobEvent::Aborted),
         };
         self.note(turn, what);
-        self.tell(event);
-        self.act(turn);
+        self.notify_job(event);
+        self.run_actions(turn);
     }
 
     /// Its time is up.
     fn time_out(&mut self, turn: &mut Turn) {
         self.is_timed_out = true;
         self.note(turn, EventKind::TimedOut);
-        self.tell(JobEvent::TimedOut);
-        self.act(turn);
+        self.notify_job(JobEvent::TimedOut);
+        self.run_actions(turn);
     }
 
     /// Tells the job what happened. Whatever it is told is written down in the same order.
-    fn tell(&mut self, event: JobEvent) {
+    fn notify_job(&mut self, event: JobEvent) {
         if !self.is_over && !self.is_broken {
             self.actions.extend(self.job.on_event(event));
         }
     }
 
     /// Ends a batch in which nothing would happen any more.
-    fn settle(&mut self, turn: &mut Turn) {
+    fn check_stalled(&mut self, turn: &mut Turn) {
         let is_idle = self.running.is_empty() && self.waiting.is_empty();
         if self.is_over || !is_idle || self.is_paused {
             return;
@@ -305,13 +305,13 @@ impl Driver {
             self.break_off("does nothing more and is not over", turn);
         }
         if self.is_broken {
-            self.finish(turn);
+            self.finish_batch(turn);
         }
     }
 
-    fn act(&mut self, turn: &mut Turn) {
+    fn run_actions(&mut self, turn: &mut Turn) {
         while let Some(action) = self.actions.pop_front() {
-            self.perform(action, turn);
+            self.apply(action, turn);
         }
     }
 }

@@ -36,9 +36,9 @@ pub(crate) struct Registry {
     /// Nothing more is to be started.
     pub(crate) closed: watch::Sender<bool>,
     is_watched: AtomicBool,
-    /// What is over may have to make room.
+    /// What is over may have to make quota.
     ended: Arc<Notify>,
-    /// So many batches, and bytes of them, may end before any has to make room.
+    /// So many batches, and bytes of them, may end before any has to make quota.
     slack: Mutex<(usize, u64)>,
     /// The time of the start, in milliseconds, by which ages are counted, and since when.
     epoch: (u64, Instant),
@@ -133,7 +133,7 @@ impl Registry {
     }
 
     /// Room for so many steps of `user`; always, for those that were accepted before.
-    pub(crate) fn room(
+    pub(crate) fn step_quota(
         self: &Arc<Self>,
         user: &UserName,
         steps: usize,
@@ -207,7 +207,7 @@ impl Registry {
         live.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Has room made for a batch that has just ended, if there is too little.
+    /// Has quota made for a batch that has just ended, if there is too little.
     pub(crate) fn has_ended(&self, summary: &Summary) {
         let mut slack = self.slack.lock().unwrap_or_else(PoisonError::into_inner);
         let left = slack.0.checked_sub(1).zip(slack.1.checked_sub(summary.stored_bytes()));
@@ -349,7 +349,7 @@ impl Registry {
         if let Ok(Some(summary)) = self.journal.summary(id).await {
             changes.extend(listed(&summary, id, &summary.user).map(Change::remove));
             if let Some(text) = &summary.key {
-                // A repetition must not make a second batch because the first had to make room.
+                // A repetition must not make a second batch because the first had to make quota.
                 changes.push(Change::set(key::orphan(when, &summary.user, text), []));
             }
         }
@@ -410,7 +410,7 @@ fn start_of(last_end: Option<u64>, now: u64) -> u64 {
     last_end.map_or(now, |last| last.saturating_add(now.saturating_sub(last).min(MAX_DOWNTIME)))
 }
 
-/// How many batches, and bytes of them, may end before one of `kept` has to make room.
+/// How many batches, and bytes of them, may end before one of `kept` has to make quota.
 fn slack(kept: &[Kept], gone: &[usize], bounds: Bounds) -> (usize, u64) {
     let mut shares: HashMap<&str, (usize, u64)> = HashMap::new();
     let mut all = (0_usize, 0_u64);

@@ -118,7 +118,7 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
     let open = briefs.iter().filter(|brief| !brief.state.is_final()).count();
     let bytes = job.steps().iter().map(Step::input_bytes).sum();
     let held = registry.inputs.reserve_always(caller.user(), bytes);
-    let room = registry.room(caller.user(), open, held, true)?;
+    let quota = registry.step_quota(caller.user(), open, held, true)?;
     summary.events = events.len() as u64;
     let live = registry.begin(&id, caller.user(), summary.events);
     if let Some(started) = summary.started {
@@ -127,8 +127,11 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
         live.begin(Duration::from_millis(passed));
     }
     registry.has_printed(&live, summary.bytes);
-    let mut driver =
-        Driver::new(&batches.runner, registry, DriverInit { id, caller, job, live, room, summary });
+    let mut driver = Driver::new(
+        &batches.runner,
+        registry,
+        DriverInit { id, caller, job, live, quota, summary },
+    );
     driver.steps = briefs;
     driver.spawn(pending);
     Ok(())

@@ -18,7 +18,7 @@ use crate::run::{Permit, Runner, Shutdown};
 use crate::time::duration_millis;
 
 /// How a run of a step ended.
-pub(crate) struct Ending {
+pub(crate) struct StepEnd {
     pub(crate) outcome: Outcome,
     pub(crate) row: StepRow,
     /// What it left on disk.
@@ -47,7 +47,7 @@ impl StepRun {
         request: impl Fn() -> Request,
         permit: Arc<Permit>,
         mark: Option<String>,
-    ) -> Ending {
+    ) -> StepEnd {
         let Self { runner, caller, mut writer, live, mut stopped, id, place, opens_stdin, source } =
             self;
         let _open = opens_stdin.then(|| ClosesStdin(Arc::clone(&live), place));
@@ -136,7 +136,7 @@ impl StepRun {
             processes: end.usage.processes,
             ..StepRow::default()
         };
-        Ending { outcome, row, bytes: writer.bytes() }
+        StepEnd { outcome, row, bytes: writer.bytes() }
     }
 }
 
@@ -166,7 +166,7 @@ impl Launch<'_> {
         &self,
         request: &impl Fn() -> Request,
         stopped: &mut oneshot::Receiver<Reason>,
-    ) -> Result<Run, Box<Ending>> {
+    ) -> Result<Run, Box<StepEnd>> {
         let begun = Instant::now();
         let (mut pause, mut listens) = (MIN_PAUSE, true);
         loop {
@@ -223,18 +223,18 @@ async fn shut_down(runner: &Runner) {
 }
 
 /// The end of one that was told to end before its program ran.
-fn not_begun(outcome: Outcome, reason: Reason) -> Ending {
+fn not_begun(outcome: Outcome, reason: Reason) -> StepEnd {
     let code = match reason {
         Reason::Cancelled => CANCELLED_CODE,
         Reason::TimedOut => TIMED_OUT_CODE,
         _ => LOST_CODE,
     };
     let (reason, exit_code) = (Some(reason.name().to_owned()), Some(code));
-    Ending { outcome, row: StepRow { reason, exit_code, ..StepRow::default() }, bytes: 0 }
+    StepEnd { outcome, row: StepRow { reason, exit_code, ..StepRow::default() }, bytes: 0 }
 }
 
 /// The end of a step that could not be started.
-pub(crate) fn not_started(id: &str, error: ExecuteError) -> Ending {
+pub(crate) fn not_started(id: &str, error: ExecuteError) -> StepEnd {
     let exit_code = match &error {
         ExecuteError::ProgramNotFound(_) => 127,
         ExecuteError::ProgramUnusable { .. } => 126,
@@ -246,7 +246,7 @@ pub(crate) fn not_started(id: &str, error: ExecuteError) -> Ending {
         exit_code: Some(exit_code),
         ..StepRow::default()
     };
-    Ending { outcome: Outcome::Failed, row, bytes: 0 }
+    StepEnd { outcome: Outcome::Failed, row, bytes: 0 }
 }
 
 const CALLER_CAPTURED: &str = "less is kept of the end of what it printed: the output of what you run \

@@ -323,7 +323,7 @@ impl Batches {
         let Accepted { recipe, inputs, job, held, about } = accepted;
         let About { name, labels, timeout, rerun_of } = about;
         let total = job.steps().len() as u64;
-        let room = registry.room(caller.user(), job.steps().len(), held, false)?;
+        let quota = registry.step_quota(caller.user(), job.steps().len(), held, false)?;
         let id = BatchId::new();
         let inputs = inputs.map(|inputs| inputs.to_bytes());
         let recipe_bytes = recipe.text.len() as u64;
@@ -373,7 +373,7 @@ impl Batches {
         }
         registry.watch();
         let live = registry.begin(&id, caller.user(), 1);
-        let init = DriverInit { id, caller: caller.clone(), job, live, room, summary };
+        let init = DriverInit { id, caller: caller.clone(), job, live, quota, summary };
         Ok(Driver::new(&self.runner, registry, init))
     }
 

@@ -82,7 +82,7 @@ pub enum BuildError {
     NotEnforced(LimitKind),
     /// The host lacks the resources.
     #[error("a thread can't be started")]
-    ResumePoint(#[source] std::io::Error),
+    Thread(#[source] std::io::Error),
 }
 
 impl EngineBuilder {
@@ -370,7 +370,7 @@ impl EngineBuilder {
         });
         let sessions = Sessions::new(Arc::clone(&runner), sessions);
         let batches = Batches::new(Arc::clone(&runner), sessions.clone(), batches)
-            .map_err(BuildError::ResumePoint)?;
+            .map_err(BuildError::Thread)?;
         Ok(Engine(Arc::new(Inner {
             runner,
             sessions,

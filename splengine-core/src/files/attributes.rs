@@ -7,7 +7,7 @@ use rustix::fs::{
 };
 
 use crate::files::error::{NO_FILE, shown};
-use crate::files::resolve::{Entry, Found};
+use crate::files::resolve::{Entry, Resolved};
 use crate::files::usage::Tracked;
 use crate::files::{FileError, FileKind, Shared};
 use crate::process::await_inherited_closed;
@@ -63,7 +63,7 @@ impl SetAttributes {
     pub(crate) fn apply(
         &self,
         shared: &Shared,
-        found: &Found,
+        found: &Resolved,
         user: &UserName,
         path: &Path,
     ) -> Result<(), FileError> {

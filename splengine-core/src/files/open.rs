@@ -10,7 +10,7 @@ use rustix::io::{Errno, pread, pwrite};
 use crate::blocking::blocking;
 use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
-use crate::files::resolve::{Found, names_directory};
+use crate::files::resolve::{Resolved, names_directory};
 use crate::files::usage::Tracked;
 use crate::files::{DiskSpace, FileError, FileInfo, FileKind, SetAttributes, Shared};
 use crate::process::await_inherited_closed;
@@ -132,7 +132,7 @@ impl OpenOptions {
     fn open_found(
         &self,
         shared: &Shared,
-        found: &Found,
+        found: &Resolved,
         user: &UserName,
         path: &Path,
     ) -> Result<Tracked, FileError> {

@@ -31,7 +31,7 @@ pub(crate) struct Tree {
 
 /// Something that is there.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct Resolved {
     /// Names it, and gives no right to its content (`O_PATH`).
     pub(crate) handle: OwnedFd,
     pub(crate) info: FileInfo,
@@ -139,7 +139,7 @@ impl Tree {
     }
 
     /// What `path` leads to.
-    pub(crate) fn find(&self, path: &Path) -> Result<Found, FileError> {
+    pub(crate) fn find(&self, path: &Path) -> Result<Resolved, FileError> {
         let found = self.walk(path, self.steps(path)?, Last::Followed, &self.view())?;
         if names_directory(path) && !found.is_directory() {
             return Err(FileError::NotDirectory { path: shown(path) });
@@ -148,7 +148,7 @@ impl Tree {
     }
 
     /// The directory that `path` leads to.
-    pub(crate) fn find_directory(&self, path: &Path) -> Result<Found, FileError> {
+    pub(crate) fn find_directory(&self, path: &Path) -> Result<Resolved, FileError> {
         let found = self.find(path)?;
         if found.is_directory() {
             return Ok(found);
@@ -157,7 +157,7 @@ impl Tree {
     }
 
     /// What `path` names, if that is a link the link itself.
-    pub(crate) fn find_itself(&self, path: &Path) -> Result<Found, FileError> {
+    pub(crate) fn find_itself(&self, path: &Path) -> Result<Resolved, FileError> {
         self.walk(path, self.steps(path)?, Last::Itself, &self.view())
     }
 
@@ -217,7 +217,7 @@ impl Tree {
     /// others could then put something else there.
     pub(crate) fn check_changeable(
         &self,
-        found: &Found,
+        found: &Resolved,
         changes: &SetAttributes,
         path: &Path,
     ) -> Result<(), FileError> {
@@ -353,7 +353,7 @@ impl Tree {
         steps: VecDeque<OsString>,
         last: Last,
         view: &View,
-    ) -> Result<Found, FileError> {
+    ) -> Result<Resolved, FileError> {
         self.walk_with(path, steps, last, view, &mut false)
     }
 
@@ -365,7 +365,7 @@ impl Tree {
         last: Last,
         view: &View,
         is_hidden: &mut bool,
-    ) -> Result<Found, FileError> {
+    ) -> Result<Resolved, FileError> {
         let mut way: Vec<(OwnedFd, OsString, FileInfo)> = Vec::new();
         let mut links = 0;
         while let Some(step) = steps.pop_front() {
@@ -430,11 +430,11 @@ impl Tree {
                 (handle, fstat(root).map_err(FileError::of(path))?.into())
             }
         };
-        Ok(Found { handle, info, place })
+        Ok(Resolved { handle, info, place })
     }
 }
 
-impl Found {
+impl Resolved {
     pub(crate) fn is_directory(&self) -> bool {
         self.info.is_directory()
     }

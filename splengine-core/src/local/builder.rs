@@ -109,8 +109,8 @@ pub struct LocalExecutorBuilder {
     pub(crate) root: PathBuf,
     pub(crate) environment: Environment,
     pub(crate) cgroup: CgroupMode,
-    pub(crate) reap_strangers: bool,
-    pub(crate) holder: Option<PtyHost>,
+    pub(crate) reap_unknown: bool,
+    pub(crate) pty_host: Option<PtyHost>,
     pub(crate) protected: Vec<PathBuf>,
     pub(crate) attributes: Attributes,
     pub(crate) max_kept: usize,
@@ -122,8 +122,8 @@ impl LocalExecutorBuilder {
             root: root.to_owned(),
             environment: Environment::inherited(),
             cgroup: CgroupMode::default(),
-            reap_strangers: false,
-            holder: None,
+            reap_unknown: false,
+            pty_host: None,
             protected: Vec::new(),
             attributes: Attributes::of_this_process(),
             max_kept: 512,
@@ -145,15 +145,15 @@ impl LocalExecutorBuilder {
     /// Also reaps children that no run started, one second after they died: for a program that starts
     /// no process but by its engine, above all for process 1 of a container, whom every orphan falls
     /// to. Default: no, since the process that embeds the engine may wait for children of its own.
-    pub fn reap_strangers(mut self, reap: bool) -> Self {
-        self.reap_strangers = reap;
+    pub fn reap_unknown(mut self, reap: bool) -> Self {
+        self.reap_unknown = reap;
         self
     }
 
-    /// Starts the programs of terminals by way of `holder`, which keeps them when this process ends.
+    /// Starts the programs of terminals by way of `pty_host`, which keeps them when this process ends.
     /// Default: they are this process's children and end with it.
-    pub fn holder(mut self, holder: PtyHost) -> Self {
-        self.holder = Some(holder);
+    pub fn pty_host(mut self, pty_host: PtyHost) -> Self {
+        self.pty_host = Some(pty_host);
         self
     }
 

@@ -47,7 +47,7 @@ pub struct LocalExecutor {
     /// Places for runs that leave processes behind which print.
     /// None where no run may keep anything.
     kept: Option<CallerPlaces>,
-    holder: Option<(PtyHost, Cgroup)>,
+    pty_host: Option<(PtyHost, Cgroup)>,
 }
 
 impl LocalExecutor {
@@ -70,8 +70,8 @@ impl LocalExecutor {
             root: path,
             environment,
             cgroup,
-            reap_strangers,
-            holder,
+            reap_unknown,
+            pty_host,
             protected: protected_paths,
             attributes,
             max_kept,
@@ -80,7 +80,7 @@ impl LocalExecutor {
         for path in protected_paths {
             protected.add(&path).map_err(|source| SetupError::Protected { path, source })?;
         }
-        let holder = holder.map(|holder| (holder, Cgroup::from(&cgroup)));
+        let pty_host = pty_host.map(|pty_host| (pty_host, Cgroup::from(&cgroup)));
         let root = Root::open(&path).map_err(|source| SetupError::Root { path, source })?;
         let missing = |what| move |source| SetupError::Containment { what, source };
         process::check_tags().map_err(|error| match error {
@@ -99,7 +99,7 @@ impl LocalExecutor {
         }
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| missing("PR_SET_CHILD_SUBREAPER")(error.into()))?;
-        process::start_reaper(reap_strangers).map_err(missing("a thread"))?;
+        process::start_reaper(reap_unknown).map_err(missing("a thread"))?;
         let null = File::open("/dev/null").map_err(missing("/dev/null"))?;
         let cgroups = match cgroup {
             CgroupMode::Off => None,
@@ -111,7 +111,7 @@ impl LocalExecutor {
         let oom = OomCounter::of_this_process();
         let kept = (max_kept > 0).then(|| CallerPlaces::new(max_kept));
         let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
-        Ok(Self { host, oom, kept, holder })
+        Ok(Self { host, oom, kept, pty_host })
     }
 
     /// A place for a run whose background processes are to be kept.
@@ -203,8 +203,8 @@ impl Execute for LocalExecutor {
 
     async fn open(&self, command: Command, size: Size) -> Result<Terminal, ExecuteError> {
         let host = Arc::clone(&self.host);
-        if let Some((holder, cgroup)) = &self.holder {
-            let held = host.open_held(holder, cgroup.clone(), command, size).await?;
+        if let Some((pty_host, cgroup)) = &self.pty_host {
+            let held = host.open_held(pty_host, cgroup.clone(), command, size).await?;
             return Ok(Terminal::new(held));
         }
         let opened = tokio::task::spawn_blocking(move || host.open(&command, size)).await;
@@ -216,11 +216,11 @@ impl Execute for LocalExecutor {
         let mut kept = Vec::new();
         let mut abandoned = HashSet::new();
         for one in left {
-            let terminal = match &self.holder {
-                Some((holder, _)) => {
+            let terminal = match &self.pty_host {
+                Some((pty_host, _)) => {
                     let root = self.host.root.path().to_owned();
                     let id = one.session_id.to_string();
-                    let held = holder.adopt(id, one.read, root).await.unwrap_or_else(|error| {
+                    let held = pty_host.adopt(id, one.read, root).await.unwrap_or_else(|error| {
                         tracing::warn!(%error, session = %one.session_id, "a session can't be had");
                         None
                     });
@@ -235,8 +235,8 @@ impl Execute for LocalExecutor {
             }
             adopted.push(terminal);
         }
-        if let Some((holder, _)) = &self.holder
-            && let Err(error) = holder.keep_only(kept).await
+        if let Some((pty_host, _)) = &self.pty_host
+            && let Err(error) = pty_host.keep_only(kept).await
         {
             tracing::warn!(%error, "sessions that nobody knows any more can't be ended");
         }

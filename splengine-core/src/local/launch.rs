@@ -66,10 +66,10 @@ impl Host {
         Ok(LocalTerminal::new(pty, leader, command.grace, root).keeping_background(keeps))
     }
 
-    /// The same by way of a holder.
+    /// The same by way of a PTY host.
     pub(crate) async fn open_held(
         self: &Arc<Self>,
-        holder: &PtyHost,
+        pty_host: &PtyHost,
         cgroup: Cgroup,
         command: Command,
         size: Size,
@@ -97,7 +97,7 @@ impl Host {
         };
         let texts: Vec<CString> = [program].into_iter().chain(argv).chain(env).collect();
         let root = self.root.path().to_owned();
-        let opened = holder.open(start, &texts, workdir, root).await;
+        let opened = pty_host.open(start, &texts, workdir, root).await;
         opened.map_err(exhausted_or_internal)?.map_err(|(step, error)| {
             let error = match step {
                 Step::Clone => SpawnError::Clone(error),

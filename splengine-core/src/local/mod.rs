@@ -14,4 +14,4 @@ mod termios;
 pub use builder::{CgroupMode, LocalExecutorBuilder, SetupError};
 pub use environment::Environment;
 pub use executor::LocalExecutor;
-pub use pty_host::{HoldError, PtyHost, hold};
+pub use pty_host::{PtyHost, PtyHostError, run_pty_host};

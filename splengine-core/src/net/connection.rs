@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use crate::auth::Caller;
 use crate::net::activity::{Activity, Answers};
 use crate::net::peer::network_of;
-use crate::net::table::{Place, Progress, Table};
+use crate::net::table::{Progress, Table, TableEntry};
 
 /// A connection that was [accepted](crate::net::serve_connections), as a stream of bytes.
 ///
@@ -80,7 +80,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Arc<Progress>,
     pub(crate) answers: Answers,
     /// None of one that was made of a mere socket.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<TableEntry>,
 }
 
 /// The socket, which gives its place back when it is closed.
@@ -110,7 +110,7 @@ impl Connection {
         Some(Self::of(Arc::clone(stream), progress, Some(place)))
     }
 
-    fn of(stream: Arc<TcpStream>, progress: Arc<Progress>, place: Option<Place>) -> Self {
+    fn of(stream: Arc<TcpStream>, progress: Arc<Progress>, place: Option<TableEntry>) -> Self {
         let most = place.as_ref().map(|place| place.limits().max_unauthenticated_requests);
         let handle = ConnectionHandle(Arc::new(Shared {
             is_authenticated: AtomicBool::new(false),

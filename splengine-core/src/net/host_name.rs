@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 /// here for a moment, and a page from there is then, to its browser, one of this server's own (DNS
 /// rebinding). What it shows no credentials for it must not be given.
 #[must_use]
-pub fn is_anybodys_name(host: &str) -> bool {
+pub fn is_rebindable_host(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -26,14 +26,14 @@ mod tests {
         for host in
             ["127.0.0.1:80", "10.1.2.3", "[::1]:80", "[fe80::1.2.3.4]", "localhost:1", "box"]
         {
-            assert!(!is_anybodys_name(host), "{host}");
+            assert!(!is_rebindable_host(host), "{host}");
         }
         for host in ["App.Localhost:80", "app.localhost.", ""] {
-            assert!(!is_anybodys_name(host), "{host}");
+            assert!(!is_rebindable_host(host), "{host}");
         }
         for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "127.1", "a.b."]
         {
-            assert!(is_anybodys_name(host), "{host}");
+            assert!(is_rebindable_host(host), "{host}");
         }
     }
 }

@@ -14,7 +14,7 @@ pub use accept::{Closing, serve_connections};
 pub use activity::Activity;
 pub use bind::BindError;
 pub use connection::{Announced, Connection, ConnectionHandle};
-pub use host_name::is_anybodys_name;
+pub use host_name::is_rebindable_host;
 pub use limits::ConnectionLimits;
 pub use peer::PeerAddress;
 pub use stats::ConnectionStats;

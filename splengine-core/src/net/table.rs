@@ -67,7 +67,7 @@ pub(crate) struct Progress {
 
 /// One connection's place in the table.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct TableEntry {
     table: Arc<Table>,
     number: u64,
     network: IpAddr,
@@ -162,7 +162,7 @@ impl Table {
         progress: &Arc<Progress>,
         network: IpAddr,
         waited: Duration,
-    ) -> Option<Place> {
+    ) -> Option<TableEntry> {
         let evicted = Arc::new(Notify::new());
         let mut state = self.lock();
         if state.leaving >= MAX_LEAVING {
@@ -203,7 +203,7 @@ impl Table {
         self.limits.counters.open.fetch_add(1, Relaxed);
         drop(state);
         let table = Arc::clone(self);
-        Some(Place { table, number, network, evicted, stage: Mutex::default() })
+        Some(TableEntry { table, number, network, evicted, stage: Mutex::default() })
     }
 
     /// Closes a connection that has to make room, if there is one that has not just come; `shortage`
@@ -352,7 +352,7 @@ impl Progress {
     }
 }
 
-impl Place {
+impl TableEntry {
     pub(crate) fn limits(&self) -> &ConnectionLimits {
         &self.table.limits
     }

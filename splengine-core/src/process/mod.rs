@@ -20,7 +20,7 @@ pub(crate) use cgroup::{Cgroups, Group};
 pub(crate) use oom::OomCounter;
 pub(crate) use runs::await_inherited_closed;
 pub(crate) use spawn::{
-    Leader, Pipes, Spawn, SpawnError, above_stdio, start_discarder, start_holder,
+    Leader, Pipes, Spawn, SpawnError, above_stdio, start_discarder, start_pty_host,
 };
 pub(crate) use tag::{Tag, TagError};
 pub(crate) use tree::{Outcome, Tree, kill_tagged, proc_is_ours};

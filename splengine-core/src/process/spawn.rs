@@ -188,7 +188,7 @@ pub(crate) fn start_discarder(input: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Starts this program again with these words, these as its standard input and output, and nothing
 /// else of ours: no variables, no terminal, no tag. Gives its pidfd. Blocks until it is loaded.
-pub(crate) fn start_holder(
+pub(crate) fn start_pty_host(
     words: &[CString],
     [input, output]: [BorrowedFd<'_>; 2],
 ) -> io::Result<OwnedFd> {

@@ -19,7 +19,7 @@ pub(crate) struct Admission {
 
 #[derive(Debug)]
 struct State {
-    rota: FairQueue,
+    fair_queue: FairQueue,
     open: bool,
     /// Those who wait. Dropping the sender refuses them.
     waiting: HashMap<Ticket, oneshot::Sender<()>>,
@@ -68,7 +68,7 @@ impl Admission {
     pub(crate) fn new(capacity: Capacity) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                rota: FairQueue::new(capacity),
+                fair_queue: FairQueue::new(capacity),
                 open: true,
                 waiting: HashMap::new(),
             }),
@@ -102,7 +102,7 @@ impl Admission {
     ) -> Result<Offered, ExecuteError> {
         let mut state = self.lock();
         let permit = |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
-        let offered = if state.open { Some(offer(&mut state.rota, user)) } else { None };
+        let offered = if state.open { Some(offer(&mut state.fair_queue, user)) } else { None };
         let called = match offered {
             Some(Offer::Run) => return Ok(Offered::Now(permit(None))),
             Some(Offer::Wait(ticket)) => {
@@ -112,7 +112,7 @@ impl Admission {
             }
             _ => None,
         };
-        let waiting = state.rota.waiting();
+        let waiting = state.fair_queue.waiting();
         // It asks for the lock, too.
         drop(state);
         let retry_after = retry_after();
@@ -132,7 +132,7 @@ impl Admission {
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.open = false;
-        // Their permits leave the rota as they drop.
+        // Their permits leave the fair_queue as they drop.
         let refused = std::mem::take(&mut state.waiting);
         drop(state);
         drop(refused);
@@ -145,7 +145,7 @@ impl Admission {
     /// How many run, and how many wait.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.rota.running(), state.rota.waiting())
+        (state.fair_queue.running(), state.fair_queue.waiting())
     }
 
     /// Resolves when nothing runs. Only to be asked when the gate is shut.
@@ -170,19 +170,19 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.admission.lock();
         if let Some(ticket) = self.ticket
-            && state.rota.withdraw(&self.user, ticket)
+            && state.fair_queue.withdraw(&self.user, ticket)
         {
             state.waiting.remove(&ticket);
             return;
         }
         // Whoever is called but has gone meanwhile hands the place on when its own permit drops.
-        if let Some(next) = state.rota.release(&self.user)
+        if let Some(next) = state.fair_queue.release(&self.user)
             && let Some(sender) = state.waiting.remove(&next)
         {
             let _ = sender.send(());
         }
         // Nobody waits for that before the gate is shut.
-        if !state.open && state.rota.running() == 0 {
+        if !state.open && state.fair_queue.running() == 0 {
             self.admission.idle.notify_waiters();
         }
     }

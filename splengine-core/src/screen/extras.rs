@@ -18,13 +18,13 @@ pub(super) struct Extras {
     /// The same for links and underlines.
     rare_rests: usize,
     /// What the numbers of cells stand for; 0 is nothing.
-    rare: Vec<Rare>,
+    rare: Vec<RareAttrs>,
     links: Vec<Link>,
     pub(super) colors: Colors,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Rare {
+pub(super) struct RareAttrs {
     pub(super) underline: Color,
     /// The number of a link, from 1.
     pub(super) link: u16,
@@ -134,15 +134,15 @@ impl Extras {
         self.rare.len() + 4 * self.links.len()
     }
 
-    pub(super) fn rare(&self, number: u16) -> Rare {
+    pub(super) fn rare(&self, number: u16) -> RareAttrs {
         match number {
-            0 => Rare::default(),
+            0 => RareAttrs::default(),
             number => self.rare.get(usize::from(number) - 1).copied().unwrap_or_default(),
         }
     }
 
-    pub(super) fn number_of(&mut self, rare: Rare) -> u16 {
-        if rare == Rare::default() {
+    pub(super) fn number_of(&mut self, rare: RareAttrs) -> u16 {
+        if rare == RareAttrs::default() {
             return 0;
         }
         if let Some(at) = self.rare.iter().rposition(|known| *known == rare) {

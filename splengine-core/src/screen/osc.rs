@@ -1,6 +1,6 @@
 //! Operating system commands: titles, links, colours.
 
-use super::extras::Rare;
+use super::extras::RareAttrs;
 use super::term::Term;
 
 impl Term {
@@ -53,7 +53,7 @@ impl Term {
             self.spend(self.extras.look_up_cost());
             self.extras.number_of_link(name.unwrap_or_default(), address)
         };
-        self.look.extra = self.extras.number_of(Rare { underline, link });
+        self.look.extra = self.extras.number_of(RareAttrs { underline, link });
     }
 
     /// Pairs of an index and a colour; `?` asks for it.

@@ -1,7 +1,7 @@
 //! SGR: how the next characters look (ECMA-48 8.3.117, ISO 8613-6 for colours).
 
 use super::cell::{Cell, Color, Flags};
-use super::extras::Rare;
+use super::extras::RareAttrs;
 use super::parser::Sequence;
 use super::term::Term;
 
@@ -56,7 +56,7 @@ impl Term {
         if link != 0 {
             self.spend(self.extras.look_up_cost());
         }
-        let extra = self.extras.number_of(Rare { link, ..Rare::default() });
+        let extra = self.extras.number_of(RareAttrs { link, ..RareAttrs::default() });
         // A protected character is one whatever its look: but SGR 0 ends that too, as in xterm.js.
         self.look = Cell { extra, ..Cell::default() };
     }
@@ -64,7 +64,7 @@ impl Term {
     fn set_underline_color(&mut self, underline: Color) {
         let link = self.extras.rare(self.look.extra).link;
         self.spend(self.extras.look_up_cost());
-        self.look.extra = self.extras.number_of(Rare { underline, link });
+        self.look.extra = self.extras.number_of(RareAttrs { underline, link });
     }
 
     /// 38, 48 and 58, with their values behind colons or semicolons. Gives how many parameters

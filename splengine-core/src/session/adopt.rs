@@ -46,7 +46,7 @@ pub(crate) async fn adopt_all(sessions: &Sessions) -> usize {
             left.push(Orphan {
                 session_id: id.clone(),
                 mark: thread.mark.clone(),
-                read: thread.offset.saturating_sub(thread.lead),
+                read: thread.offset.saturating_sub(thread.synthetic_bytes),
             });
             states.push((id, record, screen, files));
         }
@@ -121,7 +121,7 @@ async fn go_on(
             first: None,
             recorder,
             adopted: Some(ResumeData {
-                lead: thread.lead,
+                synthetic_bytes: thread.synthetic_bytes,
                 last_activity: time(record.last_activity),
                 age,
                 idle,
@@ -131,7 +131,7 @@ async fn go_on(
         Arc::clone(&registry.policy),
         registry.render_pool.clone(),
     );
-    let place = registry.place_anyway(&live.user);
+    let place = registry.slot_anyway(&live.user);
     registry.insert(&live);
     // What was written down of it before still holds.
     drop(tasks::start(&live, typed, Some(files), place, Arc::clone(&registry.io)));
@@ -169,7 +169,7 @@ fn inputs(known: Vec<KnownInput>) -> VecDeque<Known> {
         Some(Known {
             name: known.client,
             user: known.user.parse().ok()?,
-            numbering: InputSequence::restore(known.next, tail),
+            sequence: InputSequence::restore(known.next, tail),
             unnamed: false,
             left: Some(now),
         })

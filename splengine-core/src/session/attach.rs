@@ -106,7 +106,7 @@ pub enum Update {
     /// Change of the client in control, by its id.
     Control {
         /// `None` when nobody is.
-        holder: Option<String>,
+        controller: Option<String>,
         /// Whether it is this client.
         you: bool,
     },
@@ -222,9 +222,9 @@ impl Attachment {
             .filter(|(_, client)| client.name == known)
             .map(|(key, _)| *key)
             .collect();
-        let mut was_holder = false;
+        let mut was_controller = false;
         for key in broken {
-            was_holder |= state.holder == Some(key);
+            was_controller |= state.controller == Some(key);
             if let Some(client) = state.clients.get_mut(&key) {
                 client.closed = Some(Closed::Replaced);
                 client.name.clear();
@@ -268,7 +268,7 @@ impl Attachment {
             notices: VecDeque::new(),
             closed: None,
         });
-        if was_holder && access == Access::Control {
+        if was_controller && access == Access::Control {
             state.give_control(Some(key));
         }
         drop(state);
@@ -455,10 +455,10 @@ impl Attachment {
         }
         if self.seen.control != versions.control {
             self.seen.control = versions.control;
-            let holder = state.holder.and_then(|key| state.clients.get(&key));
+            let controller = state.controller.and_then(|key| state.clients.get(&key));
             return Some(Update::Control {
-                holder: holder.map(|client| client.name.clone()),
-                you: state.holder == Some(self.key),
+                controller: controller.map(|client| client.name.clone()),
+                you: state.controller == Some(self.key),
             });
         }
         state.end.map(|(status, _)| Update::Exit(status))
@@ -471,7 +471,7 @@ impl Drop for Attachment {
         state.leave(self.key);
         drop(state);
         self.live.wake();
-        self.live.paced.notify_waiters();
+        self.live.ack_notify.notify_waiters();
         self.live.unsettle();
         // Dropped when full: a paste then ends by its time.
         let _ = self.live.input.try_send(Typed::Left(self.key));

@@ -29,7 +29,7 @@ impl Sessions {
         &self,
         caller: &Caller,
         request: SessionRequest,
-        place: registry::Place,
+        place: registry::SessionSlot,
     ) -> Result<SessionInfo, SessionError> {
         let runner = &self.runner;
         let registry = &self.registry;
@@ -155,7 +155,7 @@ impl Sessions {
         }
         {
             let mut state = live.state();
-            state.lead = state.log.end().offset;
+            state.synthetic_bytes = state.log.end().offset;
         }
         registry.insert(&live);
         let kept = tasks::start(&live, typed, files, place, Arc::clone(&registry.io));

@@ -94,7 +94,7 @@ pub struct ShareInfo {
     pub id: ShareId,
     /// The session.
     pub session_id: SessionId,
-    /// Right that it gives its holder.
+    /// Right that it gives.
     pub access: Access,
     /// Until when.
     pub expires: SystemTime,

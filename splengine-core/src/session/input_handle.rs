@@ -10,7 +10,7 @@ use crate::auth::Access;
 use crate::auth::Caller;
 use crate::ids::random_text;
 use crate::session::input_queue::{InputSequence, is_reply};
-use crate::session::live_session::{LiveSession, Typed, room_of};
+use crate::session::live_session::{LiveSession, Typed, permits_of};
 use crate::session::state::{Client, Known, State};
 use crate::session::{SessionError, TerminalColors};
 use crate::terminal::Size;
@@ -61,14 +61,14 @@ impl ClientInput {
             let mut state = self.live.state();
             let state = &mut *state;
             let client = state.clients.get(&self.key).ok_or(SessionError::Ended)?;
-            let own = state.numberings.iter().position(|known| known.name == client.name);
+            let own = state.input_sequences.iter().position(|known| known.name == client.name);
             let own = own.ok_or(SessionError::Ended)?;
             state.recognise(own, number, &data);
-            let numbering = &mut state.numberings[own].numbering;
-            let new = numbering
+            let sequence = &mut state.input_sequences[own].sequence;
+            let new = sequence
                 .accept(number, &data)
                 .map_err(|gap| SessionError::Gap { expected: gap.expected })?;
-            (new, numbering.next())
+            (new, sequence.next())
         };
         self.send(new).await?;
         Ok(next)
@@ -85,8 +85,8 @@ impl ClientInput {
     pub fn next_number(&self) -> u64 {
         let state = self.live.state();
         let name = state.clients.get(&self.key).map(|client| &client.name);
-        let known = state.numberings.iter().find(|known| Some(&known.name) == name);
-        known.map_or(0, |known| known.numbering.next())
+        let known = state.input_sequences.iter().find(|known| Some(&known.name) == name);
+        known.map_or(0, |known| known.sequence.next())
     }
 
     /// Says that everything below `offset` is drawn. From the first of these on, the client paces
@@ -105,7 +105,7 @@ impl ClientInput {
             *known = Some(reached);
             client.slow &= end - reached > LOW_WATER;
             drop(state);
-            self.live.paced.notify_waiters();
+            self.live.ack_notify.notify_waiters();
         }
     }
 
@@ -167,7 +167,7 @@ impl ClientInput {
     pub fn release_control(&self) -> Result<(), SessionError> {
         self.may()?;
         let state = self.live.state();
-        if state.holder == Some(self.key) {
+        if state.controller == Some(self.key) {
             self.pass_control(state, None);
         }
         Ok(())
@@ -182,7 +182,7 @@ impl ClientInput {
     pub fn grant_control(&self, to: &str) -> Result<(), SessionError> {
         self.may()?;
         let state = self.live.state();
-        if state.holder != Some(self.key) {
+        if state.controller != Some(self.key) {
             return Err(SessionError::Forbidden("only the client in control can hand it on"));
         }
         let other = state.clients.iter().find(|(_, client)| {
@@ -206,7 +206,7 @@ impl ClientInput {
         state.give_control(to);
         drop(state);
         self.live.wake();
-        self.live.paced.notify_waiters();
+        self.live.ack_notify.notify_waiters();
         self.live.unsettle();
     }
 
@@ -261,11 +261,12 @@ pub(crate) async fn type_in(
 ) -> Result<(), SessionError> {
     while !data.is_empty() {
         let piece = data.split_to(data.len().min(PIECE));
-        let size = u32::try_from(room_of(&piece)).unwrap_or(u32::MAX);
-        let room = live.room.acquire_many(size).await.map_err(|_| SessionError::Ended)?;
+        let size = u32::try_from(permits_of(&piece)).unwrap_or(u32::MAX);
+        let permits =
+            live.input_permits.acquire_many(size).await.map_err(|_| SessionError::Ended)?;
         live.input.send(Typed::Client(key, piece)).await.map_err(|_| SessionError::Ended)?;
         // Given back by the task that types.
-        room.forget();
+        permits.forget();
     }
     Ok(())
 }
@@ -274,15 +275,16 @@ impl State {
     /// A connection may break without our noticing before its client is back, under no name: it is
     /// known by what it sends again.
     fn recognise(&mut self, own: usize, number: u64, data: &Bytes) {
-        if !std::mem::take(&mut self.numberings[own].unnamed) {
+        if !std::mem::take(&mut self.input_sequences[own].unnamed) {
             return;
         }
-        let user = self.numberings[own].user.clone();
-        let same = self.numberings.iter().enumerate().position(|(index, known)| {
-            index != own && known.user == user && known.numbering.has_seen(number, data)
+        let user = self.input_sequences[own].user.clone();
+        let same = self.input_sequences.iter().enumerate().position(|(index, known)| {
+            index != own && known.user == user && known.sequence.has_seen(number, data)
         });
         if let Some(same) = same {
-            self.numberings[own].numbering = std::mem::take(&mut self.numberings[same].numbering);
+            self.input_sequences[own].sequence =
+                std::mem::take(&mut self.input_sequences[same].sequence);
         }
     }
 
@@ -290,38 +292,38 @@ impl State {
     /// seems to be, else a new one.
     pub(crate) fn know(&mut self, user: &UserName, name: Option<String>, resumes: bool) -> String {
         let said = name.and_then(|name| {
-            self.numberings.iter_mut().find(|k| k.name == name && k.user == *user)
+            self.input_sequences.iter_mut().find(|k| k.name == name && k.user == *user)
         });
         if let Some(known) = said {
             known.left = None;
             return known.name.clone();
         }
         if resumes {
-            let recent = self.numberings.iter_mut().filter(|known| known.user == *user);
+            let recent = self.input_sequences.iter_mut().filter(|known| known.user == *user);
             if let Some(known) =
                 recent.filter(|known| known.left.is_some()).max_by_key(|known| known.left)
             {
                 known.left = None;
-                known.numbering.guess();
+                known.sequence.guess();
                 return known.name.clone();
             }
         }
         let name = format!("c-{}", &random_text()[..10]);
-        self.numberings.push_back(Known {
+        self.input_sequences.push_back(Known {
             name: name.clone(),
             user: user.clone(),
-            numbering: InputSequence::default(),
+            sequence: InputSequence::default(),
             unnamed: resumes,
             left: None,
         });
         // Whoever is gone longest is forgotten first; those that are there never are, since they
         // are fewer.
-        while self.numberings.len() > MAX_KNOWN {
-            let oldest = self.numberings.iter().enumerate().min_by_key(|(_, known)| {
+        while self.input_sequences.len() > MAX_KNOWN {
+            let oldest = self.input_sequences.iter().enumerate().min_by_key(|(_, known)| {
                 known.left.map_or((1, None::<Instant>), |left| (0, Some(left)))
             });
             let index = oldest.map_or(0, |(index, _)| index);
-            self.numberings.remove(index);
+            self.input_sequences.remove(index);
         }
         name
     }

@@ -21,12 +21,12 @@ pub(crate) struct Keyframe {
     pub(crate) size: Size,
     /// Where its line ends.
     pub(crate) end: u64,
-    screen: Place,
+    screen: Base64Range,
 }
 
 /// The Base64 of a screen: where it begins, and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct Base64Range {
     begin: u64,
     length: u64,
 }
@@ -118,7 +118,7 @@ impl Keyframes {
             offset: head.offset,
             size: Size::clamped(head.cols, head.rows),
             end: self.at,
-            screen: Place { begin, length },
+            screen: Base64Range { begin, length },
         }))
     }
 
@@ -144,7 +144,7 @@ impl Keyframes {
     /// When the file can't be read.
     pub(crate) fn screen(self, keyframe: &Keyframe) -> io::Result<ScreenPieces> {
         let mut file = self.reader.into_inner();
-        let Place { begin, length } = keyframe.screen;
+        let Base64Range { begin, length } = keyframe.screen;
         file.seek(SeekFrom::Start(begin))?;
         Ok(ScreenPieces { file, left: length })
     }

@@ -33,7 +33,7 @@ pub(crate) struct LiveSession {
     pub(crate) id: SessionId,
     pub(crate) user: UserName,
     pub(crate) created: SystemTime,
-    pub(crate) born: Instant,
+    pub(crate) begun_at: Instant,
     /// Changes when offsets begin anew.
     pub(crate) epoch: String,
     terminal: Mutex<Terminal>,
@@ -55,14 +55,14 @@ pub(crate) struct LiveSession {
     recorder: Mutex<Option<Recorder>>,
     /// Counts what clients should look at.
     changed: watch::Sender<u64>,
-    pub(crate) paced: Notify,
+    pub(crate) ack_notify: Notify,
     /// A client wants the terminal's modes back at their defaults.
     pub(crate) reset_asked: Notify,
     pub(crate) resized: Notify,
     /// Some window has another size, and nothing has come of it yet.
-    pub(crate) unsettled: AtomicBool,
+    pub(crate) resize_pending: AtomicBool,
     pub(crate) input: mpsc::Sender<Typed>,
-    pub(crate) room: Semaphore,
+    pub(crate) input_permits: Semaphore,
     /// Whether what was printed last took long to draw.
     is_costly: AtomicBool,
 }
@@ -111,7 +111,7 @@ pub(crate) struct SessionInit {
 
 /// What an adopted session goes on with.
 pub(crate) struct ResumeData {
-    pub(crate) lead: u64,
+    pub(crate) synthetic_bytes: u64,
     pub(crate) last_activity: SystemTime,
     /// How old it was, and how long idle, when that was written down.
     pub(crate) age: Duration,
@@ -137,18 +137,18 @@ impl LiveSession {
         let now = Instant::now();
         let is_adopted = beginning.adopted.is_some();
         let before = beginning.adopted.unwrap_or_else(|| ResumeData {
-            lead: 0,
+            synthetic_bytes: 0,
             last_activity: SystemTime::now(),
             age: Duration::ZERO,
             idle: Duration::ZERO,
             inputs: VecDeque::new(),
         });
         let state = State {
-            lead: before.lead,
+            synthetic_bytes: before.synthetic_bytes,
             clients: BTreeMap::new(),
             next_client: 1,
-            numberings: before.inputs,
-            holder: None,
+            input_sequences: before.inputs,
+            controller: None,
             size,
             refused_size: None,
             colors: TerminalColors::default(),
@@ -173,7 +173,7 @@ impl LiveSession {
             id,
             user,
             created,
-            born: now.checked_sub(before.age).unwrap_or(now),
+            begun_at: now.checked_sub(before.age).unwrap_or(now),
             epoch,
             terminal: Mutex::new(beginning.terminal),
             launch: beginning.launch,
@@ -188,12 +188,12 @@ impl LiveSession {
             is_discarded: watch::channel(false).0,
             recorder: Mutex::new(beginning.recorder),
             changed: watch::channel(0).0,
-            paced: Notify::new(),
+            ack_notify: Notify::new(),
             resized: Notify::new(),
             reset_asked: Notify::new(),
-            unsettled: AtomicBool::new(false),
+            resize_pending: AtomicBool::new(false),
             input,
-            room: Semaphore::new(INPUT_BYTES),
+            input_permits: Semaphore::new(INPUT_BYTES),
             is_costly: AtomicBool::new(true),
         };
         (Arc::new(live), typed)
@@ -245,19 +245,19 @@ impl LiveSession {
     /// [`printed`](Self::printed), it is for the task that reads the terminal alone.
     pub(crate) async fn reset(self: &Arc<Self>) {
         let data = Bytes::from_static(RESET);
-        let lead = data.len() as u64;
-        self.take_in(data, lead).await;
+        let synthetic_bytes = data.len() as u64;
+        self.take_in(data, synthetic_bytes).await;
     }
 
-    /// Returns a terminal's answers, and what it has cost to draw `data`, in cells. `lead`: so many of these bytes did not
+    /// Returns a terminal's answers, and what it has cost to draw `data`, in cells. `synthetic_bytes`: so many of these bytes did not
     /// come from the terminal.
-    async fn take_in(self: &Arc<Self>, data: Bytes, lead: u64) -> (Vec<u8>, usize) {
+    async fn take_in(self: &Arc<Self>, data: Bytes, synthetic_bytes: u64) -> (Vec<u8>, usize) {
         let offset = self.state().log.end().offset;
         self.record(|recorder| recorder.output(offset, &data));
         {
             let mut state = self.state();
             state.log.push(data);
-            state.lead += lead;
+            state.synthetic_bytes += synthetic_bytes;
             state.touch();
         }
         self.wake();
@@ -309,13 +309,13 @@ impl LiveSession {
 
     /// The clients may come to another size now.
     pub(crate) fn unsettle(&self) {
-        self.unsettled.store(true, Relaxed);
+        self.resize_pending.store(true, Relaxed);
         self.resized.notify_one();
     }
 
     /// Gives the terminal the size that its clients come to.
     pub(crate) fn settle_size(&self) {
-        self.unsettled.store(false, Relaxed);
+        self.resize_pending.store(false, Relaxed);
         // Clients are told.
         let _ = self.settle_from(None);
     }
@@ -327,7 +327,7 @@ impl LiveSession {
         let present = wish.filter(|_| self.policy.size != SizePolicy::Fixed).unwrap_or(state.size);
         let windows = state.clients.iter().filter(|(_, client)| client.may_type());
         let windows = windows.filter_map(|(key, client)| {
-            Some(Window { size: client.window?, in_control: state.holder == Some(*key) })
+            Some(Window { size: client.window?, in_control: state.controller == Some(*key) })
         });
         let size = decide(self.policy.size, present, windows);
         if size == state.size || state.end.is_some() {
@@ -380,7 +380,7 @@ impl LiveSession {
         }
         *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.wake();
-        self.paced.notify_waiters();
+        self.ack_notify.notify_waiters();
     }
 
     /// Sends every client away, for this reason.
@@ -426,7 +426,7 @@ pub(crate) const INPUT_BYTES: usize = 1 << 20;
 const MIN_INPUT_BYTES: usize = 256;
 
 /// Permits of [`LiveSession::room`] that a piece of input takes.
-pub(crate) fn room_of(data: &[u8]) -> usize {
+pub(crate) fn permits_of(data: &[u8]) -> usize {
     data.len().clamp(MIN_INPUT_BYTES, INPUT_BYTES)
 }
 /// Ends whatever sequence is open, then: a soft reset (DECSTR), the normal screen, no reports of the

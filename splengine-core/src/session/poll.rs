@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::auth::Access;
 use crate::auth::Caller;
 use crate::session::log::Entry;
-use crate::session::sessions::{Found, Right, Sessions};
+use crate::session::sessions::{FoundSession, Right, Sessions};
 use crate::session::{SessionError, SessionInfo};
 use crate::terminal::Size;
 
@@ -53,7 +53,7 @@ impl Sessions {
         most: usize,
         wait: Duration,
     ) -> Result<Printed, SessionError> {
-        let Found::LiveSession(live) = self.find(caller, id)?.0 else {
+        let FoundSession::LiveSession(live) = self.find(caller, id)?.0 else {
             let info = self.get(caller, id)?;
             let data = self.screen(caller, id).await?.ansi();
             let (epoch, is_screen, is_over) = (String::new(), true, true);
@@ -132,7 +132,7 @@ impl Sessions {
             return Err(SessionError::Forbidden("you may only look at this session"));
         }
         match found {
-            Found::LiveSession(live) if live.state().end.is_none() => Ok(live),
+            FoundSession::LiveSession(live) if live.state().end.is_none() => Ok(live),
             _ => Err(SessionError::Ended),
         }
     }

@@ -66,19 +66,20 @@ impl LiveSession {
     /// Everything that it takes to tell of it, or to load it again.
     pub(crate) async fn record_of(self: &Arc<Self>) -> (Record, Bytes) {
         loop {
-            let lead = self.state().lead;
+            let synthetic_bytes = self.state().synthetic_bytes;
             let (cursor, size, screen) = self.snapshot_to_store().await;
             // A reset in between would count as read from the terminal.
-            if self.state().lead == lead {
+            if self.state().synthetic_bytes == synthetic_bytes {
                 let live = Arc::clone(self);
-                let record = blocking(move || live.record_at(cursor.offset, lead, size)).await;
+                let record =
+                    blocking(move || live.record_at(cursor.offset, synthetic_bytes, size)).await;
                 return (record, screen);
             }
         }
     }
 
     /// Everything but the screen, which stands for this offset and has this size.
-    fn record_at(&self, offset: u64, lead: u64, size: Size) -> Record {
+    fn record_at(&self, offset: u64, synthetic_bytes: u64, size: Size) -> Record {
         // After the screen, so that it has come as far at the least.
         let mut recording = None;
         self.record(|recorder| recorder.mark().map(|mark| recording = Some(mark)));
@@ -102,7 +103,7 @@ impl LiveSession {
             workdir: info.workdir,
             exit,
             restored: info.restored,
-            thread: self.thread_of(offset, lead, recording),
+            thread: self.thread_of(offset, synthetic_bytes, recording),
         }
     }
 
@@ -116,13 +117,18 @@ impl LiveSession {
         (record, screen)
     }
 
-    fn thread_of(&self, offset: u64, lead: u64, recording: Option<RecordingMark>) -> ResumePoint {
+    fn thread_of(
+        &self,
+        offset: u64,
+        synthetic_bytes: u64,
+        recording: Option<RecordingMark>,
+    ) -> ResumePoint {
         let state = self.state();
-        let mut known: Vec<&Known> = state.numberings.iter().collect();
+        let mut known: Vec<&Known> = state.input_sequences.iter().collect();
         // Those that are there, then those that left last.
         known.sort_by_key(|known| std::cmp::Reverse((known.left.is_none(), known.left)));
         let inputs = known.into_iter().filter_map(|known| {
-            let (next, tail) = known.numbering.kept()?;
+            let (next, tail) = known.sequence.kept()?;
             Some(KnownInput {
                 client: known.name.clone(),
                 user: known.user.to_string(),
@@ -133,11 +139,11 @@ impl LiveSession {
         ResumePoint {
             epoch: self.epoch.clone(),
             offset,
-            lead,
+            synthetic_bytes,
             mark: self.terminal().mark(),
             recording,
             inputs: inputs.take(MAX_INPUTS).collect(),
-            age: Some(in_millis(self.born.elapsed())),
+            age: Some(in_millis(self.begun_at.elapsed())),
             idle: Some(in_millis(state.active.elapsed())),
         }
     }

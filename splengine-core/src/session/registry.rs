@@ -55,7 +55,7 @@ struct State {
 
 /// The right to have one session more; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct SessionSlot {
     registry: Weak<Registry>,
     user: UserName,
 }
@@ -138,7 +138,7 @@ impl Registry {
     }
 
     /// A place for one session more of `user`.
-    pub(crate) fn place(self: &Arc<Self>, user: &UserName) -> Result<Place, SessionError> {
+    pub(crate) fn slot(self: &Arc<Self>, user: &UserName) -> Result<SessionSlot, SessionError> {
         let policy = &self.policy;
         self.trim_lost();
         let mut state = self.state();
@@ -157,17 +157,17 @@ impl Registry {
     }
 
     /// The same for a session that runs already.
-    pub(crate) fn place_anyway(self: &Arc<Self>, user: &UserName) -> Place {
+    pub(crate) fn slot_anyway(self: &Arc<Self>, user: &UserName) -> SessionSlot {
         self.take(&mut self.state(), user)
     }
 
-    fn take(self: &Arc<Self>, state: &mut State, user: &UserName) -> Place {
+    fn take(self: &Arc<Self>, state: &mut State, user: &UserName) -> SessionSlot {
         *state.taken.entry(user.clone()).or_default() += 1;
         if !std::mem::replace(&mut state.watched, true) {
             let every = look_every(&self.policy);
             tokio::spawn(watch(Arc::downgrade(self), every));
         }
-        Place { registry: Arc::downgrade(self), user: user.clone() }
+        SessionSlot { registry: Arc::downgrade(self), user: user.clone() }
     }
 
     /// Reserves the memory of a session's command, if that is much.
@@ -290,7 +290,7 @@ impl Registry {
     /// left to the next.
     pub(crate) async fn drain(&self, grace: Duration) {
         self.close();
-        // Found out before anybody is told: what they do then may change it.
+        // FoundSession out before anybody is told: what they do then may change it.
         let is_busy = |live: Arc<LiveSession>| (live.terminal().status().busy, live);
         let all: Vec<(bool, Arc<LiveSession>)> = self.all_live().into_iter().map(is_busy).collect();
         for (_, live) in &all {
@@ -372,7 +372,7 @@ impl Registry {
 async fn let_go(live: &Arc<LiveSession>, store: Option<Arc<Store>>) {
     live.close(Closed::Restart);
     let all = u32::try_from(INPUT_BYTES).unwrap_or(u32::MAX);
-    let _ = timeout(TYPED_WITHIN, live.room.acquire_many(all)).await;
+    let _ = timeout(TYPED_WITHIN, live.input_permits.acquire_many(all)).await;
     let Some(store) = store else { return };
     let id = live.id.clone();
     let (record, screen) = live.state_record().await;
@@ -398,7 +398,7 @@ pub(crate) async fn end(live: &LiveSession) {
     let _ = timeout(END_WITHIN, told).await;
 }
 
-impl Drop for Place {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
         let Some(registry) = self.registry.upgrade() else { return };
         let mut state = registry.state();
@@ -525,7 +525,7 @@ async fn look_at(registry: &Registry, live: &Arc<LiveSession>) {
     let (ended, mut ages) = {
         let state = live.state();
         let ages = Ages {
-            total: now - live.born,
+            total: now - live.begun_at,
             idle: now - state.active,
             detached: state.detached.map(|since| now - since),
             busy: false,

@@ -10,7 +10,7 @@ use crate::blocking::blocking;
 use crate::ids::{SavedId, SessionId};
 use crate::session::bounds::{ReadTurn, snapshot_bytes};
 use crate::session::saved_index::SavedBounds;
-use crate::session::sessions::{Found, Sessions, no_session};
+use crate::session::sessions::{FoundSession, Sessions, no_session};
 use crate::session::store::{Record, Store};
 use crate::session::stored::StoredScreen;
 use crate::session::validate::checked_name;
@@ -51,12 +51,12 @@ impl Sessions {
         let user = caller.accounted_user();
         let mut memory = self.registry.io.write_memory(user);
         let (mut record, screen) = match found {
-            Found::LiveSession(live) => {
+            FoundSession::LiveSession(live) => {
                 let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
                 memory.resize(snapshot_bytes(cells)).await?;
                 live.record_of().await
             }
-            Found::Lost(record) => {
+            FoundSession::Lost(record) => {
                 let source = self.state_of(user, &record.session_id).await?;
                 memory
                     .resize(usize::try_from(source.screen.length()).unwrap_or(usize::MAX))
@@ -148,10 +148,10 @@ impl Sessions {
     pub(crate) async fn source(&self, caller: &Caller, id: &str) -> Result<Source, SessionError> {
         if id.parse::<SessionId>().is_ok() {
             return match self.find_own(caller, id)? {
-                Found::Lost(record) => {
+                FoundSession::Lost(record) => {
                     self.state_of(caller.accounted_user(), &record.session_id).await
                 }
-                Found::LiveSession(_) => {
+                FoundSession::LiveSession(_) => {
                     let problem = "names a session that is not saved; save it first".to_owned();
                     Err(SessionError::Malformed { field: "from", problem })
                 }

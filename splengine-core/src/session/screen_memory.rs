@@ -22,13 +22,13 @@ pub(crate) struct ScreenBudget(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     max_bytes: usize,
-    held: Mutex<Held>,
+    held: Mutex<HeldBytes>,
     /// Sessions that have ended, from the oldest, whose screens have lines above them.
     ended: Mutex<VecDeque<Weak<LiveSession>>>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldBytes {
     all: usize,
     callers: HashMap<UserName, usize>,
 }
@@ -141,7 +141,7 @@ impl ScreenBudget {
 
     fn check(
         &self,
-        held: &Held,
+        held: &HeldBytes,
         user: &UserName,
         from: usize,
         to: usize,
@@ -182,7 +182,7 @@ impl ScreenBudget {
         true
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldBytes> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

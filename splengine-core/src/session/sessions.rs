@@ -69,7 +69,7 @@ pub(crate) enum Right {
     Own,
 }
 
-pub(crate) enum Found {
+pub(crate) enum FoundSession {
     LiveSession(Arc<LiveSession>),
     Lost(Arc<Record>),
 }
@@ -95,7 +95,7 @@ impl Sessions {
         request: SessionRequest,
     ) -> Result<SessionInfo, SessionError> {
         self.may_have(caller)?;
-        let place = self.registry.place(caller.user())?;
+        let place = self.registry.slot(caller.user())?;
         self.registry.forget_surplus(caller.user()).await;
         let sessions = self.clone();
         let caller = caller.clone();
@@ -168,8 +168,8 @@ impl Sessions {
     /// [`SessionError::NoSession`].
     pub fn get(&self, caller: &Caller, id: &str) -> Result<SessionInfo, SessionError> {
         match self.find(caller, id)?.0 {
-            Found::LiveSession(live) => Ok(live.info()),
-            Found::Lost(record) => record.info().ok_or_else(|| no_session(id)),
+            FoundSession::LiveSession(live) => Ok(live.info()),
+            FoundSession::Lost(record) => record.info().ok_or_else(|| no_session(id)),
         }
     }
 
@@ -187,12 +187,12 @@ impl Sessions {
     ) -> Result<SessionInfo, SessionError> {
         let name = checked_name(name)?;
         match self.find_own(caller, id)? {
-            Found::LiveSession(live) => {
+            FoundSession::LiveSession(live) => {
                 live.state().name = name;
                 live.wake();
                 Ok(live.info())
             }
-            Found::Lost(record) => {
+            FoundSession::Lost(record) => {
                 let mut info = record.info().ok_or_else(|| no_session(id))?;
                 info.name.clone_from(&name);
                 self.registry.rename_lost(&info.id, name);
@@ -214,7 +214,7 @@ impl Sessions {
         attach: Attach,
     ) -> Result<Attachment, SessionError> {
         let (found, right) = self.find(caller, id)?;
-        let Found::LiveSession(live) = found else { return Err(SessionError::Ended) };
+        let FoundSession::LiveSession(live) = found else { return Err(SessionError::Ended) };
         let access = match right {
             Right::Own => attach.access,
             Right::See(granted) => attach.access.min(granted),
@@ -236,7 +236,7 @@ impl Sessions {
         let registry = &self.registry;
         let user = caller.accounted_user();
         match self.find(caller, id)?.0 {
-            Found::LiveSession(live) => {
+            FoundSession::LiveSession(live) => {
                 let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
                 let mut memory = registry.io.read_memory(user);
                 memory.resize(snapshot_bytes(cells)).await?;
@@ -245,7 +245,7 @@ impl Sessions {
                 };
                 Ok(live.with_screen(true, look).await)
             }
-            Found::Lost(record) => {
+            FoundSession::Lost(record) => {
                 let Source { record, screen, turn } =
                     self.state_of(user, &record.session_id).await?;
                 let (size, scrollback) = (record.size(), registry.policy.scrollback);
@@ -349,7 +349,7 @@ impl Sessions {
         let store = self.store().map_err(|_| SessionError::NoRecording)?;
         let id: SessionId = id.parse().map_err(|_| no_session(id))?;
         blocking(move || {
-            if let Found::LiveSession(live) = &found {
+            if let FoundSession::LiveSession(live) = &found {
                 live.record(Recorder::flush);
             }
             store.session(&id)?.recording()
@@ -388,12 +388,12 @@ impl Sessions {
         let registry = Arc::clone(&self.registry);
         let ending = tokio::spawn(async move {
             match found {
-                Found::LiveSession(live) => {
+                FoundSession::LiveSession(live) => {
                     live.discard();
                     registry::end(&live).await;
                     registry.forget_whole(live).await;
                 }
-                Found::Lost(record) => {
+                FoundSession::Lost(record) => {
                     if let Ok(id) = record.session_id.parse() {
                         registry.forget(&id).await;
                     }
@@ -418,7 +418,7 @@ impl Sessions {
         access: Access,
         expires_in: Duration,
     ) -> Result<(ShareInfo, Secret), SessionError> {
-        let Found::LiveSession(live) = self.find_own(caller, id)? else {
+        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
             return Err(SessionError::Ended);
         };
         if expires_in.is_zero() || expires_in > MAX_SHARE_LIFETIME {
@@ -434,7 +434,9 @@ impl Sessions {
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
     pub fn list_shares(&self, caller: &Caller, id: &str) -> Result<Vec<ShareInfo>, SessionError> {
-        let Found::LiveSession(live) = self.find_own(caller, id)? else { return Ok(Vec::new()) };
+        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
+            return Ok(Vec::new());
+        };
         Ok(self.registry.shares.list(&live.id))
     }
 
@@ -471,7 +473,7 @@ impl Sessions {
     }
 
     fn take_back(&self, caller: &Caller, id: &str, which: Which<'_>) -> Result<(), SessionError> {
-        let Found::LiveSession(live) = self.find_own(caller, id)? else {
+        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
             return Err(SessionError::NoShare);
         };
         let registry = &self.registry;
@@ -508,7 +510,7 @@ impl Sessions {
 
     /// Where a run in this session starts, and with which variables.
     pub(crate) fn place_of(&self, caller: &Caller, id: &str) -> Result<SessionPlace, SessionError> {
-        let Found::LiveSession(live) = self.find_own(caller, id)? else {
+        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
             return Err(SessionError::Ended);
         };
         if live.state().end.is_some() {
@@ -549,7 +551,11 @@ impl Sessions {
         }
     }
 
-    pub(crate) fn find(&self, caller: &Caller, id: &str) -> Result<(Found, Right), SessionError> {
+    pub(crate) fn find(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<(FoundSession, Right), SessionError> {
         if caller.guest().is_none() && !caller.may(Scope::Watch) {
             self.may_have(caller)?;
         }
@@ -558,19 +564,19 @@ impl Sessions {
         let (found, owner) = match registry.live(&parsed) {
             Some(live) => {
                 let owner = live.user.to_string();
-                (Found::LiveSession(live), owner)
+                (FoundSession::LiveSession(live), owner)
             }
             None => {
                 let record = registry.lost(&parsed).ok_or_else(|| no_session(id))?;
                 let owner = record.user.clone();
-                (Found::Lost(record), owner)
+                (FoundSession::Lost(record), owner)
             }
         };
         let right = self.right_to(caller, &parsed, &owner).ok_or_else(|| no_session(id))?;
         Ok((found, right))
     }
 
-    pub(super) fn find_own(&self, caller: &Caller, id: &str) -> Result<Found, SessionError> {
+    pub(super) fn find_own(&self, caller: &Caller, id: &str) -> Result<FoundSession, SessionError> {
         match self.find(caller, id)? {
             (found, Right::Own) => Ok(found),
             _ => {

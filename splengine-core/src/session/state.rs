@@ -17,12 +17,12 @@ use crate::user_name::UserName;
 pub(crate) struct State {
     pub(crate) log: Log,
     /// So much of the log did not come from the program.
-    pub(crate) lead: u64,
+    pub(crate) synthetic_bytes: u64,
     pub(crate) clients: BTreeMap<u64, Client>,
     pub(super) next_client: u64,
     /// By the name of a client: how far its input has come, and when it left.
-    pub(crate) numberings: VecDeque<Known>,
-    pub(crate) holder: Option<u64>,
+    pub(crate) input_sequences: VecDeque<Known>,
+    pub(crate) controller: Option<u64>,
     pub(crate) size: Size,
     /// Size that the clients came to last, for which there was no memory.
     pub(crate) refused_size: Option<Size>,
@@ -48,7 +48,7 @@ pub(crate) struct State {
 pub(crate) struct Known {
     pub(crate) name: String,
     pub(crate) user: UserName,
-    pub(crate) numbering: InputSequence,
+    pub(crate) sequence: InputSequence,
     /// It goes on where some connection broke, and did not say as whom.
     pub(crate) unnamed: bool,
     pub(crate) left: Option<Instant>,
@@ -106,7 +106,7 @@ impl State {
         let key = self.next_client;
         self.next_client += 1;
         self.detached = None;
-        let takes_control = client.may_type() && self.holder.is_none();
+        let takes_control = client.may_type() && self.controller.is_none();
         self.clients.insert(key, client);
         self.versions.presence += 1;
         if takes_control {
@@ -118,10 +118,11 @@ impl State {
     pub(crate) fn leave(&mut self, key: u64) {
         let Some(client) = self.clients.remove(&key) else { return };
         self.versions.presence += 1;
-        if let Some(known) = self.numberings.iter_mut().find(|known| known.name == client.name) {
+        if let Some(known) = self.input_sequences.iter_mut().find(|known| known.name == client.name)
+        {
             known.left = Some(Instant::now());
         }
-        if self.holder == Some(key) {
+        if self.controller == Some(key) {
             let next = self.clients.iter().find(|(_, client)| client.may_type());
             let next = next.map(|(key, _)| *key);
             self.give_control(next);
@@ -132,8 +133,8 @@ impl State {
     }
 
     pub(crate) fn give_control(&mut self, to: Option<u64>) {
-        if self.holder != to {
-            self.holder = to;
+        if self.controller != to {
+            self.controller = to;
             self.versions.control += 1;
             self.choose_colors();
         }
@@ -141,8 +142,8 @@ impl State {
 
     /// Takes those of the client in control; where they are not known, the ones before stay.
     pub(crate) fn choose_colors(&mut self) {
-        let holder = self.holder.and_then(|key| self.clients.get(&key));
-        if let Some(colors) = holder.and_then(|client| client.colors) {
+        let controller = self.controller.and_then(|key| self.clients.get(&key));
+        if let Some(colors) = controller.and_then(|client| client.colors) {
             self.colors = colors;
         }
     }

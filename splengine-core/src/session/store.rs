@@ -75,7 +75,8 @@ pub(crate) struct ResumePoint {
     /// The offset that the screen stands for.
     pub(crate) offset: u64,
     /// So much of what lies before it did not come from the program.
-    pub(crate) lead: u64,
+    #[serde(rename = "lead")]
+    pub(crate) synthetic_bytes: u64,
     /// What the executor finds the program by.
     pub(crate) mark: Option<String>,
     pub(crate) recording: Option<RecordingMark>,

@@ -12,8 +12,8 @@ use crate::session::Recording;
 use crate::session::attach::HIGH_WATER;
 use crate::session::bounds::{IoBounds, snapshot_bytes};
 use crate::session::input_queue::InputQueue;
-use crate::session::live_session::{LiveSession, Typed, room_of};
-use crate::session::registry::Place;
+use crate::session::live_session::{LiveSession, Typed, permits_of};
+use crate::session::registry::SessionSlot;
 use crate::session::screen_memory::ScreenMemory;
 use crate::session::store::SessionFiles;
 
@@ -23,7 +23,7 @@ pub(crate) fn start(
     live: &Arc<LiveSession>,
     typed: mpsc::Receiver<Typed>,
     files: Option<SessionFiles>,
-    place: Place,
+    place: SessionSlot,
     io: Arc<IoBounds>,
 ) -> oneshot::Receiver<()> {
     let (to, kept) = oneshot::channel();
@@ -35,7 +35,7 @@ pub(crate) fn start(
         read_all(&live).await;
         typing.abort();
         // Whoever waits to have more typed hears of the end.
-        live.room.close();
+        live.input_permits.close();
         settling.abort();
         drop(place);
         if let Some(keeping) = keeping {
@@ -136,7 +136,7 @@ async fn pace(live: &LiveSession) {
     let begun = Instant::now();
     let mut deadline = begun + MAX_WAIT;
     loop {
-        let drawn = live.paced.notified();
+        let drawn = live.ack_notify.notified();
         let mut drawn = std::pin::pin!(drawn);
         drawn.as_mut().enable();
         {
@@ -144,9 +144,11 @@ async fn pace(live: &LiveSession) {
             let end = state.log.end().offset;
             // A piece that is read now must not push out what the client has not had yet.
             let high_water = HIGH_WATER.min(state.log.capacity() / 2);
-            let holder = state.holder;
+            let controller = state.controller;
             let is_alone = state.clients.len() == 1;
-            let Some(client) = holder.and_then(|key| state.clients.get_mut(&key)) else { return };
+            let Some(client) = controller.and_then(|key| state.clients.get_mut(&key)) else {
+                return;
+            };
             let said = client.acked.or(client.delivered.filter(|_| is_alone));
             if client.slow || end.saturating_sub(said.unwrap_or(client.joined_at)) <= high_water {
                 return;
@@ -184,7 +186,7 @@ async fn type_all(live: Arc<LiveSession>, mut typed: mpsc::Receiver<Typed>) {
         }
         while let Some(data) = weave.pop(Instant::now()) {
             type_one(&live, &data, true).await;
-            live.room.add_permits(room_of(&data));
+            live.input_permits.add_permits(permits_of(&data));
         }
     }
 }
@@ -201,7 +203,7 @@ async fn settle(live: Arc<LiveSession>) {
 
 async fn type_one(live: &LiveSession, data: &[u8], by_client: bool) {
     // What was typed after a change of size is for a program that knows of it.
-    if by_client && live.unsettled.load(Relaxed) {
+    if by_client && live.resize_pending.load(Relaxed) {
         live.settle_size();
     }
     if by_client

@@ -7,23 +7,23 @@ use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
 
 #[derive(serde::Serialize, Deserialize)]
 #[serde(untagged)]
-enum Word {
+enum Arg {
     Text(String),
     Bytes(Vec<u8>),
 }
 
 pub(crate) fn serialize<S: Serializer>(words: &[OsString], to: S) -> Result<S::Ok, S::Error> {
     let words = words.iter().map(|word| match word.to_str() {
-        Some(text) => Word::Text(text.to_owned()),
-        None => Word::Bytes(word.as_bytes().to_vec()),
+        Some(text) => Arg::Text(text.to_owned()),
+        None => Arg::Bytes(word.as_bytes().to_vec()),
     });
     words.collect::<Vec<_>>().serialize(to)
 }
 
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<OsString>, D::Error> {
-    let words = Vec::<Word>::deserialize(from)?.into_iter().map(|word| match word {
-        Word::Text(text) => text.into(),
-        Word::Bytes(bytes) => OsString::from_vec(bytes),
+    let words = Vec::<Arg>::deserialize(from)?.into_iter().map(|word| match word {
+        Arg::Text(text) => text.into(),
+        Arg::Bytes(bytes) => OsString::from_vec(bytes),
     });
     Ok(words.collect())
 }

@@ -23,7 +23,7 @@ use crate::support::{caller, eventually};
 #[test]
 #[ignore = "it is not a test, but what the others start"]
 fn main_of_the_holder() {
-    splengine_core::local::hold().expect("serves");
+    splengine_core::local::run_pty_host().expect("serves");
 }
 
 /// An engine in a runtime of its own, with which it ends.
@@ -54,7 +54,7 @@ impl Engines {
         let (engine, adopted) = runtime.block_on(async {
             let mut executor = LocalExecutor::builder(self.root.path());
             if holds {
-                executor = executor.holder(PtyHost::new(&store, words).expect("a directory"));
+                executor = executor.pty_host(PtyHost::new(&store, words).expect("a directory"));
             }
             // The tasks of the engine before this one may hold its store a moment longer.
             let mut policy = SessionPolicy::new().shell(["/bin/sh"]).store(&store);

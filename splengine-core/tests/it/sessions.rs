@@ -495,8 +495,8 @@ async fn who_has_left_takes_no_control() {
     assert!(matches!(refused, Err(SessionError::Ended)), "{refused:?}");
     let mut next_one = bench.attach(&session, control());
     loop {
-        if let Some(Update::Control { holder, you }) = next(&mut next_one).await {
-            assert_eq!((holder.as_deref(), you), (Some(next_one.client_id()), true));
+        if let Some(Update::Control { controller, you }) = next(&mut next_one).await {
+            assert_eq!((controller.as_deref(), you), (Some(next_one.client_id()), true));
             break;
         }
     }

@@ -19,7 +19,7 @@ use crate::dto_batch_requests::BatchRequestDto;
 use crate::dto_batches::{BatchDto, BatchEventDto, BatchListDto, BatchRecordDto, BatchResultDto};
 use crate::json;
 use crate::problem::{Problem, ProblemDto};
-use crate::result_formats::Form;
+use crate::result_formats::ResultFormat;
 use crate::routes::extract::{
     Authenticated, NoQuery, demand_json, header, idempotency_key, read_whole,
 };
@@ -63,7 +63,7 @@ pub(crate) async fn submit(
     let query = Query::of(parts.uri.query(), &["wait"])?;
     // Whoever does not wait is answered in JSON.
     let wait = match wait(&query)? {
-        Some(time) => Some((time, Form::wanted(&app.options.forms, &parts.headers)?)),
+        Some(time) => Some((time, ResultFormat::wanted(&app.options.forms, &parts.headers)?)),
         None => None,
     };
     let body = read_whole(&parts.headers, body, &app, &caller).await?;

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::dto::EncodingDto;
 use crate::dto_batches::BatchResultDto;
 use crate::problem::{Problem, ProblemDto};
-use crate::result_formats::Form;
+use crate::result_formats::ResultFormat;
 use crate::result_stream;
 use crate::routes::batches::Query;
 use crate::routes::extract::{Authenticated, word};
@@ -43,7 +43,7 @@ pub(crate) async fn results(
     let query = Query::of(request.uri().query(), &["outputEncoding"])?;
     let encoding = query.get("outputEncoding").map(|text| word("outputEncoding", text));
     let encoding = encoding.transpose()?.unwrap_or_default();
-    let form = Form::wanted(&app.options.forms, request.headers())?;
+    let form = ResultFormat::wanted(&app.options.forms, request.headers())?;
     if !app.engine.batches().info(&caller, &id).await?.state.is_final() {
         return Err(Problem::new(StatusCode::CONFLICT, "the batch is not over"));
     }
@@ -56,7 +56,7 @@ pub(crate) async fn answer(
     app: &App,
     caller: &Caller,
     id: &str,
-    form: Option<Form>,
+    form: Option<ResultFormat>,
     encoding: impl Fn(usize) -> EncodingDto + Send + Sync + 'static,
 ) -> Result<Response, Problem> {
     let results = app.engine.batches().result_reader(caller, id).await?;

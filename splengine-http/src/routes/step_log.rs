@@ -74,7 +74,7 @@ pub(crate) async fn log(
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri().query(), &["attempt", "follow"])?;
-    let form = Form::wanted(request.headers())?;
+    let form = LogFormat::wanted(request.headers())?;
     let silence = Silence::of(request.extensions());
     let (attempt, follows) = (attempt(&query)?, query.flag("follow")?);
     let log = app.engine.batches().log(&caller, &id, &step, attempt, follows).await?;
@@ -92,12 +92,12 @@ pub(crate) async fn log(
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum LogFormat {
     Text,
     NdJson,
 }
 
-impl Form {
+impl LogFormat {
     const ALL: [Self; 2] = [Self::Text, Self::NdJson];
 
     fn wanted(headers: &HeaderMap) -> Result<Self, Problem> {
@@ -120,7 +120,7 @@ impl Form {
 /// Who writes a log down as it comes.
 struct Writer {
     log: StepLog,
-    form: Form,
+    form: LogFormat,
     lines: Lines,
     texts: [Utf8Pieces; 2],
     silence: Silence,
@@ -130,7 +130,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(log: StepLog, form: Form, silence: Silence) -> Self {
+    fn new(log: StepLog, form: LogFormat, silence: Silence) -> Self {
         let attempt = log.attempt();
         let lines = Lines { open: None, attempt };
         let (texts, time) = (Default::default(), SystemTime::UNIX_EPOCH);
@@ -150,7 +150,7 @@ impl Writer {
                     }
                 },
                 // In text there is nothing that stands for silence.
-                None if self.form == Form::Text => {}
+                None if self.form == LogFormat::Text => {}
                 None => out.extend_from_slice(b"\n"),
             }
         }
@@ -158,7 +158,7 @@ impl Writer {
     }
 
     fn write(&mut self, piece: &LogPiece, out: &mut BytesMut) {
-        if self.form == Form::Text {
+        if self.form == LogFormat::Text {
             let LogPiece { time, stream, attempt, data, left_out, .. } = piece;
             self.lines.write(*time, *stream, *attempt, data, *left_out, out);
             return;

@@ -90,10 +90,10 @@ pub(crate) async fn output(
         text.parse::<u64>().map_err(|_| Problem::malformed("`offset` must be a whole number"))
     });
     let offset = offset.transpose()?;
-    let names = [Form::Bytes, Form::Text].map(Form::name).into_iter();
+    let names = [OutputFormat::Bytes, OutputFormat::Text].map(OutputFormat::name).into_iter();
     let form = match negotiate::wanted(request.headers(), names) {
-        Some(1) => Form::Text,
-        _ => Form::Bytes,
+        Some(1) => OutputFormat::Text,
+        _ => OutputFormat::Bytes,
     };
     if !follows {
         if offset.is_some() {
@@ -122,14 +122,14 @@ pub(crate) async fn output(
 
 /// How output is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum OutputFormat {
     /// As it was printed.
     Bytes,
     /// With lines that tell where a part was left out, and where a further run begins.
     Text,
 }
 
-impl Form {
+impl OutputFormat {
     fn name(self) -> &'static str {
         match self {
             Self::Bytes => "application/octet-stream",
@@ -171,11 +171,11 @@ async fn whole(
     headers: &HeaderMap,
     output: StepOutput,
     stream: Stream,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Response, Problem> {
     let tag = match form {
-        Form::Bytes => format!("\"{}\"", output.revision()),
-        Form::Text => format!("\"{}-text\"", output.revision()),
+        OutputFormat::Bytes => format!("\"{}\"", output.revision()),
+        OutputFormat::Text => format!("\"{}-text\"", output.revision()),
     };
     // Before its length: when that was read, no more was printed.
     let is_over = output.is_over().await?;
@@ -183,9 +183,9 @@ async fn whole(
     let conditions = Conditions::of(headers)?.read_tagged(&tag, is_over)?;
     let length = output.length().await?;
     // After the length: what lies behind a gap can't be read before that is known.
-    let mut shown = Shown { output, length, gap: 0, mark: Bytes::new() };
+    let mut shown = WithGap { output, length, gap: 0, mark: Bytes::new() };
     let gap = shown.output.gap().await?;
-    if let (Form::Text, Some(gap)) = (form, gap) {
+    if let (OutputFormat::Text, Some(gap)) = (form, gap) {
         shown.gap = gap.at;
         shown.mark = mark(&shown.output, gap).await?;
     }
@@ -211,7 +211,7 @@ async fn whole(
 }
 
 /// What a run printed, with a line in the place of what was left out.
-struct Shown {
+struct WithGap {
     output: StepOutput,
     /// Without the line.
     length: u64,
@@ -219,7 +219,7 @@ struct Shown {
     mark: Bytes,
 }
 
-impl Shown {
+impl WithGap {
     /// What lies between.
     fn part(self, from: u64, until: u64) -> Body {
         Body::from_stream(stream::try_unfold((self, from), move |(shown, at)| async move {
@@ -265,7 +265,7 @@ struct Follower {
     output: StepOutput,
     /// Within what this run prints; beyond its end are those that follow.
     at: u64,
-    form: Form,
+    form: OutputFormat,
     is_gap_told: bool,
 }
 
@@ -276,7 +276,7 @@ impl Follower {
             let mut data =
                 if grows { self.output.read(self.at, PIECE).await? } else { Bytes::new() };
             // After the data: what lies behind a gap can't be read before that is known.
-            if let (Form::Text, Some(gap)) = (self.form, self.output.gap().await?)
+            if let (OutputFormat::Text, Some(gap)) = (self.form, self.output.gap().await?)
                 && let Some(before) = gap.at.checked_sub(self.at)
             {
                 if before == 0 && !self.is_gap_told {
@@ -295,7 +295,7 @@ impl Follower {
             let Some(next) = self.output.next_run().await? else { return Ok(None) };
             self.at = self.at.saturating_sub(length);
             (self.output, self.is_gap_told) = (next, false);
-            if self.form == Form::Text {
+            if self.form == OutputFormat::Text {
                 let mark = format!("\n--- attempt {} ---\n", self.output.attempt());
                 return Ok(Some((mark.into(), self)));
             }

@@ -43,7 +43,7 @@ pub(crate) enum Source {
 }
 
 impl Handles {
-    /// Refuses where there is no room for one more.
+    /// Refuses where there is no memory for one more.
     pub(crate) fn check_room(&self) -> Result<(), Refusal> {
         if self.lock().open.len() < MAX_HANDLES {
             return Ok(());

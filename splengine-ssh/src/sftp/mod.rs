@@ -10,7 +10,7 @@ mod status;
 mod tests;
 
 pub(crate) use ops::Options;
-pub(crate) use server::{FEW_REQUESTS, MAX_REQUESTS, serve};
+pub(crate) use server::{MAX_REQUESTS, MIN_REQUESTS, serve};
 
 /// What must hold of any packet: for fuzzers.
 #[cfg(any(fuzzing, test))]

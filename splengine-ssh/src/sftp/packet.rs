@@ -414,7 +414,7 @@ fn attributes(from: &mut Bytes) -> Result<Attributes, Short> {
     Ok(attributes)
 }
 
-/// The longest packet of a client, in bytes: what OpenSSH allows, and room for a write's header.
+/// The longest packet of a client, in bytes: what OpenSSH allows, and memory for a write's header.
 pub(crate) const MAX_PACKET: usize = 256 * 1024 + 1024;
 /// The most that one read gives, and one write should carry, in bytes.
 pub(crate) const MAX_DATA: usize = 255 * 1024;

@@ -17,12 +17,12 @@ use crate::sftp::packet::{
 };
 use crate::sftp::status::{Code, Refusal};
 
-/// An answer, and the room that it takes until it is written.
+/// An answer, and the memory that it takes until it is written.
 type Written = (Vec<u8>, OwnedSemaphorePermit);
 
 /// Serves one client until `input` ends, and then answers what is left. Requests are done side by
-/// side, `requests` at once (from [`FEW_REQUESTS`] to [`MAX_REQUESTS`]), and 64 KiB for each of them and
-/// their answers at most; the next is read when there is room again. What comes of them is always as if they had been done one after the other: whatever changes
+/// side, `requests` at once (from [`MIN_REQUESTS`] to [`MAX_REQUESTS`]), and 64 KiB for each of them and
+/// their answers at most; the next is read when there is memory again. What comes of them is always as if they had been done one after the other: whatever changes
 /// something waits for all before it, and all after it wait. They are answered in the order in which
 /// they came: no client may expect that (draft-ietf-secsh-filexfer-02, "Request Synchronization and
 /// Reordering"), but OpenSSH's scp keeps of a file only what came in order, and says nothing of it.
@@ -45,11 +45,11 @@ pub(crate) async fn serve(
     let client = Arc::new(Client::new(files, caller, options));
     let (answers, written) = mpsc::channel(MAX_REQUESTS);
     let reading = async move {
-        let room = Arc::new(Semaphore::new(requests.max(FEW_REQUESTS) * LEAST_ROOM));
-        let Some((first, taken)) = read_packet(&mut input, &room).await? else { return Ok(()) };
+        let memory = Arc::new(Semaphore::new(requests.max(MIN_REQUESTS) * MIN_REQUEST_BYTES));
+        let Some((first, taken)) = read_packet(&mut input, &memory).await? else { return Ok(()) };
         read_init(first).map_err(|Short| broken("a client must begin with SSH_FXP_INIT"))?;
         place(&answers).await.answer((version(), taken));
-        Reader { client, room, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), answers }
+        Reader { client, memory, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), answers }
             .run(input)
             .await
     };
@@ -58,7 +58,7 @@ pub(crate) async fn serve(
 
 struct Reader {
     client: Arc<Client>,
-    room: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
     /// One of these is held by what only looks, all by what changes something.
     turns: Arc<Semaphore>,
     /// In the order of the requests.
@@ -68,7 +68,7 @@ struct Reader {
 impl Reader {
     async fn run(self, mut input: impl AsyncRead + Unpin) -> io::Result<()> {
         let mut tasks = JoinSet::new();
-        while let Some((packet, mut taken)) = read_packet(&mut input, &self.room).await? {
+        while let Some((packet, mut taken)) = read_packet(&mut input, &self.memory).await? {
             while let Some(done) = tasks.try_join_next() {
                 done?;
             }
@@ -85,7 +85,7 @@ impl Reader {
             };
             if let Request::Read { length, .. } = request {
                 let more = usize::try_from(length).unwrap_or(MAX_DATA).min(MAX_DATA);
-                let more = take(&self.room, more.saturating_sub(LEAST_ROOM)).await?;
+                let more = take(&self.memory, more.saturating_sub(MIN_REQUEST_BYTES)).await?;
                 taken.merge(more);
             }
             let turn = Turn::begin(&self.turns, &request).await;
@@ -131,10 +131,10 @@ impl Turn {
     }
 }
 
-/// A packet without its length, and the room that is taken for it; `None` at the end.
+/// A packet without its length, and the memory that is taken for it; `None` at the end.
 async fn read_packet(
     input: &mut (impl AsyncRead + Unpin),
-    room: &Arc<Semaphore>,
+    memory: &Arc<Semaphore>,
 ) -> io::Result<Option<(Bytes, OwnedSemaphorePermit)>> {
     let mut length = [0; 4];
     if input.read(&mut length[..1]).await? == 0 {
@@ -145,15 +145,15 @@ async fn read_packet(
     if length > MAX_PACKET {
         return Err(broken("a client announced a packet that is longer than 257 KiB"));
     }
-    let taken = take(room, length.max(LEAST_ROOM)).await?;
+    let taken = take(memory, length.max(MIN_REQUEST_BYTES)).await?;
     let mut packet = vec![0; length];
     input.read_exact(&mut packet).await?;
     Ok(Some((packet.into(), taken)))
 }
 
-async fn take(room: &Arc<Semaphore>, bytes: usize) -> io::Result<OwnedSemaphorePermit> {
+async fn take(memory: &Arc<Semaphore>, bytes: usize) -> io::Result<OwnedSemaphorePermit> {
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    Arc::clone(room).acquire_many_owned(bytes).await.map_err(io::Error::other)
+    Arc::clone(memory).acquire_many_owned(bytes).await.map_err(io::Error::other)
 }
 
 async fn write(
@@ -201,7 +201,7 @@ fn broken(problem: &'static str) -> io::Error {
 
 /// At once, of one client.
 pub(crate) const MAX_REQUESTS: usize = 64;
-/// The same of one whose caller has many others. So much room has the longest request with its answer.
-pub(crate) const FEW_REQUESTS: usize = 8;
+/// The same of one whose caller has many others. So much memory has the longest request with its answer.
+pub(crate) const MIN_REQUESTS: usize = 8;
 /// What each request takes at least, in bytes: an answer other than data fits into it.
-const LEAST_ROOM: usize = 64 * 1024;
+const MIN_REQUEST_BYTES: usize = 64 * 1024;

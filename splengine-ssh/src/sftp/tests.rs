@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::sftp::{FEW_REQUESTS, MAX_REQUESTS, Options, serve};
+use crate::sftp::{MAX_REQUESTS, MIN_REQUESTS, Options, serve};
 
 struct Nothing;
 
@@ -724,8 +724,8 @@ async fn whose_caller_has_many_clients_has_few_requests_at_once() {
     // Of the longest names, so that what is answered is no shorter than what is asked.
     let request = [&[17][..], &int(7), &string([b'x'; 200])].concat();
     let request = [&int(request.len() as u32)[..], &request].concat();
-    for (requests, least) in [(FEW_REQUESTS, 1), (MAX_REQUESTS, MAX_REQUESTS)] {
-        // Answers find no room, and only one request fits on its way to the server.
+    for (requests, least) in [(MIN_REQUESTS, 1), (MAX_REQUESTS, MAX_REQUESTS)] {
+        // Answers find no memory, and only one request fits on its way to the server.
         let ((mut to, input), (_from, output)) =
             (tokio::io::duplex(request.len()), tokio::io::duplex(1));
         let options = Options::default();

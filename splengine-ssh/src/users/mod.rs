@@ -65,12 +65,12 @@ pub struct Users {
 pub(crate) struct Entry {
     user: String,
     from: IpAddr,
-    shown: Shown,
+    shown: Presented,
     grant: Arc<Grant>,
 }
 
 #[derive(Clone)]
-enum Shown {
+enum Presented {
     Key(KeyData),
     Certificate(Box<Certificate>),
     /// The password's hash.
@@ -202,9 +202,11 @@ impl Users {
         let (asked, passwords) = (entry.clone(), self.passwords.clone());
         let answer = self.ask(&entry.user, entry.from, move |sources, client| {
             let grant = match &asked.shown {
-                Shown::Key(key) => sources.by_key(client, key)?,
-                Shown::Certificate(certificate) => sources.by_certificate(client, certificate)?,
-                Shown::Password(hash) => {
+                Presented::Key(key) => sources.by_key(client, key)?,
+                Presented::Certificate(certificate) => {
+                    sources.by_certificate(client, certificate)?
+                }
+                Presented::Password(hash) => {
                     let passwords = passwords.as_ref().ok_or(Refusal::Password)?;
                     return passwords.has(client.user, hash);
                 }
@@ -250,7 +252,7 @@ impl Users {
         let answer =
             self.ask(user, from, move |sources, client| sources.by_key(client, &asked)).await;
         let grant = log(user, from, &what, answer)?;
-        Some(Entry::new(user, from, Shown::Key(key), grant))
+        Some(Entry::new(user, from, Presented::Key(key), grant))
     }
 
     /// What a client may do that has shown that the key of `certificate` is its own.
@@ -266,7 +268,7 @@ impl Users {
             .ask(user, from, move |sources, client| sources.by_certificate(client, &asked))
             .await;
         let grant = log(user, from, &what, answer)?;
-        Some(Entry::new(user, from, Shown::Certificate(certificate), grant))
+        Some(Entry::new(user, from, Presented::Certificate(certificate), grant))
     }
 
     /// What a client may do that says `password`.
@@ -287,7 +289,7 @@ impl Users {
         let (hash, user_name) = log(user, from, "password", answer)?;
         let caller = self.sources.caller(user_name);
         let grant = Grant::new(caller, "password".to_owned(), Options::default());
-        Some(Entry::new(user, from, Shown::Password(hash), grant))
+        Some(Entry::new(user, from, Presented::Password(hash), grant))
     }
 
     async fn ask<T: Send + 'static>(
@@ -304,7 +306,7 @@ impl Users {
 }
 
 impl Entry {
-    fn new(user: &str, from: IpAddr, shown: Shown, grant: Grant) -> Self {
+    fn new(user: &str, from: IpAddr, shown: Presented, grant: Grant) -> Self {
         Self { user: user.to_owned(), from, shown, grant: Arc::new(grant) }
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Inbound {
     pub(crate) is_v1: bool,
     pub(crate) words: mpsc::Sender<Outbound>,
     pub(crate) typing: mpsc::Sender<Typed>,
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) input_permits: Arc<Semaphore>,
     pub(crate) input_handle: Option<(ClientInput, String)>,
     pub(crate) window: Option<Size>,
     pub(crate) colors: Option<TerminalColors>,
@@ -302,11 +302,12 @@ impl Inbound {
     async fn input(&mut self, number: Option<u64>, data: Bytes) -> Flow {
         let Some((input_handle, _)) = &self.input_handle else { return self.nothing().await };
         let input_handle = input_handle.clone();
-        let wanted = u32::try_from(data.len().min(INPUT_ROOM)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(wanted).await.ok();
+        let wanted = u32::try_from(data.len().min(MAX_INPUT_BYTES)).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.input_permits).acquire_many_owned(wanted).await.ok();
         // What small messages take is not counted: there are no more of them than there is room.
         let reservation = self.gate.take_reservation();
-        let typed = Typed { input_handle, number, data, _room: room, _reservation: reservation };
+        let typed =
+            Typed { input_handle, number, data, _permits: permits, _reservation: reservation };
         match self.typing.send(typed).await {
             Ok(()) => Flow::Continue(()),
             Err(_) => Flow::Break(()),
@@ -398,4 +399,4 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes of input that wait to be typed; beyond them no frame is read.
-pub(crate) const INPUT_ROOM: usize = 4 << 20;
+pub(crate) const MAX_INPUT_BYTES: usize = 4 << 20;

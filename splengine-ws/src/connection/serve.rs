@@ -16,10 +16,10 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::app::App;
 use crate::auth::Authenticated;
-use crate::connection::listen::{INPUT_ROOM, Inbound, listen};
+use crate::connection::listen::{Inbound, MAX_INPUT_BYTES, listen};
 use crate::connection::tell::{Outbound, tell};
 use crate::connection::typing::type_all;
-use crate::encode::{self, Plain, Speech, close, text};
+use crate::encode::{self, Encoder, Plain, close, text};
 use crate::frame::{AccessWord, TextFrame};
 use crate::login;
 use crate::meter::{Gate, MAX_UNKNOWN};
@@ -100,7 +100,7 @@ pub(crate) async fn serve(
     };
     let (words, told) = mpsc::channel(64);
     let (typing, typed) = mpsc::channel(64);
-    let speech = if is_v1 { Speech::V1 } else { Speech::Plain(Plain::default()) };
+    let speech = if is_v1 { Encoder::V1 } else { Encoder::Plain(Plain::default()) };
     let listener = Inbound {
         app: Arc::clone(&app),
         gate,
@@ -108,7 +108,7 @@ pub(crate) async fn serve(
         is_v1,
         words: words.clone(),
         typing,
-        room: Arc::new(Semaphore::new(INPUT_ROOM)),
+        input_permits: Arc::new(Semaphore::new(MAX_INPUT_BYTES)),
         input_handle: None,
         window: wish.window,
         colors: None,

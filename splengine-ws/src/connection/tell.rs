@@ -14,7 +14,7 @@ use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::connection::serve::patience;
-use crate::encode::{self, Screen, Speech, close, text};
+use crate::encode::{self, Encoder, Screen, close, text};
 use crate::meter::MEMORY_TIMEOUT;
 use crate::upgrade::Socket;
 
@@ -32,7 +32,7 @@ pub(crate) enum Outbound {
 pub(crate) async fn tell(
     mut sink: SplitSink<Socket, Message>,
     mut told: mpsc::Receiver<Outbound>,
-    mut speech: Speech,
+    mut speech: Encoder,
     ping_every: Duration,
     share: &MemoryBudget,
 ) {
@@ -57,7 +57,7 @@ pub(crate) async fn tell(
                 Some(Outbound::Say(message)) => frames.push(message),
                 Some(Outbound::Session(new, number)) => {
                     frames.push(speech.session(&new));
-                    if matches!(speech, Speech::Plain(_)) {
+                    if matches!(speech, Encoder::Plain(_)) {
                         new.delivered();
                     }
                     attachment = Some(new);
@@ -113,7 +113,7 @@ pub(crate) async fn tell(
             sink.flush().await?;
             reservation.resize(0).await;
             // It has no word of its own for how far it is.
-            if let (Speech::Plain(_), Some(attachment)) = (&speech, &attachment) {
+            if let (Encoder::Plain(_), Some(attachment)) = (&speech, &attachment) {
                 attachment.delivered();
             }
             Ok(ControlFlow::Continue(()))
@@ -125,7 +125,7 @@ pub(crate) async fn tell(
 }
 
 /// Adds the frames of `update` to `frames`; a large screen is left to be told piece by piece.
-fn speak(update: Update, speech: &mut Speech, frames: &mut Vec<Message>) -> Option<Screen> {
+fn speak(update: Update, speech: &mut Encoder, frames: &mut Vec<Message>) -> Option<Screen> {
     match update {
         Update::Snapshot { offset, size, data } => {
             Some(Screen { head: Some((offset, size)), data })

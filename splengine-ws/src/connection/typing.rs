@@ -15,13 +15,15 @@ pub(crate) struct Typed {
     pub(crate) input_handle: ClientInput,
     pub(crate) number: Option<u64>,
     pub(crate) data: Bytes,
-    pub(crate) _room: Option<OwnedSemaphorePermit>,
+    pub(crate) _permits: Option<OwnedSemaphorePermit>,
     pub(crate) _reservation: Option<Reservation>,
 }
 
 /// Types what was read, in order, and says how far it came.
 pub(crate) async fn type_all(mut typed: mpsc::Receiver<Typed>, words: mpsc::Sender<Outbound>) {
-    while let Some(Typed { input_handle, number, data, _room, _reservation }) = typed.recv().await {
+    while let Some(Typed { input_handle, number, data, _permits, _reservation }) =
+        typed.recv().await
+    {
         let done = match number {
             None => input_handle.input(data).await.map(|()| None),
             Some(number) => input_handle.numbered_input(number, data).await.map(Some),

@@ -2,14 +2,14 @@
 
 use super::{Driver, Turn, place};
 use crate::batch::records::{EventKind, StepRow, kept, key, now};
-use crate::batch::step_run::{CANCELLED_CODE, Ending, LOST_CODE, TIMED_OUT_CODE};
+use crate::batch::step_run::{CANCELLED_CODE, LOST_CODE, StepEnd, TIMED_OUT_CODE};
 use crate::batch::{BatchState, JobAction, JobEvent, Outcome, StepState};
 use crate::store::Change;
 use crate::time::duration_millis;
 
 impl Driver {
-    pub(super) fn ended(&mut self, step: usize, ending: Ending, turn: &mut Turn) {
-        let Ending { outcome, mut row, bytes } = ending;
+    pub(super) fn on_step_end(&mut self, step: usize, ending: StepEnd, turn: &mut Turn) {
+        let StepEnd { outcome, mut row, bytes } = ending;
         self.summary.bytes += bytes;
         let state = match outcome {
             Outcome::Succeeded => StepState::Succeeded,
@@ -19,11 +19,11 @@ impl Driver {
         row.attempt = self.steps[step].attempt;
         row.started = self.steps[step].started.filter(|_| row.attempt > 0);
         row.ended = Some(now());
-        self.conclude(step, outcome, state, row, turn);
+        self.finish_step(step, outcome, state, row, turn);
     }
 
     /// Tells the job that a step has ended, and writes down what became of it.
-    pub(super) fn conclude(
+    pub(super) fn finish_step(
         &mut self,
         step: usize,
         outcome: Outcome,
@@ -47,7 +47,7 @@ impl Driver {
         if again && row.attempt > 0 {
             self.results.insert(step, row.clone());
         }
-        self.close(step, if again { StepState::Retrying } else { state }, row, turn);
+        self.close_step(step, if again { StepState::Retrying } else { state }, row, turn);
         self.actions.extend(actions);
     }
 
@@ -60,7 +60,7 @@ impl Driver {
     }
 
     /// Writes down that a step has come to this.
-    pub(super) fn close(
+    pub(super) fn close_step(
         &mut self,
         step: usize,
         state: StepState,
@@ -70,7 +70,7 @@ impl Driver {
         self.failures.note(place(step), state, row.exit_code);
         self.summary.failure = self.failures.first();
         if state.is_final() {
-            self.room.shrink();
+            self.quota.shrink();
         }
         self.set_state(step, state);
         row.set_state(state);
@@ -84,14 +84,14 @@ impl Driver {
 
     pub(super) fn due(&mut self, step: usize, turn: &mut Turn) {
         self.note(turn, EventKind::Due { step: place(step) });
-        self.tell(JobEvent::Due { step });
+        self.notify_job(JobEvent::Due { step });
     }
 
-    pub(super) fn finish(&mut self, turn: &mut Turn) {
+    pub(super) fn finish_batch(&mut self, turn: &mut Turn) {
         for step in 0..self.steps.len() {
             if !self.steps[step].state.is_final() {
                 let (state, row) = self.left_out(step, "the batch ended without it".to_owned());
-                self.close(step, state, row, turn);
+                self.close_step(step, state, row, turn);
             }
         }
         let state = if self.cancels > 0 {

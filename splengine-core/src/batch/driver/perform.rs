@@ -11,14 +11,14 @@ use crate::batch::{BatchState, JobAction, Outcome, Step, StepState};
 use crate::run::{Offered, Permit};
 
 impl Driver {
-    pub(super) fn perform(&mut self, action: JobAction, turn: &mut Turn) {
+    pub(super) fn apply(&mut self, action: JobAction, turn: &mut Turn) {
         if self.is_over || self.is_broken {
             return;
         }
         let known = self.job.steps().len();
         if known > self.steps.len() {
             let bytes = self.job.steps()[self.steps.len()..].iter().map(Step::input_bytes).sum();
-            self.room.grow(known - self.steps.len(), bytes);
+            self.quota.grow(known - self.steps.len(), bytes);
             let mut counts = self.summary.counts();
             counts.total += (known - self.steps.len()) as u64;
             counts.queued += (known - self.steps.len()) as u64;
@@ -29,7 +29,9 @@ impl Driver {
             |step: &usize| self.waiting.contains_key(step) || self.unasked.contains(step);
         let is_busy = |step: &usize| self.running.contains_key(step) || is_waiting(step);
         match action {
-            JobAction::Start { step } if step < known && !is_busy(&step) => self.ask(step, turn),
+            JobAction::Start { step } if step < known && !is_busy(&step) => {
+                self.request_slot(step, turn)
+            }
             JobAction::Wait { step, delay } if step < known && !is_busy(&step) => {
                 self.set_state(step, StepState::Retrying);
                 self.delayed += 1;
@@ -37,12 +39,12 @@ impl Driver {
             }
             JobAction::Skip { step, reason } if step < known && !is_busy(&step) => {
                 let (state, row) = self.left_out(step, reason);
-                self.close(step, state, row, turn);
+                self.close_step(step, state, row, turn);
             }
             JobAction::Withdraw { step, reason } => {
                 if self.take_back(step) {
                     let (state, row) = self.left_out(step, reason);
-                    self.conclude(step, Outcome::Cancelled, state, row, turn);
+                    self.finish_step(step, Outcome::Cancelled, state, row, turn);
                 }
             }
             JobAction::Stop { step } if self.running.contains_key(&step) => {
@@ -56,7 +58,7 @@ impl Driver {
                             (StepState::Cancelled, StepRow { ended: Some(now()), ..self.row(step) })
                         }
                     };
-                    self.conclude(step, Outcome::Cancelled, state, row, turn);
+                    self.finish_step(step, Outcome::Cancelled, state, row, turn);
                 }
             }
             JobAction::Tolerate { step } if step < known && !is_busy(&step) => {
@@ -68,7 +70,7 @@ impl Driver {
                     && self.waiting.is_empty()
                     && self.unasked.is_empty() =>
             {
-                self.finish(turn);
+                self.finish_batch(turn);
             }
             action => self.break_off(&format!("asks for {action:?}, which can't be"), turn),
         }
@@ -97,7 +99,7 @@ impl Driver {
     }
 
     /// Asks the engine for a place for a step.
-    pub(super) fn ask(&mut self, step: usize, turn: &mut Turn) {
+    pub(super) fn request_slot(&mut self, step: usize, turn: &mut Turn) {
         match self.runner.admission.offer_unbounded(self.caller.user()) {
             Ok(Offered::Now(permit)) => self.start(step, permit, turn),
             Ok(Offered::Later(place)) => {

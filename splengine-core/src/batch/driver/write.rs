@@ -22,7 +22,7 @@ use crate::time::duration_millis;
 impl Driver {
     /// Writes down what happened, tells it, and does what follows from it; `false` when the engine
     /// ended before it could be written.
-    pub(super) async fn write(&mut self, registry: &Registry, turn: &mut Turn) -> bool {
+    pub(super) async fn commit(&mut self, registry: &Registry, turn: &mut Turn) -> bool {
         if !turn.changes.is_empty() {
             let mut changes = std::mem::take(&mut turn.changes);
             self.summary.duration = self.live.elapsed().map(duration_millis);

@@ -1,4 +1,4 @@
-//! A terminal that a holder keeps, as its engine drives it.
+//! A terminal that a PTY host keeps, as its engine drives it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::os::ExitStatus;
 use crate::process::{Tag, kill_tagged};
 use crate::terminal::{Session, SessionStatus, Size};
 
-/// A program in a terminal, as a child of the holder. Dropping it lets go of it.
+/// A program in a terminal, as a child of the PTY host. Dropping it lets go of it.
 pub(crate) struct HeldTerminal {
     link: Link,
     leader: Pid,
@@ -61,14 +61,14 @@ impl HeldTerminal {
         Ok((terminal, lost))
     }
 
-    /// Waits for the holder to tell the end.
+    /// Waits for the PTY host to tell the end.
     async fn told(&self) -> ExitStatus {
         loop {
             match self.link.receive().await {
                 Ok(Some((Reply::Ended { code, signal }, _))) => return exit_status(code, signal),
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
-                    tracing::error!("the holder of a session's terminal is gone");
+                    tracing::error!("the PTY host of a session's terminal is gone");
                     kill_tagged(HashSet::from([self.tag])).await;
                     return ExitStatus::Code(UNKNOWN);
                 }
@@ -80,7 +80,7 @@ impl HeldTerminal {
         if !self.status.initialized()
             && let Err(error) = self.link.send_now(request, &[])
         {
-            tracing::warn!(%error, "the holder of a session's terminal can't be told");
+            tracing::warn!(%error, "the PTY host of a session's terminal can't be told");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Terminals that outlive the engine: a small process holds them, and hands them to the next.
 //!
-//! The holder starts the programs, so that it is their parent and has their exit codes. While an
+//! The PTY host starts the programs, so that it is their parent and has their exit codes. While an
 //! engine is connected it reads and types by itself, on the very same terminal; what it has read
-//! it notes in a ring that both have. When its connection breaks, for whatever reason, the holder
+//! it notes in a ring that both have. When its connection breaks, for whatever reason, the PTY host
 //! reads on into that ring, until an engine connects that names the session.
 
 mod client;
@@ -29,11 +29,11 @@ use tokio::io::Interest;
 use tokio::time::{Instant, sleep};
 
 use crate::local::pty_host::protocol::{Link, Reply, Request};
-use crate::process::{above_stdio, start_holder, watch};
+use crate::process::{above_stdio, start_pty_host, watch};
 
 pub(crate) use client::HeldTerminal;
 pub(crate) use protocol::{Cgroup, Start, Step};
-pub use server::{HoldError, hold};
+pub use server::{PtyHostError, run_pty_host};
 
 /// A process beside this one that keeps terminals, so that their programs go on when this process
 /// ends, is killed or is replaced by a newer one.
@@ -49,11 +49,11 @@ pub use server::{HoldError, hold};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// if std::env::args().nth(1).as_deref() == Some("--hold-terminals") {
-///     return Ok(splengine_core::local::hold()?);
+///     return Ok(splengine_core::local::run_pty_host()?);
 /// }
 /// let directory = "/var/lib/my-server/sessions";
 /// let executor = LocalExecutor::builder("/srv")
-///     .holder(PtyHost::new(directory, ["--hold-terminals"])?)
+///     .pty_host(PtyHost::new(directory, ["--hold-terminals"])?)
 ///     .build()?;
 /// let sessions = SessionPolicy::new().store(directory)?;
 /// let engine = Engine::builder(executor).sessions(sessions).build()?;
@@ -63,10 +63,10 @@ pub use server::{HoldError, hold};
 /// # }
 /// ```
 ///
-/// Commands run as the same user, and could reach its socket: the holder serves no process that a run
-/// of an engine started, nor does the engine take such a process for the holder. Neither can be traced
+/// Commands run as the same user, and could reach its socket: the PTY host serves no process that a run
+/// of an engine started, nor does the engine take such a process for the PTY host. Neither can be traced
 /// by others of the same user when both are not dumpable (`PR_SET_DUMPABLE` of prctl(2)): [`hold`] sees
-/// to it for the holder, and your `main` does well to do so for the engine's process. A program that may
+/// to it for the PTY host, and your `main` does well to do so for the engine's process. A program that may
 /// raise resource limits (CAP_SYS_RESOURCE) or trace any process is not kept away.
 ///
 /// It runs in the same cgroup and as the same user; under systemd, `KillMode=process` spares it. A
@@ -79,7 +79,7 @@ pub struct PtyHost(Arc<Inner>);
 struct Inner {
     directory: OwnedFd,
     words: Vec<CString>,
-    /// Held while a holder is being started.
+    /// Held while a PTY host is being started.
     starting: tokio::sync::Mutex<()>,
 }
 
@@ -99,7 +99,7 @@ impl PtyHost {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = above_stdio(openat(CWD, directory.as_ref(), flags, Mode::empty())?)?;
         let words = words.into_iter().map(|word| CString::new(word.into()));
-        let words = [CString::new("splengine-holder")]
+        let words = [CString::new("splengine-pty-host")]
             .into_iter()
             .chain(words)
             .collect::<Result<_, _>>()?;
@@ -107,7 +107,7 @@ impl PtyHost {
         Ok(Self(Arc::new(Inner { directory, words, starting })))
     }
 
-    /// A connection to the holder; `None` when none runs.
+    /// A connection to the PTY host; `None` when none runs.
     async fn meet(&self) -> io::Result<Option<Link>> {
         let address = SocketAddrUnix::new(self.path())?;
         let deadline = Instant::now() + MEET_WITHIN;
@@ -115,9 +115,9 @@ impl PtyHost {
             let socket = unix_socket()?;
             match connect(&socket, &address) {
                 Ok(()) => match Link::new(socket) {
-                    // Some other process listens there, or the holder ends at this moment.
+                    // Some other process listens there, or the PTY host ends at this moment.
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                        tracing::warn!("the socket of the holder of terminals is not the holder's");
+                        tracing::warn!("the socket of the PTY host is not the PTY host's");
                         return Ok(None);
                     }
                     link => return link.map(Some),
@@ -132,7 +132,7 @@ impl PtyHost {
         }
     }
 
-    /// A connection to the holder, which is started when none runs.
+    /// A connection to the PTY host, which is started when none runs.
     async fn meet_or_start(&self) -> io::Result<Link> {
         if let Some(link) = self.meet().await? {
             return Ok(link);
@@ -142,10 +142,10 @@ impl PtyHost {
             return Ok(link);
         }
         self.start().await?;
-        self.meet().await?.ok_or_else(|| io::Error::other("the holder of terminals is gone"))
+        self.meet().await?.ok_or_else(|| io::Error::other("the PTY host is gone"))
     }
 
-    /// Starts the holder. It gets its socket from us, so that there is nothing to wait for.
+    /// Starts the PTY host. It gets its socket from us, so that there is nothing to wait for.
     async fn start(&self) -> io::Result<()> {
         let _ = unlinkat(&self.0.directory, SOCKET, rustix::fs::AtFlags::empty());
         let listener = above_stdio(unix_socket()?)?;
@@ -153,7 +153,7 @@ impl PtyHost {
         listen(&listener, BACKLOG)?;
         let inner = Arc::clone(&self.0);
         let started = tokio::task::spawn_blocking(move || {
-            start_holder(&inner.words, [listener.as_fd(), inner.directory.as_fd()])
+            start_pty_host(&inner.words, [listener.as_fd(), inner.directory.as_fd()])
         });
         let pidfd = watch(started.await.map_err(io::Error::other)??, Interest::READABLE)?;
         tokio::spawn(async move {
@@ -192,10 +192,10 @@ impl PtyHost {
                 None => continue,
             };
         }
-        Err(io::Error::other("the holder of terminals ends as soon as it is started"))
+        Err(io::Error::other("the PTY host ends as soon as it is started"))
     }
 
-    /// The session of this name, of whose output `read` bytes are known, if the holder has it; and
+    /// The session of this name, of whose output `read` bytes are known, if the PTY host has it; and
     /// how many of those that follow are lost.
     pub(crate) async fn adopt(
         &self,
@@ -251,7 +251,7 @@ fn file_of(texts: &[CString]) -> io::Result<OwnedFd> {
 }
 
 fn unexpected(reply: &Reply) -> io::Error {
-    io::Error::other(format!("the holder of terminals said {reply:?}"))
+    io::Error::other(format!("the PTY host said {reply:?}"))
 }
 
 const SOCKET: &str = "holder.sock";

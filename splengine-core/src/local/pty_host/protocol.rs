@@ -1,4 +1,4 @@
-//! What an engine and its holder say to each other: packets of JSON over a Unix socket that keeps
+//! What an engine and its PTY host say to each other: packets of JSON over a Unix socket that keeps
 //! their bounds, with file descriptors. One connection is one session.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -68,7 +68,7 @@ pub(crate) enum Cgroup {
     At(std::path::PathBuf),
 }
 
-/// What the holder says.
+/// What the PTY host says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     /// It runs; the terminal and what it printed lately come beside this.
@@ -97,7 +97,7 @@ pub(crate) struct Link(AsyncFd<OwnedFd>);
 impl Link {
     /// Takes a socket that does not block, whose other end must be this user's or root's, and no
     /// process of a run: those are this user's, too, and could have the terminals of others, or pass
-    /// for the holder. A secret in a file would not keep them away, since they may read what this
+    /// for the PTY host. A secret in a file would not keep them away, since they may read what this
     /// user may.
     ///
     /// The other end is who connected, or who has listened last; it is looked at at once, so that its
@@ -138,7 +138,7 @@ impl Link {
     ) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
         if text.len() > MAX_MESSAGE_BYTES {
-            return Err(io::Error::other("a message to or of a holder is too long"));
+            return Err(io::Error::other("a message to or of a PTY host is too long"));
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);

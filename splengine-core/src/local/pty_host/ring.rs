@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 /// A ring in a file without a name: how much was ever printed (8 bytes), then the ring. Whoever
-/// reads the terminal at the time writes it: the engine, and the holder while there is none.
+/// reads the terminal at the time writes it: the engine, and the PTY host while there is none.
 #[derive(Debug)]
 pub(crate) struct Ring {
     file: File,

@@ -1,4 +1,4 @@
-//! The holder's own process.
+//! The PTY host's own process.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -25,11 +25,11 @@ use crate::process::{self, Cgroups, Spawn, SpawnError, watch};
 use crate::spare_thread::SpareThread;
 use crate::terminal::{Session as _, Size, TerminalModes};
 
-/// Reason for which a holder can't serve.
+/// Reason for which a PTY host can't serve.
 #[derive(Debug, thiserror::Error)]
-#[error("a holder of terminals can't serve: {what}")]
+#[error("a PTY host can't serve: {what}")]
 #[non_exhaustive]
-pub struct HoldError {
+pub struct PtyHostError {
     what: &'static str,
     #[source]
     source: io::Error,
@@ -41,9 +41,9 @@ pub struct HoldError {
 ///
 /// # Errors
 ///
-/// [`HoldError`] when standard input is not such a socket, or processes can't be contained here.
-pub fn hold() -> Result<(), HoldError> {
-    let failed = |what| move |source| HoldError { what, source };
+/// [`PtyHostError`] when standard input is not such a socket, or processes can't be contained here.
+pub fn run_pty_host() -> Result<(), PtyHostError> {
+    let failed = |what| move |source| PtyHostError { what, source };
     let listener = io::stdin().as_fd().try_clone_to_owned().map_err(failed("standard input"))?;
     let listens = rustix::net::sockopt::socket_acceptconn(&listener);
     if !listens.is_ok_and(|listens| listens) {

@@ -26,7 +26,7 @@ fn anybody() -> UserName {
     format!("user-{}", USERS.fetch_add(1, Relaxed)).parse().expect("a name")
 }
 
-fn is_evicted(place: &Place) -> bool {
+fn is_evicted(place: &TableEntry) -> bool {
     let evicted = std::pin::pin!(place.evicted());
     evicted.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
 }
@@ -44,11 +44,11 @@ fn enters(
     stream: &Arc<TcpStream>,
     progress: &Arc<Progress>,
     last: u8,
-) -> Place {
+) -> TableEntry {
     table.enter(stream, progress, address(last), Duration::ZERO).expect("there is a place")
 }
 
-fn enter(table: &Arc<Table>, stream: &Arc<TcpStream>, last: u8) -> Place {
+fn enter(table: &Arc<Table>, stream: &Arc<TcpStream>, last: u8) -> TableEntry {
     enters(table, stream, &Progress::new(), last)
 }
 
@@ -370,7 +370,7 @@ proptest! {
                         places.extend(place);
                     }
                     Deed::Authenticate(index, is_new) => if let Some(at) = at(index) {
-                        let place: &Place = &places[at];
+                        let place: &TableEntry = &places[at];
                         let mallory = "mallory".parse().expect("a name");
                         place.set_authenticated(&if is_new { anybody() } else { mallory });
                         if place.stage().is_kept {

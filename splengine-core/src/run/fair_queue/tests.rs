@@ -17,27 +17,27 @@ fn capacity(
 
 #[test]
 fn callers_take_turns() {
-    let mut rota = FairQueue::new(capacity(1, 1, 100, 100));
+    let mut fair_queue = FairQueue::new(capacity(1, 1, 100, 100));
     let (many, single) = (user("many"), user("single"));
-    assert_eq!(rota.offer(&many), Offer::Run);
+    assert_eq!(fair_queue.offer(&many), Offer::Run);
     for _ in 0..50 {
-        assert!(matches!(rota.offer(&many), Offer::Wait(_)));
+        assert!(matches!(fair_queue.offer(&many), Offer::Wait(_)));
     }
-    let Offer::Wait(last) = rota.offer(&single) else { panic!("there is no room") };
-    rota.release(&many).expect("somebody waits");
-    let turn = rota.release(&many);
+    let Offer::Wait(last) = fair_queue.offer(&single) else { panic!("there is no room") };
+    fair_queue.release(&many).expect("somebody waits");
+    let turn = fair_queue.release(&many);
     assert_eq!(turn, Some(last), "after one of the other caller's fifty");
 }
 
 #[test]
 fn the_bounds_are_told_apart() {
-    let mut rota = FairQueue::new(capacity(1, 1, 2, 1));
+    let mut fair_queue = FairQueue::new(capacity(1, 1, 2, 1));
     let (a, b, c) = (user("a"), user("b"), user("c"));
-    assert_eq!(rota.offer(&a), Offer::Run);
-    assert!(matches!(rota.offer(&a), Offer::Wait(_)));
-    assert_eq!(rota.offer(&a), Offer::CallerLimit(1));
-    assert!(matches!(rota.offer(&b), Offer::Wait(_)));
-    assert_eq!(rota.offer(&c), Offer::Full);
+    assert_eq!(fair_queue.offer(&a), Offer::Run);
+    assert!(matches!(fair_queue.offer(&a), Offer::Wait(_)));
+    assert_eq!(fair_queue.offer(&a), Offer::CallerLimit(1));
+    assert!(matches!(fair_queue.offer(&b), Offer::Wait(_)));
+    assert_eq!(fair_queue.offer(&c), Offer::Full);
 }
 
 #[derive(Debug, Clone)]
@@ -65,14 +65,14 @@ proptest! {
         waiting in 0usize..8,
         waiting_per_caller in 0usize..5,
     ) {
-        let mut rota = FairQueue::new(capacity(running, per_caller, waiting, waiting_per_caller));
+        let mut fair_queue = FairQueue::new(capacity(running, per_caller, waiting, waiting_per_caller));
         let mut runs: Vec<UserName> = Vec::new();
         let mut queue: Vec<(UserName, Ticket)> = Vec::new();
         for step in steps {
             match step {
                 Step::Offer(n) => {
                     let user = user(&format!("u{n}"));
-                    match rota.offer(&user) {
+                    match fair_queue.offer(&user) {
                         Offer::Run => runs.push(user),
                         Offer::Wait(ticket) => queue.push((user, ticket)),
                         Offer::CallerLimit(_) | Offer::Full => {}
@@ -80,7 +80,7 @@ proptest! {
                 }
                 Step::Release(n) if !runs.is_empty() => {
                     let user = runs.swap_remove(n % runs.len());
-                    if let Some(next) = rota.release(&user) {
+                    if let Some(next) = fair_queue.release(&user) {
                         let place = queue.iter().position(|(_, waiting)| *waiting == next);
                         prop_assert!(place.is_some(), "only who waits is called");
                         let called = queue[place.expect("checked")].0.clone();
@@ -92,13 +92,13 @@ proptest! {
                 }
                 Step::Withdraw(n) if !queue.is_empty() => {
                     let (user, ticket) = queue.remove(n % queue.len());
-                    prop_assert!(rota.withdraw(&user, ticket));
-                    prop_assert!(!rota.withdraw(&user, ticket));
+                    prop_assert!(fair_queue.withdraw(&user, ticket));
+                    prop_assert!(!fair_queue.withdraw(&user, ticket));
                 }
                 Step::Release(_) | Step::Withdraw(_) => {}
             }
-            prop_assert_eq!(rota.running(), runs.len());
-            prop_assert_eq!(rota.waiting(), queue.len());
+            prop_assert_eq!(fair_queue.running(), runs.len());
+            prop_assert_eq!(fair_queue.waiting(), queue.len());
             prop_assert!(runs.len() <= running && queue.len() <= waiting);
             for n in 0..4 {
                 let user = user(&format!("u{n}"));
@@ -112,7 +112,7 @@ proptest! {
             }
         }
         for user in runs.drain(..) {
-            rota.release(&user);
+            fair_queue.release(&user);
         }
     }
 }
