@@ -52,6 +52,35 @@ pub struct Batches {
 }
 
 /// A batch's events, from some point on.
+///
+/// ```
+/// use splengine_core::batch::{BatchEventKind, BatchPolicy};
+/// use splengine_core::store::MemoryStore;
+/// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let outputs = tempfile::tempdir()?;
+/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let batches = engine.batches();
+/// let request = BatchRequest::new().step(Step::new("true"));
+/// let id = batches.submit(&alice, request, None).await?.record.info.id;
+/// // From the beginning; after a broken connection, from the number of the last one that came.
+/// let mut events = batches.events(&alice, id.as_str(), 0).await?;
+/// let mut seen = 0;
+/// while let Some(event) = events.next().await? {
+///     assert_eq!(event.seq, seen + 1);
+///     seen = event.seq;
+///     if let BatchEventKind::Ended(step) = event.what {
+///         assert_eq!(step.exit_code, Some(0));
+///     }
+/// }
+/// assert!(events.is_over());
+/// # Ok(())
+/// # }
+/// ```
 pub struct BatchEvents {
     batches: Batches,
     id: BatchId,
@@ -259,6 +288,28 @@ impl Batches {
     /// from 1; without that, the last one. Before the first run there is nothing. What earlier runs
     /// printed is kept as long as the batch is.
     ///
+    /// ```
+    /// use splengine_core::batch::BatchPolicy;
+    /// use splengine_core::execute::Stream;
+    /// use splengine_core::store::MemoryStore;
+    /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outputs = tempfile::tempdir()?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let batches = engine.batches();
+    /// let request = BatchRequest::new().step(Step::new("echo hello").id("greet"));
+    /// let id = batches.submit(&alice, request, None).await?.record.info.id;
+    /// batches.wait(&alice, id.as_str()).await?;
+    /// let output = batches.output(&alice, id.as_str(), "greet", Stream::Stdout, None).await?;
+    /// assert_eq!(output.read(0, 4096).await?, "hello\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::NoAttempt`].
@@ -316,6 +367,25 @@ impl Batches {
     /// [always](crate::batch::RunIf::Always): those are run still. When it is cancelled for the second time
     /// they are ended, too. Gives the record, as it is at its end, or after 30 seconds. Does nothing
     /// to a batch that is over.
+    ///
+    /// ```
+    /// use splengine_core::batch::{BatchPolicy, BatchState};
+    /// use splengine_core::store::MemoryStore;
+    /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outputs = tempfile::tempdir()?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let request = BatchRequest::new().step(Step::new("sleep 600")).step(Step::new("true"));
+    /// let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
+    /// let record = engine.batches().cancel(&alice, id.as_str()).await?;
+    /// assert_eq!(record.info.state, BatchState::Cancelled);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -61,6 +61,29 @@ impl Batches {
     /// of those that follow the page that gave `cursor`. A page looks at 10,000 batches at most: it
     /// may hold fewer than there are, and gives the cursor of the next.
     ///
+    /// ```
+    /// use splengine_core::batch::{BatchFilter, BatchPolicy};
+    /// use splengine_core::store::MemoryStore;
+    /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outputs = tempfile::tempdir()?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let batches = engine.batches();
+    /// for branch in ["main", "next"] {
+    ///     let request = BatchRequest::new().label("branch", branch).step(Step::new("true"));
+    ///     let id = batches.submit(&alice, request, None).await?.record.info.id;
+    ///     batches.wait(&alice, id.as_str()).await?;
+    /// }
+    /// let page = batches.list(&alice, &BatchFilter::new().label("branch", "main"), None, 100).await?;
+    /// assert_eq!((page.batches.len(), page.next), (1, None));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`BatchError::Malformed`] for a cursor that no page gave, [`BatchError::Forbidden`].

@@ -14,6 +14,34 @@ use crate::time::time;
 /// Output of a step on both streams, piece by piece: in the order in which the engine read it, and
 /// with the time at which it did. Of output over its limit the last part comes at the end of the run,
 /// and has the time of that. Got from [`Batches::log`].
+///
+/// ```
+/// use splengine_core::batch::BatchPolicy;
+/// use splengine_core::execute::Stream;
+/// use splengine_core::store::MemoryStore;
+/// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let outputs = tempfile::tempdir()?;
+/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let batches = engine.batches();
+/// let request = BatchRequest::new().step(Step::new("sh -c 'echo out; echo err >&2'").id("both"));
+/// let id = batches.submit(&alice, request, None).await?.record.info.id;
+/// let mut log = batches.log(&alice, id.as_str(), "both", None, true).await?;
+/// let [mut stdout, mut stderr] = [Vec::new(), Vec::new()];
+/// while let Some(piece) = log.next().await? {
+///     match piece.stream {
+///         Stream::Stderr => stderr.extend_from_slice(&piece.data),
+///         _ => stdout.extend_from_slice(&piece.data),
+///     }
+/// }
+/// assert_eq!((&stdout[..], &stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct StepLog {
     index: StepOutput,

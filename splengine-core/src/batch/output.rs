@@ -316,6 +316,22 @@ const SHORTAGE_TRIES: u32 = 600;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Output of one run of a step, which may still grow.
+///
+/// ```
+/// use splengine_core::BatchError;
+/// use splengine_core::batch::StepOutput;
+///
+/// /// Copies what a run of a step prints while it prints it, until that is over.
+/// async fn follow(output: &StepOutput, mut to: impl std::io::Write) -> Result<(), BatchError> {
+///     let mut offset = 0;
+///     while output.grows(offset).await? {
+///         let data = output.read(offset, 64 << 10).await?;
+///         to.write_all(&data).map_err(|error| BatchError::Internal(error.into()))?;
+///         offset += data.len() as u64;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct StepOutput {
     outputs: Outputs,

@@ -28,12 +28,46 @@ use crate::time::duration_millis;
 pub struct BatchRequest(pub(crate) PlanData);
 
 /// One step of a batch: a command, and when it is to run.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::Step;
+/// use splengine_core::batch::RunIf;
+///
+/// let build = Step::new("make all").id("build").timeout(Duration::from_secs(600)).retries(1);
+/// let report = Step::new("./report-failure").id("report").after(["build"]).run_if(RunIf::Failure);
+/// let clean = Step::new("make clean").after(["build", "report"]).run_if(RunIf::Always);
+/// # drop((build, report, clean));
+/// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Step(pub(crate) StepData);
 
 /// Condition under which a step runs: what became of the steps that it depends on. A step that was
 /// not needed counts as a success, one that was left out because something failed as a failure.
+///
+/// ```
+/// use splengine_core::batch::{BatchPolicy, RunIf, StepState};
+/// use splengine_core::store::MemoryStore;
+/// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let outputs = tempfile::tempdir()?;
+/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let request = BatchRequest::new()
+///     .step(Step::new("false").id("build"))
+///     .step(Step::new("true").id("publish"))
+///     .step(Step::new("true").id("report").after(["build"]).run_if(RunIf::Failure));
+/// let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
+/// let steps = engine.batches().wait(&alice, id.as_str()).await?.steps;
+/// let states: Vec<_> = steps.iter().map(|step| step.state).collect();
+/// assert_eq!(states, [StepState::Failed, StepState::Skipped, StepState::Succeeded]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

@@ -17,6 +17,32 @@ impl Batches {
     /// that did not succeed and all that depend on them, handlers and steps that clean up included.
     /// What those depend on besides counts as met then.
     ///
+    /// ```
+    /// use splengine_core::batch::BatchPolicy;
+    /// use splengine_core::store::MemoryStore;
+    /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outputs = tempfile::tempdir()?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let batches = engine.batches();
+    /// let request = BatchRequest::new()
+    ///     .step(Step::new("true").id("fetch"))
+    ///     .step(Step::new("false").id("build"));
+    /// let id = batches.submit(&alice, request, None).await?.record.info.id;
+    /// batches.wait(&alice, id.as_str()).await?;
+    /// // `fetch` has succeeded, and is not run again.
+    /// let again = batches.rerun(&alice, id.as_str(), true).await?.record;
+    /// assert_eq!(again.info.rerun_of, Some(id));
+    /// assert_eq!(again.steps.iter().map(|step| &step.id[..]).collect::<Vec<_>>(), ["build"]);
+    /// # batches.wait(&alice, again.info.id.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over, none is left to run, or

@@ -8,6 +8,28 @@ use crate::batch::{BatchError, BatchInfo, BatchRecord, Batches, StepInfo, StepOu
 use crate::execute::Stream;
 
 /// A batch with what its steps printed. Got from [`Batches::results`].
+///
+/// ```
+/// use splengine_core::batch::BatchPolicy;
+/// use splengine_core::store::MemoryStore;
+/// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let outputs = tempfile::tempdir()?;
+/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let batches = engine.batches();
+/// let request = BatchRequest::new().step(Step::new("echo one")).step(Step::new("echo two"));
+/// let id = batches.submit(&alice, request, None).await?.record.info.id;
+/// batches.wait(&alice, id.as_str()).await?;
+/// let results = batches.results(&alice, id.as_str()).await?;
+/// let printed: Vec<_> = results.steps.iter().map(|step| &step.stdout[..]).collect();
+/// assert_eq!(printed, [b"one\n", b"two\n"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchResults {
@@ -36,6 +58,25 @@ pub struct StepResult {
 
 /// A batch with what its steps printed, which is read piece by piece. Got from
 /// [`Batches::result_reader`].
+///
+/// ```
+/// use splengine_core::BatchError;
+/// use splengine_core::batch::BatchResultReader;
+/// use splengine_core::execute::Stream;
+///
+/// /// Writes the standard output of all steps, 64 KiB of it at a time in memory.
+/// async fn write_all(reader: &BatchResultReader, out: &mut Vec<u8>) -> Result<(), BatchError> {
+///     for place in 0..reader.record().steps.len() {
+///         let mut offset = 0;
+///         while offset < reader.length(place, Stream::Stdout) {
+///             let data = reader.read(place, Stream::Stdout, offset, 64 << 10).await?;
+///             out.extend_from_slice(&data);
+///             offset += data.len();
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct BatchResultReader {
     record: BatchRecord,

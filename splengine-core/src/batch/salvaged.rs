@@ -30,6 +30,21 @@ pub struct SalvagedBatch {
 /// whether they are over or not, without changing anything. No engine may use the store meanwhile.
 /// Blocks.
 ///
+/// ```no_run
+/// use std::path::Path;
+/// use splengine_core::batch::salvage_batches;
+/// use splengine_core::store::SalvagedStore;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = SalvagedStore::open("/var/lib/my-server/batches.redb")?;
+/// salvage_batches(&store, Path::new("/var/lib/my-server/outputs"), |batch| {
+///     let state = batch.record.map(|record| record.info.state);
+///     println!("{}: {state:?}, {} files", batch.id, batch.outputs.len());
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// [`StoreFault`] when the store can't be read at all. What is wrong with a single batch is told

@@ -75,6 +75,38 @@ impl Batches {
     /// open](crate::Step::open_stdin), and with `end` ends it then. Waits until the program has read
     /// it, but for the last 64 KiB. What several write at the same time is not mixed.
     ///
+    /// ```
+    /// use splengine_core::batch::{BatchEventKind, BatchPolicy};
+    /// use splengine_core::execute::Stream;
+    /// use splengine_core::store::MemoryStore;
+    /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outputs = tempfile::tempdir()?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let batches = engine.batches();
+    /// let request = BatchRequest::new().step(Step::new("cat").id("copy").open_stdin());
+    /// let id = batches.submit(&alice, request, None).await?.record.info.id;
+    /// let mut events = batches.events(&alice, id.as_str(), 0).await?;
+    /// while let Some(event) = events.next().await? {
+    ///     if matches!(event.what, BatchEventKind::Started { .. }) {
+    ///         break;
+    ///     }
+    /// }
+    /// # while batches.write_stdin(&alice, id.as_str(), "copy", "".into(), false).await.is_err() {
+    /// #     tokio::task::yield_now().await;
+    /// # }
+    /// batches.write_stdin(&alice, id.as_str(), "copy", "hello".into(), true).await?;
+    /// batches.wait(&alice, id.as_str()).await?;
+    /// let output = batches.output(&alice, id.as_str(), "copy", Stream::Stdout, None).await?;
+    /// assert_eq!(output.read(0, 100).await?, "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`BatchError::NoBatch`], [`BatchError::NoStep`]; [`BatchError::Conflict`] when the step does

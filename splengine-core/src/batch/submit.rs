@@ -78,6 +78,28 @@ impl Batches {
     /// that was made first, for as long as that is kept. While a request is checked, another with the
     /// same key of the same caller waits for it, 30 s at most; requests with other keys do not.
     ///
+    /// ```
+    /// use splengine_core::batch::BatchPolicy;
+    /// use splengine_core::store::MemoryStore;
+    /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outputs = tempfile::tempdir()?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let request = BatchRequest::new().step(Step::new("true"));
+    /// let first = engine.batches().submit(&alice, request.clone(), Some("order-17")).await?;
+    /// // The client has heard no answer, and asks again.
+    /// let again = engine.batches().submit(&alice, request, Some("order-17")).await?;
+    /// assert!(first.is_new && !again.is_new);
+    /// assert_eq!(first.record.info.id, again.record.info.id);
+    /// # engine.batches().wait(&alice, first.record.info.id.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`BatchError`] that names the step and what is wrong with it; [`BatchError::Conflict`] when the
@@ -106,6 +128,42 @@ impl Batches {
 
     /// Submits a batch as [`submit`](Self::submit) does, of a [kind](crate::batch::BatchPolicy::kind) of
     /// one's own, whose job is made from `recipe`.
+    ///
+    /// ```
+    /// use splengine_core::batch::{BatchPolicy, BatchState, JobAction, JobEvent};
+    /// use splengine_core::store::MemoryStore;
+    /// use splengine_core::{BatchJob, Caller, Engine, LocalExecutor, Step};
+    ///
+    /// /// Runs the command of each line of its text, whatever becomes of those before.
+    /// struct Lines(Vec<Step>, usize);
+    ///
+    /// impl BatchJob for Lines {
+    ///     fn steps(&self) -> &[Step] {
+    ///         &self.0
+    ///     }
+    ///     fn on_event(&mut self, event: JobEvent) -> Vec<JobAction> {
+    ///         if self.1 == self.0.len() || event == JobEvent::Cancelled {
+    ///             return vec![JobAction::Finish];
+    ///         }
+    ///         self.1 += 1;
+    ///         vec![JobAction::Start { step: self.1 - 1 }]
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outputs = tempfile::tempdir()?;
+    /// let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?
+    ///     .kind("lines", |text| Ok(Lines(text.lines().map(Step::new).collect(), 0)));
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let batches = engine.batches();
+    /// let submitted = batches.submit_job(&alice, "lines", "true\ntrue", None).await?;
+    /// let record = batches.wait(&alice, submitted.record.info.id.as_str()).await?;
+    /// assert_eq!((record.info.state, record.steps.len()), (BatchState::Succeeded, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

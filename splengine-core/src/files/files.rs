@@ -105,6 +105,27 @@ impl Files {
 
     /// Returns what is known of what `path` leads to.
     ///
+    /// ```
+    /// use std::path::Path;
+    /// use splengine_core::files::{FileError, FileKind, FilePolicy};
+    /// use splengine_core::{Caller, Engine, LocalExecutor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let root = tempfile::tempdir()?;
+    /// # let root = root.path();
+    /// # let policy = FilePolicy::new(root)?;
+    /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+    /// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+    /// files.replace(&alice, Path::new("/greeting"), &b"hello"[..]).await?;
+    /// let info = files.stat(&alice, Path::new("/greeting")).await?;
+    /// assert_eq!((info.kind, info.size), (FileKind::File, 5));
+    /// let missing = files.stat(&alice, Path::new("/nothing")).await;
+    /// assert!(matches!(missing, Err(FileError::NotFound { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`FileError`], as of all methods.
@@ -248,6 +269,29 @@ impl Files {
 
     /// Gives something another name, in one step; of a link, the link. With `replace` it takes the
     /// place of a file, or of an empty directory if it is one itself.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use splengine_core::files::{FileError, FilePolicy};
+    /// use splengine_core::{Caller, Engine, LocalExecutor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let root = tempfile::tempdir()?;
+    /// # let root = root.path();
+    /// # let policy = FilePolicy::new(root)?;
+    /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+    /// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+    /// let (draft, report) = (Path::new("/draft"), Path::new("/report"));
+    /// files.replace(&alice, draft, &b"new"[..]).await?;
+    /// files.replace(&alice, report, &b"old"[..]).await?;
+    /// let refused = files.rename(&alice, draft, report, false).await;
+    /// assert!(matches!(refused, Err(FileError::Exists { .. })));
+    /// files.rename(&alice, draft, report, true).await?;
+    /// assert_eq!(files.stat(&alice, report).await?.size, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

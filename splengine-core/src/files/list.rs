@@ -15,6 +15,34 @@ use crate::files::{DiskSpace, FileError, FileInfo, Shared};
 use crate::protected::Identity;
 
 /// A directory that is being read, some of it at a time, in the order that its file system has.
+///
+/// ```
+/// use std::path::Path;
+/// use splengine_core::files::FilePolicy;
+/// use splengine_core::{Caller, Engine, LocalExecutor};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// # let root = root.path();
+/// # let policy = FilePolicy::new(root)?;
+/// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+/// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+/// for name in ["/c", "/a", "/b"] {
+///     files.replace(&alice, Path::new(name), &b""[..]).await?;
+/// }
+/// let listing = files.list(&alice, Path::new("/")).await?;
+/// let (entries, has_more) = listing.page(None, 2).await?;
+/// let names: Vec<_> = entries.iter().map(|entry| entry.name.to_string_lossy()).collect();
+/// assert_eq!((&names[..], has_more), (&["a".into(), "b".into()][..], true));
+///
+/// // The next page begins after the last name.
+/// let last = entries.last().map(|entry| entry.name.as_os_str());
+/// let (entries, has_more) = files.list(&alice, Path::new("/")).await?.page(last, 2).await?;
+/// assert!(entries.len() == 1 && !has_more);
+/// # Ok(())
+/// # }
+/// ```
 pub struct FileListing(Arc<Mutex<Inner>>);
 
 struct Inner {

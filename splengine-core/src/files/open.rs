@@ -38,6 +38,30 @@ pub struct OpenOptions {
 
 /// An open file. Cheap to clone; it is closed when the last clone is dropped.
 ///
+/// ```
+/// use std::path::Path;
+/// use splengine_core::files::{FilePolicy, OpenOptions, SetAttributes};
+/// use splengine_core::{Caller, Engine, LocalExecutor};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// # let root = root.path();
+/// # let policy = FilePolicy::new(root)?;
+/// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+/// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+/// let options = OpenOptions::new().read().write().create_new().mode(0o640);
+/// let file = files.open(&alice, Path::new("/log"), options).await?;
+/// file.write_at(0, "hello".into()).await?;
+/// assert_eq!(file.read_at(1, 3).await?, "ell");
+/// file.set(SetAttributes::new().size(2)).await?;
+/// assert_eq!(file.info().await?.size, 2);
+/// file.sync().await?;
+/// file.close().await;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Cancel safety
 ///
 /// What was begun of a read, a write or a change is done even if its future is dropped.

@@ -179,6 +179,25 @@ impl FilePolicy {
     /// in a directory, other names (hard links) are known of what is directly in it, of 4096 files
     /// at most.
     ///
+    /// ```
+    /// use std::path::Path;
+    /// use splengine_core::files::{FileError, FilePolicy};
+    /// use splengine_core::{Caller, Engine, LocalExecutor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let root = tempfile::tempdir()?;
+    /// # let root = root.path();
+    /// std::fs::write(root.join("secret"), "hidden")?;
+    /// let policy = FilePolicy::new(root)?.hide("secret")?;
+    /// let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let found = engine.files().stat(&alice, Path::new("/secret")).await;
+    /// assert!(matches!(found, Err(FileError::NotFound { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// For a path that is not below root, or is root itself.

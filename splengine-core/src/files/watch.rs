@@ -32,6 +32,26 @@ use crate::protected::identity;
 /// [`replace`](crate::Files::replace) is still writing; nor changes of the content of a file whose
 /// name is `#` and digits, which is what the kernel calls those that have none. Who needs the whole
 /// directory watches first and lists then.
+///
+/// ```
+/// use std::path::Path;
+/// use splengine_core::files::{FileEvent, FilePolicy};
+/// use splengine_core::{Caller, Engine, LocalExecutor};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// # let root = root.path();
+/// # let policy = FilePolicy::new(root)?;
+/// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+/// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+/// let mut watch = files.watch(&alice, Path::new("/")).await?;
+/// files.make_directory(&alice, Path::new("/reports"), None).await?;
+/// let created = FileEvent::Created { name: "reports".into(), is_directory: true };
+/// assert_eq!(watch.next().await, Some(created));
+/// # Ok(())
+/// # }
+/// ```
 pub struct FileWatch {
     inotify: AsyncFd<OwnedFd>,
     /// Read, and not yet in `pending`.

@@ -38,6 +38,31 @@ impl Files {
     /// its place. Between that look and the change no other one comes that is made here; one by a
     /// program may, unless nothing had the name.
     ///
+    /// ```
+    /// use std::path::Path;
+    /// use splengine_core::files::{FileError, FilePolicy};
+    /// use splengine_core::{Caller, Engine, LocalExecutor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let root = tempfile::tempdir()?;
+    /// # let root = root.path();
+    /// # let policy = FilePolicy::new(root)?;
+    /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+    /// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+    /// let path = Path::new("/settings");
+    /// let seen = files.replace(&alice, path, &b"a = 1"[..]).await?.revision();
+    /// // Only if nobody has changed it since it was read.
+    /// let unchanged = move |info: Option<&splengine_core::files::FileInfo>| {
+    ///     info.is_some_and(|info| info.revision() == seen)
+    /// };
+    /// files.replace_if(&alice, path, unchanged, &b"a = 2, b = 3"[..]).await?;
+    /// let refused = files.replace_if(&alice, path, unchanged, &b"a = 4"[..]).await;
+    /// assert!(matches!(refused, Err(FileError::Changed { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`FileError`]; [`FileError::Changed`] when the condition is not true.

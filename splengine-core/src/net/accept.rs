@@ -36,6 +36,36 @@ use crate::spare_thread::SpareThread;
 /// nothing is worked at, unauthenticated ones that have been there for a second, and when that has
 /// lasted for a second all beyond their caller's share are closed for new ones.
 ///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::net::{ConnectionLimits, serve_connections};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// use tokio::net::{TcpListener, TcpStream};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let address = listener.local_addr()?;
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let shutdown = async { drop(stopped.await) };
+/// let limits = ConnectionLimits::new();
+/// let max_linger = Duration::from_secs(5);
+/// let server = serve_connections(listener, limits, max_linger, shutdown, |mut connection, closing| {
+///     // Once the server shuts down, a connection that is still waiting is served no more.
+///     (!closing.is_closing()).then(|| async move { connection.write_all(b"hello").await })
+/// });
+/// let client = async {
+///     let mut received = Vec::new();
+///     TcpStream::connect(address).await?.read_to_end(&mut received).await?;
+///     drop(stop);
+///     std::io::Result::Ok(received)
+/// };
+/// let ((), received) = tokio::join!(server, client);
+/// assert_eq!(received?, b"hello");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Cancel safety
 ///
 /// Dropping the future closes the listener and all connections.

@@ -4,6 +4,14 @@ use std::net::Ipv4Addr;
 /// is one that anybody can have: any with a dot that is no address. The DNS of such a name may lead
 /// here for a moment, and a page from there is then, to its browser, one of this server's own (DNS
 /// rebinding). What it shows no credentials for it must not be given.
+///
+/// ```
+/// use splengine_core::net::is_anybodys_name;
+///
+/// assert!(is_anybodys_name("rebind.example:8080"));
+/// assert!(!is_anybodys_name("127.0.0.1:8080"));
+/// assert!(!is_anybodys_name("localhost"));
+/// ```
 #[must_use]
 pub fn is_rebindable_host(host: &str) -> bool {
     let name = match host.rsplit_once(':') {

@@ -3,6 +3,14 @@ use std::net::IpAddr;
 /// The address at the other end of a connection. Our own servers put it into the extensions of each
 /// request of HTTP; a host that nests one of our services does so itself, or bounds that count by
 /// address see one client in all of its.
+///
+/// ```
+/// use splengine_core::net::PeerAddress;
+///
+/// let peer = PeerAddress::new("::ffff:192.0.2.1".parse()?);
+/// assert_eq!(peer, PeerAddress::new("192.0.2.1".parse()?));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PeerAddress {

@@ -179,6 +179,26 @@ impl CallerBudgets {
 
 /// Part of a [`MemoryBudget`], given back when dropped. Holds nothing until it is
 /// [resized](Self::resize).
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::quota::MemoryBudget;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let budget = MemoryBudget::new(64 << 10);
+/// let mut first = budget.reservation();
+/// first.resize(64 << 10).await;
+/// // One reservation at a time may go beyond the budget; the next waits, or is refused.
+/// let mut second = budget.reservation();
+/// second.resize(4 << 10).await;
+/// let mut third = budget.reservation();
+/// assert!(third.resize_within(4 << 10, Duration::from_millis(10)).await.is_err());
+/// drop(first);
+/// third.resize(4 << 10).await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Reservation {
     /// One for each budget in turn: the share first, then the whole.

@@ -94,6 +94,29 @@ impl GatherLimits {
 
     /// Collects what `next` gives until that gives nothing more.
     ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use std::task::Poll;
+    /// use std::time::Duration;
+    /// use bytes::Bytes;
+    /// use splengine_core::quota::{GatherError, GatherLimits, MemoryBudget};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let budget = MemoryBudget::new(1 << 20);
+    /// let limits = GatherLimits::new(8, Duration::from_secs(10), &budget);
+    /// let pieces = |texts: &'static [&str]| {
+    ///     let mut pieces = texts.iter().map(|text| Ok::<_, Infallible>(Bytes::from(*text)));
+    ///     move |_: &mut std::task::Context<'_>| Poll::Ready(pieces.next())
+    /// };
+    /// let gathered = limits.gather(pieces(&["hel", "lo"])).await?;
+    /// assert_eq!(gathered[..], *b"hello");
+    /// let refused = limits.gather(pieces(&["hello", "world"])).await;
+    /// assert!(matches!(refused, Err(GatherError::TooLarge { max_bytes: 8 })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`GatherError`] when a bound is reached or `next` fails.

@@ -39,6 +39,20 @@ pub(crate) const MAX_ROWS: u16 = 500;
 ///
 /// Its memory is bounded, whatever it is fed: 16 bytes for each cell that something stands in, and
 /// some hundred KiB for what is rare.
+///
+/// ```
+/// use splengine_core::screen::Screen;
+///
+/// let mut screen = Screen::new(20, 3, 100);
+/// screen.feed(b"one\r\ntwo \x1b[1mbold\x1b[0m\x1b]2;a title\x07");
+/// assert_eq!(screen.text(), "one\ntwo bold");
+/// assert_eq!(screen.title(), "a title");
+///
+/// // Another terminal that is fed with the snapshot shows the same, styles and cursor included.
+/// let mut other = Screen::new(20, 3, 100);
+/// other.feed(&screen.snapshot());
+/// assert_eq!((other.text(), other.cursor()), (screen.text(), screen.cursor()));
+/// ```
 pub struct Screen {
     parser: Parser,
     term: Term,

@@ -20,6 +20,33 @@ use crate::terminal::Size;
 use crate::user_name::UserName;
 
 /// Options with which to attach to a session.
+///
+/// ```
+/// use splengine_core::auth::Access;
+/// use splengine_core::session::{Attach, Update};
+/// use splengine_core::terminal::Size;
+/// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let sessions = engine.sessions();
+/// let id = sessions.create(&alice, SessionRequest::new().command("cat")).await?.id;
+/// let attach = Attach::new(Access::Control).window(Size::clamped(100, 30));
+/// let client = sessions.attach(&alice, id.as_str(), attach)?;
+/// let (name, epoch, offset) =
+///     (client.client_id().to_owned(), client.epoch().to_owned(), client.offset());
+/// // The connection breaks, and its client comes back.
+/// drop(client);
+/// let again = Attach::new(Access::Control).client(name.as_str()).resume(epoch, offset);
+/// let client = sessions.attach(&alice, id.as_str(), again)?;
+/// assert_eq!(client.client_id(), name);
+/// # drop(client);
+/// # sessions.end(&alice, id.as_str()).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Attach {
     pub(crate) access: Access,
@@ -77,6 +104,22 @@ impl Attach {
 }
 
 /// News that a client is told, in this order.
+///
+/// ```
+/// use std::io::Write;
+/// use splengine_core::session::Update;
+///
+/// /// Shows an update on a terminal; returns whether it is the last.
+/// fn show(terminal: &mut impl Write, update: &Update) -> std::io::Result<bool> {
+///     match update {
+///         Update::Output { data, .. } | Update::Snapshot { data, .. } => terminal.write_all(data)?,
+///         Update::Title(title) => write!(terminal, "\x1b]2;{title}\x07")?,
+///         Update::Exit(_) | Update::Closed(_) => return Ok(true),
+///         _ => {}
+///     }
+///     Ok(false)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Update {
@@ -181,6 +224,32 @@ pub enum Closed {
 }
 
 /// A client on a session. Dropping it detaches; the program runs on.
+///
+/// ```
+/// use splengine_core::auth::Access;
+/// use splengine_core::session::{Attach, Update};
+/// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let sessions = engine.sessions();
+/// let id = sessions.create(&alice, SessionRequest::new().command("head -n 1")).await?.id;
+/// let mut client = sessions.attach(&alice, id.as_str(), Attach::new(Access::Control))?;
+/// // Typing needs no turn of the task that waits for updates.
+/// client.input_handle().input("hello\n".into()).await?;
+/// let status = loop {
+///     match client.next().await {
+///         Some(Update::Exit(status)) => break status,
+///         Some(_) => {}
+///         None => unreachable!("an end is always told"),
+///     }
+/// };
+/// assert_eq!(status.exit_code(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Attachment {
     live: Arc<LiveSession>,

@@ -103,6 +103,18 @@ pub struct ShareInfo {
 }
 
 /// A session to be made.
+///
+/// ```
+/// use splengine_core::SessionRequest;
+/// use splengine_core::terminal::Size;
+///
+/// let request = SessionRequest::new()
+///     .command("htop")
+///     .workdir("projects")
+///     .env("EDITOR", "vi")
+///     .size(Size::clamped(132, 43))
+///     .name("load");
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct SessionRequest {
     pub(crate) command: Option<OsString>,

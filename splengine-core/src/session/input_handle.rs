@@ -18,6 +18,30 @@ use crate::user_name::UserName;
 
 /// The hands of an attachment, for another task than the one that waits for its updates. Cheap to
 /// clone. It works as long as the attachment does.
+///
+/// ```
+/// use splengine_core::auth::Access;
+/// use splengine_core::session::Attach;
+/// use splengine_core::terminal::Size;
+/// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let sessions = engine.sessions();
+/// let id = sessions.create(&alice, SessionRequest::new().command("cat")).await?.id;
+/// let client = sessions.attach(&alice, id.as_str(), Attach::new(Access::Control))?;
+/// let input = client.input_handle();
+/// input.take_control()?;
+/// input.resize(Size::clamped(120, 40));
+/// // Numbered input may be sent again after a broken connection: it is typed once.
+/// assert_eq!(input.numbered_input(0, "ls\n".into()).await?, 3);
+/// assert_eq!(input.numbered_input(0, "ls\n".into()).await?, 3);
+/// # sessions.end(&alice, id.as_str()).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ClientInput {
     pub(crate) live: Arc<LiveSession>,

@@ -38,6 +38,28 @@ impl Sessions {
     /// kept, or none is given. Of output at most `most` bytes (and 1 MiB); a screen is given whole.
     /// Waits up to `wait` (and a minute) for something to come. Nobody is attached by it.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
+    /// let id = session.id.as_str();
+    /// let first = sessions.read(&alice, id, None, 4096, Duration::ZERO).await?;
+    /// assert!(first.is_screen);
+    /// // Nothing has come since.
+    /// let from = Some((&first.epoch[..], first.next));
+    /// let next = sessions.read(&alice, id, from, 4096, Duration::from_millis(10)).await?;
+    /// assert!(next.data.is_empty() && next.next == first.next && !next.is_over);
+    /// # sessions.end(&alice, id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SessionError::NoSession`].

@@ -30,6 +30,30 @@ impl Sessions {
     /// caller may have 256 of them, of 1 GiB together. At the end of the engine sessions are saved
     /// beyond that, too.
     ///
+    /// ```
+    /// use splengine_core::session::SessionPolicy;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = tempfile::tempdir()?;
+    /// let policy = SessionPolicy::new().store(store.path())?;
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).sessions(policy).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
+    /// let saved = sessions.save(&alice, session.id.as_str(), Some("tuesday".to_owned())).await?;
+    /// sessions.end(&alice, session.id.as_str()).await?;
+    ///
+    /// let loaded = sessions.create(&alice, SessionRequest::new().from(saved.id.as_str())).await?;
+    /// assert!(loaded.restored && loaded.name.as_deref() == Some("tuesday"));
+    /// sessions.remove_saved(&alice, saved.id.as_str()).await?;
+    /// assert!(sessions.list_saved(&alice).await?.is_empty());
+    /// # sessions.end(&alice, loaded.id.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,

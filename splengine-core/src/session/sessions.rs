@@ -82,6 +82,24 @@ impl Sessions {
     /// Starts a session for `caller`. It runs until its program ends, whoever is attached. With a
     /// [store](crate::session::SessionPolicy::store) it is written down before this returns.
     ///
+    /// ```
+    /// use splengine_core::terminal::Size;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let request = SessionRequest::new().name("build").size(Size::clamped(120, 40));
+    /// let session = sessions.create(&alice, request).await?;
+    /// assert_eq!(sessions.get(&alice, session.id.as_str())?.name.as_deref(), Some("build"));
+    /// sessions.end(&alice, session.id.as_str()).await?;
+    /// assert!(sessions.list(&alice).is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SessionError`] when the request can't be met. Then nothing of it is left.
@@ -225,6 +243,25 @@ impl Sessions {
     /// The screen as it is now. Its memory is reserved, as that of all screens that are drawn for
     /// clients, before it is drawn, and until it is dropped.
     ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new()).await?;
+    /// let screen = sessions.screen(&alice, session.id.as_str()).await?;
+    /// assert_eq!((screen.size().cols(), screen.size().rows()), (80, 24));
+    /// // On any terminal of that size this draws the same.
+    /// let bytes = screen.ansi();
+    /// # drop(bytes);
+    /// # sessions.end(&alice, session.id.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Busy`].
@@ -326,6 +363,31 @@ impl Sessions {
 
     /// The recording so far.
     ///
+    /// ```
+    /// use splengine_core::auth::Access;
+    /// use splengine_core::session::{Attach, SessionPolicy};
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = tempfile::tempdir()?;
+    /// let policy = SessionPolicy::new().store(store.path())?;
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).sessions(policy).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new().command("echo hello")).await?;
+    /// let id = session.id.as_str();
+    /// let mut client = sessions.attach(&alice, id, Attach::new(Access::View))?;
+    /// while client.next().await.is_some() {}
+    ///
+    /// let recording = sessions.recording(&alice, id).await?;
+    /// let cast = String::from_utf8(recording.read(0, 1 << 20).await?.to_vec())?;
+    /// assert!(cast.lines().any(|event| event.contains("hello")));
+    /// # sessions.end(&alice, id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
@@ -359,6 +421,33 @@ impl Sessions {
     }
 
     /// Types `data` on a session's terminal.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new().command("head -n 1")).await?;
+    /// let id = session.id.as_str();
+    /// sessions.input(&alice, id, "hello\n".into()).await?;
+    /// // Without a client: what was printed is asked for.
+    /// let mut from = None::<(String, u64)>;
+    /// let is_over = loop {
+    ///     let at = from.as_ref().map(|(epoch, offset)| (&epoch[..], *offset));
+    ///     let printed = sessions.read(&alice, id, at, 4096, Duration::from_secs(10)).await?;
+    ///     if printed.is_over {
+    ///         break true;
+    ///     }
+    ///     from = Some((printed.epoch, printed.next));
+    /// };
+    /// assert!(is_over && sessions.screen(&alice, id).await?.text().starts_with("hello"));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -406,6 +495,33 @@ impl Sessions {
     /// Gives away the right to one session. The ticket works once, within `expires_in` (at most 30
     /// days); whoever showed it keeps the right until then, or until it is
     /// [taken back](Self::take_back_share).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use splengine_core::auth::Access;
+    /// use splengine_core::session::Attach;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
+    /// let id = session.id.as_str();
+    /// let (share, ticket) = sessions.share(&alice, id, Access::View, Duration::from_secs(3600))?;
+    ///
+    /// let guest = sessions.redeem(&ticket)?;
+    /// let client = sessions.attach(&guest, id, Attach::new(Access::Control))?;
+    /// assert_eq!(client.access(), Access::View);
+    /// assert!(sessions.redeem(&ticket).is_err(), "a ticket works once");
+    ///
+    /// sessions.take_back_share(&alice, id, Some(share.id.as_str()))?;
+    /// assert!(!sessions.stands(&guest));
+    /// # sessions.end(&alice, id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -484,6 +600,20 @@ impl Sessions {
 
     /// A ticket that stands for `caller`, once, for 30 seconds: for a browser's WebSocket, which
     /// can't send a header.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, LocalExecutor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let ticket = engine.sessions().ticket(&alice)?;
+    /// // The browser shows it in its request for a WebSocket.
+    /// assert_eq!(engine.sessions().redeem(&ticket)?, alice);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

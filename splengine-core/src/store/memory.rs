@@ -5,6 +5,18 @@ use std::sync::{Mutex, PoisonError};
 use crate::store::{Change, Rows, Store, StoreFault};
 
 /// A [`Store`] in memory, for tests: it survives nothing but the engine.
+///
+/// ```
+/// use splengine_core::store::{Change, MemoryStore, Store};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::new();
+/// store.commit(&[Change::set(*b"a", *b"1"), Change::set(*b"b", *b"2"), Change::remove(*b"c")])?;
+/// assert_eq!(store.get(b"a")?.as_deref(), Some(&b"1"[..]));
+/// assert_eq!(store.scan(b"a", b"z", true, 1)?, [(b"b".to_vec(), b"2".to_vec())]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default)]
 pub struct MemoryStore(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
 

@@ -18,6 +18,33 @@ pub use salvage::{Repaired, SalvagedStore};
 
 /// Keys and values, in the order of their keys, that survive a crash. The engine keeps batches in
 /// it. All calls may block; the engine makes them on threads that may.
+///
+/// ```
+/// use splengine_core::store::{Change, MemoryStore, Rows, Store, StoreFault};
+///
+/// /// A store that counts its commits.
+/// #[derive(Default)]
+/// struct Counted(MemoryStore, std::sync::atomic::AtomicU64);
+///
+/// impl Store for Counted {
+///     fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
+///         self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+///         self.0.commit(changes)
+///     }
+///     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+///         self.0.get(key)
+///     }
+///     fn scan(
+///         &self,
+///         from: &[u8],
+///         until: &[u8],
+///         backwards: bool,
+///         most: usize,
+///     ) -> Result<Rows, StoreFault> {
+///         self.0.scan(from, until, backwards, most)
+///     }
+/// }
+/// ```
 pub trait Store: Send + Sync + 'static {
     /// Makes all of these changes, or none. When it returns they are on disk.
     ///

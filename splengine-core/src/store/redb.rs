@@ -19,6 +19,24 @@ use crate::store::{Change, MemoryStore, Rows, Store, StoreFault};
 /// [some room](Self::DEFAULT_RESERVE_BYTES) on the disk: when the disk is full the store takes it,
 /// so that what was accepted can be cancelled, ended and gone on with; new work is refused until
 /// there is room for the reserve again. All of them are mode 0600.
+///
+/// ```
+/// use splengine_core::store::{Change, RedbStore, Store, StoreFault};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("batches.redb");
+/// let store = RedbStore::open(&path)?;
+/// store.commit(&[Change::set(*b"key", *b"value")])?;
+/// drop(store);
+/// assert_eq!(RedbStore::open(&path)?.get(b"key")?.as_deref(), Some(&b"value"[..]));
+///
+/// // A store that is gone is not taken for a new one.
+/// std::fs::remove_file(&path)?;
+/// assert!(matches!(RedbStore::open(&path), Err(StoreFault::Damaged(_))));
+/// # Ok(())
+/// # }
+/// ```
 pub struct RedbStore {
     path: PathBuf,
     /// `None` after a failure, until it could be opened again.

@@ -114,6 +114,37 @@ pub struct SessionStatus {
 }
 
 /// Any [`Session`].
+///
+/// ```
+/// use splengine_core::execute::{Cancel, Command, Exit, Output, Stdin};
+/// use splengine_core::terminal::{Size, Terminal};
+/// use splengine_core::{Execute, ExecuteError, Session};
+///
+/// /// Opens terminals of one kind, and runs nothing else.
+/// struct Consoles<F>(F);
+///
+/// impl<S, F> Execute for Consoles<F>
+/// where
+///     S: Session,
+///     F: Fn(&Command, Size) -> S + Send + Sync + 'static,
+/// {
+///     async fn execute(
+///         &self,
+///         _: Command,
+///         _: Stdin,
+///         _: Output,
+///         _: Cancel,
+///     ) -> Result<Exit, ExecuteError> {
+///         Err(ExecuteError::internal("there are terminals only"))
+///     }
+///     async fn open(&self, command: Command, size: Size) -> Result<Terminal, ExecuteError> {
+///         Ok(Terminal::new(self.0(&command, size)))
+///     }
+///     fn has_terminals(&self) -> bool {
+///         true
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Terminal(Arc<dyn DynSession>);
 

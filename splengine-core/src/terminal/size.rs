@@ -1,6 +1,14 @@
 use crate::screen::{MAX_COLS, MAX_ROWS};
 
 /// The size of a terminal, in cells.
+///
+/// ```
+/// use splengine_core::terminal::Size;
+///
+/// assert_eq!(Size::new(132, 43), Some(Size::clamped(132, 43)));
+/// assert_eq!(Size::new(0, 43), None);
+/// assert_eq!(Size::clamped(0, 60_000), Size::clamped(1, Size::MAX.rows()));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Size {
     cols: u16,
