@@ -255,6 +255,10 @@ impl Batches {
     ///
     /// [`BatchError::NoBatch`]; [`BatchError::Malformed`] when the batch has no event of this number
     /// yet, which nobody can have been told.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn events(
         &self,
         caller: &Caller,
@@ -313,6 +317,10 @@ impl Batches {
     /// # Errors
     ///
     /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::NoAttempt`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn output(
         &self,
         caller: &Caller,

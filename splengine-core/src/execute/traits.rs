@@ -62,6 +62,11 @@ pub trait Execute: Send + Sync + 'static {
     /// # Errors
     ///
     /// The [`ExecuteError`] that [`execute`](Self::execute) would give.
+    ///
+    /// # Cancel safety
+    ///
+    /// The engine drops the future when the request that it is for is given up: it must leave
+    /// nothing behind.
     fn check(&self, command: &Command) -> impl Future<Output = Result<(), ExecuteError>> + Send {
         let _ = command;
         std::future::ready(Ok(()))

@@ -97,6 +97,10 @@ impl Files {
 
     /// Returns whether `path` leads to something that is hidden, as far as it leads anywhere: for
     /// adapters that hand it to a program. Takes no scope, and is false where no files are served.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn is_hidden(&self, path: &Path) -> bool {
         let Some(shared) = self.shared.clone() else { return false };
         let path = path.to_owned();
@@ -129,6 +133,10 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`], as of all methods.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn stat(&self, caller: &Caller, path: &Path) -> Result<FileInfo, FileError> {
         self.with(caller, path, |shared, path| Ok(shared.tree.find(path)?.info)).await
     }
@@ -138,6 +146,10 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn stat_link(&self, caller: &Caller, path: &Path) -> Result<FileInfo, FileError> {
         self.with(caller, path, |shared, path| Ok(shared.tree.find_itself(path)?.info)).await
     }
@@ -170,6 +182,10 @@ impl Files {
     /// # Errors
     ///
     /// As [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the directory is closed again.
     pub async fn list(&self, caller: &Caller, path: &Path) -> Result<FileListing, FileError> {
         let permit = self.shared(caller)?.listings.permit(caller.user())?;
         self.with(caller, path, move |shared, path| FileListing::open(shared, path, permit)).await
@@ -196,6 +212,10 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`]; [`FileError::Exists`] when something has that name.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the directory may have been made or not.
     pub async fn make_directory(
         &self,
         caller: &Caller,
@@ -223,6 +243,10 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the file may be there or not.
     pub async fn remove_file(&self, caller: &Caller, path: &Path) -> Result<(), FileError> {
         self.remove_file_if(caller, path, |_| true).await
     }
@@ -233,6 +257,10 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`]; [`FileError::Changed`] when the condition is not true.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`remove_file`](Self::remove_file).
     pub async fn remove_file_if(
         &self,
         caller: &Caller,
@@ -258,6 +286,10 @@ impl Files {
     ///
     /// [`FileError`]; [`FileError::NotEmpty`] when something is in it, [`FileError::Denied`] when
     /// that is hidden, or something hidden is to be below it.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the directory may be there or not.
     pub async fn remove_directory(&self, caller: &Caller, path: &Path) -> Result<(), FileError> {
         self.with(caller, path, move |shared, path| {
             let entry = shared.tree.movable_entry(path)?;
@@ -298,6 +330,10 @@ impl Files {
     /// [`FileError`]; [`FileError::Exists`] when something has that name and `replace` is false. Few
     /// file systems can't tell that in the same step; there it may replace what is made at the same
     /// moment.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, it has the old name or the new one.
     pub async fn rename(
         &self,
         caller: &Caller,
@@ -314,6 +350,10 @@ impl Files {
     /// # Errors
     ///
     /// As [`rename`](Self::rename); [`FileError::Changed`] when the condition is not true.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`rename`](Self::rename).
     pub async fn rename_if(
         &self,
         caller: &Caller,
@@ -364,6 +404,10 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn canonical(&self, caller: &Caller, path: &Path) -> Result<PathBuf, FileError> {
         self.with(caller, path, |shared, path| {
             let place = match shared.tree.find(path) {
@@ -382,6 +426,10 @@ impl Files {
     ///
     /// [`FileError`]; [`FileError::Outside`] when that is no place below root: nobody is told of
     /// what is there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn read_link(&self, caller: &Caller, path: &Path) -> Result<PathBuf, FileError> {
         self.with(caller, path, |shared, path| {
             let found = shared.tree.find_itself(path)?;
@@ -405,6 +453,10 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`]; [`FileError::Outside`] for a target that leaves root.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the link may have been made or not.
     pub async fn symlink(
         &self,
         caller: &Caller,
@@ -442,6 +494,10 @@ impl Files {
     /// [`FileError`]; [`FileError::Exists`] when something has that name, [`FileError::Impossible`] where
     /// [`FilePolicy::max_caller_bytes`](crate::files::FilePolicy::max_caller_bytes) is set, since it could not be
     /// told whose the file is.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the second name may have been given or not.
     pub async fn hard_link(
         &self,
         caller: &Caller,
@@ -472,6 +528,11 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`]; then a part of the changes may have been made.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, all of the changes may be made or none; an error leaves a part of
+    /// them in any case.
     pub async fn set(
         &self,
         caller: &Caller,
@@ -493,6 +554,10 @@ impl Files {
     /// # Errors
     ///
     /// As [`set`](Self::set).
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`set`](Self::set).
     pub async fn set_link(
         &self,
         caller: &Caller,
@@ -516,6 +581,10 @@ impl Files {
     /// # Errors
     ///
     /// [`FileError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn space(&self, caller: &Caller, path: &Path) -> Result<DiskSpace, FileError> {
         self.with(caller, path, |shared, path| {
             let found = shared.tree.find(path)?;

@@ -97,7 +97,7 @@ impl FileListing {
     ///
     /// # Errors
     ///
-    /// What the disk says.
+    /// [`FileError`] when the file system reports an error.
     ///
     /// # Cancel safety
     ///
@@ -113,7 +113,11 @@ impl FileListing {
     ///
     /// # Errors
     ///
-    /// What the disk says.
+    /// [`FileError`] when the file system reports an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, so is the listing: begin another one.
     pub async fn page(
         self,
         after: Option<&OsStr>,
@@ -145,7 +149,11 @@ impl FileListing {
     ///
     /// # Errors
     ///
-    /// What the disk says.
+    /// [`FileError`] when the file system reports an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn info(&self) -> Result<FileInfo, FileError> {
         self.look(|directory| fstat(directory).map(FileInfo::from)).await
     }
@@ -154,7 +162,11 @@ impl FileListing {
     ///
     /// # Errors
     ///
-    /// What the disk says.
+    /// [`FileError`] when the file system reports an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn space(&self) -> Result<DiskSpace, FileError> {
         self.look(|directory| fstatvfs(directory).map(DiskSpace::from)).await
     }

@@ -235,7 +235,12 @@ impl OpenFile {
     ///
     /// # Errors
     ///
-    /// [`FileError::Denied`] when it was not opened to be read, and what the disk says.
+    /// [`FileError::Denied`] when it was not opened to be read, and any other when
+    /// the file system reports an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn read_at(&self, offset: u64, most: usize) -> Result<Bytes, FileError> {
         self.check(self.0.options.read)?;
         self.with(move |inner| inner.read_at(offset, most.min(Self::MAX_READ))).await
@@ -249,6 +254,11 @@ impl OpenFile {
     ///
     /// [`FileError::Denied`] when it was not opened to be written, [`FileError::TooLarge`],
     /// [`FileError::BelowFloor`], [`FileError::OverQuota`]; [`FileError::NoRoom`]: then a part of `data` may have been written.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped after it was polled, `data` is written all the same, though its errors
+    /// are lost.
     pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), FileError> {
         self.check(self.0.options.write)?;
         self.with(move |inner| inner.write_at(offset, &data)).await
@@ -258,7 +268,11 @@ impl OpenFile {
     ///
     /// # Errors
     ///
-    /// What the disk says.
+    /// [`FileError`] when the file system reports an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn info(&self) -> Result<FileInfo, FileError> {
         self.with(Inner::info).await
     }
@@ -268,6 +282,10 @@ impl OpenFile {
     /// # Errors
     ///
     /// As [`Files::set`](crate::Files::set); the size only of a file that was opened to be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped after it was polled, the changes are made all the same.
     pub async fn set(&self, changes: SetAttributes) -> Result<(), FileError> {
         self.check(self.0.options.write || !changes.sets_size())?;
         self.with(move |inner| {
@@ -281,7 +299,11 @@ impl OpenFile {
     ///
     /// # Errors
     ///
-    /// What the disk says.
+    /// [`FileError`] when the file system reports an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, it isn't known whether all was written to the disk.
     pub async fn sync(&self) -> Result<(), FileError> {
         self.with(|inner| fsync(&inner.file).map_err(FileError::of(&inner.path))).await
     }
@@ -307,7 +329,11 @@ impl OpenFile {
     ///
     /// # Errors
     ///
-    /// What the disk says.
+    /// [`FileError`] when the file system reports an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn space(&self) -> Result<DiskSpace, FileError> {
         self.with(|inner| {
             let stat = rustix::fs::fstatvfs(&inner.file).map_err(FileError::of(&inner.path))?;

@@ -392,6 +392,10 @@ impl Sessions {
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
     /// [`SessionError::NoRecording`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn recording(
         &self,
         caller: &Caller,

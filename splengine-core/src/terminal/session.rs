@@ -62,6 +62,10 @@ pub trait Session: Send + Sync + 'static {
     /// # Errors
     ///
     /// When nobody is there to read it.
+    ///
+    /// # Cancel safety
+    ///
+    /// The engine polls the future to its end, or until the program has ended.
     fn write(&self, data: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Tells the program of a new size.
@@ -73,10 +77,19 @@ pub trait Session: Send + Sync + 'static {
 
     /// Resolves when the program has ended, and with it all that it started. May be awaited
     /// several times.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped: the next call resolves all the same.
     fn ended(&self) -> impl Future<Output = ExitStatus> + Send;
 
     /// Ends the program and all that it started: asks, waits for its grace, kills.
     /// [`ended`](Self::ended) tells when it is done.
+    ///
+    /// # Cancel safety
+    ///
+    /// The engine drops the future where its own shutdown is given up, and may call this again: what was
+    /// begun should take its course.
     fn end(&self) -> impl Future<Output = ()> + Send;
 
     /// Kills the program and all that it started, at once and without waiting.
