@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 /// rebinding). What it shows no credentials for it must not be given.
 ///
 /// ```
-/// use splengine_core::net::is_anybodys_name;
+/// use splengine_core::net::is_rebindable_host;
 ///
-/// assert!(is_anybodys_name("rebind.example:8080"));
-/// assert!(!is_anybodys_name("127.0.0.1:8080"));
-/// assert!(!is_anybodys_name("localhost"));
+/// assert!(is_rebindable_host("rebind.example:8080"));
+/// assert!(!is_rebindable_host("127.0.0.1:8080"));
+/// assert!(!is_rebindable_host("localhost"));
 /// ```
 #[must_use]
 pub fn is_rebindable_host(host: &str) -> bool {
