@@ -299,6 +299,19 @@ mod tests {
         assert_eq!(whole.available(), MIB);
     }
 
+    #[test]
+    fn memory_beyond_a_short_output_is_given_back() {
+        const MIB: usize = 1 << 20;
+        let whole = MemoryBudget::new(2 * MIB);
+        let budgets = CallerBudgets::new(&whole);
+        // After the first piece the second asks for half as much again.
+        let pieces = [vec![b'x'; 200_000], vec![b'x'; 8]];
+        let (kept, gap) = keep(MIB as u64, &pieces, of("alice", &budgets));
+        assert_eq!((kept.len(), gap), (200_008, None));
+        let held = 2 * MIB - whole.available();
+        assert!(held <= 200_008, "{held} bytes are reserved");
+    }
+
     proptest! {
         #[test]
         fn the_first_and_last_part_stay(

@@ -236,6 +236,10 @@ mod tests {
             let cut = cut.index(content.len() + 1);
             let whole = ends.iter().filter(|end| **end <= cut as u64).count();
             prop_assert_eq!(read(&content[..cut]).len(), whole);
+            // Nor without the end of its line.
+            if !screens.is_empty() {
+                prop_assert_eq!(read(&content[..content.len() - 1]).len(), screens.len() - 1);
+            }
         }
     }
 
@@ -249,9 +253,19 @@ mod tests {
         assert_eq!((frame.size, frame.end), (Size::clamped(81, 25), earlier.len() as u64 * 2));
         let long = format!("{earlier}{}", "x\"".repeat(10_000));
         assert_eq!(read(long.as_bytes()).len(), 1);
-        let huge =
-            "{\"time\":1,\"offset\":2,\"cols\":80,\"rows\":24,\"length\":18446744073709551615,";
-        assert!(read(format!("{huge}\"screen\":\"YWJj\"}}\n").as_bytes()).is_empty());
+        for length in [u64::MAX, i64::MAX as u64] {
+            let head = "{\"time\":1,\"offset\":2,\"cols\":80,\"rows\":24";
+            let huge = format!("{head},\"length\":{length},\"screen\":\"YWJj\"}}\n");
+            assert!(read(huge.as_bytes()).is_empty(), "{length}");
+        }
+        // Whatever stands around a screen is read into memory, so it is short.
+        for (blanks, count) in [(100, 1), (MAX_HEAD_BYTES, 0)] {
+            let blanks = " ".repeat(blanks);
+            let before = earlier.replacen('{', &format!("{{{blanks}"), 1);
+            assert_eq!(read(before.as_bytes()).len(), count, "before it: {}", blanks.len());
+            let after = earlier.replacen('}', &format!("{blanks}}}"), 1);
+            assert_eq!(read(after.as_bytes()).len(), count, "after it: {}", blanks.len());
+        }
         for other in ["", "\n", "\"screen\":\"", "{}\n", "{\"screen\":\"YWJj\"}\n"] {
             assert!(read(other.as_bytes()).is_empty(), "{other:?}");
         }

@@ -697,7 +697,7 @@ async fn what_a_removal_left_is_removed_by_the_next_engine() {
     bench.engine.drain(Duration::ZERO).await;
     let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
     next.resume().await;
-    let mut tries = 0..3000;
+    let mut tries = 0..1000;
     let is_left = |from: &[u8], until: &[u8]| {
         !bench.store.scan(from, until, false, 10).expect("reads").is_empty()
     };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use splengine_core::batch::BatchPolicy;
-use splengine_core::execute::{Gap, Stream};
+use splengine_core::execute::{Gap, Stdin, Stream};
 use splengine_core::local::CgroupMode;
 use splengine_core::store::MemoryStore;
 use splengine_core::{BatchRequest, Captured, Engine, Event, Request, Run, Step};
@@ -160,8 +160,7 @@ async fn what_was_read_before_a_capture_is_no_part_of_it() {
     let bench = bounded();
     let script = format!("echo first; read go; {}", numbers(1));
     let (writer, stdin) = tokio::io::duplex(64);
-    let request =
-        sh(&script).output_limit(MIB).stdin(splengine_core::execute::Stdin::reader(stdin));
+    let request = sh(&script).output_limit(MIB).stdin(Stdin::reader(stdin));
     let mut run = start(&bench.engine, "alice", request).await;
     assert_eq!(read_until(&mut run, "first").await, "first\n");
     let mut writer = writer;
@@ -173,6 +172,31 @@ async fn what_was_read_before_a_capture_is_no_part_of_it() {
     assert_eq!(captured.stdout.len() as u64 + gap.bytes, u64::from(LINES) * 8);
     let at = usize::try_from(gap.at).expect("within");
     assert!(captured.stdout[..at].ends_with(b"\n") && at < captured.stdout.len());
+}
+
+/// What is held for the last half of an output when a capture begins is a part of what is captured.
+#[tokio::test]
+async fn a_capture_goes_on_with_what_is_held_of_the_end() {
+    let bench = bounded();
+    let script = format!("{}; echo done >&2; read go; echo last", numbers(1));
+    let (mut writer, stdin) = tokio::io::duplex(64);
+    let request = sh(&script).output_limit(MIB).stdin(Stdin::reader(stdin));
+    let mut run = start(&bench.engine, "alice", request).await;
+    let mut before = 0;
+    loop {
+        match run.next().await {
+            Some(Event::Output { stream: Stream::Stdout, data }) => before += data.len() as u64,
+            Some(Event::Output { stream: Stream::Stderr, .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    tokio::io::AsyncWriteExt::write_all(&mut writer, b"go\n").await.expect("read");
+    let captured = run.capture().await;
+    let gap = captured.end.stdout_gap.expect("a part is missing");
+    assert!(captured.stdout.ends_with(format!("{LINES:07}\nlast\n").as_bytes()));
+    let kept = captured.stdout.len() as u64;
+    assert!(before + kept <= MIB && kept > MIB / 4, "{before} and {kept}");
+    assert_eq!(before + kept + gap.bytes, u64::from(LINES) * 8 + 5);
 }
 
 #[tokio::test]

@@ -62,6 +62,27 @@ async fn of_one_caller_and_of_all_only_so_much_input_is_held() {
     start(engine, "carol", idle(300_000)).await.expect("there is memory again");
 }
 
+/// As standard input is, for as long as the program runs.
+#[tokio::test]
+async fn arguments_and_variables_are_held_while_their_program_runs() {
+    let bench = bench_with(CgroupMode::Off, bounded);
+    let engine = &bench.engine;
+    let long = "x".repeat(100_000);
+    let sleeps = || sh("echo up; exec sleep 600");
+    let with_args = sleeps().args(vec![&long; 5]);
+    let with_env =
+        (0..5).fold(sleeps(), |request, number| request.env(format!("A{number}"), &long));
+    for (who, request) in [("alice", with_args), ("bob", with_env)] {
+        let mut first = start(engine, who, request).await.expect("starts");
+        read_until(&mut first, "up").await;
+        let refused = refusal(engine, who, idle(200_000)).await;
+        assert!(matches!(refused, ExecuteError::CallerInput { .. }), "{refused}");
+        first.stopper().kill();
+        first.capture().await;
+        start(engine, who, idle(200_000)).await.expect("there is memory again");
+    }
+}
+
 #[tokio::test]
 async fn input_that_waits_for_a_place_is_held_and_given_back() {
     let bench = bench_with(CgroupMode::Off, |builder| bounded(builder).max_running(1));
@@ -141,7 +162,7 @@ async fn of_one_caller_and_of_all_sessions_commands_hold_only_so_much() {
     engine.sessions().end(&alice, first.id.as_str()).await.expect("ends");
     let mut opened = opens(engine, "carol", session(3)).await;
     // What serves the session that has ended may hold it for a moment.
-    for _ in 0..3000 {
+    for _ in 0..1500 {
         if opened.is_ok() {
             break;
         }

@@ -8,7 +8,7 @@ use splengine_core::terminal::Size;
 use splengine_core::{Engine, LocalExecutor, Request, SessionRequest};
 use tokio::time::{sleep, timeout};
 
-use crate::support::caller;
+use crate::support::{caller, on_workers};
 
 /// Whole screens filled with a colour, one for every few bytes.
 const COSTLY: &str = r"\033[41m\033[2J\033[499S\033[499L\033#8\033[999999b";
@@ -29,8 +29,12 @@ fn costly() -> SessionRequest {
     SessionRequest::new().command("sh -c").arg(script).size(Size::clamped(1000, 500))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn terminals_that_print_without_end_hold_up_nobody() {
+#[test]
+fn terminals_that_print_without_end_hold_up_nobody() {
+    on_workers(LIMIT, flooded);
+}
+
+async fn flooded() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = engine(root.path());
     let sessions = engine.sessions();
@@ -76,8 +80,12 @@ async fn terminals_that_print_without_end_hold_up_nobody() {
 }
 
 /// Clients whose connections take nothing, while their screens wait for their turn to be drawn.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_do_not_take_their_screens_hold_up_no_drawing() {
+#[test]
+fn clients_that_do_not_take_their_screens_hold_up_no_drawing() {
+    on_workers(LIMIT, unread);
+}
+
+async fn unread() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = engine(root.path());
     let sessions = engine.sessions();
@@ -103,3 +111,5 @@ async fn clients_that_do_not_take_their_screens_hold_up_no_drawing() {
 
 /// For anybody who has nothing to do with it, on a machine that is busy with other things as well.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For one test.
+const LIMIT: Duration = Duration::from_secs(60);

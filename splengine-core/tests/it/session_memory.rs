@@ -176,6 +176,26 @@ async fn ended_sessions_make_place_for_others() {
 }
 
 #[tokio::test]
+async fn the_screen_of_an_ended_session_takes_what_is_on_it() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = engine(root.path(), 44 << 20);
+    let (sessions, alice) = (engine.sessions(), caller("alice"));
+    // Nobody is told when it is counted as such: until then it goes where there is no memory.
+    for _ in 0..100 {
+        let over = made(&engine, "alice", script("echo end", Size::MAX)).await.expect("runs");
+        ended(&engine, "alice", &over).await;
+        let next = made(&engine, "alice", quiet(Size::MAX)).await.expect("there is memory");
+        let screen = sessions.screen(&alice, &over).await;
+        sessions.end(&alice, &next).await.expect("ends");
+        if let Ok(screen) = screen {
+            assert_eq!(screen.text(), "end");
+            return;
+        }
+    }
+    panic!("it takes as much as if it were full");
+}
+
+#[tokio::test]
 async fn lines_above_the_screen_of_an_ended_session_go_first() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = engine(root.path(), 8 << 20);

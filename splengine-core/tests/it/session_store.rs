@@ -206,7 +206,20 @@ async fn saving_and_listing_open_no_files_of_others() {
     // Whoever opens it to read waits for a writer.
     let made = std::process::Command::new("mkfifo").arg(&path).status().expect("runs");
     assert!(made.success());
-    let done = tokio::time::timeout(Duration::from_secs(20), async {
+    // Lets go whoever waits, so that the test ends, also where that is the thread of its runtime.
+    let (is_over, over) = std::sync::mpsc::channel::<()>();
+    let opened = path.clone();
+    let guard = std::thread::spawn(move || {
+        let is_over = over.recv_timeout(Duration::from_secs(20)).is_ok();
+        let writer = std::fs::OpenOptions::new().read(true).write(true).open(&opened);
+        if !is_over {
+            // Nobody else waits.
+            std::fs::remove_file(&opened).expect("removed");
+        }
+        drop(writer.expect("opens"));
+        is_over
+    });
+    {
         let kept = sessions.save(&bob, &bobs, None).await.expect("saved");
         let listed = sessions.list_saved(&bob).await.expect("listed");
         assert_eq!(listed.iter().map(|one| &one.id).collect::<Vec<_>>(), [&kept.id]);
@@ -216,11 +229,9 @@ async fn saving_and_listing_open_no_files_of_others() {
         assert_eq!(refused.kind(), ErrorKind::NotFound);
         sessions.remove_saved(&bob, kept.id.as_str()).await.expect("removed");
         assert!(sessions.list_saved(&bob).await.expect("listed").is_empty());
-    })
-    .await;
-    // Lets go whoever waits, so that the test ends.
-    drop(std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("opens"));
-    done.expect("nobody waits for alice's file");
+    }
+    let _ = is_over.send(());
+    assert!(guard.join().expect("no panic"), "somebody waited for alice's file");
     assert_eq!(sessions.list_saved(&alice).await.expect("listed").len(), 1);
     engine.kill();
 }

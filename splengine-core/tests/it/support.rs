@@ -1,3 +1,4 @@
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use splengine_core::engine::EngineBuilder;
@@ -70,6 +71,32 @@ pub(crate) async fn read_until(run: &mut Run, needle: &str) -> String {
 pub(crate) fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+}
+
+/// Runs `test` on a runtime of its own with two workers, and fails after `limit` also where these are
+/// held up, so that none of its timers fire.
+pub(crate) fn on_workers<T: Future<Output = ()>>(
+    limit: Duration,
+    test: impl FnOnce() -> T + Send + 'static,
+) {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
+        let test = AssertUnwindSafe(|| runtime.block_on(test()));
+        if let Err(panic) = std::panic::catch_unwind(test) {
+            // Before the end of the runtime, which a worker may hold up.
+            let _ = tell.send(Err(panic));
+            return;
+        }
+        drop(runtime);
+        let _ = tell.send(Ok(()));
+    });
+    match told.recv_timeout(limit) {
+        Ok(Ok(())) => {}
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(_) => panic!("not over after {limit:?}: the workers of the runtime are held up"),
+    }
 }
 
 /// Waits for a condition that nothing announces, for a minute at most.
