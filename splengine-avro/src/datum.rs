@@ -536,7 +536,9 @@ mod tests {
         for blocks in [1, max + 1] {
             assert_eq!(list(max + 1, blocks), Err(DatumError(Fault::TooLong { max })));
         }
-        let map = |count| BTreeMap::<String, String>::read(&mut encoded(count, &[0, 0], 1));
+        let map = |count| {
+            BTreeMap::<String, String>::read(&mut encoded(count, &[0, 0], 1)).map(|all| all.len())
+        };
         let max = Request::MAX_VARIABLES;
         assert!(map(max).is_ok());
         assert_eq!(map(max + 1), Err(DatumError(Fault::TooLong { max })));

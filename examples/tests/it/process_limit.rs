@@ -123,7 +123,7 @@ async fn heard(client: &Handle<Trusting>, in_terminal: bool) -> (String, Option<
     }
     channel.exec(true, "true").await.expect("sent");
     let (mut told, mut code) = (Vec::new(), None);
-    while let Some(message) = channel.wait().await {
+    while let Some(message) = within("the end of a channel", channel.wait()).await {
         match message {
             ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. } => {
                 told.extend_from_slice(&data);

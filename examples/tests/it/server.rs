@@ -2,7 +2,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -52,7 +52,9 @@ impl Server {
             .expect("starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("was piped"));
         let mut ready = String::new();
+        let overdue = KillOverdue::new(&child);
         stdout.read_line(&mut ready).expect("a line");
+        overdue.cancel("it says that it is ready");
         if ready.is_empty() {
             panic!("it ended: {:?}", child.wait_with_output());
         }
@@ -83,10 +85,12 @@ impl Server {
     /// Its exit code, and what it printed since it was ready.
     pub(crate) fn wait(mut self) -> (Option<i32>, String, String) {
         let mut out = String::new();
+        let overdue = KillOverdue::new(&self.child);
         self.stdout.read_to_string(&mut out).expect("reads");
         self.logging.take().expect("it is read once").join().expect("no panic");
         let err = std::mem::take(&mut *self.log.lock().expect("no panic"));
         let status = self.child.wait().expect("ends");
+        overdue.cancel(&format!("it ends; it logged {err}"));
         (status.code(), out, err)
     }
 }
@@ -97,6 +101,38 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+/// Kills a process that is waited for longer than a minute, so that whoever reads what it prints goes on.
+struct KillOverdue {
+    is_over: mpsc::Sender<()>,
+    killing: JoinHandle<bool>,
+}
+
+impl KillOverdue {
+    fn new(child: &Child) -> Self {
+        let pid = Pid::from_child(child);
+        let (is_over, over) = mpsc::channel();
+        let killing = std::thread::spawn(move || {
+            let is_overdue = over.recv_timeout(MAX_WAIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            is_overdue && kill_process(pid, Signal::KILL).is_ok()
+        });
+        Self { is_over, killing }
+    }
+
+    /// Fails if the process was killed.
+    fn cancel(self, what: &str) {
+        drop(self.is_over);
+        assert!(!self.killing.join().expect("no panic"), "never: {what}");
+    }
+}
+
+/// Waits for what comes by itself, for a minute at most.
+pub(crate) async fn within<T>(what: &str, comes: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(MAX_WAIT, comes).await;
+    came.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// The all-in-one server on a free port, with a token for alice and a root of its own.
 pub(crate) struct AllInOne {

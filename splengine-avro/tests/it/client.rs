@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use splengine_avro::{AvroServer, AvroServerBuilder, ExecutionResult};
 use splengine_core::auth::{SharedAuthenticator, StaticTokens};
@@ -89,6 +90,22 @@ impl TestServer {
     }
 }
 
+/// Waits for what comes by itself, for a minute at most.
+pub(crate) async fn within<T>(what: &str, comes: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(Duration::from_secs(60), comes).await;
+    came.unwrap_or_else(|_| panic!("{what} never came"))
+}
+
+/// Waits for a condition that nothing announces, for a minute at most.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(what, met).await;
+}
+
 /// Speaks the Netty framing.
 pub(crate) struct Client<S> {
     pub(crate) stream: S,
@@ -104,12 +121,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     pub(crate) async fn answer(&mut self) -> (u32, Vec<u8>) {
-        let serial = self.stream.read_u32().await.expect("a serial");
-        assert_eq!(self.stream.read_u32().await.expect("a count"), 1);
-        let length = self.stream.read_u32().await.expect("a length");
-        let mut answer = vec![0; length as usize];
-        self.stream.read_exact(&mut answer).await.expect("an answer");
-        (serial, answer)
+        within("an answer", async {
+            let serial = self.stream.read_u32().await.expect("a serial");
+            assert_eq!(self.stream.read_u32().await.expect("a count"), 1);
+            let length = self.stream.read_u32().await.expect("a length");
+            let mut answer = vec![0; length as usize];
+            self.stream.read_exact(&mut answer).await.expect("an answer");
+            (serial, answer)
+        })
+        .await
     }
 
     pub(crate) async fn shake_hands(&mut self) {
@@ -169,7 +189,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Whether nothing more comes, and the connection is closed.
     pub(crate) async fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 64]).await, Ok(0) | Err(_))
+        let mut piece = [0; 64];
+        let read = within("the end of a connection", self.stream.read(&mut piece));
+        matches!(read.await, Ok(0) | Err(_))
     }
 }
 

@@ -5,7 +5,7 @@ use splengine_core::Engine;
 use splengine_core::auth::{AccountList, Accounts, Scopes};
 use tokio::net::TcpStream;
 
-use crate::client::{Actor, HOLDING, TestServer};
+use crate::client::{Actor, HOLDING, TestServer, eventually};
 
 #[tokio::test]
 async fn at_its_end_it_answers_what_it_was_asked() {
@@ -32,9 +32,7 @@ async fn whoever_does_not_finish_is_closed_after_a_while() {
     let mut client = server.connect().await;
     client.shake_hands().await;
     client.execute(1, "hold").await;
-    while HOLDING.load(Relaxed) == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually("it is held", || HOLDING.load(Relaxed) > 0).await;
     server.close();
     server.ended().await;
     assert!(client.is_closed().await);
@@ -52,9 +50,7 @@ async fn a_connection_ends_with_its_callers_credentials() {
     client.execute(1, "quick").await;
     assert_eq!(client.result().await.0, 1);
     client.execute(2, "wait").await;
-    while engine.stats().running == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually("it runs", || engine.stats().running > 0).await;
     let list = AccountList::new().allow_anonymous(guest()).user(guest(), Scopes::NONE);
     assert_eq!(accounts.replace(list), 1);
     // The call that was let in is answered before.

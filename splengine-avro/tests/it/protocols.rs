@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::client::{Client, TestServer, hash};
+use crate::client::{Client, TestServer, hash, within};
 
 /// A client's protocol: `execute` with a narrow command, `run` with the schema `further`, and `types`
 /// beside those.
@@ -140,16 +140,19 @@ fn classic(message: &[u8]) -> Vec<u8> {
 
 async fn classic_answer(stream: &mut TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
-    loop {
-        match stream.read_u32().await.expect("a length") as usize {
-            0 => return answer,
-            length => {
-                let begin = answer.len();
-                answer.resize(begin + length, 0);
-                stream.read_exact(&mut answer[begin..]).await.expect("a buffer");
+    within("an answer", async {
+        loop {
+            match stream.read_u32().await.expect("a length") as usize {
+                0 => return answer,
+                length => {
+                    let begin = answer.len();
+                    answer.resize(begin + length, 0);
+                    stream.read_exact(&mut answer[begin..]).await.expect("a buffer");
+                }
             }
         }
-    }
+    })
+    .await
 }
 
 /// One request, by which the connection stays open, and its answer's body.
@@ -162,7 +165,7 @@ async fn post(stream: &mut TcpStream, message: &[u8]) -> Vec<u8> {
     stream.write_all(&[head.as_bytes(), &body].concat()).await.expect("sent");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("a head"));
+        head.push(within("a head", stream.read_u8()).await.expect("a head"));
     }
     let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 200"), "{head}");

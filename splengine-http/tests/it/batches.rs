@@ -125,10 +125,7 @@ async fn a_step_is_followed_until_it_ends() {
     connection.send(request.as_bytes()).await;
     assert_eq!(connection.head().await.0, 200);
     std::fs::write(server.root.path().join("go"), "").expect("writes");
-    let mut followed = Vec::new();
-    while let Some(piece) = connection.chunk().await {
-        followed.extend(piece);
-    }
+    let followed = connection.chunks().await;
     assert_eq!(String::from_utf8_lossy(&followed), "run 1\nrun 2\nrun 3\n");
 }
 
@@ -308,11 +305,7 @@ async fn both_streams_come_as_one_log() {
     assert_eq!((&first["stream"], &first["data"]), (&json!("stdout"), &json!("out\n")));
     assert_eq!(first["attempt"], 1);
     std::fs::write(server.root.path().join("go"), "").expect("writes");
-    let mut rest = Vec::new();
-    while let Some(piece) = connection.chunk().await {
-        rest.extend(piece);
-    }
-    let text = String::from_utf8(rest).expect("text");
+    let text = String::from_utf8(connection.chunks().await).expect("text");
     let pieces: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(pieces.iter().all(|piece| piece["stream"] == "stderr"), "{text}");

@@ -107,9 +107,7 @@ impl Connection {
         let (status, headers) = self.head().await;
         let mut response = Response { status, headers, body: Vec::new() };
         if response.header("transfer-encoding") == Some("chunked") {
-            while let Some(chunk) = self.chunk().await {
-                response.body.extend(chunk);
-            }
+            response.body = self.chunks().await;
         } else {
             let length =
                 response.header("content-length").map_or(0, |n| n.parse().expect("a number"));
@@ -136,6 +134,40 @@ impl Connection {
         let data = self.take(size).await;
         self.take(2).await;
         (size > 0).then_some(data)
+    }
+
+    /// What `find` makes of the first chunk of which it makes something; `None` if the body ends before.
+    /// Fails after a while, since signs of life may come all the time.
+    pub(crate) async fn find_chunk<T>(
+        &mut self,
+        mut find: impl FnMut(&str) -> Option<T>,
+    ) -> Option<T> {
+        let mut last = String::new();
+        let found = async {
+            loop {
+                last = String::from_utf8(self.chunk().await?).expect("UTF-8");
+                if let Some(found) = find(&last) {
+                    return Some(found);
+                }
+            }
+        };
+        let found = tokio::time::timeout(MAX_WAIT, found).await;
+        found.unwrap_or_else(|_| panic!("what is waited for never came, but last {last:?}"))
+    }
+
+    /// The chunks of a body up to its end, which must come within a minute.
+    pub(crate) async fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        let all = async {
+            while let Some(chunk) = self.chunk().await {
+                body.extend(chunk);
+            }
+        };
+        if tokio::time::timeout(MAX_BODY_TIME, all).await.is_err() {
+            let begin = String::from_utf8_lossy(&body[..body.len().min(1000)]);
+            panic!("the body never ends: {} bytes, {begin:?}", body.len());
+        }
+        body
     }
 
     /// Whether the server closes the connection, within half a minute.
@@ -181,3 +213,7 @@ impl Connection {
         );
     }
 }
+
+/// More than the interval of signs of life.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+const MAX_BODY_TIME: Duration = Duration::from_secs(60);

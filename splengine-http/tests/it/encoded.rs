@@ -138,12 +138,11 @@ async fn a_decoder_lasts_no_longer_than_its_body() {
         connection.post("/execute", &[TOKEN, JSON, header], &body).await;
         waiting.push(connection);
     }
-    loop {
+    let run = async || {
         let all = server.ask("GET", "/api/v1/executions", None).await.json();
-        if all["executions"].as_array().expect("a list").len() == waiting.len() {
-            break;
-        }
-    }
+        all["executions"].as_array().expect("a list").len() == waiting.len()
+    };
+    until("they run", run).await;
     let body = zstd(b"{}").await;
     server.post("/execute", &[TOKEN, JSON, header], &body).await.problem(400);
 }

@@ -18,34 +18,27 @@ async fn full() -> (TestServer, Connection) {
 }
 
 async fn event(connection: &mut Connection) -> Value {
-    loop {
-        let chunk = connection.chunk().await.expect("an event");
-        let text = String::from_utf8(chunk).expect("UTF-8");
-        // A sign of life is an empty line.
-        if !text.trim().is_empty() {
-            return serde_json::from_str(&text).expect("one event");
-        }
-    }
+    told(connection, false).await
 }
 
 /// The next event in either form. Its name is a member of the data, too.
 async fn told(connection: &mut Connection, is_sse: bool) -> Value {
-    loop {
-        let chunk = connection.chunk().await.expect("an event");
-        let text = String::from_utf8(chunk).expect("UTF-8");
+    let find = |text: &str| {
         let lines = |name: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name))
                 .map(|value| value.trim().to_owned())
         };
         let data = if is_sse { lines("data:") } else { Some(text.trim().to_owned()) };
-        let Some(data) = data.filter(|data| !data.is_empty()) else { continue };
+        // A sign of life is an empty line, or a comment.
+        let data = data.filter(|data| !data.is_empty())?;
         let event: Value = serde_json::from_str(&data).expect("one event");
         if is_sse {
             assert_eq!(Some(&json!(lines("event:"))), Some(&event["event"]), "{text}");
         }
-        return event;
-    }
+        Some(event)
+    };
+    connection.find_chunk(find).await.expect("an event")
 }
 
 async fn executions(server: &TestServer) -> Vec<Value> {

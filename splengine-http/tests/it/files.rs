@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::client::{Connection, Response};
-use crate::support::{TOKEN, TestServer, server_with};
+use crate::support::{TOKEN, TestServer, server_with, until};
 
 struct Bench {
     server: TestServer,
@@ -75,20 +75,18 @@ impl Bench {
 
 /// What the next event says.
 async fn event(connection: &mut Connection) -> Option<Value> {
-    loop {
-        let chunk = connection.chunk().await?;
-        let text = String::from_utf8(chunk).expect("text");
-        if let Some(data) = text.lines().find_map(|line| line.strip_prefix("data: ")) {
-            let mut data: Value = serde_json::from_str(data).expect("JSON");
-            let name = format!("event: {}", data["type"].as_str().expect("a name"));
-            assert!(text.starts_with(&name), "{text}");
-            assert_eq!(
-                data.as_object_mut().and_then(|data| data.remove("event")),
-                Some(data["type"].clone())
-            );
-            return Some(data);
-        }
-    }
+    let find = |text: &str| {
+        let data = text.lines().find_map(|line| line.strip_prefix("data: "))?;
+        let mut data: Value = serde_json::from_str(data).expect("JSON");
+        let name = format!("event: {}", data["type"].as_str().expect("a name"));
+        assert!(text.starts_with(&name), "{text}");
+        assert_eq!(
+            data.as_object_mut().and_then(|data| data.remove("event")),
+            Some(data["type"].clone())
+        );
+        Some(data)
+    };
+    connection.find_chunk(find).await
 }
 
 #[tokio::test]
@@ -556,7 +554,7 @@ async fn a_stream_that_is_reset_is_no_end_of_a_file() {
         let (answer, mut body) =
             client.send_request(request.body(()).expect("built"), false).expect("sent");
         body.send_data(vec![b'x'; sent].into(), false).expect("sent");
-        let is_taken = || async {
+        let is_taken = async || {
             // Of all that writes, with a condition that is never true.
             let head = format!(
                 "PUT /api/v1/files/a HTTP/1.1\r\nHost: test\r\n{TOKEN}\r\nIf-Match: \"none\"\r\n\
@@ -568,13 +566,9 @@ async fn a_stream_that_is_reset_is_no_end_of_a_file() {
             assert!(matches!(status, 412 | 503), "{status}");
             status == 503
         };
-        while !is_taken().await {
-            tokio::task::yield_now().await;
-        }
+        until("it is written", is_taken).await;
         body.send_reset(h2::Reason::NO_ERROR);
-        while is_taken().await {
-            tokio::task::yield_now().await;
-        }
+        until("it is given up", async || !is_taken().await).await;
         assert_eq!(server.ask("GET", "/api/v1/files/a", None).await.text(), "old");
         drop(answer);
     }

@@ -47,14 +47,16 @@ async fn events_count_from_the_start_to_the_exit() {
     assert_eq!(status, 200);
     assert!(headers.contains(&("content-type".into(), "application/x-ndjson".into())));
     let mut told = String::new();
-    while let Some(chunk) = connection.chunk().await {
-        told += std::str::from_utf8(&chunk).expect("UTF-8");
+    let all = connection.find_chunk(|chunk| {
+        told += chunk;
         for name in ["stdout", "stderr"] {
             if told.contains(&format!("\"{name}\"")) {
                 std::fs::write(server.root.path().join(name), "").expect("made");
             }
         }
-    }
+        None::<()>
+    });
+    all.await;
     let told = told.lines().filter(|line| !line.is_empty());
     let events: Vec<Value> = told.map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let names: Vec<&str> = events.iter().map(|e| e["event"].as_str().expect("text")).collect();
@@ -112,14 +114,14 @@ async fn events_come_as_they_happen() {
     connection.post("/execute", &[TOKEN, JSON, NDJSON], body.as_bytes()).await;
     connection.head().await;
     let mut seen = String::new();
-    while !seen.contains("first") {
-        seen += std::str::from_utf8(&connection.chunk().await.expect("an event")).expect("UTF-8");
-    }
+    let first = connection.find_chunk(|chunk| {
+        seen += chunk;
+        seen.contains("first").then_some(())
+    });
+    first.await.expect("an event");
     // The program waits for this very file: the first event came while it ran.
     std::fs::write(server.root.path().join("go"), "").expect("made");
-    while let Some(chunk) = connection.chunk().await {
-        seen += std::str::from_utf8(&chunk).expect("UTF-8");
-    }
+    seen += std::str::from_utf8(&connection.chunks().await).expect("UTF-8");
     assert!(seen.contains("second") && seen.contains("\"exit\""));
 }
 

@@ -207,6 +207,17 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     panic!("never: {what}");
 }
 
+/// The same for a condition that is asked for.
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let met = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let met = tokio::time::timeout(Duration::from_secs(60), met).await;
+    met.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
 pub(crate) fn is_alive(pid: u64) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))

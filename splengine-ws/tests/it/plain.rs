@@ -79,9 +79,12 @@ async fn one_socket_moves_between_sessions() {
     client.send(json!({"type": "close_session"})).await;
     client.frame("exit").await;
     assert_eq!(client.closed().await, 1000);
-    while server.engine.sessions().list(&server.alice).len() != 2 {
-        tokio::task::yield_now().await;
-    }
+    let both = async {
+        while server.engine.sessions().list(&server.alice).len() != 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), both).await.expect("both are there");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -170,8 +170,9 @@ impl Client {
         self.socket.send(Message::Frame(frame)).await.expect("sent");
         let ping = Message::Ping(b"taken"[..].into());
         self.socket.send(ping).await.expect("sent");
+        let until = Instant::now() + Duration::from_secs(20);
         loop {
-            let message = timeout(Duration::from_secs(20), self.socket.next()).await;
+            let message = timeout_at(until, self.socket.next()).await;
             if let Some(Ok(Message::Pong(_))) = message.expect("a pong in time") {
                 return;
             }
@@ -193,8 +194,11 @@ impl Client {
     }
 
     pub(crate) async fn next(&mut self) -> Came {
+        self.next_before(Instant::now() + Duration::from_secs(20)).await
+    }
+
+    async fn next_before(&mut self, until: Instant) -> Came {
         // The server's pings are no sign of what is waited for.
-        let until = Instant::now() + Duration::from_secs(20);
         loop {
             let message = timeout_at(until, self.socket.next()).await;
             match message.expect("something in time") {
@@ -219,8 +223,10 @@ impl Client {
 
     /// The next frame of this type.
     pub(crate) async fn frame(&mut self, kind: &str) -> Value {
+        // Others may come all the while.
+        let until = Instant::now() + MAX_WAIT;
         loop {
-            match self.next().await {
+            match self.next_before(until).await {
                 Came::Frame(frame) if frame["type"] == kind => return frame,
                 Came::Closed(code) => panic!("closed with {code} before `{kind}`"),
                 _ => {}
@@ -230,8 +236,9 @@ impl Client {
 
     /// The first text frame, whatever its type.
     pub(crate) async fn first_frame(&mut self) -> Value {
+        let until = Instant::now() + MAX_WAIT;
         loop {
-            match self.next().await {
+            match self.next_before(until).await {
                 Came::Frame(frame) => return frame,
                 Came::Closed(code) => panic!("closed with {code} before a frame"),
                 _ => {}
@@ -240,8 +247,9 @@ impl Client {
     }
 
     pub(crate) async fn closed(&mut self) -> u16 {
+        let until = Instant::now() + MAX_WAIT;
         loop {
-            if let Came::Closed(code) = self.next().await {
+            if let Came::Closed(code) = self.next_before(until).await {
                 return code;
             }
         }
@@ -251,10 +259,11 @@ impl Client {
     pub(crate) async fn until(&mut self, needle: &str) -> String {
         let mut seen = Vec::new();
         let mut searched = 0;
+        let until = Instant::now() + MAX_WAIT;
         while !String::from_utf8_lossy(&seen[searched..]).contains(needle) {
             // It may have begun.
             searched = seen.len().saturating_sub(needle.len());
-            match self.next().await {
+            match self.next_before(until).await {
                 Came::Frame(frame) if frame["type"] == "output" => {
                     seen.extend_from_slice(frame["data"].as_str().expect("text").as_bytes());
                 }
@@ -266,6 +275,9 @@ impl Client {
         String::from_utf8(seen).expect("UTF-8")
     }
 }
+
+/// Longest wait for one thing among others that come.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// A new session that runs `sh -c script`, for a client that has none yet.
 pub(crate) fn script(script: &str) -> Value {

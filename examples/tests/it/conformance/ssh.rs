@@ -14,6 +14,7 @@ use splengine_ssh::{HostKeys, SshServer, Users};
 use tempfile::TempDir;
 
 use super::{Actor, Told};
+use crate::server::within;
 
 /// What a client of SSH hears of an execution.
 #[derive(Debug, PartialEq)]
@@ -103,7 +104,7 @@ impl Ssh {
         channel.exec(true, command).await.expect("sent");
         channel.eof().await.expect("sent");
         let mut heard = Heard { stdout: Vec::new(), stderr: Vec::new(), end: String::new() };
-        while let Some(message) = channel.wait().await {
+        while let Some(message) = within("a message of SSH", channel.wait()).await {
             match message {
                 ChannelMsg::Data { data } => heard.stdout.extend_from_slice(&data),
                 ChannelMsg::ExtendedData { data, .. } => heard.stderr.extend_from_slice(&data),

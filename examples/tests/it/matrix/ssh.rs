@@ -12,6 +12,7 @@ use russh::{Channel, ChannelMsg};
 
 use super::{Actor, Operation, Told, key_file};
 use crate::conformance::Trusting;
+use crate::server::within;
 
 pub(super) struct Ssh {
     addr: SocketAddr,
@@ -125,7 +126,7 @@ impl Ssh {
                     other => panic!("{other:?}"),
                 };
             }
-            match channel.wait().await {
+            match within("a message of SSH", channel.wait()).await {
                 Some(ChannelMsg::Data { data }) => came.extend_from_slice(&data),
                 Some(_) => {}
                 None => panic!("closed"),
@@ -153,7 +154,7 @@ impl Heard {
 
 async fn ended(mut channel: Channel<Msg>) -> Heard {
     let mut heard = Heard::default();
-    while let Some(message) = channel.wait().await {
+    while let Some(message) = within("a message of SSH", channel.wait()).await {
         match message {
             ChannelMsg::Data { data } => heard.stdout.extend_from_slice(&data),
             ChannelMsg::ExtendedData { data, .. } => {
@@ -169,7 +170,7 @@ async fn ended(mut channel: Channel<Msg>) -> Heard {
 /// Whether a terminal shows anything before it is closed.
 async fn attached(channel: &mut Channel<Msg>) -> Told {
     loop {
-        match channel.wait().await {
+        match within("a message of SSH", channel.wait()).await {
             Some(ChannelMsg::Data { data }) if !data.is_empty() => return Told::Done,
             Some(ChannelMsg::ExtendedData { data, .. }) => {
                 let said = String::from_utf8_lossy(&data).into_owned();
@@ -192,7 +193,7 @@ async fn types(mut channel: Channel<Msg>) -> Told {
     let mut seen = String::new();
     let typed = async {
         loop {
-            match channel.wait().await {
+            match within("a message of SSH", channel.wait()).await {
                 Some(ChannelMsg::Data { data }) => seen += &String::from_utf8_lossy(&data),
                 Some(_) => {}
                 None => panic!("closed: {seen}"),
