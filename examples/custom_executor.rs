@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use splengine_core::auth::StaticTokens;
 use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Signal, Stdin, Stream};
-use splengine_core::{Caller, Engine, Execute, ExecuteError};
+use splengine_core::{Caller, Engine, Execute, ExecuteError, Field};
 use splengine_http::HttpServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, duplex};
 use tokio::net::{UnixListener, UnixStream};
@@ -40,7 +40,7 @@ impl Execute for Remote {
         let words = serde_json::to_vec(&command.text_argv()?).map_err(ExecuteError::internal)?;
         if words.len() > MAX_FRAME {
             let problem = format!("are over {MAX_FRAME} bytes as JSON, which the worker refuses");
-            return Err(ExecuteError::Impossible { field: "args", problem });
+            return Err(ExecuteError::Impossible { field: Field::Args, problem });
         }
         send(&mut to_worker, &words).await.map_err(ExecuteError::internal)?;
         output.started();

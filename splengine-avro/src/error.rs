@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use splengine_core::auth::AuthError;
 use splengine_core::quota::MemoryError;
-use splengine_core::{BatchError, ErrorKind, ExecuteError, FileError, SessionError};
+use splengine_core::text::camel_case;
+use splengine_core::{BatchError, ErrorKind, ExecuteError, Field, FileError, SessionError};
 
 use crate::datum::{Datum as _, Symbols as _, write_sized};
 use crate::records::{EngineError, ErrorCode};
@@ -92,9 +93,15 @@ fn code(kind: ErrorKind) -> ErrorCode {
     }
 }
 
+/// The name of a field as the protocol has it.
+fn member_name(field: Field) -> String {
+    camel_case(field.name())
+}
+
 impl From<ExecuteError> for Failure {
     fn from(error: ExecuteError) -> Self {
-        let mut failure = Self::of_kind(error.kind(), error.to_string(), error.retry_after());
+        let mut failure =
+            Self::of_kind(error.kind(), error.message(member_name), error.retry_after());
         match error {
             ExecuteError::ProgramNotFound(_) => failure.code = ErrorCode::UnknownCommand,
             ExecuteError::NoSession(_) => failure.code = ErrorCode::SessionNotFound,
@@ -110,7 +117,7 @@ impl From<SessionError> for Failure {
             SessionError::Start(error) => error.into(),
             error => {
                 let mut failure =
-                    Self::of_kind(error.kind(), error.to_string(), error.retry_after());
+                    Self::of_kind(error.kind(), error.message(member_name), error.retry_after());
                 if matches!(error, SessionError::NoSession(_)) {
                     failure.code = ErrorCode::SessionNotFound;
                 }
@@ -122,7 +129,8 @@ impl From<SessionError> for Failure {
 
 impl From<BatchError> for Failure {
     fn from(error: BatchError) -> Self {
-        let mut failure = Self::of_kind(error.kind(), error.to_string(), error.retry_after());
+        let mut failure =
+            Self::of_kind(error.kind(), error.message(member_name), error.retry_after());
         match error {
             BatchError::Session(error) => return Self::from(*error),
             BatchError::Command { source, .. } => failure.code = Self::from(*source).code,

@@ -1,5 +1,9 @@
 //! The kinds of refusal, which every adapter maps to its protocol.
 
+use std::fmt;
+
+use crate::os::LimitKind;
+
 /// Kind of failure that an error is. Adapters turn it into their protocol's status with one table,
 /// tested against [`ErrorKind::ALL`].
 ///
@@ -60,4 +64,134 @@ impl ErrorKind {
         Self::Unavailable,
         Self::Internal,
     ];
+}
+
+/// Part of a request that an error is about.
+///
+/// Errors name it as Rust does (`output_limit`). An adapter whose protocol spells it otherwise asks for the
+/// message with its own spelling:
+///
+/// ```
+/// use splengine_core::{ExecuteError, Field};
+/// use splengine_core::text::camel_case;
+///
+/// let error = ExecuteError::Impossible {
+///     field: Field::OutputLimit,
+///     problem: "is over the maximum".to_owned(),
+/// };
+/// assert_eq!(error.to_string(), "`output_limit` is over the maximum");
+/// let json = error.message(|field| camel_case(field.name()));
+/// assert_eq!(json, "`outputLimit` is over the maximum");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Field {
+    /// The command, as text or as its first word.
+    Command,
+    /// Further arguments.
+    Args,
+    /// Variables of the environment.
+    Env,
+    /// Variables whose values are masked in output.
+    Mask,
+    /// Whether a shell runs the command.
+    Shell,
+    /// The session that something is run in.
+    SessionId,
+    /// A terminal.
+    Session,
+    /// The time limit.
+    Timeout,
+    /// The time limit without output.
+    IdleTimeout,
+    /// The bytes of output that are kept.
+    OutputLimit,
+    /// The limits as a whole.
+    Limits,
+    /// The name that is shown.
+    Name,
+    /// The saved session that a session begins with.
+    From,
+    /// The client that control is given to.
+    To,
+    /// The time that a share lasts.
+    ExpiresIn,
+    /// The options that a file is opened with.
+    Options,
+    /// The text that a job is made of.
+    Recipe,
+    /// The steps of a batch.
+    Steps,
+    /// The id of a step.
+    Id,
+    /// The steps that a step comes after.
+    DependsOn,
+    /// Standard input.
+    Stdin,
+    /// The step whose output a step reads.
+    StdinFrom,
+    /// The number of times that a step is run again.
+    Retries,
+    /// The time before a step is run again.
+    RetryDelay,
+    /// The ends after which a step is run again.
+    RetryOn,
+    /// The labels of a batch.
+    Labels,
+    /// The number of steps that run at once.
+    Parallelism,
+    /// The key by which a request that comes twice is known.
+    IdempotencyKey,
+    /// The place in a list that was read before.
+    Cursor,
+    /// The number of the event that was read last.
+    After,
+    /// One of the limits.
+    Limit(LimitKind),
+}
+
+impl Field {
+    /// Name of the field in snake case; of a limit, [`LimitKind::name`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Args => "args",
+            Self::Env => "env",
+            Self::Mask => "mask",
+            Self::Shell => "shell",
+            Self::SessionId => "session_id",
+            Self::Session => "session",
+            Self::Timeout => "timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::OutputLimit => "output_limit",
+            Self::Limits => "limits",
+            Self::Name => "name",
+            Self::From => "from",
+            Self::To => "to",
+            Self::ExpiresIn => "expires_in",
+            Self::Options => "options",
+            Self::Recipe => "recipe",
+            Self::Steps => "steps",
+            Self::Id => "id",
+            Self::DependsOn => "depends_on",
+            Self::Stdin => "stdin",
+            Self::StdinFrom => "stdin_from",
+            Self::Retries => "retries",
+            Self::RetryDelay => "retry_delay",
+            Self::RetryOn => "retry_on",
+            Self::Labels => "labels",
+            Self::Parallelism => "parallelism",
+            Self::IdempotencyKey => "idempotency_key",
+            Self::Cursor => "cursor",
+            Self::After => "after",
+            Self::Limit(kind) => kind.name(),
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }

@@ -165,7 +165,7 @@ pub use batch::{BatchError, BatchJob, BatchRequest, Batches, Step};
 #[doc(inline)]
 pub use engine::Engine;
 #[doc(inline)]
-pub use error::ErrorKind;
+pub use error::{ErrorKind, Field};
 #[doc(inline)]
 pub use execute::{Captured, End, Event, Execute, ExecuteError, Limits, Reason, Request, Run};
 #[doc(inline)]

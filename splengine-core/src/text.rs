@@ -71,6 +71,23 @@ impl Utf8Pieces {
     }
 }
 
+/// Returns a name in snake case as camel case: `output_limit` as `outputLimit`, as JSON and Avro spell it.
+///
+/// ```
+/// assert_eq!(splengine_core::text::camel_case("retry_on"), "retryOn");
+/// ```
+#[must_use]
+pub fn camel_case(snake: &str) -> String {
+    let mut parts = snake.split('_');
+    let mut name = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut chars = part.chars();
+        name.extend(chars.next().map(|first| first.to_ascii_uppercase()));
+        name.push_str(chars.as_str());
+    }
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -7,7 +7,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use splengine_core::auth::AuthError;
-use splengine_core::{BatchError, ErrorKind, ExecuteError, SessionError};
+use splengine_core::text::camel_case;
+use splengine_core::{BatchError, ErrorKind, ExecuteError, Field, SessionError};
 use utoipa::ToSchema;
 
 use crate::body::BodyError;
@@ -91,6 +92,11 @@ impl Problem {
     }
 }
 
+/// The name of a field as JSON has it.
+fn json_name(field: Field) -> String {
+    camel_case(field.name())
+}
+
 /// The one table from a refusal's kind to its status.
 fn status(kind: ErrorKind) -> StatusCode {
     match kind {
@@ -116,19 +122,19 @@ impl From<BodyError> for Problem {
 
 impl From<ExecuteError> for Problem {
     fn from(error: ExecuteError) -> Self {
-        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
+        Self::of_kind(error.kind(), error.message(json_name), error.retry_after())
     }
 }
 
 impl From<SessionError> for Problem {
     fn from(error: SessionError) -> Self {
-        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
+        Self::of_kind(error.kind(), error.message(json_name), error.retry_after())
     }
 }
 
 impl From<BatchError> for Problem {
     fn from(error: BatchError) -> Self {
-        Self::of_kind(error.kind(), error.to_string(), error.retry_after())
+        Self::of_kind(error.kind(), error.message(json_name), error.retry_after())
     }
 }
 

@@ -6,7 +6,7 @@ use splengine_core::execute::ExitStatus;
 use splengine_core::quota::MemoryError;
 use splengine_core::session::{Attachment, Closed, Notice, SavedInfo, Update};
 use splengine_core::terminal::Size;
-use splengine_core::text::Utf8Pieces;
+use splengine_core::text::{Utf8Pieces, camel_case};
 use splengine_core::{ErrorKind, SessionError};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -227,7 +227,7 @@ pub(crate) fn refusal(error: &SessionError) -> (Message, u16, &'static str) {
     };
     let message = match error.kind() {
         ErrorKind::Internal => "the engine failed to do it".to_owned(),
-        _ => error.to_string(),
+        _ => error.message(|field| camel_case(field.name())),
     };
     (self::error(&message, word), code, word)
 }

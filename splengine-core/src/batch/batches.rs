@@ -16,6 +16,7 @@ use crate::batch::{
     BatchError, BatchEvent, BatchEventKind, BatchInfo, BatchPolicy, BatchRecord, StepCounts,
     StepOutput,
 };
+use crate::error::Field;
 use crate::execute::Stream;
 use crate::ids::BatchId;
 use crate::run::Runner;
@@ -270,7 +271,7 @@ impl Batches {
             let last = summary.events;
             let problem =
                 format!("of {after} is after the last event, which has the number {last}");
-            return Err(BatchError::Malformed { field: "after", problem });
+            return Err(BatchError::Malformed { field: Field::After, problem });
         }
         let memory = self.registry()?.reads.reserve(caller, &summary).await?;
         let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;

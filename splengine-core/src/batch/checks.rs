@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::auth::Caller;
 use crate::batch::plan::{Step, StepCheck};
 use crate::batch::{BatchError, BatchRequest, Batches, RetryOn};
+use crate::error::Field;
 use crate::execute::{Command, ExecuteError, Reason};
 use crate::time::duration_millis;
 
@@ -56,52 +57,52 @@ impl<'a> StepChecks<'a> {
 }
 
 /// Whether it can be run again as it asks for.
-fn checked_retries(step: &Step) -> Result<(), (&'static str, String)> {
+fn checked_retries(step: &Step) -> Result<(), (Field, String)> {
     let data = &step.0;
     if data.retries > MAX_RETRIES {
-        return Err(("retries", format!("must be at most {MAX_RETRIES}")));
+        return Err((Field::Retries, format!("must be at most {MAX_RETRIES}")));
     }
     let max_delay = duration_millis(MAX_RETRY_DELAY);
     if data.retry_delay > max_delay {
-        return Err(("retryDelay", format!("must be at most {max_delay} ms")));
+        return Err((Field::RetryDelay, format!("must be at most {max_delay} ms")));
     }
     let Some(on) = &data.retry_on else { return Ok(()) };
     if on.is_empty() {
-        return Err(("retryOn", "must name an exit code or a reason".to_owned()));
+        return Err((Field::RetryOn, "must name an exit code or a reason".to_owned()));
     }
     let [codes, reasons] = on.counts();
     if codes > RetryOn::MAX_EXIT_CODES || reasons > RetryOn::MAX_REASONS {
         let (codes, reasons) = (RetryOn::MAX_EXIT_CODES, RetryOn::MAX_REASONS);
         return Err((
-            "retryOn",
+            Field::RetryOn,
             format!("must hold at most {codes} exit codes and {reasons} reasons"),
         ));
     }
     if data.retries == 0 {
-        return Err(("retryOn", "needs `retries`, how often it is run again".to_owned()));
+        return Err((Field::RetryOn, "needs `retries`, how often it is run again".to_owned()));
     }
     if on.holds(Some(0), Some(Reason::Cancelled)) {
         let problem = "can't hold the exit code 0 or the reason cancelled";
-        return Err(("retryOn", problem.to_owned()));
+        return Err((Field::RetryOn, problem.to_owned()));
     }
     Ok(())
 }
 
 /// Whether it has one standard input.
-fn checked_stdin(step: &Step) -> Result<(), (&'static str, String)> {
+fn checked_stdin(step: &Step) -> Result<(), (Field, String)> {
     let data = &step.0;
     let others = usize::from(data.stdin.is_some()) + usize::from(data.stdin_open);
     if data.stdin_from.is_some() && others > 0 {
-        return Err(("stdinFrom", "can't stand beside `stdin`".to_owned()));
+        return Err((Field::StdinFrom, "can't stand beside `stdin`".to_owned()));
     }
     if others > 1 {
-        return Err(("stdin", "is either open or given".to_owned()));
+        return Err((Field::Stdin, "is either open or given".to_owned()));
     }
     Ok(())
 }
 
 pub(crate) fn checked_labels(labels: &BTreeMap<String, String>) -> Result<(), BatchError> {
-    let wrong = |problem| Err(BatchError::Malformed { field: "labels", problem });
+    let wrong = |problem| Err(BatchError::Malformed { field: Field::Labels, problem });
     if labels.len() > BatchRequest::MAX_LABELS {
         return wrong(format!("are over the maximum of {}", BatchRequest::MAX_LABELS));
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Field};
 use crate::execute::ExecuteError;
 use crate::quota::InputShortage;
 use crate::quota::MemoryError;
@@ -18,7 +18,7 @@ pub enum BatchError {
         /// Its id.
         step: String,
         /// The member's name.
-        field: &'static str,
+        field: Field,
         /// What is wrong with it, and what would be right.
         problem: String,
     },
@@ -34,7 +34,7 @@ pub enum BatchError {
     #[error("`{field}` {problem}")]
     Malformed {
         /// The member's name.
-        field: &'static str,
+        field: Field,
         /// What is wrong with it, and what would be right.
         problem: String,
     },
@@ -120,6 +120,21 @@ pub enum BatchError {
 }
 
 impl BatchError {
+    /// Returns the message with the names of fields as `name` spells them: for adapters whose protocol
+    /// has another spelling than Rust's.
+    #[must_use]
+    pub fn message(&self, name: impl Fn(Field) -> String) -> String {
+        match self {
+            Self::Step { step, field, problem } => {
+                format!("step `{step}`: `{}` {problem}", name(*field))
+            }
+            Self::Command { step, source } => format!("step `{step}`: {}", source.message(name)),
+            Self::Malformed { field, problem } => format!("`{}` {problem}", name(*field)),
+            Self::Session(error) => error.message(name),
+            other => other.to_string(),
+        }
+    }
+
     /// The kind, for an adapter's table.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::batch::{BatchError, Step};
+use crate::error::Field;
 
 /// The places of the steps that each step depends on, once the ids were checked.
 pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError> {
@@ -12,11 +13,11 @@ pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError
         if !is_id(&id) {
             let shown: String = id.chars().take(80).collect();
             let problem = "is not 1 to 64 of A-Z a-z 0-9 . _ -, or is `.` or `..`".to_owned();
-            return Err(BatchError::Step { step: shown, field: "id", problem });
+            return Err(BatchError::Step { step: shown, field: Field::Id, problem });
         }
         if let Some(other) = places.insert(id.clone(), place) {
             let problem = format!("is that of step {} already; each needs its own", other + 1);
-            return Err(BatchError::Step { step: id, field: "id", problem });
+            return Err(BatchError::Step { step: id, field: Field::Id, problem });
         }
     }
     // By which step each was last seen to be needed.
@@ -26,13 +27,17 @@ pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError
         if count > Step::MAX_DEPENDENCIES {
             let max = Step::MAX_DEPENDENCIES;
             let problem = format!("has {count} elements, over the maximum of {max}");
-            return Err(BatchError::Step { step: step.id_at(place), field: "dependsOn", problem });
+            return Err(BatchError::Step {
+                step: step.id_at(place),
+                field: Field::DependsOn,
+                problem,
+            });
         }
         let before = place.checked_sub(1).filter(|_| step.0.depends_on.is_none());
         let mut found: Vec<usize> = before.into_iter().collect();
-        let ids = step.0.depends_on.iter().flatten().map(|id| (id, "dependsOn"));
+        let ids = step.0.depends_on.iter().flatten().map(|id| (id, Field::DependsOn));
         let source = step.0.stdin_from.as_ref().filter(|source| source.ran_in.is_none());
-        for (id, field) in ids.chain(source.map(|source| (&source.step, "stdinFrom"))) {
+        for (id, field) in ids.chain(source.map(|source| (&source.step, Field::StdinFrom))) {
             let Some(other) = places.get(id) else {
                 let shown: String = id.chars().take(80).collect();
                 let problem = format!("names `{shown}`, which is no step of this batch");
@@ -49,7 +54,7 @@ pub(crate) fn dependencies(steps: &[Step]) -> Result<Vec<Vec<usize>>, BatchError
         let names: Vec<String> = cycle.iter().map(|place| steps[*place].id_at(*place)).collect();
         return Err(BatchError::Step {
             step: names[0].clone(),
-            field: "dependsOn",
+            field: Field::DependsOn,
             problem: format!("makes a circle: {} -> {}", names.join(" -> "), names[0]),
         });
     }

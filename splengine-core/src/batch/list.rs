@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::auth::Caller;
 use crate::batch::records::{Summary, key};
 use crate::batch::{BatchError, BatchList, BatchState, Batches};
+use crate::error::Field;
 use crate::ids::BatchId;
 
 /// Filter of a caller's batches. Default: all.
@@ -108,7 +109,7 @@ impl Batches {
         let mut until = match cursor {
             Some(cursor) => {
                 let id: BatchId = cursor.parse().map_err(|_| BatchError::Malformed {
-                    field: "cursor",
+                    field: Field::Cursor,
                     problem: "is none that a page gave".to_owned(),
                 })?;
                 key_of(id.as_str())

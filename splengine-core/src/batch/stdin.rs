@@ -14,6 +14,7 @@ use crate::batch::output::Outputs;
 use crate::batch::registry::LiveBatch;
 use crate::batch::{BatchError, Batches};
 use crate::blocking::blocking;
+use crate::error::Field;
 use crate::execute::{ExecuteError, Stdin, Stream};
 use crate::ids::BatchId;
 use crate::root::exhausted_or_internal;
@@ -33,7 +34,7 @@ impl Source {
     /// All of it, or why the step that is to read it can't be started.
     pub(crate) async fn open(&self) -> Result<Stdin, ExecuteError> {
         let failed = |problem: &str| ExecuteError::Impossible {
-            field: "stdinFrom",
+            field: Field::StdinFrom,
             problem: format!("names `{}`, {problem}", self.id),
         };
         let summary = self.journal.summary(&self.batch).await.map_err(ExecuteError::internal)?;

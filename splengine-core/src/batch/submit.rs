@@ -20,6 +20,7 @@ use crate::batch::{
     BatchError, BatchJob, BatchRecord, BatchRequest, BatchState, Batches, StepCounts,
 };
 use crate::blocking::blocking;
+use crate::error::Field;
 use crate::ids::BatchId;
 use crate::quota::InputReservation;
 use crate::store::{Change, StoreFault};
@@ -188,7 +189,7 @@ impl Batches {
             this.once(&caller, key, async |this: &Self| {
                 let job = this
                     .make(&recipe, None)
-                    .map_err(|problem| BatchError::Malformed { field: "recipe", problem })?;
+                    .map_err(|problem| BatchError::Malformed { field: Field::Recipe, problem })?;
                 let inputs = &this.registry()?.inputs;
                 let held = inputs.reserve(caller.user(), input_bytes(job.steps()))?;
                 let mut checks = StepChecks::new(this, &caller);
@@ -289,31 +290,34 @@ impl Batches {
         let malformed = |field, problem: String| Err(BatchError::Malformed { field, problem });
         plan.name = match name_to_show(plan.name) {
             Ok(name) => name,
-            Err(problem) => return malformed("name", problem.to_owned()),
+            Err(problem) => return malformed(Field::Name, problem.to_owned()),
         };
         checked_labels(&plan.labels)?;
         if plan.timeout.is_some_and(|timeout| !(1..=MAX_TIMEOUT_MS).contains(&timeout)) {
-            return malformed("timeout", format!("must be from 1 to {MAX_TIMEOUT_MS} ms, a year"));
+            return malformed(
+                Field::Timeout,
+                format!("must be from 1 to {MAX_TIMEOUT_MS} ms, a year"),
+            );
         }
         if plan.steps.is_empty() {
-            return malformed("steps", "must hold at least one step".to_owned());
+            return malformed(Field::Steps, "must hold at least one step".to_owned());
         }
         if plan.steps.len() > policy.max_steps {
             let problem = format!("are over the maximum of {}", policy.max_steps);
-            return malformed("steps", problem);
+            return malformed(Field::Steps, problem);
         }
         if let Some(count) = plan.parallelism
             && !(1..=policy.max_parallelism).contains(&count)
         {
             let problem = format!("must be from 1 to {}", policy.max_parallelism);
-            return malformed("parallelism", problem);
+            return malformed(Field::Parallelism, problem);
         }
         let runs: u64 = plan.steps.iter().map(|step| u64::from(step.0.retries) + 1).sum();
         if rerun_of.is_none() && runs > MAX_RUNS {
             let problem = format!(
                 "could be run {runs} times in all with their `retries`, over the maximum of {MAX_RUNS}"
             );
-            return malformed("steps", problem);
+            return malformed(Field::Steps, problem);
         }
         self.settle(caller, &mut plan)?;
         let inputs = &self.registry()?.inputs;
@@ -355,7 +359,7 @@ impl Batches {
                     "would get {copied} bytes of the session's variables in all, over the maximum of \
                      {MAX_COPIED_BYTES}: use fewer steps, or a session with fewer variables"
                 );
-                return Err(BatchError::Malformed { field: "steps", problem });
+                return Err(BatchError::Malformed { field: Field::Steps, problem });
             }
             for step in &mut plan.steps {
                 step.0.session_id = Some(session_id.to_string());
@@ -502,7 +506,7 @@ fn checked_key(key: &str) -> Result<String, BatchError> {
         return Ok(key.to_owned());
     }
     let problem = "is 1 to 255 visible ASCII characters".to_owned();
-    Err(BatchError::Malformed { field: "idempotency key", problem })
+    Err(BatchError::Malformed { field: Field::IdempotencyKey, problem })
 }
 
 /// The memory that what these steps were given takes.

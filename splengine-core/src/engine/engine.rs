@@ -7,6 +7,7 @@ use crate::batch::Batches;
 use crate::engine::authenticate::Guessing;
 use crate::engine::builder::EngineBuilder;
 use crate::engine::stats::EngineStats;
+use crate::error::Field;
 use crate::execute::{Execute, ExecuteError, LimitKind, Request, Run};
 use crate::files::Files;
 use crate::quota::DiskReserve;
@@ -164,7 +165,7 @@ impl Engine {
             },
             SessionError::Start(error) => error,
             SessionError::Ended => ExecuteError::Impossible {
-                field: "sessionId",
+                field: Field::SessionId,
                 problem: "names a session that has ended".to_owned(),
             },
             other => ExecuteError::internal(other),

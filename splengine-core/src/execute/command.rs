@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use crate::error::Field;
 use crate::execute::ExecuteError;
 use crate::ids::SessionId;
 use crate::os::Limits;
@@ -80,7 +81,7 @@ impl Command {
     pub fn text_argv(&self) -> Result<Vec<&str>, ExecuteError> {
         let words = self.argv.iter().map(|word| word.to_str());
         words.collect::<Option<_>>().ok_or_else(|| ExecuteError::Impossible {
-            field: "args",
+            field: Field::Args,
             problem: "hold bytes that are not UTF-8, which can't be passed on here".to_owned(),
         })
     }

@@ -1,7 +1,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Field};
 use crate::execute::SplitError;
 use crate::quota::InputShortage;
 
@@ -32,7 +32,7 @@ pub enum ExecuteError {
     #[error("`{field}` {problem}")]
     Malformed {
         /// The member's name.
-        field: &'static str,
+        field: Field,
         /// What is wrong with it, and what would be right.
         problem: String,
     },
@@ -73,7 +73,7 @@ pub enum ExecuteError {
     #[error("`{field}` {problem}")]
     Impossible {
         /// The member's name.
-        field: &'static str,
+        field: Field,
         /// What is wrong with it, and what would be right.
         problem: String,
     },
@@ -141,6 +141,18 @@ pub enum ExecuteError {
 }
 
 impl ExecuteError {
+    /// Returns the message with the names of fields as `name` spells them: for adapters whose protocol
+    /// has another spelling than Rust's.
+    #[must_use]
+    pub fn message(&self, name: impl Fn(Field) -> String) -> String {
+        match self {
+            Self::Malformed { field, problem } | Self::Impossible { field, problem } => {
+                format!("`{}` {problem}", name(*field))
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// A failure of the executor's own. `source` goes to the log, never to the caller.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(source.into())

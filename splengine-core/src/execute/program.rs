@@ -3,6 +3,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::error::Field;
 use crate::execute::{ExecuteError, FailureScan, drop_exec};
 
 /// The host program that commands are given to, and how it misreports.
@@ -108,7 +109,7 @@ impl Program {
     pub(crate) fn argv(&self, words: Vec<OsString>) -> Result<Vec<OsString>, ExecuteError> {
         if words.is_empty() {
             let problem = "is empty; give at least one word".to_owned();
-            return Err(ExecuteError::Malformed { field: "command", problem });
+            return Err(ExecuteError::Malformed { field: Field::Command, problem });
         }
         check_words(&words)?;
         for word in &words {
@@ -118,7 +119,7 @@ impl Program {
                 let problem = format!(
                     "holds {text:?}, which this program would take for the start of another command"
                 );
-                return Err(ExecuteError::Impossible { field: "args", problem });
+                return Err(ExecuteError::Impossible { field: Field::Args, problem });
             }
         }
         let mut argv = words;
@@ -129,7 +130,7 @@ impl Program {
             argv.insert(0, path.into());
         } else if argv[0].is_empty() {
             let problem = "begins with an empty word; it names the program to run".to_owned();
-            return Err(ExecuteError::Malformed { field: "command", problem });
+            return Err(ExecuteError::Malformed { field: Field::Command, problem });
         }
         Ok(argv)
     }
@@ -143,7 +144,7 @@ impl Program {
 pub(crate) fn check_words(words: &[OsString]) -> Result<(), ExecuteError> {
     if words.iter().any(|word| word.as_bytes().contains(&0)) {
         let problem = "holds a NUL byte, which no argument can".to_owned();
-        return Err(ExecuteError::Malformed { field: "args", problem });
+        return Err(ExecuteError::Malformed { field: Field::Args, problem });
     }
     Ok(())
 }

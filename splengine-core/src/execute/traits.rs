@@ -1,6 +1,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::error::Field;
 use crate::execute::{Cancel, Command, ExecuteError, Exit, Output, Stdin};
 use crate::os::LimitKind;
 use crate::terminal::{Orphan, Reattached, Size, Terminal};
@@ -88,7 +89,7 @@ pub trait Execute: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Terminal, ExecuteError>> + Send {
         let _ = (command, size);
         let problem = "can't be had: this engine has no terminals".to_owned();
-        std::future::ready(Err(ExecuteError::Impossible { field: "session", problem }))
+        std::future::ready(Err(ExecuteError::Impossible { field: Field::Session, problem }))
     }
 
     /// Looks after what the engine that used this store before left running: for each, either takes

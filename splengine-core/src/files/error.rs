@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Field};
 use crate::quota::BelowFloor;
 
 /// Reason for which something asked of a file was not done. A path is shown as it was given, 200
@@ -98,7 +98,7 @@ pub enum FileError {
     #[error("`{field}` {problem}")]
     Malformed {
         /// The member's name.
-        field: &'static str,
+        field: Field,
         /// What is wrong with it, and what would be right.
         problem: &'static str,
     },
@@ -163,6 +163,16 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// Returns the message with the names of fields as `name` spells them: for adapters whose protocol
+    /// has another spelling than Rust's.
+    #[must_use]
+    pub fn message(&self, name: impl Fn(Field) -> String) -> String {
+        match self {
+            Self::Malformed { field, problem } => format!("`{}` {problem}", name(*field)),
+            other => other.to_string(),
+        }
+    }
+
     /// The kind, for an adapter's table.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, unlinkat};
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::blocking::blocking;
+use crate::error::Field;
 use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
 use crate::files::resolve::{Resolved, names_directory};
@@ -139,7 +140,7 @@ impl OpenOptions {
         } else {
             return Ok(());
         };
-        Err(FileError::Malformed { field: "options", problem })
+        Err(FileError::Malformed { field: Field::Options, problem })
     }
 
     fn flags(&self) -> OFlags {

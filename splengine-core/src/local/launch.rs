@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
+use crate::error::Field;
 use crate::execute::{Background, Command, ExecuteError};
 use crate::local::pty::{Pair, Pty};
 use crate::local::pty_host::{Cgroup, HeldTerminal, Start, Step};
@@ -169,7 +170,7 @@ fn refusal(command: &Command, error: SpawnError) -> ExecuteError {
         SpawnError::Prepare(error) => match error.raw_os_error() {
             // Root may hand out no more than it has itself.
             Some(libc::EPERM | libc::EINVAL) => ExecuteError::Impossible {
-                field: "limits",
+                field: Field::Limits,
                 problem: "are over what the engine itself may use".to_owned(),
             },
             Some(libc::EACCES) => ExecuteError::Workdir {
@@ -186,7 +187,7 @@ fn refusal(command: &Command, error: SpawnError) -> ExecuteError {
             Some(libc::EACCES | libc::EPERM) => unusable("it is not executable"),
             Some(libc::ETXTBSY) => unusable("it is being written at the moment"),
             Some(libc::E2BIG) => ExecuteError::Impossible {
-                field: "args",
+                field: Field::Args,
                 problem: "and `env` are together longer than this host lets a program have"
                     .to_owned(),
             },

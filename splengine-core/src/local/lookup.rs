@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, statat};
 
+use crate::error::Field;
 use crate::execute::ExecuteError;
 
 /// The path to give to execve(2) for `program`: one with a `/` counts from the working directory,
@@ -53,7 +54,7 @@ fn too_many_entries() -> ExecuteError {
     let problem = format!(
         "has a `PATH` whose first {MAX_PATH_ENTRIES} entries don't have the program; no more are looked at"
     );
-    ExecuteError::Impossible { field: "env", problem }
+    ExecuteError::Impossible { field: Field::Env, problem }
 }
 
 /// Maximum number of entries of `PATH` in which a program is looked for.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Caller, Scope};
+use crate::error::Field;
 use crate::execute::mask::Secrets;
 use crate::execute::{Command, ExecuteError, Request, check_words, split_words};
 use crate::ids::SessionId;
@@ -41,7 +42,7 @@ impl Runner {
         request: &mut Request,
     ) -> Result<Terms, ExecuteError> {
         check_counts(request.args.len(), request.env.len())?;
-        check_count("mask", request.mask.len(), Request::MAX_MASKED_VARIABLES)?;
+        check_count(Field::Mask, request.mask.len(), Request::MAX_MASKED_VARIABLES)?;
         let policy = &self.policy;
         let mut words = match request.command.as_deref() {
             Some(command) if request.use_shell => {
@@ -54,10 +55,10 @@ impl Runner {
         words.append(&mut request.args);
         check_env(&request.env, policy.request_env.as_deref())?;
         check_env(&request.server_env, None)?;
-        let timeout = check_time("timeout", request.timeout, policy.max_timeout)?;
+        let timeout = check_time(Field::Timeout, request.timeout, policy.max_timeout)?;
         let times = Times {
             timeout: timeout.or(policy.default_timeout).unwrap_or(policy.max_timeout),
-            idle_timeout: check_time("idleTimeout", request.idle_timeout, policy.max_timeout)?,
+            idle_timeout: check_time(Field::IdleTimeout, request.idle_timeout, policy.max_timeout)?,
             obey_within: policy.grace.saturating_add(supervise::ABANDON_AFTER),
         };
         if let Some(limit) = request.output_limit.filter(|limit| *limit > policy.max_output_limit) {
@@ -65,7 +66,7 @@ impl Runner {
                 "of {limit} bytes is over the maximum of {} bytes",
                 policy.max_output_limit
             );
-            return Err(ExecuteError::Impossible { field: "outputLimit", problem });
+            return Err(ExecuteError::Impossible { field: Field::OutputLimit, problem });
         }
         let limits = self.limits(request.limits)?;
         let (session_id, present_dir, mut env) = session.unwrap_or_else(|| {
@@ -134,12 +135,12 @@ impl Runner {
     ) -> Result<Vec<OsString>, ExecuteError> {
         if !self.policy.shell_commands {
             let problem = "is not allowed here: commands are run without a shell".to_owned();
-            return Err(ExecuteError::Impossible { field: "shell", problem });
+            return Err(ExecuteError::Impossible { field: Field::Shell, problem });
         }
         let mut words = self.shell_words(caller)?;
         if command.to_string_lossy().trim().is_empty() {
             let problem = "is empty; give at least one word".to_owned();
-            return Err(ExecuteError::Malformed { field: "command", problem });
+            return Err(ExecuteError::Malformed { field: Field::Command, problem });
         }
         words.push("-c".into());
         if has_args {
@@ -158,7 +159,7 @@ impl Runner {
         let policy = &self.policy;
         for &kind in LimitKind::ALL {
             let Some(value) = asked.value(kind) else { continue };
-            let field = kind.name();
+            let field = Field::Limit(kind);
             if !self.executor.enforces(kind) {
                 let enforced = LimitKind::ALL.iter().filter(|kind| self.executor.enforces(**kind));
                 let enforced: Vec<&str> = enforced.map(|kind| kind.name()).collect();
@@ -188,7 +189,7 @@ fn checked(words: Vec<OsString>) -> Result<Vec<OsString>, ExecuteError> {
 
 /// A time that a request asks for, if it can be granted.
 fn check_time(
-    field: &'static str,
+    field: Field,
     asked: Option<Duration>,
     max: Duration,
 ) -> Result<Option<Duration>, ExecuteError> {
@@ -218,7 +219,7 @@ fn secrets(
             let shown: String = name.chars().take(100).collect();
             let problem =
                 format!("names `{shown}`, which is no variable of `env` nor of the session");
-            return Err(ExecuteError::Malformed { field: "mask", problem });
+            return Err(ExecuteError::Malformed { field: Field::Mask, problem });
         };
         values.push(value.trim_end_matches('\n'));
     }
@@ -228,7 +229,7 @@ fn secrets(
             "names variables whose values have {bytes} bytes together; at most {MAX_MASKED_BYTES} bytes \
              can be masked"
         );
-        return Err(ExecuteError::Impossible { field: "mask", problem });
+        return Err(ExecuteError::Impossible { field: Field::Mask, problem });
     }
     let lines = values.iter().flat_map(|value| value.lines().filter(|line| line.len() >= MIN_LINE));
     let texts = values.iter().copied().chain(lines);
@@ -237,11 +238,11 @@ fn secrets(
 
 /// Refuses more arguments and variables than a request may bring.
 pub(crate) fn check_counts(args: usize, variables: usize) -> Result<(), ExecuteError> {
-    check_count("args", args, Request::MAX_ARGS)?;
-    check_count("env", variables, Request::MAX_VARIABLES)
+    check_count(Field::Args, args, Request::MAX_ARGS)?;
+    check_count(Field::Env, variables, Request::MAX_VARIABLES)
 }
 
-fn check_count(field: &'static str, count: usize, max: usize) -> Result<(), ExecuteError> {
+fn check_count(field: Field, count: usize, max: usize) -> Result<(), ExecuteError> {
     if count <= max {
         return Ok(());
     }
@@ -265,11 +266,11 @@ pub(crate) fn check_env(
             && !any_names(allowed.iter().map(String::as_str), name.as_bytes())
         {
             let problem = format!("may not set `{shown}`; allowed here: {}", allowed.join(", "));
-            return Err(ExecuteError::Impossible { field: "env", problem });
+            return Err(ExecuteError::Impossible { field: Field::Env, problem });
         } else {
             continue;
         };
-        return Err(ExecuteError::Malformed { field: "env", problem });
+        return Err(ExecuteError::Malformed { field: Field::Env, problem });
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::auth::Caller;
 use crate::blocking::blocking;
+use crate::error::Field;
 use crate::execute::{Command, ExecuteError, command_bytes, drop_exec, split_words};
 use crate::ids::{SessionId, random_text};
 use crate::run::{SESSION_VARIABLE, check_counts, check_env};
@@ -59,7 +60,7 @@ impl Sessions {
             }
             (None, _) if !request.args.is_empty() => {
                 let problem = "are given without a `command` to give them to".to_owned();
-                return Err(SessionError::Malformed { field: "args", problem });
+                return Err(SessionError::Malformed { field: Field::Args, problem });
             }
             (None, Some(saved)) => saved.argv.clone(),
             (None, None) if request.login_shell => runner.login_shell(),

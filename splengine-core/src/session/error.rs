@@ -1,7 +1,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Field};
 use crate::execute::ExecuteError;
 use crate::quota::InputShortage;
 use crate::quota::MemoryError;
@@ -32,7 +32,7 @@ pub enum SessionError {
     #[error("`{field}` {problem}")]
     Malformed {
         /// The member's name.
-        field: &'static str,
+        field: Field,
         /// What is wrong with it, and what would be right.
         problem: String,
     },
@@ -119,6 +119,17 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Returns the message with the names of fields as `name` spells them: for adapters whose protocol
+    /// has another spelling than Rust's.
+    #[must_use]
+    pub fn message(&self, name: impl Fn(Field) -> String) -> String {
+        match self {
+            Self::Malformed { field, problem } => format!("`{}` {problem}", name(*field)),
+            Self::Start(error) => error.message(name),
+            other => other.to_string(),
+        }
+    }
+
     /// The kind, for an adapter's table.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

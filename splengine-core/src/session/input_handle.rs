@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::auth::Access;
 use crate::auth::Caller;
+use crate::error::Field;
 use crate::ids::random_text;
 use crate::session::input_queue::{InputSequence, is_reply};
 use crate::session::live_session::{LiveSession, Typed, permits_of};
@@ -215,7 +216,7 @@ impl ClientInput {
         });
         let Some((&key, client)) = other else {
             let problem = "names no client that is attached".to_owned();
-            return Err(SessionError::Malformed { field: "to", problem });
+            return Err(SessionError::Malformed { field: Field::To, problem });
         };
         if !client.may_type() {
             return Err(SessionError::Forbidden("that client may only look"));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::auth::Caller;
 use crate::blocking::blocking;
+use crate::error::Field;
 use crate::ids::{SavedId, SessionId};
 use crate::session::bounds::{ReadTurn, snapshot_bytes};
 use crate::session::saved_index::SavedBounds;
@@ -177,7 +178,7 @@ impl Sessions {
                 }
                 FoundSession::LiveSession(_) => {
                     let problem = "names a session that is not saved; save it first".to_owned();
-                    Err(SessionError::Malformed { field: "from", problem })
+                    Err(SessionError::Malformed { field: Field::From, problem })
                 }
             };
         }

@@ -9,6 +9,7 @@ use crate::auth::Access;
 use crate::auth::Secret;
 use crate::auth::{Caller, Scope};
 use crate::blocking::blocking;
+use crate::error::Field;
 use crate::execute::ExecuteError;
 use crate::ids::{SessionId, ShareId};
 use crate::run::{Runner, SessionPlace};
@@ -543,7 +544,7 @@ impl Sessions {
         };
         if expires_in.is_zero() || expires_in > MAX_SHARE_LIFETIME {
             let problem = format!("must be from 1 to {} ms", MAX_SHARE_LIFETIME.as_millis());
-            return Err(SessionError::Malformed { field: "expiresIn", problem });
+            return Err(SessionError::Malformed { field: Field::ExpiresIn, problem });
         }
         self.registry.shares.share(caller.user(), &live.id, access, expires_in)
     }
@@ -653,7 +654,7 @@ impl Sessions {
         let status = live.terminal().status();
         if status.is_outside {
             let problem = "is at present in a directory outside root, where nothing can be run";
-            let field = "sessionId";
+            let field = Field::SessionId;
             let problem = problem.to_owned();
             return Err(ExecuteError::Impossible { field, problem }.into());
         }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 
+use crate::error::Field;
 use crate::session::SessionError;
 use crate::text::name_to_show;
 
@@ -10,7 +11,7 @@ use crate::text::name_to_show;
 pub(crate) fn checked_name(name: Option<String>) -> Result<Option<String>, SessionError> {
     name_to_show(name).map_err(|problem| {
         let problem = problem.to_owned();
-        SessionError::Malformed { field: "name", problem }
+        SessionError::Malformed { field: Field::Name, problem }
     })
 }
 
@@ -23,5 +24,5 @@ pub(crate) fn check_words(words: &[OsString]) -> Result<(), SessionError> {
     } else {
         return Ok(());
     };
-    Err(SessionError::Malformed { field: "command", problem: problem.to_owned() })
+    Err(SessionError::Malformed { field: Field::Command, problem: problem.to_owned() })
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use splengine_core::batch::{BatchEvents, BatchFilter, BatchRecord, BatchState};
-use splengine_core::{BatchError, BatchRequest, Caller};
+use splengine_core::{BatchError, BatchRequest, Caller, Field};
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -72,7 +72,7 @@ pub(crate) async fn submit(
     let parse = move || {
         if json::is_longer(&body, "steps", max) {
             let problem = format!("are over the maximum of {max}");
-            return Err(Problem::from(BatchError::Malformed { field: "steps", problem }));
+            return Err(Problem::from(BatchError::Malformed { field: Field::Steps, problem }));
         }
         let dto: BatchRequestDto = json::parse(&body)?;
         let encodings = dto.encodings();
@@ -252,7 +252,7 @@ pub(crate) async fn events(
     };
     let events = app.engine.batches().events(&caller, &id, after).await;
     let events = events.map_err(|error| match error {
-        BatchError::Malformed { field: "after", problem } => {
+        BatchError::Malformed { field: Field::After, problem } => {
             Problem::malformed(format!("`Last-Event-ID` {problem}"))
         }
         error => error.into(),

@@ -11,7 +11,7 @@ use futures_util::stream::SplitStream;
 use splengine_core::auth::Access;
 use splengine_core::session::{Attach, ClientInput, TerminalColors};
 use splengine_core::terminal::Size;
-use splengine_core::{Caller, SessionError, SessionRequest};
+use splengine_core::{Caller, Field, SessionError, SessionRequest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -236,7 +236,7 @@ impl Inbound {
                     (ControlOp::Release, _) => input_handle.release_control(),
                     (ControlOp::Grant, Some(to)) => input_handle.grant_control(&to),
                     (ControlOp::Grant, None) => Err(SessionError::Malformed {
-                        field: "to",
+                        field: Field::To,
                         problem: "must name the client that is to have control".to_owned(),
                     }),
                 };
