@@ -94,7 +94,7 @@ pub enum Field {
     Env,
     /// Variables whose values are masked in output.
     Mask,
-    /// Whether a shell runs the command.
+    /// Shell that runs the command.
     Shell,
     /// The session that something is run in.
     SessionId,
@@ -146,7 +146,7 @@ pub enum Field {
     Cursor,
     /// The number of the event that was read last.
     After,
-    /// One of the limits.
+    /// Limit of a resource.
     Limit(LimitKind),
 }
 
