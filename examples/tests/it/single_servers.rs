@@ -259,7 +259,9 @@ impl Terminal {
 fn ws_terminal() {
     let root = root();
     let mut command = example("ws-terminal");
-    let server = Server::start(command.current_dir(root.path()).env("ALICE_TOKEN", ALICE));
+    // The shell reads no file of whoever runs the tests.
+    command.current_dir(root.path()).env("HOME", root.path()).env("ALICE_TOKEN", ALICE);
+    let server = Server::start(&mut command);
     let addr = server.ready.trim().to_owned();
     let head = Terminal::open(&addr, "another-very-long-token").err();
     assert!(head.is_some_and(|head| head.contains(" 401 ")));
