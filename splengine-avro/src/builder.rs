@@ -61,8 +61,8 @@ impl AvroServer {
 }
 
 impl<A> AvroServerBuilder<A> {
-    /// Who is behind a call's credentials: its metadata `spl-authorization`, over HTTP also the
-    /// header `Authorization`.
+    /// Sets the authenticator, which finds the user behind a call's credentials: its metadata
+    /// `spl-authorization`, over HTTP also the header `Authorization`.
     pub fn authenticate(
         self,
         authenticator: impl Authenticator,
@@ -110,8 +110,9 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// How many calls of one connection are worked at, at least 1; the next one is read when one of
-    /// them is answered. Default 1024. In the specification's framing it is always one.
+    /// Sets the maximum number of calls of one connection that are worked at, at least 1; the next
+    /// one is read when one of them is answered. Default 1024. In the specification's framing it is
+    /// always one.
     pub fn max_calls(mut self, count: usize) -> Self {
         self.options.max_calls = count.max(1);
         self
@@ -133,10 +134,9 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// How long a connection may take to show what it speaks, and then to complete its first
-    /// handshake, before it is closed; and how long a protocol that is not known yet may wait until
-    /// it is parsed, before the calls of its client are answered by an error that says so. Default
-    /// 10 s each.
+    /// Sets the maximum time for a connection to show which protocol it speaks, and then for its
+    /// first handshake, before it is closed; and for a protocol that is not known yet to be parsed,
+    /// before the calls of its client are answered by an error that says so. Default 10 s each.
     ///
     /// Protocols are parsed off the runtime's workers, one at a time; of clients that were not
     /// authenticated one of each address waits for that, and the others behind it. A protocol is
@@ -148,15 +148,16 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// How long a message may take from its first byte to its last, and how long a client may leave
-    /// its answers unread, before its connection is closed. Default 30 s. Between messages a
+    /// Sets the maximum time for a message from its first byte to its last, and for a client to
+    /// leave its answers unread, before its connection is closed. Default 30 s. Between messages a
     /// connection may lie idle as long as it likes.
     pub fn frame_timeout(mut self, timeout: Duration) -> Self {
         self.options.frame_timeout = timeout;
         self
     }
 
-    /// How long connections have, once the server ends, to finish what they are at. Default 5 s.
+    /// Sets the time that connections have, once the server ends, to finish their work. Default
+    /// 5 s.
     pub fn max_linger(mut self, time: Duration) -> Self {
         self.options.max_linger = time;
         self
@@ -177,15 +178,17 @@ impl<A> AvroServerBuilder<A> {
         Ok(self.serve_tls(crate::Tls::new(certificates, key)?))
     }
 
-    /// Whether clients that begin without TLS are served, beside those that begin with it. Default
-    /// true. Where it is false, a request of HTTP is answered with 400, and everything else closed.
+    /// Sets whether clients that begin without TLS are served, beside those that begin with it.
+    /// Default true. Where it is false, a request of HTTP is answered with 400, and everything else
+    /// closed.
     #[cfg(feature = "tls")]
     pub fn plain_text(mut self, served: bool) -> Self {
         self.options.plain_text = served;
         self
     }
 
-    /// The same with what can be [replaced](crate::Tls::replace) while it is served.
+    /// Serves TLS with a certificate and key that can be [replaced](crate::Tls::replace) while they
+    /// are in use.
     #[cfg(feature = "tls")]
     pub fn serve_tls(mut self, tls: crate::Tls) -> Self {
         self.tls = Some(tls);
@@ -219,7 +222,7 @@ impl AvroServerBuilder<SharedAuthenticator> {
         self.listen(listener)
     }
 
-    /// The same with a listener that there is already: one inherited, or taken before the rest was
+    /// Serves on a listener that is there already: one inherited, or taken before the rest was
     /// known.
     ///
     /// # Errors

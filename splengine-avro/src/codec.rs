@@ -15,10 +15,10 @@ use crate::records::{Command, ExecutionResult};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// They do not begin as this form does.
+    /// The bytes do not begin as this form does.
     #[error("the bytes do not begin with {0}")]
     Marker(&'static str),
-    /// They were written with another schema.
+    /// The bytes were written with another schema.
     #[error("the bytes were written with the schema {found:016x}, and not with {expected:016x}")]
     Schema {
         /// The fingerprint that they have.
@@ -26,7 +26,7 @@ pub enum CodecError {
         /// The record's own.
         expected: u64,
     },
-    /// What follows can't be read.
+    /// The datum after the header can't be read.
     #[error("the bytes can't be read: {0}")]
     Datum(#[from] DatumError),
 }

@@ -14,20 +14,20 @@ records! {
         pub command: String,
         /// Further words, verbatim.
         pub args: Vec<String>,
-        /// Where to run it, below root.
+        /// Working directory, below root.
         pub workdir: Option<String>,
         /// The session in whose directory and environment to run it.
         pub session_id: Option<String>,
     }
 
-    /// How a command ended: the protocol's frozen record.
+    /// End of a command: the protocol's frozen record.
     #[expect(clippy::exhaustive_structs, reason = "the protocol froze it")]
     pub struct ExecutionResult {
-        /// Its exit code, or what stands for another end.
+        /// Exit code of the command, or the number that stands for another end.
         pub exit_code: i32,
-        /// What it printed, with U+FFFD for what is no UTF-8.
+        /// Standard output of the command, with U+FFFD for what is no UTF-8.
         pub stdout: String,
-        /// The same of standard error.
+        /// Standard error of the command, with U+FFFD for what is no UTF-8.
         pub stderr: String,
         /// Milliseconds.
         pub duration: i64,

@@ -7,7 +7,7 @@ pub enum PartState {
     /// The part takes work; but something that was kept before is not there any more, or can't be
     /// read. The reason is for anybody, as that of [`Failing`](Self::Failing).
     Degraded {
-        /// What is missing.
+        /// Description of what is missing.
         reason: &'static str,
     },
     /// The part takes no work any more, since the engine is shutting down.
@@ -15,7 +15,7 @@ pub enum PartState {
     /// The part takes no work at the moment. The reason is for anybody: it tells nothing of the
     /// host.
     Failing {
-        /// Why.
+        /// Reason for the failure.
         reason: &'static str,
     },
 }

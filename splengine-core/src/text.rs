@@ -63,7 +63,7 @@ impl Utf8Pieces {
         }
     }
 
-    /// What stands for a sequence that never came to its end.
+    /// Returns what stands for a sequence that never came to its end.
     #[must_use]
     pub fn finish(&mut self) -> String {
         let unfinished = !std::mem::take(&mut self.pending).is_empty();

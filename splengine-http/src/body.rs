@@ -33,7 +33,8 @@ impl BodyError {
         self.status
     }
 
-    /// When it may work, if it is a matter of time: what `Retry-After` is to say.
+    /// Returns the time after which the same request may work, if it is a matter of time, for
+    /// `Retry-After`.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after

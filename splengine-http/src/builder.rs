@@ -38,7 +38,8 @@ pub struct HttpServerBuilder<A> {
 #[non_exhaustive]
 pub struct OriginError(String);
 
-/// Whether `origin` is one (RFC 6454): a scheme, a host and perhaps a port, and nothing else.
+/// Checks whether `origin` is one (RFC 6454): a scheme, a host and perhaps a port, and nothing
+/// else.
 ///
 /// # Errors
 ///
@@ -74,7 +75,7 @@ impl HttpServer {
 }
 
 impl<A> HttpServerBuilder<A> {
-    /// Who is behind a request's credentials.
+    /// Sets the authenticator, which finds the user behind a request's credentials.
     pub fn authenticate(
         self,
         authenticator: impl Authenticator,
@@ -106,7 +107,8 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// How long a JSON body may take to arrive, before it is refused with 408. Default 30 s.
+    /// Sets the maximum time for a JSON body to arrive, before it is refused with 408. Default
+    /// 30 s.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.options.body_timeout = timeout;
         self
@@ -139,8 +141,8 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// Where people find the web console: what the links of shares begin with. Default: the address
-    /// that a request names.
+    /// Sets the address of the web console, with which the links of shares begin. Default: the
+    /// address that a request names.
     pub fn console(mut self, url: impl Into<String>) -> Self {
         self.options.console = Some(url.into());
         self
@@ -170,9 +172,10 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// Offers a batch's results in a further form than JSON, such as `application/avro`, to whoever
-    /// asks for its media type (`Accept`): as a file, called after the batch with `extension`. What
-    /// there is to write is bounded, as [`Batches::results`](splengine_core::Batches::results) says.
+    /// Offers a batch's results in a further form than JSON, such as `application/avro`, to clients
+    /// that ask for its media type (`Accept`): as a file, called after the batch with `extension`.
+    /// What there is to write is bounded, as [`Batches::results`](splengine_core::Batches::results)
+    /// says.
     ///
     /// `form` is called where it may block. Its error is for the log; the client is told 500.
     ///
@@ -231,7 +234,8 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// How long connections have, once the server ends, to finish what they are at. Default 5 s.
+    /// Sets the time that connections have, once the server ends, to finish their work. Default
+    /// 5 s.
     pub fn max_linger(mut self, time: Duration) -> Self {
         self.timing.max_linger = time;
         self
@@ -265,7 +269,7 @@ impl HttpServerBuilder<SharedAuthenticator> {
         self.listen(listener)
     }
 
-    /// The same with a listener that there is already: one inherited, or taken before the rest was
+    /// Serves on a listener that is there already: one inherited, or taken before the rest was
     /// known.
     ///
     /// # Errors

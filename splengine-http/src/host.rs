@@ -8,13 +8,13 @@ use http::{Request, Version};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// It names none.
+    /// No host is named.
     #[error("the header Host is missing")]
     Missing,
     /// There are several headers.
     #[error("there must be one header Host, not several")]
     Several,
-    /// It is no host with or without a port; or, in HTTP/2, another one than `:authority`.
+    /// Not a host with or without a port; or, in HTTP/2, another one than `:authority`.
     #[error("the header Host must be a host, with or without a port")]
     Invalid,
 }

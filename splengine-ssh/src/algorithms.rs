@@ -32,16 +32,16 @@ pub struct Algorithms {
 pub struct AlgorithmError {
     /// The name.
     pub name: String,
-    /// What it should be the name of.
+    /// Kind of algorithm of which it should be the name.
     pub kind: &'static str,
     /// The names that there are.
     pub known: Vec<String>,
 }
 
 impl Algorithms {
-    /// Those of [`strict`](Self::strict), and what widespread clients lack them for: AES-128 in GCM,
-    /// and HMAC of SHA-2 over the text before it is encrypted (libssh2 before 1.11, which curl, PHP
-    /// and Perl are built on).
+    /// Offers those of [`strict`](Self::strict), and those without which widespread clients can't
+    /// connect: AES-128 in GCM, and HMAC of SHA-2 over the text before it is encrypted (libssh2
+    /// before 1.11, which curl, PHP and Perl are built on).
     pub fn new() -> Self {
         let mut algorithms = Self::strict();
         algorithms.ciphers.insert(2, cipher::AES_128_GCM);
@@ -78,7 +78,7 @@ impl Algorithms {
         algorithms
     }
 
-    /// These key exchanges, by their names in SSH.
+    /// Offers only these key exchanges, by their names in SSH.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Algorithms {
         Ok(self)
     }
 
-    /// These ciphers, by their names in SSH.
+    /// Offers only these ciphers, by their names in SSH.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Algorithms {
         Ok(self)
     }
 
-    /// These algorithms of message integrity, by their names in SSH.
+    /// Offers only these algorithms of message integrity, by their names in SSH.
     ///
     /// # Errors
     ///

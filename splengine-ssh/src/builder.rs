@@ -73,7 +73,7 @@ impl SshServer {
 }
 
 impl<U> SshServerBuilder<U> {
-    /// Who may come in.
+    /// Sets the users who may log in.
     pub fn users(self, users: Users) -> SshServerBuilder<Users> {
         SshServerBuilder {
             engine: self.engine,
@@ -90,17 +90,17 @@ impl<U> SshServerBuilder<U> {
         }
     }
 
-    /// Which variables a client may set, a star at the end standing for any rest; those that the
-    /// engine does not let requests set are left out all the same, and so is whatever tells the
-    /// loader or a shell what to run (`LD_*`, `PATH`, `BASH_ENV`, `ENV`, `IFS` and their like).
-    /// `SPL_SESSION_ID`, which names a session, is always heard. Default: `LANG`, `LC_*`, `TZ`,
-    /// `COLORTERM`.
+    /// Sets the variables that a client may set, a star at the end standing for any rest; those
+    /// that the engine does not let requests set are left out all the same, and so is whatever
+    /// tells the loader or a shell what to run (`LD_*`, `PATH`, `BASH_ENV`, `ENV`, `IFS` and their
+    /// like). `SPL_SESSION_ID`, which names a session, is always heard. Default: `LANG`, `LC_*`,
+    /// `TZ`, `COLORTERM`.
     pub fn accept_env(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.options.accept_env = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// How long a client may take to show who it is. Default 2 minutes.
+    /// Sets the maximum time for a client to authenticate. Default 2 minutes.
     pub fn login_grace(mut self, time: Duration) -> Self {
         self.login_grace = time;
         self
@@ -120,8 +120,8 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// How many channels one connection may have open at once; a further one is refused. Default
-    /// 64.
+    /// Sets the maximum number of channels that one connection may have open at once; a further one
+    /// is refused. Default 64.
     pub fn max_channels(mut self, count: usize) -> Self {
         self.options.max_channels = count;
         self
@@ -137,12 +137,12 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// Maximum number of bytes of what clients send, and nobody has read yet, that are kept on disk:
-    /// of all channels of one caller, and of all callers. Default 1 GiB and 4 GiB. The first 1 MiB
-    /// of a channel is in memory, as long as that is no more than 32 MiB of one caller and 128 MiB of all.
-    /// A channel that would go over it, or leave less free space than the
-    /// engine's [floor](splengine_core::engine::EngineBuilder::disk_floor), is closed, and says why. Up to
-    /// 64 MiB of a channel that were read count until so much more was read.
+    /// Sets the maximum number of bytes of what clients send and programs have not read yet that
+    /// are kept on disk: of all channels of one caller, and of all callers. Default 1 GiB and
+    /// 4 GiB. The first 1 MiB of a channel is in memory, as long as that is no more than 32 MiB of
+    /// one caller and 128 MiB of all. A channel that would go over it, or leave less free space
+    /// than the engine's [floor](splengine_core::engine::EngineBuilder::disk_floor), is closed, and
+    /// says why. Up to 64 MiB of a channel that were read count until so much more was read.
     ///
     /// A client whose command reads slowly is slowed down long before, if it has no other channel
     /// open.
@@ -158,9 +158,9 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// How long a client may be silent before it is asked whether it is there, and how many such
-    /// questions it may leave unanswered before its connection is closed. Default 30 s and 3. A
-    /// client that answers may be quiet for as long as it likes.
+    /// Sets the time that a client may be silent before it is asked whether it is there, and the
+    /// number of such questions that it may leave unanswered before its connection is closed.
+    /// Default 30 s and 3. A client that answers may be quiet for as long as it likes.
     pub fn keepalive(mut self, interval: Duration, count: usize) -> Self {
         self.keepalive = (interval, count.max(1));
         self
@@ -179,25 +179,26 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// Whether a command that a signal ended is told by the exit status 128 and the signal's number, as
-    /// shells do, instead of by the signal's name (RFC 4254, section 6.10). Dropbear's client and
-    /// libssh2 take the latter for status 0, and PuTTY for 128. Default false.
+    /// Sets whether a command that a signal ended is told by the exit status 128 and the signal's
+    /// number, as shells do, instead of by the signal's name (RFC 4254, section 6.10). Dropbear's
+    /// client and libssh2 take the latter for status 0, and PuTTY for 128. Default false.
     pub fn signals_as_status(mut self, as_status: bool) -> Self {
         self.options.signals_as_status = as_status;
         self
     }
 
-    /// Whether the old protocol of scp (`scp -O`, and all of OpenSSH before 9.0) is served, by a
-    /// server of our own over the same files as SFTP. Default true; else it is refused in words.
+    /// Sets whether the old protocol of scp (`scp -O`, and all of OpenSSH before 9.0) is served, by
+    /// a server of our own over the same files as SFTP. Default true; else it is refused in words.
     pub fn serve_scp(mut self, is_served: bool) -> Self {
         self.options.serves_scp = is_served;
         self
     }
 
-    /// Where clients may have connections forwarded to (`ssh -L`, `-D`, `-J`, `-W`): `HOST:PORT`, with
-    /// a `*` for any port or any host, or the path of a socket of this host. A host is compared as the
-    /// client names it. Of a key with `permitopen=` only the targets of that option are allowed; of one
-    /// with `restrict` or `no-port-forwarding` none. Default: none. A caller needs the scope `execute`.
+    /// Sets the targets to which clients may have connections forwarded (`ssh -L`, `-D`, `-J`,
+    /// `-W`): `HOST:PORT`, with a `*` for any port or any host, or the path of a socket of this
+    /// host. A host is compared as the client names it. Of a key with `permitopen=` only the
+    /// targets of that option are allowed; of one with `restrict` or `no-port-forwarding` none.
+    /// Default: none. A caller needs the scope `execute`.
     ///
     /// # Errors
     ///
@@ -210,7 +211,8 @@ impl<U> SshServerBuilder<U> {
         Ok(self)
     }
 
-    /// How long connections have, once the server ends, to finish what they are at. Default 5 s.
+    /// Sets the time that connections have, once the server ends, to finish their work. Default
+    /// 5 s.
     pub fn max_linger(mut self, time: Duration) -> Self {
         self.options.max_linger = time;
         self
@@ -238,7 +240,7 @@ impl SshServerBuilder<Users> {
         self.listen(listener, keys)
     }
 
-    /// The same with a listener that there is already: one inherited, or taken before the rest was
+    /// Serves on a listener that is there already: one inherited, or taken before the rest was
     /// known.
     ///
     /// # Errors

@@ -36,21 +36,21 @@ pub struct HostKeys {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostKeyError {
-    /// It can't be read.
+    /// The file can't be read.
     #[error("failed to read the host key `{}`", path.display())]
     Unreadable {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// It is not there, and can't be made.
+    /// The file is missing, and can't be made.
     #[error("failed to create the host key `{}`", path.display())]
     Create {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -60,59 +60,59 @@ pub enum HostKeyError {
          `chmod 600`", path.display()
     )]
     Open {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the file.
         mode: u32,
     },
-    /// Its owner is neither root nor the user that this process runs as.
+    /// The file's owner is neither root nor the user that this process runs as.
     #[error(
         "the host key `{}` belongs to the user with id {owner}: it must belong to root or to the \
          user this server runs as", path.display()
     )]
     Owner {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
         /// The id of its owner.
         owner: u32,
     },
-    /// It holds no private key in OpenSSH's format.
+    /// The file holds no private key in OpenSSH's format.
     #[error(
         "`{}` is not a private key in OpenSSH's format: make one with `ssh-keygen -t ed25519 -N ''`, \
          or name a file that is not there yet", path.display()
     )]
     Format {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Nobody is there to give a passphrase when the server starts.
+    /// The key is encrypted, and the server has no passphrase when it starts.
     #[error(
         "the host key `{}` is encrypted: take the passphrase off with `ssh-keygen -p -N ''`",
         path.display()
     )]
     Encrypted {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// It holds no host certificate, or one that is for none of the keys.
+    /// The file holds no host certificate, or one that is for none of the keys.
     #[error(
         "`{}` is not a certificate of a host in OpenSSH's format for one of the host keys: make one \
          with `ssh-keygen -s AUTHORITY -h -I NAME -n HOST KEY.pub`", path.display()
     )]
     Certificate {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// It is of an algorithm that is not served.
+    /// The key is of an algorithm that is not served.
     #[error(
         "the host key `{}` is of {algorithm}, and only ssh-ed25519 is served as the first, and behind \
          it ECDSA, and RSA of 3072 bits or more: make one with `ssh-keygen -t ed25519 -N ''`",
         path.display()
     )]
     Algorithm {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What it is of.
+        /// Name of the key's algorithm.
         algorithm: String,
     },
 }
@@ -156,7 +156,8 @@ impl HostKeys {
         Ok(self)
     }
 
-    /// What clients see of the keys, as `SHA256:…`, in the order in which they were given.
+    /// Returns the fingerprints of the keys as clients see them, such as `SHA256:…`, in the order
+    /// in which the keys were given.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<String> {
         self.keys.iter().map(|key| key.fingerprint(HashAlg::Sha256).to_string()).collect()

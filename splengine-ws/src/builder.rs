@@ -47,7 +47,7 @@ impl WsServer {
 }
 
 impl<A> WsServerBuilder<A> {
-    /// Who is behind a client's credentials.
+    /// Sets the authenticator, which finds the user behind a client's credentials.
     pub fn authenticate(
         self,
         authenticator: impl Authenticator,
@@ -69,16 +69,16 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// Whether there is a web console, with its login and the HTTP server. Default true. Without it
-    /// `/terminal` is all there is.
+    /// Sets whether there is a web console, with its login and the HTTP server. Default true.
+    /// Without it `/terminal` is all there is.
     pub fn console(mut self, console: bool) -> Self {
         self.options.console = console;
         self
     }
 
-    /// File that keeps the console's logins, so that a restart logs nobody out; made where there is
-    /// none, with its directory. Who reads it can't log in by it: a cookie is there by its hash, and
-    /// its token encrypted with the cookie. Default: they end with the server.
+    /// Sets the file that keeps the console's logins across a restart; made where there is none,
+    /// with its directory. Who reads it can't log in by it: a cookie is there by its hash, and its
+    /// token encrypted with the cookie. Default: they end with the server.
     ///
     /// A login lasts 7 days, or 24 hours without use; a user has 32 at most, and there are 4,096 in
     /// all: beyond that the one that was used least recently ends. One whose token is not valid any
@@ -126,8 +126,9 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// How often clients are pinged. One that gives no sign of life for twice this and ten seconds
-    /// is taken for gone. Default 15 s, which notices a broken connection within 40.
+    /// Sets the interval at which clients are pinged. One that gives no sign of life for twice this
+    /// and ten seconds is taken for gone. Default 15 s, which notices a broken connection within
+    /// 40.
     pub fn ping_every(mut self, time: Duration) -> Self {
         self.options.ping_every = time.max(Duration::from_millis(10));
         self
@@ -148,7 +149,7 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// How long clients have, once the server ends, to hear of it. Default 5 s.
+    /// Sets the time that clients have, once the server ends, to hear of it. Default 5 s.
     pub fn max_linger(mut self, time: Duration) -> Self {
         self.options.max_linger = time;
         self
@@ -190,7 +191,7 @@ impl WsServerBuilder<SharedAuthenticator> {
         self.listen(listener)
     }
 
-    /// The same with a listener that there is already: one inherited, or taken before the rest was
+    /// Serves on a listener that is there already: one inherited, or taken before the rest was
     /// known.
     ///
     /// # Errors

@@ -28,12 +28,12 @@ fn check(rule: Rule, left: usize) {
 
 #[test]
 fn summaries_begin_with_their_subject_or_verb() {
-    check(Rule::Opening, 260);
+    check(Rule::Opening, 0);
 }
 
 #[test]
 fn summaries_have_the_words_of_the_field() {
-    check(Rule::Words, 62);
+    check(Rule::Words, 0);
 }
 
 #[test]

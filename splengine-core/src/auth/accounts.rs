@@ -94,7 +94,7 @@ struct Account {
 }
 
 impl AccountList {
-    /// A list of nobody.
+    /// Makes an empty list.
     #[must_use]
     pub fn new() -> Self {
         Self { users: HashMap::new(), others: Scopes::ALL, tokens: Vec::new(), anonymous: None }

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// One address, or a network of them: `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32`.
+/// Address, or a network of them: `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32`.
 ///
 /// ```
 /// use splengine_core::auth::AddressRange;

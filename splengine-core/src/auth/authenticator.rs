@@ -11,13 +11,13 @@ use crate::error::ErrorKind;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Credentials {
-    /// Nothing.
+    /// No credentials.
     None,
     /// A bearer token (RFC 6750).
     Bearer(Secret),
 }
 
-/// Reason for which nobody was recognised.
+/// Reason for which a client was not recognised.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
@@ -32,7 +32,7 @@ pub enum AuthError {
     #[error("too many credentials from there were not valid; try again in {} s", retry_after.as_secs().saturating_add(1))]
     #[non_exhaustive]
     Throttled {
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
     /// The authenticator itself can't answer now.
@@ -137,7 +137,7 @@ impl fmt::Debug for SharedAuthenticator {
 pub struct NoAuthenticator;
 
 impl NoAuthenticator {
-    /// Nobody yet.
+    /// Makes the placeholder of an authenticator that is not given yet.
     #[must_use]
     pub fn new() -> Self {
         Self

@@ -47,7 +47,7 @@ pub struct Guest {
     pub access: Access,
     /// Until when.
     pub expires: SystemTime,
-    /// Who gave the share away.
+    /// User who gave the share away.
     pub owner: UserName,
 }
 
@@ -194,8 +194,9 @@ impl Caller {
         &self.user
     }
 
-    /// The user whose part of a bound this caller takes: that of whoever gave the share away for a
-    /// guest, so that no user gets a larger part by inviting guests; else the caller's own.
+    /// Returns the user whose part of a bound this caller takes: for a guest that of the user who
+    /// gave the share away, so that no user gets a larger part by inviting guests; else the
+    /// caller's own.
     #[must_use]
     pub fn accounted_user(&self) -> &UserName {
         self.guest.as_ref().map_or(&self.user, |guest| &guest.owner)

@@ -65,8 +65,8 @@ impl GuessingPolicy {
         self
     }
 
-    /// Largest sum of penalties, and so the longest time that an address is shut out, at least the
-    /// [threshold](Self::threshold), default 60 s.
+    /// Largest sum of penalties, and so the maximum time for which an address is shut out, at least
+    /// the [threshold](Self::threshold), default 60 s.
     #[must_use]
     pub fn max_penalty(mut self, max: Duration) -> Self {
         self.max_penalty = max;

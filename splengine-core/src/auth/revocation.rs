@@ -31,7 +31,7 @@ pub struct Revocation(watch::Sender<bool>);
 pub(crate) struct Revocations(Option<Arc<[watch::Receiver<bool>]>>);
 
 impl Revocation {
-    /// A switch that nobody has used yet.
+    /// Makes a revocation that has not been used yet.
     #[must_use]
     pub fn new() -> Self {
         Self(watch::channel(false).0)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// One right.
+/// Right of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
@@ -11,8 +11,8 @@ pub enum Scope {
     Execute,
     /// Have terminal sessions of one's own.
     Sessions,
-    /// Look at one's own terminal sessions: without [`Sessions`](Self::Sessions) neither type in
-    /// them, nor make, change or end any.
+    /// Watching one's own terminal sessions: without [`Sessions`](Self::Sessions) neither typing in
+    /// them, nor making, changing or ending any.
     Watch,
     /// Read and write the files that the engine serves.
     Files,

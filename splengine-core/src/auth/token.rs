@@ -151,7 +151,7 @@ impl StaticTokens {
     /// The shortest token accepted, in characters.
     pub const MIN_CHARS: usize = 16;
 
-    /// An empty list, which recognises nobody.
+    /// Makes an empty list, which recognises no client.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -458,8 +458,8 @@ impl BatchEvents {
         self.is_over
     }
 
-    /// Returns about how many bytes of memory it takes, for whoever bounds the memory of answers: it
-    /// knows the arguments of all steps, whose texts may be long.
+    /// Returns about how many bytes of memory it takes, for servers that bound the memory of
+    /// answers: it knows the arguments of all steps, whose texts may be long.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.names.memory_bytes()

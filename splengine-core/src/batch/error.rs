@@ -12,22 +12,22 @@ use crate::store::StoreFault;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// One of its steps can't be.
+    /// Invalid step of the batch.
     #[error("step `{step}`: `{field}` {problem}")]
     Step {
-        /// Its id.
+        /// Id of the step.
         step: String,
         /// The member's name.
         field: Field,
-        /// What is wrong with it, and what would be right.
+        /// Description of what is wrong with the step, and what would be right.
         problem: String,
     },
     /// The command of one of its steps can't be run.
     #[error("step `{step}`: {source}")]
     Command {
-        /// Its id.
+        /// Id of the step.
         step: String,
-        /// Why not.
+        /// Reason for which the command is refused.
         source: Box<ExecuteError>,
     },
     /// The batch as a whole can't be.
@@ -35,7 +35,7 @@ pub enum BatchError {
     Malformed {
         /// The member's name.
         field: Field,
-        /// What is wrong with it, and what would be right.
+        /// Description of what is wrong with the field, and what would be right.
         problem: String,
     },
     /// The session that it is to belong to is none of the caller's that runs.
@@ -53,7 +53,7 @@ pub enum BatchError {
     /// The step was not run so often.
     #[error("step `{step}` has no attempt {attempt}; the last is {last}")]
     NoAttempt {
-        /// Its id.
+        /// Id of the step.
         step: String,
         /// The number that was asked for.
         attempt: u32,
@@ -69,13 +69,13 @@ pub enum BatchError {
     /// The caller has as much waiting as one caller may.
     #[error("you have reached your limit of {limit} steps that are not over; try again later")]
     CallerLimit {
-        /// How many there may be.
+        /// Maximum number of one caller's steps that are not over.
         limit: usize,
     },
     /// The engine has as much waiting as it keeps.
     #[error("{limit} steps wait already, as many as this engine keeps; try again later")]
     Full {
-        /// How many there may be.
+        /// Maximum number of steps that wait, of all callers.
         limit: usize,
     },
     /// The caller's batches that are not over hold as much memory as one caller's may.
@@ -84,7 +84,7 @@ pub enum BatchError {
          much as one caller's may; try again later"
     )]
     CallerInput {
-        /// How much they may.
+        /// Maximum number of bytes that the steps of one caller may take.
         max_bytes: usize,
     },
     /// The batches that are not over hold as much memory as all may.
@@ -93,7 +93,7 @@ pub enum BatchError {
          much as they may; try again later"
     )]
     InputFull {
-        /// How much they may.
+        /// Maximum number of bytes that the steps of all callers may take.
         max_bytes: usize,
     },
     /// No memory was free in time to read the batch, of what its caller or all callers may have.
@@ -114,7 +114,7 @@ pub enum BatchError {
     /// The data on disk is not what was written.
     #[error("what is kept of this batch is damaged")]
     Damaged,
-    /// Something that should not happen. The source is for the log.
+    /// Failure inside the engine, which no request should cause. The source is for the log.
     #[error("the engine failed to do it")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -103,8 +103,8 @@ impl From<BatchInfo> for BatchRecord {
 }
 
 impl BatchRecord {
-    /// Returns about how many bytes of memory it takes, for whoever bounds the memory of answers: its
-    /// texts of arguments may be long.
+    /// Returns about how many bytes of memory it takes, for servers that bound the memory of
+    /// answers: its texts of arguments may be long.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.steps.iter().map(StepInfo::memory_bytes).sum()
@@ -121,7 +121,7 @@ pub struct BatchList {
     pub next: Option<String>,
 }
 
-/// One step of a batch.
+/// State of one step of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepInfo {
@@ -169,9 +169,11 @@ pub struct StepInfo {
     pub stderr_gap: Option<Gap>,
     /// The processor time of its last run; see [`Usage`](crate::execute::Usage).
     pub cpu_time: Option<Duration>,
-    /// The most memory that a process of its last run had, in bytes; see [`Usage`](crate::execute::Usage).
+    /// Maximum memory that a process of the last run had, in bytes; see
+    /// [`Usage`](crate::execute::Usage).
     pub peak_memory: Option<u64>,
-    /// The most processes and threads that its last run had at once; see [`Usage`](crate::execute::Usage).
+    /// Maximum number of processes and threads that the last run had at once; see
+    /// [`Usage`](crate::execute::Usage).
     pub processes: Option<u64>,
 }
 
@@ -206,7 +208,7 @@ pub enum StepState {
     Cancelled,
 }
 
-/// Something that happened to a batch.
+/// Event of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchEvent {
@@ -228,7 +230,7 @@ pub enum BatchEventKind {
     Begun,
     /// A step was started.
     Started {
-        /// Its id.
+        /// Id of the step.
         step: String,
         /// Number of this run, from 1.
         attempt: u32,
@@ -237,14 +239,14 @@ pub enum BatchEventKind {
     Ended(Box<StepInfo>),
     /// A step's wait to be run again is over.
     Due {
-        /// Its id.
+        /// Id of the step.
         step: String,
     },
     /// A step was left out.
     Skipped {
-        /// Its id.
+        /// Id of the step.
         step: String,
-        /// Why, for people.
+        /// Reason, for people.
         reason: String,
     },
     /// The caller wants the batch to end; steps that run always still do.
@@ -255,7 +257,7 @@ pub enum BatchEventKind {
     TimedOut,
     /// The batch is over.
     Finished {
-        /// How.
+        /// Final state of the batch.
         state: BatchState,
         /// As [`BatchInfo::exit_code`].
         exit_code: i32,

@@ -38,12 +38,12 @@ pub trait BatchJob: Send + 'static {
     /// The steps known so far, which only ever become more. An action names one by its place.
     fn steps(&self) -> &[Step];
 
-    /// What to do now that this has happened. An action that can't be (a step that is not there, is
+    /// Returns what to do after this event. An action that can't be (a step that is not there, is
     /// running or has ended) ends the batch as failed, with an error in the log.
     fn on_event(&mut self, event: JobEvent) -> Vec<JobAction>;
 }
 
-/// Something that happened to a batch.
+/// Event to which a batch's job reacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobEvent {
@@ -51,18 +51,18 @@ pub enum JobEvent {
     Begun,
     /// A step that was started has ended.
     Ended {
-        /// Which.
+        /// Index of the step.
         step: usize,
-        /// How.
+        /// Outcome of the step's run.
         outcome: Outcome,
         /// The exit code, where there is one.
         exit_code: Option<i32>,
-        /// Why; nothing where it could not be started.
+        /// Reason for the end of the run; `None` where it could not be started.
         reason: Option<Reason>,
     },
     /// The wait for a step that [`JobAction::Wait`] asked for is over.
     Due {
-        /// Which.
+        /// Index of the step.
         step: usize,
     },
     /// The caller wants the batch to end: nothing more is to be started but what cleans up, and
@@ -97,41 +97,41 @@ pub enum Outcome {
 pub enum JobAction {
     /// Run this step, as soon as its caller's turn comes. A step that has ended may be run again.
     Start {
-        /// Which.
+        /// Index of the step.
         step: usize,
     },
     /// Say [`JobEvent::Due`] after `delay`.
     Wait {
-        /// Which.
+        /// Index of the step.
         step: usize,
-        /// How long.
+        /// Time to wait.
         delay: Duration,
     },
     /// Leaves a step out: it will not be run; or, where it has failed and waits for that, not
     /// again.
     Skip {
-        /// Which.
+        /// Index of the step.
         step: usize,
-        /// Why, for people.
+        /// Reason, for people.
         reason: String,
     },
     /// Leave this step out if it has not begun, since it waits for its caller's turn: it ends as
     /// [`Outcome::Cancelled`]. One that has begun goes on.
     Withdraw {
-        /// Which.
+        /// Index of the step.
         step: usize,
-        /// Why, for people.
+        /// Reason, for people.
         reason: String,
     },
     /// Stop this step, which runs or is to; it ends as [`Outcome::Cancelled`].
     Stop {
-        /// Which.
+        /// Index of the step.
         step: usize,
     },
     /// The failure of this step, whose last run has ended, does not make the batch fail. Until it is
     /// started again.
     Tolerate {
-        /// Which.
+        /// Index of the step.
         step: usize,
     },
     /// The batch is over: as succeeded, unless a step's last run was no success and that is not

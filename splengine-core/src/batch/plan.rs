@@ -27,7 +27,7 @@ use crate::time::duration_millis;
 #[serde(transparent)]
 pub struct BatchRequest(pub(crate) PlanData);
 
-/// One step of a batch: a command, and when it is to run.
+/// Step of a batch: a command, and when it is to run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -75,7 +75,7 @@ pub enum RunIf {
     /// All have succeeded.
     #[default]
     Success,
-    /// One has failed.
+    /// At least one of them has failed.
     Failure,
     /// However they ended; also when the batch is cancelled, until it is a second time. Of a step
     /// that depends on none it is the same as [`RunIf::Success`].

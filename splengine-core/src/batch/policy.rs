@@ -142,15 +142,15 @@ impl BatchPolicy {
         self
     }
 
-    /// Sets how many batches that are over are kept, of all callers; the oldest of whoever has the
-    /// most go first. Default 100,000.
+    /// Sets how many batches that are over are kept, of all callers; the oldest of the caller who
+    /// has most go first. Default 100,000.
     pub fn keep_count(mut self, count: usize) -> Self {
         self.keep_count = count;
         self
     }
 
     /// Sets how many bytes all batches that are over may take, with what their steps printed; the
-    /// oldest of whoever takes the most go first. Batches that are not over may print as much
+    /// oldest of the caller who takes most go first. Batches that are not over may print as much
     /// again: what comes after that is not kept, and their steps say so. Default 10 GiB.
     pub fn keep_bytes(mut self, bytes: u64) -> Self {
         self.keep_bytes = bytes;
@@ -181,9 +181,9 @@ impl BatchPolicy {
         self
     }
 
-    /// Sets how long, after the end of a batch, its idempotency key is known, though the batch may
-    /// have made room for others: a repetition is refused then, and makes no second batch. It is
-    /// known for as long as the batch is kept in any case. Default 24 hours.
+    /// Sets how long, after the end of a batch, its idempotency key is known, though the batch
+    /// itself may be removed: a repetition is refused then, and makes no second batch. It is known
+    /// for as long as the batch is kept in any case. Default 24 hours.
     pub fn keep_keys_for(mut self, time: Duration) -> Self {
         self.keep_keys_for = time;
         self
@@ -196,9 +196,9 @@ impl BatchPolicy {
         self
     }
 
-    /// A kind of batch of your own: makes its job from the text that it is
-    /// [submitted](crate::Batches::submit_job) with, also when it is gone on with after a restart;
-    /// or says what is wrong with the text. `plan` is the engine's own kind.
+    /// Adds a kind of batch of your own: makes its job from the text that it is
+    /// [submitted](crate::Batches::submit_job) with, also when it is resumed after a restart; or
+    /// says what is wrong with the text. `plan` is the engine's own kind.
     pub fn kind<J: BatchJob>(
         mut self,
         name: impl Into<String>,

@@ -158,7 +158,7 @@ impl BatchResultReader {
         self.printed(place, stream).bytes
     }
 
-    /// Whether more of a step's output is kept, for which there was no room.
+    /// Returns whether more of a step's output is kept than the results have capacity for.
     #[must_use]
     pub fn is_cut(&self, place: usize, stream: Stream) -> bool {
         self.printed(place, stream).is_cut

@@ -294,8 +294,8 @@ impl Engine {
         checked
     }
 
-    /// Counts a connection that has ended without anybody having logged in, though somebody tried:
-    /// for servers on which single attempts, such as offers of keys, are no failures.
+    /// Counts a connection that has ended without a login, though its client tried: for servers on
+    /// which single attempts, such as offers of keys, are no failures.
     pub fn count_failed_login(&self, source: &CredentialSource) {
         self.0.guessing.fail(source, None, None);
     }

@@ -235,7 +235,7 @@ impl EngineBuilder {
         self
     }
 
-    /// The longest time limit that is granted. Default 24 hours.
+    /// Sets the maximum time limit that is granted. Default 24 hours.
     pub fn max_timeout(mut self, timeout: Duration) -> Self {
         self.policy.max_timeout = timeout;
         self

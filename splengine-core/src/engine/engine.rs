@@ -44,7 +44,7 @@ pub(crate) struct Inner {
     pub(crate) guessing: Guessing,
 }
 
-/// Work that an engine [goes on with](Engine::resume).
+/// Work that an engine [resumes](Engine::resume).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resumed {
@@ -211,8 +211,8 @@ impl Engine {
         self.0.files.is_some()
     }
 
-    /// Goes on with what an engine before this one left, which used the same stores. To be called
-    /// once, before the servers are opened.
+    /// Resumes the work that an engine before this one left, which used the same stores. To be
+    /// called once, before the servers are opened.
     ///
     /// - Sessions that [outlive](crate::Session::outlives) their engine: with the same ids, screens,
     ///   recordings and places in their output, so that clients come back as after a broken

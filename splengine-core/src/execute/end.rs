@@ -11,7 +11,7 @@ use crate::os::{ExitStatus, Signal, Usage};
 pub enum Reason {
     /// The program exited by itself.
     Exited,
-    /// Something other than the engine killed it.
+    /// Killed by something other than the engine.
     Signaled,
     /// The time limit passed.
     TimedOut,
@@ -52,8 +52,8 @@ impl Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Place of the gap: after so many bytes of what was kept. Where several parts are missing, the
-    /// first.
+    /// Place of the gap, as the number of bytes that are kept before it. Where several parts are
+    /// missing, the first.
     pub at: u64,
     /// Number of bytes that are missing; where several parts are, of all of them.
     pub bytes: u64,

@@ -33,7 +33,7 @@ pub enum ExecuteError {
     Malformed {
         /// The member's name.
         field: Field,
-        /// What is wrong with it, and what would be right.
+        /// Description of what is wrong with the field, and what would be right.
         problem: String,
     },
     /// The caller lacks the right.
@@ -58,7 +58,7 @@ pub enum ExecuteError {
     ProgramUnusable {
         /// The program as the caller named it.
         program: String,
-        /// Why not.
+        /// Reason for which the program can't be started.
         problem: &'static str,
     },
     /// The working directory is missing, no directory, or outside root.
@@ -66,7 +66,7 @@ pub enum ExecuteError {
     Workdir {
         /// The directory as the caller named it.
         workdir: String,
-        /// What is wrong with it.
+        /// Description of what is wrong with the directory.
         problem: &'static str,
     },
     /// A value over a maximum, or a limit that can't be enforced here. Refused, not clamped.
@@ -74,53 +74,53 @@ pub enum ExecuteError {
     Impossible {
         /// The member's name.
         field: Field,
-        /// What is wrong with it, and what would be right.
+        /// Description of what is wrong with the field, and what would be right.
         problem: String,
     },
     /// The caller runs or waits for as much as one caller may.
     #[error("you have reached your limit of {limit} waiting executions; try again in {}", in_words(*.retry_after))]
     CallerLimit {
-        /// How many may wait.
+        /// Maximum number of the caller's commands that wait.
         limit: usize,
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
     /// The engine runs and queues as much as it can.
     #[error("the engine is full: {waiting} executions wait already; try again in {}", in_words(*.retry_after))]
     Full {
-        /// How many wait.
+        /// Number of commands that wait.
         waiting: usize,
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
     /// Input of the caller's executions that run or wait takes as much memory as one caller's may.
     #[error("the input of your executions that run or wait would take more than {max_bytes} bytes of memory, as much as one caller's may; try again in {}", in_words(*.retry_after))]
     CallerInput {
-        /// How much it may take.
+        /// Maximum number of bytes that this caller's input may take.
         max_bytes: usize,
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
     /// Input of the executions that run or wait takes as much memory as that of all may.
     #[error("the input of all executions that run or wait would take more than {max_bytes} bytes of memory, as much as it may; try again in {}", in_words(*.retry_after))]
     InputFull {
-        /// How much it may take.
+        /// Maximum number of bytes that the input of all callers may take.
         max_bytes: usize,
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in {}", in_words(*.retry_after))]
     Draining {
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
     /// The host lacks a resource (processes, memory, file descriptors).
     #[error("the host is out of resources at the moment; try again in {}", in_words(*.retry_after))]
     Exhausted {
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
-        /// What the operating system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -128,14 +128,15 @@ pub enum ExecuteError {
     /// print.
     #[error("{limit} executions {} with `background: keep` have left processes that still have their output open, as many as may; end some, or have them print to a file, and try again in {}", if *.of_caller { "of yours" } else { "of all callers" }, in_words(*.retry_after))]
     TooManyKept {
-        /// How many may.
+        /// Maximum number of them.
         limit: usize,
-        /// Whether that is this caller's share.
+        /// `true` if the limit is that of this caller's share.
         of_caller: bool,
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
-    /// Something that should not happen. The source is for the log.
+    /// Failure inside the engine or the executor, which no request should cause. The source is for
+    /// the log.
     #[error("the engine failed to run the command")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -13,7 +13,7 @@ use crate::execute::error::ExecuteError;
 use crate::execute::mask::{Mask, Secrets};
 use crate::execute::{End, FailureScan, SlowReader};
 
-/// One of a run's two output streams.
+/// Output stream of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stream {
@@ -34,7 +34,7 @@ impl Stream {
     }
 }
 
-/// Nobody reads the run's output any more.
+/// Failure of a write, since the run's output is not read any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nobody reads the output any more")]
 #[non_exhaustive]
@@ -84,7 +84,7 @@ impl Output {
         self.0.readable.notify_one();
     }
 
-    /// Waits until there is room for a write, or nobody reads any more.
+    /// Waits until there is capacity for a write, or the output is not read any more.
     ///
     /// # Cancel safety
     ///
@@ -115,8 +115,8 @@ impl Output {
         self.push(stream, data)
     }
 
-    /// Hands over what was printed without waiting for room: for the last of it, when the program
-    /// is gone and nothing is gained by waiting. The bound is then the caller's to keep.
+    /// Hands over what was printed without waiting for capacity: for the last of it, when the
+    /// program is gone and nothing is gained by waiting. The bound is then the caller's to keep.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use crate::execute::{Background, Stdin};
 use crate::ids::SessionId;
 use crate::os::Limits;
 
-/// Behaviour when whoever reads a run's output is slower than the program writes it.
+/// Behaviour when a run's output is read more slowly than the program writes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlowReader {

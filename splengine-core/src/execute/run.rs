@@ -13,7 +13,7 @@ use crate::ids::{ExecutionId, SessionId};
 use crate::os::Signal;
 use crate::quota::MemoryError;
 
-/// Something that happened in a run.
+/// Event of a run.
 ///
 /// ```
 /// use splengine_core::execute::Stream;
@@ -41,9 +41,9 @@ use crate::quota::MemoryError;
 pub enum Event {
     /// The program printed this.
     Output {
-        /// Where.
+        /// Stream on which the bytes were printed.
         stream: Stream,
-        /// What: exact bytes, cut anywhere, never empty.
+        /// Exact bytes, cut anywhere, never empty.
         data: Bytes,
     },
     /// Here a part of its output is missing: over the output limit, or lost to a slow reader that
@@ -51,7 +51,7 @@ pub enum Event {
     Lost {
         /// Of which stream.
         stream: Stream,
-        /// How many bytes.
+        /// Number of bytes that were lost.
         bytes: u64,
     },
     /// The run ended. Always the last event, always once.
@@ -145,7 +145,7 @@ pub struct Captured {
     pub end: End,
 }
 
-/// Stops a run from elsewhere.
+/// Handle by which another task stops a run.
 ///
 /// ```
 /// use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};

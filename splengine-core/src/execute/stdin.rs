@@ -32,7 +32,7 @@ pub(crate) enum Source {
 }
 
 impl Stdin {
-    /// Nothing: `/dev/null`.
+    /// Returns an empty standard input: `/dev/null`.
     #[must_use]
     pub fn null() -> Self {
         Self(Source::Null)

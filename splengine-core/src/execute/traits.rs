@@ -57,8 +57,8 @@ pub trait Execute: Send + Sync + 'static {
         cancel: Cancel,
     ) -> impl Future<Output = Result<Exit, ExecuteError>> + Send;
 
-    /// Whether `command` could start now, found out without starting it. Called when it has to
-    /// wait, so that a caller hears at once what will never work. Default: it could.
+    /// Checks whether `command` could start now, without starting it. Called when it has to wait,
+    /// so that a caller hears at once what will never work. Default: it could.
     ///
     /// # Errors
     ///
@@ -122,12 +122,13 @@ pub trait Execute: Send + Sync + 'static {
         std::future::ready(())
     }
 
-    /// Whether [`open`](Self::open) can work. Default: no.
+    /// Returns whether [`open`](Self::open) can work. Default: no.
     fn has_terminals(&self) -> bool {
         false
     }
 
-    /// Whether it holds a run to this limit. What is not enforced is refused. Default: none is.
+    /// Returns whether the executor holds a run to this limit. What is not enforced is refused.
+    /// Default: none is.
     fn enforces(&self, limit: LimitKind) -> bool {
         let _ = limit;
         false

@@ -21,77 +21,77 @@ pub enum FileError {
     /// There is no such file, or it is hidden.
     #[error("`{path}` does not exist")]
     NotFound {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// The directory that something is to be made in is not there.
     #[error("the directory that `{path}` is to be in does not exist")]
     NoDirectory {
-        /// What was to be made.
+        /// Path that was to be made.
         path: String,
     },
-    /// Something has that name already.
+    /// A file or directory of that name exists already.
     #[error("`{path}` exists already")]
     Exists {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// The file is not as the condition of a change says.
     #[error("`{path}` is not, or no longer, as the condition says; look at it again")]
     Changed {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// A directory that holds something.
     #[error("`{path}` is not empty")]
     NotEmpty {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// A directory, where a file is wanted.
     #[error("`{path}` is a directory")]
     IsDirectory {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// No directory, where one is wanted.
     #[error("`{path}` is not a directory, or leads through something that is none")]
     NotDirectory {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// A program that runs, or something that is mounted on.
     #[error("`{path}` is in use, and can't be changed now")]
     Busy {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// The operating system, or the engine, does not let it be touched.
     #[error("`{path}` may not be used like this: permission denied")]
     Denied {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// The path leads out of root, itself or by a link.
     #[error("`{path}` is outside root")]
     Outside {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
-    /// Something that can't be done with this file here.
+    /// Operation that is not possible with this file here.
     #[error("`{path}` {problem}")]
     Impossible {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
-        /// Why not.
+        /// Reason for which the operation is not possible.
         problem: &'static str,
     },
     /// A path that is never one.
     #[error("`{path}` is not a path: it {problem}")]
     BadPath {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
-        /// What is wrong with it, or what would be right.
+        /// Description of what is wrong with the path, or what would be right.
         problem: &'static str,
     },
     /// A value that is never right.
@@ -99,21 +99,21 @@ pub enum FileError {
     Malformed {
         /// The member's name.
         field: Field,
-        /// What is wrong with it, and what would be right.
+        /// Description of what is wrong with the field, and what would be right.
         problem: &'static str,
     },
     /// A file that would be larger than one may be.
     #[error("`{path}` would be larger than the {limit} bytes that a file may have here")]
     TooLarge {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
-        /// How large a file may be, in bytes.
+        /// Maximum size of a file, in bytes.
         limit: u64,
     },
     /// The disk is full, or the caller's part of it.
     #[error("there is no room left on the disk for `{path}`")]
     NoRoom {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
     },
     /// The caller's files would hold more than [they may](crate::files::FilePolicy::max_caller_bytes).
@@ -122,15 +122,15 @@ pub enum FileError {
          remove some first"
     )]
     OverQuota {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
-        /// How much they may hold, in bytes.
+        /// Maximum number of bytes that the caller's files may hold.
         limit: u64,
     },
     /// The write would leave less free space than the [floor](crate::engine::EngineBuilder::disk_floor).
     #[error("`{path}` can't be written: {source}")]
     BelowFloor {
-        /// What was asked for.
+        /// Path that was asked for.
         path: String,
         /// The floor.
         source: BelowFloor,
@@ -141,23 +141,23 @@ pub enum FileError {
     /// The caller has as many files open, or directories watched, as one caller may.
     #[error("you have reached your limit of {limit} {what}; close one first")]
     CallerLimit {
-        /// What there may be no more of.
+        /// Noun for what is at its limit, in the plural.
         what: &'static str,
-        /// How many may be open.
+        /// Maximum number that may be open.
         limit: usize,
     },
     /// The maximum number of open files or watched directories is reached.
     #[error("there are {limit} {what} already, as many as this engine has; try again later")]
     Full {
-        /// What there may be no more of.
+        /// Noun for what is at its limit, in the plural.
         what: &'static str,
-        /// How many may be open.
+        /// Maximum number that may be open.
         limit: usize,
     },
     /// The host lacks a resource at the moment.
     #[error("the host is short of resources; try again in a second")]
     Exhausted,
-    /// Something that should not happen. The source is for the log.
+    /// Failure inside the engine, which no request should cause. The source is for the log.
     #[error("the engine failed to do it")]
     Internal(#[source] io::Error),
 }

@@ -54,7 +54,7 @@ struct Inner {
     _permit: OpenPermit,
 }
 
-/// Something in a directory.
+/// Entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileEntry {

@@ -119,7 +119,7 @@ pub enum FilePolicyError {
     Root {
         /// As it was given.
         path: PathBuf,
-        /// Why not.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -128,11 +128,11 @@ pub enum FilePolicyError {
     Hidden {
         /// As it was given.
         path: PathBuf,
-        /// Why not.
+        /// Reason for which the path can't be hidden.
         #[source]
         source: FileError,
     },
-    /// It can't be noted on root's file system whose a file is.
+    /// Root's file system has no extended attributes, in which the owner of a file is noted.
     #[error(
         "what callers' files hold can't be counted below `{}`: \
          its file system has no extended attributes of users", path.display()
@@ -140,7 +140,7 @@ pub enum FilePolicyError {
     NoAttributes {
         /// The root.
         path: PathBuf,
-        /// Why not.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },

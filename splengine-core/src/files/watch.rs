@@ -24,9 +24,9 @@ use crate::files::{FileError, Shared};
 use crate::process::watch;
 use crate::protected::identity;
 
-/// Tells what changes in one directory, in that itself and not in those below it, as inotify(7) of
-/// Linux does: whoever changed it, if it was on this host. Takes one of the inotify instances that
-/// the kernel lets this process's user have, until it is dropped.
+/// Watch on one directory, on that itself and not on those below it, as by inotify(7) of Linux: it
+/// tells changes by every process of this host. Takes one of the inotify instances that the kernel
+/// lets this process's user have, until it is dropped.
 ///
 /// Neither what is [hidden](crate::files::FilePolicy::hide) is told of, nor files that
 /// [`replace`](crate::Files::replace) is still writing; nor changes of the content of a file whose
@@ -66,28 +66,28 @@ pub struct FileWatch {
     permit: OpenPermit,
 }
 
-/// Something that happened in a directory.
+/// Event in a watched directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileEvent {
-    /// Something has this name now that had not: it was made, or came from elsewhere. What had that
-    /// name before is gone: a file that was [replaced](crate::Files::replace) in one step is told
-    /// as created anew. That opens the old one and closes the new one for writing, so that there
-    /// may be a [`Modified`](Self::Modified) before this and after it.
+    /// A file or directory has this name now: it was made, or moved here. What had that name before
+    /// is gone: a file that was [replaced](crate::Files::replace) in one step is told as created
+    /// anew. That opens the old one and closes the new one for writing, so that there may be a
+    /// [`Modified`](Self::Modified) before this and after it.
     Created {
-        /// Its name: any bytes but `/` and NUL.
+        /// Name in the directory: any bytes but `/` and NUL.
         name: OsString,
-        /// Whether it is a directory; a link is none.
+        /// `true` for a directory; a link is none.
         is_directory: bool,
     },
-    /// The content or the attributes of a file changed, or someone who could have changed it closed
-    /// it: what is written through a mapping shows only then. Told once for all changes since this
-    /// name was told of last.
+    /// The content or the attributes of a file changed, or a process that could have changed it
+    /// closed it: what is written through a mapping shows only then. Told once for all changes
+    /// since this name was told of last.
     Modified {
-        /// Its name.
+        /// Name in the directory.
         name: OsString,
     },
-    /// Nothing has this name any more: it was removed, or went elsewhere.
+    /// The name is gone: the file or directory was removed, or moved away.
     Removed {
         /// The name that it had.
         name: OsString,

@@ -27,7 +27,7 @@ pub enum SetupError {
     Root {
         /// The directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -36,7 +36,7 @@ pub enum SetupError {
     Protected {
         /// As it was given.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -45,16 +45,16 @@ pub enum SetupError {
     Cgroup {
         /// The directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Something that containing process trees takes is missing here.
+    /// A part of the system that containing process trees takes is missing here.
     #[error("process trees can't be contained here: {what}")]
     Containment {
-        /// What is missing.
+        /// Name of the part that is missing.
         what: &'static str,
-        /// What the operating system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },

@@ -222,12 +222,12 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// Whether the server of a connection [takes no more](serve_connections).
+/// Handle that tells whether the server of a connection [takes no more](serve_connections).
 #[derive(Debug, Clone)]
 pub struct Closing(watch::Receiver<bool>);
 
 impl Closing {
-    /// Whether the connection is to end as soon as what it is at is done.
+    /// Returns whether the connection is to end as soon as the work on it is done.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         *self.0.borrow()

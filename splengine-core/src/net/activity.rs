@@ -128,9 +128,9 @@ impl Activity {
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
-    /// [so many](crate::net::ConnectionLimits::max_unauthenticated_requests) are worked at at once, each
-    /// until its answer was written, so that a client which reads none of them holds little memory.
-    /// Once somebody has authenticated, none waits any more.
+    /// [`max_unauthenticated_requests`](crate::net::ConnectionLimits::max_unauthenticated_requests)
+    /// are worked at at once, each until its answer was written, so that a client which reads none
+    /// of them holds little memory. Once somebody has authenticated, none waits any more.
     ///
     /// # Cancel safety
     ///

@@ -30,8 +30,8 @@ pub struct Connection {
     has_remainder: bool,
 }
 
-/// A handle on a [`Connection`], by which whoever serves it tells what is known of its client. Cheap
-/// to clone; it does not keep the connection open.
+/// Handle on a [`Connection`], by which its server tells what is known of its client. Cheap to
+/// clone; it does not keep the connection open.
 ///
 /// Our servers put one into the extensions of each request of HTTP.
 ///
@@ -256,7 +256,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// Whether somebody was authenticated on it.
+    /// Returns whether a client has authenticated on the connection.
     #[must_use]
     pub fn is_authenticated(&self) -> bool {
         self.0.is_authenticated.load(Relaxed)
@@ -378,8 +378,8 @@ impl ConnectionHandle {
     }
 
     /// Resolves when the client has ended its half of the connection, or has left, which may be
-    /// noticed a second later: whoever streams to it had better write something soon, by which the
-    /// one is told from the other.
+    /// noticed a second later: a server that streams to it had better write something soon, by
+    /// which the one is told from the other.
     ///
     /// # Cancel safety
     ///

@@ -1,9 +1,9 @@
 use std::net::Ipv4Addr;
 
-/// Whether the name under which a client says that it has found this host, with a port or without,
-/// is one that anybody can have: any with a dot that is no address. The DNS of such a name may lead
-/// here for a moment, and a page from there is then, to its browser, one of this server's own (DNS
-/// rebinding). What it shows no credentials for it must not be given.
+/// Returns whether the name under which a client found this host, with a port or without, is open
+/// to DNS rebinding: any with a dot that is no address. The DNS of such a name may lead here for a
+/// moment, and a page from there is then, to its browser, one of this server's own (DNS rebinding).
+/// What it shows no credentials for it must not be given.
 ///
 /// ```
 /// use splengine_core::net::is_rebindable_host;

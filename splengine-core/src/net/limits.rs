@@ -118,7 +118,7 @@ impl ConnectionLimits {
         self
     }
 
-    /// The same for an unauthenticated client, default 30 s.
+    /// Sets the write timeout for an unauthenticated client, default 30 s.
     pub fn unauthenticated_write_timeout(mut self, time: Duration) -> Self {
         self.unauthenticated_write_timeout = time;
         self

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct ConnectionStats {
     /// Connections open now, those that became WebSockets among them.
     pub open: u64,
-    /// Connections open now on which nobody has authenticated yet.
+    /// Number of connections open now on which no client has authenticated yet.
     pub unauthenticated: u64,
     /// Connections closed right after they were accepted, since the server
     /// [refuses](crate::net::ConnectionLimits::refuse) their address.
     pub refused: u64,
-    /// Connections closed to make room for others: unauthenticated ones, and those beyond the share
-    /// of their caller.
+    /// Number of connections that were closed in favour of others: unauthenticated ones, and those
+    /// beyond the share of their caller.
     pub evicted: u64,
     /// Connections closed because they showed nothing in time, or lay idle for too long.
     pub timed_out: u64,

@@ -41,12 +41,12 @@ pub struct Usage {
     /// Processor time, in user mode and in the kernel: of the whole tree where it has a cgroup, else
     /// of the first process and of all that were waited for.
     pub cpu_time: Option<Duration>,
-    /// The most memory, in bytes, that one process had resident, of the first one and of all that
-    /// were waited for. Of [`LocalExecutor`](crate::LocalExecutor) it is known only where it is more than
-    /// the engine's own process ever had: the kernel tells no less of a child.
+    /// Maximum memory, in bytes, that one process had resident, of the first one and of all that
+    /// were waited for. Of [`LocalExecutor`](crate::LocalExecutor) it is known only where it is
+    /// more than the engine's own process ever had: the kernel tells no less of a child.
     pub peak_memory: Option<u64>,
-    /// The most processes and threads that the whole tree had at once. Of
-    /// [`LocalExecutor`](crate::LocalExecutor) it is known with a cgroup and its pids controller, since
-    /// Linux 6.1.
+    /// Maximum number of processes and threads that the whole tree had at once. Of
+    /// [`LocalExecutor`](crate::LocalExecutor) it is known with a cgroup and its pids controller,
+    /// since Linux 6.1.
     pub processes: Option<u64>,
 }

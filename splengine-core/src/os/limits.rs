@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// One of the resources that [`Limits`] bounds.
+/// Resource that [`Limits`] bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LimitKind {

@@ -47,7 +47,7 @@ struct Level {
     shortage: MemoryError,
 }
 
-/// Why memory was not reserved in time.
+/// Reason for which memory was not reserved in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
@@ -127,7 +127,7 @@ pub struct CallerBudgets {
 }
 
 impl CallerBudgets {
-    /// Shares in `whole` that nobody has anything of yet.
+    /// Makes shares in `whole`, of which nothing is reserved yet.
     #[must_use]
     pub fn new(whole: &MemoryBudget) -> Self {
         let waiting = CallerPlaces::bounded(MAX_WAITING_ANSWERS, MAX_WAITING_ANSWERS_PER_CALLER);
@@ -219,7 +219,7 @@ struct Reserved {
 }
 
 impl MemoryBudget {
-    /// A budget of so many bytes, rounded up to whole 4 KiB.
+    /// Makes a budget of `bytes`, rounded up to whole 4 KiB.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self::level(bytes, None, MemoryError::Unavailable)
@@ -246,7 +246,7 @@ impl MemoryBudget {
         Reservation { levels: levels.collect(), allowance: 0, granules: 0, waits: None }
     }
 
-    /// How many bytes are not reserved at the moment.
+    /// Returns the number of bytes that are not reserved at the moment.
     #[must_use]
     pub fn available(&self) -> usize {
         self.0.granules.available_permits() * GRANULE
@@ -254,8 +254,7 @@ impl MemoryBudget {
 }
 
 impl Reservation {
-    /// The same reservation, of which the first `bytes` are not counted: for a buffer that each
-    /// connection has anyway. Default 0.
+    /// Leaves the first `bytes` uncounted: for a buffer that each connection has anyway. Default 0.
     #[must_use]
     pub fn allowance(mut self, bytes: usize) -> Self {
         self.allowance = bytes;
@@ -383,8 +382,9 @@ impl Reservation {
         held_with(data, self)
     }
 
-    /// Whose memory is used up, if the last [`resize`](Self::resize) was dropped while it waited. Where
-    /// there is none of the whole either, it is that: then it is not for the caller to change.
+    /// Returns the budget that is used up, if the last [`resize`](Self::resize) was dropped while
+    /// it waited. Where there is none of the whole either, it is that: then it is not for the
+    /// caller to change.
     #[must_use]
     pub fn shortage(&self) -> Option<MemoryError> {
         let (index, granules) = self.waits?;

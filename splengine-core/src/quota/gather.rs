@@ -34,26 +34,26 @@ pub struct Gathered {
     reservation: Reservation,
 }
 
-/// Why bytes were not gathered. Then nothing of them is kept.
+/// Reason for which bytes were not gathered. Then nothing of them is kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatherError<E> {
     /// There are more of them than may be.
     #[error("it is over {max_bytes} bytes")]
     TooLarge {
-        /// How many there may be.
+        /// Maximum number of bytes.
         max_bytes: usize,
     },
-    /// They did not arrive in time.
+    /// The bytes did not arrive in time.
     #[error("it did not arrive within {} ms", timeout.as_millis())]
     TooSlow {
-        /// How long they may take.
+        /// Maximum time for all of them.
         timeout: Duration,
     },
     /// The memory for them could not be had in time; it may be later.
     #[error(transparent)]
     NoMemory(MemoryError),
-    /// They broke off.
+    /// The stream of bytes broke off.
     #[error("it broke off")]
     Broken(#[source] E),
 }
@@ -66,8 +66,8 @@ impl GatherLimits {
         Self { max_bytes, timeout, budget: budget.clone(), memory_timeout: MEMORY_TIMEOUT }
     }
 
-    /// How long memory is waited for, in all, where the budget is used up. Default 5 s. It does not
-    /// count as time that the bytes took.
+    /// Sets the maximum time to wait for memory, in all, where the budget is used up. Default 5 s.
+    /// It does not count as time that the bytes took.
     #[must_use]
     pub fn memory_timeout(mut self, timeout: Duration) -> Self {
         self.memory_timeout = timeout;

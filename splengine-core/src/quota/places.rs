@@ -32,39 +32,40 @@ struct Shared {
     taken: Mutex<HashMap<UserName, usize>>,
 }
 
-/// One place, given back when it is dropped.
+/// Place of a caller, given back when it is dropped.
 #[derive(Debug)]
 pub struct CallerPlace {
     places: CallerPlaces,
     user: UserName,
 }
 
-/// Why a caller gets no further place.
+/// Reason for which a caller gets no further place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlaceError {
-    /// This caller has as many as they may.
+    /// The caller's own places are all taken.
     #[error("you have {limit} already, as many as one caller may at the moment")]
     OfCaller {
-        /// How many that is.
+        /// Number of the caller's places.
         limit: usize,
     },
     /// All are taken.
     #[error("all {limit} are taken")]
     OfAll {
-        /// How many there are.
+        /// Number of places.
         limit: usize,
     },
 }
 
 impl CallerPlaces {
-    /// So many places, at least 1, of which each caller may have half at most.
+    /// Makes `max` places, at least 1, of which each caller may have half at most.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self::bounded(max, usize::MAX)
     }
 
-    /// The same; each caller may have no more than `max_per_caller` of them, at least 1.
+    /// Makes `max` places, at least 1, of which each caller may have no more than `max_per_caller`,
+    /// at least 1.
     #[must_use]
     pub fn bounded(max: usize, max_per_caller: usize) -> Self {
         let (max, max_per_caller) = (max.max(1), max_per_caller.max(1));
@@ -99,7 +100,7 @@ impl CallerPlaces {
 }
 
 impl CallerPlace {
-    /// Whose it is.
+    /// Returns the user who holds the place.
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.user

@@ -59,8 +59,8 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// An empty screen of this size, at least 1 by 1 and at most 1000 by 500,
-    /// which keeps so many lines above it.
+    /// Makes an empty screen of this size, at least 1 by 1 and at most 1000 by 500, which keeps
+    /// `scrollback` lines above it.
     #[must_use]
     pub fn new(cols: u16, rows: u16, scrollback: usize) -> Self {
         let (cols, rows) = clamped(cols, rows);
@@ -187,7 +187,7 @@ impl Screen {
         text
     }
 
-    /// What the program calls itself, at most 1 KiB.
+    /// Returns the title that the program has set, at most 1 KiB.
     #[must_use]
     pub fn title(&self) -> &str {
         &self.term.title
@@ -200,13 +200,13 @@ impl Screen {
         (buffer.x.min(self.term.cols - 1) as u16, buffer.y as u16)
     }
 
-    /// Whether the alternate screen is shown.
+    /// Returns whether the alternate screen is shown.
     #[must_use]
     pub fn is_alternate(&self) -> bool {
         self.term.is_alternate
     }
 
-    /// Whether the program wants pastes in brackets.
+    /// Returns whether the program wants pastes in brackets.
     #[must_use]
     pub fn bracketed_paste(&self) -> bool {
         self.term.modes.paste
@@ -219,7 +219,7 @@ impl Screen {
         std::mem::take(&mut self.term.replies.text)
     }
 
-    /// How often the program has asked for the cursor's position.
+    /// Number of times that the program has asked for the cursor's position.
     #[must_use]
     pub fn cursor_queries(&self) -> u64 {
         self.term.replies.positions

@@ -125,14 +125,14 @@ impl Attach {
 pub enum Update {
     /// Output of the program.
     Output {
-        /// How much it had printed before.
+        /// Number of bytes that the program had printed before.
         offset: u64,
         /// The bytes; never empty, at most 64 KiB.
         data: Bytes,
     },
     /// The whole screen, in place of all that was told before.
     Snapshot {
-        /// How much had been printed.
+        /// Number of bytes that the program had printed.
         offset: u64,
         /// The size that it is for.
         size: Size,
@@ -148,12 +148,12 @@ pub enum Update {
     Presence(Vec<ClientInfo>),
     /// Change of the client in control, by its id.
     Control {
-        /// `None` when nobody is.
+        /// Id of the client in control; `None` when there is none.
         controller: Option<String>,
-        /// Whether it is this client.
+        /// `true` if this client is in control.
         you: bool,
     },
-    /// Something to know.
+    /// Notice for the client.
     Notice(Notice),
     /// The program has ended, and everything it printed was told. The last update.
     Exit(ExitStatus),
@@ -161,7 +161,7 @@ pub enum Update {
     Closed(Closed),
 }
 
-/// One of a session's clients.
+/// Client of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientInfo {
@@ -175,7 +175,7 @@ pub struct ClientInfo {
     pub you: bool,
 }
 
-/// Something that a client should know.
+/// Notice for a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
@@ -183,7 +183,7 @@ pub enum Notice {
     Resynced,
     /// The session will be ended unless something happens in it.
     IdleWarning {
-        /// In so many seconds.
+        /// Number of seconds until then.
         seconds: u64,
     },
     /// The session goes on, its recording does not.
@@ -196,7 +196,7 @@ pub enum Notice {
     SizeRefused {
         /// Size that it would have had.
         size: Size,
-        /// What there is no memory of, and what to do, in words.
+        /// Description of which memory is used up, and what to do.
         reason: String,
     },
     /// The engine shuts down.

@@ -33,7 +33,7 @@ pub enum SessionError {
     Malformed {
         /// The member's name.
         field: Field,
-        /// What is wrong with it, and what would be right.
+        /// Description of what is wrong with the field, and what would be right.
         problem: String,
     },
     /// Input that leaves out some before it.
@@ -48,15 +48,15 @@ pub enum SessionError {
     /// The caller has as many as one caller may have.
     #[error("you have reached your limit of {limit} {what}; end one first")]
     CallerLimit {
-        /// What there are too many of.
+        /// Noun for what is at its limit, in the plural.
         what: &'static str,
-        /// How many there may be.
+        /// Maximum number for one caller.
         limit: usize,
     },
     /// There are as many as the engine keeps.
     #[error("there are {limit} sessions already, as many as this engine keeps; try again later")]
     Full {
-        /// How many there may be.
+        /// Maximum number of sessions of all callers.
         limit: usize,
     },
     /// The sessions that there are hold as many bytes of arguments and variables as all may.
@@ -65,7 +65,7 @@ pub enum SessionError {
          taken; there may be {max_bytes}; try again later"
     )]
     InputFull {
-        /// How many there may be.
+        /// Maximum number of bytes that the arguments and variables of all sessions may take.
         max_bytes: usize,
     },
     /// As much of screens, saved sessions and recordings is being read or written as may be at once, by
@@ -78,7 +78,8 @@ pub enum SessionError {
          session, or ask for a smaller terminal"
     )]
     CallerScreens {
-        /// How many bytes they may take at the moment, with what they take already.
+        /// Maximum number of bytes that the caller's screens may take at the moment, with what they
+        /// take already.
         limit: usize,
     },
     /// The screens of all sessions take the memory that the engine has for them.
@@ -87,7 +88,7 @@ pub enum SessionError {
          ask for a smaller terminal, or try again later"
     )]
     ScreensFull {
-        /// How many bytes they may take.
+        /// Maximum number of bytes that the screens of all callers may take.
         limit: usize,
     },
     /// There was no memory for the screen: those that are drawn and not read yet take all of it.
@@ -113,7 +114,7 @@ pub enum SessionError {
     /// The disk is full, or the caller's part of it.
     #[error("there is no room left on the disk")]
     DiskFull,
-    /// Something that should not happen. The source is for the log.
+    /// Failure inside the engine, which no request should cause. The source is for the log.
     #[error("the engine failed to do it")]
     Internal(#[source] io::Error),
 }

@@ -17,8 +17,8 @@ use crate::session::{SessionError, TerminalColors};
 use crate::terminal::Size;
 use crate::user_name::UserName;
 
-/// The hands of an attachment, for another task than the one that waits for its updates. Cheap to
-/// clone. It works as long as the attachment does.
+/// Input handle of an attachment, for another task than the one that waits for its updates. Cheap
+/// to clone. It works as long as the attachment does.
 ///
 /// ```
 /// use splengine_core::auth::Access;
@@ -105,7 +105,7 @@ impl ClientInput {
         self.access
     }
 
-    /// The number that this client's input goes on with.
+    /// Returns the number of this client's next input.
     #[must_use]
     pub fn next_number(&self) -> u64 {
         let state = self.live.state();
@@ -184,7 +184,7 @@ impl ClientInput {
         Ok(())
     }
 
-    /// Lets go of control, if this client has it: nobody has it then, until somebody takes it.
+    /// Releases control, if this client has it: no client has it then, until one takes it.
     ///
     /// # Errors
     ///

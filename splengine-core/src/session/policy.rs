@@ -49,11 +49,11 @@ pub enum SizePolicy {
     /// Window of the client in control.
     #[default]
     Controller,
-    /// The smallest of those that may type: nobody misses anything.
+    /// The smallest of those that may type: no client misses anything.
     Smallest,
     /// The largest of those that may type.
     Largest,
-    /// Nobody's: it stays what it was made with.
+    /// The size with which the session was made, whatever the clients have.
     Fixed,
 }
 
@@ -61,7 +61,7 @@ pub enum SizePolicy {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recording {
-    /// Nothing.
+    /// No recording.
     Off,
     /// Output of the program.
     #[default]
@@ -201,7 +201,7 @@ impl SessionPolicy {
         self
     }
 
-    /// Ends a session that nobody was attached to for so long; zero is off. Default 7 days.
+    /// Ends a session to which no client was attached for this time; zero is off. Default 7 days.
     pub fn detached_timeout(mut self, time: Duration) -> Self {
         self.detached_timeout = Some(time).filter(|time| !time.is_zero());
         self

@@ -31,8 +31,8 @@ use crate::session::{
     RecordingFile, ScreenShot, SessionError, SessionInfo, SessionPolicy, SessionRequest, ShareInfo,
 };
 
-/// The terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
-/// [`Scope::Watch`] only to look at, and as a guest the one that was shared with them. Got from
+/// Terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
+/// [`Scope::Watch`] only to watch, and as a guest the one that was shared with them. Got from
 /// [`Engine::sessions`]; cheap to clone.
 ///
 /// ```
@@ -180,7 +180,7 @@ impl Sessions {
         all
     }
 
-    /// One session.
+    /// Returns one session.
     ///
     /// # Errors
     ///
@@ -579,7 +579,7 @@ impl Sessions {
         self.take_back(caller, id, which)
     }
 
-    /// Takes back the share that a ticket, not yet shown by anybody, stands for.
+    /// Takes back the share that a ticket stands for which has not been used yet.
     ///
     /// # Errors
     ///

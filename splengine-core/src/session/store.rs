@@ -124,7 +124,7 @@ pub enum StoreError {
     Io {
         /// The directory.
         path: String,
-        /// What the operating system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },

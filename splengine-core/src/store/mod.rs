@@ -75,9 +75,9 @@ pub trait Store: Send + Sync + 'static {
         most: usize,
     ) -> Result<Rows, StoreFault>;
 
-    /// Whether new work may be kept in it. The engine asks before it accepts a batch, and refuses
-    /// that otherwise; what goes on with work accepted before is committed all the same. So a store
-    /// can keep something back for it. Default: always.
+    /// Checks whether new work may be kept in the store. The engine asks before it accepts a batch,
+    /// and refuses that otherwise; what goes on with work accepted before is committed all the
+    /// same. So a store can keep something back for it. Default: always.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ pub trait Store: Send + Sync + 'static {
 /// Keys and their values.
 pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// One change of a [`Store`].
+/// Change of one row of a [`Store`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
@@ -131,7 +131,7 @@ pub enum StoreFault {
     /// The data on disk is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
-    /// It was written by a later version, whose format this one does not know.
+    /// Written by a later version, whose format this one does not know.
     #[error(
         "the store has the format {found}, and this version knows {known}; use a later version"
     )]
@@ -141,7 +141,7 @@ pub enum StoreFault {
         /// The latest version that is known here.
         known: String,
     },
-    /// It was written by an earlier version, whose format this one can't go on with.
+    /// Written by an earlier version, whose format this one can't resume.
     #[error(
         "the store has the format {found}, with which this version, whose is {known}, can't go on; use \
          the version that wrote it, or a new root"

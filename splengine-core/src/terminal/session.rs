@@ -95,16 +95,16 @@ pub trait Session: Send + Sync + 'static {
     /// Kills the program and all that it started, at once and without waiting.
     fn kill(&self);
 
-    /// What the program is at now.
+    /// Returns the state of the program now: directory, busy, echo.
     fn status(&self) -> SessionStatus;
 
-    /// What an executor finds the program by after this process was killed; kept with the session
-    /// and given to [`Execute::adopt`](crate::Execute::adopt). Default: nothing.
+    /// Returns the text by which an executor finds the program after this process was killed; kept
+    /// with the session and given to [`Execute::adopt`](crate::Execute::adopt). Default: nothing.
     fn mark(&self) -> Option<String> {
         None
     }
 
-    /// Whether the program goes on without this process, to be
+    /// Returns whether the program goes on without this process, to be
     /// [adopted](crate::Execute::adopt) by the next: the engine then lets go of it when it shuts
     /// down, in place of ending it. Default: no.
     fn outlives(&self) -> bool {

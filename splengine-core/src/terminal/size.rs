@@ -16,7 +16,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// The most columns and rows.
+    /// Maximum number of columns and rows.
     pub const MAX: Self = Self { cols: MAX_COLS, rows: MAX_ROWS };
 
     /// The nearest size that a terminal can have: at least 1 and at most [`MAX`](Self::MAX) each

@@ -5,63 +5,64 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UsersError {
-    /// It can't be read, or is not there.
+    /// The file can't be read, or is not there.
     #[error("failed to read `{}`", path.display())]
     Unreadable {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// It is a directory, or something else that is no file.
+    /// The path is a directory, or something else that is no file.
     #[error("`{}` is not a file", path.display())]
     NotAFile {
-        /// Which.
+        /// Path that was given.
         path: PathBuf,
     },
-    /// It is not a directory.
+    /// The path is not a directory.
     #[error("`{}` is not a directory with one file for each user", path.display())]
     NotADirectory {
-        /// Which.
+        /// Path that was given.
         path: PathBuf,
     },
-    /// Others than its owner can write it, and so let anybody in.
+    /// The file can be written by others than its owner, who could let themselves in.
     #[error(
         "`{}` can be written by others than its owner (mode {mode:04o}): take that away with \
          `chmod go-w`", path.display()
     )]
     Writable {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the file.
         mode: u32,
     },
-    /// Its owner is neither root nor the user that this process runs as.
+    /// The file's owner is neither root nor the user that this process runs as.
     #[error(
         "`{}` belongs to the user with id {owner}: it must belong to root or to the user this \
          server runs as", path.display()
     )]
     Owner {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
         /// The id of its owner.
         owner: u32,
     },
-    /// It is too long to be such a file.
+    /// The file is too long to be such a file.
     #[error("`{}` is longer than 1 MiB", path.display())]
     TooLarge {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A line of it makes no sense.
     #[error("`{}`, line {line}: {reason}", path.display())]
     Line {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What is wrong with it, and what would be right. Nothing of the line itself.
+        /// Description of what is wrong with the line, and what would be right. Nothing of the line
+        /// itself.
         reason: String,
     },
 }

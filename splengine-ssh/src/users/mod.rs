@@ -33,7 +33,7 @@ use self::options::Options;
 use self::password::Passwords;
 use self::sources::{Client, Sources};
 
-/// Who may come in, and by what: keys, certificates, passwords. Nobody, to begin with.
+/// Users who may log in, by keys, certificates or passwords. Nobody, to begin with.
 ///
 /// Every file is read anew whenever somebody asks to come in, so a key that is taken out of it, or a
 /// line that is put in, counts at once. What a user may do is said by
@@ -78,7 +78,7 @@ enum Presented {
 }
 
 impl Users {
-    /// Nobody yet.
+    /// Makes an empty list, which lets no user in.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -132,7 +132,7 @@ impl Users {
         Ok(self)
     }
 
-    /// Lets in whoever has an OpenSSH user certificate that names them as a principal and is signed by
+    /// Lets in users with an OpenSSH certificate that names them as a principal and is signed by
     /// one of the keys in `file`, one public key a line.
     ///
     /// Critical options `force-command` and `source-address` are kept, any other refuses. A terminal
@@ -170,8 +170,8 @@ impl Users {
         Ok(self)
     }
 
-    /// Keeps out the keys in `file`, and whoever has a certificate signed by one of them: one public key
-    /// or fingerprint (`SHA256:…`) a line.
+    /// Keeps out the keys in `file`, and all certificates signed by one of them: one public key or
+    /// fingerprint (`SHA256:…`) a line.
     ///
     /// If later the file can't be read, or has a line that is neither, no key lets anybody in.
     ///

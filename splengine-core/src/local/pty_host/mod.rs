@@ -84,8 +84,8 @@ struct Inner {
 }
 
 impl PtyHost {
-    /// One that is met at a socket in `directory`, which is made when it is not there, and started
-    /// as this program with `words`. One engine uses it at a time; the directory of a
+    /// Makes a PTY host that is met at a socket in `directory`, which is made when it is not there,
+    /// and started as this program with `words`. One engine uses it at a time; the directory of a
     /// [store](crate::session::SessionPolicy::store) is a good place, since that is locked.
     ///
     /// # Errors
