@@ -119,7 +119,8 @@ pub(crate) struct HttpTable {
     pub(crate) keep_alive_timeout: Option<NonZeroU64>,
     /// Maximum size in bytes of a JSON body; a larger one is refused with 413. Default 16777216 (16 MiB).
     pub(crate) max_body: Option<usize>,
-    /// Maximum memory in bytes of all bodies together while they are read; one caller has half of it. As
+    /// Maximum memory in bytes of all bodies together while they are read; one caller has half of what
+    /// the others leave. As
     /// much again is for answers that their clients have not read yet, and as much for followers of
     /// batches. Default 268435456 (256 MiB).
     pub(crate) max_buffered: Option<usize>,
@@ -493,7 +494,7 @@ pub(crate) struct LimitsTable {
     pub(crate) max_input_bytes_per_caller: Option<usize>,
     /// Maximum number of bytes of output that is kept in memory until a run is answered, or its end: of
     /// commands that are answered in one piece all that is kept, of others the last half of their output
-    /// limit. A caller may have half. Beyond it a run keeps no more than it has by then, as if its output
+    /// limit. A caller may have half of what the others leave. Beyond it a run keeps no more than it has by then, as if its output
     /// limit were that; 16384 bytes of each stream are kept in any case. Default 134217728 (128 MiB).
     pub(crate) max_captured_bytes: Option<usize>,
     /// Time limit in milliseconds of runs that name none. Default: `max-timeout`.

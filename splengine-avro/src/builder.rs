@@ -92,7 +92,7 @@ impl<A> AvroServerBuilder<A> {
 
     /// Maximum number of bytes that all connections together hold of messages that are not complete
     /// or whose calls are worked at, beyond 64 KiB of each; of one that is the largest message and
-    /// 1 MiB. A caller has half of it, and one message beyond, over all of their connections; those on
+    /// 1 MiB. A caller has half of what the others leave, and one message beyond, over all of their connections; those on
     /// which nobody was recognised yet, and bodies of HTTP whose credentials may stand within them,
     /// have a quarter. At the bound connections wait to be read from. A message for which there is no
     /// memory for as long as [one may take](Self::frame_timeout) is refused, with
@@ -101,7 +101,7 @@ impl<A> AvroServerBuilder<A> {
     /// Default 256 MiB.
     ///
     /// As much again is the maximum memory of answers of more than 64 KiB that are not sent yet, of a
-    /// caller half of that and one answer beyond it. A call that only looks fails at once with the
+    /// caller half of what the others leave and one answer beyond it. A call that only looks fails at once with the
     /// same codes if its answer finds none. The answer to work that is done waits for up to 5 s, at
     /// most 8 of a caller and 64 of all at once; then the call fails with `INTERNAL` and words that say
     /// that it was done, so that no client makes it again.

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::problem::Problem;
 use crate::revoked::Recognised;
 
-/// What all answers share that lie in memory until they are read: a caller half of it, those who are
+/// What all answers share that lie in memory until they are read: a caller half of what the others leave, those who are
 /// answered without credentials a quarter.
 #[derive(Debug, Clone)]
 pub(crate) struct AnswerBudgets {

@@ -116,15 +116,15 @@ impl<A> HttpServerBuilder<A> {
 
     /// Maximum memory in bytes of all bodies together while they are read, default 256 MiB. A body
     /// for which there is none left waits for 5 s, and is then refused with 503 and `Retry-After`; one
-    /// of them at a time may go beyond the bound. One caller may have half of it, and one body beyond
-    /// that; further ones are refused with 429. What is streamed (a command's input, a file) is never
+    /// of them at a time may go beyond the bound. One caller may have half of what the others leave, and
+    /// one body beyond that; further ones are refused with 429. What is streamed (a command's input, a file) is never
     /// whole in memory.
     ///
-    /// Decoders of compressed bodies have a quarter of it, a caller half of that quarter, and all
+    /// Decoders of compressed bodies have a quarter of it, a caller half of what the others leave of that quarter, and all
     /// clients of whom nothing is known yet a quarter of it.
     ///
     /// As much again is the maximum memory of all answers together that lie whole in memory until their
-    /// clients have read them; of a caller half of that, and one answer beyond it, and of clients without
+    /// clients have read them; of a caller half of what the others leave, and one answer beyond it, and of clients without
     /// credentials a quarter. An answer for which there is none left is refused at once with 429 or 503 and
     /// `Retry-After` where it can be asked for again; where something was done, after 5 s with 500, and
     /// with 202 where a batch was waited for. Followers of batches hold as much again.

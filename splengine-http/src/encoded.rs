@@ -25,7 +25,7 @@ use crate::problem::Problem;
 use crate::revoked::Recognised;
 
 /// The memory that decoders of compressed bodies may take: a part of that of all bodies. One caller may
-/// have half of it; who is not known when the first of a body is read, a quarter together with all others
+/// have half of what the others leave; who is not known when the first of a body is read, a quarter together with all others
 /// of whom nothing is known.
 #[derive(Debug, Clone)]
 pub(crate) struct DecoderBudgets {

@@ -115,7 +115,7 @@ impl<A> WsServerBuilder<A> {
     }
 
     /// Maximum number of bytes that all clients together hold of bodies and messages that are being
-    /// read or wait to be typed. A caller has half of it, and one message beyond, over all of their
+    /// read or wait to be typed. A caller has half of what the others leave, and one message beyond, over all of their
     /// WebSockets and those of the guests that they have invited; clients that have shown no
     /// credentials have a quarter of it. A message for which there is no memory waits for 5 s, and then
     /// closes its WebSocket: with 4429 if the caller's own share is used up, else with 1013. The body of

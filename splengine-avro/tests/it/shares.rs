@@ -104,14 +104,14 @@ async fn what_one_caller_holds_leaves_memory_to_others() {
 
     // What all have used up is told as that.
     let mut others = Vec::new();
-    for number in 3..=4 {
-        let mut other = known(&server, BOB).await;
-        other.send(1, &call("wait", 700 * KIB, BOB)).await;
+    for (number, who) in [(3, BOB), (4, CAROL)] {
+        let mut other = known(&server, who).await;
+        other.send(1, &call("wait", 700 * KIB, who)).await;
         until_running(&engine, number).await;
         others.push(other);
     }
-    let mut third = known(&server, CAROL).await;
-    third.send(3, &call("word", 700 * KIB, CAROL)).await;
+    let mut third = known(&server, BOB).await;
+    third.send(3, &call("word", 700 * KIB, BOB)).await;
     let told = refusal(&mut third, 3).await;
     assert!(told.contains("UNAVAILABLE: the server has no memory left"), "{told}");
 

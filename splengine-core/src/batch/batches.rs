@@ -125,7 +125,7 @@ impl Batches {
     /// # Errors
     ///
     /// [`BatchError::NoBatch`], [`BatchError::Forbidden`]; [`BatchError::ReadLimit`] when other large
-    /// records take the memory there is for them (64 MiB, half of it for a caller) for 5 s. A record
+    /// records take the memory there is for them (64 MiB, of which a caller has half of what the others leave) for 5 s. A record
     /// counts for as long as it is held.
     ///
     /// # Cancel safety

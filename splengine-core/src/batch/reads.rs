@@ -9,7 +9,7 @@ use crate::batch::records::Summary;
 use crate::quota::{CallerBudgets, MemoryBudget, Reservation};
 
 /// Bound on the memory that records take while they are read and told: what their steps were given may
-/// be large, and the same one may be asked for many times at once. Each caller has half. A record that
+/// be large, and the same one may be asked for many times at once. Each caller has half of what the others leave. A record that
 /// is larger than a share is read when no other of its kind is.
 #[derive(Debug)]
 pub(crate) struct RecordReads(CallerBudgets);

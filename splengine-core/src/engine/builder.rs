@@ -219,7 +219,8 @@ impl EngineBuilder {
 
     /// Sets the maximum number of bytes of output that is kept in memory: by
     /// [`Run::capture`](crate::Run::capture) until what it gave is dropped, and of runs and steps of
-    /// batches with an output limit the last half of it, until they end. One caller may have half of it.
+    /// batches with an output limit the last half of it, until they end. One caller may have
+    /// half of what the others leave.
     /// Nothing is refused at the bound, and nobody waits: a run that would take more keeps no more than it
     /// holds, as if its output limit were that, and its [gap](crate::execute::Gap) tells how much is missing. The
     /// first 16 KiB of each stream are kept, and not counted, in any case. Default 128 MiB, so that a

@@ -291,7 +291,8 @@ mod tests {
         let (second, _) = keep("alice");
         assert!(second.len() <= FREE_BYTES && second.len() > FREE_BYTES - 64);
         let (other, _) = keep("bob");
-        assert_eq!(other.len(), first.len());
+        let most = MIB / 4 + FREE_BYTES;
+        assert!(other.len() <= most && other.len() > most - 64, "{}", other.len());
         let part = first.slice(..1);
         drop((first, second, other));
         assert_eq!(whole.available(), MIB / 2, "a part holds all");

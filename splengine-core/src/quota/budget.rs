@@ -1,5 +1,7 @@
 //! Memory that the connections of a server share for what they read and for answers that wait.
 
+mod share;
+
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Waker};
@@ -11,6 +13,8 @@ use tokio::task::coop::unconstrained;
 
 use crate::error::ErrorKind;
 use crate::quota::CallerPlaces;
+use crate::quota::budget::share::{Callers, FairShare};
+use crate::quota::fair_share::Shortage;
 use crate::user_name::UserName;
 
 /// Bound on the memory that all connections of a server hold together for messages and bodies that
@@ -39,12 +43,20 @@ pub struct MemoryBudget(Arc<Level>);
 #[derive(Debug)]
 struct Level {
     bytes: usize,
-    granules: Arc<Semaphore>,
+    bound: Bound,
     beyond: Arc<Mutex<()>>,
     /// The budget that this one is a share of.
     whole: Option<MemoryBudget>,
     /// What it means that it is used up.
     shortage: MemoryError,
+}
+
+#[derive(Debug)]
+enum Bound {
+    /// So many granules.
+    Fixed(Arc<Semaphore>),
+    /// What a caller may have of the granules of a budget.
+    Fair(FairShare),
 }
 
 /// Reason for which memory was not reserved in time.
@@ -101,8 +113,10 @@ impl MemoryError {
     }
 }
 
-/// The shares that the callers of a server have in its [`MemoryBudget`]: half of it each, so that what
-/// one of them sends and never completes leaves memory to the others. Cheap to clone.
+/// The shares that the callers of a server have in its [`MemoryBudget`]: each may hold half of what the
+/// others leave, so that what some of them send and never complete leaves memory to the others. One
+/// caller alone has half of it; two who want as much as they can have at least a third each, and so on.
+/// Whoever holds more than that when others come keeps it, and gets no more. Cheap to clone.
 ///
 /// ```
 /// use splengine_core::quota::{CallerBudgets, MemoryBudget};
@@ -114,7 +128,7 @@ impl MemoryError {
 /// let mut reservation = budgets.of(&alice).reservation();
 /// reservation.resize(100 << 20).await;
 /// assert_eq!(budgets.of(&alice).available(), 28 << 20);
-/// assert_eq!(budgets.of(&bob).available(), 128 << 20);
+/// assert_eq!(budgets.of(&bob).available(), 78 << 20);
 /// # Ok(())
 /// # }
 /// ```
@@ -123,7 +137,8 @@ pub struct CallerBudgets {
     whole: MemoryBudget,
     /// Answers that wait for memory.
     waiting: CallerPlaces,
-    shares: Arc<std::sync::Mutex<HashMap<UserName, Weak<Level>>>>,
+    levels: Arc<std::sync::Mutex<HashMap<UserName, Weak<Level>>>>,
+    callers: Arc<Callers>,
 }
 
 impl CallerBudgets {
@@ -131,22 +146,28 @@ impl CallerBudgets {
     #[must_use]
     pub fn new(whole: &MemoryBudget) -> Self {
         let waiting = CallerPlaces::bounded(MAX_WAITING_ANSWERS, MAX_WAITING_ANSWERS_PER_CALLER);
-        Self { whole: whole.clone(), waiting, shares: Arc::default() }
+        let callers = Arc::new(Callers::new(whole.0.bytes.div_ceil(GRANULE)));
+        Self { whole: whole.clone(), waiting, levels: Arc::default(), callers }
     }
 
     /// The share of `user`, whom a caller [is accounted to](crate::Caller::accounted_user); forgotten
     /// when nothing of it is reserved.
     #[must_use]
     pub fn of(&self, user: &UserName) -> MemoryBudget {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(user).and_then(Weak::upgrade) {
-            return MemoryBudget(share);
+        let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(level) = levels.get(user).and_then(Weak::upgrade) {
+            return MemoryBudget(level);
         }
-        shares.retain(|_, share| share.strong_count() > 0);
-        let (bytes, whole) = (self.whole.0.bytes / 2, Some(self.whole.clone()));
-        let share = MemoryBudget::level(bytes, whole, MemoryError::CallerLimit);
-        shares.insert(user.clone(), Arc::downgrade(&share.0));
-        share
+        levels.retain(|_, level| level.strong_count() > 0);
+        let level = Arc::new(Level {
+            bytes: self.whole.0.bytes / 2,
+            bound: Bound::Fair(FairShare::new(user, &self.callers)),
+            beyond: Arc::default(),
+            whole: Some(self.whole.clone()),
+            shortage: MemoryError::CallerLimit,
+        });
+        levels.insert(user.clone(), Arc::downgrade(&level));
+        MemoryBudget(level)
     }
 
     /// Reserves memory of `user`'s share for an answer of `bytes` that is in memory already. An answer
@@ -214,7 +235,12 @@ pub struct Reservation {
 #[derive(Debug)]
 struct Reserved {
     budget: MemoryBudget,
+    /// Of a fixed bound, as far as they are within it.
     permit: Option<OwnedSemaphorePermit>,
+    /// Granules of a caller's share, within it or not.
+    counted: usize,
+    /// So many of them were reserved before it went beyond the share.
+    within: usize,
     beyond: Option<OwnedMutexGuard<()>>,
 }
 
@@ -234,22 +260,33 @@ impl MemoryBudget {
 
     fn level(bytes: usize, whole: Option<Self>, shortage: MemoryError) -> Self {
         let granules = bytes.div_ceil(GRANULE).min(Semaphore::MAX_PERMITS);
-        let granules = Arc::new(Semaphore::new(granules));
-        Self(Arc::new(Level { bytes, granules, beyond: Arc::default(), whole, shortage }))
+        let bound = Bound::Fixed(Arc::new(Semaphore::new(granules)));
+        Self(Arc::new(Level { bytes, bound, beyond: Arc::default(), whole, shortage }))
     }
 
     /// A reservation that holds nothing yet.
     #[must_use]
     pub fn reservation(&self) -> Reservation {
         let budgets = std::iter::successors(Some(self), |budget| budget.0.whole.as_ref());
-        let levels = budgets.cloned().map(|budget| Reserved { budget, permit: None, beyond: None });
+        let levels = budgets.cloned().map(Reserved::new);
         Reservation { levels: levels.collect(), allowance: 0, granules: 0, waits: None }
     }
 
-    /// Returns the number of bytes that are not reserved at the moment.
+    /// Returns the number of bytes that are not reserved at the moment; of a caller's share, the number
+    /// that may be reserved still.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.0.granules.available_permits() * GRANULE
+        self.available_granules() * GRANULE
+    }
+
+    fn available_granules(&self) -> usize {
+        match &self.0.bound {
+            Bound::Fixed(granules) => granules.available_permits(),
+            Bound::Fair(share) => {
+                let shares = share.callers.lock();
+                shares.limit(&share.user).saturating_sub(shares.held(&share.user))
+            }
+        }
     }
 }
 
@@ -321,19 +358,13 @@ impl Reservation {
     /// [`MemoryError`], which says whose memory is used up. As much is then reserved as before.
     pub(crate) fn try_grow(&mut self, bytes: usize) -> Result<(), MemoryError> {
         let granules = bytes.saturating_sub(self.allowance).div_ceil(GRANULE);
-        let more = u32::try_from(granules.saturating_sub(self.granules)).unwrap_or(u32::MAX);
-        if more == 0 {
+        let Some(more) = granules.checked_sub(self.granules).filter(|more| *more > 0) else {
             return Ok(());
-        }
-        let acquire = |level: &Reserved| {
-            let granules = Arc::clone(&level.budget.0.granules);
-            granules.try_acquire_many_owned(more).map_err(|_| level.budget.0.shortage)
         };
-        let permits = self.levels.iter().map(acquire).collect::<Result<Vec<_>, _>>()?;
-        for (level, more) in self.levels.iter_mut().zip(permits) {
-            match &mut level.permit {
-                Some(permit) => permit.merge(more),
-                none => *none = Some(more),
+        for index in 0..self.levels.len() {
+            if let Err(shortage) = self.levels[index].try_grow(more) {
+                self.levels[..index].iter_mut().for_each(|level| level.give_back(more));
+                return Err(shortage);
             }
         }
         self.granules = granules;
@@ -342,7 +373,7 @@ impl Reservation {
 
     /// How many bytes [`try_grow`](Self::try_grow) can reserve in all at the moment.
     pub(crate) fn attainable(&self) -> usize {
-        let available = |level: &Reserved| level.budget.0.granules.available_permits();
+        let available = |level: &Reserved| level.budget.available_granules();
         let more = self.levels.iter().map(available).min().unwrap_or(0);
         self.granules.saturating_add(more).saturating_mul(GRANULE).saturating_add(self.allowance)
     }
@@ -383,42 +414,68 @@ impl Reservation {
     }
 
     /// Returns the budget that is used up, if the last [`resize`](Self::resize) was dropped while
-    /// it waited. Where there is none of the whole either, it is that: then it is not for the
-    /// caller to change.
+    /// it waited. Where there is none of the whole either, or what others hold is in the way, it is
+    /// that: then it is not for the caller to change.
     #[must_use]
     pub fn shortage(&self) -> Option<MemoryError> {
         let (index, granules) = self.waits?;
         let (own, whole) = self.levels.get(index..)?.split_first()?;
-        let short = whole.iter().find(|level| level.lacks(granules)).unwrap_or(own);
-        Some(short.budget.0.shortage)
+        let short = whole.iter().find(|level| level.lacks(granules));
+        Some(short.map_or_else(|| own.shortage(granules), |level| level.budget.0.shortage))
     }
 }
 
 impl Reserved {
-    /// Whether there are not as many granules at the moment.
+    fn new(budget: MemoryBudget) -> Self {
+        Self { budget, permit: None, counted: 0, within: 0, beyond: None }
+    }
+
+    /// How many granules are reserved, of a fixed bound without those beyond it.
+    fn held(&self) -> usize {
+        self.permit.as_ref().map_or(self.counted, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Whether there are not as many granules of a fixed bound at the moment.
     fn lacks(&self, wanted: usize) -> bool {
-        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let level = &self.budget.0;
         self.beyond.is_none()
-            && level.granules.available_permits() < wanted.saturating_sub(held)
+            && self.budget.available_granules() < wanted.saturating_sub(self.held())
             && level.beyond.try_lock().is_err()
+    }
+
+    /// Why `wanted` granules are not there.
+    fn shortage(&self, wanted: usize) -> MemoryError {
+        match &self.budget.0.bound {
+            Bound::Fixed(_) => self.budget.0.shortage,
+            Bound::Fair(share) => {
+                let shares = share.callers.lock();
+                match shares.check(&share.user, self.counted, wanted) {
+                    Err(Shortage::OfAll) => MemoryError::Unavailable,
+                    Err(Shortage::OfCaller) | Ok(()) => MemoryError::CallerLimit,
+                }
+            }
+        }
+    }
+
+    async fn resize(&mut self, wanted: usize, is_less: bool) {
+        let level = Arc::clone(&self.budget.0);
+        match &level.bound {
+            Bound::Fixed(granules) => self.resize_fixed(granules, wanted, is_less).await,
+            Bound::Fair(share) => self.resize_share(share, wanted).await,
+        }
     }
 
     /// What went beyond the bound and becomes less comes back within it, if there is room: nobody else
     /// can go beyond as long as it does not.
-    async fn resize(&mut self, wanted: usize, is_less: bool) {
-        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    async fn resize_fixed(&mut self, granules: &Arc<Semaphore>, wanted: usize, is_less: bool) {
+        let held = self.held();
         if wanted <= held {
             self.beyond = None;
-            match &mut self.permit {
-                Some(permit) if wanted > 0 => drop(permit.split(held - wanted)),
-                permit => *permit = None,
-            }
+            self.give_back(held - wanted);
             return;
         }
         let more = u32::try_from(wanted - held).unwrap_or(u32::MAX);
-        let level = &self.budget.0;
-        let granules = Arc::clone(&level.granules);
+        let granules = Arc::clone(granules);
         if self.beyond.is_some() {
             if is_less && let Ok(more) = granules.try_acquire_many_owned(more) {
                 self.take(more);
@@ -433,7 +490,62 @@ impl Reserved {
                     self.take(more);
                 }
             }
-            beyond = Arc::clone(&level.beyond).lock_owned() => self.beyond = Some(beyond),
+            beyond = Arc::clone(&self.budget.0.beyond).lock_owned() => self.beyond = Some(beyond),
+        }
+    }
+
+    /// The same of a caller's share.
+    async fn resize_share(&mut self, share: &FairShare, wanted: usize) {
+        if wanted <= self.counted || self.beyond.is_some() {
+            share.callers.replace(&share.user, self.counted, wanted);
+            self.counted = wanted;
+            if wanted <= self.within || share.callers.is_within(&share.user) {
+                self.beyond = None;
+            }
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = share.grown(self.counted, wanted) => {}
+            beyond = Arc::clone(&self.budget.0.beyond).lock_owned() => {
+                share.callers.replace(&share.user, self.counted, wanted);
+                self.beyond = Some(beyond);
+                self.within = self.counted;
+            }
+        }
+        self.counted = wanted;
+    }
+
+    /// Reserves so many granules more within the bound, without waiting.
+    fn try_grow(&mut self, more: usize) -> Result<(), MemoryError> {
+        let level = Arc::clone(&self.budget.0);
+        match &level.bound {
+            Bound::Fixed(granules) => {
+                let more = u32::try_from(more).unwrap_or(u32::MAX);
+                let more = Arc::clone(granules).try_acquire_many_owned(more);
+                self.take(more.map_err(|_| level.shortage)?);
+            }
+            Bound::Fair(share) => {
+                let wanted = self.counted.saturating_add(more);
+                if !share.try_grow(self.counted, wanted) {
+                    return Err(self.shortage(wanted));
+                }
+                self.counted = wanted;
+            }
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, granules: usize) {
+        if let Bound::Fair(share) = &self.budget.0.bound {
+            let less = self.counted.saturating_sub(granules);
+            share.callers.replace(&share.user, self.counted, less);
+            self.counted = less;
+            return;
+        }
+        match &mut self.permit {
+            Some(permit) if permit.num_permits() > granules => drop(permit.split(granules)),
+            permit => *permit = None,
         }
     }
 
@@ -442,6 +554,12 @@ impl Reserved {
             Some(permit) => permit.merge(more),
             none => *none = Some(more),
         }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.give_back(self.counted);
     }
 }
 
@@ -467,145 +585,4 @@ const MAX_WAITING_ANSWERS: usize = 64;
 const MAX_WAITING_ANSWERS_PER_CALLER: usize = 8;
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::timeout;
-
-    use super::*;
-
-    const MIB: usize = 1 << 20;
-
-    async fn waits(reservation: &mut Reservation, bytes: usize) -> bool {
-        timeout(Duration::from_millis(20), reservation.resize(bytes)).await.is_err()
-    }
-
-    #[tokio::test]
-    async fn what_went_beyond_the_bound_comes_back_within_it() {
-        let budget = MemoryBudget::new(4 * MIB);
-        let mut large = budget.reservation();
-        large.try_resize(10 * MIB).expect("one may go beyond");
-        let mut other = budget.reservation();
-        other.try_resize(4 * MIB).expect("within the bound");
-        let mut third = budget.reservation();
-        assert!(third.try_resize(10 * MIB).is_err(), "one goes beyond already");
-        drop(other);
-        large.try_resize(MIB).expect("it is less");
-        assert_eq!(budget.available(), 3 * MIB);
-        third.try_resize(10 * MIB).expect("none goes beyond any more");
-        large.try_resize(MIB / 2).expect("it is less");
-        drop((large, third));
-        assert_eq!(budget.available(), 4 * MIB);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_one_holds_another_waits_for() {
-        let budget = MemoryBudget::new(MIB);
-        let [mut first, mut second, mut third] =
-            [(); 3].map(|()| budget.reservation().allowance(64 << 10));
-        let own = 64 << 10;
-        assert!(!waits(&mut first, own + (900 << 10)).await);
-        assert!(!waits(&mut second, own).await);
-        // One may go beyond, as far as it likes, and no other.
-        assert!(!waits(&mut second, own + (200 << 10)).await);
-        assert!(!waits(&mut second, 16 * MIB).await);
-        assert!(waits(&mut third, own + (200 << 10)).await);
-        assert!(waits(&mut first, 16 * MIB).await);
-        second.resize(0).await;
-        assert!(!waits(&mut first, 16 * MIB).await);
-        assert!(waits(&mut third, own + (200 << 10)).await);
-        drop(first);
-        assert!(!waits(&mut third, own + MIB).await);
-        assert_eq!(budget.available(), 0);
-        third.resize(own + MIB / 2).await;
-        assert_eq!(budget.available(), MIB / 2);
-        drop(third);
-        assert_eq!(budget.available(), MIB);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_share_never_takes_the_whole() {
-        let budget = MemoryBudget::new(MIB);
-        let share = budget.share(MIB / 4);
-        let (mut first, mut second, mut third) =
-            (share.reservation(), share.reservation(), share.reservation());
-        assert!(!waits(&mut first, MIB / 4).await);
-        assert_eq!((share.available(), budget.available()), (0, MIB * 3 / 4));
-        assert!(!waits(&mut second, MIB / 8).await);
-        assert!(waits(&mut third, 4096).await);
-        assert!(!waits(&mut budget.reservation(), MIB / 2).await);
-        drop((first, second));
-        assert_eq!((share.available(), budget.available()), (MIB / 4, MIB));
-        assert!(!waits(&mut third, 4096).await);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refusal_says_whose_memory_is_used_up() {
-        const WAIT: Duration = Duration::from_secs(5);
-        let user = |name: &str| name.parse().expect("a name");
-        let budget = MemoryBudget::new(MIB);
-        let budgets = CallerBudgets::new(&budget);
-        let mut held = Vec::new();
-        let mut reserve = async |name| {
-            let mut reservation = budgets.of(&user(name)).reservation();
-            let reserved = reservation.resize_within(MIB / 2, WAIT).await;
-            assert_eq!(reserved.err(), reservation.shortage());
-            if reserved.is_ok() {
-                held.push(reservation);
-            }
-            reserved
-        };
-        // Half of it, and one beyond.
-        assert_eq!(reserve("alice").await, Ok(()));
-        assert_eq!(reserve("alice").await, Ok(()));
-        assert_eq!(reserve("alice").await, Err(MemoryError::CallerLimit));
-        // One beyond the whole.
-        assert_eq!(reserve("bob").await, Ok(()));
-        assert_eq!(reserve("carol").await, Err(MemoryError::Unavailable));
-        // Nor would it help alice if hers were free.
-        assert_eq!(reserve("alice").await, Err(MemoryError::Unavailable));
-        // The same at once.
-        let mut late = budgets.of(&user("dora")).reservation();
-        assert_eq!(late.try_resize(4096), Err(MemoryError::Unavailable));
-        held.truncate(2);
-        assert_eq!(late.try_resize(0), Ok(()));
-        let mut own = budgets.of(&user("alice")).reservation();
-        assert_eq!(own.try_resize(4096), Err(MemoryError::CallerLimit));
-        held.clear();
-        assert_eq!(own.try_resize(MIB / 4), Ok(()));
-        assert_eq!(budget.available(), MIB * 3 / 4);
-        drop(own);
-        assert_eq!(budget.available(), MIB);
-        assert_eq!(budgets.of(&user("alice")).available(), MIB / 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_moved_to_another_share_is_reserved_once_of_all() {
-        let budget = MemoryBudget::new(MIB);
-        let (first, second) = (budget.share(MIB), budget.share(MIB / 2));
-        let mut reservation = first.reservation().allowance(4096);
-        reservation.resize(MIB).await;
-        // All that there is, and all that goes beyond a share.
-        reservation.move_to(&second, Duration::from_secs(5)).await.expect("it goes beyond");
-        assert_eq!((first.available(), budget.available()), (MIB, 4096));
-        let mut refused = first.reservation();
-        refused.resize(4096).await;
-        let moved = refused.move_to(&second, Duration::from_secs(5)).await;
-        assert_eq!(moved, Ok(()), "there is memory of that share");
-        assert_eq!(second.available(), MIB / 2 - 4096);
-        refused.resize(0).await;
-        reservation.resize(8192).await;
-        // What is left of it comes back within the share.
-        assert_eq!((second.available(), budget.available()), (MIB / 2 - 4096, MIB - 4096));
-        let mut most = second.reservation();
-        most.resize(MIB / 2 - 4096).await;
-        let mut beyond = second.reservation();
-        beyond.resize(MIB / 8).await;
-        let mut late = first.reservation();
-        late.resize(MIB / 4).await;
-        let moved = late.move_to(&second, Duration::from_secs(5)).await;
-        assert_eq!(moved, Err(MemoryError::Unavailable));
-        assert_eq!(first.available(), MIB * 3 / 4);
-        drop((reservation, most, beyond, late));
-        assert_eq!((first.available(), second.available()), (MIB, MIB / 2));
-        assert_eq!(budget.available(), MIB);
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod budget;
 mod disk;
+mod fair_share;
 mod gather;
 mod input_budget;
 mod places;

@@ -1,8 +1,8 @@
 //! Places that callers share: so many in all, and of each caller a part.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::quota::fair_share::FairShares;
 use crate::user_name::UserName;
 
 /// Bound on how many of one kind of thing all callers have together, of which no caller can take
@@ -27,9 +27,8 @@ pub struct CallerPlaces(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    max: usize,
     max_per_caller: usize,
-    taken: Mutex<HashMap<UserName, usize>>,
+    taken: Mutex<FairShares>,
 }
 
 /// Place of a caller, given back when it is dropped.
@@ -68,8 +67,8 @@ impl CallerPlaces {
     /// at least 1.
     #[must_use]
     pub fn bounded(max: usize, max_per_caller: usize) -> Self {
-        let (max, max_per_caller) = (max.max(1), max_per_caller.max(1));
-        Self(Arc::new(Shared { max, max_per_caller, taken: Mutex::default() }))
+        let taken = Mutex::new(FairShares::new(max.max(1)));
+        Self(Arc::new(Shared { max_per_caller: max_per_caller.max(1), taken }))
     }
 
     /// Takes one place for `user`.
@@ -79,22 +78,21 @@ impl CallerPlaces {
     /// [`PlaceError`] when there is none for this caller.
     pub fn take(&self, user: &UserName) -> Result<CallerPlace, PlaceError> {
         let mut taken = self.lock();
-        let own = taken.get(user).copied().unwrap_or_default();
+        let own = taken.held(user);
         if own >= self.0.max_per_caller {
             return Err(PlaceError::OfCaller { limit: self.0.max_per_caller });
         }
-        let free = self.0.max.saturating_sub(taken.values().sum());
-        if free == 0 {
-            return Err(PlaceError::OfAll { limit: self.0.max });
+        if taken.free() == 0 {
+            return Err(PlaceError::OfAll { limit: taken.max() });
         }
-        if own >= free {
+        if taken.check(user, 0, 1).is_err() {
             return Err(PlaceError::OfCaller { limit: own });
         }
-        *taken.entry(user.clone()).or_default() += 1;
+        taken.replace(user, 0, 1);
         Ok(CallerPlace { places: self.clone(), user: user.clone() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, usize>> {
+    fn lock(&self) -> MutexGuard<'_, FairShares> {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -109,13 +107,7 @@ impl CallerPlace {
 
 impl Drop for CallerPlace {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        if let Some(count) = taken.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.user);
-            }
-        }
+        self.places.lock().replace(&self.user, 1, 0);
     }
 }
 

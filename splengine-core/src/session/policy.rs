@@ -180,8 +180,9 @@ impl SessionPolicy {
     /// and its program are not touched.
     ///
     /// Screens that are drawn for clients and not dropped yet may take half as many bytes, of which the
-    /// clients of one user's sessions have a half; one that waits for such memory for 5 s is sent away
-    /// ([`Closed::Memory`](crate::session::Closed::Memory)). What is written to the [store](Self::store) has an
+    /// clients of one user's sessions have half of what others leave; one that waits for such memory for
+    /// 5 s is sent away ([`Closed::Memory`](crate::session::Closed::Memory)). What is written to the
+    /// [store](Self::store) has an
     /// eighth of its own.
     pub fn max_screen_bytes(mut self, bytes: usize) -> Self {
         self.max_screen_bytes = bytes;
@@ -254,8 +255,8 @@ impl SessionPolicy {
     }
 
     /// Sets the maximum memory in bytes of screens that are read: as they are, as they were at some
-    /// time of a recording, or saved ones. Each caller has half of it, and one read at a time may go
-    /// beyond. As much again is for what is written of sessions. Default 128 MiB.
+    /// time of a recording, or saved ones. Each caller has half of what the others leave, and one read at
+    /// a time may go beyond. As much again is for what is written of sessions. Default 128 MiB.
     pub fn max_read_bytes(mut self, bytes: usize) -> Self {
         self.max_read_bytes = bytes;
         self

@@ -10,7 +10,7 @@ use splengine_core::{BatchRequest, Captured, Engine, Event, Request, Run, Step};
 use crate::support::{Bench, bench_with, caller, read_until, sh};
 
 const MIB: u64 = 1 << 20;
-/// Each caller has half of it.
+/// A caller alone has half of it.
 const MAX: usize = 2 << 20;
 /// So much is kept of a stream whatever others hold.
 const FREE: usize = 16 << 10;
@@ -51,7 +51,7 @@ fn assert_is_cut(kept: &Bytes, gap: Option<Gap>, most: usize) {
 }
 
 #[tokio::test]
-async fn a_caller_whose_share_is_taken_is_left_the_least_and_others_have_theirs() {
+async fn callers_who_take_all_that_they_can_leave_memory_to_others() {
     let bench = bounded();
     let engine = &bench.engine;
     let first = capture(engine, "alice").await;
@@ -59,13 +59,16 @@ async fn a_caller_whose_share_is_taken_is_left_the_least_and_others_have_theirs(
     assert!(first.end.stdout_truncated && !first.end.stderr_truncated);
     let second = capture(engine, "alice").await;
     assert_is_cut(&second.stdout, second.end.stdout_gap, FREE);
-    let other = capture(engine, "bob").await;
-    assert_is_cut(&other.stdout, other.end.stdout_gap, MAX / 2 + FREE);
-    let last = capture(engine, "carol").await;
-    assert_is_cut(&last.stdout, last.end.stdout_gap, FREE);
+    // Each who comes has half of what the others leave.
+    let bob = capture(engine, "bob").await;
+    assert_is_cut(&bob.stdout, bob.end.stdout_gap, MAX / 4 + FREE);
+    let carol = capture(engine, "carol").await;
+    assert_is_cut(&carol.stdout, carol.end.stdout_gap, MAX / 8 + FREE);
+    let more = capture(engine, "bob").await;
+    assert_is_cut(&more.stdout, more.end.stdout_gap, FREE);
     // Part of an output holds the memory of all of it.
     let part = first.stdout.slice(..1);
-    drop((first, other));
+    drop((first, bob, carol));
     let again = capture(engine, "alice").await;
     assert_is_cut(&again.stdout, again.end.stdout_gap, FREE);
     drop(part);
