@@ -279,7 +279,8 @@ pub(crate) struct SessionsTable {
     /// Maximum number of bytes of arguments and variables that all sessions hold in memory. Default 67108864
     /// (64 MiB).
     pub(crate) max_command_bytes: Option<usize>,
-    /// Maximum number of such bytes of one caller's sessions. Default: half of `max-command-bytes`.
+    /// Maximum number of such bytes of one caller's sessions. Default: half of what the others leave of
+    /// `max-command-bytes`.
     pub(crate) max_command_bytes_per_caller: Option<usize>,
     /// Number of lines that are kept above the screen, as far as `max-screen-bytes` allows; one takes 16 to
     /// 20 bytes a column. Default 300.
@@ -356,7 +357,8 @@ pub(crate) struct BatchesTable {
     /// Maximum number of bytes of commands, arguments, variables and standard input that the steps of all
     /// batches that are not over hold in memory. Default 67108864 (64 MiB).
     pub(crate) max_open_bytes: Option<usize>,
-    /// Maximum number of such bytes of one caller's batches. Default: half of `max-open-bytes`.
+    /// Maximum number of such bytes of one caller's batches. Default: half of what the others leave of
+    /// `max-open-bytes`.
     pub(crate) max_open_bytes_per_caller: Option<usize>,
     /// Number of steps that run at once of a batch that does not say. Default: the number of the host's CPUs.
     pub(crate) parallelism: Option<usize>,
@@ -490,7 +492,8 @@ pub(crate) struct LimitsTable {
     /// Maximum number of bytes of arguments, variables and standard input that the runs that run or wait
     /// hold in memory. Default 67108864 (64 MiB).
     pub(crate) max_input_bytes: Option<usize>,
-    /// Maximum number of such bytes of one caller's runs. Default: half of `max-input-bytes`.
+    /// Maximum number of such bytes of one caller's runs. Default: half of what the others leave of
+    /// `max-input-bytes`.
     pub(crate) max_input_bytes_per_caller: Option<usize>,
     /// Maximum number of bytes of output that is kept in memory until a run is answered, or its end: of
     /// commands that are answered in one piece all that is kept, of others the last half of their output

@@ -32,7 +32,7 @@ pub struct BatchPolicy {
     pub(crate) max_open_steps: usize,
     pub(crate) max_open_steps_per_caller: usize,
     pub(crate) max_open_bytes: usize,
-    /// Half of all when left out.
+    /// Half of what the others leave when left out.
     pub(crate) max_open_bytes_per_caller: Option<usize>,
     pub(crate) parallelism: usize,
     pub(crate) max_parallelism: usize,
@@ -117,7 +117,7 @@ impl BatchPolicy {
     /// Sets the maximum number of bytes that the steps of one caller's batches that are not over hold in
     /// memory; the caller's next batch is refused
     /// ([`BatchError::CallerInput`](crate::BatchError::CallerInput)), but where there is no other.
-    /// Default: half of what [all may](Self::max_open_bytes).
+    /// Default: half of what the others leave of what [all may](Self::max_open_bytes).
     pub fn max_open_bytes_per_caller(mut self, bytes: usize) -> Self {
         self.max_open_bytes_per_caller = Some(bytes);
         self

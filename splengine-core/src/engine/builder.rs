@@ -47,7 +47,7 @@ pub struct EngineBuilder {
     reserve: DiskReserve,
     guessing: GuessingPolicy,
     max_input_bytes: usize,
-    /// Half of all when left out.
+    /// Half of what the others leave when left out.
     max_input_bytes_per_caller: Option<usize>,
     max_captured_bytes: usize,
 }
@@ -211,7 +211,7 @@ impl EngineBuilder {
     /// Sets the maximum number of bytes of input that one caller's executions that run or wait hold in
     /// memory; the caller's next one is refused
     /// ([`ExecuteError::CallerInput`](crate::ExecuteError::CallerInput)), but where there is no other.
-    /// Default: half of what [all may](Self::max_input_bytes).
+    /// Default: half of what the others leave of what [all may](Self::max_input_bytes).
     pub fn max_input_bytes_per_caller(mut self, bytes: usize) -> Self {
         self.max_input_bytes_per_caller = Some(bytes);
         self

@@ -42,6 +42,11 @@ impl FairShares {
         self.callers.get(user).copied().unwrap_or_default()
     }
 
+    /// How much all callers hold, which may be more than they may.
+    pub(crate) fn all(&self) -> usize {
+        self.all
+    }
+
     /// How much nobody holds.
     pub(crate) fn free(&self) -> usize {
         self.max.saturating_sub(self.all)

@@ -1,28 +1,21 @@
 //! Bounds on the bytes of input that stay in memory for as long as work takes, or a session lasts.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::quota::fair_share::{FairShares, Shortage};
 use crate::user_name::UserName;
 
-/// Bound in bytes on the input that all callers' work holds in memory, and on that of one caller.
-/// Nothing waits at the bound: it is refused. Input that alone is over a bound is taken where nothing
-/// else is held, and each caller's first [bytes](FREE_BYTES) whatever others hold, so that nobody is shut
-/// out by others. Cheap to clone: clones share one bound.
+/// Bound in bytes on the input that all callers' work holds in memory, and on that of one caller: so
+/// many, or half of what the others leave. Nothing waits at the bound: it is refused. Input that alone
+/// is over a bound is taken where nothing else is held, and each caller's first [bytes](FREE_BYTES)
+/// whatever others hold, so that nobody is shut out by others. Cheap to clone: clones share one bound.
 #[derive(Debug, Clone)]
 pub(crate) struct InputBudget(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    max_bytes: usize,
-    max_bytes_per_caller: usize,
-    held: Mutex<Reserved>,
-}
-
-#[derive(Debug, Default)]
-struct Reserved {
-    all: usize,
-    callers: HashMap<UserName, usize>,
+    max_bytes_per_caller: Option<usize>,
+    held: Mutex<FairShares>,
 }
 
 /// Bytes of an [`InputBudget`], given back when dropped.
@@ -43,10 +36,11 @@ pub(crate) enum InputShortage {
 }
 
 impl InputBudget {
-    /// `max_bytes` for all callers together, and for each of them; half of all if left out.
+    /// `max_bytes` for all callers together, and for each of them; half of what the others leave if left
+    /// out.
     pub(crate) fn new(max_bytes: usize, max_bytes_per_caller: Option<usize>) -> Self {
-        let max_bytes_per_caller = max_bytes_per_caller.unwrap_or(max_bytes / 2);
-        Self(Arc::new(Shared { max_bytes, max_bytes_per_caller, held: Mutex::default() }))
+        let held = Mutex::new(FairShares::new(max_bytes));
+        Self(Arc::new(Shared { max_bytes_per_caller, held }))
     }
 
     /// Reserves `bytes` for `user`, or says which bound they would exceed. The caller's is looked at
@@ -56,15 +50,27 @@ impl InputBudget {
         user: &UserName,
         bytes: usize,
     ) -> Result<InputReservation, InputShortage> {
-        let Shared { max_bytes, max_bytes_per_caller, .. } = *self.0;
         let mut held = self.held();
+        let max_bytes = held.max();
         let fits = |held: usize, max: usize| held == 0 || held.saturating_add(bytes) <= max;
-        let own = held.callers.get(user).copied().unwrap_or(0);
-        if !fits(own, max_bytes_per_caller) {
-            return Err(InputShortage::Caller { max_bytes: max_bytes_per_caller });
-        }
-        if own.saturating_add(bytes) > FREE_BYTES && !fits(held.all, max_bytes) {
-            return Err(InputShortage::All { max_bytes });
+        let (own, all) = (held.held(user), held.all());
+        let is_little = own.saturating_add(bytes) <= FREE_BYTES;
+        match self.0.max_bytes_per_caller {
+            Some(max_bytes) if !fits(own, max_bytes) => {
+                return Err(InputShortage::Caller { max_bytes });
+            }
+            Some(_) if !is_little && !fits(all, max_bytes) => {
+                return Err(InputShortage::All { max_bytes });
+            }
+            None if !is_little && all > 0 => match held.check(user, 0, bytes) {
+                Ok(()) => {}
+                // What is too large for any share is taken where nobody holds anything.
+                Err(Shortage::OfCaller) if own > 0 => {
+                    return Err(InputShortage::Caller { max_bytes: held.limit(user) });
+                }
+                Err(_) => return Err(InputShortage::All { max_bytes }),
+            },
+            _ => {}
         }
         Ok(self.take(&mut held, user, bytes))
     }
@@ -74,17 +80,12 @@ impl InputBudget {
         self.take(&mut self.held(), user, bytes)
     }
 
-    fn take(&self, held: &mut Reserved, user: &UserName, bytes: usize) -> InputReservation {
-        // Callers of whom nothing is held are forgotten.
-        if bytes > 0 {
-            held.all = held.all.saturating_add(bytes);
-            let own = held.callers.entry(user.clone()).or_default();
-            *own = own.saturating_add(bytes);
-        }
+    fn take(&self, held: &mut FairShares, user: &UserName, bytes: usize) -> InputReservation {
+        held.replace(user, 0, bytes);
         InputReservation { budget: self.clone(), user: user.clone(), bytes }
     }
 
-    fn held(&self) -> MutexGuard<'_, Reserved> {
+    fn held(&self) -> MutexGuard<'_, FairShares> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -106,14 +107,7 @@ impl InputReservation {
 
 impl Drop for InputReservation {
     fn drop(&mut self) {
-        let mut held = self.budget.held();
-        held.all = held.all.saturating_sub(self.bytes);
-        if let Some(own) = held.callers.get_mut(&self.user) {
-            *own = own.saturating_sub(self.bytes);
-            if *own == 0 {
-                held.callers.remove(&self.user);
-            }
-        }
+        self.budget.held().replace(&self.user, self.bytes, 0);
     }
 }
 
@@ -154,8 +148,7 @@ mod tests {
         assert_eq!(refusal(&carol, 60 * MIB), None);
         assert_eq!(refusal(&carol, 61 * MIB), of_all);
         drop(second);
-        assert!(budget.held().callers.is_empty());
-        assert_eq!(budget.held().all, 0);
+        assert!(budget.held().is_empty());
     }
 
     #[test]
@@ -171,5 +164,19 @@ mod tests {
         assert!(matches!(budget.reserve(&alice, MIB), Err(InputShortage::All { .. })));
         drop(earlier);
         assert!(budget.reserve(&alice, MIB).is_ok());
+    }
+
+    #[test]
+    fn without_a_bound_of_their_own_callers_leave_memory_to_others() {
+        let budget = InputBudget::new(64 * MIB, None);
+        let [alice, bob, carol] =
+            ["alice", "bob", "carol"].map(|name| name.parse::<UserName>().expect("a name"));
+        let refusal = |user, bytes| budget.reserve(user, bytes).err();
+        let _first = budget.reserve(&alice, 32 * MIB).expect("half of it");
+        assert_eq!(refusal(&alice, 1), Some(InputShortage::Caller { max_bytes: 32 * MIB }));
+        let _second = budget.reserve(&bob, 16 * MIB).expect("half of the rest");
+        assert_eq!(refusal(&bob, MIB), Some(InputShortage::Caller { max_bytes: 16 * MIB }));
+        assert_eq!(refusal(&carol, 9 * MIB), Some(InputShortage::All { max_bytes: 64 * MIB }));
+        let _third = budget.reserve(&carol, 8 * MIB).expect("there is always some");
     }
 }

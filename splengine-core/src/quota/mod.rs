@@ -11,6 +11,7 @@ mod retention;
 pub(crate) use budget::held_with;
 pub use budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 pub use disk::{BelowFloor, DiskReserve};
+pub(crate) use fair_share::{FairShares, Shortage};
 pub use gather::{GatherError, GatherLimits, Gathered};
 pub(crate) use input_budget::{InputBudget, InputReservation, InputShortage, MIN_COUNTED_BYTES};
 pub use places::{CallerPlace, CallerPlaces, PlaceError};

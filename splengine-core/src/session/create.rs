@@ -99,7 +99,7 @@ impl Sessions {
             mark: None,
         };
         let first_size = saved.as_ref().map_or(size, Record::size);
-        let memory = registry.reserve_screen(caller.user(), first_size, 0).await?;
+        let memory = registry.reserve_screen(caller.user(), first_size).await?;
         memory.grow_to(size)?;
         let drawn = match stored {
             Some(stored) => Some(self.drawn(first_size, stored).await?),

@@ -24,7 +24,7 @@ pub struct SessionPolicy {
     pub(crate) max_per_caller: usize,
     pub(crate) max_clients: usize,
     pub(crate) max_command_bytes: usize,
-    /// None: half of that.
+    /// None: half of what the others leave of that.
     pub(crate) max_command_bytes_per_caller: Option<usize>,
     pub(crate) scrollback: usize,
     pub(crate) max_screen_bytes: usize,
@@ -143,7 +143,7 @@ impl SessionPolicy {
 
     /// Sets the maximum number of bytes that the commands of all sessions hold in memory: their arguments
     /// and variables, until the session is forgotten. The next session is refused
-    /// ([`SessionError::InputFull`](crate::SessionError::InputFull)), but where there is no other; a
+    /// ([`SessionError::InputFull`](crate::session::SessionError::InputFull)), but where there is no other; a
     /// session that is [gone on with](crate::Engine::resume) counts, and is never refused. What has less
     /// than 4 KiB does not count. Default 64 MiB.
     pub fn max_command_bytes(mut self, bytes: usize) -> Self {
@@ -153,8 +153,8 @@ impl SessionPolicy {
 
     /// Sets the maximum number of bytes that the commands of one caller's sessions hold in memory; the
     /// caller's next one is refused
-    /// ([`SessionError::CallerLimit`](crate::SessionError::CallerLimit)), but where there is no other.
-    /// Default: half of what [all may](Self::max_command_bytes).
+    /// ([`SessionError::CallerLimit`](crate::session::SessionError::CallerLimit)), but where there is no other.
+    /// Default: half of what the others leave of what [all may](Self::max_command_bytes).
     pub fn max_command_bytes_per_caller(mut self, bytes: usize) -> Self {
         self.max_command_bytes_per_caller = Some(bytes);
         self
@@ -171,19 +171,19 @@ impl SessionPolicy {
     /// cell counts 40 bytes, since there are two screens, and each line above the screen what it takes.
     /// The first 512 KiB of each session that runs are not counted: those of 200 columns and 60 rows.
     ///
-    /// A caller may have as much as is still free: one alone gets half of all, two a third each, and so
-    /// on; half of that for lines above screens. A session, or a change of its size, for which there is
-    /// no memory is refused ([`SessionError::CallerScreens`](crate::SessionError::CallerScreens),
-    /// [`SessionError::ScreensFull`](crate::SessionError::ScreensFull)), after sessions of the caller
-    /// that have ended were forgotten for it, the oldest first. Where there is none for a line above a
-    /// screen, such lines of sessions that have ended go, and then the oldest of that screen: its log
-    /// and its program are not touched.
+    /// A caller may have half of what the others leave: one alone gets half of all, two a third each, and
+    /// so on; with lines above screens, which leave memory to screens that come later, a third of that.
+    /// A session, or a change of its size, for which there is no memory is refused
+    /// ([`SessionError::CallerScreens`](crate::session::SessionError::CallerScreens),
+    /// [`SessionError::ScreensFull`](crate::session::SessionError::ScreensFull)), after sessions that have ended
+    /// were forgotten for it, the oldest first: those of the caller, and where these are not enough, those
+    /// of callers who have more. Where there is none for a line above a screen, such lines of sessions
+    /// that have ended go, and then the oldest of that screen: its log and its program are not touched.
     ///
     /// Screens that are drawn for clients and not dropped yet may take half as many bytes, of which the
     /// clients of one user's sessions have half of what others leave; one that waits for such memory for
     /// 5 s is sent away ([`Closed::Memory`](crate::session::Closed::Memory)). What is written to the
-    /// [store](Self::store) has an
-    /// eighth of its own.
+    /// [store](Self::store) has an eighth of its own.
     pub fn max_screen_bytes(mut self, bytes: usize) -> Self {
         self.max_screen_bytes = bytes;
         self
@@ -264,7 +264,7 @@ impl SessionPolicy {
 
     /// Sets how long a read waits for such memory, and for its turn: of saved sessions and recordings
     /// one is read at a time for each caller, and two for all. It is then refused with
-    /// [`SessionError::Busy`](crate::SessionError::Busy). Default 10 s.
+    /// [`SessionError::Busy`](crate::session::SessionError::Busy). Default 10 s.
     pub fn read_timeout(mut self, time: Duration) -> Self {
         self.read_timeout = time;
         self

@@ -83,36 +83,33 @@ impl Registry {
         }
     }
 
-    /// Reserves memory for a screen of `size`, and for `kept` bytes that the session was loaded with.
-    /// Forgets sessions of `user` that have ended where they hold it, the oldest first.
+    /// Reserves memory for a screen of `size`. Forgets sessions that have ended where they hold it, the
+    /// oldest first: of `user`, then of callers who hold more.
     pub(crate) async fn reserve_screen(
         &self,
         user: &UserName,
         size: Size,
-        kept: usize,
     ) -> Result<Arc<ScreenMemory>, SessionError> {
-        let mut reserved = self.screens.reserve(user, size, kept);
-        let ended = if reserved.is_err() { self.ended_of(user) } else { Vec::new() };
-        let held = ended.iter().map(|live| live.memory.counted()).sum();
-        if self.screens.would_fit(user, size, kept, held) {
-            let mut oldest = ended.into_iter();
+        let mut reserved = self.screens.reserve(user, size);
+        if reserved.is_err() {
+            let mut ended = self.screens.obstacles(user, size, self.ended()).into_iter();
             while reserved.is_err()
-                && let Some(live) = oldest.next()
+                && let Some(live) = ended.next()
             {
                 let id = &live.id;
                 tracing::info!(session = %id, "forgetting an ended session for the memory of its screen");
                 self.forget_whole(live).await;
-                reserved = self.screens.reserve(user, size, kept);
+                reserved = self.screens.reserve(user, size);
             }
         }
         Ok(reserved?)
     }
 
-    /// The sessions of `user` that have ended, from the oldest end on.
-    fn ended_of(&self, user: &UserName) -> Vec<Arc<LiveSession>> {
+    /// The sessions that have ended, from the oldest end on.
+    fn ended(&self) -> Vec<Arc<LiveSession>> {
         let when = |live: Arc<LiveSession>| {
             let (_, when) = live.state().end?;
-            (live.user == *user).then_some((when, live))
+            Some((when, live))
         };
         let mut ended: Vec<_> = self.all_live().into_iter().filter_map(when).collect();
         ended.sort_unstable_by_key(|(when, _)| *when);
@@ -268,7 +265,8 @@ impl Registry {
 
     /// Forgets of `user`'s sessions that have ended the oldest, where there are more than may run.
     pub(crate) async fn forget_surplus(&self, user: &UserName) {
-        let ended = self.ended_of(user);
+        let mut ended = self.ended();
+        ended.retain(|live| live.user == *user);
         let surplus = ended.len().saturating_sub(self.policy.max_per_caller);
         for live in ended.iter().take(surplus) {
             self.forget(&live.id).await;

@@ -1,8 +1,9 @@
 //! Bound on the memory of all sessions' screens.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::quota::{FairShares, Shortage};
 use crate::screen::{HistoryMemory, Screen};
 use crate::session::SessionError;
 use crate::session::live_session::LiveSession;
@@ -13,24 +14,17 @@ use crate::user_name::UserName;
 /// [bytes](FREE_BYTES) of each session that runs. Nothing waits at the bound. Cheap to clone: clones
 /// share one bound.
 ///
-/// A caller may have as much as is still free: one alone gets half of all, two a third each, and so
-/// on. Lines above a screen take no more than half of what is free, so that they leave memory to a
+/// A caller may have half of what the others leave: one alone gets half of all, two a third each, and
+/// so on. Lines above a screen are reserved within a third of that alone, so that they leave memory to a
 /// screen that comes later; where there is no memory, those of sessions that have ended go first.
 #[derive(Debug, Clone)]
 pub(crate) struct ScreenBudget(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    max_bytes: usize,
-    held: Mutex<HeldBytes>,
+    held: Mutex<FairShares>,
     /// Sessions that have ended, from the oldest, whose screens have lines above them.
     ended: Mutex<VecDeque<Weak<LiveSession>>>,
-}
-
-#[derive(Debug, Default)]
-struct HeldBytes {
-    all: usize,
-    callers: HashMap<UserName, usize>,
 }
 
 /// Memory of one screen, given back when dropped.
@@ -45,8 +39,6 @@ pub(crate) struct ScreenMemory {
 struct Parts {
     /// Of the cells that are shown.
     shown: usize,
-    /// Of what the session was loaded with.
-    kept: usize,
     /// Of the lines above them.
     history: usize,
     /// So many of these bytes are not counted.
@@ -55,7 +47,7 @@ struct Parts {
 
 impl Parts {
     fn counted(self) -> usize {
-        (self.shown + self.kept + self.history).saturating_sub(self.free)
+        (self.shown + self.history).saturating_sub(self.free)
     }
 }
 
@@ -88,20 +80,18 @@ impl From<ScreenShortage> for SessionError {
 
 impl ScreenBudget {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self(Arc::new(Shared { max_bytes, held: Mutex::default(), ended: Mutex::default() }))
+        let held = Mutex::new(FairShares::new(max_bytes));
+        Self(Arc::new(Shared { held, ended: Mutex::default() }))
     }
 
-    /// Reserves memory for a screen of `size` of a session of `user`, and for `kept` bytes that the
-    /// session was loaded with.
+    /// Reserves memory for a screen of `size` of a session of `user`.
     pub(crate) fn reserve(
         &self,
         user: &UserName,
         size: Size,
-        kept: usize,
     ) -> Result<Arc<ScreenMemory>, ScreenShortage> {
         let memory = self.empty(user);
-        let all = |parts: &mut Parts| (parts.shown, parts.kept) = (shown_bytes(size), kept);
-        memory.change(Purpose::Shown, all)?;
+        memory.change(Purpose::Shown, |parts| parts.shown = shown_bytes(size))?;
         Ok(memory)
     }
 
@@ -113,7 +103,7 @@ impl ScreenBudget {
     }
 
     fn empty(&self, user: &UserName) -> Arc<ScreenMemory> {
-        let parts = Mutex::new(Parts { shown: 0, kept: 0, history: 0, free: FREE_BYTES });
+        let parts = Mutex::new(Parts { shown: 0, history: 0, free: FREE_BYTES });
         Arc::new(ScreenMemory { budget: self.clone(), user: user.clone(), parts })
     }
 
@@ -126,47 +116,39 @@ impl ScreenBudget {
     ) -> Result<(), ScreenShortage> {
         let mut held = self.held();
         if purpose != Purpose::Present {
-            self.check(&held, user, from, to, purpose)?;
+            check(&held, user, from, to, purpose)?;
         }
-        let own = held.callers.get(user).copied().unwrap_or_default();
-        held.all = (held.all + to).saturating_sub(from);
-        let own = (own + to).saturating_sub(from);
-        // Callers of whom nothing is held are forgotten.
-        match own {
-            0 => held.callers.remove(user),
-            own => held.callers.insert(user.clone(), own),
-        };
+        held.replace(user, from, to);
         Ok(())
     }
 
-    fn check(
+    /// Which of the sessions that have `ended`, from the oldest on, are to be forgotten so that there is
+    /// memory for a screen of `size` of `user`: those of `user`, and where these are not enough, those of
+    /// callers who hold more than `user` would. None where all of them would not be enough.
+    pub(crate) fn obstacles(
         &self,
-        held: &HeldBytes,
         user: &UserName,
-        from: usize,
-        to: usize,
-        purpose: Purpose,
-    ) -> Result<(), ScreenShortage> {
-        let own = held.callers.get(user).copied().unwrap_or_default();
-        let max_bytes = self.0.max_bytes;
-        let free = max_bytes.saturating_sub(held.all);
-        let more = to.saturating_sub(from);
-        let part = if purpose == Purpose::History { 2 } else { 1 };
-        let left = free.checked_sub(more).map(|left| left / part);
-        if more == 0 || left.is_some_and(|left| own.saturating_add(more) <= left) {
-            Ok(())
-        } else if own > from || to > max_bytes / 2 {
-            // Nobody else's end would help a screen that is larger than one caller's part.
-            Err(ScreenShortage::Caller { max_bytes: (own + free) / 2 })
-        } else {
-            Err(ScreenShortage::All { max_bytes })
+        size: Size,
+        ended: Vec<Arc<LiveSession>>,
+    ) -> Vec<Arc<LiveSession>> {
+        let with_bytes = |live: Arc<LiveSession>| (live.memory.counted(), live);
+        let (mut found, others): (Vec<_>, Vec<_>) =
+            ended.into_iter().map(with_bytes).partition(|(_, live)| live.user == *user);
+        let sum = |all: &[(usize, Arc<LiveSession>)]| all.iter().map(|(bytes, _)| bytes).sum();
+        // No session is dropped meanwhile, which gives memory back.
+        let held = self.held();
+        let wanted = held.held(user).saturating_sub(sum(&found)) + counted_bytes(size);
+        if wanted > held.limit(user) {
+            let has_more = others.iter().filter(|(_, live)| held.held(&live.user) > wanted);
+            let has_more: Vec<_> = has_more.cloned().collect();
+            let left = held.left_by_others(user).saturating_add(sum(&has_more)).min(held.max());
+            drop(held);
+            if wanted > left / 2 {
+                return Vec::new();
+            }
+            found.extend(has_more);
         }
-    }
-
-    /// Returns whether [`reserve`](Self::reserve) would succeed if `user` had so many bytes less.
-    pub(crate) fn would_fit(&self, user: &UserName, size: Size, kept: usize, less: usize) -> bool {
-        let bytes = (shown_bytes(size) + kept).saturating_sub(FREE_BYTES);
-        self.check(&self.held(), user, less, bytes, Purpose::Shown).is_ok()
+        found.into_iter().map(|(_, live)| live).collect()
     }
 
     /// Removes the lines above the screen of a session that has ended, the oldest first: one of `user`,
@@ -182,7 +164,7 @@ impl ScreenBudget {
         true
     }
 
-    fn held(&self) -> MutexGuard<'_, HeldBytes> {
+    fn held(&self) -> MutexGuard<'_, FairShares> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -270,9 +252,46 @@ impl HistoryMemory for ScreenMemory {
 impl Drop for ScreenMemory {
     fn drop(&mut self) {
         let _ = self.change(Purpose::Present, |parts| {
-            (parts.shown, parts.kept, parts.history) = (0, 0, 0);
+            (parts.shown, parts.history) = (0, 0);
         });
     }
+}
+
+/// Whether `user` may have a screen of `to` bytes instead of `from`.
+fn check(
+    held: &FairShares,
+    user: &UserName,
+    from: usize,
+    to: usize,
+    purpose: Purpose,
+) -> Result<(), ScreenShortage> {
+    let shortage = match held.check(user, from, to) {
+        Ok(()) if purpose == Purpose::History && to > from => {
+            let own = held.held(user).saturating_sub(from);
+            let limit = held.left_by_others(user) / 3;
+            (own.saturating_add(to) > limit).then_some(if to <= limit {
+                Shortage::OfCaller
+            } else {
+                Shortage::OfAll
+            })
+        }
+        checked => checked.err(),
+    };
+    match shortage {
+        None => Ok(()),
+        Some(Shortage::OfCaller) => {
+            let limit = held.limit(user);
+            // Nobody else's end would help a screen that is larger than one caller's part.
+            let max_bytes = if to <= limit { limit } else { held.max() / 2 };
+            Err(ScreenShortage::Caller { max_bytes })
+        }
+        Some(Shortage::OfAll) => Err(ScreenShortage::All { max_bytes: held.max() }),
+    }
+}
+
+/// What is counted of a session with a screen of `size` that runs.
+fn counted_bytes(size: Size) -> usize {
+    shown_bytes(size).saturating_sub(FREE_BYTES)
 }
 
 fn shown_bytes(size: Size) -> usize {
@@ -300,24 +319,23 @@ mod tests {
         let large = Size::MAX;
         let one = shown_bytes(large) - FREE_BYTES;
         assert!((16 * MIB..21 * MIB).contains(&one), "{one}");
-        let first = budget.reserve(&alice, large, 0).expect("half of it is hers");
-        let refusal = |user| budget.reserve(user, large, 0).err();
+        let first = budget.reserve(&alice, large).expect("half of it is hers");
+        let refusal = |user| budget.reserve(user, large).err();
         assert_eq!(refusal(&alice), Some(ScreenShortage::Caller { max_bytes: 32 * MIB }));
         // The size of a session that runs, too.
-        let small = budget.reserve(&alice, Size::default(), 0).expect("small ones always");
+        let small = budget.reserve(&alice, Size::default()).expect("small ones always");
         assert!(small.grow_to(large).is_err());
         assert!(small.grow_to(Size::clamped(200, 60)).is_ok());
-        let second = budget.reserve(&bob, large, 0).expect("as much is his");
+        let second = budget.reserve(&bob, large).expect("as much is his");
         assert_eq!(refusal(&carol), Some(ScreenShortage::All { max_bytes: 64 * MIB }));
         let always: Vec<_> = (0..256)
-            .map(|_| budget.reserve(&carol, Size::clamped(200, 60), 0).expect("a small one"))
+            .map(|_| budget.reserve(&carol, Size::clamped(200, 60)).expect("a small one"))
             .collect();
         drop((first, second, small, always));
-        assert!(budget.held().callers.is_empty());
-        assert_eq!(budget.held().all, 0);
+        assert!(budget.held().is_empty());
         // What no caller may have is no matter of others.
         assert_eq!(
-            ScreenBudget::new(MIB).reserve(&carol, large, 0).err(),
+            ScreenBudget::new(MIB).reserve(&carol, large).err(),
             Some(ScreenShortage::Caller { max_bytes: MIB / 2 })
         );
     }
@@ -326,14 +344,14 @@ mod tests {
     fn lines_above_a_screen_leave_memory_to_a_screen() {
         let [alice, ..] = users();
         let budget = ScreenBudget::new(64 * MIB);
-        let memory = budget.reserve(&alice, Size::default(), 0).expect("a small one");
+        let memory = budget.reserve(&alice, Size::default()).expect("a small one");
         let mut reserved = 0;
         while memory.reserve(MIB) {
             reserved += 1;
         }
         assert!((20..23).contains(&reserved), "{reserved}");
         let wide = Size::clamped(400, 200);
-        let other = budget.reserve(&alice, wide, 0).expect("there is memory for a screen");
+        let other = budget.reserve(&alice, wide).expect("there is memory for a screen");
         assert!(!other.reserve(MIB));
         memory.release(reserved * MIB);
         assert!(other.reserve(MIB));

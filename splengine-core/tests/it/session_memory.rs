@@ -196,6 +196,47 @@ async fn the_screen_of_an_ended_session_takes_what_is_on_it() {
 }
 
 #[tokio::test]
+async fn ended_sessions_of_who_has_more_make_place_for_others_where_that_helps() {
+    let root = tempfile::tempdir().expect("a directory");
+    let alice = caller("alice");
+    // A screen of the largest size takes 19 MiB, half of that when its session has ended. Nobody is
+    // told when it is counted as such: until then it goes where there is no memory.
+    let begun = async || {
+        let engine = engine(root.path(), 99 << 20);
+        let full = script(r"printf '\033[41m\033[2J\033[Hend'", Size::MAX);
+        let over = made(&engine, "alice", full).await.expect("runs");
+        ended(&engine, "alice", &over).await;
+        for _ in 0..2 {
+            made(&engine, "alice", quiet(Size::MAX)).await.expect("is within half");
+        }
+        let is_counted = engine.sessions().get(&alice, &over).is_ok();
+        is_counted.then_some((engine, over))
+    };
+    let mut found = None;
+    for _ in 0..100 {
+        found = begun().await;
+        if found.is_some() {
+            break;
+        }
+    }
+    let (engine, over) = found.expect("it takes half of what it took");
+    let sessions = engine.sessions();
+    made(&engine, "bob", quiet(Size::MAX)).await.expect("is within his part");
+    // What runs is beyond her part already.
+    let medium = Size::clamped(500, 250);
+    let refused = made(&engine, "alice", quiet(medium)).await.expect_err("is refused");
+    assert_eq!(refused.kind(), ErrorKind::CallerLimit, "{refused}");
+    assert!(sessions.get(&alice, &over).is_ok(), "it is forgotten in vain");
+    // What others have is in the way, and not what she has herself.
+    made(&engine, "carol", quiet(medium)).await.expect("is within her part");
+    let refused = made(&engine, "carol", quiet(Size::MAX)).await.expect_err("is refused");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    assert!(sessions.get(&alice, &over).is_ok(), "it is forgotten in vain");
+    made(&engine, "dora", quiet(Size::MAX)).await.expect("the ended one goes");
+    assert!(matches!(sessions.get(&alice, &over), Err(SessionError::NoSession(_))));
+}
+
+#[tokio::test]
 async fn lines_above_the_screen_of_an_ended_session_go_first() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = engine(root.path(), 8 << 20);
