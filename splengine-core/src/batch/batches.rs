@@ -164,12 +164,19 @@ impl Batches {
             }
             summary = now;
         };
-        let mut record = record(&id, &summary, &recipe, rows)?;
+        let (of_record, counts) = ((id, summary.clone()), !is_exact);
+        let put_together = move || {
+            let (id, summary) = of_record;
+            let mut record = record(&id, &summary, &recipe, rows)?;
+            if counts {
+                record.info.counts = StepCounts::of_all(&record.steps);
+            }
+            let bytes = record.memory_bytes();
+            Ok::<_, BatchError>((record, bytes))
+        };
+        let size = summary.read_bytes() / 4;
+        let (mut record, bytes) = journal.large_work.run(size, put_together).await?;
         self.count_on(&mut record.info);
-        if !is_exact {
-            record.info.counts = StepCounts::of_all(&record.steps);
-        }
-        let bytes = record.memory_bytes();
         record.memory = RecordMemory::new(memory, bytes.min(summary.read_bytes())).await;
         Ok(record)
     }
@@ -274,7 +281,7 @@ impl Batches {
             return Err(BatchError::Malformed { field: Field::After, problem });
         }
         let memory = self.registry()?.reads.reserve(caller, &summary).await?;
-        let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;
+        let names = self.registry()?.journal.names(&id).await?;
         // Whoever follows counts what stays of it.
         drop(memory);
         let changed = self.registry()?.live(&id).map(|live| live.changed.subscribe());
@@ -366,7 +373,7 @@ impl Batches {
     ) -> Result<(u32, bool), BatchError> {
         let (id, summary) = self.find(caller, id).await?;
         let _memory = self.registry()?.reads.reserve(caller, &summary).await?;
-        let names = Names::of(&self.registry()?.journal.recipe(&id).await?)?;
+        let names = self.registry()?.journal.names(&id).await?;
         let missing = || BatchError::NoStep(step.chars().take(80).collect());
         let place = names.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
         Ok((u32::try_from(place).map_err(|_| missing())?, names.steps[place].opens_stdin))

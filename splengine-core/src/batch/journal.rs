@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::batch::BatchError;
+use crate::batch::record::Names;
 use crate::batch::records::{EventRow, JobSpec, StepRow, Summary, key};
-use crate::blocking::blocking;
+use crate::blocking::{LargeWork, blocking};
 use crate::fresh::Fresh;
 use crate::ids::BatchId;
 use crate::store::{Change, Rows, Store, StoreFault};
@@ -23,6 +24,8 @@ pub(crate) struct Journal {
     failed: Arc<Mutex<Option<Arc<StoreFault>>>>,
     /// Why the store can't be written, if so.
     fault: Arc<Fresh<Option<Arc<StoreFault>>>>,
+    /// Where large records are parsed and put together.
+    pub(crate) large_work: LargeWork,
 }
 
 struct Write {
@@ -43,7 +46,8 @@ impl Journal {
                 *noting.lock().unwrap_or_else(PoisonError::into_inner) = fault;
             }
         })?;
-        Ok(Self { store, writes, failed, fault: Arc::default() })
+        let large_work = LargeWork::new();
+        Ok(Self { store, writes, failed, fault: Arc::default(), large_work })
     }
 
     /// Makes all of these changes or none; when it returns they are on disk.
@@ -92,6 +96,12 @@ impl Journal {
         self.get(key::recipe(id)).await?.ok_or(BatchError::Damaged)
     }
 
+    /// What is told of a batch's steps that never changes.
+    pub(crate) async fn names(&self, id: &BatchId) -> Result<Names, BatchError> {
+        let recipe = self.recipe(id).await?;
+        self.large_work.run(recipe.text.len(), move || Names::of(&recipe)).await
+    }
+
     pub(crate) async fn step(&self, id: &BatchId, step: u32) -> Result<StepRow, BatchError> {
         Ok(self.get(key::step(id, step)).await?.unwrap_or_default())
     }
@@ -99,12 +109,7 @@ impl Journal {
     /// The rows of all steps that are not as they were at the beginning.
     pub(crate) async fn steps(&self, id: &BatchId) -> Result<Vec<(u32, StepRow)>, BatchError> {
         let rows = self.scan_all(key::step(id, 0), key::step(id, u32::MAX)).await?;
-        rows.into_iter()
-            .map(|(key, value)| {
-                let place = key.last_chunk().map(|bytes| u32::from_be_bytes(*bytes));
-                Ok((place.ok_or(BatchError::Damaged)?, parse(&value)?))
-            })
-            .collect()
+        self.parse_rows(rows, |key| key.last_chunk().map(|bytes| u32::from_be_bytes(*bytes))).await
     }
 
     /// At most `most` events that come after `after`.
@@ -116,21 +121,36 @@ impl Journal {
     ) -> Result<Vec<(u64, EventRow)>, BatchError> {
         let from = key::event(id, after.saturating_add(1));
         let rows = self.scan(from, key::event(id, u64::MAX), false, most).await?;
-        rows.into_iter()
-            .map(|(key, value)| {
-                let seq = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-                Ok((seq.ok_or(BatchError::Damaged)?, parse(&value)?))
-            })
-            .collect()
+        self.parse_rows(rows, |key| key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))).await
+    }
+
+    /// The rows, with what `part_of` makes of their keys.
+    async fn parse_rows<K, T>(
+        &self,
+        rows: Rows,
+        part_of: impl Fn(&[u8]) -> Option<K> + Send + 'static,
+    ) -> Result<Vec<(K, T)>, BatchError>
+    where
+        K: Send + 'static,
+        T: DeserializeOwned + Send + 'static,
+    {
+        let bytes = rows.iter().map(|(_, value)| value.len()).sum();
+        let parse = move || {
+            let row = |(key, value): (Vec<u8>, Vec<u8>)| {
+                Ok((part_of(&key).ok_or(BatchError::Damaged)?, parse(&value)?))
+            };
+            rows.into_iter().map(row).collect()
+        };
+        self.large_work.run(bytes, parse).await
     }
 
     pub(crate) async fn get<T>(&self, key: Vec<u8>) -> Result<Option<T>, BatchError>
     where
-        T: DeserializeOwned,
+        T: DeserializeOwned + Send + 'static,
     {
         let store = Arc::clone(&self.store);
-        let value = blocking(move || store.get(&key)).await?;
-        value.map(|value| parse(&value)).transpose()
+        let Some(value) = blocking(move || store.get(&key)).await? else { return Ok(None) };
+        self.large_work.run(value.len(), move || parse(&value).map(Some)).await
     }
 
     pub(crate) async fn scan(

@@ -120,11 +120,13 @@ impl Batches {
         };
         // Beside its recipe, all that its steps were given is read.
         let _memory = self.registry()?.reads.reserve_with_inputs(caller, &summary).await?;
-        let recipe = self.registry()?.journal.recipe(&id).await?;
-        let mut plan: PlanData = match recipe.kind.as_str() {
-            PLAN => serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?,
-            _ => return Err(BatchError::Conflict("a batch of this kind can't be run again")),
-        };
+        let journal = &self.registry()?.journal;
+        let recipe = journal.recipe(&id).await?;
+        if recipe.kind != PLAN {
+            return Err(BatchError::Conflict("a batch of this kind can't be run again"));
+        }
+        let parse = move || serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged);
+        let mut plan: PlanData = journal.large_work.run(summary.read_bytes() / 4, parse).await?;
         if summary.has_inputs {
             let (outputs, of) = (self.registry()?.policy.outputs.clone(), id.clone());
             let inputs = blocking(move || outputs.read_inputs(&of)).await;

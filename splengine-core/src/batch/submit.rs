@@ -340,8 +340,7 @@ impl Batches {
             let recipe = JobSpec { kind: PLAN.to_owned(), text };
             Ok(Accepted { recipe, inputs, job, held, about })
         };
-        // What is large takes time.
-        if bytes < LARGE_BYTES { make() } else { blocking(make).await }
+        self.registry()?.journal.large_work.run(bytes, make).await
     }
 
     /// Gives every step the batch's directory, and the session's directory and variables as they are
@@ -523,8 +522,6 @@ pub(crate) async fn detached<T: Send + 'static>(
 
 /// Maximum number of runs of all steps of a batch, each of which leaves events in the store.
 const MAX_RUNS: u64 = 100_000;
-/// Of fewer bytes of input a job is made at once.
-const LARGE_BYTES: usize = 64 << 10;
 const KEY_USED_UP: &str = "the batch that was made with this idempotency key is over and kept no \
     longer; a new request needs a new key";
 

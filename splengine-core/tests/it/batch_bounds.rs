@@ -19,6 +19,7 @@ use splengine_core::{
     Step,
 };
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::support::{caller, eventually};
 
@@ -705,4 +706,45 @@ async fn what_a_removal_left_is_removed_by_the_next_engine() {
         tries.next().expect("it is removed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Does `work`, and returns how long it took, and the longest time for which nobody else was served.
+async fn measured(work: impl Future<Output = ()>) -> (Duration, Duration) {
+    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let mut others = async || {
+        loop {
+            tokio::task::yield_now().await;
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = others() => {}
+    }
+    (begun.elapsed(), longest)
+}
+
+#[tokio::test]
+async fn while_a_large_record_is_read_others_are_served() {
+    let bench = bench(|policy| policy);
+    let (alice, batches) = (caller("alice"), bench.engine.batches());
+    let args = vec!["\n".repeat(60_000); 10];
+    let large = (0..10).fold(BatchRequest::new(), |all, _| all.step(Step::new("true").args(&args)));
+    let id = run(&bench.engine, &alice, large).await.info.id;
+    let get = async || {
+        let record = batches.get(&alice, id.as_str()).await.expect("is read");
+        assert_eq!(record.steps.len(), 10);
+    };
+    let follow = async || {
+        batches.events(&alice, id.as_str(), 0).await.expect("is read");
+    };
+    let is_fair = |(whole, longest): (Duration, Duration)| longest < whole / 4;
+    // Whatever else this machine does.
+    let (mut of_get, mut of_events) = (false, false);
+    for _ in 0..20 {
+        of_get |= is_fair(measured(get()).await);
+        of_events |= is_fair(measured(follow()).await);
+    }
+    assert!(of_get && of_events, "{of_get} {of_events}");
 }
