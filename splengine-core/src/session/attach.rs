@@ -279,10 +279,8 @@ impl Attachment {
         let Attach { resume, client: name, window, colors, from_start, .. } = attach;
         let changed = live.subscribe();
         let mut state = live.state();
-        if state.clients.len() >= live.policy.max_clients {
-            let limit = live.policy.max_clients;
-            return Err(SessionError::CallerLimit { what: "clients on one session", limit });
-        }
+        let share = caller.guest().map(|guest| guest.share.clone());
+        state.check_clients(share.as_ref(), live.policy.max_clients)?;
         let known = state.know(caller.user(), name, resume.is_some());
         // A connection that broke without a word may still count as attached.
         let broken: Vec<u64> = state
@@ -326,7 +324,7 @@ impl Attachment {
             name: known.clone(),
             user: caller.user().clone(),
             access,
-            share: caller.guest().map(|guest| guest.share.clone()),
+            share,
             window,
             colors,
             acked: None,

@@ -53,6 +53,14 @@ pub enum SessionError {
         /// Maximum number for one caller.
         limit: usize,
     },
+    /// As many clients are attached to the session as may be at once.
+    #[error("{}", clients_full(*.of, *.limit))]
+    ClientsFull {
+        /// Whose clients those are.
+        of: ClientsOf,
+        /// How many there may be.
+        limit: usize,
+    },
     /// There are as many as the engine keeps.
     #[error("there are {limit} sessions already, as many as this engine keeps; try again later")]
     Full {
@@ -119,6 +127,18 @@ pub enum SessionError {
     Internal(#[source] io::Error),
 }
 
+/// Clients of a session that have a bound in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientsOf {
+    /// All clients of the session.
+    Session,
+    /// Clients of guests, whatever share let them in.
+    Guests,
+    /// Clients of the guest of one share.
+    Share,
+}
+
 impl SessionError {
     /// Returns the message with the names of fields as `name` spells them: for adapters whose protocol
     /// has another spelling than Rust's.
@@ -143,9 +163,12 @@ impl SessionError {
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::Malformed { .. } | Self::Gap { .. } => ErrorKind::Malformed,
             Self::Ended => ErrorKind::Conflict,
-            Self::CallerLimit { .. } | Self::CallerScreens { .. } => ErrorKind::CallerLimit,
+            Self::CallerLimit { .. }
+            | Self::CallerScreens { .. }
+            | Self::ClientsFull { of: ClientsOf::Share, .. } => ErrorKind::CallerLimit,
             Self::Busy(error) => error.kind(),
             Self::Full { .. }
+            | Self::ClientsFull { .. }
             | Self::InputFull { .. }
             | Self::ScreensFull { .. }
             | Self::Draining => ErrorKind::Unavailable,
@@ -163,6 +186,7 @@ impl SessionError {
             Self::Busy(error) | Self::Memory(error) => Some(error.retry_after()),
             Self::CallerLimit { .. }
             | Self::CallerScreens { .. }
+            | Self::ClientsFull { .. }
             | Self::Full { .. }
             | Self::InputFull { .. }
             | Self::ScreensFull { .. }
@@ -192,6 +216,23 @@ impl From<InputShortage> for SessionError {
             },
             InputShortage::All { max_bytes } => Self::InputFull { max_bytes },
         }
+    }
+}
+
+fn clients_full(of: ClientsOf, limit: usize) -> String {
+    match of {
+        ClientsOf::Session => format!(
+            "{limit} clients are attached to this session, as many as may be at once; detach one of \
+             yours, or try again when another has left; the owner of the session can also revoke a share"
+        ),
+        ClientsOf::Guests => format!(
+            "guests may attach {limit} clients to this session at once, and have: the other places are \
+             kept for its owner; try again when a guest has left"
+        ),
+        ClientsOf::Share => format!(
+            "{limit} clients are attached with your share of this session, as many as may be at once; \
+             detach one of them first"
+        ),
     }
 }
 

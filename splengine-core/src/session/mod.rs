@@ -39,7 +39,7 @@ pub(crate) use adopt::adopt_all;
 pub use attach::{Attach, Attachment, ClientInfo, Closed, Notice, Update};
 pub use capture::{RecordingFile, ScreenShot};
 pub use colors::TerminalColors;
-pub use error::SessionError;
+pub use error::{ClientsOf, SessionError};
 pub use info::{SavedInfo, SessionInfo, SessionRequest, SessionState, ShareInfo};
 pub use input_handle::ClientInput;
 pub use policy::{Recording, SessionPolicy, SizePolicy};

@@ -72,6 +72,10 @@ pub enum Recording {
 }
 
 impl SessionPolicy {
+    /// Maximum number of clients that the guest of one share attaches to a session at once: 8. A person
+    /// has few windows and devices, and a link that has got into wrong hands takes no more than these.
+    pub const MAX_CLIENTS_PER_SHARE: usize = 8;
+
     /// The defaults.
     pub fn new() -> Self {
         let shell = ["/bin/bash", "/bin/sh"].into_iter().find(|path| Path::new(path).exists());
@@ -135,7 +139,11 @@ impl SessionPolicy {
         self
     }
 
-    /// Sets the maximum number of clients that are attached to one session. Default 64.
+    /// Sets the maximum number of clients that are attached to one session at once; the next one is
+    /// refused ([`SessionError::ClientsFull`](crate::SessionError::ClientsFull)). Default 64. Guests have
+    /// three quarters of these at most, rounded down, those of one share
+    /// [`MAX_CLIENTS_PER_SHARE`](Self::MAX_CLIENTS_PER_SHARE): the rest is kept for the owner, so that
+    /// with 1 no guest attaches.
     pub fn max_clients(mut self, count: usize) -> Self {
         self.max_clients = count;
         self

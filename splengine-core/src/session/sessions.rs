@@ -225,7 +225,7 @@ impl Sessions {
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Ended`] for one that was lost with its engine,
-    /// [`SessionError::CallerLimit`] when too many are attached.
+    /// [`SessionError::ClientsFull`] when too many are attached.
     pub fn attach(
         &self,
         caller: &Caller,

@@ -10,7 +10,9 @@ use crate::ids::ShareId;
 use crate::os::ExitStatus;
 use crate::session::input_queue::InputSequence;
 use crate::session::log::Log;
-use crate::session::{ClientInfo, Closed, Notice, TerminalColors};
+use crate::session::{
+    ClientInfo, ClientsOf, Closed, Notice, SessionError, SessionPolicy, TerminalColors,
+};
 use crate::terminal::Size;
 use crate::user_name::UserName;
 
@@ -100,6 +102,35 @@ impl State {
     pub(crate) fn notify_typists(&mut self, notice: &Notice) {
         let typists = self.clients.values_mut().filter(|client| client.may_type());
         typists.for_each(|client| client.notify(notice.clone()));
+    }
+
+    /// Checks whether one more client may attach, of the guest of `share` if that is given. `max` are all
+    /// that may.
+    pub(crate) fn check_clients(
+        &self,
+        share: Option<&ShareId>,
+        max: usize,
+    ) -> Result<(), SessionError> {
+        let full = |of, limit| Err(SessionError::ClientsFull { of, limit });
+        if let Some(share) = share {
+            let guests = self.clients.values().filter_map(|client| client.share.as_ref());
+            let (mut of_share, mut of_guests) = (0, 0);
+            for found in guests {
+                of_guests += 1;
+                of_share += usize::from(found == share);
+            }
+            if of_share >= SessionPolicy::MAX_CLIENTS_PER_SHARE {
+                return full(ClientsOf::Share, SessionPolicy::MAX_CLIENTS_PER_SHARE);
+            }
+            let max_guests = max - max.div_ceil(4);
+            if of_guests >= max_guests {
+                return full(ClientsOf::Guests, max_guests);
+            }
+        }
+        if self.clients.len() >= max {
+            return full(ClientsOf::Session, max);
+        }
+        Ok(())
     }
 
     pub(crate) fn join(&mut self, client: Client) -> u64 {

@@ -21,6 +21,7 @@ mod input_bounds;
 mod limits;
 mod protected;
 mod requests;
+mod session_clients;
 mod session_floods;
 mod session_memory;
 mod session_reads;
