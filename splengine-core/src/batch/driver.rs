@@ -328,7 +328,6 @@ fn place(step: usize) -> u32 {
     u32::try_from(step).unwrap_or(u32::MAX)
 }
 
-pub(crate) const PLAN: &str = "plan";
 /// Beyond so many words a step waits until its driver has heard them.
 const INPUTS: usize = 64;
 /// A caller's wish for the end is told so often: once to clean up, and once to stop that, too.

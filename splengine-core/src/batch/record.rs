@@ -1,8 +1,7 @@
 //! A batch's record, of what is written of it.
 
-use crate::batch::driver::PLAN;
 use crate::batch::plan::PlanData;
-use crate::batch::records::{EventKind, JobSpec, StepRow, Summary, batch_state};
+use crate::batch::records::{EventKind, JobSpec, PLAN, StepRow, Summary, batch_state};
 use crate::batch::{BatchError, BatchEventKind, BatchRecord, Step, StepInfo};
 use crate::ids::BatchId;
 

@@ -56,6 +56,9 @@ pub(crate) struct Summary {
     pub(crate) has_inputs: bool,
 }
 
+/// Kind of the batches whose job is the engine's own, [`Schedule`](crate::batch::schedule::Schedule).
+pub(crate) const PLAN: &str = "plan";
+
 /// What makes its job; never changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct JobSpec {

@@ -3,9 +3,9 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::Caller;
-use crate::batch::driver::PLAN;
 use crate::batch::graph::dependencies;
 use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step};
+use crate::batch::records::PLAN;
 use crate::batch::submit::{Accepted, UsedKey, detached};
 use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};
 use crate::blocking::blocking;

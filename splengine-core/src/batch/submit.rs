@@ -8,12 +8,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::{Caller, Scope};
 use crate::batch::checks::{MAX_TIMEOUT_MS, StepChecks, checked_labels};
-use crate::batch::driver::{Driver, DriverInit, PLAN, Pending};
+use crate::batch::driver::{Driver, DriverInit, Pending};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
 use crate::batch::keys::KeyLock;
 use crate::batch::plan::{PlanData, Step, StepCheck};
-use crate::batch::records::{EventKind, EventRow, JobSpec, Summary, key, now};
+use crate::batch::records::{EventKind, EventRow, JobSpec, PLAN, Summary, key, now};
 use crate::batch::registry::Registry;
 use crate::batch::schedule::Schedule;
 use crate::batch::{

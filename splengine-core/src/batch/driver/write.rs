@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::{After, Brief, Driver, Input, PLAN, Turn, place};
+use super::{After, Brief, Driver, Input, Turn, place};
 use crate::batch::journal::set;
 use crate::batch::output::{OutputQuota, OutputWriter};
-use crate::batch::records::{EventKind, EventRow, StepRow, StepSpec, key, now};
+use crate::batch::records::{EventKind, EventRow, PLAN, StepRow, StepSpec, key, now};
 use crate::batch::registry::Registry;
 use crate::batch::stdin::Source;
 use crate::batch::step_run::{StepRun, not_started};
