@@ -56,9 +56,9 @@ pub enum SessionError {
     /// As many clients are attached to the session as may be at once.
     #[error("{}", clients_full(*.of, *.limit))]
     ClientsFull {
-        /// Whose clients those are.
+        /// Group of clients whose number is at its limit.
         of: ClientsOf,
-        /// How many there may be.
+        /// Maximum number of them.
         limit: usize,
     },
     /// There are as many as the engine keeps.
