@@ -12,6 +12,29 @@ use crate::service::AvroService;
 
 /// Sets up the Avro RPC server. Made by [`AvroServer::builder`]; it opens only once it knows how to
 /// [authenticate](Self::authenticate).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use splengine_avro::AvroServer;
+/// use splengine_core::Engine;
+/// use splengine_core::auth::Authenticator;
+///
+/// # async fn example(
+/// #     engine: Engine,
+/// #     authenticator: impl Authenticator,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let server = AvroServer::builder(engine)
+///     .authenticate(authenticator)
+///     .interface("rest", "http://engine.example.org:8080")
+///     .max_frame(4 << 20)
+///     .max_calls(64)
+///     .frame_timeout(Duration::from_secs(10))
+///     .bind("127.0.0.1:9090")
+///     .await?;
+/// # server.await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct AvroServerBuilder<A> {

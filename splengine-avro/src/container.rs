@@ -24,6 +24,29 @@ pub struct ContainerError(#[source] apache_avro::Error);
 /// Takes the processor for as long as the compression of all that takes: not for a thread that
 /// serves others.
 ///
+/// ```
+/// use splengine_avro::results_container;
+/// use splengine_core::batch::BatchPolicy;
+/// use splengine_core::store::MemoryStore;
+/// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let outputs = tempfile::tempdir()?;
+/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+/// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
+/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// let batches = engine.batches();
+/// let request = BatchRequest::new().step(Step::new("echo hello"));
+/// let id = batches.submit(&alice, request, None).await?.record.info.id;
+/// batches.wait(&alice, id.as_str()).await?;
+/// let results = batches.results(&alice, id.as_str()).await?;
+/// let file = tokio::task::spawn_blocking(move || results_container(&results)).await??;
+/// assert!(file.starts_with(b"Obj\x01"));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// [`ContainerError`] when `apache-avro` can't write it, which nothing that a step prints brings

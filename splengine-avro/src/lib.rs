@@ -19,13 +19,42 @@
 //! # }
 //! ```
 //!
+//! # Framings
+//!
 //! What a connection speaks is told by its first 12 bytes: the Netty framing (answers as they are
 //! ready, by their serials), the specification's (in order), SASL `ANONYMOUS` before that, HTTP
 //! (`POST /` and `POST /avro`, `GET /avro/protocol`), and TLS with any of them within it, where it is
-//! switched on. The protocol is [`protocol()`]; clients of older, newer or narrower texts are resolved
-//! by name.
+//! switched on. The protocol is [`protocol()`]; clients of older, newer or narrower texts are
+//! resolved by name.
 //!
-//! [`results_container`] makes a container file of a batch's results, for whichever server gives it.
+//! # How it fits in
+//!
+//! A call is one operation of the engine's: commands, batches, sessions, files. Credentials are in
+//! the call's metadata (`spl-authorization`), over HTTP also in the header `Authorization`.
+//! [`AvroService`] is the server over HTTP alone, as a `tower::Service` to be nested in another
+//! server.
+//!
+//! [`Command`] and [`ExecutionResult`] are the protocol's records for use outside of calls, such as
+//! in Kafka. [`results_container`] makes a container file of a batch's results, for whichever server
+//! gives it; the HTTP server offers it by [`results_as`](https://docs.rs/splengine-http).
+//!
+//! # Features
+//!
+//! - `tls`: TLS on the same port, by `tokio-rustls`.
+//!
+//! # Limits
+//!
+//! Messages, and the memory of all of them, are bounded by settings of [`AvroServerBuilder`]. Answers
+//! are written with the server's schema. Clients' protocols are bounded as
+//! [`AvroServerBuilder::handshake_timeout`] says.
+//!
+//! # Why apache-avro
+//!
+//! It is the Avro project's own implementation for Rust, and parses, compares and resolves schemas,
+//! and compresses container files. It has no RPC: framings, handshakes and calls are of this crate.
+//! Data whose schema has the same form as ours is read by a decoder of this crate straight into
+//! records; any other is looked over within bounds first, since `apache-avro` recurses and copies
+//! along the nesting of schemas.
 
 #![forbid(unsafe_code)]
 
@@ -66,6 +95,10 @@ pub use server::{Tls, TlsError};
 pub use service::{AvroService, ResponseBody, ResponseFuture};
 
 /// The text of the protocol that is served, whose MD5 clients are told: `SPlectrumEngine`.
+///
+/// ```
+/// assert!(splengine_avro::protocol().contains("SPlectrumEngine"));
+/// ```
 #[must_use]
 pub fn protocol() -> &'static str {
     protocol::text()

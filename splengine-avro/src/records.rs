@@ -8,6 +8,23 @@ use crate::datum::{Timestamp, records, symbols};
 
 records! {
     /// A command to run: the protocol's frozen record.
+    ///
+    /// ```
+    /// use splengine_avro::Command;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let command = Command {
+    ///     command: "echo".to_owned(),
+    ///     args: vec!["two words".to_owned()],
+    ///     workdir: None,
+    ///     session_id: None,
+    /// };
+    /// // As a message of Kafka's, without and with a schema registry.
+    /// assert_eq!(Command::from_single_object(command.to_single_object())?, command);
+    /// assert_eq!(Command::from_registry_form(command.to_registry_form(7))?, (7, command));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[expect(clippy::exhaustive_structs, reason = "the protocol froze it")]
     pub struct Command {
         /// The command, split into words as a POSIX shell would.

@@ -27,6 +27,30 @@ use crate::service::AvroService;
 
 /// The Avro RPC server on an address of its own. Serves while it is awaited, or
 /// [run](Self::run_until).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use splengine_avro::AvroServer;
+/// use splengine_core::auth::Authenticator;
+/// use splengine_core::{Engine, LocalExecutor};
+///
+/// # async fn example(
+/// #     authenticator: impl Authenticator,
+/// #     signal: impl Future<Output = ()>,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
+/// let server = AvroServer::builder(engine.clone())
+///     .authenticate(authenticator)
+///     .bind("127.0.0.1:9090")
+///     .await?;
+/// let shutdown = async {
+///     signal.await;
+///     engine.drain(Duration::from_secs(30)).await;
+/// };
+/// server.run_until(shutdown).await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct AvroServer {
     pub(crate) listener: TcpListener,

@@ -41,6 +41,25 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request must name one host. Credentials in its head are checked before its body is read, and
 /// refused with 401. Where some are demanded and the head has none, they are to be in the call's
 /// metadata, and the body may have 512 KiB.
+///
+/// ```
+/// use http_body_util::{BodyExt as _, Empty};
+/// use splengine_avro::AvroServer;
+/// use splengine_core::auth::StaticTokens;
+/// use splengine_core::{Engine, LocalExecutor};
+/// use tower::Service as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// let mut service = AvroServer::builder(engine).authenticate(StaticTokens::new()).into_service();
+/// let request = http::Request::get("/avro/protocol").header("host", "localhost");
+/// let response = service.call(request.body(Empty::<bytes::Bytes>::new())?).await?;
+/// let text = response.into_body().collect().await?.to_bytes();
+/// assert_eq!(text, splengine_avro::protocol());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct AvroService(Responder);
 

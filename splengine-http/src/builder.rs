@@ -21,6 +21,30 @@ use crate::service::HttpService;
 
 /// Sets up the HTTP server. Made by [`HttpServer::builder`]; it opens only once it knows how to
 /// [authenticate](Self::authenticate).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use splengine_core::Engine;
+/// use splengine_core::auth::Authenticator;
+/// use splengine_core::net::ConnectionLimits;
+/// use splengine_http::HttpServer;
+///
+/// # async fn example(
+/// #     engine: Engine,
+/// #     authenticator: impl Authenticator,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let server = HttpServer::builder(engine)
+///     .authenticate(authenticator)
+///     .allow_origin("https://app.example.org")?
+///     .max_body(1 << 20)
+///     .body_timeout(Duration::from_secs(10))
+///     .connection_limits(ConnectionLimits::new().max_connections(256))
+///     .bind("127.0.0.1:8080")
+///     .await?;
+/// # server.await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct HttpServerBuilder<A> {
@@ -40,6 +64,15 @@ pub struct OriginError(String);
 
 /// Checks whether `origin` is one (RFC 6454): a scheme, a host and perhaps a port, and nothing
 /// else.
+///
+/// ```
+/// use splengine_http::check_origin;
+///
+/// assert!(check_origin("https://example.org").is_ok());
+/// assert!(check_origin("http://localhost:3000").is_ok());
+/// // A path, be it `/` alone, is none of an origin's.
+/// assert!(check_origin("https://example.org/").is_err());
+/// ```
 ///
 /// # Errors
 ///
@@ -151,6 +184,29 @@ impl<A> HttpServerBuilder<A> {
     /// Lets another service answer for `path`, such as another server's that speaks HTTP, too. It
     /// finds out by itself who asks.
     ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use splengine_core::auth::StaticTokens;
+    /// use splengine_core::{Engine, LocalExecutor};
+    /// use splengine_http::HttpServer;
+    /// use tower::ServiceExt as _;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let greeting = tower::service_fn(|_request| async {
+    ///     Ok::<_, Infallible>(http::Response::new("hello".to_owned()))
+    /// });
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// let service = HttpServer::builder(engine)
+    ///     .authenticate(StaticTokens::new())
+    ///     .mount("/greeting", greeting)
+    ///     .into_service();
+    /// let request = http::Request::get("/greeting").header("host", "localhost").body(String::new())?;
+    /// assert_eq!(service.oneshot(request).await?.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// The server, when it is set up, where `path` does not begin with `/` or is taken.
@@ -178,6 +234,30 @@ impl<A> HttpServerBuilder<A> {
     /// says.
     ///
     /// `form` is called where it may block. Its error is for the log; the client is told 500.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use splengine_core::auth::StaticTokens;
+    /// use splengine_core::batch::BatchResults;
+    /// use splengine_core::{Engine, LocalExecutor};
+    /// use splengine_http::HttpServer;
+    ///
+    /// fn csv(results: &BatchResults) -> Result<Vec<u8>, Infallible> {
+    ///     let lines = results.steps.iter().map(|result| {
+    ///         format!("{},{}\r\n", result.step.id, result.step.exit_code.unwrap_or(-1))
+    ///     });
+    ///     Ok(lines.collect::<String>().into_bytes())
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// let builder = HttpServer::builder(engine)
+    ///     .authenticate(StaticTokens::new())
+    ///     .results_as("text/csv", "csv", csv);
+    /// # drop(builder);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
-//! The HTTP server of splengine: an [`Engine`](splengine_core::Engine) as a server, or as a
-//! `tower::Service` to nest in one's own.
+//! The HTTP server of splengine: an [`Engine`](splengine_core::Engine) as REST, streams, files and
+//! metrics, on an address of its own or as a `tower::Service` to nest in another server.
 //!
 //! ```no_run
 //! use splengine_core::{Caller, Engine, LocalExecutor};
@@ -19,10 +19,46 @@
 //! # }
 //! ```
 //!
-//! Routes: `POST /execute` and everything under `/api/v1` take credentials; `/health`, `/ready`, `/metrics`,
-//! `/openapi.json`, `/info` and `/api/v1/service` do not, and tell nothing of callers. A request
-//! that carries a [`Caller`](splengine_core::Caller) among its extensions was authenticated by
-//! whoever nests the service.
+//! # Routes
+//!
+//! | route | contents |
+//! |---|---|
+//! | `POST /execute` | runs a command; the answer is whole, or streamed as NDJSON or server-sent events |
+//! | `/api/v1/executions` | commands that run or wait |
+//! | `/api/v1/sessions`, `/api/v1/saved-sessions` | terminal sessions, their screens, input and recordings |
+//! | `/api/v1/batches` | batches, their events, output and results |
+//! | `/api/v1/files` | files below root, with ranges, conditions and changes as they happen |
+//! | `/health`, `/ready`, `/metrics`, `/info`, `/openapi.json` | state of the server, and its description |
+//!
+//! `/execute` and everything under `/api/v1` but `/api/v1/service` take credentials (`Authorization:
+//! Bearer`); the other routes do not, and tell nothing of callers. `/openapi.json` describes all of
+//! them. Errors are problem details (RFC 9457).
+//!
+//! # How it fits in
+//!
+//! [`HttpServer`] opens an address of its own, with bounds on connections and times. [`HttpService`]
+//! is the same without them, to be nested in an axum router or any tower stack: a request that
+//! carries a [`Caller`](splengine_core::Caller) among its extensions was authenticated by the server
+//! around it. `splengine-ws` serves these routes beside its terminals; the service of
+//! `splengine-avro` can be [mounted](HttpServerBuilder::mount) here. [`serve`], [`check_host`],
+//! [`check_origin`] and [`read_body`] are what such servers share.
+//!
+//! # Features
+//!
+//! There are none to choose.
+//!
+//! # Limits
+//!
+//! HTTP/1.1, and HTTP/2 without TLS to clients that begin with it; TLS is the task of a proxy, or of
+//! the server that the service is nested in. Each bound (bodies, memory of all of them, connections,
+//! times) is a setting of [`HttpServerBuilder`], which says what a client is told there.
+//!
+//! # Why axum and hyper
+//!
+//! axum routes and extracts: it is a thin layer over `tower` and `http`, so that the routes are a
+//! service that nests anywhere; no type of it is in a public signature. Connections are driven by
+//! `hyper` and `hyper-util` over the accept loop of `splengine-core`, not by `axum::serve`: that has
+//! no time limit for the head of a request and no bound on connections.
 
 #![forbid(unsafe_code)]
 

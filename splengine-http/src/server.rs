@@ -30,6 +30,27 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The HTTP server on an address of its own: HTTP/1.1, and HTTP/2 without TLS to clients that begin
 /// with it. Serves while it is awaited, or [run](Self::run_until).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use splengine_core::auth::{Secret, StaticTokens};
+/// use splengine_core::{Caller, Engine, LocalExecutor};
+/// use splengine_http::HttpServer;
+///
+/// # async fn example(token: Secret) -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
+/// let mut tokens = StaticTokens::new();
+/// tokens.insert(&token, Caller::with_all_scopes("alice".parse()?))?;
+/// let server = HttpServer::builder(engine.clone()).authenticate(tokens).bind("127.0.0.1:8080").await?;
+/// let shutdown = async {
+///     drop(tokio::signal::ctrl_c().await);
+///     // Until this is done, `/ready` answers with 503, and everything else as before.
+///     engine.drain(Duration::from_secs(30)).await;
+/// };
+/// server.run_until(shutdown).await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct HttpServer {
     listener: TcpListener,
@@ -101,6 +122,22 @@ impl HttpServer {
 /// request has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::net::ConnectionHandle) among
 /// its extensions; whoever authenticates the caller tells the handle. A connection that was upgraded
 /// is the service's; it counts until its handle says that it is authenticated.
+///
+/// ```no_run
+/// use std::convert::Infallible;
+/// use splengine_core::net::ConnectionLimits;
+/// use splengine_http::{RequestBody, serve};
+///
+/// # async fn example() -> std::io::Result<()> {
+/// let service = tower::service_fn(|_request: http::Request<RequestBody>| async {
+///     Ok::<_, Infallible>(http::Response::new("hello".to_owned()))
+/// });
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// let shutdown = async { drop(tokio::signal::ctrl_c().await) };
+/// serve(listener, service, ConnectionLimits::new(), shutdown).await;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Cancel safety
 ///

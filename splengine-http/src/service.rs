@@ -13,6 +13,39 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The HTTP server as a [`tower::Service`], to be nested in a stack of one's own. Cheap to clone,
 /// always ready, and never fails: refusals are responses.
+///
+/// Nested in an application of axum's that authenticates its users by itself:
+///
+/// ```
+/// use axum::Router;
+/// use axum::extract::Request;
+/// use axum::middleware::{Next, from_fn};
+/// use splengine_core::auth::StaticTokens;
+/// use splengine_core::{Caller, Engine, LocalExecutor, Scope};
+/// use splengine_http::HttpServer;
+/// use tower::ServiceExt as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// let service = HttpServer::builder(engine).authenticate(StaticTokens::new()).into_service();
+/// let alice = Caller::new("alice".parse()?).with(Scope::Execute);
+/// let app = Router::new().nest_service("/engine", service).layer(from_fn(
+///     move |mut request: Request, next: Next| {
+///         // Whom the application has recognised, by whatever means.
+///         request.extensions_mut().insert(alice.clone());
+///         next.run(request)
+///     },
+/// ));
+///
+/// let request = http::Request::post("/engine/execute")
+///     .header("host", "localhost")
+///     .header("content-type", "application/json")
+///     .body(axum::body::Body::from(r#"{"command": "echo hello"}"#))?;
+/// assert_eq!(app.oneshot(request).await?.status(), 200);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct HttpService(Router);
 

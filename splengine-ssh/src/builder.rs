@@ -22,6 +22,29 @@ pub struct NoUsers;
 
 /// Sets up the SSH server. Made by [`SshServer::builder`]; it opens only once it knows who may come
 /// in, and its own key.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use splengine_core::Engine;
+/// use splengine_ssh::{Algorithms, HostKeys, SshServer, Users};
+///
+/// # async fn example(
+/// #     engine: Engine,
+/// #     users: Users,
+/// #     keys: HostKeys,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let server = SshServer::builder(engine)
+///     .users(users)
+///     .accept_env(["LANG", "LC_*", "APP_*"])
+///     .algorithms(Algorithms::strict())
+///     .login_grace(Duration::from_secs(30))
+///     .permit_open(["127.0.0.1:5432", "/run/app.sock"])?
+///     .bind("127.0.0.1:2222", &keys)
+///     .await?;
+/// # server.await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct SshServerBuilder<U> {

@@ -23,6 +23,17 @@
 //! # }
 //! ```
 //!
+//! # How it fits in
+//!
+//! A command is an execution of the engine, a terminal one of its sessions, SFTP, scp and rsync its files:
+//! rights, queue and bounds are the same as on the other servers, and [`Users::accounts`] gives users the
+//! rights that they have there. [`HostKeys`] are the keys by which clients know the server, [`Algorithms`]
+//! what they may choose from. SSH brings its own encryption: the server needs no proxy.
+//!
+//! # Features
+//!
+//! There are none to choose.
+//!
 //! # Bounds that clients may meet
 //!
 //! A client that lets its command's output lie keeps what it has not read, and the command waits. One

@@ -22,6 +22,27 @@ use crate::targets::Targets;
 use crate::{Algorithms, Users};
 
 /// The SSH server on an address of its own. Serves while it is awaited, or [run](Self::run_until).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use splengine_core::{Engine, LocalExecutor};
+/// use splengine_ssh::{HostKeys, SshServer, Users};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
+/// let users = Users::new().authorized_keys("/etc/my-server/keys")?;
+/// let keys = HostKeys::open_or_create("/var/lib/my-server/host_ed25519_key")?;
+/// let server =
+///     SshServer::builder(engine.clone()).users(users).bind("127.0.0.1:2222", &keys).await?;
+/// let shutdown = async {
+///     drop(tokio::signal::ctrl_c().await);
+///     // Commands tell their ends before their connections are closed.
+///     engine.drain(Duration::from_secs(30)).await;
+/// };
+/// server.run_until(shutdown).await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct SshServer {
     pub(crate) listener: TcpListener,

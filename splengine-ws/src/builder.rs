@@ -13,6 +13,31 @@ use crate::server::{WsServer, WsService};
 
 /// Sets up the WebSocket server. Made by [`WsServer::builder`]; it opens only once it knows how to
 /// [authenticate](Self::authenticate).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use splengine_core::Engine;
+/// use splengine_core::auth::SharedAuthenticator;
+/// use splengine_http::HttpServer;
+/// use splengine_ws::WsServer;
+///
+/// # async fn example(
+/// #     engine: Engine,
+/// #     authenticator: SharedAuthenticator,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let api = HttpServer::builder(engine.clone()).authenticate(authenticator.clone()).into_service();
+/// let server = WsServer::builder(engine)
+///     .authenticate(authenticator)
+///     .api(api)
+///     .keep_logins("/var/lib/my-server/logins")
+///     .allow_origin("https://app.example.org")?
+///     .ping_every(Duration::from_secs(30))
+///     .bind("127.0.0.1:8081")
+///     .await?;
+/// # server.await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct WsServerBuilder<A> {

@@ -19,10 +19,39 @@
 //! # }
 //! ```
 //!
-//! `/terminal` speaks two protocols: plain JSON frames for the simplest possible client, and, when
-//! it is offered as subprotocol, `spl.term.v1`, with binary frames, resumption and acknowledgements.
-//! `/` is the console, which also uses the routes of [`HttpService`](splengine_http::HttpService)
-//! under the same address.
+//! # Two protocols
+//!
+//! `/terminal` speaks plain JSON frames for the simplest possible client, and, where it is offered as
+//! subprotocol, `spl.term.v1`, with binary frames, resumption and acknowledgements. A connection
+//! attaches to the session that its query names, or makes one. `/` is the console.
+//!
+//! # How it fits in
+//!
+//! The sessions are the engine's: what a browser shows is what `ssh` shows, and it runs on when its
+//! clients are gone. The server also answers with the routes of
+//! [`HttpService`](splengine_http::HttpService), which the console uses; [`WsServerBuilder::api`]
+//! sets another. [`WsService`] is the server as a `tower::Service`, to be nested in another server
+//! that serves upgrades. Clients show a bearer token, the cookie of a login, or, since a WebSocket of
+//! a browser can't send a header, a ticket that works once.
+//!
+//! # Features
+//!
+//! There are none to choose. The build script embeds xterm.js from npm, by a lock file and hashes;
+//! where npm is missing, or `SPLENGINE_WS_NO_NPM` is set, the console loads the same files from a CDN
+//! by their integrity hashes.
+//!
+//! # Limits
+//!
+//! HTTP/1.1 upgrades; WebSockets over HTTP/2 (RFC 8441) and the extension `permessage-deflate` are
+//! not served. TLS is the task of a proxy or of the server around it. A client that is too slow is
+//! given the screen in place of what it missed. Each bound is a setting of [`WsServerBuilder`].
+//!
+//! # Why tokio-tungstenite
+//!
+//! It takes any stream of bytes, and gives access to single frames. Both are needed here: between the
+//! connection and tungstenite is a layer that reserves memory for a message before its payload is
+//! read, and large screens are sent as fragments. The WebSocket of axum, which is built on the same
+//! crate, offers neither.
 
 #![forbid(unsafe_code)]
 

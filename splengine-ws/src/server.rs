@@ -19,6 +19,29 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The WebSocket server on an address of its own. Serves while it is awaited, or
 /// [run](Self::run_until).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use splengine_core::auth::Authenticator;
+/// use splengine_core::{Engine, LocalExecutor};
+/// use splengine_ws::WsServer;
+///
+/// # async fn example(
+/// #     authenticator: impl Authenticator,
+/// #     signal: impl Future<Output = ()>,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
+/// let server =
+///     WsServer::builder(engine.clone()).authenticate(authenticator).bind("127.0.0.1:8081").await?;
+/// let shutdown = async {
+///     signal.await;
+///     // Clients hear of the restart, and come back by themselves.
+///     engine.drain(Duration::from_secs(30)).await;
+/// };
+/// server.run_until(shutdown).await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct WsServer {
     listener: TcpListener,
@@ -80,6 +103,28 @@ impl fmt::Debug for WsServer {
 
 /// The WebSocket server as a [`tower::Service`], to be nested in a stack of one's own, by one that
 /// serves upgrades. Cheap to clone, always ready, and never fails: refusals are responses.
+///
+/// ```
+/// use splengine_core::auth::StaticTokens;
+/// use splengine_core::{Engine, LocalExecutor};
+/// use splengine_ws::WsServer;
+/// use tower::ServiceExt as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// let terminals =
+///     WsServer::builder(engine).authenticate(StaticTokens::new()).console(false).into_service();
+/// let app = axum::Router::new().nest_service("/shell", terminals.clone());
+///
+/// // Without the headers of an upgrade it is refused.
+/// let request = http::Request::get("/shell/terminal").header("host", "localhost");
+/// let response = app.oneshot(request.body(axum::body::Body::empty())?).await?;
+/// assert!(response.status().is_client_error());
+/// terminals.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct WsService {
     router: Router,
