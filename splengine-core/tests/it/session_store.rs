@@ -131,7 +131,8 @@ async fn a_saved_session_that_can_not_be_read_is_told_of() {
     first.kill();
     let place = |root: &Path| root.join("sessions/saved").join(saved.id.as_str());
     let kept = std::fs::read(place(elsewhere.path())).expect("reads");
-    for (content, is_whole) in [(&kept[..], true), (b"garbage", false)] {
+    let cut = &kept[..kept.len() - 1];
+    for (content, is_whole) in [(&kept[..], true), (b"garbage", false), (cut, false)] {
         let root = tempfile::tempdir_in(root.path()).expect("a directory");
         std::fs::create_dir_all(root.path().join("sessions/saved")).expect("made");
         std::fs::write(place(root.path()), content).expect("written");
@@ -140,6 +141,28 @@ async fn a_saved_session_that_can_not_be_read_is_told_of() {
         assert_eq!(matches!(state(&next).await, PartState::Degraded { .. }), !is_whole);
         assert_eq!(std::fs::read(place(root.path())).expect("is there"), content);
     }
+}
+
+/// However large it is, it is read when it is asked for and not when the engine starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_screen_of_a_saved_session_is_looked_at_when_it_is_loaded() {
+    let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
+    let first = engine(root.path());
+    let request = SessionRequest::new().command("cat");
+    let session = first.sessions().create(&alice, request).await.expect("starts");
+    let saved = first.sessions().save(&alice, session.id.as_str(), None).await.expect("saved").id;
+    first.kill();
+    drop(first);
+    let path = root.path().join("sessions/saved").join(saved.as_str());
+    let mut content = std::fs::read(&path).expect("reads");
+    *content.last_mut().expect("a screen") ^= 1;
+    std::fs::write(&path, content).expect("written");
+    let next = engine(root.path());
+    assert!(matches!(state(&next).await, PartState::Ready));
+    assert_eq!(next.sessions().list_saved(&alice).await.expect("listed").len(), 1);
+    let request = SessionRequest::new().from(saved.as_str());
+    let refused = next.sessions().create(&alice, request).await.expect_err("refused");
+    assert!(matches!(refused, SessionError::Damaged(_)), "{refused:?}");
 }
 
 /// One caller's shares and tickets have bounds of their own, and take nothing of another's.
