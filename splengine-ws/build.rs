@@ -1,9 +1,10 @@
 //! Puts the web console into the crate: our own files, and xterm.js from its npm packages, whose
 //! versions the lock file pins and whose contents `web/vendor.json` does.
 //!
-//! The packages are taken from `web/node_modules`, or installed by npm into the build's own folder.
-//! Where neither can be, the build succeeds all the same, and the page loads the same files from a
-//! CDN, by their integrity hashes.
+//! The packages are taken from `web/node_modules`, or installed by npm into the build's own folder: in
+//! the repository, unless `SPLENGINE_WS_NO_NPM` is set; of the published crate only where `SPLENGINE_WS_NPM`
+//! asks for it, since nobody expects a dependency to use the network. Where neither can be, the build
+//! succeeds all the same, and the page loads the same files from a CDN, by their integrity hashes.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -21,6 +22,9 @@ mod bundle;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+const NO_NPM: &str = "SPLENGINE_WS_NO_NPM";
+const NPM: &str = "SPLENGINE_WS_NPM";
+
 fn main() -> Result<()> {
     let web = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("web");
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -29,7 +33,9 @@ fn main() -> Result<()> {
     {
         println!("cargo:rerun-if-changed=web/{watched}");
     }
-    println!("cargo:rerun-if-env-changed=SPLENGINE_WS_NO_NPM");
+    for variable in [NO_NPM, NPM] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
 
     let vendor: Value = serde_json::from_slice(&fs::read(web.join("vendor.json"))?)?;
     let files = vendor["files"].as_array().ok_or("vendor.json has no files")?;
@@ -118,8 +124,14 @@ fn checked<'a>(modules: &Path, files: &'a [Value]) -> Result<Vec<(&'a str, Vec<u
 
 /// In a folder of its own: the sources of a crate may be read-only.
 fn install(web: &Path, into: &Path) -> Result<()> {
-    if env::var_os("SPLENGINE_WS_NO_NPM").is_some_and(|value| value != "0") {
-        return Err("npm is not to be used".into());
+    let is_set = |name| env::var_os(name).is_some_and(|value| value != "0");
+    // What cargo puts into each package, and nobody else.
+    let is_published = web.with_file_name("Cargo.toml.orig").exists();
+    if is_set(NO_NPM) {
+        return Err(format!("{NO_NPM} is set").into());
+    }
+    if is_published && !is_set(NPM) {
+        return Err(format!("npm is used if {NPM}=1 asks for it").into());
     }
     fs::create_dir_all(into)?;
     for name in ["package.json", "package-lock.json"] {
