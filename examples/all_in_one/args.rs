@@ -85,6 +85,13 @@ impl Args {
         Ok(Self { names, ..args })
     }
 
+    /// Names of all variables of the environment that are settings.
+    pub(crate) fn variables() -> Vec<String> {
+        let command = Self::command();
+        let names = command.get_arguments().filter_map(|argument| argument.get_env());
+        names.filter_map(|name| name.to_str().map(str::to_owned)).collect()
+    }
+
     /// What to call the setting with this name in a complaint: after where it came from.
     pub(crate) fn culprit(&self, name: &str) -> String {
         self.names.get(name).cloned().unwrap_or_else(|| match &self.config {

@@ -12,6 +12,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use splengine_core::net::ConnectionLimits;
 
+use crate::complaint;
 use crate::own_files;
 use crate::settings::UsageError;
 use crate::tokens;
@@ -479,7 +480,7 @@ pub(crate) struct CommandsTable {
 
 /// `[limits]`: limits of runs. One that the host can't enforce keeps the server from starting.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct LimitsTable {
     /// Maximum number of runs at once. Default 64.
     pub(crate) max_running: Option<usize>,
@@ -510,11 +511,30 @@ pub(crate) struct LimitsTable {
     pub(crate) output: Option<u64>,
     /// Maximum number of such bytes that is granted. Default 67108864 (64 MiB).
     pub(crate) max_output: Option<u64>,
-    /// `cpu-time` (milliseconds), `memory` (bytes), `processes`, `open-files`, `file-size` (bytes),
-    /// `address-space` (bytes): limits of a run that names none; each after `max-`: the maximum that is
-    /// granted. `memory` and `processes` need a writable cgroup. Default: none.
-    #[serde(flatten)]
-    pub(crate) of_runs: BTreeMap<String, u64>,
+    /// Processor time in milliseconds of each process of a run that names none. Default: no limit.
+    pub(crate) cpu_time: Option<u64>,
+    /// Maximum processor time in milliseconds that is granted. Default: any.
+    pub(crate) max_cpu_time: Option<u64>,
+    /// Memory in bytes of a run that names none. Needs a writable cgroup. Default: no limit.
+    pub(crate) memory: Option<u64>,
+    /// Maximum memory in bytes that is granted. Needs a writable cgroup. Default: any.
+    pub(crate) max_memory: Option<u64>,
+    /// Number of processes of a run that names none. Needs a writable cgroup. Default: no limit.
+    pub(crate) processes: Option<u64>,
+    /// Maximum number of processes that is granted. Needs a writable cgroup. Default: any.
+    pub(crate) max_processes: Option<u64>,
+    /// Number of open files of each process of a run that names none. Default: no limit.
+    pub(crate) open_files: Option<u64>,
+    /// Maximum number of open files that is granted. Default: any.
+    pub(crate) max_open_files: Option<u64>,
+    /// Size in bytes of each file that a run writes that names none. Default: no limit.
+    pub(crate) file_size: Option<u64>,
+    /// Maximum file size in bytes that is granted. Default: any.
+    pub(crate) max_file_size: Option<u64>,
+    /// Address space in bytes of each process of a run that names none. Default: no limit.
+    pub(crate) address_space: Option<u64>,
+    /// Maximum address space in bytes that is granted. Default: any.
+    pub(crate) max_address_space: Option<u64>,
 }
 
 /// `[environment]`: environment of commands. They have `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG` and `PATH`
@@ -633,8 +653,8 @@ impl File {
         let name = format!("--config {}", path.display());
         let text = own_files::read_text(path, &name)?;
         let mut file: Self = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            UsageError::new(&name, &format!("line {line}: {}", error.message()))
+            let start = error.span().map_or(0, |span| span.start);
+            UsageError::new(&name, &complaint::of(&text, start, error.message()))
         })?;
         if !file.token.is_empty() {
             tokens::refuse_open_file(path, &name, "tokens")?;

@@ -25,11 +25,12 @@ impl Listeners {
     /// Listener of the SSH server; without users' keys there is none.
     pub(crate) async fn open(settings: &Settings, has_keys: bool) -> Result<Self, Failure> {
         let ssh = settings.ssh.as_deref().filter(|_| has_keys);
+        let listen = |name, addresses| Bound::listen(settings.args.culprit(name), addresses);
         Ok(Self {
-            http: Bound::listen(settings.http.as_deref()).await?,
-            ws: Bound::listen(settings.ws.as_deref()).await?,
-            ssh: Bound::listen(ssh).await?,
-            avro: Bound::listen(settings.avro.as_deref()).await?,
+            http: listen("http", settings.http.as_deref()).await?,
+            ws: listen("ws", settings.ws.as_deref()).await?,
+            ssh: listen("ssh", ssh).await?,
+            avro: listen("avro", settings.avro.as_deref()).await?,
         })
     }
 
@@ -59,11 +60,15 @@ impl Listeners {
 }
 
 impl Bound {
-    async fn listen(addresses: Option<&[SocketAddr]>) -> Result<Option<Self>, Failure> {
+    /// `culprit` is the setting that the addresses come from.
+    async fn listen(
+        culprit: String,
+        addresses: Option<&[SocketAddr]>,
+    ) -> Result<Option<Self>, Failure> {
         let Some(addresses) = addresses else { return Ok(None) };
         let failed = |error: std::io::Error| {
-            let text = format!("can't listen on {addresses:?}: {error}");
-            Failure::Start(text.into())
+            let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            Failure::Start(format!("{culprit}: can't listen on {}: {error}", all.join(", ")).into())
         };
         let listener = TcpListener::bind(addresses).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;

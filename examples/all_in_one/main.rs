@@ -6,6 +6,7 @@
 //! wiring, as an integrator's own `main` does it.
 
 mod args;
+mod complaint;
 mod file;
 mod listeners;
 mod open_files;
@@ -72,7 +73,9 @@ fn main() -> ExitCode {
     if let Some(done) = repair::run() {
         return done.map_or_else(|error| complain(&error, 2), |()| ExitCode::SUCCESS);
     }
-    let settings = Args::gather().and_then(Settings::gather);
+    let args = Args::gather();
+    let config = args.as_ref().ok().and_then(|args| args.config.clone());
+    let settings = args.and_then(Settings::gather);
     let result = settings.map_err(Failure::Usage).and_then(|settings| {
         let runtime =
             tokio::runtime::Runtime::new().map_err(|error| Failure::Start(error.into()))?;
@@ -83,7 +86,7 @@ fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(error)) => complain(&error, 2),
+        Err(Failure::Usage(error)) => complain(&error.of_file(config.as_deref()), 2),
         Err(Failure::Start(error)) => complain(error.as_ref(), 1),
         Err(Failure::LeftRunning) => ExitCode::FAILURE,
     }

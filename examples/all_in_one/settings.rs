@@ -1,5 +1,6 @@
 //! What flags, environment and file come to together.
 
+mod checks;
 mod stores;
 
 use std::ffi::OsString;
@@ -91,6 +92,16 @@ impl UsageError {
         Self(format!("{culprit}: {problem}"))
     }
 
+    /// The same, after the file of `--config` where it is about a table of it.
+    pub(crate) fn of_file(self, file: Option<&Path>) -> Self {
+        match file {
+            Some(file) if self.0.starts_with('[') => {
+                Self(format!("--config {}: {}", file.display(), self.0))
+            }
+            _ => self,
+        }
+    }
+
     pub(crate) fn caused(culprit: &str, error: &dyn std::error::Error) -> Self {
         let mut text = format!("{culprit}: {error}");
         let mut cause = error.source();
@@ -113,6 +124,9 @@ impl std::error::Error for UsageError {}
 impl Settings {
     pub(crate) fn gather(args: Args) -> Result<Self, UsageError> {
         let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        checks::file(&file)?;
+        unknown_variables();
+        let asks_for_ssh = args.ssh.is_some() || file.ssh.address.is_some();
         let own_files = OwnFiles::gather(&args, &file);
         let read = file.clone();
         let authorized_keys = authorized_keys(&args, &file);
@@ -149,9 +163,9 @@ impl Settings {
         let avro_address = avro_address.as_deref().unwrap_or("127.0.0.1:9090");
         let ssh_address = args.ssh.clone().or_else(|| file.ssh.address.clone());
         let ssh_address = ssh_address.as_deref().unwrap_or("127.0.0.1:2222");
-        let (default_limits, max_limits) = limits_of_runs(&file.limits)?;
+        let (default_limits, max_limits) = limits_of_runs(&file.limits);
         let path = children_path(&file.environment);
-        Ok(Self {
+        let settings = Self {
             root: root(args.root.clone().or(file.root), &args.culprit("root"))?,
             http: address(&args.culprit("http"), http_address, has_credentials)?,
             accounts: Accounts::new(accounts),
@@ -180,11 +194,7 @@ impl Settings {
             made_token,
             grace: grace(&args, file.grace)?,
             environment: environment(file.environment.inherit.as_deref(), file.environment.set)?,
-            cgroup: match file.cgroup.mode.as_deref() {
-                None | Some("auto") => CgroupMode::Auto,
-                Some("off") => CgroupMode::Off,
-                Some(path) => CgroupMode::At(path.into()),
-            },
+            cgroup: cgroup(file.cgroup.mode.as_deref())?,
             allow_origins: file.http.allow_origins,
             max_connections: file.http.max_connections,
             header_timeout: file
@@ -206,7 +216,9 @@ impl Settings {
             anonymous,
             file: read,
             args,
-        })
+        };
+        settings.check_servers(asks_for_ssh)?;
+        Ok(settings)
     }
 
     /// Who may come in over SSH.
@@ -424,8 +436,8 @@ pub(crate) fn avro_tls(table: &AvroTable) -> Result<Option<(Vec<u8>, Secret)>, U
             Ok(Some((read(certificates, "certificates")?, Secret::new(text))))
         }
         _ => {
-            let problem = "certificates need a private-key, and it them";
-            Err(UsageError::new("[avro]", problem))
+            let problem = "only one is set: TLS takes both, each the path of a PEM file";
+            Err(UsageError::new("[avro] certificates and private-key", problem))
         }
     }
 }
@@ -438,10 +450,17 @@ pub(crate) fn root(asked: Option<PathBuf>, culprit: &str) -> Result<PathBuf, Usa
         None if PathBuf::from("/spl").is_dir() => "/spl".into(),
         None => ".".into(),
     };
-    if root.is_dir() {
-        Ok(root)
-    } else {
-        Err(UsageError::new(&format!("{culprit} {}", root.display()), "is not a directory"))
+    let culprit = format!("{culprit} {}", root.display());
+    if !root.is_dir() {
+        return Err(UsageError::new(&culprit, "is not a directory"));
+    }
+    // What is looked up in it takes the right to enter it, which every command does.
+    match root.join(".").metadata() {
+        Ok(_) => Ok(root),
+        Err(error) => {
+            let problem = format!("can't be entered by the server's user: {error}");
+            Err(UsageError::new(&culprit, &problem))
+        }
     }
 }
 
@@ -589,26 +608,61 @@ fn environment(
     Ok(environment)
 }
 
-/// `memory` and its like, with `max-memory` and its like for the most that a request may ask for.
-fn limits_of_runs(table: &LimitsTable) -> Result<(Limits, Limits), UsageError> {
-    let (mut default, mut max) = (Limits::default(), Limits::default());
-    for (key, value) in &table.of_runs {
-        let (name, limits) = match key.strip_prefix("max-") {
-            Some(name) => (name, &mut max),
-            None => (key.as_str(), &mut default),
-        };
-        let kind = match name {
-            "cpu-time" => LimitKind::CpuTime,
-            "memory" => LimitKind::Memory,
-            "open-files" => LimitKind::OpenFiles,
-            "processes" => LimitKind::Processes,
-            "file-size" => LimitKind::FileSize,
-            "address-space" => LimitKind::AddressSpace,
-            _ => return Err(UsageError::new("[limits]", &format!("there is no key `{key}`"))),
-        };
-        *limits = limits.with(kind, *value);
+/// Limits of runs that name none, and the most that a request may ask for.
+fn limits_of_runs(table: &LimitsTable) -> (Limits, Limits) {
+    let of = |all: [(LimitKind, Option<u64>); 6]| {
+        all.into_iter().fold(Limits::default(), |limits, (kind, value)| match value {
+            Some(value) => limits.with(kind, value),
+            None => limits,
+        })
+    };
+    let default = of([
+        (LimitKind::CpuTime, table.cpu_time),
+        (LimitKind::Memory, table.memory),
+        (LimitKind::Processes, table.processes),
+        (LimitKind::OpenFiles, table.open_files),
+        (LimitKind::FileSize, table.file_size),
+        (LimitKind::AddressSpace, table.address_space),
+    ]);
+    let max = of([
+        (LimitKind::CpuTime, table.max_cpu_time),
+        (LimitKind::Memory, table.max_memory),
+        (LimitKind::Processes, table.max_processes),
+        (LimitKind::OpenFiles, table.max_open_files),
+        (LimitKind::FileSize, table.max_file_size),
+        (LimitKind::AddressSpace, table.max_address_space),
+    ]);
+    (default, max)
+}
+
+fn cgroup(mode: Option<&str>) -> Result<CgroupMode, UsageError> {
+    match mode {
+        None | Some("auto") => Ok(CgroupMode::Auto),
+        Some("off") => Ok(CgroupMode::Off),
+        Some(path) if path.starts_with('/') => Ok(CgroupMode::At(path.into())),
+        Some(other) => {
+            let problem = "is none of `auto`, `off` and the absolute path of a cgroup's directory";
+            Err(UsageError::new(&format!("[cgroup] mode = {other}"), problem))
+        }
     }
-    Ok((default, max))
+}
+
+/// Warns of variables that look like a setting, such as one that is misspelt.
+fn unknown_variables() {
+    let known: Vec<String> = Args::variables();
+    // Its own tests and build script have some, too.
+    let others =
+        ["SPLENGINE_TEST_", "SPLENGINE_WS_", "SPLENGINE_SERVER", "SPLENGINE_RELEASE_SERVER"];
+    for (name, _) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("SPLENGINE_")) else {
+            continue;
+        };
+        if !known.iter().any(|one| one == name)
+            && !others.iter().any(|other| name.starts_with(other))
+        {
+            tracing::warn!(name, "the environment has a variable that is no setting: see --help");
+        }
+    }
 }
 
 /// The address of the console's directory: with a slash at its end, since what the page loads is

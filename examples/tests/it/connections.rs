@@ -25,7 +25,20 @@ fn all(settings: &str) -> All {
     let path = config.path().join("config.toml");
     std::fs::write(&path, settings).expect("written");
     let path = path.to_str().expect("text");
-    let ports = ["--ssh", "127.0.0.1:0", "--avro", "127.0.0.1:0", "--config", path];
+    // Keys of nobody: connections are what is looked at.
+    let keys = config.path().join("keys");
+    std::fs::create_dir(&keys).expect("made");
+    let keys = keys.to_str().expect("text");
+    let ports = [
+        "--ssh",
+        "127.0.0.1:0",
+        "--authorized-keys",
+        keys,
+        "--avro",
+        "127.0.0.1:0",
+        "--config",
+        path,
+    ];
     let all = all_in_one(&ports);
     let ready = serde_json::from_str(&all.server.ready).expect("JSON");
     All { all, ready, _config: config }

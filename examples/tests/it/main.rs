@@ -9,6 +9,7 @@ mod crash;
 mod full_disk;
 mod kept;
 mod matrix;
+mod mistakes;
 mod open_files;
 mod others;
 mod own_files;

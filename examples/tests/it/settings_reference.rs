@@ -15,7 +15,8 @@ Generated from `args.rs` and `file.rs`: change those, then run
 
 A flag outranks the environment, which outranks the file of `--config`. An unknown key, or a value that
 can't be, keeps the server from starting, with an error that names the file and the line or the key.
-Times are in milliseconds unless a setting says otherwise, and sizes in bytes.
+Times are in milliseconds unless a setting says otherwise, and sizes in bytes. A relative path is taken from the
+directory that the server is started in, in the file as well.
 ";
 
 #[test]
