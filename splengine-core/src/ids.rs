@@ -1,4 +1,7 @@
 //! Identifiers.
+//!
+//! Each is a text that parses: what is no id of its kind is refused where it comes in. Clients treat
+//! them as opaque.
 
 use std::cell::RefCell;
 use std::fmt;

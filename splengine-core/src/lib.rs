@@ -72,9 +72,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let outputs = std::env::temp_dir().join("splengine-doc-tour");
+//! # let outputs = tempfile::tempdir()?;
 //! let engine = Engine::builder(LocalExecutor::new(".")?)
-//!     .batches(BatchPolicy::new(MemoryStore::new(), outputs)?)
+//!     .batches(BatchPolicy::new(MemoryStore::new(), outputs.path())?)
 //!     .build()?;
 //! let alice = Caller::with_all_scopes("alice".parse()?);
 //! let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));

@@ -1,4 +1,6 @@
 //! Bytes to text, and texts that are shown to people.
+//!
+//! [`Utf8Pieces`] decodes UTF-8 that comes in pieces, such as what a program prints.
 
 /// In hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -48,11 +48,11 @@ fn fallible_functions_tell_their_errors() {
 
 #[test]
 fn builders_and_handles_have_an_example() {
-    check(Rule::Example, 1);
+    check(Rule::Example, 0);
 }
 
 /// Examples in the documentation of public items that are compiled, at least.
-const MIN_EXAMPLES: usize = 140;
+const MIN_EXAMPLES: usize = 155;
 
 #[test]
 fn there_are_examples() {

@@ -1,4 +1,11 @@
 //! Callers, their rights, and the credentials that they show.
+//!
+//! A [`Caller`] is a user with [`Scopes`], and what every operation of the engine is done for. A
+//! server gets it from an [`Authenticator`]: [`StaticTokens`] is a fixed list of bearer tokens,
+//! [`Accounts`] one of users and tokens that can be replaced at run time, and any type can implement
+//! the trait. Servers ask it by [`Engine::authenticate`](crate::Engine::authenticate), which bounds
+//! guesses by a [`GuessingPolicy`]. A [`Revocation`] takes the rights of callers back, wherever they
+//! are kept.
 
 mod access;
 mod accounts;

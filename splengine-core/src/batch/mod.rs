@@ -1,4 +1,11 @@
-//! Batches: commands that run to their end, whatever becomes of the engine meanwhile.
+//! Batches: steps that depend on each other, run to their end whatever becomes of the engine
+//! meanwhile.
+//!
+//! Begin with [`BatchRequest`] and [`Step`], which say what to run and in which order, and with
+//! [`Batches`], to which they are submitted. [`BatchEvents`] tells what happens, [`StepOutput`] and
+//! [`StepLog`] what steps print, and [`BatchResults`] has all of that at the end. [`BatchPolicy`]
+//! says where an engine keeps batches, how many and for how long; without one it has none.
+//! [`BatchJob`] is for steps that are not known beforehand.
 
 mod batches;
 mod checks;

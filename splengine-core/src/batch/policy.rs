@@ -16,9 +16,13 @@ use crate::store::{REPAIRED, Store, StoreFault};
 /// use splengine_core::batch::BatchPolicy;
 /// use splengine_core::store::MemoryStore;
 ///
-/// let outputs = std::env::temp_dir().join("splengine-doc-outputs");
-/// let policy = BatchPolicy::new(MemoryStore::new(), outputs)?.keep_for(Duration::from_secs(3600));
-/// # Ok::<(), splengine_core::store::StoreFault>(())
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let outputs = tempfile::tempdir()?;
+/// let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?
+///     .keep_for(Duration::from_secs(3600));
+/// # drop(policy);
+/// # Ok(())
+/// # }
 /// ```
 #[must_use]
 pub struct BatchPolicy {

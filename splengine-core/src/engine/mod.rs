@@ -1,4 +1,8 @@
-//! The engine: what adapters hold.
+//! The engine, its builder, and what it tells of itself.
+//!
+//! [`Engine::builder`] begins an [`Engine`], of which every server holds a clone. [`EngineStats`]
+//! has its counters, [`Readiness`] whether its parts take work, and [`ExecutionInfo`] what runs or
+//! waits. [`Admitted`] is for adapters that tell their clients that a command waits.
 
 mod authenticate;
 mod builder;

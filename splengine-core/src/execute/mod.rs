@@ -1,4 +1,12 @@
-//! Running one command to its end.
+//! Requests, runs and their ends, and the trait of what runs commands.
+//!
+//! A [`Request`] says what to run. [`Engine::execute`](crate::Engine::execute) gives a [`Run`], of
+//! which the output comes as [`Event`]s or [as a whole](Run::capture), and which always ends with an
+//! [`End`].
+//!
+//! [`Execute`] is the other side: an executor gets a checked [`Command`] with its [`Stdin`], writes
+//! to an [`Output`], listens to a [`Cancel`], and reports an [`Exit`].
+//! [`LocalExecutor`](crate::LocalExecutor) is the one for this host.
 
 pub(crate) mod cancel;
 pub(crate) mod capture;

@@ -1,4 +1,8 @@
-//! Files below root, as callers may use them.
+//! Files below one root directory, as callers may use them.
+//!
+//! [`FilePolicy`] says which directory an engine serves, what of it is hidden, and how much at once.
+//! [`Files`] has the operations; [`OpenFile`], [`FileListing`] and [`FileWatch`] are what it opens.
+//! No path, link or rename leads out of root or to what is hidden.
 
 mod atomic_write;
 mod attributes;

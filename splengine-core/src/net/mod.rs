@@ -1,4 +1,8 @@
 //! Connections of servers, whatever their protocol: accepted, bounded and ended.
+//!
+//! [`serve_connections`] is the accept loop of all servers, [`ConnectionLimits`] bounds how many
+//! connections there are and how long each may show nothing, and a [`ConnectionHandle`] is how a
+//! server tells what it knows of a client. Only servers need this module.
 
 mod accept;
 mod activity;

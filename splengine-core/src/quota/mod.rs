@@ -1,4 +1,9 @@
 //! Bounds on what callers hold: memory, places and disk space.
+//!
+//! [`MemoryBudget`] bounds memory, and [`CallerBudgets`] shares one among callers; [`GatherLimits`]
+//! collects a body within one. [`CallerPlaces`] bounds a number of things that callers hold, and
+//! [`DiskReserve`] keeps a part of a disk free. Servers use them for what they read and write; the
+//! engine's own bounds are settings of its [builder](crate::engine::EngineBuilder).
 
 mod budget;
 mod disk;

@@ -1,4 +1,12 @@
-//! Terminal sessions: a program in a terminal, which outlives its clients.
+//! Terminal sessions: programs in terminals that outlive their clients.
+//!
+//! [`Sessions`] makes them from a [`SessionRequest`], lists them, and attaches clients by
+//! [`Attach`]. An [`Attachment`] gives one client its [`Update`]s; its [`ClientInput`] types,
+//! resizes and takes control. For callers that are not attached there are [`Sessions::read`] and
+//! [`Sessions::screen`]. [`SessionPolicy`] has the bounds, and the directory in which sessions are
+//! saved and recorded.
+//!
+//! The terminal itself is of the module [`terminal`](crate::terminal).
 
 mod adopt;
 mod attach;

@@ -10,10 +10,14 @@ use crate::session::store::{Store, StoreError};
 /// use std::time::Duration;
 /// use splengine_core::session::SessionPolicy;
 ///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
 /// let policy = SessionPolicy::new()
-///     .store(std::env::temp_dir().join("splengine-doc"))?
+///     .store(directory.path())?
 ///     .detached_timeout(Duration::from_secs(7 * 24 * 3600));
-/// # Ok::<(), splengine_core::session::StoreError>(())
+/// # drop(policy);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -43,6 +47,14 @@ pub struct SessionPolicy {
 }
 
 /// Choice of the window that decides the size of a session's terminal.
+///
+/// ```
+/// use splengine_core::session::{SessionPolicy, SizePolicy};
+///
+/// // The output fits the windows of all who may type.
+/// let policy = SessionPolicy::new().size(SizePolicy::Smallest);
+/// # drop(policy);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SizePolicy {

@@ -1,4 +1,7 @@
-//! Stores of keys and values that survive a crash.
+//! Stores of keys and values that survive a crash, in which batches are kept.
+//!
+//! [`Store`] is the trait. With the feature `redb`, `RedbStore` keeps one in a file, and
+//! `SalvagedStore` reads what is left of a damaged one; [`MemoryStore`] is for tests.
 
 mod memory;
 #[cfg(feature = "redb")]

@@ -1,4 +1,10 @@
-//! Terminals that programs run in, and what an executor implements to have some.
+//! Terminals that programs run in: the trait that an executor implements to have some, and their
+//! types.
+//!
+//! [`Session`] is a program in a terminal, such as a pseudoterminal of this host or a console
+//! elsewhere; [`Execute::open`](crate::Execute::open) gives one as a [`Terminal`]. Clients do not
+//! meet it: they attach to the sessions of the module [`session`](crate::session), which the engine
+//! makes of it.
 
 mod modes;
 mod orphan;
