@@ -501,6 +501,11 @@ pub(crate) struct LimitsTable {
     /// limit. A caller may have half of what the others leave. Beyond it a run keeps no more than it has by then, as if its output
     /// limit were that; 16384 bytes of each stream are kept in any case. Default 134217728 (128 MiB).
     pub(crate) max_captured_bytes: Option<usize>,
+    /// Maximum number of bytes of memory that all servers and the engine hold together for what passes
+    /// through: messages and bodies that are read, answers that are not read yet, captured output, screens
+    /// drawn for clients, saved sessions and records of batches that are read. A caller may have half of
+    /// what the others leave, of all together. Default 201326592 (192 MiB).
+    pub(crate) max_memory: Option<usize>,
     /// Time limit in milliseconds of runs that name none. Default: `max-timeout`.
     pub(crate) timeout: Option<u64>,
     /// Maximum time limit in milliseconds that is granted. Default 86400000 (24 hours).

@@ -133,11 +133,11 @@ impl Responder {
         options: Options,
     ) -> Self {
         let clients = Arc::new(Clients::new());
-        let budget = MemoryBudget::new(options.max_buffered);
+        let budget = engine.memory_budget(options.max_buffered);
         let unknown = budget.share(options.max_buffered / 4);
         let parse_queue = ParseQueue::new(Arc::clone(&clients));
         let budgets = CallerBudgets::new(&budget);
-        let answers = CallerBudgets::new(&MemoryBudget::new(options.max_buffered));
+        let answers = CallerBudgets::new(&engine.memory_budget(options.max_buffered));
         let shared = Shared {
             engine,
             authenticator,

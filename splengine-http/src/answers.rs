@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body::Body as _;
 use splengine_core::Caller;
+use splengine_core::Engine;
 use splengine_core::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 
 use crate::app::App;
@@ -23,8 +24,8 @@ pub(crate) struct AnswerBudgets {
 }
 
 impl AnswerBudgets {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let whole = MemoryBudget::new(bytes);
+    pub(crate) fn new(engine: &Engine, bytes: usize) -> Self {
+        let whole = engine.memory_budget(bytes);
         Self { of_callers: CallerBudgets::new(&whole), unauthenticated: whole.share(bytes / 4) }
     }
 

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use splengine_core::auth::{CredentialSource, Credentials, Secret, SharedAuthenticator};
 use splengine_core::net::{ConnectionHandle, PeerAddress, is_rebindable_host};
-use splengine_core::quota::{CallerBudgets, MemoryBudget};
+use splengine_core::quota::CallerBudgets;
 use splengine_core::{Caller, Engine};
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -98,15 +98,15 @@ impl App {
         options: Options,
     ) -> Self {
         let metrics = HttpMetrics::default();
-        let budget = MemoryBudget::new(options.max_buffered);
+        let budget = engine.memory_budget(options.max_buffered);
         let budgets = CallerBudgets::new(&budget);
         let decoders = DecoderBudgets::new(&budget, options.max_buffered / 4);
         let (repeats, openapi) = (Repeats::default(), OnceLock::new());
         Self(Arc::new(Shared {
+            answers: AnswerBudgets::new(&engine, options.max_buffered),
+            followers: AnswerBudgets::new(&engine, options.max_buffered),
             engine,
             authenticator,
-            answers: AnswerBudgets::new(options.max_buffered),
-            followers: AnswerBudgets::new(options.max_buffered),
             options,
             budgets,
             decoders,

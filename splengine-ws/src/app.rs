@@ -68,7 +68,7 @@ impl App {
         options: Options,
         logins: Option<PathBuf>,
     ) -> Self {
-        let budget = MemoryBudget::new(options.max_buffered);
+        let budget = engine.memory_budget(options.max_buffered);
         let unknown = budget.share(options.max_buffered / 4);
         let clients = CallerPlaces::new(options.max_clients);
         let places = Semaphore::new(options.max_clients.min(Semaphore::MAX_PERMITS));

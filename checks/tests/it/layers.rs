@@ -8,8 +8,9 @@ use checks::Graph;
 /// layers, and those of its own where none of them comes to import it.
 const LAYERS: &[&str] = &[
     "os text time blocking lock fresh flat_dir names error part_state spare_thread user_name ids",
+    "process",
     "auth quota protected",
-    "process store screen net",
+    "store screen net",
     "terminal",
     "execute",
     "root",

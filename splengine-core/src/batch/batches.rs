@@ -99,7 +99,8 @@ impl Batches {
         sessions: Sessions,
         policy: Option<BatchPolicy>,
     ) -> io::Result<Self> {
-        let registry = policy.map(Registry::new).transpose()?.map(Arc::new);
+        let registry = policy.map(|policy| Registry::new(policy, &runner.memory));
+        let registry = registry.transpose()?.map(Arc::new);
         Ok(Self { runner, sessions, registry })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::auth::Caller;
 use crate::batch::BatchError;
 use crate::batch::records::Summary;
-use crate::quota::{CallerBudgets, MemoryBudget, Reservation};
+use crate::quota::{CallerBudgets, EngineMemory, Reservation};
 
 /// Bound on the memory that records take while they are read and told: what their steps were given may
 /// be large, and the same one may be asked for many times at once. Each caller has half of what the others leave. A record that
@@ -22,8 +22,8 @@ pub(crate) struct RecordMemory {
 }
 
 impl RecordReads {
-    pub(crate) fn new() -> Self {
-        Self(CallerBudgets::new(&MemoryBudget::new(MAX_READ_BYTES)))
+    pub(crate) fn new(memory: &EngineMemory) -> Self {
+        Self(CallerBudgets::new(&memory.budget(MAX_READ_BYTES)))
     }
 
     /// Reserves the memory that reading a batch takes, of its caller's share; waits for it for 5 s.

@@ -17,7 +17,7 @@ use crate::batch::{BatchError, BatchPolicy, BatchState};
 use crate::blocking::blocking;
 use crate::ids::BatchId;
 use crate::quota::{Bounds, Kept, surplus};
-use crate::quota::{InputBudget, InputReservation};
+use crate::quota::{EngineMemory, InputBudget, InputReservation};
 use crate::store::Change;
 use crate::time::duration_millis;
 use crate::user_name::UserName;
@@ -106,7 +106,7 @@ pub(crate) struct StepQuota {
 }
 
 impl Registry {
-    pub(crate) fn new(policy: BatchPolicy) -> std::io::Result<Self> {
+    pub(crate) fn new(policy: BatchPolicy, memory: &EngineMemory) -> std::io::Result<Self> {
         let journal = Journal::new(Arc::clone(&policy.store))?;
         let inputs = InputBudget::new(policy.max_open_bytes, policy.max_open_bytes_per_caller);
         Ok(Self {
@@ -116,7 +116,7 @@ impl Registry {
             state: Mutex::default(),
             keys: Arc::default(),
             inputs,
-            reads: RecordReads::new(),
+            reads: RecordReads::new(memory),
             driven: watch::channel(0).0,
             closed: watch::channel(false).0,
             is_watched: AtomicBool::new(false),
@@ -512,7 +512,7 @@ mod tests {
         let outputs = tempfile::tempdir().expect("a directory");
         let store = crate::store::MemoryStore::new();
         let policy = BatchPolicy::new(store, outputs.path()).expect("writable");
-        let registry = Registry::new(policy).expect("a thread");
+        let registry = Registry::new(policy, &EngineMemory::new(1 << 20)).expect("a thread");
         let before = registry.now();
         tokio::time::advance(Duration::from_hours(1)).await;
         let passed = registry.now() - before;

@@ -10,9 +10,7 @@ use crate::engine::engine::{Engine, Inner};
 use crate::execute::{DynExecute, Execute, Program};
 use crate::files::FilePolicy;
 use crate::os::{LimitKind, Limits};
-use crate::quota::DiskReserve;
-use crate::quota::InputBudget;
-use crate::quota::{CallerBudgets, MemoryBudget};
+use crate::quota::{CallerBudgets, DiskReserve, EngineMemory, InputBudget};
 use crate::run::{Admission, Capacity, Counters, Policy, Runner};
 use crate::session::{SessionPolicy, Sessions};
 
@@ -50,6 +48,7 @@ pub struct EngineBuilder {
     /// Half of what the others leave when left out.
     max_input_bytes_per_caller: Option<usize>,
     max_captured_bytes: usize,
+    max_memory: usize,
 }
 
 /// A setting that can't be.
@@ -116,6 +115,7 @@ impl EngineBuilder {
             max_input_bytes: 64 << 20,
             max_input_bytes_per_caller: None,
             max_captured_bytes: 128 << 20,
+            max_memory: 192 << 20,
         }
     }
 
@@ -230,6 +230,18 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets the maximum number of bytes of memory that the engine and all of its servers hold together
+    /// for what passes through: messages and bodies that are read, answers that are not read yet,
+    /// captured output, screens drawn for clients, saved sessions and records of batches that are read.
+    /// Each of these has a bound of its own as well. One caller may have half of what the others leave,
+    /// of all together. What happens at the bound is told with each: reading waits, work is refused and
+    /// may be tried again, output is left out. Input that work holds for as long as it takes, and
+    /// screens, have bounds of their own beside it. Default 192 MiB.
+    pub fn max_memory(mut self, bytes: usize) -> Self {
+        self.max_memory = bytes;
+        self
+    }
+
     /// Sets the time limit of runs whose request does not say. Default: the maximum.
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.policy.default_timeout = Some(timeout);
@@ -326,6 +338,7 @@ impl EngineBuilder {
             max_input_bytes,
             max_input_bytes_per_caller,
             max_captured_bytes,
+            max_memory,
         } = self;
         if capacity.running_per_caller == BY_MAX_RUNNING {
             capacity.running_per_caller = capacity.running - capacity.running / 8;
@@ -357,9 +370,11 @@ impl EngineBuilder {
             }
         }
         policy.shell.clone_from(&sessions.shell);
+        let memory = EngineMemory::new(max_memory);
         let runner = Arc::new(Runner {
             inputs: InputBudget::new(max_input_bytes, max_input_bytes_per_caller),
-            captures: CallerBudgets::new(&MemoryBudget::new(max_captured_bytes)),
+            captures: CallerBudgets::new(&memory.budget(max_captured_bytes)),
+            memory,
             executor,
             policy,
             admission: Admission::new(capacity),

@@ -10,7 +10,7 @@ use crate::engine::stats::EngineStats;
 use crate::error::Field;
 use crate::execute::{Execute, ExecuteError, LimitKind, Request, Run};
 use crate::files::Files;
-use crate::quota::DiskReserve;
+use crate::quota::{DiskReserve, MemoryBudget};
 use crate::run::{Admitted, Runner, SessionPlace, Shutdown, check_env, may_execute};
 use crate::session::{SessionError, Sessions};
 
@@ -203,6 +203,13 @@ impl Engine {
     #[must_use]
     pub fn disk_reserve(&self) -> DiskReserve {
         self.0.runner.reserve.clone()
+    }
+
+    /// A budget of at most `bytes` of the [memory](crate::engine::EngineBuilder::max_memory) of the engine,
+    /// which all servers and the engine itself share: for adapters, for what their connections hold.
+    #[must_use]
+    pub fn memory_budget(&self, bytes: usize) -> MemoryBudget {
+        self.0.runner.memory.budget(bytes)
     }
 
     /// Returns whether files are served.

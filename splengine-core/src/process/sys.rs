@@ -464,6 +464,27 @@ pub(crate) fn child_exits_are_ignored() -> bool {
     }
 }
 
+/// Has the allocator give large pieces of memory back to the system when they are freed, instead of
+/// keeping them for later ones.
+#[cfg(target_env = "gnu")]
+pub(crate) fn return_large_allocations() {
+    // SAFETY: mallopt(3) only changes parameters of the allocator, under its own lock.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) };
+}
+
+/// Gives the pages of freed memory back to the system.
+#[cfg(target_env = "gnu")]
+pub(crate) fn trim_heap() {
+    // SAFETY: malloc_trim(3) only releases pages that hold no allocation, under the allocator's locks.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn return_large_allocations() {}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn trim_heap() {}
+
 /// A descriptor whose readiness can be awaited: of a pidfd, readable means that its process has
 /// ended.
 pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
@@ -476,6 +497,9 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
 }
 
+/// glibc raises its own with the size of what is freed, up to 32 MiB.
+#[cfg(target_env = "gnu")]
+const MMAP_THRESHOLD_BYTES: c_int = 256 * 1024;
 const IOPRIO_WHO_PROCESS: c_int = 1;
 /// The child's few frames take less than 2 KiB.
 const STACK_BYTES: usize = 32 * 1024;

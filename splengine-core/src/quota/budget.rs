@@ -15,6 +15,7 @@ use crate::error::ErrorKind;
 use crate::quota::CallerPlaces;
 use crate::quota::budget::share::{Callers, FairShare};
 use crate::quota::fair_share::Shortage;
+use crate::quota::heap;
 use crate::user_name::UserName;
 
 /// Bound on the memory that all connections of a server hold together for messages and bodies that
@@ -47,6 +48,10 @@ struct Level {
     beyond: Arc<Mutex<()>>,
     /// The budget that this one is a share of.
     whole: Option<MemoryBudget>,
+    /// The shares of callers in the memory of the engine that it is part of, if it is.
+    engine: Option<CallerBudgets>,
+    /// It is all the memory of an engine.
+    is_engines: bool,
     /// What it means that it is used up.
     shortage: MemoryError,
 }
@@ -57,6 +62,15 @@ enum Bound {
     Fixed(Arc<Semaphore>),
     /// What a caller may have of the granules of a budget.
     Fair(FairShare),
+}
+
+impl Level {
+    fn fixed(bytes: usize, whole: Option<MemoryBudget>, engine: Option<CallerBudgets>) -> Self {
+        let granules = bytes.div_ceil(GRANULE).min(Semaphore::MAX_PERMITS);
+        let bound = Bound::Fixed(Arc::new(Semaphore::new(granules)));
+        let (beyond, shortage) = (Arc::default(), MemoryError::Unavailable);
+        Self { bytes, bound, beyond, whole, engine, is_engines: false, shortage }
+    }
 }
 
 /// Reason for which memory was not reserved in time.
@@ -163,7 +177,13 @@ impl CallerBudgets {
             bytes: self.whole.0.bytes / 2,
             bound: Bound::Fair(FairShare::new(user, &self.callers)),
             beyond: Arc::default(),
-            whole: Some(self.whole.clone()),
+            // What a caller holds of all budgets of an engine is bounded together.
+            whole: Some(match &self.whole.0.engine {
+                Some(engine) => engine.of(user),
+                None => self.whole.clone(),
+            }),
+            engine: None,
+            is_engines: false,
             shortage: MemoryError::CallerLimit,
         });
         levels.insert(user.clone(), Arc::downgrade(&level));
@@ -195,6 +215,25 @@ impl CallerBudgets {
             reserved => reserved?,
         }
         Ok(reservation)
+    }
+}
+
+/// All memory that an engine and its servers hold for what callers send, are sent and have kept for a
+/// while: whatever the budgets that it is divided into, together they hold no more, and a caller no more
+/// of them all than half of what the others leave. Cheap to clone: clones share one bound.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineMemory(CallerBudgets);
+
+impl EngineMemory {
+    pub(crate) fn new(bytes: usize) -> Self {
+        heap::keep_small();
+        let level = Level { is_engines: true, ..Level::fixed(bytes, None, None) };
+        Self(CallerBudgets::new(&MemoryBudget(Arc::new(level))))
+    }
+
+    /// A budget of at most `bytes` of it.
+    pub(crate) fn budget(&self, bytes: usize) -> MemoryBudget {
+        MemoryBudget::level(bytes, Some(self.0.whole.clone()), Some(self.0.clone()))
     }
 }
 
@@ -248,20 +287,18 @@ impl MemoryBudget {
     /// Makes a budget of `bytes`, rounded up to whole 4 KiB.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self::level(bytes, None, MemoryError::Unavailable)
+        Self::level(bytes, None, None)
     }
 
     /// A budget of at most `bytes` that is part of this one: what is reserved of it is reserved of
     /// both. For clients that have not shown credentials, so that they cannot take all of it.
     #[must_use]
     pub fn share(&self, bytes: usize) -> Self {
-        Self::level(bytes, Some(self.clone()), MemoryError::Unavailable)
+        Self::level(bytes, Some(self.clone()), self.0.engine.clone())
     }
 
-    fn level(bytes: usize, whole: Option<Self>, shortage: MemoryError) -> Self {
-        let granules = bytes.div_ceil(GRANULE).min(Semaphore::MAX_PERMITS);
-        let bound = Bound::Fixed(Arc::new(Semaphore::new(granules)));
-        Self(Arc::new(Level { bytes, bound, beyond: Arc::default(), whole, shortage }))
+    fn level(bytes: usize, whole: Option<Self>, engine: Option<CallerBudgets>) -> Self {
+        Self(Arc::new(Level::fixed(bytes, whole, engine)))
     }
 
     /// A reservation that holds nothing yet.
@@ -553,6 +590,14 @@ impl Reserved {
         match &mut self.permit {
             Some(permit) => permit.merge(more),
             none => *none = Some(more),
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.levels.last().is_some_and(|level| level.budget.0.is_engines) {
+            heap::note_freed(self.granules * GRANULE);
         }
     }
 }

@@ -9,12 +9,13 @@ mod budget;
 mod disk;
 mod fair_share;
 mod gather;
+mod heap;
 mod input_budget;
 mod places;
 mod retention;
 
-pub(crate) use budget::held_with;
 pub use budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+pub(crate) use budget::{EngineMemory, held_with};
 pub use disk::{BelowFloor, DiskReserve};
 pub(crate) use fair_share::{FairShares, Shortage};
 pub use gather::{GatherError, GatherLimits, Gathered};

@@ -14,7 +14,9 @@ use crate::execute::{
     Command, DynExecute, End, ExecuteError, HeadTail, Reading, Reason, Request, Run, SlowReader,
     Stdin,
 };
-use crate::quota::{CallerBudgets, DiskReserve, InputBudget, MIN_COUNTED_BYTES, held_with};
+use crate::quota::{
+    CallerBudgets, DiskReserve, EngineMemory, InputBudget, MIN_COUNTED_BYTES, held_with,
+};
 use crate::run::admission::{Admission, Offered, Permit, RunPermit};
 use crate::run::executions::{Admitted, Control, ExecutionState, Executions, Listed, QueuedRun};
 use crate::run::policy::Policy;
@@ -36,6 +38,7 @@ pub(crate) struct Runner {
     pub(crate) reserve: DiskReserve,
     /// What executions that run or wait hold in memory.
     pub(crate) inputs: InputBudget,
+    pub(crate) memory: EngineMemory,
     /// What is kept in memory of executions' output.
     pub(crate) captures: CallerBudgets,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+use crate::quota::{CallerBudgets, EngineMemory, MemoryBudget, MemoryError, Reservation};
 use crate::session::SessionError;
 use crate::terminal::Size;
 use crate::user_name::UserName;
@@ -41,8 +41,8 @@ pub(crate) struct IoMemory {
 
 impl IoBounds {
     /// So many bytes for reads, and as many for writes. A wait ends after `timeout`.
-    pub(crate) fn new(bytes: usize, timeout: Duration) -> Self {
-        let budgets = || CallerBudgets::new(&MemoryBudget::new(bytes));
+    pub(crate) fn new(memory: &EngineMemory, bytes: usize, timeout: Duration) -> Self {
+        let budgets = || CallerBudgets::new(&memory.budget(bytes));
         Self {
             reads: budgets(),
             writes: budgets(),

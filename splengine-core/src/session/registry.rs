@@ -12,7 +12,7 @@ use crate::fresh::Fresh;
 use crate::ids::SessionId;
 use crate::part_state::PartState;
 use crate::quota::{Bounds, Kept, surplus};
-use crate::quota::{InputBudget, InputReservation, MIN_COUNTED_BYTES};
+use crate::quota::{EngineMemory, InputBudget, InputReservation, MIN_COUNTED_BYTES};
 use crate::session::bounds::IoBounds;
 use crate::session::cull::{Ages, look_every, time_left};
 use crate::session::live_session::{INPUT_BYTES, LiveSession};
@@ -61,14 +61,14 @@ pub(crate) struct SessionSlot {
 }
 
 impl Registry {
-    pub(crate) fn new(policy: SessionPolicy) -> Self {
+    pub(crate) fn new(policy: SessionPolicy, memory: &EngineMemory) -> Self {
         let store = policy.store.clone();
-        let io = Arc::new(IoBounds::new(policy.max_read_bytes, policy.read_timeout));
+        let io = Arc::new(IoBounds::new(memory, policy.max_read_bytes, policy.read_timeout));
         let (lost, has_unreadable) = store.as_deref().map(lost_in).unwrap_or_default();
         let commands =
             InputBudget::new(policy.max_command_bytes, policy.max_command_bytes_per_caller);
         let screens = ScreenBudget::new(policy.max_screen_bytes);
-        let render_pool = RenderPool::new(policy.max_screen_bytes / 2);
+        let render_pool = RenderPool::new(memory, policy.max_screen_bytes / 2);
         Self {
             commands,
             policy: Arc::new(policy),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::blocking::blocking;
+use crate::quota::EngineMemory;
 use crate::screen::Screen;
 use crate::session::live_session::LiveSession;
 use crate::session::log::{Cursor, Entry};
@@ -38,10 +39,10 @@ pub(crate) struct RenderPool {
 
 impl RenderPool {
     /// A pool for screens whose snapshots may take so many bytes together.
-    pub(crate) fn new(max_snapshot_bytes: usize) -> Self {
+    pub(crate) fn new(memory: &EngineMemory, max_snapshot_bytes: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let permits = Arc::new(Semaphore::new((processors / 2).max(1)));
-        Self { permits, snapshots: SnapshotBudgets::new(max_snapshot_bytes) }
+        Self { permits, snapshots: SnapshotBudgets::new(memory, max_snapshot_bytes) }
     }
 
     /// Calls `step` on a blocking thread until it returns something. One call is to do about a

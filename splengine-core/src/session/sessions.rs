@@ -77,7 +77,8 @@ pub(crate) enum FoundSession {
 
 impl Sessions {
     pub(crate) fn new(runner: Arc<Runner>, policy: SessionPolicy) -> Self {
-        Self { runner, registry: Arc::new(Registry::new(policy)) }
+        let registry = Arc::new(Registry::new(policy, &runner.memory));
+        Self { runner, registry }
     }
 
     /// Starts a session for `caller`. It runs until its program ends, whoever is attached. With a

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+use crate::quota::{CallerBudgets, EngineMemory, MemoryBudget, MemoryError, Reservation};
 use crate::session::live_session::LiveSession;
 use crate::session::log::Cursor;
 use crate::session::render::Painted;
@@ -25,8 +25,8 @@ pub(crate) struct SnapshotBudgets {
 }
 
 impl SnapshotBudgets {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let users = CallerBudgets::new(&MemoryBudget::new(bytes));
+    pub(crate) fn new(memory: &EngineMemory, bytes: usize) -> Self {
+        let users = CallerBudgets::new(&memory.budget(bytes));
         Self { users, stored: MemoryBudget::new(bytes / 4) }
     }
 

@@ -433,9 +433,9 @@ async fn more_of_a_kind_than_a_step_may_bring_is_refused() {
     let after = |count| sh("true").id("b").after(vec!["a"; count]);
     let first = || one(sh("true").id("a"));
     for (request, field) in [
-        (one(sh("true").retries(1).retry_on(codes)), "`retryOn`"),
-        (one(sh("true").retries(1).retry_on(reasons)), "`retryOn`"),
-        (first().step(after(Step::MAX_DEPENDENCIES + 1)), "`dependsOn` has 65537 elements"),
+        (one(sh("true").retries(1).retry_on(codes)), "`retry_on`"),
+        (one(sh("true").retries(1).retry_on(reasons)), "`retry_on`"),
+        (first().step(after(Step::MAX_DEPENDENCIES + 1)), "`depends_on` has 65537 elements"),
         (one(sh("true").args(vec![""; Request::MAX_ARGS + 1])), "`args`"),
     ] {
         let refused = bench.engine.batches().submit(&caller("alice"), request, None).await;

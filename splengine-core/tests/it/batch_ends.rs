@@ -273,7 +273,7 @@ async fn only_failures_that_are_named_are_run_again() {
     let cancelled = RetryOn::new().reasons([Reason::Cancelled]);
     for (step, text) in [
         (step("x", "true").retries(1).retry_on(RetryOn::new()), "must name an exit code"),
-        (step("x", "true").retry_on(on()), "step `x`: `retryOn` needs `retries`"),
+        (step("x", "true").retry_on(on()), "step `x`: `retry_on` needs `retries`"),
         (step("x", "true").retries(1).retry_on(cancelled), "can't hold"),
     ] {
         let refusal = bench.refusal(of([step])).await;

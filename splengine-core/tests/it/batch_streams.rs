@@ -156,7 +156,7 @@ async fn a_step_reads_what_another_printed() {
     let record = bench.run(of([much, reads("b").stdin_from("a", Stream::Stdout)])).await;
     assert_eq!(record.steps[1].state, StepState::Failed);
     let problem = record.steps[1].problem.as_deref().unwrap_or_default();
-    assert!(problem.contains("`stdinFrom` names `a`, of whose output a part"), "{problem}");
+    assert!(problem.contains("`stdin_from` names `a`, of whose output a part"), "{problem}");
 
     // When only what failed is run again, it reads what was printed before.
     let flaky = step("b", "cat; [ -e mended ]").stdin_from("a", Stream::Stdout);
@@ -171,7 +171,7 @@ async fn a_step_reads_what_another_printed() {
     assert_eq!(ran, "\n");
 
     for (steps, text) in [
-        (of([reads("x").stdin_from("y", Stream::Stdout)]), "step `x`: `stdinFrom` names `y`"),
+        (of([reads("x").stdin_from("y", Stream::Stdout)]), "step `x`: `stdin_from` names `y`"),
         (of([reads("x").stdin_from("x", Stream::Stdout)]), "makes a circle: x -> x"),
         (
             of([step("a", "true"), reads("x").stdin("").stdin_from("a", Stream::Stdout)]),

@@ -574,7 +574,7 @@ async fn what_can_not_run_is_refused_before_anything_starts() {
         (
             first().step(Step::new("true").id("x").after(["y"])),
             ErrorKind::Impossible,
-            "step `x`: `dependsOn` names `y`",
+            "step `x`: `depends_on` names `y`",
         ),
         (
             first().step(Step::new("true").id("x").after(["x"])),

@@ -236,7 +236,7 @@ async fn who_prints_nothing_for_long_is_ended() {
     for (millis, kind) in [(0, ErrorKind::Malformed), (u64::MAX, ErrorKind::Impossible)] {
         let refusal = bench.refusal(idle("true", millis)).await;
         assert_eq!(refusal.kind(), kind);
-        assert!(refusal.to_string().contains("`idleTimeout`"), "{refusal}");
+        assert!(refusal.to_string().contains("`idle_timeout`"), "{refusal}");
     }
 }
 

@@ -98,7 +98,7 @@ async fn more_than_the_maximum_is_refused_not_clamped() {
     });
     for (request, culprit) in [
         (sh("true").timeout(Duration::from_secs(11)), "timeout"),
-        (sh("true").output_limit(1001), "outputLimit"),
+        (sh("true").output_limit(1001), "output_limit"),
         (sh("true").limits(Limits::default().with(LimitKind::OpenFiles, 101)), "openFiles"),
     ] {
         let refusal = bench.refusal(request).await;

@@ -9,6 +9,7 @@ mod batches;
 mod capture_bounds;
 mod connections;
 mod ends;
+mod engine_memory;
 mod escapes;
 mod file_changes;
 mod file_limits;

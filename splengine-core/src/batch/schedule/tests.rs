@@ -262,11 +262,11 @@ fn what_can_not_be_is_refused_by_name() {
     let step = |id: &str, after: &[&str]| Step::new("true").id(id).after(after.iter().copied());
     assert_eq!(
         refusal(vec![step("a", &["c"]), step("b", &["a"]), step("c", &["b"])]),
-        "step `a`: `dependsOn` makes a circle: a -> c -> b -> a"
+        "step `a`: `depends_on` makes a circle: a -> c -> b -> a"
     );
-    assert_eq!(refusal(vec![step("a", &["a"])]), "step `a`: `dependsOn` makes a circle: a -> a");
+    assert_eq!(refusal(vec![step("a", &["a"])]), "step `a`: `depends_on` makes a circle: a -> a");
     let text = refusal(vec![step("a", &["nobody"])]);
-    assert_eq!(text, "step `a`: `dependsOn` names `nobody`, which is no step of this batch");
+    assert_eq!(text, "step `a`: `depends_on` names `nobody`, which is no step of this batch");
     assert!(
         refusal(vec![Step::new("a").id("2"), Step::new("b")]).starts_with("step `2`: `id` is that")
     );
