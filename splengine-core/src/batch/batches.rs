@@ -24,7 +24,7 @@ use crate::session::Sessions;
 use crate::time::time;
 
 /// The batches of an engine, as a [`Caller`] may use them: their own. Got from
-/// [`Engine::batches`]; cheap to clone.
+/// [`Engine::batches`](crate::Engine::batches); cheap to clone.
 ///
 /// ```
 /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};

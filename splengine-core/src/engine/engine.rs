@@ -225,7 +225,7 @@ impl Engine {
     ///   recordings and places in their output, so that clients come back as after a broken
     ///   connection; but without their shares. The other sessions stay listed as lost.
     /// - Batches that are not over. A step that was running has ended as
-    ///   [`Reason::Lost`], and is run again where its retries or
+    ///   [`Reason::Lost`](crate::Reason::Lost), and is run again where its retries or
     ///   [`Step::rerun_on_restart`](crate::Step::rerun_on_restart) say so.
     ///
     /// However that engine ended: when this returns, nothing of it still runs that is not gone on

@@ -5,7 +5,7 @@ use crate::run::ExecutionInfo;
 
 impl Engine {
     /// Lists the caller's executions that run or wait now, or those of all callers for who has
-    /// [`Scope::Admin`], the oldest first: at most as many as
+    /// [`Scope::Admin`](crate::Scope::Admin), the oldest first: at most as many as
     /// [may](crate::engine::EngineBuilder::max_running) run and [wait](crate::engine::EngineBuilder::max_waiting).
     /// The steps of batches and sessions are not among them.
     ///
@@ -30,13 +30,15 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`ExecuteError::Forbidden`] for who has neither [`Scope::Execute`] nor [`Scope::Admin`].
+    /// [`ExecuteError::Forbidden`] for who has neither
+    /// [`Scope::Execute`](crate::Scope::Execute) nor [`Scope::Admin`](crate::Scope::Admin).
     pub fn executions(&self, caller: &Caller) -> Result<Vec<ExecutionInfo>, ExecuteError> {
         self.0.runner.executions.list(caller)
     }
 
     /// Cancels an execution that the caller [sees](Self::executions): it ends as
-    /// [`Reason::Cancelled`], or, where it waits, leaves the queue with that end. Returns when it is
+    /// [`Reason::Cancelled`](crate::Reason::Cancelled), or, where it waits, leaves the queue with that
+    /// end. Returns when it is
     /// over, or after 30 s.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ use crate::session::{
 
 /// Terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
 /// [`Scope::Watch`] only to watch, and as a guest the one that was shared with them. Got from
-/// [`Engine::sessions`]; cheap to clone.
+/// [`Engine::sessions`](crate::Engine::sessions); cheap to clone.
 ///
 /// ```
 /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};

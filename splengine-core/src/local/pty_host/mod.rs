@@ -39,7 +39,7 @@ pub use server::{PtyHostError, run_pty_host};
 /// ends, is killed or is replaced by a newer one.
 ///
 /// It is this same program, started with words of your choice when it is first needed; your `main`
-/// looks for them before anything else and calls [`hold`]:
+/// looks for them before anything else and calls [`run_pty_host`]:
 ///
 /// ```no_run
 /// use splengine_core::{Engine, LocalExecutor};
@@ -65,8 +65,8 @@ pub use server::{PtyHostError, run_pty_host};
 ///
 /// Commands run as the same user, and could reach its socket: the PTY host serves no process that a run
 /// of an engine started, nor does the engine take such a process for the PTY host. Neither can be traced
-/// by others of the same user when both are not dumpable (`PR_SET_DUMPABLE` of prctl(2)): [`hold`] sees
-/// to it for the PTY host, and your `main` does well to do so for the engine's process. A program that may
+/// by others of the same user when both are not dumpable (`PR_SET_DUMPABLE` of prctl(2)):
+/// [`run_pty_host`] sees to it for the PTY host, and your `main` does well to do so for the engine's process. A program that may
 /// raise resource limits (CAP_SYS_RESOURCE) or trace any process is not kept away.
 ///
 /// It runs in the same cgroup and as the same user; under systemd, `KillMode=process` spares it. A
