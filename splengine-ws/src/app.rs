@@ -14,9 +14,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use splengine_core::Engine;
 use splengine_core::auth::SharedAuthenticator;
-use splengine_core::quota::{CallerBudgets, CallerPlaces, GatherLimits, MemoryBudget};
+use splengine_core::quota::{
+    CallerBudgets, CallerPlace, CallerPlaces, GatherLimits, MemoryBudget, PlaceError,
+};
+use splengine_core::session::SessionPolicy;
+use splengine_core::{Caller, Engine};
 use splengine_http::HttpService;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -47,9 +50,12 @@ pub(crate) struct App {
     /// When a refusal of an origin was logged last.
     pub(crate) refused_origins: LogGate,
     api: HttpService,
-    pub(crate) places: Arc<Semaphore>,
-    /// The same, of each caller.
-    pub(crate) clients: CallerPlaces,
+    /// The places of WebSockets whose callers are known.
+    clients: CallerPlaces,
+    /// Of those whose callers are not known yet, where no limits of connections bound them.
+    pub(crate) unknown_clients: Arc<Semaphore>,
+    /// Of those that were refused and are told why.
+    pub(crate) refused_clients: CallerPlaces,
     /// The shares of callers in what messages hold that are being read or wait to be typed.
     pub(crate) budgets: CallerBudgets,
     /// The part of all that that clients have of whom nobody is recognised yet.
@@ -71,7 +77,8 @@ impl App {
         let budget = engine.memory_budget(options.max_buffered);
         let unknown = budget.share(options.max_buffered / 4);
         let clients = CallerPlaces::new(options.max_clients);
-        let places = Semaphore::new(options.max_clients.min(Semaphore::MAX_PERMITS));
+        let unknown_clients = Semaphore::new(options.max_clients.min(Semaphore::MAX_PERMITS));
+        let refused_clients = CallerPlaces::bounded(options.max_clients, MAX_REFUSED_PER_CALLER);
         Self {
             engine,
             authenticator,
@@ -79,8 +86,9 @@ impl App {
             options,
             refused_origins: LogGate::default(),
             api,
-            places: Arc::new(places),
             clients,
+            unknown_clients: Arc::new(unknown_clients),
+            refused_clients,
             login_limits: GatherLimits::new(MAX_LOGIN_BYTES, LOGIN_TIMEOUT, &unknown),
             budgets: CallerBudgets::new(&budget),
             unknown,
@@ -105,10 +113,19 @@ impl App {
             .with_state(Arc::clone(self))
     }
 
+    /// Takes the place of a WebSocket of `caller`.
+    pub(crate) fn take_place(&self, caller: &Caller) -> Result<CallerPlace, PlaceError> {
+        let user = caller.accounted_user();
+        match caller.guest() {
+            Some(_) => self.clients.take_guest(user, caller.user(), MAX_CLIENTS_PER_GUEST),
+            None => self.clients.take(user),
+        }
+    }
+
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);
-        let all = u32::try_from(self.options.max_clients).unwrap_or(u32::MAX);
-        let gone = self.places.acquire_many(all);
+        // Each WebSocket has a receiver.
+        let gone = self.closing.closed();
         if timeout(self.options.max_linger, gone).await.is_err() {
             tracing::info!("some clients did not leave in time");
         }
@@ -197,5 +214,8 @@ async fn api(State(app): State<Arc<App>>, mut request: Request) -> Response {
     }
 }
 
+/// Twice as many as a session takes of clients with one share.
+const MAX_CLIENTS_PER_GUEST: usize = 2 * SessionPolicy::MAX_CLIENTS_PER_SHARE;
+const MAX_REFUSED_PER_CALLER: usize = 8;
 const MAX_LOGIN_BYTES: usize = 4 << 10;
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -124,9 +124,13 @@ impl<A> WsServerBuilder<A> {
         Ok(self)
     }
 
-    /// Maximum number of WebSockets that are open at once; the next one is refused with 503. Default
-    /// 1024. A caller, with the guests that they have invited, may have as many as are left to others
-    /// (half of all, if there is no other); of the next one nothing comes but close code 4429.
+    /// Maximum number of WebSockets of known callers that are open at once; the next one is refused with
+    /// 503. Default 1024. A caller, with the guests that they have invited, may have as many as are left
+    /// to others (half of all, if there is no other), one guest 16, and guests no more than leave some to
+    /// their host; the next upgrade is refused with 429. Clients that have yet to show a ticket are bounded
+    /// by the [limits of connections](Self::connection_limits), or there are as many of them where the
+    /// [service](crate::WsService) is used without these; one for which there is no place then is closed
+    /// with 4429.
     pub fn max_clients(mut self, count: usize) -> Self {
         self.options.max_clients = count;
         self

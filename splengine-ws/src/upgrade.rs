@@ -1,6 +1,7 @@
 //! From a request to a WebSocket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -15,13 +16,14 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use splengine_core::net::ConnectionHandle;
+use splengine_core::quota::PlaceError;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::app::App;
 use crate::auth::{self, Authenticated, Refusal};
-use crate::connection::{self, AttachQuery};
+use crate::connection::{self, AttachQuery, Entrant};
 use crate::frame::AccessWord;
 use crate::login::{problem, throttled};
 use crate::meter::{Gate, Metered};
@@ -121,11 +123,15 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         Ok(query) => query.0,
         Err(_) => return problem(StatusCode::BAD_REQUEST, &wrong_query(&parts.uri)),
     };
-    let Ok(place) = Arc::clone(&app.places).try_acquire_owned() else {
-        let detail = "too many terminals are open at the moment";
-        return problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    let connection = parts.extensions.remove::<ConnectionHandle>();
+    let entrant = match take_place(&app, entrant, connection.is_some()) {
+        Ok(entrant) => entrant,
+        Err((StatusCode::TOO_MANY_REQUESTS, detail)) => return throttled(&detail, RETRY_AFTER),
+        Err((status, detail)) => return problem(status, &detail),
     };
-    if *app.closing.borrow() {
+    // Held until the WebSocket is gone.
+    let closing = app.closing.subscribe();
+    if *closing.borrow() {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
     }
     let wish = AttachQuery {
@@ -133,8 +139,7 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         access: query.access,
         window: connection::size(query.cols, query.rows),
     };
-    let connection = parts.extensions.remove::<ConnectionHandle>();
-    if let (Authenticated::Known(caller, _), Some(connection)) = (&entrant, &connection) {
+    if let (Entrant::Known(caller, ..), Some(connection)) = (&entrant, &connection) {
         connection.set_authenticated(caller);
     }
     // One that is a little too large is read to its end, so that its sender hears of it: many send
@@ -157,11 +162,43 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         let stream = Metered::new(upgraded, Arc::clone(&gate));
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
         connection::serve(app, socket, gate, is_v1, entrant, wish, connection).await;
-        drop(place);
+        drop(closing);
     });
     response
 }
 
+/// Takes the place that a WebSocket has before its first frame. One of whom nobody is known yet takes
+/// none where the server limits connections: it is one of those without credentials, of which the oldest
+/// makes room for the next.
+fn take_place(
+    app: &App,
+    entrant: Authenticated,
+    is_limited: bool,
+) -> Result<Entrant, (StatusCode, String)> {
+    match entrant {
+        Authenticated::Known(caller, login) => match app.take_place(&caller) {
+            Ok(place) => Ok(Entrant::Known(caller, login, place)),
+            Err(error) => {
+                let status = match error {
+                    PlaceError::OfAll { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                    _ => StatusCode::TOO_MANY_REQUESTS,
+                };
+                Err((status, format!("no further terminal is opened: {error}")))
+            }
+        },
+        Authenticated::WithTicket(source) if is_limited => Ok(Entrant::WithTicket(source, None)),
+        Authenticated::WithTicket(source) => {
+            let taken = Arc::clone(&app.unknown_clients).try_acquire_owned();
+            taken.map(|place| Entrant::WithTicket(source, Some(place))).map_err(|_| {
+                let detail = "too many clients that have shown no credentials are there";
+                (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned())
+            })
+        }
+    }
+}
+
+/// Told with 429.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 const READ_BUFFER: usize = 4 << 10;
 /// Frames of output are gathered up to this before they are written.
 const WRITE_BUFFER: usize = 64 << 10;

@@ -28,7 +28,9 @@ impl OpenCount {
     pub(crate) fn permit(&self, user: &UserName) -> Result<OpenPermit, FileError> {
         let what = self.what;
         self.places.take(user).map_err(|error| match error {
-            PlaceError::OfCaller { limit } => FileError::CallerLimit { what, limit },
+            PlaceError::OfCaller { limit } | PlaceError::OfGuests { limit } => {
+                FileError::CallerLimit { what, limit }
+            }
             PlaceError::OfAll { limit } => FileError::Full { what, limit },
         })
     }

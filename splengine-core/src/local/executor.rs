@@ -120,7 +120,7 @@ impl LocalExecutor {
         let taken = self.kept.as_ref().ok_or(none).and_then(|places| places.take(user));
         taken.map(Arc::new).map_err(|error| {
             let (limit, of_caller) = match error {
-                PlaceError::OfCaller { limit } => (limit, true),
+                PlaceError::OfCaller { limit } | PlaceError::OfGuests { limit } => (limit, true),
                 PlaceError::OfAll { limit } => (limit, false),
             };
             let retry_after = Duration::from_secs(10);

@@ -1,5 +1,6 @@
 //! Places that callers share: so many in all, and of each caller a part.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::quota::fair_share::FairShares;
@@ -28,7 +29,14 @@ pub struct CallerPlaces(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     max_per_caller: usize,
-    taken: Mutex<FairShares>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    shares: FairShares,
+    /// Of those, what guests have.
+    guests: HashMap<UserName, usize>,
 }
 
 /// Place of a caller, given back when it is dropped.
@@ -36,6 +44,7 @@ struct Shared {
 pub struct CallerPlace {
     places: CallerPlaces,
     user: UserName,
+    guest: Option<UserName>,
 }
 
 /// Reason for which a caller gets no further place.
@@ -46,6 +55,15 @@ pub enum PlaceError {
     #[error("you have {limit} already, as many as one caller may at the moment")]
     OfCaller {
         /// Number of the caller's places.
+        limit: usize,
+    },
+    /// What is left of the part of this guest's host is kept for the host.
+    #[error(
+        "guests and their host have {limit} already, as many as leave some to the host at the moment; \
+         try again when a guest has left"
+    )]
+    OfGuests {
+        /// Number of places of the guests and their host.
         limit: usize,
     },
     /// All are taken.
@@ -67,8 +85,9 @@ impl CallerPlaces {
     /// at least 1.
     #[must_use]
     pub fn bounded(max: usize, max_per_caller: usize) -> Self {
-        let taken = Mutex::new(FairShares::new(max.max(1)));
-        Self(Arc::new(Shared { max_per_caller: max_per_caller.max(1), taken }))
+        let taken = Taken { shares: FairShares::new(max.max(1)), guests: HashMap::new() };
+        let (max_per_caller, taken) = (max_per_caller.max(1), Mutex::new(taken));
+        Self(Arc::new(Shared { max_per_caller, taken }))
     }
 
     /// Takes one place for `user`.
@@ -78,27 +97,63 @@ impl CallerPlaces {
     /// [`PlaceError`] when there is none for this caller.
     pub fn take(&self, user: &UserName) -> Result<CallerPlace, PlaceError> {
         let mut taken = self.lock();
-        let own = taken.held(user);
+        self.check(&taken.shares, user)?;
+        taken.shares.replace(user, 0, 1);
+        Ok(CallerPlace { places: self.clone(), user: user.clone(), guest: None })
+    }
+
+    /// Takes one place of the part of `host` for `guest`, whom they have invited. A guest has at most
+    /// `max_per_guest` places, and all guests of a host about two thirds of what the host may have at the
+    /// moment.
+    ///
+    /// # Errors
+    ///
+    /// [`PlaceError`] when there is none for this guest.
+    pub fn take_guest(
+        &self,
+        host: &UserName,
+        guest: &UserName,
+        max_per_guest: usize,
+    ) -> Result<CallerPlace, PlaceError> {
+        let mut taken = self.lock();
+        let own = taken.guests.get(guest).copied().unwrap_or_default();
+        if own >= max_per_guest {
+            return Err(PlaceError::OfCaller { limit: max_per_guest });
+        }
+        let of_host = taken.shares.held(host);
+        let of_guests = PlaceError::OfGuests { limit: of_host };
+        self.check(&taken.shares, host).map_err(|error| match error {
+            PlaceError::OfCaller { .. } => of_guests,
+            error => error,
+        })?;
+        let is_last = of_host + 1 >= self.0.max_per_caller;
+        if is_last || 2 * (of_host + 1) >= taken.shares.free() {
+            return Err(of_guests);
+        }
+        taken.shares.replace(host, 0, 1);
+        taken.guests.insert(guest.clone(), own + 1);
+        let (user, guest) = (host.clone(), Some(guest.clone()));
+        Ok(CallerPlace { places: self.clone(), user, guest })
+    }
+
+    fn check(&self, shares: &FairShares, user: &UserName) -> Result<(), PlaceError> {
+        let own = shares.held(user);
         if own >= self.0.max_per_caller {
             return Err(PlaceError::OfCaller { limit: self.0.max_per_caller });
         }
-        if taken.free() == 0 {
-            return Err(PlaceError::OfAll { limit: taken.max() });
+        if shares.free() == 0 {
+            return Err(PlaceError::OfAll { limit: shares.max() });
         }
-        if taken.check(user, 0, 1).is_err() {
-            return Err(PlaceError::OfCaller { limit: own });
-        }
-        taken.replace(user, 0, 1);
-        Ok(CallerPlace { places: self.clone(), user: user.clone() })
+        shares.check(user, 0, 1).map_err(|_| PlaceError::OfCaller { limit: own })
     }
 
-    fn lock(&self) -> MutexGuard<'_, FairShares> {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl CallerPlace {
-    /// Returns the user who holds the place.
+    /// Returns the user who holds the place; of a guest's, the host.
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.user
@@ -107,7 +162,16 @@ impl CallerPlace {
 
 impl Drop for CallerPlace {
     fn drop(&mut self) {
-        self.places.lock().replace(&self.user, 1, 0);
+        let mut taken = self.places.lock();
+        taken.shares.replace(&self.user, 1, 0);
+        if let Some(guest) = &self.guest
+            && let Some(count) = taken.guests.get_mut(guest)
+        {
+            *count -= 1;
+            if *count == 0 {
+                taken.guests.remove(guest);
+            }
+        }
     }
 }
 
@@ -133,10 +197,43 @@ mod tests {
         assert_eq!(all.len(), 64);
         assert_eq!(places.take(&user("late")).err(), Some(PlaceError::OfAll { limit: 64 }));
         drop(all);
-        assert!(places.lock().is_empty());
+        assert!(places.lock().shares.is_empty());
         let few = CallerPlaces::bounded(64, 2);
         let all: Vec<_> = std::iter::from_fn(|| few.take(&alice).ok()).collect();
         assert_eq!(all.len(), 2);
         assert_eq!(few.take(&alice).err(), Some(PlaceError::OfCaller { limit: 2 }));
+    }
+    #[test]
+    fn guests_leave_places_to_their_host() {
+        let user = |name: &str| -> UserName { name.parse().expect("a name") };
+        let (alice, first) = (user("alice"), user("guest-1"));
+        for max in 3..100 {
+            let places = CallerPlaces::new(max);
+            let mut all = Vec::new();
+            for number in 0..max {
+                let guest = user(&format!("guest-{number}"));
+                all.extend(std::iter::from_fn(|| places.take_guest(&alice, &guest, 4).ok()));
+            }
+            let guests = all.len();
+            all.extend(std::iter::from_fn(|| places.take(&alice).ok()));
+            assert!(guests < all.len(), "{guests} of {max} leave none");
+            drop(all);
+            let taken = places.lock();
+            assert!(taken.shares.is_empty() && taken.guests.is_empty());
+        }
+        let places = CallerPlaces::new(64);
+        let held: Vec<_> =
+            std::iter::from_fn(|| places.take_guest(&alice, &first, 4).ok()).collect();
+        assert_eq!(held.len(), 4);
+        let refused = places.take_guest(&alice, &first, 4).err();
+        assert_eq!(refused, Some(PlaceError::OfCaller { limit: 4 }));
+        let own: Vec<_> = std::iter::from_fn(|| places.take(&alice).ok()).collect();
+        assert_eq!(own.len(), 28);
+        drop(own);
+        let few = CallerPlaces::bounded(64, 2);
+        let _guest = few.take_guest(&alice, &first, 4).expect("one");
+        let refused = few.take_guest(&alice, &first, 4).err();
+        assert_eq!(refused, Some(PlaceError::OfGuests { limit: 1 }));
+        assert!(few.take(&alice).is_ok());
     }
 }

@@ -8,4 +8,4 @@ mod tell;
 mod typing;
 
 pub(crate) use listen::size;
-pub(crate) use serve::{AttachQuery, serve};
+pub(crate) use serve::{AttachQuery, Entrant, serve};

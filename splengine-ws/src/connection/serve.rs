@@ -7,21 +7,23 @@ use std::time::Duration;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use splengine_core::auth::AuthError;
+use splengine_core::Caller;
+use splengine_core::auth::{AuthError, CredentialSource};
 use splengine_core::net::ConnectionHandle;
+use splengine_core::quota::CallerPlace;
 use splengine_core::terminal::Size;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::app::App;
-use crate::auth::Authenticated;
 use crate::connection::listen::{Inbound, MAX_INPUT_BYTES, listen};
 use crate::connection::tell::{Outbound, tell};
 use crate::connection::typing::type_all;
 use crate::encode::{self, Encoder, Plain, close, text};
 use crate::frame::{AccessWord, TextFrame};
 use crate::login;
+use crate::logins::LoginUse;
 use crate::meter::{Gate, MAX_UNKNOWN};
 use crate::upgrade::Socket;
 
@@ -31,6 +33,15 @@ pub(crate) struct AttachQuery {
     pub(crate) session: Option<String>,
     pub(crate) access: Option<AccessWord>,
     pub(crate) window: Option<Size>,
+}
+
+/// Who opens a WebSocket, with its place among those that there may be.
+pub(crate) enum Entrant {
+    /// By their login, if by any.
+    Known(Caller, Option<LoginUse>, CallerPlace),
+    /// A page that is to show a ticket in its first frame; it takes none where limits of connections hold
+    /// for it.
+    WithTicket(CredentialSource, Option<OwnedSemaphorePermit>),
 }
 
 /// What a client sent first that has shown nothing yet.
@@ -46,15 +57,15 @@ pub(crate) async fn serve(
     socket: Socket,
     gate: Arc<Gate>,
     is_v1: bool,
-    entrant: Authenticated,
+    entrant: Entrant,
     wish: AttachQuery,
     connection: Option<ConnectionHandle>,
 ) {
     let (sink, mut stream) = socket.split();
     let mut first = None;
-    let (caller, login) = match entrant {
-        Authenticated::Known(caller, login) => (caller, login),
-        Authenticated::WithTicket(source) => {
+    let (caller, login, place) = match entrant {
+        Entrant::Known(caller, login, place) => (caller, login, Some(place)),
+        Entrant::WithTicket(source, _unknown) => {
             let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream, &gate)).await {
                 Ok(First::Frame(TextFrame { ticket: Some(ticket), frame })) => {
                     first = Some(frame);
@@ -71,15 +82,17 @@ pub(crate) async fn serve(
                     if let Some(connection) = &connection {
                         connection.set_authenticated(&caller);
                     }
-                    (caller, None)
+                    (caller, None, None)
                 }
                 Err(words) => return part(sink, stream, &gate, words).await,
             }
         }
     };
-    let _place = match app.clients.take(caller.accounted_user()) {
+    let _place = match place.map_or_else(|| app.take_place(&caller), Ok) {
         Ok(place) => place,
         Err(error) => {
+            // Who has as many of these already is not told.
+            let Ok(_refused) = app.refused_clients.take(caller.user()) else { return };
             let words = (encode::error(&error.to_string(), "limit"), close(4429, "limit"));
             return part(sink, stream, &gate, words).await;
         }

@@ -3,6 +3,7 @@
 mod bodies;
 mod guessing;
 mod logins;
+mod places;
 mod plain;
 mod server;
 mod shares;
