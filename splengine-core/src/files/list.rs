@@ -2,17 +2,17 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, fstatvfs, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, fstatvfs, openat, statat};
 use rustix::io::Errno;
 
 use crate::blocking::blocking;
 use crate::files::quota::OpenPermit;
 use crate::files::{DiskSpace, FileError, FileInfo, Shared};
-use crate::protected::Identity;
+use crate::protected::{Identity, View};
 
 /// A directory that is being read, some of it at a time, in the order that its file system has.
 ///
@@ -43,7 +43,11 @@ use crate::protected::Identity;
 /// # Ok(())
 /// # }
 /// ```
-pub struct FileListing(Arc<Mutex<Inner>>);
+pub struct FileListing {
+    inner: Arc<Mutex<Inner>>,
+    shared: Arc<Shared>,
+    permit: OpenPermit,
+}
 
 struct Inner {
     shared: Arc<Shared>,
@@ -51,7 +55,32 @@ struct Inner {
     place: PathBuf,
     id: Identity,
     path: PathBuf,
-    _permit: OpenPermit,
+}
+
+/// The first names in the order of their bytes, of those after one of them.
+struct FirstNames {
+    after: Option<OsString>,
+    max: usize,
+    names: BTreeMap<OsString, FileType>,
+    has_more: bool,
+    /// All names of the directory were seen.
+    is_done: bool,
+}
+
+impl FirstNames {
+    fn insert(&mut self, name: &OsStr, kind: FileType) {
+        if self.after.as_deref().is_some_and(|after| name <= after) {
+            return;
+        }
+        if self.names.len() >= self.max {
+            self.has_more = true;
+            if self.names.last_key_value().is_none_or(|(last, _)| name >= last.as_os_str()) {
+                return;
+            }
+            self.names.pop_last();
+        }
+        self.names.insert(name.to_owned(), kind);
+    }
 }
 
 /// Entry of a directory.
@@ -81,14 +110,14 @@ impl FileListing {
         let directory = openat(&found.handle, ".", flags, Mode::empty())
             .and_then(Dir::new)
             .map_err(FileError::of(path))?;
-        Ok(Self(Arc::new(Mutex::new(Inner {
+        let inner = Inner {
             shared: Arc::clone(shared),
             directory,
             place: found.place,
             id: found.info.id,
             path: path.to_owned(),
-            _permit: permit,
-        }))))
+        };
+        Ok(Self { inner: Arc::new(Mutex::new(inner)), shared: Arc::clone(shared), permit })
     }
 
     /// The next entries, [`MAX_BATCH`](Self::MAX_BATCH) of them at most; none when there are no
@@ -103,8 +132,7 @@ impl FileListing {
     ///
     /// When the future is dropped, those entries are lost.
     pub async fn next(&self) -> Result<Vec<FileEntry>, FileError> {
-        let inner = Arc::clone(&self.0);
-        blocking(move || inner.lock().unwrap_or_else(PoisonError::into_inner).next()).await
+        self.work(Inner::next).await
     }
 
     /// The rest, in the order of the names' bytes, of which only those that come after `after`:
@@ -124,25 +152,35 @@ impl FileListing {
         most: usize,
     ) -> Result<(Vec<FileEntry>, bool), FileError> {
         let most = most.clamp(1, Self::MAX_PAGE);
-        let mut page = BTreeMap::new();
-        let mut is_all = true;
+        let mut after = after.map(OsStr::to_owned);
+        let mut entries = Vec::new();
         loop {
-            let batch = self.next().await?;
-            if batch.is_empty() {
-                break;
+            let (max, names) = (most - entries.len(), BTreeMap::new());
+            let mut first =
+                FirstNames { after: after.take(), max, names, has_more: false, is_done: false };
+            while !first.is_done {
+                first = self.work(move |inner| inner.read_names(first)).await?;
             }
-            for entry in
-                batch.into_iter().filter(|entry| after.is_none_or(|after| *entry.name > *after))
-            {
-                page.insert(entry.name, entry.info);
-                if page.len() > most {
-                    page.pop_last();
-                    is_all = false;
+            let has_more = first.has_more;
+            after = first.names.last_key_value().map(|(name, _)| name.clone());
+            let mut names = first.names.into_iter();
+            loop {
+                let batch: Vec<_> = names.by_ref().take(Self::MAX_BATCH).collect();
+                if batch.is_empty() {
+                    break;
                 }
+                entries.extend(self.work(move |inner| inner.look_at(batch)).await?);
             }
+            // Some that were there may be gone, and others are to take their places.
+            if !has_more || entries.len() >= most {
+                return Ok((entries, has_more));
+            }
+            self.work(|inner| {
+                inner.directory.rewind();
+                Ok(())
+            })
+            .await?;
         }
-        let entries = page.into_iter().map(|(name, info)| FileEntry { name, info });
-        Ok((entries.collect(), !is_all))
     }
 
     /// Returns what is known of the directory now.
@@ -175,10 +213,24 @@ impl FileListing {
         &self,
         look: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T> + Send + 'static,
     ) -> Result<T, FileError> {
-        let inner = Arc::clone(&self.0);
-        blocking(move || {
-            let inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.work(move |inner| {
             inner.directory.fd().and_then(look).map_err(FileError::of(&inner.path))
+        })
+        .await
+    }
+
+    /// Does a piece of work, when it is the turn of the caller, of whom no more than two are done at
+    /// once. Work that has begun is done even if the future is dropped.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Inner) -> Result<T, FileError> + Send + 'static,
+    ) -> Result<T, FileError> {
+        let inner = Arc::clone(&self.inner);
+        let walk = Arc::clone(&self.shared.walks).enter(self.permit.user()).await;
+        blocking(move || {
+            let done = work(&mut inner.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(walk);
+            done
         })
         .await
     }
@@ -189,34 +241,121 @@ impl Inner {
         let view = self.shared.tree.view();
         let mut batch = Vec::new();
         while batch.len() < FileListing::MAX_BATCH {
-            let Some(read) = self.directory.read() else { break };
+            let Some((name, kind)) = self.read_name(&view)? else { break };
+            batch.extend(self.entry(&view, name, kind)?);
+        }
+        Ok(batch)
+    }
+
+    /// Reads so many further names, without a look at what they name.
+    fn read_names(&mut self, mut first: FirstNames) -> Result<FirstNames, FileError> {
+        let view = self.shared.tree.view();
+        for _ in 0..NAMES_AT_ONCE {
+            match self.read_name(&view)? {
+                Some((name, kind)) => first.insert(&name, kind),
+                None => {
+                    first.is_done = true;
+                    break;
+                }
+            }
+        }
+        Ok(first)
+    }
+
+    fn look_at(&mut self, names: Vec<(OsString, FileType)>) -> Result<Vec<FileEntry>, FileError> {
+        let view = self.shared.tree.view();
+        let entries = names.into_iter().map(|(name, kind)| self.entry(&view, name, kind));
+        entries.filter_map(Result::transpose).collect()
+    }
+
+    /// The next name that is not hidden.
+    fn read_name(&mut self, view: &View) -> Result<Option<(OsString, FileType)>, FileError> {
+        while let Some(read) = self.directory.read() {
             let read = read.map_err(FileError::of(&self.path))?;
             let name = OsStr::from_bytes(read.file_name().to_bytes());
             let is_hidden =
                 || view.names(self.id, name) || self.shared.tree.is_hidden(&self.place.join(name));
-            if name == "." || name == ".." || is_hidden() {
-                continue;
-            }
-            let directory = self.directory.fd().map_err(FileError::of(&self.path))?;
-            let info = match statat(directory, read.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => FileInfo::from(stat),
-                // Removed since.
-                Err(Errno::NOENT) => continue,
-                // One that can't be looked at shall not hide the others: it is there, and its file
-                // system is not, say.
-                Err(_) => FileInfo::unknown(read.file_type()),
-            };
-            if !view.holds(info.id) {
-                let name = OsString::from_vec(name.as_bytes().to_vec());
-                batch.push(FileEntry { name, info });
+            if name != "." && name != ".." && !is_hidden() {
+                return Ok(Some((name.to_owned(), read.file_type())));
             }
         }
-        Ok(batch)
+        Ok(None)
+    }
+
+    /// What is known of what `name` names; `None` for what is hidden or was removed since.
+    fn entry(
+        &self,
+        view: &View,
+        name: OsString,
+        kind: FileType,
+    ) -> Result<Option<FileEntry>, FileError> {
+        let directory = self.directory.fd().map_err(FileError::of(&self.path))?;
+        let info = match statat(directory, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => FileInfo::from(stat),
+            Err(Errno::NOENT) => return Ok(None),
+            // One that can't be looked at shall not hide the others: it is there, and its file
+            // system is not, say.
+            Err(_) => FileInfo::unknown(kind),
+        };
+        Ok((!view.holds(info.id)).then_some(FileEntry { name, info }))
     }
 }
 
 impl fmt::Debug for FileListing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileListing").finish_non_exhaustive()
+    }
+}
+
+/// Names that are read in one piece of work.
+const NAMES_AT_ONCE: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::files::FilePolicy;
+    use crate::quota::DiskReserve;
+
+    #[tokio::test]
+    async fn each_piece_of_a_listing_waits_for_the_turn_of_its_caller() {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::write(root.path().join("a"), "").expect("written");
+        let policy = FilePolicy::new(root.path()).expect("a root");
+        let shared = Arc::new(policy.into_shared(DiskReserve::default()));
+        let alice = "alice".parse().expect("a name");
+        let permit = shared.listings.permit(&alice).expect("a place");
+        let listing = FileListing::open(&shared, Path::new("/"), permit).expect("opened");
+        let enter = |user| Arc::clone(&shared.walks).enter(user);
+        let others = [enter(&alice).await, enter(&alice).await];
+        let waits = timeout(Duration::from_millis(100), listing.next()).await;
+        assert!(waits.is_err(), "it has no turn");
+        let waits = timeout(Duration::from_millis(100), listing.info()).await;
+        assert!(waits.is_err(), "it has no turn");
+        drop(others);
+        assert_eq!(listing.next().await.expect("read").len(), 1);
+        let others = [enter(&alice).await, enter(&alice).await];
+        let waits = timeout(Duration::from_millis(100), listing.page(None, 1)).await;
+        assert!(waits.is_err(), "it has no turn");
+        drop(others);
+    }
+
+    #[test]
+    fn the_first_names_are_kept_in_their_order() {
+        let after = Some("b".into());
+        let mut first =
+            FirstNames { after, max: 2, names: BTreeMap::new(), has_more: false, is_done: false };
+        for name in ["e", "b", "d", "a"] {
+            first.insert(OsStr::new(name), FileType::RegularFile);
+        }
+        assert!(!first.has_more);
+        for name in ["c", "f"] {
+            first.insert(OsStr::new(name), FileType::RegularFile);
+        }
+        let names: Vec<_> = first.names.into_keys().collect();
+        assert_eq!((names, first.has_more), (vec!["c".into(), "d".into()], true));
     }
 }
