@@ -22,6 +22,11 @@ impl<T: Clone> Fresh<T> {
         *found = Some((Instant::now(), latest.clone()));
         latest
     }
+
+    /// Takes `latest` for what was found now.
+    pub(crate) async fn set(&self, latest: T) {
+        *self.0.lock().await = Some((Instant::now(), latest));
+    }
 }
 
 impl<T> Default for Fresh<T> {

@@ -70,7 +70,14 @@ impl Journal {
     /// Whether there is room for new work.
     pub(crate) async fn accepts(&self) -> Result<(), BatchError> {
         let store = Arc::clone(&self.store);
-        Ok(blocking(move || store.accepts()).await?)
+        match blocking(move || store.accepts()).await.map_err(Arc::new) {
+            Ok(()) => Ok(()),
+            Err(fault) => {
+                // Whoever asks now is told what this one is.
+                self.fault.set(Some(Arc::clone(&fault))).await;
+                Err(fault.into())
+            }
+        }
     }
 
     /// Why nothing can be written at the moment, if so. Looks once a second at most, however often

@@ -371,6 +371,10 @@ impl EngineBuilder {
         }
         policy.shell.clone_from(&sessions.shell);
         let memory = EngineMemory::new(max_memory);
+        if let Some(batches) = &batches {
+            let store = Arc::clone(&batches.store);
+            reserve.leave_released(move || store.released_space());
+        }
         let runner = Arc::new(Runner {
             inputs: InputBudget::new(max_input_bytes, max_input_bytes_per_caller),
             captures: CallerBudgets::new(&memory.budget(max_captured_bytes)),

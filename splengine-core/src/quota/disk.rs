@@ -1,9 +1,10 @@
 //! The free space that is left to the host and to what the engine itself must write.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfs, fstat, fstatvfs, openat};
@@ -38,6 +39,35 @@ struct Inner {
     floor_bytes: Option<u64>,
     /// By device number.
     known: Mutex<HashMap<u64, Known>>,
+    released: OnceLock<AskReleased>,
+}
+
+/// Asks a store what it has given back of its reserve.
+struct AskReleased(Box<dyn Fn() -> Option<ReleasedSpace> + Send + Sync>);
+
+impl fmt::Debug for AskReleased {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AskReleased").finish_non_exhaustive()
+    }
+}
+
+/// Space that a [`Store`](crate::store::Store) has given back to a full disk, of what it keeps there for
+/// itself, and will take again. Until then a [`DiskReserve`] leaves as much free, beyond its floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReleasedSpace {
+    /// Number of the device (`st_dev`) that the file system is on.
+    pub device: u64,
+    /// Size of the space, in bytes.
+    pub bytes: u64,
+}
+
+impl ReleasedSpace {
+    /// `bytes` of the file system on `device`.
+    #[must_use]
+    pub fn new(device: u64, bytes: u64) -> Self {
+        Self { device, bytes }
+    }
 }
 
 /// What is known of one file system.
@@ -70,7 +100,15 @@ impl DiskReserve {
     }
 
     fn with_floor(floor_bytes: Option<u64>) -> Self {
-        Self(Arc::new(Inner { floor_bytes, known: Mutex::default() }))
+        Self(Arc::new(Inner { floor_bytes, known: Mutex::default(), released: OnceLock::new() }))
+    }
+
+    /// Leaves free what a store has given back of its reserve, as `ask` tells. Only the first one counts.
+    pub(crate) fn leave_released(
+        &self,
+        ask: impl Fn() -> Option<ReleasedSpace> + Send + Sync + 'static,
+    ) {
+        let _ = self.0.released.set(AskReleased(Box::new(ask)));
     }
 
     /// Checks whether `bytes` more may be written to the file system that `file` is on. `file` is
@@ -84,11 +122,14 @@ impl DiskReserve {
     ///
     /// [`BelowFloor`] when less than the floor would be left.
     pub fn check(&self, file: impl AsFd, bytes: u64) -> Result<(), BelowFloor> {
-        if self.0.floor_bytes == Some(0) {
+        let released = self.0.released.get().and_then(|ask| (ask.0)());
+        if self.0.floor_bytes == Some(0) && released.is_none() {
             return Ok(());
         }
         let Ok(stat) = fstat(&file) else { return Ok(()) };
-        if self.grant(stat.st_dev, bytes) {
+        let released = released.filter(|released| released.device == stat.st_dev);
+        let kept_bytes = released.map_or(0, |released| released.bytes);
+        if self.grant(stat.st_dev, bytes, kept_bytes) {
             return Ok(());
         }
         let Ok(space) = fstatvfs(&file) else { return Ok(()) };
@@ -104,7 +145,10 @@ impl DiskReserve {
         }
         all.insert(stat.st_dev, known);
         drop(all);
-        if self.grant(stat.st_dev, bytes) { Ok(()) } else { Err(BelowFloor { floor_bytes }) }
+        if self.grant(stat.st_dev, bytes, kept_bytes) {
+            return Ok(());
+        }
+        Err(BelowFloor { floor_bytes: floor_bytes.saturating_add(kept_bytes) })
     }
 
     /// Checks the same of the file system that `directory` is on. A directory that can't be opened
@@ -126,11 +170,13 @@ impl DiskReserve {
         self.0.floor_bytes.unwrap_or((size / 100).min(Self::MAX_DEFAULT_FLOOR_BYTES))
     }
 
-    /// Takes `bytes` of what is known to be free, if that is known and enough.
-    fn grant(&self, device: u64, bytes: u64) -> bool {
+    /// Takes `bytes` of what is known to be free, if that is known and enough, and leaves `kept_bytes` more
+    /// than the floor.
+    fn grant(&self, device: u64, bytes: u64, kept_bytes: u64) -> bool {
         let mut all = self.lock();
         let Some(known) = all.get_mut(&device) else { return false };
-        let left = known.free_bytes.checked_sub(bytes).filter(|left| *left >= known.floor_bytes);
+        let floor_bytes = known.floor_bytes.saturating_add(kept_bytes);
+        let left = known.free_bytes.checked_sub(bytes).filter(|left| *left >= floor_bytes);
         match left {
             Some(left) if known.at.elapsed() < FRESH_FOR => {
                 known.free_bytes = left;
@@ -182,8 +228,9 @@ mod tests {
         let reserve = DiskReserve::new(100);
         let known = Known { at: Instant::now(), floor_bytes: 100, free_bytes: 300 };
         reserve.lock().insert(7, known);
-        assert!(reserve.grant(7, 150) && !reserve.grant(7, 51) && reserve.grant(7, 50));
-        assert!(!reserve.grant(7, 1) && !reserve.grant(8, 1));
+        assert!(reserve.grant(7, 150, 0) && !reserve.grant(7, 51, 0));
+        assert!(!reserve.grant(7, 50, 1) && reserve.grant(7, 50, 0));
+        assert!(!reserve.grant(7, 1, 0) && !reserve.grant(8, 1, 0));
     }
 
     #[test]

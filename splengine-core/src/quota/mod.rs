@@ -16,7 +16,7 @@ mod retention;
 
 pub use budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 pub(crate) use budget::{EngineMemory, held_with};
-pub use disk::{BelowFloor, DiskReserve};
+pub use disk::{BelowFloor, DiskReserve, ReleasedSpace};
 pub(crate) use fair_share::{FairShares, Shortage};
 pub use gather::{GatherError, GatherLimits, Gathered};
 pub(crate) use input_budget::{InputBudget, InputReservation, InputShortage, MIN_COUNTED_BYTES};

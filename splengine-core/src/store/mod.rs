@@ -13,6 +13,8 @@ mod salvage;
 
 use std::io;
 
+use crate::quota::ReleasedSpace;
+
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
@@ -87,6 +89,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreFault::Full`] while there is no room for new work.
     fn accepts(&self) -> Result<(), StoreFault> {
         Ok(())
+    }
+
+    /// Returns the space that the store has given back to a full disk, of what it keeps there for itself,
+    /// and will take again: nothing of callers is written to it. Default: none.
+    fn released_space(&self) -> Option<ReleasedSpace> {
+        None
     }
 }
 

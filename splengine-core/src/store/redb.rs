@@ -1,7 +1,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -9,6 +9,7 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
 
 use crate::lock::{FileLock, LockError};
+use crate::quota::ReleasedSpace;
 use crate::store::reserve::Reserve;
 use crate::store::{Change, MemoryStore, Rows, Store, StoreFault};
 
@@ -42,6 +43,8 @@ pub struct RedbStore {
     /// `None` after a failure, until it could be opened again.
     database: RwLock<Option<Database>>,
     reserve: Reserve,
+    /// Number of the device that it is on.
+    device: u64,
     _lock: FileLock,
 }
 
@@ -88,6 +91,7 @@ impl RedbStore {
             path: path.to_owned(),
             database: RwLock::new(Some(database)),
             reserve,
+            device: path.metadata()?.dev(),
             _lock: lock,
         };
         // So that reading never meets a table that is not there.
@@ -154,6 +158,11 @@ impl Store for RedbStore {
 
     fn accepts(&self) -> Result<(), StoreFault> {
         self.reserve.restore()
+    }
+
+    fn released_space(&self) -> Option<ReleasedSpace> {
+        let bytes = self.reserve.released_bytes();
+        (bytes > 0).then(|| ReleasedSpace::new(self.device, bytes))
     }
 }
 

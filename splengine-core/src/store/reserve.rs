@@ -50,6 +50,12 @@ impl Reserve {
         shrunk.is_ok()
     }
 
+    /// How much of it is not there.
+    pub(crate) fn released_bytes(&self) -> u64 {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bytes.saturating_sub(*left)
+    }
+
     /// Takes the room again, if it is not taken.
     ///
     /// # Errors
@@ -114,11 +120,12 @@ mod tests {
         assert!(!reserve.release(), "there is none yet");
         reserve.restore().expect("there is room");
         let size = || path.metadata().map_or(0, |file| file.len());
-        assert_eq!(size(), bytes);
+        assert_eq!((size(), reserve.released_bytes()), (bytes, 0));
         let mut given_back = 0;
         while reserve.release() {
             given_back += 1;
             assert_eq!(size(), bytes - given_back * (bytes / PARTS));
+            assert_eq!(reserve.released_bytes(), given_back * (bytes / PARTS));
         }
         assert_eq!(given_back, PARTS);
         // What the process before has left is known.

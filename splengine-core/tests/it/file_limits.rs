@@ -1,11 +1,16 @@
 //! What callers may take of the disk, and of what the engine can have open.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use splengine_core::engine::EngineBuilder;
+use splengine_core::batch::BatchPolicy;
+use splengine_core::engine::{EngineBuilder, PartState};
 use splengine_core::files::{FilePolicy, OpenOptions};
-use splengine_core::{Engine, ErrorKind, FileError, LocalExecutor};
+use splengine_core::quota::ReleasedSpace;
+use splengine_core::store::{Change, MemoryStore, Rows, Store, StoreFault};
+use splengine_core::{BatchRequest, Engine, ErrorKind, FileError, LocalExecutor, Step};
 
 use crate::files::{Bench, path};
 use crate::support::caller;
@@ -64,4 +69,72 @@ async fn above_the_floor_files_are_written() {
     let Bench { files, alice, base: _base } =
         bench_of(|policy| policy, |engine| engine.disk_floor(1));
     files.replace(&alice, path("data/new"), &b"new"[..]).await.expect("written");
+}
+
+/// A store that has given back its reserve, and takes no new work then.
+#[derive(Clone, Default)]
+struct Releasing(Arc<(MemoryStore, Mutex<Option<ReleasedSpace>>)>);
+
+impl Releasing {
+    fn release(&self, space: Option<ReleasedSpace>) {
+        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) = space;
+    }
+}
+
+impl Store for Releasing {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
+        self.0.0.commit(changes)
+    }
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        self.0.0.get(key)
+    }
+    fn scan(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        backwards: bool,
+        most: usize,
+    ) -> Result<Rows, StoreFault> {
+        self.0.0.scan(from, until, backwards, most)
+    }
+    fn accepts(&self) -> Result<(), StoreFault> {
+        self.released_space().map_or(Ok(()), |_| Err(StoreFault::Full))
+    }
+    fn released_space(&self) -> Option<ReleasedSpace> {
+        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[tokio::test]
+async fn what_a_store_gave_back_to_a_full_disk_is_not_for_files() {
+    let base = tempfile::tempdir().expect("a directory");
+    let (root, store) = (base.path().join("root"), Releasing::default());
+    fs::create_dir(&root).expect("made");
+    let batches = BatchPolicy::new(store.clone(), base.path().join("outputs")).expect("writable");
+    let engine = Engine::builder(LocalExecutor::new(&root).expect("set up"))
+        .files(FilePolicy::new(&root).expect("a root"))
+        .batches(batches)
+        .disk_floor(0)
+        .build()
+        .expect("built");
+    let (files, alice) = (engine.files(), caller("alice"));
+    let write = async || files.replace(&alice, path("a"), &b"new"[..]).await.map(drop);
+    write().await.expect("written");
+    assert!(engine.readiness().await.is_ready());
+
+    let device = fs::metadata(&root).expect("there").dev();
+    store.release(Some(ReleasedSpace::new(device, u64::MAX)));
+    let refused = write().await.expect_err("that space is the store's");
+    assert_eq!(refused.kind(), ErrorKind::NoRoom, "{refused}");
+    // The first refusal of a batch is told by the readiness at once, however fresh what it knows is.
+    let request = BatchRequest::new().step(Step::new("true"));
+    let refused = engine.batches().submit(&alice, request, None).await.expect_err("full");
+    assert_eq!(refused.kind(), ErrorKind::NoRoom, "{refused}");
+    let state = engine.readiness().await.state();
+    assert!(matches!(state, PartState::Failing { .. }), "{state:?}");
+
+    store.release(Some(ReleasedSpace::new(device + 1, u64::MAX)));
+    write().await.expect("that is another disk");
+    store.release(None);
+    write().await.expect("it has its reserve again");
 }
