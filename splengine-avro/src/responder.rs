@@ -474,11 +474,16 @@ impl CallContext<'_> {
 
     /// Reserves memory for an answer to what was done, before it is made.
     pub(crate) async fn reserve_answer(&self, bytes: usize) -> Result<(), Failure> {
-        let user = self.caller.accounted_user();
-        let reserved = self.memory.budgets.reserve_answer(user, bytes, true).await;
-        let reserved = reserved.map_err(|error| Failure::of_answer(error, true))?;
+        let reserved = self.reserve_outputs(bytes).await?;
         *self.memory.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
         Ok(())
+    }
+
+    /// Reserves memory for outputs of what was done, before they are read.
+    pub(crate) async fn reserve_outputs(&self, bytes: usize) -> Result<Reservation, Failure> {
+        let user = self.caller.accounted_user();
+        let reserved = self.memory.budgets.reserve_answer(user, bytes, true).await;
+        reserved.map_err(|error| Failure::of_answer(error, true))
     }
 
     /// The whole of a run, which the call's deadline ends as overdue.

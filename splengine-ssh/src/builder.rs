@@ -7,7 +7,7 @@ use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, SshId};
 use splengine_core::Engine;
 use splengine_core::net::{BindError, ConnectionLimits};
-use splengine_core::quota::CallerPlaces;
+use splengine_core::quota::{CallerBudgets, CallerPlaces};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::server::{Options, Shared, SshServer};
@@ -282,6 +282,7 @@ impl SshServerBuilder<Users> {
             config,
             limits: self.limits.unauthenticated_timeout(self.login_grace).counted_by(&self.engine),
             shared: Arc::new(Shared {
+                sftp_memory: CallerBudgets::new(&self.engine.memory_budget(MAX_SFTP_BYTES)),
                 engine: self.engine,
                 users: self.users,
                 options: self.options,
@@ -327,5 +328,7 @@ impl SshServerBuilder<Users> {
     }
 }
 
+/// Data of SFTP that clients have asked for and not taken, of all of them.
+const MAX_SFTP_BYTES: usize = 128 << 20;
 const MAX_WIDE_SFTP: usize = 64;
 const MAX_WIDE_SFTP_OF_CALLER: usize = 16;

@@ -344,7 +344,8 @@ async fn perform(
             let wide = shared.wide_sftp.take(caller.user()).ok();
             let requests = if wide.is_some() { sftp::MAX_REQUESTS } else { sftp::MIN_REQUESTS };
             let output = reply.writer();
-            let served = sftp::serve(files, caller, options, input, output, requests).await;
+            let budget = shared.sftp_memory.of(caller.accounted_user());
+            let served = sftp::serve(files, caller, options, input, output, requests, budget).await;
             drop(wide);
             return match served {
                 Ok(()) => Ok(reply.finish(Exit::Code(0)).await),

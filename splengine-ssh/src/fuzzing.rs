@@ -96,8 +96,16 @@ async fn serve_from(root: &Path, stream: &[u8]) -> Vec<u8> {
     let caller = Caller::with_all_scopes("fuzzer".parse().expect("a name"));
     let mut answers = Vec::new();
     // An error ends the connection: the packet could not be answered.
-    let _ =
-        serve(engine.files(), caller, Options::default(), stream, &mut answers, MAX_REQUESTS).await;
+    let _ = serve(
+        engine.files(),
+        caller,
+        Options::default(),
+        stream,
+        &mut answers,
+        MAX_REQUESTS,
+        engine.memory_budget(8 << 20),
+    )
+    .await;
     answers
 }
 

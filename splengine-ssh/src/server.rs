@@ -11,7 +11,7 @@ use russh::server::{Config, run_stream};
 use splengine_core::Engine;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{Closing, Connection, ConnectionLimits, serve_connections};
-use splengine_core::quota::CallerPlaces;
+use splengine_core::quota::{CallerBudgets, CallerPlaces};
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) channels: CallerPlaces,
     /// Channels of SFTP with as many requests at once as there may be.
     pub(crate) wide_sftp: CallerPlaces,
+    /// Memory of data that clients of SFTP have not taken yet.
+    pub(crate) sftp_memory: CallerBudgets,
 }
 
 /// What is set up once for all connections.

@@ -105,7 +105,10 @@ impl Done {
             // Somebody else's, who may have more time.
             Err(_) => return Err(Failure::overdue()),
         };
-        let BatchResults { info, steps, .. } = batches.results(&ask.caller, &id).await?;
+        let reader = batches.result_reader(&ask.caller, &id).await?;
+        // Held until there are texts of it, whose memory is reserved as that of an answer.
+        let _held = ask.reserve_outputs(reader.total_bytes()).await?;
+        let BatchResults { info, steps, .. } = reader.read_all().await?;
         let steps: Vec<_> = steps.into_iter().filter(|result| result.step.attempt > 0).collect();
         let outputs = steps.iter().flat_map(|StepResult { step, stdout, stderr, .. }| {
             [(stdout.clone(), step.stdout_gap), (stderr.clone(), step.stderr_gap)]

@@ -3,8 +3,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
+use splengine_core::quota::{MemoryBudget, Reservation};
 use splengine_core::{Caller, Files};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -18,11 +20,24 @@ use crate::sftp::packet::{
 use crate::sftp::status::{Code, Refusal};
 
 /// An answer, and the memory that it takes until it is written.
-type Written = (Vec<u8>, OwnedSemaphorePermit);
+type Written = (Vec<u8>, Taken);
+
+/// Memory of a request and its answer: of its channel, and of data also of its caller.
+struct Taken {
+    of_channel: OwnedSemaphorePermit,
+    of_caller: Option<Reservation>,
+}
+
+impl From<OwnedSemaphorePermit> for Taken {
+    fn from(of_channel: OwnedSemaphorePermit) -> Self {
+        Self { of_channel, of_caller: None }
+    }
+}
 
 /// Serves one client until `input` ends, and then answers what is left. Requests are done side by
 /// side, `requests` at once (from [`MIN_REQUESTS`] to [`MAX_REQUESTS`]), and 64 KiB for each of them and
-/// their answers at most; the next is read when there is memory again. What comes of them is always as if they had been done one after the other: whatever changes
+/// their answers at most; the next is read when there is memory again. Data that is read also takes memory
+/// of `budget`, the caller's; where there is none for [`MEMORY_TIMEOUT`], the read is refused. What comes of them is always as if they had been done one after the other: whatever changes
 /// something waits for all before it, and all after it wait. They are answered in the order in which
 /// they came: no client may expect that (draft-ietf-secsh-filexfer-02, "Request Synchronization and
 /// Reordering"), but OpenSSH's scp keeps of a file only what came in order, and says nothing of it.
@@ -41,6 +56,7 @@ pub(crate) async fn serve(
     mut input: impl AsyncRead + Unpin + Send,
     output: impl AsyncWrite + Unpin + Send,
     requests: usize,
+    budget: MemoryBudget,
 ) -> io::Result<()> {
     let client = Arc::new(Client::new(files, caller, options));
     let (answers, written) = mpsc::channel(MAX_REQUESTS);
@@ -48,8 +64,8 @@ pub(crate) async fn serve(
         let memory = Arc::new(Semaphore::new(requests.max(MIN_REQUESTS) * MIN_REQUEST_BYTES));
         let Some((first, taken)) = read_packet(&mut input, &memory).await? else { return Ok(()) };
         read_init(first).map_err(|Short| broken("a client must begin with SSH_FXP_INIT"))?;
-        place(&answers).await.answer((version(), taken));
-        Reader { client, memory, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), answers }
+        place(&answers).await.answer((version(), taken.into()));
+        Reader { client, memory, budget, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), answers }
             .run(input)
             .await
     };
@@ -59,6 +75,7 @@ pub(crate) async fn serve(
 struct Reader {
     client: Arc<Client>,
     memory: Arc<Semaphore>,
+    budget: MemoryBudget,
     /// One of these is held by what only looks, all by what changes something.
     turns: Arc<Semaphore>,
     /// In the order of the requests.
@@ -68,7 +85,8 @@ struct Reader {
 impl Reader {
     async fn run(self, mut input: impl AsyncRead + Unpin) -> io::Result<()> {
         let mut tasks = JoinSet::new();
-        while let Some((packet, mut taken)) = read_packet(&mut input, &self.memory).await? {
+        while let Some((packet, taken)) = read_packet(&mut input, &self.memory).await? {
+            let mut taken = Taken::from(taken);
             while let Some(done) = tasks.try_join_next() {
                 done?;
             }
@@ -85,8 +103,15 @@ impl Reader {
             };
             if let Request::Read { length, .. } = request {
                 let more = usize::try_from(length).unwrap_or(MAX_DATA).min(MAX_DATA);
+                let mut own = self.budget.reservation();
+                if let Err(shortage) = own.resize_within(more, MEMORY_TIMEOUT).await {
+                    let answer = Answer::Refused(Refusal::new(Code::Failure, shortage.of_answer()));
+                    place(&self.answers).await.answer((answer.to_packet(id), taken));
+                    continue;
+                }
+                taken.of_caller = Some(own);
                 let more = take(&self.memory, more.saturating_sub(MIN_REQUEST_BYTES)).await?;
-                taken.merge(more);
+                taken.of_channel.merge(more);
             }
             let turn = Turn::begin(&self.turns, &request).await;
             let (client, place) = (Arc::clone(&self.client), place(&self.answers).await);
@@ -199,6 +224,8 @@ fn broken(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
+/// Time that a read waits for memory of its caller.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
 /// At once, of one client.
 pub(crate) const MAX_REQUESTS: usize = 64;
 /// The same of one whose caller has many others. So much memory has the longest request with its answer.

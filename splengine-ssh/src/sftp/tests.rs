@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::BufMut as _;
 use splengine_core::execute::{Exit, Output, Stdin};
 use splengine_core::files::FilePolicy;
+use splengine_core::quota::MemoryBudget;
 use splengine_core::{Caller, Engine, Execute, ExecuteError, Files, Scope};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -31,6 +32,10 @@ impl Execute for Nothing {
     ) -> Result<Exit, ExecuteError> {
         Err(ExecuteError::internal("nothing is run here"))
     }
+}
+
+fn memory() -> MemoryBudget {
+    MemoryBudget::new(64 << 20)
 }
 
 /// What a client was answered: the packet's type, and its members.
@@ -111,8 +116,15 @@ impl Client {
         fs::write(root.path().join("data/a"), "content").expect("written");
         fs::write(root.path().join("runtime/secret"), "secret").expect("written");
         let ((to, input), (from, output)) = (tokio::io::duplex(MIB), tokio::io::duplex(MIB));
-        let server =
-            tokio::spawn(serve(files(&root), caller, options, input, output, MAX_REQUESTS));
+        let server = tokio::spawn(serve(
+            files(&root),
+            caller,
+            options,
+            input,
+            output,
+            MAX_REQUESTS,
+            memory(),
+        ));
         Self { root, to, from, next: 0, server }
     }
 
@@ -729,7 +741,8 @@ async fn whose_caller_has_many_clients_has_few_requests_at_once() {
         let ((mut to, input), (_from, output)) =
             (tokio::io::duplex(request.len()), tokio::io::duplex(1));
         let options = Options::default();
-        let _server = tokio::spawn(serve(files(&root), alice(), options, input, output, requests));
+        let _server =
+            tokio::spawn(serve(files(&root), alice(), options, input, output, requests, memory()));
         to.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await.expect("sent");
         let mut taken = 0;
         while let Ok(sent) = timeout(Duration::from_millis(500), to.write_all(&request)).await {
@@ -739,4 +752,53 @@ async fn whose_caller_has_many_clients_has_few_requests_at_once() {
         // Beside these, what is on its way, and what is read and waits.
         assert!((least..=requests + 2).contains(&taken), "{taken} of {requests}");
     }
+}
+
+/// A client that has opened `file`, with the rest of what is to be sent and read.
+async fn opened(root: &TempDir, budget: &MemoryBudget) -> (DuplexStream, DuplexStream, Vec<u8>) {
+    let ((mut to, input), (mut from, output)) = (tokio::io::duplex(4096), tokio::io::duplex(4096));
+    let (files, options) = (files(root), Options::default());
+    tokio::spawn(serve(files, alice(), options, input, output, MAX_REQUESTS, budget.clone()));
+    to.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await.expect("sent");
+    let open = [&[3][..], &int(1), &string("file"), &int(1), &int(0)].concat();
+    to.write_all(&string(open)).await.expect("sent");
+    assert_eq!(answered(&mut from).await.0, 2, "the version");
+    let (kind, members) = answered(&mut from).await;
+    assert_eq!(kind, 102, "a handle");
+    (to, from, members[4..].to_vec())
+}
+
+async fn answered(from: &mut DuplexStream) -> Answered {
+    let length = from.read_u32().await.expect("an answer");
+    let kind = from.read_u8().await.expect("an answer");
+    let mut members = vec![0; length as usize - 1];
+    from.read_exact(&mut members).await.expect("an answer");
+    (kind, members)
+}
+
+fn read(handle: &[u8]) -> Vec<u8> {
+    string([&[5][..], &int(2), handle, &long(0), &int(256 << 10)].concat())
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_a_callers_clients_do_not_take_is_bounded_together() {
+    let root = tempfile::tempdir().expect("a directory");
+    fs::write(root.path().join("file"), vec![7; 1 << 20]).expect("written");
+    let budget = MemoryBudget::new(256 << 10);
+    let (mut first, unread, handle) = opened(&root, &budget).await;
+    for _ in 0..2 {
+        first.write_all(&read(&handle)).await.expect("sent");
+    }
+    let (mut second, mut answers, handle) = opened(&root, &budget).await;
+    while budget.available() > 0 {
+        tokio::task::yield_now().await;
+    }
+    second.write_all(&read(&handle)).await.expect("sent");
+    let (kind, members) = answered(&mut answers).await;
+    assert_eq!(kind, 101, "a status");
+    let message = String::from_utf8_lossy(&members);
+    assert!(message.contains("no memory left") || message.contains("of yours"), "{message}");
+    drop((first, unread));
+    second.write_all(&read(&handle)).await.expect("sent");
+    assert_eq!(answered(&mut answers).await.0, 103, "data");
 }
