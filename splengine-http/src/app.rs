@@ -30,7 +30,6 @@ use crate::answers::{self, AnswerBudgets};
 use crate::encoded::{self, DecoderBudgets};
 use crate::file_paths::FILES;
 use crate::host::check_host;
-use crate::large::LargeWork;
 use crate::lingering_close::linger;
 use crate::problem::Problem;
 use crate::repeats::{self, Repeats, refuse_unheeded_key};
@@ -77,7 +76,6 @@ pub(crate) struct Shared {
     /// What followers of batches hold for as long as they follow, apart from answers that end.
     pub(crate) followers: AnswerBudgets,
     pub(crate) metrics: HttpMetrics,
-    pub(crate) large_work: LargeWork,
     pub(crate) repeats: Repeats,
     /// The OpenAPI document, once somebody has asked for it.
     pub(crate) openapi: OnceLock<Bytes>,
@@ -111,7 +109,6 @@ impl App {
             budgets,
             decoders,
             metrics,
-            large_work: LargeWork::new(),
             repeats,
             openapi,
         }))

@@ -80,7 +80,6 @@ mod file_paths;
 pub mod fuzzing;
 mod host;
 mod json;
-mod large;
 mod lingering_close;
 mod negotiate;
 mod openapi;

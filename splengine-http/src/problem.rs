@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use splengine_core::auth::AuthError;
+use splengine_core::quota::LargeWorkError;
 use splengine_core::text::camel_case;
 use splengine_core::{BatchError, ErrorKind, ExecuteError, Field, SessionError};
 use utoipa::ToSchema;
@@ -117,6 +118,12 @@ impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let retry_after = error.retry_after();
         Self { retry_after, ..Self::new(error.status(), error.to_string()) }
+    }
+}
+
+impl From<LargeWorkError> for Problem {
+    fn from(error: LargeWorkError) -> Self {
+        Self::of_kind(error.kind(), error.to_string(), Some(error.retry_after()))
     }
 }
 

@@ -72,27 +72,25 @@ impl Kept {
     }
 }
 
-/// What a request asks for, so that another one under its key is noticed.
-fn sum_of(request: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    request.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Under which key a request came, if under any, and what it asks for.
-pub(crate) struct Repeat {
-    key: Option<String>,
-    sum: u64,
-}
+/// Under which key a request came, if under any, and what it asks for, so that another one under its key
+/// is noticed.
+pub(crate) struct Repeat(Option<(String, DefaultHasher)>);
 
 impl Repeat {
-    pub(crate) fn of(parts: &Parts, body: &[u8]) -> Result<Self, Problem> {
-        let key = idempotency_key(&parts.headers)?.map(str::to_owned);
-        let sum = match key {
-            Some(_) => sum_of((parts.method.as_str(), parts.uri.path(), parts.uri.query(), body)),
-            None => 0,
-        };
-        Ok(Self { key, sum })
+    /// Of a request whose body is still to be added, if it has one.
+    pub(crate) fn of(parts: &Parts) -> Result<Self, Problem> {
+        let Some(key) = idempotency_key(&parts.headers)? else { return Ok(Self(None)) };
+        let mut hasher = DefaultHasher::new();
+        (parts.method.as_str(), parts.uri.path(), parts.uri.query()).hash(&mut hasher);
+        Ok(Self(Some((key.to_owned(), hasher))))
+    }
+
+    /// The same with its body. For a large one that takes time.
+    pub(crate) fn with_body(mut self, body: &[u8]) -> Self {
+        if let Some((_, hasher)) = &mut self.0 {
+            body.hash(hasher);
+        }
+        self
     }
 
     /// Does `work`, no more than once where there is a key.
@@ -102,10 +100,10 @@ impl Repeat {
         caller: &Caller,
         work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
     ) -> Result<Response, Problem> {
-        match self.key {
-            Some(key) => {
+        match self.0 {
+            Some((key, hasher)) => {
                 let memory = app.answers.reserve(caller, 0)?;
-                app.repeats.once(caller, &key, self.sum, memory, work).await
+                app.repeats.once(caller, &key, hasher.finish(), memory, work).await
             }
             None => work.await,
         }
@@ -129,6 +127,8 @@ impl Repeats {
         let number = match self.enter(&name, sum, told)? {
             Entered::New(number) => number,
             Entered::Known(mut answer) => {
+                // Whatever it holds is not needed while another is waited for.
+                drop(work);
                 let kept = answer.wait_for(Option::is_some).await;
                 let kept = kept.ok().and_then(|kept| kept.clone());
                 return kept

@@ -10,7 +10,7 @@ use crate::engine::engine::{Engine, Inner};
 use crate::execute::{DynExecute, Execute, Program};
 use crate::files::FilePolicy;
 use crate::os::{LimitKind, Limits};
-use crate::quota::{CallerBudgets, DiskReserve, EngineMemory, InputBudget};
+use crate::quota::{CallerBudgets, DiskReserve, EngineMemory, InputBudget, LargeWork};
 use crate::run::{Admission, Capacity, Counters, Policy, Runner};
 use crate::session::{SessionPolicy, Sessions};
 
@@ -379,6 +379,7 @@ impl EngineBuilder {
             inputs: InputBudget::new(max_input_bytes, max_input_bytes_per_caller),
             captures: CallerBudgets::new(&memory.budget(max_captured_bytes)),
             memory,
+            large_work: LargeWork::new(),
             executor,
             policy,
             admission: Admission::new(capacity),

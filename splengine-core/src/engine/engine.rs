@@ -10,7 +10,7 @@ use crate::engine::stats::EngineStats;
 use crate::error::Field;
 use crate::execute::{Execute, ExecuteError, LimitKind, Request, Run};
 use crate::files::Files;
-use crate::quota::{DiskReserve, MemoryBudget};
+use crate::quota::{DiskReserve, LargeWork, MemoryBudget};
 use crate::run::{Admitted, Runner, SessionPlace, Shutdown, check_env, may_execute};
 use crate::session::{SessionError, Sessions};
 
@@ -133,7 +133,12 @@ impl Engine {
     pub async fn admit(&self, caller: &Caller, request: Request) -> Result<Admitted, ExecuteError> {
         let runner = &self.0.runner;
         // What is not needed beyond the first wait is not kept in the future, which is moved about.
-        let admitted = match self.enter(caller, request) {
+        let entered = if request.bytes() < LargeWork::MIN_BYTES {
+            self.enter(caller, request)
+        } else {
+            Box::pin(self.enter_large(caller, request)).await
+        };
+        let admitted = match entered {
             Ok(Admitted::Running(run)) => runner.started(run).await.map(Admitted::Running),
             Ok(Admitted::Queued(queued)) => {
                 let checked = runner.executor.check_boxed(&queued.waiting().terms.command).await;
@@ -146,7 +151,26 @@ impl Engine {
 
     fn enter(&self, caller: &Caller, request: Request) -> Result<Admitted, ExecuteError> {
         let session = self.session_place(caller, &request)?;
-        self.0.runner.enter(caller, session, request)
+        let runner = &self.0.runner;
+        runner.enter(caller, runner.check(caller, session, request)?)
+    }
+
+    /// The same of a request that takes time to be checked: not on a worker of the runtime.
+    async fn enter_large(
+        &self,
+        caller: &Caller,
+        mut request: Request,
+    ) -> Result<Admitted, ExecuteError> {
+        let session = self.session_place(caller, &request)?;
+        let runner = &self.0.runner;
+        let permit = match request.permit.take() {
+            Some(permit) => permit,
+            None => runner.large_work.permit(caller.accounted_user(), request.bytes()).await?,
+        };
+        let (checker, asker) = (Arc::clone(runner), caller.clone());
+        let checked = permit.run(move || checker.check(&asker, session, request)).await??;
+        drop(permit);
+        runner.enter(caller, checked)
     }
 
     /// The session that a request names, if it does.
@@ -210,6 +234,13 @@ impl Engine {
     #[must_use]
     pub fn memory_budget(&self, bytes: usize) -> MemoryBudget {
         self.0.runner.memory.budget(bytes)
+    }
+
+    /// Returns the permits to work on large requests and answers, which all servers of the engine share:
+    /// for adapters, to parse what their clients send.
+    #[must_use]
+    pub fn large_work(&self) -> LargeWork {
+        self.0.runner.large_work.clone()
     }
 
     /// Returns whether files are served.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, Field};
 use crate::execute::SplitError;
-use crate::quota::InputShortage;
+use crate::quota::{InputShortage, LargeWorkError};
 
 /// Reason for which a run did not start.
 ///
@@ -109,6 +109,9 @@ pub enum ExecuteError {
         /// Time after which to try again.
         retry_after: Duration,
     },
+    /// The request is large, and did not get its turn to be looked at.
+    #[error(transparent)]
+    Busy(#[from] LargeWorkError),
     /// The engine takes no new work.
     #[error("the engine is shutting down and takes no new work; try again in {}", in_words(*.retry_after))]
     Draining {
@@ -178,6 +181,7 @@ impl ExecuteError {
             | Self::Draining { .. }
             | Self::Exhausted { .. }
             | Self::TooManyKept { .. } => ErrorKind::Unavailable,
+            Self::Busy(error) => error.kind(),
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -209,6 +213,7 @@ impl ExecuteError {
             | Self::Draining { retry_after }
             | Self::Exhausted { retry_after, .. }
             | Self::TooManyKept { retry_after, .. } => Some(*retry_after),
+            Self::Busy(error) => Some(error.retry_after()),
             _ => None,
         }
     }

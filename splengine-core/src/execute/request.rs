@@ -1,9 +1,10 @@
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use crate::execute::{Background, Stdin};
+use crate::execute::{Background, Stdin, command_bytes};
 use crate::ids::SessionId;
 use crate::os::Limits;
+use crate::quota::LargeWorkPermit;
 
 /// Behaviour when a run's output is read more slowly than the program writes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,12 +49,15 @@ pub struct Request {
     pub(crate) limits: Limits,
     pub(crate) background: Background,
     pub(crate) slow_reader: SlowReader,
+    pub(crate) permit: Option<LargeWorkPermit>,
 }
 
 impl Request {
     /// Maximum number of words of a command, and of further arguments. Linux passes on fewer than
     /// twice as many, which share 2 MiB with the variables.
     pub const MAX_ARGS: usize = 1 << 17;
+    /// Maximum size in bytes of a command that is to be split into words: 2 MiB, all that Linux takes.
+    pub const MAX_COMMAND_BYTES: usize = 2 << 20;
     /// Maximum number of variables that a request sets.
     pub const MAX_VARIABLES: usize = 1 << 14;
     /// Maximum number of variables whose values are [masked](Self::mask).
@@ -101,6 +105,7 @@ impl Request {
             limits: Limits::default(),
             background: Background::default(),
             slow_reader: SlowReader::default(),
+            permit: None,
         }
     }
 
@@ -127,6 +132,25 @@ impl Request {
     pub fn use_shell(mut self, use_shell: bool) -> Self {
         self.use_shell = use_shell;
         self
+    }
+
+    /// Has the engine look at the request under `permit`, by which it was read, and give that back then.
+    /// Otherwise a request from [64 KiB](crate::quota::LargeWork::MIN_BYTES) on, without its standard input,
+    /// waits for a permit of its caller's.
+    #[must_use]
+    pub fn large_work_permit(mut self, permit: LargeWorkPermit) -> Self {
+        self.permit = Some(permit);
+        self
+    }
+
+    /// About the memory, in bytes, of its words and variables.
+    pub(crate) fn bytes(&self) -> usize {
+        let masked = self.mask.iter().map(|name| size_of::<String>() + name.len()).sum::<usize>();
+        let server_env = command_bytes(&[], &self.server_env);
+        self.command.as_deref().map_or(0, OsStr::len)
+            + command_bytes(&self.args, &self.env)
+            + server_env
+            + masked
     }
 
     /// Adds one argument, verbatim, after the command's words.

@@ -30,6 +30,9 @@ pub enum SplitError {
          sh -c '…'"
     )]
     Operator(&'static str),
+    /// More bytes than a command may have.
+    #[error("it has more than {} bytes, the maximum", Request::MAX_COMMAND_BYTES)]
+    TooLong,
     /// More words than a command may have.
     #[error("it has more than {} words, the maximum", Request::MAX_ARGS)]
     TooManyWords,
@@ -55,8 +58,11 @@ pub enum SplitError {
 /// # Errors
 ///
 /// [`SplitError`] when a quote is never closed, a backslash ends the text, an operator stands outside
-/// of quotes, or there are more than [`Request::MAX_ARGS`] words.
+/// of quotes, or there are more than [`Request::MAX_COMMAND_BYTES`] or [`Request::MAX_ARGS`] words.
 pub fn split_words<T: AsRef<OsStr> + ?Sized>(text: &T) -> Result<Vec<OsString>, SplitError> {
+    if text.as_ref().len() > Request::MAX_COMMAND_BYTES {
+        return Err(SplitError::TooLong);
+    }
     let mut words = Vec::new();
     // `Some` while inside a word: `''` is a word, though it is empty.
     let mut word: Option<Vec<u8>> = None;

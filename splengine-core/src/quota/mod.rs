@@ -11,6 +11,7 @@ mod fair_share;
 mod gather;
 mod heap;
 mod input_budget;
+mod large_work;
 mod places;
 mod retention;
 
@@ -20,5 +21,6 @@ pub use disk::{BelowFloor, DiskReserve, ReleasedSpace};
 pub(crate) use fair_share::{FairShares, Shortage};
 pub use gather::{GatherError, GatherLimits, Gathered};
 pub(crate) use input_budget::{InputBudget, InputReservation, InputShortage, MIN_COUNTED_BYTES};
+pub use large_work::{LargeWork, LargeWorkError, LargeWorkPermit};
 pub use places::{CallerPlace, CallerPlaces, PlaceError};
 pub(crate) use retention::{Bounds, Kept, surplus};

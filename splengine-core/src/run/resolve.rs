@@ -138,6 +138,11 @@ impl Runner {
             return Err(ExecuteError::Impossible { field: Field::Shell, problem });
         }
         let mut words = self.shell_words(caller)?;
+        if command.len() > Request::MAX_COMMAND_BYTES {
+            let problem =
+                format!("has more than {} bytes, the maximum", Request::MAX_COMMAND_BYTES);
+            return Err(ExecuteError::Malformed { field: Field::Command, problem });
+        }
         if command.to_string_lossy().trim().is_empty() {
             let problem = "is empty; give at least one word".to_owned();
             return Err(ExecuteError::Malformed { field: Field::Command, problem });

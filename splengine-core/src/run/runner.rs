@@ -15,7 +15,7 @@ use crate::execute::{
     Stdin,
 };
 use crate::quota::{
-    CallerBudgets, DiskReserve, EngineMemory, InputBudget, MIN_COUNTED_BYTES, held_with,
+    CallerBudgets, DiskReserve, EngineMemory, InputBudget, LargeWork, MIN_COUNTED_BYTES, held_with,
 };
 use crate::run::admission::{Admission, Offered, Permit, RunPermit};
 use crate::run::executions::{Admitted, Control, ExecutionState, Executions, Listed, QueuedRun};
@@ -39,8 +39,18 @@ pub(crate) struct Runner {
     /// What executions that run or wait hold in memory.
     pub(crate) inputs: InputBudget,
     pub(crate) memory: EngineMemory,
+    /// Permits to look at large requests, and what adapters do with them.
+    pub(crate) large_work: LargeWork,
     /// What is kept in memory of executions' output.
     pub(crate) captures: CallerBudgets,
+}
+
+/// A request that was checked.
+pub(crate) struct Checked {
+    terms: Terms,
+    request: Request,
+    /// Its command and its arguments, as they are listed.
+    shown: (String, Vec<String>),
 }
 
 /// Refuses a caller who may not run commands.
@@ -64,17 +74,29 @@ impl Runner {
         }
     }
 
-    /// Checks a request, and starts it or gives it a place in the queue.
-    pub(crate) fn enter(
-        self: &Arc<Self>,
+    /// Checks a request. For a large one that takes time.
+    pub(crate) fn check(
+        &self,
         caller: &Caller,
         session: Option<SessionPlace>,
         mut request: Request,
-    ) -> Result<Admitted, ExecuteError> {
+    ) -> Result<Checked, ExecuteError> {
         may_execute(caller)?;
         let shown = Executions::shown(&request);
         let mut terms = self.resolve(caller, session, &mut request)?;
         self.hold_input(caller, &mut terms, &mut request)?;
+        // What is left of them takes memory, and time to drop.
+        (request.command, request.permit) = (None, None);
+        Ok(Checked { terms, request, shown })
+    }
+
+    /// Starts a request that was checked, or gives it a place in the queue.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        caller: &Caller,
+        checked: Checked,
+    ) -> Result<Admitted, ExecuteError> {
+        let Checked { terms, mut request, shown } = checked;
         let offered = self.admission.offer(caller.user(), || self.retry_after())?;
         let control = CancelSource::new();
         let source = control.0.clone();

@@ -29,7 +29,7 @@ impl Sessions {
     pub(crate) async fn make(
         &self,
         caller: &Caller,
-        request: SessionRequest,
+        mut request: SessionRequest,
         place: registry::SessionSlot,
     ) -> Result<SessionInfo, SessionError> {
         let runner = &self.runner;
@@ -37,6 +37,16 @@ impl Sessions {
         let source = match &request.from {
             Some(from) => Some(self.source(caller, from).await?),
             None => None,
+        };
+        // What is large takes time.
+        let bytes = request.bytes();
+        let permit = match request.permit.take() {
+            Some(permit) => permit,
+            None => runner
+                .large_work
+                .permit(caller.accounted_user(), bytes)
+                .await
+                .map_err(ExecuteError::from)?,
         };
         let (saved, stored) =
             source.map(|Source { record, screen, turn }| (record, (screen, turn))).unzip();
@@ -48,15 +58,21 @@ impl Sessions {
         let name = checked_name(request.name.or_else(|| saved.as_ref()?.name.clone()))?;
         let argv = match (&request.command, &saved) {
             (Some(command), _) => {
-                let mut words = if request.use_shell {
-                    runner.shell_command(caller, command, !request.args.is_empty())?
-                } else {
-                    split_words(command).map_err(ExecuteError::from)?
+                let (args, shell) = (std::mem::take(&mut request.args), request.use_shell);
+                let (runner, caller, command) =
+                    (Arc::clone(runner), caller.clone(), command.clone());
+                let words = move || {
+                    let mut words = if shell {
+                        runner.shell_command(&caller, &command, !args.is_empty())?
+                    } else {
+                        split_words(&command).map_err(ExecuteError::from)?
+                    };
+                    words.extend(args);
+                    drop_exec(&mut words);
+                    check_words(&words)?;
+                    Ok::<_, SessionError>(words)
                 };
-                words.extend(request.args);
-                drop_exec(&mut words);
-                check_words(&words)?;
-                words
+                permit.run(words).await.map_err(ExecuteError::from)??
             }
             (None, _) if !request.args.is_empty() => {
                 let problem = "are given without a `command` to give them to".to_owned();
@@ -66,6 +82,7 @@ impl Sessions {
             (None, None) if request.login_shell => runner.login_shell(),
             (None, None) => runner.shell().iter().map(OsString::from).collect(),
         };
+        drop(permit);
         let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();
         let mut env = saved.as_ref().map(|saved| saved.env.clone()).unwrap_or_default();
         env.extend(request.env);

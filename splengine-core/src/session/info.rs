@@ -1,12 +1,13 @@
 //! What is told of sessions, and asked for them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::SystemTime;
 
 use crate::auth::Access;
-use crate::execute::Background;
+use crate::execute::{Background, command_bytes};
 use crate::ids::{SavedId, SessionId, ShareId};
 use crate::os::ExitStatus;
+use crate::quota::LargeWorkPermit;
 use crate::terminal::{Size, TerminalModes};
 use crate::user_name::UserName;
 
@@ -130,6 +131,7 @@ pub struct SessionRequest {
     pub(crate) background: Background,
     pub(crate) name: Option<String>,
     pub(crate) from: Option<String>,
+    pub(crate) permit: Option<LargeWorkPermit>,
 }
 
 impl SessionRequest {
@@ -137,6 +139,22 @@ impl SessionRequest {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Has the engine look at the request under `permit`, by which it was read, and give that back then.
+    /// Otherwise a request from [64 KiB](crate::quota::LargeWork::MIN_BYTES) on waits for a permit of its
+    /// caller's.
+    #[must_use]
+    pub fn large_work_permit(mut self, permit: LargeWorkPermit) -> Self {
+        self.permit = Some(permit);
+        self
+    }
+
+    /// About the memory, in bytes, of its words and variables.
+    pub(crate) fn bytes(&self) -> usize {
+        self.command.as_deref().map_or(0, OsStr::len)
+            + command_bytes(&self.args, &self.env)
+            + command_bytes(&[], &self.server_env)
     }
 
     /// Another command than the shell, split into words by [`split_words`](crate::execute::split_words).

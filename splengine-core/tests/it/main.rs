@@ -19,6 +19,7 @@ mod guessing;
 mod holder;
 mod inherited;
 mod input_bounds;
+mod large_requests;
 mod limits;
 mod protected;
 mod requests;

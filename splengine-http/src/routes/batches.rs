@@ -21,7 +21,7 @@ use crate::json;
 use crate::problem::{Problem, ProblemDto};
 use crate::result_formats::ResultFormat;
 use crate::routes::extract::{
-    Authenticated, NoQuery, demand_json, header, idempotency_key, read_whole,
+    Authenticated, NoQuery, demand_json, header, idempotency_key, read_whole, work_on_body,
 };
 use crate::routes::results;
 use crate::silence::Silence;
@@ -67,26 +67,27 @@ pub(crate) async fn submit(
         None => None,
     };
     let body = read_whole(&parts.headers, body, &app, &caller).await?;
-    let length = body.len();
     let max = app.engine.batches().max_steps();
-    let parse = move || {
-        if json::is_longer(&body, "steps", max) {
+    let parse = move |body: &[u8]| {
+        if json::is_longer(body, "steps", max) {
             let problem = format!("are over the maximum of {max}");
             return Err(Problem::from(BatchError::Malformed { field: Field::Steps, problem }));
         }
-        let dto: BatchRequestDto = json::parse(&body)?;
+        let dto: BatchRequestDto = json::parse(body)?;
         let encodings = dto.encodings();
         Ok((dto.into_request()?, encodings))
     };
-    let (request, encodings) = app.large_work.run(length, parse).await??;
+    // Held until the batch is there: a large one takes many times the memory of its text.
+    let ((request, encodings), permit) = work_on_body(body, &app, &caller, parse).await?;
     let record = accept(&app, &caller, request, &parts.headers).await?;
     let Some((wait, form)) = wait else {
-        return app.large_work.run(length, || accepted(record)).await;
+        return Ok(permit.run(|| accepted(record)).await?);
     };
     let (batches, id) = (app.engine.batches(), record.info.id.to_string());
     let id = id.as_str();
     // It may take much memory, and long.
-    drop(record);
+    permit.run(|| drop(record)).await?;
+    drop(permit);
     match timeout(wait, batches.wait_info(&caller, id)).await {
         Ok(over) => drop(over?),
         Err(_) => {

@@ -3,20 +3,20 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use splengine_core::Run;
 use splengine_core::engine::Admitted;
 use splengine_core::execute::{SlowReader, Stdin};
+use splengine_core::{BatchRequest, Run};
 
 use crate::app::App;
 use crate::body::BodyError;
-use crate::dto::{ExecuteRequestDto, ExecuteResultDto};
+use crate::dto::{EncodingDto, ExecuteRequestDto, ExecuteResultDto};
 use crate::encoded::Decoder;
 use crate::json;
 use crate::negotiate::Format;
 use crate::problem::{Problem, ProblemDto};
 use crate::repeats::Repeat;
 use crate::routes::batches;
-use crate::routes::extract::{BodyKind, idempotency_key, read_query, read_whole};
+use crate::routes::extract::{BodyKind, idempotency_key, read_query, read_whole, work_on_body};
 use crate::run_answer;
 use crate::silence::Silence;
 use crate::stdin::BodyReader;
@@ -109,8 +109,8 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         ));
     }
 
-    let mut repeat = None;
-    let (dto, input): (ExecuteRequestDto, _) = match kind {
+    let has_batches = app.engine.has_batches();
+    let (asked, repeat, permit, breakage) = match kind {
         BodyKind::Json => {
             if let Some((name, _)) = query.first() {
                 return Err(Problem::malformed(format!(
@@ -118,8 +118,13 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
                 )));
             }
             let body = read_whole(&parts.headers, body, &app, &caller).await?;
-            repeat = Some(Repeat::of(&parts, &body)?);
-            (json::parse(&body)?, None)
+            let repeat = Repeat::of(&parts)?;
+            let read = move |body: &[u8]| {
+                let repeat = repeat.with_body(body);
+                Ok((Asked::of(json::parse(body)?, None, has_batches)?, repeat))
+            };
+            let ((asked, repeat), permit) = work_on_body(body, &app, &caller, read).await?;
+            (asked, Some(repeat), Some(permit), None)
         }
         BodyKind::Input => {
             let dto = read_query(&query)?;
@@ -127,17 +132,18 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
             if let Some(decoder) = parts.extensions.get::<Decoder>() {
                 decoder.reserve().await.map_err(|error| BodyError::from(&error))?;
             }
-            (dto, Some(BodyReader::new(body)))
+            let (stdin, breakage) = BodyReader::new(body);
+            (Asked::of(dto, Some(Stdin::reader(stdin)), has_batches)?, None, None, Some(breakage))
         }
     };
-    if dto.asynchronous == Some(true) {
-        if !app.engine.has_batches() {
-            let detail = "`async` asks for a batch, and this server runs none";
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    let (mut request, encoding) = match asked {
+        Asked::Batch(request) => {
+            // The permit is held until it is there.
+            let record = batches::accept(&app, &caller, *request, &parts.headers).await?;
+            return Ok(batches::accepted(record));
         }
-        let record = batches::accept(&app, &caller, dto.into_batch()?, &parts.headers).await?;
-        return Ok(batches::accepted(record));
-    }
+        Asked::Command(request, encoding) => (*request, encoding),
+    };
     let has_key = idempotency_key(&parts.headers)?.is_some();
     if has_key && (format != Format::Json || kind == BodyKind::Input) {
         return Err(Problem::malformed(
@@ -145,9 +151,9 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
              piece; leave it out, or use `async`",
         ));
     }
-    let encoding = dto.output_encoding.unwrap_or_default();
-    let (stdin, breakage) = input.unzip();
-    let mut request = dto.into_request(stdin.map(Stdin::reader))?;
+    if let Some(permit) = permit {
+        request = request.large_work_permit(permit);
+    }
     if format == Format::Json {
         // Whoever waits for the whole is not slow: we collect it.
         request = request.slow_reader(SlowReader::Wait);
@@ -182,6 +188,32 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
     };
     let silence = Silence::of(&parts.extensions);
     Ok(stream::response(run, format, encoding, silence))
+}
+
+/// What a request asks for.
+enum Asked {
+    /// A batch of one step.
+    Batch(Box<BatchRequest>),
+    /// A command, and how its output is to be encoded.
+    Command(Box<splengine_core::Request>, EncodingDto),
+}
+
+impl Asked {
+    fn of(
+        dto: ExecuteRequestDto,
+        input: Option<Stdin>,
+        has_batches: bool,
+    ) -> Result<Self, Problem> {
+        if dto.asynchronous != Some(true) {
+            let encoding = dto.output_encoding.unwrap_or_default();
+            return Ok(Self::Command(Box::new(dto.into_request(input)?), encoding));
+        }
+        if !has_batches {
+            let detail = "`async` asks for a batch, and this server runs none";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        }
+        Ok(Self::Batch(Box::new(dto.into_batch()?)))
+    }
 }
 
 type Query = Vec<(String, String)>;

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
 use splengine_core::execute::{LimitKind, Stdin};
-use splengine_core::quota::{GatherLimits, Gathered};
+use splengine_core::quota::{GatherLimits, Gathered, LargeWorkPermit};
 use splengine_core::{Caller, Limits, Request};
 
 use crate::app::App;
@@ -108,13 +108,27 @@ pub(crate) fn header(text: &str) -> HeaderValue {
 }
 
 /// Reads a JSON body whole, within the bounds of its size and its time.
-pub(crate) async fn read_json<T: DeserializeOwned>(
+pub(crate) async fn read_json<T: DeserializeOwned + Send + 'static>(
     headers: &HeaderMap,
     body: Body,
     app: &App,
     caller: &Caller,
 ) -> Result<T, Problem> {
-    json::parse(&read_whole(headers, body, app, caller).await?)
+    let body = read_whole(headers, body, app, caller).await?;
+    Ok(work_on_body(body, app, caller, |body| json::parse(body)).await?.0)
+}
+
+/// Does `work` on a body that was read, apart from the runtime's workers if it is large; and gives the
+/// permit under which it was done, for what is still to be done with its result.
+pub(crate) async fn work_on_body<T: Send + 'static>(
+    body: Gathered,
+    app: &App,
+    caller: &Caller,
+    work: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
+) -> Result<(T, LargeWorkPermit), Problem> {
+    let permit = app.engine.large_work().permit(caller.accounted_user(), body.len()).await?;
+    let done = permit.run(move || work(&body)).await??;
+    Ok((done, permit))
 }
 
 /// Reads a body whole, within the bounds of its size and its time, and of the memory of the caller and

@@ -346,7 +346,7 @@ pub(crate) async fn transfer(
     };
     let conditions = Conditions::of(&parts.headers)?;
     let condition = move |info: &FileInfo| conditions.allow_change(Some(info));
-    let repeat = Repeat::of(&parts, &[])?;
+    let repeat = Repeat::of(&parts)?;
     let (files, asker) = (app.engine.files(), caller.clone());
     let work = async move {
         let (from, place) = (from.below_root(), to.below_root());

@@ -12,6 +12,7 @@ use futures_util::stream;
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
 use splengine_core::auth::Secret;
+use splengine_core::quota::LargeWorkPermit;
 use splengine_core::session::RecordingFile;
 use splengine_core::{Caller, SessionRequest};
 
@@ -25,7 +26,9 @@ use crate::json;
 use crate::problem::{Problem, ProblemDto};
 use crate::ranges;
 use crate::repeats::Repeat;
-use crate::routes::extract::{Authenticated, NoQuery, demand_json, header, read_json, read_whole};
+use crate::routes::extract::{
+    Authenticated, NoQuery, demand_json, header, read_json, read_whole, work_on_body,
+};
 
 /// The caller's sessions.
 #[utoipa::path(
@@ -61,8 +64,9 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_create(&caller)?;
-    let (dto, repeat): (SessionRequestDto, _) = optional_json(&app, &caller, request).await?;
-    let request: SessionRequest = dto.into_request()?;
+    let (request, repeat, permit) =
+        optional_json(&app, &caller, request, SessionRequestDto::into_request).await?;
+    let request: SessionRequest = request.large_work_permit(permit);
     let (sessions, asker) = (app.engine.sessions(), caller.clone());
     let work = async move {
         let session = sessions.create(&asker, request).await?;
@@ -244,10 +248,15 @@ pub(crate) async fn input(
     app.engine.sessions().check_input(&caller, &id)?;
     let (parts, body) = request.into_parts();
     let data = read_whole(&parts.headers, body, &app, &caller).await?;
-    let repeat = Repeat::of(&parts, &data)?;
+    let repeat = Repeat::of(&parts)?;
+    let permit = app.engine.large_work().permit(caller.accounted_user(), data.len()).await?;
+    let data = data.into_bytes();
+    let body = data.clone();
+    let repeat = permit.run(move || repeat.with_body(&body)).await?;
+    drop(permit);
     let (sessions, asker) = (app.engine.sessions(), caller.clone());
     let work = async move {
-        sessions.input(&asker, &id, data.into_bytes()).await?;
+        sessions.input(&asker, &id, data).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
     repeat.once(&app, &caller, work).await
@@ -271,7 +280,8 @@ pub(crate) async fn save(
     request: Request,
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
-    let (dto, repeat): (SaveRequestDto, _) = optional_json(&app, &caller, request).await?;
+    let (dto, repeat, _): (SaveRequestDto, _, _) =
+        optional_json(&app, &caller, request, Ok).await?;
     let (sessions, asker) = (app.engine.sessions(), caller.clone());
     let work = async move {
         let saved = sessions.save(&asker, &id, dto.name).await?;
@@ -369,7 +379,7 @@ pub(crate) async fn share(
 ) -> Result<Response, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
     let console = console_url(&app, request.headers());
-    let (dto, _): (ShareRequestDto, _) = optional_json(&app, &caller, request).await?;
+    let (dto, ..): (ShareRequestDto, _, _) = optional_json(&app, &caller, request, Ok).await?;
     let expires_in = dto.expires_in.map_or(HOUR, Duration::from_millis);
     let access = dto.access.unwrap_or_default();
     let sessions = app.engine.sessions();
@@ -402,7 +412,7 @@ pub(crate) async fn take_back_shares(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     app.engine.sessions().check_change(&caller, &id)?;
-    let (dto, _): (TakeBackDto, _) = optional_json(&app, &caller, request).await?;
+    let (dto, ..): (TakeBackDto, _, _) = optional_json(&app, &caller, request, Ok).await?;
     let sessions = app.engine.sessions();
     match dto.ticket {
         Some(ticket) => sessions.take_back_ticket(&caller, &id, &Secret::new(ticket))?,
@@ -447,19 +457,27 @@ pub(crate) async fn ticket(
     Ok((StatusCode::CREATED, Json(TicketDto { ticket: ticket.expose().to_owned() })))
 }
 
-/// A JSON body, or its default where there is none; and the key that it came under.
-async fn optional_json<T: DeserializeOwned + Default>(
+/// What `convert` makes of a JSON body, or of its default where there is none; the key that it came under,
+/// and the permit under which that was done.
+async fn optional_json<T: DeserializeOwned + Default, R: Send + 'static>(
     app: &App,
     caller: &Caller,
     request: Request,
-) -> Result<(T, Repeat), Problem> {
+    convert: impl FnOnce(T) -> Result<R, Problem> + Send + 'static,
+) -> Result<(R, Repeat, LargeWorkPermit), Problem> {
     let (parts, body) = request.into_parts();
-    if body.is_end_stream() {
-        return Ok((T::default(), Repeat::of(&parts, &[])?));
+    let is_absent = body.is_end_stream();
+    if !is_absent {
+        demand_json(&parts.headers)?;
     }
-    demand_json(&parts.headers)?;
     let data = read_whole(&parts.headers, body, app, caller).await?;
-    Ok((json::parse(&data)?, Repeat::of(&parts, &data)?))
+    let repeat = Repeat::of(&parts)?;
+    let work = move |body: &[u8]| {
+        let dto = if is_absent { T::default() } else { json::parse(body)? };
+        Ok((convert(dto)?, repeat.with_body(body)))
+    };
+    let ((made, repeat), permit) = work_on_body(data, app, caller, work).await?;
+    Ok((made, repeat, permit))
 }
 
 /// Where the console is: as configured, else where this request went to.

@@ -10,6 +10,7 @@ mod executions;
 mod files;
 mod gaps;
 mod guessing;
+mod large_bodies;
 mod members;
 mod repeats;
 mod requests;

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
 use splengine_core::auth::Access;
+use splengine_core::quota::LargeWorkError;
 use splengine_core::session::{Attach, ClientInput, TerminalColors};
 use splengine_core::terminal::Size;
 use splengine_core::{Caller, Field, SessionError, SessionRequest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use crate::app::App;
 use crate::connection::serve::{AttachQuery, LAST_WORDS, patience};
@@ -70,6 +71,16 @@ pub(crate) async fn listen(
 
 type Flow = ControlFlow<()>;
 
+/// Why a text frame was not read.
+enum Misread {
+    Wrong {
+        problem: String,
+        is_object: bool,
+    },
+    /// It is large, and did not get its turn.
+    Busy(LargeWorkError),
+}
+
 impl Inbound {
     /// What a client gets that has said nothing yet.
     async fn begin(
@@ -116,12 +127,17 @@ impl Inbound {
             return self.too_large().await;
         }
         match message {
-            Message::Text(text) => match TextFrame::parse(&text) {
+            Message::Text(text) => match self.parse(text).await {
                 Ok(frame) => self.control(frame.frame).await,
-                Err(problem) if self.is_v1 && !text.trim_start().starts_with('{') => {
+                Err(Misread::Wrong { problem, is_object: false }) if self.is_v1 => {
                     self.last(encode::error(&problem, "invalid"), 4400, "protocol").await
                 }
-                Err(problem) => self.say(encode::error(&problem, "invalid")).await,
+                Err(Misread::Wrong { problem, .. }) => {
+                    self.say(encode::error(&problem, "invalid")).await
+                }
+                Err(Misread::Busy(error)) => {
+                    self.say(encode::error(&error.to_string(), "limit")).await
+                }
             },
             Message::Binary(data) if !self.is_v1 => self.input(None, data).await,
             Message::Binary(data) => match Binary::parse(data) {
@@ -142,6 +158,19 @@ impl Inbound {
                 Flow::Break(())
             }
         }
+    }
+
+    /// Reads a text frame, apart from the runtime's workers if it is large.
+    async fn parse(&self, text: Utf8Bytes) -> Result<TextFrame, Misread> {
+        let work = self.app.engine.large_work();
+        let permit = work.permit(self.caller.accounted_user(), text.len()).await;
+        let parse = move || {
+            TextFrame::parse(&text).map_err(|problem| {
+                let is_object = text.trim_start().starts_with('{');
+                Misread::Wrong { problem, is_object }
+            })
+        };
+        permit.map_err(Misread::Busy)?.run(parse).await.map_err(Misread::Busy)?
     }
 
     async fn control(&mut self, frame: Frame) -> Flow {
