@@ -81,7 +81,8 @@ pub(crate) async fn submit(
     let ((request, encodings), permit) = work_on_body(body, &app, &caller, parse).await?;
     let record = accept(&app, &caller, request, &parts.headers).await?;
     let Some((wait, form)) = wait else {
-        return Ok(permit.run(|| accepted(record)).await?);
+        drop(permit);
+        return Ok(answer_done(&app, &caller, record, accepted).await);
     };
     let (batches, id) = (app.engine.batches(), record.info.id.to_string());
     let id = id.as_str();
@@ -95,7 +96,7 @@ pub(crate) async fn submit(
                 Err(BatchError::ReadLimit(_)) => batches.info(&caller, id).await?.into(),
                 record => record?,
             };
-            return Ok(accepted(record));
+            return Ok(answer_done(&app, &caller, record, accepted).await);
         }
     }
     let encoding = move |place| encodings.get(place).copied().unwrap_or_default();
@@ -132,6 +133,33 @@ pub(crate) async fn accept(
 ) -> Result<BatchRecord, Problem> {
     let key = idempotency_key(headers)?;
     Ok(app.engine.batches().submit(caller, request, key).await?.record)
+}
+
+/// Answers with a record, which `write` writes: apart from the runtime's workers if it is large.
+async fn answer_with(
+    app: &App,
+    caller: &Caller,
+    record: BatchRecord,
+    write: fn(BatchRecord) -> Response,
+) -> Result<Response, Problem> {
+    let (user, bytes) = (caller.accounted_user(), record.memory_bytes());
+    let permit = app.engine.large_work().permit(user, bytes).await?;
+    Ok(permit.run(move || write(record)).await?)
+}
+
+/// The same for what was done: where it does not get its turn, the record is told without its steps.
+pub(crate) async fn answer_done(
+    app: &App,
+    caller: &Caller,
+    record: BatchRecord,
+    write: fn(BatchRecord) -> Response,
+) -> Response {
+    let info = record.info.clone();
+    answer_with(app, caller, record, write).await.unwrap_or_else(|_| write(info.into()))
+}
+
+fn told(record: BatchRecord) -> Response {
+    Json(BatchRecordDto::from(record)).into_response()
 }
 
 pub(crate) fn accepted(record: BatchRecord) -> Response {
@@ -221,7 +249,8 @@ pub(crate) async fn get(
     if query.get("steps").is_some() && !query.flag("steps")? {
         return Ok(Json(BatchDto::from(batches.info(&caller, &id).await?)).into_response());
     }
-    Ok(Json(BatchRecordDto::from(batches.get(&caller, &id).await?)).into_response())
+    let record = batches.get(&caller, &id).await?;
+    answer_with(&app, &caller, record, told).await
 }
 
 /// What happens to a batch, from its beginning or after `Last-Event-ID`, to its end.
@@ -321,7 +350,7 @@ pub(crate) async fn rerun(
         Some(key) => batches.rerun_once(&caller, &id, only_failed, key).await?,
         None => batches.rerun(&caller, &id, only_failed).await?,
     };
-    Ok(accepted(submitted.record))
+    Ok(answer_done(&app, &caller, submitted.record, accepted).await)
 }
 
 /// Cancels a batch.
@@ -353,7 +382,8 @@ pub(crate) async fn cancel(
         batches.purge(&caller, &id).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(Json(BatchRecordDto::from(batches.cancel(&caller, &id).await?)).into_response())
+    let record = batches.cancel(&caller, &id).await?;
+    Ok(answer_done(&app, &caller, record, told).await)
 }
 
 /// The parameters of a query, all of which are known.

@@ -138,9 +138,9 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
     };
     let (mut request, encoding) = match asked {
         Asked::Batch(request) => {
-            // The permit is held until it is there.
             let record = batches::accept(&app, &caller, *request, &parts.headers).await?;
-            return Ok(batches::accepted(record));
+            drop(permit);
+            return Ok(batches::answer_done(&app, &caller, record, batches::accepted).await);
         }
         Asked::Command(request, encoding) => (*request, encoding),
     };
