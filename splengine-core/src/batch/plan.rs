@@ -548,14 +548,14 @@ impl Step {
     pub(crate) fn input_bytes(&self) -> usize {
         let data = &self.0;
         let texts = |texts: &[String]| -> usize {
-            texts.iter().map(|text| size_of::<String>() + text.len()).sum()
+            texts.iter().map(|text| size_of::<String>() + PIECE_BYTES + text.len()).sum()
         };
-        let variables = data
-            .env
-            .iter()
-            .map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
+        let variables = data.env.iter().map(|(name, value)| {
+            size_of::<(String, String)>() + PIECE_BYTES + name.len() + value.len()
+        });
         let codes = data.retry_on.as_ref().map_or(0, |on| on.exit_codes.len() * size_of::<i32>());
-        data.command.len()
+        PIECE_BYTES
+            + data.command.len()
             + [&data.id, &data.workdir]
                 .map(|text| text.as_ref().map_or(0, String::len))
                 .iter()
@@ -629,6 +629,10 @@ pub(crate) mod base64_text {
         Ok(bytes.map_err(de::Error::custom)?.map(Bytes::from))
     }
 }
+
+/// About the memory of a small piece of what a step was given, beside its text: that of its allocations, and
+/// of the copies that stand in the plan, the record and what is written.
+const PIECE_BYTES: usize = 64;
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

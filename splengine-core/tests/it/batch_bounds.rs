@@ -374,7 +374,9 @@ async fn batches_that_are_not_over_hold_so_much_memory_only() {
         one(sh("true").stdin(&long)),
         one(sh("true").env("LONG", &long)),
         one(sh("true").args([&long])),
-        one(sh("true").args(vec![""; 1_000])),
+        one(sh("true").args(vec![""; 150])),
+        (0..100).fold(one(sh("true")), |all, _| all.step(sh("true"))),
+        one((0..100).fold(sh("true"), |step, number| step.env(format!("V{number}"), ""))),
         one(sh(&long)),
     ];
     for request in too_much {
