@@ -505,7 +505,7 @@ pub(crate) struct LimitsTable {
     /// through: messages and bodies that are read, answers that are not read yet, captured output, screens
     /// drawn for clients, saved sessions and records of batches that are read. A caller may have half of
     /// what the others leave, of all together. Default 201326592 (192 MiB).
-    pub(crate) max_memory: Option<usize>,
+    pub(crate) max_buffered_bytes: Option<usize>,
     /// Time limit in milliseconds of runs that name none. Default: `max-timeout`.
     pub(crate) timeout: Option<u64>,
     /// Maximum time limit in milliseconds that is granted. Default 86400000 (24 hours).

@@ -359,7 +359,7 @@ impl Settings {
             (limits.max_input_bytes, EngineBuilder::max_input_bytes),
             (limits.max_input_bytes_per_caller, EngineBuilder::max_input_bytes_per_caller),
             (limits.max_captured_bytes, EngineBuilder::max_captured_bytes),
-            (limits.max_memory, EngineBuilder::max_memory),
+            (limits.max_buffered_bytes, EngineBuilder::max_buffered_bytes),
         ];
         for (value, set) in counts {
             engine = value.into_iter().fold(engine, set);

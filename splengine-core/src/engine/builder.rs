@@ -48,7 +48,7 @@ pub struct EngineBuilder {
     /// Half of what the others leave when left out.
     max_input_bytes_per_caller: Option<usize>,
     max_captured_bytes: usize,
-    max_memory: usize,
+    max_buffered_bytes: usize,
 }
 
 /// A setting that can't be.
@@ -115,7 +115,7 @@ impl EngineBuilder {
             max_input_bytes: 64 << 20,
             max_input_bytes_per_caller: None,
             max_captured_bytes: 128 << 20,
-            max_memory: 192 << 20,
+            max_buffered_bytes: 192 << 20,
         }
     }
 
@@ -237,8 +237,8 @@ impl EngineBuilder {
     /// of all together. What happens at the bound is told with each: reading waits, work is refused and
     /// may be tried again, output is left out. Input that work holds for as long as it takes, and
     /// screens, have bounds of their own beside it. Default 192 MiB.
-    pub fn max_memory(mut self, bytes: usize) -> Self {
-        self.max_memory = bytes;
+    pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.max_buffered_bytes = bytes;
         self
     }
 
@@ -338,7 +338,7 @@ impl EngineBuilder {
             max_input_bytes,
             max_input_bytes_per_caller,
             max_captured_bytes,
-            max_memory,
+            max_buffered_bytes,
         } = self;
         if capacity.running_per_caller == BY_MAX_RUNNING {
             capacity.running_per_caller = capacity.running - capacity.running / 8;
@@ -370,7 +370,7 @@ impl EngineBuilder {
             }
         }
         policy.shell.clone_from(&sessions.shell);
-        let memory = EngineMemory::new(max_memory);
+        let memory = EngineMemory::new(max_buffered_bytes);
         if let Some(batches) = &batches {
             let store = Arc::clone(&batches.store);
             reserve.leave_released(move || store.released_space());

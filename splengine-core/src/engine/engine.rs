@@ -229,7 +229,7 @@ impl Engine {
         self.0.runner.reserve.clone()
     }
 
-    /// A budget of at most `bytes` of the [memory](crate::engine::EngineBuilder::max_memory) of the engine,
+    /// A budget of at most `bytes` of the [memory](crate::engine::EngineBuilder::max_buffered_bytes) of the engine,
     /// which all servers and the engine itself share: for adapters, for what their connections hold.
     #[must_use]
     pub fn memory_budget(&self, bytes: usize) -> MemoryBudget {

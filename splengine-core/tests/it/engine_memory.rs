@@ -5,9 +5,9 @@ use splengine_core::{Caller, Engine, LocalExecutor, Request, UserName};
 
 const MIB: usize = 1 << 20;
 
-fn engine(max_memory: usize) -> Engine {
+fn engine(max_buffered_bytes: usize) -> Engine {
     let executor = LocalExecutor::new(".").expect("an executor");
-    Engine::builder(executor).max_memory(max_memory).build().expect("an engine")
+    Engine::builder(executor).max_buffered_bytes(max_buffered_bytes).build().expect("an engine")
 }
 
 fn user(name: &str) -> UserName {
