@@ -120,7 +120,8 @@ impl LargeWork {
             return Ok(LargeWorkPermit(None));
         }
         let own = timeout(WAIT_TIMEOUT, self.of_caller(user).acquire_owned()).await;
-        let own = own.map_err(|_| LargeWorkError::CallerLimit)?.expect("nobody closes it");
+        // Nobody closes it.
+        let own = own.ok().and_then(Result::ok).ok_or(LargeWorkError::CallerLimit)?;
         Ok(LargeWorkPermit(Some(Arc::new(Held { work: self.clone(), _own: own }))))
     }
 

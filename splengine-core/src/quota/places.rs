@@ -57,7 +57,7 @@ pub enum PlaceError {
         /// Number of the caller's places.
         limit: usize,
     },
-    /// What is left of the part of this guest's host is kept for the host.
+    /// The rest of the host's part is kept for the host, not for their guests.
     #[error(
         "guests and their host have {limit} already, as many as leave some to the host at the moment; \
          try again when a guest has left"

@@ -141,7 +141,8 @@ impl SessionRequest {
         Self::default()
     }
 
-    /// Has the engine look at the request under `permit`, by which it was read, and give that back then.
+    /// Sets the permit under which the request was read: the engine checks it under the same, and gives that
+    /// back then.
     /// Otherwise a request from [64 KiB](crate::quota::LargeWork::MIN_BYTES) on waits for a permit of its
     /// caller's.
     #[must_use]
