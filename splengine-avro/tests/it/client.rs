@@ -27,7 +27,8 @@ impl Execute for Actor {
         cancel: Cancel,
     ) -> Result<Exit, ExecuteError> {
         output.started();
-        let word = command.text_argv()?[0].to_owned();
+        let argv = command.text_argv()?;
+        let word = if argv[0] == "print" { argv[1] } else { argv[0] }.to_owned();
         if word == "wait" {
             cancel.stop_requested().await;
             return Ok(Exit::new(ExitStatus::Signal(Signal::TERM)).stopped());
@@ -203,9 +204,14 @@ pub(crate) fn frame(serial: u32, message: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn execute(command: &str) -> Vec<u8> {
+    execute_with(command, Vec::new())
+}
+
+/// The same with arguments, which may be longer than a command.
+pub(crate) fn execute_with(command: &str, args: Vec<String>) -> Vec<u8> {
     let command = splengine_avro::Command {
         command: command.to_owned(),
-        args: Vec::new(),
+        args,
         workdir: None,
         session_id: None,
     };

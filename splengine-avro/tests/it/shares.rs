@@ -11,7 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tower::Service as _;
 
-use crate::client::{Actor, Client, TestServer, eventually, execute, message, with_token, within};
+use crate::client::{
+    Actor, Client, TestServer, eventually, execute, execute_with, message, with_token, within,
+};
 
 const KIB: usize = 1 << 10;
 const ALICE: &str = "alices-very-long-token";
@@ -45,7 +47,7 @@ async fn patient_server(
 
 /// A call of so many bytes: of `word` when it is done at once, of `wait` when it lasts.
 fn call(word: &str, length: usize, token: &str) -> Vec<u8> {
-    with_token(&execute(&format!("{word} {}", "x".repeat(length))), token)
+    with_token(&execute_with(word, vec!["x".repeat(length)]), token)
 }
 
 /// A client whose caller is known.
@@ -189,7 +191,8 @@ async fn answers_that_one_caller_does_not_read_leave_memory_to_others() {
     const WORD: usize = 7 << 20;
     let engine = Engine::builder(Actor).build().expect("built");
     let server = patient_server(&engine, 16 << 20, 16 << 20, Duration::from_secs(120)).await;
-    let call = |token| with_token(&execute(&"x".repeat(WORD)), token);
+    let print = |length| execute_with("print", vec!["x".repeat(length)]);
+    let call = |token| with_token(&print(WORD), token);
     let mut unread = Vec::new();
     // A caller has half of it, and goes beyond that with one.
     for serial in 1..=2_u32 {
@@ -206,7 +209,7 @@ async fn answers_that_one_caller_does_not_read_leave_memory_to_others() {
     let words = "INTERNAL: it was done, but answers of yours that are not read yet";
     assert!(serial == 3 && told.contains(words), "{}", &told[..told.len().min(200)]);
     // Less is left than one takes while it is made, and its text beside it.
-    late.send(3, &with_token(&execute(&"x".repeat(700 << 10)), ALICE)).await;
+    late.send(3, &with_token(&print(700 << 10), ALICE)).await;
     let (_, refused) = late.answer().await;
     assert!(String::from_utf8_lossy(&refused).contains(words));
     // The connection goes on, and so do others.

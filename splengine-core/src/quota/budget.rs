@@ -52,6 +52,8 @@ struct Level {
     engine: Option<CallerBudgets>,
     /// It is all the memory of an engine.
     is_engines: bool,
+    /// Of a caller's share: what the caller has of all memory of the engine, whatever it is divided into.
+    of_engine: Option<MemoryBudget>,
     /// What it means that it is used up.
     shortage: MemoryError,
 }
@@ -69,7 +71,7 @@ impl Level {
         let granules = bytes.div_ceil(GRANULE).min(Semaphore::MAX_PERMITS);
         let bound = Bound::Fixed(Arc::new(Semaphore::new(granules)));
         let (beyond, shortage) = (Arc::default(), MemoryError::Unavailable);
-        Self { bytes, bound, beyond, whole, engine, is_engines: false, shortage }
+        Self { bytes, bound, beyond, whole, engine, is_engines: false, of_engine: None, shortage }
     }
 }
 
@@ -177,12 +179,9 @@ impl CallerBudgets {
             bytes: self.whole.0.bytes / 2,
             bound: Bound::Fair(FairShare::new(user, &self.callers)),
             beyond: Arc::default(),
-            // What a caller holds of all budgets of an engine is bounded together.
-            whole: Some(match &self.whole.0.engine {
-                Some(engine) => engine.of(user),
-                None => self.whole.clone(),
-            }),
+            whole: Some(self.whole.clone()),
             engine: None,
+            of_engine: self.whole.0.engine.as_ref().map(|engine| engine.of(user)),
             is_engines: false,
             shortage: MemoryError::CallerLimit,
         });
@@ -305,8 +304,12 @@ impl MemoryBudget {
     #[must_use]
     pub fn reservation(&self) -> Reservation {
         let budgets = std::iter::successors(Some(self), |budget| budget.0.whole.as_ref());
-        let levels = budgets.cloned().map(Reserved::new);
-        Reservation { levels: levels.collect(), allowance: 0, granules: 0, waits: None }
+        let mut levels: Vec<_> = budgets.cloned().map(Reserved::new).collect();
+        if let Some(share) = &self.0.of_engine {
+            // Before the engine's own, which is the last.
+            levels.insert(levels.len() - 1, Reserved::new(share.clone()));
+        }
+        Reservation { levels, allowance: 0, granules: 0, waits: None }
     }
 
     /// Returns the number of bytes that are not reserved at the moment; of a caller's share, the number
@@ -431,15 +434,17 @@ impl Reservation {
         timeout: Duration,
     ) -> Result<(), MemoryError> {
         let mut moved = share.reservation().allowance(self.allowance);
-        // What is reserved of all stays so: there may not be as much a second time.
-        let common = moved.levels.pop_if(|level| {
-            self.levels.last().is_some_and(|own| Arc::ptr_eq(&own.budget.0, &level.budget.0))
-        });
+        // What is reserved of what both are part of stays so: there may not be as much a second time.
+        let is_of =
+            |budget: &MemoryBudget, level: &Reserved| Arc::ptr_eq(&level.budget.0, &budget.0);
+        let order: Vec<_> = moved.levels.iter().map(|level| level.budget.clone()).collect();
+        moved.levels.retain(|level| !self.levels.iter().any(|own| is_of(&level.budget, own)));
         let reserved = tokio::time::timeout(timeout, moved.reserve(self.granules)).await;
         reserved.map_err(|_| moved.shortage().unwrap_or(MemoryError::Unavailable))?;
-        if common.is_some() {
-            moved.levels.extend(self.levels.pop());
-        }
+        moved.levels.append(&mut self.levels);
+        let place = |level: &Reserved| order.iter().position(|budget| is_of(budget, level));
+        moved.levels.retain(|level| place(level).is_some());
+        moved.levels.sort_by_key(place);
         *self = moved;
         Ok(())
     }

@@ -43,7 +43,7 @@ async fn who_is_not_known_has_a_part_of_all_and_moves_it_to_their_share() {
     let timeout = std::time::Duration::from_secs(20);
     message.move_to(&callers.of(&alice), timeout).await.expect("within alice's share");
     assert_eq!(callers.of(&alice).available(), 3 * MIB);
-    assert_eq!(budget.available(), 8 * MIB, "it is alice's alone");
+    assert_eq!(budget.available(), 7 * MIB, "it stays a part of all");
     let mut other = CallerBudgets::new(&engine.memory_budget(8 * MIB)).of(&alice).reservation();
     other.try_resize(3 * MIB).expect("up to half of all");
     let mut third = callers.of(&alice).reservation();

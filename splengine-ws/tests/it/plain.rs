@@ -146,8 +146,8 @@ async fn limits_have_their_codes() {
     assert_eq!(client.closed().await, 4408);
 }
 
-/// Prints numbered lines, over 4 MB of them, and waits for its end.
-const LARGE: &str = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo \"line $i of many, and each of \
+/// Prints numbered lines, over 4 MB of them, once it is told to, and waits for its end.
+const LARGE: &str = "read go; i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo \"line $i of many, and each of \
                      them is about as long as a line of a log is\"; done; echo the-end; read x";
 
 /// The first line that is missing.
@@ -175,7 +175,11 @@ async fn a_small_log_paces_a_program_sooner() {
 async fn misses_nothing(log_bytes: usize) {
     let server = server_with(|policy| policy.log_bytes(log_bytes), |server| server).await;
     let mut client = server.plain("").await;
+    client.frame("session").await;
     client.send(script(LARGE)).await;
+    // What is printed before a client is there is kept as far as the log goes.
+    client.frame("session").await;
+    client.send(json!({"type": "input", "data": "go\n"})).await;
     let mut seen = String::new();
     while !seen.contains("the-end") {
         // It reads by and by, and the program waits for it.
