@@ -93,7 +93,7 @@
 //! |---|---|
 //! | [`engine`] | the facade, its builder, statistics, readiness |
 //! | [`execute`] | requests, runs and their ends; the trait [`Execute`] and what it is given |
-//! | [`local`] | the executor of this host, and the process that keeps terminals |
+//! | [`local`] | the executor of this host, and the PTY host |
 //! | [`session`], [`terminal`], [`screen`] | sessions; the trait [`Session`]; the screen of a terminal |
 //! | [`batch`], [`store`] | batches; what they are kept in |
 //! | [`files`] | files below one root directory |

@@ -37,7 +37,7 @@
 //! # How it fits in
 //!
 //! [`HttpServer`] opens an address of its own, with bounds on connections and times. [`HttpService`]
-//! is the same without them, to be nested in an axum router or any tower stack: a request that
+//! is the same service without a listener and its bounds, to be nested in an axum router or any tower stack: a request that
 //! carries a [`Caller`](splengine_core::Caller) among its extensions was authenticated by the server
 //! around it. `splengine-ws` serves these routes beside its terminals; the service of
 //! `splengine-avro` can be [mounted](HttpServerBuilder::mount) here. [`serve`], [`check_host`],

@@ -214,3 +214,16 @@ impl Encoder<'_, '_> {
         metric.encode_histogram::<NoLabelSet>(times.sum, count, &times.buckets, None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_of_refusal_has_a_name_of_its_own() {
+        let names: HashSet<_> = ErrorKind::ALL.iter().map(|kind| name(*kind)).collect();
+        assert_eq!(names.len(), ErrorKind::ALL.len());
+    }
+}
