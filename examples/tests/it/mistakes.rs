@@ -52,8 +52,19 @@ fn settings_that_contradict_each_other_are_refused() {
 fn a_server_that_nobody_can_use_is_refused() {
     let error = refused_with("", &["--http", "off", "--ws", "off"]);
     assert!(error.contains("--http, --ws, --ssh and --avro: all servers are `off`"), "{error}");
-    let error = refused_with("", &["--http", "off", "--ws", "off", "--ssh", "127.0.0.1:0"]);
-    assert!(error.contains("--ssh: nobody could log in: set --authorized-keys"), "{error}");
+}
+
+#[test]
+fn of_an_ssh_server_that_lets_nobody_in_is_warned() {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut command = example("all-in-one");
+    command.arg("--root").arg(root.path());
+    let server =
+        Server::start(command.args(["--http", "off", "--ws", "off", "--ssh", "127.0.0.1:0"]));
+    server.signal(rustix::process::Signal::INT);
+    let (code, _, log) = server.wait();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("nobody can log in to the SSH server: set --authorized-keys"), "{log}");
 }
 
 #[test]
