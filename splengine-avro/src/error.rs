@@ -47,7 +47,7 @@ impl Failure {
         Self::of_kind(error.kind(), message, Some(error.retry_after()))
     }
 
-    fn of_kind(kind: ErrorKind, message: String, retry_after: Option<Duration>) -> Self {
+    pub(crate) fn of_kind(kind: ErrorKind, message: String, retry_after: Option<Duration>) -> Self {
         let code = code(kind);
         let message = match kind {
             // Whatever went wrong inside is for the log, not for the caller.

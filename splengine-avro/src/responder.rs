@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use splengine_core::auth::{CredentialSource, Credentials, SharedAuthenticator};
+use splengine_core::batch::BatchRecord;
 use splengine_core::net::ConnectionHandle;
 use splengine_core::quota::{CallerBudgets, MemoryBudget, Reservation};
 use splengine_core::{Caller, Engine, Reason, Run};
@@ -21,7 +22,7 @@ use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
 use crate::parse_queue::{ParseQueue, Requester};
 use crate::peer_protocols::{ClientMessage, ClientProtocol, Clients};
-use crate::records::{ErrorCode, RunResult};
+use crate::records::{self, ErrorCode, RunResult};
 
 /// What all connections share.
 #[derive(Debug, Clone)]
@@ -321,6 +322,13 @@ impl Responder {
         macro_rules! does {
             ($work:path $(, $parameter:ident)*) => { does!(of, $work $(, $parameter)*) };
             ($as:ident, $work:path $(, $parameter:ident)*) => {{
+                let result = result_of!($work $(, $parameter)*);
+                answer.$as(result, !is_frozen)
+            }};
+        }
+        /// Reads the parameters, and does it.
+        macro_rules! result_of {
+            ($work:path $(, $parameter:ident)*) => {{
                 $(let $parameter = match Datum::read(&mut parameters) {
                     Ok(value) => value,
                     Err(error) => return answer.unreadable(name, &error),
@@ -332,13 +340,19 @@ impl Responder {
                 // Boxed, lest every call is as large as the largest.
                 let work = Box::pin(ask.unless_revoked($work(&ask $(, $parameter)*)));
                 // Most calls have no deadline of their own; those that do are given up at it.
-                let result = match deadline.filter(|_| !runs_itself(name)) {
+                match deadline.filter(|_| !runs_itself(name)) {
                     Some(deadline) => timeout_at(deadline, work)
                         .await
                         .unwrap_or_else(|_| Err(Failure::overdue())),
                     None => work.await,
-                };
-                answer.$as(result, !is_frozen)
+                }
+            }};
+        }
+        /// The same, and gives the record of a batch, which may be large.
+        macro_rules! gives_record {
+            ($work:path $(, $parameter:ident)*) => {{
+                let result = result_of!($work $(, $parameter)*);
+                Box::pin(answer.of_record(&ask, result, !only_looks(name))).await
             }};
         }
         match name {
@@ -371,15 +385,15 @@ impl Responder {
             "cancel" => does!(batch_jobs::cancel, job),
             "describe" => does!(service::describe),
             "keepAlive" => does!(service::keep_alive, session),
-            "submitBatch" => does!(batches::submit, batch),
-            "getBatch" => does!(batches::get, batch),
+            "submitBatch" => gives_record!(batches::submit, batch),
+            "getBatch" => gives_record!(batches::get, batch),
             "listBatches" => does!(batches::list, state, limit, cursor, batch_name, labels),
             "batchEvents" => does!(batches::events, batch, after, wait),
             "stepOutput" => {
                 does!(batches::output, batch, step, stream, offset, wait, attempt)
             }
-            "rerunBatch" => does!(batches::rerun, batch, only_failed),
-            "cancelBatch" => does!(batches::cancel, batch),
+            "rerunBatch" => gives_record!(batches::rerun, batch, only_failed),
+            "cancelBatch" => gives_record!(batches::cancel, batch),
             "purgeBatch" => does!(batches::purge, batch),
             "writeStepInput" => does!(batches::write_stdin, batch, step, data, end),
             "openSession" => does!(sessions::open, session),
@@ -505,6 +519,7 @@ pub(crate) fn refusal(failure: &Failure) -> Vec<u8> {
 }
 
 /// An answer in the making.
+#[derive(Clone)]
 struct Answer {
     bytes: Vec<u8>,
     echo: Echo,
@@ -566,9 +581,40 @@ impl Answer {
         if size <= MIN_ANSWER_BYTES {
             return write(self);
         }
-        let echo = self.echo.clone();
+        let again = self.clone();
         let written = off_workers(move || write(self)).await;
-        written.unwrap_or_else(|failure| Self { bytes: Vec::new(), echo }.system(&failure))
+        written.unwrap_or_else(|failure| again.system(&failure))
+    }
+
+    /// Writes an answer with the record of a batch, off the runtime's workers if that is large. Of what
+    /// was done the record is told without its steps where it does not get its turn.
+    async fn of_record(
+        self,
+        ask: &CallContext<'_>,
+        result: Result<BatchRecord, Failure>,
+        is_done: bool,
+    ) -> Vec<u8> {
+        let write = |answer: Self, record: BatchRecord| {
+            answer.of(Ok(records::BatchRecord::from(record)), true)
+        };
+        let record = match result {
+            Ok(record) => record,
+            Err(failure) => return self.of::<()>(Err(failure), true),
+        };
+        let (user, bytes) = (ask.caller.accounted_user(), record.memory_bytes());
+        let (info, again) = (record.info.clone(), self.clone());
+        let written = match ask.engine.large_work().permit(user, bytes).await {
+            Ok(permit) => permit.run(move || write(self, record)).await,
+            Err(error) => Err(error),
+        };
+        written.unwrap_or_else(|error| {
+            if is_done {
+                return write(again, info.into());
+            }
+            let after = Some(error.retry_after());
+            let failure = Failure::of_kind(error.kind(), error.to_string(), after);
+            again.of::<()>(Err(failure), true)
+        })
     }
 
     fn system(self, failure: &Failure) -> Vec<u8> {

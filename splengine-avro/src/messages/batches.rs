@@ -22,11 +22,11 @@ use crate::responder::CallContext;
 pub(crate) async fn submit(
     ask: &CallContext<'_>,
     asked: records::BatchRequest,
-) -> Result<records::BatchRecord, Failure> {
+) -> Result<BatchRecord, Failure> {
     let key = asked.idempotency_key.clone();
     let request = request(asked)?;
     let submitted = ask.engine.batches().submit(&ask.caller, request, key.as_deref()).await?;
-    Ok(submitted.record.into())
+    Ok(submitted.record)
 }
 
 fn request(asked: records::BatchRequest) -> Result<splengine_core::BatchRequest, Failure> {
@@ -136,11 +136,8 @@ fn stream(stream: records::OutputStream) -> Stream {
     }
 }
 
-pub(crate) async fn get(
-    ask: &CallContext<'_>,
-    batch: String,
-) -> Result<records::BatchRecord, Failure> {
-    Ok(ask.engine.batches().get(&ask.caller, &batch).await?.into())
+pub(crate) async fn get(ask: &CallContext<'_>, batch: String) -> Result<BatchRecord, Failure> {
+    Ok(ask.engine.batches().get(&ask.caller, &batch).await?)
 }
 
 pub(crate) async fn list(
@@ -240,15 +237,12 @@ pub(crate) async fn rerun(
     ask: &CallContext<'_>,
     batch: String,
     only_failed: bool,
-) -> Result<records::BatchRecord, Failure> {
-    Ok(ask.engine.batches().rerun(&ask.caller, &batch, only_failed).await?.record.into())
+) -> Result<BatchRecord, Failure> {
+    Ok(ask.engine.batches().rerun(&ask.caller, &batch, only_failed).await?.record)
 }
 
-pub(crate) async fn cancel(
-    ask: &CallContext<'_>,
-    batch: String,
-) -> Result<records::BatchRecord, Failure> {
-    Ok(ask.engine.batches().cancel(&ask.caller, &batch).await?.into())
+pub(crate) async fn cancel(ask: &CallContext<'_>, batch: String) -> Result<BatchRecord, Failure> {
+    Ok(ask.engine.batches().cancel(&ask.caller, &batch).await?)
 }
 
 pub(crate) async fn purge(ask: &CallContext<'_>, batch: String) -> Result<(), Failure> {
