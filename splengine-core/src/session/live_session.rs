@@ -425,7 +425,7 @@ pub(crate) const INPUT_BYTES: usize = 1 << 20;
 /// What a piece of input counts for at least, since it takes more than its bytes while it waits.
 const MIN_INPUT_BYTES: usize = 256;
 
-/// Permits of [`LiveSession::room`] that a piece of input takes.
+/// Permits of [`LiveSession::input_permits`] that a piece of input takes.
 pub(crate) fn permits_of(data: &[u8]) -> usize {
     data.len().clamp(MIN_INPUT_BYTES, INPUT_BYTES)
 }
