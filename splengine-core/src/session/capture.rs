@@ -3,12 +3,22 @@
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::auth::Caller;
 use crate::blocking::blocking;
+use crate::ids::SessionId;
 use crate::screen::Screen;
-use crate::session::bounds::IoMemory;
+use crate::session::SessionError;
+use crate::session::bounds::{IoMemory, ReadTurn, cells_bytes, screen_bytes, snapshot_bytes};
+use crate::session::live_session::LiveSession;
+use crate::session::recording::Recorder;
+use crate::session::render_pool::Painted;
+use crate::session::replay::{Played, Replay};
+use crate::session::sessions::{FoundSession, Sessions, no_session};
+use crate::session::stored::{Source, StoredScreen};
 use crate::terminal::Size;
 
 /// A session's screen at one moment. It counts against the memory for what its caller
@@ -85,5 +95,191 @@ impl RecordingFile {
             Ok(buffer.into())
         })
         .await
+    }
+}
+
+impl Sessions {
+    /// The screen as it is now. Its memory is reserved, as that of all screens that are drawn for
+    /// clients, before it is drawn, and until it is dropped.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new()).await?;
+    /// let screen = sessions.screen(&alice, session.id.as_str()).await?;
+    /// assert_eq!((screen.size().cols(), screen.size().rows()), (80, 24));
+    /// // On any terminal of that size this draws the same.
+    /// let bytes = screen.ansi();
+    /// # drop(bytes);
+    /// # sessions.end(&alice, session.id.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Busy`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn screen(&self, caller: &Caller, id: &str) -> Result<ScreenShot, SessionError> {
+        let registry = &self.registry;
+        let user = caller.accounted_user();
+        match self.find(caller, id)?.0 {
+            FoundSession::LiveSession(live) => {
+                let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
+                let mut memory = registry.io.read_memory(user);
+                memory.resize(snapshot_bytes(cells)).await?;
+                let look = |_: &LiveSession, painted: &mut Painted| {
+                    ScreenShot::of(&painted.screen, memory)
+                };
+                Ok(live.with_screen(true, look).await)
+            }
+            FoundSession::Lost(record) => {
+                let Source { record, screen, turn } =
+                    self.state_of(user, &record.session_id).await?;
+                let (size, scrollback) = (record.size(), registry.policy.scrollback);
+                let mut memory = registry.io.read_memory(user);
+                memory.resize(screen_bytes(size, scrollback)).await?;
+                let next = |(stored, ..): &mut (StoredScreen, _, _)| stored.next_piece();
+                let look = |drawn: Screen, (_, turn, memory)| (drawn, memory, turn);
+                let source = (screen, turn, memory);
+                let drawn = registry.render_pool.redrawn(size, scrollback, source, next, look);
+                let (drawn, memory, turn) = drawn.await?;
+                self.shot_of(drawn, memory, turn).await
+            }
+        }
+    }
+
+    /// The screen as it was so long after the beginning of a recording.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::NoRecording`], [`SessionError::Busy`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn screen_at(
+        &self,
+        caller: &Caller,
+        id: &str,
+        at: Duration,
+    ) -> Result<ScreenShot, SessionError> {
+        self.find_own(caller, id)?;
+        let registry = &self.registry;
+        let user = caller.accounted_user();
+        let turn = registry.io.turn(user).await?;
+        let (cast, keyframes) = self.recording_files(caller, id).await?;
+        let scrollback = registry.policy.scrollback;
+        let open = move || Ok((Replay::open(cast, keyframes, at, scrollback)?, turn));
+        let (mut replay, mut turn) = blocking(open).await.map_err(SessionError::of_io)?;
+        let mut memory = registry.io.read_memory(user);
+        loop {
+            let mut playing = Some((replay, turn, memory));
+            let step = move || {
+                let played = playing.as_mut()?.0.step().transpose()?;
+                let playing = playing.take()?;
+                Some(played.map(|played| (played, playing)))
+            };
+            let (played, playing) =
+                registry.render_pool.run_sliced(step).await.map_err(SessionError::of_io)?;
+            (replay, turn, memory) = playing;
+            match played {
+                Played::Needs(bytes) => {
+                    memory.resize(bytes).await?;
+                    replay.grant(bytes);
+                }
+                Played::Whole => {
+                    return self.shot_of(replay.into_screen(), memory, turn).await;
+                }
+            }
+        }
+    }
+
+    /// What is shown of `screen`, for which there is `memory`.
+    async fn shot_of(
+        &self,
+        screen: Screen,
+        mut memory: IoMemory,
+        turn: ReadTurn,
+    ) -> Result<ScreenShot, SessionError> {
+        let cells = screen.cells();
+        memory.resize(cells_bytes(cells) + snapshot_bytes(cells)).await?;
+        let mut drawn = Some((screen, memory, turn));
+        let look = move || {
+            let (screen, memory, _turn) = drawn.take()?;
+            Some(ScreenShot::of(&screen, memory))
+        };
+        Ok(self.registry.render_pool.run_sliced(look).await)
+    }
+
+    /// The recording so far.
+    ///
+    /// ```
+    /// use splengine_core::auth::Access;
+    /// use splengine_core::session::{Attach, SessionPolicy};
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = tempfile::tempdir()?;
+    /// let policy = SessionPolicy::new().store(store.path())?;
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).sessions(policy).build()?;
+    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new().command("echo hello")).await?;
+    /// let id = session.id.as_str();
+    /// let mut client = sessions.attach(&alice, id, Attach::new(Access::View))?;
+    /// while client.next().await.is_some() {}
+    ///
+    /// let recording = sessions.recording(&alice, id).await?;
+    /// let cast = String::from_utf8(recording.read(0, 1 << 20).await?.to_vec())?;
+    /// assert!(cast.lines().any(|event| event.contains("hello")));
+    /// # sessions.end(&alice, id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
+    /// [`SessionError::NoRecording`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn recording(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<RecordingFile, SessionError> {
+        let (cast, _) = self.recording_files(caller, id).await?;
+        let length = cast.metadata().map_err(SessionError::of_io)?.len();
+        Ok(RecordingFile { file: Arc::new(cast), length })
+    }
+
+    async fn recording_files(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<(std::fs::File, std::fs::File), SessionError> {
+        let found = self.find_own(caller, id)?;
+        let store = self.store().map_err(|_| SessionError::NoRecording)?;
+        let id: SessionId = id.parse().map_err(|_| no_session(id))?;
+        blocking(move || {
+            if let FoundSession::LiveSession(live) = &found {
+                live.record(Recorder::flush);
+            }
+            store.session(&id)?.recording()
+        })
+        .await
+        .map_err(|_| SessionError::NoRecording)
     }
 }

@@ -16,10 +16,10 @@ use crate::quota::InputReservation;
 use crate::screen::Screen;
 use crate::session::log::Log;
 use crate::session::recording::{Recorder, Stopped};
-use crate::session::render::{Painted, RenderPool};
+use crate::session::render_pool::{Painted, RenderPool};
 use crate::session::resize_policy::{Window, decide};
 use crate::session::screen_memory::{ScreenMemory, ScreenShortage};
-use crate::session::snapshots::LastSnapshot;
+use crate::session::snapshot_memory::LastSnapshot;
 use crate::session::state::{Known, State, Versions};
 use crate::session::{
     Closed, Notice, SessionError, SessionInfo, SessionPolicy, SessionState, SizePolicy,
@@ -64,7 +64,7 @@ pub(crate) struct LiveSession {
     pub(crate) input: mpsc::Sender<Typed>,
     pub(crate) input_permits: Semaphore,
     /// Whether what was printed last took long to draw.
-    is_costly: AtomicBool,
+    pub(super) is_costly: AtomicBool,
 }
 
 /// What a session was started with.
@@ -225,78 +225,6 @@ impl LiveSession {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Takes in what the program printed, and gives what a terminal answers to it.
-    pub(crate) async fn printed(self: &Arc<Self>, mut data: Bytes) -> Vec<u8> {
-        let mut replies = Vec::new();
-        while !data.is_empty() {
-            // Who wants to see the screen waits until all that is in the log is drawn.
-            let most = if self.is_costly.load(Relaxed) { COSTLY_BYTES } else { CHEAP_BYTES };
-            let piece = data.split_to(most.min(data.len()));
-            let length = piece.len();
-            let (answers, cells) = self.take_in(piece, 0).await;
-            replies.extend(answers);
-            // The next piece will be like this one.
-            self.is_costly.store(cells > COSTLY_CELLS * length, Relaxed);
-        }
-        replies
-    }
-
-    /// Takes in what brings a terminal back to its defaults, as if the program had printed it. Like
-    /// [`printed`](Self::printed), it is for the task that reads the terminal alone.
-    pub(crate) async fn reset(self: &Arc<Self>) {
-        let data = Bytes::from_static(RESET);
-        let synthetic_bytes = data.len() as u64;
-        self.take_in(data, synthetic_bytes).await;
-    }
-
-    /// Returns a terminal's answers, and what it has cost to draw `data`, in cells. `synthetic_bytes`: so many of these bytes did not
-    /// come from the terminal.
-    async fn take_in(self: &Arc<Self>, data: Bytes, synthetic_bytes: u64) -> (Vec<u8>, usize) {
-        let offset = self.state().log.end().offset;
-        self.record(|recorder| recorder.output(offset, &data));
-        {
-            let mut state = self.state();
-            state.log.push(data);
-            state.synthetic_bytes += synthetic_bytes;
-            state.touch();
-        }
-        self.wake();
-        tokio::select! {
-            biased;
-            () = self.discarded() => (Vec::new(), 0),
-            drawn = self.draw() => drawn,
-        }
-    }
-
-    async fn draw(self: &Arc<Self>) -> (Vec<u8>, usize) {
-        let drawn = self.with_screen(false, |live, painted| {
-            let replies = painted.screen.take_replies();
-            let mut state = live.state();
-            state.cursor_queries = painted.screen.cursor_queries();
-            if state.title != painted.screen.title() {
-                state.title = painted.screen.title().to_owned();
-                state.versions.title += 1;
-                drop(state);
-                live.wake();
-            }
-            (replies, std::mem::take(&mut painted.spent))
-        });
-        let drawn = drawn.await;
-        let mut wants_keyframe = false;
-        self.record(|recorder| {
-            wants_keyframe = recorder.wants_keyframe();
-            Ok(())
-        });
-        if wants_keyframe {
-            self.with_screen(true, |live, painted| {
-                let (size, screen) = (painted.size(), painted.screen.snapshot());
-                live.record(|recorder| recorder.keyframe(size, &screen));
-            })
-            .await;
-        }
-        drawn
-    }
-
     /// Ends the wait for what the program printed to be drawn, since the session is about to be forgotten.
     pub(crate) fn discard(&self) {
         self.is_discarded.send_replace(true);
@@ -429,13 +357,3 @@ const MIN_INPUT_BYTES: usize = 256;
 pub(crate) fn permits_of(data: &[u8]) -> usize {
     data.len().clamp(MIN_INPUT_BYTES, INPUT_BYTES)
 }
-/// Ends whatever sequence is open, then: a soft reset (DECSTR), the normal screen, no reports of the
-/// mouse, of the window's focus and of pastes, the default character set. What is on the screen stays.
-const RESET: &[u8] =
-    b"\x18\x1b[?47l\x1b[!p\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\
-    \x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[?5l\x1b[?7h\x1b[?25h\x1b>\x1b(B\x0f\x1b[m";
-/// Cost of drawing a byte, in cells, above which output is taken in by `COSTLY_BYTES` at a time.
-const COSTLY_CELLS: usize = 256;
-const COSTLY_BYTES: usize = 1 << 10;
-/// So much of other output is taken in at a time: its cost is known only then.
-const CHEAP_BYTES: usize = 8 << 10;

@@ -1,22 +1,83 @@
 //! What is written down of a session, and what is told of it from that.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::ffi::OsString;
+use std::io;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::blocking::blocking;
 use crate::ids::SavedId;
 use crate::os::{ExitStatus, Signal};
-use crate::session::live_session::LiveSession;
 use crate::session::recording::RecordingMark;
-use crate::session::state::Known;
-use crate::session::store::{KnownInput, Record, ResumePoint};
 use crate::session::{SavedInfo, SessionInfo, SessionState};
 use crate::terminal::Size;
-use crate::time::{millis, time};
+use crate::text::hex;
+use crate::time::time;
+
+/// What is known of a session, as it is written down.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    pub(crate) session_id: String,
+    pub(crate) user: String,
+    pub(crate) name: Option<String>,
+    pub(crate) title: String,
+    /// Milliseconds since 1970, as all times here.
+    pub(crate) created: u64,
+    pub(crate) last_activity: u64,
+    pub(crate) saved: u64,
+    pub(crate) cols: u16,
+    pub(crate) rows: u16,
+    #[serde(with = "crate::session::words")]
+    pub(crate) argv: Vec<OsString>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) workdir: Option<String>,
+    /// The exit code and signal, once it has ended.
+    pub(crate) exit: Option<(i32, Option<i32>)>,
+    pub(crate) restored: bool,
+    /// What the engine that adopts its program goes on with.
+    pub(crate) thread: ResumePoint,
+}
+
+/// Where a session stands, for the engine that goes on with it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ResumePoint {
+    pub(crate) epoch: String,
+    /// The offset that the screen stands for.
+    pub(crate) offset: u64,
+    /// So much of what lies before it did not come from the program.
+    #[serde(rename = "lead")]
+    pub(crate) synthetic_bytes: u64,
+    /// What the executor finds the program by.
+    pub(crate) mark: Option<String>,
+    pub(crate) recording: Option<RecordingMark>,
+    pub(crate) inputs: Vec<KnownInput>,
+    /// How long there has been an engine for it, and for how long nobody did anything, in
+    /// milliseconds. An earlier version did not write them.
+    #[serde(default)]
+    pub(crate) age: Option<u64>,
+    #[serde(default)]
+    pub(crate) idle: Option<u64>,
+}
+
+/// How far a client's input has come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KnownInput {
+    pub(crate) client: String,
+    pub(crate) user: String,
+    pub(crate) next: u64,
+    /// Its last bytes, in Base64.
+    pub(crate) tail: String,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Header {
+    pub(super) format: String,
+    pub(super) version: u64,
+    pub(super) length: u64,
+    pub(super) sha256: String,
+}
 
 impl Record {
     pub(crate) fn size(&self) -> Size {
@@ -60,98 +121,23 @@ impl Record {
             workdir: self.workdir.clone(),
         })
     }
-}
 
-impl LiveSession {
-    /// Everything that it takes to tell of it, or to load it again.
-    pub(crate) async fn record_of(self: &Arc<Self>) -> (Record, Bytes) {
-        loop {
-            let synthetic_bytes = self.state().synthetic_bytes;
-            let (cursor, size, screen) = self.snapshot_to_store().await;
-            // A reset in between would count as read from the terminal.
-            if self.state().synthetic_bytes == synthetic_bytes {
-                let live = Arc::clone(self);
-                let record =
-                    blocking(move || live.record_at(cursor.offset, synthetic_bytes, size)).await;
-                return (record, screen);
-            }
-        }
-    }
-
-    /// Everything but the screen, which stands for this offset and has this size.
-    fn record_at(&self, offset: u64, synthetic_bytes: u64, size: Size) -> Record {
-        // After the screen, so that it has come as far at the least.
-        let mut recording = None;
-        self.record(|recorder| recorder.mark().map(|mark| recording = Some(mark)));
-        let info = self.info();
-        let exit = info.exit.map(|exit| match exit {
-            ExitStatus::Code(code) => (code, None),
-            ExitStatus::Signal(signal) => (128 + signal.number(), Some(signal.number())),
-        });
-        Record {
-            session_id: self.id.to_string(),
-            user: self.user.to_string(),
-            name: info.name,
-            title: info.title,
-            created: millis(self.created),
-            last_activity: millis(info.last_activity),
-            saved: millis(SystemTime::now()),
-            cols: size.cols(),
-            rows: size.rows(),
-            argv: self.launch.argv.clone(),
-            env: self.launch.env.clone(),
-            workdir: info.workdir,
-            exit,
-            restored: info.restored,
-            thread: self.thread_of(offset, synthetic_bytes, recording),
-        }
-    }
-
-    /// What is written down of it while it is open. Variables, which may be secrets, are in it only
-    /// as long as another engine may go on with its program.
-    pub(crate) async fn state_record(self: &Arc<Self>) -> (Record, Bytes) {
-        let (mut record, screen) = self.record_of().await;
-        if record.exit.is_some() || !self.terminal().outlives() {
-            record.env.clear();
-        }
-        (record, screen)
-    }
-
-    fn thread_of(
-        &self,
-        offset: u64,
-        synthetic_bytes: u64,
-        recording: Option<RecordingMark>,
-    ) -> ResumePoint {
-        let state = self.state();
-        let mut known: Vec<&Known> = state.input_sequences.iter().collect();
-        // Those that are there, then those that left last.
-        known.sort_by_key(|known| std::cmp::Reverse((known.left.is_none(), known.left)));
-        let inputs = known.into_iter().filter_map(|known| {
-            let (next, tail) = known.sequence.kept()?;
-            Some(KnownInput {
-                client: known.name.clone(),
-                user: known.user.to_string(),
-                next,
-                tail: BASE64_STANDARD.encode(tail),
-            })
-        });
-        ResumePoint {
-            epoch: self.epoch.clone(),
-            offset,
-            synthetic_bytes,
-            mark: self.terminal().mark(),
-            recording,
-            inputs: inputs.take(MAX_INPUTS).collect(),
-            age: Some(in_millis(self.begun_at.elapsed())),
-            idle: Some(in_millis(state.active.elapsed())),
-        }
+    /// What lies before `screen` in a file: the header and the record.
+    pub(crate) fn head(&self, screen: &[u8]) -> io::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        let header = Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            length: (text.len() + screen.len()) as u64,
+            sha256: hex(&Sha256::new().chain_update(&text).chain_update(screen).finalize()),
+        };
+        let mut head = serde_json::to_vec(&header)?;
+        head.push(b'\n');
+        head.extend_from_slice(&text);
+        Ok(head)
     }
 }
 
-fn in_millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// So many clients' inputs are written down.
-const MAX_INPUTS: usize = 16;
+pub(super) const FORMAT: &str = "splengine-session";
+pub(super) const VERSION: u64 = 1;

@@ -16,10 +16,11 @@ use crate::quota::{EngineMemory, InputBudget, InputReservation, MIN_COUNTED_BYTE
 use crate::session::bounds::IoBounds;
 use crate::session::cull::{Ages, look_every, time_left};
 use crate::session::live_session::{INPUT_BYTES, LiveSession};
-use crate::session::render::RenderPool;
+use crate::session::record::Record;
+use crate::session::render_pool::RenderPool;
 use crate::session::screen_memory::{ScreenBudget, ScreenMemory};
 use crate::session::share::Shares;
-use crate::session::store::{Record, Store};
+use crate::session::store::Store;
 use crate::session::{Closed, Notice, SessionError, SessionPolicy};
 use crate::terminal::Size;
 use crate::user_name::UserName;
@@ -92,7 +93,8 @@ impl Registry {
     ) -> Result<Arc<ScreenMemory>, SessionError> {
         let mut reserved = self.screens.reserve(user, size);
         if reserved.is_err() {
-            let mut ended = self.screens.obstacles(user, size, self.ended()).into_iter();
+            let mut ended =
+                self.screens.obstacles(user, size, self.ended(), |live| &live.memory).into_iter();
             while reserved.is_err()
                 && let Some(live) = ended.next()
             {

@@ -11,7 +11,7 @@ use crate::screen::Screen;
 use crate::session::bounds::screen_bytes;
 use crate::session::keyframes::{Keyframes, ScreenPieces};
 use crate::session::recording::{MAX_EVENT_BYTES, next_line};
-use crate::session::render::{RESIZE_COST, SLICE_CELLS};
+use crate::session::render_pool::{RESIZE_COST, SLICE_CELLS};
 use crate::terminal::Size;
 
 /// A recording that is played. Of its files it holds one piece of a keyframe, or one event.

@@ -9,22 +9,16 @@ use crate::auth::Caller;
 use crate::blocking::blocking;
 use crate::error::Field;
 use crate::ids::{SavedId, SessionId};
-use crate::session::bounds::{ReadTurn, snapshot_bytes};
+use crate::session::bounds::snapshot_bytes;
+use crate::session::record::Record;
 use crate::session::saved_index::SavedBounds;
 use crate::session::sessions::{FoundSession, Sessions, no_session};
-use crate::session::store::{Record, Store};
-use crate::session::stored::StoredScreen;
+use crate::session::store::Store;
+use crate::session::stored::{Source, StoredScreen};
 use crate::session::validate::checked_name;
 use crate::session::{SavedInfo, SessionError};
 use crate::time::millis;
 use crate::user_name::UserName;
-
-/// What is read of a saved session, or of one that was lost, and the turn to read it.
-pub(crate) struct Source {
-    pub(crate) record: Record,
-    pub(crate) screen: StoredScreen,
-    pub(crate) turn: ReadTurn,
-}
 
 impl Sessions {
     /// Writes down a session's screen, directory, environment and command, to be loaded later. A

@@ -1,12 +1,13 @@
 //! Bound on the memory of all sessions' screens.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::ids::SessionId;
 use crate::quota::{FairShares, Shortage};
 use crate::screen::{HistoryMemory, Screen};
 use crate::session::SessionError;
-use crate::session::live_session::LiveSession;
 use crate::terminal::Size;
 use crate::user_name::UserName;
 
@@ -24,7 +25,18 @@ pub(crate) struct ScreenBudget(Arc<Shared>);
 struct Shared {
     held: Mutex<FairShares>,
     /// Sessions that have ended, from the oldest, whose screens have lines above them.
-    ended: Mutex<VecDeque<Weak<LiveSession>>>,
+    ended: Mutex<VecDeque<Weak<dyn EndedSession>>>,
+}
+
+/// Session that has ended, whose screen may have lines above it.
+pub(crate) trait EndedSession: fmt::Debug + Send + Sync {
+    fn id(&self) -> &SessionId;
+
+    fn user(&self) -> &UserName;
+
+    /// Removes the lines above the screen, unless there are none or somebody looks at it. Returns whether
+    /// there were some.
+    fn try_remove_history(&self) -> bool;
 }
 
 /// Memory of one screen, given back when dropped.
@@ -125,21 +137,24 @@ impl ScreenBudget {
     /// Which of the sessions that have `ended`, from the oldest on, are to be forgotten so that there is
     /// memory for a screen of `size` of `user`: those of `user`, and where these are not enough, those of
     /// callers who hold more than `user` would. None where all of them would not be enough.
-    pub(crate) fn obstacles(
+    pub(crate) fn obstacles<T: Clone>(
         &self,
         user: &UserName,
         size: Size,
-        ended: Vec<Arc<LiveSession>>,
-    ) -> Vec<Arc<LiveSession>> {
-        let with_bytes = |live: Arc<LiveSession>| (live.memory.counted(), live);
+        ended: Vec<T>,
+        memory_of: impl Fn(&T) -> &ScreenMemory,
+    ) -> Vec<T> {
+        let with_bytes = |session: T| (memory_of(&session).counted(), session);
+        let user_of = |session: &T| memory_of(session).user.clone();
         let (mut found, others): (Vec<_>, Vec<_>) =
-            ended.into_iter().map(with_bytes).partition(|(_, live)| live.user == *user);
-        let sum = |all: &[(usize, Arc<LiveSession>)]| all.iter().map(|(bytes, _)| bytes).sum();
+            ended.into_iter().map(with_bytes).partition(|(_, session)| user_of(session) == *user);
+        let sum = |all: &[(usize, T)]| all.iter().map(|(bytes, _)| bytes).sum();
         // No session is dropped meanwhile, which gives memory back.
         let held = self.held();
         let wanted = held.held(user).saturating_sub(sum(&found)) + counted_bytes(size);
         if wanted > held.limit(user) {
-            let has_more = others.iter().filter(|(_, live)| held.held(&live.user) > wanted);
+            let has_more =
+                others.iter().filter(|(_, session)| held.held(&user_of(session)) > wanted);
             let has_more: Vec<_> = has_more.cloned().collect();
             let left = held.left_by_others(user).saturating_add(sum(&has_more)).min(held.max());
             drop(held);
@@ -148,19 +163,20 @@ impl ScreenBudget {
             }
             found.extend(has_more);
         }
-        found.into_iter().map(|(_, live)| live).collect()
+        found.into_iter().map(|(_, session)| session).collect()
     }
 
     /// Removes the lines above the screen of a session that has ended, the oldest first: one of `user`,
     /// or of anybody if `all` are short. Returns whether there was one.
     fn shorten_one(&self, user: &UserName, all: bool) -> bool {
-        let found: Vec<Arc<LiveSession>> = self.ended().iter().filter_map(Weak::upgrade).collect();
-        let theirs = found.iter().filter(|live| all || live.user == *user);
-        let Some(shortened) = theirs.into_iter().find(|live| live.try_remove_history()) else {
+        let found: Vec<Arc<dyn EndedSession>> =
+            self.ended().iter().filter_map(Weak::upgrade).collect();
+        let theirs = found.iter().filter(|ended| all || ended.user() == user);
+        let Some(shortened) = theirs.into_iter().find(|ended| ended.try_remove_history()) else {
             return false;
         };
-        tracing::info!(session = %shortened.id, "removed the lines above the screen of an ended session");
-        self.ended().retain(|live| !std::ptr::eq(live.as_ptr(), Arc::as_ptr(shortened)));
+        tracing::info!(session = %shortened.id(), "removed the lines above the screen of an ended session");
+        self.ended().retain(|ended| !std::ptr::addr_eq(ended.as_ptr(), Arc::as_ptr(shortened)));
         true
     }
 
@@ -168,7 +184,7 @@ impl ScreenBudget {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended(&self) -> MutexGuard<'_, VecDeque<Weak<LiveSession>>> {
+    fn ended(&self) -> MutexGuard<'_, VecDeque<Weak<dyn EndedSession>>> {
         self.0.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -188,11 +204,11 @@ impl ScreenMemory {
         let _ = self.change(Purpose::Present, |parts| parts.shown = parts.shown.min(bytes));
     }
 
-    /// Notes that the lines above the screen of `live`, which has ended, may go for others.
-    pub(crate) fn note_ended(live: &Arc<LiveSession>) {
-        let mut ended = live.memory.budget.ended();
-        ended.retain(|live| live.strong_count() > 0);
-        ended.push_back(Arc::downgrade(live));
+    /// Notes that the lines above the screen of a session that has ended may go for others.
+    pub(crate) fn note_ended(&self, session: Weak<dyn EndedSession>) {
+        let mut ended = self.budget.ended();
+        ended.retain(|ended| ended.strong_count() > 0);
+        ended.push_back(session);
     }
 
     /// Counts all of `screen`, whose session has ended, as what it takes now. The lines above it go if

@@ -1,34 +1,22 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::auth::Access;
-use crate::auth::Secret;
-use crate::auth::{Caller, Scope};
-use crate::blocking::blocking;
+use crate::auth::{Access, Caller, Scope};
 use crate::error::Field;
 use crate::execute::ExecuteError;
-use crate::ids::{SessionId, ShareId};
+use crate::ids::SessionId;
 use crate::run::{Runner, SessionPlace};
-use crate::screen::Screen;
-use crate::session::attach::{Attach, Attachment};
-use crate::session::bounds::{IoMemory, ReadTurn, cells_bytes, screen_bytes, snapshot_bytes};
 use crate::session::input_handle::type_in;
 use crate::session::live_session::LiveSession;
-use crate::session::recording::Recorder;
+use crate::session::record::Record;
 use crate::session::registry::{self, Registry};
-use crate::session::render::Painted;
-use crate::session::replay::{Played, Replay};
-use crate::session::saved::Source;
-use crate::session::share::Which;
-use crate::session::store::{Record, Store};
-use crate::session::stored::StoredScreen;
+use crate::session::store::Store;
 use crate::session::validate::checked_name;
 use crate::session::{
-    RecordingFile, ScreenShot, SessionError, SessionInfo, SessionPolicy, SessionRequest, ShareInfo,
+    Attach, Attachment, SessionError, SessionInfo, SessionPolicy, SessionRequest,
 };
 
 /// Terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
@@ -242,190 +230,6 @@ impl Sessions {
         Attachment::new(&live, caller, access, attach)
     }
 
-    /// The screen as it is now. Its memory is reserved, as that of all screens that are drawn for
-    /// clients, before it is drawn, and until it is dropped.
-    ///
-    /// ```
-    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
-    /// let sessions = engine.sessions();
-    /// let session = sessions.create(&alice, SessionRequest::new()).await?;
-    /// let screen = sessions.screen(&alice, session.id.as_str()).await?;
-    /// assert_eq!((screen.size().cols(), screen.size().rows()), (80, 24));
-    /// // On any terminal of that size this draws the same.
-    /// let bytes = screen.ansi();
-    /// # drop(bytes);
-    /// # sessions.end(&alice, session.id.as_str()).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoSession`], [`SessionError::Busy`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future has no effect.
-    pub async fn screen(&self, caller: &Caller, id: &str) -> Result<ScreenShot, SessionError> {
-        let registry = &self.registry;
-        let user = caller.accounted_user();
-        match self.find(caller, id)?.0 {
-            FoundSession::LiveSession(live) => {
-                let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
-                let mut memory = registry.io.read_memory(user);
-                memory.resize(snapshot_bytes(cells)).await?;
-                let look = |_: &LiveSession, painted: &mut Painted| {
-                    ScreenShot::of(&painted.screen, memory)
-                };
-                Ok(live.with_screen(true, look).await)
-            }
-            FoundSession::Lost(record) => {
-                let Source { record, screen, turn } =
-                    self.state_of(user, &record.session_id).await?;
-                let (size, scrollback) = (record.size(), registry.policy.scrollback);
-                let mut memory = registry.io.read_memory(user);
-                memory.resize(screen_bytes(size, scrollback)).await?;
-                let next = |(stored, ..): &mut (StoredScreen, _, _)| stored.next_piece();
-                let look = |drawn: Screen, (_, turn, memory)| (drawn, memory, turn);
-                let source = (screen, turn, memory);
-                let drawn = registry.render_pool.redrawn(size, scrollback, source, next, look);
-                let (drawn, memory, turn) = drawn.await?;
-                self.shot_of(drawn, memory, turn).await
-            }
-        }
-    }
-
-    /// The screen as it was so long after the beginning of a recording.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoSession`], [`SessionError::NoRecording`], [`SessionError::Busy`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future has no effect.
-    pub async fn screen_at(
-        &self,
-        caller: &Caller,
-        id: &str,
-        at: Duration,
-    ) -> Result<ScreenShot, SessionError> {
-        self.find_own(caller, id)?;
-        let registry = &self.registry;
-        let user = caller.accounted_user();
-        let turn = registry.io.turn(user).await?;
-        let (cast, keyframes) = self.recording_files(caller, id).await?;
-        let scrollback = registry.policy.scrollback;
-        let open = move || Ok((Replay::open(cast, keyframes, at, scrollback)?, turn));
-        let (mut replay, mut turn) = blocking(open).await.map_err(SessionError::of_io)?;
-        let mut memory = registry.io.read_memory(user);
-        loop {
-            let mut playing = Some((replay, turn, memory));
-            let step = move || {
-                let played = playing.as_mut()?.0.step().transpose()?;
-                let playing = playing.take()?;
-                Some(played.map(|played| (played, playing)))
-            };
-            let (played, playing) =
-                registry.render_pool.run_sliced(step).await.map_err(SessionError::of_io)?;
-            (replay, turn, memory) = playing;
-            match played {
-                Played::Needs(bytes) => {
-                    memory.resize(bytes).await?;
-                    replay.grant(bytes);
-                }
-                Played::Whole => {
-                    return self.shot_of(replay.into_screen(), memory, turn).await;
-                }
-            }
-        }
-    }
-
-    /// What is shown of `screen`, for which there is `memory`.
-    async fn shot_of(
-        &self,
-        screen: Screen,
-        mut memory: IoMemory,
-        turn: ReadTurn,
-    ) -> Result<ScreenShot, SessionError> {
-        let cells = screen.cells();
-        memory.resize(cells_bytes(cells) + snapshot_bytes(cells)).await?;
-        let mut drawn = Some((screen, memory, turn));
-        let look = move || {
-            let (screen, memory, _turn) = drawn.take()?;
-            Some(ScreenShot::of(&screen, memory))
-        };
-        Ok(self.registry.render_pool.run_sliced(look).await)
-    }
-
-    /// The recording so far.
-    ///
-    /// ```
-    /// use splengine_core::auth::Access;
-    /// use splengine_core::session::{Attach, SessionPolicy};
-    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let store = tempfile::tempdir()?;
-    /// let policy = SessionPolicy::new().store(store.path())?;
-    /// let engine = Engine::builder(LocalExecutor::new(".")?).sessions(policy).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
-    /// let sessions = engine.sessions();
-    /// let session = sessions.create(&alice, SessionRequest::new().command("echo hello")).await?;
-    /// let id = session.id.as_str();
-    /// let mut client = sessions.attach(&alice, id, Attach::new(Access::View))?;
-    /// while client.next().await.is_some() {}
-    ///
-    /// let recording = sessions.recording(&alice, id).await?;
-    /// let cast = String::from_utf8(recording.read(0, 1 << 20).await?.to_vec())?;
-    /// assert!(cast.lines().any(|event| event.contains("hello")));
-    /// # sessions.end(&alice, id).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
-    /// [`SessionError::NoRecording`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future has no effect.
-    pub async fn recording(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<RecordingFile, SessionError> {
-        let (cast, _) = self.recording_files(caller, id).await?;
-        let length = cast.metadata().map_err(SessionError::of_io)?.len();
-        Ok(RecordingFile { file: Arc::new(cast), length })
-    }
-
-    async fn recording_files(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<(std::fs::File, std::fs::File), SessionError> {
-        let found = self.find_own(caller, id)?;
-        let store = self.store().map_err(|_| SessionError::NoRecording)?;
-        let id: SessionId = id.parse().map_err(|_| no_session(id))?;
-        blocking(move || {
-            if let FoundSession::LiveSession(live) = &found {
-                live.record(Recorder::flush);
-            }
-            store.session(&id)?.recording()
-        })
-        .await
-        .map_err(|_| SessionError::NoRecording)
-    }
-
     /// Types `data` on a session's terminal.
     ///
     /// ```
@@ -496,152 +300,6 @@ impl Sessions {
             }
         });
         ending.await.map_err(|error| SessionError::of_io(io::Error::other(error)))
-    }
-
-    /// Gives away the right to one session. The ticket works once, within `expires_in` (at most 30
-    /// days); whoever showed it keeps the right until then, or until it is
-    /// [taken back](Self::take_back_share).
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use splengine_core::auth::Access;
-    /// use splengine_core::session::Attach;
-    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
-    /// let sessions = engine.sessions();
-    /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
-    /// let id = session.id.as_str();
-    /// let (share, ticket) = sessions.share(&alice, id, Access::View, Duration::from_secs(3600))?;
-    ///
-    /// let guest = sessions.redeem(&ticket)?;
-    /// let client = sessions.attach(&guest, id, Attach::new(Access::Control))?;
-    /// assert_eq!(client.access(), Access::View);
-    /// assert!(sessions.redeem(&ticket).is_err(), "a ticket works once");
-    ///
-    /// sessions.take_back_share(&alice, id, Some(share.id.as_str()))?;
-    /// assert!(!sessions.stands(&guest));
-    /// # sessions.end(&alice, id).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
-    /// [`SessionError::Malformed`], [`SessionError::CallerLimit`].
-    pub fn share(
-        &self,
-        caller: &Caller,
-        id: &str,
-        access: Access,
-        expires_in: Duration,
-    ) -> Result<(ShareInfo, Secret), SessionError> {
-        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
-            return Err(SessionError::Ended);
-        };
-        if expires_in.is_zero() || expires_in > MAX_SHARE_LIFETIME {
-            let problem = format!("must be from 1 to {} ms", MAX_SHARE_LIFETIME.as_millis());
-            return Err(SessionError::Malformed { field: Field::ExpiresIn, problem });
-        }
-        self.registry.shares.share(caller.user(), &live.id, access, expires_in)
-    }
-
-    /// A session's shares.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
-    pub fn list_shares(&self, caller: &Caller, id: &str) -> Result<Vec<ShareInfo>, SessionError> {
-        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
-            return Ok(Vec::new());
-        };
-        Ok(self.registry.shares.list(&live.id))
-    }
-
-    /// Takes back a share, or all of a session's for `None`, and sends away whom it let in.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoShare`], [`SessionError::NoSession`], [`SessionError::Forbidden`] for
-    /// guests.
-    pub fn take_back_share(
-        &self,
-        caller: &Caller,
-        id: &str,
-        share: Option<&str>,
-    ) -> Result<(), SessionError> {
-        let share: Option<ShareId> =
-            share.map(|id| id.parse().map_err(|_| SessionError::NoShare)).transpose()?;
-        let which = share.as_ref().map_or(Which::All, Which::One);
-        self.take_back(caller, id, which)
-    }
-
-    /// Takes back the share that a ticket stands for which has not been used yet.
-    ///
-    /// # Errors
-    ///
-    /// As [`take_back_share`](Self::take_back_share).
-    pub fn take_back_ticket(
-        &self,
-        caller: &Caller,
-        id: &str,
-        ticket: &Secret,
-    ) -> Result<(), SessionError> {
-        self.take_back(caller, id, Which::Ticket(ticket))
-    }
-
-    fn take_back(&self, caller: &Caller, id: &str, which: Which<'_>) -> Result<(), SessionError> {
-        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
-            return Err(SessionError::NoShare);
-        };
-        let registry = &self.registry;
-        let any = registry.shares.take_back(&live.id, which);
-        registry.send_revoked_away(&live);
-        if any || matches!(which, Which::All) { Ok(()) } else { Err(SessionError::NoShare) }
-    }
-
-    /// A ticket that stands for `caller`, once, for 30 seconds: for a browser's WebSocket, which
-    /// can't send a header.
-    ///
-    /// ```
-    /// use splengine_core::{Caller, Engine, LocalExecutor};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
-    /// let ticket = engine.sessions().ticket(&alice)?;
-    /// // The browser shows it in its request for a WebSocket.
-    /// assert_eq!(engine.sessions().redeem(&ticket)?, alice);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::CallerLimit`] when too many wait to be shown.
-    pub fn ticket(&self, caller: &Caller) -> Result<Secret, SessionError> {
-        self.registry.shares.ticket(caller)
-    }
-
-    /// Returns the caller that shows this ticket. It does not work again.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError::NoShare`].
-    pub fn redeem(&self, ticket: &Secret) -> Result<Caller, SessionError> {
-        self.registry.shares.redeem(ticket)
-    }
-
-    /// Returns whether `caller` is still who they were found to be: a guest is only as long as
-    /// their share stands.
-    #[must_use]
-    pub fn stands(&self, caller: &Caller) -> bool {
-        caller.guest().is_none_or(|guest| self.registry.shares.stands(guest))
     }
 
     /// Where a run in this session starts, and with which variables.
@@ -738,5 +396,3 @@ impl fmt::Debug for Sessions {
 pub(super) fn no_session(id: &str) -> SessionError {
     SessionError::NoSession(id.chars().take(100).collect())
 }
-
-const MAX_SHARE_LIFETIME: Duration = Duration::from_hours(24 * 30);

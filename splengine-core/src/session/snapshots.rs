@@ -1,97 +1,17 @@
 //! Screens that are drawn for clients, whose memory is reserved before they are drawn.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::quota::{CallerBudgets, EngineMemory, MemoryBudget, MemoryError, Reservation};
+use crate::quota::{MemoryError, Reservation};
 use crate::session::live_session::LiveSession;
 use crate::session::log::Cursor;
-use crate::session::render::Painted;
+use crate::session::render_pool::Painted;
+use crate::session::snapshot_memory::with_reservation;
 use crate::terminal::Size;
-use crate::user_name::UserName;
-
-/// Bound on the bytes of all snapshots that are drawn and not dropped yet, of which the clients of one
-/// user's sessions have half of what others leave. What is written to disk has a quarter as much of its own, lest it waits
-/// for clients. Cheap to clone: clones share one bound.
-#[derive(Debug, Clone)]
-pub(crate) struct SnapshotBudgets {
-    users: CallerBudgets,
-    stored: MemoryBudget,
-}
-
-impl SnapshotBudgets {
-    pub(crate) fn new(memory: &EngineMemory, bytes: usize) -> Self {
-        let users = CallerBudgets::new(&memory.budget(bytes));
-        Self { users, stored: MemoryBudget::new(bytes / 4) }
-    }
-
-    fn of(&self, user: &UserName) -> Reservation {
-        self.users.of(user).reservation().allowance(FREE_BYTES)
-    }
-}
-
-/// What is known of a session's last snapshot.
-#[derive(Debug)]
-pub(crate) struct LastSnapshot {
-    /// Number of bytes that the next one is expected to have at most.
-    expected: AtomicUsize,
-    /// For as long as somebody has it.
-    shared: Mutex<Option<(Cursor, Size, Weak<Drawn>)>>,
-    /// Tells those who wait for memory of one more.
-    drawn: Notify,
-}
-
-/// A snapshot, with its memory.
-#[derive(Debug)]
-struct Drawn {
-    bytes: Vec<u8>,
-    _reservation: Reservation,
-}
-
-#[derive(Debug)]
-struct Shared(Arc<Drawn>);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.0.bytes
-    }
-}
-
-/// Bytes that keep `reservation`, shrunk to their number, until the last copy is dropped.
-pub(crate) fn with_reservation(bytes: Vec<u8>, reservation: Reservation) -> Bytes {
-    Bytes::from_owner(Shared(drawn(bytes, reservation)))
-}
-
-fn drawn(mut bytes: Vec<u8>, mut reservation: Reservation) -> Arc<Drawn> {
-    bytes.shrink_to_fit();
-    // Less is there without waiting.
-    let _ = reservation.try_resize(bytes.len());
-    Arc::new(Drawn { bytes, _reservation: reservation })
-}
-
-impl LastSnapshot {
-    pub(crate) fn new() -> Self {
-        Self {
-            expected: AtomicUsize::new(FREE_BYTES),
-            shared: Mutex::default(),
-            drawn: Notify::new(),
-        }
-    }
-
-    fn share(&self, cursor: Cursor, size: Size, bytes: Vec<u8>, reservation: Reservation) -> Bytes {
-        self.expected.store(with_margin(bytes.len()), Relaxed);
-        let drawn = drawn(bytes, reservation);
-        let weak = Arc::downgrade(&drawn);
-        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = Some((cursor, size, weak));
-        self.drawn.notify_waiters();
-        Bytes::from_owner(Shared(drawn))
-    }
-}
 
 impl LiveSession {
     /// What draws the screen as it is now, and the place in the log that it stands for. Clients share
@@ -106,7 +26,7 @@ impl LiveSession {
         }
         let drawn = async {
             loop {
-                self.last_snapshot.drawn.notified().await;
+                self.last_snapshot.drawn().await;
                 if let Some(shared) = self.shared_snapshot(MAX_BEHIND_BYTES) {
                     return shared;
                 }
@@ -136,7 +56,7 @@ impl LiveSession {
 
     /// The same for what is written to disk, which waits for memory for as long as it takes.
     pub(crate) async fn snapshot_to_store(self: &Arc<Self>) -> (Cursor, Size, Bytes) {
-        let reservation = self.render_pool.snapshots.stored.reservation().allowance(FREE_BYTES);
+        let reservation = self.render_pool.snapshots.of_store();
         let drawn = self.draw_within(reservation, None, snapshot_within);
         match drawn.await {
             Ok(((cursor, size, bytes), reservation)) => {
@@ -152,7 +72,7 @@ impl LiveSession {
             return Some(shared);
         }
         let mut reservation = self.snapshot_reservation();
-        let most = self.last_snapshot.expected.load(Relaxed);
+        let most = self.last_snapshot.expected();
         reservation.try_resize(most).ok()?;
         let until = self.state().log.end();
         let look = |_: &Self, painted: &mut Painted| snapshot_within(painted, most);
@@ -168,7 +88,7 @@ impl LiveSession {
         patience: Option<Duration>,
         draw: impl Fn(&Painted, usize) -> Result<T, usize> + Copy + Send + 'static,
     ) -> Result<(T, Reservation), MemoryError> {
-        let mut most = self.last_snapshot.expected.load(Relaxed);
+        let mut most = self.last_snapshot.expected();
         loop {
             match patience {
                 Some(patience) => reservation.resize_within(most, patience).await?,
@@ -190,18 +110,14 @@ impl LiveSession {
 
     /// The last snapshot, if somebody has it still, and no more than so many bytes were printed since.
     fn shared_snapshot(&self, max_behind: u64) -> Option<(Cursor, Size, Bytes)> {
-        let (mut cursor, size, drawn) = {
-            let shared = self.last_snapshot.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let (cursor, size, drawn) = shared.as_ref()?;
-            (*cursor, *size, drawn.upgrade()?)
-        };
-        let at = cursor;
+        let (at, size, snapshot) = self.last_snapshot.get()?;
+        let mut cursor = at;
         let state = self.state();
         let end = state.log.end();
         let behind = end.offset.saturating_sub(at.offset);
         let is_near = at == end
             || max_behind > 0 && behind <= max_behind && state.log.next(&mut cursor, 1).is_ok();
-        is_near.then(|| (at, size, Bytes::from_owner(Shared(drawn))))
+        is_near.then_some((at, size, snapshot))
     }
 }
 
@@ -209,13 +125,6 @@ fn snapshot_within(painted: &Painted, most: usize) -> Result<(Cursor, Size, Vec<
     Ok((painted.cursor, painted.size(), painted.screen.snapshot_within(most)?))
 }
 
-/// `bytes`, and what may have been added by the next time.
-fn with_margin(bytes: usize) -> usize {
-    (bytes + bytes / 8).max(FREE_BYTES)
-}
-
-/// Bytes of each snapshot that are not counted: small screens never wait.
-const FREE_BYTES: usize = 64 << 10;
 /// How long a snapshot may wait for memory.
 pub(crate) const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// With so much printed since, a snapshot is shared where there is no memory for another.

@@ -11,7 +11,6 @@
 //! A record is one line of JSON (format, version, checksum), a line of JSON (what is known of the
 //! session), and the bytes that draw its screen. It is written beside its place and moved there.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -20,16 +19,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::ids::{SavedId, SessionId, random_text};
 use crate::lock::{FileLock, LockError};
-use crate::session::recording::RecordingMark;
+use crate::session::record::Record;
 use crate::session::saved_index::{SavedBounds, SavedIndex};
 use crate::session::stored::StoredScreen;
 use crate::session::{SavedInfo, SessionError};
-use crate::text::hex;
 use crate::user_name::UserName;
 
 /// The directory of an engine's sessions.
@@ -40,71 +36,6 @@ pub(crate) struct Store {
     index: Mutex<SavedIndex>,
     /// Held as long as this engine lives.
     _lock: FileLock,
-}
-
-/// What is known of a session, as it is written down.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Record {
-    pub(crate) session_id: String,
-    pub(crate) user: String,
-    pub(crate) name: Option<String>,
-    pub(crate) title: String,
-    /// Milliseconds since 1970, as all times here.
-    pub(crate) created: u64,
-    pub(crate) last_activity: u64,
-    pub(crate) saved: u64,
-    pub(crate) cols: u16,
-    pub(crate) rows: u16,
-    #[serde(with = "crate::session::words")]
-    pub(crate) argv: Vec<OsString>,
-    pub(crate) env: Vec<(String, String)>,
-    pub(crate) workdir: Option<String>,
-    /// The exit code and signal, once it has ended.
-    pub(crate) exit: Option<(i32, Option<i32>)>,
-    pub(crate) restored: bool,
-    /// What the engine that adopts its program goes on with.
-    pub(crate) thread: ResumePoint,
-}
-
-/// Where a session stands, for the engine that goes on with it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ResumePoint {
-    pub(crate) epoch: String,
-    /// The offset that the screen stands for.
-    pub(crate) offset: u64,
-    /// So much of what lies before it did not come from the program.
-    #[serde(rename = "lead")]
-    pub(crate) synthetic_bytes: u64,
-    /// What the executor finds the program by.
-    pub(crate) mark: Option<String>,
-    pub(crate) recording: Option<RecordingMark>,
-    pub(crate) inputs: Vec<KnownInput>,
-    /// How long there has been an engine for it, and for how long nobody did anything, in
-    /// milliseconds. An earlier version did not write them.
-    #[serde(default)]
-    pub(crate) age: Option<u64>,
-    #[serde(default)]
-    pub(crate) idle: Option<u64>,
-}
-
-/// How far a client's input has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct KnownInput {
-    pub(crate) client: String,
-    pub(crate) user: String,
-    pub(crate) next: u64,
-    /// Its last bytes, in Base64.
-    pub(crate) tail: String,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct Header {
-    pub(super) format: String,
-    pub(super) version: u64,
-    pub(super) length: u64,
-    pub(super) sha256: String,
 }
 
 /// Reason for which the store of sessions can't be used.
@@ -239,7 +170,7 @@ impl Store {
         bounds: Option<SavedBounds>,
     ) -> Result<SavedInfo, SessionError> {
         let info = info_of(record, &SavedId::new())?;
-        let head = head_of(record, screen).map_err(SessionError::of_io)?;
+        let head = record.head(screen).map_err(SessionError::of_io)?;
         let bytes = (head.len() + screen.len()) as u64;
         self.index().reserve(&info.user, bytes, bounds)?;
         let written = write(&self.saved, info.id.as_str(), &[&head, screen], true);
@@ -305,7 +236,7 @@ pub(crate) struct SessionFiles {
 
 impl SessionFiles {
     pub(crate) fn write_state(&self, record: &Record, screen: &[u8]) -> io::Result<()> {
-        write(&self.dir, STATE, &[&head_of(record, screen)?, screen], false)
+        write(&self.dir, STATE, &[&record.head(screen)?, screen], false)
     }
 
     pub(crate) fn state(&self) -> Result<(Record, StoredScreen), SessionError> {
@@ -350,22 +281,6 @@ fn info_of(record: &Record, id: &SavedId) -> Result<SavedInfo, SessionError> {
     record.saved_info(id.clone()).ok_or(SessionError::Damaged("it names no user"))
 }
 
-/// What lies before the screen in a file: the header and the record.
-fn head_of(record: &Record, screen: &[u8]) -> io::Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(record)?;
-    text.push(b'\n');
-    let header = Header {
-        format: FORMAT.to_owned(),
-        version: VERSION,
-        length: (text.len() + screen.len()) as u64,
-        sha256: hex(&Sha256::new().chain_update(&text).chain_update(screen).finalize()),
-    };
-    let mut head = serde_json::to_vec(&header)?;
-    head.push(b'\n');
-    head.extend_from_slice(&text);
-    Ok(head)
-}
-
 fn write(dir: &Dir, name: &str, parts: &[&[u8]], sync: bool) -> io::Result<()> {
     let beside = format!(".{}", random_text());
     let written = (|| {
@@ -390,5 +305,3 @@ const PROBE: &str = ".probe";
 const STATE: &str = "state";
 const CAST: &str = "recording.cast";
 const KEYFRAMES: &str = "keyframes";
-pub(super) const FORMAT: &str = "splengine-session";
-pub(super) const VERSION: u64 = 1;

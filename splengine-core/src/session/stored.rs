@@ -8,9 +8,18 @@ use cap_std::fs::Dir;
 use sha2::{Digest as _, Sha256};
 
 use crate::session::SessionError;
+use crate::session::bounds::ReadTurn;
+use crate::session::record::{FORMAT, Header, Record, VERSION};
 use crate::session::recording::next_line;
-use crate::session::store::{FORMAT, Header, Record, VERSION};
 use crate::text::hex;
+
+/// What is read of a saved session, or of one that was lost, and the turn to read it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) record: Record,
+    pub(crate) screen: StoredScreen,
+    pub(crate) turn: ReadTurn,
+}
 
 /// The bytes that draw a screen, in the file that they were written to behind a record. Whoever reads
 /// them to their end learns whether the file is what was written.

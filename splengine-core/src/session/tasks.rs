@@ -1,7 +1,7 @@
 //! The tasks that serve a session: one reads its terminal, one types, one keeps its files.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,12 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::session::Recording;
-use crate::session::attach::HIGH_WATER;
 use crate::session::bounds::{IoBounds, snapshot_bytes};
 use crate::session::input_queue::InputQueue;
 use crate::session::live_session::{LiveSession, Typed, permits_of};
 use crate::session::registry::SessionSlot;
-use crate::session::screen_memory::ScreenMemory;
 use crate::session::store::SessionFiles;
 
 /// Serves `live` until its program has ended. What is returned is told, or dropped, when the session
@@ -51,7 +49,8 @@ pub(crate) fn start(
             () = live.shrink_screen() => true,
         };
         if shrunk {
-            ScreenMemory::note_ended(&live);
+            let ended: Weak<LiveSession> = Arc::downgrade(&live);
+            live.memory.note_ended(ended);
         }
     });
     kept
@@ -271,6 +270,8 @@ async fn keep(
     }
 }
 
+/// A client in control that is so many bytes behind is waited for.
+const HIGH_WATER: u64 = 256 << 10;
 const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(10);
 const FIRST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(100);

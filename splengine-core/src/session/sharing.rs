@@ -1,0 +1,160 @@
+//! How sessions are shared: by tickets.
+
+use std::time::Duration;
+
+use crate::auth::{Access, Caller, Secret};
+use crate::error::Field;
+use crate::ids::ShareId;
+use crate::session::sessions::{FoundSession, Sessions};
+use crate::session::share::Which;
+use crate::session::{SessionError, ShareInfo};
+
+impl Sessions {
+    /// Gives away the right to one session. The ticket works once, within `expires_in` (at most 30
+    /// days); whoever showed it keeps the right until then, or until it is
+    /// [taken back](Self::take_back_share).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use splengine_core::auth::Access;
+    /// use splengine_core::session::Attach;
+    /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let sessions = engine.sessions();
+    /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
+    /// let id = session.id.as_str();
+    /// let (share, ticket) = sessions.share(&alice, id, Access::View, Duration::from_secs(3600))?;
+    ///
+    /// let guest = sessions.redeem(&ticket)?;
+    /// let client = sessions.attach(&guest, id, Attach::new(Access::Control))?;
+    /// assert_eq!(client.access(), Access::View);
+    /// assert!(sessions.redeem(&ticket).is_err(), "a ticket works once");
+    ///
+    /// sessions.take_back_share(&alice, id, Some(share.id.as_str()))?;
+    /// assert!(!sessions.stands(&guest));
+    /// # sessions.end(&alice, id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
+    /// [`SessionError::Malformed`], [`SessionError::CallerLimit`].
+    pub fn share(
+        &self,
+        caller: &Caller,
+        id: &str,
+        access: Access,
+        expires_in: Duration,
+    ) -> Result<(ShareInfo, Secret), SessionError> {
+        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
+            return Err(SessionError::Ended);
+        };
+        if expires_in.is_zero() || expires_in > MAX_SHARE_LIFETIME {
+            let problem = format!("must be from 1 to {} ms", MAX_SHARE_LIFETIME.as_millis());
+            return Err(SessionError::Malformed { field: Field::ExpiresIn, problem });
+        }
+        self.registry.shares.share(caller.user(), &live.id, access, expires_in)
+    }
+
+    /// A session's shares.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
+    pub fn list_shares(&self, caller: &Caller, id: &str) -> Result<Vec<ShareInfo>, SessionError> {
+        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
+            return Ok(Vec::new());
+        };
+        Ok(self.registry.shares.list(&live.id))
+    }
+
+    /// Takes back a share, or all of a session's for `None`, and sends away whom it let in.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoShare`], [`SessionError::NoSession`], [`SessionError::Forbidden`] for
+    /// guests.
+    pub fn take_back_share(
+        &self,
+        caller: &Caller,
+        id: &str,
+        share: Option<&str>,
+    ) -> Result<(), SessionError> {
+        let share: Option<ShareId> =
+            share.map(|id| id.parse().map_err(|_| SessionError::NoShare)).transpose()?;
+        let which = share.as_ref().map_or(Which::All, Which::One);
+        self.take_back(caller, id, which)
+    }
+
+    /// Takes back the share that a ticket stands for which has not been used yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`take_back_share`](Self::take_back_share).
+    pub fn take_back_ticket(
+        &self,
+        caller: &Caller,
+        id: &str,
+        ticket: &Secret,
+    ) -> Result<(), SessionError> {
+        self.take_back(caller, id, Which::Ticket(ticket))
+    }
+
+    fn take_back(&self, caller: &Caller, id: &str, which: Which<'_>) -> Result<(), SessionError> {
+        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
+            return Err(SessionError::NoShare);
+        };
+        let registry = &self.registry;
+        let any = registry.shares.take_back(&live.id, which);
+        registry.send_revoked_away(&live);
+        if any || matches!(which, Which::All) { Ok(()) } else { Err(SessionError::NoShare) }
+    }
+
+    /// A ticket that stands for `caller`, once, for 30 seconds: for a browser's WebSocket, which
+    /// can't send a header.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, LocalExecutor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let ticket = engine.sessions().ticket(&alice)?;
+    /// // The browser shows it in its request for a WebSocket.
+    /// assert_eq!(engine.sessions().redeem(&ticket)?, alice);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::CallerLimit`] when too many wait to be shown.
+    pub fn ticket(&self, caller: &Caller) -> Result<Secret, SessionError> {
+        self.registry.shares.ticket(caller)
+    }
+
+    /// Returns the caller that shows this ticket. It does not work again.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoShare`].
+    pub fn redeem(&self, ticket: &Secret) -> Result<Caller, SessionError> {
+        self.registry.shares.redeem(ticket)
+    }
+
+    /// Returns whether `caller` is still who they were found to be: a guest is only as long as
+    /// their share stands.
+    #[must_use]
+    pub fn stands(&self, caller: &Caller) -> bool {
+        caller.guest().is_none_or(|guest| self.registry.shares.stands(guest))
+    }
+}
+
+const MAX_SHARE_LIFETIME: Duration = Duration::from_hours(24 * 30);
