@@ -5,8 +5,8 @@ use tokio::sync::watch;
 
 use crate::auth::GuessingPolicy;
 use crate::batch::{BatchPolicy, Batches};
-use crate::engine::authenticate::Guessing;
 use crate::engine::engine::{Engine, Inner};
+use crate::engine::guessing::Guessing;
 use crate::execute::{DynExecute, Execute, Program};
 use crate::files::FilePolicy;
 use crate::os::{LimitKind, Limits};
@@ -82,6 +82,13 @@ pub enum BuildError {
     /// The host lacks the resources.
     #[error("a thread can't be started")]
     Thread(#[source] std::io::Error),
+}
+
+impl Engine {
+    /// Begins an engine that runs commands with `executor`.
+    pub fn builder(executor: impl Execute) -> EngineBuilder {
+        EngineBuilder::new(executor)
+    }
 }
 
 impl EngineBuilder {

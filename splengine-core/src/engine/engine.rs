@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use crate::auth::{Caller, Scope};
 use crate::batch::Batches;
-use crate::engine::authenticate::Guessing;
-use crate::engine::builder::EngineBuilder;
+use crate::engine::guessing::Guessing;
 use crate::engine::stats::EngineStats;
 use crate::error::Field;
-use crate::execute::{Execute, ExecuteError, LimitKind, Request, Run};
+use crate::execute::{ExecuteError, LimitKind, Request, Run};
 use crate::files::Files;
 use crate::quota::{DiskReserve, LargeWork, MemoryBudget};
 use crate::run::{Admitted, Runner, SessionPlace, Shutdown, check_env, may_execute};
@@ -59,11 +58,6 @@ pub struct Resumed {
 }
 
 impl Engine {
-    /// Begins an engine that runs commands with `executor`.
-    pub fn builder(executor: impl Execute) -> EngineBuilder {
-        EngineBuilder::new(executor)
-    }
-
     /// Runs a command for `caller`: checks it, waits in the queue for a place, and returns once the
     /// program runs. Must be called within a tokio runtime with I/O and time enabled.
     ///
@@ -222,7 +216,7 @@ impl Engine {
         Files::new(self.0.files.clone())
     }
 
-    /// The floor of free space on disks, which [`EngineBuilder::disk_floor`] sets: for adapters that
+    /// The floor of free space on disks, which [`EngineBuilder::disk_floor`](crate::engine::EngineBuilder::disk_floor) sets: for adapters that
     /// keep something on disk for a caller.
     #[must_use]
     pub fn disk_reserve(&self) -> DiskReserve {

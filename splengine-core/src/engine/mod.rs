@@ -10,6 +10,7 @@ mod connections;
 #[expect(clippy::module_inception, reason = "the type that the folder is named for")]
 mod engine;
 mod executions;
+mod guessing;
 mod readiness;
 mod stats;
 

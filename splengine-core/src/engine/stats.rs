@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::engine::authenticate::AuthenticationCounts;
+use crate::engine::guessing::AuthenticationCounts;
 use crate::error::ErrorKind;
 use crate::execute::Reason;
 use crate::net::ConnectionStats;
