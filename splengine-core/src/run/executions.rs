@@ -1,21 +1,17 @@
 //! What runs or waits now: seen and cancelled by whose it is.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::auth::Caller;
-use crate::auth::Scope;
 use crate::execute::cancel::CancelSource;
-use crate::execute::{Cancel, ExecuteError, Reason, Request, Run};
-use crate::ids::{ExecutionId, SessionId};
-use crate::run::admission::{QueueSlot, RunPermit};
-use crate::run::resolve::Terms;
-use crate::run::runner::{Runner, may_execute};
+use crate::execute::{ExecuteError, Reason, Request};
+use crate::ids::ExecutionId;
+use crate::run::rights::Reach;
 use crate::user_name::UserName;
 
 /// An execution that runs or waits, as [`Engine::executions`](crate::Engine::executions) lists it.
@@ -59,101 +55,6 @@ impl ExecutionState {
     }
 }
 
-/// Result of asking for an execution: it runs, or waits for a place. Given by [`Engine::admit`](crate::Engine::admit).
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Admitted {
-    /// The execution runs.
-    Running(Run),
-    /// The execution waits.
-    Queued(QueuedRun),
-}
-
-/// An execution that was checked, and waits for a place. Dropping it gives that up.
-pub struct QueuedRun(Box<Waiting>);
-
-pub(crate) struct Waiting {
-    runner: Arc<Runner>,
-    pub(crate) terms: Terms,
-    request: Request,
-    place: QueueSlot,
-    since: Instant,
-    control: Control,
-    listed: Listed,
-}
-
-/// Both ends of the word to stop.
-pub(crate) type Control = (CancelSource, Cancel);
-
-impl QueuedRun {
-    pub(crate) fn new(
-        runner: &Arc<Runner>,
-        terms: Terms,
-        request: Request,
-        place: QueueSlot,
-        control: Control,
-        listed: Listed,
-    ) -> Self {
-        let (runner, since) = (Arc::clone(runner), Instant::now());
-        Self(Box::new(Waiting { runner, terms, request, place, since, control, listed }))
-    }
-
-    pub(crate) fn waiting(&self) -> &Waiting {
-        &self.0
-    }
-
-    /// Returns its id in the [list](crate::Engine::executions).
-    #[must_use]
-    pub fn execution_id(&self) -> &ExecutionId {
-        &self.0.listed.id
-    }
-
-    /// The session that the command will be told it belongs to.
-    #[must_use]
-    pub fn session_id(&self) -> &SessionId {
-        &self.0.terms.command.session_id
-    }
-
-    /// Waits for a place, and returns once the program runs; or, when it is
-    /// [cancelled](crate::Engine::cancel_execution) before, at once, with a run that is over.
-    ///
-    /// # Errors
-    ///
-    /// [`ExecuteError`] when the command did not start, such as [`ExecuteError::Draining`] when the
-    /// engine shuts down before its turn. Then nothing of it is left.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future gives up the place in the queue, or cancels the run.
-    pub async fn started(self) -> Result<Run, ExecuteError> {
-        let Waiting { runner, terms, mut request, place, since, control, listed } = *self.0;
-        let user = listed.user.clone();
-        let turn = tokio::select! {
-            biased;
-            permit = place.turn() => permit,
-            () = control.1.stop_requested() => {
-                return Ok(runner.never_run(terms, control.0, &listed));
-            }
-        };
-        let started = match turn {
-            Ok(permit) => {
-                runner.counters.queue_wait.observe(since.elapsed());
-                listed.begin();
-                let held = RunPermit::Alone(permit);
-                runner.started(runner.run(terms, &mut request, held, control, Some(listed))).await
-            }
-            Err(error) => Err(error),
-        };
-        started.inspect_err(|error| runner.count_failed_start(&user, error))
-    }
-}
-
-impl fmt::Debug for QueuedRun {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueuedRun").field("id", self.execution_id()).finish_non_exhaustive()
-    }
-}
-
 /// All executions that run or wait: as many as admission lets in.
 #[derive(Debug, Default)]
 pub(crate) struct Executions {
@@ -172,7 +73,7 @@ struct Entry {
 pub(crate) struct Listed {
     executions: Arc<Executions>,
     pub(crate) id: ExecutionId,
-    user: UserName,
+    pub(super) user: UserName,
 }
 
 impl Executions {
@@ -220,7 +121,7 @@ impl Executions {
 }
 
 impl Listed {
-    fn begin(&self) {
+    pub(super) fn begin(&self) {
         if let Some(entry) = self.executions.lock().get_mut(&self.id) {
             entry.info.state = ExecutionState::Running;
             entry.info.started = Some(SystemTime::now());
@@ -271,29 +172,6 @@ impl Executions {
         };
         let _ = timeout(CANCEL_TIMEOUT, over).await;
         Ok(())
-    }
-}
-
-/// Whose executions a caller may see and cancel.
-enum Reach<'a> {
-    Own(&'a UserName),
-    All,
-}
-
-impl<'a> Reach<'a> {
-    fn of(caller: &'a Caller) -> Result<Self, ExecuteError> {
-        if caller.may(Scope::Admin) {
-            return Ok(Self::All);
-        }
-        may_execute(caller)?;
-        Ok(Self::Own(caller.user()))
-    }
-
-    fn covers(&self, user: &UserName) -> bool {
-        match self {
-            Self::Own(own) => *own == user,
-            Self::All => true,
-        }
     }
 }
 

@@ -16,26 +16,7 @@ use crate::quota::InputReservation;
 use crate::run::admission::RunPermit;
 use crate::run::executions::Listed;
 use crate::run::runner::Runner;
-
-/// How the whole engine ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Shutdown {
-    #[default]
-    No,
-    /// Nothing new is taken.
-    Close,
-    Stop,
-    Kill,
-}
-
-impl Shutdown {
-    /// Makes it more urgent, never less; says whether that changed anything.
-    pub(crate) fn raise(&mut self, to: Self) -> bool {
-        let raised = to > *self;
-        *self = to.max(*self);
-        raised
-    }
-}
+use crate::run::shutdown::Shutdown;
 
 /// What a run has time for.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,117 @@
+//! The start of a run that has its permit.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::auth::Caller;
+use crate::execute::cancel::CancelSource;
+use crate::execute::capture::CaptureBudget;
+use crate::execute::output::Queue;
+use crate::execute::{
+    Cancel, Command, End, ExecuteError, HeadTail, Reading, Reason, Request, Run, SlowReader, Stdin,
+};
+use crate::run::admission::{Permit, RunPermit};
+use crate::run::executions::Listed;
+use crate::run::resolve::Terms;
+use crate::run::runner::Runner;
+use crate::run::supervise::{self, RunGuard};
+
+/// Both ends of the word to stop.
+pub(crate) type Control = (CancelSource, Cancel);
+
+impl Runner {
+    /// Runs a command of somebody who waited for the permit elsewhere, and may hold on to it.
+    pub(crate) async fn launch(
+        self: &Arc<Self>,
+        caller: &Caller,
+        mut request: Request,
+        permit: Arc<Permit>,
+        mark: Option<String>,
+    ) -> Result<Run, ExecuteError> {
+        let mut terms = self.resolve(caller, None, &mut request)?;
+        terms.command.mark = mark;
+        let control = CancelSource::new();
+        let run = self.run(terms, &mut request, RunPermit::Shared(permit), control, None);
+        self.started(run).await
+    }
+
+    /// What the request comes to, without running it.
+    pub(crate) fn command(
+        &self,
+        caller: &Caller,
+        mut request: Request,
+    ) -> Result<Command, ExecuteError> {
+        Ok(self.resolve(caller, None, &mut request)?.command)
+    }
+
+    pub(crate) fn run(
+        self: &Arc<Self>,
+        terms: Terms,
+        request: &mut Request,
+        permit: RunPermit,
+        (source, cancel): Control,
+        listed: Option<Listed>,
+    ) -> Run {
+        let Terms { command, times, secrets, held, accounted_user } = terms;
+        let memory = CaptureBudget { budgets: self.captures.clone(), user: accounted_user };
+        let scan = self.policy.program.failure_scan();
+        let (output, queue) = Queue::new(request.slow_reader, scan, secrets);
+        let run = Run(Box::new(Reading {
+            queue: Arc::clone(&queue),
+            source: source.clone(),
+            session_id: command.session_id.clone(),
+            execution_id: listed.as_ref().map(|listed| listed.id.clone()),
+            was_begun: true,
+            output_limit: request.output_limit,
+            default_limit: self.policy.default_output_limit,
+            kept: request
+                .output_limit
+                .map(|limit| [(); 2].map(|()| HeadTail::new(limit, memory.stream()))),
+            memory: Some(memory),
+            given: [0; 2],
+            gaps: [None; 2],
+            closing: VecDeque::new(),
+            closed: Vec::new(),
+            end: None,
+            end_told: false,
+        }));
+        let stdin = std::mem::replace(&mut request.stdin, Stdin::null());
+        let executor = Arc::clone(&self.executor);
+        let execution = executor.execute_boxed(command, stdin, output, cancel.clone());
+        let mut ending = RunGuard::new(Arc::clone(self), queue, source, permit, listed);
+        ending.held = held;
+        supervise::spawn(ending, execution, cancel, times);
+        run
+    }
+
+    /// A run that is over before it could begin, since it was cancelled.
+    pub(crate) fn never_run(&self, terms: Terms, source: CancelSource, listed: &Listed) -> Run {
+        let (_, queue) = Queue::new(SlowReader::Wait, None, None);
+        let reason = source.reason().unwrap_or(Reason::Cancelled);
+        queue.finish(Ok(End::never_begun(reason)));
+        Run(Box::new(Reading {
+            queue,
+            source,
+            session_id: terms.command.session_id,
+            execution_id: Some(listed.id.clone()),
+            was_begun: false,
+            output_limit: None,
+            default_limit: self.policy.default_output_limit,
+            memory: None,
+            kept: None,
+            given: [0; 2],
+            gaps: [None; 2],
+            closing: VecDeque::new(),
+            closed: Vec::new(),
+            end: None,
+            end_told: false,
+        }))
+    }
+
+    pub(crate) async fn started(&self, run: Run) -> Result<Run, ExecuteError> {
+        run.0.queue.wait_started().await?;
+        self.counters.started.fetch_add(1, Relaxed);
+        Ok(run)
+    }
+}
