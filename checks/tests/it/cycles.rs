@@ -13,8 +13,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/batches.rs"),
     ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/output.rs"),
     ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/registry.rs"),
-    ("splengine-core/src/execute/output.rs", "splengine-core/src/execute/failure_scan.rs"),
-    ("splengine-core/src/execute/request.rs", "splengine-core/src/execute/command.rs"),
     ("splengine-core/src/files/resolve.rs", "splengine-core/src/files/atomic_write.rs"),
     ("splengine-core/src/files/resolve.rs", "splengine-core/src/files/attributes.rs"),
     ("splengine-core/src/files/watch.rs", "splengine-core/src/files/coalesce.rs"),

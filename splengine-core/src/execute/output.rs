@@ -11,28 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::execute::error::ExecuteError;
 use crate::execute::mask::{Mask, Secrets};
-use crate::execute::{End, FailureScan, SlowReader};
-
-/// Output stream of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-impl Stream {
-    /// Returns the stream's name on every server.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
+use crate::execute::{End, FailureScan, SlowReader, Stream};
 
 /// Failure of a write, since the run's output is not read any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use crate::execute::{Background, Stdin, command_bytes};
+use crate::execute::{Background, Stdin, command_bytes, shell_words};
 use crate::ids::SessionId;
 use crate::os::Limits;
 use crate::quota::LargeWorkPermit;
@@ -55,9 +55,9 @@ pub struct Request {
 impl Request {
     /// Maximum number of words of a command, and of further arguments. Linux passes on fewer than
     /// twice as many, which share 2 MiB with the variables.
-    pub const MAX_ARGS: usize = 1 << 17;
+    pub const MAX_ARGS: usize = shell_words::MAX_WORDS;
     /// Maximum size in bytes of a command that is to be split into words: 2 MiB, all that Linux takes.
-    pub const MAX_COMMAND_BYTES: usize = 2 << 20;
+    pub const MAX_COMMAND_BYTES: usize = shell_words::MAX_COMMAND_BYTES;
     /// Maximum number of variables that a request sets.
     pub const MAX_VARIABLES: usize = 1 << 14;
     /// Maximum number of variables whose values are [masked](Self::mask).

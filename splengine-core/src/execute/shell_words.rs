@@ -8,8 +8,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::slice::Iter;
 
-use crate::execute::Request;
-
 /// Reason for which a command can't be split into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -31,10 +29,10 @@ pub enum SplitError {
     )]
     Operator(&'static str),
     /// More bytes than a command may have.
-    #[error("it has more than {} bytes, the maximum", Request::MAX_COMMAND_BYTES)]
+    #[error("it has more than {MAX_COMMAND_BYTES} bytes, the maximum")]
     TooLong,
     /// More words than a command may have.
-    #[error("it has more than {} words, the maximum", Request::MAX_ARGS)]
+    #[error("it has more than {MAX_WORDS} words, the maximum")]
     TooManyWords,
 }
 
@@ -58,9 +56,10 @@ pub enum SplitError {
 /// # Errors
 ///
 /// [`SplitError`] when a quote is never closed, a backslash ends the text, an operator stands outside
-/// of quotes, or there are more than [`Request::MAX_COMMAND_BYTES`] or [`Request::MAX_ARGS`] words.
+/// of quotes, or there are more than [`Request::MAX_COMMAND_BYTES`](crate::Request::MAX_COMMAND_BYTES) or
+/// [`Request::MAX_ARGS`](crate::Request::MAX_ARGS) words.
 pub fn split_words<T: AsRef<OsStr> + ?Sized>(text: &T) -> Result<Vec<OsString>, SplitError> {
-    if text.as_ref().len() > Request::MAX_COMMAND_BYTES {
+    if text.as_ref().len() > MAX_COMMAND_BYTES {
         return Err(SplitError::TooLong);
     }
     let mut words = Vec::new();
@@ -76,7 +75,7 @@ pub fn split_words<T: AsRef<OsStr> + ?Sized>(text: &T) -> Result<Vec<OsString>, 
             }
             b' ' | b'\t' | b'\n' | b'\r' => {
                 words.extend(word.take().map(OsString::from_vec));
-                if words.len() >= Request::MAX_ARGS && text.len() - bytes.as_slice().len() < end {
+                if words.len() >= MAX_WORDS && text.len() - bytes.as_slice().len() < end {
                     return Err(SplitError::TooManyWords);
                 }
             }
@@ -119,6 +118,10 @@ fn after_blanks(text: &[u8]) -> &[u8] {
 }
 
 const BLANKS: &[u8] = b" \t\n\r";
+/// All that Linux takes.
+pub(super) const MAX_COMMAND_BYTES: usize = 2 << 20;
+/// Linux passes on fewer than twice as many.
+pub(super) const MAX_WORDS: usize = 1 << 17;
 
 fn single_quoted(bytes: &mut Iter<'_, u8>, word: &mut Vec<u8>) -> Result<(), SplitError> {
     loop {
