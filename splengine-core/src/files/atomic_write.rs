@@ -1,6 +1,6 @@
 //! Writing a whole file, so that it is there whole or not at all.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::files::error::{NO_FILE, shown};
 use crate::files::quota::OpenPermit;
 use crate::files::rename::{At, rename_new, rename_over};
 use crate::files::resolve::{Entry, names_directory};
+use crate::files::temporary::temporary_name;
 use crate::files::usage::Tracked;
 use crate::files::{FileError, FileInfo, FileKind, Shared};
-use crate::ids::{is_random_text, random_text};
 use crate::process::await_inherited_closed;
 
 /// A file that was written whole.
@@ -185,16 +185,6 @@ fn make(entry: &Entry) -> rustix::io::Result<(OwnedFd, Option<OsString>)> {
     Ok((openat(&entry.directory, &name, flags, mode)?, Some(name)))
 }
 
-fn temporary_name() -> OsString {
-    format!("{TEMPORARY}{}", random_text()).into()
-}
-
-/// Whether it is the name of a file in the making.
-pub(crate) fn is_temporary(name: &OsStr) -> bool {
-    let text = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY));
-    text.is_some_and(is_random_text)
-}
-
 impl Drop for Replacement {
     fn drop(&mut self) {
         if let Some(name) = self.temporary.as_ref().filter(|_| !self.is_in_place) {
@@ -233,7 +223,6 @@ fn place_of(shared: &Shared, path: &Path) -> Result<(Entry, Option<FileInfo>), F
     Ok((shared.tree.new_entry(&found.place)?, Some(found.info)))
 }
 
-const TEMPORARY: &str = ".splengine-";
 const TRIES: u32 = 8;
 
 #[cfg(test)]
@@ -242,6 +231,7 @@ mod tests {
 
     use super::*;
     use crate::files::FilePolicy;
+    use crate::files::temporary::is_temporary;
     use crate::quota::DiskReserve;
 
     /// As where the file system has no files without a name.

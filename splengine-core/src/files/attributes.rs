@@ -67,6 +67,9 @@ impl SetAttributes {
         user: &UserName,
         path: &Path,
     ) -> Result<(), FileError> {
+        if self.mode.is_some() {
+            shared.tree.check_mode_changeable(found, path)?;
+        }
         if let Some(size) = self.size_within(path, shared.max_file_size)? {
             match found.info.kind {
                 FileKind::File => {}
@@ -124,10 +127,6 @@ impl SetAttributes {
 
     pub(crate) fn sets_size(&self) -> bool {
         self.size.is_some()
-    }
-
-    pub(crate) fn sets_mode(&self) -> bool {
-        self.mode.is_some()
     }
 
     fn size_within(&self, path: &Path, limit: u64) -> Result<Option<u64>, FileError> {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::inotify::ReadFlags;
 
-use crate::files::{FileEvent, FileWatch};
+use crate::files::FileEvent;
 
 /// An event as the kernel tells it.
 pub(crate) struct Raw {
@@ -78,7 +78,7 @@ impl Pending {
         if self.events.front() == Some(&FileEvent::Overflow) {
             return;
         }
-        if self.events.len() >= FileWatch::MAX_PENDING {
+        if self.events.len() >= MAX_PENDING {
             return self.overflow();
         }
         match &event {
@@ -132,6 +132,9 @@ fn modified() -> ReadFlags {
 fn gone() -> ReadFlags {
     ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED | ReadFlags::UNMOUNT
 }
+
+/// Of events that are not told yet.
+pub(super) const MAX_PENDING: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -254,9 +257,9 @@ mod tests {
                 pending.take(raw(ReadFlags::CREATE, 0, &number.to_string()), false);
             }
         };
-        fill(&mut pending, FileWatch::MAX_PENDING);
-        assert_eq!(all(&mut pending).len(), FileWatch::MAX_PENDING);
-        for count in [FileWatch::MAX_PENDING + 1, 10 * FileWatch::MAX_PENDING] {
+        fill(&mut pending, MAX_PENDING);
+        assert_eq!(all(&mut pending).len(), MAX_PENDING);
+        for count in [MAX_PENDING + 1, 10 * MAX_PENDING] {
             fill(&mut pending, count);
             assert_eq!(all(&mut pending), ["Overflow"]);
         }

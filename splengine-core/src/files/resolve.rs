@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, open, openat, readlinkat, stat, statat};
 use rustix::io::Errno;
 
-use crate::files::atomic_write::is_temporary;
 use crate::files::error::shown;
-use crate::files::{FileError, FileInfo, FileKind, SetAttributes};
+use crate::files::temporary::is_temporary;
+use crate::files::{FileError, FileInfo, FileKind};
 use crate::protected::{Identity, Protected, View, identity};
 use crate::root::Root;
 
@@ -213,15 +213,14 @@ impl Tree {
         Ok(entry)
     }
 
-    /// Whether the permission bits of a directory on the way to something hidden would change:
-    /// others could then put something else there.
-    pub(crate) fn check_changeable(
+    /// Whether its permission bits may change: not those of a directory on the way to something
+    /// hidden, since others could then put something else there.
+    pub(crate) fn check_mode_changeable(
         &self,
         found: &Resolved,
-        changes: &SetAttributes,
         path: &Path,
     ) -> Result<(), FileError> {
-        if changes.sets_mode() && self.view().is_above(found.info.id) {
+        if self.view().is_above(found.info.id) {
             return Err(FileError::Denied { path: shown(path) });
         }
         Ok(())
