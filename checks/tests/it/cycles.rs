@@ -13,8 +13,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/batches.rs"),
     ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/output.rs"),
     ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/registry.rs"),
-    ("splengine-core/src/local/executor.rs", "splengine-core/src/local/builder.rs"),
-    ("splengine-core/src/local/pty_host/protocol.rs", "splengine-core/src/local/builder.rs"),
     ("splengine-core/src/net/connection.rs", "splengine-core/src/net/activity.rs"),
     ("splengine-core/src/process/sys.rs", "splengine-core/src/process/attributes.rs"),
     ("splengine-core/src/screen/term.rs", "splengine-core/src/screen/reply.rs"),

@@ -1,22 +1,15 @@
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::local::{Environment, LocalExecutor, PtyHost};
-use crate::process::Attributes;
-
-/// Cases in which runs are put into cgroups (version 2), which lets the kernel kill a tree in one
-/// step and bound its memory and processes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CgroupMode {
-    /// Below the cgroup of this process, if that can be written; otherwise without.
-    #[default]
-    Auto,
-    /// Without cgroups, even where they could be used.
-    Off,
-    /// Below this directory, which must be a writable cgroup without processes of its own.
-    At(PathBuf),
-}
+use crate::local::launch::Host;
+use crate::local::pty_host::Cgroup;
+use crate::local::{CgroupMode, Environment, LocalExecutor, PtyHost};
+use crate::process::{self, Attributes, Cgroups, OomCounter, TagError};
+use crate::protected::Protected;
+use crate::quota::CallerPlaces;
+use crate::root::Root;
 
 /// Reason for which a [`LocalExecutor`] could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -106,18 +99,34 @@ pub enum SetupError {
 #[derive(Debug)]
 #[must_use]
 pub struct LocalExecutorBuilder {
-    pub(crate) root: PathBuf,
-    pub(crate) environment: Environment,
-    pub(crate) cgroup: CgroupMode,
-    pub(crate) reap_unknown: bool,
-    pub(crate) pty_host: Option<PtyHost>,
-    pub(crate) protected: Vec<PathBuf>,
-    pub(crate) attributes: Attributes,
-    pub(crate) max_kept: usize,
+    root: PathBuf,
+    environment: Environment,
+    cgroup: CgroupMode,
+    reap_unknown: bool,
+    pty_host: Option<PtyHost>,
+    protected: Vec<PathBuf>,
+    attributes: Attributes,
+    max_kept: usize,
+}
+
+impl LocalExecutor {
+    /// Runs commands below `root` with the defaults of [`builder`](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalExecutorBuilder::build`].
+    pub fn new(root: impl AsRef<Path>) -> Result<Self, SetupError> {
+        Self::builder(root).build()
+    }
+
+    /// Sets up an executor that runs commands below `root`.
+    pub fn builder(root: impl AsRef<Path>) -> LocalExecutorBuilder {
+        LocalExecutorBuilder::new(root.as_ref())
+    }
 }
 
 impl LocalExecutorBuilder {
-    pub(crate) fn new(root: &Path) -> Self {
+    fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
             environment: Environment::inherited(),
@@ -221,6 +230,51 @@ impl LocalExecutorBuilder {
     /// [`SetupError`] when root or the cgroup can't be used, or the kernel lacks what containing
     /// process trees takes.
     pub fn build(self) -> Result<LocalExecutor, SetupError> {
-        LocalExecutor::from_builder(self)
+        let Self {
+            root: path,
+            environment,
+            cgroup,
+            reap_unknown,
+            pty_host,
+            protected: protected_paths,
+            attributes,
+            max_kept,
+        } = self;
+        let mut protected = Protected::default();
+        for path in protected_paths {
+            protected.add(&path).map_err(|source| SetupError::Protected { path, source })?;
+        }
+        let pty_host = pty_host.map(|pty_host| (pty_host, Cgroup::from(&cgroup)));
+        let root = Root::open(&path).map_err(|source| SetupError::Root { path, source })?;
+        let missing = |what| move |source| SetupError::Containment { what, source };
+        process::check_tags().map_err(|error| match error {
+            TagError::Limited => missing(
+                "this process's own RLIMIT_LOCKS or RLIMIT_RSS is too low",
+            )(io::ErrorKind::Unsupported.into()),
+            TagError::Unreadable(source) => missing("prlimit(2)")(source),
+        })?;
+        if !process::proc_is_ours() {
+            let source = io::ErrorKind::Unsupported.into();
+            return Err(missing("/proc is missing or shows another PID namespace")(source));
+        }
+        if process::child_exits_are_ignored() {
+            let source = io::ErrorKind::Unsupported.into();
+            return Err(missing("this process ignores SIGCHLD, and with it exit codes")(source));
+        }
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| missing("PR_SET_CHILD_SUBREAPER")(error.into()))?;
+        process::start_reaper(reap_unknown).map_err(missing("a thread"))?;
+        let null = File::open("/dev/null").map_err(missing("/dev/null"))?;
+        let cgroups = match cgroup {
+            CgroupMode::Off => None,
+            CgroupMode::Auto => Cgroups::below_own(),
+            CgroupMode::At(path) => {
+                Some(Cgroups::below(&path).map_err(|source| SetupError::Cgroup { path, source })?)
+            }
+        };
+        let oom = OomCounter::of_this_process();
+        let kept = (max_kept > 0).then(|| CallerPlaces::new(max_kept));
+        let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
+        Ok(LocalExecutor { host, oom, kept, pty_host })
     }
 }

@@ -1,9 +1,7 @@
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +9,13 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 
 use crate::execute::{Background, Cancel, Command, Execute, ExecuteError, Exit, Output, Stdin};
+use crate::local::PtyHost;
 use crate::local::launch::Host;
 use crate::local::pty_host::Cgroup;
 use crate::local::stdio::{Attended, OutputPipe, attend};
-use crate::local::{CgroupMode, LocalExecutorBuilder, PtyHost, SetupError};
 use crate::os::{ExitStatus, LimitKind, Signal};
-use crate::process::{self, Cgroups, Group, OomCounter, Tag, TagError, kill_tagged};
-use crate::protected::Protected;
+use crate::process::{self, Group, OomCounter, Tag, kill_tagged};
 use crate::quota::{CallerPlace, CallerPlaces, PlaceError};
-use crate::root::Root;
 use crate::terminal::{Orphan, Reattached, Size, Terminal};
 use crate::user_name::UserName;
 
@@ -42,78 +38,15 @@ use crate::user_name::UserName;
 /// # }
 /// ```
 pub struct LocalExecutor {
-    host: Arc<Host>,
-    oom: OomCounter,
+    pub(super) host: Arc<Host>,
+    pub(super) oom: OomCounter,
     /// Places for runs that leave processes behind which print.
     /// None where no run may keep anything.
-    kept: Option<CallerPlaces>,
-    pty_host: Option<(PtyHost, Cgroup)>,
+    pub(super) kept: Option<CallerPlaces>,
+    pub(super) pty_host: Option<(PtyHost, Cgroup)>,
 }
 
 impl LocalExecutor {
-    /// Runs commands below `root` with the defaults of [`builder`](Self::builder).
-    ///
-    /// # Errors
-    ///
-    /// As [`LocalExecutorBuilder::build`].
-    pub fn new(root: impl AsRef<Path>) -> Result<Self, SetupError> {
-        Self::builder(root).build()
-    }
-
-    /// Sets up an executor that runs commands below `root`.
-    pub fn builder(root: impl AsRef<Path>) -> LocalExecutorBuilder {
-        LocalExecutorBuilder::new(root.as_ref())
-    }
-
-    pub(crate) fn from_builder(builder: LocalExecutorBuilder) -> Result<Self, SetupError> {
-        let LocalExecutorBuilder {
-            root: path,
-            environment,
-            cgroup,
-            reap_unknown,
-            pty_host,
-            protected: protected_paths,
-            attributes,
-            max_kept,
-        } = builder;
-        let mut protected = Protected::default();
-        for path in protected_paths {
-            protected.add(&path).map_err(|source| SetupError::Protected { path, source })?;
-        }
-        let pty_host = pty_host.map(|pty_host| (pty_host, Cgroup::from(&cgroup)));
-        let root = Root::open(&path).map_err(|source| SetupError::Root { path, source })?;
-        let missing = |what| move |source| SetupError::Containment { what, source };
-        process::check_tags().map_err(|error| match error {
-            TagError::Limited => missing(
-                "this process's own RLIMIT_LOCKS or RLIMIT_RSS is too low",
-            )(std::io::ErrorKind::Unsupported.into()),
-            TagError::Unreadable(source) => missing("prlimit(2)")(source),
-        })?;
-        if !process::proc_is_ours() {
-            let source = std::io::ErrorKind::Unsupported.into();
-            return Err(missing("/proc is missing or shows another PID namespace")(source));
-        }
-        if process::child_exits_are_ignored() {
-            let source = std::io::ErrorKind::Unsupported.into();
-            return Err(missing("this process ignores SIGCHLD, and with it exit codes")(source));
-        }
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-            .map_err(|error| missing("PR_SET_CHILD_SUBREAPER")(error.into()))?;
-        process::start_reaper(reap_unknown).map_err(missing("a thread"))?;
-        let null = File::open("/dev/null").map_err(missing("/dev/null"))?;
-        let cgroups = match cgroup {
-            CgroupMode::Off => None,
-            CgroupMode::Auto => Cgroups::below_own(),
-            CgroupMode::At(path) => {
-                Some(Cgroups::below(&path).map_err(|source| SetupError::Cgroup { path, source })?)
-            }
-        };
-        let oom = OomCounter::of_this_process();
-        let kept = (max_kept > 0).then(|| CallerPlaces::new(max_kept));
-        let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
-        Ok(Self { host, oom, kept, pty_host })
-    }
-
     /// A place for a run whose background processes are to be kept.
     fn keeping(&self, user: &UserName) -> Result<Arc<CallerPlace>, ExecuteError> {
         let none = PlaceError::OfAll { limit: 0 };

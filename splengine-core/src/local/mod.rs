@@ -6,6 +6,7 @@
 //! takes them over.
 
 mod builder;
+mod cgroup_mode;
 mod environment;
 mod executor;
 mod launch;
@@ -16,7 +17,8 @@ mod stdio;
 mod terminal;
 mod termios;
 
-pub use builder::{CgroupMode, LocalExecutorBuilder, SetupError};
+pub use builder::{LocalExecutorBuilder, SetupError};
+pub use cgroup_mode::CgroupMode;
 pub use environment::Environment;
 pub use executor::LocalExecutor;
 pub use pty_host::{PtyHost, PtyHostError, run_pty_host};

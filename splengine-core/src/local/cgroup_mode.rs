@@ -1,0 +1,15 @@
+use std::path::PathBuf;
+
+/// Cases in which runs are put into cgroups (version 2), which lets the kernel kill a tree in one
+/// step and bound its memory and processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CgroupMode {
+    /// Below the cgroup of this process, if that can be written; otherwise without.
+    #[default]
+    Auto,
+    /// Without cgroups, even where they could be used.
+    Off,
+    /// Below this directory, which must be a writable cgroup without processes of its own.
+    At(PathBuf),
+}
