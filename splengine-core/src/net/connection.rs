@@ -1,20 +1,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, Shutdown, send, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::auth::Caller;
-use crate::net::activity::{Activity, Answers};
+use crate::net::activity::Activity;
 use crate::net::peer::network_of;
+use crate::net::state::ConnectionState;
 use crate::net::table::{Progress, Table, TableEntry};
 
 /// A connection that was [accepted](crate::net::serve_connections), as a stream of bytes.
@@ -48,40 +48,13 @@ pub struct Connection {
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct ConnectionHandle(Arc<Shared>);
+pub struct ConnectionHandle(Arc<ConnectionState>);
 
 /// The beginning of an answer is known until this is dropped. Made by
 /// [`ConnectionHandle::announce`].
 #[derive(Debug)]
 #[must_use = "nothing is announced any more when this is dropped"]
-pub struct Announced(Arc<Shared>);
-
-/// What is known of a connection.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    is_authenticated: AtomicBool,
-    has_begun: AtomicBool,
-    /// The client takes nothing at the moment.
-    is_blocked: AtomicBool,
-    /// Something was written since it was last flushed.
-    is_unflushed: AtomicBool,
-    half_close: AtomicBool,
-    is_multiplexed: AtomicBool,
-    /// The client has ended what it sends.
-    read_closed: watch::Sender<bool>,
-    /// The server has ended what it sends.
-    write_closed: AtomicBool,
-    /// What the next answer begins with.
-    announced: Mutex<Option<&'static [u8]>>,
-    /// How much of that was sent before it was written.
-    sent_ahead: AtomicUsize,
-    /// Since when a request arrives that is not worked at yet.
-    arriving: watch::Sender<Option<Instant>>,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) answers: Answers,
-    /// None of one that was made of a mere socket.
-    pub(crate) place: Option<TableEntry>,
-}
+pub struct Announced(Arc<ConnectionState>);
 
 /// The socket, which gives its place back when it is closed.
 #[derive(Debug)]
@@ -111,23 +84,7 @@ impl Connection {
     }
 
     fn of(stream: Arc<TcpStream>, progress: Arc<Progress>, place: Option<TableEntry>) -> Self {
-        let most = place.as_ref().map(|place| place.limits().max_unauthenticated_requests);
-        let handle = ConnectionHandle(Arc::new(Shared {
-            is_authenticated: AtomicBool::new(false),
-            has_begun: AtomicBool::new(false),
-            is_blocked: AtomicBool::new(false),
-            is_unflushed: AtomicBool::new(false),
-            half_close: AtomicBool::new(false),
-            is_multiplexed: AtomicBool::new(false),
-            read_closed: watch::channel(false).0,
-            write_closed: AtomicBool::new(false),
-            announced: Mutex::new(None),
-            sent_ahead: AtomicUsize::new(0),
-            arriving: watch::channel(None).0,
-            progress,
-            answers: Answers::new(most.unwrap_or(usize::MAX)),
-            place,
-        }));
+        let handle = ConnectionHandle(Arc::new(ConnectionState::new(progress, place)));
         Self { socket: Arc::new(Socket { stream, handle }), blocked: None, has_remainder: false }
     }
 
@@ -167,11 +124,11 @@ impl Connection {
         first: &[u8],
         attempt: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        let shared = &self.socket.handle.0;
-        shared.is_unflushed.store(true, Relaxed);
-        let ahead = shared.sent_ahead.load(Relaxed).min(first.len());
+        let state = &self.socket.handle.0;
+        state.is_unflushed.store(true, Relaxed);
+        let ahead = state.sent_ahead.load(Relaxed).min(first.len());
         if ahead > 0 {
-            shared.sent_ahead.fetch_sub(ahead, Relaxed);
+            state.sent_ahead.fetch_sub(ahead, Relaxed);
             return Poll::Ready(Ok(ahead));
         }
         let written = loop {
@@ -399,35 +356,12 @@ impl ConnectionHandle {
     }
 }
 
-impl Shared {
-    fn announced(&self) -> MutexGuard<'_, Option<&'static [u8]>> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that something was read.
-    fn has_arrived(&self) {
-        if !self.is_multiplexed.load(Relaxed)
-            && self.arriving.borrow().is_none()
-            && *self.progress.active.borrow() == 0
-        {
-            self.arriving.send_replace(Some(Instant::now()));
-        }
-    }
-
-    /// The next byte that can be sent ahead of an answer.
-    fn next_ahead(&self) -> Option<u8> {
-        let is_free = !self.is_unflushed.load(Relaxed) && !self.write_closed.load(Relaxed);
-        let beginning = self.announced().filter(|_| is_free)?;
-        beginning.get(self.sent_ahead.load(Relaxed)).copied()
-    }
-}
-
 impl Socket {
     /// Resolves when the peer has closed the connection, or its half of it where that is all the
     /// same, for a while: what serves it notices that by itself when it reads, and it may not read
     /// while it is at something.
     pub(crate) async fn peer_left(&self) {
-        let shared = &self.handle.0;
+        let state = &self.handle.0;
         let mut looks = 0_u32;
         loop {
             sleep(POLL_INTERVAL).await;
@@ -441,20 +375,20 @@ impl Socket {
             }
             looks = looks.saturating_add(1);
             // It was reset: what is sent to one that has left is answered so.
-            if ready.is_write_closed() && !shared.write_closed.load(Relaxed) {
+            if ready.is_write_closed() && !state.write_closed.load(Relaxed) {
                 return;
             }
-            shared.read_closed.send_if_modified(|closed| !std::mem::replace(closed, true));
-            let is_answered = *shared.progress.active.borrow() > 0;
-            if !shared.half_close.load(Relaxed) || !is_answered {
+            state.read_closed.send_if_modified(|closed| !std::mem::replace(closed, true));
+            let is_answered = *state.progress.active.borrow() > 0;
+            if !state.half_close.load(Relaxed) || !is_answered {
                 if looks >= 2 {
                     return;
                 }
             } else if looks.is_power_of_two()
-                && let Some(byte) = shared.next_ahead()
+                && let Some(byte) = state.next_ahead()
                 && self.stream.try_write(&[byte]).is_ok()
             {
-                shared.sent_ahead.fetch_add(1, Relaxed);
+                state.sent_ahead.fetch_add(1, Relaxed);
             }
         }
     }
@@ -463,8 +397,8 @@ impl Socket {
     /// has ended its own, for a while at most: what lies unread in a socket that is closed resets the
     /// connection, by which the client may lose what was sent to it.
     pub(crate) async fn linger(&self) {
-        let shared = &self.handle.0;
-        if !shared.half_close.load(Relaxed) || !shared.write_closed.load(Relaxed) {
+        let state = &self.handle.0;
+        if !state.half_close.load(Relaxed) || !state.write_closed.load(Relaxed) {
             return;
         }
         let drained = async {
@@ -495,10 +429,10 @@ impl Socket {
 
     /// Resolves when it has shown nothing in time.
     pub(crate) async fn showed_nothing(&self) {
-        let shared = &self.handle.0;
-        if let Some(place) = &shared.place {
+        let state = &self.handle.0;
+        if let Some(place) = &state.place {
             sleep(place.limits().unauthenticated_timeout).await;
-            if !shared.is_authenticated.load(Relaxed) && !shared.has_begun.load(Relaxed) {
+            if !state.is_authenticated.load(Relaxed) && !state.has_begun.load(Relaxed) {
                 return place.count_timeout();
             }
         }
@@ -545,11 +479,11 @@ impl AsyncRead for Connection {
             match self.socket.stream.try_read_buf(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => {
-                    let shared = &self.socket.handle.0;
-                    if !shared.is_authenticated.load(Relaxed) {
-                        shared.progress.has_read();
+                    let state = &self.socket.handle.0;
+                    if !state.is_authenticated.load(Relaxed) {
+                        state.progress.has_read();
                     }
-                    shared.has_arrived();
+                    state.has_arrived();
                     return Poll::Ready(read.map(drop));
                 }
             }

@@ -6,11 +6,13 @@
 
 mod accept;
 mod activity;
+mod answers;
 mod bind;
 mod connection;
 mod host_name;
 mod limits;
 mod peer;
+mod state;
 mod stats;
 mod table;
 

@@ -1,0 +1,111 @@
+//! The answers on a connection, and how far its client has taken them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed},
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
+
+/// The requests of one connection that are not over.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    begun: Instant,
+    next: AtomicU64,
+    open: Mutex<BTreeMap<u64, Arc<Answer>>>,
+    /// For requests of an unauthenticated connection; closed when it is authenticated.
+    pub(super) turns: Arc<Semaphore>,
+}
+
+/// How far the client has taken an answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Some of it is there and waits for the client.
+    pub(super) is_ready: AtomicBool,
+    /// How many pieces of it were handed out and not written to the end.
+    pub(super) unwritten: AtomicUsize,
+    /// When the client last took some of it, in milliseconds since `Answers::begun`.
+    pub(super) moved: AtomicU64,
+}
+
+impl Answers {
+    pub(crate) fn new(max_unauthenticated: usize) -> Self {
+        let turns = Semaphore::new(max_unauthenticated.clamp(1, Semaphore::MAX_PERMITS));
+        Self {
+            begun: Instant::now(),
+            next: AtomicU64::new(0),
+            open: Mutex::default(),
+            turns: Arc::new(turns),
+        }
+    }
+
+    /// Lets all requests have their turn at once.
+    pub(crate) fn set_authenticated(&self) {
+        self.turns.close();
+    }
+
+    pub(super) fn begin(&self) -> (u64, Arc<Answer>) {
+        let number = self.next.fetch_add(1, Relaxed);
+        let answer = Arc::new(Answer {
+            is_ready: AtomicBool::new(false),
+            unwritten: AtomicUsize::new(0),
+            moved: AtomicU64::new(0),
+        });
+        self.lock().insert(number, Arc::clone(&answer));
+        (number, answer)
+    }
+
+    /// Resolves when an answer waits for the client for the time that `timeout` returns then,
+    /// with whether answers that wait are meant by then.
+    pub(crate) async fn unread_for(&self, timeout: impl Fn() -> (Duration, bool)) {
+        loop {
+            let (now, (timeout, is_meant)) = (Instant::now(), timeout());
+            let oldest = self.lock().values().filter_map(|answer| answer.waits_since()).min();
+            let since = oldest.filter(|_| is_meant);
+            let since = since.map(|moved| self.begun + Duration::from_millis(moved));
+            if since.is_some_and(|since| now.saturating_duration_since(since) >= timeout) {
+                return;
+            }
+            // One that begins to wait just now is looked at a little late.
+            let next = match since {
+                Some(since) => since.checked_add(timeout),
+                None => {
+                    let look = (timeout / LOOKS).clamp(MIN_LOOK_INTERVAL, MAX_LOOK_INTERVAL);
+                    now.checked_add(look)
+                }
+            };
+            match next {
+                Some(next) => sleep_until(next).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    pub(super) fn touch(&self, answer: &Answer) {
+        let time = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        answer.moved.store(time, Relaxed);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Answer>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answer {
+    fn waits_since(&self) -> Option<u64> {
+        // What is seen to wait has the time at which it began to.
+        let waits = self.is_ready.load(Acquire) || self.unwritten.load(Acquire) > 0;
+        waits.then(|| self.moved.load(Relaxed))
+    }
+}
+
+/// In the time for which an answer may wait, so many looks are taken whether one does.
+const LOOKS: u32 = 4;
+/// A timeout of zero must not keep a processor busy.
+const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// The timeout is another one when somebody has authenticated.
+const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(15);

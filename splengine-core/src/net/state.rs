@@ -1,0 +1,78 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::net::answers::Answers;
+use crate::net::table::{Progress, TableEntry};
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionState {
+    pub(super) is_authenticated: AtomicBool,
+    pub(super) has_begun: AtomicBool,
+    /// The client takes nothing at the moment.
+    pub(super) is_blocked: AtomicBool,
+    /// Something was written since it was last flushed.
+    pub(super) is_unflushed: AtomicBool,
+    pub(super) half_close: AtomicBool,
+    pub(super) is_multiplexed: AtomicBool,
+    /// The client has ended what it sends.
+    pub(super) read_closed: watch::Sender<bool>,
+    /// The server has ended what it sends.
+    pub(super) write_closed: AtomicBool,
+    /// What the next answer begins with.
+    pub(super) announced: Mutex<Option<&'static [u8]>>,
+    /// How much of that was sent before it was written.
+    pub(super) sent_ahead: AtomicUsize,
+    /// Since when a request arrives that is not worked at yet.
+    pub(super) arriving: watch::Sender<Option<Instant>>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) answers: Answers,
+    /// None of one that was made of a mere socket.
+    pub(super) place: Option<TableEntry>,
+}
+
+impl ConnectionState {
+    pub(super) fn new(progress: Arc<Progress>, place: Option<TableEntry>) -> Self {
+        let most = place.as_ref().map(|place| place.limits().max_unauthenticated_requests);
+        Self {
+            is_authenticated: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
+            is_blocked: AtomicBool::new(false),
+            is_unflushed: AtomicBool::new(false),
+            half_close: AtomicBool::new(false),
+            is_multiplexed: AtomicBool::new(false),
+            read_closed: watch::channel(false).0,
+            write_closed: AtomicBool::new(false),
+            announced: Mutex::new(None),
+            sent_ahead: AtomicUsize::new(0),
+            arriving: watch::channel(None).0,
+            progress,
+            answers: Answers::new(most.unwrap_or(usize::MAX)),
+            place,
+        }
+    }
+
+    pub(super) fn announced(&self) -> MutexGuard<'_, Option<&'static [u8]>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that something was read.
+    pub(super) fn has_arrived(&self) {
+        if !self.is_multiplexed.load(Relaxed)
+            && self.arriving.borrow().is_none()
+            && *self.progress.active.borrow() == 0
+        {
+            self.arriving.send_replace(Some(Instant::now()));
+        }
+    }
+
+    /// The next byte that can be sent ahead of an answer.
+    pub(super) fn next_ahead(&self) -> Option<u8> {
+        let is_free = !self.is_unflushed.load(Relaxed) && !self.write_closed.load(Relaxed);
+        let beginning = self.announced().filter(|_| is_free)?;
+        beginning.get(self.sent_ahead.load(Relaxed)).copied()
+    }
+}
