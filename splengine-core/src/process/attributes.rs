@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::{Resource, getpriority_process, getrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::process::sys;
+use crate::process::sys::{self, ChildAttributes};
 
 /// The attributes that a run's leader is given. What this process has less of than usual (it may run
 /// at a low priority, and be the first to be killed for memory), its runs have less of, too; what it
@@ -77,6 +77,25 @@ impl Attributes {
         ]
         .into_iter()
         .flatten()
+    }
+}
+
+impl From<&Attributes> for ChildAttributes {
+    fn from(attributes: &Attributes) -> Self {
+        let digits = |value: i32| {
+            let text = value.to_string();
+            let mut digits = [0; 12];
+            digits[..text.len()].copy_from_slice(text.as_bytes());
+            (digits, text.len())
+        };
+        Self {
+            umask: attributes.umask.map(|mask| mask & 0o777),
+            nice: attributes.nice,
+            oom_score_adj: attributes.oom_score_adj.map(digits),
+            reset_scheduling: attributes.reset_scheduling,
+            reset_io_priority: attributes.reset_io_priority,
+            drop_ambient: true,
+        }
     }
 }
 

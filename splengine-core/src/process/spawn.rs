@@ -107,7 +107,7 @@ impl Spawn<'_> {
             stdio,
             in_terminal,
             limits: &limits,
-            attributes: Some(self.attributes),
+            attributes: Some(self.attributes.into()),
             cgroup: self.group.as_ref().and_then(Group::dir),
         };
         let starting = runs::Starting::begin();

@@ -9,8 +9,6 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::process::Attributes;
-
 /// What a new process is to be.
 pub(crate) struct Plan<'a> {
     pub(crate) program: &'a CStr,
@@ -24,7 +22,7 @@ pub(crate) struct Plan<'a> {
     /// Resource limits: which, the soft and the hard bound.
     pub(crate) limits: &'a [(c_int, u64, u64)],
     /// What it does not inherit; `None` for a helper, which is as this process is.
-    pub(crate) attributes: Option<&'a Attributes>,
+    pub(crate) attributes: Option<ChildAttributes>,
     /// The directory of the cgroup that it is born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
@@ -45,7 +43,8 @@ pub(crate) enum Step {
 pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)> {
     let argv = pointers(plan.argv);
     let env = pointers(plan.env);
-    let attributes = plan.attributes.map(ChildAttributes::from).unwrap_or_default();
+    let inherited = ChildAttributes::default();
+    let attributes = plan.attributes.as_ref().unwrap_or(&inherited);
     let mut child = Child {
         program: plan.program.as_ptr(),
         argv: argv.as_ptr(),
@@ -55,7 +54,7 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
         in_terminal: plan.in_terminal,
         limits: plan.limits.as_ptr(),
         limit_count: plan.limits.len(),
-        attributes: ptr::from_ref(&attributes),
+        attributes: ptr::from_ref(attributes),
         oom_score_left: false,
         cgroup_procs: -1,
         step: Step::Clone as c_int,
@@ -90,11 +89,11 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
     if errno == 0 {
         // SAFETY: as above.
         if unsafe { ptr::read_volatile(&child.oom_score_left) }
-            && let Some(score) = plan.attributes.and_then(|attributes| attributes.oom_score_adj)
+            && let Some((digits, length)) = &attributes.oom_score_adj
         {
             // By now it has memory of its own. A program that nobody may trace keeps its score.
             let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
-            let _ = std::fs::write(path, score.to_string());
+            let _ = std::fs::write(path, &digits[..*length]);
         }
         return Ok((pid, pidfd));
     }
@@ -124,34 +123,16 @@ struct Child {
     errno: c_int,
 }
 
-/// [`Attributes`] in the form that the child needs, which can't allocate.
+/// What a child does not inherit, in the form that it needs, since it can't allocate.
 #[derive(Default)]
-struct ChildAttributes {
-    umask: Option<libc::mode_t>,
-    nice: Option<c_int>,
-    oom_score_adj: Option<([u8; 12], usize)>,
-    reset_scheduling: bool,
-    reset_io_priority: bool,
-    drop_ambient: bool,
-}
-
-impl From<&Attributes> for ChildAttributes {
-    fn from(attributes: &Attributes) -> Self {
-        let digits = |value: i32| {
-            let text = value.to_string();
-            let mut digits = [0; 12];
-            digits[..text.len()].copy_from_slice(text.as_bytes());
-            (digits, text.len())
-        };
-        Self {
-            umask: attributes.umask.map(|mask| mask & 0o777),
-            nice: attributes.nice,
-            oom_score_adj: attributes.oom_score_adj.map(digits),
-            reset_scheduling: attributes.reset_scheduling,
-            reset_io_priority: attributes.reset_io_priority,
-            drop_ambient: true,
-        }
-    }
+pub(crate) struct ChildAttributes {
+    pub(crate) umask: Option<libc::mode_t>,
+    pub(crate) nice: Option<c_int>,
+    /// Its digits, and how many they are.
+    pub(crate) oom_score_adj: Option<([u8; 12], usize)>,
+    pub(crate) reset_scheduling: bool,
+    pub(crate) reset_io_priority: bool,
+    pub(crate) drop_ambient: bool,
 }
 
 type Cloned = io::Result<(libc::pid_t, OwnedFd)>;
