@@ -14,7 +14,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/output.rs"),
     ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/registry.rs"),
     ("splengine-core/src/screen/term.rs", "splengine-core/src/screen/reply.rs"),
-    ("splengine-core/src/store/salvage/overlay.rs", "splengine-core/src/store/salvage/mod.rs"),
     ("splengine-avro/src/responder.rs", "splengine-avro/src/builder.rs"),
     ("splengine-avro/src/responder.rs", "splengine-avro/src/messages/batch_jobs.rs"),
     ("splengine-avro/src/responder.rs", "splengine-avro/src/messages/batches.rs"),

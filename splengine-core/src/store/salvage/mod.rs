@@ -14,7 +14,7 @@ use redb::{ConcurrencyMode, Database, ReadOnlyDatabase};
 
 use crate::lock::FileLock;
 use crate::store::redb::{beside, fault, lock, make, scan, sync_directory};
-use crate::store::salvage::overlay::Overlay;
+use crate::store::salvage::overlay::{Overlay, View};
 use crate::store::salvage::rescue::{Rescued, rescue};
 use crate::store::{Change, MemoryStore, REPAIRED, Rows, Store, StoreFault};
 use crate::time::millis;
@@ -145,15 +145,6 @@ impl fmt::Debug for SalvagedStore {
             .field("rows", &self.count)
             .finish_non_exhaustive()
     }
-}
-
-/// A way to look at the file.
-#[derive(Debug, Clone, Copy)]
-enum View {
-    /// As it is opened otherwise, after a crash with the repair of the crate.
-    Whole,
-    /// Without looking for damage, from either of the two roots that there are.
-    Trusting { other_root: bool },
 }
 
 enum Opened {

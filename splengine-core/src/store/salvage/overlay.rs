@@ -10,7 +10,14 @@ use std::sync::{Mutex, PoisonError};
 
 use redb::{BackendError, StorageBackend};
 
-use crate::store::salvage::View;
+/// A way to look at the file.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum View {
+    /// As it is opened otherwise, after a crash with the repair of the crate.
+    Whole,
+    /// Without looking for damage, from either of the two roots that there are.
+    Trusting { other_root: bool },
+}
 
 /// What is written is kept in memory, and read again from there.
 #[derive(Debug)]
