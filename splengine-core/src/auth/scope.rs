@@ -26,6 +26,14 @@ impl Scope {
     pub const ALL: &[Self] =
         &[Self::Execute, Self::Sessions, Self::Watch, Self::Files, Self::Admin];
 
+    /// Whether it is a right over one's own things, which every user has. Whoever adds a right says so here.
+    const fn is_of_every_user(self) -> bool {
+        match self {
+            Self::Execute | Self::Sessions | Self::Watch | Self::Files => true,
+            Self::Admin => false,
+        }
+    }
+
     const fn bit(self) -> u8 {
         1 << self as u8
     }
@@ -70,7 +78,16 @@ impl Scopes {
     };
 
     /// Every right over one's own things: all but [`Scope::Admin`].
-    pub const USER: Self = Self(Self::ALL.0 & !Scope::Admin.bit());
+    pub const USER: Self = {
+        let (mut user, mut index) = (0, 0);
+        while index < Scope::ALL.len() {
+            if Scope::ALL[index].is_of_every_user() {
+                user |= Scope::ALL[index].bit();
+            }
+            index += 1;
+        }
+        Self(user)
+    };
 
     /// Returns the rights and one more.
     #[must_use]
@@ -171,6 +188,12 @@ mod tests {
             assert_eq!(scope.name().parse(), Ok(scope));
         }
         assert_eq!(Scopes::from_iter(Scope::ALL.iter().copied()), Scopes::ALL);
+    }
+
+    #[test]
+    fn no_further_right_is_every_users_by_itself() {
+        let names: Vec<_> = Scopes::USER.iter().map(Scope::name).collect();
+        assert_eq!(names, ["execute", "sessions", "watch", "files"]);
     }
 
     #[test]

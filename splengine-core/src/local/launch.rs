@@ -7,10 +7,9 @@ use std::sync::Arc;
 use crate::error::Field;
 use crate::execute::{Background, Command, ExecuteError};
 use crate::local::pty::{Pair, Pty};
-use crate::local::pty_host::{Cgroup, HeldTerminal, Start, Step};
+use crate::local::pty_host::{Cgroup, HeldTerminal, Start, Step, limits_to_wire};
 use crate::local::terminal::LocalTerminal;
 use crate::local::{Environment, PtyHost, lookup};
-use crate::os::LimitKind;
 use crate::process::{Attributes, Cgroups, Leader, Pipes, Spawn, SpawnError};
 use crate::protected::Protected;
 use crate::root::{Root, exhausted_or_internal};
@@ -92,7 +91,7 @@ impl Host {
             keeps_background: command.background == Background::Keep,
             grace_ms: u64::try_from(command.grace.as_millis()).unwrap_or(u64::MAX),
             words: argv.len(),
-            limits: LimitKind::ALL.iter().map(|kind| command.limits.value(*kind)).collect(),
+            limits: limits_to_wire(&command.limits),
             cgroup,
             attributes: self.attributes.clone(),
         };

@@ -15,6 +15,7 @@ mod members;
 mod repeats;
 mod requests;
 mod revoked;
+mod routes;
 mod runs;
 mod scripted;
 mod service;

@@ -32,7 +32,7 @@ use crate::local::pty_host::protocol::{Link, Reply, Request};
 use crate::process::{above_stdio, start_pty_host, watch};
 
 pub(crate) use client::HeldTerminal;
-pub(crate) use protocol::{Cgroup, Start, Step};
+pub(crate) use protocol::{Cgroup, Start, Step, limits_to_wire};
 pub use server::{PtyHostError, run_pty_host};
 
 /// A process beside this one that keeps terminals, so that their programs go on when this process

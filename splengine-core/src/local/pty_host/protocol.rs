@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::local::CgroupMode;
-use crate::os::{ExitStatus, Signal};
+use crate::os::{ExitStatus, LimitKind, Limits, Signal};
 use crate::process::{Attributes, comes_from_a_run, watch};
 
 /// What the engine says.
@@ -54,7 +54,7 @@ pub(crate) struct Start {
     pub(crate) grace_ms: u64,
     /// How many of the texts are words; the first is the program's path, the rest are variables.
     pub(crate) words: usize,
-    /// In the order of [`LimitKind::ALL`](crate::execute::LimitKind::ALL).
+    /// As by [`limits_to_wire`].
     pub(crate) limits: Vec<Option<u64>>,
     pub(crate) cgroup: Cgroup,
     pub(crate) attributes: Attributes,
@@ -200,6 +200,33 @@ impl Reply {
     }
 }
 
+/// The place of a limit on the wire. The two ends may be of different versions, since the PTY host goes on
+/// when its engine is replaced: a new kind gets the next place, and none changes its own.
+fn wire_index(kind: LimitKind) -> usize {
+    match kind {
+        LimitKind::CpuTime => 0,
+        LimitKind::Memory => 1,
+        LimitKind::OpenFiles => 2,
+        LimitKind::Processes => 3,
+        LimitKind::FileSize => 4,
+        LimitKind::AddressSpace => 5,
+    }
+}
+
+pub(crate) fn limits_to_wire(limits: &Limits) -> Vec<Option<u64>> {
+    let mut values = vec![None; LimitKind::ALL.len()];
+    for &kind in LimitKind::ALL {
+        values[wire_index(kind)] = limits.value(kind);
+    }
+    values
+}
+
+pub(crate) fn limits_from_wire(values: &[Option<u64>]) -> Limits {
+    let value = |kind| values.get(wire_index(kind)).copied().flatten();
+    let given = LimitKind::ALL.iter().filter_map(|&kind| Some((kind, value(kind)?)));
+    given.fold(Limits::default(), |limits, (kind, value)| limits.with(kind, value))
+}
+
 /// How a program ended of which these were told.
 pub(crate) fn exit_status(code: i32, signal: Option<i32>) -> ExitStatus {
     signal.and_then(Signal::from_number).map_or(ExitStatus::Code(code), ExitStatus::Signal)
@@ -218,3 +245,38 @@ impl From<&CgroupMode> for Cgroup {
 /// Bytes of a message; what may be longer goes into a file.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 const MAX_FDS: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PTY host and an engine of different versions must mean the same.
+    #[test]
+    fn every_limit_keeps_its_place_on_the_wire() {
+        let wire = serde_json::json!([1000, 2, 3, 4, 5, 6]);
+        let values: Vec<Option<u64>> = serde_json::from_value(wire.clone()).expect("a list");
+        let limits = limits_from_wire(&values);
+        for (kind, value) in [
+            (LimitKind::CpuTime, 1000),
+            (LimitKind::Memory, 2),
+            (LimitKind::OpenFiles, 3),
+            (LimitKind::Processes, 4),
+            (LimitKind::FileSize, 5),
+            (LimitKind::AddressSpace, 6),
+        ] {
+            assert_eq!(limits.value(kind), Some(value), "{kind:?}");
+        }
+        assert_eq!(serde_json::to_value(limits_to_wire(&limits)).expect("a list"), wire);
+        // An earlier version knows fewer, a later one more.
+        assert_eq!(limits_from_wire(&values[..1]).value(LimitKind::Memory), None);
+        assert_eq!(limits_from_wire(&[&values[..], &[Some(7)]].concat()), limits);
+    }
+
+    #[test]
+    fn no_two_limits_have_one_place_on_the_wire() {
+        for &kind in LimitKind::ALL {
+            let limits = Limits::default().with(kind, 1);
+            assert_eq!(limits_from_wire(&limits_to_wire(&limits)), limits, "{kind:?}");
+        }
+    }
+}

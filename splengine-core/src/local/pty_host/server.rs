@@ -16,11 +16,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::local::pty::{Pair, Pty};
-use crate::local::pty_host::protocol::{Cgroup, Link, Reply, Request, Start, Step};
+use crate::local::pty_host::protocol::{
+    Cgroup, Link, Reply, Request, Start, Step, limits_from_wire,
+};
 use crate::local::pty_host::ring::Ring;
 use crate::local::pty_host::{BACKLOG, SOCKET};
 use crate::local::terminal::LocalTerminal;
-use crate::os::{LimitKind, Limits};
 use crate::process::{self, Cgroups, Spawn, SpawnError, watch};
 use crate::spare_thread::SpareThread;
 use crate::terminal::{Session as _, Size, TerminalModes};
@@ -237,11 +238,7 @@ impl Keeper {
             pair.name_in(&mut env, name).map_err(SpawnError::Clone)?;
         }
         let Pair { ours, theirs } = pair;
-        let limits = LimitKind::ALL
-            .iter()
-            .zip(&start.limits)
-            .filter_map(|(kind, value)| Some((*kind, (*value)?)))
-            .fold(Limits::default(), |limits, (kind, value)| limits.with(kind, value));
+        let limits = limits_from_wire(&start.limits);
         let cgroups = self.cgroups.get_or_init(|| match &start.cgroup {
             Cgroup::Off => None,
             Cgroup::Auto => Cgroups::below_own(),
