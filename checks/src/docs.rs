@@ -7,7 +7,8 @@ use crate::item::{Kind, PublicItem};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rule {
-    /// The summary begins with a noun phrase or a verb, not with a relative clause or a pronoun.
+    /// The summary begins with a noun phrase or a verb, not with a relative clause, a pronoun or a
+    /// preposition.
     Opening,
     /// The summary has the field's words.
     Words,
@@ -19,7 +20,8 @@ pub enum Rule {
     Example,
 }
 
-/// Words with which no summary begins: a summary is read alone, and begins with its subject or verb.
+/// Words with which no summary begins: a summary is read alone, and begins with its subject or verb. So
+/// relative clauses, pronouns and prepositions are out.
 const OPENINGS: &[&str] = &[
     "what",
     "how",
@@ -60,6 +62,25 @@ const OPENINGS: &[&str] = &[
     "nobody",
     "somebody",
     "something",
+    "after",
+    "as",
+    "at",
+    "before",
+    "below",
+    "beside",
+    "between",
+    "by",
+    "for",
+    "from",
+    "in",
+    "of",
+    "on",
+    "over",
+    "to",
+    "until",
+    "with",
+    "within",
+    "without",
 ];
 
 /// Words of no standard meaning, and what to write in their place. Each is compared with a whole word,
@@ -256,12 +277,19 @@ mod tests {
 
     #[test]
     fn summaries_begin_with_their_subject() {
-        for bad in
-            ["Whether it runs.", "It runs.", "The same, later.", "One of them.", "That it is so."]
-        {
+        for bad in [
+            "Whether it runs.",
+            "It runs.",
+            "The same, later.",
+            "One of them.",
+            "To run.",
+            "For runs.",
+        ] {
             assert!(breaks(Rule::Opening, &item(bad, false)).is_some(), "{bad}");
         }
-        for good in ["Returns whether it runs.", "Items.", "The sameness.", "Onerous.", "`It`."] {
+        for good in
+            ["Returns whether it runs.", "Items.", "The sameness.", "Onerous.", "`It`.", "Total."]
+        {
             assert_eq!(breaks(Rule::Opening, &item(good, false)), None, "{good}");
         }
     }

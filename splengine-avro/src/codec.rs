@@ -76,7 +76,7 @@ macro_rules! codecs {
                 bytes
             }
 
-            /// From bare binary encoding.
+            /// Reads bare binary encoding.
             ///
             /// # Errors
             ///
@@ -98,7 +98,7 @@ macro_rules! codecs {
                 bytes
             }
 
-            /// From single-object encoding.
+            /// Reads single-object encoding.
             ///
             /// # Errors
             ///
@@ -127,8 +127,8 @@ macro_rules! codecs {
                 bytes
             }
 
-            /// From the form of schema registries, with the id that stood there. Whether that is
-            /// this record's schema is the registry's to say.
+            /// Reads the form of schema registries, and returns the id that stood there as well.
+            /// Whether that is this record's schema is the registry's to say.
             ///
             /// # Errors
             ///

@@ -189,7 +189,7 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// After how many bytes of either direction, at most 1 GiB, and after how much time new keys
+    /// Sets after how many bytes of either direction, at most 1 GiB, and after how much time new keys
     /// are agreed on. Default 1 GiB and 1 hour (RFC 4253, section 9).
     pub fn rekey(mut self, bytes: usize, time: Duration) -> Self {
         self.rekey = (bytes.clamp(1 << 16, 1 << 30), time);

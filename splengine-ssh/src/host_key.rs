@@ -129,7 +129,7 @@ impl HostKeys {
         Self { keys: Vec::new(), certificates: Vec::new() }.and(path)
     }
 
-    /// With one more key, opened or made as by [`open_or_create`](Self::open_or_create).
+    /// Adds one more key, opened or made as by [`open_or_create`](Self::open_or_create).
     ///
     /// A client that takes one algorithm is shown one key of it, the first. To change keys, put the
     /// new one first and keep the old one until every client knows the other.
@@ -163,7 +163,7 @@ impl HostKeys {
         self.keys.iter().map(|key| key.fingerprint(HashAlg::Sha256).to_string()).collect()
     }
 
-    /// With the certificate in the file at `path`, which an authority has signed for one of the keys
+    /// Adds the certificate in the file at `path`, which an authority has signed for one of the keys
     /// (`ssh-keygen -s … -h`): clients that trust the authority then know this server without its key.
     ///
     /// # Errors

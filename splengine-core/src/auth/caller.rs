@@ -45,7 +45,7 @@ pub struct Guest {
     pub session: SessionId,
     /// Right that the guest has on it.
     pub access: Access,
-    /// Until when.
+    /// Time until which it is valid.
     pub expires: SystemTime,
     /// User who gave the share away.
     pub owner: UserName,

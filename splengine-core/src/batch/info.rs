@@ -31,7 +31,7 @@ pub struct BatchInfo {
     /// Time that it took from the start of its first step to its end, or takes already, by a clock
     /// that does not jump; `None` before that start.
     pub duration: Option<Duration>,
-    /// By what it is found again.
+    /// Labels by which it is found again.
     pub labels: BTreeMap<String, String>,
     /// Time that it may take.
     pub timeout: Option<Duration>,
@@ -54,11 +54,11 @@ pub enum BatchState {
     Queued,
     /// The batch runs.
     Running,
-    /// Over, and no step failed whose failure counts.
+    /// The batch is over, and no step failed whose failure counts.
     Succeeded,
-    /// Over, and a step failed, or its time was up.
+    /// The batch is over; a step failed, or its time was up.
     Failed,
-    /// Over, as its caller wished.
+    /// The batch is over, as its caller wished.
     Cancelled,
 }
 
@@ -74,9 +74,9 @@ pub struct StepCounts {
     pub running: u64,
     /// Waiting to be run again.
     pub retrying: u64,
-    /// Over, with success.
+    /// Ended with success.
     pub succeeded: u64,
-    /// Over, without.
+    /// Ended without success.
     pub failed: u64,
     /// Left out.
     pub skipped: u64,
@@ -259,7 +259,7 @@ pub enum BatchEventKind {
     Finished {
         /// Final state of the batch.
         state: BatchState,
-        /// As [`BatchInfo::exit_code`].
+        /// Exit code of the batch, as in [`BatchInfo::exit_code`].
         exit_code: i32,
     },
 }

@@ -56,9 +56,9 @@ pub struct StepLog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Follow {
     No,
-    /// To the end of this run.
+    /// The log ends with this run.
     Run,
-    /// To the end of the step.
+    /// The log ends with the step.
     Step,
 }
 
@@ -68,7 +68,7 @@ enum Follow {
 pub struct LogPiece {
     /// Time at which the engine read it.
     pub time: SystemTime,
-    /// On which stream it was printed.
+    /// Stream on which it was printed.
     pub stream: Stream,
     /// The number of the run that printed it, from 1.
     pub attempt: u32,

@@ -101,7 +101,7 @@ impl Outputs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Stream(Stream),
-    /// In which order its streams were printed, and when: [`LogEntry`]s.
+    /// The order in which its streams were printed, and the times: [`LogEntry`]s.
     Index,
 }
 
@@ -447,7 +447,7 @@ impl StepOutput {
         }
     }
 
-    /// At most `most` bytes from `offset` on; none where there are no more now.
+    /// Reads at most `most` bytes from `offset` on; none where there are no more now.
     ///
     /// # Errors
     ///

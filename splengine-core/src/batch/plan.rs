@@ -75,7 +75,7 @@ pub enum RunIf {
     /// All have succeeded.
     #[default]
     Success,
-    /// At least one of them has failed.
+    /// Any of them has failed.
     Failure,
     /// However they ended; also when the batch is cancelled, until it is a second time. Of a step
     /// that depends on none it is the same as [`RunIf::Success`].
@@ -101,9 +101,9 @@ pub enum FailFast {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum StepCheck {
-    /// At the submission of the batch, which is refused where they are missing.
+    /// The submission of the batch, which is refused where they are missing.
     Early,
-    /// At the start of the step, which fails where they are missing: steps before it may make
+    /// The start of the step, which fails where they are missing: steps before it may make
     /// them.
     Late,
 }
@@ -275,7 +275,7 @@ impl BatchRequest {
     /// Maximum number of labels of a batch.
     pub const MAX_LABELS: usize = 32;
 
-    /// Without steps yet.
+    /// Makes a request without steps yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -481,8 +481,8 @@ impl Step {
         self
     }
 
-    /// After which failures it is run again, as often as [`retries`](Self::retries) says. Default:
-    /// after any.
+    /// Sets the failures after which it is run again, as often as [`retries`](Self::retries) says.
+    /// Default: after any.
     #[must_use]
     pub fn retry_on(mut self, failures: RetryOn) -> Self {
         self.0.retry_on = Some(failures);

@@ -153,7 +153,7 @@ impl Engine {
         self.0.guessing.fail(source, None, None);
     }
 
-    /// For how long yet the address of `source` is shut out: for servers that refuse connections.
+    /// Returns how long the address of `source` is still shut out: for servers that refuse connections.
     /// The refusal is counted.
     #[must_use]
     pub fn shut_out(&self, source: &CredentialSource) -> Option<Duration> {

@@ -261,7 +261,7 @@ impl EngineBuilder {
         self
     }
 
-    /// From the polite request to end to the kill. Default 5 s.
+    /// Sets the time from the polite request to end to the kill. Default 5 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.policy.grace = grace;
         self

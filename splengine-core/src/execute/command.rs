@@ -63,7 +63,7 @@ pub struct Command {
     /// Mark by which a later executor is to find its processes, if the engine wants that: one of
     /// this executor's [marks](crate::Execute::mark).
     pub mark: Option<String>,
-    /// From the polite request to end to the kill.
+    /// Time from the polite request to end to the kill.
     pub grace: Duration,
 }
 

@@ -105,7 +105,7 @@ pub struct End {
     pub exit_code: i32,
     /// Signal that killed it, if one did.
     pub signal: Option<Signal>,
-    /// From its start to its end; time in the queue is not in it.
+    /// Time from its start to its end; time in the queue is not in it.
     pub duration: Duration,
     /// All that it wrote to standard output, in bytes, kept or not.
     pub stdout_bytes: u64,

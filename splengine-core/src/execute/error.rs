@@ -127,7 +127,7 @@ pub enum ExecuteError {
         #[source]
         source: io::Error,
     },
-    /// As many runs as are allowed, of this caller or of all, have left processes behind that still
+    /// All runs that are allowed to, of this caller or of all, have left processes behind that still
     /// print.
     #[error("{limit} executions {} with `background: keep` have left processes that still have their output open, as many as may; end some, or have them print to a file, and try again in {}", if *.of_caller { "of yours" } else { "of all callers" }, in_words(*.retry_after))]
     TooManyKept {

@@ -49,7 +49,7 @@ pub enum Event {
     /// Here a part of its output is missing: over the output limit, or lost to a slow reader that
     /// asked for it.
     Lost {
-        /// Of which stream.
+        /// Stream of which it was.
         stream: Stream,
         /// Number of bytes that were lost.
         bytes: u64,

@@ -79,25 +79,25 @@ struct Inner {
 }
 
 impl OpenOptions {
-    /// To do nothing with it yet: add [`read`](Self::read), [`write`](Self::write) or
+    /// Makes options that allow nothing yet: add [`read`](Self::read), [`write`](Self::write) or
     /// [`append`](Self::append).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// To be read.
+    /// Allows it to be read.
     pub fn read(mut self) -> Self {
         self.read = true;
         self
     }
 
-    /// To be written.
+    /// Allows it to be written.
     pub fn write(mut self) -> Self {
         self.write = true;
         self
     }
 
-    /// To be written at its end only, wherever that then is.
+    /// Allows it to be written at its end only, wherever that then is.
     pub fn append(mut self) -> Self {
         (self.write, self.append) = (true, true);
         self

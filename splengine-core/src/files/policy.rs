@@ -117,7 +117,7 @@ pub enum FilePolicyError {
     /// The root is no directory that can be opened.
     #[error("the root `{}` can't be opened", path.display())]
     Root {
-        /// As it was given.
+        /// Path as it was given.
         path: PathBuf,
         /// Error of the operating system.
         #[source]
@@ -126,7 +126,7 @@ pub enum FilePolicyError {
     /// A path that is to be hidden is not below root, or is root itself.
     #[error("`{}` can't be hidden", path.display())]
     Hidden {
-        /// As it was given.
+        /// Path as it was given.
         path: PathBuf,
         /// Reason for which the path can't be hidden.
         #[source]

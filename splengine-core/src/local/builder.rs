@@ -27,7 +27,7 @@ pub enum SetupError {
     /// A path to be protected is none.
     #[error("`{}` can't be protected", path.display())]
     Protected {
-        /// As it was given.
+        /// Path as it was given.
         path: PathBuf,
         /// Error of the operating system.
         #[source]

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CgroupMode {
-    /// Below the cgroup of this process, if that can be written; otherwise without.
+    /// Runs are put below the cgroup of this process, if that can be written; otherwise into none.
     #[default]
     Auto,
-    /// Without cgroups, even where they could be used.
+    /// No cgroups are used, even where they could be.
     Off,
-    /// Below this directory, which must be a writable cgroup without processes of its own.
+    /// Runs are put below this directory, which must be a writable cgroup without processes of its own.
     At(PathBuf),
 }

@@ -59,8 +59,8 @@ pub enum GatherError<E> {
 }
 
 impl GatherLimits {
-    /// At most `max_bytes`, which must arrive within `timeout`, and for which memory is reserved
-    /// from `budget`.
+    /// Limits what is gathered to `max_bytes`, which must arrive within `timeout`, and for which memory
+    /// is reserved from `budget`.
     #[must_use]
     pub fn new(max_bytes: usize, timeout: Duration, budget: &MemoryBudget) -> Self {
         Self { max_bytes, timeout, budget: budget.clone(), memory_timeout: MEMORY_TIMEOUT }

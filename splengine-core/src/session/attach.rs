@@ -43,7 +43,7 @@ pub struct Attach {
 }
 
 impl Attach {
-    /// To look, or to type as well.
+    /// Asks to look, or to type as well.
     #[must_use]
     pub fn new(access: Access) -> Self {
         Self { access, resume: None, client: None, window: None, colors: None, from_start: false }

@@ -189,7 +189,7 @@ impl Attachment {
         self.cursor.offset
     }
 
-    /// For typing from another task.
+    /// Returns a handle for typing from another task.
     #[must_use]
     pub fn input_handle(&self) -> ClientInput {
         self.input_handle.clone()

@@ -76,7 +76,7 @@ impl RecordingFile {
         self.length
     }
 
-    /// At most `most` bytes from `offset` on; none at its end.
+    /// Reads at most `most` bytes from `offset` on; none at its end.
     ///
     /// # Errors
     ///

@@ -53,7 +53,7 @@ pub enum SessionError {
         /// Maximum number for one caller.
         limit: usize,
     },
-    /// As many clients are attached to the session as may be at once.
+    /// No further client may be attached to the session now.
     #[error("{}", clients_full(*.of, *.limit))]
     ClientsFull {
         /// Group of clients whose number is at its limit.
@@ -76,7 +76,7 @@ pub enum SessionError {
         /// Maximum number of bytes that the arguments and variables of all sessions may take.
         max_bytes: usize,
     },
-    /// As much of screens, saved sessions and recordings is being read or written as may be at once, by
+    /// No more of screens, saved sessions and recordings may be read or written now, by
     /// this caller or by all.
     #[error("{}", busy(*.0))]
     Busy(MemoryError),

@@ -97,7 +97,7 @@ pub struct ShareInfo {
     pub session_id: SessionId,
     /// Right that it gives.
     pub access: Access,
-    /// Until when.
+    /// Time until which it is valid.
     pub expires: SystemTime,
     /// `true` if its ticket was taken in.
     pub used: bool,

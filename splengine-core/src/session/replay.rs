@@ -35,9 +35,9 @@ pub(crate) struct Replay {
 /// How far a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Played {
-    /// To the time that was asked for.
+    /// Drawn up to the time that was asked for.
     Whole,
-    /// To where the screen needs so much memory, which is to be [granted](Replay::grant).
+    /// Drawn up to where the screen needs so much memory, which is to be [granted](Replay::grant).
     Needs(usize),
 }
 

@@ -66,7 +66,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreFault`] when it can't be read.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault>;
 
-    /// At most `most` keys from `from` on and before `until`, with their values: the first ones, or
+    /// Reads at most `most` keys from `from` on and before `until`, with their values: the first ones, or
     /// going backwards the last ones first.
     ///
     /// # Errors
