@@ -234,12 +234,21 @@ impl AllInOne {
     }
 }
 
-/// A directory in which no earlier test process has left anything.
+/// A directory of this test process alone, in which no earlier one has left anything: others run at the
+/// same time where each test has a process of its own.
 fn empty_directory() -> &'static Path {
     static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("root");
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("roots");
+        std::fs::create_dir_all(&all).expect("made");
+        for left in std::fs::read_dir(&all).expect("read").flatten() {
+            let of_process = Path::new("/proc").join(left.file_name());
+            if !of_process.exists() {
+                let _ = std::fs::remove_dir_all(left.path());
+            }
+        }
+        let path = all.join(std::process::id().to_string());
         let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("made");
+        std::fs::create_dir(&path).expect("made");
         path
     });
     &DIRECTORY
