@@ -1,7 +1,7 @@
 //! Commands that SSH's file copiers send, which mean files below root.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 use splengine_core::execute::split_words;
 
@@ -153,14 +153,10 @@ pub(crate) fn wants_original(command: &str) -> bool {
     false
 }
 
-/// One word, such that [`split_words`] gives it back.
-pub(crate) fn quote(word: &OsStr) -> OsString {
-    let parts: Vec<&[u8]> = word.as_bytes().split(|byte| *byte == b'\'').collect();
-    OsString::from_vec([b"'", parts.join(&br"'\''"[..]).as_slice(), b"'"].concat())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -254,14 +250,6 @@ mod tests {
                     .collect();
                 prop_assert_eq!(raw, words);
             }
-        }
-    }
-
-    #[test]
-    fn a_quoted_word_is_the_word() {
-        for word in [&b""[..], b"a b", b"it's", b"\\", b"\"$x\"", b"a\nb", b"\xff'\xe4"] {
-            let word = OsStr::from_bytes(word);
-            assert_eq!(split_words(&quote(word)).expect("splits"), [word]);
         }
     }
 }

@@ -8,7 +8,7 @@ use splengine_core::files::FileKind;
 use splengine_core::{Caller, FileError, Files, Request, Scope};
 use tokio::io::AsyncReadExt as _;
 
-use crate::command_line::{ShellWord, quote};
+use crate::command_line::ShellWord;
 use crate::glob;
 use crate::spill_buffer::SpillReader;
 
@@ -83,8 +83,8 @@ pub(crate) async fn request(
             }
         }
     }
-    let program = quote(&words[0].text);
-    Ok(Request::new(program).args(options).args(left_out).arg(".").args(paths))
+    let program = &words[0].text;
+    Ok(Request::argv([program]).args(options).args(left_out).arg(".").args(paths))
 }
 
 /// Where `path` is below root, if it is neither outside nor hidden; `shown` is how the client named it.

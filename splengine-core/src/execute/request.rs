@@ -33,6 +33,8 @@ pub enum SlowReader {
 pub struct Request {
     /// None is the engine's shell.
     pub(crate) command: Option<OsString>,
+    /// The command is the first word, verbatim, instead of being split.
+    pub(crate) is_word: bool,
     pub(crate) use_shell: bool,
     pub(crate) args: Vec<OsString>,
     pub(crate) workdir: Option<String>,
@@ -68,6 +70,31 @@ impl Request {
         Self { command: Some(command.into()), ..Self::shell() }
     }
 
+    /// Asks for the command that consists of these words, verbatim: the program, or what the engine's
+    /// [program](crate::engine::EngineBuilder::program) takes for its first argument, and further arguments.
+    /// The quickest way from an `argv` to a request; nothing has to be quoted. No word at all is refused
+    /// as an empty command is.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let request = Request::argv(["printf", "%s\\n", "it's one; word"]);
+    /// let captured = engine.execute(&alice, request).await?.capture().await;
+    /// assert_eq!(captured.stdout, "it's one; word\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn argv(words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        let mut words = words.into_iter();
+        let first = words.next().map(Into::into);
+        let is_word = first.is_some();
+        Self { command: Some(first.unwrap_or_default()), is_word, ..Self::shell() }.args(words)
+    }
+
     /// Asks for the shell that [sessions](crate::session::SessionPolicy::shell) begin with, without a
     /// terminal: it reads its commands from standard input. The engine's
     /// [program](crate::engine::EngineBuilder::program) does not stand in front of it; the caller needs
@@ -90,6 +117,7 @@ impl Request {
     pub fn shell() -> Self {
         Self {
             command: None,
+            is_word: false,
             use_shell: false,
             args: Vec::new(),
             workdir: None,

@@ -48,6 +48,7 @@ impl Runner {
             Some(command) if request.use_shell => {
                 self.shell_command(caller, command, !request.args.is_empty())?
             }
+            Some(program) if request.is_word => vec![program.to_owned()],
             Some(command) => split_words(command)?,
             None => self.shell_words(caller)?,
         };

@@ -18,6 +18,22 @@ async fn words_come_as_they_were_given() {
 }
 
 #[tokio::test]
+async fn the_words_of_an_argv_come_as_they_are() {
+    let bench = bench();
+    let words = ["printf", "%s|", "it's", "a; b", "$(c)", "", "d\ne"];
+    let run = bench.run(Request::argv(words).arg("\"f\"")).await;
+    assert_eq!(text(&run.stdout), "it's|a; b|$(c)||d\ne|\"f\"|");
+    // The first word is the program, whatever is in it.
+    let script = bench.root.path().join("a 'script'");
+    std::fs::write(&script, "#!/bin/sh\necho $#").expect("written");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("set");
+    assert_eq!(text(&bench.run(Request::argv([&script])).await.stdout), "0\n");
+    for empty in [Request::argv([""; 0]), Request::argv([""])] {
+        assert_eq!(bench.refusal(empty).await.kind(), ErrorKind::Malformed);
+    }
+}
+
+#[tokio::test]
 async fn operators_of_a_shell_are_refused_and_nothing_runs() {
     let bench = bench();
     let kept = bench.root.path().join("kept");
