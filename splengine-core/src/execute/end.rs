@@ -166,7 +166,9 @@ impl End {
 /// usage.cpu_time = Some(Duration::from_millis(20));
 /// // A program that obeyed a request to stop.
 /// let exit = Exit::new(ExitStatus::Code(143)).stopped().usage(usage);
-/// # drop(exit);
+/// // What wraps an executor sees how its runs ended.
+/// assert_eq!((exit.status(), exit.is_stopped()), (ExitStatus::Code(143), true));
+/// assert_eq!(exit.used().cpu_time, Some(Duration::from_millis(20)));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -229,5 +231,47 @@ impl Exit {
         self.swept = swept;
         self.leftovers = leftovers;
         self
+    }
+
+    /// Returns the exit code of the program, or the signal that ended it.
+    #[must_use]
+    pub fn status(&self) -> ExitStatus {
+        self.status
+    }
+
+    /// Returns whether the run ended because the executor obeyed its [`Cancel`](crate::execute::Cancel).
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Returns whether the kernel killed the run for memory.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory
+    }
+
+    /// Returns whether the run had to be killed, since the polite request was not enough.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.killed
+    }
+
+    /// Returns what the run used, as far as it is known.
+    #[must_use]
+    pub fn used(&self) -> Usage {
+        self.usage
+    }
+
+    /// Returns the number of background processes that were ended with the run.
+    #[must_use]
+    pub fn swept(&self) -> u32 {
+        self.swept
+    }
+
+    /// Returns the number of background processes that could not be ended.
+    #[must_use]
+    pub fn leftovers(&self) -> u32 {
+        self.leftovers
     }
 }
