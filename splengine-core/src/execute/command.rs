@@ -61,7 +61,7 @@ pub struct Command {
     /// A directory to put in front of the `PATH` of a shell: where the engine's program is.
     pub path_first: Option<String>,
     /// Mark by which a later executor is to find its processes, if the engine wants that: one of
-    /// this executor's [marks](crate::Execute::mark).
+    /// this executor's [marks](crate::execute::Recover::mark).
     pub mark: Option<String>,
     /// Time from the polite request to end to the kill.
     pub grace: Duration,

@@ -2,6 +2,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::error::Field;
+use crate::execute::recover::{NoRecovery, Recover};
 use crate::execute::{Cancel, Command, ExecuteError, Exit, Output, Stdin};
 use crate::os::LimitKind;
 use crate::terminal::{Orphan, Reattached, Size, Terminal};
@@ -92,34 +93,10 @@ pub trait Execute: Send + Sync + 'static {
         std::future::ready(Err(ExecuteError::Impossible { field: Field::Session, problem }))
     }
 
-    /// Looks after what the engine that used this store before left running: for each, either takes
-    /// it over or makes sure that nothing of it runs any more. What is not among `left`, and is
-    /// still kept for that engine, is ended. Gives one answer for each, in their order. Default:
-    /// nothing can be taken over.
-    ///
-    /// # Cancel safety
-    ///
-    /// The engine polls the future to its end.
-    fn adopt(&self, left: Vec<Orphan>) -> impl Future<Output = Vec<Option<Reattached>>> + Send {
-        std::future::ready(left.iter().map(|_| None).collect())
-    }
-
-    /// A fresh mark for one run: the engine keeps it where it survives a crash, and gives it to
-    /// [`execute`](Self::execute) with the command. Default: there are none, and
-    /// [`sweep`](Self::sweep) has nothing to do.
-    fn mark(&self) -> Option<String> {
-        None
-    }
-
-    /// Makes sure that nothing runs any more of what carries one of these marks, which executors of
-    /// earlier processes have given.
-    ///
-    /// # Cancel safety
-    ///
-    /// The engine polls the future to its end.
-    fn sweep(&self, marks: Vec<String>) -> impl Future<Output = ()> + Send {
-        let _ = marks;
-        std::future::ready(())
+    /// Returns what finds the executor's runs again after a crash of the engine's process. Default:
+    /// nothing does, so what runs then is not ended by the next engine.
+    fn recovery(&self) -> Option<&impl Recover> {
+        None::<&NoRecovery>
     }
 
     /// Returns whether [`open`](Self::open) can work. Default: no.
@@ -183,15 +160,21 @@ impl<E: Execute> DynExecute for E {
     }
 
     fn adopt_boxed(&self, left: Vec<Orphan>) -> BoxFuture<'_, Vec<Option<Reattached>>> {
-        Box::pin(self.adopt(left))
+        match self.recovery() {
+            Some(recovery) => Box::pin(recovery.adopt(left)),
+            None => Box::pin(std::future::ready(left.iter().map(|_| None).collect())),
+        }
     }
 
     fn mark(&self) -> Option<String> {
-        Execute::mark(self)
+        self.recovery().map(Recover::mark)
     }
 
     fn sweep_boxed(&self, marks: Vec<String>) -> BoxFuture<'_, ()> {
-        Box::pin(self.sweep(marks))
+        match self.recovery() {
+            Some(recovery) => Box::pin(recovery.sweep(marks)),
+            None => Box::pin(std::future::ready(())),
+        }
     }
 
     fn has_terminals(&self) -> bool {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 
-use crate::execute::{Background, Cancel, Command, Execute, ExecuteError, Exit, Output, Stdin};
+use crate::execute::{
+    Background, Cancel, Command, Execute, ExecuteError, Exit, Output, Recover, Stdin,
+};
 use crate::local::PtyHost;
 use crate::local::launch::Host;
 use crate::local::pty_host::Cgroup;
@@ -144,6 +146,33 @@ impl Execute for LocalExecutor {
         Ok(Terminal::new(opened.map_err(ExecuteError::internal)??))
     }
 
+    fn recovery(&self) -> Option<&impl Recover> {
+        Some(self)
+    }
+
+    fn has_terminals(&self) -> bool {
+        true
+    }
+
+    fn enforces(&self, limit: LimitKind) -> bool {
+        match limit {
+            LimitKind::CpuTime
+            | LimitKind::OpenFiles
+            | LimitKind::FileSize
+            | LimitKind::AddressSpace => true,
+            // The address space of each process is no bound of the memory that a run uses.
+            LimitKind::Memory => {
+                self.host.cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_memory())
+            }
+            // RLIMIT_NPROC counts all processes of a user, and does not bind root: no bound of a run.
+            LimitKind::Processes => {
+                self.host.cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_processes())
+            }
+        }
+    }
+}
+
+impl Recover for LocalExecutor {
     async fn adopt(&self, left: Vec<Orphan>) -> Vec<Option<Reattached>> {
         let mut adopted = Vec::new();
         let mut kept = Vec::new();
@@ -177,33 +206,12 @@ impl Execute for LocalExecutor {
         adopted
     }
 
-    fn mark(&self) -> Option<String> {
-        Some(Tag::new().to_string())
+    fn mark(&self) -> String {
+        Tag::new().to_string()
     }
 
     async fn sweep(&self, marks: Vec<String>) {
         end_abandoned(marks.iter().filter_map(|mark| mark.parse().ok()).collect()).await;
-    }
-
-    fn has_terminals(&self) -> bool {
-        true
-    }
-
-    fn enforces(&self, limit: LimitKind) -> bool {
-        match limit {
-            LimitKind::CpuTime
-            | LimitKind::OpenFiles
-            | LimitKind::FileSize
-            | LimitKind::AddressSpace => true,
-            // The address space of each process is no bound of the memory that a run uses.
-            LimitKind::Memory => {
-                self.host.cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_memory())
-            }
-            // RLIMIT_NPROC counts all processes of a user, and does not bind root: no bound of a run.
-            LimitKind::Processes => {
-                self.host.cgroups.as_ref().is_some_and(|cgroups| cgroups.bounds_processes())
-            }
-        }
     }
 }
 

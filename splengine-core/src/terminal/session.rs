@@ -99,13 +99,13 @@ pub trait Session: Send + Sync + 'static {
     fn status(&self) -> SessionStatus;
 
     /// Returns the text by which an executor finds the program after this process was killed; kept
-    /// with the session and given to [`Execute::adopt`](crate::Execute::adopt). Default: nothing.
+    /// with the session and given to [`Recover::adopt`](crate::execute::Recover::adopt). Default: nothing.
     fn mark(&self) -> Option<String> {
         None
     }
 
     /// Returns whether the program goes on without this process, to be
-    /// [adopted](crate::Execute::adopt) by the next: the engine then lets go of it when it shuts
+    /// [adopted](crate::execute::Recover::adopt) by the next: the engine then lets go of it when it shuts
     /// down, in place of ending it. Default: no.
     fn outlives(&self) -> bool {
         false
