@@ -6,7 +6,8 @@
 //!
 //! [`Execute`] is the other side: an executor gets a checked [`Command`] with its [`Stdin`], writes
 //! to an [`Output`], listens to a [`Cancel`], and reports an [`Exit`].
-//! [`LocalExecutor`](crate::LocalExecutor) is the one for this host.
+//! [`LocalExecutor`](crate::LocalExecutor) is the one for this host; [`SharedExecutor`] is any that is
+//! chosen at run time, and [`Recover`] the part of one that finds its runs again after a crash.
 
 pub(crate) mod cancel;
 pub(crate) mod capture;
@@ -21,6 +22,7 @@ mod program;
 mod recover;
 mod request;
 mod run;
+mod shared;
 mod shell_words;
 pub(crate) mod stdin;
 mod stream;
@@ -42,6 +44,7 @@ pub use recover::Recover;
 pub use request::{Request, SlowReader};
 pub(crate) use run::Reading;
 pub use run::{Captured, Event, Run, Stopper};
+pub use shared::SharedExecutor;
 pub(crate) use shell_words::drop_exec;
 pub use shell_words::{SplitError, split_words};
 pub use stdin::Stdin;

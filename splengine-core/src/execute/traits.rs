@@ -130,6 +130,7 @@ pub(crate) trait DynExecute: Send + Sync {
         size: Size,
     ) -> BoxFuture<'_, Result<Terminal, ExecuteError>>;
     fn adopt_boxed(&self, left: Vec<Orphan>) -> BoxFuture<'_, Vec<Option<Reattached>>>;
+    fn recovers(&self) -> bool;
     fn mark(&self) -> Option<String>;
     fn sweep_boxed(&self, marks: Vec<String>) -> BoxFuture<'_, ()>;
     fn has_terminals(&self) -> bool;
@@ -164,6 +165,10 @@ impl<E: Execute> DynExecute for E {
             Some(recovery) => Box::pin(recovery.adopt(left)),
             None => Box::pin(std::future::ready(left.iter().map(|_| None).collect())),
         }
+    }
+
+    fn recovers(&self) -> bool {
+        self.recovery().is_some()
     }
 
     fn mark(&self) -> Option<String> {
