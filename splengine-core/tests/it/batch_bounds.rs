@@ -2,8 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use splengine_core::batch::{
@@ -11,49 +9,20 @@ use splengine_core::batch::{
 };
 use splengine_core::engine::EngineBuilder;
 use splengine_core::execute::Stream;
-use splengine_core::store::{
-    Change, MemoryStore, RedbStore, Rows, SalvagedStore, Store, StoreFault,
-};
+use splengine_core::store::{Change, MemoryStore, RedbStore, SalvagedStore, Store, StoreFault};
 use splengine_core::{
     BatchError, BatchJob, BatchRequest, Caller, Engine, ErrorKind, LocalExecutor, Reason, Request,
     Step,
 };
 use tempfile::TempDir;
-use tokio::time::Instant;
 
-use crate::support::{caller, eventually};
+use crate::store::TestStore;
+use crate::support::{caller, eventually, measured};
 
 struct Bench {
     engine: Engine,
     root: TempDir,
-    store: Shared,
-}
-
-/// A store that outlives its engine, takes no new work when it is told so, and knows how many rows were
-/// written at once at most.
-#[derive(Clone, Default)]
-struct Shared(Arc<(MemoryStore, AtomicBool, AtomicUsize)>);
-
-impl Store for Shared {
-    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
-        self.0.2.fetch_max(changes.len(), Ordering::SeqCst);
-        self.0.0.commit(changes)
-    }
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        self.0.0.get(key)
-    }
-    fn scan(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        backwards: bool,
-        most: usize,
-    ) -> Result<Rows, StoreFault> {
-        self.0.0.scan(from, until, backwards, most)
-    }
-    fn accepts(&self) -> Result<(), StoreFault> {
-        if self.0.1.load(Ordering::SeqCst) { Err(StoreFault::Full) } else { Ok(()) }
-    }
+    store: TestStore,
 }
 
 fn bench(policy: impl FnOnce(BatchPolicy) -> BatchPolicy) -> Bench {
@@ -65,14 +34,14 @@ fn bench_with(
     builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
 ) -> Bench {
     let root = tempfile::tempdir().expect("a directory");
-    let store = Shared::default();
+    let store = TestStore::default();
     let engine = engine(&root, &store, policy, builder);
     Bench { engine, root, store }
 }
 
 fn engine(
     root: &TempDir,
-    store: &Shared,
+    store: &TestStore,
     policy: impl FnOnce(BatchPolicy) -> BatchPolicy,
     builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
 ) -> Engine {
@@ -348,12 +317,12 @@ async fn a_store_that_takes_no_new_work_goes_on_with_the_old() {
     let request = one(sh(script)).step(sh("sleep 600"));
     let record = batches.submit(&alice, request, None).await.expect("accepted").record;
     eventually("it runs", || bench.root.path().join("up").exists()).await;
-    bench.store.0.1.store(true, Ordering::SeqCst);
+    bench.store.refuse_work(true);
     let refused = batches.submit(&alice, one(sh("true")), None).await.expect_err("refused");
     assert_eq!(refused.kind(), ErrorKind::NoRoom);
     let record = batches.cancel(&alice, record.info.id.as_str()).await.expect("cancelled");
     assert_eq!(record.info.state, BatchState::Cancelled);
-    bench.store.0.1.store(false, Ordering::SeqCst);
+    bench.store.refuse_work(false);
     assert_eq!(run(&bench.engine, &alice, one(sh("true"))).await.info.state, BatchState::Succeeded);
 }
 
@@ -675,14 +644,14 @@ async fn a_batch_with_many_events_is_removed_in_parts() {
     assert!(record.info.last_event > 1200);
     let id = record.info.id.as_str();
     let batches = bench.engine.batches();
-    bench.store.0.2.store(0, Ordering::SeqCst);
+    bench.store.take_largest_commit();
     batches.purge(&alice, id).await.expect("removed");
-    let largest = bench.store.0.2.load(Ordering::SeqCst);
+    let largest = bench.store.take_largest_commit();
     assert!((100..=600).contains(&largest), "{largest} rows at a time");
     assert!(matches!(batches.get(&alice, id).await, Err(BatchError::NoBatch(_))));
-    assert_eq!(bench.store.0.0.scan(b"e", b"f", false, 10).expect("reads"), []);
-    assert_eq!(bench.store.0.0.scan(b"s", b"t", false, 10).expect("reads"), []);
-    assert_eq!(bench.store.0.0.scan(b"g", b"h", false, 10).expect("reads"), []);
+    assert_eq!(bench.store.scan(b"e", b"f", false, 10).expect("reads"), []);
+    assert_eq!(bench.store.scan(b"s", b"t", false, 10).expect("reads"), []);
+    assert_eq!(bench.store.scan(b"g", b"h", false, 10).expect("reads"), []);
 }
 
 #[tokio::test]
@@ -708,23 +677,6 @@ async fn what_a_removal_left_is_removed_by_the_next_engine() {
         tries.next().expect("it is removed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Does `work`, and returns how long it took, and the longest time for which nobody else was served.
-async fn measured(work: impl Future<Output = ()>) -> (Duration, Duration) {
-    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
-    let mut others = async || {
-        loop {
-            tokio::task::yield_now().await;
-            longest = longest.max(last.elapsed());
-            last = Instant::now();
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = others() => {}
-    }
-    (begun.elapsed(), longest)
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! How batches and their steps end: what is tolerated, cleaned up, run again, and removed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use splengine_core::batch::{
@@ -10,50 +9,29 @@ use splengine_core::batch::{
 use splengine_core::execute::{
     Background, Cancel, Command, Exit, ExitStatus, Output, Stdin, Stream,
 };
-use splengine_core::store::{Change, MemoryStore, Rows, Store, StoreFault};
+use splengine_core::store::MemoryStore;
 use splengine_core::{
     BatchRequest, Caller, Engine, ErrorKind, Execute, ExecuteError, LocalExecutor, Reason, Step,
 };
 use tempfile::TempDir;
 
+use crate::store::TestStore;
 use crate::support::{caller, eventually};
 
 struct Bench {
     engine: Engine,
     alice: Caller,
     root: TempDir,
-    store: Shared,
-}
-
-/// A store that outlives its engine.
-#[derive(Clone, Default)]
-struct Shared(Arc<MemoryStore>);
-
-impl Store for Shared {
-    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
-        self.0.commit(changes)
-    }
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        self.0.get(key)
-    }
-    fn scan(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        backwards: bool,
-        most: usize,
-    ) -> Result<Rows, StoreFault> {
-        self.0.scan(from, until, backwards, most)
-    }
+    store: TestStore,
 }
 
 fn bench() -> Bench {
     let root = tempfile::tempdir().expect("a directory");
-    let store = Shared::default();
+    let store = TestStore::default();
     Bench { engine: engine(&root, &store), alice: caller("alice"), root, store }
 }
 
-fn engine(root: &TempDir, store: &Shared) -> Engine {
+fn engine(root: &TempDir, store: &TestStore) -> Engine {
     let batches = BatchPolicy::new(store.clone(), root.path().join("outputs")).expect("writable");
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).grace(Duration::from_millis(500)).batches(batches);
@@ -110,7 +88,7 @@ impl Bench {
 #[tokio::test]
 async fn a_step_that_may_not_keep_anything_is_told_so() {
     let root = tempfile::tempdir().expect("a directory");
-    let store = Shared::default();
+    let store = TestStore::default();
     let batches = BatchPolicy::new(store.clone(), root.path().join("outputs")).expect("writable");
     let executor = LocalExecutor::builder(root.path()).max_kept(0).build().expect("set up");
     let engine = Engine::builder(executor).batches(batches).build().expect("built");

@@ -1,4 +1,3 @@
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use splengine_core::batch::{
@@ -7,77 +6,22 @@ use splengine_core::batch::{
 };
 use splengine_core::engine::{EngineBuilder, PartState};
 use splengine_core::execute::Stream;
-use splengine_core::store::{Change, MemoryStore, RedbStore, Rows, Store, StoreFault};
+use splengine_core::store::{Change, MemoryStore, RedbStore, Store, StoreFault};
 use splengine_core::{
     BatchError, BatchJob, BatchRequest, Caller, Engine, ErrorKind, LocalExecutor, Reason, Request,
     Scope, SessionRequest, Step,
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::store::TestStore;
 use crate::support::{caller, eventually, sh};
 
 struct Bench {
     engine: Engine,
     alice: Caller,
     root: TempDir,
-    store: Shared,
-}
-
-/// A store that outlives its engine, and fails when it is told to.
-#[derive(Clone, Default)]
-struct Shared(Arc<(MemoryStore, std::sync::atomic::AtomicBool, Mutex<Option<Gate>>)>);
-
-/// What holds up a scan that has read already, until it is let go.
-struct Gate {
-    of: String,
-    has_read: oneshot::Sender<()>,
-    go: std::sync::mpsc::Receiver<()>,
-}
-
-impl Shared {
-    /// Holds up the next scan of a batch; resolves when it has read, and lets go of it by the sender.
-    fn hold_scan(&self, of: &str) -> (oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
-        let (has_read, reads) = oneshot::channel();
-        let (goes, go) = std::sync::mpsc::channel();
-        *self.0.2.lock().expect("no panic") = Some(Gate { of: of.to_owned(), has_read, go });
-        (reads, goes)
-    }
-
-    fn fill(&self, is_full: bool) {
-        self.0.1.store(is_full, std::sync::atomic::Ordering::SeqCst);
-    }
-}
-
-impl Store for Shared {
-    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
-        if self.0.1.load(std::sync::atomic::Ordering::SeqCst) {
-            return Err(StoreFault::Full);
-        }
-        self.0.0.commit(changes)
-    }
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        self.0.0.get(key)
-    }
-    fn scan(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        backwards: bool,
-        most: usize,
-    ) -> Result<Rows, StoreFault> {
-        // The engine looks for old batches as well, whenever it comes to that.
-        let is_of =
-            |gate: &mut Gate| from.windows(gate.of.len()).any(|part| part == gate.of.as_bytes());
-        let gate = self.0.2.lock().expect("no panic").take_if(is_of);
-        let rows = self.0.0.scan(from, until, backwards, most);
-        if let Some(Gate { has_read, go, .. }) = gate {
-            has_read.send(()).expect("somebody waits");
-            go.recv_timeout(Duration::from_secs(30)).expect("let go");
-        }
-        rows
-    }
+    store: TestStore,
 }
 
 fn bench() -> Bench {
@@ -89,14 +33,14 @@ fn bench_with(
     builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
 ) -> Bench {
     let root = tempfile::tempdir().expect("a directory");
-    let store = Shared::default();
+    let store = TestStore::default();
     let engine = engine(&root, &store, policy, builder);
     Bench { engine, alice: caller("alice"), root, store }
 }
 
 fn engine(
     root: &TempDir,
-    store: &Shared,
+    store: &TestStore,
     policy: impl FnOnce(BatchPolicy) -> BatchPolicy,
     builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
 ) -> Engine {

@@ -2,17 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use splengine_core::batch::BatchPolicy;
 use splengine_core::engine::{EngineBuilder, PartState};
 use splengine_core::files::{FilePolicy, OpenOptions};
 use splengine_core::quota::ReleasedSpace;
-use splengine_core::store::{Change, MemoryStore, Rows, Store, StoreFault};
 use splengine_core::{BatchRequest, Engine, ErrorKind, FileError, LocalExecutor, Step};
 
 use crate::files::{Bench, path};
+use crate::store::TestStore;
 use crate::support::caller;
 
 fn bench_of(
@@ -71,44 +70,10 @@ async fn above_the_floor_files_are_written() {
     files.replace(&alice, path("data/new"), &b"new"[..]).await.expect("written");
 }
 
-/// A store that has given back its reserve, and takes no new work then.
-#[derive(Clone, Default)]
-struct Releasing(Arc<(MemoryStore, Mutex<Option<ReleasedSpace>>)>);
-
-impl Releasing {
-    fn release(&self, space: Option<ReleasedSpace>) {
-        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) = space;
-    }
-}
-
-impl Store for Releasing {
-    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
-        self.0.0.commit(changes)
-    }
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        self.0.0.get(key)
-    }
-    fn scan(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        backwards: bool,
-        most: usize,
-    ) -> Result<Rows, StoreFault> {
-        self.0.0.scan(from, until, backwards, most)
-    }
-    fn accepts(&self) -> Result<(), StoreFault> {
-        self.released_space().map_or(Ok(()), |_| Err(StoreFault::Full))
-    }
-    fn released_space(&self) -> Option<ReleasedSpace> {
-        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[tokio::test]
 async fn what_a_store_gave_back_to_a_full_disk_is_not_for_files() {
     let base = tempfile::tempdir().expect("a directory");
-    let (root, store) = (base.path().join("root"), Releasing::default());
+    let (root, store) = (base.path().join("root"), TestStore::default());
     fs::create_dir(&root).expect("made");
     let batches = BatchPolicy::new(store.clone(), base.path().join("outputs")).expect("writable");
     let engine = Engine::builder(LocalExecutor::new(&root).expect("set up"))

@@ -1,29 +1,15 @@
 //! Requests that take time to be looked at.
 
-use std::time::Duration;
-
 use splengine_core::execute::SplitError;
 use splengine_core::{Engine, ExecuteError, LocalExecutor, Request, SessionRequest};
-use tokio::time::Instant;
 
-use crate::support::caller;
+use crate::support::{caller, measured};
 
 /// Does `work`, and returns whether others were served meanwhile: whether no more than a quarter of it
 /// went by without them.
 async fn is_shared(work: impl Future<Output = ()>) -> bool {
-    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
-    let mut others = async || {
-        loop {
-            tokio::task::yield_now().await;
-            longest = longest.max(last.elapsed());
-            last = Instant::now();
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = others() => {}
-    }
-    longest.max(last.elapsed()) < begun.elapsed() / 4
+    let (took, longest) = measured(work).await;
+    longest < took / 4
 }
 
 fn engine() -> (tempfile::TempDir, Engine) {

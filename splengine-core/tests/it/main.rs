@@ -29,6 +29,7 @@ mod session_memory;
 mod session_reads;
 mod session_store;
 mod sessions;
+mod store;
 mod streams;
 mod support;
 mod trees;

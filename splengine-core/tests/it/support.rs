@@ -5,6 +5,7 @@ use splengine_core::engine::EngineBuilder;
 use splengine_core::local::CgroupMode;
 use splengine_core::{Caller, Captured, Engine, Event, LocalExecutor, Request, Run};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// An engine whose root is an empty directory of its own.
 pub(crate) struct Bench {
@@ -112,4 +113,21 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 
 pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// Does `work`, and returns how long it took, and the longest time for which nobody else was served.
+pub(crate) async fn measured(work: impl Future<Output = ()>) -> (Duration, Duration) {
+    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let mut others = async || {
+        loop {
+            tokio::task::yield_now().await;
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = others() => {}
+    }
+    (begun.elapsed(), longest)
 }
