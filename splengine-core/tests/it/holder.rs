@@ -8,15 +8,13 @@ use bytes::Bytes;
 use splengine_core::auth::Access;
 use splengine_core::execute::{Background, ExitStatus, Signal};
 use splengine_core::local::PtyHost;
-use splengine_core::session::{
-    Attach, Attachment, SessionInfo, SessionPolicy, SessionState, Update,
-};
+use splengine_core::session::{Attach, Attachment, SessionInfo, SessionPolicy, SessionState};
 use splengine_core::terminal::Size;
 use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio::time::timeout;
 
+use crate::sessions::read_until;
 use crate::support::{caller, eventually};
 
 /// The holder's `main`: this very test binary, started with the words of [`start`].
@@ -128,20 +126,7 @@ impl Running {
     }
 
     fn read_until(&self, attachment: &mut Attachment, needle: &str) -> Vec<u8> {
-        let mut seen = Vec::new();
-        self.runtime.block_on(async {
-            while !String::from_utf8_lossy(&seen).contains(needle) {
-                match timeout(Duration::from_secs(20), attachment.next()).await.expect("in time") {
-                    Some(Update::Output { data, .. } | Update::Snapshot { data, .. }) => {
-                        seen.extend_from_slice(&data);
-                    }
-                    Some(Update::Exit(status)) => panic!("{needle} never came; {status:?}"),
-                    Some(_) => {}
-                    None => panic!("{needle} never came"),
-                }
-            }
-        });
-        seen
+        self.runtime.block_on(read_until(attachment, needle))
     }
 }
 

@@ -79,7 +79,7 @@ async fn next(attachment: &mut Attachment) -> Option<Update> {
 }
 
 /// Reads until the output holds `needle`, and gives all of it.
-async fn read_until(attachment: &mut Attachment, needle: &str) -> Vec<u8> {
+pub(crate) async fn read_until(attachment: &mut Attachment, needle: &str) -> Vec<u8> {
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains(needle) {
         match next(attachment).await {

@@ -97,15 +97,7 @@ async fn an_http_2_connection_that_only_answers_pings_is_closed() {
     };
     let mut clients = Vec::new();
     for script in ["true", "sleep 3; echo still"] {
-        let stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
-        let (mut client, connection) = hyper::client::conn::http2::handshake(
-            hyper_util::rt::TokioExecutor::new(),
-            hyper_util::rt::TokioIo::new(stream),
-        )
-        .await
-        .expect("HTTP/2");
-        // It answers pings by itself.
-        let served = tokio::spawn(connection);
+        let (mut client, served) = http_2(server.addr).await;
         let answer = client.send_request(request(&sh(script)));
         clients.push((client, served, answer));
     }
@@ -150,14 +142,7 @@ async fn who_asks_for_nothing_is_closed_and_a_poller_is_not() {
 async fn http_2_without_tls() {
     use http_body_util::{BodyExt as _, Full};
     let server = server().await;
-    let stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
-    let (mut client, connection) = hyper::client::conn::http2::handshake(
-        hyper_util::rt::TokioExecutor::new(),
-        hyper_util::rt::TokioIo::new(stream),
-    )
-    .await
-    .expect("HTTP/2");
-    tokio::spawn(connection);
+    let (mut client, _connection) = http_2(server.addr).await;
     let mut answers = Vec::new();
     for i in 0..8 {
         let body = sh(&format!("echo {i}")).to_string();

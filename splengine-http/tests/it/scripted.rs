@@ -302,14 +302,7 @@ async fn over_http_2_a_client_that_goes_away_ends_its_run() {
     use http_body_util::{BodyExt as _, Full};
     let (actor, mut heard) = Actor::new();
     let server = server_to(actor).await;
-    let stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
-    let (mut client, connection) = hyper::client::conn::http2::handshake(
-        hyper_util::rt::TokioExecutor::new(),
-        hyper_util::rt::TokioIo::new(stream),
-    )
-    .await
-    .expect("HTTP/2");
-    tokio::spawn(connection);
+    let (mut client, _connection) = http_2(server.addr).await;
     for accept in ["application/json", "application/x-ndjson"] {
         let request = http::Request::post(format!("http://{}/execute", server.addr))
             .header("authorization", "Bearer alices-very-long-token")

@@ -1,6 +1,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use splengine_core::auth::{Secret, SharedAuthenticator, StaticTokens};
 use splengine_core::batch::BatchPolicy;
@@ -9,6 +13,7 @@ use splengine_core::store::MemoryStore;
 use splengine_core::{Caller, Engine, Execute, LocalExecutor, Scope};
 use splengine_http::{HttpServer, HttpServerBuilder};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -182,6 +187,17 @@ impl TestServer {
         self.over(&batch).await;
         format!("{batch}/steps/{}/stdout", step["id"].as_str().expect("an id"))
     }
+}
+
+/// A client's connection of HTTP/2, which answers pings by itself, and the task that drives it.
+pub(crate) async fn http_2(
+    addr: SocketAddr,
+) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let stream = TcpStream::connect(addr).await.expect("connects");
+    let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(executor, stream).await.expect("HTTP/2");
+    (client, tokio::spawn(connection))
 }
 
 /// `sh -c script`.
