@@ -11,7 +11,6 @@ use splengine_core::Caller;
 use splengine_core::Engine;
 use splengine_core::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 
-use crate::app::App;
 use crate::problem::Problem;
 use crate::revoked::Recognised;
 
@@ -78,7 +77,11 @@ pub(crate) struct SharedBody;
 /// Reserves the memory of an answer that is whole until the last of it was written. What only looks is
 /// refused where there is none; what has done something waits for a while first, lest its answer is
 /// lost. Answers that are streamed have bounds of their own.
-pub(crate) async fn reserve(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn reserve(
+    State(budgets): State<AnswerBudgets>,
+    request: Request,
+    next: Next,
+) -> Response {
     let recognised = request.extensions().get::<Recognised>().cloned();
     let is_safe = request.method().is_safe();
     let response = next.run(request).await;
@@ -88,7 +91,7 @@ pub(crate) async fn reserve(State(app): State<App>, request: Request, next: Next
         return response;
     }
     let caller = recognised.as_ref().and_then(Recognised::caller);
-    let reservation = match app.answers.reserve_answer(caller, bytes, !is_safe).await {
+    let reservation = match budgets.reserve_answer(caller, bytes, !is_safe).await {
         Ok(reservation) => reservation,
         Err(error) if is_safe => return refused(error).into_response(),
         Err(error) => {

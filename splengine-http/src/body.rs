@@ -12,6 +12,7 @@ use splengine_core::quota::{GatherError, GatherLimits, Gathered, MemoryError};
 
 use crate::encoded::{DecodeError, is_encoded};
 use crate::lingering_close::Lingering;
+use crate::problem::Problem;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -85,6 +86,12 @@ impl<E: std::error::Error + 'static> From<GatherError<E>> for BodyError {
             }
         };
         Self { status, detail, retry_after }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        Self::new(error.status(), error.to_string()).retry_after(error.retry_after())
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
-use crate::app::{App, Options};
+use crate::context::{Context, Options};
 use crate::result_formats::{BoxError, ResultFormat};
 use crate::server::{HttpServer, RequestBody, Timing};
 use crate::service::HttpService;
@@ -327,7 +327,7 @@ impl HttpServerBuilder<SharedAuthenticator> {
     #[must_use]
     pub fn into_service(self) -> HttpService {
         let Self { engine, authenticator, options, .. } = self;
-        HttpService::new(App::new(engine, authenticator, options).router())
+        HttpService::new(Context::new(engine, authenticator, options).router())
     }
 
     /// Takes hold of `address`; port 0 is any that is free. Nothing is served before the server is
@@ -361,7 +361,9 @@ impl HttpServerBuilder<SharedAuthenticator> {
             .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
         let Self { engine, authenticator, options, mut timing } = self;
         timing.limits = timing.limits.counted_by(&engine);
-        let app = App::new(engine, authenticator, options);
-        Ok(HttpServer::new(listener, local_addr, &app, timing))
+        let context = Context::new(engine, authenticator, options);
+        let service = HttpService::new(context.router());
+        let connections = context.metrics.connections.clone();
+        Ok(HttpServer::new(listener, local_addr, service, connections, timing))
     }
 }

@@ -20,7 +20,6 @@ use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use crate::app::App;
 use crate::problem::Problem;
 use crate::revoked::Recognised;
 
@@ -43,7 +42,11 @@ impl DecoderBudgets {
 
 /// Decodes the bodies of all requests. Whatever reads them is held to the same bounds as by plain
 /// bodies, since it sees nothing but what was decoded.
-pub(crate) async fn decode(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn decode(
+    State(budgets): State<DecoderBudgets>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (mut parts, body) = request.into_parts();
     let coding = match Coding::of(&parts.headers) {
         Ok(coding) => coding,
@@ -60,7 +63,7 @@ pub(crate) async fn decode(State(app): State<App>, request: Request, next: Next)
     parts.headers.remove(CONTENT_LENGTH);
     let memory = Arc::new(DecoderMemory {
         bytes: coding.memory(),
-        budgets: app.decoders.clone(),
+        budgets,
         recognised: parts.extensions.get::<Recognised>().cloned().unwrap_or_default(),
         reservation: OnceCell::new(),
     });

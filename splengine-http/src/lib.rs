@@ -63,12 +63,13 @@
 #![forbid(unsafe_code)]
 
 mod answers;
-mod app;
+mod auth;
 mod body;
 #[doc(hidden)]
 pub mod bounded;
 mod builder;
 mod conditions;
+mod context;
 mod dto;
 mod dto_batch_requests;
 mod dto_batches;
@@ -78,18 +79,22 @@ mod encoded;
 mod file_paths;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod headers;
 mod host;
 mod json;
 mod lingering_close;
+mod metrics;
 mod negotiate;
 mod openapi;
 mod output_text;
 mod problem;
+mod query;
 mod ranges;
 mod repeats;
 mod result_formats;
 mod result_stream;
 mod revoked;
+mod router;
 mod routes;
 mod run_answer;
 mod server;

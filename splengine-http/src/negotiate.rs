@@ -3,7 +3,8 @@
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
-use crate::stream::EVENTS;
+/// The media type of server-sent events.
+pub(crate) const EVENTS: &str = "text/event-stream";
 
 /// The forms of an execution's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
 
+use crate::negotiate::EVENTS;
 use crate::result_formats::ResultFormat;
 use crate::routes;
-use crate::stream::EVENTS;
 
 /// The document of a server that has these forms of results.
 pub(crate) fn document(forms: &[ResultFormat]) -> utoipa::openapi::OpenApi {

@@ -12,8 +12,6 @@ use splengine_core::text::camel_case;
 use splengine_core::{BatchError, ErrorKind, ExecuteError, Field, SessionError};
 use utoipa::ToSchema;
 
-use crate::body::BodyError;
-
 /// An error: problem details (RFC 9457), with `error` for simple clients.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
@@ -51,6 +49,11 @@ impl Problem {
     /// Whether it is for want of something that will be there again.
     pub(crate) fn is_shortage(&self) -> bool {
         self.retry_after.is_some()
+    }
+
+    /// The same with the time after which the request may work.
+    pub(crate) fn retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     /// The same of a place in the body, by its JSON pointer.
@@ -111,13 +114,6 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::CallerLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-impl From<BodyError> for Problem {
-    fn from(error: BodyError) -> Self {
-        let retry_after = error.retry_after();
-        Self { retry_after, ..Self::new(error.status(), error.to_string()) }
     }
 }
 

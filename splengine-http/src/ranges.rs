@@ -5,8 +5,8 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_T
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
+use crate::headers::header;
 use crate::problem::Problem;
-use crate::routes::extract::header;
 
 /// The part that `Range` asks for of what has this length, or all of it.
 pub(crate) fn answer(

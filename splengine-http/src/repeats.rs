@@ -19,9 +19,9 @@ use splengine_core::{Caller, UserName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::app::App;
+use crate::answers::AnswerBudgets;
+use crate::headers::{IDEMPOTENCY_KEY, idempotency_key};
 use crate::problem::Problem;
-use crate::routes::extract::{IDEMPOTENCY_KEY, idempotency_key};
 
 /// The answers to requests that had a key, kept in memory for a day: at most 10,000, and 64 MiB of
 /// them. Over that, answers of the caller who has most of them are forgotten first.
@@ -96,14 +96,15 @@ impl Repeat {
     /// Does `work`, no more than once where there is a key.
     pub(crate) async fn once(
         self,
-        app: &App,
+        repeats: &Repeats,
+        answers: &AnswerBudgets,
         caller: &Caller,
         work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
     ) -> Result<Response, Problem> {
         match self.0 {
             Some((key, hasher)) => {
-                let memory = app.answers.reserve(caller, 0)?;
-                app.repeats.once(caller, &key, hasher.finish(), memory, work).await
+                let memory = answers.reserve(caller, 0)?;
+                repeats.once(caller, &key, hasher.finish(), memory, work).await
             }
             None => work.await,
         }

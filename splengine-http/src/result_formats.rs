@@ -10,9 +10,9 @@ use bytes::Bytes;
 use splengine_core::batch::BatchResults;
 use tokio::task::spawn_blocking;
 
+use crate::headers::header;
 use crate::negotiate;
 use crate::problem::Problem;
-use crate::routes::extract::header;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Write = dyn Fn(&BatchResults) -> Result<Bytes, BoxError> + Send + Sync;

@@ -13,7 +13,7 @@ use splengine_core::execute::Gap;
 use splengine_core::quota::Reservation;
 use splengine_core::{Caller, Captured};
 
-use crate::app::App;
+use crate::answers::AnswerBudgets;
 use crate::dto::{EncodingDto, EndDto, ExecuteResultDto};
 use crate::output_text::{Text, around_outputs, quote};
 use crate::problem::Problem;
@@ -21,14 +21,14 @@ use crate::result_stream::MEMORY_BYTES;
 
 /// The memory of the pieces of an answer that are on their way: none of one that is short, and whole.
 pub(crate) async fn reserve(
-    app: &App,
+    budgets: &AnswerBudgets,
     caller: &Caller,
     captured: &Captured,
 ) -> Result<Option<Reservation>, Problem> {
     if captured.stdout.len() + captured.stderr.len() <= MAX_WHOLE_BYTES {
         return Ok(None);
     }
-    app.answers.reserve_done(caller, MEMORY_BYTES).await.map(Some)
+    budgets.reserve_done(caller, MEMORY_BYTES).await.map(Some)
 }
 
 /// Answers with what a run printed and how it ended; under `fail_status` where that was no success. The

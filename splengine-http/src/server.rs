@@ -22,7 +22,6 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower::Service;
 
-use crate::app::App;
 use crate::service::HttpService;
 use crate::tracked::Tracked;
 
@@ -88,11 +87,10 @@ impl HttpServer {
     pub(crate) fn new(
         listener: TcpListener,
         local_addr: SocketAddr,
-        app: &App,
+        service: HttpService,
+        connections: Gauge,
         timing: Timing,
     ) -> Self {
-        let service = HttpService::new(app.router());
-        let connections = app.metrics.connections.clone();
         Self { listener, local_addr, service, connections, timing }
     }
 

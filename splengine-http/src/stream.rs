@@ -75,8 +75,6 @@ pub(crate) fn as_it_comes(media_type: &'static str, body: Body) -> Response {
     response
 }
 
-pub(crate) const EVENTS: &str = "text/event-stream";
-
 struct Writer {
     stage: Stage,
     session_id: String,

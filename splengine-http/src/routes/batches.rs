@@ -14,18 +14,20 @@ use splengine_core::batch::{BatchEvents, BatchFilter, BatchRecord, BatchState};
 use splengine_core::{BatchError, BatchRequest, Caller, Field};
 use tokio::time::timeout;
 
-use crate::app::App;
+use crate::auth::Authenticated;
+use crate::context::Context;
 use crate::dto_batch_requests::BatchRequestDto;
 use crate::dto_batches::{BatchDto, BatchEventDto, BatchListDto, BatchRecordDto, BatchResultDto};
+use crate::headers::{demand_json, header, idempotency_key};
 use crate::json;
+use crate::negotiate::EVENTS;
 use crate::problem::{Problem, ProblemDto};
+use crate::query::{NoQuery, Query};
 use crate::result_formats::ResultFormat;
-use crate::routes::extract::{
-    Authenticated, NoQuery, demand_json, header, idempotency_key, read_whole, work_on_body,
-};
+use crate::routes::extract::{read_whole, work_on_body};
 use crate::routes::results;
 use crate::silence::Silence;
-use crate::stream::{EVENTS, as_it_comes};
+use crate::stream::as_it_comes;
 
 /// Submits a batch.
 ///
@@ -53,21 +55,21 @@ use crate::stream::{EVENTS, as_it_comes};
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn submit(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
-    app.engine.batches().check_submit(&caller)?;
+    context.engine.batches().check_submit(&caller)?;
     let (parts, body) = request.into_parts();
     demand_json(&parts.headers)?;
     let query = Query::of(parts.uri.query(), &["wait"])?;
     // Whoever does not wait is answered in JSON.
     let wait = match wait(&query)? {
-        Some(time) => Some((time, ResultFormat::wanted(&app.options.forms, &parts.headers)?)),
+        Some(time) => Some((time, ResultFormat::wanted(&context.options.forms, &parts.headers)?)),
         None => None,
     };
-    let body = read_whole(&parts.headers, body, &app, &caller).await?;
-    let max = app.engine.batches().max_steps();
+    let body = read_whole(&parts.headers, body, &context, &caller).await?;
+    let max = context.engine.batches().max_steps();
     let parse = move |body: &[u8]| {
         if json::is_longer(body, "steps", max) {
             let problem = format!("are over the maximum of {max}");
@@ -78,13 +80,13 @@ pub(crate) async fn submit(
         Ok((dto.into_request()?, encodings))
     };
     // Held until the batch is there: a large one takes many times the memory of its text.
-    let ((request, encodings), permit) = work_on_body(body, &app, &caller, parse).await?;
-    let record = accept(&app, &caller, request, &parts.headers).await?;
+    let ((request, encodings), permit) = work_on_body(body, &context, &caller, parse).await?;
+    let record = accept(&context, &caller, request, &parts.headers).await?;
     let Some((wait, form)) = wait else {
         drop(permit);
-        return Ok(answer_done(&app, &caller, record, accepted).await);
+        return Ok(answer_done(&context, &caller, record, accepted).await);
     };
-    let (batches, id) = (app.engine.batches(), record.info.id.to_string());
+    let (batches, id) = (context.engine.batches(), record.info.id.to_string());
     let id = id.as_str();
     // It may take much memory, and long.
     permit.run(|| drop(record)).await?;
@@ -96,11 +98,11 @@ pub(crate) async fn submit(
                 Err(BatchError::ReadLimit(_)) => batches.info(&caller, id).await?.into(),
                 record => record?,
             };
-            return Ok(answer_done(&app, &caller, record, accepted).await);
+            return Ok(answer_done(&context, &caller, record, accepted).await);
         }
     }
     let encoding = move |place| encodings.get(place).copied().unwrap_or_default();
-    match results::answer(&app, &caller, id, form, encoding).await {
+    match results::answer(&context, &caller, id, form, encoding).await {
         // It was done, and is told without what takes memory.
         Err(problem) if problem.is_shortage() => {
             Ok(accepted(batches.info(&caller, id).await?.into()))
@@ -126,36 +128,36 @@ fn wait(query: &Query) -> Result<Option<Duration>, Problem> {
 
 /// Submits what a request asks for, under the key that its headers name.
 pub(crate) async fn accept(
-    app: &App,
+    context: &Context,
     caller: &Caller,
     request: BatchRequest,
     headers: &HeaderMap,
 ) -> Result<BatchRecord, Problem> {
     let key = idempotency_key(headers)?;
-    Ok(app.engine.batches().submit(caller, request, key).await?.record)
+    Ok(context.engine.batches().submit(caller, request, key).await?.record)
 }
 
 /// Answers with a record, which `write` writes: apart from the runtime's workers if it is large.
 async fn answer_with(
-    app: &App,
+    context: &Context,
     caller: &Caller,
     record: BatchRecord,
     write: fn(BatchRecord) -> Response,
 ) -> Result<Response, Problem> {
     let (user, bytes) = (caller.accounted_user(), record.memory_bytes());
-    let permit = app.engine.large_work().permit(user, bytes).await?;
+    let permit = context.engine.large_work().permit(user, bytes).await?;
     Ok(permit.run(move || write(record)).await?)
 }
 
 /// The same for what was done: where it does not get its turn, the record is told without its steps.
 pub(crate) async fn answer_done(
-    app: &App,
+    context: &Context,
     caller: &Caller,
     record: BatchRecord,
     write: fn(BatchRecord) -> Response,
 ) -> Response {
     let info = record.info.clone();
-    answer_with(app, caller, record, write).await.unwrap_or_else(|_| write(info.into()))
+    answer_with(context, caller, record, write).await.unwrap_or_else(|_| write(info.into()))
 }
 
 fn told(record: BatchRecord) -> Response {
@@ -187,7 +189,7 @@ pub(crate) fn accepted(record: BatchRecord) -> Response {
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Json<BatchListDto>, Problem> {
@@ -202,7 +204,7 @@ pub(crate) async fn list(
     };
     let limit = limit.ok_or_else(|| Problem::malformed("`limit` must be from 1 to 500"))?;
     let filter = filter(&query)?;
-    let list = app.engine.batches().list(&caller, &filter, query.get("cursor"), limit).await?;
+    let list = context.engine.batches().list(&caller, &filter, query.get("cursor"), limit).await?;
     Ok(Json(list.into()))
 }
 
@@ -239,18 +241,18 @@ fn filter(query: &Query) -> Result<BatchFilter, Problem> {
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn get(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri().query(), &["steps"])?;
-    let batches = app.engine.batches();
+    let batches = context.engine.batches();
     if query.get("steps").is_some() && !query.flag("steps")? {
         return Ok(Json(BatchDto::from(batches.info(&caller, &id).await?)).into_response());
     }
     let record = batches.get(&caller, &id).await?;
-    answer_with(&app, &caller, record, told).await
+    answer_with(&context, &caller, record, told).await
 }
 
 /// What happens to a batch, from its beginning or after `Last-Event-ID`, to its end.
@@ -266,7 +268,7 @@ pub(crate) async fn get(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn events(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     _: NoQuery,
@@ -280,7 +282,7 @@ pub(crate) async fn events(
             Problem::malformed("`Last-Event-ID` must be the id of an event, a whole number")
         })?,
     };
-    let events = app.engine.batches().events(&caller, &id, after).await;
+    let events = context.engine.batches().events(&caller, &id, after).await;
     let events = events.map_err(|error| match error {
         BatchError::Malformed { field: Field::After, problem } => {
             Problem::malformed(format!("`Last-Event-ID` {problem}"))
@@ -291,7 +293,7 @@ pub(crate) async fn events(
     if events.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let reserved = app.followers.reserve(&caller, events.memory_bytes())?;
+    let reserved = context.followers.reserve(&caller, events.memory_bytes())?;
     let chunks = stream::unfold(Some((events, silence, reserved)), |events| async {
         let (mut events, silence, reserved) = events?;
         let (chunk, is_over) = next_event(&mut events, &silence).await;
@@ -334,7 +336,7 @@ async fn next_event(events: &mut BatchEvents, silence: &Silence) -> (Bytes, bool
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn rerun(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
@@ -345,12 +347,12 @@ pub(crate) async fn rerun(
         Some("failed") => true,
         Some(_) => return Err(Problem::malformed("`only` must be failed or all")),
     };
-    let batches = app.engine.batches();
+    let batches = context.engine.batches();
     let submitted = match idempotency_key(request.headers())? {
         Some(key) => batches.rerun_once(&caller, &id, only_failed, key).await?,
         None => batches.rerun(&caller, &id, only_failed).await?,
     };
-    Ok(answer_done(&app, &caller, submitted.record, accepted).await)
+    Ok(answer_done(&context, &caller, submitted.record, accepted).await)
 }
 
 /// Cancels a batch.
@@ -371,72 +373,19 @@ pub(crate) async fn rerun(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn cancel(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri().query(), &["purge"])?;
-    let batches = app.engine.batches();
+    let batches = context.engine.batches();
     if query.flag("purge")? {
         batches.purge(&caller, &id).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let record = batches.cancel(&caller, &id).await?;
-    Ok(answer_done(&app, &caller, record, told).await)
-}
-
-/// The parameters of a query, all of which are known.
-pub(crate) struct Query(Vec<(String, String)>);
-
-impl Query {
-    pub(crate) fn of(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
-        Self::with_lists(query, known, &[])
-    }
-
-    /// The same with `lists`, which may be there more than once.
-    pub(crate) fn with_lists(
-        query: Option<&str>,
-        known: &[&str],
-        lists: &[&str],
-    ) -> Result<Self, Problem> {
-        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned();
-        let pairs: Vec<(String, String)> = pairs.collect();
-        for (place, (name, _)) in pairs.iter().enumerate() {
-            if lists.contains(&name.as_str()) {
-                continue;
-            }
-            if !known.contains(&name.as_str()) {
-                let known = [known, lists].concat();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Problem::malformed(format!(
-                    "the query has the unknown parameter `{name}`; there is: {known}"
-                )));
-            }
-            if pairs[..place].iter().any(|(other, _)| other == name) {
-                let detail = format!("the query has the parameter `{name}` more than once");
-                return Err(Problem::malformed(detail));
-            }
-        }
-        Ok(Self(pairs))
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// All that a name is given.
-    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
-        match self.get(name) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(Problem::malformed(format!("`{name}` must be true or false"))),
-        }
-    }
+    Ok(answer_done(&context, &caller, record, told).await)
 }
 
 /// Seconds that a client may wait for a batch; for longer there is `true`.

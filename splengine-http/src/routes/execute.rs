@@ -7,16 +7,17 @@ use splengine_core::engine::Admitted;
 use splengine_core::execute::{SlowReader, Stdin};
 use splengine_core::{BatchRequest, Run};
 
-use crate::app::App;
 use crate::body::BodyError;
+use crate::context::Context;
 use crate::dto::{EncodingDto, ExecuteRequestDto, ExecuteResultDto};
 use crate::encoded::Decoder;
+use crate::headers::{BodyKind, idempotency_key};
 use crate::json;
 use crate::negotiate::Format;
 use crate::problem::{Problem, ProblemDto};
 use crate::repeats::Repeat;
 use crate::routes::batches;
-use crate::routes::extract::{BodyKind, idempotency_key, read_query, read_whole, work_on_body};
+use crate::routes::extract::{read_query, read_whole, work_on_body};
 use crate::run_answer;
 use crate::silence::Silence;
 use crate::stdin::BodyReader;
@@ -83,10 +84,13 @@ use crate::stream::{self, Queued, Told};
             headers(("Retry-After" = u64, description = "Seconds"))),
     ),
 )]
-pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn execute(
+    State(context): State<Context>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let caller = app.caller(&parts).await?;
-    app.engine.check_execute(&caller)?;
+    let caller = context.caller(&parts).await?;
+    context.engine.check_execute(&caller)?;
     let kind = BodyKind::of(&parts.headers)?;
     let format = Format::wanted(&parts.headers).ok_or_else(|| {
         Problem::new(
@@ -109,7 +113,7 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         ));
     }
 
-    let has_batches = app.engine.has_batches();
+    let has_batches = context.engine.has_batches();
     let (asked, repeat, permit, breakage) = match kind {
         BodyKind::Json => {
             if let Some((name, _)) = query.first() {
@@ -117,13 +121,13 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
                     "the query has the unknown parameter `{name}`; beside a JSON body there is: failStatus"
                 )));
             }
-            let body = read_whole(&parts.headers, body, &app, &caller).await?;
+            let body = read_whole(&parts.headers, body, &context, &caller).await?;
             let repeat = Repeat::of(&parts)?;
             let read = move |body: &[u8]| {
                 let repeat = repeat.with_body(body);
                 Ok((Asked::of(json::parse(body)?, None, has_batches)?, repeat))
             };
-            let ((asked, repeat), permit) = work_on_body(body, &app, &caller, read).await?;
+            let ((asked, repeat), permit) = work_on_body(body, &context, &caller, read).await?;
             (asked, Some(repeat), Some(permit), None)
         }
         BodyKind::Input => {
@@ -138,9 +142,9 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
     };
     let (mut request, encoding) = match asked {
         Asked::Batch(request) => {
-            let record = batches::accept(&app, &caller, *request, &parts.headers).await?;
+            let record = batches::accept(&context, &caller, *request, &parts.headers).await?;
             drop(permit);
-            return Ok(batches::answer_done(&app, &caller, record, batches::accepted).await);
+            return Ok(batches::answer_done(&context, &caller, record, batches::accepted).await);
         }
         Asked::Command(request, encoding) => (*request, encoding),
     };
@@ -164,21 +168,22 @@ pub(crate) async fn execute(State(app): State<App>, request: Request) -> Result<
         }
     };
     if format == Format::Json {
-        let (own_app, asker) = (app.clone(), caller.clone());
+        let (engine, asker) = (context.engine.clone(), caller.clone());
+        let answers = context.answers.clone();
         let work = async move {
-            let run = own_app.engine.execute(&asker, request).await?;
+            let run = engine.execute(&asker, request).await?;
             watch(&run);
             let session_id = run.session_id().to_string();
             let captured = run.capture().await;
-            let reserved = run_answer::reserve(&own_app, &asker, &captured).await?;
+            let reserved = run_answer::reserve(&answers, &asker, &captured).await?;
             run_answer::answer(captured, &session_id, encoding, fail_status, reserved)
         };
         return match repeat {
-            Some(repeat) => repeat.once(&app, &caller, work).await,
+            Some(repeat) => repeat.once(&context.repeats, &context.answers, &caller, work).await,
             None => work.await,
         };
     }
-    let run = match app.engine.admit(&caller, request).await? {
+    let run = match context.engine.admit(&caller, request).await? {
         Admitted::Running(run) => {
             watch(&run);
             Told::Running(run)

@@ -4,10 +4,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
-use crate::app::App;
+use crate::auth::Authenticated;
+use crate::context::Context;
 use crate::dto::ExecutionListDto;
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::extract::{Authenticated, NoQuery};
+use crate::query::NoQuery;
 
 /// Lists the caller's executions that run or wait; with the scope `admin`, those of all callers.
 #[utoipa::path(
@@ -18,11 +19,11 @@ use crate::routes::extract::{Authenticated, NoQuery};
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
 ) -> Result<Json<ExecutionListDto>, Problem> {
-    let executions = app.engine.executions(&caller)?;
+    let executions = context.engine.executions(&caller)?;
     Ok(Json(ExecutionListDto { executions: executions.into_iter().map(Into::into).collect() }))
 }
 
@@ -35,11 +36,11 @@ pub(crate) async fn list(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn cancel(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
-    app.engine.cancel_execution(&caller, &id).await?;
+    context.engine.cancel_execution(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::FromRequestParts;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
@@ -17,116 +14,32 @@ use splengine_core::execute::{LimitKind, Stdin};
 use splengine_core::quota::{GatherLimits, Gathered, LargeWorkPermit};
 use splengine_core::{Caller, Limits, Request};
 
-use crate::app::App;
 use crate::body::read_body;
+use crate::context::Context;
 use crate::dto::{ExecuteRequestDto, LimitsDto};
 use crate::json;
 use crate::problem::Problem;
-use crate::routes::batches::Query;
-
-/// What the `Content-Type` says that the body is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyKind {
-    Json,
-    Input,
-}
-
-impl BodyKind {
-    /// A type is demanded: without one, or with one of the three that forms have, a browser sends
-    /// a page's request to any site without asking that site first.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = value.unwrap_or_default().split(';').next().unwrap_or_default();
-        match essence.trim().to_ascii_lowercase().as_str() {
-            "application/json" => Ok(Self::Json),
-            name if name.starts_with("application/") && name.ends_with("+json") => Ok(Self::Json),
-            "application/octet-stream" => Ok(Self::Input),
-            _ => Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "Content-Type must be application/json, or application/octet-stream for a body that \
-                 is the command's input",
-            )),
-        }
-    }
-}
-
-/// Who asks; a refusal when nobody is recognised.
-pub(crate) struct Authenticated(pub(crate) Caller);
-
-impl FromRequestParts<App> for Authenticated {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        app.caller(parts).await.map(Self)
-    }
-}
-
-/// A request without a query, of which a route knows no parameter.
-pub(crate) struct NoQuery;
-
-impl<S: Sync> FromRequestParts<S> for NoQuery {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Query::of(parts.uri.query(), &[]).map(|_| Self)
-    }
-}
-
-pub(crate) fn demand_json(headers: &HeaderMap) -> Result<(), Problem> {
-    match BodyKind::of(headers) {
-        Ok(BodyKind::Json) => Ok(()),
-        _ => {
-            let detail = "Content-Type must be application/json";
-            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
-        }
-    }
-}
-
-/// The key under which a request is done no more than once.
-pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let key = match (keys.next(), keys.next()) {
-        (None, _) => return Ok(None),
-        (Some(key), None) => key.to_str().unwrap_or_default(),
-        (Some(_), Some(_)) => {
-            return Err(Problem::malformed("there is more than one `Idempotency-Key`"));
-        }
-    };
-    let is_key = (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-    if !is_key {
-        let detail = "`Idempotency-Key` is 1 to 255 visible ASCII characters";
-        return Err(Problem::malformed(detail));
-    }
-    Ok(Some(key))
-}
-
-pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
-
-/// What we write into headers is made of ids and numbers.
-pub(crate) fn header(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
 
 /// Reads a JSON body whole, within the bounds of its size and its time.
 pub(crate) async fn read_json<T: DeserializeOwned + Send + 'static>(
     headers: &HeaderMap,
     body: Body,
-    app: &App,
+    context: &Context,
     caller: &Caller,
 ) -> Result<T, Problem> {
-    let body = read_whole(headers, body, app, caller).await?;
-    Ok(work_on_body(body, app, caller, |body| json::parse(body)).await?.0)
+    let body = read_whole(headers, body, context, caller).await?;
+    Ok(work_on_body(body, context, caller, |body| json::parse(body)).await?.0)
 }
 
 /// Does `work` on a body that was read, apart from the runtime's workers if it is large; and gives the
 /// permit under which it was done, for what is still to be done with its result.
 pub(crate) async fn work_on_body<T: Send + 'static>(
     body: Gathered,
-    app: &App,
+    context: &Context,
     caller: &Caller,
     work: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
 ) -> Result<(T, LargeWorkPermit), Problem> {
-    let permit = app.engine.large_work().permit(caller.accounted_user(), body.len()).await?;
+    let permit = context.engine.large_work().permit(caller.accounted_user(), body.len()).await?;
     let done = permit.run(move || work(&body)).await??;
     Ok((done, permit))
 }
@@ -136,11 +49,11 @@ pub(crate) async fn work_on_body<T: Send + 'static>(
 pub(crate) async fn read_whole(
     headers: &HeaderMap,
     body: Body,
-    app: &App,
+    context: &Context,
     caller: &Caller,
 ) -> Result<Gathered, Problem> {
-    let budget = app.budgets.of(caller.accounted_user());
-    let limits = GatherLimits::new(app.options.max_body, app.options.body_timeout, &budget);
+    let budget = context.budgets.of(caller.accounted_user());
+    let limits = GatherLimits::new(context.options.max_body, context.options.body_timeout, &budget);
     read_body(headers, body, &limits).await.map_err(|error| {
         if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let detail = format!("{error}; send a long input as application/octet-stream");

@@ -23,19 +23,21 @@ use splengine_core::files::{FileInfo, FileKind, FileListing, FileWatch, OpenFile
 use tokio::time::{Instant, timeout};
 use tokio_util::io::StreamReader;
 
-use crate::app::App;
+use crate::auth::Authenticated;
 use crate::body::{BodyError, announced_length};
 use crate::conditions::{self, Conditions, Reading, modified, tag_text};
+use crate::context::Context;
 use crate::dto_files::{DirectoryDto, FileDto, FileEventDto};
 use crate::encoded::DecodeError;
 use crate::file_paths::{FilePath, name_of_cursor};
+use crate::headers::header;
+use crate::negotiate::EVENTS;
 use crate::problem::{Problem, ProblemDto};
+use crate::query::Query;
 use crate::ranges;
 use crate::repeats::Repeat;
-use crate::routes::batches::Query;
-use crate::routes::extract::{Authenticated, header};
 use crate::silence::Silence;
-use crate::stream::{EVENTS, as_it_comes};
+use crate::stream::as_it_comes;
 
 /// A file's content; with a slash at the end of the path, what is in a directory.
 #[utoipa::path(
@@ -70,18 +72,18 @@ use crate::stream::{EVENTS, as_it_comes};
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn read(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
     let path = FilePath::of_url(request.uri().path());
-    let files = app.engine.files();
+    let files = context.engine.files();
     if path.is_directory {
         let query = Query::of(request.uri().query(), &["limit", "cursor", "watch"])?;
         if query.flag("watch")? {
             let silence = Silence::of(request.extensions());
             let watch = files.watch(&caller, path.below_root()).await?;
-            return Ok(watched(app.clone(), watch, silence));
+            return Ok(watched(context.clone(), watch, silence));
         }
         let listing = files.list(&caller, path.below_root()).await?;
         return listed(&path, listing, &query).await;
@@ -178,17 +180,17 @@ async fn listed(path: &FilePath, listing: FileListing, query: &Query) -> Result<
     Ok(Json(DirectoryDto::new(path, entries, is_more)).into_response())
 }
 
-fn watched(app: App, watch: FileWatch, silence: Silence) -> Response {
+fn watched(context: Context, watch: FileWatch, silence: Silence) -> Response {
     // The first word tells that nothing is missed from here on.
     let begun = stream::once(async { Bytes::from_static(b":\n\n") });
     let events = stream::unfold(Some(watch), move |watch| {
-        let (app, silence) = (app.clone(), silence.clone());
+        let (context, silence) = (context.clone(), silence.clone());
         async move {
             let mut watch = watch?;
             let next = async {
                 tokio::select! {
                     event = watch.next() => event,
-                    () = app.engine.closed() => None,
+                    () = context.engine.closed() => None,
                 }
             };
             match silence.unless_too_long(next).await {
@@ -230,7 +232,7 @@ fn watched(app: App, watch: FileWatch, silence: Silence) -> Response {
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn write(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -238,11 +240,11 @@ pub(crate) async fn write(
     Query::of(parts.uri.query(), &[])?;
     let path = FilePath::of_url(parts.uri.path());
     let conditions = Conditions::of(&parts.headers)?;
-    let files = app.engine.files();
+    let files = context.engine.files();
     let size = announced_length(&parts.headers).unwrap_or(0).max(body.size_hint().lower());
     files.check_write(&caller, path.below_root(), size)?;
     if path.is_directory {
-        check_empty(body, app.options.body_timeout).await?;
+        check_empty(body, context.options.body_timeout).await?;
         let present = match files.stat(&caller, path.below_root()).await {
             Err(FileError::NotFound { .. }) => None,
             found => Some(found?),
@@ -257,7 +259,7 @@ pub(crate) async fn write(
         return Ok(answer(&path, &files.stat(&caller, path.below_root()).await?, true));
     }
     check_content(&parts)?;
-    let content = StreamReader::new(chunks(body, app.options.body_timeout));
+    let content = StreamReader::new(chunks(body, context.options.body_timeout));
     let condition = move |present: Option<&FileInfo>| conditions.allow_change(present);
     let replaced = files.replace_if(&caller, path.below_root(), condition, content).await;
     let replaced = replaced.map_err(no_parent)?;
@@ -281,14 +283,14 @@ pub(crate) async fn write(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn remove(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     Query::of(request.uri().query(), &[])?;
     let path = FilePath::of_url(request.uri().path());
     let conditions = Conditions::of(request.headers())?;
-    let files = app.engine.files();
+    let files = context.engine.files();
     if path.is_directory {
         let info = files.stat(&caller, path.below_root()).await?;
         if !conditions.allow_change(Some(&info)) {
@@ -328,14 +330,14 @@ pub(crate) async fn remove(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn transfer(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let from = FilePath::of_url(parts.uri.path());
-    app.engine.files().check_write(&caller, from.below_root(), 0)?;
-    check_empty(body, app.options.body_timeout).await?;
+    context.engine.files().check_write(&caller, from.below_root(), 0)?;
+    check_empty(body, context.options.body_timeout).await?;
     let query = Query::of(parts.uri.query(), &["move", "copy", "overwrite"])?;
     let overwrite = query.flag("overwrite")?;
     let to = |name| FilePath::of_parameter(parts.uri.query(), name);
@@ -347,7 +349,7 @@ pub(crate) async fn transfer(
     let conditions = Conditions::of(&parts.headers)?;
     let condition = move |info: &FileInfo| conditions.allow_change(Some(info));
     let repeat = Repeat::of(&parts)?;
-    let (files, asker) = (app.engine.files(), caller.clone());
+    let (files, asker) = (context.engine.files(), caller.clone());
     let work = async move {
         let (from, place) = (from.below_root(), to.below_root());
         let done = if copies {
@@ -358,7 +360,7 @@ pub(crate) async fn transfer(
         let done = done.map_err(no_parent)?;
         Ok(answer(&to, &done.info, done.is_new))
     };
-    repeat.once(&app, &caller, work).await
+    repeat.once(&context.repeats, &context.answers, &caller, work).await
 }
 
 fn answer(path: &FilePath, info: &FileInfo, is_new: bool) -> Response {

@@ -1,69 +1,31 @@
 //! `GET /metrics`: OpenMetrics 1.0. Nothing in it names a user, a command or a path.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, NoLabelSet,
-};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use splengine_core::ErrorKind;
 use splengine_core::engine::{EngineStats, HistogramStats};
 
-use crate::app::App;
-use crate::routes::extract::NoQuery;
+use crate::context::Context;
+use crate::metrics::HttpMetrics;
+use crate::query::NoQuery;
 
-/// What the server itself counts.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct HttpMetrics {
-    requests: Family<RequestLabels, Counter<u64, AtomicU64>>,
-    pub(crate) connections: Gauge,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    /// The pattern of the route, of which there are few; never the path that was asked for.
-    route: String,
-    method: &'static str,
-    status: u16,
-}
-
-/// Counts a request when it is answered.
-pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>();
-    let route = route.map_or("none", MatchedPath::as_str).to_owned();
-    let method = match request.method().as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "other",
-    };
-    let response = next.run(request).await;
-    let labels = RequestLabels { route, method, status: response.status().as_u16() };
-    app.metrics.requests.get_or_create(&labels).inc();
-    response
-}
-
-pub(crate) async fn metrics(State(app): State<App>, _: NoQuery) -> Response {
+pub(crate) async fn metrics(State(context): State<Context>, _: NoQuery) -> Response {
     let mut registry = Registry::with_prefix("splengine");
-    let HttpMetrics { requests, connections } = app.metrics.clone();
+    let HttpMetrics { requests, connections } = context.metrics.clone();
     registry.register("http_requests", "HTTP requests answered", requests);
     registry.register("http_connections", "HTTP connections open now", connections);
     let mut text = String::new();
-    registry.register_collector(Box::new(Stats(app.engine.stats())));
+    registry.register_collector(Box::new(Stats(context.engine.stats())));
     if encode(&mut text, &registry).is_err() {
         text.clear();
     }

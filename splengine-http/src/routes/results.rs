@@ -5,14 +5,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use splengine_core::Caller;
 
-use crate::app::App;
+use crate::auth::Authenticated;
+use crate::context::Context;
 use crate::dto::EncodingDto;
 use crate::dto_batches::BatchResultDto;
 use crate::problem::{Problem, ProblemDto};
+use crate::query::Query;
 use crate::result_formats::ResultFormat;
 use crate::result_stream;
-use crate::routes::batches::Query;
-use crate::routes::extract::{Authenticated, word};
+use crate::routes::extract::word;
 
 /// What the steps of a batch that is over printed.
 ///
@@ -35,7 +36,7 @@ use crate::routes::extract::{Authenticated, word};
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn results(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
@@ -43,29 +44,29 @@ pub(crate) async fn results(
     let query = Query::of(request.uri().query(), &["outputEncoding"])?;
     let encoding = query.get("outputEncoding").map(|text| word("outputEncoding", text));
     let encoding = encoding.transpose()?.unwrap_or_default();
-    let form = ResultFormat::wanted(&app.options.forms, request.headers())?;
-    if !app.engine.batches().info(&caller, &id).await?.state.is_final() {
+    let form = ResultFormat::wanted(&context.options.forms, request.headers())?;
+    if !context.engine.batches().info(&caller, &id).await?.state.is_final() {
         return Err(Problem::new(StatusCode::CONFLICT, "the batch is not over"));
     }
-    answer(&app, &caller, &id, form, move |_| encoding).await
+    answer(&context, &caller, &id, form, move |_| encoding).await
 }
 
 /// The results of a batch that is over; in JSON each step's output is encoded as `encoding` says of
 /// its place.
 pub(crate) async fn answer(
-    app: &App,
+    context: &Context,
     caller: &Caller,
     id: &str,
     form: Option<ResultFormat>,
     encoding: impl Fn(usize) -> EncodingDto + Send + Sync + 'static,
 ) -> Result<Response, Problem> {
-    let results = app.engine.batches().result_reader(caller, id).await?;
+    let results = context.engine.batches().result_reader(caller, id).await?;
     let record_bytes = results.record().memory_bytes();
     let Some(form) = form else {
         let bytes = record_bytes + result_stream::MEMORY_BYTES;
-        let reserved = app.answers.reserve(caller, bytes)?;
+        let reserved = context.answers.reserve(caller, bytes)?;
         return result_stream::answer(results, encoding, reserved).await;
     };
-    let _reserved = app.answers.reserve(caller, record_bytes + results.total_bytes())?;
+    let _reserved = context.answers.reserve(caller, record_bytes + results.total_bytes())?;
     form.answer(results.read_all().await?).await
 }

@@ -9,12 +9,13 @@ use splengine_core::Scope;
 use splengine_core::engine::PartState;
 
 use crate::answers::SharedBody;
-use crate::app::App;
+use crate::auth::Authenticated;
+use crate::context::Context;
 use crate::dto::{IdentityDto, ReadinessDto, ServiceDto, StatusDto};
 use crate::openapi;
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::batches::Query;
-use crate::routes::extract::{Authenticated, NoQuery};
+use crate::query::NoQuery;
+use crate::query::Query;
 
 /// Whether the server is alive.
 #[utoipa::path(
@@ -49,12 +50,12 @@ pub(crate) async fn health(_: NoQuery) -> Json<StatusDto> {
     ),
 )]
 pub(crate) async fn ready(
-    State(app): State<App>,
+    State(context): State<Context>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = Query::of(query.as_deref(), &["verbose"])?;
     let is_verbose = query.get("verbose") == Some("") || query.flag("verbose")?;
-    let readiness = app.engine.readiness().await;
+    let readiness = context.engine.readiness().await;
     let parts = readiness.parts().iter().map(|(part, state)| (*part, told(*state)));
     let parts = is_verbose.then(|| parts.collect());
     let body = Json(ReadinessDto { status: told(readiness.state()), parts });
@@ -102,12 +103,12 @@ pub(crate) async fn whoami(Authenticated(caller): Authenticated, _: NoQuery) -> 
             content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn definition(State(app): State<App>, _: NoQuery) -> Json<ServiceDto> {
-    let mut interfaces = app.options.interfaces.clone();
+pub(crate) async fn definition(State(context): State<Context>, _: NoQuery) -> Json<ServiceDto> {
+    let mut interfaces = context.options.interfaces.clone();
     interfaces.insert("rest".to_owned(), "/api/v1".to_owned());
-    let mut capabilities = app.engine.capabilities();
+    let mut capabilities = context.engine.capabilities();
     let own = ["execute.stream", "execute.stdin-stream"].map(str::to_owned).into_iter();
-    let asynchronous = app.engine.has_batches().then(|| "execute.async".to_owned());
+    let asynchronous = context.engine.has_batches().then(|| "execute.async".to_owned());
     // After `execute`, which is the first.
     capabilities.splice(1..1, own.chain(asynchronous));
     Json(ServiceDto {
@@ -120,9 +121,9 @@ pub(crate) async fn definition(State(app): State<App>, _: NoQuery) -> Json<Servi
 }
 
 /// Made once: it takes about a millisecond, and anybody may ask for it as often as they like.
-pub(crate) async fn openapi(State(app): State<App>, _: NoQuery) -> Response {
-    let document = app.openapi.get_or_init(|| {
-        let document = openapi::json(&app.options.forms);
+pub(crate) async fn openapi(State(context): State<Context>, _: NoQuery) -> Response {
+    let document = context.openapi.get_or_init(|| {
+        let document = openapi::json(&context.options.forms);
         document.expect("a document is made of texts, numbers and maps by texts").into()
     });
     let headers = [(CONTENT_TYPE, "application/json")];

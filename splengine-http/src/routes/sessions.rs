@@ -16,19 +16,20 @@ use splengine_core::quota::LargeWorkPermit;
 use splengine_core::session::RecordingFile;
 use splengine_core::{Caller, SessionRequest};
 
-use crate::app::App;
+use crate::auth::Authenticated;
+use crate::context::Context;
 use crate::dto_sessions::{
     NewShareDto, SaveRequestDto, SavedDto, SavedListDto, SessionChangeDto, SessionDto,
     SessionListDto, SessionRequestDto, ShareListDto, ShareRequestDto, TakeBackDto, TicketDto,
     rfc3339,
 };
+use crate::headers::{demand_json, header};
 use crate::json;
 use crate::problem::{Problem, ProblemDto};
+use crate::query::NoQuery;
 use crate::ranges;
 use crate::repeats::Repeat;
-use crate::routes::extract::{
-    Authenticated, NoQuery, demand_json, header, read_json, read_whole, work_on_body,
-};
+use crate::routes::extract::{read_json, read_whole, work_on_body};
 
 /// The caller's sessions.
 #[utoipa::path(
@@ -39,11 +40,11 @@ use crate::routes::extract::{
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
 ) -> Json<SessionListDto> {
-    let sessions = app.engine.sessions().list(&caller);
+    let sessions = context.engine.sessions().list(&caller);
     Json(SessionListDto { sessions: sessions.into_iter().map(Into::into).collect() })
 }
 
@@ -58,22 +59,22 @@ pub(crate) async fn list(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn create(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
-    app.engine.sessions().check_create(&caller)?;
+    context.engine.sessions().check_create(&caller)?;
     let (request, repeat, permit) =
-        optional_json(&app, &caller, request, SessionRequestDto::into_request).await?;
+        optional_json(&context, &caller, request, SessionRequestDto::into_request).await?;
     let request: SessionRequest = request.large_work_permit(permit);
-    let (sessions, asker) = (app.engine.sessions(), caller.clone());
+    let (sessions, asker) = (context.engine.sessions(), caller.clone());
     let work = async move {
         let session = sessions.create(&asker, request).await?;
         let location = format!("/api/v1/sessions/{}", session.id);
         Ok(created(&location, SessionDto::from(session)))
     };
-    repeat.once(&app, &caller, work).await
+    repeat.once(&context.repeats, &context.answers, &caller, work).await
 }
 
 /// One session.
@@ -85,12 +86,12 @@ pub(crate) async fn create(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn get(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<SessionDto>, Problem> {
-    Ok(Json(app.engine.sessions().get(&caller, &id)?.into()))
+    Ok(Json(context.engine.sessions().get(&caller, &id)?.into()))
 }
 
 /// Renames a session.
@@ -102,17 +103,17 @@ pub(crate) async fn get(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn change(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Json<SessionDto>, Problem> {
-    app.engine.sessions().check_change(&caller, &id)?;
+    context.engine.sessions().check_change(&caller, &id)?;
     let (parts, body) = request.into_parts();
     demand_json(&parts.headers)?;
-    let dto: SessionChangeDto = read_json(&parts.headers, body, &app, &caller).await?;
-    Ok(Json(app.engine.sessions().rename(&caller, &id, dto.name)?.into()))
+    let dto: SessionChangeDto = read_json(&parts.headers, body, &context, &caller).await?;
+    Ok(Json(context.engine.sessions().rename(&caller, &id, dto.name)?.into()))
 }
 
 /// Ends a session and forgets it.
@@ -124,12 +125,12 @@ pub(crate) async fn change(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn end(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.sessions().end(&caller, &id).await?;
+    context.engine.sessions().end(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -149,7 +150,7 @@ pub(crate) async fn end(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn screen(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
     request: Request,
@@ -174,7 +175,7 @@ pub(crate) async fn screen(
             }
         }
     }
-    let sessions = app.engine.sessions();
+    let sessions = context.engine.sessions();
     let screen = match at {
         Some(at) => sessions.screen_at(&caller, &id, at).await?,
         None => sessions.screen(&caller, &id).await?,
@@ -202,13 +203,13 @@ pub(crate) async fn screen(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn recording(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let file = app.engine.sessions().recording(&caller, &id).await?;
+    let file = context.engine.sessions().recording(&caller, &id).await?;
     let length = file.length();
     let media_type = "application/x-asciicast";
     ranges::answer(&headers, length, media_type, |from, until| pieces(file, from, until))
@@ -239,27 +240,27 @@ fn pieces(file: RecordingFile, from: u64, until: u64) -> Body {
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn input(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    app.engine.sessions().check_input(&caller, &id)?;
+    context.engine.sessions().check_input(&caller, &id)?;
     let (parts, body) = request.into_parts();
-    let data = read_whole(&parts.headers, body, &app, &caller).await?;
+    let data = read_whole(&parts.headers, body, &context, &caller).await?;
     let repeat = Repeat::of(&parts)?;
-    let permit = app.engine.large_work().permit(caller.accounted_user(), data.len()).await?;
+    let permit = context.engine.large_work().permit(caller.accounted_user(), data.len()).await?;
     let data = data.into_bytes();
     let body = data.clone();
     let repeat = permit.run(move || repeat.with_body(&body)).await?;
     drop(permit);
-    let (sessions, asker) = (app.engine.sessions(), caller.clone());
+    let (sessions, asker) = (context.engine.sessions(), caller.clone());
     let work = async move {
         sessions.input(&asker, &id, data).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
-    repeat.once(&app, &caller, work).await
+    repeat.once(&context.repeats, &context.answers, &caller, work).await
 }
 
 /// Saves a session.
@@ -273,22 +274,22 @@ pub(crate) async fn input(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn save(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    app.engine.sessions().check_change(&caller, &id)?;
+    context.engine.sessions().check_change(&caller, &id)?;
     let (dto, repeat, _): (SaveRequestDto, _, _) =
-        optional_json(&app, &caller, request, Ok).await?;
-    let (sessions, asker) = (app.engine.sessions(), caller.clone());
+        optional_json(&context, &caller, request, Ok).await?;
+    let (sessions, asker) = (context.engine.sessions(), caller.clone());
     let work = async move {
         let saved = sessions.save(&asker, &id, dto.name).await?;
         let location = format!("/api/v1/saved-sessions/{}", saved.id);
         Ok(created(&location, SavedDto::from(saved)))
     };
-    repeat.once(&app, &caller, work).await
+    repeat.once(&context.repeats, &context.answers, &caller, work).await
 }
 
 /// The caller's saved sessions.
@@ -300,11 +301,11 @@ pub(crate) async fn save(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn list_saved(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
 ) -> Result<Json<SavedListDto>, Problem> {
-    let saved = app.engine.sessions().list_saved(&caller).await?;
+    let saved = context.engine.sessions().list_saved(&caller).await?;
     Ok(Json(SavedListDto { saved_sessions: saved.into_iter().map(Into::into).collect() }))
 }
 
@@ -317,12 +318,12 @@ pub(crate) async fn list_saved(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn get_saved(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<SavedDto>, Problem> {
-    Ok(Json(app.engine.sessions().get_saved(&caller, &id).await?.into()))
+    Ok(Json(context.engine.sessions().get_saved(&caller, &id).await?.into()))
 }
 
 /// Forgets a saved session.
@@ -334,12 +335,12 @@ pub(crate) async fn get_saved(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn remove_saved(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.sessions().remove_saved(&caller, &id).await?;
+    context.engine.sessions().remove_saved(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -352,12 +353,12 @@ pub(crate) async fn remove_saved(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn list_shares(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
 ) -> Result<Json<ShareListDto>, Problem> {
-    let shares = app.engine.sessions().list_shares(&caller, &id)?;
+    let shares = context.engine.sessions().list_shares(&caller, &id)?;
     Ok(Json(ShareListDto { shares: shares.into_iter().map(Into::into).collect() }))
 }
 
@@ -371,18 +372,18 @@ pub(crate) async fn list_shares(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn share(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    app.engine.sessions().check_change(&caller, &id)?;
-    let console = console_url(&app, request.headers());
-    let (dto, ..): (ShareRequestDto, _, _) = optional_json(&app, &caller, request, Ok).await?;
+    context.engine.sessions().check_change(&caller, &id)?;
+    let console = console_url(&context, request.headers());
+    let (dto, ..): (ShareRequestDto, _, _) = optional_json(&context, &caller, request, Ok).await?;
     let expires_in = dto.expires_in.map_or(HOUR, Duration::from_millis);
     let access = dto.access.unwrap_or_default();
-    let sessions = app.engine.sessions();
+    let sessions = context.engine.sessions();
     let (share, ticket) = sessions.share(&caller, &id, access.into(), expires_in)?;
     let location = format!("/api/v1/sessions/{id}/shares/{}", share.id);
     let dto = NewShareDto {
@@ -405,15 +406,15 @@ pub(crate) async fn share(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn take_back_shares(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    app.engine.sessions().check_change(&caller, &id)?;
-    let (dto, ..): (TakeBackDto, _, _) = optional_json(&app, &caller, request, Ok).await?;
-    let sessions = app.engine.sessions();
+    context.engine.sessions().check_change(&caller, &id)?;
+    let (dto, ..): (TakeBackDto, _, _) = optional_json(&context, &caller, request, Ok).await?;
+    let sessions = context.engine.sessions();
     match dto.ticket {
         Some(ticket) => sessions.take_back_ticket(&caller, &id, &Secret::new(ticket))?,
         None => sessions.take_back_share(&caller, &id, None)?,
@@ -431,12 +432,12 @@ pub(crate) async fn take_back_shares(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn take_back_share(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path((id, share)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.sessions().take_back_share(&caller, &id, Some(&share))?;
+    context.engine.sessions().take_back_share(&caller, &id, Some(&share))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -449,18 +450,18 @@ pub(crate) async fn take_back_share(
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn ticket(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
 ) -> Result<(StatusCode, Json<TicketDto>), Problem> {
-    let ticket = app.engine.sessions().ticket(&caller)?;
+    let ticket = context.engine.sessions().ticket(&caller)?;
     Ok((StatusCode::CREATED, Json(TicketDto { ticket: ticket.expose().to_owned() })))
 }
 
 /// What `convert` makes of a JSON body, or of its default where there is none; the key that it came under,
 /// and the permit under which that was done.
 async fn optional_json<T: DeserializeOwned + Default, R: Send + 'static>(
-    app: &App,
+    context: &Context,
     caller: &Caller,
     request: Request,
     convert: impl FnOnce(T) -> Result<R, Problem> + Send + 'static,
@@ -470,19 +471,19 @@ async fn optional_json<T: DeserializeOwned + Default, R: Send + 'static>(
     if !is_absent {
         demand_json(&parts.headers)?;
     }
-    let data = read_whole(&parts.headers, body, app, caller).await?;
+    let data = read_whole(&parts.headers, body, context, caller).await?;
     let repeat = Repeat::of(&parts)?;
     let work = move |body: &[u8]| {
         let dto = if is_absent { T::default() } else { json::parse(body)? };
         Ok((convert(dto)?, repeat.with_body(body)))
     };
-    let ((made, repeat), permit) = work_on_body(data, app, caller, work).await?;
+    let ((made, repeat), permit) = work_on_body(data, context, caller, work).await?;
     Ok((made, repeat, permit))
 }
 
 /// Where the console is: as configured, else where this request went to.
-fn console_url(app: &App, headers: &HeaderMap) -> String {
-    app.options.console.clone().unwrap_or_else(|| {
+fn console_url(context: &Context, headers: &HeaderMap) -> String {
+    context.options.console.clone().unwrap_or_else(|| {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         format!("http://{host}/")
     })

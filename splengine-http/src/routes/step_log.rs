@@ -15,12 +15,12 @@ use splengine_core::execute::Stream;
 use splengine_core::text::Utf8Pieces;
 use utoipa::ToSchema;
 
-use crate::app::App;
+use crate::auth::Authenticated;
+use crate::context::Context;
 use crate::dto_sessions::rfc3339;
 use crate::negotiate;
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::batches::Query;
-use crate::routes::extract::Authenticated;
+use crate::query::Query;
 use crate::routes::step_output::{ATTEMPT, attempt};
 use crate::silence::Silence;
 use crate::stream::as_it_comes;
@@ -68,7 +68,7 @@ pub(crate) struct LogPieceDto {
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn log(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path((id, step)): Path<(String, String)>,
     request: Request,
@@ -77,7 +77,7 @@ pub(crate) async fn log(
     let form = LogFormat::wanted(request.headers())?;
     let silence = Silence::of(request.extensions());
     let (attempt, follows) = (attempt(&query)?, query.flag("follow")?);
-    let log = app.engine.batches().log(&caller, &id, &step, attempt, follows).await?;
+    let log = context.engine.batches().log(&caller, &id, &step, attempt, follows).await?;
     let attempt = HeaderValue::from(log.attempt());
     let writer = Writer::new(log, form, silence);
     let body = Body::from_stream(stream::try_unfold(Some(writer), |writer| async {

@@ -11,13 +11,14 @@ use splengine_core::BatchError;
 use splengine_core::batch::StepOutput;
 use splengine_core::execute::{Gap, Stream};
 
-use crate::app::App;
+use crate::auth::Authenticated;
 use crate::conditions::{Conditions, Reading};
+use crate::context::Context;
+use crate::headers::header;
 use crate::negotiate;
 use crate::problem::{Problem, ProblemDto};
+use crate::query::Query;
 use crate::ranges;
-use crate::routes::batches::Query;
-use crate::routes::extract::{Authenticated, header};
 use crate::stream::as_it_comes;
 
 /// What a run of a step printed on a stream.
@@ -73,7 +74,7 @@ use crate::stream::as_it_comes;
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn output(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path((id, step, stream)): Path<(String, String, String)>,
     request: Request,
@@ -99,7 +100,7 @@ pub(crate) async fn output(
         if offset.is_some() {
             return Err(Problem::malformed("`offset` needs `follow`; else there is Range"));
         }
-        let output = app.engine.batches().output(&caller, &id, &step, stream, attempt).await?;
+        let output = context.engine.batches().output(&caller, &id, &step, stream, attempt).await?;
         let mut headers = request.headers().clone();
         if attempt.is_none() && output.attempt() > 1 && goes_on_blindly(&headers) {
             headers.remove(RANGE);
@@ -111,7 +112,7 @@ pub(crate) async fn output(
         return Err(Problem::malformed(detail));
     }
     let attempt = attempt.or(offset.map(|_| 1));
-    let output = app.engine.batches().output(&caller, &id, &step, stream, attempt).await?;
+    let output = context.engine.batches().output(&caller, &id, &step, stream, attempt).await?;
     let attempt = output.attempt();
     let follower = Follower { output, at: offset.unwrap_or(0), form, is_gap_told: false };
     let body = Body::from_stream(stream::try_unfold(follower, Follower::next));

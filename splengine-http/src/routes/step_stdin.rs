@@ -3,10 +3,12 @@
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 
-use crate::app::App;
+use crate::auth::Authenticated;
+use crate::context::Context;
+use crate::headers::BodyKind;
 use crate::problem::{Problem, ProblemDto};
-use crate::routes::batches::Query;
-use crate::routes::extract::{Authenticated, BodyKind, read_whole};
+use crate::query::Query;
+use crate::routes::extract::read_whole;
 
 /// Writes to the standard input of a step that runs and keeps it open.
 ///
@@ -28,12 +30,12 @@ use crate::routes::extract::{Authenticated, BodyKind, read_whole};
             content_type = "application/problem+json")),
 )]
 pub(crate) async fn write(
-    State(app): State<App>,
+    State(context): State<Context>,
     Authenticated(caller): Authenticated,
     Path((id, step)): Path<(String, String)>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    let batches = app.engine.batches();
+    let batches = context.engine.batches();
     batches.check_submit(&caller)?;
     let (parts, body) = request.into_parts();
     let query = Query::of(parts.uri.query(), &["end"])?;
@@ -42,7 +44,7 @@ pub(crate) async fn write(
         let detail = "Content-Type must be application/octet-stream";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    let data = read_whole(&parts.headers, body, &app, &caller).await?;
+    let data = read_whole(&parts.headers, body, &context, &caller).await?;
     batches.write_stdin(&caller, &id, &step, data.to_vec().into(), end).await?;
     Ok(StatusCode::NO_CONTENT)
 }
