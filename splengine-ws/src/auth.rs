@@ -1,7 +1,6 @@
 //! Who is let in.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
@@ -10,11 +9,11 @@ use axum::http::{Extensions, HeaderMap, StatusCode};
 use splengine_core::Caller;
 use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials, Secret};
 use splengine_core::net::{PeerAddress, is_rebindable_host};
-use tokio::time::Instant;
 
-use crate::app::App;
-use crate::login;
-use crate::logins::{LoginId, LoginUse};
+use crate::context::Context;
+use crate::cookie::cookie_name;
+use crate::login_id::LoginId;
+use crate::logins::LoginUse;
 
 /// Who opens a WebSocket.
 pub(crate) enum Authenticated {
@@ -49,29 +48,32 @@ pub(crate) fn source(extensions: &Extensions) -> CredentialSource {
     CredentialSource::of_request("ws", extensions.get(), peer)
 }
 
-/// Judges the headers of an upgrade.
-pub(crate) async fn judge(app: &App, parts: &Parts) -> Result<Authenticated, Refusal> {
+/// Authenticates the client of an upgrade by the headers.
+pub(crate) async fn authenticate(
+    context: &Context,
+    parts: &Parts,
+) -> Result<Authenticated, Refusal> {
     let (headers, source) = (&parts.headers, source(&parts.extensions));
     let from_page = match headers.get(ORIGIN) {
         None => false,
         Some(origin) => {
             let origin = origin.to_str().unwrap_or_default();
-            if !is_allowed(app, origin, headers) {
-                let detail = foreign_origin(app, origin, headers);
+            if !is_allowed(context, origin, headers) {
+                let detail = foreign_origin(context, origin, headers);
                 return Err(refused(StatusCode::FORBIDDEN, detail));
             }
             true
         }
     };
     if headers.contains_key(AUTHORIZATION) {
-        let caller = by_header(app, headers, &source).await?;
+        let caller = by_header(context, headers, &source).await?;
         return Ok(Authenticated::Known(caller, None));
     }
-    if from_page && let Some(present) = by_cookie(app, headers).await {
+    if from_page && let Some(present) = by_cookie(context, headers).await {
         return Ok(Authenticated::Known(present.caller, Some(present.login)));
     }
-    match app.authenticator.authenticate(Credentials::None).await {
-        Ok(_) if is_foreign_name(app, headers) => {
+    match context.authenticator.authenticate(Credentials::None).await {
+        Ok(_) if is_foreign_name(context, headers) => {
             let detail = "under this name nobody is let in without credentials; its origin would \
                           have to be allowed";
             Err(refused(StatusCode::FORBIDDEN, detail))
@@ -88,20 +90,21 @@ pub(crate) async fn judge(app: &App, parts: &Parts) -> Result<Authenticated, Ref
 
 /// Whether a page of `origin` may act here: one of this server itself, or of an origin that was
 /// allowed. Browsers send `null` for pages that have none.
-pub(crate) fn is_allowed(app: &App, origin: &str, headers: &HeaderMap) -> bool {
+pub(crate) fn is_allowed(context: &Context, origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    (own.is_some() && own == host) || app.options.origins.iter().any(|allowed| allowed == origin)
+    (own.is_some() && own == host)
+        || context.options.origins.iter().any(|allowed| allowed == origin)
 }
 
 /// Says why a page of `origin` may not act here, and what an administrator can do about it where it is
 /// the console's own, behind a proxy that passes another `Host` on. Logged, too, but not all the time:
 /// whoever likes can send such requests.
-pub(crate) fn foreign_origin(app: &App, origin: &str, headers: &HeaderMap) -> String {
+pub(crate) fn foreign_origin(context: &Context, origin: &str, headers: &HeaderMap) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let short = |text: &str| text.chars().take(MAX_SHOWN_CHARS).collect::<String>();
     let (origin, host) = (short(origin), short(host));
-    if app.refused_origins.may_log() {
+    if context.refused_origins.may_log() {
         tracing::warn!(
             origin,
             host,
@@ -117,30 +120,15 @@ pub(crate) fn foreign_origin(app: &App, origin: &str, headers: &HeaderMap) -> St
     )
 }
 
-/// Keeps a line of the log from being written over and over.
-#[derive(Debug, Default)]
-pub(crate) struct LogGate(Mutex<Option<Instant>>);
-
-impl LogGate {
-    fn may_log(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
-    }
-}
-
 /// Of a page that a browser found under anybody's name, no more is known than of any other.
-fn is_foreign_name(app: &App, headers: &HeaderMap) -> bool {
+fn is_foreign_name(context: &Context, headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
     let is_host = |origin: &String| origin.split_once("://").is_some_and(|(_, own)| own == host);
-    is_rebindable_host(host) && !app.options.origins.iter().any(is_host)
+    is_rebindable_host(host) && !context.options.origins.iter().any(is_host)
 }
 
 async fn by_header(
-    app: &App,
+    context: &Context,
     headers: &HeaderMap,
     source: &CredentialSource,
 ) -> Result<Caller, Refusal> {
@@ -155,7 +143,7 @@ async fn by_header(
         return Err(refused("credentials must be of the form `Bearer TOKEN`"));
     };
     let credentials = Credentials::Bearer(Secret::new(token.trim()));
-    let known = app.engine.authenticate(&app.authenticator, credentials, source).await;
+    let known = context.engine.authenticate(&context.authenticator, credentials, source).await;
     known.map_err(|error| match error {
         AuthError::Unavailable(source) => unavailable(source.as_ref()),
         AuthError::Throttled { retry_after, .. } => Refusal {
@@ -169,8 +157,8 @@ async fn by_header(
 
 /// Who is logged in, by the cookie that the login gave. One that stands for nothing is no failure: it
 /// can't be guessed, and every browser has one some time after its login is over.
-pub(crate) async fn by_cookie(app: &App, headers: &HeaderMap) -> Option<Present> {
-    let name = login::cookie_name(headers);
+pub(crate) async fn by_cookie(context: &Context, headers: &HeaderMap) -> Option<Present> {
+    let name = cookie_name(headers);
     let cookies = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
     let pairs = cookies.flat_map(|header| header.split(';'));
     let values = pairs.filter_map(|pair| match pair.trim().split_once('=') {
@@ -179,7 +167,9 @@ pub(crate) async fn by_cookie(app: &App, headers: &HeaderMap) -> Option<Present>
     });
     // There may be one of each directory above.
     for id in values.filter_map(LoginId::parse).take(MAX_COOKIES) {
-        if let Some((caller, login)) = app.logins.find(&app.engine, &app.authenticator, &id).await {
+        if let Some((caller, login)) =
+            context.logins.find(&context.engine, &context.authenticator, &id).await
+        {
             return Some(Present { caller, id, login });
         }
     }
@@ -195,4 +185,3 @@ fn unavailable(source: &(dyn std::error::Error + Send + Sync)) -> Refusal {
 const MAX_COOKIES: usize = 8;
 /// Of what a request names, so much is repeated.
 const MAX_SHOWN_CHARS: usize = 200;
-const LOG_INTERVAL: Duration = Duration::from_secs(10);

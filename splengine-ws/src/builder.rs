@@ -8,7 +8,7 @@ use splengine_core::net::{BindError, ConnectionLimits};
 use splengine_http::{HttpServer, HttpService, OriginError};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
-use crate::app::{App, Options};
+use crate::context::{Context, Options};
 use crate::server::{WsServer, WsService};
 
 /// Sets up the WebSocket server. Made by [`WsServer::builder`]; it opens only once it knows how to
@@ -186,19 +186,19 @@ impl<A> WsServerBuilder<A> {
 }
 
 impl WsServerBuilder<SharedAuthenticator> {
-    fn into_app(self) -> Arc<App> {
+    fn into_context(self) -> Arc<Context> {
         let Self { engine, authenticator, api, options, logins, .. } = self;
         let api = api.unwrap_or_else(|| {
             HttpServer::builder(engine.clone()).authenticate(authenticator.clone()).into_service()
         });
-        Arc::new(App::new(engine, authenticator, api, options, logins))
+        Arc::new(Context::new(engine, authenticator, api, options, logins))
     }
 
     /// The server as a service, to be nested in a stack of one's own, under any path. Draining the
     /// engine sends its clients away; see [`WsService::close`] for what else there is to end.
     #[must_use]
     pub fn into_service(self) -> WsService {
-        WsService::new(self.into_app())
+        WsService::new(self.into_context())
     }
 
     /// Takes hold of `address`; port 0 is any that is free. Nothing is served before the server is

@@ -55,19 +55,23 @@
 
 #![forbid(unsafe_code)]
 
-mod app;
 mod auth;
 mod builder;
 mod connection;
 mod console;
+mod context;
+mod cookie;
 mod encode;
 mod frame;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod login;
 mod login_file;
+mod login_id;
 mod logins;
 mod meter;
+mod problem;
+mod router;
 mod server;
 mod upgrade;
 

@@ -7,9 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
-};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -18,9 +16,11 @@ use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Cred
 use splengine_core::{Caller, Scope};
 use splengine_http::read_body;
 
-use crate::app::App;
 use crate::auth::{self, Present};
+use crate::context::Context;
+use crate::cookie::set_cookie;
 use crate::logins::LIFETIME;
+use crate::problem::{problem, problem_body, problem_response, throttled};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,12 +44,12 @@ pub(crate) struct Logout {
 }
 
 pub(crate) async fn login(
-    State(app): State<Arc<App>>,
+    State(context): State<Arc<Context>>,
     extensions: Extensions,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if let Some(refusal) = refuse_foreign(&app, &headers) {
+    if let Some(refusal) = refuse_foreign(&context, &headers) {
         return refusal;
     }
     let is_json = headers
@@ -60,7 +60,7 @@ pub(crate) async fn login(
         let detail = "Content-Type must be application/json";
         return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
     }
-    let body = match read_body(&headers, body, &app.login_limits).await {
+    let body = match read_body(&headers, body, &context.login_limits).await {
         Ok(body) => body,
         Err(error) => return problem(error.status(), &error.to_string()),
     };
@@ -69,13 +69,13 @@ pub(crate) async fn login(
         let detail = "the body must be an object with `token` or `ticket`";
         return problem(StatusCode::BAD_REQUEST, detail);
     };
-    let present = auth::by_cookie(&app, &headers).await;
+    let present = auth::by_cookie(&context, &headers).await;
     let source = auth::source(&extensions);
     let (caller, token) = match (login.token, login.ticket) {
         (Some(token), None) => {
             let token = Secret::new(token);
             let shown = Credentials::Bearer(token.clone());
-            match app.engine.authenticate(&app.authenticator, shown, &source).await {
+            match context.engine.authenticate(&context.authenticator, shown, &source).await {
                 Ok(caller) => (caller, Some(token)),
                 Err(error) => return refuse(&error, "the token is not valid"),
             }
@@ -85,7 +85,7 @@ pub(crate) async fn login(
             if let Some(present) = present.as_ref().filter(|_| !login.replace) {
                 return somebody_else(&present.caller, None);
             }
-            match redeem(&app, ticket, &source).await {
+            match redeem(&context, ticket, &source).await {
                 Ok(guest) => (guest, None),
                 Err(error) => {
                     let detail =
@@ -109,9 +109,9 @@ pub(crate) async fn login(
                 return somebody_else(&present.caller, Some(&caller));
             }
         }
-        app.logins.end(&present.id).await;
+        context.logins.end(&present.id).await;
     }
-    let Some(id) = app.logins.add(&app.engine, caller.clone(), token.as_ref()).await else {
+    let Some(id) = context.logins.add(&context.engine, caller.clone(), token.as_ref()).await else {
         return problem(
             StatusCode::SERVICE_UNAVAILABLE,
             "there are no random numbers at the moment",
@@ -124,16 +124,16 @@ pub(crate) async fn login(
 
 /// Who a ticket lets in.
 pub(crate) async fn redeem(
-    app: &App,
+    context: &Context,
     ticket: String,
     source: &CredentialSource,
 ) -> Result<Caller, AuthError> {
     let ticket = Secret::new(ticket);
     let redeemed = async {
-        let caller = app.engine.sessions().redeem(&ticket).map_err(|_| AuthError::Invalid)?;
+        let caller = context.engine.sessions().redeem(&ticket).map_err(|_| AuthError::Invalid)?;
         if caller.is_revoked() { Err(AuthError::Invalid) } else { Ok(caller) }
     };
-    app.engine.check_secret(&ticket, source, redeemed).await
+    context.engine.check_secret(&ticket, source, redeemed).await
 }
 
 /// Asks whether somebody else is to be logged out.
@@ -161,26 +161,26 @@ fn refuse(error: &AuthError, detail: &str) -> Response {
 /// Ends the login of this browser, and what is open by it; with `?everywhere=true` all logins of its
 /// user.
 pub(crate) async fn logout(
-    State(app): State<Arc<App>>,
+    State(context): State<Arc<Context>>,
     query: Result<Query<Logout>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if let Some(refusal) = refuse_foreign(&app, &headers) {
+    if let Some(refusal) = refuse_foreign(&context, &headers) {
         return refusal;
     }
     // What it says makes no difference.
-    if let Err(error) = read_body(&headers, body, &app.login_limits).await {
+    if let Err(error) = read_body(&headers, body, &context.login_limits).await {
         return problem(error.status(), &error.to_string());
     }
     let Ok(Query(Logout { everywhere })) = query else {
         return problem(StatusCode::BAD_REQUEST, "`everywhere` must be true or false");
     };
-    if let Some(Present { caller, id, .. }) = auth::by_cookie(&app, &headers).await {
+    if let Some(Present { caller, id, .. }) = auth::by_cookie(&context, &headers).await {
         if everywhere {
-            app.logins.end_all(&caller).await;
+            context.logins.end_all(&caller).await;
         }
-        app.logins.end(&id).await;
+        context.logins.end(&id).await;
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
     set_cookie(&mut response, &headers, "", Duration::ZERO);
@@ -188,10 +188,10 @@ pub(crate) async fn logout(
 }
 
 /// Who is logged in.
-pub(crate) async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let caller = match auth::by_cookie(&app, &headers).await {
+pub(crate) async fn me(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
+    let caller = match auth::by_cookie(&context, &headers).await {
         Some(present) => Some(present.caller),
-        None => app.authenticator.authenticate(Credentials::None).await.ok(),
+        None => context.authenticator.authenticate(Credentials::None).await.ok(),
     };
     let mut response = match caller {
         Some(caller) => Json(who(&caller)).into_response(),
@@ -199,34 +199,6 @@ pub(crate) async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Respo
     };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// Browsers send cookies to all ports of a host: each server has its own, and what is in it says
-/// nothing to any other. Over TLS no other host, and nothing in clear, can set it.
-pub(crate) fn cookie_name(headers: &HeaderMap) -> String {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let port = host.rsplit_once(':').map(|(_, port)| port).unwrap_or_default();
-    let port = if port.bytes().all(|byte| byte.is_ascii_digit()) { port } else { "" };
-    let prefix = if is_over_tls(headers) { "__Host-" } else { "" };
-    format!("{prefix}splengine{port}")
-}
-
-/// As the proxy says that is in front. Who makes it up makes their own cookie stricter, and that is
-/// all.
-fn is_over_tls(headers: &HeaderMap) -> bool {
-    headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https")
-}
-
-fn set_cookie(response: &mut Response, asked: &HeaderMap, value: &str, time: Duration) {
-    let (name, seconds) = (cookie_name(asked), time.as_secs());
-    // Without a path it is for the directory of the page, whatever that is behind a proxy; but the
-    // name's prefix demands one.
-    let over_tls = if is_over_tls(asked) { "; Secure; Path=/" } else { "" };
-    let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Max-Age={seconds}{over_tls}");
-    if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
-        cookie.set_sensitive(true);
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
 }
 
 fn who(caller: &Caller) -> Value {
@@ -244,46 +216,10 @@ fn who(caller: &Caller) -> Value {
     json!({"user": caller.user().as_str(), "guest": guest, "scopes": scopes})
 }
 
-fn refuse_foreign(app: &App, headers: &HeaderMap) -> Option<Response> {
+fn refuse_foreign(context: &Context, headers: &HeaderMap) -> Option<Response> {
     let origin = headers.get(ORIGIN)?.to_str().unwrap_or_default();
-    (!auth::is_allowed(app, origin, headers)).then(|| {
-        let detail = auth::foreign_origin(app, origin, headers);
+    (!auth::is_allowed(context, origin, headers)).then(|| {
+        let detail = auth::foreign_origin(context, origin, headers);
         problem(StatusCode::FORBIDDEN, &detail)
     })
-}
-
-/// Problem details (RFC 9457), as the HTTP server gives them.
-pub(crate) fn problem(status: StatusCode, detail: &str) -> Response {
-    problem_response(status, &problem_body(status, detail))
-}
-
-/// The same for who has shown too much that was not valid.
-pub(crate) fn throttled(detail: &str, retry_after: Duration) -> Response {
-    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, detail);
-    let seconds = retry_after.as_secs().saturating_add(1);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    response
-}
-
-fn problem_body(status: StatusCode, detail: &str) -> Value {
-    json!({
-        "type": "about:blank",
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-        "detail": detail,
-        "error": detail,
-    })
-}
-
-fn problem_response(status: StatusCode, body: &Value) -> Response {
-    let mut response = (status, body.to_string()).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
 }

@@ -12,7 +12,7 @@ use aes_gcm::{Aes256Gcm, Key, Nonce};
 use sha2::{Digest as _, Sha256};
 use splengine_core::auth::Secret;
 
-use crate::logins::{Hash, LoginId, hex};
+use crate::login_id::{Hash, LoginId, hex};
 
 /// One login.
 pub(crate) struct Row {

@@ -14,6 +14,7 @@ use splengine_core::{Caller, Engine};
 use tokio::time::Instant;
 
 use crate::login_file::{self, Row};
+use crate::login_id::{Hash, LoginId};
 
 /// The logins of one server: at most [`MAX_LOGINS`], and [`MAX_LOGINS_PER_USER`] of one user or, for
 /// guests, of one session. Beyond that the one that was used least recently ends.
@@ -33,9 +34,6 @@ struct File {
     written: u64,
 }
 
-/// What stands in a cookie: 256 random bits, in hexadecimal digits.
-pub(crate) struct LoginId(Secret);
-
 /// A login that something goes on by: it is not idle.
 #[derive(Debug, Clone)]
 pub(crate) struct LoginUse {
@@ -43,8 +41,6 @@ pub(crate) struct LoginUse {
     pub(crate) until: Instant,
     _in_use: Arc<()>,
 }
-
-pub(crate) type Hash = [u8; 32];
 
 #[derive(Debug)]
 struct Entry {
@@ -76,29 +72,6 @@ impl Drop for Entry {
     fn drop(&mut self) {
         // However it ends, whatever goes on by it ends with it.
         self.revocation.revoke();
-    }
-}
-
-impl LoginId {
-    /// `None` where the system has no random numbers.
-    fn random() -> Option<Self> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).ok()?;
-        Some(Self(Secret::new(hex(&random))))
-    }
-
-    /// The one in a cookie.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let is_id = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_id.then(|| Self(Secret::new(text)))
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        self.0.expose()
-    }
-
-    fn hash(&self) -> Hash {
-        Sha256::digest(self.0.expose()).into()
     }
 }
 
@@ -269,10 +242,6 @@ fn make_room(entries: &mut HashMap<Hash, Entry>, of: &str) {
     if let Some(hash) = least.map(|(hash, _)| *hash) {
         entries.remove(&hash);
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// However much it is used.

@@ -7,9 +7,15 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use splengine_core::quota::{MemoryBudget, MemoryError, Reservation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+use tokio_tungstenite::WebSocketStream;
+
+/// A WebSocket whose messages are bounded before they are read.
+pub(crate) type Socket = WebSocketStream<Metered<TokioIo<Upgraded>>>;
 
 /// A connection with WebSocket frames in it. Before the payload of a message is read, it must be small
 /// enough, and the memory for it reserved; until then nothing more is taken from the connection.

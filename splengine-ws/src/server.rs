@@ -3,7 +3,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 
 use axum::Router;
 use axum::body::Body;
@@ -13,7 +13,7 @@ use splengine_http::{ResponseBody, ResponseFuture};
 use tokio::net::TcpListener;
 use tower::Service;
 
-use crate::app::App;
+use crate::context::Context;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -128,12 +128,12 @@ impl fmt::Debug for WsServer {
 #[derive(Clone)]
 pub struct WsService {
     router: Router,
-    app: Arc<App>,
+    context: Arc<Context>,
 }
 
 impl WsService {
-    pub(crate) fn new(app: Arc<App>) -> Self {
-        Self { router: app.router(), app }
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { router: context.router(), context }
     }
 
     /// Sends every client away with 1001, and waits until they are gone, for the builder's
@@ -143,7 +143,7 @@ impl WsService {
     ///
     /// Clients are sent away all the same.
     pub async fn close(&self) {
-        self.app.close().await;
+        self.context.close().await;
     }
 }
 
@@ -156,7 +156,7 @@ where
     type Error = Infallible;
     type Future = ResponseFuture;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 

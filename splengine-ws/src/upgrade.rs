@@ -12,7 +12,7 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use splengine_core::net::ConnectionHandle;
@@ -21,18 +21,15 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::app::App;
 use crate::auth::{self, Authenticated, Refusal};
-use crate::connection::{self, AttachQuery, Entrant};
+use crate::connection::{self, AttachQuery, Client};
+use crate::context::Context;
 use crate::frame::AccessWord;
-use crate::login::{problem, throttled};
 use crate::meter::{Gate, Metered};
+use crate::problem::{problem, throttled};
 
 /// The subprotocol with binary frames.
 pub(crate) const V1: &str = "spl.term.v1";
-
-/// A WebSocket whose messages are bounded before they are read.
-pub(crate) type Socket = WebSocketStream<Metered<TokioIo<Upgraded>>>;
 
 /// A client's part of the opening handshake (RFC 6455, section 4.2.1).
 struct Handshake {
@@ -106,10 +103,10 @@ fn wrong_query(uri: &Uri) -> String {
     }
 }
 
-pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> Response {
+pub(crate) async fn terminal(State(context): State<Arc<Context>>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
-    let entrant = match auth::judge(&app, &parts).await {
-        Ok(entrant) => entrant,
+    let client = match auth::authenticate(&context, &parts).await {
+        Ok(client) => client,
         Err(Refusal { detail, retry_after: Some(time), .. }) => return throttled(&detail, time),
         Err(Refusal { status, detail, .. }) => return problem(status, &detail),
     };
@@ -124,27 +121,27 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
         Err(_) => return problem(StatusCode::BAD_REQUEST, &wrong_query(&parts.uri)),
     };
     let connection = parts.extensions.remove::<ConnectionHandle>();
-    let entrant = match take_place(&app, entrant, connection.is_some()) {
-        Ok(entrant) => entrant,
+    let client = match take_place(&context, client, connection.is_some()) {
+        Ok(client) => client,
         Err((StatusCode::TOO_MANY_REQUESTS, detail)) => return throttled(&detail, RETRY_AFTER),
         Err((status, detail)) => return problem(status, &detail),
     };
     // Held until the WebSocket is gone.
-    let closing = app.closing.subscribe();
+    let closing = context.closing.subscribe();
     if *closing.borrow() {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
     }
-    let wish = AttachQuery {
+    let query = AttachQuery {
         session: query.session,
         access: query.access,
         window: connection::size(query.cols, query.rows),
     };
-    if let (Entrant::Known(caller, ..), Some(connection)) = (&entrant, &connection) {
+    if let (Client::Authenticated(caller, ..), Some(connection)) = (&client, &connection) {
         connection.set_authenticated(caller);
     }
     // One that is a little too large is read to its end, so that its sender hears of it: many send
     // a whole frame before they read anything.
-    let most = app.options.max_message.saturating_mul(2);
+    let most = context.options.max_message.saturating_mul(2);
     let config = WebSocketConfig::default()
         .max_message_size(Some(most))
         .max_frame_size(Some(most))
@@ -158,10 +155,10 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
             Ok(upgraded) => TokioIo::new(upgraded),
             Err(error) => return tracing::debug!(%error, "a WebSocket did not come about"),
         };
-        let gate = Arc::new(Gate::new(most, app.unknown.clone()));
+        let gate = Arc::new(Gate::new(most, context.unknown.clone()));
         let stream = Metered::new(upgraded, Arc::clone(&gate));
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-        connection::serve(app, socket, gate, is_v1, entrant, wish, connection).await;
+        connection::serve(context, socket, gate, is_v1, client, query, connection).await;
         drop(closing);
     });
     response
@@ -171,13 +168,13 @@ pub(crate) async fn terminal(State(app): State<Arc<App>>, request: Request) -> R
 /// none where the server limits connections: it is one of those without credentials, of which the oldest
 /// makes room for the next.
 fn take_place(
-    app: &App,
-    entrant: Authenticated,
+    context: &Context,
+    client: Authenticated,
     is_limited: bool,
-) -> Result<Entrant, (StatusCode, String)> {
-    match entrant {
-        Authenticated::Known(caller, login) => match app.take_place(&caller) {
-            Ok(place) => Ok(Entrant::Known(caller, login, place)),
+) -> Result<Client, (StatusCode, String)> {
+    match client {
+        Authenticated::Known(caller, login) => match context.take_place(&caller) {
+            Ok(place) => Ok(Client::Authenticated(caller, login, place)),
             Err(error) => {
                 let status = match error {
                     PlaceError::OfAll { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -186,10 +183,12 @@ fn take_place(
                 Err((status, format!("no further terminal is opened: {error}")))
             }
         },
-        Authenticated::WithTicket(source) if is_limited => Ok(Entrant::WithTicket(source, None)),
+        Authenticated::WithTicket(source) if is_limited => {
+            Ok(Client::Unauthenticated(source, None))
+        }
         Authenticated::WithTicket(source) => {
-            let taken = Arc::clone(&app.unknown_clients).try_acquire_owned();
-            taken.map(|place| Entrant::WithTicket(source, Some(place))).map_err(|_| {
+            let taken = Arc::clone(&context.unknown_clients).try_acquire_owned();
+            taken.map(|place| Client::Unauthenticated(source, Some(place))).map_err(|_| {
                 let detail = "too many clients that have shown no credentials are there";
                 (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned())
             })

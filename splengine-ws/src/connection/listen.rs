@@ -17,18 +17,24 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
-use crate::app::App;
-use crate::connection::serve::{AttachQuery, LAST_WORDS, patience};
-use crate::connection::tell::Outbound;
+use crate::connection::tell::{Outbound, patience};
 use crate::connection::typing::Typed;
+use crate::context::Context;
 use crate::encode;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
-use crate::meter::Gate;
-use crate::upgrade::Socket;
+use crate::meter::{Gate, Socket};
+
+/// What the address of an upgrade asks for.
+#[derive(Debug, Default)]
+pub(crate) struct AttachQuery {
+    pub(crate) session: Option<String>,
+    pub(crate) access: Option<AccessWord>,
+    pub(crate) window: Option<Size>,
+}
 
 /// Reads frames, one after the other.
 pub(crate) struct Inbound {
-    pub(crate) app: Arc<App>,
+    pub(crate) context: Arc<Context>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) caller: Caller,
     pub(crate) is_v1: bool,
@@ -49,7 +55,7 @@ pub(crate) async fn listen(
     first: Option<Frame>,
     too_large: &AtomicBool,
 ) {
-    let patience = patience(listener.app.options.ping_every);
+    let patience = patience(listener.context.options.ping_every);
     if let Flow::Break(()) = listener.begin(stream, wish, first).await {
         return listener.wait_for_close().await;
     }
@@ -123,7 +129,7 @@ impl Inbound {
             Message::Binary(data) => data.len(),
             _ => 0,
         };
-        if length > self.app.options.max_message {
+        if length > self.context.options.max_message {
             return self.too_large().await;
         }
         match message {
@@ -162,7 +168,7 @@ impl Inbound {
 
     /// Reads a text frame, apart from the runtime's workers if it is large.
     async fn parse(&self, text: Utf8Bytes) -> Result<TextFrame, Misread> {
-        let work = self.app.engine.large_work();
+        let work = self.context.engine.large_work();
         let permit = work.permit(self.caller.accounted_user(), text.len()).await;
         let parse = move || {
             TextFrame::parse(&text).map_err(|problem| {
@@ -225,7 +231,7 @@ impl Inbound {
             }
             Frame::SaveSession { name } => {
                 let Some((_, id)) = self.input_handle.clone() else { return self.nothing().await };
-                match self.app.engine.sessions().save(&self.caller, &id, name).await {
+                match self.context.engine.sessions().save(&self.caller, &id, name).await {
                     Ok(saved) => self.say(encode::saved(&saved)).await,
                     Err(error) => self.refuse(&error).await,
                 }
@@ -242,7 +248,7 @@ impl Inbound {
                         "this client may only look; attach with control to end the session";
                     return self.refuse(&SessionError::Forbidden(problem)).await;
                 }
-                match self.app.engine.sessions().end(&self.caller, &id).await {
+                match self.context.engine.sessions().end(&self.caller, &id).await {
                     Ok(()) => Flow::Continue(()),
                     Err(error) => self.refuse(&error).await,
                 }
@@ -283,7 +289,7 @@ impl Inbound {
             Some(size) => request.size(size),
             None => request,
         };
-        let made = self.app.engine.sessions().create(&self.caller, request).await;
+        let made = self.context.engine.sessions().create(&self.caller, request).await;
         match made {
             Ok(session) => {
                 let id = session.id.to_string();
@@ -317,7 +323,7 @@ impl Inbound {
         if let Some(colors) = self.colors {
             attach = attach.colors(colors);
         }
-        match self.app.engine.sessions().attach(&self.caller, id, attach) {
+        match self.context.engine.sessions().attach(&self.caller, id, attach) {
             Ok(attachment) => {
                 let input_handle = attachment.input_handle();
                 let number = (self.is_v1 && resumes.is_some()).then(|| input_handle.next_number());
@@ -377,7 +383,7 @@ impl Inbound {
     }
 
     async fn too_large(&self) -> Flow {
-        let message = format!("a message is over {} bytes", self.app.options.max_message);
+        let message = format!("a message is over {} bytes", self.context.options.max_message);
         self.last(encode::error(&message, "too_large"), 4413, "too large").await
     }
 
@@ -429,3 +435,4 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes of input that wait to be typed; beyond them no frame is read.
 pub(crate) const MAX_INPUT_BYTES: usize = 4 << 20;
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -7,5 +7,5 @@ mod serve;
 mod tell;
 mod typing;
 
-pub(crate) use listen::size;
-pub(crate) use serve::{AttachQuery, Entrant, serve};
+pub(crate) use listen::{AttachQuery, size};
+pub(crate) use serve::{Client, serve};

@@ -11,37 +11,27 @@ use splengine_core::Caller;
 use splengine_core::auth::{AuthError, CredentialSource};
 use splengine_core::net::ConnectionHandle;
 use splengine_core::quota::CallerPlace;
-use splengine_core::terminal::Size;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::app::App;
-use crate::connection::listen::{Inbound, MAX_INPUT_BYTES, listen};
+use crate::connection::listen::{AttachQuery, Inbound, LAST_WORDS, MAX_INPUT_BYTES, listen};
 use crate::connection::tell::{Outbound, tell};
 use crate::connection::typing::type_all;
+use crate::context::Context;
 use crate::encode::{self, Encoder, Plain, close, text};
-use crate::frame::{AccessWord, TextFrame};
+use crate::frame::TextFrame;
 use crate::login;
 use crate::logins::LoginUse;
-use crate::meter::{Gate, MAX_UNKNOWN};
-use crate::upgrade::Socket;
+use crate::meter::{Gate, MAX_UNKNOWN, Socket};
 
-/// What the address of an upgrade asks for.
-#[derive(Debug, Default)]
-pub(crate) struct AttachQuery {
-    pub(crate) session: Option<String>,
-    pub(crate) access: Option<AccessWord>,
-    pub(crate) window: Option<Size>,
-}
-
-/// Who opens a WebSocket, with its place among those that there may be.
-pub(crate) enum Entrant {
+/// The client of a WebSocket, with its place among those that there may be.
+pub(crate) enum Client {
     /// By their login, if by any.
-    Known(Caller, Option<LoginUse>, CallerPlace),
+    Authenticated(Caller, Option<LoginUse>, CallerPlace),
     /// A page that is to show a ticket in its first frame; it takes none where limits of connections hold
     /// for it.
-    WithTicket(CredentialSource, Option<OwnedSemaphorePermit>),
+    Unauthenticated(CredentialSource, Option<OwnedSemaphorePermit>),
 }
 
 /// What a client sent first that has shown nothing yet.
@@ -53,23 +43,23 @@ enum First {
 }
 
 pub(crate) async fn serve(
-    app: Arc<App>,
+    context: Arc<Context>,
     socket: Socket,
     gate: Arc<Gate>,
     is_v1: bool,
-    entrant: Entrant,
+    client: Client,
     wish: AttachQuery,
     connection: Option<ConnectionHandle>,
 ) {
     let (sink, mut stream) = socket.split();
     let mut first = None;
-    let (caller, login, place) = match entrant {
-        Entrant::Known(caller, login, place) => (caller, login, Some(place)),
-        Entrant::WithTicket(source, _unknown) => {
+    let (caller, login, place) = match client {
+        Client::Authenticated(caller, login, place) => (caller, login, Some(place)),
+        Client::Unauthenticated(source, _unknown) => {
             let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream, &gate)).await {
                 Ok(First::Frame(TextFrame { ticket: Some(ticket), frame })) => {
                     first = Some(frame);
-                    login::redeem(&app, ticket, &source).await.map_err(|error| refusal(&error))
+                    login::redeem(&context, ticket, &source).await.map_err(|error| refusal(&error))
                 }
                 Ok(First::TooLarge) => {
                     let problem = format!("a message before a ticket may have {MAX_UNKNOWN} bytes");
@@ -88,16 +78,16 @@ pub(crate) async fn serve(
             }
         }
     };
-    let _place = match place.map_or_else(|| app.take_place(&caller), Ok) {
+    let _place = match place.map_or_else(|| context.take_place(&caller), Ok) {
         Ok(place) => place,
         Err(error) => {
             // Who has as many of these already is not told.
-            let Ok(_refused) = app.refused_clients.take(caller.user()) else { return };
+            let Ok(_refused) = context.refused_clients.take(caller.user()) else { return };
             let words = (encode::error(&error.to_string(), "limit"), close(4429, "limit"));
             return part(sink, stream, &gate, words).await;
         }
     };
-    let share = app.budgets.of(caller.accounted_user());
+    let share = context.budgets.of(caller.accounted_user());
     gate.open(share.clone());
     let (held, until) = (caller.clone(), login.as_ref().map(|login| login.until));
     let logged_out = async {
@@ -115,7 +105,7 @@ pub(crate) async fn serve(
     let (typing, typed) = mpsc::channel(64);
     let speech = if is_v1 { Encoder::V1 } else { Encoder::Plain(Plain::default()) };
     let listener = Inbound {
-        app: Arc::clone(&app),
+        context: Arc::clone(&context),
         gate,
         caller,
         is_v1,
@@ -128,12 +118,12 @@ pub(crate) async fn serve(
         has_left: false,
     };
     let too_large = AtomicBool::new(false);
-    let mut closing = app.closing.subscribe();
+    let mut closing = context.closing.subscribe();
     let leaving = async {
         let _ = closing.wait_for(|closing| *closing).await;
     };
     tokio::select! {
-        () = tell(sink, told, speech, app.options.ping_every, &share) => {}
+        () = tell(sink, told, speech, context.options.ping_every, &share) => {}
         () = listen(listener, &mut stream, wish, first, &too_large) => {}
         () = type_all(typed, words.clone()) => {}
         () = async {
@@ -211,10 +201,4 @@ fn refusal(error: &AuthError) -> (Message, Message) {
     }
 }
 
-/// How long a client may give no sign of life.
-pub(crate) fn patience(ping_every: Duration) -> Duration {
-    ping_every * 2 + Duration::from_secs(10)
-}
-
 const TICKET_WITHIN: Duration = Duration::from_secs(10);
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -13,10 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::connection::serve::patience;
 use crate::encode::{self, Encoder, Screen, close, text};
-use crate::meter::MEMORY_TIMEOUT;
-use crate::upgrade::Socket;
+use crate::meter::{MEMORY_TIMEOUT, Socket};
 
 /// What the teller is to do besides telling updates.
 pub(crate) enum Outbound {
@@ -135,6 +133,11 @@ fn speak(update: Update, speech: &mut Encoder, frames: &mut Vec<Message>) -> Opt
             None
         }
     }
+}
+
+/// How long a client may give no sign of life.
+pub(crate) fn patience(ping_every: Duration) -> Duration {
+    ping_every * 2 + Duration::from_secs(10)
 }
 
 /// So many updates go out before the next look at what else there is to say.
