@@ -10,7 +10,8 @@ use splengine_core::net::{BindError, ConnectionLimits};
 use splengine_core::quota::{CallerBudgets, CallerPlaces};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
-use crate::server::{Options, Shared, SshServer};
+use crate::context::{Context, Options};
+use crate::server::SshServer;
 use crate::spill_buffer::Disk;
 use crate::targets::Targets;
 use crate::{Algorithms, HostKeys, TargetError, Users};
@@ -281,7 +282,7 @@ impl SshServerBuilder<Users> {
             local_addr,
             config,
             limits: self.limits.unauthenticated_timeout(self.login_grace).counted_by(&self.engine),
-            shared: Arc::new(Shared {
+            context: Arc::new(Context {
                 sftp_memory: CallerBudgets::new(&self.engine.memory_budget(MAX_SFTP_BYTES)),
                 engine: self.engine,
                 users: self.users,

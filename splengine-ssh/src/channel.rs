@@ -9,45 +9,19 @@ use russh::server::ChannelOpenHandle;
 use splengine_core::execute::{Background, Signal};
 use splengine_core::quota::CallerPlace;
 use splengine_core::terminal::Size;
-use splengine_core::{Caller, Request, Scope, UserName};
+use splengine_core::{Request, Scope, UserName};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
-use crate::channel_writer::{Disconnected, Exit, REFUSED, Reply};
+use crate::channel_writer::{Disconnected, Exit, MISUSE, REFUSED, Reply};
 use crate::command_line::{self, Wanted};
+use crate::context::{Context, Controls, ExecContext};
 use crate::forward::Destination;
-use crate::handler::Login;
-use crate::server::Shared;
+use crate::login::Login;
 use crate::shell::Window;
 use crate::spill_buffer::{SpillReader, SpillWriter};
 use crate::users::Grant;
 use crate::{exec, rsync, scp, sessions, sftp, shell};
-
-/// What a running channel is told.
-#[derive(Debug)]
-pub(crate) struct Controls {
-    pub(crate) signals: mpsc::Receiver<Signal>,
-    /// Of the client's window: only the last one counts.
-    pub(crate) size: watch::Receiver<Size>,
-}
-
-/// Who runs something, and where.
-#[derive(Debug, Clone)]
-pub(crate) struct ExecContext {
-    pub(crate) caller: Caller,
-    /// By its id.
-    pub(crate) session: Option<String>,
-    /// Variables that the client has set, and its key.
-    pub(crate) env: Vec<(String, String)>,
-    /// Variables that this server sets.
-    pub(crate) server_env: Vec<(String, String)>,
-    pub(crate) links_first: bool,
-    /// Whether a shell runs the command line.
-    pub(crate) use_shell: bool,
-    /// Whether what a command leaves in the background runs on, and a command in a terminal when its
-    /// client has hung up.
-    pub(crate) keeps_background: bool,
-}
 
 /// What a client may start.
 #[derive(Debug, Clone)]
@@ -88,9 +62,9 @@ enum State {
 }
 
 impl Channel {
-    pub(crate) fn new(reply: Reply, shared: &Shared, place: CallerPlace) -> Self {
+    pub(crate) fn new(reply: Reply, context: &Context, place: CallerPlace) -> Self {
         let user = place.user().clone();
-        let (input, outlet) = crate::spill_buffer::channel(Arc::clone(&shared.disk), user);
+        let (input, outlet) = crate::spill_buffer::channel(Arc::clone(&context.disk), user);
         Self {
             env: Vec::new(),
             server_env: Vec::new(),
@@ -126,7 +100,7 @@ impl Channel {
     /// Starts what the client asks for. Says whether it may: once a channel.
     pub(crate) fn start(
         &mut self,
-        shared: &Arc<Shared>,
+        context: &Arc<Context>,
         peer: SocketAddr,
         login: &Login,
         grant: &Grant,
@@ -142,7 +116,7 @@ impl Channel {
         let (signals, heard) = mpsc::channel(MAX_WAITING_SIGNALS);
         let (mut env, mut server_env) = (self.env.clone(), self.server_env.clone());
         let of_key = grant.environment.iter().cloned();
-        env.extend(of_key.filter(|(name, _)| shared.engine.accepts_env(name)));
+        env.extend(of_key.filter(|(name, _)| context.engine.accepts_env(name)));
         let is_text = !matches!(&start, Start::Command(command) if command.to_str().is_none());
         let start = forced(grant, start, &mut server_env);
         // Who may run one command only may not have the shell of a session instead.
@@ -153,7 +127,7 @@ impl Channel {
             env,
             server_env,
             links_first: self.links_first,
-            use_shell: shared.engine.may_use_shell(&grant.caller),
+            use_shell: context.engine.may_use_shell(&grant.caller),
             keeps_background: grant.keeps_background.unwrap_or(self.keeps_background),
         };
         let refusal = match grant.forced_command.as_deref() {
@@ -171,7 +145,7 @@ impl Channel {
         let controls = Controls { signals: heard, size: sized };
         let flood = Arc::new(Notify::new());
         let flooded = Arc::clone(&flood);
-        let shared = Arc::clone(shared);
+        let context = Arc::clone(context);
         let mut trail =
             AuditGuard { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
         tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
@@ -184,7 +158,7 @@ impl Channel {
                 if let Some(why) = refusal {
                     return Ok(reply.refuse(why, MISUSE).await);
                 }
-                perform(&shared, place, window, start, input, controls, &reply).await
+                perform(&context, place, window, start, input, controls, &reply).await
             };
             let exit = tokio::select! {
                 done = performed => done.ok(),
@@ -328,7 +302,7 @@ fn forced(grant: &Grant, asked: Start, env: &mut Vec<(String, String)>) -> Start
 }
 
 async fn perform(
-    shared: &Shared,
+    context: &Context,
     mut place: ExecContext,
     window: Option<Window>,
     start: Start,
@@ -336,15 +310,15 @@ async fn perform(
     controls: Controls,
     reply: &Reply,
 ) -> Result<Exit, Disconnected> {
-    let engine = &shared.engine;
+    let engine = &context.engine;
     let request = match (start, window) {
         (Start::Sftp(options), _) => {
             let options = sftp::Options { links_first: place.links_first, ..options };
             let (files, caller) = (engine.files(), place.caller);
-            let wide = shared.wide_sftp.take(caller.user()).ok();
+            let wide = context.wide_sftp.take(caller.user()).ok();
             let requests = if wide.is_some() { sftp::MAX_REQUESTS } else { sftp::MIN_REQUESTS };
             let output = reply.writer();
-            let budget = shared.sftp_memory.of(caller.accounted_user());
+            let budget = context.sftp_memory.of(caller.accounted_user());
             let served = sftp::serve(files, caller, options, input, output, requests, budget).await;
             drop(wide);
             return match served {
@@ -398,7 +372,7 @@ async fn perform(
                     Err(why) => return Ok(reply.refuse(&format!("rsync: {why}"), REFUSED).await),
                 }
             }
-            Wanted::Scp(options) if shared.options.serves_scp => {
+            Wanted::Scp(options) if context.options.serves_scp => {
                 return scp::run(&engine.files(), &place.caller, options, input, reply).await;
             }
             Wanted::Scp(_) => return scp::refuse(reply).await,
@@ -432,8 +406,6 @@ fn foreground_gc() -> impl Iterator<Item = (String, String)> {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
-/// What shells exit with that can't read a command.
-pub(crate) const MISUSE: u32 = 2;
 const NO_ORIGINAL: &str = "the command that this key is bound to has $SSH_ORIGINAL_COMMAND in it, \
     which only a shell puts in place, and none reads it here: let the program read that variable, \
     or put a shell into command=, as in sh -c '…'";

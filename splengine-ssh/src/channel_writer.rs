@@ -127,5 +127,7 @@ impl From<ExitStatus> for Exit {
 /// RFC 4254, section 5.2.
 const STDERR: u32 = 1;
 const LISTENING: Duration = Duration::from_secs(1);
+/// What shells exit with that can't read a command.
+pub(crate) const MISUSE: u32 = 2;
 /// What OpenSSH's client exits with when the connection itself is at fault.
 pub(crate) const REFUSED: u32 = 255;

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use splengine_core::execute::split_words;
 
+use crate::glob::ShellWord;
 use crate::{glob, scp};
 
 /// What a command line asks for.
@@ -19,14 +20,6 @@ pub(crate) enum Wanted {
     /// The script by which ssh-copy-id adds keys to a file in the home directory.
     CopyId,
     Refused(String),
-}
-
-/// A word, and what a shell would take it for: a pattern of names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ShellWord {
-    pub(crate) text: OsString,
-    /// The word with a backslash before each character that was quoted; `None` where it is no pattern.
-    pub(crate) pattern: Option<OsString>,
 }
 
 /// Finds the copiers among commands.

@@ -3,8 +3,8 @@
 use splengine_core::execute::{SplitError, Stdin};
 use splengine_core::{Engine, ErrorKind, Event, ExecuteError, Request};
 
-use crate::channel::{Controls, ExecContext, MISUSE};
-use crate::channel_writer::{Disconnected, Exit, REFUSED, Reply};
+use crate::channel_writer::{Disconnected, Exit, MISUSE, REFUSED, Reply};
+use crate::context::{Controls, ExecContext};
 use crate::spill_buffer::SpillReader;
 
 /// Runs what is asked for to its end. Dropping the future cancels it.

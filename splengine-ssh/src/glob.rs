@@ -7,6 +7,14 @@ use std::path::{Path, PathBuf};
 
 use splengine_core::{Caller, FileError, Files};
 
+/// A word, and what a shell would take it for: a pattern of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShellWord {
+    pub(crate) text: OsString,
+    /// The word with a backslash before each character that was quoted; `None` where it is no pattern.
+    pub(crate) pattern: Option<OsString>,
+}
+
 /// The pattern that a word is whose bytes come with whether they were quoted; `None` where it is a
 /// name.
 pub(crate) fn pattern(word: &[(u8, bool)]) -> Option<OsString> {

@@ -2,7 +2,6 @@
 
 mod convert;
 mod forwarding;
-mod login;
 mod variables;
 
 use std::borrow::Cow;
@@ -22,19 +21,17 @@ use splengine_core::terminal::TerminalModes;
 
 use crate::channel::{Channel, Start};
 use crate::channel_writer::Reply;
+use crate::context::Context;
 use crate::forward::Destination;
-use crate::server::Shared;
+use crate::login::Login;
 use crate::sftp;
 use crate::shell::Window;
 use crate::users::{Entry, Grant};
 
 use convert::{is_name_of_terminal, known, links_first, size};
-use forwarding::NO_LISTENING;
-pub(crate) use login::Login;
-use variables::{MAX_NAME_BYTES, MAX_VALUE_BYTES};
 
 pub(crate) struct Client {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     peer: SocketAddr,
     /// That the client has connected to.
     ours: SocketAddr,
@@ -48,18 +45,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        context: Arc<Context>,
         [peer, ours]: [SocketAddr; 2],
         source: CredentialSource,
         login: Login,
     ) -> Self {
         let channels = HashMap::new();
-        Self { shared, peer, ours, source, login, grant: None, session: None, channels }
+        Self { context, peer, ours, source, login, grant: None, session: None, channels }
     }
 
     /// What is answered to somebody who has shown who they are, or has not.
     fn let_in(&mut self, user: &str, entry: Option<Entry>) -> Auth {
-        let Some(entry) = entry else { return refused(&self.shared) };
+        let Some(entry) = entry else { return refused(&self.context) };
         let grant = Arc::clone(entry.grant());
         let (_, session) = split(user);
         tracing::info!(
@@ -74,7 +71,7 @@ impl Client {
     fn start(&mut self, id: ChannelId, start: Start, session: &mut Session) -> Result<(), Error> {
         let started = match (self.channels.get_mut(&id), &self.grant) {
             (Some(channel), Some(grant)) => {
-                channel.start(&self.shared, self.peer, &self.login, grant, start)
+                channel.start(&self.context, self.peer, &self.login, grant, start)
             }
             _ => false,
         };
@@ -84,17 +81,17 @@ impl Client {
     /// Makes a channel on which something can be started, if there may be one more.
     fn channel(&mut self, channel: russh::Channel<Msg>, session: &Session) -> Option<ChannelId> {
         self.channels.retain(|_, channel| !channel.is_over());
-        if self.channels.len() >= self.shared.options.max_channels {
+        if self.channels.len() >= self.context.options.max_channels {
             return None;
         }
-        let place = self.shared.channels.take(self.grant.as_ref()?.caller.user()).ok()?;
+        let place = self.context.channels.take(self.grant.as_ref()?.caller.user()).ok()?;
         // What comes is taken from `data` below. The reading half, in which russh waits for room,
         // is let go.
         let (_, writer) = channel.split();
         let id = writer.id();
         let mut reply = Reply::new(writer, session.handle());
-        reply.signals_as_status = self.shared.options.signals_as_status;
-        let mut channel = Channel::new(reply, &self.shared, place);
+        reply.signals_as_status = self.context.options.signals_as_status;
+        let mut channel = Channel::new(reply, &self.context, place);
         channel.session.clone_from(&self.session);
         channel.links_first = links_first(session.remote_sshid());
         channel.server_env = self.ends();
@@ -107,7 +104,7 @@ impl Handler for Client {
     type Error = Error;
 
     async fn auth_none(&mut self, _: &str) -> Result<Auth, Error> {
-        Ok(refused(&self.shared))
+        Ok(refused(&self.context))
     }
 
     async fn auth_publickey_offered(
@@ -115,12 +112,12 @@ impl Handler for Client {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Error> {
-        let users = &self.shared.users;
+        let users = &self.context.users;
         let (user, ip) = (split(user).0, self.peer.ip());
         let offered = users.offered(user, offer.public_key, offer.algorithm, ip);
         match self.login.check(offered).await {
             true => Ok(Auth::Accept),
-            false => Ok(refused(&self.shared)),
+            false => Ok(refused(&self.context)),
         }
     }
 
@@ -129,7 +126,7 @@ impl Handler for Client {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Error> {
-        let known = self.shared.users.by_key(split(user).0, key.public_key, self.peer.ip());
+        let known = self.context.users.by_key(split(user).0, key.public_key, self.peer.ip());
         let entry = self.login.check(known).await;
         Ok(self.let_in(user, entry))
     }
@@ -139,14 +136,14 @@ impl Handler for Client {
         user: &str,
         certificate: &ssh_key::Certificate,
     ) -> Result<Auth, Error> {
-        let known = self.shared.users.by_certificate(split(user).0, certificate, self.peer.ip());
+        let known = self.context.users.by_certificate(split(user).0, certificate, self.peer.ip());
         let entry = self.login.check(known).await;
         Ok(self.let_in(user, entry))
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
         let (password, name) = (Secret::new(password), split(user).0);
-        let Shared { users, engine, .. } = &*self.shared;
+        let Context { users, engine, .. } = &*self.context;
         let known = async {
             let known = users.by_password(name, &password, self.peer.ip()).await;
             known.ok_or(AuthError::Invalid)
@@ -165,9 +162,9 @@ impl Handler for Client {
         _: &str,
         response: Option<Response<'_>>,
     ) -> Result<Auth, Error> {
-        let Some(mut response) = response.filter(|_| self.shared.users.has_passwords()) else {
-            if !self.shared.users.has_passwords() {
-                return Ok(refused(&self.shared));
+        let Some(mut response) = response.filter(|_| self.context.users.has_passwords()) else {
+            if !self.context.users.has_passwords() {
+                return Ok(refused(&self.context));
             }
             return Ok(Auth::Partial {
                 name: Cow::Borrowed(""),
@@ -178,7 +175,7 @@ impl Handler for Client {
         let answer = response.next().unwrap_or_default();
         match str::from_utf8(&answer) {
             Ok(password) => self.auth_password(user, password).await,
-            Err(_) => Ok(refused(&self.shared)),
+            Err(_) => Ok(refused(&self.context)),
         }
     }
 
@@ -241,17 +238,17 @@ impl Handler for Client {
         port: &mut u32,
         _: &mut Session,
     ) -> Result<bool, Error> {
-        self.refuse_forwarding(&format!("listening at {address}:{port}"), NO_LISTENING);
+        self.refuse_listening(&format!("listening at {address}:{port}"));
         Ok(false)
     }
 
     async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Error> {
-        self.refuse_forwarding(&format!("listening at {path}"), NO_LISTENING);
+        self.refuse_listening(&format!("listening at {path}"));
         Ok(false)
     }
 
     async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Error> {
-        self.refuse_forwarding("the client's agent", NO_LISTENING);
+        self.refuse_listening("the client's agent");
         Ok(false)
     }
 
@@ -296,26 +293,7 @@ impl Handler for Client {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        let takes =
-            self.takes(name) && name.len() <= MAX_NAME_BYTES && value.len() <= MAX_VALUE_BYTES;
-        let taken = match self.channels.get_mut(&id).filter(|channel| channel.is_fresh()) {
-            Some(channel) if name == "SPL_SESSION_ID" && value.len() <= MAX_VALUE_BYTES => {
-                channel.session = Some(value.to_owned());
-                true
-            }
-            Some(channel) if name == "SPL_BACKGROUND" => match value {
-                "keep" | "kill" => {
-                    channel.keeps_background = value == "keep";
-                    true
-                }
-                _ => false,
-            },
-            Some(channel) if takes && channel.has_room_for(name, value) => {
-                channel.env.push((name.to_owned(), value.to_owned()));
-                true
-            }
-            _ => false,
-        };
+        let taken = self.set_variable(id, name, value);
         reply(id, taken, session)
     }
 
@@ -359,7 +337,7 @@ impl Handler for Client {
         _: u32,
         session: &mut Session,
     ) -> Result<(), Error> {
-        self.refuse_forwarding("X11", NO_LISTENING);
+        self.refuse_listening("X11");
         reply(id, false, session)
     }
 
@@ -405,7 +383,7 @@ impl Handler for Client {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        if name == "sftp" && self.shared.engine.has_files() {
+        if name == "sftp" && self.context.engine.has_files() {
             self.start(id, Start::Sftp(sftp::Options::default()), session)
         } else {
             reply(id, false, session)
@@ -418,9 +396,9 @@ fn reply(id: ChannelId, is_done: bool, session: &mut Session) -> Result<(), Erro
 }
 
 /// A refusal after which a client may try anything again.
-fn refused(shared: &Shared) -> Auth {
+fn refused(context: &Context) -> Auth {
     let mut methods = vec![russh::MethodKind::PublicKey];
-    if shared.users.has_passwords() {
+    if context.users.has_passwords() {
         methods.extend([russh::MethodKind::Password, russh::MethodKind::KeyboardInteractive]);
     }
     Auth::Reject {

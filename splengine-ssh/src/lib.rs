@@ -75,6 +75,7 @@ mod builder;
 mod channel;
 mod channel_writer;
 mod command_line;
+mod context;
 mod exec;
 mod forward;
 #[cfg(any(fuzzing, test))]
@@ -83,6 +84,7 @@ mod glob;
 mod guarded_io;
 mod handler;
 mod host_key;
+mod login;
 mod rsync;
 mod scp;
 mod server;

@@ -88,16 +88,16 @@ impl Login {
     }
 
     /// Keeps what somebody was let in with.
-    pub(super) fn enter(&self, entry: Entry) {
+    pub(crate) fn enter(&self, entry: Entry) {
         let _ = self.0.entry.set(entry);
     }
 
-    pub(super) fn succeed(&self) {
+    pub(crate) fn succeed(&self) {
         self.0.succeeded.send_replace(true);
     }
 
     /// Says that a failure was counted.
-    pub(super) fn count_failure(&self) {
+    pub(crate) fn count_failure(&self) {
         self.0.counted.store(true, Relaxed);
     }
 
@@ -115,7 +115,7 @@ impl Login {
         self.0.checking.load(Relaxed)
     }
 
-    pub(super) async fn check<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn check<T>(&self, work: impl Future<Output = T>) -> T {
         self.0.checking.store(true, Relaxed);
         let done = work.await;
         self.0.checking.store(false, Relaxed);

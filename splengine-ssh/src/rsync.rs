@@ -8,8 +8,7 @@ use splengine_core::files::FileKind;
 use splengine_core::{Caller, FileError, Files, Request, Scope};
 use tokio::io::AsyncReadExt as _;
 
-use crate::command_line::ShellWord;
-use crate::glob;
+use crate::glob::{self, ShellWord};
 use crate::spill_buffer::SpillReader;
 
 /// The server's command, once its paths were looked at: none may lie outside root or be hidden. With

@@ -13,8 +13,7 @@ use splengine_core::{Caller, FileError, Files};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::channel_writer::{Disconnected, Exit, Reply};
-use crate::command_line::ShellWord;
-use crate::glob;
+use crate::glob::{self, ShellWord};
 use crate::spill_buffer::SpillReader;
 
 /// What scp's server is told by its command line.

@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
-use splengine_core::Engine;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{Closing, Connection, ConnectionLimits, serve_connections};
-use splengine_core::quota::{CallerBudgets, CallerPlaces};
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 
+use crate::Algorithms;
+use crate::context::Context;
 use crate::guarded_io::GuardedIo;
-use crate::handler::{Client, Login};
-use crate::spill_buffer::Disk;
-use crate::targets::Targets;
-use crate::{Algorithms, Users};
+use crate::handler::Client;
+use crate::login::Login;
 
 /// The SSH server on an address of its own. Serves while it is awaited, or [run](Self::run_until).
 ///
@@ -49,33 +47,7 @@ pub struct SshServer {
     pub(crate) local_addr: SocketAddr,
     pub(crate) config: Arc<Config>,
     pub(crate) limits: ConnectionLimits,
-    pub(crate) shared: Arc<Shared>,
-}
-
-/// What all connections share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) engine: Engine,
-    pub(crate) users: Users,
-    pub(crate) options: Options,
-    pub(crate) disk: Arc<Disk>,
-    /// That callers may have open on all their connections.
-    pub(crate) channels: CallerPlaces,
-    /// Channels of SFTP with as many requests at once as there may be.
-    pub(crate) wide_sftp: CallerPlaces,
-    /// Memory of data that clients of SFTP have not taken yet.
-    pub(crate) sftp_memory: CallerBudgets,
-}
-
-/// What is set up once for all connections.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) accept_env: Vec<String>,
-    pub(crate) max_channels: usize,
-    pub(crate) max_linger: Duration,
-    pub(crate) signals_as_status: bool,
-    pub(crate) serves_scp: bool,
-    pub(crate) permit_open: Targets,
+    pub(crate) context: Arc<Context>,
 }
 
 impl SshServer {
@@ -95,18 +67,18 @@ impl SshServer {
     ///
     /// Dropping the future closes the listener and all connections.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, config, limits, shared, .. } = self;
-        let max_linger = shared.options.max_linger;
+        let Self { listener, config, limits, context, .. } = self;
+        let max_linger = context.options.max_linger;
         serve_connections(listener, limits, max_linger, shutdown, |connection, closing| {
             // It may be gone again.
             let peer = connection.peer_addr().ok()?;
             let source = CredentialSource::new("ssh", Some(peer.ip()));
-            if let Some(time) = shared.engine.shut_out(&source) {
+            if let Some(time) = context.engine.shut_out(&source) {
                 tracing::debug!(%peer, ?time, "a connection is refused: its address is shut out");
                 return None;
             }
-            let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
-            let entering = Entering { config, shared, closing, peer, source };
+            let (config, context) = (Arc::clone(&config), Arc::clone(&context));
+            let entering = Entering { config, context, closing, peer, source };
             Some(entering.serve(connection))
         })
         .await;
@@ -134,7 +106,7 @@ impl fmt::Debug for SshServer {
 /// A connection that nobody has logged in on yet.
 struct Entering {
     config: Arc<Config>,
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     closing: Closing,
     peer: SocketAddr,
     source: CredentialSource,
@@ -142,7 +114,7 @@ struct Entering {
 
 /// Counts a login that failed as a whole, however its connection ends.
 struct Attempted {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     source: CredentialSource,
     login: Login,
 }
@@ -150,7 +122,7 @@ struct Attempted {
 impl Drop for Attempted {
     fn drop(&mut self) {
         if self.login.has_failed_uncounted() {
-            self.shared.engine.count_failed_login(&self.source);
+            self.context.engine.count_failed_login(&self.source);
         }
     }
 }
@@ -159,16 +131,19 @@ impl Entering {
     /// Serves a connection to its end. However this ends, russh's task ends with it: its socket is
     /// cut.
     async fn serve(self, connection: Connection) -> io::Result<()> {
-        let Self { config, shared, mut closing, peer, source } = self;
+        let Self { config, context, mut closing, peer, source } = self;
         let place = connection.handle();
         // It may be gone again.
         let ours = connection.local_addr()?;
         let (line, knife, traffic) = GuardedIo::new(connection);
         let login = Login::new(place.clone());
-        let rechecks = shared.users.rechecks();
-        let attempted =
-            Attempted { shared: Arc::clone(&shared), source: source.clone(), login: login.clone() };
-        let handler = Client::new(Arc::clone(&shared), [peer, ours], source, login.clone());
+        let rechecks = context.users.rechecks();
+        let attempted = Attempted {
+            context: Arc::clone(&context),
+            source: source.clone(),
+            login: login.clone(),
+        };
+        let handler = Client::new(Arc::clone(&context), [peer, ours], source, login.clone());
         let mut closed = std::pin::pin!(closing.closed());
         let starting = run_stream(config, line, handler);
         let mut session = tokio::select! {
@@ -206,10 +181,10 @@ impl Entering {
             place.set_authenticated(caller);
         }
         drop(attempted);
-        let linger = shared.options.max_linger;
+        let linger = context.options.max_linger;
         tokio::select! {
             ended = &mut session => return ended.map_err(io::Error::other),
-            () = login.taken_back(&shared.users, rechecks) => {
+            () = login.taken_back(&context.users, rechecks) => {
                 tracing::info!(%peer, "a connection is closed: what let it in was taken back");
                 let words = "what you logged in with was taken back, or its rights: log in again";
                 let telling = async {

@@ -10,8 +10,8 @@ use splengine_core::terminal::{Size, TerminalModes};
 use splengine_core::{Caller, Engine, SessionError, SessionRequest};
 use tokio::io::AsyncReadExt as _;
 
-use crate::channel::{Controls, ExecContext};
 use crate::channel_writer::{Disconnected, Exit, REFUSED, Reply};
+use crate::context::{Controls, ExecContext};
 use crate::exec;
 use crate::spill_buffer::SpillReader;
 

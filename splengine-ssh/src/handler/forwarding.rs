@@ -29,7 +29,7 @@ impl Client {
             let (targets, why) = match &grant.permit_open {
                 Some(targets) => (targets, "it is no target of the key's permitopen="),
                 None => {
-                    (&self.shared.options.permit_open, "it is no target that is permitted here")
+                    (&self.context.options.permit_open, "it is no target that is permitted here")
                 }
             };
             let is_allowed = match &destination {
@@ -52,13 +52,18 @@ impl Client {
         }
     }
 
-    pub(super) fn refuse_forwarding(&self, what: &str, why: &str) {
+    /// Refuses what is not forwarded at all: listeners, agents, X11.
+    pub(super) fn refuse_listening(&self, what: &str) {
+        self.refuse_forwarding(what, NO_LISTENING);
+    }
+
+    fn refuse_forwarding(&self, what: &str, why: &str) {
         let what: String = what.chars().take(MAX_SHOWN_CHARS).collect();
         let user = self.grant.as_ref().map(|grant| grant.caller.user().as_str());
         tracing::info!(user, peer = %self.peer, what, why, "a forwarding is refused");
     }
 }
 
-pub(super) const NO_LISTENING: &str = "only connections to permitted targets are forwarded here";
+const NO_LISTENING: &str = "only connections to permitted targets are forwarded here";
 /// Of what a client asks for, in the log.
 const MAX_SHOWN_CHARS: usize = 300;

@@ -1,5 +1,7 @@
 //! The environment of what runs on a channel: what a client may set of it, and what is set for it.
 
+use russh::ChannelId;
+
 use super::Client;
 
 impl Client {
@@ -8,7 +10,7 @@ impl Client {
         let (from, to) = (self.peer, self.ours);
         let [from_ip, to_ip] = [from, to].map(|end| end.ip().to_canonical());
         let (from_port, to_port) = (from.port(), to.port());
-        let shell = self.shared.engine.shell().first().cloned().unwrap_or_default();
+        let shell = self.context.engine.shell().first().cloned().unwrap_or_default();
         [
             ("SSH_CLIENT", format!("{from_ip} {from_port} {to_port}")),
             ("SSH_CONNECTION", format!("{from_ip} {from_port} {to_ip} {to_port}")),
@@ -18,15 +20,39 @@ impl Client {
         .into()
     }
 
+    /// Sets a variable of what a channel is to start, if that may be set; returns whether it was.
+    pub(super) fn set_variable(&mut self, id: ChannelId, name: &str, value: &str) -> bool {
+        let takes =
+            self.takes(name) && name.len() <= MAX_NAME_BYTES && value.len() <= MAX_VALUE_BYTES;
+        match self.channels.get_mut(&id).filter(|channel| channel.is_fresh()) {
+            Some(channel) if name == "SPL_SESSION_ID" && value.len() <= MAX_VALUE_BYTES => {
+                channel.session = Some(value.to_owned());
+                true
+            }
+            Some(channel) if name == "SPL_BACKGROUND" => match value {
+                "keep" | "kill" => {
+                    channel.keeps_background = value == "keep";
+                    true
+                }
+                _ => false,
+            },
+            Some(channel) if takes && channel.has_room_for(name, value) => {
+                channel.env.push((name.to_owned(), value.to_owned()));
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the settings and the engine let a client set the variable `name`.
-    pub(super) fn takes(&self, name: &str) -> bool {
+    fn takes(&self, name: &str) -> bool {
         let named = |pattern: &str| match pattern.strip_suffix('*') {
             Some(beginning) => name.starts_with(beginning),
             None => name == pattern,
         };
         !NEVER.iter().any(|pattern| named(pattern))
-            && self.shared.options.accept_env.iter().any(|pattern| named(pattern))
-            && self.shared.engine.accepts_env(name)
+            && self.context.options.accept_env.iter().any(|pattern| named(pattern))
+            && self.context.engine.accepts_env(name)
     }
 }
 
@@ -51,6 +77,6 @@ const NEVER: &[&str] = &[
     "SPL_*",
 ];
 /// Maximum length of a variable's name; a longer one is refused.
-pub(super) const MAX_NAME_BYTES: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 /// Maximum length of a variable's value; a longer one is refused.
-pub(super) const MAX_VALUE_BYTES: usize = 4096;
+const MAX_VALUE_BYTES: usize = 4096;

@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use russh::keys::ssh_key::public::KeyData;
 
+use super::error::LineError;
 use super::grant::Refusal;
 use super::key::{self, BLANK, KeyError};
 use super::options::Options;
@@ -42,49 +43,6 @@ impl Entry {
     }
 }
 
-/// Why a line is skipped. What its options hold is never part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LineError {
-    #[error("it is longer than {MAX_LINE_BYTES} bytes")]
-    TooLong,
-    #[error("it has a NUL byte in it")]
-    Nul,
-    #[error("its option {0} is none, or none that takes what is given it")]
-    UnknownOption(usize),
-    #[error("option `{0}` wants a value in double quotes, those within it written as \\\"")]
-    Quotes(&'static str),
-    #[error("after its option {0} there must be a comma or a space")]
-    Separator(usize),
-    #[error("option `{0}` is given twice")]
-    Twice(&'static str),
-    #[error(
-        "option `from` takes addresses, networks (10.0.0.0/8) and patterns of them (10.0.*), parted \
-         by commas, with `!` before those to refuse; names are not looked up"
-    )]
-    From,
-    #[error("option `principals` takes names parted by commas")]
-    Principals,
-    #[error("option `expiry-time` takes YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, in UTC")]
-    Time,
-    #[error("option `environment` takes NAME=value, with a name of A-Z a-z 0-9 _")]
-    Environment,
-    #[error("option `permitopen` takes HOST:PORT, either of which may be `*`")]
-    PermitOpen,
-    #[error("option `background` takes `keep` or `kill`")]
-    Background,
-    #[error("option `verify-required` can't be kept here: whether a PIN was given is not told")]
-    Verify,
-    #[error(
-        "whether a key in a device was touched is not told here: it is taken with the option \
-         `no-touch-required` only"
-    )]
-    Touch,
-    #[error("options are for authorized_keys: a key alone belongs here")]
-    Options,
-    #[error(transparent)]
-    Key(#[from] KeyError),
-}
-
 /// Every line of a file that is neither empty nor a comment, with its number.
 pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (usize, Result<&str, LineError>)> {
     (1..).zip(file.split(|byte| *byte == b'\n')).filter_map(|(number, line)| {
@@ -94,7 +52,7 @@ pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (usize, Result<&str, Li
             return None;
         }
         if line.len() > MAX_LINE_BYTES {
-            return Some((number, Err(LineError::TooLong)));
+            return Some((number, Err(LineError::TooLong { max_bytes: MAX_LINE_BYTES })));
         }
         // A comment after the key may be in any encoding. All before it is ASCII, or else
         // unfinished.

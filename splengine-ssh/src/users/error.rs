@@ -1,6 +1,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::key::KeyError;
+
 /// A file or directory that can't say who may come in.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -65,4 +67,47 @@ pub enum UsersError {
         /// itself.
         reason: String,
     },
+}
+
+/// Why a line is skipped. What its options hold is never part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LineError {
+    #[error("it is longer than {max_bytes} bytes")]
+    TooLong { max_bytes: usize },
+    #[error("it has a NUL byte in it")]
+    Nul,
+    #[error("its option {0} is none, or none that takes what is given it")]
+    UnknownOption(usize),
+    #[error("option `{0}` wants a value in double quotes, those within it written as \\\"")]
+    Quotes(&'static str),
+    #[error("after its option {0} there must be a comma or a space")]
+    Separator(usize),
+    #[error("option `{0}` is given twice")]
+    Twice(&'static str),
+    #[error(
+        "option `from` takes addresses, networks (10.0.0.0/8) and patterns of them (10.0.*), parted \
+         by commas, with `!` before those to refuse; names are not looked up"
+    )]
+    From,
+    #[error("option `principals` takes names parted by commas")]
+    Principals,
+    #[error("option `expiry-time` takes YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, in UTC")]
+    Time,
+    #[error("option `environment` takes NAME=value, with a name of A-Z a-z 0-9 _")]
+    Environment,
+    #[error("option `permitopen` takes HOST:PORT, either of which may be `*`")]
+    PermitOpen,
+    #[error("option `background` takes `keep` or `kill`")]
+    Background,
+    #[error("option `verify-required` can't be kept here: whether a PIN was given is not told")]
+    Verify,
+    #[error(
+        "whether a key in a device was touched is not told here: it is taken with the option \
+         `no-touch-required` only"
+    )]
+    Touch,
+    #[error("options are for authorized_keys: a key alone belongs here")]
+    Options,
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }

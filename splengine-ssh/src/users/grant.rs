@@ -94,8 +94,8 @@ pub(crate) enum Refusal {
     Commands(usize),
     #[error("whether a key in a device was touched is not told here, and must be")]
     Touch,
-    #[error("passwords are of 1 to {} bytes", super::password::MAX_PASSWORD_BYTES)]
-    PasswordLength,
+    #[error("passwords are of 1 to {max_bytes} bytes")]
+    PasswordLength { max_bytes: usize },
     #[error("the user has no password, or the password is wrong")]
     Password,
     #[error("the terms have changed on which the client was let in")]

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::address::Addresses;
-use super::authorized_keys::LineError;
+use super::error::LineError;
 use crate::targets::Targets;
 
 /// What a line of `authorized_keys` says of its key.

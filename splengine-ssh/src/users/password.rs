@@ -69,7 +69,7 @@ impl Passwords {
     /// Dropping the future leaves the hash being computed, and counted as such until it is.
     pub(super) async fn verify(&self, user: &str, password: &Secret) -> Result<String, Refusal> {
         if !(1..=MAX_PASSWORD_BYTES).contains(&password.expose().len()) {
-            return Err(Refusal::PasswordLength);
+            return Err(Refusal::PasswordLength { max_bytes: MAX_PASSWORD_BYTES });
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let turn = Arc::clone(&self.computing).acquire_owned().await.map_err(|_| Refusal::Busy)?;
@@ -165,7 +165,7 @@ fn parse(text: &str) -> Result<Line, PasswordLineError> {
 }
 
 /// Maximum length of a password in bytes.
-pub(super) const MAX_PASSWORD_BYTES: usize = 1 << 10;
+const MAX_PASSWORD_BYTES: usize = 1 << 10;
 const AT_ONCE: usize = 2;
 const WAITING: usize = 32;
 /// Maximum memory of one hash: 1 GiB.

@@ -13,9 +13,9 @@ use russh::keys::{Algorithm, Certificate, HashAlg};
 use splengine_core::auth::{Accounts, Scopes};
 use splengine_core::{Caller, UserName};
 
-use super::authorized_keys::{self, Entry, LineError};
+use super::authorized_keys::{self, Entry};
 use super::certificate::{self, Circumstances};
-use super::error::UsersError;
+use super::error::{LineError, UsersError};
 use super::file;
 use super::grant::{Grant, Refusal};
 use super::key;

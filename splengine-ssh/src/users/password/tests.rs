@@ -40,7 +40,10 @@ async fn the_right_password_lets_in() {
         assert_eq!(verify(user, password).await, Err(Refusal::Password), "{user} {password}");
     }
     for password in ["", &"x".repeat(MAX_PASSWORD_BYTES + 1)] {
-        assert_eq!(verify("alice", password).await, Err(Refusal::PasswordLength));
+        assert_eq!(
+            verify("alice", password).await,
+            Err(Refusal::PasswordLength { max_bytes: MAX_PASSWORD_BYTES })
+        );
     }
     // What is written later counts, with what is wrong in it left out.
     dir.write("p", &format!("nonsense\nalice:{}\nalice:{}", hash("new"), hash("newer")));

@@ -1,0 +1,66 @@
+//! What all connections share, and what is known of whatever runs on a channel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use splengine_core::execute::Signal;
+use splengine_core::quota::{CallerBudgets, CallerPlaces};
+use splengine_core::terminal::Size;
+use splengine_core::{Caller, Engine};
+use tokio::sync::{mpsc, watch};
+
+use crate::Users;
+use crate::spill_buffer::Disk;
+use crate::targets::Targets;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) engine: Engine,
+    pub(crate) users: Users,
+    pub(crate) options: Options,
+    pub(crate) disk: Arc<Disk>,
+    /// That callers may have open on all their connections.
+    pub(crate) channels: CallerPlaces,
+    /// Channels of SFTP with as many requests at once as there may be.
+    pub(crate) wide_sftp: CallerPlaces,
+    /// Memory of data that clients of SFTP have not taken yet.
+    pub(crate) sftp_memory: CallerBudgets,
+}
+
+/// What is set up once for all connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) accept_env: Vec<String>,
+    pub(crate) max_channels: usize,
+    pub(crate) max_linger: Duration,
+    pub(crate) signals_as_status: bool,
+    pub(crate) serves_scp: bool,
+    pub(crate) permit_open: Targets,
+}
+
+/// What a running channel is told.
+#[derive(Debug)]
+pub(crate) struct Controls {
+    pub(crate) signals: mpsc::Receiver<Signal>,
+    /// Of the client's window: only the last one counts.
+    pub(crate) size: watch::Receiver<Size>,
+}
+
+/// Who runs something, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct ExecContext {
+    pub(crate) caller: Caller,
+    /// By its id.
+    pub(crate) session: Option<String>,
+    /// Variables that the client has set, and its key.
+    pub(crate) env: Vec<(String, String)>,
+    /// Variables that this server sets.
+    pub(crate) server_env: Vec<(String, String)>,
+    pub(crate) links_first: bool,
+    /// Whether a shell runs the command line.
+    pub(crate) use_shell: bool,
+    /// Whether what a command leaves in the background runs on, and a command in a terminal when its
+    /// client has hung up.
+    pub(crate) keeps_background: bool,
+}
