@@ -6,6 +6,7 @@ use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
 use splengine_core::net::{BindError, ConnectionLimits};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
+use crate::context::Options;
 use crate::responder::Responder;
 use crate::server::AvroServer;
 use crate::service::AvroService;
@@ -44,20 +45,6 @@ pub struct AvroServerBuilder<A> {
     limits: ConnectionLimits,
     #[cfg(feature = "tls")]
     tls: Option<crate::server::Tls>,
-}
-
-/// What is set up once for all connections.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) interfaces: BTreeMap<String, String>,
-    pub(crate) max_frame: usize,
-    pub(crate) max_buffered: usize,
-    pub(crate) max_calls: usize,
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) frame_timeout: Duration,
-    pub(crate) max_linger: Duration,
-    /// Whether what begins without TLS is served.
-    pub(crate) plain_text: bool,
 }
 
 impl AvroServer {

@@ -16,11 +16,12 @@ use splengine_core::quota::Reservation;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::answer::refusal;
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::output::Unsent;
 use crate::parse_queue::Requester;
-use crate::responder::{Memory, Origin, Presented, Recognised, Responder, refusal};
+use crate::responder::{Memory, Origin, Presented, Recognised, Responder};
 
 /// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
 /// something. What its calls are at is cancelled with it.

@@ -58,10 +58,12 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod builder;
 mod codec;
 mod connection;
 mod container;
+mod context;
 mod datum;
 mod error;
 mod framing;

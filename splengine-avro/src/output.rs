@@ -6,8 +6,8 @@ use std::ops::Deref;
 use bytes::{Buf as _, BytesMut};
 use splengine_core::quota::Reservation;
 
+use crate::answer::Written;
 use crate::framing::Frames;
-use crate::responder::Written;
 
 /// Answers of a connection that are not sent yet, and the memory that is reserved for the large ones.
 #[derive(Debug, Default)]

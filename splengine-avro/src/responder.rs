@@ -1,6 +1,7 @@
 //! One call, from its message to its answer.
 
 use std::any::Any;
+use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -8,40 +9,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use splengine_core::auth::{CredentialSource, Credentials, SharedAuthenticator};
-use splengine_core::batch::BatchRecord;
 use splengine_core::net::ConnectionHandle;
-use splengine_core::quota::{CallerBudgets, MemoryBudget, Reservation};
-use splengine_core::{Caller, Engine, Reason, Run};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use splengine_core::quota::Reservation;
+use splengine_core::{Caller, Engine};
+use tokio::time::{Instant, timeout_at};
 
-use crate::builder::Options;
-use crate::datum::{Datum, Reader, Symbols as _};
+use crate::answer::{Answer, Written};
+use crate::context::{AnswerMemory, CallContext, Context, MIN_ANSWER_BYTES, Options};
+use crate::datum::{Datum, Reader};
 use crate::error::Failure;
-use crate::handshake::{Conversation, Unknown};
 use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
-use crate::parse_queue::{ParseQueue, Requester};
-use crate::peer_protocols::{ClientMessage, ClientProtocol, Clients};
-use crate::records::{self, ErrorCode, RunResult};
+use crate::peer_protocols::{ClientMessage, ClientProtocol};
+use crate::records::{ErrorCode, RunResult};
 
-/// What all connections share.
+/// What answers the calls of all connections. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Responder(Arc<Shared>);
-
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) engine: Engine,
-    authenticator: SharedAuthenticator,
-    clients: Arc<Clients>,
-    parse_queue: ParseQueue,
-    /// The shares of callers in what messages hold that are being read or worked at.
-    pub(crate) budgets: CallerBudgets,
-    /// The part of all that which clients have of whom nobody is recognised yet.
-    pub(crate) unknown: MemoryBudget,
-    /// The shares of callers in what answers hold that are not sent yet.
-    answers: CallerBudgets,
-    pub(crate) options: Options,
-}
+pub(crate) struct Responder(Arc<Context>);
 
 /// Who a request is from, as far as that is known without its call. Of a socket nothing is.
 #[derive(Debug, Default)]
@@ -78,24 +62,6 @@ pub(crate) struct Memory {
 
 /// How long memory is waited for once it is known whose share it is of.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
-/// An answer of no more bytes is not counted.
-pub(crate) const MIN_ANSWER_BYTES: usize = 64 << 10;
-
-/// A call that was let in.
-pub(crate) struct CallContext<'a> {
-    pub(crate) engine: &'a Engine,
-    pub(crate) options: &'a Options,
-    pub(crate) caller: Caller,
-    pub(crate) deadline: Option<Instant>,
-    memory: &'a AnswerMemory<'a>,
-}
-
-/// Memory that is reserved for an answer before it is made.
-struct AnswerMemory<'a> {
-    budgets: &'a CallerBudgets,
-    reserved: Mutex<Option<Reservation>>,
-}
-
 /// A call that nobody was asked for yet.
 struct Call<'a> {
     name: &'a str,
@@ -106,23 +72,10 @@ struct Call<'a> {
 /// What is to be done for a call: answered with this, if it is answered at all.
 type Reply = Option<Written>;
 
-/// An answer that is written, and the memory that is reserved for it until it was sent, if it is large.
-#[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) memory: Option<Reservation>,
-}
+impl Deref for Responder {
+    type Target = Context;
 
-impl From<Vec<u8>> for Written {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, memory: None }
-    }
-}
-
-impl std::ops::Deref for Responder {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &Context {
         &self.0
     }
 }
@@ -133,48 +86,7 @@ impl Responder {
         authenticator: SharedAuthenticator,
         options: Options,
     ) -> Self {
-        let clients = Arc::new(Clients::new());
-        let budget = engine.memory_budget(options.max_buffered);
-        let unknown = budget.share(options.max_buffered / 4);
-        let parse_queue = ParseQueue::new(Arc::clone(&clients));
-        let budgets = CallerBudgets::new(&budget);
-        let answers = CallerBudgets::new(&engine.memory_budget(options.max_buffered));
-        let shared = Shared {
-            engine,
-            authenticator,
-            clients,
-            parse_queue,
-            budgets,
-            unknown,
-            answers,
-            options,
-        };
-        Self(Arc::new(shared))
-    }
-
-    pub(crate) fn conversation(&self, is_stateless: bool) -> Conversation {
-        Conversation::new(Arc::clone(&self.clients), is_stateless)
-    }
-
-    /// Parses the protocol of a client that is not known yet, in its turn; the error is for people.
-    pub(crate) async fn parse(
-        &self,
-        message: &mut Unknown,
-        requester: Requester,
-    ) -> Result<Arc<ClientProtocol>, String> {
-        let wait = self.options.handshake_timeout;
-        self.parse_queue
-            .parse(requester, message.hash, std::mem::take(&mut message.text), wait)
-            .await
-    }
-
-    /// Who asks, by what they showed.
-    pub(crate) async fn caller(
-        &self,
-        shown: Credentials,
-        source: &CredentialSource,
-    ) -> Result<Caller, Failure> {
-        Ok(self.engine.authenticate(&self.authenticator, shown, source).await?)
+        Self(Arc::new(Context::new(engine, authenticator, options)))
     }
 
     /// Answers a call; `answer` holds what comes before, and `is_answered` is whether a one-way
@@ -415,14 +327,6 @@ impl Responder {
     }
 }
 
-/// Does what takes long off the runtime's workers.
-pub(crate) async fn off_workers<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Failure::new(ErrorCode::Internal, "the engine failed to do it"))
-}
-
 /// Those that declare no error.
 fn is_frozen(name: &str) -> bool {
     matches!(name, "execute" | "executeBatch" | "keepAlive")
@@ -460,169 +364,4 @@ fn runs_itself(name: &str) -> bool {
             | "loadSession"
             | "saveSession"
     )
-}
-
-impl CallContext<'_> {
-    /// Does what the call asks for, unless its caller is revoked before it is done: what it runs is then
-    /// cancelled, as if the client had gone.
-    async fn unless_revoked<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        self.caller.unless_revoked(work).await.unwrap_or_else(|| Err(Failure::revoked()))
-    }
-
-    /// Waits for work as long as the call's deadline lets it.
-    pub(crate) async fn in_time<T>(
-        &self,
-        work: impl Future<Output = Result<T, impl Into<Failure>>>,
-    ) -> Result<T, Failure> {
-        match self.deadline {
-            None => work.await.map_err(Into::into),
-            Some(deadline) => match timeout_at(deadline, work).await {
-                Ok(done) => done.map_err(Into::into),
-                Err(_) => Err(Failure::overdue()),
-            },
-        }
-    }
-
-    /// Reserves memory for an answer to what was done, before it is made.
-    pub(crate) async fn reserve_answer(&self, bytes: usize) -> Result<(), Failure> {
-        let reserved = self.reserve_outputs(bytes).await?;
-        *self.memory.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
-        Ok(())
-    }
-
-    /// Reserves memory for outputs of what was done, before they are read.
-    pub(crate) async fn reserve_outputs(&self, bytes: usize) -> Result<Reservation, Failure> {
-        let user = self.caller.accounted_user();
-        let reserved = self.memory.budgets.reserve_answer(user, bytes, true).await;
-        reserved.map_err(|error| Failure::of_answer(error, true))
-    }
-
-    /// The whole of a run, which the call's deadline ends as overdue.
-    pub(crate) async fn whole(&self, run: Run) -> splengine_core::Captured {
-        let Some(deadline) = self.deadline else { return run.capture().await };
-        let stopper = run.stopper();
-        let mut captured = std::pin::pin!(run.capture());
-        tokio::select! {
-            captured = &mut captured => return captured,
-            () = sleep_until(deadline) => stopper.time_out(),
-        }
-        captured.await
-    }
-}
-
-/// The answer to a message that was not read.
-pub(crate) fn refusal(failure: &Failure) -> Vec<u8> {
-    Answer { bytes: Vec::new(), echo: Echo::default() }.system(failure)
-}
-
-/// An answer in the making.
-#[derive(Clone)]
-struct Answer {
-    bytes: Vec<u8>,
-    echo: Echo,
-}
-
-impl Answer {
-    /// A result, or a failure: one that the message declares, or as a string.
-    fn of<T: Datum>(self, result: Result<T, Failure>, is_declared: bool) -> Vec<u8> {
-        self.of_size(result, is_declared, 0)
-    }
-
-    /// The same of a result of about `size` bytes.
-    fn of_size<T: Datum>(
-        mut self,
-        result: Result<T, Failure>,
-        is_declared: bool,
-        size: usize,
-    ) -> Vec<u8> {
-        self.bytes.reserve(size.saturating_add(128));
-        match result {
-            Ok(value) => {
-                self.echo.write(&mut self.bytes);
-                self.bytes.push(0);
-                value.write(&mut self.bytes);
-            }
-            Err(failure) => {
-                self.echo.error_code = Some(failure.code.symbol());
-                self.echo.write(&mut self.bytes);
-                self.bytes.push(1);
-                if is_declared {
-                    failure.write_declared(&mut self.bytes);
-                } else {
-                    failure.write_system(&mut self.bytes);
-                }
-            }
-        }
-        self.bytes
-    }
-
-    /// The same of what ran: for a reason that its record has no place for, but for the usual one.
-    fn of_run<T: Datum>(
-        mut self,
-        result: Result<(T, Reason), Failure>,
-        is_declared: bool,
-    ) -> Vec<u8> {
-        let result = result.map(|(value, reason)| {
-            self.echo.reason = (reason != Reason::Exited).then(|| reason.name());
-            value
-        });
-        self.of(result, is_declared)
-    }
-
-    /// Writes an answer with so much output, off the runtime's workers if that is large.
-    async fn of_output(
-        self,
-        size: usize,
-        write: impl FnOnce(Self) -> Vec<u8> + Send + 'static,
-    ) -> Vec<u8> {
-        if size <= MIN_ANSWER_BYTES {
-            return write(self);
-        }
-        let again = self.clone();
-        let written = off_workers(move || write(self)).await;
-        written.unwrap_or_else(|failure| again.system(&failure))
-    }
-
-    /// Writes an answer with the record of a batch, off the runtime's workers if that is large. Of what
-    /// was done the record is told without its steps where it does not get its turn.
-    async fn of_record(
-        self,
-        ask: &CallContext<'_>,
-        result: Result<BatchRecord, Failure>,
-        is_done: bool,
-    ) -> Vec<u8> {
-        let write = |answer: Self, record: BatchRecord| {
-            answer.of(Ok(records::BatchRecord::from(record)), true)
-        };
-        let record = match result {
-            Ok(record) => record,
-            Err(failure) => return self.of::<()>(Err(failure), true),
-        };
-        let (user, bytes) = (ask.caller.accounted_user(), record.memory_bytes());
-        let (info, again) = (record.info.clone(), self.clone());
-        let written = match ask.engine.large_work().permit(user, bytes).await {
-            Ok(permit) => permit.run(move || write(self, record)).await,
-            Err(error) => Err(error),
-        };
-        written.unwrap_or_else(|error| {
-            if is_done {
-                return write(again, info.into());
-            }
-            let after = Some(error.retry_after());
-            let failure = Failure::of_kind(error.kind(), error.to_string(), after);
-            again.of::<()>(Err(failure), true)
-        })
-    }
-
-    fn system(self, failure: &Failure) -> Vec<u8> {
-        self.of::<()>(Err(failure.clone()), false)
-    }
-
-    fn unreadable(self, name: &str, error: &crate::datum::DatumError) -> Vec<u8> {
-        let message = format!("the parameters of `{name}` can't be read: {error}");
-        self.system(&Failure::invalid(message))
-    }
 }

@@ -23,13 +23,14 @@ use splengine_core::quota::{GatherError, GatherLimits};
 use tokio::time::timeout;
 use tower::Service;
 
+use crate::answer::Written;
 use crate::error::Failure;
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::parse_queue::Requester;
 use crate::protocol;
 use crate::records::ErrorCode;
-use crate::responder::{Memory, Origin, Presented, Responder, Written};
+use crate::responder::{Memory, Origin, Presented, Responder};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

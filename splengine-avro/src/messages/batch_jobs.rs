@@ -8,12 +8,12 @@ use splengine_core::batch::{
 use splengine_core::{BatchError, BatchRequest, Reason, Step};
 use tokio::time::{Instant, timeout_at};
 
+use crate::context::CallContext;
 use crate::error::Failure;
 use crate::messages::batches::count_of;
 use crate::messages::run::in_text;
 use crate::messages::{int, millis, positive};
 use crate::records::{BatchJob, BatchResult, ExecutionResult};
-use crate::responder::CallContext;
 
 pub(crate) async fn execute(
     ask: &CallContext<'_>,

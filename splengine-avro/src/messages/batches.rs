@@ -12,12 +12,12 @@ use splengine_core::execute::{Gap, Stream};
 use splengine_core::{Reason, Step};
 use tokio::time::{Instant, timeout_at};
 
+use crate::context::CallContext;
 use crate::datum::{Symbols as _, named};
 use crate::error::Failure;
 use crate::messages::run::{background, limits, reason};
 use crate::messages::{int, long, millis, positive, timestamp};
 use crate::records;
-use crate::responder::CallContext;
 
 pub(crate) async fn submit(
     ask: &CallContext<'_>,

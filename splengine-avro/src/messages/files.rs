@@ -5,10 +5,10 @@ use std::path::Path;
 use bytes::Bytes;
 use splengine_core::files::{FileInfo, OpenOptions};
 
+use crate::context::CallContext;
 use crate::error::Failure;
 use crate::messages::{long, positive, timestamp};
 use crate::records::{FileChunk, FileKind, FileStatus};
-use crate::responder::CallContext;
 
 pub(crate) async fn stat(ask: &CallContext<'_>, path: String) -> Result<FileStatus, Failure> {
     Ok(ask.engine.files().stat(&ask.caller, Path::new(&path)).await?.into())

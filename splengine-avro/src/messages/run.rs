@@ -8,11 +8,11 @@ use bytes::Bytes;
 use splengine_core::execute::{Background, Gap, LimitKind, SlowReader, Stdin};
 use splengine_core::{Captured, Limits, Reason, Request};
 
+use crate::context::{CallContext, MIN_ANSWER_BYTES, off_workers};
 use crate::datum::named;
 use crate::error::Failure;
 use crate::messages::{long, millis, positive};
 use crate::records::{self, Command, ExecutionResult, RunRequest, RunResult};
-use crate::responder::{CallContext, MIN_ANSWER_BYTES, off_workers};
 
 pub(crate) async fn execute(
     ask: &CallContext<'_>,

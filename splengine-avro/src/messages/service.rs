@@ -1,8 +1,8 @@
 //! The service itself.
 
+use crate::context::CallContext;
 use crate::error::Failure;
 use crate::records::EngineInfo;
-use crate::responder::CallContext;
 
 pub(crate) async fn describe(ask: &CallContext<'_>) -> Result<EngineInfo, Failure> {
     let mut interfaces = ask.options.interfaces.clone();

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use splengine_core::terminal::Size;
 
+use crate::context::CallContext;
 use crate::datum::named;
 use crate::error::Failure;
 use crate::messages::{int, long, positive, timestamp};
 use crate::records::{SavedSession, SessionInfo, SessionOutput, SessionRequest, SessionState};
-use crate::responder::CallContext;
 
 pub(crate) async fn open(
     ask: &CallContext<'_>,

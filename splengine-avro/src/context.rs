@@ -1,0 +1,164 @@
+//! What all connections share, and what a call that was let in is worked at with.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use splengine_core::auth::{CredentialSource, Credentials, SharedAuthenticator};
+use splengine_core::quota::{CallerBudgets, MemoryBudget, Reservation};
+use splengine_core::{Caller, Engine, Run};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::error::Failure;
+use crate::handshake::{Conversation, Unknown};
+use crate::parse_queue::{ParseQueue, Requester};
+use crate::peer_protocols::{ClientProtocol, Clients};
+use crate::records::ErrorCode;
+
+/// What is set up once for all connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) interfaces: BTreeMap<String, String>,
+    pub(crate) max_frame: usize,
+    pub(crate) max_buffered: usize,
+    pub(crate) max_calls: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) frame_timeout: Duration,
+    pub(crate) max_linger: Duration,
+    /// Whether what begins without TLS is served.
+    pub(crate) plain_text: bool,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) engine: Engine,
+    authenticator: SharedAuthenticator,
+    clients: Arc<Clients>,
+    parse_queue: ParseQueue,
+    /// The shares of callers in what messages hold that are being read or worked at.
+    pub(crate) budgets: CallerBudgets,
+    /// The part of all that which clients have of whom nobody is recognised yet.
+    pub(crate) unknown: MemoryBudget,
+    /// The shares of callers in what answers hold that are not sent yet.
+    pub(crate) answers: CallerBudgets,
+    pub(crate) options: Options,
+}
+
+/// A call that was let in.
+pub(crate) struct CallContext<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) options: &'a Options,
+    pub(crate) caller: Caller,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) memory: &'a AnswerMemory<'a>,
+}
+
+/// Memory that is reserved for an answer before it is made.
+pub(crate) struct AnswerMemory<'a> {
+    pub(crate) budgets: &'a CallerBudgets,
+    pub(crate) reserved: Mutex<Option<Reservation>>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        engine: Engine,
+        authenticator: SharedAuthenticator,
+        options: Options,
+    ) -> Self {
+        let clients = Arc::new(Clients::new());
+        let budget = engine.memory_budget(options.max_buffered);
+        let unknown = budget.share(options.max_buffered / 4);
+        let parse_queue = ParseQueue::new(Arc::clone(&clients));
+        let budgets = CallerBudgets::new(&budget);
+        let answers = CallerBudgets::new(&engine.memory_budget(options.max_buffered));
+        Self { engine, authenticator, clients, parse_queue, budgets, unknown, answers, options }
+    }
+
+    pub(crate) fn conversation(&self, is_stateless: bool) -> Conversation {
+        Conversation::new(Arc::clone(&self.clients), is_stateless)
+    }
+
+    /// Parses the protocol of a client that is not known yet, in its turn; the error is for people.
+    pub(crate) async fn parse(
+        &self,
+        message: &mut Unknown,
+        requester: Requester,
+    ) -> Result<Arc<ClientProtocol>, String> {
+        let wait = self.options.handshake_timeout;
+        self.parse_queue
+            .parse(requester, message.hash, std::mem::take(&mut message.text), wait)
+            .await
+    }
+
+    /// Who asks, by what they showed.
+    pub(crate) async fn caller(
+        &self,
+        shown: Credentials,
+        source: &CredentialSource,
+    ) -> Result<Caller, Failure> {
+        Ok(self.engine.authenticate(&self.authenticator, shown, source).await?)
+    }
+}
+
+impl CallContext<'_> {
+    /// Does what the call asks for, unless its caller is revoked before it is done: what it runs is then
+    /// cancelled, as if the client had gone.
+    pub(crate) async fn unless_revoked<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.caller.unless_revoked(work).await.unwrap_or_else(|| Err(Failure::revoked()))
+    }
+
+    /// Waits for work as long as the call's deadline lets it.
+    pub(crate) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, impl Into<Failure>>>,
+    ) -> Result<T, Failure> {
+        match self.deadline {
+            None => work.await.map_err(Into::into),
+            Some(deadline) => match timeout_at(deadline, work).await {
+                Ok(done) => done.map_err(Into::into),
+                Err(_) => Err(Failure::overdue()),
+            },
+        }
+    }
+
+    /// Reserves memory for an answer to what was done, before it is made.
+    pub(crate) async fn reserve_answer(&self, bytes: usize) -> Result<(), Failure> {
+        let reserved = self.reserve_outputs(bytes).await?;
+        *self.memory.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
+        Ok(())
+    }
+
+    /// Reserves memory for outputs of what was done, before they are read.
+    pub(crate) async fn reserve_outputs(&self, bytes: usize) -> Result<Reservation, Failure> {
+        let user = self.caller.accounted_user();
+        let reserved = self.memory.budgets.reserve_answer(user, bytes, true).await;
+        reserved.map_err(|error| Failure::of_answer(error, true))
+    }
+
+    /// The whole of a run, which the call's deadline ends as overdue.
+    pub(crate) async fn whole(&self, run: Run) -> splengine_core::Captured {
+        let Some(deadline) = self.deadline else { return run.capture().await };
+        let stopper = run.stopper();
+        let mut captured = std::pin::pin!(run.capture());
+        tokio::select! {
+            captured = &mut captured => return captured,
+            () = sleep_until(deadline) => stopper.time_out(),
+        }
+        captured.await
+    }
+}
+
+/// Does what takes long off the runtime's workers.
+pub(crate) async fn off_workers<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Failure::new(ErrorCode::Internal, "the engine failed to do it"))
+}
+
+/// An answer of no more bytes is not counted.
+pub(crate) const MIN_ANSWER_BYTES: usize = 64 << 10;
