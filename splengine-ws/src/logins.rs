@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest as _, Sha256};
 use splengine_core::auth::{Authenticator as _, Credentials};
 use splengine_core::auth::{Revocation, Secret, SharedAuthenticator};
 use splengine_core::{Caller, Engine};

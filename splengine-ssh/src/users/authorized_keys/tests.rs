@@ -112,7 +112,10 @@ fn what_is_wrong_with_a_line_is_told() {
         Err(KeyError::Certificate.into())
     );
     assert_eq!(one(&format!("{ED25519} \0")), Err(LineError::Nul));
-    assert_eq!(one(&format!("{ED25519} {}", "a".repeat(9000))), Err(LineError::TooLong { max_bytes: MAX_LINE_BYTES }));
+    assert_eq!(
+        one(&format!("{ED25519} {}", "a".repeat(9000))),
+        Err(LineError::TooLong { max_bytes: MAX_LINE_BYTES })
+    );
     // Nothing of what a line holds may be told.
     let secret = one(r#"environment="TOKEN=hunter2",no-such="hunter2" ssh-ed25519 hunter2"#);
     assert!(!format!("{0} {0:?}", secret.expect_err("unknown")).contains("hunter2"));
