@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
-use splengine_core::net::{BindError, ConnectionLimits};
+use splengine_core::net::{self, BindError, ConnectionLimits};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::context::Options;
@@ -227,8 +227,7 @@ impl AvroServerBuilder<SharedAuthenticator> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<AvroServer, BindError> {
-        let failed = |source| BindError::new(format!("{address:?}"), source);
-        let listener = TcpListener::bind(&address).await.map_err(failed)?;
+        let (listener, _) = net::bind(address).await?;
         self.listen(listener)
     }
 
@@ -239,9 +238,7 @@ impl AvroServerBuilder<SharedAuthenticator> {
     ///
     /// [`BindError`] when the listener has no address.
     pub fn listen(self, listener: TcpListener) -> Result<AvroServer, BindError> {
-        let local_addr = listener
-            .local_addr()
-            .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
+        let local_addr = net::local_addr(&listener)?;
         // It has to show by then what it speaks, and then to complete a handshake.
         let handshakes = self.options.handshake_timeout.saturating_mul(2);
         let limits = self.limits.unauthenticated_timeout(handshakes).counted_by(&self.engine);

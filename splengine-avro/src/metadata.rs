@@ -67,16 +67,16 @@ impl Metadata {
     /// What the call shows of who it is from.
     pub(crate) fn credentials(&self) -> Result<Credentials, Failure> {
         let Some(value) = &self.authorization else { return Ok(Credentials::None) };
-        let text = std::str::from_utf8(value).ok();
-        let token = text.and_then(|text| match text.trim().split_once(' ') {
-            Some((scheme, token)) => scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()),
-            None => Some(text.trim()),
+        let text = std::str::from_utf8(value).ok().map(str::trim);
+        let shown = text.and_then(|text| match text.contains(' ') {
+            true => Credentials::parse_bearer(text),
+            // The token alone.
+            false => Some(Credentials::Bearer(Secret::new(text))),
         });
-        let token = token.ok_or_else(|| {
+        shown.ok_or_else(|| {
             let message = "`spl-authorization` must be of the form `Bearer TOKEN`";
             Failure::new(ErrorCode::Unauthenticated, message)
-        })?;
-        Ok(Credentials::Bearer(Secret::new(token)))
+        })
     }
 
     /// How long the caller waits for the answer.

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
-    Closing, ConnectionHandle, ConnectionLimits, PeerAddress, serve_connections,
+    Closing, ConnectionHandle, ConnectionLimits, PeerAddress, Server, serve_connections,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -97,15 +97,22 @@ impl AvroServer {
     }
 }
 
+impl Server for AvroServer {
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {
+        Self::run_until(self, shutdown).await;
+    }
+}
+
 impl IntoFuture for AvroServer {
     type Output = Infallible;
     type IntoFuture = Pin<Box<dyn Future<Output = Infallible> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async {
-            self.run_until(std::future::pending()).await;
-            std::future::pending().await
-        })
+        Box::pin(Server::run(self))
     }
 }
 

@@ -17,8 +17,8 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use splengine_core::Caller;
-use splengine_core::auth::{CredentialSource, Credentials, Secret};
-use splengine_core::net::{Activity, ConnectionHandle, PeerAddress, is_rebindable_host};
+use splengine_core::auth::{AuthorizationError, CredentialSource, Credentials};
+use splengine_core::net::{Activity, ConnectionHandle, OriginPolicy, PeerAddress};
 use splengine_core::quota::{GatherError, GatherLimits};
 use tokio::time::timeout;
 use tower::Service;
@@ -398,24 +398,16 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
 }
 
 fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
-    let mut shown = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (shown.next(), shown.next()) else {
-        // Which of several somebody in between has checked can't be known.
-        return if headers.contains_key(AUTHORIZATION) {
-            let problem = "credentials must stand in one Authorization header, not several";
-            Err(refusal(StatusCode::BAD_REQUEST, problem))
-        } else {
-            Ok(None)
-        };
-    };
-    let bearer = value.to_str().ok().and_then(|text| text.split_once(' '));
-    match bearer {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-            Ok(Some(Credentials::Bearer(Secret::new(token.trim()))))
+    let values = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    match Credentials::from_authorization(values) {
+        Ok(Credentials::None) => Ok(None),
+        Ok(shown) => Ok(Some(shown)),
+        Err(error @ AuthorizationError::Several) => {
+            Err(refusal(StatusCode::BAD_REQUEST, &error.to_string()))
         }
-        _ => {
-            let problem = "credentials must be of the form `Bearer TOKEN`";
-            Err(Refusal { asks: true, ..refusal(StatusCode::UNAUTHORIZED, problem) })
+        Err(error) => {
+            let refused = refusal(StatusCode::UNAUTHORIZED, &error.to_string());
+            Err(Refusal { asks: true, ..refused })
         }
     }
 }
@@ -423,13 +415,14 @@ fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
 /// A page that a browser has open may send requests to any address that the browser reaches.
 fn check_origin(parts: &http::request::Parts) -> Result<(), Refusal> {
     let Some(origin) = parts.headers.get(ORIGIN) else { return Ok(()) };
-    let host = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let host = host.or_else(|| parts.headers.get(HOST).map(HeaderValue::as_bytes));
-    let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    let own = own.filter(|(_, origin)| Some(origin.as_bytes()) == host);
+    let host = parts.uri.authority().map(Authority::as_str);
+    let host = host.or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()));
+    let policy = OriginPolicy::new();
     // Under anybody's name it would be let in for nothing but that.
     let has_credentials = parts.headers.contains_key(AUTHORIZATION);
-    if own.is_some_and(|(_, origin)| has_credentials || !is_rebindable_host(origin)) {
+    if policy.is_allowed(origin.to_str().unwrap_or_default(), host)
+        && (has_credentials || policy.is_anonymous_allowed(host))
+    {
         return Ok(());
     }
     Err(refusal(StatusCode::FORBIDDEN, "requests from pages of this origin are not allowed"))

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use splengine_core::Caller;
-use splengine_core::auth::{CredentialSource, Credentials, Secret};
-use splengine_core::net::{ConnectionHandle, PeerAddress, is_rebindable_host};
+use splengine_core::auth::{CredentialSource, Credentials};
+use splengine_core::net::{ConnectionHandle, PeerAddress};
 
 use crate::context::Context;
 use crate::problem::Problem;
@@ -42,21 +42,8 @@ impl Context {
         if let Some(caller) = parts.extensions.get::<Caller>() {
             return Ok(caller.clone());
         }
-        let mut shown = parts.headers.get_all(AUTHORIZATION).iter();
-        let credentials = match (shown.next(), shown.next()) {
-            (None, _) => Credentials::None,
-            (Some(value), None) => Credentials::Bearer(bearer(value).ok_or_else(|| {
-                Problem::new(
-                    StatusCode::UNAUTHORIZED,
-                    "credentials must be of the form `Bearer TOKEN`",
-                )
-            })?),
-            // Which of them somebody in between has checked can't be known.
-            (Some(_), Some(_)) => {
-                let detail = "credentials must stand in one Authorization header, not several";
-                return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
-            }
-        };
+        let values = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+        let credentials = Credentials::from_authorization(values)?;
         let is_anonymous = matches!(credentials, Credentials::None);
         let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
         let source = CredentialSource::of_request("http", found, peer.map(|peer| peer.ip));
@@ -70,15 +57,10 @@ impl Context {
     /// Of a page that a browser found under anybody's name, no more is known than of any other.
     fn check_name(&self, parts: &Parts) -> Result<(), Problem> {
         let host = host(&parts.uri, &parts.headers);
-        let Some(host) = host.filter(|host| is_rebindable_host(host)) else { return Ok(()) };
-        let is_host = |origin: &HeaderValue| {
-            let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-            origin.is_some_and(|(_, allowed)| allowed == host)
-        };
-        if self.options.origins.iter().any(is_host) {
+        if self.options.origins.is_anonymous_allowed(host) {
             return Ok(());
         }
-        let shown: String = host.chars().take(100).collect();
+        let shown: String = host.unwrap_or_default().chars().take(100).collect();
         let detail = format!(
             "under the name `{shown}` nobody is let in without credentials; its origin would have \
              to be allowed"
@@ -93,11 +75,6 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()))
 }
 
-fn bearer(value: &HeaderValue) -> Option<Secret> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim()))
-}
-
 /// A page that a browser has open may send requests to any address that the browser reaches,
 /// loopback included. What changes something is refused when it comes from a page of another site.
 pub(crate) async fn refuse_foreign_pages(
@@ -107,9 +84,8 @@ pub(crate) async fn refuse_foreign_pages(
 ) -> Response {
     let headers = request.headers();
     if let Some(origin) = headers.get(ORIGIN).filter(|_| !request.method().is_safe()) {
-        let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        let is_own = own.is_some_and(|(_, origin)| Some(origin) == host(request.uri(), headers));
-        if !is_own && !context.options.origins.contains(origin) {
+        let host = host(request.uri(), headers);
+        if !context.options.origins.is_allowed(origin.to_str().unwrap_or_default(), host) {
             let detail = "requests from pages of this origin are not allowed";
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
         }

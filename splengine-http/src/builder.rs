@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::HeaderValue;
 use bytes::Bytes;
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
 use splengine_core::batch::BatchResults;
-use splengine_core::net::{BindError, ConnectionLimits};
+use splengine_core::net::{self, BindError, ConnectionLimits, OriginError, OriginPolicy};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
@@ -54,38 +53,6 @@ pub struct HttpServerBuilder<A> {
     timing: Timing,
 }
 
-/// A text that is no origin.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not an origin; origins look like `https://example.org` or `http://localhost:3000`"
-)]
-#[non_exhaustive]
-pub struct OriginError(String);
-
-/// Checks whether `origin` is one (RFC 6454): a scheme, a host and perhaps a port, and nothing
-/// else.
-///
-/// ```
-/// use splengine_http::check_origin;
-///
-/// assert!(check_origin("https://example.org").is_ok());
-/// assert!(check_origin("http://localhost:3000").is_ok());
-/// // A path, be it `/` alone, is none of an origin's.
-/// assert!(check_origin("https://example.org/").is_err());
-/// ```
-///
-/// # Errors
-///
-/// [`OriginError`] when it is not.
-pub fn check_origin(origin: &str) -> Result<(), OriginError> {
-    let uri: Option<http::Uri> = origin.parse().ok();
-    let whole = uri.as_ref().and_then(|uri| uri.scheme_str().zip(uri.authority()));
-    match whole {
-        Some((scheme, authority)) if format!("{scheme}://{authority}") == origin => Ok(()),
-        _ => Err(OriginError(origin.to_owned())),
-    }
-}
-
 impl HttpServer {
     /// Returns a builder of a server of `engine`, with defaults.
     pub fn builder(engine: Engine) -> HttpServerBuilder<NoAuthenticator> {
@@ -95,7 +62,7 @@ impl HttpServer {
             options: Options {
                 mounted: Vec::new(),
                 forms: Vec::new(),
-                origins: Vec::new(),
+                origins: OriginPolicy::new(),
                 max_body: 16 << 20,
                 body_timeout: Duration::from_secs(30),
                 max_buffered: 256 << 20,
@@ -127,9 +94,7 @@ impl<A> HttpServerBuilder<A> {
     ///
     /// [`OriginError`] when `origin` is not a scheme, a host and perhaps a port.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, OriginError> {
-        check_origin(origin)?;
-        let value = HeaderValue::from_str(origin).map_err(|_| OriginError(origin.to_owned()))?;
-        self.options.origins.push(value);
+        self.options.origins = self.options.origins.allow(origin)?;
         Ok(self)
     }
 
@@ -344,8 +309,7 @@ impl HttpServerBuilder<SharedAuthenticator> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<HttpServer, BindError> {
-        let failed = |source| BindError::new(format!("{address:?}"), source);
-        let listener = TcpListener::bind(&address).await.map_err(failed)?;
+        let (listener, _) = net::bind(address).await?;
         self.listen(listener)
     }
 
@@ -356,9 +320,7 @@ impl HttpServerBuilder<SharedAuthenticator> {
     ///
     /// [`BindError`] when the listener has no address.
     pub fn listen(self, listener: TcpListener) -> Result<HttpServer, BindError> {
-        let local_addr = listener
-            .local_addr()
-            .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
+        let local_addr = net::local_addr(&listener)?;
         let Self { engine, authenticator, options, mut timing } = self;
         timing.limits = timing.limits.counted_by(&engine);
         let context = Context::new(engine, authenticator, options);

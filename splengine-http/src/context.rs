@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::HeaderValue;
 use bytes::Bytes;
 use splengine_core::Engine;
 use splengine_core::auth::SharedAuthenticator;
+use splengine_core::net::OriginPolicy;
 use splengine_core::quota::CallerBudgets;
 use tower::util::BoxCloneSyncService;
 
@@ -29,7 +29,7 @@ pub(crate) struct Options {
     pub(crate) mounted: Vec<(String, Mounted)>,
     /// Of a batch's results, beside JSON.
     pub(crate) forms: Vec<ResultFormat>,
-    pub(crate) origins: Vec<HeaderValue>,
+    pub(crate) origins: OriginPolicy,
     pub(crate) max_body: usize,
     pub(crate) body_timeout: Duration,
     pub(crate) max_buffered: usize,

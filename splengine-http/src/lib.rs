@@ -40,8 +40,8 @@
 //! is the same service without a listener and its bounds, to be nested in an axum router or any tower stack: a request that
 //! carries a [`Caller`](splengine_core::Caller) among its extensions was authenticated by the server
 //! around it. `splengine-ws` serves these routes beside its terminals; the service of
-//! `splengine-avro` can be [mounted](HttpServerBuilder::mount) here. [`serve`], [`check_host`],
-//! [`check_origin`] and [`read_body`] are what such servers share.
+//! `splengine-avro` can be [mounted](HttpServerBuilder::mount) here. [`serve`], [`check_host`]
+//! and [`read_body`] are what such servers share.
 //!
 //! # Features
 //!
@@ -105,7 +105,8 @@ mod stream;
 mod tracked;
 
 pub use body::{BodyError, read_body};
-pub use builder::{HttpServerBuilder, OriginError, check_origin};
+pub use builder::HttpServerBuilder;
 pub use host::{HostError, check_host};
 pub use server::{HttpServer, RequestBody, serve};
 pub use service::{HttpService, ResponseBody, ResponseFuture};
+pub use splengine_core::net::OriginError;

@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use splengine_core::auth::AuthError;
+use splengine_core::auth::{AuthError, AuthorizationError};
 use splengine_core::quota::LargeWorkError;
 use splengine_core::text::camel_case;
 use splengine_core::{BatchError, ErrorKind, ExecuteError, Field, SessionError};
@@ -138,6 +138,12 @@ impl From<SessionError> for Problem {
 impl From<BatchError> for Problem {
     fn from(error: BatchError) -> Self {
         Self::of_kind(error.kind(), error.message(json_name), error.retry_after())
+    }
+}
+
+impl From<AuthorizationError> for Problem {
+    fn from(error: AuthorizationError) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, error.to_string())
     }
 }
 

@@ -98,7 +98,9 @@ impl Context {
             .layer(middleware::from_fn(end_with_caller))
             .layer(middleware::from_fn(linger))
             .with_state(self.clone());
-        if !self.options.origins.is_empty() {
+        let origins = self.options.origins.allowed().map(HeaderValue::from_str);
+        let origins: Vec<HeaderValue> = origins.filter_map(Result::ok).collect();
+        if !origins.is_empty() {
             use axum::http::header::{
                 ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
                 IF_NONE_MATCH, IF_RANGE, LOCATION, RETRY_AFTER,
@@ -106,7 +108,7 @@ impl Context {
             let resumption = HeaderName::from_static("last-event-id");
             let repetition = HeaderName::from_static("idempotency-key");
             let cors = CorsLayer::new()
-                .allow_origin(AllowOrigin::list(self.options.origins.iter().cloned()))
+                .allow_origin(AllowOrigin::list(origins))
                 .allow_methods([
                     Method::GET,
                     Method::POST,

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use splengine_core::auth::CredentialSource;
-use splengine_core::net::{ConnectionLimits, PeerAddress, serve_connections};
+use splengine_core::net::{ConnectionLimits, PeerAddress, Server, serve_connections};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower::Service;
@@ -340,15 +340,22 @@ impl Default for Timing {
     }
 }
 
+impl Server for HttpServer {
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {
+        Self::run_until(self, shutdown).await;
+    }
+}
+
 impl IntoFuture for HttpServer {
     type Output = Infallible;
     type IntoFuture = Pin<Box<dyn Future<Output = Infallible> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async {
-            self.run_until(std::future::pending()).await;
-            std::future::pending().await
-        })
+        Box::pin(Server::run(self))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, SshId};
 use splengine_core::Engine;
-use splengine_core::net::{BindError, ConnectionLimits};
+use splengine_core::net::{self, BindError, ConnectionLimits};
 use splengine_core::quota::{CallerBudgets, CallerPlaces};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
@@ -259,8 +259,7 @@ impl SshServerBuilder<Users> {
         address: impl ToSocketAddrs + std::fmt::Debug,
         keys: &HostKeys,
     ) -> Result<SshServer, BindError> {
-        let failed = |source| BindError::new(format!("{address:?}"), source);
-        let listener = TcpListener::bind(&address).await.map_err(failed)?;
+        let (listener, _) = net::bind(address).await?;
         self.listen(listener, keys)
     }
 
@@ -271,9 +270,7 @@ impl SshServerBuilder<Users> {
     ///
     /// [`BindError`] when the listener has no address.
     pub fn listen(self, listener: TcpListener, keys: &HostKeys) -> Result<SshServer, BindError> {
-        let local_addr = listener
-            .local_addr()
-            .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
+        let local_addr = net::local_addr(&listener)?;
         let config = Arc::new(self.config(keys));
         let [of_caller, of_all] = self.channels;
         let disk = Disk::new(self.unread_directory, self.engine.disk_reserve(), self.disk);

@@ -57,10 +57,8 @@ pub(crate) async fn run(
 /// As a shell tells of a command that it can't run or read; 255 where the engine refused it.
 pub(crate) fn code(error: &ExecuteError) -> u32 {
     match error {
-        ExecuteError::ProgramNotFound { .. } => 127,
-        ExecuteError::ProgramUnusable { .. } => 126,
         ExecuteError::Split(SplitError::Operator(_)) => MISUSE,
         error if error.kind() == ErrorKind::Internal => 254,
-        _ => REFUSED,
+        _ => error.exit_code().and_then(|code| u32::try_from(code).ok()).unwrap_or(REFUSED),
     }
 }

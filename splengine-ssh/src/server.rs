@@ -9,7 +9,7 @@ use std::time::Duration;
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
 use splengine_core::auth::CredentialSource;
-use splengine_core::net::{Closing, Connection, ConnectionLimits, serve_connections};
+use splengine_core::net::{Closing, Connection, ConnectionLimits, Server, serve_connections};
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 
@@ -85,15 +85,22 @@ impl SshServer {
     }
 }
 
+impl Server for SshServer {
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {
+        Self::run_until(self, shutdown).await;
+    }
+}
+
 impl IntoFuture for SshServer {
     type Output = Infallible;
     type IntoFuture = Pin<Box<dyn Future<Output = Infallible> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async {
-            self.run_until(std::future::pending()).await;
-            std::future::pending().await
-        })
+        Box::pin(Server::run(self))
     }
 }
 

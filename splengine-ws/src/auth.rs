@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use splengine_core::Caller;
-use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials, Secret};
-use splengine_core::net::{PeerAddress, is_rebindable_host};
+use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials};
+use splengine_core::net::PeerAddress;
 
 use crate::context::Context;
 use crate::cookie::cookie_name;
@@ -73,7 +73,7 @@ pub(crate) async fn authenticate(
         return Ok(Authenticated::Known(present.caller, Some(present.login)));
     }
     match context.authenticator.authenticate(Credentials::None).await {
-        Ok(_) if is_foreign_name(context, headers) => {
+        Ok(_) if !context.options.origins.is_anonymous_allowed(host(headers)) => {
             let detail = "under this name nobody is let in without credentials; its origin would \
                           have to be allowed";
             Err(refused(StatusCode::FORBIDDEN, detail))
@@ -88,20 +88,21 @@ pub(crate) async fn authenticate(
     }
 }
 
-/// Whether a page of `origin` may act here: one of this server itself, or of an origin that was
-/// allowed. Browsers send `null` for pages that have none.
+/// Whether a page of `origin` may act here.
 pub(crate) fn is_allowed(context: &Context, origin: &str, headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    (own.is_some() && own == host)
-        || context.options.origins.iter().any(|allowed| allowed == origin)
+    context.options.origins.is_allowed(origin, host(headers))
+}
+
+/// The name under which a client has found this server.
+fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HOST).and_then(|host| host.to_str().ok())
 }
 
 /// Says why a page of `origin` may not act here, and what an administrator can do about it where it is
 /// the console's own, behind a proxy that passes another `Host` on. Logged, too, but not all the time:
 /// whoever likes can send such requests.
 pub(crate) fn foreign_origin(context: &Context, origin: &str, headers: &HeaderMap) -> String {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = host(headers).unwrap_or_default();
     let short = |text: &str| text.chars().take(MAX_SHOWN_CHARS).collect::<String>();
     let (origin, host) = (short(origin), short(host));
     if context.refused_origins.may_log() {
@@ -120,29 +121,15 @@ pub(crate) fn foreign_origin(context: &Context, origin: &str, headers: &HeaderMa
     )
 }
 
-/// Of a page that a browser found under anybody's name, no more is known than of any other.
-fn is_foreign_name(context: &Context, headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
-    let is_host = |origin: &String| origin.split_once("://").is_some_and(|(_, own)| own == host);
-    is_rebindable_host(host) && !context.options.origins.iter().any(is_host)
-}
-
 async fn by_header(
     context: &Context,
     headers: &HeaderMap,
     source: &CredentialSource,
 ) -> Result<Caller, Refusal> {
-    let refused = |detail| refused(StatusCode::UNAUTHORIZED, detail);
-    let mut shown = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (shown.next(), shown.next()) else {
-        return Err(refused("credentials must stand in one Authorization header, not several"));
-    };
-    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
-    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some((_, token)) = token else {
-        return Err(refused("credentials must be of the form `Bearer TOKEN`"));
-    };
-    let credentials = Credentials::Bearer(Secret::new(token.trim()));
+    let refused = |detail: String| refused(StatusCode::UNAUTHORIZED, detail);
+    let values = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let credentials = Credentials::from_authorization(values);
+    let credentials = credentials.map_err(|error| refused(error.to_string()))?;
     let known = context.engine.authenticate(&context.authenticator, credentials, source).await;
     known.map_err(|error| match error {
         AuthError::Unavailable(source) => unavailable(source.as_ref()),
@@ -151,7 +138,7 @@ async fn by_header(
             detail: "too many credentials from there were not valid".into(),
             retry_after: Some(retry_after),
         },
-        _ => refused("the credentials are not valid"),
+        _ => refused("the credentials are not valid".to_owned()),
     })
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
-use splengine_core::net::{BindError, ConnectionLimits};
-use splengine_http::{HttpServer, HttpService, OriginError};
+use splengine_core::net::{self, BindError, ConnectionLimits, OriginError, OriginPolicy};
+use splengine_http::{HttpServer, HttpService};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::context::{Context, Options};
@@ -57,7 +57,7 @@ impl WsServer {
             authenticator: NoAuthenticator::new(),
             api: None,
             options: Options {
-                origins: Vec::new(),
+                origins: OriginPolicy::new(),
                 console: true,
                 max_clients: 1024,
                 max_message: 4 << 20,
@@ -119,8 +119,7 @@ impl<A> WsServerBuilder<A> {
     ///
     /// [`OriginError`] when `origin` is not a scheme, a host and perhaps a port.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, OriginError> {
-        splengine_http::check_origin(origin)?;
-        self.options.origins.push(origin.to_owned());
+        self.options.origins = self.options.origins.allow(origin)?;
         Ok(self)
     }
 
@@ -215,8 +214,7 @@ impl WsServerBuilder<SharedAuthenticator> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<WsServer, BindError> {
-        let failed = |source| BindError::new(format!("{address:?}"), source);
-        let listener = TcpListener::bind(&address).await.map_err(failed)?;
+        let (listener, _) = net::bind(address).await?;
         self.listen(listener)
     }
 
@@ -227,9 +225,7 @@ impl WsServerBuilder<SharedAuthenticator> {
     ///
     /// [`BindError`] when the listener has no address.
     pub fn listen(self, listener: TcpListener) -> Result<WsServer, BindError> {
-        let local_addr = listener
-            .local_addr()
-            .map_err(|source| BindError::new(format!("{listener:?}"), source))?;
+        let local_addr = net::local_addr(&listener)?;
         let limits = self.limits.clone().counted_by(&self.engine);
         Ok(WsServer::new(listener, local_addr, self.into_service(), limits))
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use splengine_core::auth::SharedAuthenticator;
+use splengine_core::net::OriginPolicy;
 use splengine_core::quota::{
     CallerBudgets, CallerPlace, CallerPlaces, GatherLimits, MemoryBudget, PlaceError,
 };
@@ -19,7 +20,7 @@ use crate::logins::Logins;
 /// What is set up once for all requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    pub(crate) origins: Vec<String>,
+    pub(crate) origins: OriginPolicy,
     pub(crate) console: bool,
     pub(crate) max_clients: usize,
     pub(crate) max_message: usize,

@@ -77,4 +77,5 @@ mod upgrade;
 
 pub use builder::WsServerBuilder;
 pub use server::{WsServer, WsService};
-pub use splengine_http::{OriginError, ResponseBody, ResponseFuture};
+pub use splengine_core::net::OriginError;
+pub use splengine_http::{ResponseBody, ResponseFuture};

@@ -8,7 +8,7 @@ use std::task::{self, Poll};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use splengine_core::net::ConnectionLimits;
+use splengine_core::net::{ConnectionLimits, Server};
 use splengine_http::{ResponseBody, ResponseFuture};
 use tokio::net::TcpListener;
 use tower::Service;
@@ -83,15 +83,22 @@ impl WsServer {
     }
 }
 
+impl Server for WsServer {
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {
+        Self::run_until(self, shutdown).await;
+    }
+}
+
 impl IntoFuture for WsServer {
     type Output = Infallible;
     type IntoFuture = Pin<Box<dyn Future<Output = Infallible> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async {
-            self.run_until(std::future::pending()).await;
-            std::future::pending().await
-        })
+        Box::pin(Server::run(self))
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn execute(
         stderr.push_str(&result.stderr);
     }
     let result = ExecutionResult {
-        exit_code: if done.is_overdue { TIMED_OUT } else { done.info.exit_code },
+        exit_code: if done.is_overdue { Reason::TimedOut.exit_code() } else { done.info.exit_code },
         stdout,
         stderr,
         duration: done.duration,
@@ -174,13 +174,10 @@ fn result(
         stderr.push_str(step.problem.as_deref().unwrap_or_default());
     }
     ExecutionResult {
-        exit_code: step.exit_code.unwrap_or(NOT_STARTED),
+        exit_code: step.exit_code.unwrap_or(Reason::Lost.exit_code()),
         stdout: stdout.unwrap_or_default(),
         stderr,
         duration: step.duration.map_or(0, millis),
         session_id: session_id.to_owned(),
     }
 }
-
-const TIMED_OUT: i32 = 124;
-const NOT_STARTED: i32 = 125;

@@ -11,6 +11,7 @@ mod access;
 mod accounts;
 mod address_range;
 mod authenticator;
+mod authorization;
 mod caller;
 mod penalties;
 mod revocation;
@@ -26,6 +27,7 @@ pub use address_range::{AddressRange, ParseAddressRangeError};
 pub use authenticator::{
     AuthError, Authenticator, Credentials, NoAuthenticator, SharedAuthenticator,
 };
+pub use authorization::AuthorizationError;
 pub use caller::{Caller, Guest};
 pub use penalties::GuessingPolicy;
 pub(crate) use penalties::Penalties;

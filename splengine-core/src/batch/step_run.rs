@@ -235,11 +235,7 @@ fn not_begun(outcome: Outcome, reason: Reason) -> StepEnd {
 
 /// The end of a step that could not be started.
 pub(crate) fn not_started(id: &str, error: ExecuteError) -> StepEnd {
-    let exit_code = match &error {
-        ExecuteError::ProgramNotFound(_) => 127,
-        ExecuteError::ProgramUnusable { .. } => 126,
-        _ => LOST_CODE,
-    };
+    let exit_code = error.exit_code().unwrap_or(LOST_CODE);
     let error = BatchError::Command { step: id.to_owned(), source: Box::new(error) };
     let row = StepRow {
         problem: Some(error.to_string()),
@@ -256,6 +252,6 @@ const ALL_CAPTURED: &str = "less is kept of the end of what it printed: the engi
 const MAX_SHORTAGE: Duration = Duration::from_mins(10);
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-pub(crate) const LOST_CODE: i32 = 125;
-pub(crate) const TIMED_OUT_CODE: i32 = 124;
-pub(crate) const CANCELLED_CODE: i32 = 130;
+pub(crate) const LOST_CODE: i32 = Reason::Lost.exit_code();
+pub(crate) const TIMED_OUT_CODE: i32 = Reason::TimedOut.exit_code();
+pub(crate) const CANCELLED_CODE: i32 = Reason::Cancelled.exit_code();

@@ -2,7 +2,8 @@
 //!
 //! [`Engine::builder`] begins an [`Engine`], of which every server holds a clone. [`EngineStats`]
 //! has its counters, [`Readiness`] whether its parts take work, and [`ExecutionInfo`] what runs or
-//! waits. [`Admitted`] is for adapters that tell their clients that a command waits.
+//! waits. [`Admitted`] is for adapters that tell their clients that a command waits. [`Servers`] runs the
+//! servers of an engine, and ends them with it.
 
 mod authenticate;
 mod builder;
@@ -12,6 +13,7 @@ mod engine;
 mod executions;
 mod guessing;
 mod readiness;
+mod servers;
 mod stats;
 
 pub use crate::part_state::PartState;
@@ -19,4 +21,5 @@ pub use crate::run::{Admitted, ExecutionInfo, ExecutionState, HistogramStats, Qu
 pub use builder::{BuildError, EngineBuilder};
 pub use engine::{Engine, Resumed};
 pub use readiness::Readiness;
+pub use servers::Servers;
 pub use stats::EngineStats;

@@ -46,6 +46,23 @@ impl Reason {
             Self::Lost => "lost",
         }
     }
+
+    /// Exit code of a run that has none of its own, as shells and `timeout` have it: 124 for a time
+    /// limit, 130 for a cancellation, 137 for a kill by the kernel for memory, and 125 where nothing
+    /// more is known.
+    ///
+    /// ```
+    /// assert_eq!(splengine_core::Reason::TimedOut.exit_code(), 124);
+    /// ```
+    #[must_use]
+    pub const fn exit_code(self) -> i32 {
+        match self {
+            Self::TimedOut => 124,
+            Self::Cancelled => 130,
+            Self::OutOfMemory => 137,
+            Self::Exited | Self::Signaled | Self::Lost => 125,
+        }
+    }
 }
 
 /// A part of an output stream that was left out.
@@ -131,12 +148,7 @@ impl End {
     pub fn never_begun(reason: Reason) -> Self {
         Self {
             reason,
-            exit_code: match reason {
-                Reason::Cancelled => 130,
-                Reason::TimedOut => 124,
-                Reason::OutOfMemory => 137,
-                Reason::Exited | Reason::Signaled | Reason::Lost => 125,
-            },
+            exit_code: reason.exit_code(),
             signal: None,
             duration: Duration::ZERO,
             stdout_bytes: 0,

@@ -162,6 +162,17 @@ impl ExecuteError {
         Self::Internal(source.into())
     }
 
+    /// Exit code with which shells tell of a program that they can't run: 127 where there is none, 126
+    /// where it can't be run; `None` for other errors.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::ProgramNotFound(_) => Some(127),
+            Self::ProgramUnusable { .. } => Some(126),
+            _ => None,
+        }
+    }
+
     /// The kind, for an adapter's table.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+use crate::execute::Reason;
 use crate::local::pty::Pty;
 use crate::os::ExitStatus;
 use crate::process::Leader;
@@ -127,4 +128,4 @@ impl fmt::Debug for LocalTerminal {
 }
 
 /// What shells give for a command of which they know nothing.
-pub(crate) const UNKNOWN: i32 = 125;
+pub(crate) const UNKNOWN: i32 = Reason::Lost.exit_code();

@@ -2,7 +2,9 @@
 //!
 //! [`serve_connections`] is the accept loop of all servers, [`ConnectionLimits`] bounds how many
 //! connections there are and how long each may show nothing, and a [`ConnectionHandle`] is how a
-//! server tells what it knows of a client. Only servers need this module.
+//! server tells what it knows of a client. Servers of HTTP ask an [`OriginPolicy`] about pages of
+//! browsers. Whatever implements [`Server`] can be run with others by
+//! [`Servers`](crate::engine::Servers). Only servers need this module.
 
 mod accept;
 mod activity;
@@ -11,7 +13,9 @@ mod bind;
 mod connection;
 mod host_name;
 mod limits;
+mod origin;
 mod peer;
+mod server;
 mod state;
 mod stats;
 mod table;
@@ -22,6 +26,8 @@ pub use bind::BindError;
 pub use connection::{Announced, Connection, ConnectionHandle};
 pub use host_name::is_rebindable_host;
 pub use limits::ConnectionLimits;
+pub use origin::{OriginError, OriginPolicy};
 pub use peer::PeerAddress;
+pub use server::{Server, bind, local_addr};
 pub use stats::ConnectionStats;
 pub(crate) use stats::Counters;

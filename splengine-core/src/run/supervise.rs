@@ -186,11 +186,11 @@ fn record(
         Some(Err(error)) => {
             let source: &dyn std::error::Error = &error;
             tracing::error!(error = source, "what became of an execution isn't known");
-            (Reason::Lost, 125, None)
+            (Reason::Lost, Reason::Lost.exit_code(), None)
         }
         None => {
             tracing::error!("the executor did not end an execution that was told to stop");
-            (stopped_for, code_of(stopped_for), None)
+            (stopped_for, stopped_for.exit_code(), None)
         }
     };
     let duration = started.elapsed();
@@ -219,24 +219,15 @@ fn verdict(exit: Exit, stopped_for: Reason, failure_told: bool) -> (Reason, i32,
         ExitStatus::Signal(signal) => Some(signal),
     };
     if exit.stopped {
-        return (stopped_for, code_of(stopped_for), signal);
+        return (stopped_for, stopped_for.exit_code(), signal);
     }
     if exit.out_of_memory {
-        return (Reason::OutOfMemory, code_of(Reason::OutOfMemory), signal);
+        return (Reason::OutOfMemory, Reason::OutOfMemory.exit_code(), signal);
     }
     match exit.status {
         ExitStatus::Code(0) if failure_told => (Reason::Exited, 1, None),
         ExitStatus::Code(code) => (Reason::Exited, code, None),
         ExitStatus::Signal(signal) => (Reason::Signaled, 128 + signal.number(), Some(signal)),
-    }
-}
-
-fn code_of(reason: Reason) -> i32 {
-    match reason {
-        Reason::TimedOut => 124,
-        Reason::OutOfMemory => 137,
-        Reason::Lost => 125,
-        Reason::Cancelled | Reason::Exited | Reason::Signaled => 130,
     }
 }
 

@@ -23,6 +23,7 @@ mod large_requests;
 mod limits;
 mod protected;
 mod requests;
+mod servers;
 mod session_clients;
 mod session_floods;
 mod session_memory;
