@@ -16,6 +16,7 @@ mod imports;
 mod item;
 mod resolve;
 mod returned;
+mod shared;
 mod source;
 mod text;
 
@@ -25,4 +26,5 @@ pub use docs::{Rule, breaks, summary};
 pub use examples::compiling_examples;
 pub use imports::{Import, ModuleName, imports};
 pub use item::{Kind, PublicItem};
+pub use shared::copies_of_shared_code;
 pub use source::{SourceTree, Sources, workspace};

@@ -2,12 +2,13 @@
 
 use std::sync::LazyLock;
 
-use checks::{Import, PublicItem, SourceTree, imports, public_api};
+use checks::{Import, PublicItem, SourceTree, copies_of_shared_code, imports, public_api};
 
 mod cycles;
 mod docs;
 mod layers;
 mod public_api;
+mod shared;
 
 /// The crates that are published.
 const PUBLISHED: &[&str] =
@@ -20,13 +21,16 @@ struct Survey {
     imports: Vec<Import>,
     /// Paths of the modules.
     modules: Vec<Vec<String>>,
+    /// Copies of what servers share.
+    copies: Vec<String>,
 }
 
 static SURVEYS: LazyLock<Vec<Survey>> = LazyLock::new(|| {
     let survey = |&package: &&'static str| {
         let tree = SourceTree::read(package);
         let modules = tree.module_paths();
-        Survey { package, api: public_api(&tree), imports: imports(&tree), modules }
+        let copies = copies_of_shared_code(&tree);
+        Survey { package, api: public_api(&tree), imports: imports(&tree), modules, copies }
     };
     PUBLISHED.iter().map(survey).collect()
 });
