@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use splengine_avro::AvroServer;
 use splengine_core::auth::{Scope, StaticTokens};
+use splengine_core::engine::Servers;
 use splengine_core::{Caller, Engine, LocalExecutor};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,12 +34,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     writeln!(std::io::stdout(), "{}", server.local_addr())?;
-    server
-        .run_until(async {
-            interrupt.recv().await;
-            // No new work; what runs has 30 s to end by itself, and its clients are told how it ended.
-            engine.drain(Duration::from_secs(30)).await;
-        })
-        .await;
+    // No new work; what runs has 30 s to end by itself, and its clients are told how it ended.
+    let signal = async {
+        interrupt.recv().await;
+    };
+    Servers::new().add(server).run_until(signal, &engine, Duration::from_secs(30)).await;
     Ok(())
 }

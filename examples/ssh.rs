@@ -9,6 +9,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use splengine_core::engine::Servers;
 use splengine_core::files::FilePolicy;
 use splengine_core::{Engine, LocalExecutor};
 use splengine_ssh::{HostKeys, SshServer, Users};
@@ -36,12 +37,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = server.bind("127.0.0.1:0", &host_keys).await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     writeln!(std::io::stdout(), "{}", server.local_addr())?;
-    server
-        .run_until(async {
-            interrupt.recv().await;
-            // No new work; what runs has 30 s to end by itself, and its clients are told how it ended.
-            engine.drain(Duration::from_secs(30)).await;
-        })
-        .await;
+    // No new work; what runs has 30 s to end by itself, and its clients are told how it ended.
+    let signal = async {
+        interrupt.recv().await;
+    };
+    Servers::new().add(server).run_until(signal, &engine, Duration::from_secs(30)).await;
     Ok(())
 }

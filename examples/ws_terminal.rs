@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use splengine_core::auth::{Scope, Secret, StaticTokens};
+use splengine_core::engine::Servers;
 use splengine_core::session::SessionPolicy;
 use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_ws::WsServer;
@@ -31,12 +32,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     writeln!(std::io::stdout(), "{}", server.local_addr())?;
-    server
-        .run_until(async {
-            interrupt.recv().await;
-            // Programs in terminals are asked to end, and killed after the grace of the executor.
-            engine.drain(Duration::from_secs(30)).await;
-        })
-        .await;
+    // Programs in terminals are asked to end, and killed after the grace of the executor.
+    let signal = async {
+        interrupt.recv().await;
+    };
+    Servers::new().add(server).run_until(signal, &engine, Duration::from_secs(30)).await;
     Ok(())
 }

@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use crate::settings::UsageError;
 
 /// Runs commands for others: over HTTP, WebSocket, SSH and Avro RPC.
-#[derive(Debug, Default, Parser)]
+#[derive(Debug, Clone, Default, Parser)]
 #[command(
     name = "all-in-one",
     version,

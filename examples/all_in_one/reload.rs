@@ -13,21 +13,22 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::args::Args;
 use crate::file::File;
-use crate::settings::{self, UsageError};
+use crate::servers::Opened;
+use crate::settings::{self, Settings, UsageError};
 use crate::tokens::{self, Empty, Tokens};
 
 /// All that can be read again, and what it is given to.
 pub(crate) struct Reload {
-    pub(crate) args: Args,
+    args: Args,
     /// As it was at the start.
-    pub(crate) file: File,
-    pub(crate) accounts: Accounts,
-    pub(crate) made_token: Option<Secret>,
+    file: File,
+    accounts: Accounts,
+    made_token: Option<Secret>,
     /// The user that is whoever shows nothing, as at the start.
-    pub(crate) anonymous: Option<UserName>,
-    pub(crate) users: Option<Users>,
-    pub(crate) tls: Option<Tls>,
-    pub(crate) hangups: Signal,
+    anonymous: Option<UserName>,
+    users: Option<Users>,
+    tls: Option<Tls>,
+    hangups: Signal,
 }
 
 /// Of one file that is looked at: where it lies, how large it is and when it was changed, or that it
@@ -35,6 +36,20 @@ pub(crate) struct Reload {
 type Stamp = (PathBuf, Option<[i128; 5]>);
 
 impl Reload {
+    /// What can be read again of what these were made of.
+    pub(crate) fn new(settings: &Settings, opened: &Opened, hangups: Signal) -> Self {
+        Self {
+            args: settings.args.clone(),
+            file: settings.file.clone(),
+            accounts: settings.accounts.clone(),
+            made_token: settings.made_token.clone(),
+            anonymous: settings.anonymous.clone(),
+            users: opened.users.clone(),
+            tls: opened.tls.clone(),
+            hangups,
+        }
+    }
+
     /// SIGHUP, which is no end any more from then on.
     pub(crate) fn hangups() -> std::io::Result<Signal> {
         signal(SignalKind::hangup())

@@ -1,0 +1,37 @@
+//! The engine, made of its settings.
+
+use splengine_core::local::LocalExecutorBuilder;
+use splengine_core::{Engine, LocalExecutor};
+
+use crate::failure::Failure;
+use crate::settings::Settings;
+use crate::{open_files, own_files};
+
+/// The engine with everything that was asked for, and with what was left of the one before.
+pub(crate) async fn open(settings: &Settings) -> Result<Engine, Failure> {
+    own_files::make_private(&settings.root.join("runtime"));
+    let pty_host = settings.pty_host()?;
+    let executor = LocalExecutor::builder(&settings.root)
+        .environment(settings.environment.clone())
+        .cgroup(settings.cgroup.clone())
+        // No other part of this program starts a process.
+        .reap_unknown(true);
+    // What lies beside these below `runtime` is whoever's made it, and clients' to work in.
+    let executor = ["batches", "logins", "sessions", "ssh"]
+        .iter()
+        .fold(executor, |all, name| all.protect(settings.root.join("runtime").join(name)));
+    let executor = settings.own_files.refuse_as_workdirs(executor);
+    let executor = settings.max_kept().into_iter().fold(executor, LocalExecutorBuilder::max_kept);
+    let executor = pty_host
+        .into_iter()
+        .fold(executor, LocalExecutorBuilder::pty_host)
+        .build()
+        .map_err(|error| Failure::caused("--root or [cgroup]", &error))?;
+    open_files::raise_limit();
+    let engine = settings.configure(Engine::builder(executor))?.build();
+    let engine = engine.map_err(|error| Failure::caused("[limits]", &error))?;
+    if engine.resume().await.has_failed {
+        return Err(settings.unreadable_batches().into());
+    }
+    Ok(engine)
+}

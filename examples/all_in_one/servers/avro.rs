@@ -1,0 +1,48 @@
+//! The Avro RPC server, which the HTTP server has as well.
+
+use splengine_avro::{AvroServer, AvroServerBuilder, Tls};
+use splengine_core::auth::SharedAuthenticator;
+use splengine_core::net::ConnectionLimits;
+
+use crate::failure::Failure;
+use crate::servers::{Kind, Opening};
+use crate::settings::{Settings, avro_tls};
+
+pub(super) const KIND: Kind = Kind {
+    name: "avro",
+    addresses: |opening| opening.settings.avro.as_deref(),
+    interface: |bound, _| ("avro-rpc", bound.place("", "")),
+    add: |opening, bound, servers| {
+        let mut builder = configured(opening);
+        if let Some(tls) = &opening.tls {
+            builder = builder.serve_tls(tls.clone());
+            builder = builder.plain_text(opening.settings.file.avro.plain_text.unwrap_or(true));
+        }
+        Ok(servers.add(builder.listen(bound.listener).map_err(Failure::start)?))
+    },
+};
+
+pub(super) fn configured(opening: &Opening<'_>) -> AvroServerBuilder<SharedAuthenticator> {
+    let Opening { engine, settings, interfaces, .. } = opening;
+    let table = &settings.avro_table;
+    let mut builder = AvroServer::builder((*engine).clone())
+        .authenticate(settings.accounts.clone())
+        .connection_limits(settings.connections.apply(ConnectionLimits::new()));
+    for (name, place) in interfaces {
+        builder = builder.interface(*name, place);
+    }
+    if let Some(count) = table.max_connections {
+        builder = builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
+    }
+    if let Some(bytes) = table.max_frame {
+        builder = builder.max_frame(bytes);
+    }
+    builder
+}
+
+/// The certificate of the server, which can be replaced, if it is to serve TLS.
+pub(super) fn tls(settings: &Settings) -> Result<Option<Tls>, Failure> {
+    let Some((certificates, key)) = avro_tls(&settings.file.avro)? else { return Ok(None) };
+    let tls = Tls::new(&certificates, &key);
+    tls.map(Some).map_err(|error| Failure::caused("[avro] certificates", &error))
+}
