@@ -12,7 +12,7 @@ use crate::source::SourceTree;
 /// They are found by their looks: `.accept()` within a loop; `"bearer"` compared with something; a URL's
 /// scheme split off, or the check of names that are open to DNS rebinding; a `Reason` or an
 /// `ExecuteError` matched to a number, or a constant that is one of a shell's codes; a field that is a
-/// map to numbers or semaphores.
+/// map from users or addresses to numbers or semaphores.
 #[must_use]
 pub fn copies_of_shared_code(tree: &SourceTree) -> Vec<String> {
     let mut found = Vec::new();
@@ -50,8 +50,9 @@ impl Search {
         for field in &of.fields {
             let kind = field.ty.to_token_stream().to_string().replace(' ', "");
             let is_map = kind.contains("HashMap<") || kind.contains("BTreeMap<");
-            let counts = |value: &&str| kind.contains(&format!(",{value}>"));
-            if is_map && COUNTS.iter().any(|value| counts(&value)) {
+            let of_peers = PEERS.iter().any(|key| kind.contains(&format!("Map<{key},")));
+            let counts = COUNTS.iter().any(|value| kind.contains(&format!(",{value}>")));
+            if is_map && of_peers && counts {
                 self.found.push((of.ident.span().start().line, "a count by key of its own"));
             }
         }
@@ -74,7 +75,7 @@ impl Search {
                     let name = name.to_string();
                     begins_loop |= ["loop", "while"].contains(&name.as_str());
                     let arguments = next(1).and_then(arguments).unwrap_or_default();
-                    if loops && name == "accept" && next(1).is_some_and(|next| is_empty(next)) {
+                    if loops && name == "accept" && next(1).is_some_and(is_empty) {
                         self.found.push((line, "an accept loop of its own"));
                     }
                     let compares = COMPARISONS.contains(&name.as_str());
@@ -132,6 +133,7 @@ fn gives_number(tokens: &[TokenTree]) -> bool {
 
 /// Codes with which shells and `timeout` end that say something of a command.
 const SHELL_CODES: &[&str] = &["124", "125", "126", "127", "130", "137"];
+const PEERS: &[&str] = &["UserName", "IpAddr", "SocketAddr", "Requester"];
 const COUNTS: &[&str] = &["usize", "u32", "u64", "Semaphore", "Arc<Semaphore>"];
 const COMPARISONS: &[&str] =
     &["eq_ignore_ascii_case", "starts_with", "strip_prefix", "split_once", "trim_start_matches"];
@@ -191,6 +193,7 @@ mod tests {
             "fn f() -> H { H::from_static(\"Bearer\") }",
             "const SIZE: usize = 127;",
             "struct Known { of: HashMap<Hash, Entry> }",
+            "struct Known { of: HashMap<String, usize> }",
             "fn f(l: u8) -> u64 { match l { 126 => 2, 127 => 8, _ => 0 } }",
         ] {
             assert_eq!(copies(source), Vec::<String>::new(), "{source}");

@@ -4,7 +4,7 @@
 //! it, and reads nothing else of the connection while its handler waits. So whatever comes must be
 //! taken at once: into memory, beyond that into files without a name.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use splengine_core::UserName;
-use splengine_core::quota::DiskReserve;
+use splengine_core::quota::{BytesError, CallerBytes, DiskReserve};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -27,16 +27,8 @@ pub(crate) struct Disk {
     /// `None` is the host's directory for temporary files.
     directory: Option<PathBuf>,
     reserve: DiskReserve,
-    memory: Account,
-    bytes: Account,
-}
-
-/// Bytes that callers have of one kind.
-#[derive(Debug)]
-struct Account {
-    max_of_caller: u64,
-    max_of_all: u64,
-    used: Mutex<HashMap<UserName, u64>>,
+    memory: CallerBytes,
+    bytes: CallerBytes,
 }
 
 /// More than there is room for.
@@ -80,34 +72,9 @@ struct Piece {
     written: u64,
 }
 
-impl Account {
-    fn new(max_of_caller: u64, max_of_all: u64) -> Self {
-        Self { max_of_caller, max_of_all, used: Mutex::default() }
-    }
-
-    fn take(&self, user: &UserName, bytes: u64) -> Result<(), Full> {
-        let mut used = self.lock();
-        let all = used.values().sum::<u64>().saturating_add(bytes);
-        let own = used.get(user).copied().unwrap_or_default().saturating_add(bytes);
-        if own > self.max_of_caller || all > self.max_of_all {
-            return Err(Full);
-        }
-        used.insert(user.clone(), own);
-        Ok(())
-    }
-
-    fn give_back(&self, user: &UserName, bytes: u64) {
-        let mut used = self.lock();
-        if let Some(own) = used.get_mut(user) {
-            *own = own.saturating_sub(bytes);
-            if *own == 0 {
-                used.remove(user);
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, u64>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+impl From<BytesError> for Full {
+    fn from(_: BytesError) -> Self {
+        Self
     }
 }
 
@@ -117,8 +84,8 @@ impl Disk {
         reserve: DiskReserve,
         [max_of_caller, max_of_all]: [u64; 2],
     ) -> Arc<Self> {
-        let memory = Account::new(MAX_MEMORY_BYTES_OF_CALLER, MAX_MEMORY_BYTES_OF_ALL);
-        let bytes = Account::new(max_of_caller, max_of_all);
+        let memory = CallerBytes::new(MAX_MEMORY_BYTES_OF_CALLER, MAX_MEMORY_BYTES_OF_ALL);
+        let bytes = CallerBytes::new(max_of_caller, max_of_all);
         Arc::new(Self { directory, reserve, memory, bytes })
     }
 
@@ -342,7 +309,7 @@ mod tests {
     }
 
     fn used(disk: &Disk) -> u64 {
-        disk.bytes.lock().values().sum()
+        disk.bytes.used()
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Bounds on what callers hold: memory, places and disk space.
 //!
 //! [`MemoryBudget`] bounds memory, and [`CallerBudgets`] shares one among callers; [`GatherLimits`]
-//! collects a body within one. [`CallerPlaces`] bounds a number of things that callers hold, and
-//! [`DiskReserve`] keeps a part of a disk free. Servers use them for what they read and write; the
+//! collects a body within one. [`CallerPlaces`] bounds a number of things that callers hold, [`CallerBytes`]
+//! the bytes of some kind, and [`DiskReserve`] keeps a part of a disk free. Servers use them for what they read and write; the
 //! engine's own bounds are settings of its [builder](crate::engine::EngineBuilder).
 
 mod budget;
+mod caller_bytes;
 mod disk;
 mod fair_share;
 mod gather;
@@ -17,6 +18,7 @@ mod retention;
 
 pub use budget::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 pub(crate) use budget::{EngineMemory, held_with};
+pub use caller_bytes::{BytesError, CallerBytes};
 pub use disk::{BelowFloor, DiskReserve, ReleasedSpace};
 pub(crate) use fair_share::{FairShares, Shortage};
 pub use gather::{GatherError, GatherLimits, Gathered};
