@@ -33,7 +33,11 @@ async fn the_document_has_every_route_and_no_other() {
         .collect();
     let mut paths: BTreeSet<String> = documented.keys().cloned().collect();
     paths.extend(UNDOCUMENTED.map(str::to_owned));
-    assert_eq!(paths_of_router(), paths, "the routes of src/router.rs, and those of src/openapi.rs");
+    assert_eq!(
+        paths_of_router(),
+        paths,
+        "the routes of src/router.rs, and those of src/openapi.rs"
+    );
 
     for (path, documented) in documented {
         // Nobody is let in without a token: nothing is changed by asking.
