@@ -19,6 +19,7 @@ use crate::batch::{
 use crate::error::Field;
 use crate::execute::Stream;
 use crate::ids::BatchId;
+use crate::quota::CallerLargeWork;
 use crate::run::Runner;
 use crate::session::Sessions;
 use crate::time::time;
@@ -84,6 +85,7 @@ pub struct Batches {
 /// ```
 pub struct BatchEvents {
     batches: Batches,
+    work: CallerLargeWork,
     id: BatchId,
     names: Names,
     after: u64,
@@ -133,12 +135,23 @@ impl Batches {
     ///
     /// Dropping the future has no effect, as with all that only look.
     pub async fn get(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
-        self.get_within(caller, id, READ_TIMEOUT).await
+        self.get_under(&self.large_work(caller), caller, id).await
     }
 
-    /// [`get`](Self::get) that waits for memory for `timeout` at most.
+    /// [`get`](Self::get) as a part of `work`.
+    pub(crate) async fn get_under(
+        &self,
+        work: &CallerLargeWork,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<BatchRecord, BatchError> {
+        self.get_within(work, caller, id, READ_TIMEOUT).await
+    }
+
+    /// The same; waits for memory for `timeout` at most.
     async fn get_within(
         &self,
+        work: &CallerLargeWork,
         caller: &Caller,
         id: &str,
         timeout: Duration,
@@ -146,11 +159,11 @@ impl Batches {
         let (id, mut summary) = self.find(caller, id).await?;
         let memory = self.registry()?.reads.reserve_within(caller, &summary, timeout).await?;
         let journal = &self.registry()?.journal;
-        let recipe = journal.recipe(&id).await?;
+        let recipe = journal.recipe(&id, work).await?;
         let mut tries = 0;
         // What was read in several steps is of one moment if nothing happened meanwhile.
         let (rows, is_exact) = loop {
-            let rows = journal.steps(&id).await?;
+            let rows = journal.steps(&id, work).await?;
             let missing = || BatchError::NoBatch(id.to_string());
             let now = journal.summary(&id).await?.ok_or_else(missing)?;
             tries += 1;
@@ -176,7 +189,7 @@ impl Batches {
             Ok::<_, BatchError>((record, bytes))
         };
         let size = summary.read_bytes() / 4;
-        let (mut record, bytes) = journal.large_work.run(size, put_together).await?;
+        let (mut record, bytes) = work.run(size, put_together).await?;
         self.count_on(&mut record.info);
         record.memory = RecordMemory::new(memory, bytes.min(summary.read_bytes())).await;
         Ok(record)
@@ -185,10 +198,11 @@ impl Batches {
     /// A batch with its steps; without them, where there is no memory for them: for what was done.
     pub(crate) async fn get_or_info(
         &self,
+        work: &CallerLargeWork,
         caller: &Caller,
         id: &str,
     ) -> Result<BatchRecord, BatchError> {
-        match self.get_within(caller, id, Duration::from_millis(100)).await {
+        match self.get_within(work, caller, id, Duration::from_millis(100)).await {
             Err(BatchError::ReadLimit(_)) => Ok(self.info(caller, id).await?.into()),
             record => record,
         }
@@ -282,12 +296,14 @@ impl Batches {
             return Err(BatchError::Malformed { field: Field::After, problem });
         }
         let memory = self.registry()?.reads.reserve(caller, &summary).await?;
-        let names = self.registry()?.journal.names(&id).await?;
+        let work = self.large_work(caller);
+        let names = self.registry()?.journal.names(&id, &work).await?;
         // Whoever follows counts what stays of it.
         drop(memory);
         let changed = self.registry()?.live(&id).map(|live| live.changed.subscribe());
         Ok(BatchEvents {
             batches: self.clone(),
+            work,
             names,
             id,
             after,
@@ -341,10 +357,11 @@ impl Batches {
         let registry = self.registry()?;
         // Before it is looked at: so none is taken for over that was run again since.
         let live = id.parse().ok().and_then(|id| registry.live(&id));
-        let record = self.get(caller, id).await?;
+        let work = self.large_work(caller);
+        let record = self.get_under(&work, caller, id).await?;
         let missing = || BatchError::NoStep(step.chars().take(80).collect());
         let place = record.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
-        let live = live.map(|live| (registry.journal.clone(), live));
+        let live = live.map(|live| (registry.journal.clone(), work, live));
         let number = u32::try_from(place).map_err(|_| missing())?;
         // Whoever follows a step that has not begun waits for its first run.
         let last = record.steps[place].attempt.max(1);
@@ -374,7 +391,7 @@ impl Batches {
     ) -> Result<(u32, bool), BatchError> {
         let (id, summary) = self.find(caller, id).await?;
         let _memory = self.registry()?.reads.reserve(caller, &summary).await?;
-        let names = self.registry()?.journal.names(&id).await?;
+        let names = self.registry()?.journal.names(&id, &self.large_work(caller)).await?;
         let missing = || BatchError::NoStep(step.chars().take(80).collect());
         let place = names.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
         Ok((u32::try_from(place).map_err(|_| missing())?, names.steps[place].opens_stdin))
@@ -421,7 +438,7 @@ impl Batches {
                 return Err(error);
             }
         }
-        self.get_or_info(caller, id).await
+        self.get_or_info(&self.large_work(caller), caller, id).await
     }
 
     /// Removes a batch that is over, with its record, its output and what its steps were given. Its
@@ -440,6 +457,11 @@ impl Batches {
             return Err(BatchError::Conflict("the batch is not over; cancel it first"));
         };
         self.registry()?.forget(&id, key::ended(when, id.as_str())).await
+    }
+
+    /// What takes time of what is done for `caller`.
+    pub(crate) fn large_work(&self, caller: &Caller) -> CallerLargeWork {
+        self.runner.large_work.of(caller.accounted_user(), None)
     }
 
     pub(crate) async fn find(
@@ -498,14 +520,15 @@ impl BatchEvents {
                 changed.borrow_and_update();
             }
             let registry = self.batches.registry()?;
-            let rows = registry.journal.events(&self.id, self.after, EVENTS_READ).await?;
+            let (journal, work) = (&registry.journal, &self.work);
+            let rows = journal.events(&self.id, self.after, EVENTS_READ, work).await?;
             let is_empty = rows.is_empty();
             for (seq, row) in rows {
                 if let EventKind::Started { step, .. } = &row.what
                     && *step as usize >= self.names.steps.len()
                 {
                     // Of a kind whose steps are not known beforehand.
-                    self.names.learn(&registry.journal.steps(&self.id).await?);
+                    self.names.learn(&journal.steps(&self.id, work).await?);
                 }
                 self.read.push_back((seq, row));
             }

@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use crate::batch::BatchError;
 use crate::batch::record::Names;
 use crate::batch::records::{EventRow, JobSpec, StepRow, Summary, key};
-use crate::blocking::{LargeWork, blocking};
+use crate::blocking::blocking;
 use crate::fresh::Fresh;
 use crate::ids::BatchId;
+use crate::quota::CallerLargeWork;
 use crate::store::{Change, Rows, Store, StoreFault};
 
 /// A [`Store`], written by one thread: what several batches change at the same time goes to the
@@ -24,8 +25,6 @@ pub(crate) struct Journal {
     failed: Arc<Mutex<Option<Arc<StoreFault>>>>,
     /// Why the store can't be written, if so.
     fault: Arc<Fresh<Option<Arc<StoreFault>>>>,
-    /// Where large records are parsed and put together.
-    pub(crate) large_work: LargeWork,
 }
 
 struct Write {
@@ -46,8 +45,7 @@ impl Journal {
                 *noting.lock().unwrap_or_else(PoisonError::into_inner) = fault;
             }
         })?;
-        let large_work = LargeWork::new();
-        Ok(Self { store, writes, failed, fault: Arc::default(), large_work })
+        Ok(Self { store, writes, failed, fault: Arc::default() })
     }
 
     /// Makes all of these changes or none; when it returns they are on disk.
@@ -99,24 +97,41 @@ impl Journal {
         self.get(key::summary(id)).await
     }
 
-    pub(crate) async fn recipe(&self, id: &BatchId) -> Result<JobSpec, BatchError> {
-        self.get(key::recipe(id)).await?.ok_or(BatchError::Damaged)
+    pub(crate) async fn recipe(
+        &self,
+        id: &BatchId,
+        work: &CallerLargeWork,
+    ) -> Result<JobSpec, BatchError> {
+        self.get_large(key::recipe(id), work).await?.ok_or(BatchError::Damaged)
     }
 
     /// What is told of a batch's steps that never changes.
-    pub(crate) async fn names(&self, id: &BatchId) -> Result<Names, BatchError> {
-        let recipe = self.recipe(id).await?;
-        self.large_work.run(recipe.text.len(), move || Names::of(&recipe)).await
+    pub(crate) async fn names(
+        &self,
+        id: &BatchId,
+        work: &CallerLargeWork,
+    ) -> Result<Names, BatchError> {
+        let recipe = self.recipe(id, work).await?;
+        work.run(recipe.text.len(), move || Names::of(&recipe)).await
     }
 
-    pub(crate) async fn step(&self, id: &BatchId, step: u32) -> Result<StepRow, BatchError> {
-        Ok(self.get(key::step(id, step)).await?.unwrap_or_default())
+    pub(crate) async fn step(
+        &self,
+        id: &BatchId,
+        step: u32,
+        work: &CallerLargeWork,
+    ) -> Result<StepRow, BatchError> {
+        Ok(self.get_large(key::step(id, step), work).await?.unwrap_or_default())
     }
 
     /// The rows of all steps that are not as they were at the beginning.
-    pub(crate) async fn steps(&self, id: &BatchId) -> Result<Vec<(u32, StepRow)>, BatchError> {
+    pub(crate) async fn steps(
+        &self,
+        id: &BatchId,
+        work: &CallerLargeWork,
+    ) -> Result<Vec<(u32, StepRow)>, BatchError> {
         let rows = self.scan_all(key::step(id, 0), key::step(id, u32::MAX)).await?;
-        self.parse_rows(rows, |key| key.last_chunk().map(|bytes| u32::from_be_bytes(*bytes))).await
+        parse_rows(rows, |key| key.last_chunk().map(|bytes| u32::from_be_bytes(*bytes)), work).await
     }
 
     /// At most `most` events that come after `after`.
@@ -125,39 +140,33 @@ impl Journal {
         id: &BatchId,
         after: u64,
         most: usize,
+        work: &CallerLargeWork,
     ) -> Result<Vec<(u64, EventRow)>, BatchError> {
         let from = key::event(id, after.saturating_add(1));
         let rows = self.scan(from, key::event(id, u64::MAX), false, most).await?;
-        self.parse_rows(rows, |key| key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))).await
+        parse_rows(rows, |key| key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes)), work).await
     }
 
-    /// The rows, with what `part_of` makes of their keys.
-    async fn parse_rows<K, T>(
+    /// A row that is never large.
+    pub(crate) async fn get<T: DeserializeOwned>(
         &self,
-        rows: Rows,
-        part_of: impl Fn(&[u8]) -> Option<K> + Send + 'static,
-    ) -> Result<Vec<(K, T)>, BatchError>
-    where
-        K: Send + 'static,
-        T: DeserializeOwned + Send + 'static,
-    {
-        let bytes = rows.iter().map(|(_, value)| value.len()).sum();
-        let parse = move || {
-            let row = |(key, value): (Vec<u8>, Vec<u8>)| {
-                Ok((part_of(&key).ok_or(BatchError::Damaged)?, parse(&value)?))
-            };
-            rows.into_iter().map(row).collect()
-        };
-        self.large_work.run(bytes, parse).await
+        key: Vec<u8>,
+    ) -> Result<Option<T>, BatchError> {
+        self.get_bytes(key).await?.map(|value| parse(&value)).transpose()
     }
 
-    pub(crate) async fn get<T>(&self, key: Vec<u8>) -> Result<Option<T>, BatchError>
-    where
-        T: DeserializeOwned + Send + 'static,
-    {
+    async fn get_large<T: DeserializeOwned + Send + 'static>(
+        &self,
+        key: Vec<u8>,
+        work: &CallerLargeWork,
+    ) -> Result<Option<T>, BatchError> {
+        let Some(value) = self.get_bytes(key).await? else { return Ok(None) };
+        work.run(value.len(), move || parse(&value).map(Some)).await
+    }
+
+    async fn get_bytes(&self, key: Vec<u8>) -> Result<Option<Vec<u8>>, BatchError> {
         let store = Arc::clone(&self.store);
-        let Some(value) = blocking(move || store.get(&key)).await? else { return Ok(None) };
-        self.large_work.run(value.len(), move || parse(&value).map(Some)).await
+        Ok(blocking(move || store.get(&key)).await?)
     }
 
     pub(crate) async fn scan(
@@ -191,6 +200,22 @@ impl Journal {
             }
         }
     }
+}
+
+/// The rows, with what `part_of` makes of their keys.
+async fn parse_rows<K: Send + 'static, T: DeserializeOwned + Send + 'static>(
+    rows: Rows,
+    part_of: impl Fn(&[u8]) -> Option<K> + Send + 'static,
+    work: &CallerLargeWork,
+) -> Result<Vec<(K, T)>, BatchError> {
+    let bytes = rows.iter().map(|(_, value)| value.len()).sum();
+    let parse = move || {
+        let row = |(key, value): (Vec<u8>, Vec<u8>)| {
+            Ok((part_of(&key).ok_or(BatchError::Damaged)?, parse(&value)?))
+        };
+        rows.into_iter().map(row).collect()
+    };
+    work.run(bytes, parse).await
 }
 
 /// Writes all of them together, or where that fails each by itself: what is wrong with one must not

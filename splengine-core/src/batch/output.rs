@@ -21,7 +21,7 @@ use crate::batch::registry;
 use crate::blocking::blocking;
 use crate::execute::{Gap, Stream};
 use crate::ids::BatchId;
-use crate::quota::{BelowFloor, DiskReserve};
+use crate::quota::{BelowFloor, CallerLargeWork, DiskReserve};
 
 /// The directory of all of them.
 #[derive(Debug, Clone)]
@@ -351,8 +351,16 @@ pub struct StepOutput {
 #[derive(Clone)]
 struct OutputInProgress {
     journal: Journal,
+    work: CallerLargeWork,
     changed: watch::Receiver<u64>,
     printed: watch::Receiver<()>,
+}
+
+impl OutputInProgress {
+    /// What is written of the step now.
+    async fn row(&self, of: &StepOutput) -> Result<StepRow, BatchError> {
+        self.journal.step(&of.id, of.step, &self.work).await
+    }
 }
 
 impl std::fmt::Debug for OutputInProgress {
@@ -364,14 +372,15 @@ impl std::fmt::Debug for OutputInProgress {
 impl StepOutput {
     pub(crate) fn new(
         outputs: Outputs,
-        live: Option<(Journal, Arc<registry::LiveBatch>)>,
+        live: Option<(Journal, CallerLargeWork, Arc<registry::LiveBatch>)>,
         id: BatchId,
         step: u32,
         (attempt, last_attempt): (u32, u32),
         stream: Stream,
     ) -> Self {
-        let live = live.map(|(journal, live)| OutputInProgress {
+        let live = live.map(|(journal, work, live)| OutputInProgress {
             journal,
+            work,
             changed: live.changed.subscribe(),
             printed: live.printed.subscribe(),
         });
@@ -408,7 +417,7 @@ impl StepOutput {
     /// Dropping the future has no effect.
     pub async fn is_over(&self) -> Result<bool, BatchError> {
         match &self.live {
-            Some(live) => Ok(self.has_ended(&live.journal.step(&self.id, self.step).await?)),
+            Some(live) => Ok(self.has_ended(&live.row(self).await?)),
             None => Ok(true),
         }
     }
@@ -416,7 +425,7 @@ impl StepOutput {
     /// The gap that the record of the step tells, which is that of its last run, once that is over.
     pub(crate) async fn recorded_gap(&self) -> Result<Option<Option<Gap>>, BatchError> {
         let (Part::Stream(stream), Some(live)) = (self.part, &self.live) else { return Ok(None) };
-        let row = live.journal.step(&self.id, self.step).await?;
+        let row = live.row(self).await?;
         let is_recorded = row.attempt == self.attempt && row.ended.is_some();
         Ok(is_recorded.then(|| row.gap(stream)))
     }
@@ -487,13 +496,13 @@ impl StepOutput {
     ///
     /// Dropping the future has no effect.
     pub async fn grows(&self, offset: u64) -> Result<bool, BatchError> {
-        let Some(OutputInProgress { journal, mut changed, mut printed }) = self.live.clone() else {
+        let Some(mut live) = self.live.clone() else {
             return Ok(self.length().await? > offset);
         };
         loop {
-            changed.borrow_and_update();
-            printed.borrow_and_update();
-            let row = journal.step(&self.id, self.step).await?;
+            live.changed.borrow_and_update();
+            live.printed.borrow_and_update();
+            let row = live.row(self).await?;
             let is_over = self.has_ended(&row);
             if self.length().await? > offset {
                 return Ok(true);
@@ -502,10 +511,10 @@ impl StepOutput {
                 return Ok(false);
             }
             tokio::select! {
-                told = changed.changed() => if told.is_err() {
+                told = live.changed.changed() => if told.is_err() {
                     return Ok(self.length().await? > offset);
                 },
-                told = printed.changed() => if told.is_err() {
+                told = live.printed.changed() => if told.is_err() {
                     return Ok(self.length().await? > offset);
                 },
             }
@@ -526,20 +535,18 @@ impl StepOutput {
         if self.attempt < self.last_attempt {
             return Ok(Some(self.run_after()));
         }
-        let Some(OutputInProgress { journal, mut changed, .. }) = self.live.clone() else {
-            return Ok(None);
-        };
+        let Some(mut live) = self.live.clone() else { return Ok(None) };
         let mut is_driven = true;
         loop {
-            changed.borrow_and_update();
-            let row = journal.step(&self.id, self.step).await?;
+            live.changed.borrow_and_update();
+            let row = live.row(self).await?;
             if row.attempt > self.attempt {
                 return Ok(Some(self.run_after()));
             }
             if row.state().is_final() || !is_driven {
                 return Ok(None);
             }
-            is_driven = changed.changed().await.is_ok();
+            is_driven = live.changed.changed().await.is_ok();
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::execute::{Background, Reason, Request, Stdin, Stream};
 use crate::os::{LimitKind, Limits};
+use crate::quota::LargeWorkPermit;
 use crate::time::duration_millis;
 
 /// Steps to run, as a caller asks for them.
@@ -25,7 +26,11 @@ use crate::time::duration_millis;
 /// ```
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct BatchRequest(pub(crate) PlanData);
+pub struct BatchRequest {
+    pub(crate) plan: PlanData,
+    #[serde(skip)]
+    pub(crate) permit: Option<LargeWorkPermit>,
+}
 
 /// Step of a batch: a command, and when it is to run.
 ///
@@ -284,14 +289,14 @@ impl BatchRequest {
     /// Sets the name that people call the batch by; at most 200 characters.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.0.name = Some(name.into());
+        self.plan.name = Some(name.into());
         self
     }
 
     /// Adds a step.
     #[must_use]
     pub fn step(mut self, step: Step) -> Self {
-        self.0.steps.push(step);
+        self.plan.steps.push(step);
         self
     }
 
@@ -301,7 +306,7 @@ impl BatchRequest {
     /// batch has at most [`MAX_LABELS`](Self::MAX_LABELS), 32.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.0.labels.insert(name.into(), value.into());
+        self.plan.labels.insert(name.into(), value.into());
         self
     }
 
@@ -311,7 +316,7 @@ impl BatchRequest {
     /// take.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.0.timeout = Some(duration_millis(timeout));
+        self.plan.timeout = Some(duration_millis(timeout));
         self
     }
 
@@ -319,28 +324,38 @@ impl BatchRequest {
     /// processors.
     #[must_use]
     pub fn parallelism(mut self, count: usize) -> Self {
-        self.0.parallelism = Some(count);
+        self.plan.parallelism = Some(count);
         self
     }
 
     /// Sets what becomes of the batch when a step has failed. Default: [`FailFast::Never`].
     #[must_use]
     pub fn fail_fast(mut self, fail_fast: FailFast) -> Self {
-        self.0.fail_fast = fail_fast;
+        self.plan.fail_fast = fail_fast;
         self
     }
 
     /// Sets the directory of steps that name none; default root.
     #[must_use]
     pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
-        self.0.workdir = Some(workdir.into());
+        self.plan.workdir = Some(workdir.into());
         self
     }
 
     /// Takes the directory and environment that this session has now.
     #[must_use]
     pub fn session_id(mut self, session_id: impl Into<String>) -> Self {
-        self.0.session_id = Some(session_id.into());
+        self.plan.session_id = Some(session_id.into());
+        self
+    }
+
+    /// Sets the permit under which the request was read: the engine checks it, and reads the record that
+    /// it gives, under the same, and gives that back then.
+    /// Otherwise a request from [64 KiB](crate::quota::LargeWork::MIN_BYTES) on waits for a permit of its
+    /// caller's.
+    #[must_use]
+    pub fn large_work_permit(mut self, permit: LargeWorkPermit) -> Self {
+        self.permit = Some(permit);
         self
     }
 }

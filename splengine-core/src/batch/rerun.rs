@@ -7,9 +7,10 @@ use crate::batch::graph::dependencies;
 use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step};
 use crate::batch::records::PLAN;
 use crate::batch::submit::{Accepted, UsedKey, detached};
-use crate::batch::{BatchError, BatchRequest, Batches, StepState, Submitted};
+use crate::batch::{BatchError, Batches, StepState, Submitted};
 use crate::blocking::blocking;
 use crate::ids::BatchId;
+use crate::quota::CallerLargeWork;
 use crate::text::hex;
 
 impl Batches {
@@ -93,8 +94,9 @@ impl Batches {
     ) -> Result<Submitted, BatchError> {
         let (this, caller, id) = (self.clone(), caller.clone(), id.to_owned());
         detached(async move {
-            this.once(&caller, key, async |this: &Self| {
-                this.accept_again(&caller, &id, only_failed).await
+            let work = this.large_work(&caller);
+            this.once(&work, &caller, key, async |this: &Self| {
+                this.accept_again(&work, &caller, &id, only_failed).await
             })
             .await
         })
@@ -103,6 +105,7 @@ impl Batches {
 
     async fn accept_again(
         &self,
+        work: &CallerLargeWork,
         caller: &Caller,
         id: &str,
         only_failed: bool,
@@ -113,7 +116,7 @@ impl Batches {
         }
         let states = match only_failed {
             true => {
-                let record = self.get(caller, id.as_str()).await?;
+                let record = self.get_under(work, caller, id.as_str()).await?;
                 Some(record.steps.iter().map(|step| step.state).collect::<Vec<StepState>>())
             }
             false => None,
@@ -121,12 +124,12 @@ impl Batches {
         // Beside its recipe, all that its steps were given is read.
         let _memory = self.registry()?.reads.reserve_with_inputs(caller, &summary).await?;
         let journal = &self.registry()?.journal;
-        let recipe = journal.recipe(&id).await?;
+        let recipe = journal.recipe(&id, work).await?;
         if recipe.kind != PLAN {
             return Err(BatchError::Conflict("a batch of this kind can't be run again"));
         }
         let parse = move || serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged);
-        let mut plan: PlanData = journal.large_work.run(summary.read_bytes() / 4, parse).await?;
+        let mut plan: PlanData = work.run(summary.read_bytes() / 4, parse).await?;
         if summary.has_inputs {
             let (outputs, of) = (self.registry()?.policy.outputs.clone(), id.clone());
             let inputs = blocking(move || outputs.read_inputs(&of)).await;
@@ -144,7 +147,7 @@ impl Batches {
                 return Err(BatchError::Conflict("no step of this batch failed"));
             }
         }
-        self.accept(caller, BatchRequest(plan), Some(id.to_string())).await
+        self.accept(work, caller, plan, Some(id.to_string())).await
     }
 }
 

@@ -12,6 +12,7 @@ use crate::batch::registry::Registry;
 use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, Step, StepState};
 use crate::execute::Reason;
 use crate::ids::BatchId;
+use crate::quota::CallerLargeWork;
 
 /// A batch as it stood.
 struct Left {
@@ -24,7 +25,7 @@ struct Left {
 /// can't be read.
 pub(crate) async fn resume(batches: &Batches) -> Option<usize> {
     let Ok(registry) = batches.registry() else { return Some(0) };
-    let left = match read(registry).await {
+    let left = match read(batches, registry).await {
         Ok(left) => left,
         Err(error) => {
             let error: &dyn std::error::Error = &error;
@@ -52,14 +53,14 @@ pub(crate) async fn resume(batches: &Batches) -> Option<usize> {
     Some(count)
 }
 
-async fn read(registry: &Registry) -> Result<Vec<Left>, BatchError> {
+async fn read(batches: &Batches, registry: &Registry) -> Result<Vec<Left>, BatchError> {
     let journal = &registry.journal;
     let rows = journal.scan_all(key::open(""), key::open("\u{7f}")).await?;
     let mut left = Vec::new();
     for (row, _) in rows {
         let id: Option<BatchId> = key::last_part(&row).and_then(|id| id.parse().ok());
         let Some(id) = id else { continue };
-        match read_one(registry, &id).await {
+        match read_one(batches, registry, &id).await {
             Ok(one) => left.push(one),
             Err(_) => tracing::error!(batch = %id, "a batch is damaged and stays as it is"),
         }
@@ -67,17 +68,28 @@ async fn read(registry: &Registry) -> Result<Vec<Left>, BatchError> {
     Ok(left)
 }
 
-async fn read_one(registry: &Registry, id: &BatchId) -> Result<Left, BatchError> {
+async fn read_one(
+    batches: &Batches,
+    registry: &Registry,
+    id: &BatchId,
+) -> Result<Left, BatchError> {
     let summary = registry.journal.summary(id).await?.ok_or(BatchError::Damaged)?;
+    let work = work_of(batches, &summary)?;
     let mut events = Vec::new();
     let mut after = 0;
     loop {
-        let rows = registry.journal.events(id, after, READ_AT_ONCE).await?;
+        let rows = registry.journal.events(id, after, READ_AT_ONCE, &work).await?;
         let Some((last, _)) = rows.last() else { break };
         after = *last;
         events.extend(rows.into_iter().map(|(_, event)| event));
     }
     Ok(Left { id: id.clone(), summary, events })
+}
+
+/// What takes time of what is done for a batch's caller.
+fn work_of(batches: &Batches, summary: &Summary) -> Result<CallerLargeWork, BatchError> {
+    let user = summary.user.parse().map_err(|_| BatchError::Damaged)?;
+    Ok(batches.runner.large_work.of(&user, None))
 }
 
 /// The marks of the steps whose end was not seen.
@@ -99,7 +111,7 @@ fn marks(events: &[EventRow]) -> Vec<String> {
 
 async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Result<(), BatchError> {
     let Left { id, mut summary, events } = left;
-    let recipe = registry.journal.recipe(&id).await?;
+    let recipe = registry.journal.recipe(&id, &work_of(batches, &summary)?).await?;
     let inputs = if summary.has_inputs {
         let (outputs, of) = (registry.policy.outputs.clone(), id.clone());
         let inputs = crate::blocking::blocking(move || outputs.read_inputs(&of)).await;

@@ -17,12 +17,14 @@ use crate::blocking::blocking;
 use crate::error::Field;
 use crate::execute::{ExecuteError, Stdin, Stream};
 use crate::ids::BatchId;
+use crate::quota::CallerLargeWork;
 use crate::root::exhausted_or_internal;
 
 /// What another step printed.
 pub(crate) struct Source {
     pub(crate) outputs: Outputs,
     pub(crate) journal: Journal,
+    pub(crate) work: CallerLargeWork,
     pub(crate) batch: BatchId,
     pub(crate) place: u32,
     /// What the step is called.
@@ -41,7 +43,7 @@ impl Source {
         if summary.is_none() {
             return Err(failed("which was run by a batch that is kept no longer"));
         }
-        let row = self.journal.step(&self.batch, self.place).await;
+        let row = self.journal.step(&self.batch, self.place, &self.work).await;
         let row = row.map_err(ExecuteError::internal)?;
         let gap = match self.stream {
             Stream::Stdout => row.stdout_gap,

@@ -22,7 +22,7 @@ use crate::batch::{
 use crate::blocking::blocking;
 use crate::error::Field;
 use crate::ids::BatchId;
-use crate::quota::InputReservation;
+use crate::quota::{CallerLargeWork, InputReservation};
 use crate::store::{Change, StoreFault};
 use crate::text::{hex, name_to_show};
 
@@ -116,13 +116,17 @@ impl Batches {
         request: BatchRequest,
         idempotency_key: Option<&str>,
     ) -> Result<Submitted, BatchError> {
-        let sum = || hex(&Sha256::digest(serde_json::to_vec(&request).unwrap_or_default()));
-        let bytes = input_bytes(&request.0.steps);
+        let BatchRequest { plan, permit } = request;
+        let sum = || hex(&Sha256::digest(serde_json::to_vec(&plan).unwrap_or_default()));
+        let bytes = input_bytes(&plan.steps);
         let key = self.lock_key(caller, idempotency_key, sum, bytes).await?;
         let (this, caller) = (self.clone(), caller.clone());
+        let work = self.runner.large_work.of(caller.accounted_user(), permit);
         detached(async move {
-            this.once(&caller, key, async |this: &Self| this.accept(&caller, request, None).await)
-                .await
+            this.once(&work, &caller, key, async |this: &Self| {
+                this.accept(&work, &caller, plan, None).await
+            })
+            .await
         })
         .await
     }
@@ -186,7 +190,8 @@ impl Batches {
         let key = self.lock_key(caller, idempotency_key, sum, bytes).await?;
         let (this, caller) = (self.clone(), caller.clone());
         detached(async move {
-            this.once(&caller, key, async |this: &Self| {
+            let work = this.large_work(&caller);
+            this.once(&work, &caller, key, async |this: &Self| {
                 let job = this
                     .make(&recipe, None)
                     .map_err(|problem| BatchError::Malformed { field: Field::Recipe, problem })?;
@@ -246,6 +251,7 @@ impl Batches {
     /// Makes a batch, unless there is one under this key.
     pub(crate) async fn once(
         &self,
+        work: &CallerLargeWork,
         caller: &Caller,
         key: Option<UsedKey>,
         accept: impl AsyncFnOnce(&Self) -> Result<Accepted, BatchError>,
@@ -259,7 +265,7 @@ impl Batches {
                 if row.sha256 != *sum {
                     return Err(BatchError::KeyReused);
                 }
-                let record = match self.get_or_info(caller, &row.id).await {
+                let record = match self.get_or_info(work, caller, &row.id).await {
                     Err(BatchError::NoBatch(_)) => return Err(BatchError::Conflict(KEY_USED_UP)),
                     found => found?,
                 };
@@ -274,18 +280,18 @@ impl Batches {
         // The lock of the key is held until the batch is there under it.
         let driver = self.begin(registry, caller, accepted, key.as_ref()).await?;
         drop(key);
-        let record = self.get_or_info(caller, driver.id.as_str()).await;
+        let record = self.get_or_info(work, caller, driver.id.as_str()).await;
         driver.spawn(Pending { is_new: true, ..Pending::default() });
         Ok(Submitted { record: record?, is_new: true })
     }
 
     pub(crate) async fn accept(
         &self,
+        work: &CallerLargeWork,
         caller: &Caller,
-        request: BatchRequest,
+        mut plan: PlanData,
         rerun_of: Option<String>,
     ) -> Result<Accepted, BatchError> {
-        let mut plan = request.0;
         let policy = &self.registry()?.policy;
         let malformed = |field, problem: String| Err(BatchError::Malformed { field, problem });
         plan.name = match name_to_show(plan.name) {
@@ -340,7 +346,7 @@ impl Batches {
             let recipe = JobSpec { kind: PLAN.to_owned(), text };
             Ok(Accepted { recipe, inputs, job, held, about })
         };
-        self.registry()?.journal.large_work.run(bytes, make).await
+        work.run(bytes, make).await
     }
 
     /// Gives every step the batch's directory, and the session's directory and variables as they are

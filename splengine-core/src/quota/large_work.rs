@@ -57,6 +57,16 @@ struct Held {
     _own: OwnedSemaphorePermit,
 }
 
+/// Large work that the engine itself does for a caller: under the permit that is held for what they ask
+/// for, or else each piece under one of its own. Waits for as long as it takes: the memory of what waits is
+/// bounded where it is read. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct CallerLargeWork {
+    work: LargeWork,
+    user: UserName,
+    held: Option<Arc<Held>>,
+}
+
 /// Reason for which large work was not done: it did not get its turn in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -119,10 +129,21 @@ impl LargeWork {
         if bytes < Self::MIN_BYTES {
             return Ok(LargeWorkPermit(None));
         }
-        let own = timeout(WAIT_TIMEOUT, self.of_caller(user).acquire_owned()).await;
-        // Nobody closes it.
-        let own = own.ok().and_then(Result::ok).ok_or(LargeWorkError::CallerLimit)?;
-        Ok(LargeWorkPermit(Some(Arc::new(Held { work: self.clone(), _own: own }))))
+        let held = timeout(WAIT_TIMEOUT, self.hold(user)).await;
+        let held = held.map_err(|_| LargeWorkError::CallerLimit)?;
+        Ok(LargeWorkPermit(Some(held)))
+    }
+
+    /// The large work of a caller who is accounted to `user`, under a permit that is `held` for it, if one
+    /// is.
+    pub(crate) fn of(&self, user: &UserName, held: Option<LargeWorkPermit>) -> CallerLargeWork {
+        let held = held.and_then(|permit| permit.0);
+        CallerLargeWork { work: self.clone(), user: user.clone(), held }
+    }
+
+    async fn hold(&self, user: &UserName) -> Arc<Held> {
+        let own = self.of_caller(user).acquire_owned().await.expect("nobody closes it");
+        Arc::new(Held { work: self.clone(), _own: own })
     }
 
     fn of_caller(&self, user: &UserName) -> Arc<Semaphore> {
@@ -157,15 +178,51 @@ impl LargeWorkPermit {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, LargeWorkError> {
         let Some(held) = &self.0 else { return Ok(work()) };
-        let of_all = Arc::clone(&held.work.0.all).acquire_owned();
-        let of_all = timeout(WAIT_TIMEOUT, of_all).await;
-        let of_all = of_all.map_err(|_| LargeWorkError::Unavailable)?;
-        let held = (Arc::clone(held), of_all);
-        let done = blocking(move || {
-            let _held = held;
+        let turn = timeout(WAIT_TIMEOUT, Arc::clone(held).turn()).await;
+        let turn = turn.map_err(|_| LargeWorkError::Unavailable)?;
+        Ok(turn.run(work).await)
+    }
+}
+
+impl CallerLargeWork {
+    /// Does `work` on `bytes`: on a blocking thread once it is its turn if they are many, else at once. Work
+    /// that was begun on a blocking thread is ended also when the future is dropped.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if bytes < LargeWork::MIN_BYTES {
+            return work();
+        }
+        let held = match &self.held {
+            Some(held) => Arc::clone(held),
+            None => self.work.hold(&self.user).await,
+        };
+        held.turn().await.run(work).await
+    }
+}
+
+/// The turn of one piece of work.
+struct Turn {
+    _held: Arc<Held>,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Held {
+    async fn turn(self: Arc<Self>) -> Turn {
+        let all = Arc::clone(&self.work.0.all);
+        Turn { _held: self, _of_all: all.acquire_owned().await.expect("nobody closes it") }
+    }
+}
+
+impl Turn {
+    async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        blocking(move || {
+            let _turn = self;
             work()
-        });
-        Ok(done.await)
+        })
+        .await
     }
 }
 
@@ -222,6 +279,30 @@ mod tests {
         drop(end_bob);
         assert_eq!(of_carol.run(|| 3).await, Ok(3));
         drop(end);
+    }
+
+    #[tokio::test]
+    async fn what_the_engine_does_for_a_caller_takes_their_turn() {
+        let work = LargeWork::new();
+        let (alice, bob) = (user("alice"), user("bob"));
+        let permit = work.permit(&alice, LARGE).await.expect("at once");
+        // Under the same permit it does not wait for itself; by itself it waits for that.
+        assert_eq!(work.of(&alice, Some(permit.clone())).run(LARGE, || 1).await, 1);
+        let own = work.of(&alice, None);
+        assert!(timeout(SHORT, own.run(LARGE, || 2)).await.is_err());
+        assert_eq!(own.run(LARGE - 1, || 2).await, 2);
+        assert_eq!(work.of(&bob, None).run(LARGE, || 3).await, 3);
+        // A permit for what is small is none.
+        let small = work.permit(&alice, LARGE - 1).await.expect("at once");
+        assert!(timeout(SHORT, work.of(&alice, Some(small)).run(LARGE, || 2)).await.is_err());
+        drop(permit);
+        assert_eq!(own.run(LARGE, || 2).await, 2);
+        // In all there are two turns, for this as well.
+        let ends = (busy(&work, &alice).await, busy(&work, &bob).await);
+        let of_carol = work.of(&user("carol"), None);
+        assert!(timeout(SHORT, of_carol.run(LARGE, || 4)).await.is_err());
+        drop(ends);
+        assert_eq!(of_carol.run(LARGE, || 4).await, 4);
     }
 
     #[tokio::test(start_paused = true)]

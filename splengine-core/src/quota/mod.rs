@@ -23,6 +23,7 @@ pub use disk::{BelowFloor, DiskReserve, ReleasedSpace};
 pub(crate) use fair_share::{FairShares, Shortage};
 pub use gather::{GatherError, GatherLimits, Gathered};
 pub(crate) use input_budget::{InputBudget, InputReservation, InputShortage, MIN_COUNTED_BYTES};
+pub(crate) use large_work::CallerLargeWork;
 pub use large_work::{LargeWork, LargeWorkError, LargeWorkPermit};
 pub use places::{CallerPlace, CallerPlaces, PlaceError};
 pub(crate) use retention::{Bounds, Kept, surplus};

@@ -81,7 +81,9 @@ pub(crate) async fn submit(
     };
     // Held until the batch is there: a large one takes many times the memory of its text.
     let ((request, encodings), permit) = work_on_body(body, &context, &caller, parse).await?;
-    let record = accept(&context, &caller, request, &parts.headers).await?;
+    let record =
+        accept(&context, &caller, request.large_work_permit(permit.clone()), &parts.headers)
+            .await?;
     let Some((wait, form)) = wait else {
         drop(permit);
         return Ok(answer_done(&context, &caller, record, accepted).await);

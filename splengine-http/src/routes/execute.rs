@@ -142,8 +142,11 @@ pub(crate) async fn execute(
     };
     let (mut request, encoding) = match asked {
         Asked::Batch(request) => {
-            let record = batches::accept(&context, &caller, *request, &parts.headers).await?;
-            drop(permit);
+            let request = match permit {
+                Some(permit) => request.large_work_permit(permit),
+                None => *request,
+            };
+            let record = batches::accept(&context, &caller, request, &parts.headers).await?;
             return Ok(batches::answer_done(&context, &caller, record, batches::accepted).await);
         }
         Asked::Command(request, encoding) => (*request, encoding),

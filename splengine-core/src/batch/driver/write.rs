@@ -119,6 +119,7 @@ impl Driver {
         Some(Source {
             outputs: registry.policy.outputs.clone(),
             journal: registry.journal.clone(),
+            work: self.runner.large_work.of(self.caller.accounted_user(), None),
             batch,
             place: at,
             id: from.step.clone(),

@@ -50,7 +50,7 @@ impl Shape {
             let step = Step::new("true").after(needs).run_if(*run_if).retries(*retries);
             request = request.step(step.rerun_on_restart(*rerun).allow_failure(*allow));
         }
-        Schedule::new(request.0, 1).expect("no circle")
+        Schedule::new(request.plan, 1).expect("no circle")
     }
 }
 
@@ -252,7 +252,7 @@ fn ended(step: usize, outcome: Outcome) -> JobEvent {
 }
 
 fn plan(steps: impl IntoIterator<Item = Step>) -> PlanData {
-    steps.into_iter().fold(BatchRequest::new(), BatchRequest::step).0
+    steps.into_iter().fold(BatchRequest::new(), BatchRequest::step).plan
 }
 
 #[test]
