@@ -5,7 +5,7 @@ use splengine_core::batch::BatchRecord;
 use splengine_core::quota::Reservation;
 
 use crate::context::{CallContext, MIN_ANSWER_BYTES, off_workers};
-use crate::datum::{Datum, DatumError, Symbols as _};
+use crate::datum::{Datum, Symbols as _};
 use crate::error::Failure;
 use crate::metadata::Echo;
 use crate::records;
@@ -121,18 +121,11 @@ impl Answer {
             if is_done {
                 return write(again, info.into());
             }
-            let after = Some(error.retry_after());
-            let failure = Failure::of_kind(error.kind(), error.to_string(), after);
-            again.of::<()>(Err(failure), true)
+            again.of::<()>(Err(error.into()), true)
         })
     }
 
     pub(crate) fn system(self, failure: &Failure) -> Vec<u8> {
         self.of::<()>(Err(failure.clone()), false)
-    }
-
-    pub(crate) fn unreadable(self, name: &str, error: &DatumError) -> Vec<u8> {
-        let message = format!("the parameters of `{name}` can't be read: {error}");
-        self.system(&Failure::invalid(message))
     }
 }

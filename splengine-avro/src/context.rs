@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use splengine_core::auth::{CredentialSource, Credentials, SharedAuthenticator};
-use splengine_core::quota::{CallerBudgets, MemoryBudget, Reservation};
+use splengine_core::quota::{CallerBudgets, LargeWorkPermit, MemoryBudget, Reservation};
 use splengine_core::{Caller, Engine, Run};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -123,6 +123,13 @@ impl CallContext<'_> {
                 Err(_) => Err(Failure::overdue()),
             },
         }
+    }
+
+    /// Waits for the right to read parameters of so many bytes, as long as the call's deadline lets it.
+    pub(crate) async fn large_work_permit(&self, bytes: usize) -> Result<LargeWorkPermit, Failure> {
+        let work = self.engine.large_work();
+        let permit = work.permit(self.caller.accounted_user(), bytes);
+        self.unless_revoked(self.in_time(permit)).await
     }
 
     /// Reserves memory for an answer to what was done, before it is made.

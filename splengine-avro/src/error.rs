@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use splengine_core::auth::AuthError;
-use splengine_core::quota::MemoryError;
+use splengine_core::quota::{LargeWorkError, MemoryError};
 use splengine_core::text::camel_case;
 use splengine_core::{BatchError, ErrorKind, ExecuteError, Field, FileError, SessionError};
 
@@ -157,6 +157,12 @@ impl From<AuthError> for Failure {
 
 impl From<MemoryError> for Failure {
     fn from(error: MemoryError) -> Self {
+        Self::of_kind(error.kind(), error.to_string(), Some(error.retry_after()))
+    }
+}
+
+impl From<LargeWorkError> for Failure {
+    fn from(error: LargeWorkError) -> Self {
         Self::of_kind(error.kind(), error.to_string(), Some(error.retry_after()))
     }
 }

@@ -76,6 +76,7 @@ mod metadata;
 #[cfg(test)]
 mod mutation_tests;
 mod output;
+mod parameters;
 mod parse_queue;
 mod peer_protocols;
 mod prefixed_io;

@@ -106,6 +106,11 @@ impl ClientProtocol {
 }
 
 impl ClientMessage {
+    /// Whether its parameters are written as our own schema has them.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.written_with.is_none()
+    }
+
     /// The parameters, as our own schema has them; the error is for people.
     pub(crate) fn parameters(&self, name: &str, written: Bytes) -> Result<Reader, String> {
         let Some(theirs) = &self.written_with else { return Ok(Reader::new(written)) };

@@ -20,7 +20,8 @@ use crate::datum::{Datum, Reader};
 use crate::error::Failure;
 use crate::messages::{batch_jobs, batches, files, run, service, sessions};
 use crate::metadata::{Echo, Metadata};
-use crate::peer_protocols::{ClientMessage, ClientProtocol};
+use crate::parameters::{Parameters, Unread};
+use crate::peer_protocols::ClientProtocol;
 use crate::records::{ErrorCode, RunResult};
 
 /// What answers the calls of all connections. Cheap to clone.
@@ -62,12 +63,6 @@ pub(crate) struct Memory {
 
 /// How long memory is waited for once it is known whose share it is of.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
-/// A call that nobody was asked for yet.
-struct Call<'a> {
-    name: &'a str,
-    message: &'a ClientMessage,
-    parameters: Bytes,
-}
 
 /// What is to be done for a call: answered with this, if it is answered at all.
 type Reply = Option<Written>;
@@ -129,7 +124,7 @@ impl Responder {
             message = name,
             request = ?metadata.request_id, trace = ?metadata.trace_parent, "a call"
         );
-        let asked = Call { name, message, parameters: reader.rest() };
+        let asked = Parameters { client: &client, name, written: reader.rest() };
         let (before, mut caller) = (answer.bytes.clone(), None);
         let memory = AnswerMemory { budgets: &self.answers, reserved: Mutex::default() };
         let work =
@@ -182,7 +177,7 @@ impl Responder {
 
     async fn perform(
         &self,
-        asked: Call<'_>,
+        parameters: Parameters<'_>,
         metadata: &Metadata,
         origin: Origin,
         answer: Answer,
@@ -190,7 +185,7 @@ impl Responder {
         answer_memory: &AnswerMemory<'_>,
     ) -> Vec<u8> {
         let Origin { source, shown, mut memory } = origin;
-        let Call { name, message, parameters } = asked;
+        let name = parameters.name;
         let is_frozen = is_frozen(name);
         let let_in = async {
             let deadline = metadata.deadline()?.and_then(|time| Instant::now().checked_add(time));
@@ -225,90 +220,111 @@ impl Responder {
                 return answer.of::<()>(Err(error.into()), !is_frozen);
             }
         }
-        // What is not as our own schema has it takes more than its size to read: not for anybody.
-        let mut parameters = match message.parameters(name, parameters) {
-            Ok(parameters) => parameters,
-            Err(problem) => return answer.system(&Failure::invalid(problem)),
+        let permit = match ask.large_work_permit(parameters.work_bytes()).await {
+            Ok(permit) => permit,
+            Err(failure) => return answer.of::<()>(Err(failure), !is_frozen),
         };
-        /// Reads the parameters, does it, and gives the answer.
-        macro_rules! does {
-            ($work:path $(, $parameter:ident)*) => { does!(of, $work $(, $parameter)*) };
-            ($as:ident, $work:path $(, $parameter:ident)*) => {{
-                let result = result_of!($work $(, $parameter)*);
-                answer.$as(result, !is_frozen)
+        /// Reads the parameters.
+        macro_rules! read {
+            ($($read:expr),*) => {{
+                match parameters.read(&permit, |_from| Ok(($($read(_from)?,)*))).await {
+                    Ok(read) => read,
+                    Err(Unread::Malformed(problem)) => {
+                        return answer.system(&Failure::invalid(problem));
+                    }
+                    Err(Unread::Busy(error)) => {
+                        return answer.of::<()>(Err(error.into()), !is_frozen);
+                    }
+                }
+            }};
+        }
+        /// Waits for what a call does.
+        macro_rules! done {
+            ($work:expr) => {{
+                let deadline = ask.deadline;
+                // Boxed, lest every call is as large as the largest.
+                let work = Box::pin(ask.unless_revoked($work));
+                // Most calls have no deadline of their own; those that do are given up at it.
+                match deadline.filter(|_| !runs_itself(name)) {
+                    Some(deadline) => {
+                        timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Failure::overdue()))
+                    }
+                    None => work.await,
+                }
             }};
         }
         /// Reads the parameters, and does it.
         macro_rules! result_of {
             ($work:path $(, $parameter:ident)*) => {{
-                $(let $parameter = match Datum::read(&mut parameters) {
-                    Ok(value) => value,
-                    Err(error) => return answer.unreadable(name, &error),
-                };)*
-                if let Err(error) = parameters.finish() {
-                    return answer.unreadable(name, &error);
-                }
-                let deadline = ask.deadline;
-                // Boxed, lest every call is as large as the largest.
-                let work = Box::pin(ask.unless_revoked($work(&ask $(, $parameter)*)));
-                // Most calls have no deadline of their own; those that do are given up at it.
-                match deadline.filter(|_| !runs_itself(name)) {
-                    Some(deadline) => timeout_at(deadline, work)
-                        .await
-                        .unwrap_or_else(|_| Err(Failure::overdue())),
-                    None => work.await,
-                }
+                let ($($parameter,)*) = read!($({
+                    let $parameter = Datum::read;
+                    $parameter
+                }),*);
+                drop(permit);
+                done!($work(&ask $(, $parameter)*))
+            }};
+        }
+        /// The same of a message that may be large: what is asked for is made of it under the same permit as
+        /// it is read, which goes along.
+        macro_rules! result_of_large {
+            ($work:path, $asked_of:path) => {{
+                let (asked,) = read!(|from: &mut Reader| Datum::read(from).map($asked_of));
+                done!(async { $work(&ask, asked?, permit).await })
+            }};
+        }
+        /// Reads the parameters, does it, and gives the answer.
+        macro_rules! does {
+            ($work:path $(, $parameter:ident)*) => {{
+                let result = result_of!($work $(, $parameter)*);
+                answer.of(result, !is_frozen)
             }};
         }
         /// The same, and gives the record of a batch, which may be large.
         macro_rules! gives_record {
-            ($work:path $(, $parameter:ident)*) => {{
-                let result = result_of!($work $(, $parameter)*);
+            ($result:expr) => {{
+                let result = $result;
                 Box::pin(answer.of_record(&ask, result, !only_looks(name))).await
             }};
         }
         match name {
             "execute" => {
-                let command = match Datum::read(&mut parameters) {
-                    Ok(command) => command,
-                    Err(error) => return answer.unreadable(name, &error),
-                };
-                if let Err(error) = parameters.finish() {
-                    return answer.unreadable(name, &error);
-                }
-                let result = ask.unless_revoked(run::execute(&ask, command)).await;
+                let result = result_of_large!(run::execute, run::command);
                 let size = result.as_ref().map_or(0, |(result, _)| result.size());
                 answer.of_output(size, move |answer| answer.of_run(result, false)).await
             }
             "run" => {
-                let request = match Datum::read(&mut parameters) {
-                    Ok(request) => request,
-                    Err(error) => return answer.unreadable(name, &error),
-                };
-                if let Err(error) = parameters.finish() {
-                    return answer.unreadable(name, &error);
-                }
-                let result = Box::pin(ask.unless_revoked(run::run(&ask, request))).await;
+                let result = result_of_large!(run::run, run::request);
                 let size = result.as_ref().map_or(0, RunResult::size);
                 answer.of_output(size, move |answer| answer.of_size(result, true, size)).await
             }
-            "executeBatch" => does!(of_run, batch_jobs::execute, batch),
-            "executeBatchDetailed" => does!(of_run, batch_jobs::execute_detailed, batch),
+            "executeBatch" => {
+                let result = result_of_large!(batch_jobs::execute, batch_jobs::job);
+                let size = result.as_ref().map_or(0, |(result, _)| result.size());
+                answer.of_output(size, move |answer| answer.of_run(result, false)).await
+            }
+            "executeBatchDetailed" => {
+                let result = result_of_large!(batch_jobs::execute_detailed, batch_jobs::job);
+                let size = result.as_ref().map_or(0, |(result, _)| result.size());
+                answer.of_output(size, move |answer| answer.of_run(result, true)).await
+            }
             "cancel" => does!(batch_jobs::cancel, job),
             "describe" => does!(service::describe),
             "keepAlive" => does!(service::keep_alive, session),
-            "submitBatch" => gives_record!(batches::submit, batch),
-            "getBatch" => gives_record!(batches::get, batch),
+            "submitBatch" => gives_record!(result_of_large!(batches::submit, batches::asked)),
+            "getBatch" => gives_record!(result_of!(batches::get, batch)),
             "listBatches" => does!(batches::list, state, limit, cursor, batch_name, labels),
             "batchEvents" => does!(batches::events, batch, after, wait),
             "stepOutput" => {
                 does!(batches::output, batch, step, stream, offset, wait, attempt)
             }
-            "rerunBatch" => gives_record!(batches::rerun, batch, only_failed),
-            "cancelBatch" => gives_record!(batches::cancel, batch),
+            "rerunBatch" => gives_record!(result_of!(batches::rerun, batch, only_failed)),
+            "cancelBatch" => gives_record!(result_of!(batches::cancel, batch)),
             "purgeBatch" => does!(batches::purge, batch),
             "writeStepInput" => does!(batches::write_stdin, batch, step, data, end),
-            "openSession" => does!(sessions::open, session),
+            "openSession" => {
+                let result = result_of_large!(sessions::open, sessions::asked);
+                answer.of(result, true)
+            }
             "getSession" => does!(sessions::get, session),
             "listSessions" => does!(sessions::list),
             "writeSession" => does!(sessions::write, session, data),
@@ -355,7 +371,8 @@ fn only_looks(name: &str) -> bool {
 fn runs_itself(name: &str) -> bool {
     matches!(
         name,
-        "run"
+        "execute"
+            | "run"
             | "executeBatch"
             | "executeBatchDetailed"
             | "submitBatch"

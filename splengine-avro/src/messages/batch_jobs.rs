@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use splengine_core::batch::{
-    BatchInfo, BatchResults, BatchState, FailFast, StepInfo, StepResult, StepState,
+    BatchInfo, BatchResults, BatchState, FailFast, StepInfo, StepResult, StepState, Submitted,
 };
+use splengine_core::quota::LargeWorkPermit;
 use splengine_core::{BatchError, BatchRequest, Reason, Step};
 use tokio::time::{Instant, timeout_at};
 
@@ -17,9 +18,10 @@ use crate::records::{BatchJob, BatchResult, ExecutionResult};
 
 pub(crate) async fn execute(
     ask: &CallContext<'_>,
-    job: BatchJob,
+    job: Job,
+    permit: LargeWorkPermit,
 ) -> Result<(ExecutionResult, Reason), Failure> {
-    let done = Done::of(ask, job).await?;
+    let done = Done::of(ask, job, permit).await?;
     let reason = done.reason();
     let (mut stdout, mut stderr) = (String::new(), String::new());
     for result in &done.results {
@@ -38,10 +40,11 @@ pub(crate) async fn execute(
 
 pub(crate) async fn execute_detailed(
     ask: &CallContext<'_>,
-    job: BatchJob,
+    job: Job,
+    permit: LargeWorkPermit,
 ) -> Result<(BatchResult, Reason), Failure> {
-    let job_id = job.job_id.clone();
-    let done = Done::of(ask, job).await?;
+    let job_id = job.key.clone();
+    let done = Done::of(ask, job, permit).await?;
     let reason = done.reason();
     let counts = done.info.counts;
     let result = BatchResult {
@@ -80,28 +83,27 @@ struct Done {
 }
 
 impl Done {
-    async fn of(ask: &CallContext<'_>, job: BatchJob) -> Result<Self, Failure> {
+    async fn of(ask: &CallContext<'_>, job: Job, permit: LargeWorkPermit) -> Result<Self, Failure> {
         let begun = Instant::now();
-        let timeout = match job.timeout_ms {
-            None => None,
-            Some(0) => return Err(Failure::invalid("`timeoutMs` must be at least 1")),
-            Some(time) => Some(Duration::from_millis(positive("timeoutMs", time)?)),
-        };
-        let key = job.job_id.clone();
-        let (request, session_id) = request(job)?;
+        let Job { request, session_id, timeout, key } = job;
         let batches = ask.engine.batches();
-        let submitted = batches.submit(&ask.caller, request, key.as_deref()).await?;
-        let id = submitted.record.info.id.to_string();
+        let request = request.large_work_permit(permit.clone());
+        let Submitted { record, is_new, .. } =
+            batches.submit(&ask.caller, request, key.as_deref()).await?;
+        let id = record.info.id.to_string();
+        // It may take much memory, and long.
+        let _ = permit.run(|| drop(record)).await;
+        drop(permit);
         let until = timeout.and_then(|time| begun.checked_add(time));
         let until = [until, ask.deadline].into_iter().flatten().min();
         let waited = match until {
-            None => Ok(batches.wait(&ask.caller, &id).await),
-            Some(until) => timeout_at(until, batches.wait(&ask.caller, &id)).await,
+            None => Ok(batches.wait_info(&ask.caller, &id).await),
+            Some(until) => timeout_at(until, batches.wait_info(&ask.caller, &id)).await,
         };
         let is_overdue = waited.is_err();
         match waited {
-            Ok(record) => record?,
-            Err(_) if submitted.is_new => batches.cancel(&ask.caller, &id).await?,
+            Ok(over) => drop(over?),
+            Err(_) if is_new => drop(batches.cancel(&ask.caller, &id).await?),
             // Somebody else's, who may have more time.
             Err(_) => return Err(Failure::overdue()),
         };
@@ -133,7 +135,22 @@ impl Done {
     }
 }
 
-fn request(job: BatchJob) -> Result<(BatchRequest, String), Failure> {
+/// What a `BatchJob` asks for.
+pub(crate) struct Job {
+    request: BatchRequest,
+    /// The session that all commands were given; empty where each has its own.
+    session_id: String,
+    timeout: Option<Duration>,
+    /// Its client's name for it, under which it is made no more than once.
+    key: Option<String>,
+}
+
+pub(crate) fn job(job: BatchJob) -> Result<Job, Failure> {
+    let timeout = match job.timeout_ms {
+        None => None,
+        Some(0) => return Err(Failure::invalid("`timeoutMs` must be at least 1")),
+        Some(time) => Some(Duration::from_millis(positive("timeoutMs", time)?)),
+    };
     let mut request = BatchRequest::new()
         .parallelism(count_of("parallelism", job.parallelism)?)
         .fail_fast(if job.stop_on_error { FailFast::Soon } else { FailFast::Never });
@@ -159,7 +176,9 @@ fn request(job: BatchJob) -> Result<(BatchRequest, String), Failure> {
     if let Some(id) = &session {
         request = request.session_id(id);
     }
-    Ok((steps.into_iter().fold(request, BatchRequest::step), session.unwrap_or_default()))
+    let request = steps.into_iter().fold(request, BatchRequest::step);
+    let (session_id, key) = (session.unwrap_or_default(), job.job_id);
+    Ok(Job { request, session_id, timeout, key })
 }
 
 fn result(
@@ -179,5 +198,12 @@ fn result(
         stderr,
         duration: step.duration.map_or(0, millis),
         session_id: session_id.to_owned(),
+    }
+}
+
+impl BatchResult {
+    /// The length of its output.
+    pub(crate) fn size(&self) -> usize {
+        self.results.iter().map(ExecutionResult::size).sum()
     }
 }

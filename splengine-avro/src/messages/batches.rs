@@ -9,7 +9,8 @@ use splengine_core::batch::{
     RunIf, StepCheck, StepInfo,
 };
 use splengine_core::execute::{Gap, Stream};
-use splengine_core::{Reason, Step};
+use splengine_core::quota::LargeWorkPermit;
+use splengine_core::{BatchRequest, Reason, Step};
 use tokio::time::{Instant, timeout_at};
 
 use crate::context::CallContext;
@@ -19,18 +20,27 @@ use crate::messages::run::{background, limits, reason};
 use crate::messages::{int, long, millis, positive, timestamp};
 use crate::records;
 
+/// A batch, and the key under which it is made no more than once.
+pub(crate) type Asked = (BatchRequest, Option<String>);
+
+/// What a call of `submitBatch` asks for.
+pub(crate) fn asked(asked: records::BatchRequest) -> Result<Asked, Failure> {
+    let key = asked.idempotency_key.clone();
+    Ok((request(asked)?, key))
+}
+
 pub(crate) async fn submit(
     ask: &CallContext<'_>,
-    asked: records::BatchRequest,
+    (request, key): Asked,
+    permit: LargeWorkPermit,
 ) -> Result<BatchRecord, Failure> {
-    let key = asked.idempotency_key.clone();
-    let request = request(asked)?;
+    let request = request.large_work_permit(permit);
     let submitted = ask.engine.batches().submit(&ask.caller, request, key.as_deref()).await?;
     Ok(submitted.record)
 }
 
-fn request(asked: records::BatchRequest) -> Result<splengine_core::BatchRequest, Failure> {
-    let mut request = splengine_core::BatchRequest::new().fail_fast(match asked.fail_fast {
+fn request(asked: records::BatchRequest) -> Result<BatchRequest, Failure> {
+    let mut request = BatchRequest::new().fail_fast(match asked.fail_fast {
         records::FailFast::Never => FailFast::Never,
         records::FailFast::Soon => FailFast::Soon,
         records::FailFast::Now => FailFast::Now,

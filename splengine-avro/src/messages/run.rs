@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use splengine_core::execute::{Background, Gap, LimitKind, SlowReader, Stdin};
+use splengine_core::quota::LargeWorkPermit;
 use splengine_core::{Captured, Limits, Reason, Request};
 
 use crate::context::{CallContext, MIN_ANSWER_BYTES, off_workers};
@@ -14,10 +15,8 @@ use crate::error::Failure;
 use crate::messages::{long, millis, positive};
 use crate::records::{self, Command, ExecutionResult, RunRequest, RunResult};
 
-pub(crate) async fn execute(
-    ask: &CallContext<'_>,
-    command: Command,
-) -> Result<(ExecutionResult, Reason), Failure> {
+/// What a command asks for.
+pub(crate) fn command(command: Command) -> Result<Request, Failure> {
     let Command { command, args, workdir, session_id } = command;
     let mut request = Request::new(command).args(args).slow_reader(SlowReader::Wait);
     if let Some(workdir) = workdir {
@@ -26,7 +25,15 @@ pub(crate) async fn execute(
     if let Some(id) = session_id {
         request = request.session_id(id);
     }
-    let (captured, session_id) = perform(ask, request).await?;
+    Ok(request)
+}
+
+pub(crate) async fn execute(
+    ask: &CallContext<'_>,
+    request: Request,
+    permit: LargeWorkPermit,
+) -> Result<(ExecutionResult, Reason), Failure> {
+    let (captured, session_id) = perform(ask, request, permit).await?;
     let Captured { stdout, stderr, end, .. } = captured;
     let reason = end.reason;
     let outputs = vec![(stdout, end.stdout_gap), (stderr, end.stderr_gap)];
@@ -36,7 +43,8 @@ pub(crate) async fn execute(
     Ok((result, reason))
 }
 
-pub(crate) async fn run(ask: &CallContext<'_>, asked: RunRequest) -> Result<RunResult, Failure> {
+/// What a call of `run` asks for.
+pub(crate) fn request(asked: RunRequest) -> Result<Request, Failure> {
     let mut request = Request::new(asked.command).args(asked.args).slow_reader(SlowReader::Wait);
     if let Some(workdir) = asked.workdir {
         request = request.workdir(workdir);
@@ -64,8 +72,15 @@ pub(crate) async fn run(ask: &CallContext<'_>, asked: RunRequest) -> Result<RunR
     if let Some(limits) = asked.limits {
         request = request.limits(self::limits(&limits)?);
     }
-    request = request.background(background(asked.background));
-    let (captured, session_id) = perform(ask, request).await?;
+    Ok(request.background(background(asked.background)))
+}
+
+pub(crate) async fn run(
+    ask: &CallContext<'_>,
+    request: Request,
+    permit: LargeWorkPermit,
+) -> Result<RunResult, Failure> {
+    let (captured, session_id) = perform(ask, request, permit).await?;
     let length = captured.stdout.len() + captured.stderr.len();
     if length > MIN_ANSWER_BYTES {
         ask.reserve_answer(length).await?;
@@ -93,7 +108,12 @@ pub(crate) async fn run(ask: &CallContext<'_>, asked: RunRequest) -> Result<RunR
     })
 }
 
-async fn perform(ask: &CallContext<'_>, request: Request) -> Result<(Captured, String), Failure> {
+async fn perform(
+    ask: &CallContext<'_>,
+    request: Request,
+    permit: LargeWorkPermit,
+) -> Result<(Captured, String), Failure> {
+    let request = request.large_work_permit(permit);
     // Pinned here, since moving it costs.
     let run = pin!(ask.engine.execute(&ask.caller, request));
     let run = ask.in_time(run).await?;

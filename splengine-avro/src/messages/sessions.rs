@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use splengine_core::quota::LargeWorkPermit;
 use splengine_core::terminal::Size;
 
 use crate::context::CallContext;
@@ -11,10 +12,8 @@ use crate::error::Failure;
 use crate::messages::{int, long, positive, timestamp};
 use crate::records::{SavedSession, SessionInfo, SessionOutput, SessionRequest, SessionState};
 
-pub(crate) async fn open(
-    ask: &CallContext<'_>,
-    asked: SessionRequest,
-) -> Result<SessionInfo, Failure> {
+/// What a call of `openSession` asks for.
+pub(crate) fn asked(asked: SessionRequest) -> Result<splengine_core::SessionRequest, Failure> {
     let mut request = splengine_core::SessionRequest::new();
     if let Some(command) = asked.command {
         request = request.command(command);
@@ -33,6 +32,15 @@ pub(crate) async fn open(
     if let Some(name) = asked.name {
         request = request.name(name);
     }
+    Ok(request)
+}
+
+pub(crate) async fn open(
+    ask: &CallContext<'_>,
+    request: splengine_core::SessionRequest,
+    permit: LargeWorkPermit,
+) -> Result<SessionInfo, Failure> {
+    let request = request.large_work_permit(permit);
     Ok(ask.engine.sessions().create(&ask.caller, request).await?.into())
 }
 

@@ -7,6 +7,7 @@ mod ends;
 mod files;
 mod guessing;
 mod http;
+mod large_messages;
 mod messages;
 mod protocols;
 mod shares;

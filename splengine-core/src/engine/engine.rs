@@ -157,10 +157,8 @@ impl Engine {
     ) -> Result<Admitted, ExecuteError> {
         let session = self.session_place(caller, &request)?;
         let runner = &self.0.runner;
-        let permit = match request.permit.take() {
-            Some(permit) => permit,
-            None => runner.large_work.permit(caller.accounted_user(), request.bytes()).await?,
-        };
+        let (held, user) = (request.permit.take(), caller.accounted_user());
+        let permit = runner.large_work.permit_or_own(held, user, request.bytes()).await?;
         let (checker, asker) = (Arc::clone(runner), caller.clone());
         let checked = permit.run(move || checker.check(&asker, session, request)).await??;
         drop(permit);

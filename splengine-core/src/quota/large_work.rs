@@ -134,6 +134,19 @@ impl LargeWork {
         Ok(LargeWorkPermit(Some(held)))
     }
 
+    /// The permit that is held for work on `bytes` of `user`, if one is, or else one of their own.
+    pub(crate) async fn permit_or_own(
+        &self,
+        held: Option<LargeWorkPermit>,
+        user: &UserName,
+        bytes: usize,
+    ) -> Result<LargeWorkPermit, LargeWorkError> {
+        match held.filter(|permit| permit.0.is_some()) {
+            Some(permit) => Ok(permit),
+            None => self.permit(user, bytes).await,
+        }
+    }
+
     /// The large work of a caller who is accounted to `user`, under a permit that is `held` for it, if one
     /// is.
     pub(crate) fn of(&self, user: &UserName, held: Option<LargeWorkPermit>) -> CallerLargeWork {

@@ -39,15 +39,9 @@ impl Sessions {
             None => None,
         };
         // What is large takes time.
-        let bytes = request.bytes();
-        let permit = match request.permit.take() {
-            Some(permit) => permit,
-            None => runner
-                .large_work
-                .permit(caller.accounted_user(), bytes)
-                .await
-                .map_err(ExecuteError::from)?,
-        };
+        let (held, bytes) = (request.permit.take(), request.bytes());
+        let permit = runner.large_work.permit_or_own(held, caller.accounted_user(), bytes).await;
+        let permit = permit.map_err(ExecuteError::from)?;
         let (saved, stored) =
             source.map(|Source { record, screen, turn }| (record, (screen, turn))).unzip();
         check_counts(request.args.len(), request.env.len())?;
