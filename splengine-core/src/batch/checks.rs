@@ -9,6 +9,7 @@ use crate::batch::plan::{Step, StepCheck};
 use crate::batch::{BatchError, BatchRequest, Batches, RetryOn};
 use crate::error::Field;
 use crate::execute::{Command, ExecuteError, Reason};
+use crate::quota::CallerLargeWork;
 use crate::time::duration_millis;
 
 /// A program, the directory that it runs in, the variables that it is found by, and whether it has
@@ -16,25 +17,99 @@ use crate::time::duration_millis;
 type Found = (OsString, Option<String>, Vec<(String, String)>, StepCheck);
 
 /// The checks of a batch's steps.
-pub(crate) struct StepChecks<'a> {
-    batches: &'a Batches,
-    caller: &'a Caller,
+struct StepChecks {
+    batches: Batches,
+    caller: Caller,
     /// Most steps of a batch differ in their arguments only.
     seen: HashSet<Found>,
+    /// The place of the first step that was not looked at.
+    next: usize,
 }
 
-impl<'a> StepChecks<'a> {
-    pub(crate) fn new(batches: &'a Batches, caller: &'a Caller) -> Self {
-        Self { batches, caller, seen: HashSet::new() }
+/// A command that the executor is asked about.
+struct Asked {
+    /// The step's id.
+    step: String,
+    command: Command,
+    check: StepCheck,
+}
+
+/// Checks whether the `steps` of something of `bytes` can run, now or, with [`StepCheck::Late`], once those
+/// before them have; gives it back if so.
+pub(crate) async fn check_steps<T: Send + 'static>(
+    batches: &Batches,
+    caller: &Caller,
+    (work, bytes): (&CallerLargeWork, usize),
+    mut of: T,
+    steps: fn(&T) -> &[Step],
+    default: fn(&T, usize) -> StepCheck,
+) -> Result<T, BatchError> {
+    let seen = HashSet::new();
+    let mut checks = StepChecks { batches: batches.clone(), caller: caller.clone(), seen, next: 0 };
+    loop {
+        let look = move || {
+            let (asked, found) = checks.look(steps(&of), |place| default(&of, place));
+            // What was seen is dropped with the last of them, since that takes time.
+            let is_over = found.is_err() || checks.next == steps(&of).len();
+            let left = (!is_over).then_some(checks);
+            match found {
+                Ok(()) => (asked, Ok((of, left))),
+                Err(error) => (asked, Err(error)),
+            }
+        };
+        let (asked, found) = work.run(bytes, look).await;
+        let executor = &batches.runner.executor;
+        let mut refused = None;
+        for Asked { step, command, check } in asked {
+            match executor.check_boxed(&command).await {
+                Err(error) if check == StepCheck::Late && error.can_be_mended() => {}
+                Err(error) => {
+                    refused = Some(BatchError::Command { step, source: Box::new(error) });
+                    break;
+                }
+                Ok(()) => {}
+            }
+        }
+        if let Some(error) = refused {
+            work.run(bytes, move || drop(found)).await;
+            return Err(error);
+        }
+        match found? {
+            (of, None) => return Ok(of),
+            (back, Some(left)) => (of, checks) = (back, left),
+        }
+    }
+}
+
+impl StepChecks {
+    /// Looks at the steps that follow, and gives the commands that the executor is to be asked about: at
+    /// most [`MAX_ASKED`], and those before the first step that is wrong.
+    fn look(
+        &mut self,
+        steps: &[Step],
+        default: impl Fn(usize) -> StepCheck,
+    ) -> (Vec<Asked>, Result<(), BatchError>) {
+        let mut asked = Vec::new();
+        while let Some(step) = steps.get(self.next) {
+            match self.look_at(self.next, step, default(self.next)) {
+                Ok(found) => asked.extend(found),
+                Err(error) => return (asked, Err(error)),
+            }
+            self.next += 1;
+            if asked.len() == MAX_ASKED {
+                break;
+            }
+        }
+        (asked, Ok(()))
     }
 
-    /// Whether a step can run, now or, with [`StepCheck::Late`], once those before it have.
-    pub(crate) async fn check(
+    /// The command of a step, if none like it was seen.
+    fn look_at(
         &mut self,
         place: usize,
         step: &Step,
         default: StepCheck,
-    ) -> Result<(), BatchError> {
+    ) -> Result<Option<Asked>, BatchError> {
         let id = || step.id_at(place);
         checked_retries(step)
             .and_then(|()| checked_stdin(step))
@@ -42,17 +117,12 @@ impl<'a> StepChecks<'a> {
         let refused =
             |error: ExecuteError| BatchError::Command { step: id(), source: Box::new(error) };
         let runner = &self.batches.runner;
-        let command: Command = runner.command(self.caller, step.request()).map_err(refused)?;
+        let command: Command = runner.command(&self.caller, step.request()).map_err(refused)?;
         let check = step.0.check.unwrap_or(default);
         let program = command.argv[0].clone();
         let found = (program, command.workdir.clone(), step.0.env.clone(), check);
-        if !self.seen.insert(found) {
-            return Ok(());
-        }
-        match runner.executor.check_boxed(&command).await {
-            Err(error) if check == StepCheck::Late && error.can_be_mended() => Ok(()),
-            checked => checked.map_err(refused),
-        }
+        let is_new = self.seen.insert(found);
+        Ok(is_new.then(|| Asked { step: id(), command, check }))
     }
 }
 
@@ -125,6 +195,8 @@ pub(crate) fn checked_labels(labels: &BTreeMap<String, String>) -> Result<(), Ba
     Ok(())
 }
 
+/// Commands that are asked about at once, which are in memory beside their steps.
+const MAX_ASKED: usize = 64;
 const MAX_RETRIES: u32 = 1000;
 const MAX_RETRY_DELAY: Duration = Duration::from_hours(1);
 /// A year.

@@ -17,9 +17,10 @@ use crate::batch::failures::Failures;
 use crate::batch::records::{EventKind, StepRow, Summary};
 use crate::batch::registry::{LiveBatch, Registry, StepQuota};
 use crate::batch::step_run::{LOST_CODE, StepEnd};
-use crate::batch::{BatchJob, JobAction, JobEvent, Outcome, StepState};
+use crate::batch::{BatchJob, JobAction, JobEvent, Outcome, Step, StepState};
 use crate::execute::Reason;
 use crate::ids::BatchId;
+use crate::quota::LargeWork;
 use crate::run::{Permit, Runner};
 use crate::store::Change;
 
@@ -163,6 +164,12 @@ impl Driver {
     }
 
     async fn drive(mut self, pending: Pending) {
+        self.drive_to_end(pending).await;
+        let bytes = self.job.steps().iter().map(Step::input_bytes).sum();
+        LargeWork::free(bytes, self.job);
+    }
+
+    async fn drive_to_end(&mut self, pending: Pending) {
         let registry = &*Arc::clone(&self.registry);
         let mut cancel = self.live.cancel.subscribe();
         let mut closed = registry.closed.subscribe();

@@ -80,7 +80,7 @@ impl Batches {
         only_failed: bool,
         idempotency_key: &str,
     ) -> Result<Submitted, BatchError> {
-        let sum = || hex(&Sha256::digest(format!("rerun\0{id}\0{only_failed}")));
+        let sum = hex(&Sha256::digest(format!("rerun\0{id}\0{only_failed}")));
         let key = self.lock_key(caller, Some(idempotency_key), sum, 0).await?;
         self.rerun_under(caller, id, only_failed, key).await
     }
@@ -128,25 +128,33 @@ impl Batches {
         if recipe.kind != PLAN {
             return Err(BatchError::Conflict("a batch of this kind can't be run again"));
         }
+        let bytes = summary.read_bytes() / 4 + usize::try_from(summary.input_bytes).unwrap_or(0);
         let parse = move || serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged);
-        let mut plan: PlanData = work.run(summary.read_bytes() / 4, parse).await?;
+        let plan: PlanData = work.run(bytes, parse).await?;
+        let mut given = None;
         if summary.has_inputs {
             let (outputs, of) = (self.registry()?.policy.outputs.clone(), id.clone());
             let inputs = blocking(move || outputs.read_inputs(&of)).await;
             let inputs = inputs.map_err(|error| BatchError::Internal(error.into()))?;
-            let Some(inputs) = inputs else { return Err(BatchError::Conflict(INPUTS_GONE)) };
-            if !inputs.put(&mut plan) {
+            given = Some(inputs.ok_or(BatchError::Conflict(INPUTS_GONE))?);
+        }
+        let of = id.clone();
+        let choose = move || {
+            let mut plan = plan;
+            if given.is_some_and(|inputs| !inputs.put(&mut plan)) {
                 return Err(BatchError::Damaged);
             }
-        }
-        if let Some(states) = states {
-            let needs = dependencies(&plan.steps)?;
-            let again = failed_and_dependents(&plan.steps, &needs, &states);
-            keep_only(&id, &mut plan.steps, &needs, &again);
-            if plan.steps.is_empty() {
-                return Err(BatchError::Conflict("no step of this batch failed"));
+            if let Some(states) = states {
+                let needs = dependencies(&plan.steps)?;
+                let again = failed_and_dependents(&plan.steps, &needs, &states);
+                keep_only(&of, &mut plan.steps, &needs, &again);
+                if plan.steps.is_empty() {
+                    return Err(BatchError::Conflict("no step of this batch failed"));
+                }
             }
-        }
+            Ok(plan)
+        };
+        let plan = work.run(bytes, choose).await?;
         self.accept(work, caller, plan, Some(id.to_string())).await
     }
 }

@@ -111,7 +111,8 @@ fn marks(events: &[EventRow]) -> Vec<String> {
 
 async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Result<(), BatchError> {
     let Left { id, mut summary, events } = left;
-    let recipe = registry.journal.recipe(&id, &work_of(batches, &summary)?).await?;
+    let work = work_of(batches, &summary)?;
+    let recipe = registry.journal.recipe(&id, &work).await?;
     let inputs = if summary.has_inputs {
         let (outputs, of) = (registry.policy.outputs.clone(), id.clone());
         let inputs = crate::blocking::blocking(move || outputs.read_inputs(&of)).await;
@@ -120,18 +121,25 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
     } else {
         None
     };
-    let mut job = batches.make(&recipe, inputs).map_err(|error| {
+    let bytes = recipe.text.len() + events.len() * size_of::<EventRow>();
+    let maker = batches.clone();
+    let make = move || {
+        let mut job = maker.make(&recipe, inputs)?;
+        let (pending, briefs) = replay(&mut *job, &events);
+        Ok::<_, String>((job, pending, briefs, events.len() as u64))
+    };
+    let made = work.run(bytes, make).await.map_err(|error| {
         tracing::error!(error, batch = %id, "the job of a batch can't be made again");
         BatchError::Damaged
-    })?;
-    let (pending, briefs) = replay(&mut *job, &events);
+    });
+    let (job, pending, briefs, last_event) = made?;
     let user = summary.user.parse().map_err(|_| BatchError::Damaged)?;
     let caller = Caller::new(user).with(Scope::Execute);
     let open = briefs.iter().filter(|brief| !brief.state.is_final()).count();
     let bytes = job.steps().iter().map(Step::input_bytes).sum();
     let held = registry.inputs.reserve_always(caller.user(), bytes);
     let quota = registry.step_quota(caller.user(), open, held, true)?;
-    summary.events = events.len() as u64;
+    summary.events = last_event;
     let live = registry.begin(&id, caller.user(), summary.events);
     if let Some(started) = summary.started {
         // What passed without an engine only the clock of the wall can tell.

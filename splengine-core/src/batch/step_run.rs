@@ -11,9 +11,10 @@ use crate::batch::output::OutputWriter;
 use crate::batch::records::StepRow;
 use crate::batch::registry::LiveBatch;
 use crate::batch::stdin::{Source, open_stdin};
-use crate::batch::{BatchError, Outcome};
+use crate::batch::{BatchError, Outcome, Step};
 use crate::error::ErrorKind;
-use crate::execute::{End, Event, ExecuteError, Reason, Request, Run};
+use crate::execute::{End, Event, ExecuteError, Reason, Run};
+use crate::quota::LargeWork;
 use crate::run::{Permit, Runner, Shutdown};
 use crate::time::duration_millis;
 
@@ -44,10 +45,11 @@ impl StepRun {
     /// Runs it, keeps what it prints, and tells how it ended.
     pub(crate) async fn finish(
         self,
-        request: impl Fn() -> Request,
+        step: Step,
         permit: Arc<Permit>,
         mark: Option<String>,
     ) -> StepEnd {
+        let step = Arc::new(step);
         let Self { runner, caller, mut writer, live, mut stopped, id, place, opens_stdin, source } =
             self;
         let _open = opens_stdin.then(|| ClosesStdin(Arc::clone(&live), place));
@@ -60,12 +62,12 @@ impl StepRun {
             source: source.as_ref(),
             opens_stdin: opens_stdin.then_some((&*live, place)),
         };
-        let mut run = match launch.when_there_is_room(&request, &mut stopped).await {
+        let mut run = match launch.when_there_is_room(&step, &mut stopped).await {
             Ok(run) => run,
             Err(ending) => return *ending,
         };
-        // The program has them.
-        drop(request);
+        // The program has it.
+        LargeWork::free(step.input_bytes(), step);
         let stopper = run.stopper();
         let (mut is_stopped, mut listens) = (false, true);
         let end = loop {
@@ -164,13 +166,13 @@ impl Launch<'_> {
     /// retries: it waits for the end of it, at most [`MAX_SHORTAGE`], with its place among those that run.
     async fn when_there_is_room(
         &self,
-        request: &impl Fn() -> Request,
+        step: &Arc<Step>,
         stopped: &mut oneshot::Receiver<Reason>,
     ) -> Result<Run, Box<StepEnd>> {
         let begun = Instant::now();
         let (mut pause, mut listens) = (MIN_PAUSE, true);
         loop {
-            let error = match self.once(request()).await {
+            let error = match self.once(step).await {
                 Ok(run) => return Ok(run),
                 Err(error) => error,
             };
@@ -199,19 +201,28 @@ impl Launch<'_> {
         }
     }
 
-    async fn once(&self, mut request: Request) -> Result<Run, ExecuteError> {
+    async fn once(&self, step: &Arc<Step>) -> Result<Run, ExecuteError> {
         let Self { runner, caller, permit, mark, .. } = self;
         let default = runner.policy.default_output_limit;
-        request.output_limit = Some(request.output_limit.unwrap_or(default));
+        let mut stdin = None;
         if let Some(source) = self.source {
-            request.stdin = source.open().await?;
+            stdin = Some(source.open().await?);
         }
         if let Some((live, place)) = self.opens_stdin {
-            let (ours, stdin) = open_stdin();
-            request.stdin = stdin;
+            let (ours, theirs) = open_stdin();
+            stdin = Some(theirs);
             live.set_stdin(place, Some(ours));
         }
-        runner.launch(caller, request, Arc::clone(permit), (*mark).clone()).await
+        let (bytes, step) = (step.input_bytes(), Arc::clone(step));
+        let request = move || {
+            let mut request = step.request();
+            request.output_limit = Some(request.output_limit.unwrap_or(default));
+            if let Some(stdin) = stdin {
+                request.stdin = stdin;
+            }
+            request
+        };
+        runner.launch(caller, bytes, request, Arc::clone(permit), (*mark).clone()).await
     }
 }
 

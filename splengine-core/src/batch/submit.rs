@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::{Caller, Scope};
-use crate::batch::checks::{MAX_TIMEOUT_MS, StepChecks, checked_labels};
+use crate::batch::checks::{MAX_TIMEOUT_MS, check_steps, checked_labels};
 use crate::batch::driver::{Driver, DriverInit, Pending};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
@@ -23,6 +23,7 @@ use crate::blocking::blocking;
 use crate::error::Field;
 use crate::ids::BatchId;
 use crate::quota::{CallerLargeWork, InputReservation};
+use crate::run::SessionPlace;
 use crate::store::{Change, StoreFault};
 use crate::text::{hex, name_to_show};
 
@@ -55,11 +56,28 @@ pub(crate) struct UsedKey {
 /// A batch that may be.
 pub(crate) struct Accepted {
     about: About,
-    recipe: JobSpec,
-    inputs: Option<Inputs>,
+    recipe: Written,
     job: Box<dyn BatchJob>,
     /// The memory that its steps take.
     held: InputReservation,
+}
+
+/// What a batch is made of, as it is written down.
+struct Written {
+    kind: String,
+    /// The recipe's row.
+    row: Vec<u8>,
+    recipe_bytes: u64,
+    inputs: Option<Vec<u8>>,
+}
+
+impl Written {
+    fn new(recipe: JobSpec, inputs: Option<&Inputs>) -> Self {
+        let row = serde_json::to_vec(&recipe).unwrap_or_default();
+        let JobSpec { kind, text } = recipe;
+        let inputs = inputs.map(Inputs::to_bytes);
+        Self { kind, row, recipe_bytes: text.len() as u64, inputs }
+    }
 }
 
 /// What is told of a batch beside its steps.
@@ -117,11 +135,16 @@ impl Batches {
         idempotency_key: Option<&str>,
     ) -> Result<Submitted, BatchError> {
         let BatchRequest { plan, permit } = request;
-        let sum = || hex(&Sha256::digest(serde_json::to_vec(&plan).unwrap_or_default()));
-        let bytes = input_bytes(&plan.steps);
+        self.may(caller)?;
+        let work = self.runner.large_work.of(caller.accounted_user(), permit);
+        let (bytes, has_key) = (input_bytes(&plan.steps), idempotency_key.is_some());
+        let sum = move || {
+            let text = has_key.then(|| serde_json::to_vec(&plan).unwrap_or_default());
+            (text.map(|text| hex(&Sha256::digest(text))).unwrap_or_default(), plan)
+        };
+        let (sum, plan) = if has_key { work.run(bytes, sum).await } else { sum() };
         let key = self.lock_key(caller, idempotency_key, sum, bytes).await?;
         let (this, caller) = (self.clone(), caller.clone());
-        let work = self.runner.large_work.of(caller.accounted_user(), permit);
         detached(async move {
             this.once(&work, &caller, key, async |this: &Self| {
                 this.accept(&work, &caller, plan, None).await
@@ -185,23 +208,30 @@ impl Batches {
         idempotency_key: Option<&str>,
     ) -> Result<Submitted, BatchError> {
         let recipe = JobSpec { kind: kind.to_owned(), text: recipe.into() };
-        let sum = || hex(&Sha256::digest(format!("{}\0{}", recipe.kind, recipe.text)));
+        self.may(caller)?;
+        let work = self.large_work(caller);
         let bytes = recipe.text.len();
+        let sum =
+            move || (hex(&Sha256::digest(format!("{}\0{}", recipe.kind, recipe.text))), recipe);
+        let (sum, recipe) = work.run(bytes, sum).await;
         let key = self.lock_key(caller, idempotency_key, sum, bytes).await?;
         let (this, caller) = (self.clone(), caller.clone());
         detached(async move {
-            let work = this.large_work(&caller);
             this.once(&work, &caller, key, async |this: &Self| {
-                let job = this
-                    .make(&recipe, None)
-                    .map_err(|problem| BatchError::Malformed { field: Field::Recipe, problem })?;
+                let maker = this.clone();
+                let make = move || {
+                    let job = maker.make(&recipe, None);
+                    let problem = |problem| BatchError::Malformed { field: Field::Recipe, problem };
+                    Ok::<_, BatchError>((job.map_err(problem)?, Written::new(recipe, None)))
+                };
+                let (job, recipe) = work.run(bytes, make).await?;
                 let inputs = &this.registry()?.inputs;
-                let held = inputs.reserve(caller.user(), input_bytes(job.steps()))?;
-                let mut checks = StepChecks::new(this, &caller);
-                for (place, step) in job.steps().iter().enumerate() {
-                    checks.check(place, step, StepCheck::Early).await?;
-                }
-                Ok(Accepted { recipe, inputs: None, job, held, about: About::default() })
+                let bytes = input_bytes(job.steps());
+                let held = inputs.reserve(caller.user(), bytes)?;
+                let work = (&work, bytes);
+                let early = |_: &_, _| StepCheck::Early;
+                let job = check_steps(this, &caller, work, job, |job| job.steps(), early).await?;
+                Ok(Accepted { recipe, job, held, about: About::default() })
             })
             .await
         })
@@ -236,7 +266,7 @@ impl Batches {
         &self,
         caller: &Caller,
         key: Option<&str>,
-        sum: impl FnOnce() -> String,
+        sum: String,
         bytes: usize,
     ) -> Result<Option<UsedKey>, BatchError> {
         let Some(key) = key else { return Ok(None) };
@@ -245,7 +275,7 @@ impl Batches {
         let Registry { keys, inputs, .. } = &**self.registry()?;
         let reserve = || inputs.reserve(caller.user(), bytes).map_err(BatchError::from);
         let lock = keys.lock(caller.user(), &text, reserve).await?;
-        Ok(Some(UsedKey { text, sum: sum(), _lock: lock }))
+        Ok(Some(UsedKey { text, sum, _lock: lock }))
     }
 
     /// Makes a batch, unless there is one under this key.
@@ -292,9 +322,51 @@ impl Batches {
         mut plan: PlanData,
         rerun_of: Option<String>,
     ) -> Result<Accepted, BatchError> {
+        let bytes = input_bytes(&plan.steps);
+        let place = match self.check_plan(caller, &mut plan, rerun_of.is_some()) {
+            Ok(place) => place,
+            Err(error) => {
+                work.run(bytes, move || drop(plan)).await;
+                return Err(error);
+            }
+        };
+        let copied = place.as_ref().map_or(0, |place| copied_bytes(place, &plan));
+        let bytes = bytes.saturating_add(copied);
+        let (registry, user) = (Arc::clone(self.registry()?), caller.user().clone());
+        let settle = move || {
+            settle(&mut plan, place);
+            let held = registry.inputs.reserve(&user, input_bytes(&plan.steps))?;
+            let needs = crate::batch::graph::dependencies(&plan.steps)?;
+            Ok::<_, BatchError>(((plan, needs), held))
+        };
+        let (settled, held) = work.run(bytes, settle).await?;
+        let checked = check_steps(self, caller, (work, bytes), settled, steps_of, default_check);
+        let settled = checked.await?;
+        let parallelism = self.registry()?.policy.parallelism;
+        let make = move || {
+            let (mut plan, _) = settled;
+            let mut kept = plan.clone();
+            let inputs = Inputs::take(&mut kept);
+            let text = serde_json::to_string(&kept).unwrap_or_default();
+            let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
+            let about = About { name, labels, timeout, rerun_of };
+            let job = Box::new(Schedule::new(plan, parallelism)?);
+            let recipe = JobSpec { kind: PLAN.to_owned(), text };
+            Ok(Accepted { recipe: Written::new(recipe, inputs.as_ref()), job, held, about })
+        };
+        work.run(bytes, make).await
+    }
+
+    /// Whether a batch can be, as a whole; gives the place of its session.
+    fn check_plan(
+        &self,
+        caller: &Caller,
+        plan: &mut PlanData,
+        is_rerun: bool,
+    ) -> Result<Option<SessionPlace>, BatchError> {
         let policy = &self.registry()?.policy;
         let malformed = |field, problem: String| Err(BatchError::Malformed { field, problem });
-        plan.name = match name_to_show(plan.name) {
+        plan.name = match name_to_show(plan.name.take()) {
             Ok(name) => name,
             Err(problem) => return malformed(Field::Name, problem.to_owned()),
         };
@@ -319,64 +391,23 @@ impl Batches {
             return malformed(Field::Parallelism, problem);
         }
         let runs: u64 = plan.steps.iter().map(|step| u64::from(step.0.retries) + 1).sum();
-        if rerun_of.is_none() && runs > MAX_RUNS {
+        if !is_rerun && runs > MAX_RUNS {
             let problem = format!(
                 "could be run {runs} times in all with their `retries`, over the maximum of {MAX_RUNS}"
             );
             return malformed(Field::Steps, problem);
         }
-        self.settle(caller, &mut plan)?;
-        let inputs = &self.registry()?.inputs;
-        let held = inputs.reserve(caller.user(), input_bytes(&plan.steps))?;
-        let needs = crate::batch::graph::dependencies(&plan.steps)?;
-        let mut checks = StepChecks::new(self, caller);
-        for (place, step) in plan.steps.iter().enumerate() {
-            let default = if needs[place].is_empty() { StepCheck::Early } else { StepCheck::Late };
-            checks.check(place, step, default).await?;
+        let Some(id) = plan.session_id.take() else { return Ok(None) };
+        let place = self.sessions.place_of(caller, &id).map_err(Box::new)?;
+        let copied = copied_bytes(&place, plan);
+        if copied > MAX_COPIED_BYTES {
+            let problem = format!(
+                "would get {copied} bytes of the session's variables in all, over the maximum of \
+                 {MAX_COPIED_BYTES}: use fewer steps, or a session with fewer variables"
+            );
+            return malformed(Field::Steps, problem);
         }
-        let parallelism = policy.parallelism;
-        let bytes = input_bytes(&plan.steps);
-        let make = move || {
-            let mut kept = plan.clone();
-            let inputs = Inputs::take(&mut kept);
-            let text = serde_json::to_string(&kept).unwrap_or_default();
-            let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
-            let about = About { name, labels, timeout, rerun_of };
-            let job = Box::new(Schedule::new(plan, parallelism)?);
-            let recipe = JobSpec { kind: PLAN.to_owned(), text };
-            Ok(Accepted { recipe, inputs, job, held, about })
-        };
-        work.run(bytes, make).await
-    }
-
-    /// Gives every step the batch's directory, and the session's directory and variables as they are
-    /// now, of which each has a copy.
-    fn settle(&self, caller: &Caller, plan: &mut PlanData) -> Result<(), BatchError> {
-        let mut workdir = plan.workdir.take();
-        if let Some(id) = plan.session_id.take() {
-            let place = self.sessions.place_of(caller, &id);
-            let (session_id, present, env) = place.map_err(Box::new)?;
-            workdir = workdir.or(present);
-            let variables: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
-            let copied = variables.saturating_mul(plan.steps.len());
-            if copied > MAX_COPIED_BYTES {
-                let problem = format!(
-                    "would get {copied} bytes of the session's variables in all, over the maximum of \
-                     {MAX_COPIED_BYTES}: use fewer steps, or a session with fewer variables"
-                );
-                return Err(BatchError::Malformed { field: Field::Steps, problem });
-            }
-            for step in &mut plan.steps {
-                step.0.session_id = Some(session_id.to_string());
-                step.0.env.splice(0..0, env.iter().cloned());
-            }
-        }
-        for step in &mut plan.steps {
-            if step.0.workdir.is_none() {
-                step.0.workdir.clone_from(&workdir);
-            }
-        }
-        Ok(())
+        Ok(Some(place))
     }
 
     /// Writes it down.
@@ -387,18 +418,17 @@ impl Batches {
         accepted: Accepted,
         key: Option<&UsedKey>,
     ) -> Result<Driver, BatchError> {
-        let Accepted { recipe, inputs, job, held, about } = accepted;
+        let Accepted { recipe, job, held, about } = accepted;
+        let Written { kind, row, recipe_bytes, inputs } = recipe;
         let About { name, labels, timeout, rerun_of } = about;
         let total = job.steps().len() as u64;
         let quota = registry.step_quota(caller.user(), job.steps().len(), held, false)?;
         let id = BatchId::new();
-        let inputs = inputs.map(|inputs| inputs.to_bytes());
-        let recipe_bytes = recipe.text.len() as u64;
         let input_bytes = inputs.as_ref().map_or(0, |all| all.len() as u64);
         let mut summary = Summary {
             user: caller.user().to_string(),
             name,
-            kind: recipe.kind.clone(),
+            kind,
             state: BatchState::Queued.name().to_owned(),
             created: now(),
             started: None,
@@ -420,7 +450,7 @@ impl Batches {
         summary.set_counts(StepCounts { total, queued: total, ..StepCounts::default() });
         let mut changes = vec![
             set(key::summary(&id), &summary),
-            set(key::recipe(&id), &recipe),
+            Change::set(key::recipe(&id), row),
             set(key::event(&id, 1), &EventRow { time: now(), what: EventKind::Queued }),
             Change::set(key::open(id.as_str()), []),
             Change::set(key::of_user(&summary.user, id.as_str()), []),
@@ -502,6 +532,42 @@ impl Batches {
             Ok(())
         } else {
             Err(BatchError::Forbidden("this takes the scope `execute`"))
+        }
+    }
+}
+
+/// A plan, and the places of the steps that each of its steps depends on.
+type Settled = (PlanData, Vec<Vec<usize>>);
+
+fn steps_of((plan, _): &Settled) -> &[Step] {
+    &plan.steps
+}
+
+/// When the program of the step at `place` is looked for: others may make it before.
+fn default_check((_, needs): &Settled, place: usize) -> StepCheck {
+    if needs[place].is_empty() { StepCheck::Early } else { StepCheck::Late }
+}
+
+/// Number of bytes of a session's variables that all steps of a batch get.
+fn copied_bytes((_, _, env): &SessionPlace, plan: &PlanData) -> usize {
+    let variables: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    variables.saturating_mul(plan.steps.len())
+}
+
+/// Gives every step the batch's directory, and the session's directory and variables as they are now, of
+/// which each has a copy.
+fn settle(plan: &mut PlanData, place: Option<SessionPlace>) {
+    let mut workdir = plan.workdir.take();
+    if let Some((session_id, present, env)) = place {
+        workdir = workdir.or(present);
+        for step in &mut plan.steps {
+            step.0.session_id = Some(session_id.to_string());
+            step.0.env.splice(0..0, env.iter().cloned());
+        }
+    }
+    for step in &mut plan.steps {
+        if step.0.workdir.is_none() {
+            step.0.workdir.clone_from(&workdir);
         }
     }
 }

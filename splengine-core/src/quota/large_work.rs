@@ -104,6 +104,14 @@ impl LargeWork {
     /// takes less than a millisecond.
     pub const MIN_BYTES: usize = 64 << 10;
 
+    /// Drops `value`, which takes about `bytes` of memory, on a blocking thread if that takes time. It waits
+    /// for no permit: memory that is not counted any more must not gather.
+    pub(crate) fn free<T: Send + 'static>(bytes: usize, value: T) {
+        if bytes >= Self::MIN_BYTES {
+            tokio::task::spawn_blocking(move || drop(value));
+        }
+    }
+
     pub(crate) fn new() -> Self {
         let all = Arc::new(Semaphore::new(MAX_PERMITS));
         Self(Arc::new(Shared { all, callers: Mutex::default() }))

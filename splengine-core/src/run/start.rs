@@ -21,15 +21,24 @@ use crate::run::supervise::{self, RunGuard};
 pub(crate) type Control = (CancelSource, Cancel);
 
 impl Runner {
-    /// Runs a command of somebody who waited for the permit elsewhere, and may hold on to it.
+    /// Runs a command of about `bytes` for somebody who waited for the permit elsewhere, and may hold on to
+    /// it.
     pub(crate) async fn launch(
         self: &Arc<Self>,
         caller: &Caller,
-        mut request: Request,
+        bytes: usize,
+        request: impl FnOnce() -> Request + Send + 'static,
         permit: Arc<Permit>,
         mark: Option<String>,
     ) -> Result<Run, ExecuteError> {
-        let mut terms = self.resolve(caller, None, &mut request)?;
+        let (resolver, asker) = (Arc::clone(self), caller.clone());
+        let resolve = move || {
+            let mut request = request();
+            let terms = resolver.resolve(&asker, None, &mut request);
+            terms.map(|terms| (terms, request))
+        };
+        let work = self.large_work.of(caller.accounted_user(), None);
+        let (mut terms, mut request) = work.run(bytes, resolve).await?;
         terms.command.mark = mark;
         let control = CancelSource::new();
         let run = self.run(terms, &mut request, RunPermit::Shared(permit), control, None);

@@ -94,8 +94,7 @@ impl Driver {
             // Kept until the end is told, so that no step of this batch has the place before what
             // the end means for it is known.
             let permit = Arc::new(permit);
-            let running =
-                tokio::spawn(run.finish(move || spec.request(), Arc::clone(&permit), mark));
+            let running = tokio::spawn(run.finish(spec, Arc::clone(&permit), mark));
             let ending = running.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a step of a batch failed");
                 not_started(&id, ExecuteError::internal(error))
