@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use splengine_core::quota::{MemoryBudget, MemoryError, Reservation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+use tokio::task::coop;
 use tokio_tungstenite::WebSocketStream;
 
 /// A WebSocket whose messages are bounded before they are read.
@@ -142,6 +143,8 @@ impl<S> Metered<S> {
             self.unanswered = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        // Many frames come with one read; each has a part in the turn of its task, as a read has.
+        let turn = ready!(coop::poll_proceed(cx));
         let total = self.partial.saturating_add(header.payload);
         let mut state = self.gate.state();
         if state.stage == Stage::Unknown && total > MAX_UNKNOWN {
@@ -177,6 +180,7 @@ impl<S> Metered<S> {
             self.partial = if header.is_final { 0 } else { total };
         }
         self.passing = header.length as u64 + header.payload;
+        turn.made_progress();
         Poll::Ready(Ok(()))
     }
 }

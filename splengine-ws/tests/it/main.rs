@@ -1,6 +1,7 @@
 //! The WebSocket door, over TCP.
 
 mod bodies;
+mod floods;
 mod guessing;
 mod logins;
 mod places;
