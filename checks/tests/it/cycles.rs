@@ -5,14 +5,6 @@ use checks::{Graph, Import};
 /// Imports that close a circle of files, and are known: the file that imports, and the file that is
 /// imported. None is to be added.
 const KNOWN: &[(&str, &str)] = &[
-    ("splengine-core/src/batch/output.rs", "splengine-core/src/batch/gap.rs"),
-    ("splengine-core/src/batch/output.rs", "splengine-core/src/batch/log.rs"),
-    ("splengine-core/src/batch/policy.rs", "splengine-core/src/batch/output.rs"),
-    ("splengine-core/src/batch/records.rs", "splengine-core/src/batch/info.rs"),
-    ("splengine-core/src/batch/records.rs", "splengine-core/src/batch/record.rs"),
-    ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/batches.rs"),
-    ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/output.rs"),
-    ("splengine-core/src/batch/stdin.rs", "splengine-core/src/batch/registry.rs"),
     ("splengine-core/src/screen/term.rs", "splengine-core/src/screen/reply.rs"),
 ];
 

@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::auth::Caller;
-use crate::batch::reads::{READ_TIMEOUT, RecordMemory};
+use crate::batch::reads::READ_TIMEOUT;
 use crate::batch::record::{Names, record};
+use crate::batch::record_memory::RecordMemory;
 use crate::batch::records::{EventKind, EventRow, Summary, key};
 use crate::batch::registry::Registry;
 use crate::batch::{

@@ -1,19 +1,9 @@
 //! Which part of what a run of a step printed is missing.
 
-use crate::batch::BatchError;
-use crate::batch::log::{INDEX_PIECE, LogEntry};
-use crate::batch::output::{Part, StepOutput};
+use crate::batch::log_entry::{INDEX_PIECE, LogEntry};
+use crate::batch::outputs::Part;
+use crate::batch::{BatchError, StepOutput};
 use crate::execute::Gap;
-
-/// What was looked at of a run's index, which only grows.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct GapSearch {
-    /// As the record of the step tells it, once the run is over.
-    pub(crate) recorded: Option<Option<Gap>>,
-    found: Option<Gap>,
-    index_offset: u64,
-    stream_offset: u64,
-}
 
 impl StepOutput {
     /// Returns the part that was left out of it, as far as is known now: over the output limit, that is

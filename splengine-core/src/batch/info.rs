@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use crate::batch::reads::RecordMemory;
+use crate::batch::record_memory::RecordMemory;
 use crate::execute::{Gap, Reason};
 use crate::ids::BatchId;
 use crate::user_name::UserName;

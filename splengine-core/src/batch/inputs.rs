@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::output::Outputs;
+use crate::batch::outputs::Outputs;
 use crate::batch::plan::{PlanData, base64_text};
 use crate::flat_dir::wipe;
 use crate::ids::BatchId;

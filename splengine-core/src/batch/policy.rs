@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::output::Outputs;
+use crate::batch::outputs::Outputs;
 use crate::batch::records::key;
 use crate::batch::{BatchJob, format};
 use crate::store::{REPAIRED, Store, StoreFault};

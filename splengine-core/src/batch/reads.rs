@@ -1,6 +1,5 @@
 //! Memory of the records of batches that are read from the store.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Caller;
@@ -13,13 +12,6 @@ use crate::quota::{CallerBudgets, EngineMemory, Reservation};
 /// is larger than a share is read when no other of its kind is.
 #[derive(Debug)]
 pub(crate) struct RecordReads(CallerBudgets);
-
-/// Memory of one record, given back when the record is dropped. All are equal: it is no part of what a
-/// record tells.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RecordMemory {
-    _reservation: Option<Arc<Reservation>>,
-}
 
 impl RecordReads {
     pub(crate) fn new(memory: &EngineMemory) -> Self {
@@ -68,23 +60,6 @@ impl RecordReads {
         Ok(memory)
     }
 }
-
-impl RecordMemory {
-    /// Keeps `bytes` of `reservation` until it is dropped.
-    pub(crate) async fn new(mut reservation: Reservation, bytes: usize) -> Self {
-        // Never more than was reserved, so that it does not wait.
-        reservation.resize(bytes).await;
-        Self { _reservation: Some(Arc::new(reservation)) }
-    }
-}
-
-impl PartialEq for RecordMemory {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for RecordMemory {}
 
 impl Summary {
     /// The memory, in bytes, that its record takes at most while it is read: the row, its text, what is

@@ -1,23 +1,9 @@
 //! A batch's record, of what is written of it.
 
 use crate::batch::plan::PlanData;
-use crate::batch::records::{EventKind, JobSpec, PLAN, StepRow, Summary, batch_state};
+use crate::batch::records::{EventKind, JobSpec, PLAN, StepFacts, StepRow, Summary, batch_state};
 use crate::batch::{BatchError, BatchEventKind, BatchRecord, Step, StepInfo};
 use crate::ids::BatchId;
-
-/// What is told of a step that never changes.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StepFacts {
-    pub(crate) id: String,
-    pub(crate) command: String,
-    pub(crate) args: Vec<String>,
-    pub(crate) workdir: Option<String>,
-    /// The names of its variables.
-    pub(crate) env: Vec<String>,
-    pub(crate) depends_on: Vec<String>,
-    pub(crate) opens_stdin: bool,
-    pub(crate) allow_failure: bool,
-}
 
 /// The steps of a batch.
 pub(crate) struct Names {

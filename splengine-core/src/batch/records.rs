@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::record::StepFacts;
 use crate::batch::{BatchInfo, BatchState, Step, StepCounts, StepInfo, StepState};
 use crate::execute::{Gap, Reason, Stream};
 use crate::ids::BatchId;
@@ -206,6 +205,20 @@ impl Summary {
             last_event: self.events,
         })
     }
+}
+
+/// What is told of a step that never changes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StepFacts {
+    pub(crate) id: String,
+    pub(crate) command: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) workdir: Option<String>,
+    /// The names of its variables.
+    pub(crate) env: Vec<String>,
+    pub(crate) depends_on: Vec<String>,
+    pub(crate) opens_stdin: bool,
+    pub(crate) allow_failure: bool,
 }
 
 impl StepRow {

@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::journal::Journal;
 use crate::batch::keys::KeysInFlight;
+use crate::batch::open_stdin::OpenStdin;
 use crate::batch::reads::RecordReads;
 use crate::batch::records::{Summary, key, now};
-use crate::batch::stdin::OpenStdin;
 use crate::batch::{BatchError, BatchPolicy, BatchState};
 use crate::blocking::blocking;
 use crate::ids::BatchId;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::auth::Caller;
-use crate::batch::output::Outputs;
+use crate::batch::outputs::Outputs;
 use crate::batch::{BatchError, BatchInfo, BatchRecord, Batches, StepInfo, StepOutput};
 use crate::execute::Stream;
 

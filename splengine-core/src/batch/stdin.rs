@@ -5,12 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
-use tokio::sync::Mutex;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::auth::Caller;
 use crate::batch::journal::Journal;
-use crate::batch::output::Outputs;
+use crate::batch::outputs::Outputs;
 use crate::batch::registry::LiveBatch;
 use crate::batch::{BatchError, Batches};
 use crate::blocking::blocking;
@@ -62,15 +61,6 @@ impl Source {
             Err(error) => Err(exhausted_or_internal(error)),
         }
     }
-}
-
-/// The standard input of a step that runs, from outside; nothing once it was ended.
-pub(crate) type OpenStdin = Arc<Mutex<Option<DuplexStream>>>;
-
-/// A standard input that is written while a program reads it.
-pub(crate) fn open_stdin() -> (OpenStdin, Stdin) {
-    let (ours, theirs) = duplex(BUFFER);
-    (Arc::new(Mutex::new(Some(ours))), Stdin::reader(theirs))
 }
 
 impl Batches {
@@ -147,6 +137,3 @@ impl Batches {
         Ok(())
     }
 }
-
-/// Written ahead of the program that reads it.
-const BUFFER: usize = 64 << 10;

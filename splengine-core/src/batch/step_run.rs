@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::auth::Caller;
-use crate::batch::output::OutputWriter;
+use crate::batch::open_stdin::open_stdin;
+use crate::batch::output_writer::OutputWriter;
 use crate::batch::records::StepRow;
 use crate::batch::registry::LiveBatch;
-use crate::batch::stdin::{Source, open_stdin};
+use crate::batch::stdin::Source;
 use crate::batch::{BatchError, Outcome, Step};
 use crate::error::ErrorKind;
 use crate::execute::{End, Event, ExecuteError, Reason, Run};

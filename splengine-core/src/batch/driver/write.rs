@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{After, Brief, Driver, Input, Turn, place};
 use crate::batch::journal::set;
-use crate::batch::output::{OutputQuota, OutputWriter};
+use crate::batch::output_writer::{OutputQuota, OutputWriter};
 use crate::batch::records::{EventKind, EventRow, PLAN, StepRow, StepSpec, key, now};
 use crate::batch::registry::Registry;
 use crate::batch::stdin::Source;
