@@ -4,9 +4,8 @@ use checks::{Graph, Import};
 
 /// Imports that close a circle of files, and are known: the file that imports, and the file that is
 /// imported. None is to be added.
-const KNOWN: &[(&str, &str)] = &[
-    ("splengine-core/src/screen/term.rs", "splengine-core/src/screen/reply.rs"),
-];
+const KNOWN: &[(&str, &str)] =
+    &[("splengine-core/src/screen/term.rs", "splengine-core/src/screen/reply.rs")];
 
 /// Who imports whom, of a crate's files. Those that declare modules and re-export only are left out, and
 /// so are re-exports.

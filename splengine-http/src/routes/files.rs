@@ -18,8 +18,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use splengine_core::FileError;
 use splengine_core::files::{FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions};
+use splengine_core::{Caller, FileError};
 use tokio::time::{Instant, timeout};
 use tokio_util::io::StreamReader;
 
@@ -86,7 +86,7 @@ pub(crate) async fn read(
             return Ok(watched(context.clone(), watch, silence));
         }
         let listing = files.list(&caller, path.below_root()).await?;
-        return listed(&path, listing, &query).await;
+        return listed(&context, &caller, path, listing, &query).await;
     }
     let conditions = Conditions::of(request.headers())?;
     let file = match files.open(&caller, path.below_root(), OpenOptions::new().read()).await {
@@ -167,7 +167,13 @@ fn to_directory(url: &str, query: Option<&str>) -> Response {
     Redirect::permanent(&format!("{url}/{query}")).into_response()
 }
 
-async fn listed(path: &FilePath, listing: FileListing, query: &Query) -> Result<Response, Problem> {
+async fn listed(
+    context: &Context,
+    caller: &Caller,
+    path: FilePath,
+    listing: FileListing,
+    query: &Query,
+) -> Result<Response, Problem> {
     let limit = match query.get("limit") {
         Some(text) => text.parse().ok().filter(|limit| (1..=FileListing::MAX_PAGE).contains(limit)),
         None => Some(1000),
@@ -177,7 +183,11 @@ async fn listed(path: &FilePath, listing: FileListing, query: &Query) -> Result<
     })?;
     let after = query.get("cursor").map(name_of_cursor).transpose()?;
     let (entries, is_more) = listing.page(after.as_deref(), limit).await?;
-    Ok(Json(DirectoryDto::new(path, entries, is_more)).into_response())
+    // Of many it takes time.
+    let bytes = entries.iter().map(|entry| ENTRY_BYTES + 2 * entry.name.len()).sum();
+    let permit = context.engine.large_work().permit(caller.accounted_user(), bytes).await?;
+    let write = move || Json(DirectoryDto::new(&path, entries, is_more)).into_response();
+    Ok(permit.run(write).await?)
 }
 
 fn watched(context: Context, watch: FileWatch, silence: Silence) -> Response {
@@ -459,3 +469,5 @@ const BYTES: &str = "application/octet-stream";
 const PIECE: usize = 64 << 10;
 /// Bytes a second that a file must come with, on the average.
 const MIN_RATE: u64 = 1 << 10;
+/// About the length of an entry of a listing, beside its name.
+const ENTRY_BYTES: usize = 160;

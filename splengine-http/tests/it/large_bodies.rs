@@ -1,10 +1,11 @@
-//! Bodies that take time to be parsed.
+//! Bodies that take time to be parsed or written.
 
 use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, StatusCode};
 use splengine_core::batch::BatchPolicy;
+use splengine_core::files::FilePolicy;
 use splengine_core::store::MemoryStore;
 use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
 use splengine_http::HttpServer;
@@ -93,5 +94,30 @@ async fn while_a_large_record_is_written_others_are_served() {
         while !is_shared(asked(), 8).await {
             assert!(tries.next().is_some(), "{method}");
         }
+    }
+}
+
+#[tokio::test]
+async fn while_a_large_directory_is_listed_others_are_served() {
+    let root = tempfile::tempdir().expect("a directory");
+    for number in 0..10_000 {
+        std::fs::File::create(root.path().join(format!("file-{number}"))).expect("made");
+    }
+    let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
+    let engine = engine.files(FilePolicy::new(root.path()).expect("there")).build().expect("fine");
+    let service = HttpServer::builder(engine).authenticate(tokens()).into_service();
+    let listed = async || {
+        let request = Request::get("/api/v1/files/?limit=10000")
+            .header("Host", "localhost")
+            .header("Authorization", "Bearer alices-very-long-token")
+            .body(Body::empty())
+            .expect("fine");
+        let answer = service.clone().oneshot(request).await.expect("answers");
+        assert_eq!(answer.status(), StatusCode::OK);
+    };
+    // Whatever else this machine does.
+    let mut tries = 0..20;
+    while !is_shared(listed(), 8).await {
+        assert!(tries.next().is_some());
     }
 }
