@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use splengine_core::batch::BatchPolicy;
 use splengine_core::store::MemoryStore;
-use splengine_core::{Engine, LocalExecutor};
+use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
 use tokio::time::Instant;
 
 use crate::client::TestServer;
 
-/// Does `work`, and returns whether others were served meanwhile: whether less than a quarter of it went
+/// Does `work`, and returns whether others were served meanwhile: whether less than one `part` of it went
 /// by without them.
-async fn is_shared(work: impl Future<Output = ()>) -> bool {
+async fn is_shared(work: impl Future<Output = ()>, part: u32) -> bool {
     let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
     let mut others = async || {
         loop {
@@ -24,7 +24,7 @@ async fn is_shared(work: impl Future<Output = ()>) -> bool {
         () = work => {}
         () = others() => {}
     }
-    longest.max(last.elapsed()) < begun.elapsed() / 4
+    longest.max(last.elapsed()) < begun.elapsed() / part
 }
 
 /// A number, or the length of a text.
@@ -64,12 +64,17 @@ fn calls() -> Vec<(Vec<u8>, &'static str)> {
     ]
 }
 
-#[tokio::test]
-async fn while_a_large_message_is_read_others_are_served() {
+fn engine() -> (tempfile::TempDir, Engine) {
     let root = tempfile::tempdir().expect("a directory");
     let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
     let engine = engine.batches(policy.expect("writable")).build().expect("fine");
+    (root, engine)
+}
+
+#[tokio::test]
+async fn while_a_large_message_is_read_others_are_served() {
+    let (_root, engine) = engine();
     let server = TestServer::open_to(engine, |server| server).await;
     let mut client = server.connect().await;
     client.shake_hands().await;
@@ -82,8 +87,32 @@ async fn while_a_large_message_is_read_others_are_served() {
         };
         // Whatever else this machine does.
         let mut tries = 0..20;
-        while !is_shared(refused()).await {
+        while !is_shared(refused(), 4).await {
             assert!(tries.next().is_some(), "{told}");
         }
+    }
+}
+
+#[tokio::test]
+async fn while_a_large_record_is_written_others_are_served() {
+    let (_root, engine) = engine();
+    // Whom the server takes everybody for.
+    let everybody = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let request = BatchRequest::new().step(Step::new("true").args(vec!["a"; 100_000]));
+    let batches = engine.batches();
+    let id = batches.submit(&everybody, request, None).await.expect("accepted").record.info.id;
+    batches.wait_info(&everybody, id.as_str()).await.expect("runs");
+    let server = TestServer::open_to(engine, |server| server).await;
+    let mut client = server.connect().await;
+    client.shake_hands().await;
+    let get = call("getBatch", &[&text(id.as_str())]);
+    let mut told = async || {
+        client.send(1, &get).await;
+        assert_eq!(client.answer().await.1[..2], [0, 0], "no error");
+    };
+    // Whatever else this machine does: to write it is a small part of all that is done.
+    let mut tries = 0..100;
+    while !is_shared(told(), 25).await {
+        assert!(tries.next().is_some());
     }
 }

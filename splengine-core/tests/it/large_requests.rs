@@ -1,15 +1,19 @@
 //! Requests that take time to be looked at.
 
+use splengine_core::batch::BatchPolicy;
 use splengine_core::execute::SplitError;
-use splengine_core::{Engine, ExecuteError, LocalExecutor, Request, SessionRequest};
+use splengine_core::store::MemoryStore;
+use splengine_core::{
+    BatchRequest, Engine, ExecuteError, LocalExecutor, Request, SessionRequest, Step,
+};
 
 use crate::support::{caller, measured};
 
-/// Does `work`, and returns whether others were served meanwhile: whether no more than a quarter of it
-/// went by without them.
-async fn is_shared(work: impl Future<Output = ()>) -> bool {
+/// Does `work`, and returns whether others were served meanwhile: whether less than one `part` of it went
+/// by without them.
+async fn is_shared(work: impl Future<Output = ()>, part: u32) -> bool {
     let (took, longest) = measured(work).await;
-    longest < took / 4
+    longest < took / part
 }
 
 fn engine() -> (tempfile::TempDir, Engine) {
@@ -37,8 +41,8 @@ async fn while_a_large_request_is_looked_at_others_are_served() {
     // Whatever else this machine does.
     let (mut of_execute, mut of_create) = (false, false);
     for _ in 0..20 {
-        of_execute |= is_shared(execute()).await;
-        of_create |= is_shared(create()).await;
+        of_execute |= is_shared(execute(), 4).await;
+        of_create |= is_shared(create(), 4).await;
     }
     assert!(of_execute && of_create, "{of_execute} {of_create}");
 }
@@ -52,4 +56,34 @@ async fn a_command_is_refused_by_its_length() {
     let error = refused.expect_err("it is too long");
     assert!(matches!(error, ExecuteError::Split(SplitError::TooLong)), "{error:?}");
     assert!(error.to_string().contains("2097152 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn while_a_large_batch_is_submitted_others_are_served() {
+    let root = tempfile::tempdir().expect("a directory");
+    let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
+    let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
+    let engine = engine.batches(policy.expect("writable")).build().expect("fine");
+    let (alice, batches) = (caller("alice"), engine.batches());
+    let args = vec!["argument"; 20_000];
+    let step = || Step::new("true").args(args.clone());
+    // Whatever else this machine does.
+    for number in 0.. {
+        let request = (0..4).fold(BatchRequest::new(), |all, _| all.step(step()));
+        let (key, mut id) = (format!("key-{number}"), None);
+        let submit = async {
+            let submitted = batches.submit(&alice, request, Some(&key)).await.expect("accepted");
+            let record = submitted.record;
+            id = Some(record.info.id.clone());
+            // Whoever is given it drops it where they like.
+            tokio::task::spawn_blocking(move || drop(record));
+        };
+        let was_shared = is_shared(submit, 8).await;
+        let id = id.expect("submitted");
+        batches.cancel(&alice, id.as_str()).await.expect("it ends");
+        if was_shared {
+            return;
+        }
+        assert!(number < 20);
+    }
 }
