@@ -150,11 +150,11 @@ async fn recorder(
     }
     let most = registry.policy.max_recording;
     let before = SystemTime::now().duration_since(time(record.created)).unwrap_or_default();
-    let id = record.session_id.clone();
+    let (id, size) = (record.session_id.clone(), record.size());
     blocking(move || {
         let opened = files.open_recording();
         let resumed =
-            opened.and_then(|(cast, keys)| Recorder::resume(cast, keys, most, mark, before));
+            opened.and_then(|(cast, keys)| Recorder::resume(cast, keys, most, size, mark, before));
         if let Err(error) = &resumed {
             tracing::warn!(%error, session = id, "a recording can't be gone on with");
         }

@@ -20,6 +20,7 @@ pub(crate) struct IoBounds {
     writes: CallerBudgets,
     turns: Arc<Semaphore>,
     turns_of: Mutex<HashMap<UserName, Weak<Semaphore>>>,
+    write_turns: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -48,6 +49,7 @@ impl IoBounds {
             writes: budgets(),
             turns: Arc::new(Semaphore::new(MAX_TURNS)),
             turns_of: Mutex::default(),
+            write_turns: Arc::new(Semaphore::new(MAX_WRITE_TURNS)),
             timeout,
         }
     }
@@ -66,6 +68,13 @@ impl IoBounds {
         let of_all = of_all.map_err(|_| SessionError::Busy(MemoryError::Unavailable))?;
         let closed = "nobody closes it";
         Ok(ReadTurn { _own: own.expect(closed), _of_all: of_all.expect(closed) })
+    }
+
+    /// Waits for a turn to write files, so that a slow disk holds no more than a few threads. Turns come
+    /// in order; what works on a blocking thread holds its turn there.
+    pub(crate) async fn write_turn(&self) -> OwnedSemaphorePermit {
+        let turns = Arc::clone(&self.write_turns);
+        turns.acquire_owned().await.expect("nobody closes it")
     }
 
     fn own_turns(&self, user: &UserName) -> Arc<Semaphore> {
@@ -141,6 +150,7 @@ pub(crate) fn screen_bytes(size: Size, scrollback: usize) -> usize {
 
 /// Of all callers.
 const MAX_TURNS: usize = 2;
+const MAX_WRITE_TURNS: usize = 8;
 const WRITE_ALLOWANCE: usize = 2 << 20;
 const BYTES_PER_CELL: usize = 16;
 const SNAPSHOT_BYTES_PER_CELL: usize = 48;

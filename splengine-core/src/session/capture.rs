@@ -14,7 +14,6 @@ use crate::screen::Screen;
 use crate::session::SessionError;
 use crate::session::bounds::{IoMemory, ReadTurn, cells_bytes, screen_bytes, snapshot_bytes};
 use crate::session::live_session::LiveSession;
-use crate::session::recording::Recorder;
 use crate::session::render_pool::Painted;
 use crate::session::replay::{Played, Replay};
 use crate::session::sessions::{FoundSession, Sessions, no_session};
@@ -273,13 +272,10 @@ impl Sessions {
         let found = self.find_own(caller, id)?;
         let store = self.store().map_err(|_| SessionError::NoRecording)?;
         let id: SessionId = id.parse().map_err(|_| no_session(id))?;
-        blocking(move || {
-            if let FoundSession::LiveSession(live) = &found {
-                live.record(Recorder::flush);
-            }
-            store.session(&id)?.recording()
-        })
-        .await
-        .map_err(|_| SessionError::NoRecording)
+        if let FoundSession::LiveSession(live) = found {
+            live.write_recording().await;
+        }
+        let opened = blocking(move || store.session(&id)?.recording()).await;
+        opened.map_err(|_| SessionError::NoRecording)
     }
 }

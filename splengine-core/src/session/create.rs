@@ -125,8 +125,12 @@ impl Sessions {
         let terminal = match opened {
             Ok(terminal) => terminal,
             Err(error) => {
-                if let Some(store) = &registry.store {
-                    store.remove_session(&id);
+                if let Some(store) = registry.store.clone() {
+                    let remove = move || {
+                        drop((files, recorder));
+                        store.remove_session(&id);
+                    };
+                    blocking(remove).await;
                 }
                 return Err(error.into());
             }

@@ -32,8 +32,8 @@ struct Base64Range {
 }
 
 /// All but the screen, which stands at the end of the line in `screen`.
-#[derive(Serialize, Deserialize)]
-struct Head {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Head {
     time: f64,
     offset: u64,
     cols: u16,
@@ -43,30 +43,41 @@ struct Head {
     length: Option<u64>,
 }
 
-/// Appends a keyframe to `file`; returns the length of its line.
+impl Head {
+    /// Of a keyframe with this `screen`.
+    pub(crate) fn new(time: f64, offset: u64, size: Size, screen: &[u8]) -> Self {
+        let length = screen.len().div_ceil(3) as u64 * 4;
+        Self { time, offset, cols: size.cols(), rows: size.rows(), length: Some(length) }
+    }
+
+    /// Length of the keyframe's line.
+    pub(crate) fn line_length(&self) -> u64 {
+        let around = self.before_screen().len() + END.len();
+        around as u64 + self.length.unwrap_or_default()
+    }
+
+    /// The line as far as the screen.
+    fn before_screen(&self) -> String {
+        let head = serde_json::to_string(self).expect("numbers are JSON");
+        let head = head.strip_suffix('}').unwrap_or(&head);
+        format!("{head},{SCREEN}")
+    }
+}
+
+/// Appends a keyframe to `file`. Calls `took` whenever a piece is written.
 ///
 /// # Errors
 ///
 /// Those of the disk. A part of the line may then be there.
-pub(crate) fn write(
-    file: &File,
-    time: f64,
-    offset: u64,
-    size: Size,
-    screen: &[u8],
-) -> io::Result<u64> {
-    let length = screen.len().div_ceil(3) as u64 * 4;
-    let (cols, rows) = (size.cols(), size.rows());
-    let head = serde_json::to_string(&Head { time, offset, cols, rows, length: Some(length) })?;
-    let head = head.strip_suffix('}').unwrap_or(&head);
+pub(crate) fn write(file: &File, head: &Head, screen: &[u8], took: impl Fn()) -> io::Result<()> {
     let mut writer = BufWriter::with_capacity(PIECE_BYTES, file);
-    write!(writer, "{head},{SCREEN}")?;
+    writer.write_all(head.before_screen().as_bytes())?;
     for piece in screen.chunks(PIECE_BYTES / 4 * 3) {
         writer.write_all(BASE64_STANDARD.encode(piece).as_bytes())?;
+        took();
     }
     writer.write_all(END)?;
-    writer.flush()?;
-    Ok((head.len() + 1 + SCREEN.len() + END.len()) as u64 + length)
+    writer.flush()
 }
 
 /// Reads the keyframes of a recording, the first one first.
@@ -220,7 +231,9 @@ mod tests {
             for (number, (length, byte)) in screens.iter().enumerate() {
                 let screen = vec![*byte; *length];
                 let (time, offset) = (number as f64 * 1.5, number as u64 * 7);
-                end += write(&file, time, offset, Size::clamped(80, 24), &screen).expect("written");
+                let head = Head::new(time, offset, Size::clamped(80, 24), &screen);
+                write(&file, &head, &screen, || ()).expect("written");
+                end += head.line_length();
                 ends.push(end);
             }
             let content = std::fs::read(&path).expect("reads");

@@ -24,19 +24,24 @@ impl LiveSession {
             let (cursor, size, screen) = self.snapshot_to_store().await;
             // A reset in between would count as read from the terminal.
             if self.state().synthetic_bytes == synthetic_bytes {
+                // After the screen, so that it has come as far at the least.
+                let recording = self.recording_mark().await;
                 let live = Arc::clone(self);
-                let record =
-                    blocking(move || live.record_at(cursor.offset, synthetic_bytes, size)).await;
+                let at = move || live.record_at(cursor.offset, synthetic_bytes, size, recording);
+                let record = blocking(at).await;
                 return (record, screen);
             }
         }
     }
 
     /// Everything but the screen, which stands for this offset and has this size.
-    fn record_at(&self, offset: u64, synthetic_bytes: u64, size: Size) -> Record {
-        // After the screen, so that it has come as far at the least.
-        let mut recording = None;
-        self.record(|recorder| recorder.mark().map(|mark| recording = Some(mark)));
+    fn record_at(
+        &self,
+        offset: u64,
+        synthetic_bytes: u64,
+        size: Size,
+        recording: Option<RecordingMark>,
+    ) -> Record {
         let info = self.info();
         let exit = info.exit.map(|exit| match exit {
             ExitStatus::Code(code) => (code, None),

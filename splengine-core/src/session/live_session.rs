@@ -15,7 +15,8 @@ use crate::os::ExitStatus;
 use crate::quota::InputReservation;
 use crate::screen::Screen;
 use crate::session::log::Log;
-use crate::session::recording::{Recorder, Stopped};
+use crate::session::recording::{Recorder, RecordingMark};
+use crate::session::recording_writer::{RecordingWriter, Stopped};
 use crate::session::render_pool::{Painted, RenderPool};
 use crate::session::resize_policy::{Window, decide};
 use crate::session::screen_memory::{ScreenMemory, ScreenShortage};
@@ -53,6 +54,8 @@ pub(crate) struct LiveSession {
     /// The session is about to be forgotten, and nothing waits for its screen.
     is_discarded: watch::Sender<bool>,
     recorder: Mutex<Option<Recorder>>,
+    /// Of the recording, also when that has ended.
+    pub(crate) recording_writer: Option<Arc<RecordingWriter>>,
     /// Counts what clients should look at.
     changed: watch::Sender<u64>,
     pub(crate) ack_notify: Notify,
@@ -166,6 +169,7 @@ impl LiveSession {
             is_settled: false,
             log,
         };
+        let recording_writer = beginning.recorder.as_ref().map(|to| Arc::clone(to.writer()));
         let is_loaded = beginning.restored && !is_adopted;
         let restored = is_loaded.then(|| (offset, beginning.first.map(|first| (size, first))));
         let cursor = state.log.end();
@@ -187,6 +191,7 @@ impl LiveSession {
             last_snapshot: LastSnapshot::new(),
             is_discarded: watch::channel(false).0,
             recorder: Mutex::new(beginning.recorder),
+            recording_writer,
             changed: watch::channel(0).0,
             ack_notify: Notify::new(),
             resized: Notify::new(),
@@ -286,17 +291,66 @@ impl LiveSession {
     }
 
     /// Does something with the recording, if there is one; an error ends it.
-    pub(crate) fn record(&self, write: impl FnOnce(&mut Recorder) -> Result<(), Stopped>) {
-        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Err(stopped)) = recorder.as_mut().map(write) else { return };
-        *recorder = None;
-        drop(recorder);
-        tracing::warn!(session = %self.id, reason = stopped.name(), "a recording stopped");
+    pub(crate) fn record<T>(
+        &self,
+        write: impl FnOnce(&mut Recorder) -> Result<T, Stopped>,
+    ) -> Option<T> {
+        let done = self.recorder().as_mut().map(write)?;
+        done.inspect_err(|stopped| drop(self.stop_recording(*stopped))).ok()
+    }
+
+    /// Ends the recording before the session; returns whether there was one.
+    pub(crate) fn stop_recording(&self, stopped: Stopped) -> bool {
+        if self.recorder().take().is_none() {
+            return false;
+        }
+        tracing::warn!(session = %self.id, reason = ?stopped, "a recording stopped");
         let mut state = self.state();
         state.recording = false;
         state.notify(Notice::RecordingStopped { reason: stopped.name() });
         drop(state);
         self.wake();
+        true
+    }
+
+    /// Gives up what is recorded and not written yet, since the session is about to be forgotten.
+    pub(crate) fn discard_recording(&self) {
+        *self.recorder() = None;
+        if let Some(writer) = &self.recording_writer {
+            writer.give_up(Stopped::Failed);
+        }
+    }
+
+    /// Waits until there is room for more of the recording, for [a while](STALL_TIMEOUT) at most.
+    pub(crate) async fn recording_room(&self) {
+        let Some(writer) = &self.recording_writer else { return };
+        let room = tokio::select! {
+            biased;
+            room = writer.room() => room,
+            () = self.discarded() => return,
+        };
+        if let Err(stopped) = room {
+            self.stop_recording(stopped);
+            writer.give_up(stopped);
+        }
+    }
+
+    /// How far the recording has come, all of it handed to the operating system.
+    pub(crate) async fn recording_mark(&self) -> Option<RecordingMark> {
+        let (mark, write) = self.record(Recorder::mark)?;
+        self.recording_writer.as_ref()?.done(write).await.then_some(mark)
+    }
+
+    /// Hands everything that is recorded so far to the operating system.
+    pub(crate) async fn write_recording(&self) {
+        self.record(Recorder::flush);
+        if let Some(writer) = &self.recording_writer {
+            writer.written().await;
+        }
+    }
+
+    fn recorder(&self) -> MutexGuard<'_, Option<Recorder>> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The program has ended.
@@ -306,7 +360,7 @@ impl LiveSession {
             state.end = Some((status, Instant::now()));
             state.touch();
         }
-        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.recorder() = None;
         self.wake();
         self.ack_notify.notify_waiters();
     }

@@ -29,6 +29,7 @@ mod policy;
 mod poll;
 mod record;
 mod recording;
+mod recording_writer;
 pub(crate) mod registry;
 mod render;
 mod render_pool;

@@ -65,19 +65,21 @@ impl LiveSession {
             (replies, std::mem::take(&mut painted.spent))
         });
         let drawn = drawn.await;
-        let mut wants_keyframe = false;
-        self.record(|recorder| {
-            wants_keyframe = recorder.wants_keyframe();
-            Ok(())
-        });
-        if wants_keyframe {
-            self.with_screen(true, |live, painted| {
-                let (size, screen) = (painted.size(), painted.screen.snapshot());
-                live.record(|recorder| recorder.keyframe(size, &screen));
-            })
-            .await;
+        if self.record(|recorder| Ok(recorder.wants_keyframe())) == Some(true) {
+            self.record_keyframe().await;
         }
         drawn
+    }
+
+    /// Adds the screen to the recording. Where there is no memory to draw it, it is put off.
+    async fn record_keyframe(self: &Arc<Self>) {
+        match self.try_snapshot_to_store().await {
+            Ok((_, size, screen)) => self.record(|recorder| recorder.keyframe(size, screen)),
+            Err(_) => self.record(|recorder| {
+                recorder.put_off_keyframe();
+                Ok(())
+            }),
+        };
     }
 }
 

@@ -262,6 +262,11 @@ impl SessionPolicy {
     }
 
     /// Sets what is recorded, where there is a [`store`](Self::store). Default: the output.
+    ///
+    /// A recording is written apart from the runtime's workers. While more than 256 KiB of it wait for the disk,
+    /// the program's output is not read, as with a client in control that is slow. Where the disk takes nothing
+    /// for 10 s, or fails, the recording ends with its last whole event, its clients are told by
+    /// [`Notice::RecordingStopped`](crate::session::Notice::RecordingStopped), and the session goes on.
     pub fn recording(mut self, recording: Recording) -> Self {
         self.recording = recording;
         self

@@ -2,34 +2,51 @@
 //! (<https://docs.asciinema.org/manual/asciicast/v2/>), with keyframes beside them to seek by.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead, Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::session::keyframes::{self, Keyframes};
+use crate::session::keyframes::{Head, Keyframes};
+use crate::session::recording_writer::{RecordingWriter, Stopped, Write};
 use crate::terminal::Size;
 use crate::text::Utf8Pieces;
 
-/// Writes a recording. An error is final: the recording then ends with its last whole event.
+/// Makes the events of a recording, and never waits: a [`RecordingWriter`] writes them. An error is
+/// final: the recording then ends with its last whole event.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    cast: BufWriter<File>,
-    keyframes: File,
+    writer: Arc<RecordingWriter>,
+    /// Whole lines that are not queued yet.
+    buffer: Vec<u8>,
     begun: Instant,
     /// What was recorded before, by an engine before this one.
     before: Duration,
     /// Output up to here is in it.
     until: u64,
-    written: u64,
+    /// Length of the recording, with what is not written yet.
+    length: u64,
     most: u64,
+    /// The terminal's size as it was recorded last.
+    size: Size,
     /// Events are JSON, which holds no half of a character.
     pieces: Utf8Pieces,
-    last_keyframe: (u64, Instant),
-    /// Length of the last one.
-    keyframe_length: u64,
+    last_keyframe: LastKeyframe,
+}
+
+#[derive(Debug)]
+struct LastKeyframe {
+    /// Length of the recording before it.
+    offset: u64,
+    when: Instant,
+    /// Length of its line.
+    length: u64,
+    /// Number of its write.
+    write: u64,
 }
 
 /// How far a recording has come: so many bytes of file, with the output up to an offset in them.
@@ -37,27 +54,6 @@ pub(crate) struct Recorder {
 pub(crate) struct RecordingMark {
     pub(crate) length: u64,
     pub(crate) until: u64,
-}
-
-/// Why a recording stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stopped {
-    /// It is as large as it may get.
-    Limit,
-    /// The disk is full.
-    DiskFull,
-    /// It can't be written.
-    Failed,
-}
-
-impl Stopped {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Limit => "limit",
-            Self::DiskFull => "diskFull",
-            Self::Failed => "failed",
-        }
-    }
 }
 
 impl Recorder {
@@ -68,19 +64,7 @@ impl Recorder {
         most: u64,
         size: Size,
     ) -> Result<Self, Stopped> {
-        let now = Instant::now();
-        let mut recorder = Self {
-            cast: BufWriter::with_capacity(BUFFER, cast),
-            keyframes,
-            begun: now,
-            before: Duration::ZERO,
-            until: 0,
-            written: 0,
-            most,
-            pieces: Utf8Pieces::default(),
-            last_keyframe: (0, now),
-            keyframe_length: 0,
-        };
+        let mut recorder = Self::at(RecordingWriter::new(cast, keyframes, 0), most, size);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let header = json!({
             "version": 2,
@@ -94,10 +78,14 @@ impl Recorder {
     }
 
     /// Adds a piece of what draws the screen that the session begins with. It is to be added before any
-    /// output.
+    /// output, and blocks until it is written.
     pub(crate) fn first_screen(&mut self, piece: &[u8]) -> Result<(), Stopped> {
         let text = self.pieces.push(piece);
-        if text.is_empty() { Ok(()) } else { self.event("o", &text) }
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.event("o", &text)?;
+        self.writer.write_queued()
     }
 
     /// Goes on with a recording that another engine began so long ago and left at this mark.
@@ -105,6 +93,7 @@ impl Recorder {
         mut cast: File,
         mut keyframes: File,
         most: u64,
+        size: Size,
         mark: RecordingMark,
         before: Duration,
     ) -> io::Result<Self> {
@@ -123,25 +112,40 @@ impl Recorder {
         }
         keyframes.set_len(kept)?;
         keyframes.seek(SeekFrom::End(0))?;
-        let now = Instant::now();
-        Ok(Self {
-            cast: BufWriter::with_capacity(BUFFER, cast),
-            keyframes,
-            begun: now,
-            before,
-            until: mark.until,
-            written: mark.length,
-            most,
-            pieces: Utf8Pieces::default(),
-            last_keyframe: (mark.length, now),
-            keyframe_length: 0,
-        })
+        let writer = RecordingWriter::new(cast, keyframes, mark.length);
+        let mut recorder = Self::at(writer, most, size);
+        recorder.before = before;
+        recorder.until = mark.until;
+        recorder.length = mark.length;
+        recorder.last_keyframe.offset = mark.length;
+        Ok(recorder)
     }
 
-    /// How far it has come, all of it handed to the operating system.
-    pub(crate) fn mark(&mut self) -> Result<RecordingMark, Stopped> {
-        self.flush()?;
-        Ok(RecordingMark { length: self.written, until: self.until })
+    fn at(writer: RecordingWriter, most: u64, size: Size) -> Self {
+        let now = Instant::now();
+        Self {
+            writer: Arc::new(writer),
+            buffer: Vec::new(),
+            begun: now,
+            before: Duration::ZERO,
+            until: 0,
+            length: 0,
+            most,
+            size,
+            pieces: Utf8Pieces::default(),
+            last_keyframe: LastKeyframe { offset: 0, when: now, length: 0, write: 0 },
+        }
+    }
+
+    /// What writes it.
+    pub(crate) fn writer(&self) -> &Arc<RecordingWriter> {
+        &self.writer
+    }
+
+    /// How far it has come, once the write of this number is done.
+    pub(crate) fn mark(&mut self) -> Result<(RecordingMark, u64), Stopped> {
+        let write = self.flush()?;
+        Ok((RecordingMark { length: self.length, until: self.until }, write))
     }
 
     /// Records output, of which some may be in it already.
@@ -158,32 +162,48 @@ impl Recorder {
     }
 
     pub(crate) fn resize(&mut self, size: Size) -> Result<(), Stopped> {
+        self.size = size;
         self.event("r", &format!("{}x{}", size.cols(), size.rows()))
     }
 
     /// Whether it is time for a keyframe. Those of a large screen are rarer, so that all of them together
-    /// take at most 16 times as much as the recording, and one.
+    /// take at most 16 times as much as the recording, and one. While one is being written there is no
+    /// other.
     pub(crate) fn wants_keyframe(&self) -> bool {
-        let (at, when) = self.last_keyframe;
-        let grown = self.written - at;
-        grown >= self.keyframe_length.max(KEYFRAME_BYTES)
-            || (grown > self.keyframe_length / MAX_KEYFRAME_FACTOR
-                && when.elapsed() >= KEYFRAME_EVERY)
+        let last = &self.last_keyframe;
+        let grown = self.length - last.offset;
+        let is_time = grown >= last.length.max(KEYFRAME_BYTES)
+            || (grown > last.length / MAX_KEYFRAME_FACTOR && last.when.elapsed() >= KEYFRAME_EVERY);
+        is_time && self.writer.is_done(last.write)
     }
 
-    /// Adds the screen as it is now: from here on a player needs nothing of what lies before.
-    pub(crate) fn keyframe(&mut self, size: Size, screen: &[u8]) -> Result<(), Stopped> {
+    /// Adds the screen as it is now: from here on a player needs nothing of what lies before. Without
+    /// effect where the terminal has got another size meanwhile.
+    pub(crate) fn keyframe(&mut self, size: Size, screen: Bytes) -> Result<(), Stopped> {
+        if size != self.size {
+            return Ok(());
+        }
         self.flush()?;
-        let (time, offset, now) = (self.time(), self.written, Instant::now());
-        let written = keyframes::write(&self.keyframes, time, offset, size, screen);
-        self.last_keyframe = (offset, now);
-        self.keyframe_length = written.map_err(|error| stopped(&error))?;
+        let head = Head::new(self.time(), self.length, size, &screen);
+        let length = head.line_length();
+        let write = self.writer.push(Write::Keyframe(head, screen))?;
+        let (offset, when) = (self.length, Instant::now());
+        self.last_keyframe = LastKeyframe { offset, when, length, write };
         Ok(())
     }
 
-    /// Hands everything to the operating system.
-    pub(crate) fn flush(&mut self) -> Result<(), Stopped> {
-        self.cast.flush().map_err(|error| stopped(&error))
+    /// Waits with the next keyframe as if there were one.
+    pub(crate) fn put_off_keyframe(&mut self) {
+        self.last_keyframe.offset = self.length;
+        self.last_keyframe.when = Instant::now();
+    }
+
+    /// Queues everything; returns the number of the last write.
+    pub(crate) fn flush(&mut self) -> Result<u64, Stopped> {
+        if self.buffer.is_empty() {
+            return self.writer.last();
+        }
+        self.writer.push(Write::Events(std::mem::take(&mut self.buffer)))
     }
 
     fn time(&self) -> f64 {
@@ -195,17 +215,17 @@ impl Recorder {
     }
 
     fn line(&mut self, value: &Value) -> Result<(), Stopped> {
-        let mut line = value.to_string();
-        line.push('\n');
-        if self.written + line.len() as u64 > self.most {
-            let _ = self.flush();
+        let line = value.to_string();
+        let length = line.len() as u64 + 1;
+        if self.length + length > self.most {
             return Err(Stopped::Limit);
         }
-        // A line that does not fit on the disk must not leave a part of itself.
-        if let Err(error) = self.cast.write_all(line.as_bytes()) {
-            return Err(stopped(&error));
+        self.length += length;
+        self.buffer.extend_from_slice(line.as_bytes());
+        self.buffer.push(b'\n');
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
         }
-        self.written += line.len() as u64;
         Ok(())
     }
 }
@@ -213,13 +233,7 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         let _ = self.flush();
-        // What a full disk cut off in the middle of a line is taken back, so that players play it.
-        let file = self.cast.get_ref();
-        if let Ok(metadata) = file.metadata()
-            && metadata.len() > self.written
-        {
-            let _ = file.set_len(self.written);
-        }
+        self.writer.close();
     }
 }
 
@@ -239,19 +253,11 @@ pub(super) fn next_line(reader: &mut impl BufRead, most: usize) -> io::Result<Op
     Ok((read > 0).then_some(line))
 }
 
-fn stopped(error: &io::Error) -> Stopped {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Stopped::DiskFull
-        }
-        _ => Stopped::Failed,
-    }
-}
-
 /// Maximum length of an event: of what is read from a terminal, or typed, at once, each byte of it
 /// written as `\uXXXX`.
 pub(super) const MAX_EVENT_BYTES: usize = 8 << 20;
-const BUFFER: usize = 32 * 1024;
+/// So much is written at a time, unless somebody waits for it.
+const BUFFER_BYTES: usize = 32 << 10;
 const KEYFRAME_BYTES: u64 = 256 * 1024;
 /// By it keyframes may take more than what they are frames of.
 const MAX_KEYFRAME_FACTOR: u64 = 16;
@@ -269,24 +275,28 @@ mod tests {
         let size = Size::default();
         let begun = Recorder::begin(file("cast"), file("keys"), 1 << 30, size);
         let mut recorder = begun.expect("begins");
-        let screen = vec![b'x'; 1 << 20];
+        let screen = Bytes::from(vec![b'x'; 1 << 20]);
         let mut count = 0;
         for offset in 0..4000 {
             recorder.output(offset * 1000, &[b'y'; 1000]).expect("is written");
             tokio::time::advance(Duration::from_secs(1)).await;
             if recorder.wants_keyframe() {
-                recorder.keyframe(size, &screen).expect("is written");
+                recorder.keyframe(size, screen.clone()).expect("is queued");
+                recorder.writer.write_queued().expect("is written");
                 count += 1;
             }
         }
         let written = |name| std::fs::metadata(dir.path().join(name)).expect("is there").len();
-        recorder.flush().expect("is written");
+        recorder.flush().expect("is queued");
+        recorder.writer.write_queued().expect("is written");
         assert!(written("keys") <= 16 * written("cast") + (2 << 20), "{}", written("keys"));
         assert!(count > 10, "{count}");
         // Of a small screen they are as many as ever.
-        recorder.keyframe(size, b"small").expect("is written");
-        recorder.output(1 << 30, b"y").expect("is written");
+        recorder.keyframe(size, Bytes::from_static(b"small")).expect("is queued");
+        recorder.output(1 << 30, b"y").expect("is queued");
         tokio::time::advance(KEYFRAME_EVERY).await;
+        assert!(!recorder.wants_keyframe(), "one is being written");
+        recorder.writer.write_queued().expect("is written");
         assert!(recorder.wants_keyframe());
     }
 

@@ -66,6 +66,20 @@ impl LiveSession {
         }
     }
 
+    /// The same, if there is memory now.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] where there is none.
+    pub(crate) async fn try_snapshot_to_store(
+        self: &Arc<Self>,
+    ) -> Result<(Cursor, Size, Bytes), MemoryError> {
+        let reservation = self.render_pool.snapshots.of_store();
+        let drawn = self.draw_within(reservation, Some(Duration::ZERO), snapshot_within);
+        let ((cursor, size, bytes), reservation) = drawn.await?;
+        Ok((cursor, size, with_reservation(bytes, reservation)))
+    }
+
     /// A snapshot, if one slice of work is enough for it, and there is memory.
     pub(crate) fn try_snapshot(&self) -> Option<(Cursor, Size, Bytes)> {
         if let Some(shared) = self.shared_snapshot(0) {

@@ -12,6 +12,7 @@ use crate::session::Recording;
 use crate::session::bounds::{IoBounds, snapshot_bytes};
 use crate::session::input_queue::InputQueue;
 use crate::session::live_session::{LiveSession, Typed, permits_of};
+use crate::session::recording_writer::STALL_TIMEOUT;
 use crate::session::registry::SessionSlot;
 use crate::session::store::SessionFiles;
 
@@ -27,6 +28,7 @@ pub(crate) fn start(
     let (to, kept) = oneshot::channel();
     let typing = tokio::spawn(type_all(Arc::clone(live), typed));
     let settling = tokio::spawn(settle(Arc::clone(live)));
+    tokio::spawn(record(Arc::clone(live), Arc::clone(&io)));
     let keeping = files.map(|files| tokio::spawn(keep(Arc::clone(live), files, io, to)));
     let live = Arc::clone(live);
     tokio::spawn(async move {
@@ -39,6 +41,10 @@ pub(crate) fn start(
         if let Some(keeping) = keeping {
             // It ends by itself, when it has written down the end.
             let _ = keeping.await;
+        }
+        // Whoever hears of the end finds the recording whole, unless the disk is stuck.
+        if let Some(writer) = &live.recording_writer {
+            let _ = timeout(STALL_TIMEOUT, writer.written()).await;
         }
         live.let_go_of_terminal();
         live.state().is_settled = true;
@@ -69,6 +75,7 @@ async fn read_all(live: &Arc<LiveSession>) {
                 exit = &mut ended => status = Some(exit),
             }
         }
+        live.recording_room().await;
         let read = tokio::select! {
             biased;
             read = terminal.read(&mut buffer) => read,
@@ -209,10 +216,25 @@ async fn type_one(live: &LiveSession, data: &[u8], by_client: bool) {
         && live.policy.recording == Recording::OutputAndInput
         && live.terminal().status().echo
     {
+        live.recording_room().await;
         live.record(|recorder| recorder.input(data));
     }
     if let Err(error) = live.terminal().write(data).await {
         tracing::debug!(%error, session = %live.id, "nobody reads what is typed");
+    }
+}
+
+/// Writes the recording, to its end.
+async fn record(live: Arc<LiveSession>, io: Arc<IoBounds>) {
+    let Some(writer) = &live.recording_writer else { return };
+    tokio::select! {
+        biased;
+        written = writer.write_all(&io) => {
+            if let Err(stopped) = written {
+                live.stop_recording(stopped);
+            }
+        }
+        () = live.discarded() => live.discard_recording(),
     }
 }
 
@@ -235,16 +257,17 @@ async fn keep(
         let state = async {
             let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
             memory.wait_for(snapshot_bytes(cells)).await;
-            live.state_record().await
+            let (record, screen) = live.state_record().await;
+            (record, screen, io.write_turn().await)
         };
-        let (record, screen) = tokio::select! {
+        let (record, screen, turn) = tokio::select! {
             biased;
             () = live.discarded() => return,
             record = state => record,
         };
         let files = Arc::clone(&files);
         let written = tokio::task::spawn_blocking(move || {
-            let _memory = memory;
+            let _held = (memory, turn);
             files.write_state(&record, &screen)
         });
         if let Ok(Err(error)) = written.await {

@@ -22,6 +22,7 @@ mod input_bounds;
 mod large_requests;
 mod limits;
 mod protected;
+mod recordings;
 mod recovery;
 mod requests;
 mod servers;
