@@ -60,7 +60,8 @@ pub(crate) struct Args {
     /// A TOML file
     #[arg(long, value_name = "FILE", env = "SPLENGINE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// How long running commands have, after SIGTERM, to end by themselves [default: 30]
+    /// How long running commands have, after SIGTERM, to end by themselves; the server ends up to 10 seconds
+    /// later [default: 30]
     #[arg(long, value_name = "SECONDS", env = "SPLENGINE_GRACE")]
     pub(crate) grace: Option<String>,
     /// What the flags that were given are to be called in a complaint.

@@ -54,7 +54,9 @@ pub(crate) struct File {
     /// Scopes of users; see [`users.NAME`](#usersname).
     #[serde(default)]
     pub(crate) users: BTreeMap<String, UserTable>,
-    /// Time in seconds that running commands have, after SIGTERM, to end by themselves. Default 30.
+    /// Time in seconds that running commands have, after SIGTERM, to end by themselves. What still runs then
+    /// has `[limits] kill-grace` until SIGKILL, and connections that linger are closed after it: the server
+    /// ends up to 10 seconds after `grace`, with the defaults. Default 30.
     pub(crate) grace: Option<u64>,
     /// The program that commands are given to; see [`program`](#program).
     #[serde(default, deserialize_with = "text_or_table")]
@@ -312,9 +314,21 @@ pub(crate) struct SessionsTable {
     /// What is recorded: `off`, `output` or `output-and-input`. Default `output`.
     #[serde(default)]
     pub(crate) recording: RecordingWord,
-    /// Maximum number of bytes of a recording; beyond it the session goes on unrecorded. Default 16777216 (16
-    /// MiB).
+    /// Maximum number of bytes of a recording; beyond it the session goes on unrecorded, as where the disk is
+    /// full or takes nothing for 10 seconds. A program is held up that prints faster than the disk takes its
+    /// recording. Default 16777216 (16 MiB).
     pub(crate) max_recording: Option<u64>,
+    /// Number of bytes of memory that screens take which are read: as they are, as they were at some time of a
+    /// recording, or saved ones; of it one caller alone may have half. What is written of sessions may take
+    /// as much again. Default 134217728 (128 MiB).
+    pub(crate) max_read_bytes: Option<usize>,
+    /// Time in milliseconds for which a read of such a screen waits for that memory, and for its turn to read
+    /// files: one at a time of each caller, two in all. Beyond it it is refused with 429 or 503; 0 waits for
+    /// nothing. Default 10000.
+    pub(crate) read_timeout: Option<u64>,
+    /// Time in milliseconds that all sessions together have to be saved when the server ends, where `grace` is
+    /// shorter. What is not saved by then is told in the log; 0 is none. Default 10000.
+    pub(crate) save_timeout: Option<u64>,
     /// Whether sessions are kept on disk. Default true, but below a root that was never written to and can't
     /// be.
     pub(crate) keep: Option<bool>,

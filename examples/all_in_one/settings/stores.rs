@@ -38,6 +38,7 @@ impl Settings {
             (table.max_command_bytes_per_caller, SessionPolicy::max_command_bytes_per_caller),
             (table.scrollback, SessionPolicy::scrollback),
             (table.max_screen_bytes, SessionPolicy::max_screen_bytes),
+            (table.max_read_bytes, SessionPolicy::max_read_bytes),
             (table.log, SessionPolicy::log_bytes),
         ];
         for (value, set) in counts {
@@ -49,6 +50,8 @@ impl Settings {
             (table.max_age, SessionPolicy::max_age),
             (table.warning, SessionPolicy::warning),
             (table.ended_retention, SessionPolicy::ended_retention),
+            (table.read_timeout, SessionPolicy::read_timeout),
+            (table.save_timeout, SessionPolicy::save_timeout),
         ];
         for (value, set) in times {
             policy = value.map(Duration::from_millis).into_iter().fold(policy, set);

@@ -151,3 +151,51 @@ fn what_ignores_the_end_of_its_killed_server_is_ended_by_the_next() {
     assert!(!lives(pid));
     assert_eq!(state_of(&addr, &id), "lost");
 }
+
+#[test]
+fn the_time_to_save_sessions_is_configured_and_who_is_not_saved_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("config.toml");
+    for (timeout, is_saved) in [(10_000, true), (0, false)] {
+        std::fs::write(&config, format!("[sessions]\nsave-timeout = {timeout}\n"))
+            .expect("written");
+        let config = config.to_str().expect("a name");
+        let all = all_in_one(&["--shell", "/bin/sh", "--grace", "0", "--config", config]);
+        let (status, made) = ask(&all.addr, "POST /api/v1/sessions", "{}");
+        assert_eq!(status, 201, "{made}");
+        let made: Value = serde_json::from_str(&made).expect("JSON");
+        let id = made["sessionId"].as_str().expect("an id").to_owned();
+        all.server.signal(Signal::TERM);
+        let AllInOne { server, root, .. } = all;
+        let (code, _, err) = server.wait();
+        assert_eq!(code, Some(0), "{err}");
+        let told = err.lines().any(|line| line.contains("not saved in time") && line.contains(&id));
+        assert_eq!(told, !is_saved, "{err}");
+        let saved =
+            std::fs::read_dir(root.path().join("runtime/sessions/saved")).expect("is there");
+        assert_eq!(saved.count(), usize::from(is_saved), "{err}");
+    }
+}
+
+/// Of reads at once only one may go beyond the memory, and none waits for it.
+#[test]
+fn the_memory_of_screens_that_are_read_and_the_wait_for_it_are_configured() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "[sessions]\nmax-read-bytes = 1\nread-timeout = 0\n").expect("written");
+    let all = all_in_one(&["--shell", "/bin/sh", "--config", config.to_str().expect("a name")]);
+    let (_, made) = ask(&all.addr, "POST /api/v1/sessions", "{}");
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    let screen =
+        format!("GET /api/v1/sessions/{}/screen", made["sessionId"].as_str().expect("an id"));
+    assert_eq!(ask(&all.addr, &screen, "").0, 200);
+    eventually("one is refused", || {
+        let read = || (0..20).map(|_| ask(&all.addr, &screen, "").0).collect::<Vec<_>>();
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..8).map(|_| scope.spawn(read)).collect();
+            readers.into_iter().flat_map(|reader| reader.join().expect("no panic")).collect()
+        });
+        assert!(statuses.iter().all(|status| [200, 429, 503].contains(status)), "{statuses:?}");
+        statuses.iter().any(|status| *status != 200)
+    });
+}

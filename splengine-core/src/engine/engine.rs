@@ -416,6 +416,14 @@ impl Engine {
     /// have not begun. Returns when nothing else runs. Calling it again while it works is harmless;
     /// [`kill`](Self::kill) hurries it.
     ///
+    /// So it takes longer than `grace`: what does not end by itself has the engine's
+    /// [grace](crate::engine::EngineBuilder::grace) until it is killed, and some seconds more go by where what it left
+    /// behind is hard to find. All sessions together have `grace` to be saved, or the
+    /// [`save_timeout`](crate::session::SessionPolicy::save_timeout) if that is longer; where the disk is slow, or
+    /// their screens are many and large, those that are not saved by then are told in the log by their ids. Where
+    /// the disk takes nothing, 20 s more go by for sessions, and what batches have to write is waited for without
+    /// a bound.
+    ///
     /// ```
     /// use std::time::Duration;
     /// use splengine_core::{Caller, Engine, ExecuteError, LocalExecutor, Reason, Request};

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::ids::SessionId;
 use crate::os::ExitStatus;
@@ -296,21 +296,26 @@ impl LiveSession {
         write: impl FnOnce(&mut Recorder) -> Result<T, Stopped>,
     ) -> Option<T> {
         let done = self.recorder().as_mut().map(write)?;
-        done.inspect_err(|stopped| drop(self.stop_recording(*stopped))).ok()
+        match done {
+            Ok(done) => Some(done),
+            Err(stopped) => {
+                self.stop_recording(stopped);
+                None
+            }
+        }
     }
 
-    /// Ends the recording before the session; returns whether there was one.
-    pub(crate) fn stop_recording(&self, stopped: Stopped) -> bool {
-        if self.recorder().take().is_none() {
-            return false;
-        }
-        tracing::warn!(session = %self.id, reason = ?stopped, "a recording stopped");
+    /// Ends the recording, and tells clients; the session goes on.
+    pub(crate) fn stop_recording(&self, stopped: Stopped) {
+        *self.recorder() = None;
         let mut state = self.state();
-        state.recording = false;
+        if !std::mem::replace(&mut state.recording, false) {
+            return;
+        }
         state.notify(Notice::RecordingStopped { reason: stopped.name() });
         drop(state);
+        tracing::warn!(session = %self.id, reason = ?stopped, "a recording stopped");
         self.wake();
-        true
     }
 
     /// Gives up what is recorded and not written yet, since the session is about to be forgotten.
@@ -365,6 +370,22 @@ impl LiveSession {
         self.ack_notify.notify_waiters();
     }
 
+    /// Ends the program, and waits until everything it printed is known, for a while.
+    pub(crate) async fn end(&self) {
+        let mut changed = self.subscribe();
+        if self.state().end.is_none() {
+            self.terminal().end().await;
+        }
+        let told = async {
+            while !self.state().is_settled {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(END_WITHIN, told).await;
+    }
+
     /// Sends every client away, for this reason.
     pub(crate) fn close(&self, closed: Closed) {
         self.state().closed.get_or_insert(closed);
@@ -401,6 +422,8 @@ impl std::fmt::Debug for LiveSession {
     }
 }
 
+/// How long the end of a session may take to be told and written down.
+const END_WITHIN: Duration = Duration::from_secs(20);
 /// Pieces and bytes of input that wait to be typed; beyond them whoever sends it waits.
 const INPUT_PIECES: usize = 256;
 pub(crate) const INPUT_BYTES: usize = 1 << 20;

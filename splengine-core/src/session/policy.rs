@@ -44,6 +44,7 @@ pub struct SessionPolicy {
     pub(crate) max_recording: u64,
     pub(crate) max_read_bytes: usize,
     pub(crate) read_timeout: Duration,
+    pub(crate) save_timeout: Duration,
 }
 
 /// Choice of the window that decides the size of a session's terminal.
@@ -113,6 +114,7 @@ impl SessionPolicy {
             max_recording: 16 << 20,
             max_read_bytes: 128 << 20,
             read_timeout: Duration::from_secs(10),
+            save_timeout: Duration::from_secs(10),
         }
     }
 
@@ -292,6 +294,14 @@ impl SessionPolicy {
     /// [`SessionError::Busy`](crate::session::SessionError::Busy). Default 10 s.
     pub fn read_timeout(mut self, time: Duration) -> Self {
         self.read_timeout = time;
+        self
+    }
+
+    /// Sets how long all sessions together have to be saved at the end of the engine, where the grace of
+    /// [`Engine::drain`](crate::Engine::drain) is shorter. What is not saved by then is told in the log.
+    /// Default 10 s.
+    pub fn save_timeout(mut self, time: Duration) -> Self {
+        self.save_timeout = time;
         self
     }
 }

@@ -1,6 +1,6 @@
 //! All sessions of an engine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::blocking::blocking;
 use crate::fresh::Fresh;
 use crate::ids::SessionId;
 use crate::part_state::PartState;
-use crate::quota::{Bounds, Kept, surplus};
 use crate::quota::{EngineMemory, InputBudget, InputReservation, MIN_COUNTED_BYTES};
 use crate::session::bounds::IoBounds;
 use crate::session::cull::{Ages, look_every, time_left};
-use crate::session::live_session::{INPUT_BYTES, LiveSession};
+use crate::session::live_session::LiveSession;
+use crate::session::lost::{MAX_LOST, lost_in, surplus_of_lost};
 use crate::session::record::Record;
 use crate::session::render_pool::RenderPool;
 use crate::session::screen_memory::{ScreenBudget, ScreenMemory};
@@ -285,56 +285,6 @@ impl Registry {
         self.state().closed = true;
     }
 
-    /// Tells clients, writes everything down and ends all programs: at once those whose shell only
-    /// waits for somebody to type, the others after `grace`. Those that outlive this process are
-    /// left to the next.
-    pub(crate) async fn drain(&self, grace: Duration) {
-        self.close();
-        // FoundSession out before anybody is told: what they do then may change it.
-        let is_busy = |live: Arc<LiveSession>| (live.terminal().status().busy, live);
-        let all: Vec<(bool, Arc<LiveSession>)> = self.all_live().into_iter().map(is_busy).collect();
-        for (_, live) in &all {
-            live.state().notify(Notice::Restart);
-            live.wake();
-        }
-        let mut drains = tokio::task::JoinSet::new();
-        for (is_busy, live) in all {
-            // Whoever is still there is hearing of its end.
-            if live.state().end.is_some() {
-                continue;
-            }
-            if live.terminal().outlives() {
-                let store = self.store.clone();
-                drains.spawn(async move { let_go(&live, store).await });
-                continue;
-            }
-            let store = self.store.clone();
-            drains.spawn(async move {
-                if let Some(store) = store {
-                    match timeout(STATE_TIMEOUT, live.state_record()).await {
-                        Ok((record, screen)) => {
-                            let saved = blocking(move || store.save(&record, &screen, None)).await;
-                            if let Err(error) = saved {
-                                tracing::warn!(%error, session = %live.id, "a session can't be saved");
-                            }
-                        }
-                        Err(_) => {
-                            let problem = "a session is not saved: its screen is not drawn in time";
-                            tracing::warn!(session = %live.id, "{problem}");
-                        }
-                    }
-                }
-                let is_over = is_busy && timeout(grace, live.terminal().ended()).await.is_ok();
-                // Of a program that has ended by itself clients hear the last words, and the end.
-                if !is_over {
-                    live.close(Closed::Restart);
-                }
-                end(&live).await;
-            });
-        }
-        while drains.join_next().await.is_some() {}
-    }
-
     /// Sends away whoever was let in by a share that does not stand any more.
     pub(crate) fn send_revoked_away(&self, live: &LiveSession) {
         let shares = self.shares.list(&live.id);
@@ -368,36 +318,6 @@ impl Registry {
     }
 }
 
-/// Leaves a session to the next engine: when everything that its clients sent is typed.
-async fn let_go(live: &Arc<LiveSession>, store: Option<Arc<Store>>) {
-    live.close(Closed::Restart);
-    let all = u32::try_from(INPUT_BYTES).unwrap_or(u32::MAX);
-    let _ = timeout(TYPED_WITHIN, live.input_permits.acquire_many(all)).await;
-    let Some(store) = store else { return };
-    let id = live.id.clone();
-    let (record, screen) = live.state_record().await;
-    let written = move || store.session(&id)?.write_state(&record, &screen);
-    if let Err(error) = blocking(written).await {
-        tracing::warn!(%error, session = %live.id, "the state of a session can't be kept");
-    }
-}
-
-/// Ends a session's program, and waits until everything it printed is known.
-pub(crate) async fn end(live: &LiveSession) {
-    let mut changed = live.subscribe();
-    if live.state().end.is_none() {
-        live.terminal().end().await;
-    }
-    let told = async {
-        while !live.state().is_settled {
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    let _ = timeout(END_WITHIN, told).await;
-}
-
 impl Drop for SessionSlot {
     fn drop(&mut self) {
         let Some(registry) = self.registry.upgrade() else { return };
@@ -409,102 +329,6 @@ impl Drop for SessionSlot {
             }
         }
     }
-}
-
-/// What sessions an engine before this one left behind, without their end; and whether there is
-/// anything that can't be read, which stays where it is or is set aside, and is never removed.
-fn lost_in(store: &Store) -> (HashMap<SessionId, Arc<Record>>, bool) {
-    let mut lost = Vec::new();
-    let mut has_unreadable = false;
-    let sessions = store.sessions().unwrap_or_else(|error| {
-        has_unreadable = true;
-        tracing::error!(%error, "the directory of sessions can't be read");
-        Vec::new()
-    });
-    for (id, files) in sessions {
-        let files = match files {
-            Ok(files) => files,
-            Err(error) => {
-                has_unreadable = true;
-                tracing::error!(%error, session = %id, "the files of a session can't be opened");
-                continue;
-            }
-        };
-        let state = files.state().and_then(|(record, screen)| {
-            screen.check()?;
-            Ok(record)
-        });
-        match state {
-            Ok(record) if record.exit.is_none() => lost.push((id, Arc::new(record.described()))),
-            Ok(_) => store.remove_session(&id),
-            // It was begun and never told of.
-            Err(SessionError::NoSaved(_)) => {
-                tracing::info!(session = %id, "of a session nothing was kept yet");
-            }
-            Err(error @ SessionError::Damaged(_)) => match store.set_aside(&id) {
-                Ok(aside) => {
-                    tracing::error!(
-                        %error, session = %id, aside,
-                        "the state of a session can't be read: its files were set aside"
-                    );
-                }
-                Err(failed) => {
-                    has_unreadable = true;
-                    let failed: &dyn std::error::Error = &failed;
-                    tracing::error!(
-                        %error, failed, session = %id,
-                        "the state of a session can't be read, nor its files be set aside"
-                    );
-                }
-            },
-            Err(error) => {
-                has_unreadable = true;
-                tracing::error!(%error, session = %id, "the state of a session can't be read");
-            }
-        }
-    }
-    let unreadable = store.index_saved().unwrap_or_else(|error| {
-        has_unreadable = true;
-        tracing::error!(%error, "the directory of saved sessions can't be read");
-        Vec::new()
-    });
-    for (id, error) in unreadable {
-        has_unreadable = true;
-        tracing::error!(%error, saved = %id, "a saved session can't be read");
-    }
-    match store.set_aside_count() {
-        Ok(0) => {}
-        Ok(count) => {
-            has_unreadable = true;
-            tracing::warn!(
-                count,
-                "the files of damaged sessions are in `damaged` below the directory of sessions, \
-                 until somebody removes them"
-            );
-        }
-        Err(error) => {
-            has_unreadable = true;
-            tracing::error!(%error, "the files of damaged sessions can't be looked for");
-        }
-    }
-    (lost.into_iter().collect(), has_unreadable)
-}
-
-/// Which of the sessions that were lost go, for no more than `max` to stay: the oldest of whoever has
-/// most, so that nobody loses one to others who has fewer than they.
-fn surplus_of_lost(lost: &HashMap<SessionId, Arc<Record>>, max: usize) -> HashSet<SessionId> {
-    let mut oldest_first: Vec<_> = lost.iter().collect();
-    oldest_first.sort_unstable_by_key(|(id, record)| (record.last_activity, *id));
-    let of_callers =
-        oldest_first.iter().map(|(_, record)| Kept { user: record.user.clone(), bytes: 0 });
-    let bounds = Bounds {
-        count: max,
-        bytes: u64::MAX,
-        count_per_caller: usize::MAX,
-        bytes_per_caller: u64::MAX,
-    };
-    let gone = surplus(&of_callers.collect::<Vec<_>>(), bounds);
-    gone.into_iter().map(|place| oldest_first[place].0.clone()).collect()
 }
 
 /// Ends what is idle or old, forgets what has ended, sends away whose share has expired.
@@ -547,7 +371,7 @@ async fn look_at(registry: &Registry, live: &Arc<LiveSession>) {
             tracing::info!(session = %live.id, "ending a session for its idleness or age");
             live.close(Closed::Culled);
             let live = Arc::clone(live);
-            tokio::spawn(async move { end(&live).await });
+            tokio::spawn(async move { live.end().await });
         }
         Some(left) if left <= policy.warning => {
             let mut state = live.state();
@@ -564,14 +388,6 @@ async fn look_at(registry: &Registry, live: &Arc<LiveSession>) {
     }
 }
 
-/// How long the screen of a session may take to be drawn that is saved at the end of its engine.
-const STATE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A program that does not read what is typed has no more time to.
-const TYPED_WITHIN: Duration = Duration::from_secs(1);
 /// Clients may be at it to take in the end.
 const DROP_TIMEOUT: Duration = Duration::from_millis(250);
-const END_WITHIN: Duration = Duration::from_secs(20);
 const SAME_WARNING: Duration = Duration::from_secs(1);
-/// Maximum number of sessions of all callers that were lost, or as many as may run if that is more. Of
-/// more, the oldest of whoever has most are removed with their files.
-const MAX_LOST: usize = 256;

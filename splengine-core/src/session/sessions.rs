@@ -12,7 +12,7 @@ use crate::run::{Runner, SessionPlace};
 use crate::session::input_handle::type_in;
 use crate::session::live_session::LiveSession;
 use crate::session::record::Record;
-use crate::session::registry::{self, Registry};
+use crate::session::registry::Registry;
 use crate::session::store::Store;
 use crate::session::validate::checked_name;
 use crate::session::{
@@ -289,7 +289,7 @@ impl Sessions {
             match found {
                 FoundSession::LiveSession(live) => {
                     live.discard();
-                    registry::end(&live).await;
+                    live.end().await;
                     registry.forget_whole(live).await;
                 }
                 FoundSession::Lost(record) => {

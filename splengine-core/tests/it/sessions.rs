@@ -901,6 +901,24 @@ async fn draining_saves_sessions_and_sends_clients_away() {
     assert_eq!(refused.expect_err("shut").kind(), ErrorKind::Unavailable);
 }
 
+/// A program that does not want to end takes the grace of the drain and that of the engine, and no more.
+#[tokio::test]
+async fn draining_takes_little_longer_than_both_graces() {
+    let bench = bench();
+    let stubborn = "sh -c 'trap \"\" HUP TERM INT; echo be''gun; while :; do sleep 1; done'";
+    let session = bench.start(SessionRequest::new()).await;
+    let mut client = bench.attach(&session, control());
+    typed(&client, &format!("{stubborn}\n")).await;
+    read_until(&mut client, "begun").await;
+    let run = bench.engine.execute(&bench.alice, Request::new(stubborn)).await.expect("runs");
+    let begun = Instant::now();
+    bench.engine.drain(Duration::from_millis(200)).await;
+    let taken = begun.elapsed();
+    assert!(taken >= Duration::from_millis(200), "{taken:?}");
+    assert!(taken < Duration::from_secs(10), "{taken:?}");
+    assert_eq!(run.capture().await.end.reason, splengine_core::Reason::Cancelled);
+}
+
 #[tokio::test]
 async fn who_ends_within_the_grace_is_heard_to_the_end() {
     let bench = bench();
