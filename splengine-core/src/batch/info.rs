@@ -46,6 +46,16 @@ pub struct BatchInfo {
     pub last_event: u64,
 }
 
+impl BatchInfo {
+    /// Returns the number of bytes of its name and its labels together, the only texts of it that may be
+    /// long.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let labels = self.labels.iter().map(|(name, value)| name.len() + value.len());
+        self.name.as_ref().map_or(0, String::len) + labels.sum::<usize>()
+    }
+}
+
 /// State of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -178,7 +188,9 @@ pub struct StepInfo {
 }
 
 impl StepInfo {
-    fn memory_bytes(&self) -> usize {
+    /// Returns about how many bytes of memory it takes: its texts of arguments may be long.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
         let lists = [&self.args, &self.env, &self.depends_on].into_iter().flatten();
         let texts = lists.map(|text| size_of::<String>() + text.len());
         let optional = [&self.workdir, &self.problem, &self.signal].into_iter().flatten();

@@ -7,6 +7,7 @@ use crate::batch::records::{Summary, key};
 use crate::batch::{BatchError, BatchList, BatchState, Batches};
 use crate::error::Field;
 use crate::ids::BatchId;
+use crate::quota::LargeWork;
 
 /// Filter of a caller's batches. Default: all.
 ///
@@ -59,8 +60,10 @@ impl BatchFilter {
 
 impl Batches {
     /// The caller's batches that `filter` lets through, the newest first: at most `most` (and 500),
-    /// of those that follow the page that gave `cursor`. A page looks at 10,000 batches at most: it
-    /// may hold fewer than there are, and gives the cursor of the next.
+    /// of those that follow the page that gave `cursor`. A page looks at 10,000 batches at most, and
+    /// ends before the names and labels on it are more than
+    /// [1 MiB](crate::quota::LargeWork::MAX_PAGE_BYTES): it may hold fewer than there are, and gives the
+    /// cursor of the next.
     ///
     /// ```
     /// use splengine_core::batch::{BatchFilter, BatchPolicy};
@@ -119,7 +122,7 @@ impl Batches {
         };
         let most = most.clamp(1, 500);
         let mut page = BatchList { batches: Vec::new(), next: None };
-        let mut looked_at = 0;
+        let (mut looked_at, mut text_bytes) = (0, 0);
         loop {
             let rows = journal.scan(key_of(""), until.clone(), true, ROWS).await?;
             let is_last = rows.len() < ROWS;
@@ -136,14 +139,15 @@ impl Batches {
                     }
                     continue;
                 };
-                if page.batches.len() == most {
-                    page.next = page.batches.last().map(|last| last.id.to_string());
+                let Some(mut info) = summary.info(&id) else { continue };
+                text_bytes += info.text_bytes();
+                let is_full = page.batches.len() == most || text_bytes > LargeWork::MAX_PAGE_BYTES;
+                if let Some(last) = page.batches.last().filter(|_| is_full) {
+                    page.next = Some(last.id.to_string());
                     return Ok(page);
                 }
-                page.batches.extend(summary.info(&id));
-                if let Some(info) = page.batches.last_mut() {
-                    self.count_on(info);
-                }
+                self.count_on(&mut info);
+                page.batches.push(info);
             }
             match rows.last() {
                 Some((row, _)) if !is_last => until.clone_from(row),

@@ -13,6 +13,7 @@ use crate::blocking::blocking;
 use crate::files::quota::OpenPermit;
 use crate::files::{DiskSpace, FileError, FileInfo, Shared};
 use crate::protected::{Identity, View};
+use crate::quota::LargeWork;
 
 /// A directory that is being read, some of it at a time, in the order that its file system has.
 ///
@@ -62,6 +63,9 @@ struct FirstNames {
     after: Option<OsString>,
     max: usize,
     names: BTreeMap<OsString, FileType>,
+    /// How long the names may be together, and are.
+    max_bytes: usize,
+    bytes: usize,
     has_more: bool,
     /// All names of the directory were seen.
     is_done: bool,
@@ -72,14 +76,25 @@ impl FirstNames {
         if self.after.as_deref().is_some_and(|after| name <= after) {
             return;
         }
-        if self.names.len() >= self.max {
-            self.has_more = true;
-            if self.names.last_key_value().is_none_or(|(last, _)| name >= last.as_os_str()) {
-                return;
-            }
-            self.names.pop_last();
+        // What follows the last is left out once something was: a shorter one may not take its place.
+        self.has_more |= self.names.len() >= self.max;
+        if self.has_more
+            && self.names.last_key_value().is_none_or(|(last, _)| name >= last.as_os_str())
+        {
+            return;
         }
-        self.names.insert(name.to_owned(), kind);
+        if self.names.insert(name.to_owned(), kind).is_none() {
+            self.bytes += name.len();
+        }
+        while self.names.len() > self.max || self.is_full() && self.names.len() > 1 {
+            self.has_more = true;
+            let Some((last, _)) = self.names.pop_last() else { break };
+            self.bytes -= last.len();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes > self.max_bytes
     }
 }
 
@@ -136,8 +151,9 @@ impl FileListing {
     }
 
     /// The rest, in the order of the names' bytes, of which only those that come after `after`:
-    /// `most` of them at most, from 1 to [`MAX_PAGE`](Self::MAX_PAGE); and whether there are more.
-    /// No more than a page is held at any time.
+    /// `most` of them at most, from 1 to [`MAX_PAGE`](Self::MAX_PAGE), whose names are no longer
+    /// together than [1 MiB](LargeWork::MAX_PAGE_BYTES); and whether there are more. No more than a page
+    /// is held at any time.
     ///
     /// # Errors
     ///
@@ -154,10 +170,17 @@ impl FileListing {
         let most = most.clamp(1, Self::MAX_PAGE);
         let mut after = after.map(OsStr::to_owned);
         let mut entries = Vec::new();
+        let mut bytes_left = LargeWork::MAX_PAGE_BYTES;
         loop {
-            let (max, names) = (most - entries.len(), BTreeMap::new());
-            let mut first =
-                FirstNames { after: after.take(), max, names, has_more: false, is_done: false };
+            let mut first = FirstNames {
+                after: after.take(),
+                max: most - entries.len(),
+                names: BTreeMap::new(),
+                max_bytes: bytes_left,
+                bytes: 0,
+                has_more: false,
+                is_done: false,
+            };
             while !first.is_done {
                 first = self.work(move |inner| inner.read_names(first)).await?;
             }
@@ -169,10 +192,13 @@ impl FileListing {
                 if batch.is_empty() {
                     break;
                 }
-                entries.extend(self.work(move |inner| inner.look_at(batch)).await?);
+                for entry in self.work(move |inner| inner.look_at(batch)).await? {
+                    bytes_left = bytes_left.saturating_sub(entry.name.len());
+                    entries.push(entry);
+                }
             }
             // Some that were there may be gone, and others are to take their places.
-            if !has_more || entries.len() >= most {
+            if !has_more || entries.len() >= most || bytes_left < MAX_NAME_BYTES {
                 return Ok((entries, has_more));
             }
             self.work(|inner| {
@@ -307,6 +333,8 @@ impl fmt::Debug for FileListing {
     }
 }
 
+/// With less room a page is full.
+const MAX_NAME_BYTES: usize = 255;
 /// Names that are read in one piece of work.
 const NAMES_AT_ONCE: usize = 4096;
 

@@ -18,6 +18,9 @@ use crate::user_name::UserName;
 /// [`Engine::large_work`](crate::Engine::large_work), so that all servers of an engine share it; cheap to
 /// clone.
 ///
+/// A list that a caller asks for is put together under a permit, too, which is held until the memory of the
+/// answer is reserved: however many lists are asked for at once, those that wait have taken nothing yet.
+///
 /// Work on less than [`MIN_BYTES`](Self::MIN_BYTES) is done at once, and takes no permit. Who waits is
 /// served in order, of each caller one at a time: however much one caller sends, another waits for no more
 /// than one piece of their work. A wait is over after 30 s.
@@ -103,6 +106,9 @@ impl LargeWork {
     /// Number of bytes, 64 KiB, from which on work is done apart from the runtime's workers. On fewer it
     /// takes less than a millisecond.
     pub const MIN_BYTES: usize = 64 << 10;
+    /// Number of bytes, 1 MiB, that the names and labels on one page of a list have at most; a single
+    /// entry with more is a page of its own. What the permit for a list is asked for.
+    pub const MAX_PAGE_BYTES: usize = 1 << 20;
 
     /// Drops `value`, which takes about `bytes` of memory, on a blocking thread if that takes time. It waits
     /// for no permit: memory that is not counted any more must not gather.

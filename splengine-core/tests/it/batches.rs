@@ -6,6 +6,7 @@ use splengine_core::batch::{
 };
 use splengine_core::engine::{EngineBuilder, PartState};
 use splengine_core::execute::Stream;
+use splengine_core::quota::LargeWork;
 use splengine_core::store::{Change, MemoryStore, RedbStore, Store, StoreFault};
 use splengine_core::{
     BatchError, BatchJob, BatchRequest, Caller, Engine, ErrorKind, LocalExecutor, Reason, Request,
@@ -725,6 +726,34 @@ async fn lists_come_in_pages_and_by_state() {
     assert_eq!(running.expect("a page").batches, []);
     let error = batches.list(&bench.alice, &BatchFilter::new(), Some("nonsense"), 10).await;
     assert_eq!(error.expect_err("refused").kind(), ErrorKind::Malformed);
+}
+
+#[tokio::test]
+async fn a_page_ends_before_its_labels_are_too_long() {
+    let bench = bench();
+    let batches = bench.engine.batches();
+    let (mut ids, mut held) = (Vec::new(), None::<usize>);
+    for _ in 0..50 {
+        let request = (0..BatchRequest::MAX_LABELS).fold(BatchRequest::new(), |request, number| {
+            request.label(format!("label-{number}"), "\u{1f600}".repeat(200))
+        });
+        let request = request.name("large").step(Step::new("true"));
+        let submitted = batches.submit(&bench.alice, request, None).await.expect("accepted");
+        held = held.or(Some(submitted.record.info.text_bytes()));
+        ids.insert(0, submitted.record.info.id);
+    }
+    let held = held.expect("submitted");
+    assert!((25_000..30_000).contains(&held), "{held}");
+    let fit = LargeWork::MAX_PAGE_BYTES / held;
+    let (mut found, mut cursor) = (Vec::new(), None::<String>);
+    for count in [fit, 50 - fit] {
+        let page = batches.list(&bench.alice, &BatchFilter::new(), cursor.as_deref(), 500).await;
+        let page = page.expect("a page");
+        assert_eq!(page.batches.len(), count);
+        found.extend(page.batches.into_iter().map(|batch| batch.id));
+        cursor = page.next;
+    }
+    assert_eq!((found, cursor), (ids, None));
 }
 
 #[tokio::test]

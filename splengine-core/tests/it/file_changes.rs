@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use splengine_core::FileError;
 use splengine_core::files::{FileInfo, FileListing, FileRevision};
+use splengine_core::quota::LargeWork;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -219,6 +220,38 @@ async fn a_directory_is_read_page_by_page() {
     let root: FileListing = bench.files.list(&bench.alice, path("/")).await.expect("a directory");
     let (page, is_more) = root.page(None, 0).await.expect("read");
     assert_eq!((page.len(), is_more), (1, true), "one at the least, and nothing that is hidden");
+}
+
+#[tokio::test]
+async fn a_page_of_a_directory_ends_before_its_names_are_too_long() {
+    let bench = bench();
+    fs::create_dir(bench.root("many")).expect("made");
+    // Long ones and short ones, in an order that is not that of their making.
+    let name = |number: usize| {
+        let length = if number.is_multiple_of(3) { 0 } else { 245 };
+        format!("{:05}{}", number * 7919 % 9000, "x".repeat(length))
+    };
+    let mut names: Vec<String> = (0..9000).map(name).collect();
+    for name in &names {
+        fs::write(bench.root(&format!("many/{name}")), "").expect("made");
+    }
+    names.sort();
+    let (mut read, mut after, mut pages) = (Vec::new(), None::<String>, Vec::new());
+    loop {
+        let listing = bench.files.list(&bench.alice, path("many")).await.expect("a directory");
+        let page = listing.page(after.as_deref().map(OsStr::new), FileListing::MAX_PAGE).await;
+        let (page, is_more) = page.expect("read");
+        pages.push(page.iter().map(|entry| entry.name.len()).sum::<usize>());
+        read.extend(page.into_iter().map(|entry| entry.name.into_string().expect("text")));
+        if !is_more {
+            break;
+        }
+        after = read.last().cloned();
+    }
+    assert_eq!(read, names, "none is lost, and none is there twice");
+    // But for the last, each is as long as one more name lets it be.
+    let full = LargeWork::MAX_PAGE_BYTES - 255..=LargeWork::MAX_PAGE_BYTES;
+    assert!(pages.len() == 2 && full.contains(&pages[0]), "{pages:?}");
 }
 
 #[tokio::test]
