@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use splengine_core::auth::{CredentialSource, Credentials, SharedAuthenticator};
-use splengine_core::quota::{CallerBudgets, LargeWorkPermit, MemoryBudget, Reservation};
+use splengine_core::quota::{CallerBudgets, LargeWork, LargeWorkPermit, MemoryBudget, Reservation};
 use splengine_core::{Caller, Engine, Run};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -58,6 +58,8 @@ pub(crate) struct CallContext<'a> {
 pub(crate) struct AnswerMemory<'a> {
     pub(crate) budgets: &'a CallerBudgets,
     pub(crate) reserved: Mutex<Option<Reservation>>,
+    /// The turn of a caller for whom a list is put together, until memory for its answer is reserved.
+    pub(crate) turn: Mutex<Option<LargeWorkPermit>>,
 }
 
 impl Context {
@@ -125,11 +127,18 @@ impl CallContext<'_> {
         }
     }
 
-    /// Waits for the right to read parameters of so many bytes, as long as the call's deadline lets it.
+    /// Waits for the right to work on so many bytes, as long as the call's deadline lets it.
     pub(crate) async fn large_work_permit(&self, bytes: usize) -> Result<LargeWorkPermit, Failure> {
         let work = self.engine.large_work();
         let permit = work.permit(self.caller.accounted_user(), bytes);
         self.unless_revoked(self.in_time(permit)).await
+    }
+
+    /// Waits for the turn of the caller to have a list put together, of which each has one at a time.
+    pub(crate) async fn list_turn(&self) -> Result<(), Failure> {
+        let permit = self.large_work_permit(LargeWork::MAX_PAGE_BYTES).await?;
+        *self.memory.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+        Ok(())
     }
 
     /// Reserves memory for an answer to what was done, before it is made.

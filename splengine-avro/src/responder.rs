@@ -126,7 +126,8 @@ impl Responder {
         );
         let asked = Parameters { client: &client, name, written: reader.rest() };
         let (before, mut caller) = (answer.bytes.clone(), None);
-        let memory = AnswerMemory { budgets: &self.answers, reserved: Mutex::default() };
+        let (reserved, turn) = (Mutex::default(), Mutex::default());
+        let memory = AnswerMemory { budgets: &self.answers, reserved, turn };
         let work =
             AssertUnwindSafe(self.perform(asked, &metadata, origin, answer, &mut caller, &memory));
         let bytes = match work.catch_unwind().await {

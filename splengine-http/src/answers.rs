@@ -9,7 +9,9 @@ use axum::response::{IntoResponse as _, Response};
 use http_body::Body as _;
 use splengine_core::Caller;
 use splengine_core::Engine;
-use splengine_core::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+use splengine_core::quota::{
+    CallerBudgets, LargeWork, LargeWorkPermit, MemoryBudget, MemoryError, Reservation,
+};
 
 use crate::problem::Problem;
 use crate::revoked::Recognised;
@@ -70,6 +72,27 @@ fn lost(error: &MemoryError) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
 }
 
+/// Puts a list together in the turn of its caller, of whom one list is put together at a time, and writes it:
+/// apart from the runtime's workers if it is of many `bytes`. The turn lasts until [`reserve`] has the
+/// memory of the answer.
+pub(crate) async fn list<T: Send + 'static, E: Into<Problem>>(
+    engine: &Engine,
+    caller: &Caller,
+    put_together: impl Future<Output = Result<T, E>>,
+    bytes: impl FnOnce(&T) -> usize,
+    write: impl FnOnce(T) -> Response + Send + 'static,
+) -> Result<Response, Problem> {
+    let (work, user) = (engine.large_work(), caller.accounted_user());
+    let permit = work.permit(user, LargeWork::MAX_PAGE_BYTES).await?;
+    let list = put_together.await.map_err(Into::into)?;
+    let mut response = match bytes(&list) {
+        0..LargeWork::MIN_BYTES => write(list),
+        _ => permit.run(move || write(list)).await?,
+    };
+    response.extensions_mut().insert(permit);
+    Ok(response)
+}
+
 /// Among the extensions of an answer whose body is one that all clients share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedBody;
@@ -84,7 +107,9 @@ pub(crate) async fn reserve(
 ) -> Response {
     let recognised = request.extensions().get::<Recognised>().cloned();
     let is_safe = request.method().is_safe();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    // That of a list, which was put together outside of any budget.
+    let _permit = response.extensions_mut().remove::<LargeWorkPermit>();
     let Some(bytes) = response.body().size_hint().exact() else { return response };
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     if bytes <= MIN_BYTES || response.extensions().get::<SharedBody>().is_some() {

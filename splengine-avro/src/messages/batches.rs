@@ -9,7 +9,7 @@ use splengine_core::batch::{
     RunIf, StepCheck, StepInfo,
 };
 use splengine_core::execute::{Gap, Stream};
-use splengine_core::quota::LargeWorkPermit;
+use splengine_core::quota::{LargeWork, LargeWorkPermit};
 use splengine_core::{BatchRequest, Reason, Step};
 use tokio::time::{Instant, timeout_at};
 
@@ -171,6 +171,7 @@ pub(crate) async fn list(
     let filter = state.into_iter().fold(BatchFilter::new(), BatchFilter::state);
     let filter = name.into_iter().fold(filter, BatchFilter::name);
     let filter = labels.into_iter().fold(filter, |filter, (name, value)| filter.label(name, value));
+    ask.list_turn().await?;
     let page = batches.list(&ask.caller, &filter, cursor.as_deref(), limit).await?;
     let next_cursor = page.next;
     Ok(records::BatchPage {
@@ -189,7 +190,8 @@ pub(crate) async fn events(
     let until = wait_until(wait)?;
     let mut all = ask.engine.batches().events(&ask.caller, &batch, after).await?;
     let (mut page, mut next, mut over) = (Vec::new(), after, false);
-    while page.len() < MAX_EVENTS {
+    let mut bytes = 0;
+    while page.len() < MAX_EVENTS && bytes < LargeWork::MAX_PAGE_BYTES {
         // Once there is one, those that are there already go with it.
         let until = if page.is_empty() { until } else { Instant::now() };
         match timeout_at(until, all.next()).await {
@@ -197,6 +199,9 @@ pub(crate) async fn events(
             Ok(event) => match event? {
                 Some(event) => {
                     next = event.seq;
+                    if let BatchEventKind::Ended(step) = &event.what {
+                        bytes += step.memory_bytes();
+                    }
                     page.push(event.into());
                 }
                 None => {

@@ -62,6 +62,7 @@ pub(crate) async fn get(ask: &CallContext<'_>, session: String) -> Result<Sessio
 }
 
 pub(crate) async fn list(ask: &CallContext<'_>) -> Result<Vec<SessionInfo>, Failure> {
+    ask.list_turn().await?;
     Ok(ask.engine.sessions().list(&ask.caller).into_iter().map(Into::into).collect())
 }
 
@@ -117,6 +118,7 @@ pub(crate) async fn save(
 }
 
 pub(crate) async fn list_saved(ask: &CallContext<'_>) -> Result<Vec<SavedSession>, Failure> {
+    ask.list_turn().await?;
     let saved = ask.engine.sessions().list_saved(&ask.caller).await?;
     Ok(saved.into_iter().map(Into::into).collect())
 }

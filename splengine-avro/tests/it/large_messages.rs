@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use splengine_core::batch::BatchPolicy;
+use splengine_core::quota::LargeWork;
+use splengine_core::session::SessionPolicy;
 use splengine_core::store::MemoryStore;
 use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::client::TestServer;
 
@@ -115,4 +117,69 @@ async fn while_a_large_record_is_written_others_are_served() {
     while !is_shared(told(), 25).await {
         assert!(tries.next().is_some());
     }
+}
+
+#[tokio::test]
+async fn a_list_waits_for_the_turn_of_its_caller() {
+    let root = tempfile::tempdir().expect("a directory");
+    let batches = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
+    let sessions = SessionPolicy::new().store(root.path().join("sessions"));
+    let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"))
+        .batches(batches.expect("writable"))
+        .sessions(sessions.expect("writable"));
+    let engine = engine.build().expect("fine");
+    let server = TestServer::open_to(engine.clone(), |server| server).await;
+    let mut client = server.connect().await;
+    client.shake_hands().await;
+    // Whom the server takes everybody for.
+    let everybody = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let work = engine.large_work();
+    let permit = || work.permit(everybody.user(), LargeWork::MAX_PAGE_BYTES);
+    // Of any state, 50 of them, from the first on, of any name and with any labels.
+    let (of_batches, none): (&[u8], &[u8]) = (&[0, 100, 0, 0, 0], &[]);
+    for (message, parameters) in
+        [("listBatches", of_batches), ("listSessions", none), ("listSavedSessions", none)]
+    {
+        let held = permit().await.expect("their turn");
+        client.send(1, &call(message, &[parameters])).await;
+        let waits = timeout(Duration::from_millis(100), client.stream.peek(&mut [0])).await;
+        assert!(waits.is_err(), "{message}");
+        drop(held);
+        assert_eq!(client.answer().await.1[..2], [0, 0], "{message}");
+        let next = timeout(Duration::from_secs(10), permit()).await;
+        next.expect("at once").expect("their turn");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_events_with_long_arguments_ends_early() {
+    let (_root, engine) = engine();
+    // Whom the server takes everybody for.
+    let everybody = Caller::with_all_scopes("guest".parse().expect("a name"));
+    // Each run is told with its 400 KB of arguments.
+    let step = Step::new("false").args(vec!["a".repeat(100_000); 4]);
+    let step = step.retries(5).retry_delay(Duration::from_millis(1));
+    let batches = engine.batches();
+    let submitted = batches.submit(&everybody, BatchRequest::new().step(step), None).await;
+    let id = submitted.expect("accepted").record.info.id;
+    let last = batches.wait_info(&everybody, id.as_str()).await.expect("ends").last_event;
+    let server = TestServer::open_to(engine, |server| server).await;
+    let mut client = server.connect().await;
+    client.shake_hands().await;
+    let (mut after, mut pages, mut all) = (0, 0, 0);
+    loop {
+        let wait = long(10_000);
+        client.send(1, &call("batchEvents", &[&text(id.as_str()), &long(after), &wait])).await;
+        let answer = client.answer().await.1;
+        assert_eq!(answer[..2], [0, 0], "no error");
+        // Three runs are more than 1 MiB; what follows the last three is a page of its own.
+        assert!(answer.len() < 1_300_000, "{}", answer.len());
+        let [.., next, over] = answer[..] else { panic!("a page ends with these") };
+        (after, pages, all) = (i64::from(next) / 2, pages + 1, all + answer.len());
+        if over == 1 {
+            break;
+        }
+    }
+    assert_eq!((after.cast_unsigned(), pages), (last, 3));
+    assert!(all > 2_400_000, "{all}");
 }

@@ -10,10 +10,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use splengine_core::batch::{BatchEvents, BatchFilter, BatchRecord, BatchState};
+use splengine_core::batch::{BatchEvents, BatchFilter, BatchList, BatchRecord, BatchState};
 use splengine_core::{BatchError, BatchRequest, Caller, Field};
 use tokio::time::timeout;
 
+use crate::answers;
 use crate::auth::Authenticated;
 use crate::context::Context;
 use crate::dto_batch_requests::BatchRequestDto;
@@ -178,7 +179,8 @@ pub(crate) fn accepted(record: BatchRecord) -> Response {
     security(("bearer" = [])),
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 500,
-            description = "How many; 50 when left out."),
+            description = "How many; 50 when left out. A page ends before the names and labels on it \
+                are more than 1 MiB together: it may hold fewer, and gives the cursor of the next."),
         ("cursor" = Option<String>, Query, description = "What the page before gave."),
         ("state" = Option<Vec<String>>, Query, description =
             "Only those in this state; several, with commas or given several times, are any of these."),
@@ -194,7 +196,7 @@ pub(crate) async fn list(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     request: Request,
-) -> Result<Json<BatchListDto>, Problem> {
+) -> Result<Response, Problem> {
     let query = Query::with_lists(
         request.uri().query(),
         &["limit", "cursor", "name"],
@@ -206,8 +208,13 @@ pub(crate) async fn list(
     };
     let limit = limit.ok_or_else(|| Problem::malformed("`limit` must be from 1 to 500"))?;
     let filter = filter(&query)?;
-    let list = context.engine.batches().list(&caller, &filter, query.get("cursor"), limit).await?;
-    Ok(Json(list.into()))
+    let batches = context.engine.batches();
+    let list = batches.list(&caller, &filter, query.get("cursor"), limit);
+    let bytes = |list: &BatchList| {
+        list.batches.iter().map(|batch| ENTRY_BYTES + 2 * batch.text_bytes()).sum()
+    };
+    let write = |list| Json(BatchListDto::from(list)).into_response();
+    answers::list(&context.engine, &caller, list, bytes, write).await
 }
 
 /// Which batches a query asks for.
@@ -392,3 +399,5 @@ pub(crate) async fn cancel(
 
 /// Seconds that a client may wait for a batch; for longer there is `true`.
 const MAX_WAIT_SECONDS: u64 = 3600;
+/// About the length of an entry of the list, beside its name and labels.
+const ENTRY_BYTES: usize = 512;

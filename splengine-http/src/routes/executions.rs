@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 
+use crate::answers;
 use crate::auth::Authenticated;
 use crate::context::Context;
 use crate::dto::ExecutionListDto;
@@ -22,9 +24,14 @@ pub(crate) async fn list(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-) -> Result<Json<ExecutionListDto>, Problem> {
-    let executions = context.engine.executions(&caller)?;
-    Ok(Json(ExecutionListDto { executions: executions.into_iter().map(Into::into).collect() }))
+) -> Result<Response, Problem> {
+    let executions = async { context.engine.executions(&caller) };
+    let bytes = |all: &Vec<_>| ENTRY_BYTES * all.len();
+    answers::list(&context.engine, &caller, executions, bytes, |all| {
+        let executions = all.into_iter().map(Into::into).collect();
+        Json(ExecutionListDto { executions }).into_response()
+    })
+    .await
 }
 
 /// Cancels an execution, whether it runs or waits: an own one, or with the scope `admin` any.
@@ -44,3 +51,6 @@ pub(crate) async fn cancel(
     context.engine.cancel_execution(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// About the length of an entry of the list.
+const ENTRY_BYTES: usize = 1 << 10;

@@ -18,11 +18,14 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use splengine_core::files::{FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions};
+use splengine_core::files::{
+    FileEntry, FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions,
+};
 use splengine_core::{Caller, FileError};
 use tokio::time::{Instant, timeout};
 use tokio_util::io::StreamReader;
 
+use crate::answers;
 use crate::auth::Authenticated;
 use crate::body::{BodyError, announced_length};
 use crate::conditions::{self, Conditions, Reading, modified, tag_text};
@@ -46,7 +49,9 @@ use crate::stream::as_it_comes;
     params(
         ("path" = String, Path, description = "Below root; its slashes stand as they are."),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 10_000,
-            description = "Of a directory: how many entries; 1000 when left out."),
+            description = "Of a directory: how many entries; 1000 when left out. A page ends before the \
+                names on it are more than 1 MiB together: it may hold fewer, and gives the cursor of the \
+                next."),
         ("cursor" = Option<String>, Query,
             description = "Of a directory: what the page before gave."),
         ("watch" = Option<bool>, Query,
@@ -85,8 +90,7 @@ pub(crate) async fn read(
             let watch = files.watch(&caller, path.below_root()).await?;
             return Ok(watched(context.clone(), watch, silence));
         }
-        let listing = files.list(&caller, path.below_root()).await?;
-        return listed(&context, &caller, path, listing, &query).await;
+        return listed(&context, &caller, &path, &query).await;
     }
     let conditions = Conditions::of(request.headers())?;
     let file = match files.open(&caller, path.below_root(), OpenOptions::new().read()).await {
@@ -170,24 +174,30 @@ fn to_directory(url: &str, query: Option<&str>) -> Response {
 async fn listed(
     context: &Context,
     caller: &Caller,
-    path: FilePath,
-    listing: FileListing,
+    path: &FilePath,
     query: &Query,
 ) -> Result<Response, Problem> {
-    let limit = match query.get("limit") {
-        Some(text) => text.parse().ok().filter(|limit| (1..=FileListing::MAX_PAGE).contains(limit)),
-        None => Some(1000),
+    let page = async {
+        let listing = context.engine.files().list(caller, path.below_root()).await?;
+        let limit = match query.get("limit") {
+            Some(text) => {
+                text.parse().ok().filter(|limit| (1..=FileListing::MAX_PAGE).contains(limit))
+            }
+            None => Some(1000),
+        };
+        let limit = limit.ok_or_else(|| {
+            Problem::malformed(format!("`limit` must be from 1 to {}", FileListing::MAX_PAGE))
+        })?;
+        let after = query.get("cursor").map(name_of_cursor).transpose()?;
+        Ok::<_, Problem>(listing.page(after.as_deref(), limit).await?)
     };
-    let limit = limit.ok_or_else(|| {
-        Problem::malformed(format!("`limit` must be from 1 to {}", FileListing::MAX_PAGE))
-    })?;
-    let after = query.get("cursor").map(name_of_cursor).transpose()?;
-    let (entries, is_more) = listing.page(after.as_deref(), limit).await?;
-    // Of many it takes time.
-    let bytes = entries.iter().map(|entry| ENTRY_BYTES + 2 * entry.name.len()).sum();
-    let permit = context.engine.large_work().permit(caller.accounted_user(), bytes).await?;
-    let write = move || Json(DirectoryDto::new(&path, entries, is_more)).into_response();
-    Ok(permit.run(write).await?)
+    let bytes = |(entries, _): &(Vec<FileEntry>, bool)| {
+        entries.iter().map(|entry| ENTRY_BYTES + 2 * entry.name.len()).sum()
+    };
+    let to = path.clone();
+    let write =
+        move |(entries, is_more)| Json(DirectoryDto::new(&to, entries, is_more)).into_response();
+    answers::list(&context.engine, caller, page, bytes, write).await
 }
 
 fn watched(context: Context, watch: FileWatch, silence: Silence) -> Response {

@@ -16,6 +16,7 @@ use splengine_core::quota::LargeWorkPermit;
 use splengine_core::session::RecordingFile;
 use splengine_core::{Caller, SessionRequest};
 
+use crate::answers;
 use crate::auth::Authenticated;
 use crate::context::Context;
 use crate::dto_sessions::{
@@ -43,9 +44,19 @@ pub(crate) async fn list(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-) -> Json<SessionListDto> {
-    let sessions = context.engine.sessions().list(&caller);
-    Json(SessionListDto { sessions: sessions.into_iter().map(Into::into).collect() })
+) -> Result<Response, Problem> {
+    let sessions = async { Ok::<_, Problem>(context.engine.sessions().list(&caller)) };
+    answers::list(
+        &context.engine,
+        &caller,
+        sessions,
+        |all| ENTRY_BYTES * all.len(),
+        |all| {
+            let sessions = all.into_iter().map(Into::into).collect();
+            Json(SessionListDto { sessions }).into_response()
+        },
+    )
+    .await
 }
 
 /// Starts a session.
@@ -304,9 +315,20 @@ pub(crate) async fn list_saved(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-) -> Result<Json<SavedListDto>, Problem> {
-    let saved = context.engine.sessions().list_saved(&caller).await?;
-    Ok(Json(SavedListDto { saved_sessions: saved.into_iter().map(Into::into).collect() }))
+) -> Result<Response, Problem> {
+    let sessions = context.engine.sessions();
+    let saved = sessions.list_saved(&caller);
+    answers::list(
+        &context.engine,
+        &caller,
+        saved,
+        |all| ENTRY_BYTES * all.len(),
+        |all| {
+            let saved_sessions = all.into_iter().map(Into::into).collect();
+            Json(SavedListDto { saved_sessions }).into_response()
+        },
+    )
+    .await
 }
 
 /// One saved session.
@@ -357,9 +379,19 @@ pub(crate) async fn list_shares(
     Authenticated(caller): Authenticated,
     _: NoQuery,
     Path(id): Path<String>,
-) -> Result<Json<ShareListDto>, Problem> {
-    let shares = context.engine.sessions().list_shares(&caller, &id)?;
-    Ok(Json(ShareListDto { shares: shares.into_iter().map(Into::into).collect() }))
+) -> Result<Response, Problem> {
+    let shares = async { context.engine.sessions().list_shares(&caller, &id) };
+    answers::list(
+        &context.engine,
+        &caller,
+        shares,
+        |all| ENTRY_BYTES * all.len(),
+        |all| {
+            let shares = all.into_iter().map(Into::into).collect();
+            Json(ShareListDto { shares }).into_response()
+        },
+    )
+    .await
 }
 
 /// Shares a session.
@@ -494,4 +526,6 @@ fn created(location: &str, body: impl serde::Serialize) -> Response {
 }
 
 const PIECE: usize = 64 << 10;
+/// About the length of an entry of a list.
+const ENTRY_BYTES: usize = 1 << 10;
 const HOUR: Duration = Duration::from_hours(1);

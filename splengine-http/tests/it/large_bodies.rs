@@ -6,13 +6,18 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use splengine_core::batch::BatchPolicy;
 use splengine_core::files::FilePolicy;
+use splengine_core::quota::LargeWork;
+use splengine_core::session::SessionPolicy;
 use splengine_core::store::MemoryStore;
-use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, SessionRequest, Step};
 use splengine_http::HttpServer;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
 use crate::support::tokens;
+
+/// What does not wait is done by then.
+const SHORT: Duration = Duration::from_millis(50);
 
 /// Does `work`, and returns whether others were served meanwhile: whether less than one `part` of it
 /// went by without them.
@@ -120,4 +125,63 @@ async fn while_a_large_directory_is_listed_others_are_served() {
     while !is_shared(listed(), 8).await {
         assert!(tries.next().is_some());
     }
+}
+
+/// A list is put together under the permit of its caller, of whom the others wait for nothing.
+#[tokio::test]
+async fn a_list_waits_for_the_turn_of_its_caller() {
+    let root = tempfile::tempdir().expect("a directory");
+    let batches = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
+    let sessions = SessionPolicy::new().shell(["/bin/sh"]).store(root.path().join("sessions"));
+    let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"))
+        .files(FilePolicy::new(root.path()).expect("there"))
+        .batches(batches.expect("writable"))
+        .sessions(sessions.expect("writable"));
+    let engine = engine.build().expect("fine");
+    let alice = Caller::with_all_scopes("alice".parse().expect("a user name"));
+    let session = engine.sessions().create(&alice, SessionRequest::new()).await.expect("runs");
+    let shares = format!("/api/v1/sessions/{}/shares", session.id);
+    let service = HttpServer::builder(engine.clone()).authenticate(tokens()).into_service();
+    let list = |path: &str, token: &str| {
+        let request = Request::get(path)
+            .header("Host", "localhost")
+            .header("Authorization", format!("Bearer {token}"))
+            .body(Body::empty())
+            .expect("fine");
+        let answer = service.clone().oneshot(request);
+        async move {
+            let answer = answer.await.expect("answers");
+            assert_eq!(answer.status(), StatusCode::OK);
+            answer
+        }
+    };
+    let work = engine.large_work();
+    let permit = || work.permit(alice.user(), LargeWork::MAX_PAGE_BYTES);
+    for (path, others) in [
+        ("/api/v1/batches", true),
+        ("/api/v1/files/", true),
+        ("/api/v1/executions", true),
+        ("/api/v1/sessions", false),
+        ("/api/v1/saved-sessions", false),
+        (shares.as_str(), false),
+    ] {
+        let held = permit().await.expect("her turn");
+        let mut waiting = Box::pin(list(path, "alices-very-long-token"));
+        assert!(timeout(SHORT, &mut waiting).await.is_err(), "{path}");
+        if others {
+            list(path, "erik-has-files-too").await;
+        }
+        assert!(timeout(SHORT, &mut waiting).await.is_err(), "{path}");
+        drop(held);
+        let answer = waiting.await;
+        // It lies there for its client to read it, and the next has its turn.
+        timeout(Duration::from_secs(10), permit()).await.expect("at once").expect("her turn");
+        drop(answer);
+        // One whose client leaves holds up nobody.
+        let held = permit().await.expect("her turn");
+        assert!(timeout(SHORT, list(path, "alices-very-long-token")).await.is_err(), "{path}");
+        drop(held);
+        list(path, "alices-very-long-token").await;
+    }
+    engine.sessions().end(&alice, session.id.as_str()).await.expect("ends");
 }
