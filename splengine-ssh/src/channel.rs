@@ -18,6 +18,7 @@ use crate::command_line::{self, Wanted};
 use crate::context::{Context, Controls, ExecContext};
 use crate::forward::Destination;
 use crate::login::Login;
+use crate::path_memory::PathMemory;
 use crate::shell::Window;
 use crate::spill_buffer::{SpillReader, SpillWriter};
 use crate::users::Grant;
@@ -311,6 +312,7 @@ async fn perform(
     reply: &Reply,
 ) -> Result<Exit, Disconnected> {
     let engine = &context.engine;
+    let memory = || PathMemory::new(&context.sftp_memory.of(place.caller.accounted_user()));
     let request = match (start, window) {
         (Start::Sftp(options), _) => {
             let options = sftp::Options { links_first: place.links_first, ..options };
@@ -367,13 +369,14 @@ async fn perform(
             }
             Wanted::Rsync(words) => {
                 let files = engine.files();
-                match rsync::request(&files, &place.caller, words, &mut input).await {
+                match rsync::request(&files, &place.caller, words, &mut input, memory()).await {
                     Ok(request) => request,
                     Err(why) => return Ok(reply.refuse(&format!("rsync: {why}"), REFUSED).await),
                 }
             }
             Wanted::Scp(options) if context.options.serves_scp => {
-                return scp::run(&engine.files(), &place.caller, options, input, reply).await;
+                let files = engine.files();
+                return scp::run(&files, &place.caller, options, input, reply, memory()).await;
             }
             Wanted::Scp(_) => return scp::refuse(reply).await,
             Wanted::CopyId => {

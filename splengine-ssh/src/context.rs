@@ -24,7 +24,7 @@ pub(crate) struct Context {
     pub(crate) channels: CallerPlaces,
     /// Channels of SFTP with as many requests at once as there may be.
     pub(crate) wide_sftp: CallerPlaces,
-    /// Memory of data that clients of SFTP have not taken yet.
+    /// Memory of data that clients of SFTP have not taken yet, and of names that wait to be copied.
     pub(crate) sftp_memory: CallerBudgets,
 }
 

@@ -1,11 +1,16 @@
 //! Patterns of file names, as a shell expands them (Shell Command Language, 2.13). They work on bytes, as
 //! names need not be UTF-8; a byte that is no part of a character is one by itself.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use splengine_core::{Caller, FileError, Files};
+use splengine_core::quota::MemoryError;
+use splengine_core::{Caller, Files};
+use tokio::task::yield_now;
+
+use crate::path_memory::PathMemory;
 
 /// A word, and what a shell would take it for: a pattern of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +41,19 @@ pub(crate) fn pattern(word: &[(u8, bool)]) -> Option<OsString> {
 ///
 /// # Errors
 ///
-/// In words, when too many match.
+/// In words, when too many match, there is no memory for them, too many would have to be looked at, or the
+/// pattern is longer than any path.
 pub(crate) async fn expand(
     files: &Files,
     caller: &Caller,
     pattern: &OsStr,
+    memory: &mut PathMemory,
 ) -> Result<Vec<PathBuf>, String> {
     let bytes = pattern.as_bytes();
+    if bytes.len() > MAX_PATTERN_BYTES {
+        return Err(format!("a pattern is longer than {MAX_PATTERN_BYTES} bytes"));
+    }
+    let mut looked_at = 0;
     let mut found = vec![PathBuf::from(if bytes.starts_with(b"/") { "/" } else { "" })];
     let parts: Vec<&[u8]> =
         bytes.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
@@ -54,8 +65,18 @@ pub(crate) async fn expand(
                 next.push(base.join(OsStr::from_bytes(part)));
                 continue;
             }
-            for name in matching(files, caller, base, part).await {
-                next.push(base.join(name));
+            let mut below = Below { base, found: &mut next, memory, looked_at: &mut looked_at };
+            if below.add_matching(files, caller, part).await.is_err() {
+                let pattern = pattern.display();
+                return Err(format!(
+                    "`{pattern}` matches more names than there is memory for; try again in a second"
+                ));
+            }
+            if looked_at > MAX_LOOKED_AT {
+                let pattern = pattern.display();
+                return Err(format!(
+                    "`{pattern}` would take a look at more than {MAX_LOOKED_AT} names"
+                ));
             }
             if next.len() > MAX_MATCHES {
                 let pattern = pattern.display();
@@ -92,29 +113,46 @@ async fn is_there(files: &Files, caller: &Caller, path: &Path) -> bool {
     files.stat(caller, &at).await.is_ok()
 }
 
-/// The names in a directory that match one part of a pattern. One that can't be read has none.
-async fn matching(files: &Files, caller: &Caller, base: &Path, part: &[u8]) -> Vec<OsString> {
-    let Ok(at) = files.from_host(base) else { return Vec::new() };
-    let mut names = Vec::new();
-    let listed: Result<(), FileError> = async {
-        let listing = files.list(caller, &at).await?;
-        loop {
-            let entries = listing.next().await?;
-            if entries.is_empty() {
-                return Ok(());
+/// What was found below a directory.
+struct Below<'a> {
+    base: &'a Path,
+    found: &'a mut Vec<PathBuf>,
+    memory: &'a mut PathMemory,
+    looked_at: &'a mut usize,
+}
+
+impl Below<'_> {
+    /// Adds the paths whose names match one part of a pattern. A directory that can't be read has none.
+    async fn add_matching(
+        &mut self,
+        files: &Files,
+        caller: &Caller,
+        part: &[u8],
+    ) -> Result<(), MemoryError> {
+        let Ok(at) = files.from_host(self.base) else { return Ok(()) };
+        let Some(mut pattern) = Pattern::new(part) else { return Ok(()) };
+        let Ok(listing) = files.list(caller, &at).await else { return Ok(()) };
+        let begun = self.found.len();
+        while let Ok(entries) = listing.next().await
+            && !entries.is_empty()
+        {
+            *self.looked_at += entries.len();
+            for entries in entries.chunks(NAMES_BETWEEN_YIELDS) {
+                for entry in entries.iter().filter(|one| pattern.matches(one.name.as_bytes())) {
+                    let path = self.base.join(&entry.name);
+                    self.memory.take(path.as_os_str().len())?;
+                    self.found.push(path);
+                }
+                // Others have their turn.
+                yield_now().await;
             }
-            let all = entries.into_iter().map(|entry| entry.name);
-            let matching = all.filter(|name| matches(part, name.as_bytes()));
-            names.extend(matching.take(MAX_MATCHES + 1));
-            if names.len() > MAX_MATCHES {
-                return Ok(());
+            if self.found.len() > MAX_MATCHES || *self.looked_at > MAX_LOOKED_AT {
+                break;
             }
         }
+        self.found[begun..].sort_unstable();
+        Ok(())
     }
-    .await;
-    drop(listed);
-    names.sort_unstable();
-    names
 }
 
 /// A pattern that stands for itself.
@@ -127,36 +165,122 @@ pub(crate) fn unescaped(pattern: &[u8]) -> OsString {
     OsString::from_vec(text)
 }
 
-/// Whether a name matches a pattern without slashes. A dot at its beginning must be written.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    if name.first() == Some(&b'.') && pattern.first() != Some(&b'.') {
-        return false;
+/// A pattern without slashes, against which many names are held: in time that grows with the length of a
+/// name alone, whatever the pattern is, since all places of the pattern where a name may have got to are
+/// followed at once, as bits (shift-and).
+struct Pattern<'a> {
+    /// Each stands for one character. Bit `i` of a set means that the first `i` of them have matched.
+    units: Vec<Unit<'a>>,
+    /// Where any characters may come in between.
+    stars: Places,
+    begins_with_dot: bool,
+    /// Of each character that was met, the places which go on with it.
+    places_of: HashMap<u32, Places>,
+}
+
+/// What stands for one character.
+enum Unit<'a> {
+    Any,
+    One(&'a [u8]),
+    Set { is_negated: bool, members: &'a [u8] },
+}
+
+/// A set of the places of a pattern.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Places([u64; (MAX_NAME_BYTES + 1) / 64]);
+
+impl Places {
+    fn insert(&mut self, place: usize) {
+        self.0[place / 64] |= 1 << (place % 64);
     }
-    let (mut at, mut in_name) = (0, 0);
-    // Where to go on after the last star, if the rest does not match.
-    let mut star: Option<(usize, usize)> = None;
-    while in_name < name.len() || at < pattern.len() {
-        if pattern.get(at) == Some(&b'*') {
-            star = Some((at + 1, in_name));
-            at += 1;
-            continue;
+
+    fn contains(&self, place: usize) -> bool {
+        self.0[place / 64] >> (place % 64) & 1 == 1
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word &= other);
+        self
+    }
+
+    fn or(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+        self
+    }
+
+    fn next(mut self) -> Self {
+        let mut carried = 0;
+        for word in &mut self.0 {
+            (*word, carried) = (*word << 1 | carried, *word >> 63);
         }
-        let c = first(&name[in_name..]);
-        let next = if c.is_empty() { None } else { one(&pattern[at..], c) };
-        match (next, star) {
-            (Some(length), _) => {
-                at += length;
-                in_name += c.len();
+        self
+    }
+}
+
+impl<'a> Pattern<'a> {
+    /// `None` where no name is long enough.
+    fn new(pattern: &'a [u8]) -> Option<Self> {
+        let (mut units, mut stars, mut rest) = (Vec::new(), Places::default(), pattern);
+        while let Some(byte) = rest.first() {
+            if *byte == b'*' {
+                stars.insert(units.len());
+                rest = &rest[1..];
+                continue;
             }
-            (None, Some((after, from))) if from < name.len() => {
-                let from = from + first(&name[from..]).len();
-                (at, in_name) = (after, from);
-                star = Some((after, from));
+            if units.len() == MAX_NAME_BYTES {
+                return None;
             }
-            _ => return false,
+            let (unit, length) = unit(rest);
+            units.push(unit);
+            rest = &rest[length..];
+        }
+        let begins_with_dot = pattern.first() == Some(&b'.');
+        Some(Self { units, stars, begins_with_dot, places_of: HashMap::new() })
+    }
+
+    /// Whether a name matches. A dot at its beginning must be written.
+    fn matches(&mut self, name: &[u8]) -> bool {
+        if name.first() == Some(&b'.') && !self.begins_with_dot {
+            return false;
+        }
+        let (mut places, mut rest) = (Places::default(), name);
+        places.insert(0);
+        while !rest.is_empty() && !places.is_empty() {
+            let c = first(rest);
+            rest = &rest[c.len()..];
+            places = places.and(self.places_of(c)).next().or(places.and(self.stars));
+        }
+        places.contains(self.units.len())
+    }
+
+    fn places_of(&mut self, c: &[u8]) -> Places {
+        let key = c.iter().fold(0, |key, byte| key << 8 | u32::from(*byte));
+        if let Some(places) = self.places_of.get(&key) {
+            return *places;
+        }
+        let mut places = Places::default();
+        for (place, _) in self.units.iter().enumerate().filter(|(_, unit)| unit.is(c)) {
+            places.insert(place);
+        }
+        if self.places_of.len() < MAX_KEPT_CHARACTERS {
+            self.places_of.insert(key, places);
+        }
+        places
+    }
+}
+
+impl Unit<'_> {
+    fn is(&self, c: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::One(character) => *character == c,
+            Self::Set { is_negated, members } => is_member(members, c) != *is_negated,
         }
     }
-    true
 }
 
 /// The first character of `text`, or its first byte where none begins there.
@@ -166,42 +290,49 @@ fn first(text: &[u8]) -> &[u8] {
     &text[..length.unwrap_or(longest.min(1))]
 }
 
-/// How much of a pattern stands for this one character, if its beginning does.
-fn one(pattern: &[u8], c: &[u8]) -> Option<usize> {
-    let literal = |pattern| (first(pattern) == c).then_some(c.len());
+/// What the beginning of a pattern, which is no star, stands for, and how long it is.
+fn unit(pattern: &[u8]) -> (Unit<'_>, usize) {
+    let literal = |pattern| (Unit::One(first(pattern)), first(pattern).len());
     match pattern {
-        [b'?', ..] => Some(1),
-        [b'\\', escaped @ ..] if !escaped.is_empty() => Some(literal(escaped)? + 1),
-        [b'[', rest @ ..] => match set(rest, c) {
-            Some((is_in, length)) => is_in.then_some(length + 1),
+        [b'?', ..] => (Unit::Any, 1),
+        [b'\\', escaped @ ..] if !escaped.is_empty() => {
+            let (unit, length) = literal(escaped);
+            (unit, length + 1)
+        }
+        [b'[', rest @ ..] => match set(rest) {
+            Some((unit, length)) => (unit, length + 1),
             None => literal(pattern),
         },
         pattern => literal(pattern),
     }
 }
 
-/// Whether `c` is in the set behind a bracket, and how long the set is with its end; `None` where it
-/// has no end.
-fn set(pattern: &[u8], c: &[u8]) -> Option<(bool, usize)> {
+/// The set behind a bracket, and how long it is with its end; `None` where it has no end.
+fn set(pattern: &[u8]) -> Option<(Unit<'_>, usize)> {
     let is_negated = matches!(pattern.first(), Some(b'!' | b'^'));
     let start = usize::from(is_negated);
     let end = start + 1 + pattern.get(start + 1..)?.iter().position(|byte| *byte == b']')?;
-    let mut members = &pattern[start..end];
-    let mut is_in = false;
+    Some((Unit::Set { is_negated, members: &pattern[start..end] }, end + 1))
+}
+
+fn is_member(mut members: &[u8], c: &[u8]) -> bool {
     while !members.is_empty() {
         let low = first(members);
         members = &members[low.len()..];
-        match members {
+        let is_in = match members {
             // UTF-8 keeps the order of characters.
             [b'-', rest @ ..] if !rest.is_empty() => {
                 let high = first(rest);
-                is_in |= (low..=high).contains(&c);
                 members = &rest[high.len()..];
+                (low..=high).contains(&c)
             }
-            _ => is_in |= low == c,
+            _ => low == c,
+        };
+        if is_in {
+            return true;
         }
     }
-    Some((is_in != is_negated, end + 1))
+    false
 }
 
 /// Of a path, without the `.` and `..` in it, where it stays below root as far as the words go.
@@ -220,12 +351,69 @@ pub(crate) fn normal(path: &Path) -> Option<PathBuf> {
 
 /// Maximum number of names that a pattern stands for.
 const MAX_MATCHES: usize = 10_000;
+/// Maximum number of names that are held against a pattern.
+const MAX_LOOKED_AT: usize = 200_000;
+/// The longest path of Linux (`PATH_MAX`).
+const MAX_PATTERN_BYTES: usize = 4096;
+/// The longest name of Linux (`NAME_MAX`).
+const MAX_NAME_BYTES: usize = 255;
+/// Of further ones it is found out again each time.
+const MAX_KEPT_CHARACTERS: usize = 4096;
+const NAMES_BETWEEN_YIELDS: usize = 32;
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The same by trying, as POSIX describes it.
+    fn matches_by_trying(pattern: &[u8], name: &[u8]) -> bool {
+        match pattern.first() {
+            None => name.is_empty(),
+            Some(b'*') => (0..=name.len()).any(|from| {
+                let is_boundary = from == 0 || {
+                    let mut at = 0;
+                    while at < from {
+                        at += first(&name[at..]).len();
+                    }
+                    at == from
+                };
+                is_boundary && matches_by_trying(&pattern[1..], &name[from..])
+            }),
+            Some(_) => {
+                let ((unit, length), c) = (unit(pattern), first(name));
+                !name.is_empty()
+                    && unit.is(c)
+                    && matches_by_trying(&pattern[length..], &name[c.len()..])
+            }
+        }
+    }
+
+    fn matches(pattern: &[u8], name: &[u8]) -> bool {
+        Pattern::new(pattern).is_some_and(|mut pattern| pattern.matches(name))
+    }
+
+    /// However many names there are, and however nearly they match, a character is looked for in the
+    /// pattern once.
+    #[test]
+    fn names_that_nearly_match_take_no_longer() {
+        let text = format!("*{}y", "x".repeat(122));
+        let mut pattern = Pattern::new(text.as_bytes()).expect("short enough");
+        for length in 1..=MAX_NAME_BYTES {
+            assert!(!pattern.matches("x".repeat(length).as_bytes()));
+        }
+        assert_eq!(pattern.places_of.len(), 1);
+        assert!(pattern.matches(format!("{}y", "x".repeat(254)).as_bytes()));
+    }
+
+    #[test]
+    fn what_is_longer_than_a_name_matches_none() {
+        assert!(Pattern::new("?".repeat(MAX_NAME_BYTES + 1).as_bytes()).is_none());
+        let longest = "*?".repeat(MAX_NAME_BYTES) + "*";
+        assert!(matches(longest.as_bytes(), "x".repeat(MAX_NAME_BYTES).as_bytes()));
+        assert!(!matches(longest.as_bytes(), "x".repeat(MAX_NAME_BYTES - 1).as_bytes()));
+    }
 
     #[test]
     fn names_match_as_in_a_shell() {
@@ -287,6 +475,14 @@ mod tests {
                 prop_assert!(matches(quoted.as_bytes(), name.as_bytes()));
             }
             prop_assert!(name == other || !matches(quoted.as_bytes(), other.as_bytes()));
+        }
+
+        #[test]
+        fn places_are_followed_as_if_each_was_tried(
+            pattern in "[a-c*?\\[\\]!\\\\ä-]{0,10}", name in "[a-cä\\]-]{0,8}",
+        ) {
+            let expected = matches_by_trying(pattern.as_bytes(), name.as_bytes());
+            prop_assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected);
         }
 
         #[test]

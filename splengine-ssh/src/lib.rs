@@ -85,6 +85,7 @@ mod guarded_io;
 mod handler;
 mod host_key;
 mod login;
+mod path_memory;
 mod rsync;
 mod scp;
 mod server;

@@ -9,6 +9,7 @@ use splengine_core::{Caller, FileError, Files, Request, Scope};
 use tokio::io::AsyncReadExt as _;
 
 use crate::glob::{self, ShellWord};
+use crate::path_memory::PathMemory;
 use crate::spill_buffer::SpillReader;
 
 /// The server's command, once its paths were looked at: none may lie outside root or be hidden. With
@@ -22,6 +23,7 @@ pub(crate) async fn request(
     caller: &Caller,
     words: Vec<ShellWord>,
     input: &mut SpillReader,
+    mut memory: PathMemory,
 ) -> Result<Request, String> {
     // Unlike SFTP it is a program that reaches files by itself: it takes the right to run it, too,
     // which the engine checks.
@@ -39,7 +41,7 @@ pub(crate) async fn request(
     for word in &words[dot + 1..] {
         match &word.pattern {
             Some(pattern) if is_sender => {
-                paths.extend(glob::expand(files, caller, pattern).await?);
+                paths.extend(glob::expand(files, caller, pattern, &mut memory).await?);
             }
             _ => paths.push(PathBuf::from(&word.text)),
         }

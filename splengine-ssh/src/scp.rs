@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::channel_writer::{Disconnected, Exit, Reply};
 use crate::glob::{self, ShellWord};
+use crate::path_memory::PathMemory;
 use crate::spill_buffer::SpillReader;
 
 /// What scp's server is told by its command line.
@@ -98,9 +99,10 @@ pub(crate) async fn run(
     options: Options,
     input: SpillReader,
     reply: &Reply,
+    memory: PathMemory,
 ) -> Result<Exit, Disconnected> {
     let input = BufReader::with_capacity(CHUNK, input);
-    let mut copy = Copy { files, caller, input, reply, has_failed: false };
+    let mut copy = Copy { files, caller, input, reply, memory, has_failed: false };
     let done = match options.is_sink {
         true => copy.take(&options).await,
         false => copy.give(&options).await,
@@ -121,6 +123,7 @@ struct Copy<'a> {
     caller: &'a Caller,
     input: BufReader<SpillReader>,
     reply: &'a Reply,
+    memory: PathMemory,
     has_failed: bool,
 }
 
@@ -325,33 +328,45 @@ impl Copy<'_> {
         }
         for word in &options.paths {
             let paths: Vec<PathBuf> = match &word.pattern {
-                Some(pattern) => match glob::expand(self.files, self.caller, pattern).await {
-                    Ok(paths) => paths,
-                    Err(why) => {
-                        self.fail(Path::new(pattern), &why).await?;
-                        continue;
+                Some(pattern) => {
+                    let (files, memory) = (self.files, &mut self.memory);
+                    match glob::expand(files, self.caller, pattern, memory).await {
+                        Ok(paths) => paths,
+                        Err(why) => {
+                            self.memory.shrink(0);
+                            self.fail(Path::new(pattern), &why).await?;
+                            continue;
+                        }
                     }
-                },
+                }
                 None => vec![PathBuf::from(&word.text)],
             };
             for path in paths {
                 self.give_one(&path, options).await?;
             }
+            self.memory.shrink(0);
         }
         Ok(())
     }
 
     async fn give_one(&mut self, path: &Path, options: &Options) -> Result<(), Stop> {
-        let mut levels: Vec<(PathBuf, std::vec::IntoIter<PathBuf>)> = Vec::new();
+        struct Level {
+            path: PathBuf,
+            names: std::vec::IntoIter<OsString>,
+            /// What was held before.
+            held: usize,
+        }
+        let mut levels: Vec<Level> = Vec::new();
         let mut next = Some(path.to_owned());
         loop {
             let path = match next.take() {
                 Some(path) => path,
                 None => match levels.last_mut() {
                     None => return Ok(()),
-                    Some((_, entries)) => match entries.next() {
-                        Some(path) => path,
+                    Some(Level { path, names, held }) => match names.next() {
+                        Some(name) => path.join(name),
                         None => {
+                            self.memory.shrink(*held);
                             levels.pop();
                             self.reply.send(Stream::Stdout, Bytes::from_static(b"E\n")).await?;
                             self.is_acknowledged().await?;
@@ -379,30 +394,40 @@ impl Copy<'_> {
                 FileKind::Directory if levels.len() >= MAX_DEPTH => {
                     self.fail(&path, "is too deep").await?;
                 }
-                FileKind::Directory => match self.names(&at).await {
-                    Ok(names) => {
-                        if self.announce('D', &path, &info, 0, options).await? {
-                            let entries: Vec<_> =
-                                names.iter().map(|name| path.join(name)).collect();
-                            levels.push((path, entries.into_iter()));
+                FileKind::Directory => {
+                    let held = self.memory.held();
+                    match self.names(&at).await {
+                        Ok(names) if self.announce('D', &path, &info, 0, options).await? => {
+                            levels.push(Level { path, names: names.into_iter(), held });
+                        }
+                        Ok(_) => self.memory.shrink(held),
+                        Err(why) => {
+                            self.memory.shrink(held);
+                            self.fail(&path, &why).await?;
                         }
                     }
-                    Err(error) => self.fail(&path, &error.to_string()).await?,
-                },
+                }
                 _ => self.fail(&path, "is neither a file nor a directory").await?,
             }
         }
     }
 
-    async fn names(&self, at: &Path) -> Result<Vec<OsString>, FileError> {
-        let listing = self.files.list(self.caller, at).await?;
+    /// The names in a directory, or why it can't be copied.
+    async fn names(&mut self, at: &Path) -> Result<Vec<OsString>, String> {
+        let words = |error: FileError| error.to_string();
+        let listing = self.files.list(self.caller, at).await.map_err(words)?;
         let mut names = Vec::new();
         loop {
-            let entries = listing.next().await?;
+            let entries = listing.next().await.map_err(words)?;
             if entries.is_empty() {
                 return Ok(names);
             }
-            names.extend(entries.into_iter().map(|entry| entry.name));
+            for entry in entries {
+                self.memory.take(entry.name.len()).map_err(|_| {
+                    "has more names than there is memory for; try again in a second".to_owned()
+                })?;
+                names.push(entry.name);
+            }
         }
     }
 
