@@ -15,7 +15,7 @@ use axum::http::header::COOKIE;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use splengine_core::auth::{Scope, StaticTokens};
+use splengine_core::auth::{HostAuthenticator, Scope};
 use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_http::HttpServer;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,9 +34,9 @@ async fn login(mut request: Request, next: Next) -> Response {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    // Without a token of its own nobody gets past `login` by one.
+    // Nobody gets past `login` by a token.
     let splengine =
-        HttpServer::builder(engine.clone()).authenticate(StaticTokens::new()).into_service();
+        HttpServer::builder(engine.clone()).authenticate(HostAuthenticator::new()).into_service();
     let app = axum::Router::new()
         .nest_service("/spl", splengine)
         .layer(from_fn(login))

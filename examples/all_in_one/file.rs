@@ -111,6 +111,9 @@ pub(crate) struct HttpTable {
     /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
     /// `127.0.0.1:8080`.
     pub(crate) address: Option<String>,
+    /// Path below which clients find the server, such as `/engine`, where a proxy takes it away before it
+    /// passes requests on. Default: none.
+    pub(crate) base_path: Option<String>,
     /// Origins whose pages may use the server from a browser (CORS). Default: none.
     #[serde(default)]
     pub(crate) allow_origins: Vec<String>,

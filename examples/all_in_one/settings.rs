@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     pub(crate) environment: Environment,
     pub(crate) cgroup: CgroupMode,
+    pub(crate) base_path: Option<String>,
     pub(crate) allow_origins: Vec<String>,
     pub(crate) max_connections: Option<NonZeroU32>,
     pub(crate) header_timeout: Option<Duration>,
@@ -195,6 +196,7 @@ impl Settings {
             grace: grace(&args, file.grace)?,
             environment: environment(file.environment.inherit.as_deref(), file.environment.set)?,
             cgroup: cgroup(file.cgroup.mode.as_deref())?,
+            base_path: file.http.base_path,
             allow_origins: file.http.allow_origins,
             max_connections: file.http.max_connections,
             header_timeout: file

@@ -7,6 +7,7 @@ use axum::http::header::LOCATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use splengine_core::Caller;
 use splengine_core::Engine;
 use splengine_core::quota::{
@@ -93,13 +94,15 @@ pub(crate) async fn list<T: Send + 'static, E: Into<Problem>>(
     Ok(response)
 }
 
-/// Among the extensions of an answer whose body is one that all clients share.
+/// Among the extensions of an answer whose body is one that all clients share, or has its memory reserved
+/// already.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SharedBody;
+pub(crate) struct CountedBody;
 
 /// Reserves the memory of an answer that is whole until the last of it was written. What only looks is
 /// refused where there is none; what has done something waits for a while first, lest its answer is
-/// lost. Answers that are streamed have bounds of their own.
+/// lost. An answer that is streamed takes [`STREAM_BYTES`] until its end, unless it is of a run, which has
+/// bounds of its own: there may be thousands at once.
 pub(crate) async fn reserve(
     State(budgets): State<AnswerBudgets>,
     request: Request,
@@ -110,12 +113,29 @@ pub(crate) async fn reserve(
     let mut response = next.run(request).await;
     // That of a list, which was put together outside of any budget.
     let _permit = response.extensions_mut().remove::<LargeWorkPermit>();
-    let Some(bytes) = response.body().size_hint().exact() else { return response };
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    if bytes <= MIN_BYTES || response.extensions().get::<SharedBody>().is_some() {
+    if response.extensions().get::<CountedBody>().is_some() {
         return response;
     }
     let caller = recognised.as_ref().and_then(Recognised::caller);
+    let Some(bytes) = response.body().size_hint().exact() else {
+        if !is_safe {
+            return response;
+        }
+        let reservation = match budgets.reserve_answer(caller, STREAM_BYTES, false).await {
+            Ok(reservation) => reservation,
+            Err(error) => return refused(error).into_response(),
+        };
+        return response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _until_the_end = &reservation;
+                frame
+            }))
+        });
+    };
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if bytes <= MIN_BYTES {
+        return response;
+    }
     let reservation = match budgets.reserve_answer(caller, bytes, !is_safe).await {
         Ok(reservation) => reservation,
         Err(error) if is_safe => return refused(error).into_response(),
@@ -144,5 +164,7 @@ fn refused(error: MemoryError) -> Problem {
     Problem::of_kind(error.kind(), detail, Some(error.retry_after()))
 }
 
+/// What an answer that is streamed holds: the piece that was read last, and what its form makes of it.
+const STREAM_BYTES: usize = 128 << 10;
 /// An answer of no more bytes is not counted.
 const MIN_BYTES: usize = 4 << 10;

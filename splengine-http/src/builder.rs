@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
+use crate::base_path::{BasePath, BasePathError};
 use crate::context::{Context, Options};
 use crate::result_formats::{BoxError, ResultFormat};
 use crate::server::{HttpServer, RequestBody, Timing};
@@ -67,6 +68,7 @@ impl HttpServer {
                 body_timeout: Duration::from_secs(30),
                 max_buffered: 256 << 20,
                 interfaces: BTreeMap::new(),
+                base_path: None,
                 console: None,
             },
             timing: Timing::default(),
@@ -131,6 +133,19 @@ impl<A> HttpServerBuilder<A> {
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;
         self
+    }
+
+    /// Sets the path below which clients find this server, such as `/engine`, where a proxy takes it away
+    /// before it passes requests on; a `/` at its end makes no difference. With it begin `Location`, the
+    /// addresses in the service definition, the `servers` of the OpenAPI document and the links of shares.
+    /// Default: what routers of axum 0.8 that this service is nested in have taken away.
+    ///
+    /// # Errors
+    ///
+    /// [`BasePathError`] when `path` is not the absolute path of a URL.
+    pub fn base_path(mut self, path: &str) -> Result<Self, BasePathError> {
+        self.options.base_path = Some(BasePath::parse(path)?);
+        Ok(self)
     }
 
     /// Lists a further server in the service definition, such as `websocket` and where it is.

@@ -14,6 +14,7 @@ use splengine_core::quota::CallerBudgets;
 use tower::util::BoxCloneSyncService;
 
 use crate::answers::AnswerBudgets;
+use crate::base_path::BasePath;
 use crate::encoded::DecoderBudgets;
 use crate::metrics::HttpMetrics;
 use crate::repeats::Repeats;
@@ -34,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) body_timeout: Duration,
     pub(crate) max_buffered: usize,
     pub(crate) interfaces: BTreeMap<String, String>,
+    /// Where clients find the routes, if that was told.
+    pub(crate) base_path: Option<BasePath>,
     /// Where people find the console.
     pub(crate) console: Option<String>,
 }

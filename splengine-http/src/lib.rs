@@ -37,11 +37,13 @@
 //! # How it fits in
 //!
 //! [`HttpServer`] opens an address of its own, with bounds on connections and times. [`HttpService`]
-//! is the same service without a listener and its bounds, to be nested in an axum router or any tower stack: a request that
-//! carries a [`Caller`](splengine_core::Caller) among its extensions was authenticated by the server
-//! around it. `splengine-ws` serves these routes beside its terminals; the service of
-//! `splengine-avro` can be [mounted](HttpServerBuilder::mount) here. [`serve`], [`check_host`]
-//! and [`read_body`] are what such servers share.
+//! is the same service without a listener and its bounds, to be nested in an axum router or any tower
+//! stack, at any path: a request that carries a [`Caller`](splengine_core::Caller) among its extensions
+//! was authenticated by the server around it, and addresses that it answers with lead below the path
+//! that axum's routers have taken away, or a [base path](HttpServerBuilder::base_path) that was set.
+//! `splengine-ws` serves these routes beside its terminals; the service of `splengine-avro` can be
+//! [mounted](HttpServerBuilder::mount) here. [`serve`], [`check_host`] and [`read_body`] are what such
+//! servers share.
 //!
 //! # Features
 //!
@@ -64,6 +66,7 @@
 
 mod answers;
 mod auth;
+mod base_path;
 mod body;
 #[doc(hidden)]
 pub mod bounded;
@@ -104,6 +107,7 @@ mod stdin;
 mod stream;
 mod tracked;
 
+pub use base_path::BasePathError;
 pub use body::{BodyError, read_body};
 pub use builder::HttpServerBuilder;
 pub use host::{HostError, check_host};

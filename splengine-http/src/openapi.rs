@@ -30,6 +30,13 @@ pub(crate) fn json(forms: &[ResultFormat]) -> serde_json::Result<String> {
     serde_json::to_string(&document)
 }
 
+/// Returns a document, which must be an object with members, that says where its server is.
+pub(crate) fn with_server(document: &[u8], url: &str) -> Vec<u8> {
+    let mut placed = format!("{{\"servers\":{},", json!([{ "url": url }])).into_bytes();
+    placed.extend_from_slice(document.get(1..).unwrap_or_default());
+    placed
+}
+
 /// What a schema says of `text/event-stream` is said of the data of one event.
 fn describe_events(value: &mut Value) {
     match value {

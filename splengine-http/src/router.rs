@@ -14,6 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::auth::refuse_foreign_pages;
+use crate::base_path::locate;
 use crate::context::Context;
 use crate::file_paths::FILES;
 use crate::host::check_host;
@@ -39,7 +40,7 @@ impl Context {
     pub(crate) fn router(&self) -> Router {
         let mut router = Router::new()
             // For a person who follows the bare address.
-            .route("/", get(|| async { Redirect::temporary("info") }))
+            .route("/", get(|| async { Redirect::temporary("/info") }))
             .route("/execute", post(execute::execute))
             .route("/api/v1/execute", post(execute::execute))
             .route("/api/v1/executions", get(executions::list))
@@ -97,6 +98,7 @@ impl Context {
             .layer(middleware::from_fn(refuse_unclear_host))
             .layer(middleware::from_fn(end_with_caller))
             .layer(middleware::from_fn(linger))
+            .layer(middleware::from_fn_with_state(self.clone(), locate))
             .with_state(self.clone());
         let origins = self.options.origins.allowed().map(HeaderValue::from_str);
         let origins: Vec<HeaderValue> = origins.filter_map(Result::ok).collect();

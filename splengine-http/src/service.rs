@@ -20,7 +20,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// use axum::Router;
 /// use axum::extract::Request;
 /// use axum::middleware::{Next, from_fn};
-/// use splengine_core::auth::StaticTokens;
+/// use splengine_core::auth::HostAuthenticator;
 /// use splengine_core::{Caller, Engine, LocalExecutor, Scope};
 /// use splengine_http::HttpServer;
 /// use tower::ServiceExt as _;
@@ -28,7 +28,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// let service = HttpServer::builder(engine).authenticate(StaticTokens::new()).into_service();
+/// let service = HttpServer::builder(engine).authenticate(HostAuthenticator::new()).into_service();
 /// let alice = Caller::new("alice".parse()?).with(Scope::Execute);
 /// let app = Router::new().nest_service("/engine", service).layer(from_fn(
 ///     move |mut request: Request, next: Next| {

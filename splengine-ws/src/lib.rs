@@ -31,7 +31,8 @@
 //! clients are gone. The server also answers with the routes of
 //! [`HttpService`](splengine_http::HttpService), which the console uses; [`WsServerBuilder::api`]
 //! sets another. [`WsService`] is the server as a `tower::Service`, to be nested in another server
-//! that serves upgrades. Clients show a bearer token, the cookie of a login, or, since a WebSocket of
+//! that serves upgrades, at any path: a request that carries a [`Caller`](splengine_core::Caller) among
+//! its extensions was authenticated by that server. Others show a bearer token, the cookie of a login, or, since a WebSocket of
 //! a browser can't send a header, a ticket that works once.
 //!
 //! # Features

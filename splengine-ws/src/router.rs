@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{OriginalUri, Path, Request, State};
 use axum::http::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
     ETAG, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{any, get, post};
+use splengine_core::Caller;
 use tower::ServiceExt as _;
 
 use crate::context::Context;
@@ -23,7 +24,7 @@ impl Context {
         let mut router = Router::new().route("/terminal", any(upgrade::terminal));
         if self.options.console {
             router = router
-                .route("/", get(|headers: HeaderMap| async move { page("", &headers) }))
+                .route("/", get(document))
                 .route("/login", post(login::login))
                 .route("/logout", post(login::logout))
                 .route("/me", get(login::me))
@@ -34,6 +35,17 @@ impl Context {
             .layer(middleware::from_fn(refuse_unclear_host))
             .layer(middleware::map_response(add_headers))
             .with_state(Arc::clone(self))
+    }
+}
+
+/// The page. Its links are relative, so a path that it is nested at is asked for with a `/` at the end.
+async fn document(OriginalUri(asked): OriginalUri, headers: HeaderMap) -> Response {
+    match asked.path().rsplit_once('/') {
+        Some((_, last)) if !last.is_empty() => {
+            let query = asked.query().map(|query| format!("?{query}")).unwrap_or_default();
+            Redirect::temporary(&format!("./{last}/{query}")).into_response()
+        }
+        _ => page("", &headers),
     }
 }
 
@@ -108,7 +120,8 @@ fn takes_gzip(asked: &HeaderMap) -> bool {
 
 /// Everything else is the HTTP server's. Who is logged in needs no header there.
 async fn api(State(context): State<Arc<Context>>, mut request: Request) -> Response {
-    if !request.headers().contains_key(axum::http::header::AUTHORIZATION)
+    if request.extensions().get::<Caller>().is_none()
+        && !request.headers().contains_key(axum::http::header::AUTHORIZATION)
         && let Some(present) = auth::by_cookie(&context, request.headers()).await
     {
         request.extensions_mut().insert(present.caller);

@@ -102,6 +102,7 @@ fn what_is_wrong_is_named() {
         (vec!["--config", &file("[http]\nmax-conections = 1")], "max-conections"),
         (vec!["--config", &file("[disk]\nflor = 1")], "flor"),
         (vec!["--config", &file("[http]\nallow-origins = [\"*\"]")], "allow-origins"),
+        (vec!["--config", &file("[http]\nbase-path = \"engine\"")], "[http] base-path: `engine`"),
         (vec!["--config", &file("[program]\nfailure = { stdout = \"(\" }")], "failure.stdout"),
         (vec!["--config", &file("[guessing]\nexempt = [\"10.0.0.0/33\"]")], "[guessing] exempt"),
         (vec!["--config", &file("[cgroup]\nmode = \"/no/such/cgroup\"")], "/no/such/cgroup"),

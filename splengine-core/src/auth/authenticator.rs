@@ -144,6 +144,41 @@ impl NoAuthenticator {
     }
 }
 
+/// [`Authenticator`] of a service that is nested in an application which authenticates its requests
+/// itself, and puts the [`Caller`] into their extensions: it recognises nobody by credentials, so that
+/// nobody gets past the application by them.
+///
+/// ```
+/// use splengine_core::auth::{AuthError, Authenticator, Credentials, HostAuthenticator, Secret};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let shown = Credentials::Bearer(Secret::new("whatever"));
+/// let known = HostAuthenticator::new().authenticate(shown).await;
+/// assert!(matches!(known, Err(AuthError::Invalid)));
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct HostAuthenticator;
+
+impl HostAuthenticator {
+    /// Returns an authenticator that leaves everything to the application around the service.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Authenticator for HostAuthenticator {
+    async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
+        Err(match credentials {
+            Credentials::None => AuthError::Missing,
+            _ => AuthError::Invalid,
+        })
+    }
+}
+
 /// The object-safe twin of [`Authenticator`].
 trait DynAuthenticator: Send + Sync {
     fn authenticate_boxed(

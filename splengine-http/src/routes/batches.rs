@@ -14,7 +14,7 @@ use splengine_core::batch::{BatchEvents, BatchFilter, BatchList, BatchRecord, Ba
 use splengine_core::{BatchError, BatchRequest, Caller, Field};
 use tokio::time::timeout;
 
-use crate::answers;
+use crate::answers::{self, CountedBody};
 use crate::auth::Authenticated;
 use crate::context::Context;
 use crate::dto_batch_requests::BatchRequestDto;
@@ -302,15 +302,20 @@ pub(crate) async fn events(
     if events.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let reserved = context.followers.reserve(&caller, events.memory_bytes())?;
+    let reserved = context.followers.reserve(&caller, FOLLOWER_BYTES + events.memory_bytes())?;
     let chunks = stream::unfold(Some((events, silence, reserved)), |events| async {
         let (mut events, silence, reserved) = events?;
         let (chunk, is_over) = next_event(&mut events, &silence).await;
         let next = (!is_over).then_some((events, silence, reserved));
         Some((Ok::<_, std::convert::Infallible>(chunk), next))
     });
-    Ok(as_it_comes(EVENTS, Body::from_stream(chunks)))
+    let mut response = as_it_comes(EVENTS, Body::from_stream(chunks));
+    response.extensions_mut().insert(CountedBody);
+    Ok(response)
 }
+
+/// What a request that waits takes, whatever it waits for.
+const FOLLOWER_BYTES: usize = 16 << 10;
 
 async fn next_event(events: &mut BatchEvents, silence: &Silence) -> (Bytes, bool) {
     match silence.unless_too_long(events.next()).await {

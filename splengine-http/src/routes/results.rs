@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use splengine_core::Caller;
 
+use crate::answers::CountedBody;
 use crate::auth::Authenticated;
 use crate::context::Context;
 use crate::dto::EncodingDto;
@@ -65,7 +66,9 @@ pub(crate) async fn answer(
     let Some(form) = form else {
         let bytes = record_bytes + result_stream::MEMORY_BYTES;
         let reserved = context.answers.reserve(caller, bytes)?;
-        return result_stream::answer(results, encoding, reserved).await;
+        let mut response = result_stream::answer(results, encoding, reserved).await?;
+        response.extensions_mut().insert(CountedBody);
+        return Ok(response);
     };
     let _reserved = context.answers.reserve(caller, record_bytes + results.total_bytes())?;
     form.answer(results.read_all().await?).await

@@ -8,8 +8,9 @@ use axum::{Extension, Json};
 use splengine_core::Scope;
 use splengine_core::engine::PartState;
 
-use crate::answers::SharedBody;
+use crate::answers::CountedBody;
 use crate::auth::Authenticated;
+use crate::base_path::BasePath;
 use crate::context::Context;
 use crate::dto::{IdentityDto, ReadinessDto, ServiceDto, StatusDto};
 use crate::openapi;
@@ -103,9 +104,13 @@ pub(crate) async fn whoami(Authenticated(caller): Authenticated, _: NoQuery) -> 
             content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn definition(State(context): State<Context>, _: NoQuery) -> Json<ServiceDto> {
+pub(crate) async fn definition(
+    State(context): State<Context>,
+    Extension(base): Extension<BasePath>,
+    _: NoQuery,
+) -> Json<ServiceDto> {
     let mut interfaces = context.options.interfaces.clone();
-    interfaces.insert("rest".to_owned(), "/api/v1".to_owned());
+    interfaces.insert("rest".to_owned(), format!("{}/api/v1", base.as_str()));
     let mut capabilities = context.engine.capabilities();
     let own = ["execute.stream", "execute.stdin-stream"].map(str::to_owned).into_iter();
     let asynchronous = context.engine.has_batches().then(|| "execute.async".to_owned());
@@ -121,11 +126,18 @@ pub(crate) async fn definition(State(context): State<Context>, _: NoQuery) -> Js
 }
 
 /// Made once: it takes about a millisecond, and anybody may ask for it as often as they like.
-pub(crate) async fn openapi(State(context): State<Context>, _: NoQuery) -> Response {
+pub(crate) async fn openapi(
+    State(context): State<Context>,
+    Extension(base): Extension<BasePath>,
+    _: NoQuery,
+) -> Response {
     let document = context.openapi.get_or_init(|| {
         let document = openapi::json(&context.options.forms);
         document.expect("a document is made of texts, numbers and maps by texts").into()
     });
     let headers = [(CONTENT_TYPE, "application/json")];
-    (Extension(SharedBody), headers, document.clone()).into_response()
+    if base.is_empty() {
+        return (Extension(CountedBody), headers, document.clone()).into_response();
+    }
+    (headers, openapi::with_server(document, base.as_str())).into_response()
 }

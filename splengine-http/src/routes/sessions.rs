@@ -18,6 +18,7 @@ use splengine_core::{Caller, SessionRequest};
 
 use crate::answers;
 use crate::auth::Authenticated;
+use crate::base_path::BasePath;
 use crate::context::Context;
 use crate::dto_sessions::{
     NewShareDto, SaveRequestDto, SavedDto, SavedListDto, SessionChangeDto, SessionDto,
@@ -411,7 +412,7 @@ pub(crate) async fn share(
     request: Request,
 ) -> Result<Response, Problem> {
     context.engine.sessions().check_change(&caller, &id)?;
-    let console = console_url(&context, request.headers());
+    let console = console_url(&context, &request);
     let (dto, ..): (ShareRequestDto, _, _) = optional_json(&context, &caller, request, Ok).await?;
     let expires_in = dto.expires_in.map_or(HOUR, Duration::from_millis);
     let access = dto.access.unwrap_or_default();
@@ -514,10 +515,11 @@ async fn optional_json<T: DeserializeOwned + Default, R: Send + 'static>(
 }
 
 /// Where the console is: as configured, else where this request went to.
-fn console_url(context: &Context, headers: &HeaderMap) -> String {
+fn console_url(context: &Context, request: &Request) -> String {
     context.options.console.clone().unwrap_or_else(|| {
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        format!("http://{host}/")
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let base = request.extensions().get().map_or("", BasePath::as_str);
+        format!("http://{}{base}/", host.unwrap_or_default())
     })
 }
 

@@ -120,6 +120,8 @@ impl LogFormat {
 /// Who writes a log down as it comes.
 struct Writer {
     log: StepLog,
+    /// What is left of the last piece.
+    rest: Option<LogPiece>,
     form: LogFormat,
     lines: Lines,
     texts: [Utf8Pieces; 2],
@@ -134,16 +136,25 @@ impl Writer {
         let attempt = log.attempt();
         let lines = Lines { open: None, attempt };
         let (texts, time) = (Default::default(), SystemTime::UNIX_EPOCH);
-        Self { log, form, lines, texts, silence, time, attempt }
+        Self { log, rest: None, form, lines, texts, silence, time, attempt }
     }
 
     /// What is to be sent next; nobody waits for it longer than a proxy does.
     async fn next(mut self) -> Result<Option<(Bytes, Option<Self>)>, BatchError> {
         let mut out = BytesMut::new();
-        while out.is_empty() {
+        loop {
+            if let Some(piece) = self.rest.take() {
+                self.write_some(piece, &mut out);
+            }
+            if out.len() >= MAX_BYTES || (self.rest.is_none() && !out.is_empty()) {
+                break;
+            }
+            if self.rest.is_some() {
+                continue;
+            }
             match self.silence.unless_too_long(self.log.next()).await {
                 Some(piece) => match piece? {
-                    Some(piece) => self.write(&piece, &mut out),
+                    Some(piece) => self.rest = Some(piece),
                     None => {
                         self.finish(&mut out);
                         return Ok(Some((out.freeze(), None)));
@@ -155,6 +166,20 @@ impl Writer {
             }
         }
         Ok(Some((out.freeze(), Some(self))))
+    }
+
+    /// Writes a part of a piece, of which its form may make many times as much.
+    fn write_some(&mut self, mut piece: LogPiece, out: &mut BytesMut) {
+        let most = match self.form {
+            LogFormat::Text => MAX_TEXT_PART_BYTES,
+            LogFormat::NdJson => MAX_JSON_PART_BYTES,
+        };
+        let rest = piece.data.split_off(most.min(piece.data.len()));
+        self.write(&piece, out);
+        if !rest.is_empty() {
+            (piece.data, piece.left_out) = (rest, 0);
+            self.rest = Some(piece);
+        }
     }
 
     fn write(&mut self, piece: &LogPiece, out: &mut BytesMut) {
@@ -190,6 +215,13 @@ impl Writer {
         out.extend_from_slice(b"\n");
     }
 }
+
+/// A piece of an answer is no larger, but for what the last part makes.
+const MAX_BYTES: usize = 32 << 10;
+/// Of which each byte may be a line.
+const MAX_TEXT_PART_BYTES: usize = 1 << 10;
+/// Of which each byte may be six of JSON.
+const MAX_JSON_PART_BYTES: usize = 8 << 10;
 
 /// A log as lines for people. Pure.
 struct Lines {

@@ -12,6 +12,7 @@ mod gaps;
 mod guessing;
 mod large_bodies;
 mod members;
+mod nested;
 mod repeats;
 mod requests;
 mod revoked;

@@ -4,6 +4,7 @@ mod bodies;
 mod floods;
 mod guessing;
 mod logins;
+mod nested;
 mod places;
 mod plain;
 mod server;
