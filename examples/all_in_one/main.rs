@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::time::timeout;
+use tracing_subscriber::EnvFilter;
 
 use crate::args::Args;
 use crate::failure::Failure;
@@ -42,11 +43,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         // A log that nobody reads any more is no reason to end.
         .log_internal_errors(false)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing::Level::INFO.into())
-                .from_env_lossy(),
-        )
+        .with_env_filter(log_filter())
         .init();
     let word = std::env::args_os().nth(1);
     // Of this same program, started by the engine: see `PtyHost`.
@@ -107,3 +104,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 }
 
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What `RUST_LOG` asks for, else what an administrator needs. `h2` warns of each client that breaks its
+/// rules, whoever that is, as often as they do.
+fn log_filter() -> EnvFilter {
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|asked| !asked.is_empty());
+    let builder = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
+    builder.parse_lossy(asked.unwrap_or_else(|| "info,h2=error".to_owned()))
+}

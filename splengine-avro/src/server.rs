@@ -23,7 +23,7 @@ use crate::connection;
 use crate::framing::{Frames, PREFIX, Sasl, WireFormat};
 use crate::prefixed_io::Rewind;
 use crate::responder::Responder;
-use crate::service::AvroService;
+use crate::service::{AvroService, head_bytes, lacks_memory};
 
 /// The Avro RPC server on an address of its own. Serves while it is awaited, or
 /// [run](Self::run_until).
@@ -233,23 +233,28 @@ impl NewConnection {
             request.extensions_mut().insert(source.clone());
             let mut service = service.clone();
             async move {
-                if is_stream {
-                    activity.turn().await;
+                if is_stream && let Err(error) = activity.turn(head_bytes(&request)).await {
+                    return Ok(lacks_memory(&error).map(|body| body.of(activity)));
                 }
                 let answered = service.call(request).await?;
+                activity.release_head();
                 Ok::<_, Infallible>(answered.map(|body| body.of(activity)))
             }
         });
         let frame_timeout = self.responder.options.frame_timeout.min(MAX_TIMEOUT);
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(frame_timeout);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(frame_timeout)
+            .max_buf_size(MAX_BUFFERED_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20))
             .max_concurrent_streams(128)
-            .max_header_list_size(64 * 1024);
+            .max_header_list_size(MAX_HEADER_LIST_BYTES);
         let mut connection =
             std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
@@ -323,6 +328,10 @@ where
     }
 }
 
+/// Of what is read and of what is written of one connection of HTTP/1.1; a head is no longer.
+const MAX_BUFFERED_BYTES: usize = 64 << 10;
+/// Of a head of HTTP/2.
+const MAX_HEADER_LIST_BYTES: u32 = 32 << 10;
 /// hyper adds times to the present one, and the sum must be a time.
 const MAX_TIMEOUT: Duration = Duration::from_hours(24 * 365);
 

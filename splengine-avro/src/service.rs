@@ -16,10 +16,10 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use splengine_core::Caller;
 use splengine_core::auth::{AuthorizationError, CredentialSource, Credentials};
 use splengine_core::net::{Activity, ConnectionHandle, OriginPolicy, PeerAddress};
-use splengine_core::quota::{GatherError, GatherLimits};
+use splengine_core::quota::{GatherError, GatherLimits, MemoryError};
+use splengine_core::{Caller, ErrorKind};
 use tokio::time::timeout;
 use tower::Service;
 
@@ -435,6 +435,24 @@ fn typed(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
     response
 }
 
+/// What a request takes in memory before its body, about.
+pub(crate) fn head_bytes<B>(request: &Request<B>) -> usize {
+    let headers = request.headers().iter();
+    let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
+    headers.sum::<usize>() + request.uri().path().len() + HEADER_BYTES
+}
+
+/// The answer to a request that there is no memory for.
+pub(crate) fn lacks_memory(error: &MemoryError) -> Response<ResponseBody> {
+    let status = match error.kind() {
+        ErrorKind::CallerLimit => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let retry_after = Some(error.retry_after());
+    let answer = Refusal { retry_after, ..refusal(status, &error.to_string()) }.answer();
+    answer.map(|rest| ResponseBody { rest, activity: None })
+}
+
 /// Why a request is none that holds a call.
 struct Refusal {
     status: StatusCode,
@@ -550,6 +568,8 @@ impl fmt::Debug for ResponseFuture {
 const MAX_UNKNOWN_BYTES: usize = 512 << 10;
 /// As much as one frame of HTTP/2 has.
 const MAX_PIECE_BYTES: usize = 16 << 10;
+/// What a header takes beside its name and its value.
+const HEADER_BYTES: usize = 128;
 const BINARY: &str = "avro/binary";
 /// How long the rest of a body is read in all, and how long a piece of it is waited for.
 const LINGER: Duration = Duration::from_secs(30);

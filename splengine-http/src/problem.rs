@@ -102,7 +102,7 @@ fn json_name(field: Field) -> String {
 }
 
 /// The one table from a refusal's kind to its status.
-fn status(kind: ErrorKind) -> StatusCode {
+pub(crate) fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Malformed => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,

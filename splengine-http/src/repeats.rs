@@ -1,6 +1,6 @@
 //! Requests that are done no more than once, by their `Idempotency-Key`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,14 +24,30 @@ use crate::headers::{IDEMPOTENCY_KEY, idempotency_key};
 use crate::problem::Problem;
 
 /// The answers to requests that had a key, kept in memory for a day: at most 10,000, and 64 MiB of
-/// them. Over that, answers of the caller who has most of them are forgotten first.
+/// them. Over that, answers of the caller who has most of them, with their guests, are forgotten first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Repeats(Arc<Mutex<State>>);
 
+/// To whom a request is accounted, and its key.
+type Name = (UserName, String);
+
 #[derive(Debug, Default)]
 struct State {
-    entries: HashMap<(UserName, String), Entry>,
+    entries: HashMap<Name, Entry>,
     next: u64,
+    /// Those that are done, in the order of their making.
+    done: BTreeMap<u64, Name>,
+    /// What each has of them.
+    of_callers: HashMap<UserName, Answers>,
+    /// The sum of their answers.
+    bytes: usize,
+}
+
+/// The answers of one caller.
+#[derive(Debug, Default)]
+struct Answers {
+    numbers: BTreeSet<u64>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -42,6 +58,59 @@ struct Entry {
     number: u64,
     since: Instant,
     answer: watch::Receiver<Option<Kept>>,
+    /// What its answer takes, once it is done.
+    bytes: usize,
+}
+
+impl State {
+    /// Notes that a request is done, whose answer takes so many bytes.
+    fn finish(&mut self, name: &Name, number: u64, bytes: usize) {
+        let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.number == number) else {
+            return;
+        };
+        entry.bytes = bytes;
+        self.done.insert(number, name.clone());
+        let of_caller = self.of_callers.entry(name.0.clone()).or_default();
+        of_caller.numbers.insert(number);
+        of_caller.bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    /// Forgets one that is done.
+    fn forget(&mut self, number: u64) {
+        let Some(name) = self.done.remove(&number) else { return };
+        let entry = self.entries.remove(&name);
+        let bytes = entry.map_or(0, |entry| entry.bytes);
+        self.bytes -= bytes;
+        if let Some(of_caller) = self.of_callers.get_mut(&name.0) {
+            of_caller.numbers.remove(&number);
+            of_caller.bytes -= bytes;
+            if of_caller.numbers.is_empty() {
+                self.of_callers.remove(&name.0);
+            }
+        }
+    }
+
+    /// Forgets answers that are old, or beyond the bounds.
+    fn trim(&mut self) {
+        while let Some((number, name)) = self.done.first_key_value()
+            && self.entries.get(name).is_none_or(|entry| entry.since.elapsed() >= MAX_AGE)
+        {
+            self.forget(*number);
+        }
+        loop {
+            let callers = self.of_callers.values();
+            let heaviest = if self.bytes > MAX_BYTES {
+                callers.max_by_key(|answers| answers.bytes)
+            } else if self.done.len() > MAX_ANSWERS {
+                callers.max_by_key(|answers| answers.numbers.len())
+            } else {
+                return;
+            };
+            let Some(oldest) = heaviest.and_then(|answers| answers.numbers.first()) else { return };
+            self.forget(*oldest);
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -123,7 +192,7 @@ impl Repeats {
         memory: Reservation,
         work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
     ) -> Result<Response, Problem> {
-        let name = (caller.user().clone(), key.to_owned());
+        let name = name_of(caller, key);
         let (tell, told) = watch::channel(None);
         let number = match self.enter(&name, sum, told)? {
             Entered::New(number) => number,
@@ -162,8 +231,12 @@ impl Repeats {
                 headers,
                 body,
             });
+            let bytes = kept.size();
             tell.send_replace(Some(kept));
-            begun.repeats.trim();
+            let mut state = begun.repeats.lock();
+            state.finish(&begun.name, begun.number, bytes);
+            state.trim();
+            drop(state);
             Ok(Response::from_parts(parts, body))
         });
         done.await.unwrap_or_else(|_| Err(failed()))
@@ -171,7 +244,7 @@ impl Repeats {
 
     fn enter(
         &self,
-        name: &(UserName, String),
+        name: &Name,
         sum: u64,
         told: watch::Receiver<Option<Kept>>,
     ) -> Result<Entered, Problem> {
@@ -184,40 +257,14 @@ impl Repeats {
             }
             return Ok(Entered::Known(known.answer.clone()));
         }
+        if let Some(old) = state.entries.get(name).map(|entry| entry.number) {
+            state.forget(old);
+        }
         let number = state.next;
         state.next += 1;
-        let entry = Entry { sum, number, since: Instant::now(), answer: told };
+        let entry = Entry { sum, number, since: Instant::now(), answer: told, bytes: 0 };
         state.entries.insert(name.clone(), entry);
         Ok(Entered::New(number))
-    }
-
-    /// Forgets answers that are old, or beyond the bounds.
-    fn trim(&self) {
-        let mut state = self.lock();
-        state.entries.retain(|_, entry| entry.since.elapsed() < MAX_AGE || !entry.is_done());
-        loop {
-            let mut of_callers: HashMap<&UserName, (usize, usize)> = HashMap::new();
-            let (mut count, mut bytes) = (0, 0);
-            for ((user, _), entry) in state.entries.iter().filter(|(_, entry)| entry.is_done()) {
-                let size = entry.size();
-                let of_caller = of_callers.entry(user).or_default();
-                (of_caller.0, of_caller.1) = (of_caller.0 + size, of_caller.1 + 1);
-                (count, bytes) = (count + 1, bytes + size);
-            }
-            let heaviest = if bytes > MAX_BYTES {
-                of_callers.iter().max_by_key(|(_, (size, _))| *size)
-            } else if count > MAX_ANSWERS {
-                of_callers.iter().max_by_key(|(_, (_, count))| *count)
-            } else {
-                return;
-            };
-            let Some((&user, _)) = heaviest else { return };
-            let own =
-                state.entries.iter().filter(|((owner, _), entry)| owner == user && entry.is_done());
-            let oldest = own.min_by_key(|(_, entry)| entry.number).map(|(name, _)| name.clone());
-            let Some(oldest) = oldest else { return };
-            state.entries.remove(&oldest);
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -230,20 +277,19 @@ enum Entered {
     Known(watch::Receiver<Option<Kept>>),
 }
 
-impl Entry {
-    fn is_done(&self) -> bool {
-        self.answer.borrow().is_some()
-    }
-
-    fn size(&self) -> usize {
-        self.answer.borrow().as_ref().map_or(0, Kept::size)
-    }
+/// The name under which the requests of a caller are known. Guests have keys of their own.
+fn name_of(caller: &Caller, key: &str) -> Name {
+    let key = match caller.guest() {
+        Some(_) => format!("{}\n{key}", caller.user()),
+        None => key.to_owned(),
+    };
+    (caller.accounted_user().clone(), key)
 }
 
 /// A request that is being done.
 struct Begun {
     repeats: Repeats,
-    name: (UserName, String),
+    name: Name,
     number: u64,
     is_done: bool,
 }
@@ -328,3 +374,48 @@ const MAX_ANSWERS: usize = 10_000;
 const MAX_BYTES: usize = 64 << 20;
 /// Largest answer that is kept.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has a request of `user` done whose answer takes so many bytes.
+    fn finish(state: &mut State, user: &str, key: &str, bytes: usize) -> u64 {
+        let (number, name) = (state.next, (user.parse().expect("a name"), key.to_owned()));
+        state.next += 1;
+        let answer = watch::channel(None).1;
+        let entry = Entry { sum: 0, number, since: Instant::now(), answer, bytes: 0 };
+        state.entries.insert(name.clone(), entry);
+        state.finish(&name, number, bytes);
+        state.trim();
+        number
+    }
+
+    #[tokio::test]
+    async fn answers_of_who_has_most_are_forgotten_first() {
+        let mut state = State::default();
+        let bobs = finish(&mut state, "bob", "only", 1);
+        for number in 0..MAX_ANSWERS {
+            finish(&mut state, "alice", &number.to_string(), 1);
+        }
+        assert!(state.done.contains_key(&bobs), "the one who has one keeps it");
+        assert_eq!((state.done.len(), state.entries.len()), (MAX_ANSWERS, MAX_ANSWERS));
+        assert_eq!(state.bytes, MAX_ANSWERS);
+        let oldest = ("alice".parse().expect("a name"), "0".to_owned());
+        assert!(!state.entries.contains_key(&oldest));
+        // By what they take, too.
+        let large = finish(&mut state, "carol", "large", MAX_BYTES);
+        assert!(!state.done.contains_key(&large) && state.done.contains_key(&bobs));
+        assert_eq!(state.bytes, MAX_ANSWERS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_forgotten_after_a_day() {
+        let mut state = State::default();
+        let old = finish(&mut state, "alice", "old", 7);
+        tokio::time::advance(MAX_AGE).await;
+        let new = finish(&mut state, "alice", "new", 5);
+        assert!(!state.done.contains_key(&old) && state.done.contains_key(&new));
+        assert_eq!((state.bytes, state.of_callers.len()), (5, 1));
+    }
+}

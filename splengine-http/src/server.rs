@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Version};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -18,10 +18,12 @@ use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{ConnectionLimits, PeerAddress, Server, serve_connections};
+use splengine_core::quota::MemoryError;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower::Service;
 
+use crate::problem::status;
 use crate::service::HttpService;
 use crate::tracked::Tracked;
 
@@ -92,6 +94,14 @@ impl HttpServer {
         timing: Timing,
     ) -> Self {
         Self { listener, local_addr, service, connections, timing }
+    }
+
+    /// Returns the service that answers, for a further server, such as the WebSocket server that has it
+    /// for its API: what is done once for an `Idempotency-Key` is then done once, whichever of them is
+    /// asked.
+    #[must_use]
+    pub fn service(&self) -> HttpService {
+        self.service.clone()
     }
 
     /// The address that it listens on.
@@ -205,10 +215,11 @@ async fn run<S, B>(
             let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
             let (mut service, request) = (service.clone(), request.map(body));
             async move {
-                if is_stream {
-                    activity.turn().await;
+                if is_stream && let Err(error) = activity.turn(head_bytes(&request)).await {
+                    return Ok(refusal(&error, Tracked::empty(activity)));
                 }
                 let response = service.call(request).await?;
+                activity.release_head();
                 let mut response = response.map(|body| Tracked::new(body, activity, is_stream));
                 drop(announced);
                 if is_old && response.body().size_hint().exact().is_none() {
@@ -395,12 +406,32 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(128)
-        .max_header_list_size(64 * 1024);
+        .max_header_list_size(MAX_HEADER_LIST_BYTES);
     builder
 }
 
+/// What a head takes in memory, about.
+fn head_bytes<B>(request: &http::Request<B>) -> usize {
+    let headers = request.headers().iter();
+    let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
+    headers.sum::<usize>() + request.uri().path().len() + HEADER_BYTES
+}
+
+/// To a request that is not looked at.
+fn refusal<B>(error: &MemoryError, body: B) -> http::Response<B> {
+    let mut response = http::Response::new(body);
+    *response.status_mut() = status(error.kind());
+    let seconds = error.retry_after().as_secs().max(1);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// Of a head of HTTP/2.
+const MAX_HEADER_LIST_BYTES: u32 = 32 << 10;
+/// What a header takes beside its name and its value.
+const HEADER_BYTES: usize = 128;
 /// Of what is read and of what is written of one connection of HTTP/1.1; a head is no longer.
-const MAX_BUFFERED_BYTES: usize = 128 << 10;
+const MAX_BUFFERED_BYTES: usize = 64 << 10;
 /// From the end that clients are told to that of the connection.
 const MAX_KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(5);
 /// hyper adds times to the present one, and the sum must be a time.

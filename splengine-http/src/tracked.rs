@@ -12,7 +12,8 @@ use splengine_core::net::Activity;
 /// pieces, of which hyper takes as many as the client has room for: of one large piece nobody knows
 /// how much the client has read.
 pub(crate) struct Tracked<B> {
-    body: B,
+    /// None of a refusal.
+    body: Option<B>,
     /// What is left of the last piece.
     rest: Bytes,
     activity: Option<Arc<Activity>>,
@@ -24,7 +25,13 @@ impl<B> Tracked<B> {
     pub(crate) fn new(body: B, activity: Activity, is_stream: bool) -> Self {
         activity.set_waits_for_client(true);
         let max_piece = if is_stream { MAX_STREAM_PIECE_BYTES } else { MAX_PIECE_BYTES };
-        Self { body, rest: Bytes::new(), activity: Some(Arc::new(activity)), max_piece }
+        Self { body: Some(body), rest: Bytes::new(), activity: Some(Arc::new(activity)), max_piece }
+    }
+
+    /// The body of an answer that says all in its head.
+    pub(crate) fn empty(activity: Activity) -> Self {
+        let activity = Some(Arc::new(activity));
+        Self { body: None, rest: Bytes::new(), activity, max_piece: 0 }
     }
 
     fn set_waits_for_client(&self, waits: bool) {
@@ -45,9 +52,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
         if self.rest.is_empty() {
             // Whoever asks has room for some of it.
             self.set_waits_for_client(false);
-            match ready!(Pin::new(&mut self.body).poll_frame(cx))
-                .map(|frame| frame.map(Frame::into_data))
-            {
+            let frame = match &mut self.body {
+                Some(body) => ready!(Pin::new(body).poll_frame(cx)),
+                None => None,
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.rest = data,
                 Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -67,12 +76,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = self.rest.len() as u64;
-        let body = self.body.size_hint();
+        let body = self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(body.lower().saturating_add(rest));
         if let Some(upper) = body.upper() {

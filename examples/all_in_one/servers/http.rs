@@ -14,6 +14,8 @@ pub(super) const KIND: Kind = Kind {
     interface: |bound, _| ("rest", bound.place("http://", "/api/v1")),
     add: |opening, bound, servers| {
         let server = configured(opening)?.listen(bound.listener).map_err(Failure::start)?;
+        // The WebSocket server has the same for its API.
+        opening.api.get_or_init(|| server.service());
         Ok(servers.add(server))
     },
 };
@@ -25,6 +27,10 @@ pub(super) fn configured(
     let mut builder = HttpServer::builder((*engine).clone())
         .authenticate(settings.accounts.clone())
         .results_as("application/avro", "avro", results_container);
+    if let Some(path) = &settings.base_path {
+        builder =
+            builder.base_path(path).map_err(|error| Failure::caused("[http] base-path", &error))?;
+    }
     for origin in &settings.allow_origins {
         builder = builder
             .allow_origin(origin)

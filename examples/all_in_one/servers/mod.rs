@@ -6,12 +6,14 @@ mod http;
 mod ssh;
 mod ws;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use splengine_avro::Tls;
 use splengine_core::Engine;
 use splengine_core::engine::Servers;
+use splengine_http::HttpService;
 use splengine_ssh::{HostKeys, Users};
 
 use crate::failure::Failure;
@@ -47,6 +49,8 @@ struct Opening<'a> {
     interfaces: BTreeMap<&'static str, String>,
     /// Where people find the console.
     console: Option<String>,
+    /// What the HTTP server answers with, once there is one.
+    api: OnceCell<HttpService>,
 }
 
 /// Servers that have their addresses, and what of them is read again later.
@@ -73,6 +77,7 @@ pub(crate) async fn open(engine: &Engine, settings: &Settings) -> Result<Opened,
         tls: avro::tls(settings)?,
         interfaces: BTreeMap::new(),
         console: settings.public_url.clone(),
+        api: OnceCell::new(),
     };
     let mut bound = Vec::new();
     for kind in &KINDS {

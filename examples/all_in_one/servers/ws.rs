@@ -18,11 +18,15 @@ pub(super) const KIND: Kind = Kind {
     },
     add: |opening, bound, servers| {
         let settings = opening.settings;
+        let api = match opening.api.get() {
+            Some(api) => api.clone(),
+            None => http::configured(opening)?.into_service(),
+        };
         let mut builder = WsServer::builder(opening.engine.clone())
             .authenticate(settings.accounts.clone())
             .keep_logins(settings.logins())
             .connection_limits(settings.connections.apply(ConnectionLimits::new()))
-            .api(http::configured(opening)?.into_service());
+            .api(api);
         for origin in &settings.ws_origins {
             builder = builder
                 .allow_origin(origin)

@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::net::answers::Answer;
 use crate::net::state::ConnectionState;
+use crate::quota::MemoryError;
 
 /// A request that is worked at, until this is dropped and all of its answer that was
 /// [handed out](Self::hand_out). Made by [`ConnectionHandle::begin`].
@@ -21,25 +22,52 @@ pub struct Activity {
     answer: Arc<Answer>,
     /// Held by a request of an unauthenticated connection that is at its turn.
     turn: Option<OwnedSemaphorePermit>,
+    /// The memory that its head is counted for.
+    head_bytes: usize,
 }
 
 impl Activity {
     pub(crate) fn begin(state: Arc<ConnectionState>) -> Self {
         state.progress.active.send_modify(|count| *count += 1);
         let (number, answer) = state.answers.begin();
-        Self { state, number, answer, turn: None }
+        Self { state, number, answer, turn: None, head_bytes: 0 }
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
     /// [`max_unauthenticated_requests`](crate::net::ConnectionLimits::max_unauthenticated_requests)
     /// are worked at at once, each until its answer was written, so that a client which reads none
-    /// of them holds little memory. Once somebody has authenticated, none waits any more.
+    /// of them holds little memory. Once somebody has authenticated, none waits any more. The request's
+    /// head, which takes `head_bytes` of memory, is counted among those of
+    /// [all](crate::net::ConnectionLimits::max_head_bytes) meanwhile, and until it is
+    /// [released](Self::release_head).
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] when there is no memory for the head: the request is to be refused.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives up the place in the line.
-    pub async fn turn(&mut self) {
-        self.turn = Arc::clone(&self.state.answers.turns).acquire_owned().await.ok();
+    pub async fn turn(&mut self, head_bytes: usize) -> Result<(), MemoryError> {
+        let turns = Arc::clone(&self.state.answers.turns);
+        self.turn = Arc::clone(&turns).try_acquire_owned().ok();
+        if self.turn.is_some() && head_bytes <= MAX_UNCOUNTED_HEAD_BYTES {
+            return Ok(());
+        }
+        self.state.heads.take(head_bytes)?;
+        self.head_bytes = head_bytes;
+        if self.turn.is_none() {
+            self.turn = turns.acquire_owned().await.ok();
+        }
+        Ok(())
+    }
+
+    /// Notes that the request's head is dropped, or about to be.
+    pub fn release_head(&mut self) {
+        match std::mem::take(&mut self.head_bytes) {
+            0 => {}
+            bytes => self.state.heads.give_back(bytes),
+        }
     }
 
     /// Notes whether a part of the answer is ready, for which the client has no room yet. See
@@ -61,6 +89,7 @@ impl Activity {
 
 impl Drop for Activity {
     fn drop(&mut self) {
+        self.release_head();
         let ConnectionState { answers, progress, place, .. } = &*self.state;
         answers.lock().remove(&self.number);
         progress.active.send_modify(|count| *count -= 1);
@@ -89,3 +118,6 @@ impl Drop for Part {
         answer.unwritten.fetch_sub(1, Release);
     }
 }
+
+/// Of an unauthenticated connection, as long as it needs not wait.
+const MAX_UNCOUNTED_HEAD_BYTES: usize = 4 << 10;

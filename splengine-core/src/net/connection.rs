@@ -28,6 +28,8 @@ pub struct Connection {
     blocked: Option<Blocked>,
     /// Whether the socket takes something although it does not count as writable.
     has_remainder: bool,
+    /// How much was read since others had their turn.
+    read_at_once: usize,
 }
 
 /// Handle on a [`Connection`], by which its server tells what is known of its client. Cheap to
@@ -85,7 +87,12 @@ impl Connection {
 
     fn of(stream: Arc<TcpStream>, progress: Arc<Progress>, place: Option<TableEntry>) -> Self {
         let handle = ConnectionHandle(Arc::new(ConnectionState::new(progress, place)));
-        Self { socket: Arc::new(Socket { stream, handle }), blocked: None, has_remainder: false }
+        Self {
+            socket: Arc::new(Socket { stream, handle }),
+            blocked: None,
+            has_remainder: false,
+            read_at_once: 0,
+        }
     }
 
     pub(crate) fn socket(&self) -> Arc<Socket> {
@@ -202,14 +209,15 @@ impl ConnectionHandle {
     /// Notes that `caller` was authenticated on the connection: it is not closed any more for taking
     /// too long, nor for others, unless this caller has more than
     /// [their share](crate::net::ConnectionLimits::max_connections) of connections. Only the first caller
-    /// on a connection counts.
+    /// on a connection counts; a guest counts as the one who has [invited](Caller::accounted_user) them.
     pub fn set_authenticated(&self, caller: &Caller) {
         if self.0.is_authenticated.swap(true, Relaxed) {
             return;
         }
+        self.0.heads.set_authenticated(caller.accounted_user());
         self.0.answers.set_authenticated();
         if let Some(place) = &self.0.place {
-            place.set_authenticated(caller.user());
+            place.set_authenticated(caller.accounted_user());
         }
     }
 
@@ -470,15 +478,31 @@ impl Drop for Announced {
 
 impl AsyncRead for Connection {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let most = match self.socket.handle.is_authenticated() {
+            true => MAX_READ_AT_ONCE,
+            false => MAX_UNAUTHENTICATED_READ_AT_ONCE,
+        };
+        // What reads all that is there may work long at it: of a protocol with small frames that are
+        // answered none, thousands are in one piece.
+        if self.read_at_once >= most {
+            self.read_at_once = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
-            ready!(self.socket.stream.poll_read_ready(cx))?;
+            let is_ready = self.socket.stream.poll_read_ready(cx);
+            if is_ready.is_pending() {
+                self.read_at_once = 0;
+            }
+            ready!(is_ready)?;
             match self.socket.stream.try_read_buf(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => {
+                    self.read_at_once += read.as_ref().copied().unwrap_or_default();
                     let state = &self.socket.handle.0;
                     if !state.is_authenticated.load(Relaxed) {
                         state.progress.has_read();
@@ -525,6 +549,9 @@ impl AsyncWrite for Connection {
     }
 }
 
+/// After so many bytes others have their turn, and after fewer of an unauthenticated client.
+const MAX_READ_AT_ONCE: usize = 16 << 10;
+const MAX_UNAUTHENTICATED_READ_AT_ONCE: usize = 4 << 10;
 /// How often to look for a peer that left.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for a client to end a connection that the server has ended.

@@ -30,6 +30,7 @@ pub struct ConnectionLimits {
     max_unauthenticated: Option<usize>,
     pub(crate) max_unauthenticated_per_address: usize,
     pub(crate) max_unauthenticated_requests: usize,
+    pub(crate) max_head_bytes: usize,
     pub(crate) unauthenticated_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) unauthenticated_write_timeout: Duration,
@@ -46,6 +47,7 @@ impl ConnectionLimits {
             max_unauthenticated: None,
             max_unauthenticated_per_address: 32,
             max_unauthenticated_requests: 8,
+            max_head_bytes: 16 << 20,
             unauthenticated_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_mins(5),
             unauthenticated_write_timeout: Duration::from_secs(30),
@@ -91,6 +93,16 @@ impl ConnectionLimits {
     /// them is over and its answer written, or somebody has authenticated on the connection.
     pub fn max_unauthenticated_requests(mut self, count: usize) -> Self {
         self.max_unauthenticated_requests = count.max(1);
+        self
+    }
+
+    /// Maximum memory in bytes of the heads of all requests that are worked at or wait for their
+    /// [turn](crate::net::Activity::turn) on connections of a protocol that multiplexes them (HTTP/2),
+    /// default 16 MiB. One caller may have half of what the others leave, all unauthenticated
+    /// connections together a quarter, where heads of 4 KiB that need not wait are not counted. A request
+    /// for whose head there is no memory is refused.
+    pub fn max_head_bytes(mut self, bytes: usize) -> Self {
+        self.max_head_bytes = bytes;
         self
     }
 
@@ -166,6 +178,7 @@ impl fmt::Debug for ConnectionLimits {
             .field("max_unauthenticated", &self.unauthenticated())
             .field("max_unauthenticated_per_address", &self.max_unauthenticated_per_address)
             .field("max_unauthenticated_requests", &self.max_unauthenticated_requests)
+            .field("max_head_bytes", &self.max_head_bytes)
             .field("unauthenticated_timeout", &self.unauthenticated_timeout)
             .field("write_timeout", &self.write_timeout)
             .field("unauthenticated_write_timeout", &self.unauthenticated_write_timeout)

@@ -11,6 +11,7 @@ mod activity;
 mod answers;
 mod bind;
 mod connection;
+mod heads;
 mod host_name;
 mod limits;
 mod origin;

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::net::answers::Answers;
+use crate::net::heads::Heads;
 use crate::net::table::{Progress, TableEntry};
 
 /// What is known of a connection.
@@ -30,6 +31,7 @@ pub(crate) struct ConnectionState {
     pub(super) arriving: watch::Sender<Option<Instant>>,
     pub(super) progress: Arc<Progress>,
     pub(super) answers: Answers,
+    pub(super) heads: Heads,
     /// None of one that was made of a mere socket.
     pub(super) place: Option<TableEntry>,
 }
@@ -51,6 +53,7 @@ impl ConnectionState {
             arriving: watch::channel(None).0,
             progress,
             answers: Answers::new(most.unwrap_or(usize::MAX)),
+            heads: Heads::new(place.as_ref().map(TableEntry::heads)),
             place,
         }
     }

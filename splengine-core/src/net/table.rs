@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::net::heads::HeadBudgets;
 use crate::net::limits::ConnectionLimits;
 use crate::quota::{CallerPlace, CallerPlaces};
 use crate::user_name::UserName;
@@ -20,6 +21,7 @@ use crate::user_name::UserName;
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) limits: ConnectionLimits,
+    pub(crate) heads: Arc<HeadBudgets>,
     /// Of authenticated connections that never make room.
     shares: CallerPlaces,
     state: Mutex<State>,
@@ -95,8 +97,10 @@ struct Stage {
 impl Table {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
         let shares = CallerPlaces::new(limits.connections());
+        let heads = Arc::new(HeadBudgets::new(limits.max_head_bytes));
         Arc::new(Self {
             limits,
+            heads,
             shares,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -355,6 +359,10 @@ impl Progress {
 impl TableEntry {
     pub(crate) fn limits(&self) -> &ConnectionLimits {
         &self.table.limits
+    }
+
+    pub(crate) fn heads(&self) -> Arc<HeadBudgets> {
+        Arc::clone(&self.table.heads)
     }
 
     pub(crate) fn count_timeout(&self) {

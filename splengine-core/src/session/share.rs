@@ -97,9 +97,9 @@ impl Shares {
     pub(crate) fn ticket(&self, caller: &Caller) -> Result<Secret, SessionError> {
         let mut state = self.lock();
         state.forget_old();
-        state.check_tickets(caller.user())?;
+        state.check_tickets(caller.accounted_user())?;
         let until = Instant::now() + TICKET_LIFE;
-        Ok(state.ticket(Ticket::Caller(caller.clone()), caller.user().clone(), until))
+        Ok(state.ticket(Ticket::Caller(caller.clone()), caller.accounted_user().clone(), until))
     }
 
     /// Who shows this ticket. It does not work again.

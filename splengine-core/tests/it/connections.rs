@@ -313,3 +313,39 @@ async fn fill(server: &Server) -> Vec<TcpStream> {
     server.until("all are authenticated", |stats| stats.unauthenticated == 0).await;
     busy
 }
+
+/// Protocols with small frames, of which thousands lie in one piece, are read for as long as there is
+/// something.
+#[tokio::test]
+async fn who_sends_much_leaves_others_their_turn() {
+    const BYTES: usize = 64 << 10;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let mut client = TcpStream::connect(address).await.expect("connects");
+    let (stream, _) = listener.accept().await.expect("accepted");
+    client.write_all(&[0; BYTES]).await.expect("sent");
+    // All of it has come by then.
+    let mut peeked = vec![0; BYTES];
+    while stream.peek(&mut peeked).await.expect("read") < BYTES {}
+    let mut connection = Connection::from(stream);
+    let turns = AtomicUsize::new(0);
+    let others = async {
+        loop {
+            turns.fetch_add(1, Relaxed);
+            tokio::task::yield_now().await;
+        }
+    };
+    let read = async {
+        let mut piece = [0; 1024];
+        for _ in 0..BYTES / piece.len() {
+            connection.read_exact(&mut piece).await.expect("read");
+        }
+    };
+    tokio::select! {
+        biased;
+        () = read => {}
+        () = others => {}
+    }
+    let turns = turns.load(Relaxed);
+    assert!(turns >= 8, "others had {turns} turns while 64 KiB were read");
+}

@@ -280,3 +280,119 @@ async fn results_are_written_as_they_are_read() {
     assert_eq!(whole.json()["stdout"], "\0".repeat(1_000_000));
     assert_eq!(whole.json()["steps"][0]["stdout"], "\0".repeat(1_000_000));
 }
+
+/// Logs and other answers that are streamed hold a piece each.
+#[tokio::test]
+async fn answers_that_are_streamed_take_no_more_memory_than_a_caller_may_have() {
+    let server = batch_server_as(|http| http.max_buffered(2 * MIB)).await;
+    let path =
+        batch(&server, json!([step("lines", "head -c 100000 /dev/zero | tr '\\0' '\\n'")])).await;
+    for stream in ["log", "stdout"] {
+        let path = format!("{path}/steps/lines/{stream}");
+        let mut client = Client::open(&server, 0).await;
+        let (statuses, held) = client.ask_each(&path, 12).await;
+        // Each takes an eighth of a MiB, of the one that a caller may have.
+        let answered = statuses.iter().take_while(|status| **status == 200).count();
+        assert!((7..=9).contains(&answered), "{stream}: {statuses:?}");
+        assert!(statuses[answered..].iter().all(|status| *status == 429), "{statuses:?}");
+        drop(held);
+        client.served.abort();
+        until_answered(&server, &path).await;
+    }
+    // A line of the log for each byte.
+    let log = server.ask("GET", &format!("{path}/steps/lines/log"), None).await;
+    let lines = log.text().lines().filter(|line| line.ends_with(" stdout ")).count();
+    assert_eq!(lines, 100_000);
+    let headers = "Accept: application/x-ndjson\r\n";
+    let log = server.ask_with("GET", &format!("{path}/steps/lines/log"), headers, None).await;
+    let parts: Vec<Value> =
+        log.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let data: String = parts.iter().map(|part| part["data"].as_str().expect("text")).collect();
+    assert_eq!(data, "\n".repeat(100_000));
+    assert!(parts.iter().all(|part| part.to_string().len() < 32 << 10), "in small parts");
+}
+
+fn with_large_head(client: &Client, method: &str, path: &str) -> http::request::Builder {
+    let request = Request::builder().method(method).uri(format!("http://{}{path}", client.addr));
+    request.header("padding", "x".repeat(20_000))
+}
+
+/// Sends a request, and gives the status of its answer if there is one at once.
+async fn status_of(client: &Client, request: http::request::Builder, is_whole: bool) -> u16 {
+    let mut requests = client.requests.clone().ready().await.expect("open");
+    let request = request.body(()).expect("a request");
+    let (answer, stream) = requests.send_request(request, is_whole).expect("sent");
+    let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
+    drop(stream);
+    if answer.status().is_server_error() || answer.status() == 429 {
+        assert_eq!(answer.headers()["retry-after"], "1");
+    }
+    answer.status().as_u16()
+}
+
+/// A connection may have more than a hundred requests that wait for their turn.
+#[tokio::test]
+async fn heads_of_requests_that_wait_take_little_memory() {
+    let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut client = Client::open(&server, 0).await;
+    for _ in 0..8 {
+        client.ask("/openapi.json", None).await;
+    }
+    eventually("as many as may are answered", || client.answered() == 8).await;
+    // A quarter is for all that are unknown.
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut requests = client.requests.clone().ready().await.expect("open");
+        let request = with_large_head(&client, "GET", "/health").body(()).expect("a request");
+        waiting.push(requests.send_request(request, true).expect("sent"));
+    }
+    let refused = with_large_head(&client, "GET", "/health");
+    assert_eq!(status_of(&client, refused, true).await, 503);
+    // Small ones of others need none of it.
+    let mut other = Client::open(&server, 1 << 20).await;
+    assert_eq!(other.ask_each("/api/v1/whoami", 1).await.0, [200]);
+    assert_eq!(other.ask_each("/health", 1).await.0, [200]);
+    let known = with_large_head(&other, "GET", "/health");
+    assert_eq!(status_of(&other, known, true).await, 200, "of what callers have");
+    // With the connection its memory is given back.
+    drop(waiting);
+    client.served.abort();
+    let again = Client::open(&server, 1 << 20).await;
+    let answered = async {
+        while status_of(&again, with_large_head(&again, "GET", "/health"), true).await != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, answered).await.expect("in time");
+}
+
+/// Requests whose bodies are on their way keep their heads.
+#[tokio::test]
+async fn heads_of_a_callers_requests_take_no_more_memory_than_a_caller_may_have() {
+    let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut client = Client::open(&server, 1 << 20).await;
+    assert_eq!(client.ask_each("/api/v1/whoami", 1).await.0, [200]);
+    let unfinished = |client: &Client| {
+        with_large_head(client, "POST", "/execute")
+            .header("authorization", BEARER)
+            .header("content-type", "application/json")
+    };
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let mut requests = client.requests.clone().ready().await.expect("open");
+        let request = unfinished(&client).body(()).expect("a request");
+        held.push(requests.send_request(request, false).expect("sent"));
+    }
+    assert_eq!(status_of(&client, unfinished(&client), false).await, 429, "half of it is full");
+    let mut other = Client::open(&server, 1 << 20).await;
+    assert_eq!(other.ask_each("/health", 1).await.0, [200]);
+    drop(held);
+    let answered = async {
+        while status_of(&client, with_large_head(&client, "GET", "/health"), true).await != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, answered).await.expect("in time");
+}

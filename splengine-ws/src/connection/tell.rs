@@ -142,6 +142,5 @@ pub(crate) fn patience(ping_every: Duration) -> Duration {
 
 /// So many updates go out before the next look at what else there is to say.
 const AT_ONCE: usize = 16;
-/// Of frames that wait for their client, so many bytes of each WebSocket are not counted: more than the
-/// largest update but a screen.
-const OUTPUT_ALLOWANCE: usize = 512 << 10;
+/// Of frames that wait for their client, so many bytes of each WebSocket are not counted.
+const OUTPUT_ALLOWANCE: usize = 128 << 10;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
-use splengine_core::auth::Access;
+use splengine_core::auth::{Access, Secret};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -67,6 +69,47 @@ async fn web_sockets_that_are_refused_keep_nobody_out() {
     drop((held, refused));
 }
 
+/// Logs a guest in, and returns the cookie of that.
+async fn cookie_of_guest(server: &TestServer, ticket: &Secret) -> String {
+    let own = format!("http://{}", server.addr);
+    let body = json!({"ticket": ticket.expose()}).to_string();
+    let answer = server.http(&format!("POST /login HTTP/1.1\r\nOrigin: {own}"), &body).await;
+    let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+    cookie.expect("a cookie").split(';').next().expect("a pair").to_owned()
+}
+
+/// Connections on which nothing is asked for any more count as their host's.
+#[tokio::test]
+async fn guests_of_one_host_leave_connections_to_others() {
+    let server = server_with(|policy| policy, |server| server.max_connections(8)).await;
+    let mut first = server.plain("").await;
+    let id = first.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
+    let sessions = server.engine.sessions();
+    let mut idle = Vec::new();
+    for connections in [4, 2, 1, 1] {
+        let shared = sessions.share(&server.alice, &id, Access::View, MINUTE).expect("shared");
+        let cookie = cookie_of_guest(&server, &shared.1).await;
+        for _ in 0..connections {
+            let mut stream = TcpStream::connect(server.addr).await.expect("connects");
+            let asked = format!(
+                "GET /api/v1/whoami HTTP/1.1\r\nHost: {}\r\nCookie: {cookie}\r\n\r\n",
+                server.addr
+            );
+            stream.write_all(asked.as_bytes()).await.expect("sent");
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.expect("answered");
+            assert_eq!(&answer, b"HTTP/1.1 200");
+            idle.push(stream);
+        }
+    }
+    let request = format!("GET /api/v1/whoami HTTP/1.1\r\nAuthorization: {BOB}");
+    let answer = timeout(Duration::from_secs(20), server.http(&request, ""))
+        .await
+        .expect("there is a place");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(idle);
+}
+
 #[tokio::test]
 async fn a_guest_leaves_places_to_the_host() {
     let server = server_with(|policy| policy, |server| server).await;
@@ -75,11 +118,8 @@ async fn a_guest_leaves_places_to_the_host() {
     let sessions = server.engine.sessions();
     let (_, ticket) = sessions.share(&server.alice, &id, Access::View, MINUTE).expect("shared");
     let own = format!("http://{}", server.addr);
-    let body = json!({"ticket": ticket.expose()}).to_string();
-    let answer = server.http(&format!("POST /login HTTP/1.1\r\nOrigin: {own}"), &body).await;
-    let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: "));
-    let cookie = cookie.expect("a cookie").split(';').next().expect("a pair");
-    let headers = [("origin", own.as_str()), ("cookie", cookie)];
+    let cookie = cookie_of_guest(&server, &ticket).await;
+    let headers = [("origin", own.as_str()), ("cookie", cookie.as_str())];
 
     let query = format!("?session={id}&access=view");
     let mut attached = Vec::new();
