@@ -78,7 +78,7 @@ async fn while_a_large_batch_is_submitted_others_are_served() {
             // Whoever is given it drops it where they like.
             tokio::task::spawn_blocking(move || drop(record));
         };
-        let was_shared = is_shared(submit, 8).await;
+        let was_shared = is_shared(Box::pin(submit), 8).await;
         let id = id.expect("submitted");
         batches.cancel(&alice, id.as_str()).await.expect("it ends");
         if was_shared {
