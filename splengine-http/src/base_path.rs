@@ -2,13 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{OriginalUri, Request, State};
-use axum::http::HeaderValue;
-use axum::http::header::LOCATION;
-use axum::middleware::Next;
-use axum::response::Response;
-
-use crate::context::Context;
+use axum::extract::{OriginalUri, Request};
 
 /// Path below which clients find the routes of this server: empty, or one that begins with `/` and does
 /// not end with it. An extension of each request.
@@ -34,7 +28,7 @@ impl BasePath {
     }
 
     /// What a router of axum has taken away from the path before it handed the request on.
-    fn taken_from(request: &Request) -> Self {
+    pub(crate) fn taken_from(request: &Request) -> Self {
         let Some(OriginalUri(original)) = request.extensions().get() else { return Self::none() };
         let (whole, rest) = (original.path(), request.uri().path());
         let base = match whole.strip_suffix(rest) {
@@ -58,24 +52,4 @@ impl BasePath {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// Finds the base path of a request, and tells it where the response says where something is.
-pub(crate) async fn locate(
-    State(context): State<Context>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let configured = context.options.base_path.clone();
-    let base = configured.unwrap_or_else(|| BasePath::taken_from(&request));
-    request.extensions_mut().insert(base.clone());
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    let below = headers.get(LOCATION).and_then(|location| location.to_str().ok());
-    if let Some(below) = below.filter(|location| location.starts_with('/'))
-        && let Ok(location) = HeaderValue::try_from(format!("{}{below}", base.as_str()))
-    {
-        headers.insert(LOCATION, location);
-    }
-    response
 }

@@ -3,8 +3,8 @@
 use std::any::Any;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, RANGE, X_CONTENT_TYPE_OPTIONS};
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::auth::refuse_foreign_pages;
-use crate::base_path::locate;
+use crate::base_path::BasePath;
 use crate::context::Context;
 use crate::file_paths::FILES;
 use crate::host::check_host;
@@ -105,7 +105,7 @@ impl Context {
         if !origins.is_empty() {
             use axum::http::header::{
                 ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
-                IF_NONE_MATCH, IF_RANGE, LOCATION, RETRY_AFTER,
+                IF_NONE_MATCH, IF_RANGE, RETRY_AFTER,
             };
             let resumption = HeaderName::from_static("last-event-id");
             let repetition = HeaderName::from_static("idempotency-key");
@@ -192,4 +192,20 @@ async fn refuse_what_is_no_text(request: Request, next: Next) -> Response {
         return Problem::malformed("the path is not UTF-8").into_response();
     }
     next.run(request).await
+}
+
+/// Finds the base path of a request, and tells it where the response says where something is.
+async fn locate(State(context): State<Context>, mut request: Request, next: Next) -> Response {
+    let configured = context.options.base_path.clone();
+    let base = configured.unwrap_or_else(|| BasePath::taken_from(&request));
+    request.extensions_mut().insert(base.clone());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let below = headers.get(LOCATION).and_then(|location| location.to_str().ok());
+    if let Some(below) = below.filter(|location| location.starts_with('/'))
+        && let Ok(location) = HeaderValue::try_from(format!("{}{below}", base.as_str()))
+    {
+        headers.insert(LOCATION, location);
+    }
+    response
 }

@@ -144,9 +144,9 @@ impl NoAuthenticator {
     }
 }
 
-/// [`Authenticator`] of a service that is nested in an application which authenticates its requests
-/// itself, and puts the [`Caller`] into their extensions: it recognises nobody by credentials, so that
-/// nobody gets past the application by them.
+/// [`Authenticator`] that recognises no caller by credentials: for a service that is nested in an
+/// application which authenticates its requests itself, and puts the [`Caller`] into their extensions.
+/// No client gets past the application by a token.
 ///
 /// ```
 /// use splengine_core::auth::{AuthError, Authenticator, Credentials, HostAuthenticator, Secret};
