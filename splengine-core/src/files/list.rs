@@ -374,8 +374,15 @@ mod tests {
     #[test]
     fn the_first_names_are_kept_in_their_order() {
         let after = Some("b".into());
-        let mut first =
-            FirstNames { after, max: 2, names: BTreeMap::new(), has_more: false, is_done: false };
+        let mut first = FirstNames {
+            after,
+            max: 2,
+            names: BTreeMap::new(),
+            max_bytes: 10,
+            bytes: 0,
+            has_more: false,
+            is_done: false,
+        };
         for name in ["e", "b", "d", "a"] {
             first.insert(OsStr::new(name), FileType::RegularFile);
         }
