@@ -482,13 +482,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let most = match self.socket.handle.is_authenticated() {
-            true => MAX_READ_AT_ONCE,
-            false => MAX_UNAUTHENTICATED_READ_AT_ONCE,
-        };
         // What reads all that is there may work long at it: of a protocol with small frames that are
         // answered none, thousands are in one piece.
-        if self.read_at_once >= most {
+        if self.read_at_once >= MAX_READ_AT_ONCE {
             self.read_at_once = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -549,9 +545,8 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// After so many bytes others have their turn, and after fewer of an unauthenticated client.
+/// After so many bytes others have their turn.
 const MAX_READ_AT_ONCE: usize = 16 << 10;
-const MAX_UNAUTHENTICATED_READ_AT_ONCE: usize = 4 << 10;
 /// How often to look for a peer that left.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for a client to end a connection that the server has ended.
