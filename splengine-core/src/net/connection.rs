@@ -546,7 +546,7 @@ impl AsyncWrite for Connection {
 }
 
 /// After so many bytes others have their turn.
-const MAX_READ_AT_ONCE: usize = 16 << 10;
+const MAX_READ_AT_ONCE: usize = 32 << 10;
 /// How often to look for a peer that left.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for a client to end a connection that the server has ended.
