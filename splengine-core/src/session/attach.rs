@@ -57,7 +57,7 @@ impl Attach {
         self
     }
 
-    /// The client that an earlier attachment was for, by its [id](Attachment::client_id): the
+    /// The client that an earlier attachment was for, by its [id](crate::session::Attachment::client_id): the
     /// numbers of its input go on, and what is left of that attachment is closed.
     #[must_use]
     pub fn client(mut self, id: impl Into<String>) -> Self {

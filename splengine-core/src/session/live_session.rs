@@ -326,7 +326,7 @@ impl LiveSession {
         }
     }
 
-    /// Waits until there is room for more of the recording, for [a while](STALL_TIMEOUT) at most.
+    /// Waits until there is room for more of the recording, for a while at most.
     pub(crate) async fn recording_room(&self) {
         let Some(writer) = &self.recording_writer else { return };
         let room = tokio::select! {

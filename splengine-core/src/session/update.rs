@@ -117,7 +117,7 @@ pub enum Closed {
     /// The share that let it in was taken back, or expired.
     Revoked,
     /// The credentials were taken back that its caller was recognised by
-    /// ([`Caller::is_revoked`]).
+    /// ([`Caller::is_revoked`](crate::Caller::is_revoked)).
     CredentialsRevoked,
     /// The engine shuts down; whether the program goes on is the engine's setting.
     Restart,
