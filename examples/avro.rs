@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
 
     // A client without credentials is this guest. One with a token that is wrong is still refused.
-    let guest = Caller::new("guest".parse()?).with(Scope::Execute);
+    let guest = Caller::new("guest")?.with(Scope::Execute);
     let tokens = StaticTokens::new().allow_anonymous(guest);
 
     // The Netty framing, the specification's, and HTTP on one port: each connection shows which it speaks.

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    let guest = Caller::with_all_scopes("guest".parse()?);
+    let guest = Caller::new("guest")?.with_all_scopes();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     writeln!(io::stdout(), "{}", listener.local_addr()?)?;
     let mut terminate = signal(SignalKind::terminate())?;

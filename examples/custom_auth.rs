@@ -36,7 +36,7 @@ impl SignedTokens {
         mac.verify_slice(&unhex(signature)?).ok()?;
         let (user, expiry) = signed.rsplit_once('.')?;
         let expiry = UNIX_EPOCH + Duration::from_secs(expiry.parse().ok()?);
-        (now < expiry).then_some(Caller::with_all_scopes(user.parse().ok()?))
+        (now < expiry).then_some(Caller::new(user).ok()?.with_all_scopes())
     }
 
     fn sign(&self, user: &str, expiry: SystemTime) -> String {

@@ -200,7 +200,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::spawn(work(UnixListener::bind(&socket)?));
 
     let engine = Engine::builder(Remote(socket)).build()?;
-    let everyone = StaticTokens::new().allow_anonymous(Caller::with_all_scopes("guest".parse()?));
+    let everyone = StaticTokens::new().allow_anonymous(Caller::new("guest")?.with_all_scopes());
     let server =
         HttpServer::builder(engine.clone()).authenticate(everyone).bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout(), "{}", server.local_addr())?;

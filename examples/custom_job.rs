@@ -61,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Goes on with whatever an engine before this one left; here there is none.
     engine.resume().await;
 
-    let alice = Caller::with_all_scopes("alice".parse()?);
+    let alice = Caller::new("alice")?.with_all_scopes();
     let batches = engine.batches();
     // `test` fails as soon as its number is no longer below 4.
     let submitted = batches.submit_job(&alice, "countUp", "sh -c 'echo $0; test $0 -lt 4'", None);

@@ -24,10 +24,10 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn login(mut request: Request, next: Next) -> Response {
     let cookie = request.headers().get(COOKIE).and_then(|cookie| cookie.to_str().ok());
     let user = cookie.and_then(|cookie| cookie.strip_prefix("login="));
-    let Some(Ok(user)) = user.map(str::parse) else {
+    let Some(Ok(caller)) = user.map(Caller::new) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
-    request.extensions_mut().insert(Caller::new(user).with(Scope::Execute));
+    request.extensions_mut().insert(caller.with(Scope::Execute));
     next.run(request).await
 }
 

@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Who may come in, and what they may do.
     let mut tokens = StaticTokens::new();
     let token = Secret::new(std::env::var("ALICE_TOKEN")?);
-    tokens.insert(&token, Caller::with_all_scopes("alice".parse()?))?;
+    tokens.insert(&token, Caller::new("alice")?.with_all_scopes())?;
 
     let server =
         HttpServer::builder(engine.clone()).authenticate(tokens).bind("127.0.0.1:0").await?;

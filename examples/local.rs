@@ -11,7 +11,7 @@ use splengine_core::{Caller, Engine, Event, LocalExecutor, Request};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let command = std::env::args().nth(1).unwrap_or_else(|| "echo 'hello world'".to_owned());
     let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    let me = Caller::with_all_scopes("me".parse()?);
+    let me = Caller::new("me")?.with_all_scopes();
     let mut run = engine.execute(&me, Request::new(command)).await?;
     while let Some(event) = run.next().await {
         match event {

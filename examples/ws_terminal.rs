@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
 
     // Alice may have terminals; `Scope::Watch` would let her look on at them, and type nothing.
-    let alice = Caller::new("alice".parse()?).with(Scope::Sessions);
+    let alice = Caller::new("alice")?.with(Scope::Sessions);
     let mut tokens = StaticTokens::new();
     tokens.insert(&Secret::new(std::env::var("ALICE_TOKEN")?), alice)?;
 

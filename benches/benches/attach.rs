@@ -14,7 +14,7 @@ use tokio::time::Instant;
 async fn main() {
     let executor = LocalExecutor::new("/tmp").expect("set up");
     let engine = Engine::builder(executor).sessions(SessionPolicy::new()).build().expect("built");
-    let caller = Caller::with_all_scopes("bench".parse().expect("a user name"));
+    let caller = Caller::new("bench").expect("a user name").with_all_scopes();
     let script = r#"for line in $(seq 400); do for word in $(seq 24); do printf '\033[3%dmword%03d ' $((word % 8)) $line; done; echo; done; echo full; read x"#;
     let size = Size::new(200, 50).expect("a size");
     let request = SessionRequest::new().command("sh -c").arg(script).size(size);

@@ -47,7 +47,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let addr = runtime.block_on(async {
         let engine = Engine::builder(Nothing).max_running(1024).build().expect("built");
-        let everyone = Caller::with_all_scopes("bench".parse().expect("a user name"));
+        let everyone = Caller::new("bench").expect("a user name").with_all_scopes();
         let server = AvroServer::builder(engine)
             .authenticate(StaticTokens::new().allow_anonymous(everyone))
             .bind("127.0.0.1:0")

@@ -85,7 +85,7 @@ fn engine(executor: impl Execute, root: &Path) -> Engine {
 }
 
 fn caller() -> Caller {
-    Caller::with_all_scopes("bench".parse().expect("a user name"))
+    Caller::new("bench").expect("a user name").with_all_scopes()
 }
 
 fn rate(count: usize, work: impl FnOnce()) -> f64 {

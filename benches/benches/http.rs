@@ -59,7 +59,7 @@ fn micros(time: std::time::Duration) -> f64 {
 }
 
 async fn serve(engine: Engine) -> SocketAddr {
-    let everyone = Caller::with_all_scopes("bench".parse().expect("a user name"));
+    let everyone = Caller::new("bench").expect("a user name").with_all_scopes();
     let server = HttpServer::builder(engine)
         .authenticate(StaticTokens::new().allow_anonymous(everyone))
         .bind("127.0.0.1:0")
@@ -71,7 +71,7 @@ async fn serve(engine: Engine) -> SocketAddr {
 }
 
 async fn in_process(engine: Engine) -> Vec<std::time::Duration> {
-    let caller = Caller::with_all_scopes("bench".parse().expect("a user name"));
+    let caller = Caller::new("bench").expect("a user name").with_all_scopes();
     let mut times = Vec::with_capacity(CALLS);
     for _ in 0..CALLS {
         let begun = Instant::now();

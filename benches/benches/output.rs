@@ -45,7 +45,7 @@ fn program() -> String {
 
 /// MiB a second, and by how much the process grew at its largest.
 async fn through_engine(engine: Engine) -> (f64, u64) {
-    let caller = Caller::with_all_scopes("bench".parse().expect("a user name"));
+    let caller = Caller::new("bench").expect("a user name").with_all_scopes();
     let before = resident();
     let begun = Instant::now();
     let mut run = engine.execute(&caller, Request::new(program())).await.expect("starts");

@@ -87,7 +87,7 @@ fn micros(time: Duration) -> f64 {
 }
 
 async fn one(engine: &Engine) {
-    let caller = Caller::with_all_scopes("bench".parse().expect("a user name"));
+    let caller = Caller::new("bench").expect("a user name").with_all_scopes();
     let run = engine.execute(&caller, Request::new("/bin/true")).await.expect("starts");
     assert!(run.capture().await.end.success());
 }

@@ -53,7 +53,7 @@ pub async fn ours(command: &[&str]) -> (SocketAddr, Engine) {
         .max_sessions(4096)
         .max_sessions_per_caller(4096);
     let engine = Engine::builder(executor).sessions(policy).build().expect("built");
-    let everyone = Caller::with_all_scopes("bench".parse().expect("a user name"));
+    let everyone = Caller::new("bench").expect("a user name").with_all_scopes();
     let server = WsServer::builder(engine.clone())
         .authenticate(StaticTokens::new().allow_anonymous(everyone))
         .console(false)

@@ -19,7 +19,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-//! let alice = Caller::with_all_scopes("alice".parse()?);
+//! let alice = Caller::new("alice")?.with_all_scopes();
 //!
 //! let run = engine.execute(&alice, Request::new("echo 'hello world'")).await?;
 //! let captured = run.capture().await;
@@ -46,7 +46,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-//! let alice = Caller::with_all_scopes("alice".parse()?);
+//! let alice = Caller::new("alice")?.with_all_scopes();
 //! let sessions = engine.sessions();
 //! let session = sessions.create(&alice, SessionRequest::new().command("echo hello")).await?;
 //! let mut client = sessions.attach(&alice, session.id.as_str(), Attach::new(Access::View))?;
@@ -76,7 +76,7 @@
 //! let engine = Engine::builder(LocalExecutor::new(".")?)
 //!     .batches(BatchPolicy::new(MemoryStore::new(), outputs.path())?)
 //!     .build()?;
-//! let alice = Caller::with_all_scopes("alice".parse()?);
+//! let alice = Caller::new("alice")?.with_all_scopes();
 //! let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));
 //! let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
 //! let record = engine.batches().wait(&alice, id.as_str()).await?;

@@ -8,7 +8,7 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
-//! let everyone = Caller::with_all_scopes("guest".parse()?);
+//! let everyone = Caller::new("guest")?.with_all_scopes();
 //! let server = HttpServer::builder(engine)
 //!     .authenticate(StaticTokens::new().allow_anonymous(everyone))
 //!     .bind("127.0.0.1:0")

@@ -41,7 +41,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # async fn example(token: Secret) -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
 /// let mut tokens = StaticTokens::new();
-/// tokens.insert(&token, Caller::with_all_scopes("alice".parse()?))?;
+/// tokens.insert(&token, Caller::new("alice")?.with_all_scopes())?;
 /// let server = HttpServer::builder(engine.clone()).authenticate(tokens).bind("127.0.0.1:8080").await?;
 /// let shutdown = async {
 ///     drop(tokio::signal::ctrl_c().await);

@@ -29,7 +29,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
 /// let service = HttpServer::builder(engine).authenticate(HostAuthenticator::new()).into_service();
-/// let alice = Caller::new("alice".parse()?).with(Scope::Execute);
+/// let alice = Caller::new("alice")?.with(Scope::Execute);
 /// let app = Router::new().nest_service("/engine", service).layer(from_fn(
 ///     move |mut request: Request, next: Next| {
 ///         // Whom the application has recognised, by whatever means.

@@ -93,7 +93,7 @@ pub fn sftp_server(mut bytes: &[u8]) {
 async fn serve_from(root: &Path, stream: &[u8]) -> Vec<u8> {
     let files = FilePolicy::new(root).expect("a directory");
     let engine = Engine::builder(NoExecutor).files(files).build().expect("an engine");
-    let caller = Caller::with_all_scopes("fuzzer".parse().expect("a name"));
+    let caller = Caller::new("fuzzer").expect("a name").with_all_scopes();
     let mut answers = Vec::new();
     // An error ends the connection: the packet could not be answered.
     let _ = serve(

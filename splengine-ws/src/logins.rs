@@ -263,7 +263,7 @@ mod tests {
     }
 
     fn caller(name: &str) -> Caller {
-        Caller::with_all_scopes(name.parse().expect("a name"))
+        Caller::new(name).expect("a name").with_all_scopes()
     }
 
     fn tokens() -> SharedAuthenticator {

@@ -104,7 +104,7 @@ struct TestServers {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_server_tells_the_same() {
     let engine = Engine::builder(Actor).build().expect("built");
-    let caller = Caller::with_all_scopes("guest".parse().expect("a user name"));
+    let caller = Caller::new("guest").expect("a user name").with_all_scopes();
     let tokens = || StaticTokens::new().allow_anonymous(caller.clone());
     let server = HttpServer::builder(engine.clone()).authenticate(tokens());
     let http = server.bind("127.0.0.1:0").await.expect("bound");

@@ -148,7 +148,7 @@ async fn open(sets: &[Scopes]) -> (Servers, Vec<Actor>) {
         let hash = TokenHash::of(&Secret::new(token.as_str())).expect("well-formed");
         list.token(hash, user.clone(), Scopes::ALL).expect("taken");
         list = list.user(user.clone(), scopes);
-        let owner = Caller::with_all_scopes(user.clone());
+        let owner = Caller::from(user.clone()).with_all_scopes();
         let session = engine.sessions().create(&owner, SessionRequest::new()).await.expect("made");
         actors.push(Actor { user, scopes, token, session: session.id.to_string() });
     }

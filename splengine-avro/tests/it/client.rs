@@ -66,7 +66,7 @@ impl TestServer {
             AvroServerBuilder<SharedAuthenticator>,
         ) -> AvroServerBuilder<SharedAuthenticator>,
     ) -> Self {
-        let everyone = Caller::with_all_scopes("guest".parse().expect("a user name"));
+        let everyone = Caller::new("guest").expect("a user name").with_all_scopes();
         let builder =
             AvroServer::builder(engine).authenticate(StaticTokens::new().allow_anonymous(everyone));
         let server = configure(builder).bind("127.0.0.1:0").await.expect("bound");

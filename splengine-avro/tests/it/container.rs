@@ -30,7 +30,7 @@ async fn results(request: BatchRequest) -> BatchResults {
     let outputs = tempfile::tempdir().expect("a directory");
     let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
     let engine = Engine::builder(Printer).batches(policy).build().expect("built");
-    let alice = Caller::with_all_scopes("alice".parse().expect("a user name"));
+    let alice = Caller::new("alice").expect("a user name").with_all_scopes();
     let batches = engine.batches();
     let submitted = batches.submit(&alice, request, None).await.expect("accepted");
     let id = submitted.record.info.id;

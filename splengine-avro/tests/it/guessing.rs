@@ -14,7 +14,7 @@ fn shown(token: &str) -> Vec<u8> {
 async fn who_guesses_tokens_is_shut_out() {
     let engine = Engine::builder(Actor).build().expect("built");
     let mut tokens = StaticTokens::new();
-    let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
+    let alice = Caller::new("alice").expect("a name").with_all_scopes();
     tokens.insert(&Secret::new("alices-very-long-token"), alice).expect("long enough");
     let builder = AvroServer::builder(engine.clone()).authenticate(tokens);
     let server = builder.bind("127.0.0.1:0").await.expect("bound");

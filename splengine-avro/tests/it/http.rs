@@ -13,7 +13,7 @@ const BINARY: &str = "Content-Type: avro/binary\r\nConnection: close";
 /// Takes alice's token, and nobody without one.
 async fn server() -> TestServer {
     let mut tokens = StaticTokens::new();
-    let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
+    let alice = Caller::new("alice").expect("a name").with_all_scopes();
     tokens.insert(&Secret::new(TOKEN), alice).expect("long enough");
     TestServer::open(|server| server.authenticate(tokens)).await
 }

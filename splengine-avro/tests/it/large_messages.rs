@@ -99,7 +99,7 @@ async fn while_a_large_message_is_read_others_are_served() {
 async fn while_a_large_record_is_written_others_are_served() {
     let (_root, engine) = engine();
     // Whom the server takes everybody for.
-    let everybody = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let everybody = Caller::new("guest").expect("a name").with_all_scopes();
     let request = BatchRequest::new().step(Step::new("true").args(vec!["a"; 100_000]));
     let batches = engine.batches();
     let id = batches.submit(&everybody, request, None).await.expect("accepted").record.info.id;
@@ -132,7 +132,7 @@ async fn a_list_waits_for_the_turn_of_its_caller() {
     let mut client = server.connect().await;
     client.shake_hands().await;
     // Whom the server takes everybody for.
-    let everybody = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let everybody = Caller::new("guest").expect("a name").with_all_scopes();
     let work = engine.large_work();
     let permit = || work.permit(everybody.user(), LargeWork::MAX_PAGE_BYTES);
     // Of any state, 50 of them, from the first on, of any name and with any labels.
@@ -155,7 +155,7 @@ async fn a_list_waits_for_the_turn_of_its_caller() {
 async fn a_page_of_events_with_long_arguments_ends_early() {
     let (_root, engine) = engine();
     // Whom the server takes everybody for.
-    let everybody = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let everybody = Caller::new("guest").expect("a name").with_all_scopes();
     // Each run is told with its 400 KB of arguments.
     let step = Step::new("false").args(vec!["a".repeat(100_000); 4]);
     let step = step.retries(5).retry_delay(Duration::from_millis(1));

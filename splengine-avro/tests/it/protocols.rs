@@ -288,7 +288,7 @@ async fn a_new_protocol_waits_for_one_of_each_other_address() {
 
 #[tokio::test]
 async fn what_a_client_without_credentials_brings_is_kept_by_the_cache_alone() {
-    let user = Caller::with_all_scopes("guest".parse().expect("a user name"));
+    let user = Caller::new("guest").expect("a user name").with_all_scopes();
     let mut tokens = StaticTokens::new();
     tokens.insert(&Secret::new("secret-of-sixteen"), user).expect("a token");
     let server = TestServer::open(|server| server.authenticate(tokens)).await;

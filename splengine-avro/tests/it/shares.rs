@@ -32,7 +32,7 @@ async fn patient_server(
 ) -> TestServer {
     let mut tokens = StaticTokens::new();
     for (name, token) in [("alice", ALICE), ("bob", BOB), ("carol", CAROL)] {
-        let caller = Caller::with_all_scopes(name.parse().expect("a name"));
+        let caller = Caller::new(name).expect("a name").with_all_scopes();
         tokens.insert(&Secret::new(token), caller).expect("long enough");
     }
     TestServer::open_to(engine.clone(), |server| {
@@ -232,7 +232,7 @@ async fn answers_that_one_caller_does_not_read_leave_memory_to_others() {
 async fn answers_over_http_count_until_they_are_dropped() {
     const WORD: usize = 300 << 10;
     let engine = Engine::builder(Actor).build().expect("built");
-    let everyone = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let everyone = Caller::new("guest").expect("a name").with_all_scopes();
     let service = AvroServer::builder(engine)
         .authenticate(StaticTokens::new().allow_anonymous(everyone))
         .max_buffered(3 * WORD)

@@ -277,7 +277,7 @@ impl Account {
     }
 
     fn caller(&self) -> Caller {
-        Caller::new(self.user.clone()).with_scopes(self.scopes).revocable(&self.revocation)
+        Caller::from(self.user.clone()).with_scopes(self.scopes).revocable(&self.revocation)
     }
 
     /// Whether those who were recognised by it may go on where `next` takes its place.

@@ -100,7 +100,7 @@ pub trait Authenticator: Send + Sync + 'static {
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let guest = Caller::new("guest".parse()?);
+/// let guest = Caller::new("guest")?;
 /// let shared = SharedAuthenticator::new(StaticTokens::new().allow_anonymous(guest.clone()));
 /// // Two servers have one authenticator.
 /// let (http, avro) = (shared.clone(), shared);

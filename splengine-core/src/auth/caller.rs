@@ -9,7 +9,7 @@ pub(crate) use crate::auth::Scope;
 use crate::auth::Scopes;
 use crate::auth::{Revocation, Revocations};
 use crate::ids::{SessionId, ShareId};
-use crate::user_name::UserName;
+use crate::user_name::{ParseUserNameError, UserName};
 
 /// User who asks, with their rights, found by an adapter's
 /// [`Authenticator`](crate::auth::Authenticator), checked by the [`Engine`](crate::Engine).
@@ -21,7 +21,7 @@ use crate::user_name::UserName;
 /// use splengine_core::{Caller, Scope};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let alice = Caller::new("alice".parse()?).with(Scope::Execute).with(Scope::Files);
+/// let alice = Caller::new("alice")?.with(Scope::Execute).with(Scope::Files);
 /// assert!(alice.may(Scope::Execute) && !alice.may(Scope::Sessions));
 /// assert_eq!(alice.user().as_str(), "alice");
 /// # Ok(())
@@ -52,16 +52,20 @@ pub struct Guest {
 }
 
 impl Caller {
-    /// A caller with no rights yet.
-    #[must_use]
-    pub fn new(user: UserName) -> Self {
-        Self { user, scopes: Scopes::NONE, guest: None, revocations: Revocations::default() }
+    /// Makes a caller of this name, with no rights yet. Of a [`UserName`] one is made by
+    /// [`From`].
+    ///
+    /// # Errors
+    ///
+    /// [`ParseUserNameError`] when `user` is no [`UserName`].
+    pub fn new(user: &str) -> Result<Self, ParseUserNameError> {
+        user.parse().map(|user: UserName| user.into())
     }
 
-    /// A caller with every right.
+    /// Returns the caller with every right.
     #[must_use]
-    pub fn with_all_scopes(user: UserName) -> Self {
-        Self::new(user).with_scopes(Scopes::ALL)
+    pub fn with_all_scopes(self) -> Self {
+        self.with_scopes(Scopes::ALL)
     }
 
     /// Returns the caller with one right more.
@@ -86,7 +90,7 @@ impl Caller {
     }
 
     pub(crate) fn new_guest(user: UserName, guest: Guest) -> Self {
-        Self { guest: Some(guest), ..Self::new(user) }
+        Self { guest: Some(guest), ..user.into() }
     }
 
     /// The share that is this caller's only right, if they are a guest.
@@ -111,7 +115,7 @@ impl Caller {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let revocation = Revocation::new();
-    /// let alice = Caller::with_all_scopes("alice".parse()?).revocable(&revocation);
+    /// let alice = Caller::new("alice")?.with_all_scopes().revocable(&revocation);
     /// assert!(alice.may(Scope::Execute));
     /// revocation.revoke();
     /// assert!(!alice.may(Scope::Execute));
@@ -150,7 +154,7 @@ impl Caller {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let revocation = Revocation::new();
-    /// let alice = Caller::with_all_scopes("alice".parse()?).revocable(&revocation);
+    /// let alice = Caller::new("alice")?.with_all_scopes().revocable(&revocation);
     /// assert_eq!(alice.unless_revoked(async { 1 }).await, Some(1));
     ///
     /// tokio::spawn(async move { revocation.revoke() });
@@ -200,5 +204,12 @@ impl Caller {
     #[must_use]
     pub fn accounted_user(&self) -> &UserName {
         self.guest.as_ref().map_or(&self.user, |guest| &guest.owner)
+    }
+}
+
+impl From<UserName> for Caller {
+    /// Makes a caller of this name, with no rights yet.
+    fn from(user: UserName) -> Self {
+        Self { user, scopes: Scopes::NONE, guest: None, revocations: Revocations::default() }
     }
 }

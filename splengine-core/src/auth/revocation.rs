@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // One for each login: who logs out loses the rights of that login, and of no other.
 /// let (first, second) = (Revocation::new(), Revocation::new());
-/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let alice = Caller::new("alice")?.with_all_scopes();
 /// let (here, there) = (alice.clone().revocable(&first), alice.revocable(&second));
 /// first.revoke();
 /// assert!(!here.may(Scope::Execute) && there.may(Scope::Execute));
@@ -128,7 +128,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn any_switch_takes_all_rights() {
         let [token, login] = [Revocation::new(), Revocation::new()];
-        let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
+        let alice = Caller::new("alice").expect("a name").with_all_scopes();
         let kept = alice.clone().revocable(&token).revocable(&login);
         let waits = async |caller: &Caller| {
             timeout(Duration::from_secs(1), caller.revoked()).await.is_err()

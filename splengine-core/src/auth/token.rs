@@ -131,7 +131,7 @@ impl fmt::Debug for TokenHash {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let token = Secret::new("a-long-and-random-token");
-/// let alice = Caller::new("alice".parse()?).with(Scope::Execute);
+/// let alice = Caller::new("alice")?.with(Scope::Execute);
 /// let mut tokens = StaticTokens::new();
 /// tokens.insert(&token, alice.clone())?;
 /// assert_eq!(tokens.authenticate(Credentials::Bearer(token)).await?, alice);

@@ -39,7 +39,7 @@ use crate::time::time;
 /// let engine = Engine::builder(LocalExecutor::new(".")?)
 ///     .batches(BatchPolicy::new(MemoryStore::new(), outputs.path())?)
 ///     .build()?;
-/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));
 /// let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
 /// let record = engine.batches().wait(&alice, id.as_str()).await?;
@@ -66,7 +66,7 @@ pub struct Batches {
 /// # let outputs = tempfile::tempdir()?;
 /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let batches = engine.batches();
 /// let request = BatchRequest::new().step(Step::new("true"));
 /// let id = batches.submit(&alice, request, None).await?.record.info.id;
@@ -329,7 +329,7 @@ impl Batches {
     /// # let outputs = tempfile::tempdir()?;
     /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let batches = engine.batches();
     /// let request = BatchRequest::new().step(Step::new("echo hello").id("greet"));
     /// let id = batches.submit(&alice, request, None).await?.record.info.id;
@@ -413,7 +413,7 @@ impl Batches {
     /// # let outputs = tempfile::tempdir()?;
     /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = BatchRequest::new().step(Step::new("sleep 600")).step(Step::new("true"));
     /// let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
     /// let record = engine.batches().cancel(&alice, id.as_str()).await?;

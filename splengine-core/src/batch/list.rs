@@ -75,7 +75,7 @@ impl Batches {
     /// # let outputs = tempfile::tempdir()?;
     /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let batches = engine.batches();
     /// for branch in ["main", "next"] {
     ///     let request = BatchRequest::new().label("branch", branch).step(Step::new("true"));

@@ -61,7 +61,7 @@ pub struct Step(pub(crate) StepData);
 /// # let outputs = tempfile::tempdir()?;
 /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = BatchRequest::new()
 ///     .step(Step::new("false").id("build"))
 ///     .step(Step::new("true").id("publish"))

@@ -19,7 +19,7 @@ use crate::execute::Stream;
 /// # let outputs = tempfile::tempdir()?;
 /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let batches = engine.batches();
 /// let request = BatchRequest::new().step(Step::new("echo one")).step(Step::new("echo two"));
 /// let id = batches.submit(&alice, request, None).await?.record.info.id;

@@ -133,8 +133,8 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
         BatchError::Damaged
     });
     let (job, pending, briefs, last_event) = made?;
-    let user = summary.user.parse().map_err(|_| BatchError::Damaged)?;
-    let caller = Caller::new(user).with(Scope::Execute);
+    let caller = Caller::new(&summary.user).map_err(|_| BatchError::Damaged)?;
+    let caller = caller.with(Scope::Execute);
     let open = briefs.iter().filter(|brief| !brief.state.is_final()).count();
     let bytes = job.steps().iter().map(Step::input_bytes).sum();
     let held = registry.inputs.reserve_always(caller.user(), bytes);

@@ -79,7 +79,7 @@ impl Batches {
     /// # let outputs = tempfile::tempdir()?;
     /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let batches = engine.batches();
     /// let request = BatchRequest::new().step(Step::new("cat").id("copy").open_stdin());
     /// let id = batches.submit(&alice, request, None).await?.record.info.id;

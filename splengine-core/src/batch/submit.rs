@@ -107,7 +107,7 @@ impl Batches {
     /// # let outputs = tempfile::tempdir()?;
     /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = BatchRequest::new().step(Step::new("true"));
     /// let first = engine.batches().submit(&alice, request.clone(), Some("order-17")).await?;
     /// // The client has heard no answer, and asks again.
@@ -184,7 +184,7 @@ impl Batches {
     /// let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?
     ///     .kind("lines", |text| Ok(Lines(text.lines().map(Step::new).collect(), 0)));
     /// let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let batches = engine.batches();
     /// let submitted = batches.submit_job(&alice, "lines", "true\ntrue", None).await?;
     /// let record = batches.wait(&alice, submitted.record.info.id.as_str()).await?;

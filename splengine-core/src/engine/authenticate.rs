@@ -20,7 +20,7 @@ impl Engine {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
     /// let mut tokens = StaticTokens::new();
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// tokens.insert(&Secret::new("a-long-and-random-token"), alice.clone())?;
     ///
     /// let source = CredentialSource::new("http", Some([192, 0, 2, 1].into()));

@@ -136,7 +136,7 @@ impl EngineBuilder {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// // Callers name the arguments of `echo`, and can run nothing else.
     /// let engine = Engine::builder(LocalExecutor::new(".")?).program(Program::at("echo")).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let captured = engine.execute(&alice, Request::new("rm -r .")).await?.capture().await;
     /// assert_eq!(captured.stdout, "rm -r .\n");
     /// # Ok(())
@@ -165,7 +165,7 @@ impl EngineBuilder {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let engine = Engine::builder(LocalExecutor::new(".")?).request_env(["LANG", "APP_*"]).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// engine.execute(&alice, Request::new("true").env("APP_MODE", "test")).await?;
     /// let refused = engine.execute(&alice, Request::new("true").env("LD_PRELOAD", "x.so")).await;
     /// assert_eq!(refused.expect_err("not allowed").kind(), ErrorKind::Impossible);

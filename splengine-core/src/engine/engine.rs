@@ -22,7 +22,7 @@ use crate::session::{SessionError, Sessions};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let alice = Caller::new("alice")?.with_all_scopes();
 /// let run = engine.execute(&alice, Request::new("echo 'hello world'")).await?;
 /// let captured = run.capture().await;
 /// assert_eq!(&captured.stdout[..], b"hello world\n");
@@ -68,11 +68,11 @@ impl Engine {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let run = engine.execute(&alice, Request::new("echo").arg("two words")).await?;
     /// assert_eq!(run.capture().await.stdout, "two words\n");
     ///
-    /// let guest = Caller::new("guest".parse()?).with_scopes(Scopes::NONE);
+    /// let guest = Caller::new("guest")?.with_scopes(Scopes::NONE);
     /// let refused = engine.execute(&guest, Request::new("echo")).await;
     /// assert!(matches!(refused, Err(ExecuteError::Forbidden { scope: "execute", .. })));
     /// # Ok(())
@@ -103,7 +103,7 @@ impl Engine {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let engine = Engine::builder(LocalExecutor::new(".")?).max_running(1).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let first = engine.execute(&alice, Request::new("sleep 600")).await?;
     /// match engine.admit(&alice, Request::new("echo next")).await? {
     ///     Admitted::Queued(queued) => {
@@ -390,7 +390,7 @@ impl Engine {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// engine.execute(&alice, Request::new("true")).await?.capture().await;
     /// let stats = engine.stats();
     /// assert_eq!((stats.started, stats.running), (1, 0));
@@ -431,7 +431,7 @@ impl Engine {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let run = engine.execute(&alice, Request::new("sleep 600")).await?;
     /// // What runs gets 50 ms to end by itself; then it is told to.
     /// engine.drain(Duration::from_millis(50)).await;

@@ -16,7 +16,7 @@ impl Engine {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let run = engine.execute(&alice, Request::new("sleep 600")).await?;
     /// let [sleeping] = &engine.executions(&alice)?[..] else { panic!("there is one") };
     /// assert_eq!((&sleeping.command[..], sleeping.state), ("sleep 600", ExecutionState::Running));

@@ -50,7 +50,7 @@ enum CancelLevel {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::builder(Wait).build()?;
-/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let alice = Caller::new("alice")?.with_all_scopes();
 /// let run = engine.execute(&alice, Request::new("anything")).await?;
 /// run.stopper().stop();
 /// assert_eq!(run.capture().await.end.reason, Reason::Cancelled);

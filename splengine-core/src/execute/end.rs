@@ -105,7 +105,7 @@ impl fmt::Display for Gap {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let end = engine.execute(&alice, Request::new("sh -c 'exit 3'")).await?.capture().await.end;
 /// assert_eq!((end.reason, end.exit_code), (Reason::Exited, 3));
 /// assert!(!end.success());

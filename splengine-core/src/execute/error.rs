@@ -13,7 +13,7 @@ use crate::quota::{InputShortage, LargeWorkError};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let refused = engine.execute(&alice, Request::new("no-such-program")).await;
 /// let error = refused.expect_err("there is no such program");
 /// assert!(matches!(&error, ExecuteError::ProgramNotFound(name) if name == "no-such-program"));

@@ -70,7 +70,7 @@ impl Program {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let program = Program::any().failure_in_stdout("^ERROR")?;
     /// let engine = Engine::builder(LocalExecutor::new(".")?).program(program).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = Request::new("echo ERROR: no input");
     /// let captured = engine.execute(&alice, request).await?.capture().await;
     /// assert_eq!(captured.end.exit_code, 1);

@@ -81,7 +81,7 @@ impl Request {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = Request::argv(["printf", "%s\\n", "it's one; word"]);
     /// let captured = engine.execute(&alice, request).await?.capture().await;
     /// assert_eq!(captured.stdout, "it's one; word\n");
@@ -107,7 +107,7 @@ impl Request {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = Request::shell().stdin(Stdin::bytes("echo $((6 * 7))\n"));
     /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "42\n");
     /// # Ok(())
@@ -150,7 +150,7 @@ impl Request {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let engine = Engine::builder(LocalExecutor::new(".")?).shell_commands(true).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = Request::new("echo hello | tr a-z").use_shell(true).arg("A-Z");
     /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "HELLO\n");
     /// # Ok(())
@@ -258,7 +258,7 @@ impl Request {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = Request::new("sleep 600").idle_timeout(Duration::from_millis(50));
     /// let end = engine.execute(&alice, request).await?.capture().await.end;
     /// assert_eq!((end.reason, end.exit_code), (Reason::TimedOut, 124));
@@ -285,7 +285,7 @@ impl Request {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = Request::new("sh -c 'echo the token is $TOKEN'")
     ///     .env("TOKEN", "correct-horse")
     ///     .mask("TOKEN");

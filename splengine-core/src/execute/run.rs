@@ -22,7 +22,7 @@ use crate::quota::MemoryError;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let mut run = engine.execute(&alice, Request::new("echo hello")).await?;
 /// let mut printed = Vec::new();
 /// while let Some(event) = run.next().await {
@@ -69,7 +69,7 @@ pub enum Event {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let run = engine.execute(&alice, Request::new("sh -c 'echo $SPL_SESSION_ID'")).await?;
 /// let id = run.session_id().to_string();
 /// let captured = run.capture().await;
@@ -124,7 +124,7 @@ pub(crate) enum Step {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = Request::new("seq 1000").output_limit(100);
 /// let captured = engine.execute(&alice, request).await?.capture().await;
 /// let gap = captured.end.stdout_gap.expect("seq prints more than 100 bytes");
@@ -153,7 +153,7 @@ pub struct Captured {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let run = engine.execute(&alice, Request::new("sleep 600")).await?;
 /// let stopper = run.stopper();
 /// tokio::spawn(async move { stopper.stop() });
@@ -194,7 +194,7 @@ impl Stopper {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let run = engine.execute(&alice, Request::new("sleep 600")).await?;
     /// run.stopper().signal(Signal::TERM);
     /// let end = run.capture().await.end;
@@ -241,7 +241,7 @@ impl Run {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let mut run = engine.execute(&alice, Request::new("echo hello")).await?;
     /// let first = run.next().await;
     /// assert!(matches!(first, Some(Event::Output { data, .. }) if data == "hello\n"));

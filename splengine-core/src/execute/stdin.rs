@@ -13,7 +13,7 @@ use tokio::io::AsyncRead;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = Request::new("tr a-z A-Z").stdin(Stdin::bytes("hello"));
 /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "HELLO");
 ///

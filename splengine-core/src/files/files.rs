@@ -35,7 +35,7 @@ use crate::files::{
 /// # let root = std::env::temp_dir().join(format!("splengine-doc-files-{}", std::process::id()));
 /// # std::fs::create_dir_all(&root)?;
 /// let engine = Engine::builder(LocalExecutor::new(&root)?).files(FilePolicy::new(&root)?).build()?;
-/// let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+/// let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// files.replace(&alice, Path::new("/greeting"), &b"hello"[..]).await?;
 /// let file = files.open(&alice, Path::new("/greeting"), OpenOptions::new().read()).await?;
 /// assert_eq!(file.read_at(1, 100).await?, "ello");
@@ -120,7 +120,7 @@ impl Files {
     /// # let root = root.path();
     /// # let policy = FilePolicy::new(root)?;
     /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
-    /// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+    /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
     /// files.replace(&alice, Path::new("/greeting"), &b"hello"[..]).await?;
     /// let info = files.stat(&alice, Path::new("/greeting")).await?;
     /// assert_eq!((info.kind, info.size), (FileKind::File, 5));
@@ -313,7 +313,7 @@ impl Files {
     /// # let root = root.path();
     /// # let policy = FilePolicy::new(root)?;
     /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
-    /// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+    /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
     /// let (draft, report) = (Path::new("/draft"), Path::new("/report"));
     /// files.replace(&alice, draft, &b"new"[..]).await?;
     /// files.replace(&alice, report, &b"old"[..]).await?;

@@ -28,7 +28,7 @@ use crate::quota::LargeWork;
 /// # let root = root.path();
 /// # let policy = FilePolicy::new(root)?;
 /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
-/// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+/// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// for name in ["/c", "/a", "/b"] {
 ///     files.replace(&alice, Path::new(name), &b""[..]).await?;
 /// }

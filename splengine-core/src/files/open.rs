@@ -50,7 +50,7 @@ pub struct OpenOptions {
 /// # let root = root.path();
 /// # let policy = FilePolicy::new(root)?;
 /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
-/// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+/// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// let options = OpenOptions::new().read().write().create_new().mode(0o640);
 /// let file = files.open(&alice, Path::new("/log"), options).await?;
 /// file.write_at(0, "hello".into()).await?;

@@ -191,7 +191,7 @@ impl FilePolicy {
     /// std::fs::write(root.join("secret"), "hidden")?;
     /// let policy = FilePolicy::new(root)?.hide("secret")?;
     /// let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let found = engine.files().stat(&alice, Path::new("/secret")).await;
     /// assert!(matches!(found, Err(FileError::NotFound { .. })));
     /// # Ok(())

@@ -44,7 +44,7 @@ use crate::protected::identity;
 /// # let root = root.path();
 /// # let policy = FilePolicy::new(root)?;
 /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
-/// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+/// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// let mut watch = files.watch(&alice, Path::new("/")).await?;
 /// files.make_directory(&alice, Path::new("/reports"), None).await?;
 /// let created = FileEvent::Created { name: "reports".into(), is_directory: true };

@@ -49,7 +49,7 @@ impl Files {
     /// # let root = root.path();
     /// # let policy = FilePolicy::new(root)?;
     /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
-    /// # let (files, alice) = (engine.files(), Caller::with_all_scopes("alice".parse()?));
+    /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
     /// let path = Path::new("/settings");
     /// let seen = files.replace(&alice, path, &b"a = 1"[..]).await?.revision();
     /// // Only if nobody has changed it since it was read.

@@ -89,7 +89,7 @@ pub enum SetupError {
 ///     .nice(5)
 ///     .build()?;
 /// let engine = Engine::builder(executor).build()?;
-/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = Request::new("sh -c 'echo $STAGE; umask'");
 /// let captured = engine.execute(&alice, request).await?.capture().await;
 /// assert_eq!(captured.stdout, "test\n0027\n");

@@ -18,7 +18,7 @@ use crate::names::any_names;
 /// let environment = Environment::minimal().inherit(&["LC_*"]).set("APP", "demo");
 /// let executor = LocalExecutor::builder(".").environment(environment).build()?;
 /// let engine = Engine::builder(executor).build()?;
-/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = Request::new("sh -c 'echo $APP; echo ${HOME-unset}'");
 /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "demo\nunset\n");
 /// # Ok(())

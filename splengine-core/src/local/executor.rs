@@ -32,7 +32,7 @@ use crate::user_name::UserName;
 /// # let root = root.path();
 /// std::fs::create_dir(root.join("reports"))?;
 /// let engine = Engine::builder(LocalExecutor::new(root)?).build()?;
-/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = Request::new("touch today.txt").workdir("reports");
 /// assert!(engine.execute(&alice, request).await?.capture().await.end.success());
 /// assert!(root.join("reports/today.txt").exists());

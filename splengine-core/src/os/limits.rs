@@ -55,7 +55,7 @@ impl LimitKind {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let limits = Limits::default().with(LimitKind::OpenFiles, 64);
 /// let request = Request::new("sh -c 'ulimit -n'").limits(limits);
 /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "64\n");

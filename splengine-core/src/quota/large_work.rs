@@ -32,7 +32,7 @@ use crate::user_name::UserName;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let text = "word ".repeat(1 << 20);
 /// let permit = engine.large_work().permit(alice.accounted_user(), text.len()).await?;
 /// let words = permit.run(move || text.split_ascii_whitespace().count()).await?;

@@ -15,7 +15,7 @@ use crate::terminal::Size;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// # let alice = Caller::with_all_scopes("alice".parse()?);
+/// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let sessions = engine.sessions();
 /// let id = sessions.create(&alice, SessionRequest::new().command("cat")).await?.id;
 /// let attach = Attach::new(Access::Control).window(Size::clamped(100, 30));

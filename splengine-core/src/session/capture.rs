@@ -107,7 +107,7 @@ impl Sessions {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new()).await?;
     /// let screen = sessions.screen(&alice, session.id.as_str()).await?;
@@ -231,7 +231,7 @@ impl Sessions {
     /// # let store = tempfile::tempdir()?;
     /// let policy = SessionPolicy::new().store(store.path())?;
     /// let engine = Engine::builder(LocalExecutor::new(".")?).sessions(policy).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("echo hello")).await?;
     /// let id = session.id.as_str();

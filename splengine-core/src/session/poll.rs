@@ -45,7 +45,7 @@ impl Sessions {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
     /// let id = session.id.as_str();

@@ -34,7 +34,7 @@ impl Sessions {
     /// # let store = tempfile::tempdir()?;
     /// let policy = SessionPolicy::new().store(store.path())?;
     /// let engine = Engine::builder(LocalExecutor::new(".")?).sessions(policy).build()?;
-    /// let alice = Caller::with_all_scopes("alice".parse()?);
+    /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
     /// let saved = sessions.save(&alice, session.id.as_str(), Some("tuesday".to_owned())).await?;

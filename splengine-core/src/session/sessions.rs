@@ -31,7 +31,7 @@ use crate::session::{
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-/// let alice = Caller::with_all_scopes("alice".parse()?);
+/// let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = SessionRequest::new().command("echo 'hello world'");
 /// let session = engine.sessions().create(&alice, request).await?;
 /// let mut attachment =
@@ -79,7 +79,7 @@ impl Sessions {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let request = SessionRequest::new().name("build").size(Size::clamped(120, 40));
     /// let session = sessions.create(&alice, request).await?;
@@ -239,7 +239,7 @@ impl Sessions {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
-    /// # let alice = Caller::with_all_scopes("alice".parse()?);
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("head -n 1")).await?;
     /// let id = session.id.as_str();

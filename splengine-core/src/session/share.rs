@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     fn caller(name: &str) -> Caller {
-        Caller::with_all_scopes(name.parse().expect("a name"))
+        Caller::new(name).expect("a name").with_all_scopes()
     }
 
     const IN_ALL: usize = MAX_PER_CALLER + 64;

@@ -553,7 +553,7 @@ async fn what_can_not_run_is_refused_before_anything_starts() {
         .await
         .expect("a list");
     assert_eq!(all.batches, []);
-    let nobody = Caller::new("bob".parse().expect("a name")).with(Scope::Sessions);
+    let nobody = Caller::new("bob").expect("a name").with(Scope::Sessions);
     let refused = bench.engine.batches().submit(&nobody, first(), None).await;
     assert_eq!(refused.expect_err("no right").kind(), ErrorKind::Forbidden);
 }

@@ -92,7 +92,7 @@ async fn echo(mut connection: Connection) -> io::Result<()> {
 }
 
 fn caller(name: &str) -> Caller {
-    Caller::new(name.parse().expect("a name"))
+    Caller::new(name).expect("a name")
 }
 
 async fn says(stream: &mut TcpStream, byte: u8) {

@@ -54,7 +54,7 @@ async fn who_is_not_known_has_a_part_of_all_and_moves_it_to_their_share() {
 #[tokio::test]
 async fn captured_output_takes_of_the_memory_of_the_engine() {
     let engine = engine(2 * MIB);
-    let alice = Caller::with_all_scopes(user("alice"));
+    let alice = Caller::from(user("alice")).with_all_scopes();
     let budgets = CallerBudgets::new(&engine.memory_budget(2 * MIB));
     let printing = || Request::new("head -c 1000000 /dev/zero");
     let whole = engine.execute(&alice, printing()).await.expect("runs").capture().await;

@@ -633,7 +633,7 @@ async fn a_file_is_changed() {
 #[tokio::test]
 async fn rights_are_checked() {
     let bench = bench();
-    let nobody = Caller::new("bob".parse().expect("a name")).with(Scope::Execute);
+    let nobody = Caller::new("bob").expect("a name").with(Scope::Execute);
     let refused = bench.files.stat(&nobody, path("data/a")).await;
     assert!(assert_kind(refused, ErrorKind::Forbidden).contains("`files`"));
     let refused = bench.files.open(&nobody, path("data/a"), read()).await;

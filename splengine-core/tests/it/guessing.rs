@@ -20,7 +20,7 @@ impl Bench {
         let executor = LocalExecutor::new(std::env::temp_dir()).expect("set up");
         let engine = Engine::builder(executor).guessing(policy).build().expect("built");
         let mut tokens = StaticTokens::new();
-        let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
+        let alice = Caller::new("alice").expect("a name").with_all_scopes();
         tokens.insert(&Secret::new(RIGHT), alice).expect("long enough");
         Self { engine, tokens }
     }
@@ -88,7 +88,7 @@ async fn a_connection_that_has_shown_what_is_right_goes_on_with_that() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_that_is_shown_is_no_guess() {
-    let everyone = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let everyone = Caller::new("guest").expect("a name").with_all_scopes();
     let mut bench = Bench::new(GuessingPolicy::new());
     for _ in 0..100 {
         let nothing = bench.engine.authenticate(&bench.tokens, Credentials::None, &from(1)).await;
@@ -117,7 +117,7 @@ async fn exempt_addresses_are_counted_only() {
 async fn who_was_taken_out_is_nobody() {
     let bench = Bench::new(GuessingPolicy::new());
     let revocation = Revocation::new();
-    let bob = Caller::with_all_scopes("bob".parse().expect("a name")).revocable(&revocation);
+    let bob = Caller::new("bob").expect("a name").with_all_scopes().revocable(&revocation);
     let mut tokens = StaticTokens::new();
     tokens.insert(&Secret::new("bobs-very-long-token"), bob).expect("long enough");
     let shown = Credentials::Bearer(Secret::new("bobs-very-long-token"));

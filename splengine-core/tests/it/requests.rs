@@ -74,7 +74,7 @@ async fn a_shell_runs_commands_where_that_is_allowed() {
     assert_eq!(text(&run.stdout), "$HOME|x; y|");
     // Who does not ask for one gets none, nor who may not have one.
     assert_eq!(bench.refusal(script()).await.kind(), ErrorKind::Malformed);
-    let alice = Caller::new("alice".parse().expect("a name")).with(Scope::Execute);
+    let alice = Caller::new("alice").expect("a name").with(Scope::Execute);
     assert!(!bench.engine.may_use_shell(&alice));
     let refused = bench.engine.execute(&alice, script().use_shell(true)).await;
     assert_eq!(refused.expect_err("refused").kind(), ErrorKind::Forbidden);
@@ -316,7 +316,7 @@ async fn a_program_gets_every_command() {
 #[tokio::test]
 async fn rights_are_checked() {
     let bench = bench();
-    let nobody = Caller::new("bob".parse().expect("a user name"));
+    let nobody = Caller::new("bob").expect("a user name");
     let refusal = bench.engine.execute(&nobody, sh("true")).await.expect_err("refused");
     assert_eq!(refusal.kind(), ErrorKind::Forbidden);
     assert_eq!(refusal.to_string(), "`bob` lacks the scope `execute`");
@@ -336,8 +336,7 @@ async fn the_shell_reads_commands_without_a_terminal() {
     assert_eq!(text(&captured.stdout), format!("3\n{}\n", root.display()));
     assert_eq!(captured.end.exit_code, 5);
 
-    let user = "alice".parse().expect("a user name");
-    let alice = Caller::new(user).with(Scope::Execute);
+    let alice = Caller::new("alice").expect("a user name").with(Scope::Execute);
     let refused = bench.engine.execute(&alice, Request::shell()).await.expect_err("refused");
     assert_eq!(refused.kind(), ErrorKind::Forbidden);
 }

@@ -647,7 +647,7 @@ async fn others_know_nothing_of_a_session() {
     let bench = bench();
     let session = bench.start(SessionRequest::new().command("cat")).await;
     let (sessions, bob, id) = (bench.engine.sessions(), caller("bob"), session.id.as_str());
-    let nobody = Caller::new("nobody".parse().expect("a name"));
+    let nobody = Caller::new("nobody").expect("a name");
     assert!(sessions.list(&bob).is_empty());
     for error in [
         sessions.get(&bob, id).map(drop),
@@ -980,7 +980,7 @@ async fn a_watcher_sees_own_sessions_and_touches_none() {
     let session = bench.start(script("printf 'look'; read line; echo \"got $line\"")).await;
     let id = session.id.as_str();
     let sessions = bench.engine.sessions();
-    let watcher = Caller::new("alice".parse().expect("a name")).with(Scope::Watch);
+    let watcher = Caller::new("alice").expect("a name").with(Scope::Watch);
 
     let attach = control();
     let mut attachment = sessions.attach(&watcher, id, attach).expect("attaches");
@@ -1010,11 +1010,11 @@ async fn a_watcher_sees_own_sessions_and_touches_none() {
     let run = bench.engine.execute(&watcher.clone().with(Scope::Execute), run).await;
     assert_eq!(run.expect_err("refused").kind(), ErrorKind::Forbidden);
 
-    let stranger = Caller::new("bob".parse().expect("a name")).with(Scope::Watch);
+    let stranger = Caller::new("bob").expect("a name").with(Scope::Watch);
     assert!(sessions.list(&stranger).is_empty());
     let missing = sessions.get(&stranger, id).expect_err("not theirs");
     assert_eq!(missing.kind(), ErrorKind::NotFound);
-    let nobody = Caller::new("alice".parse().expect("a name")).with(Scope::Files);
+    let nobody = Caller::new("alice").expect("a name").with(Scope::Files);
     forbidden(sessions.get(&nobody, id).map(drop));
     assert!(sessions.list(&nobody).is_empty());
     let both = watcher.with(Scope::Sessions);

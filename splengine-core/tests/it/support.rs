@@ -34,7 +34,7 @@ pub(crate) fn bench_with(
 }
 
 pub(crate) fn caller(name: &str) -> Caller {
-    Caller::with_all_scopes(name.parse().expect("a user name"))
+    Caller::new(name).expect("a user name").with_all_scopes()
 }
 
 /// `sh -c script`.

@@ -319,7 +319,7 @@ async fn only_a_directory_that_may_be_listed_is_watched() {
         let text = |error: Option<FileError>| error.expect("refused").to_string();
         assert_eq!(text(watched), text(listed), "{at:?}");
     }
-    let bob = Caller::new("bob".parse().expect("a name")).with(Scope::Execute);
+    let bob = Caller::new("bob").expect("a name").with(Scope::Execute);
     let refused = bench.files.watch(&bob, Path::new("data")).await.err();
     assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::Forbidden));
     assert!(bench.files.watch(&bob.with(Scope::Files), Path::new("data")).await.is_ok());

@@ -33,7 +33,7 @@ async fn what_is_written_in_pieces_is_what_would_be_written_at_once() {
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).batches(policy).build().expect("built");
     let (batches, alice) =
-        (engine.batches(), Caller::with_all_scopes("alice".parse().expect("a name")));
+        (engine.batches(), Caller::new("alice").expect("a name").with_all_scopes());
     let shell = |script: String| Step::new("sh -c").args([script]);
     let all = [
         Vec::new(),

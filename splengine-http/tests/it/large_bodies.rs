@@ -73,7 +73,7 @@ async fn while_a_large_record_is_written_others_are_served() {
     let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
     let engine = engine.batches(policy.expect("writable")).build().expect("fine");
-    let alice = Caller::with_all_scopes("alice".parse().expect("a user name"));
+    let alice = Caller::new("alice").expect("a user name").with_all_scopes();
     let args = vec!["argument"; 10_000];
     let request =
         (0..4).fold(BatchRequest::new(), |all, _| all.step(Step::new("true").args(args.clone())));
@@ -138,7 +138,7 @@ async fn a_list_waits_for_the_turn_of_its_caller() {
         .batches(batches.expect("writable"))
         .sessions(sessions.expect("writable"));
     let engine = engine.build().expect("fine");
-    let alice = Caller::with_all_scopes("alice".parse().expect("a user name"));
+    let alice = Caller::new("alice").expect("a user name").with_all_scopes();
     let session = engine.sessions().create(&alice, SessionRequest::new()).await.expect("runs");
     let shares = format!("/api/v1/sessions/{}/shares", session.id);
     let service = HttpServer::builder(engine.clone()).authenticate(tokens()).into_service();

@@ -40,7 +40,7 @@ fn service(base_path: Option<&str>) -> (TempDir, HttpService) {
 
 /// Lets everybody in as alice, as an application does that has authenticated them.
 async fn as_alice(mut request: Request, next: Next) -> axum::response::Response {
-    request.extensions_mut().insert(Caller::with_all_scopes("alice".parse().expect("a name")));
+    request.extensions_mut().insert(Caller::new("alice").expect("a name").with_all_scopes());
     next.run(request).await
 }
 

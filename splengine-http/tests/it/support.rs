@@ -33,16 +33,16 @@ pub(crate) struct TestServer {
 
 pub(crate) fn tokens() -> StaticTokens {
     let mut tokens = StaticTokens::new();
-    let alice = Caller::with_all_scopes("alice".parse().expect("a user name"));
+    let alice = Caller::new("alice").expect("a user name").with_all_scopes();
     tokens.insert(&Secret::new("alices-very-long-token"), alice).expect("long enough");
-    let bob = Caller::new("bob".parse().expect("a user name"));
+    let bob = Caller::new("bob").expect("a user name");
     tokens.insert(&Secret::new("bob-may-do-nothing"), bob).expect("long enough");
     for (token, name, scopes) in [
         ("carol-may-execute", "carol", &[Scope::Execute][..]),
         ("dora-may-administer", "dora", &[Scope::Admin]),
         ("erik-has-files-too", "erik", &[Scope::Execute, Scope::Files]),
     ] {
-        let caller = Caller::new(name.parse().expect("a user name"));
+        let caller = Caller::new(name).expect("a user name");
         let caller = caller.with_scopes(scopes.iter().copied().collect());
         tokens.insert(&Secret::new(token), caller).expect("long enough");
     }

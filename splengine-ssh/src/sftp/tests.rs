@@ -95,7 +95,7 @@ fn files(root: &TempDir) -> Files {
 }
 
 fn alice() -> Caller {
-    Caller::new("alice".parse().expect("a name")).with(Scope::Files)
+    Caller::new("alice").expect("a name").with(Scope::Files)
 }
 
 impl Client {
@@ -666,7 +666,7 @@ async fn handles_are_bounded() {
 
 #[tokio::test]
 async fn rights_are_the_callers() {
-    let mut client = Client::of(Caller::new("bob".parse().expect("a name")));
+    let mut client = Client::of(Caller::new("bob").expect("a name"));
     client.begin().await;
     let refused = client.ask(17, &[string(".")]).await;
     assert_eq!(status(&refused), PERMISSION_DENIED);

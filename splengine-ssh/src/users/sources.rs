@@ -96,7 +96,7 @@ impl Sources {
     pub(super) fn caller(&self, user: UserName) -> Caller {
         match &self.accounts {
             Some(accounts) => accounts.caller(&user),
-            None => Caller::new(user).with_scopes(Scopes::USER),
+            None => Caller::from(user).with_scopes(Scopes::USER),
         }
     }
 

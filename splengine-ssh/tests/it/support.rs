@@ -155,7 +155,7 @@ impl TestServer {
     }
 
     pub(crate) fn sessions(&self, user: &str) -> Vec<SessionInfo> {
-        let caller = Caller::with_all_scopes(user.parse().expect("a name"));
+        let caller = Caller::new(user).expect("a name").with_all_scopes();
         self.engine.sessions().list(&caller)
     }
 

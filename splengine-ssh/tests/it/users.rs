@@ -106,7 +106,7 @@ async fn a_key_may_be_for_one_command() {
     assert!(running.is_granted().await);
     assert_eq!(running.ended().await.told().0, "forced: anything\r\n");
     // Be it a session that runs already.
-    let bob = Caller::with_all_scopes("bob".parse().expect("a name"));
+    let bob = Caller::new("bob").expect("a name").with_all_scopes();
     let session = server.engine.sessions().create(&bob, SessionRequest::new()).await.expect("made");
     let id = session.id.to_string();
     let by_name = server.login_as(&format!("bob+{id}"), &key).await;

@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 /// Stands for the application's own login.
 async fn login(mut request: Request, next: Next) -> Response {
     if request.headers().get("cookie").is_some_and(|cookie| cookie == "login=alice") {
-        let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
+        let alice = Caller::new("alice").expect("a name").with_all_scopes();
         request.extensions_mut().insert(alice);
     }
     next.run(request).await

@@ -273,7 +273,7 @@ async fn the_routes_of_the_api_are_found_beside_the_console() {
         |server| {
             let engine = Engine::builder(LocalExecutor::new(".").expect("set up"));
             let tokens = StaticTokens::new()
-                .allow_anonymous(Caller::with_all_scopes("guest".parse().expect("a name")));
+                .allow_anonymous(Caller::new("guest").expect("a name").with_all_scopes());
             let api = HttpServer::builder(engine.build().expect("built")).authenticate(tokens);
             server.api(api.mount("/avro", avro).into_service())
         },

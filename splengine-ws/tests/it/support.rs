@@ -54,8 +54,8 @@ pub(crate) async fn server_with(
         .build()
         .expect("built");
     let mut tokens = StaticTokens::new();
-    let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
-    let bob = Caller::with_all_scopes("bob".parse().expect("a name"));
+    let alice = Caller::new("alice").expect("a name").with_all_scopes();
+    let bob = Caller::new("bob").expect("a name").with_all_scopes();
     for (token, caller) in [(ALICE, &alice), (BOB, &bob)] {
         let token = Secret::new(token.trim_start_matches("Bearer "));
         tokens.insert(&token, caller.clone()).expect("long enough");

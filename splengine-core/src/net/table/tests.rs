@@ -258,7 +258,7 @@ async fn whoever_waits_for_a_place_is_told_of_one_at_which_nothing_is_worked_any
         let peer = (address(1), 1).into();
         crate::net::Connection::enter(&stream, peer, Duration::ZERO, &table)
     };
-    let mallory = crate::auth::Caller::new("mallory".parse().expect("a name"));
+    let mallory = crate::auth::Caller::new("mallory").expect("a name");
     let [_kept, busy] = [enter(stream().await), enter(stream().await)].map(|connection| {
         let connection = connection.expect("there is a place");
         connection.handle().set_authenticated(&mallory);
@@ -288,7 +288,7 @@ async fn requests_that_end_are_looked_at_once_in_a_while() {
         let peer = (address(1), 1).into();
         let connection = crate::net::Connection::enter(&stream, peer, Duration::ZERO, &table);
         let connection = connection.expect("there is a place");
-        connection.handle().set_authenticated(&crate::auth::Caller::new(user.clone()));
+        connection.handle().set_authenticated(&crate::auth::Caller::from(user.clone()));
         // It is never without one.
         (connection.handle().begin(), connection)
     };
