@@ -66,9 +66,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // `test` fails as soon as its number is no longer below 4.
     let submitted = batches.submit_job(&alice, "countUp", "sh -c 'echo $0; test $0 -lt 4'", None);
     let id = submitted.await?.record.info.id;
-    let record = batches.wait(&alice, id.as_str()).await?;
+    let record = batches.wait(&alice, &id).await?;
     for step in &record.steps {
-        let output = batches.output(&alice, id.as_str(), &step.id, Stream::Stdout, None).await?;
+        let output = batches.output(&alice, &id, &step.id, Stream::Stdout, None).await?;
         let text = output.read(0, 100).await?;
         let line = String::from_utf8_lossy(&text);
         println!("step {}: {} after printing {}", step.id, step.state.name(), line.trim_end());

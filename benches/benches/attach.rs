@@ -20,10 +20,7 @@ async fn main() {
     let request = SessionRequest::new().command("sh -c").arg(script).size(size);
     let session = engine.sessions().create(&caller, request).await.expect("starts");
     let attach = || {
-        engine
-            .sessions()
-            .attach(&caller, session.id.as_str(), Attach::new(Access::View))
-            .expect("attaches")
+        engine.sessions().attach(&caller, &session.id, Attach::new(Access::View)).expect("attaches")
     };
     let mut watcher = attach();
     loop {

@@ -114,7 +114,7 @@ async fn batch(engine: &Engine, count: usize, parallelism: Option<usize>) {
     }
     let batches = engine.batches();
     let id = batches.submit(&caller(), request, None).await.expect("accepted").record.info.id;
-    let record = batches.wait(&caller(), id.as_str()).await.expect("over");
+    let record = batches.wait(&caller(), &id).await.expect("over");
     assert_eq!(record.info.state, BatchState::Succeeded);
 }
 
@@ -151,7 +151,7 @@ async fn keep(engine: &Engine, count: usize) {
             let request = BatchRequest::new().step(Step::new("nothing"));
             let submitted = batches.submit(&caller(), request, None).await.expect("accepted");
             let id = submitted.record.info.id;
-            batches.wait(&caller(), id.as_str()).await.expect("over");
+            batches.wait(&caller(), &id).await.expect("over");
             drop(place);
         });
         while running.try_join_next().is_some() {}
@@ -167,7 +167,7 @@ async fn add(engine: &Engine) -> std::time::Duration {
     let submitted = batches.submit(&caller(), request, None).await.expect("accepted");
     let time = begun.elapsed();
     let id = submitted.record.info.id;
-    batches.wait(&caller(), id.as_str()).await.expect("over");
+    batches.wait(&caller(), &id).await.expect("over");
     time
 }
 

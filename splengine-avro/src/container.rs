@@ -39,8 +39,8 @@ pub struct ContainerError(#[source] apache_avro::Error);
 /// let batches = engine.batches();
 /// let request = BatchRequest::new().step(Step::new("echo hello"));
 /// let id = batches.submit(&alice, request, None).await?.record.info.id;
-/// batches.wait(&alice, id.as_str()).await?;
-/// let results = batches.results(&alice, id.as_str()).await?;
+/// batches.wait(&alice, &id).await?;
+/// let results = batches.results(&alice, &id).await?;
 /// let file = tokio::task::spawn_blocking(move || results_container(&results)).await??;
 /// assert!(file.starts_with(b"Obj\x01"));
 /// # Ok(())

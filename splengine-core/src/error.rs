@@ -64,6 +64,27 @@ impl ErrorKind {
         Self::Unavailable,
         Self::Internal,
     ];
+
+    /// The kind as it is told outside, in logs and metrics: lower case, words parted by `_`.
+    ///
+    /// ```
+    /// assert_eq!(splengine_core::ErrorKind::CallerLimit.name(), "caller_limit");
+    /// ```
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Impossible => "impossible",
+            Self::Conflict => "conflict",
+            Self::NoRoom => "no_room",
+            Self::CallerLimit => "caller_limit",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 /// Part of a request that an error is about.

@@ -196,6 +196,67 @@ impl fmt::Debug for BatchId {
     }
 }
 
+/// Id of a kind, or a text that may be one: what methods take that are told of what they act.
+///
+/// It is implemented for each id, by value and by reference, and for `&str` and `&String`, as they
+/// come from outside. A method given a text that is no id answers as for an id that nothing has.
+/// An id of another kind does not compile.
+///
+/// ```
+/// use splengine_core::ids::{IntoId, SessionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let id = SessionId::new(&"alice".parse()?);
+/// assert_eq!(IntoId::<SessionId>::into_id(&id), Ok(id.clone()));
+/// assert_eq!(IntoId::<SessionId>::into_id(id.as_str()), Ok(id));
+/// assert_eq!(IntoId::<SessionId>::into_id("nope"), Err("nope".to_owned()));
+/// # Ok(())
+/// # }
+/// ```
+pub trait IntoId<Id>: sealed::Sealed<Id> {
+    /// Returns the id.
+    ///
+    /// # Errors
+    ///
+    /// The first 80 characters of a text that is no such id.
+    fn into_id(self) -> Result<Id, String>;
+}
+
+mod sealed {
+    pub trait Sealed<Id> {}
+}
+
+macro_rules! into_id {
+    ($($id:ty),*) => {$(
+        impl sealed::Sealed<$id> for $id {}
+        impl IntoId<$id> for $id {
+            fn into_id(self) -> Result<$id, String> {
+                Ok(self)
+            }
+        }
+        impl sealed::Sealed<$id> for &$id {}
+        impl IntoId<$id> for &$id {
+            fn into_id(self) -> Result<$id, String> {
+                Ok(self.clone())
+            }
+        }
+        impl sealed::Sealed<$id> for &str {}
+        impl IntoId<$id> for &str {
+            fn into_id(self) -> Result<$id, String> {
+                self.parse().map_err(|_| self.chars().take(80).collect())
+            }
+        }
+        impl sealed::Sealed<$id> for &String {}
+        impl IntoId<$id> for &String {
+            fn into_id(self) -> Result<$id, String> {
+                self.as_str().into_id()
+            }
+        }
+    )*};
+}
+
+into_id!(SessionId, SavedId, ExecutionId, ShareId, BatchId);
+
 /// Whether it may come from [`random_text`].
 pub(crate) fn is_random_text(text: &str) -> bool {
     text.len() == RANDOM_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte))

@@ -49,13 +49,13 @@
 //! let alice = Caller::new("alice")?.with_all_scopes();
 //! let sessions = engine.sessions();
 //! let session = sessions.create(&alice, SessionRequest::new().command("echo hello")).await?;
-//! let mut client = sessions.attach(&alice, session.id.as_str(), Attach::new(Access::View))?;
+//! let mut client = sessions.attach(&alice, &session.id, Attach::new(Access::View))?;
 //! while let Some(update) = client.next().await {
 //!     if let Update::Exit(status) = update {
 //!         assert_eq!(status.exit_code(), 0);
 //!     }
 //! }
-//! assert_eq!(sessions.screen(&alice, session.id.as_str()).await?.text(), "hello");
+//! assert_eq!(sessions.screen(&alice, &session.id).await?.text(), "hello");
 //! # Ok(())
 //! # }
 //! ```
@@ -79,7 +79,7 @@
 //! let alice = Caller::new("alice")?.with_all_scopes();
 //! let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));
 //! let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
-//! let record = engine.batches().wait(&alice, id.as_str()).await?;
+//! let record = engine.batches().wait(&alice, &id).await?;
 //! assert_eq!(record.info.state, BatchState::Succeeded);
 //! # Ok(())
 //! # }

@@ -167,7 +167,7 @@ pub(crate) fn job(job: BatchJob) -> Result<Job, Failure> {
             return Err(Failure::invalid(message));
         }
         // None waits for another but for its place.
-        let mut step = Step::new(command.command).args(command.args).after([""; 0]);
+        let mut step = Step::new(command.command).args(command.args).independent();
         if let Some(workdir) = command.workdir {
             step = step.workdir(workdir);
         }

@@ -34,8 +34,8 @@ async fn results(request: BatchRequest) -> BatchResults {
     let batches = engine.batches();
     let submitted = batches.submit(&alice, request, None).await.expect("accepted");
     let id = submitted.record.info.id;
-    batches.wait(&alice, id.as_str()).await.expect("over");
-    batches.results(&alice, id.as_str()).await.expect("gathered")
+    batches.wait(&alice, &id).await.expect("over");
+    batches.results(&alice, &id).await.expect("gathered")
 }
 
 /// The rows, each as its fields' names and values.

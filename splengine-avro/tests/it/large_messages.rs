@@ -103,7 +103,7 @@ async fn while_a_large_record_is_written_others_are_served() {
     let request = BatchRequest::new().step(Step::new("true").args(vec!["a"; 100_000]));
     let batches = engine.batches();
     let id = batches.submit(&everybody, request, None).await.expect("accepted").record.info.id;
-    batches.wait_info(&everybody, id.as_str()).await.expect("runs");
+    batches.wait_info(&everybody, &id).await.expect("runs");
     let server = TestServer::open_to(engine, |server| server).await;
     let mut client = server.connect().await;
     client.shake_hands().await;
@@ -162,7 +162,7 @@ async fn a_page_of_events_with_long_arguments_ends_early() {
     let batches = engine.batches();
     let submitted = batches.submit(&everybody, BatchRequest::new().step(step), None).await;
     let id = submitted.expect("accepted").record.info.id;
-    let last = batches.wait_info(&everybody, id.as_str()).await.expect("ends").last_event;
+    let last = batches.wait_info(&everybody, &id).await.expect("ends").last_event;
     let server = TestServer::open_to(engine, |server| server).await;
     let mut client = server.connect().await;
     client.shake_hands().await;

@@ -19,7 +19,7 @@ use crate::batch::{
 };
 use crate::error::Field;
 use crate::execute::Stream;
-use crate::ids::BatchId;
+use crate::ids::{BatchId, IntoId};
 use crate::quota::CallerLargeWork;
 use crate::run::Runner;
 use crate::session::Sessions;
@@ -42,7 +42,7 @@ use crate::time::time;
 /// let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));
 /// let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
-/// let record = engine.batches().wait(&alice, id.as_str()).await?;
+/// let record = engine.batches().wait(&alice, &id).await?;
 /// assert_eq!(record.info.state, BatchState::Succeeded);
 /// # Ok(())
 /// # }
@@ -71,7 +71,7 @@ pub struct Batches {
 /// let request = BatchRequest::new().step(Step::new("true"));
 /// let id = batches.submit(&alice, request, None).await?.record.info.id;
 /// // From the beginning; after a broken connection, from the number of the last one that came.
-/// let mut events = batches.events(&alice, id.as_str(), 0).await?;
+/// let mut events = batches.events(&alice, &id, 0).await?;
 /// let mut seen = 0;
 /// while let Some(event) = events.next().await? {
 ///     assert_eq!(event.seq, seen + 1);
@@ -135,8 +135,12 @@ impl Batches {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect, as with all that only look.
-    pub async fn get(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
-        self.get_under(&self.large_work(caller), caller, id).await
+    pub async fn get(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<BatchId>,
+    ) -> Result<BatchRecord, BatchError> {
+        self.get_under(&self.large_work(caller), caller, &self.id(caller, id)?).await
     }
 
     /// [`get`](Self::get) as a part of `work`.
@@ -144,7 +148,7 @@ impl Batches {
         &self,
         work: &CallerLargeWork,
         caller: &Caller,
-        id: &str,
+        id: &BatchId,
     ) -> Result<BatchRecord, BatchError> {
         self.get_within(work, caller, id, READ_TIMEOUT).await
     }
@@ -154,19 +158,19 @@ impl Batches {
         &self,
         work: &CallerLargeWork,
         caller: &Caller,
-        id: &str,
+        id: &BatchId,
         timeout: Duration,
     ) -> Result<BatchRecord, BatchError> {
-        let (id, mut summary) = self.find(caller, id).await?;
+        let mut summary = self.find(caller, id).await?;
         let memory = self.registry()?.reads.reserve_within(caller, &summary, timeout).await?;
         let journal = &self.registry()?.journal;
-        let recipe = journal.recipe(&id, work).await?;
+        let recipe = journal.recipe(id, work).await?;
         let mut tries = 0;
         // What was read in several steps is of one moment if nothing happened meanwhile.
         let (rows, is_exact) = loop {
-            let rows = journal.steps(&id, work).await?;
+            let rows = journal.steps(id, work).await?;
             let missing = || BatchError::NoBatch(id.to_string());
-            let now = journal.summary(&id).await?.ok_or_else(missing)?;
+            let now = journal.summary(id).await?.ok_or_else(missing)?;
             tries += 1;
             if now.events == summary.events {
                 break (rows, true);
@@ -179,7 +183,7 @@ impl Batches {
             }
             summary = now;
         };
-        let (of_record, counts) = ((id, summary.clone()), !is_exact);
+        let (of_record, counts) = ((id.clone(), summary.clone()), !is_exact);
         let put_together = move || {
             let (id, summary) = of_record;
             let mut record = record(&id, &summary, &recipe, rows)?;
@@ -201,7 +205,7 @@ impl Batches {
         &self,
         work: &CallerLargeWork,
         caller: &Caller,
-        id: &str,
+        id: &BatchId,
     ) -> Result<BatchRecord, BatchError> {
         match self.get_within(work, caller, id, Duration::from_millis(100)).await {
             Err(BatchError::ReadLimit(_)) => Ok(self.info(caller, id).await?.into()),
@@ -218,8 +222,13 @@ impl Batches {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub async fn info(&self, caller: &Caller, id: &str) -> Result<BatchInfo, BatchError> {
-        let (id, summary) = self.find(caller, id).await?;
+    pub async fn info(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<BatchId>,
+    ) -> Result<BatchInfo, BatchError> {
+        let id = self.id(caller, id)?;
+        let summary = self.find(caller, &id).await?;
         let mut info = summary.info(&id).ok_or(BatchError::Damaged)?;
         self.count_on(&mut info);
         Ok(info)
@@ -243,7 +252,12 @@ impl Batches {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect on the batch.
-    pub async fn wait(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
+    pub async fn wait(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<BatchId>,
+    ) -> Result<BatchRecord, BatchError> {
+        let id = &self.id(caller, id)?;
         self.wait_info(caller, id).await?;
         self.get(caller, id).await
     }
@@ -258,13 +272,18 @@ impl Batches {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect on the batch.
-    pub async fn wait_info(&self, caller: &Caller, id: &str) -> Result<BatchInfo, BatchError> {
-        let (parsed, _) = self.find(caller, id).await?;
+    pub async fn wait_info(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<BatchId>,
+    ) -> Result<BatchInfo, BatchError> {
+        let id = &self.id(caller, id)?;
+        self.find(caller, id).await?;
         loop {
-            let live = self.registry()?.live(&parsed);
+            let live = self.registry()?.live(id);
             let mut changed = live.as_ref().map(|live| live.changed.subscribe());
             drop(live);
-            let (_, summary) = self.find(caller, id).await?;
+            let summary = self.find(caller, id).await?;
             if summary.state().is_final() {
                 return self.info(caller, id).await;
             }
@@ -286,10 +305,11 @@ impl Batches {
     pub async fn events(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<BatchId>,
         after: u64,
     ) -> Result<BatchEvents, BatchError> {
-        let (id, summary) = self.find(caller, id).await?;
+        let id = self.id(caller, id)?;
+        let summary = self.find(caller, &id).await?;
         if after > summary.events {
             let last = summary.events;
             let problem =
@@ -333,8 +353,8 @@ impl Batches {
     /// let batches = engine.batches();
     /// let request = BatchRequest::new().step(Step::new("echo hello").id("greet"));
     /// let id = batches.submit(&alice, request, None).await?.record.info.id;
-    /// batches.wait(&alice, id.as_str()).await?;
-    /// let output = batches.output(&alice, id.as_str(), "greet", Stream::Stdout, None).await?;
+    /// batches.wait(&alice, &id).await?;
+    /// let output = batches.output(&alice, &id, "greet", Stream::Stdout, None).await?;
     /// assert_eq!(output.read(0, 4096).await?, "hello\n");
     /// # Ok(())
     /// # }
@@ -350,14 +370,15 @@ impl Batches {
     pub async fn output(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<BatchId>,
         step: &str,
         stream: Stream,
         attempt: Option<u32>,
     ) -> Result<StepOutput, BatchError> {
         let registry = self.registry()?;
+        let id = &self.id(caller, id)?;
         // Before it is looked at: so none is taken for over that was run again since.
-        let live = id.parse().ok().and_then(|id| registry.live(&id));
+        let live = registry.live(id);
         let work = self.large_work(caller);
         let record = self.get_under(&work, caller, id).await?;
         let missing = || BatchError::NoStep(step.chars().take(80).collect());
@@ -387,12 +408,12 @@ impl Batches {
     pub(crate) async fn stdin_of(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &BatchId,
         step: &str,
     ) -> Result<(u32, bool), BatchError> {
-        let (id, summary) = self.find(caller, id).await?;
+        let summary = self.find(caller, id).await?;
         let _memory = self.registry()?.reads.reserve(caller, &summary).await?;
-        let names = self.registry()?.journal.names(&id, &self.large_work(caller)).await?;
+        let names = self.registry()?.journal.names(id, &self.large_work(caller)).await?;
         let missing = || BatchError::NoStep(step.chars().take(80).collect());
         let place = names.steps.iter().position(|known| known.id == step).ok_or_else(missing)?;
         Ok((u32::try_from(place).map_err(|_| missing())?, names.steps[place].opens_stdin))
@@ -416,7 +437,7 @@ impl Batches {
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = BatchRequest::new().step(Step::new("sleep 600")).step(Step::new("true"));
     /// let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
-    /// let record = engine.batches().cancel(&alice, id.as_str()).await?;
+    /// let record = engine.batches().cancel(&alice, &id).await?;
     /// assert_eq!(record.info.state, BatchState::Cancelled);
     /// # Ok(())
     /// # }
@@ -429,10 +450,15 @@ impl Batches {
     /// # Cancel safety
     ///
     /// The cancellation takes its course when the future is dropped.
-    pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<BatchRecord, BatchError> {
-        let (parsed, summary) = self.find(caller, id).await?;
+    pub async fn cancel(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<BatchId>,
+    ) -> Result<BatchRecord, BatchError> {
+        let id = &self.id(caller, id)?;
+        let summary = self.find(caller, id).await?;
         if !summary.state().is_final() {
-            if let Some(live) = self.registry()?.live(&parsed) {
+            if let Some(live) = self.registry()?.live(id) {
                 live.cancel.send_modify(|wished| *wished = wished.saturating_add(1));
             }
             if let Ok(Err(error)) = timeout(CANCEL_WITHIN, self.wait_info(caller, id)).await {
@@ -452,8 +478,9 @@ impl Batches {
     /// # Cancel safety
     ///
     /// When the future is dropped the batch may be gone or not.
-    pub async fn purge(&self, caller: &Caller, id: &str) -> Result<(), BatchError> {
-        let (id, summary) = self.find(caller, id).await?;
+    pub async fn purge(&self, caller: &Caller, id: impl IntoId<BatchId>) -> Result<(), BatchError> {
+        let id = self.id(caller, id)?;
+        let summary = self.find(caller, &id).await?;
         let Some(when) = summary.filed.filter(|_| summary.state().is_final()) else {
             return Err(BatchError::Conflict("the batch is not over; cancel it first"));
         };
@@ -465,19 +492,22 @@ impl Batches {
         self.runner.large_work.of(caller.accounted_user(), None)
     }
 
-    pub(crate) async fn find(
+    /// The id of a batch that `caller` asks for, if they may ask for any.
+    pub(crate) fn id(
         &self,
         caller: &Caller,
-        id: &str,
-    ) -> Result<(BatchId, Summary), BatchError> {
+        id: impl IntoId<BatchId>,
+    ) -> Result<BatchId, BatchError> {
         self.may(caller)?;
-        let missing = || BatchError::NoBatch(id.chars().take(80).collect());
-        let parsed: BatchId = id.parse().map_err(|_| missing())?;
-        let summary = self.registry()?.journal.summary(&parsed).await?;
-        match summary.filter(|summary| summary.user == caller.user().as_str()) {
-            Some(summary) => Ok((parsed, summary)),
-            None => Err(missing()),
-        }
+        id.into_id().map_err(BatchError::NoBatch)
+    }
+
+    pub(crate) async fn find(&self, caller: &Caller, id: &BatchId) -> Result<Summary, BatchError> {
+        self.may(caller)?;
+        self.resume_late().await;
+        let summary = self.registry()?.journal.summary(id).await?;
+        let own = summary.filter(|summary| summary.user == caller.user().as_str());
+        own.ok_or_else(|| BatchError::NoBatch(id.to_string()))
     }
 }
 

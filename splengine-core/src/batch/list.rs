@@ -80,7 +80,7 @@ impl Batches {
     /// for branch in ["main", "next"] {
     ///     let request = BatchRequest::new().label("branch", branch).step(Step::new("true"));
     ///     let id = batches.submit(&alice, request, None).await?.record.info.id;
-    ///     batches.wait(&alice, id.as_str()).await?;
+    ///     batches.wait(&alice, &id).await?;
     /// }
     /// let page = batches.list(&alice, &BatchFilter::new().label("branch", "main"), None, 100).await?;
     /// assert_eq!((page.batches.len(), page.next), (1, None));
@@ -103,6 +103,7 @@ impl Batches {
         most: usize,
     ) -> Result<BatchList, BatchError> {
         self.may(caller)?;
+        self.resume_late().await;
         let journal = &self.registry()?.journal;
         let user = caller.user().as_str();
         let key_of = |id: &str| match filter.states[..] {

@@ -10,6 +10,7 @@ use crate::batch::log_entry::{INDEX_PIECE, LogEntry};
 use crate::batch::outputs::Part;
 use crate::batch::{BatchError, Batches, StepOutput};
 use crate::execute::Stream;
+use crate::ids::{BatchId, IntoId};
 use crate::time::time;
 
 /// Output of a step on both streams, piece by piece: in the order in which the engine read it, and
@@ -31,7 +32,7 @@ use crate::time::time;
 /// let batches = engine.batches();
 /// let request = BatchRequest::new().step(Step::new("sh -c 'echo out; echo err >&2'").id("both"));
 /// let id = batches.submit(&alice, request, None).await?.record.info.id;
-/// let mut log = batches.log(&alice, id.as_str(), "both", None, true).await?;
+/// let mut log = batches.log(&alice, &id, "both", None, true).await?;
 /// let [mut stdout, mut stderr] = [Vec::new(), Vec::new()];
 /// while let Some(piece) = log.next().await? {
 ///     match piece.stream {
@@ -94,7 +95,7 @@ impl Batches {
     pub async fn log(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<BatchId>,
         step: &str,
         attempt: Option<u32>,
         follow: bool,

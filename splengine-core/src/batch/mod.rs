@@ -56,6 +56,5 @@ pub use output::StepOutput;
 pub use plan::{BatchRequest, FailFast, RetryOn, RunIf, Step, StepCheck};
 pub use policy::BatchPolicy;
 pub use results::{BatchResultReader, BatchResults, StepResult};
-pub(crate) use resume::resume as resume_all;
 pub use salvaged::{SalvagedBatch, salvage_batches};
 pub use submit::Submitted;

@@ -67,7 +67,7 @@ pub struct Step(pub(crate) StepData);
 ///     .step(Step::new("true").id("publish"))
 ///     .step(Step::new("true").id("report").after(["build"]).run_if(RunIf::Failure));
 /// let id = engine.batches().submit(&alice, request, None).await?.record.info.id;
-/// let steps = engine.batches().wait(&alice, id.as_str()).await?.steps;
+/// let steps = engine.batches().wait(&alice, &id).await?.steps;
 /// let states: Vec<_> = steps.iter().map(|step| step.state).collect();
 /// assert_eq!(states, [StepState::Failed, StepState::Skipped, StepState::Succeeded]);
 /// # Ok(())
@@ -462,6 +462,23 @@ impl Step {
     #[must_use]
     pub fn after(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.0.depends_on = Some(ids.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets the step begin at once, whatever comes before it: it depends on no other.
+    ///
+    /// ```
+    /// use splengine_core::{BatchRequest, Step};
+    ///
+    /// let both = BatchRequest::new()
+    ///     .step(Step::new("make docs"))
+    ///     .step(Step::new("make tests").independent())
+    ///     .parallelism(2);
+    /// # drop(both);
+    /// ```
+    #[must_use]
+    pub fn independent(mut self) -> Self {
+        self.0.depends_on = Some(Vec::new());
         self
     }
 

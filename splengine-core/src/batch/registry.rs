@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::journal::Journal;
@@ -36,6 +36,9 @@ pub(crate) struct Registry {
     /// Nothing more is to be started.
     pub(crate) closed: watch::Sender<bool>,
     is_watched: AtomicBool,
+    /// Number of batches that were gone on with, once that is done; nothing where they could not be
+    /// read.
+    pub(crate) resumed: OnceCell<Option<usize>>,
     /// What is over may have to make quota.
     ended: Arc<Notify>,
     /// So many batches, and bytes of them, may end before any has to make quota.
@@ -120,6 +123,7 @@ impl Registry {
             driven: watch::channel(0).0,
             closed: watch::channel(false).0,
             is_watched: AtomicBool::new(false),
+            resumed: OnceCell::new(),
             ended: Arc::default(),
             slack: Mutex::default(),
         })

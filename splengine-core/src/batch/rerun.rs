@@ -9,7 +9,7 @@ use crate::batch::records::PLAN;
 use crate::batch::submit::{Accepted, UsedKey, detached};
 use crate::batch::{BatchError, Batches, StepState, Submitted};
 use crate::blocking::blocking;
-use crate::ids::BatchId;
+use crate::ids::{BatchId, IntoId};
 use crate::quota::CallerLargeWork;
 use crate::text::hex;
 
@@ -34,12 +34,12 @@ impl Batches {
     ///     .step(Step::new("true").id("fetch"))
     ///     .step(Step::new("false").id("build"));
     /// let id = batches.submit(&alice, request, None).await?.record.info.id;
-    /// batches.wait(&alice, id.as_str()).await?;
+    /// batches.wait(&alice, &id).await?;
     /// // `fetch` has succeeded, and is not run again.
-    /// let again = batches.rerun(&alice, id.as_str(), true).await?.record;
+    /// let again = batches.rerun(&alice, &id, true).await?.record;
     /// assert_eq!(again.info.rerun_of, Some(id));
     /// assert_eq!(again.steps.iter().map(|step| &step.id[..]).collect::<Vec<_>>(), ["build"]);
-    /// # batches.wait(&alice, again.info.id.as_str()).await?;
+    /// # batches.wait(&alice, &again.info.id).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -56,10 +56,10 @@ impl Batches {
     pub async fn rerun(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<BatchId>,
         only_failed: bool,
     ) -> Result<Submitted, BatchError> {
-        self.rerun_under(caller, id, only_failed, None).await
+        self.rerun_under(caller, self.id(caller, id)?, only_failed, None).await
     }
 
     /// Runs a batch again as [`rerun`](Self::rerun) does, and no more than once: with an
@@ -76,10 +76,11 @@ impl Batches {
     pub async fn rerun_once(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<BatchId>,
         only_failed: bool,
         idempotency_key: &str,
     ) -> Result<Submitted, BatchError> {
+        let id = self.id(caller, id)?;
         let sum = hex(&Sha256::digest(format!("rerun\0{id}\0{only_failed}")));
         let key = self.lock_key(caller, Some(idempotency_key), sum, 0).await?;
         self.rerun_under(caller, id, only_failed, key).await
@@ -88,11 +89,11 @@ impl Batches {
     async fn rerun_under(
         &self,
         caller: &Caller,
-        id: &str,
+        id: BatchId,
         only_failed: bool,
         key: Option<UsedKey>,
     ) -> Result<Submitted, BatchError> {
-        let (this, caller, id) = (self.clone(), caller.clone(), id.to_owned());
+        let (this, caller) = (self.clone(), caller.clone());
         detached(async move {
             let work = this.large_work(&caller);
             this.once(&work, &caller, key, async |this: &Self| {
@@ -107,16 +108,16 @@ impl Batches {
         &self,
         work: &CallerLargeWork,
         caller: &Caller,
-        id: &str,
+        id: &BatchId,
         only_failed: bool,
     ) -> Result<Accepted, BatchError> {
-        let (id, summary) = self.find(caller, id).await?;
+        let summary = self.find(caller, id).await?;
         if !summary.state().is_final() {
             return Err(BatchError::Conflict("the batch is not over; cancel it first"));
         }
         let states = match only_failed {
             true => {
-                let record = self.get_under(work, caller, id.as_str()).await?;
+                let record = self.get_under(work, caller, id).await?;
                 Some(record.steps.iter().map(|step| step.state).collect::<Vec<StepState>>())
             }
             false => None,
@@ -124,7 +125,7 @@ impl Batches {
         // Beside its recipe, all that its steps were given is read.
         let _memory = self.registry()?.reads.reserve_with_inputs(caller, &summary).await?;
         let journal = &self.registry()?.journal;
-        let recipe = journal.recipe(&id, work).await?;
+        let recipe = journal.recipe(id, work).await?;
         if recipe.kind != PLAN {
             return Err(BatchError::Conflict("a batch of this kind can't be run again"));
         }

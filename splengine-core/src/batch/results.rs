@@ -6,6 +6,7 @@ use crate::auth::Caller;
 use crate::batch::outputs::Outputs;
 use crate::batch::{BatchError, BatchInfo, BatchRecord, Batches, StepInfo, StepOutput};
 use crate::execute::Stream;
+use crate::ids::{BatchId, IntoId};
 
 /// A batch with what its steps printed. Got from [`Batches::results`].
 ///
@@ -23,8 +24,8 @@ use crate::execute::Stream;
 /// let batches = engine.batches();
 /// let request = BatchRequest::new().step(Step::new("echo one")).step(Step::new("echo two"));
 /// let id = batches.submit(&alice, request, None).await?.record.info.id;
-/// batches.wait(&alice, id.as_str()).await?;
-/// let results = batches.results(&alice, id.as_str()).await?;
+/// batches.wait(&alice, &id).await?;
+/// let results = batches.results(&alice, &id).await?;
 /// let printed: Vec<_> = results.steps.iter().map(|step| &step.stdout[..]).collect();
 /// assert_eq!(printed, [b"one\n", b"two\n"]);
 /// # Ok(())
@@ -106,7 +107,11 @@ impl Batches {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub async fn results(&self, caller: &Caller, id: &str) -> Result<BatchResults, BatchError> {
+    pub async fn results(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<BatchId>,
+    ) -> Result<BatchResults, BatchError> {
         self.result_reader(caller, id).await?.read_all().await
     }
 
@@ -123,7 +128,7 @@ impl Batches {
     pub async fn result_reader(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<BatchId>,
     ) -> Result<BatchResultReader, BatchError> {
         let record = self.get(caller, id).await?;
         let outputs = self.registry()?.policy.outputs.clone();

@@ -21,10 +21,35 @@ struct Left {
     events: Vec<EventRow>,
 }
 
-/// Goes on with all batches that are not over; gives how many those are, or nothing where that
-/// can't be read.
-pub(crate) async fn resume(batches: &Batches) -> Option<usize> {
-    let Ok(registry) = batches.registry() else { return Some(0) };
+impl Batches {
+    /// Goes on with all batches that are not over, unless that was done; gives how many those were,
+    /// or nothing where that can't be read. It takes its course when the future is dropped.
+    pub(crate) async fn resume(&self) -> Option<usize> {
+        let Ok(registry) = self.registry() else { return Some(0) };
+        if let Some(resumed) = registry.resumed.get() {
+            return *resumed;
+        }
+        let (batches, registry) = (self.clone(), Arc::clone(registry));
+        let resuming = tokio::spawn(async move {
+            *registry.resumed.get_or_init(|| resume(&batches, &registry)).await
+        });
+        resuming.await.ok().flatten()
+    }
+
+    /// Goes on with what an engine before this one left if nobody has told this one to, so that none
+    /// of it is waited for in vain.
+    pub(crate) async fn resume_late(&self) {
+        let is_resumed = self.registry().is_ok_and(|registry| registry.resumed.initialized());
+        if is_resumed || !self.runner.is_open() {
+            return;
+        }
+        if let Some(count @ 1..) = self.resume().await {
+            tracing::warn!(count, "batches are resumed by the first use; call `Engine::resume`");
+        }
+    }
+}
+
+async fn resume(batches: &Batches, registry: &Arc<Registry>) -> Option<usize> {
     let left = match read(batches, registry).await {
         Ok(left) => left,
         Err(error) => {

@@ -15,7 +15,7 @@ use crate::batch::{BatchError, Batches};
 use crate::blocking::blocking;
 use crate::error::Field;
 use crate::execute::{ExecuteError, Stdin, Stream};
-use crate::ids::BatchId;
+use crate::ids::{BatchId, IntoId};
 use crate::quota::CallerLargeWork;
 use crate::root::exhausted_or_internal;
 
@@ -83,18 +83,18 @@ impl Batches {
     /// let batches = engine.batches();
     /// let request = BatchRequest::new().step(Step::new("cat").id("copy").open_stdin());
     /// let id = batches.submit(&alice, request, None).await?.record.info.id;
-    /// let mut events = batches.events(&alice, id.as_str(), 0).await?;
+    /// let mut events = batches.events(&alice, &id, 0).await?;
     /// while let Some(event) = events.next().await? {
     ///     if matches!(event.what, BatchEventKind::Started { .. }) {
     ///         break;
     ///     }
     /// }
-    /// # while batches.write_stdin(&alice, id.as_str(), "copy", "".into(), false).await.is_err() {
+    /// # while batches.write_stdin(&alice, &id, "copy", "".into(), false).await.is_err() {
     /// #     tokio::task::yield_now().await;
     /// # }
-    /// batches.write_stdin(&alice, id.as_str(), "copy", "hello".into(), true).await?;
-    /// batches.wait(&alice, id.as_str()).await?;
-    /// let output = batches.output(&alice, id.as_str(), "copy", Stream::Stdout, None).await?;
+    /// batches.write_stdin(&alice, &id, "copy", "hello".into(), true).await?;
+    /// batches.wait(&alice, &id).await?;
+    /// let output = batches.output(&alice, &id, "copy", Stream::Stdout, None).await?;
     /// assert_eq!(output.read(0, 100).await?, "hello");
     /// # Ok(())
     /// # }
@@ -111,17 +111,17 @@ impl Batches {
     pub async fn write_stdin(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<BatchId>,
         step: &str,
         data: Bytes,
         end: bool,
     ) -> Result<(), BatchError> {
+        let id = &self.id(caller, id)?;
         let (place, is_open) = self.stdin_of(caller, id, step).await?;
         if !is_open {
             return Err(BatchError::Conflict("this step did not ask for its standard input"));
         }
-        let live: Option<Arc<LiveBatch>> =
-            id.parse().ok().and_then(|id| self.registry().ok().and_then(|all| all.live(&id)));
+        let live: Option<Arc<LiveBatch>> = self.registry()?.live(id);
         let stdin = live.and_then(|live| live.stdin(place));
         let stdin = stdin.ok_or(BatchError::Conflict("this step does not run"))?;
         let mut stdin = stdin.lock().await;

@@ -114,7 +114,7 @@ impl Batches {
     /// let again = engine.batches().submit(&alice, request, Some("order-17")).await?;
     /// assert!(first.is_new && !again.is_new);
     /// assert_eq!(first.record.info.id, again.record.info.id);
-    /// # engine.batches().wait(&alice, first.record.info.id.as_str()).await?;
+    /// # engine.batches().wait(&alice, &first.record.info.id).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -187,7 +187,7 @@ impl Batches {
     /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let batches = engine.batches();
     /// let submitted = batches.submit_job(&alice, "lines", "true\ntrue", None).await?;
-    /// let record = batches.wait(&alice, submitted.record.info.id.as_str()).await?;
+    /// let record = batches.wait(&alice, &submitted.record.info.id).await?;
     /// assert_eq!((record.info.state, record.steps.len()), (BatchState::Succeeded, 2));
     /// # Ok(())
     /// # }
@@ -287,6 +287,7 @@ impl Batches {
         accept: impl AsyncFnOnce(&Self) -> Result<Accepted, BatchError>,
     ) -> Result<Submitted, BatchError> {
         self.may(caller)?;
+        self.resume_late().await;
         let registry = self.registry()?;
         if let Some(UsedKey { text, sum, .. }) = &key {
             let row: Option<KeyRow> =
@@ -295,7 +296,10 @@ impl Batches {
                 if row.sha256 != *sum {
                     return Err(BatchError::KeyReused);
                 }
-                let record = match self.get_or_info(work, caller, &row.id).await {
+                let Ok(id) = row.id.parse() else {
+                    return Err(BatchError::Damaged);
+                };
+                let record = match self.get_or_info(work, caller, &id).await {
                     Err(BatchError::NoBatch(_)) => return Err(BatchError::Conflict(KEY_USED_UP)),
                     found => found?,
                 };
@@ -310,7 +314,7 @@ impl Batches {
         // The lock of the key is held until the batch is there under it.
         let driver = self.begin(registry, caller, accepted, key.as_ref()).await?;
         drop(key);
-        let record = self.get_or_info(work, caller, driver.id.as_str()).await;
+        let record = self.get_or_info(work, caller, &driver.id).await;
         driver.spawn(Pending { is_new: true, ..Pending::default() });
         Ok(Submitted { record: record?, is_new: true })
     }

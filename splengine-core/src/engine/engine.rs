@@ -242,7 +242,8 @@ impl Engine {
     }
 
     /// Resumes the work that an engine before this one left, which used the same stores. To be
-    /// called once, before the servers are opened.
+    /// called before the servers are opened; a further call does nothing, and tells of the same
+    /// batches.
     ///
     /// - Sessions that [outlive](crate::Session::outlives) their engine: with the same ids, screens,
     ///   recordings and places in their output, so that clients come back as after a broken
@@ -250,6 +251,9 @@ impl Engine {
     /// - Batches that are not over. A step that was running has ended as
     ///   [`Reason::Lost`](crate::Reason::Lost), and is run again where its retries or
     ///   [`Step::rerun_on_restart`](crate::Step::rerun_on_restart) say so.
+    ///
+    /// Where this is not called, the first use of [`batches`](Self::batches) resumes the batches, with
+    /// a warning in the log; sessions stay listed as lost.
     ///
     /// However that engine ended: when this returns, nothing of it still runs that is not gone on
     /// with.
@@ -282,7 +286,7 @@ impl Engine {
         let engine = self.clone();
         let resuming = tokio::spawn(async move {
             let sessions = crate::session::adopt_all(&engine.0.sessions).await;
-            let batches = crate::batch::resume_all(&engine.0.batches).await;
+            let batches = engine.0.batches.resume().await;
             Resumed { sessions, batches: batches.unwrap_or(0), has_failed: batches.is_none() }
         });
         resuming.await.unwrap_or(Resumed { sessions: 0, batches: 0, has_failed: true })

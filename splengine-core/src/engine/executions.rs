@@ -1,6 +1,7 @@
 use crate::auth::Caller;
 use crate::engine::Engine;
 use crate::execute::ExecuteError;
+use crate::ids::{ExecutionId, IntoId};
 use crate::run::ExecutionInfo;
 
 impl Engine {
@@ -22,7 +23,7 @@ impl Engine {
     /// assert_eq!((&sleeping.command[..], sleeping.state), ("sleep 600", ExecutionState::Running));
     /// assert_eq!(Some(&sleeping.id), run.execution_id());
     ///
-    /// engine.cancel_execution(&alice, sleeping.id.as_str()).await?;
+    /// engine.cancel_execution(&alice, &sleeping.id).await?;
     /// assert_eq!(run.capture().await.end.reason, Reason::Cancelled);
     /// # Ok(())
     /// # }
@@ -49,7 +50,11 @@ impl Engine {
     /// # Cancel safety
     ///
     /// The cancellation takes its course when the future is dropped.
-    pub async fn cancel_execution(&self, caller: &Caller, id: &str) -> Result<(), ExecuteError> {
+    pub async fn cancel_execution(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<ExecutionId>,
+    ) -> Result<(), ExecuteError> {
         self.0.runner.executions.cancel(caller, id).await
     }
 }

@@ -1,5 +1,6 @@
 //! How a process ends.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use crate::os::Signal;
@@ -31,6 +32,16 @@ impl ExitStatus {
             Self::Code(_) => None,
             Self::Signal(signal) => Some(signal),
         }
+    }
+}
+
+impl From<std::process::ExitStatus> for ExitStatus {
+    /// Takes over how a process of the host's own ended, for executors that start some. One that
+    /// is only stopped, which [`wait`](std::process::Child::wait) tells of none, counts as exited
+    /// with code 1.
+    fn from(status: std::process::ExitStatus) -> Self {
+        let signal = status.signal().and_then(Signal::from_number);
+        signal.map_or(Self::Code(status.code().unwrap_or(1)), Self::Signal)
     }
 }
 

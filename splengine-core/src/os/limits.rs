@@ -49,18 +49,18 @@ impl LimitKind {
 /// members in [`Request`](crate::Request).
 ///
 /// ```
-/// use splengine_core::execute::{LimitKind, Limits};
+/// use splengine_core::execute::Limits;
 /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
 /// # let alice = Caller::new("alice")?.with_all_scopes();
-/// let limits = Limits::default().with(LimitKind::OpenFiles, 64);
+/// let limits = Limits::new().open_files(64);
 /// let request = Request::new("sh -c 'ulimit -n'").limits(limits);
 /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "64\n");
 ///
-/// let defaults = Limits::default().with(LimitKind::OpenFiles, 256).with(LimitKind::FileSize, 1 << 20);
+/// let defaults = Limits::new().open_files(256).file_size(1 << 20);
 /// let both = limits.or(defaults);
 /// assert_eq!((both.open_files, both.file_size), (Some(64), Some(1 << 20)));
 /// # Ok(())
@@ -87,6 +87,61 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Makes limits that bound nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            cpu_time: None,
+            memory: None,
+            open_files: None,
+            processes: None,
+            file_size: None,
+            address_space: None,
+        }
+    }
+
+    /// Sets the processor time of each process, rounded up to whole seconds.
+    #[must_use]
+    pub const fn cpu_time(mut self, time: Duration) -> Self {
+        self.cpu_time = Some(time);
+        self
+    }
+
+    /// Sets how many bytes of memory the whole tree may use.
+    #[must_use]
+    pub const fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Sets how many files each process may have open.
+    #[must_use]
+    pub const fn open_files(mut self, count: u64) -> Self {
+        self.open_files = Some(count);
+        self
+    }
+
+    /// Sets how many processes and threads the whole tree may have.
+    #[must_use]
+    pub const fn processes(mut self, count: u64) -> Self {
+        self.processes = Some(count);
+        self
+    }
+
+    /// Sets how many bytes a file may have that a process writes.
+    #[must_use]
+    pub const fn file_size(mut self, bytes: u64) -> Self {
+        self.file_size = Some(bytes);
+        self
+    }
+
+    /// Sets how many bytes of address space each process may have.
+    #[must_use]
+    pub const fn address_space(mut self, bytes: u64) -> Self {
+        self.address_space = Some(bytes);
+        self
+    }
+
     /// The bound on `kind`, in its unit (processor time in milliseconds).
     #[must_use]
     pub fn value(&self, kind: LimitKind) -> Option<u64> {

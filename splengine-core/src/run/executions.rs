@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::auth::Caller;
 use crate::execute::cancel::CancelSource;
 use crate::execute::{ExecuteError, Reason, Request};
-use crate::ids::ExecutionId;
+use crate::ids::{ExecutionId, IntoId};
 use crate::run::rights::Reach;
 use crate::user_name::UserName;
 
@@ -149,16 +149,21 @@ impl Executions {
     }
 
     /// Cancels an execution, and returns when it is over, or after [`CANCEL_TIMEOUT`].
-    pub(crate) async fn cancel(&self, caller: &Caller, id: &str) -> Result<(), ExecuteError> {
+    pub(crate) async fn cancel(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<ExecutionId>,
+    ) -> Result<(), ExecuteError> {
         let reach = Reach::of(caller)?;
-        let missing = || ExecuteError::NoExecution(id.chars().take(80).collect());
-        let id: ExecutionId = id.parse().map_err(|_| missing())?;
+        let id = id.into_id().map_err(ExecuteError::NoExecution)?;
         let mut changed = std::pin::pin!(self.changed.notified());
         changed.as_mut().enable();
         {
             let listed = self.lock();
             let seen = listed.get(&id).filter(|entry| reach.covers(&entry.info.user));
-            seen.ok_or_else(missing)?.source.stop(Reason::Cancelled);
+            seen.ok_or_else(|| ExecuteError::NoExecution(id.to_string()))?
+                .source
+                .stop(Reason::Cancelled);
         }
         let over = async {
             loop {

@@ -19,16 +19,16 @@ use crate::terminal::Size;
 /// let sessions = engine.sessions();
 /// let id = sessions.create(&alice, SessionRequest::new().command("cat")).await?.id;
 /// let attach = Attach::new(Access::Control).window(Size::clamped(100, 30));
-/// let client = sessions.attach(&alice, id.as_str(), attach)?;
+/// let client = sessions.attach(&alice, &id, attach)?;
 /// let (name, epoch, offset) =
 ///     (client.client_id().to_owned(), client.epoch().to_owned(), client.offset());
 /// // The connection breaks, and its client comes back.
 /// drop(client);
 /// let again = Attach::new(Access::Control).client(name.as_str()).resume(epoch, offset);
-/// let client = sessions.attach(&alice, id.as_str(), again)?;
+/// let client = sessions.attach(&alice, &id, again)?;
 /// assert_eq!(client.client_id(), name);
 /// # drop(client);
-/// # sessions.end(&alice, id.as_str()).await?;
+/// # sessions.end(&alice, &id).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -29,7 +29,7 @@ use crate::terminal::Size;
 /// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let sessions = engine.sessions();
 /// let id = sessions.create(&alice, SessionRequest::new().command("head -n 1")).await?.id;
-/// let mut client = sessions.attach(&alice, id.as_str(), Attach::new(Access::Control))?;
+/// let mut client = sessions.attach(&alice, &id, Attach::new(Access::Control))?;
 /// // Typing needs no turn of the task that waits for updates.
 /// client.input_handle().input("hello\n".into()).await?;
 /// let status = loop {

@@ -9,14 +9,14 @@ use bytes::Bytes;
 
 use crate::auth::Caller;
 use crate::blocking::blocking;
-use crate::ids::SessionId;
+use crate::ids::{IntoId, SessionId};
 use crate::screen::Screen;
 use crate::session::SessionError;
 use crate::session::bounds::{IoMemory, ReadTurn, cells_bytes, screen_bytes, snapshot_bytes};
 use crate::session::live_session::LiveSession;
 use crate::session::render_pool::Painted;
 use crate::session::replay::{Played, Replay};
-use crate::session::sessions::{FoundSession, Sessions, no_session};
+use crate::session::sessions::{FoundSession, Sessions};
 use crate::session::stored::{Source, StoredScreen};
 use crate::terminal::Size;
 
@@ -110,12 +110,12 @@ impl Sessions {
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new()).await?;
-    /// let screen = sessions.screen(&alice, session.id.as_str()).await?;
+    /// let screen = sessions.screen(&alice, &session.id).await?;
     /// assert_eq!((screen.size().cols(), screen.size().rows()), (80, 24));
     /// // On any terminal of that size this draws the same.
     /// let bytes = screen.ansi();
     /// # drop(bytes);
-    /// # sessions.end(&alice, session.id.as_str()).await?;
+    /// # sessions.end(&alice, &session.id).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -127,10 +127,14 @@ impl Sessions {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub async fn screen(&self, caller: &Caller, id: &str) -> Result<ScreenShot, SessionError> {
+    pub async fn screen(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<ScreenShot, SessionError> {
         let registry = &self.registry;
         let user = caller.accounted_user();
-        match self.find(caller, id)?.0 {
+        match self.find(caller, &self.id(caller, id)?)?.0 {
             FoundSession::LiveSession(live) => {
                 let cells = live.with_screen(false, |_, painted| painted.screen.cells()).await;
                 let mut memory = registry.io.read_memory(user);
@@ -168,9 +172,10 @@ impl Sessions {
     pub async fn screen_at(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
         at: Duration,
     ) -> Result<ScreenShot, SessionError> {
+        let id = &self.id(caller, id)?;
         self.find_own(caller, id)?;
         let registry = &self.registry;
         let user = caller.accounted_user();
@@ -234,7 +239,7 @@ impl Sessions {
     /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("echo hello")).await?;
-    /// let id = session.id.as_str();
+    /// let id = &session.id;
     /// let mut client = sessions.attach(&alice, id, Attach::new(Access::View))?;
     /// while client.next().await.is_some() {}
     ///
@@ -257,9 +262,9 @@ impl Sessions {
     pub async fn recording(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
     ) -> Result<RecordingFile, SessionError> {
-        let (cast, _) = self.recording_files(caller, id).await?;
+        let (cast, _) = self.recording_files(caller, &self.id(caller, id)?).await?;
         let length = cast.metadata().map_err(SessionError::of_io)?.len();
         Ok(RecordingFile { file: Arc::new(cast), length })
     }
@@ -267,11 +272,11 @@ impl Sessions {
     async fn recording_files(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SessionId,
     ) -> Result<(std::fs::File, std::fs::File), SessionError> {
         let found = self.find_own(caller, id)?;
         let store = self.store().map_err(|_| SessionError::NoRecording)?;
-        let id: SessionId = id.parse().map_err(|_| no_session(id))?;
+        let id = id.clone();
         if let FoundSession::LiveSession(live) = found {
             live.write_recording().await;
         }

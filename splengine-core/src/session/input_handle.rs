@@ -32,14 +32,14 @@ use crate::user_name::UserName;
 /// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let sessions = engine.sessions();
 /// let id = sessions.create(&alice, SessionRequest::new().command("cat")).await?.id;
-/// let client = sessions.attach(&alice, id.as_str(), Attach::new(Access::Control))?;
+/// let client = sessions.attach(&alice, &id, Attach::new(Access::Control))?;
 /// let input = client.input_handle();
 /// input.take_control()?;
 /// input.resize(Size::clamped(120, 40));
 /// // Numbered input may be sent again after a broken connection: it is typed once.
 /// assert_eq!(input.numbered_input(0, "ls\n".into()).await?, 3);
 /// assert_eq!(input.numbered_input(0, "ls\n".into()).await?, 3);
-/// # sessions.end(&alice, id.as_str()).await?;
+/// # sessions.end(&alice, &id).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::Access;
 use crate::auth::Caller;
+use crate::ids::{IntoId, SessionId};
 use crate::session::log::Entry;
 use crate::session::sessions::{FoundSession, Right, Sessions};
 use crate::session::{SessionError, SessionInfo};
@@ -48,7 +49,7 @@ impl Sessions {
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
-    /// let id = session.id.as_str();
+    /// let id = &session.id;
     /// let first = sessions.read(&alice, id, None, 4096, Duration::ZERO).await?;
     /// assert!(first.is_screen);
     /// // Nothing has come since.
@@ -70,11 +71,12 @@ impl Sessions {
     pub async fn read(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
         from: Option<(&str, u64)>,
         most: usize,
         wait: Duration,
     ) -> Result<Printed, SessionError> {
+        let id = &self.id(caller, id)?;
         let FoundSession::LiveSession(live) = self.find(caller, id)?.0 else {
             let info = self.get(caller, id)?;
             let data = self.screen(caller, id).await?.ansi();
@@ -125,10 +127,10 @@ impl Sessions {
     pub fn resize(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
         size: Size,
     ) -> Result<SessionInfo, SessionError> {
-        let live = self.find_for_typing(caller, id)?;
+        let live = self.find_for_typing(caller, &self.id(caller, id)?)?;
         live.settle_from(Some(size))?;
         Ok(live.info())
     }
@@ -138,8 +140,12 @@ impl Sessions {
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
-    pub fn keep_alive(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
-        self.find_for_typing(caller, id)?.state().touch();
+    pub fn keep_alive(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<(), SessionError> {
+        self.find_for_typing(caller, &self.id(caller, id)?)?.state().touch();
         Ok(())
     }
 
@@ -147,7 +153,7 @@ impl Sessions {
     pub(crate) fn find_for_typing(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SessionId,
     ) -> Result<std::sync::Arc<crate::session::live_session::LiveSession>, SessionError> {
         let (found, right) = self.find(caller, id)?;
         if right < Right::See(Access::Control) {

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use crate::auth::Caller;
 use crate::blocking::blocking;
 use crate::error::Field;
-use crate::ids::{SavedId, SessionId};
+use crate::ids::{IntoId, SavedId, SessionId};
 use crate::session::bounds::snapshot_bytes;
 use crate::session::record::Record;
 use crate::session::saved_index::SavedBounds;
-use crate::session::sessions::{FoundSession, Sessions, no_session};
+use crate::session::sessions::{FoundSession, Sessions};
 use crate::session::store::Store;
 use crate::session::stored::{Source, StoredScreen};
 use crate::session::validate::checked_name;
@@ -37,14 +37,14 @@ impl Sessions {
     /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
-    /// let saved = sessions.save(&alice, session.id.as_str(), Some("tuesday".to_owned())).await?;
-    /// sessions.end(&alice, session.id.as_str()).await?;
+    /// let saved = sessions.save(&alice, &session.id, Some("tuesday".to_owned())).await?;
+    /// sessions.end(&alice, &session.id).await?;
     ///
     /// let loaded = sessions.create(&alice, SessionRequest::new().from(saved.id.as_str())).await?;
     /// assert!(loaded.restored && loaded.name.as_deref() == Some("tuesday"));
-    /// sessions.remove_saved(&alice, saved.id.as_str()).await?;
+    /// sessions.remove_saved(&alice, &saved.id).await?;
     /// assert!(sessions.list_saved(&alice).await?.is_empty());
-    /// # sessions.end(&alice, loaded.id.as_str()).await?;
+    /// # sessions.end(&alice, &loaded.id).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -61,10 +61,10 @@ impl Sessions {
     pub async fn save(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
         name: Option<String>,
     ) -> Result<SavedInfo, SessionError> {
-        let found = self.find_own(caller, id)?;
+        let found = self.find_own(caller, &self.id(caller, id)?)?;
         let store = self.store()?;
         let name = checked_name(name)?;
         let user = caller.accounted_user();
@@ -121,14 +121,22 @@ impl Sessions {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub async fn get_saved(&self, caller: &Caller, id: &str) -> Result<SavedInfo, SessionError> {
+    pub async fn get_saved(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SavedId>,
+    ) -> Result<SavedInfo, SessionError> {
         self.may_have(caller)?;
-        let (store, saved) = self.saved_id(caller, id)?;
+        let store = self.store()?;
+        let saved = id.into_id().map_err(SessionError::NoSaved)?;
+        if !store.may_be_of(&saved, caller.user()) {
+            return Err(no_saved(&saved));
+        }
         let wanted = saved.clone();
         if let Some(info) = blocking(move || store.saved_info(&wanted)).await {
             return Ok(info);
         }
-        let source = self.saved(caller, id).await?;
+        let source = self.saved(caller, saved.clone()).await?;
         source.record.saved_info(saved).ok_or(SessionError::Damaged("it names no user"))
     }
 
@@ -142,31 +150,31 @@ impl Sessions {
     /// # Cancel safety
     ///
     /// When the future is dropped, the saved session may be there or not.
-    pub async fn remove_saved(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
+    pub async fn remove_saved(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SavedId>,
+    ) -> Result<(), SessionError> {
         let saved = self.get_saved(caller, id).await?.id;
         let store = self.store()?;
         blocking(move || store.remove_saved(&saved)).await.map_err(SessionError::of_io)
     }
 
-    /// The id of a saved session that is not known to be another's.
-    fn saved_id(&self, caller: &Caller, id: &str) -> Result<(Arc<Store>, SavedId), SessionError> {
-        let store = self.store()?;
-        let saved: SavedId = id.parse().map_err(|_| no_saved(id))?;
-        if store.may_be_of(&saved, caller.user()) { Ok((store, saved)) } else { Err(no_saved(id)) }
-    }
-
     /// Opens a saved session of the caller's, when it is its turn.
-    async fn saved(&self, caller: &Caller, id: &str) -> Result<Source, SessionError> {
-        let (store, saved) = self.saved_id(caller, id)?;
-        let open = move || store.saved(&saved);
+    async fn saved(&self, caller: &Caller, id: SavedId) -> Result<Source, SessionError> {
+        let (store, missing) = (self.store()?, no_saved(&id));
+        if !store.may_be_of(&id, caller.user()) {
+            return Err(missing);
+        }
+        let open = move || store.saved(&id);
         let source = self.opened(caller.accounted_user(), open).await?;
-        if source.record.user == caller.user().as_str() { Ok(source) } else { Err(no_saved(id)) }
+        if source.record.user == caller.user().as_str() { Ok(source) } else { Err(missing) }
     }
 
     /// Opens what to load: a saved session, or one that was lost.
     pub(crate) async fn source(&self, caller: &Caller, id: &str) -> Result<Source, SessionError> {
-        if id.parse::<SessionId>().is_ok() {
-            return match self.find_own(caller, id)? {
+        if let Ok(id) = id.parse::<SessionId>() {
+            return match self.find_own(caller, &id)? {
                 FoundSession::Lost(record) => {
                     self.state_of(caller.accounted_user(), &record.session_id).await
                 }
@@ -176,13 +184,15 @@ impl Sessions {
                 }
             };
         }
-        self.saved(caller, id).await
+        // Where nothing is kept, no id is right.
+        self.store()?;
+        self.saved(caller, id.into_id().map_err(SessionError::NoSaved)?).await
     }
 
     /// Opens what was kept of a session that was lost, when it is the turn of `user`.
     pub(super) async fn state_of(&self, user: &UserName, id: &str) -> Result<Source, SessionError> {
         let store = self.store()?;
-        let id: SessionId = id.parse().map_err(|_| no_session(id))?;
+        let id: SessionId = id.into_id().map_err(SessionError::NoSession)?;
         let open = move || store.session(&id).map_err(SessionError::of_io)?.state();
         self.opened(user, open).await
     }
@@ -197,8 +207,8 @@ impl Sessions {
     }
 }
 
-fn no_saved(id: &str) -> SessionError {
-    SessionError::NoSaved(id.chars().take(100).collect())
+fn no_saved(id: &SavedId) -> SessionError {
+    SessionError::NoSaved(id.to_string())
 }
 
 /// Of one caller.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::auth::{Access, Caller, Scope};
 use crate::error::Field;
 use crate::execute::ExecuteError;
-use crate::ids::SessionId;
+use crate::ids::{IntoId, SessionId};
 use crate::run::{Runner, SessionPlace};
 use crate::session::input_handle::type_in;
 use crate::session::live_session::LiveSession;
@@ -35,13 +35,13 @@ use crate::session::{
 /// let request = SessionRequest::new().command("echo 'hello world'");
 /// let session = engine.sessions().create(&alice, request).await?;
 /// let mut attachment =
-///     engine.sessions().attach(&alice, session.id.as_str(), Attach::new(Access::Control))?;
+///     engine.sessions().attach(&alice, &session.id, Attach::new(Access::Control))?;
 /// while let Some(update) = attachment.next().await {
 ///     if let Update::Exit(status) = update {
 ///         println!("{status:?}");
 ///     }
 /// }
-/// assert_eq!(engine.sessions().screen(&alice, session.id.as_str()).await?.text(), "hello world");
+/// assert_eq!(engine.sessions().screen(&alice, &session.id).await?.text(), "hello world");
 /// # Ok(())
 /// # }
 /// ```
@@ -83,8 +83,8 @@ impl Sessions {
     /// let sessions = engine.sessions();
     /// let request = SessionRequest::new().name("build").size(Size::clamped(120, 40));
     /// let session = sessions.create(&alice, request).await?;
-    /// assert_eq!(sessions.get(&alice, session.id.as_str())?.name.as_deref(), Some("build"));
-    /// sessions.end(&alice, session.id.as_str()).await?;
+    /// assert_eq!(sessions.get(&alice, &session.id)?.name.as_deref(), Some("build"));
+    /// sessions.end(&alice, &session.id).await?;
     /// assert!(sessions.list(&alice).is_empty());
     /// # Ok(())
     /// # }
@@ -129,8 +129,12 @@ impl Sessions {
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and whoever may only
     /// look.
-    pub fn check_change(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
-        self.find_own(caller, id).map(drop)
+    pub fn check_change(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<(), SessionError> {
+        self.find_own(caller, &self.id(caller, id)?).map(drop)
     }
 
     /// Refuses a caller who may not [type](Self::input) in this session: for adapters, before they
@@ -139,8 +143,12 @@ impl Sessions {
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
-    pub fn check_input(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
-        self.find_for_typing(caller, id).map(drop)
+    pub fn check_input(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<(), SessionError> {
+        self.find_for_typing(caller, &self.id(caller, id)?).map(drop)
     }
 
     /// Returns whether there is a [store](crate::session::SessionPolicy::store): for saving, loading and
@@ -174,7 +182,12 @@ impl Sessions {
     /// # Errors
     ///
     /// [`SessionError::NoSession`].
-    pub fn get(&self, caller: &Caller, id: &str) -> Result<SessionInfo, SessionError> {
+    pub fn get(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<SessionInfo, SessionError> {
+        let id = &self.id(caller, id)?;
         match self.find(caller, id)?.0 {
             FoundSession::LiveSession(live) => Ok(live.info()),
             FoundSession::Lost(record) => record.info().ok_or_else(|| no_session(id)),
@@ -190,10 +203,11 @@ impl Sessions {
     pub fn rename(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
         name: Option<String>,
     ) -> Result<SessionInfo, SessionError> {
         let name = checked_name(name)?;
+        let id = &self.id(caller, id)?;
         match self.find_own(caller, id)? {
             FoundSession::LiveSession(live) => {
                 live.state().name = name;
@@ -218,10 +232,10 @@ impl Sessions {
     pub fn attach(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
         attach: Attach,
     ) -> Result<Attachment, SessionError> {
-        let (found, right) = self.find(caller, id)?;
+        let (found, right) = self.find(caller, &self.id(caller, id)?)?;
         let FoundSession::LiveSession(live) = found else { return Err(SessionError::Ended) };
         let access = match right {
             Right::Own => attach.access,
@@ -242,7 +256,7 @@ impl Sessions {
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("head -n 1")).await?;
-    /// let id = session.id.as_str();
+    /// let id = &session.id;
     /// sessions.input(&alice, id, "hello\n".into()).await?;
     /// // Without a client: what was printed is asked for.
     /// let mut from = None::<(String, u64)>;
@@ -266,8 +280,13 @@ impl Sessions {
     /// # Cancel safety
     ///
     /// When the future is dropped, a part of `data` may have been typed.
-    pub async fn input(&self, caller: &Caller, id: &str, data: Bytes) -> Result<(), SessionError> {
-        let live = self.find_for_typing(caller, id)?;
+    pub async fn input(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+        data: Bytes,
+    ) -> Result<(), SessionError> {
+        let live = self.find_for_typing(caller, &self.id(caller, id)?)?;
         live.state().touch();
         type_in(&live, 0, data).await
     }
@@ -282,8 +301,12 @@ impl Sessions {
     /// # Cancel safety
     ///
     /// The end takes its course when the future is dropped.
-    pub async fn end(&self, caller: &Caller, id: &str) -> Result<(), SessionError> {
-        let found = self.find_own(caller, id)?;
+    pub async fn end(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<(), SessionError> {
+        let found = self.find_own(caller, &self.id(caller, id)?)?;
         let registry = Arc::clone(&self.registry);
         let ending = tokio::spawn(async move {
             match found {
@@ -303,8 +326,12 @@ impl Sessions {
     }
 
     /// Where a run in this session starts, and with which variables.
-    pub(crate) fn place_of(&self, caller: &Caller, id: &str) -> Result<SessionPlace, SessionError> {
-        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
+    pub(crate) fn place_of(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<SessionPlace, SessionError> {
+        let FoundSession::LiveSession(live) = self.find_own(caller, &self.id(caller, id)?)? else {
             return Err(SessionError::Ended);
         };
         if live.state().end.is_some() {
@@ -345,32 +372,50 @@ impl Sessions {
         }
     }
 
+    /// The id of a session that `caller` asks for, if they may ask for any.
+    pub(super) fn id(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<SessionId, SessionError> {
+        self.may_look(caller)?;
+        id.into_id().map_err(SessionError::NoSession)
+    }
+
+    fn may_look(&self, caller: &Caller) -> Result<(), SessionError> {
+        match caller.guest().is_some() || caller.may(Scope::Watch) {
+            true => Ok(()),
+            false => self.may_have(caller),
+        }
+    }
+
     pub(crate) fn find(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SessionId,
     ) -> Result<(FoundSession, Right), SessionError> {
-        if caller.guest().is_none() && !caller.may(Scope::Watch) {
-            self.may_have(caller)?;
-        }
+        self.may_look(caller)?;
         let registry = &self.registry;
-        let parsed: SessionId = id.parse().map_err(|_| no_session(id))?;
-        let (found, owner) = match registry.live(&parsed) {
+        let (found, owner) = match registry.live(id) {
             Some(live) => {
                 let owner = live.user.to_string();
                 (FoundSession::LiveSession(live), owner)
             }
             None => {
-                let record = registry.lost(&parsed).ok_or_else(|| no_session(id))?;
+                let record = registry.lost(id).ok_or_else(|| no_session(id))?;
                 let owner = record.user.clone();
                 (FoundSession::Lost(record), owner)
             }
         };
-        let right = self.right_to(caller, &parsed, &owner).ok_or_else(|| no_session(id))?;
+        let right = self.right_to(caller, id, &owner).ok_or_else(|| no_session(id))?;
         Ok((found, right))
     }
 
-    pub(super) fn find_own(&self, caller: &Caller, id: &str) -> Result<FoundSession, SessionError> {
+    pub(super) fn find_own(
+        &self,
+        caller: &Caller,
+        id: &SessionId,
+    ) -> Result<FoundSession, SessionError> {
         match self.find(caller, id)? {
             (found, Right::Own) => Ok(found),
             _ => {
@@ -393,6 +438,6 @@ impl fmt::Debug for Sessions {
     }
 }
 
-pub(super) fn no_session(id: &str) -> SessionError {
-    SessionError::NoSession(id.chars().take(100).collect())
+fn no_session(id: &SessionId) -> SessionError {
+    SessionError::NoSession(id.to_string())
 }

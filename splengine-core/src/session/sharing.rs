@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::auth::{Access, Caller, Secret};
 use crate::error::Field;
-use crate::ids::ShareId;
+use crate::ids::{IntoId, SessionId, ShareId};
 use crate::session::sessions::{FoundSession, Sessions};
 use crate::session::share::Which;
 use crate::session::{SessionError, ShareInfo};
@@ -26,7 +26,7 @@ impl Sessions {
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();
     /// let session = sessions.create(&alice, SessionRequest::new().command("cat")).await?;
-    /// let id = session.id.as_str();
+    /// let id = &session.id;
     /// let (share, ticket) = sessions.share(&alice, id, Access::View, Duration::from_secs(3600))?;
     ///
     /// let guest = sessions.redeem(&ticket)?;
@@ -34,7 +34,7 @@ impl Sessions {
     /// assert_eq!(client.access(), Access::View);
     /// assert!(sessions.redeem(&ticket).is_err(), "a ticket works once");
     ///
-    /// sessions.take_back_share(&alice, id, Some(share.id.as_str()))?;
+    /// sessions.take_back_share(&alice, id, &share.id)?;
     /// assert!(!sessions.stands(&guest));
     /// # sessions.end(&alice, id).await?;
     /// # Ok(())
@@ -48,11 +48,11 @@ impl Sessions {
     pub fn share(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
         access: Access,
         expires_in: Duration,
     ) -> Result<(ShareInfo, Secret), SessionError> {
-        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
+        let FoundSession::LiveSession(live) = self.find_own(caller, &self.id(caller, id)?)? else {
             return Err(SessionError::Ended);
         };
         if expires_in.is_zero() || expires_in > MAX_SHARE_LIFETIME {
@@ -67,14 +67,18 @@ impl Sessions {
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
-    pub fn list_shares(&self, caller: &Caller, id: &str) -> Result<Vec<ShareInfo>, SessionError> {
-        let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
+    pub fn list_shares(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<Vec<ShareInfo>, SessionError> {
+        let FoundSession::LiveSession(live) = self.find_own(caller, &self.id(caller, id)?)? else {
             return Ok(Vec::new());
         };
         Ok(self.registry.shares.list(&live.id))
     }
 
-    /// Takes back a share, or all of a session's for `None`, and sends away whom it let in.
+    /// Takes back a share, and sends away whom it let in.
     ///
     /// # Errors
     ///
@@ -83,13 +87,26 @@ impl Sessions {
     pub fn take_back_share(
         &self,
         caller: &Caller,
-        id: &str,
-        share: Option<&str>,
+        id: impl IntoId<SessionId>,
+        share: impl IntoId<ShareId>,
     ) -> Result<(), SessionError> {
-        let share: Option<ShareId> =
-            share.map(|id| id.parse().map_err(|_| SessionError::NoShare)).transpose()?;
-        let which = share.as_ref().map_or(Which::All, Which::One);
-        self.take_back(caller, id, which)
+        let id = &self.id(caller, id)?;
+        let share = share.into_id().map_err(|_| SessionError::NoShare)?;
+        self.take_back(caller, id, Which::One(&share))
+    }
+
+    /// Takes back all shares of a session, if it has any, and sends away whom they let in.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests;
+    /// [`SessionError::NoShare`] for a session that was lost with its engine.
+    pub fn take_back_all_shares(
+        &self,
+        caller: &Caller,
+        id: impl IntoId<SessionId>,
+    ) -> Result<(), SessionError> {
+        self.take_back(caller, &self.id(caller, id)?, Which::All)
     }
 
     /// Takes back the share that a ticket stands for which has not been used yet.
@@ -100,13 +117,18 @@ impl Sessions {
     pub fn take_back_ticket(
         &self,
         caller: &Caller,
-        id: &str,
+        id: impl IntoId<SessionId>,
         ticket: &Secret,
     ) -> Result<(), SessionError> {
-        self.take_back(caller, id, Which::Ticket(ticket))
+        self.take_back(caller, &self.id(caller, id)?, Which::Ticket(ticket))
     }
 
-    fn take_back(&self, caller: &Caller, id: &str, which: Which<'_>) -> Result<(), SessionError> {
+    fn take_back(
+        &self,
+        caller: &Caller,
+        id: &SessionId,
+        which: Which<'_>,
+    ) -> Result<(), SessionError> {
         let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
             return Err(SessionError::NoShare);
         };

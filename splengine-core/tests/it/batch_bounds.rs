@@ -249,7 +249,7 @@ async fn what_steps_are_given_is_not_in_the_record_and_gone_some_time_after_the_
     }
     // Without any there is nothing that could be gone.
     let plain = run(&next, &alice, one(sh("true"))).await;
-    let rerun = next.batches().rerun(&alice, plain.info.id.as_str(), false).await.expect("rerun");
+    let rerun = next.batches().rerun(&alice, &plain.info.id, false).await.expect("rerun");
     assert_eq!(rerun.record.info.rerun_of, Some(plain.info.id));
 }
 
@@ -261,7 +261,7 @@ async fn a_batch_is_run_again_with_what_it_was_given() {
     let record = run(&bench.engine, &alice, one(step)).await;
     assert_eq!(record.info.state, BatchState::Failed);
     let batches = bench.engine.batches();
-    let rerun = batches.rerun(&alice, record.info.id.as_str(), true).await.expect("rerun").record;
+    let rerun = batches.rerun(&alice, &record.info.id, true).await.expect("rerun").record;
     let id = rerun.info.id.as_str();
     over(&bench.engine, &alice, id).await;
     let output = batches.output(&alice, id, "1", Stream::Stdout, None).await.expect("a step");
@@ -320,7 +320,7 @@ async fn a_store_that_takes_no_new_work_goes_on_with_the_old() {
     bench.store.refuse_work(true);
     let refused = batches.submit(&alice, one(sh("true")), None).await.expect_err("refused");
     assert_eq!(refused.kind(), ErrorKind::NoRoom);
-    let record = batches.cancel(&alice, record.info.id.as_str()).await.expect("cancelled");
+    let record = batches.cancel(&alice, &record.info.id).await.expect("cancelled");
     assert_eq!(record.info.state, BatchState::Cancelled);
     bench.store.refuse_work(false);
     assert_eq!(run(&bench.engine, &alice, one(sh("true"))).await.info.state, BatchState::Succeeded);
@@ -362,7 +362,7 @@ async fn batches_that_are_not_over_hold_so_much_memory_only() {
     assert!(matches!(refused, BatchError::InputFull { max_bytes: ALL }), "{refused}");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     run(&bench.engine, &carol, one(sh("true"))).await;
-    batches.cancel(&bob, second.info.id.as_str()).await.expect("cancelled");
+    batches.cancel(&bob, &second.info.id).await.expect("cancelled");
     let third = batches.submit(&carol, waits(40_000), None).await.expect("accepted").record;
     bench.engine.drain(Duration::ZERO).await;
 
@@ -390,10 +390,10 @@ async fn what_a_batch_held_is_held_by_its_rerun() {
     let record = run(&bench.engine, &alice, large()).await;
     std::fs::write(bench.root.path().join("go"), "").expect("writes");
     let batches = bench.engine.batches();
-    let rerun = batches.rerun(&alice, record.info.id.as_str(), false).await.expect("rerun").record;
+    let rerun = batches.rerun(&alice, &record.info.id, false).await.expect("rerun").record;
     let refused = batches.submit(&alice, large(), None).await.expect_err("refused");
     assert!(matches!(refused, BatchError::CallerInput { .. }), "{refused}");
-    batches.cancel(&alice, rerun.info.id.as_str()).await.expect("cancelled");
+    batches.cancel(&alice, &rerun.info.id).await.expect("cancelled");
 }
 
 #[tokio::test]
@@ -594,7 +594,7 @@ async fn records_that_are_read_take_no_more_memory_than_there_is_for_them() {
     // Each takes 16 MB of 32 MiB while it is read, and 4 MB as long as it is held; one may go beyond.
     let mut held = Vec::new();
     let refused = loop {
-        match batches.get(&alice, large.as_str()).await {
+        match batches.get(&alice, &large).await {
             Ok(record) => held.push(record),
             Err(refused) => break refused,
         }
@@ -607,16 +607,16 @@ async fn records_that_are_read_take_no_more_memory_than_there_is_for_them() {
         "{refused}"
     );
     // What was done is told without steps.
-    let cancelled = batches.cancel(&alice, large.as_str()).await.expect("is over");
+    let cancelled = batches.cancel(&alice, &large).await.expect("is over");
     assert_eq!((cancelled.info.state, cancelled.steps.len()), (BatchState::Succeeded, 0));
-    assert!(batches.info(&alice, large.as_str()).await.is_ok());
-    assert!(batches.rerun(&alice, large.as_str(), false).await.is_err());
+    assert!(batches.info(&alice, &large).await.is_ok());
+    assert!(batches.rerun(&alice, &large, false).await.is_err());
     // Others have their own share, and what is small is read in any case.
-    assert_eq!(batches.get(&bob, others.as_str()).await.expect("is read").steps.len(), 4);
+    assert_eq!(batches.get(&bob, &others).await.expect("is read").steps.len(), 4);
     let small = run(&bench.engine, &alice, one(sh("true"))).await;
     assert_eq!(small.steps.len(), 1);
     drop(held);
-    assert_eq!(batches.get(&alice, large.as_str()).await.expect("is read").steps.len(), 4);
+    assert_eq!(batches.get(&alice, &large).await.expect("is read").steps.len(), 4);
 }
 
 #[tokio::test]
@@ -687,11 +687,11 @@ async fn while_a_large_record_is_read_others_are_served() {
     let large = (0..4).fold(BatchRequest::new(), |all, _| all.step(Step::new("true").args(&args)));
     let id = run(&bench.engine, &alice, large).await.info.id;
     let get = async || {
-        let record = batches.get(&alice, id.as_str()).await.expect("is read");
+        let record = batches.get(&alice, &id).await.expect("is read");
         assert_eq!(record.steps.len(), 4);
     };
     let follow = async || {
-        batches.events(&alice, id.as_str(), 0).await.expect("is read");
+        batches.events(&alice, &id, 0).await.expect("is read");
     };
     let is_fair = |(whole, longest): (Duration, Duration)| longest < whole / 4;
     // Whatever else this machine does.

@@ -126,7 +126,7 @@ async fn what_a_step_makes_may_be_run_by_the_next() {
     let first = || step("first", "echo >>started");
     for (request, text) in [
         (of([Step::new("./none").id("x")]), "step `x`: program `./none` was not found"),
-        (of([first(), Step::new("./none").id("x").after([""; 0])]), "step `x`: program `./none`"),
+        (of([first(), Step::new("./none").id("x").independent()]), "step `x`: program `./none`"),
         (of([first(), Step::new("./none").id("x").check(StepCheck::Early)]), "step `x`: program"),
         (of([first(), Step::new("true").id("x").workdir("..")]), "`x`: workdir `..` is outside"),
     ] {
@@ -300,7 +300,7 @@ async fn what_depends_on_a_failure_is_run_again_with_it() {
     let record = bench.run(request).await;
     bench.write("mended");
     bench.remove("log");
-    let again = bench.engine.batches().rerun(&bench.alice, record.info.id.as_str(), true).await;
+    let again = bench.engine.batches().rerun(&bench.alice, &record.info.id, true).await;
     let id = again.expect("accepted").record.info.id;
     let record = over(&bench.engine, &bench.alice, id.as_str()).await;
     let ids: Vec<&str> = record.steps.iter().map(|step| step.id.as_str()).collect();
@@ -380,7 +380,7 @@ async fn a_record_tells_what_its_steps_are_given() {
     assert_eq!(told.workdir.as_deref(), Some("sub"));
     assert_eq!(told.env, ["A", "SECRET"]);
     assert!(!format!("{record:?}").contains("s3cret"));
-    let info = bench.engine.batches().info(&bench.alice, record.info.id.as_str()).await;
+    let info = bench.engine.batches().info(&bench.alice, &record.info.id).await;
     assert_eq!(info.expect("a batch"), record.info);
 }
 
@@ -412,7 +412,7 @@ async fn durations_are_told_by_a_clock_that_does_not_jump() {
     let (alice, batches) = (caller("alice"), engine.batches());
     let request = of([step("1", ""), step("2", "")]);
     let submitted = batches.submit(&alice, request, None).await.expect("accepted");
-    let record = batches.wait(&alice, submitted.record.info.id.as_str()).await.expect("over");
+    let record = batches.wait(&alice, &submitted.record.info.id).await.expect("over");
     assert_eq!(record.info.state, BatchState::Succeeded);
     assert!(record.info.duration.is_some_and(|duration| duration >= 2 * HOUR), "{record:?}");
     assert!(record.steps.iter().all(|step| step.duration.is_some_and(|one| one >= HOUR)));

@@ -81,8 +81,8 @@ async fn a_batch_that_is_being_checked_holds_up_no_other_key() {
         assert!(submitted.is_new, "{key:?}");
     }
     let over = batches.submit(&alice, one("true"), None).await.expect("accepted").record.info.id;
-    batches.wait(&alice, over.as_str()).await.expect("over");
-    let rerun = timeout(SOON, batches.rerun_once(&alice, over.as_str(), false, "again")).await;
+    batches.wait(&alice, &over).await.expect("over");
+    let rerun = timeout(SOON, batches.rerun_once(&alice, &over, false, "again")).await;
     assert!(rerun.expect("not held up").expect("accepted").is_new);
     assert!(!slow.is_finished());
     bench.free.send_replace(true);

@@ -42,7 +42,7 @@ impl Bench {
 
     async fn over(&self, record: &BatchRecord) -> BatchRecord {
         let batches = self.engine.batches();
-        let over = batches.wait(&self.alice, record.info.id.as_str());
+        let over = batches.wait(&self.alice, &record.info.id);
         let over = tokio::time::timeout(Duration::from_secs(60), over).await;
         over.expect("over in time").expect("over")
     }
@@ -140,8 +140,8 @@ async fn a_step_reads_what_another_printed() {
             step("a", "echo out; echo err >&2"),
             reads("b").stdin_from("a", Stream::Stdout),
             // It waits for what it reads, though it depends on nothing else.
-            reads("c").after([""; 0]).stdin_from("a", Stream::Stderr),
-            step("silent", "true").after([""; 0]),
+            reads("c").independent().stdin_from("a", Stream::Stderr),
+            step("silent", "true").independent(),
             reads("d").stdin_from("silent", Stream::Stdout),
         ]))
         .await;
@@ -163,7 +163,7 @@ async fn a_step_reads_what_another_printed() {
     let record = bench.run(of([step("a", "echo >>ran; echo once"), flaky])).await;
     std::fs::write(bench.root.path().join("mended"), "").expect("writes");
     let batches = bench.engine.batches();
-    let again = batches.rerun(&bench.alice, record.info.id.as_str(), true).await.expect("accepted");
+    let again = batches.rerun(&bench.alice, &record.info.id, true).await.expect("accepted");
     let again = bench.over(&again.record).await;
     assert_eq!((again.steps.len(), again.info.state), (1, BatchState::Succeeded));
     assert_eq!(bench.printed(&again, "b").await, "once\n");

@@ -74,7 +74,7 @@ impl Bench {
         let next = engine(&self.root, &self.store, |policy| policy, |builder| builder);
         assert_eq!(next.resume().await.batches, 1);
         let batches = next.batches();
-        let over = batches.wait(&self.alice, record.info.id.as_str());
+        let over = batches.wait(&self.alice, &record.info.id);
         let record = tokio::time::timeout(Duration::from_secs(30), over).await;
         (next, record.expect("over in time").expect("over"))
     }
@@ -186,7 +186,7 @@ async fn results_are_gathered_up_to_their_bound() {
     let bench = bench();
     let request = BatchRequest::new()
         .step(step("much", "head -c 9437184 /dev/zero | tr '\\0' a; echo err >&2"))
-        .step(step("gap", "echo 0123456789; exit 3").output_limit(4).after([""; 0]))
+        .step(step("gap", "echo 0123456789; exit 3").output_limit(4).independent())
         .step(step("more", "head -c 9437184 /dev/zero | tr '\\0' b").run_if(RunIf::Always))
         .step(step("full", "echo none; echo last >&2").run_if(RunIf::Always))
         .step(step("left-out", "echo never").after(["gap"]));
@@ -220,7 +220,7 @@ async fn what_fails_leaves_out_what_needs_it() {
         .step(step("build", "exit 3"))
         .step(step("test", "echo never"))
         .step(step("mend", "echo mended").run_if(RunIf::Failure))
-        .step(step("other", "exit 4").after([""; 0]))
+        .step(step("other", "exit 4").independent())
         .step(step("after", "echo went on").after(["mend"]))
         .step(step("clean", "echo cleaned").after(["test"]).run_if(RunIf::Always))
         .step(step("else", "echo elsewhere").after(Vec::<String>::new()));
@@ -285,7 +285,7 @@ async fn fail_fast_lets_nothing_begin_that_waits_for_a_place() {
         let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
         // What it prints takes its time after its end.
         let bad = "while [ ! -e go ]; do sleep 0.01; done; head -c 3000000 /dev/zero; exit 3";
-        let other = || Step::new("sh -c 'echo x >>ran'").after([""; 0]);
+        let other = || Step::new("sh -c 'echo x >>ran'").independent();
         let request = BatchRequest::new()
             .fail_fast(fail_fast)
             .parallelism(4)
@@ -318,7 +318,7 @@ async fn what_was_withdrawn_stays_that_in_the_next_engine() {
     let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
     let script = "echo x >>cleans; while [ ! -e go ]; do sleep 0.01; done";
     let clean = step("clean", script).after(["bad"]).run_if(RunIf::Always);
-    let other = || Step::new("sh -c 'echo x >>ran'").after([""; 0]);
+    let other = || Step::new("sh -c 'echo x >>ran'").independent();
     let request = BatchRequest::new()
         .fail_fast(FailFast::Soon)
         .parallelism(3)
@@ -340,12 +340,12 @@ async fn what_was_withdrawn_stays_that_in_the_next_engine() {
 async fn a_step_that_waits_for_a_place_to_be_run_again_keeps_its_result() {
     for cancels in [false, true] {
         let bench = bench_with(|policy| policy, |builder| builder.max_running(1));
-        let flaky = step("flaky", "exit 7").after([""; 0]).retries(3);
+        let flaky = step("flaky", "exit 7").independent().retries(3);
         let request = BatchRequest::new()
             .fail_fast(FailFast::Soon)
             .parallelism(2)
             .step(flaky.retry_delay(Duration::ZERO))
-            .step(step("bad", "while [ ! -e go ]; do sleep 0.01; done; exit 3").after([""; 0]));
+            .step(step("bad", "while [ ! -e go ]; do sleep 0.01; done; exit 3").independent());
         let record = bench.submit(request).await;
         bench.happens(&record, |what| matches!(what, BatchEventKind::Due { .. })).await;
         let record = if cancels {
@@ -385,7 +385,7 @@ async fn a_failing_step_is_run_again() {
 async fn what_waits_to_be_run_again_keeps_its_result() {
     let flaky = || {
         let delay = Duration::from_secs(600);
-        step("flaky", "echo tried; exit 7").after([""; 0]).retries(3).retry_delay(delay)
+        step("flaky", "echo tried; exit 7").independent().retries(3).retry_delay(delay)
     };
     let fails =
         |what: &BatchEventKind| matches!(what, BatchEventKind::Ended(step) if step.id == "flaky");
@@ -427,7 +427,7 @@ async fn what_waits_to_be_run_again_keeps_its_result() {
             .fail_fast(fail_fast)
             .parallelism(2)
             .step(flaky())
-            .step(step("bad", "while [ ! -e go ]; do sleep 0.01; done; exit 3").after([""; 0]))
+            .step(step("bad", "while [ ! -e go ]; do sleep 0.01; done; exit 3").independent())
             .step(
                 step("clean", "while [ ! -e end ]; do sleep 0.01; done")
                     .after(["flaky"])
@@ -507,7 +507,7 @@ async fn what_can_not_run_is_refused_before_anything_starts() {
     for (request, kind, text) in [
         (BatchRequest::new(), ErrorKind::Malformed, "`steps` must hold"),
         (
-            first().step(Step::new("nowhere-to-be-found").id("x").after([""; 0])),
+            first().step(Step::new("nowhere-to-be-found").id("x").independent()),
             ErrorKind::Impossible,
             "step `x`: program `nowhere",
         ),
@@ -775,7 +775,7 @@ async fn what_failed_is_run_again() {
     let ids: Vec<&str> = again.steps.iter().map(|step| step.id.as_str()).collect();
     assert_eq!(ids, ["two", "three"]);
     assert_eq!(bench.file("runs"), "1\n2\n2\n3\n");
-    let error = batches.rerun(&bench.alice, again.info.id.as_str(), true).await;
+    let error = batches.rerun(&bench.alice, &again.info.id, true).await;
     assert_eq!(error.expect_err("none failed").kind(), ErrorKind::Conflict);
     let all = batches.rerun(&bench.alice, id, false).await.expect("accepted").record;
     assert_eq!(bench.wait(&all).await.steps.len(), 3);
@@ -998,7 +998,7 @@ async fn one_caller_does_not_starve_another() {
     for _ in 0..10 {
         let one = BatchRequest::new().step(Step::new("true"));
         let one = batches.submit(&bob, one, None).await.expect("accepted").record.info.id;
-        batches.wait(&bob, one.as_str()).await.expect("over");
+        batches.wait(&bob, &one).await.expect("over");
         let run = bench.engine.execute(&bob, Request::new("true")).await.expect("runs");
         assert!(run.capture().await.end.success());
     }
@@ -1034,6 +1034,47 @@ async fn only_so_much_is_accepted() {
     bench.write("go");
     bench.wait(&first).await;
     bench.submit(steps(5)).await;
+}
+
+#[tokio::test]
+async fn the_first_use_resumes_batches_if_nothing_else_has() {
+    for first_use in ["wait", "cancel", "events", "submit", "list"] {
+        let bench = bench();
+        let request = || BatchRequest::new().step(step("one", "exec sleep 600"));
+        let submitted = bench.engine.batches().submit(&bench.alice, request(), Some("key")).await;
+        let record = submitted.expect("accepted").record;
+        let runs = |event: &BatchEventKind| matches!(event, BatchEventKind::Started { .. });
+        bench.happens(&record, runs).await;
+        bench.engine.drain(Duration::ZERO).await;
+
+        let next = engine(&bench.root, &bench.store, |policy| policy, |builder| builder);
+        let (batches, alice, id) = (next.batches(), &bench.alice, &record.info.id);
+        let used = async {
+            match first_use {
+                "wait" => drop(batches.wait_info(alice, id).await.expect("over")),
+                "cancel" => drop(batches.cancel(alice, id).await.expect("over")),
+                "events" => {
+                    let mut events = batches.events(alice, id, 0).await.expect("events");
+                    while events.next().await.expect("reads").is_some() {}
+                    assert!(events.is_over());
+                }
+                "submit" => {
+                    let same = batches.submit(alice, request(), Some("key")).await.expect("known");
+                    assert_eq!((&same.record.info.id, same.is_new), (id, false));
+                }
+                _ => {
+                    batches.list(alice, &BatchFilter::new(), None, 10).await.expect("a list");
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), used).await.expect("in time");
+        // Not resumed, it would stay open for ever.
+        eventually(first_use, || next.batches().open_count() == 0).await;
+        let over = batches.get(alice, id).await.expect("there").info;
+        assert!(over.state.is_final(), "{first_use}: {over:?}");
+        // Told to later, it counts no batch twice.
+        assert_eq!(next.resume().await.batches, 1);
+    }
 }
 
 #[tokio::test]
@@ -1107,7 +1148,7 @@ async fn a_damaged_batch_costs_no_other() {
     assert_eq!(next.resume().await.batches, 2);
     let batches = next.batches();
     for record in [&records[0], &records[2]] {
-        let over = batches.wait(&bench.alice, record.info.id.as_str()).await.expect("over");
+        let over = batches.wait(&bench.alice, &record.info.id).await.expect("over");
         assert_eq!(over.info.state, BatchState::Succeeded);
     }
     let refused = batches.get(&bench.alice, records[1].info.id.as_str()).await;
@@ -1217,7 +1258,7 @@ async fn a_drained_batch_goes_on_in_the_next_engine() {
     bench.write("go");
     draining.await.expect("drained");
     // The first step was given its time; the second was not begun.
-    let now = bench.engine.batches().get(&bench.alice, record.info.id.as_str()).await;
+    let now = bench.engine.batches().get(&bench.alice, &record.info.id).await;
     let now = now.expect("is there");
     assert_eq!(states(&now), [StepState::Succeeded, StepState::Queued, StepState::Queued]);
 
@@ -1226,7 +1267,7 @@ async fn a_drained_batch_goes_on_in_the_next_engine() {
     eventually("the second runs", || bench.file("runs") == "1\n2\n").await;
     // This one is not given its time: it is stopped, lost, and by its own wish run again.
     next.drain(Duration::ZERO).await;
-    let now = next.batches().get(&bench.alice, record.info.id.as_str()).await.expect("is there");
+    let now = next.batches().get(&bench.alice, &record.info.id).await.expect("is there");
     let lost = &now.steps[1];
     assert_eq!((lost.reason, lost.exit_code), (Some(Reason::Lost), Some(125)));
     assert_eq!(lost.signal, None);

@@ -215,7 +215,7 @@ async fn a_step_of_a_batch_says_why_less_of_its_output_is_kept() {
     let ended = async || {
         let batch = BatchRequest::new().step(step());
         let batch = batches.submit(&alice, batch, None).await.expect("accepted").record;
-        let over = batches.wait(&alice, batch.info.id.as_str()).await;
+        let over = batches.wait(&alice, &batch.info.id).await;
         over.expect("over").steps.remove(0)
     };
     let short = ended().await;

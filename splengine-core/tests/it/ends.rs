@@ -1,6 +1,8 @@
+use std::collections::HashSet;
+use std::process::Command;
 use std::time::Duration;
 
-use splengine_core::execute::{Background, LimitKind, Program, Signal};
+use splengine_core::execute::{Background, ExitStatus, LimitKind, Program, Signal};
 use splengine_core::{Engine, ErrorKind, Event, Execute as _, LocalExecutor, Reason, Request};
 
 use crate::support::*;
@@ -383,4 +385,19 @@ async fn signals_wait_for_a_program_that_is_being_started_and_no_more_than_a_few
     let stopper = run.stopper();
     (0..1000).for_each(|_| stopper.signal(Signal::TERM));
     assert_eq!(run.capture().await.end.signal, Some(Signal::TERM));
+}
+
+#[test]
+fn the_end_of_a_process_of_the_host_is_taken_over() {
+    let ended = |script| -> ExitStatus {
+        Command::new("sh").args(["-c", script]).status().expect("sh runs").into()
+    };
+    assert_eq!(ended("exit 7"), ExitStatus::Code(7));
+    assert_eq!(ended("kill -TERM $$"), ExitStatus::Signal(Signal::TERM));
+}
+
+#[test]
+fn every_kind_of_refusal_has_a_name_of_its_own() {
+    let names: HashSet<_> = ErrorKind::ALL.iter().map(|kind| kind.name()).collect();
+    assert_eq!(names.len(), ErrorKind::ALL.len());
 }

@@ -87,16 +87,16 @@ impl Engines {
 
     fn attach(&self, running: &Running, id: &SessionInfo, attach: Attach) -> Attachment {
         let _inside = running.runtime.enter();
-        running.engine.sessions().attach(&self.alice, id.id.as_str(), attach).expect("attaches")
+        running.engine.sessions().attach(&self.alice, &id.id, attach).expect("attaches")
     }
 
     fn info(&self, running: &Running, id: &SessionInfo) -> SessionInfo {
-        running.engine.sessions().get(&self.alice, id.id.as_str()).expect("is there")
+        running.engine.sessions().get(&self.alice, &id.id).expect("is there")
     }
 
     fn screen(&self, running: &Running, id: &SessionInfo) -> String {
         let sessions = running.engine.sessions();
-        let shot = running.runtime.block_on(sessions.screen(&self.alice, id.id.as_str()));
+        let shot = running.runtime.block_on(sessions.screen(&self.alice, &id.id));
         shot.expect("a screen").text().to_owned()
     }
 
@@ -193,7 +193,7 @@ fn a_session_goes_on_in_the_next_engine() {
     wait("it ends", || engines.info(&second, &session).exit.is_some());
     assert_eq!(engines.info(&second, &session).exit, Some(ExitStatus::Code(7)));
 
-    let recording = sessions.recording(&engines.alice, session.id.as_str());
+    let recording = sessions.recording(&engines.alice, &session.id);
     let recording = second.runtime.block_on(recording).expect("a recording");
     let data = second.runtime.block_on(recording.read(0, 1 << 20)).expect("reads");
     let played: String = String::from_utf8_lossy(&data)
@@ -240,7 +240,7 @@ fn a_drain_leaves_it_running_and_an_end_ends_it() {
     let second = engines.start();
     assert_eq!(second.adopted, 1);
     let ended = async {
-        second.engine.sessions().end(&engines.alice, session.id.as_str()).await.expect("ends");
+        second.engine.sessions().end(&engines.alice, &session.id).await.expect("ends");
     };
     second.runtime.block_on(ended);
     assert!(!lives(&pid));
@@ -331,7 +331,7 @@ fn what_a_held_program_leaves_in_the_background_stays_where_that_is_wanted() {
         let session = session.expect("starts");
         let pid = engines.told(&format!("told{stays}"));
         wait("its end", || {
-            let session = sessions.get(&engines.alice, session.id.as_str());
+            let session = sessions.get(&engines.alice, &session.id);
             session.is_ok_and(|session| session.state == SessionState::Exited)
         });
         assert_eq!(lives(&pid), stays);

@@ -159,7 +159,7 @@ async fn of_one_caller_and_of_all_sessions_commands_hold_only_so_much() {
     assert!(matches!(refused, SessionError::InputFull { max_bytes: ALL }), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert!(refused.retry_after().is_some());
-    engine.sessions().end(&alice, first.id.as_str()).await.expect("ends");
+    engine.sessions().end(&alice, &first.id).await.expect("ends");
     let mut opened = opens(engine, "carol", session(3)).await;
     // What serves the session that has ended may hold it for a moment.
     for _ in 0..1500 {

@@ -80,7 +80,7 @@ async fn while_a_large_batch_is_submitted_others_are_served() {
         };
         let was_shared = is_shared(Box::pin(submit), 8).await;
         let id = id.expect("submitted");
-        batches.cancel(&alice, id.as_str()).await.expect("it ends");
+        batches.cancel(&alice, &id).await.expect("it ends");
         if was_shared {
             return;
         }

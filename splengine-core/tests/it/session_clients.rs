@@ -88,6 +88,6 @@ async fn the_owner_of_a_session_with_few_places_has_one() {
         let (own, ..) = attach_all(&engine, &alice, id.as_str());
         assert_eq!((held.len(), own.len()), (guests, max_clients - guests));
         drop((held, own));
-        engine.sessions().end(&alice, id.as_str()).await.expect("ends");
+        engine.sessions().end(&alice, &id).await.expect("ends");
     }
 }

@@ -59,23 +59,23 @@ async fn flooded() {
     let quiet = quiet.expect("in time").expect("starts").id;
     let told = async {
         let attach = Attach::new(Access::View).from_start();
-        let mut client = sessions.attach(&bob, quiet.as_str(), attach).expect("attaches");
+        let mut client = sessions.attach(&bob, &quiet, attach).expect("attaches");
         while !matches!(client.next().await.expect("more"), Update::Exit(_)) {}
-        sessions.screen(&bob, quiet.as_str()).await.expect("is there")
+        sessions.screen(&bob, &quiet).await.expect("is there")
     };
     assert_eq!(timeout(PATIENCE, told).await.expect("in time").text(), "hello");
     // They end when they are to, and their own clients get a screen.
     let last = floods.pop().expect("is one");
     for id in floods {
-        let ended = sessions.end(&alice, id.as_str());
+        let ended = sessions.end(&alice, &id);
         timeout(Duration::from_secs(15), ended).await.expect("in time").expect("ends");
     }
     let attach = Attach::new(Access::View);
-    let mut client = sessions.attach(&alice, last.as_str(), attach).expect("attaches");
+    let mut client = sessions.attach(&alice, &last, attach).expect("attaches");
     let screen =
         async { while !matches!(client.next().await.expect("more"), Update::Snapshot { .. }) {} };
     timeout(Duration::from_secs(60), screen).await.expect("in time");
-    let ended = sessions.end(&alice, last.as_str());
+    let ended = sessions.end(&alice, &last);
     timeout(Duration::from_secs(15), ended).await.expect("in time").expect("ends");
 }
 
@@ -96,12 +96,12 @@ async fn unread() {
     let mut clients = Vec::new();
     for _ in 0..32 {
         let attach = Attach::new(Access::View);
-        let mut client = sessions.attach(&alice, flood.as_str(), attach).expect("attaches");
+        let mut client = sessions.attach(&alice, &flood, attach).expect("attaches");
         // Until there is nothing to take but the screen.
         while timeout(Duration::from_millis(1), client.next()).await.is_ok() {}
         clients.push(client);
     }
-    let screen = timeout(PATIENCE, sessions.screen(&bob, other.as_str())).await;
+    let screen = timeout(PATIENCE, sessions.screen(&bob, &other)).await;
     screen.expect("in time").expect("is there");
     drop(clients);
     for (who, id) in [(&alice, flood), (&bob, other)] {

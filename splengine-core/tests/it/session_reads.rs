@@ -67,19 +67,19 @@ async fn what_is_saved_is_told_and_removed_without_reading_its_screen() {
     let path = file_of(root.path(), &one);
     // Whatever is read of it: not so much as its header is there.
     std::fs::write(&path, b"garbage").expect("written");
-    let told = sessions.get_saved(&alice, one.id.as_str()).await.expect("is known");
+    let told = sessions.get_saved(&alice, &one.id).await.expect("is known");
     assert_eq!((&told.id, told.created, told.size), (&one.id, one.created, one.size));
     assert_eq!(sessions.list_saved(&alice).await.expect("listed").len(), 1);
     let refused = load(&engine, &alice, &one).await.expect_err("refused");
     assert!(matches!(refused, SessionError::Damaged(_)), "{refused:?}");
-    sessions.remove_saved(&alice, one.id.as_str()).await.expect("removed");
+    sessions.remove_saved(&alice, &one.id).await.expect("removed");
     assert!(!path.exists());
-    let missing = sessions.get_saved(&alice, one.id.as_str()).await.expect_err("is gone");
+    let missing = sessions.get_saved(&alice, &one.id).await.expect_err("is gone");
     assert!(matches!(missing, SessionError::NoSaved(_)), "{missing:?}");
     // One that somebody has removed by hand is gone, too.
     let other = saved(&engine, &alice).await;
     std::fs::remove_file(file_of(root.path(), &other)).expect("removed");
-    let missing = sessions.get_saved(&alice, other.id.as_str()).await.expect_err("is gone");
+    let missing = sessions.get_saved(&alice, &other.id).await.expect_err("is gone");
     assert!(matches!(missing, SessionError::NoSaved(_)), "{missing:?}");
     assert!(sessions.list_saved(&alice).await.expect("listed").is_empty());
     engine.kill();

@@ -127,7 +127,7 @@ async fn a_saved_session_that_can_not_be_read_is_told_of() {
     let first = engine(elsewhere.path());
     let request = SessionRequest::new().command("cat");
     let session = first.sessions().create(&alice, request).await.expect("starts");
-    let saved = first.sessions().save(&alice, session.id.as_str(), None).await.expect("saved");
+    let saved = first.sessions().save(&alice, &session.id, None).await.expect("saved");
     first.kill();
     let place = |root: &Path| root.join("sessions/saved").join(saved.id.as_str());
     let kept = std::fs::read(place(elsewhere.path())).expect("reads");
@@ -150,7 +150,7 @@ async fn the_screen_of_a_saved_session_is_looked_at_when_it_is_loaded() {
     let first = engine(root.path());
     let request = SessionRequest::new().command("cat");
     let session = first.sessions().create(&alice, request).await.expect("starts");
-    let saved = first.sessions().save(&alice, session.id.as_str(), None).await.expect("saved").id;
+    let saved = first.sessions().save(&alice, &session.id, None).await.expect("saved").id;
     first.kill();
     drop(first);
     let path = root.path().join("sessions/saved").join(saved.as_str());
@@ -246,11 +246,11 @@ async fn saving_and_listing_open_no_files_of_others() {
         let kept = sessions.save(&bob, &bobs, None).await.expect("saved");
         let listed = sessions.list_saved(&bob).await.expect("listed");
         assert_eq!(listed.iter().map(|one| &one.id).collect::<Vec<_>>(), [&kept.id]);
-        let refused = sessions.get_saved(&bob, saved.id.as_str()).await.expect_err("is alice's");
+        let refused = sessions.get_saved(&bob, &saved.id).await.expect_err("is alice's");
         assert_eq!(refused.kind(), ErrorKind::NotFound);
-        let refused = sessions.remove_saved(&bob, saved.id.as_str()).await.expect_err("is alice's");
+        let refused = sessions.remove_saved(&bob, &saved.id).await.expect_err("is alice's");
         assert_eq!(refused.kind(), ErrorKind::NotFound);
-        sessions.remove_saved(&bob, kept.id.as_str()).await.expect("removed");
+        sessions.remove_saved(&bob, &kept.id).await.expect("removed");
         assert!(sessions.list_saved(&bob).await.expect("listed").is_empty());
     }
     let _ = is_over.send(());

@@ -57,16 +57,16 @@ impl Bench {
     }
 
     fn attach(&self, session: &SessionInfo, attach: Attach) -> Attachment {
-        self.engine.sessions().attach(&self.alice, session.id.as_str(), attach).expect("attaches")
+        self.engine.sessions().attach(&self.alice, &session.id, attach).expect("attaches")
     }
 
     async fn screen(&self, session: &SessionInfo) -> String {
-        let shot = self.engine.sessions().screen(&self.alice, session.id.as_str()).await;
+        let shot = self.engine.sessions().screen(&self.alice, &session.id).await;
         shot.expect("a screen").text().to_owned()
     }
 
     fn info(&self, session: &SessionInfo) -> SessionInfo {
-        self.engine.sessions().get(&self.alice, session.id.as_str()).expect("is there")
+        self.engine.sessions().get(&self.alice, &session.id).expect("is there")
     }
 }
 
@@ -442,8 +442,8 @@ fn who_waits_for_input_to_be_read_hears_of_the_end() {
             let (sessions, input_handle) = (bench.engine.sessions(), client.input_handle());
             // More than may wait to be typed, of which the kernel takes little.
             let much = || Bytes::from(vec![b'x'; 3 << 20]);
-            let by_call = sessions.input(&bench.alice, session.id.as_str(), much());
-            let end = sessions.end(&bench.alice, session.id.as_str());
+            let by_call = sessions.input(&bench.alice, &session.id, much());
+            let end = sessions.end(&bench.alice, &session.id);
             tokio::join!(by_call, input_handle.input(much()), end)
         });
         drop(to.send(ends));
@@ -565,7 +565,7 @@ async fn there_are_only_so_many() {
     sessions.create(&caller("bob"), cat()).await.expect("starts");
     let refused = sessions.create(&caller("carol"), cat()).await.expect_err("refused");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
-    sessions.end(&bench.alice, first.id.as_str()).await.expect("ends");
+    sessions.end(&bench.alice, &first.id).await.expect("ends");
     bench.start(cat()).await;
     assert_eq!(sessions.list(&bench.alice).len(), 2);
 }
@@ -693,7 +693,7 @@ async fn shares_let_guests_in_until_they_are_taken_back() {
     typed(&help, "help\n").await;
     read_until(&mut help, "got help").await;
 
-    sessions.take_back_share(&bench.alice, id, Some(share.id.as_str())).expect("taken back");
+    sessions.take_back_share(&bench.alice, id, &share.id).expect("taken back");
     loop {
         match next(&mut view).await {
             Some(Update::Closed(closed)) => break assert_eq!(closed, Closed::Revoked),
@@ -748,15 +748,15 @@ async fn variables_of_sessions_that_end_with_the_engine_are_not_on_disk() {
     eventually("it is written down", || state.exists()).await;
     assert!(!has_secret(&state));
     let sessions = bench.engine.sessions();
-    let saved = sessions.save(&bench.alice, session.id.as_str(), None).await.expect("saved");
+    let saved = sessions.save(&bench.alice, &session.id, None).await.expect("saved");
     let saved_file = kept.join("saved").join(saved.id.as_str());
     // Without them it could not be loaded.
     assert!(has_secret(&saved_file));
     let linked = kept.join("linked");
     std::fs::hard_link(&saved_file, &linked).expect("linked");
-    sessions.remove_saved(&bench.alice, saved.id.as_str()).await.expect("removed");
+    sessions.remove_saved(&bench.alice, &saved.id).await.expect("removed");
     assert!(!saved_file.exists() && !has_secret(&linked), "it was not overwritten");
-    sessions.end(&bench.alice, session.id.as_str()).await.expect("ends");
+    sessions.end(&bench.alice, &session.id).await.expect("ends");
     assert!(!has_secret(&state));
 }
 
@@ -771,12 +771,10 @@ async fn a_saved_session_is_loaded_with_its_screen() {
     // Nothing follows, as a prompt would.
     typed(&client, "cd data; printf 're\\033[31mmember\\033[m\\n.'; read x\n").await;
     read_until(&mut client, "member\x1b[m\r\n.").await;
-    let saved = sessions
-        .save(&bench.alice, session.id.as_str(), Some("mine".to_owned()))
-        .await
-        .expect("saved");
-    let screen = sessions.screen(&bench.alice, session.id.as_str()).await.expect("a screen");
-    sessions.end(&bench.alice, session.id.as_str()).await.expect("ends");
+    let saved =
+        sessions.save(&bench.alice, &session.id, Some("mine".to_owned())).await.expect("saved");
+    let screen = sessions.screen(&bench.alice, &session.id).await.expect("a screen");
+    sessions.end(&bench.alice, &session.id).await.expect("ends");
     assert_eq!(sessions.list_saved(&bench.alice).await.expect("listed").len(), 1);
     assert!(sessions.list_saved(&caller("bob")).await.expect("listed").is_empty());
     let stolen = SessionRequest::new().from(saved.id.as_str());
@@ -808,7 +806,7 @@ async fn what_is_damaged_is_not_loaded() {
     let sessions = bench.engine.sessions();
     let session = bench.start(SessionRequest::new().command("cat")).await;
     let save = async || {
-        let saved = sessions.save(&bench.alice, session.id.as_str(), None).await.expect("saved");
+        let saved = sessions.save(&bench.alice, &session.id, None).await.expect("saved");
         let path = bench.root.path().join("runtime/sessions/saved").join(saved.id.as_str());
         (saved.id, path)
     };
@@ -1077,7 +1075,7 @@ async fn who_is_revoked_is_sent_away_and_types_no_more() {
     let revocable = bench.alice.clone().revocable(&revocation);
     let attach = Attach::new(Access::Control);
     let sessions = bench.engine.sessions();
-    let mut other = sessions.attach(&revocable, session.id.as_str(), attach).expect("attaches");
+    let mut other = sessions.attach(&revocable, &session.id, attach).expect("attaches");
     let input_handle = other.input_handle();
     input_handle.input(Bytes::from_static(b"typed\n")).await.expect("typed");
     // Until it waits for more.
@@ -1101,6 +1099,6 @@ async fn who_is_revoked_is_sent_away_and_types_no_more() {
     assert_eq!(last, Some(Update::Closed(Closed::CredentialsRevoked)));
     let refused = input_handle.input(Bytes::from_static(b"more\n")).await;
     assert!(matches!(refused, Err(SessionError::Forbidden(_))), "{refused:?}");
-    assert!(sessions.attach(&revocable, session.id.as_str(), Attach::new(Access::View)).is_err());
+    assert!(sessions.attach(&revocable, &session.id, Attach::new(Access::View)).is_err());
     own.input_handle().input(Bytes::from_static(b"\x04")).await.expect("it runs on");
 }

@@ -54,18 +54,18 @@ async fn what_is_written_in_pieces_is_what_would_be_written_at_once() {
             continue;
         };
         let id = submitted.record.info.id;
-        batches.wait(&alice, id.as_str()).await.expect("over");
+        batches.wait(&alice, &id).await.expect("over");
         let encodings: [fn(usize) -> EncodingDto; 3] = [
             |_| EncodingDto::Utf8,
             |_| EncodingDto::Base64,
             |place| if place % 2 == 0 { EncodingDto::Base64 } else { EncodingDto::Utf8 },
         ];
         for encoding in encodings {
-            let results = batches.results(&alice, id.as_str()).await.expect("read");
+            let results = batches.results(&alice, &id).await.expect("read");
             let has_gap = results.steps.iter().any(|step| step.step.stdout_gap.is_some());
             assert_eq!(has_gap, number == 2);
             let expected = serde_json::to_string(&aggregate(results, encoding)).expect("written");
-            let reader = batches.result_reader(&alice, id.as_str()).await.expect("read");
+            let reader = batches.result_reader(&alice, &id).await.expect("read");
             let (is_whole, written) = text(reader, encoding).await;
             assert_eq!(is_whole, expected.len() < PIECE_BYTES);
             assert!(written == expected.as_bytes(), "{number}: not the same");

@@ -12,7 +12,6 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
-use splengine_core::ErrorKind;
 use splengine_core::engine::{EngineStats, HistogramStats};
 
 use crate::context::Context;
@@ -44,7 +43,7 @@ impl Collector for Stats {
         to.counter("executions_started", "Executions that started", stats.started)?;
         let ended = stats.ended.iter().map(|(reason, count)| (reason.name(), *count));
         to.counters("executions_ended", "Executions that ended", "reason", ended, None)?;
-        let refused = stats.refused.iter().map(|(kind, count)| (name(*kind), *count));
+        let refused = stats.refused.iter().map(|(kind, count)| (kind.name(), *count));
         to.counters(
             "executions_refused",
             "Executions refused before they started",
@@ -116,21 +115,6 @@ impl Collector for Stats {
     }
 }
 
-fn name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Malformed => "malformed",
-        ErrorKind::Unauthenticated => "unauthenticated",
-        ErrorKind::Forbidden => "forbidden",
-        ErrorKind::NotFound => "not_found",
-        ErrorKind::Impossible => "impossible",
-        ErrorKind::Conflict => "conflict",
-        ErrorKind::NoRoom => "no_room",
-        ErrorKind::CallerLimit => "caller_limit",
-        ErrorKind::Unavailable => "unavailable",
-        _ => "internal",
-    }
-}
-
 const BYTES: Option<&Unit> = Some(&Unit::Bytes);
 
 struct Encoder<'a, 'b>(&'a mut DescriptorEncoder<'b>);
@@ -174,18 +158,5 @@ impl Encoder<'_, '_> {
             self.0.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;
         let count = times.buckets.iter().map(|(_, count)| count).sum();
         metric.encode_histogram::<NoLabelSet>(times.sum, count, &times.buckets, None)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn every_kind_of_refusal_has_a_name_of_its_own() {
-        let names: HashSet<_> = ErrorKind::ALL.iter().map(|kind| name(*kind)).collect();
-        assert_eq!(names.len(), ErrorKind::ALL.len());
     }
 }

@@ -450,7 +450,7 @@ pub(crate) async fn take_back_shares(
     let sessions = context.engine.sessions();
     match dto.ticket {
         Some(ticket) => sessions.take_back_ticket(&caller, &id, &Secret::new(ticket))?,
-        None => sessions.take_back_share(&caller, &id, None)?,
+        None => sessions.take_back_all_shares(&caller, &id)?,
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -470,7 +470,7 @@ pub(crate) async fn take_back_share(
     _: NoQuery,
     Path((id, share)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    context.engine.sessions().take_back_share(&caller, &id, Some(&share))?;
+    context.engine.sessions().take_back_share(&caller, &id, &share)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

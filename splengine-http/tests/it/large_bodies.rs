@@ -79,7 +79,7 @@ async fn while_a_large_record_is_written_others_are_served() {
         (0..4).fold(BatchRequest::new(), |all, _| all.step(Step::new("true").args(args.clone())));
     let batches = engine.batches();
     let id = batches.submit(&alice, request, None).await.expect("accepted").record.info.id;
-    batches.wait_info(&alice, id.as_str()).await.expect("runs");
+    batches.wait_info(&alice, &id).await.expect("runs");
     let service = HttpServer::builder(engine).authenticate(tokens()).into_service();
     let path = format!("/api/v1/batches/{id}");
     for method in ["GET", "DELETE"] {
@@ -183,5 +183,5 @@ async fn a_list_waits_for_the_turn_of_its_caller() {
         drop(held);
         list(path, "alices-very-long-token").await;
     }
-    engine.sessions().end(&alice, session.id.as_str()).await.expect("ends");
+    engine.sessions().end(&alice, &session.id).await.expect("ends");
 }

@@ -85,7 +85,7 @@ async fn a_ticket_works_once() {
     assert_eq!(second.closed().await, 4401);
     guest.send(json!({"type": "new_session"})).await;
     assert_eq!(guest.frame("error").await["code"], "forbidden");
-    sessions.take_back_share(&server.alice, &id, Some(share.id.as_str())).expect("taken back");
+    sessions.take_back_share(&server.alice, &id, &share.id).expect("taken back");
     assert_eq!(guest.closed().await, 4403);
 }
 
