@@ -11,14 +11,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use splengine_core::auth::{AuthError, Authenticator, Credentials};
+use splengine_core::auth::{AuthError, Authenticator, CredentialSource, Credentials};
 use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_http::HttpServer;
 
 struct SignedTokens(Hmac<Sha256>);
 
 impl Authenticator for SignedTokens {
-    async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
+    async fn authenticate(
+        &self,
+        credentials: Credentials,
+        _: &CredentialSource,
+    ) -> Result<Caller, AuthError> {
         let Credentials::Bearer(token) = credentials else { return Err(AuthError::Missing) };
         self.caller(token.expose(), SystemTime::now()).ok_or(AuthError::Invalid)
     }

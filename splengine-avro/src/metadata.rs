@@ -69,7 +69,7 @@ impl Metadata {
         let Some(value) = &self.authorization else { return Ok(Credentials::None) };
         let text = std::str::from_utf8(value).ok().map(str::trim);
         let shown = text.and_then(|text| match text.contains(' ') {
-            true => Credentials::parse_bearer(text),
+            true => Credentials::parse_bearer(text).or_else(|| Credentials::parse_basic(text)),
             // The token alone.
             false => Some(Credentials::Bearer(Secret::new(text))),
         });

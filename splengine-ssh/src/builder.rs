@@ -6,6 +6,7 @@ use std::time::Duration;
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, SshId};
 use splengine_core::Engine;
+use splengine_core::auth::Authenticator;
 use splengine_core::net::{self, BindError, ConnectionLimits};
 use splengine_core::quota::{CallerBudgets, CallerPlaces};
 use tokio::net::{TcpListener, ToSocketAddrs};
@@ -112,6 +113,28 @@ impl<U> SshServerBuilder<U> {
             rekey: self.rekey,
             algorithms: self.algorithms,
         }
+    }
+
+    /// Sets the one who says who may log in, as on the other servers: the same as
+    /// [`users`](Self::users) of nothing but [`Users::authenticator`].
+    ///
+    /// ```no_run
+    /// use splengine_core::Engine;
+    /// use splengine_core::auth::Authenticator;
+    /// use splengine_ssh::{HostKeys, SshServer};
+    ///
+    /// # async fn example(
+    /// #     engine: Engine,
+    /// #     directory: impl Authenticator,
+    /// #     keys: HostKeys,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = SshServer::builder(engine).authenticate(directory).bind("[::1]:2222", &keys);
+    /// server.await?.await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn authenticate(self, authenticator: impl Authenticator) -> SshServerBuilder<Users> {
+        self.users(Users::new().authenticator(authenticator))
     }
 
     /// Sets the variables that a client may set, a star at the end standing for any rest; those

@@ -73,10 +73,10 @@ pub(crate) async fn authenticate(
         let caller = by_header(context, headers, &source).await?;
         return Ok(Authenticated::Known(caller, None));
     }
-    if from_page && let Some(present) = by_cookie(context, headers).await {
+    if from_page && let Some(present) = by_cookie(context, headers, &source).await {
         return Ok(Authenticated::Known(present.caller, Some(present.login)));
     }
-    match context.authenticator.authenticate(Credentials::None).await {
+    match context.authenticator.authenticate(Credentials::None, &source).await {
         Ok(_) if !context.options.origins.is_anonymous_allowed(host(headers)) => {
             let detail = "under this name nobody is let in without credentials; its origin would \
                           have to be allowed";
@@ -142,13 +142,18 @@ async fn by_header(
             detail: "too many credentials from there were not valid".into(),
             retry_after: Some(retry_after),
         },
+        error @ AuthError::Unsupported => refused(error.to_string()),
         _ => refused("the credentials are not valid".to_owned()),
     })
 }
 
 /// Who is logged in, by the cookie that the login gave. One that stands for nothing is no failure: it
 /// can't be guessed, and every browser has one some time after its login is over.
-pub(crate) async fn by_cookie(context: &Context, headers: &HeaderMap) -> Option<Present> {
+pub(crate) async fn by_cookie(
+    context: &Context,
+    headers: &HeaderMap,
+    source: &CredentialSource,
+) -> Option<Present> {
     let name = cookie_name(headers);
     let cookies = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
     let pairs = cookies.flat_map(|header| header.split(';'));
@@ -159,7 +164,7 @@ pub(crate) async fn by_cookie(context: &Context, headers: &HeaderMap) -> Option<
     // There may be one of each directory above.
     for id in values.filter_map(LoginId::parse).take(MAX_COOKIES) {
         if let Some((caller, login)) =
-            context.logins.find(&context.engine, &context.authenticator, &id).await
+            context.logins.find(&context.engine, (&context.authenticator, source), &id).await
         {
             return Some(Present { caller, id, login });
         }

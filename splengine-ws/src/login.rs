@@ -69,8 +69,8 @@ pub(crate) async fn login(
         let detail = "the body must be an object with `token` or `ticket`";
         return problem(StatusCode::BAD_REQUEST, detail);
     };
-    let present = auth::by_cookie(&context, &headers).await;
     let source = auth::source(&extensions);
+    let present = auth::by_cookie(&context, &headers, &source).await;
     let (caller, token) = match (login.token, login.ticket) {
         (Some(token), None) => {
             let token = Secret::new(token);
@@ -163,6 +163,7 @@ fn refuse(error: &AuthError, detail: &str) -> Response {
 pub(crate) async fn logout(
     State(context): State<Arc<Context>>,
     query: Result<Query<Logout>, QueryRejection>,
+    extensions: Extensions,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -176,7 +177,8 @@ pub(crate) async fn logout(
     let Ok(Query(Logout { everywhere })) = query else {
         return problem(StatusCode::BAD_REQUEST, "`everywhere` must be true or false");
     };
-    if let Some(Present { caller, id, .. }) = auth::by_cookie(&context, &headers).await {
+    let source = auth::source(&extensions);
+    if let Some(Present { caller, id, .. }) = auth::by_cookie(&context, &headers, &source).await {
         if everywhere {
             context.logins.end_all(&caller).await;
         }
@@ -191,14 +193,16 @@ pub(crate) async fn logout(
 pub(crate) async fn me(
     State(context): State<Arc<Context>>,
     known: Option<Extension<Caller>>,
+    extensions: Extensions,
     headers: HeaderMap,
 ) -> Response {
+    let source = auth::source(&extensions);
     let caller = match known {
         // The application around this service knows who asks.
         Some(Extension(caller)) => Some(caller),
-        None => match auth::by_cookie(&context, &headers).await {
+        None => match auth::by_cookie(&context, &headers, &source).await {
             Some(present) => Some(present.caller),
-            None => context.authenticator.authenticate(Credentials::None).await.ok(),
+            None => context.authenticator.authenticate(Credentials::None, &source).await.ok(),
         },
     };
     let mut response = match caller {

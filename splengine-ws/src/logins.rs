@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use splengine_core::auth::{Authenticator as _, Credentials};
-use splengine_core::auth::{Revocation, Secret, SharedAuthenticator};
+use splengine_core::auth::{
+    Authenticator as _, CredentialSource, Credentials, Revocation, Secret, SharedAuthenticator,
+};
 use splengine_core::{Caller, Engine};
 use tokio::time::Instant;
 
@@ -139,7 +140,7 @@ impl Logins {
     pub(crate) async fn find(
         &self,
         engine: &Engine,
-        authenticator: &SharedAuthenticator,
+        (authenticator, source): (&SharedAuthenticator, &CredentialSource),
         id: &LoginId,
     ) -> Option<(Caller, LoginUse)> {
         let (hash, now) = (id.hash(), Instant::now());
@@ -157,7 +158,7 @@ impl Logins {
             }
         };
         // Left by the process before: whether its token is valid yet is to be asked.
-        let caller = authenticator.authenticate(Credentials::Bearer(token)).await.ok()?;
+        let caller = authenticator.authenticate(Credentials::Bearer(token), source).await.ok()?;
         let mut entries = self.lock();
         let entry = entries.get_mut(&hash)?;
         let caller = caller.revocable(&entry.revocation);
@@ -266,6 +267,10 @@ mod tests {
         Caller::new(name).expect("a name").with_all_scopes()
     }
 
+    fn source() -> CredentialSource {
+        CredentialSource::new("ws", None)
+    }
+
     fn tokens() -> SharedAuthenticator {
         let mut tokens = StaticTokens::new();
         tokens.insert(&Secret::new("alices-very-long-token"), caller("alice")).expect("a token");
@@ -276,22 +281,23 @@ mod tests {
     async fn a_login_ends_with_time_or_idle() {
         let (engine, logins) = (engine(), Logins::open(None));
         let id = logins.add(&engine, caller("alice"), None).await.expect("random");
-        let (alice, used) = logins.find(&engine, &tokens(), &id).await.expect("logged in");
+        let (alice, used) =
+            logins.find(&engine, (&tokens(), &source()), &id).await.expect("logged in");
         advance(IDLE_TIMEOUT * 2).await;
-        drop(logins.find(&engine, &tokens(), &id).await.expect("in use"));
+        drop(logins.find(&engine, (&tokens(), &source()), &id).await.expect("in use"));
         drop(used);
         advance(IDLE_TIMEOUT - Duration::from_secs(1)).await;
-        assert!(logins.find(&engine, &tokens(), &id).await.is_some());
+        assert!(logins.find(&engine, (&tokens(), &source()), &id).await.is_some());
         advance(IDLE_TIMEOUT).await;
         assert!(alice.may(Scope::Execute));
-        assert!(logins.find(&engine, &tokens(), &id).await.is_none());
+        assert!(logins.find(&engine, (&tokens(), &source()), &id).await.is_none());
         assert!(alice.is_revoked());
         let id = logins.add(&engine, caller("alice"), None).await.expect("random");
-        let (_, used) = logins.find(&engine, &tokens(), &id).await.expect("logged in");
+        let (_, used) = logins.find(&engine, (&tokens(), &source()), &id).await.expect("logged in");
         advance(LIFETIME - Duration::from_secs(1)).await;
-        assert!(logins.find(&engine, &tokens(), &id).await.is_some());
+        assert!(logins.find(&engine, (&tokens(), &source()), &id).await.is_some());
         advance(Duration::from_secs(1)).await;
-        assert!(logins.find(&engine, &tokens(), &id).await.is_none());
+        assert!(logins.find(&engine, (&tokens(), &source()), &id).await.is_none());
         drop(used);
     }
 
@@ -329,12 +335,13 @@ mod tests {
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).expect("there"));
         assert_eq!(mode & 0o777, 0o600);
         let logins = Logins::open(Some(path.clone()));
-        let (alice, _) = logins.find(&engine, &tokens(), &id).await.expect("logged in");
+        let (alice, _) =
+            logins.find(&engine, (&tokens(), &source()), &id).await.expect("logged in");
         assert_eq!(alice, caller("alice"));
         assert!(logins.find(&engine, &tokens(), &over).await.is_none());
         logins.end_all(&alice).await;
         assert!(alice.is_revoked());
-        assert!(logins.find(&engine, &tokens(), &id).await.is_none());
+        assert!(logins.find(&engine, (&tokens(), &source()), &id).await.is_none());
         let id = logins.add(&engine, caller("alice"), Some(&token)).await.expect("random");
         let logins = Logins::open(Some(path.clone()));
         let nobody = SharedAuthenticator::new(StaticTokens::new());

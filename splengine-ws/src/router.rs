@@ -122,7 +122,8 @@ fn takes_gzip(asked: &HeaderMap) -> bool {
 async fn api(State(context): State<Arc<Context>>, mut request: Request) -> Response {
     if request.extensions().get::<Caller>().is_none()
         && !request.headers().contains_key(axum::http::header::AUTHORIZATION)
-        && let Some(present) = auth::by_cookie(&context, request.headers()).await
+        && let source = auth::source(request.extensions())
+        && let Some(present) = auth::by_cookie(&context, request.headers(), &source).await
     {
         request.extensions_mut().insert(present.caller);
     }

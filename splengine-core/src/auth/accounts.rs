@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::auth::Caller;
 use crate::auth::Scopes;
-use crate::auth::{AuthError, Authenticator, Credentials, Revocation, TokenError, TokenHash};
+use crate::auth::{
+    AuthError, Authenticator, CredentialSource, Credentials, Revocation, TokenError, TokenHash,
+};
 use crate::user_name::UserName;
 
 /// Contents that [`Accounts`] are made from: users with their rights, and their tokens.
@@ -287,13 +289,18 @@ impl Account {
 }
 
 impl Authenticator for Accounts {
-    async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
+    async fn authenticate(
+        &self,
+        credentials: Credentials,
+        _: &CredentialSource,
+    ) -> Result<Caller, AuthError> {
         let state = self.read();
         let (held, refusal) = match &credentials {
             Credentials::None => (state.anonymous.as_ref(), AuthError::Missing),
             Credentials::Bearer(token) => {
                 (TokenHash::find(token, &state.tokens), AuthError::Invalid)
             }
+            _ => (None, AuthError::Unsupported),
         };
         held.map(Account::caller).ok_or(refusal)
     }

@@ -3,8 +3,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::Caller;
-use crate::auth::Secret;
+use crate::auth::{Caller, CredentialSource, Secret};
 use crate::error::ErrorKind;
 
 /// Proof of identity that a client has shown.
@@ -15,6 +14,62 @@ pub enum Credentials {
     None,
     /// A bearer token (RFC 6750).
     Bearer(Secret),
+    /// A name and a password: of the scheme `Basic` (RFC 7617) of HTTP, or of the method `password` of
+    /// SSH (RFC 4252, section 8).
+    #[non_exhaustive]
+    Password {
+        /// Name of the user, as the client wrote it: it need not be a
+        /// [`UserName`](crate::UserName).
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A name and a public key, whose private key the client has: of the method `publickey` of SSH
+    /// (RFC 4252, section 7).
+    #[non_exhaustive]
+    PublicKey {
+        /// Name of the user, as the client wrote it.
+        user: String,
+        /// The key as a line of OpenSSH's authorized_keys without options or comment (sshd(8)):
+        /// `ssh-ed25519 AAAA…`.
+        key: String,
+    },
+}
+
+/// Kind of [`Credentials`] that a client may show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CredentialKind {
+    /// [`Credentials::Bearer`].
+    Bearer,
+    /// [`Credentials::Password`].
+    Password,
+    /// [`Credentials::PublicKey`].
+    PublicKey,
+}
+
+impl Credentials {
+    /// Makes credentials of a name and a password.
+    pub fn password(user: impl Into<String>, password: Secret) -> Self {
+        Self::Password { user: user.into(), password }
+    }
+
+    /// Makes credentials of a name and a public key, a line of OpenSSH's authorized_keys without
+    /// options or comment.
+    pub fn public_key(user: impl Into<String>, key: impl Into<String>) -> Self {
+        Self::PublicKey { user: user.into(), key: key.into() }
+    }
+
+    /// Returns the kind; `None` for [`Credentials::None`].
+    #[must_use]
+    pub fn kind(&self) -> Option<CredentialKind> {
+        match self {
+            Self::None => None,
+            Self::Bearer(_) => Some(CredentialKind::Bearer),
+            Self::Password { .. } => Some(CredentialKind::Password),
+            Self::PublicKey { .. } => Some(CredentialKind::PublicKey),
+        }
+    }
 }
 
 /// Reason for which a client was not recognised.
@@ -27,6 +82,9 @@ pub enum AuthError {
     /// Credentials that are not valid. Why is not said: it would help a guesser.
     #[error("the credentials are not valid")]
     Invalid,
+    /// Credentials of a kind that the authenticator does not [accept](Authenticator::accepts).
+    #[error("credentials must be of the form `Bearer TOKEN`")]
+    Unsupported,
     /// Too much that was shown from the same address, or for the same user, was not valid. What
     /// this client showed was not looked at.
     #[error("too many credentials from there were not valid; try again in {} s", retry_after.as_secs().saturating_add(1))]
@@ -45,7 +103,7 @@ impl AuthError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Missing | Self::Invalid => ErrorKind::Unauthenticated,
+            Self::Missing | Self::Invalid | Self::Unsupported => ErrorKind::Unauthenticated,
             Self::Throttled { .. } => ErrorKind::CallerLimit,
             Self::Unavailable(_) => ErrorKind::Unavailable,
         }
@@ -61,23 +119,67 @@ impl AuthError {
     }
 }
 
-/// Tells who a client is from what it shows. Implement it with a plain `async fn`:
+/// Tells who a client is from what it shows, on every server alike. Implement it with a plain
+/// `async fn`:
 ///
 /// ```
 /// use splengine_core::Caller;
-/// use splengine_core::auth::{AuthError, Authenticator, Credentials};
+/// use splengine_core::auth::{
+///     AuthError, Authenticator, CredentialKind, CredentialSource, Credentials, Secret,
+/// };
 ///
-/// struct Everyone(Caller);
+/// /// Users of a directory, who show their password over HTTP and over SSH.
+/// struct Directory;
 ///
-/// impl Authenticator for Everyone {
-///     async fn authenticate(&self, _: Credentials) -> Result<Caller, AuthError> {
-///         Ok(self.0.clone())
+/// impl Directory {
+///     async fn knows(&self, user: &str, password: &Secret) -> bool {
+///         (user, password.expose()) == ("alice", "correct-horse")
 ///     }
 /// }
+///
+/// impl Authenticator for Directory {
+///     async fn authenticate(
+///         &self,
+///         credentials: Credentials,
+///         source: &CredentialSource,
+///     ) -> Result<Caller, AuthError> {
+///         // Whoever is on this machine needs none.
+///         if source.address().is_some_and(|address| address.is_loopback())
+///             && matches!(credentials, Credentials::None)
+///         {
+///             return Caller::new("guest").map_err(|_| AuthError::Invalid);
+///         }
+///         match credentials {
+///             Credentials::Password { user, password, .. } if self.knows(&user, &password).await => {
+///                 let caller = Caller::new(&user).map_err(|_| AuthError::Invalid)?;
+///                 Ok(caller.with_all_scopes())
+///             }
+///             Credentials::None => Err(AuthError::Missing),
+///             _ => Err(AuthError::Invalid),
+///         }
+///     }
+///
+///     fn accepts(&self, kind: CredentialKind) -> bool {
+///         kind == CredentialKind::Password
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let source = CredentialSource::new("http", Some([192, 0, 2, 1].into()));
+/// let shown = Credentials::password("alice", Secret::new("correct-horse"));
+/// assert_eq!(Directory.authenticate(shown, &source).await?.user().as_str(), "alice");
+/// # Ok(())
+/// # }
 /// ```
 #[diagnostic::on_unimplemented(note = "implement `Authenticator`, or use `StaticTokens`")]
 pub trait Authenticator: Send + Sync + 'static {
-    /// The caller behind `credentials`.
+    /// Returns the caller behind `credentials`, which a client from `source` shows: none, or some of
+    /// a kind that this authenticator [accepts](Self::accepts).
+    ///
+    /// A server may ask again about the same credentials: about a public key before and after the
+    /// client has shown that it has the private one, about any when their owner's rights may have
+    /// changed. The answer has effect once the client has shown all.
     ///
     /// # Errors
     ///
@@ -89,13 +191,22 @@ pub trait Authenticator: Send + Sync + 'static {
     fn authenticate(
         &self,
         credentials: Credentials,
+        source: &CredentialSource,
     ) -> impl Future<Output = Result<Caller, AuthError>> + Send;
+
+    /// Returns whether credentials of this kind may let somebody in. Others are refused without a
+    /// question, and count as no failure. Default: bearer tokens alone.
+    fn accepts(&self, kind: CredentialKind) -> bool {
+        kind == CredentialKind::Bearer
+    }
 }
 
 /// Any [`Authenticator`], shared by the adapters that one `main` wires together.
 ///
 /// ```
-/// use splengine_core::auth::{Authenticator, Credentials, SharedAuthenticator, StaticTokens};
+/// use splengine_core::auth::{
+///     Authenticator, CredentialSource, Credentials, SharedAuthenticator, StaticTokens,
+/// };
 /// use splengine_core::Caller;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -104,8 +215,9 @@ pub trait Authenticator: Send + Sync + 'static {
 /// let shared = SharedAuthenticator::new(StaticTokens::new().allow_anonymous(guest.clone()));
 /// // Two servers have one authenticator.
 /// let (http, avro) = (shared.clone(), shared);
-/// assert_eq!(http.authenticate(Credentials::None).await?, guest);
-/// assert_eq!(avro.authenticate(Credentials::None).await?, guest);
+/// let source = CredentialSource::new("http", None);
+/// assert_eq!(http.authenticate(Credentials::None, &source).await?, guest);
+/// assert_eq!(avro.authenticate(Credentials::None, &source).await?, guest);
 /// # Ok(())
 /// # }
 /// ```
@@ -120,8 +232,16 @@ impl SharedAuthenticator {
 }
 
 impl Authenticator for SharedAuthenticator {
-    async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
-        self.0.authenticate_boxed(credentials).await
+    async fn authenticate(
+        &self,
+        credentials: Credentials,
+        source: &CredentialSource,
+    ) -> Result<Caller, AuthError> {
+        self.0.authenticate_boxed(credentials, source).await
+    }
+
+    fn accepts(&self, kind: CredentialKind) -> bool {
+        self.0.accepts_boxed(kind)
     }
 }
 
@@ -149,12 +269,15 @@ impl NoAuthenticator {
 /// No client gets past the application by a token.
 ///
 /// ```
-/// use splengine_core::auth::{AuthError, Authenticator, Credentials, HostAuthenticator, Secret};
+/// use splengine_core::auth::{
+///     AuthError, Authenticator, CredentialSource, Credentials, HostAuthenticator, Secret,
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let shown = Credentials::Bearer(Secret::new("whatever"));
-/// let known = HostAuthenticator::new().authenticate(shown).await;
+/// let source = CredentialSource::new("http", None);
+/// let known = HostAuthenticator::new().authenticate(shown, &source).await;
 /// assert!(matches!(known, Err(AuthError::Invalid)));
 /// # }
 /// ```
@@ -171,7 +294,11 @@ impl HostAuthenticator {
 }
 
 impl Authenticator for HostAuthenticator {
-    async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
+    async fn authenticate(
+        &self,
+        credentials: Credentials,
+        _: &CredentialSource,
+    ) -> Result<Caller, AuthError> {
         Err(match credentials {
             Credentials::None => AuthError::Missing,
             _ => AuthError::Invalid,
@@ -181,17 +308,25 @@ impl Authenticator for HostAuthenticator {
 
 /// The object-safe twin of [`Authenticator`].
 trait DynAuthenticator: Send + Sync {
-    fn authenticate_boxed(
-        &self,
+    fn authenticate_boxed<'a>(
+        &'a self,
         credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Caller, AuthError>> + Send + '_>>;
+        source: &'a CredentialSource,
+    ) -> Pin<Box<dyn Future<Output = Result<Caller, AuthError>> + Send + 'a>>;
+
+    fn accepts_boxed(&self, kind: CredentialKind) -> bool;
 }
 
 impl<A: Authenticator> DynAuthenticator for A {
-    fn authenticate_boxed(
-        &self,
+    fn authenticate_boxed<'a>(
+        &'a self,
         credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Caller, AuthError>> + Send + '_>> {
-        Box::pin(self.authenticate(credentials))
+        source: &'a CredentialSource,
+    ) -> Pin<Box<dyn Future<Output = Result<Caller, AuthError>> + Send + 'a>> {
+        Box::pin(self.authenticate(credentials, source))
+    }
+
+    fn accepts_boxed(&self, kind: CredentialKind) -> bool {
+        self.accepts(kind)
     }
 }

@@ -1,3 +1,6 @@
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use crate::auth::{Credentials, Secret};
 
 impl Credentials {
@@ -19,7 +22,8 @@ impl Credentials {
     ///
     /// [`AuthorizationError::Several`] where there is more than one value: which of them a proxy has
     /// checked can't be known. [`AuthorizationError::Form`] for a value that has characters beside
-    /// visible ASCII, spaces and tabs, or is no [bearer token](Self::parse_bearer).
+    /// visible ASCII, spaces and tabs, or is neither a [bearer token](Self::parse_bearer) nor a
+    /// [name and password](Self::parse_basic).
     pub fn from_authorization<'a>(
         values: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, AuthorizationError> {
@@ -31,7 +35,9 @@ impl Credentials {
         };
         let is_text = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
         let text = std::str::from_utf8(value).ok().filter(|_| is_text);
-        text.and_then(Self::parse_bearer).ok_or(AuthorizationError::Form)
+        let shown =
+            text.and_then(|text| Self::parse_bearer(text).or_else(|| Self::parse_basic(text)));
+        shown.ok_or(AuthorizationError::Form)
     }
 
     /// Reads `Bearer TOKEN` (RFC 6750, section 2.1), whose first word may be in any case; `None` for
@@ -48,6 +54,33 @@ impl Credentials {
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| Self::Bearer(Secret::new(token.trim())))
     }
+
+    /// Reads `Basic BASE64` (RFC 7617, section 2), whose first word may be in any case: a name and a
+    /// password in UTF-8, parted by the first colon. `None` for anything else.
+    ///
+    /// ```
+    /// use splengine_core::auth::Credentials;
+    ///
+    /// let Some(Credentials::Password { user, password, .. }) =
+    ///     Credentials::parse_basic("Basic YWxpY2U6Y29ycmVjdDpob3JzZQ==")
+    /// else {
+    ///     panic!("well-formed");
+    /// };
+    /// assert_eq!((user.as_str(), password.expose()), ("alice", "correct:horse"));
+    /// assert!(Credentials::parse_basic("Basic YWxpY2U=").is_none());
+    /// ```
+    #[must_use]
+    pub fn parse_basic(text: &str) -> Option<Self> {
+        let (scheme, encoded) = text.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = BASE64_STANDARD.decode(encoded.trim()).ok()?;
+        let decoded = Secret::new(String::from_utf8(decoded).ok()?);
+        let (user, password) = decoded.expose().split_once(':')?;
+        let has_controls = decoded.expose().chars().any(char::is_control);
+        (!has_controls).then(|| Self::password(user, Secret::new(password)))
+    }
 }
 
 /// Failure to read credentials out of `Authorization` fields. It repeats nothing of what they hold.
@@ -57,7 +90,7 @@ pub enum AuthorizationError {
     /// More than one field.
     #[error("credentials must stand in one Authorization header, not several")]
     Several,
-    /// A field that is no bearer token.
+    /// A field that is neither a bearer token nor a name and password.
     #[error("credentials must be of the form `Bearer TOKEN`")]
     Form,
 }
@@ -72,6 +105,9 @@ mod tests {
             let values = values.iter().map(|value| value.as_bytes());
             Credentials::from_authorization(values).map(|shown| match shown {
                 Credentials::Bearer(token) => Some(token.expose().to_owned()),
+                Credentials::Password { user, password } => {
+                    Some(format!("{user} {}", password.expose()))
+                }
                 _ => None,
             })
         };
@@ -79,7 +115,14 @@ mod tests {
         for value in ["Bearer abc", "bearer abc", "BEARER  abc ", "Bearer \tabc"] {
             assert_eq!(read(&[value]), Ok(Some("abc".to_owned())), "{value}");
         }
-        for value in ["", "abc", "Basic YTpi", "Bearer\tabc", "Bearer ä", "Bearer\u{a0}abc"] {
+        for value in ["Basic YTpi", "basic YTpi", "BASIC  YTpi "] {
+            assert_eq!(read(&[value]), Ok(Some("a b".to_owned())), "{value}");
+        }
+        // No colon; a line break; bytes that are no text.
+        for value in ["Basic YWI=", "Basic YTpiCg==", "Basic /zp/", "Basic YTpi YTpi"] {
+            assert_eq!(read(&[value]), Err(AuthorizationError::Form), "{value}");
+        }
+        for value in ["", "abc", "Basic a:b", "Bearer\tabc", "Bearer ä", "Bearer\u{a0}abc"] {
             assert_eq!(read(&[value]), Err(AuthorizationError::Form), "{value}");
         }
         assert_eq!(read(&["Bearer a", "Bearer a"]), Err(AuthorizationError::Several));

@@ -25,7 +25,8 @@ pub use access::Access;
 pub use accounts::{AccountList, Accounts};
 pub use address_range::{AddressRange, ParseAddressRangeError};
 pub use authenticator::{
-    AuthError, Authenticator, Credentials, HostAuthenticator, NoAuthenticator, SharedAuthenticator,
+    AuthError, Authenticator, CredentialKind, Credentials, HostAuthenticator, NoAuthenticator,
+    SharedAuthenticator,
 };
 pub use authorization::AuthorizationError;
 pub use caller::{Caller, Guest};

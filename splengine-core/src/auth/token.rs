@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use crate::auth::Caller;
-use crate::auth::{AuthError, Authenticator, Credentials, Secret};
+use crate::auth::{AuthError, Authenticator, CredentialSource, Credentials, Secret};
 use crate::user_name::UserName;
 
 /// The SHA-256 of a bearer token, written `sha256:` and 64 hexadecimal digits: what a list of tokens
@@ -176,12 +176,17 @@ impl StaticTokens {
 }
 
 impl Authenticator for StaticTokens {
-    async fn authenticate(&self, credentials: Credentials) -> Result<Caller, AuthError> {
+    async fn authenticate(
+        &self,
+        credentials: Credentials,
+        _: &CredentialSource,
+    ) -> Result<Caller, AuthError> {
         match credentials {
             Credentials::None => self.anonymous.clone().ok_or(AuthError::Missing),
             Credentials::Bearer(token) => {
                 TokenHash::find(&token, &self.entries).cloned().ok_or(AuthError::Invalid)
             }
+            _ => Err(AuthError::Unsupported),
         }
     }
 }

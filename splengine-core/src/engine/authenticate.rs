@@ -10,7 +10,7 @@ impl Engine {
     /// [policy](crate::engine::EngineBuilder::guessing) against guessing: each failure is logged and counted,
     /// its answer is held back for up to a second, and an address with many is shut out for a while.
     /// Nothing that was shown at all ([`Credentials::None`]) is no failure, and is never refused for
-    /// one.
+    /// one, as is a public key. Passwords are checked as [`check_password`](Self::check_password) does.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, LocalExecutor};
@@ -36,8 +36,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`AuthError::Throttled`] for an address that is shut out, before `authenticator` is asked;
-    /// else what it says. A caller that [is revoked](Caller::is_revoked) is none.
+    /// [`AuthError::Unsupported`] for credentials that `authenticator` does not
+    /// [accept](Authenticator::accepts); [`AuthError::Throttled`] for an address that is shut out, before
+    /// it is asked; else what it says. A caller that [is revoked](Caller::is_revoked) is none.
     ///
     /// # Cancel safety
     ///
@@ -49,11 +50,19 @@ impl Engine {
         source: &CredentialSource,
     ) -> Result<Caller, AuthError> {
         let check = async |credentials| {
-            let caller = authenticator.authenticate(credentials).await?;
+            let caller = authenticator.authenticate(credentials, source).await?;
             if caller.is_revoked() { Err(AuthError::Invalid) } else { Ok(caller) }
         };
+        if credentials.kind().is_some_and(|kind| !authenticator.accepts(kind)) {
+            return Err(AuthError::Unsupported);
+        }
         match &credentials {
-            Credentials::None => check(credentials).await,
+            // Public keys are no secrets: to guess one is of no use.
+            Credentials::None | Credentials::PublicKey { .. } => check(credentials).await,
+            Credentials::Password { user, password } => {
+                let (user, password) = (user.clone(), password.clone());
+                self.check_password(&user, &password, source, check(credentials)).await
+            }
             Credentials::Bearer(token) => {
                 let token = token.clone();
                 self.check_secret(&token, source, check(credentials)).await

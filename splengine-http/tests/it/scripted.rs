@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use splengine_core::auth::{AuthError, Authenticator, Credentials};
+use splengine_core::auth::{AuthError, Authenticator, CredentialSource, Credentials};
 use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Signal, Stdin, Stream};
 use splengine_core::{Caller, Engine, Execute, ExecuteError};
 use splengine_http::HttpServer;
@@ -153,7 +153,11 @@ async fn an_executor_that_panics_late_still_has_an_end() {
 async fn an_authenticator_that_panics_costs_one_answer() {
     struct Panics;
     impl Authenticator for Panics {
-        async fn authenticate(&self, _: Credentials) -> Result<Caller, AuthError> {
+        async fn authenticate(
+            &self,
+            _: Credentials,
+            _: &CredentialSource,
+        ) -> Result<Caller, AuthError> {
             panic!("as it was told")
         }
     }
@@ -177,7 +181,11 @@ async fn an_authenticator_that_panics_costs_one_answer() {
 async fn an_authenticator_that_fails_asks_to_come_back() {
     struct Fails;
     impl Authenticator for Fails {
-        async fn authenticate(&self, _: Credentials) -> Result<Caller, AuthError> {
+        async fn authenticate(
+            &self,
+            _: Credentials,
+            _: &CredentialSource,
+        ) -> Result<Caller, AuthError> {
             Err(AuthError::Unavailable("the inside of the directory".into()))
         }
     }

@@ -102,7 +102,22 @@ pub(crate) enum Refusal {
     Terms,
     #[error("too many passwords are being checked")]
     Busy,
+    #[error("whoever knows the users can't answer now")]
+    Unavailable,
     /// What exactly has been logged as a warning.
     #[error("a file that says who may come in can't be used")]
     Files,
+}
+
+impl Refusal {
+    /// Whether it says no more than that the files name no such key of the user's: somebody else may
+    /// know it.
+    pub(super) fn is_of_nobody(&self) -> bool {
+        matches!(self, Self::UserName | Self::UnknownUser | Self::UnknownKey)
+    }
+
+    /// This one where it tells more than `of_files`, why the files let nobody in.
+    pub(super) fn or(self, of_files: Self) -> Self {
+        if self.is_of_nobody() { of_files } else { self }
+    }
 }

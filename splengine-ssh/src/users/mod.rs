@@ -20,8 +20,11 @@ use std::sync::Arc;
 
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, PublicKey};
-use splengine_core::UserName;
-use splengine_core::auth::{Accounts, Secret};
+use splengine_core::auth::{
+    Accounts, AuthError, Authenticator, CredentialKind, CredentialSource, Credentials, Secret,
+    SharedAuthenticator,
+};
+use splengine_core::{Caller, UserName};
 use tokio::sync::watch;
 
 #[cfg(any(fuzzing, test))]
@@ -29,6 +32,7 @@ pub(crate) use self::authorized_keys::{lines, parse, parse_plain};
 pub use self::error::UsersError;
 pub(crate) use self::grant::Grant;
 use self::grant::Refusal;
+use self::key::KeyError;
 use self::options::Options;
 use self::password::Passwords;
 use self::sources::{Client, Sources};
@@ -57,6 +61,7 @@ use self::sources::{Client, Sources};
 pub struct Users {
     sources: Sources,
     passwords: Option<Passwords>,
+    authenticator: Option<SharedAuthenticator>,
     rechecks: watch::Sender<u64>,
 }
 
@@ -75,6 +80,10 @@ enum Presented {
     Certificate(Box<Certificate>),
     /// The password's hash.
     Password(String),
+    /// A key that the authenticator knows.
+    KnownKey(KeyData),
+    /// A password that the authenticator knows.
+    KnownPassword,
 }
 
 impl Users {
@@ -185,6 +194,64 @@ impl Users {
         Ok(self)
     }
 
+    /// Asks `authenticator` about keys and passwords that let nobody in by these files, as the other
+    /// servers ask it about what they are shown: for users of one's own, such as those of a directory.
+    /// It is asked about the kinds that it [accepts](Authenticator::accepts): public keys of the types
+    /// and sizes that [`authorized_keys`](Self::authorized_keys) names, which
+    /// [`revoked_keys`](Self::revoked_keys) does not keep out; and passwords of 1 to 1024 bytes. A key in
+    /// a device is not asked about, since whether it was touched can't be told here. The caller that it
+    /// gives has the rights that it gives, whatever [`accounts`](Self::accounts) say.
+    ///
+    /// About a key it is asked twice, before and after the client has shown that it has the private one,
+    /// and at each [`recheck`](Self::recheck). Whom it let in by a password stays until
+    /// [revoked](splengine_core::Caller::revocable).
+    ///
+    /// ```
+    /// use splengine_core::Caller;
+    /// use splengine_core::auth::{
+    ///     AuthError, Authenticator, CredentialKind, CredentialSource, Credentials,
+    /// };
+    /// use splengine_ssh::Users;
+    ///
+    /// /// Keys that a database knows.
+    /// struct Database;
+    ///
+    /// impl Database {
+    ///     async fn owner(&self, key: &str) -> Option<String> {
+    ///         # let _ = key;
+    ///         Some("alice".to_owned())
+    ///     }
+    /// }
+    ///
+    /// impl Authenticator for Database {
+    ///     async fn authenticate(
+    ///         &self,
+    ///         credentials: Credentials,
+    ///         _: &CredentialSource,
+    ///     ) -> Result<Caller, AuthError> {
+    ///         let Credentials::PublicKey { user, key, .. } = credentials else {
+    ///             return Err(AuthError::Missing);
+    ///         };
+    ///         if self.owner(&key).await.as_ref() != Some(&user) {
+    ///             return Err(AuthError::Invalid);
+    ///         }
+    ///         Ok(Caller::new(&user).map_err(|_| AuthError::Invalid)?.with_all_scopes())
+    ///     }
+    ///
+    ///     fn accepts(&self, kind: CredentialKind) -> bool {
+    ///         kind == CredentialKind::PublicKey
+    ///     }
+    /// }
+    ///
+    /// let users = Users::new().authenticator(Database);
+    /// # drop(users);
+    /// ```
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.authenticator = Some(SharedAuthenticator::new(authenticator));
+        self
+    }
+
     /// Asks for all open connections whether they would still be let in on the same terms, and closes
     /// those that would not. To be called when what the files say may have changed. A connection stays
     /// if that can't be told, since a file can't be read or others may write it.
@@ -199,8 +266,36 @@ impl Users {
 
     /// Whether whoever was let in once would be so again.
     pub(crate) async fn would_let_in(&self, entry: &Entry) -> bool {
+        let known = match &entry.shown {
+            Presented::KnownPassword => return true,
+            Presented::KnownKey(key) => {
+                let shown = Client { user: &entry.user, from: entry.from };
+                let known = self.known_key(&shown, key).await;
+                let is_same = |caller: Caller| match caller == entry.grant.caller {
+                    true => Ok(()),
+                    false => Err(Refusal::Terms),
+                };
+                Some(known.and_then(is_same))
+            }
+            _ => None,
+        };
+        let answer = match known {
+            Some(known) => known,
+            None => self.ask_again(entry).await,
+        };
+        match answer {
+            Ok(()) | Err(Refusal::Files | Refusal::Busy | Refusal::Unavailable) => true,
+            Err(reason) => {
+                let (user, from) = (entry.grant.caller.user(), entry.from);
+                tracing::info!(%user, %from, how = entry.grant.how, %reason, "let in no longer");
+                false
+            }
+        }
+    }
+
+    async fn ask_again(&self, entry: &Entry) -> Result<(), Refusal> {
         let (asked, passwords) = (entry.clone(), self.passwords.clone());
-        let answer = self.ask(&entry.user, entry.from, move |sources, client| {
+        self.ask(&entry.user, entry.from, move |sources, client| {
             let grant = match &asked.shown {
                 Presented::Key(key) => sources.by_key(client, key)?,
                 Presented::Certificate(certificate) => {
@@ -210,22 +305,37 @@ impl Users {
                     let passwords = passwords.as_ref().ok_or(Refusal::Password)?;
                     return passwords.has(client.user, hash);
                 }
+                Presented::KnownKey(_) | Presented::KnownPassword => return Ok(()),
             };
             if grant.has_terms_of(&asked.grant) { Ok(()) } else { Err(Refusal::Terms) }
-        });
-        match answer.await {
-            Ok(()) | Err(Refusal::Files | Refusal::Busy) => true,
-            Err(reason) => {
-                let (user, from) = (entry.grant.caller.user(), entry.from);
-                tracing::info!(%user, %from, how = entry.grant.how, %reason, "let in no longer");
-                false
-            }
-        }
+        })
+        .await
+    }
+
+    /// Whom the authenticator knows by a key that nothing is to be said against.
+    async fn known_key(&self, client: &Client<'_>, key: &KeyData) -> Result<Caller, Refusal> {
+        let authenticator = self.accepting(CredentialKind::PublicKey)?;
+        let asked = key.clone();
+        self.ask(client.user, client.from, move |sources, _| sources.check_known(&asked)).await?;
+        let line = PublicKey::from(key.clone()).to_openssh();
+        let line = line.map_err(|_| Refusal::Key(KeyError::Malformed))?;
+        let shown = Credentials::public_key(client.user, line);
+        let source = CredentialSource::new("ssh", Some(client.from));
+        refusal_of(authenticator.authenticate(shown, &source).await, Refusal::UnknownKey)
+    }
+
+    /// The authenticator, if it accepts credentials of this kind.
+    fn accepting(&self, kind: CredentialKind) -> Result<&SharedAuthenticator, Refusal> {
+        let authenticator = self.authenticator.as_ref().filter(|known| known.accepts(kind));
+        authenticator.ok_or(match kind {
+            CredentialKind::Password => Refusal::Password,
+            _ => Refusal::UnknownKey,
+        })
     }
 
     /// Whether passwords are switched on.
     pub(crate) fn has_passwords(&self) -> bool {
-        self.passwords.is_some()
+        self.passwords.is_some() || self.accepting(CredentialKind::Password).is_ok()
     }
 
     /// Whether a client may go on to show that `key` is its own. Where an authority is trusted any
@@ -239,9 +349,17 @@ impl Users {
     ) -> bool {
         let (key, algorithm) = (key.key_data().clone(), algorithm.clone());
         let what = key::describe(&key);
+        let asked = key.clone();
         let answer = self
-            .ask(user, from, move |sources, client| sources.offered(client, &key, &algorithm))
+            .ask(user, from, move |sources, client| sources.offered(client, &asked, &algorithm))
             .await;
+        let answer = match answer {
+            Err(refusal) if refusal.is_of_nobody() => {
+                let known = self.known_key(&Client { user, from }, &key).await;
+                known.map(drop).map_err(|known| known.or(refusal))
+            }
+            answer => answer,
+        };
         log(user, from, &what, answer).is_some()
     }
 
@@ -251,8 +369,20 @@ impl Users {
         let (what, asked) = (key::describe(&key), key.clone());
         let answer =
             self.ask(user, from, move |sources, client| sources.by_key(client, &asked)).await;
-        let grant = log(user, from, &what, answer)?;
-        Some(Entry::new(user, from, Presented::Key(key), grant))
+        let answer = match answer {
+            Ok(grant) => Ok((Presented::Key(key), grant)),
+            Err(refusal) if refusal.is_of_nobody() => {
+                let known = self.known_key(&Client { user, from }, &key).await;
+                let grant =
+                    known.map(|caller| Grant::new(caller, what.clone(), Options::default()));
+                grant
+                    .map(|grant| (Presented::KnownKey(key), grant))
+                    .map_err(|known| known.or(refusal))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let (shown, grant) = log(user, from, &what, answer)?;
+        Some(Entry::new(user, from, shown, grant))
     }
 
     /// What a client may do that has shown that the key of `certificate` is its own.
@@ -282,14 +412,33 @@ impl Users {
             Some(passwords) => passwords.verify(user, password).await,
             None => Err(Refusal::Password),
         };
-        let answer = answer.and_then(|hash| {
-            let user_name = user.parse().map_err(|_| Refusal::UserName)?;
-            Ok((hash, user_name))
-        });
-        let (hash, user_name) = log(user, from, "password", answer)?;
-        let caller = self.sources.caller(user_name);
+        let answer = match answer {
+            Ok(hash) => user
+                .parse()
+                .map(|user| (Presented::Password(hash), self.sources.caller(user)))
+                .map_err(|_| Refusal::UserName),
+            Err(Refusal::Password) => self
+                .known_password(&Client { user, from }, password)
+                .await
+                .map(|caller| (Presented::KnownPassword, caller)),
+            Err(refusal) => Err(refusal),
+        };
+        let (shown, caller) = log(user, from, "password", answer)?;
         let grant = Grant::new(caller, "password".to_owned(), Options::default());
-        Some(Entry::new(user, from, Presented::Password(hash), grant))
+        Some(Entry::new(user, from, shown, grant))
+    }
+
+    /// Whom the authenticator knows by a password.
+    async fn known_password(
+        &self,
+        client: &Client<'_>,
+        password: &Secret,
+    ) -> Result<Caller, Refusal> {
+        let authenticator = self.accepting(CredentialKind::Password)?;
+        password::check_length(password)?;
+        let shown = Credentials::password(client.user, password.clone());
+        let source = CredentialSource::new("ssh", Some(client.from));
+        refusal_of(authenticator.authenticate(shown, &source).await, Refusal::Password)
     }
 
     async fn ask<T: Send + 'static>(
@@ -323,6 +472,19 @@ impl std::ops::Deref for Entry {
     }
 }
 
+/// What an authenticator answered; `refusal` where it knows nobody.
+fn refusal_of(answer: Result<Caller, AuthError>, refusal: Refusal) -> Result<Caller, Refusal> {
+    match answer {
+        Ok(caller) if caller.is_revoked() => Err(Refusal::Revoked),
+        Ok(caller) => Ok(caller),
+        Err(AuthError::Unavailable(source)) => {
+            tracing::error!(%source, "credentials can't be checked");
+            Err(Refusal::Unavailable)
+        }
+        Err(_) => Err(refusal),
+    }
+}
+
 fn log<T>(user: &str, from: IpAddr, what: &str, answer: Result<T, Refusal>) -> Option<T> {
     match answer {
         Ok(answer) => Some(answer),
@@ -339,6 +501,7 @@ impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Users")
             .field("sources", &self.sources)
+            .field("authenticator", &self.authenticator)
             .field("has_passwords", &self.has_passwords())
             .finish()
     }

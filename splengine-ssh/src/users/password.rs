@@ -68,9 +68,7 @@ impl Passwords {
     ///
     /// Dropping the future leaves the hash being computed, and counted as such until it is.
     pub(super) async fn verify(&self, user: &str, password: &Secret) -> Result<String, Refusal> {
-        if !(1..=MAX_PASSWORD_BYTES).contains(&password.expose().len()) {
-            return Err(Refusal::PasswordLength { max_bytes: MAX_PASSWORD_BYTES });
-        }
+        check_length(password)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let turn = Arc::clone(&self.computing).acquire_owned().await.map_err(|_| Refusal::Busy)?;
         let (path, password, user) = (self.path.clone(), password.clone(), user.to_owned());
@@ -91,6 +89,14 @@ impl Passwords {
         } else {
             Err(Refusal::Password)
         }
+    }
+}
+
+/// Whether a password is of a length at which anything is computed of it.
+pub(super) fn check_length(password: &Secret) -> Result<(), Refusal> {
+    match (1..=MAX_PASSWORD_BYTES).contains(&password.expose().len()) {
+        true => Ok(()),
+        false => Err(Refusal::PasswordLength { max_bytes: MAX_PASSWORD_BYTES }),
     }
 }
 

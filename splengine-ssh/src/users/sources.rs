@@ -43,12 +43,12 @@ impl Sources {
         key: &KeyData,
         algorithm: &Algorithm,
     ) -> Result<(), Refusal> {
-        let user = parse(client.user)?;
         if matches!(algorithm, Algorithm::Rsa { hash: None }) {
             return Err(Refusal::Sha1);
         }
         key::check(key).map_err(Refusal::Key)?;
         self.require_unrevoked(&[key])?;
+        let user = parse(client.user)?;
         // Any key may be a certificate's.
         if !self.authorities().is_empty() {
             return Ok(());
@@ -69,6 +69,15 @@ impl Sources {
         let entries = self.entries(&user)?;
         let entry = find(&entries, key, client.from, SystemTime::now())?;
         Ok(Grant::new(self.caller(user), key::describe(key), entry.options.clone()))
+    }
+
+    /// Whether somebody else may be asked who has this key.
+    pub(super) fn check_known(&self, key: &KeyData) -> Result<(), Refusal> {
+        key::check(key).map_err(Refusal::Key)?;
+        if key::is_in_device(key) {
+            return Err(Refusal::Touch);
+        }
+        self.require_unrevoked(&[key])
     }
 
     pub(super) fn by_certificate(

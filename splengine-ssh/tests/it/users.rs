@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use argon2::password_hash::PasswordHasher as _;
@@ -10,12 +11,15 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use russh::MethodKind;
 use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Answer};
 use russh::keys::PrivateKey;
-use splengine_core::auth::{AccountList, Accounts, Scopes};
+use splengine_core::auth::{
+    AccountList, Accounts, AuthError, Authenticator, CredentialKind, CredentialSource, Credentials,
+    Scopes,
+};
 use splengine_core::{Caller, Scope, SessionRequest};
 use splengine_ssh::Users;
 use tokio::time::timeout;
 
-use crate::support::{Client, PATIENCE, Running, Setup, TestServer, key};
+use crate::support::{Client, PATIENCE, Running, Setup, TestServer, key, public};
 
 #[tokio::test]
 async fn only_who_is_known_is_let_in() {
@@ -326,4 +330,79 @@ async fn a_user_has_no_more_than_the_own_scopes() {
         let exit = if scope == Scope::Execute { "0" } else { "255" };
         assert_eq!(client.run("anything").await.told().2, exit, "{scope:?}");
     }
+}
+
+/// Knows one key, of a user with rights of their own, and one password.
+#[derive(Clone)]
+struct Directory {
+    key: String,
+    is_out: Arc<AtomicBool>,
+}
+
+impl Authenticator for Directory {
+    async fn authenticate(
+        &self,
+        credentials: Credentials,
+        source: &CredentialSource,
+    ) -> Result<Caller, AuthError> {
+        assert_eq!((source.server(), source.address()), ("ssh", Some([127, 0, 0, 1].into())));
+        let known = match &credentials {
+            Credentials::PublicKey { user, key, .. } => {
+                (user.as_str(), key) == ("CORP\\dora", &self.key)
+                    && !self.is_out.load(Ordering::Relaxed)
+            }
+            Credentials::Password { user, password, .. } => {
+                (user.as_str(), password.expose()) == ("CORP\\dora", "open sesame")
+            }
+            _ => panic!("nothing else is shown over SSH: {credentials:?}"),
+        };
+        let dora = Caller::new("dora").expect("a name").with(Scope::Execute);
+        if known { Ok(dora) } else { Err(AuthError::Invalid) }
+    }
+
+    fn accepts(&self, kind: CredentialKind) -> bool {
+        kind == CredentialKind::PublicKey || kind == CredentialKind::Password
+    }
+}
+
+#[tokio::test]
+async fn an_authenticator_lets_in_whom_the_files_do_not_know() {
+    static USERS: OnceLock<Users> = OnceLock::new();
+    let doras = key();
+    let directory = Directory { key: public(&doras).trim().to_owned(), is_out: Arc::default() };
+    let users = Users::new().authenticator(directory.clone());
+    let users = USERS.get_or_init(|| users);
+    let mine = |_: Users, dir: &Path| {
+        let users = USERS.get().expect("set").clone();
+        users.authorized_keys(dir.join("keys")).expect("a directory")
+    };
+    let server = TestServer::with(Setup { users: mine, ..Setup::default() }).await;
+
+    // By the files, as before, and by what the authenticator knows.
+    let alice = server.login().await;
+    assert_eq!(alice.run("echo hello").await.told().0, "hello\n");
+    let mut dora = server.login_as("CORP\\dora", &doras).await;
+    assert_eq!(dora.run("echo hello").await.told().0, "hello\n");
+    let mut by_password = server.connect().await;
+    let told = by_password.handle.authenticate_password("CORP\\dora", "open sesame").await;
+    assert!(told.expect("answered").success());
+    // Whoever the authenticator says that she is.
+    let mut running = dora.start("sh -c 'echo; exec sleep 600'").await;
+    running.line().await;
+    let caller = Caller::new("dora").expect("a name").with(Scope::Execute);
+    assert_eq!(server.engine.executions(&caller).expect("may ask").len(), 1);
+
+    for (user, key) in [("CORP\\dora", &key()), ("bob", &doras)] {
+        assert!(!server.connect().await.shows(user, key).await, "{user}");
+    }
+    let mut wrong = server.connect().await;
+    let told = wrong.handle.authenticate_password("CORP\\dora", "wrong").await;
+    assert!(!told.expect("answered").success());
+
+    // It is asked again, about keys.
+    directory.is_out.store(true, Ordering::Relaxed);
+    users.recheck();
+    assert!(dora.over().await.contains("taken back"));
+    assert_eq!(by_password.run("echo still").await.told().0, "still\n");
+    assert_eq!(alice.run("echo still").await.told().0, "still\n");
 }
