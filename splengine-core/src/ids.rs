@@ -213,7 +213,7 @@ impl fmt::Debug for BatchId {
 /// # Ok(())
 /// # }
 /// ```
-pub trait IntoId<Id>: sealed::Sealed<Id> {
+pub trait IntoId<Id> {
     /// Returns the id.
     ///
     /// # Errors
@@ -222,31 +222,23 @@ pub trait IntoId<Id>: sealed::Sealed<Id> {
     fn into_id(self) -> Result<Id, String>;
 }
 
-mod sealed {
-    pub trait Sealed<Id> {}
-}
-
 macro_rules! into_id {
     ($($id:ty),*) => {$(
-        impl sealed::Sealed<$id> for $id {}
         impl IntoId<$id> for $id {
             fn into_id(self) -> Result<$id, String> {
                 Ok(self)
             }
         }
-        impl sealed::Sealed<$id> for &$id {}
         impl IntoId<$id> for &$id {
             fn into_id(self) -> Result<$id, String> {
                 Ok(self.clone())
             }
         }
-        impl sealed::Sealed<$id> for &str {}
         impl IntoId<$id> for &str {
             fn into_id(self) -> Result<$id, String> {
                 self.parse().map_err(|_| self.chars().take(80).collect())
             }
         }
-        impl sealed::Sealed<$id> for &String {}
         impl IntoId<$id> for &String {
             fn into_id(self) -> Result<$id, String> {
                 self.as_str().into_id()

@@ -26,7 +26,7 @@ pub(crate) async fn run(
         ["end", ids @ ..] if !ids.is_empty() => {
             let mut problems = String::new();
             for id in ids {
-                if let Err(error) = engine.sessions().end(caller, id).await {
+                if let Err(error) = engine.sessions().end(caller, *id).await {
                     let _ = writeln!(problems, "{error}");
                 }
             }

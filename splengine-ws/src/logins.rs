@@ -311,10 +311,10 @@ mod tests {
             all.push(logins.add(&engine, caller("alice"), None).await.expect("random"));
         }
         for (place, id) in all.iter().enumerate() {
-            let is_there = logins.find(&engine, &tokens(), id).await.is_some();
+            let is_there = logins.find(&engine, (&tokens(), &source()), id).await.is_some();
             assert_eq!(is_there, place >= 2, "{place}");
         }
-        assert!(logins.find(&engine, &tokens(), &bobs).await.is_some());
+        assert!(logins.find(&engine, (&tokens(), &source()), &bobs).await.is_some());
     }
 
     #[tokio::test]
@@ -338,15 +338,17 @@ mod tests {
         let (alice, _) =
             logins.find(&engine, (&tokens(), &source()), &id).await.expect("logged in");
         assert_eq!(alice, caller("alice"));
-        assert!(logins.find(&engine, &tokens(), &over).await.is_none());
+        assert!(logins.find(&engine, (&tokens(), &source()), &over).await.is_none());
         logins.end_all(&alice).await;
         assert!(alice.is_revoked());
         assert!(logins.find(&engine, (&tokens(), &source()), &id).await.is_none());
         let id = logins.add(&engine, caller("alice"), Some(&token)).await.expect("random");
         let logins = Logins::open(Some(path.clone()));
         let nobody = SharedAuthenticator::new(StaticTokens::new());
-        assert!(logins.find(&engine, &nobody, &id).await.is_none());
+        assert!(logins.find(&engine, (&nobody, &source()), &id).await.is_none());
         std::fs::write(&path, b"something else\n").expect("written");
-        assert!(Logins::open(Some(path)).find(&engine, &tokens(), &id).await.is_none());
+        assert!(
+            Logins::open(Some(path)).find(&engine, (&tokens(), &source()), &id).await.is_none()
+        );
     }
 }

@@ -1,6 +1,5 @@
 //! Sessions that are written down on purpose, to be loaded later.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -13,7 +12,6 @@ use crate::session::bounds::snapshot_bytes;
 use crate::session::record::Record;
 use crate::session::saved_index::SavedBounds;
 use crate::session::sessions::{FoundSession, Sessions};
-use crate::session::store::Store;
 use crate::session::stored::{Source, StoredScreen};
 use crate::session::validate::checked_name;
 use crate::session::{SavedInfo, SessionError};
