@@ -4,6 +4,8 @@
 //!     cargo run --example embed-in-axum
 //!     curl -H 'Cookie: login=alice' --json '{"command": "echo hi"}' http://ADDRESS/spl/execute
 //!
+//! Terminals are at `ws://ADDRESS/spl/ws/terminal`, and the console for browsers at `/spl/ws/`.
+//!
 //! It prints its address, and runs until ctrl-c.
 
 use std::io::Write as _;
@@ -18,6 +20,7 @@ use axum::routing::get;
 use splengine_core::auth::{HostAuthenticator, Scope};
 use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_http::HttpServer;
+use splengine_ws::WsServer;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Stands for the application's own login, such as a session in a database.
@@ -27,7 +30,7 @@ async fn login(mut request: Request, next: Next) -> Response {
     let Some(Ok(caller)) = user.map(Caller::new) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
-    request.extensions_mut().insert(caller.with(Scope::Execute));
+    request.extensions_mut().insert(caller.with(Scope::Execute).with(Scope::Sessions));
     next.run(request).await
 }
 
@@ -35,10 +38,12 @@ async fn login(mut request: Request, next: Next) -> Response {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
     // Nobody gets past `login` by a token.
-    let splengine =
-        HttpServer::builder(engine.clone()).authenticate(HostAuthenticator::new()).into_service();
+    let host = HostAuthenticator::new();
+    let http = HttpServer::builder(engine.clone()).authenticate(host).into_service();
+    let ws = WsServer::builder(engine.clone()).authenticate(host).into_service();
     let app = axum::Router::new()
-        .nest_service("/spl", splengine)
+        .nest_service("/spl/ws", ws)
+        .nest_service("/spl", http)
         .layer(from_fn(login))
         .route("/", get(|| async { "an application of its own" }));
 

@@ -67,7 +67,8 @@ fn http() {
 #[test]
 fn embed_in_axum() {
     let root = root();
-    let server = Server::start(example("embed-in-axum").current_dir(root.path()));
+    let server =
+        Server::start(example("embed-in-axum").current_dir(root.path()).env("HOME", root.path()));
     let addr = server.ready.trim().to_owned();
     let ask = |request: &str, headers: &str, body: &str| {
         let length = body.len();
@@ -88,11 +89,86 @@ fn embed_in_axum() {
     assert_eq!(ask("POST /spl/execute", "", &body).0, 401);
     let bearer = format!("Authorization: Bearer {ALICE}\r\n");
     assert_eq!(ask("POST /spl/execute", &bearer, &body).0, 401);
-    let (status, problem) = ask("POST /spl/api/v1/sessions", "Cookie: login=alice\r\n", "{}");
-    assert!(status == 403 && problem.contains("sessions"), "{problem}");
+    let (status, problem) = ask("GET /spl/api/v1/files/", "Cookie: login=alice\r\n", "");
+    assert_ne!(status, 200, "{problem}");
+    // A terminal, by the same login.
+    let path = "/spl/ws/terminal";
+    let mut terminal = Terminal::open(&addr, path, "Cookie: login=alice").expect("let in");
+    terminal.send(&json!({"type": "input", "data": "echo $((6 * 7))-is-it\n"}));
+    assert_eq!(terminal.reads("42-is-it"), None);
+    assert!(
+        Terminal::open(&addr, path, bearer.trim_end()).is_err_and(|head| head.contains(" 401 "))
+    );
+    let page = ask("GET /spl/ws/", "Cookie: login=alice\r\n", "");
+    assert!(page.0 == 200 && page.1.contains("<title>"), "{page:?}");
     let told = ended_while_it_runs(server, root.path(), || run(WAITING).1, || run("true").0 == 503);
     assert!(told.contains("\"stdout\":\"whole\\n\""), "{told}");
     assert!(lines_of(include_str!("../../embed_in_axum.rs")) < 60);
+}
+
+#[test]
+fn sandbox() {
+    let (root, dir) = (root(), root());
+    let keys = dir.path().join("keys");
+    std::fs::create_dir(&keys).expect("made");
+    let key = Arc::new(PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).expect("a key"));
+    std::fs::write(keys.join("alice"), key.public_key().to_openssh().expect("a text"))
+        .expect("written");
+    let mut command = example("sandbox");
+    command.current_dir(root.path()).env("ALICE_TOKEN", ALICE);
+    command.arg(&keys).arg(dir.path().join("host_key"));
+    // Stands for a sandbox: whatever is run has this variable.
+    command.args(["env", "INSIDE=yes"]);
+    let server = Server::start(&mut command);
+    let (http, ssh) = server.ready.trim().split_once(' ').expect("two addresses");
+    let run = |command: &str| {
+        post(http, ALICE, &json!({ "command": command }).to_string()).expect("an answer")
+    };
+    let shown = "sh -c 'echo inside: $INSIDE; exit 3'";
+    let told = run(shown).1;
+    assert!(told.contains("\"stdout\":\"inside: yes\\n\"") && told.contains("\"exitCode\":3"));
+    assert_eq!(over_ssh(ssh, &key, shown), ("inside: yes\n".to_owned(), Some(3)));
+    let (status, refusal) = run("shutdown now");
+    assert!(status == 422 && refusal.contains("not allowed"), "{refusal}");
+    assert_ne!(over_ssh(ssh, &key, "shutdown now").1, Some(0));
+    server.signal(Signal::INT);
+    let (code, _, log) = server.wait();
+    assert_eq!(code, Some(0), "{log}");
+    for line in ["alice runs [\"sh\", ", "Code(3)", "alice runs [\"shutdown\", \"now\"]: "] {
+        assert_eq!(log.matches(line).count(), 2, "{line}: {log}");
+    }
+    assert!(lines_of(include_str!("../../sandbox.rs")) < 120);
+}
+
+#[test]
+fn embedded_batches() {
+    let root = root();
+    let start = || {
+        let mut command = example("embedded-batches");
+        command.current_dir(root.path()).args(["state", "nightly", "sh -c 'echo one >> ran'"]);
+        command.arg("sh -c 'echo two >> ran; while [ ! -e go ]; do sleep 0.02; done'");
+        Server::start(command.arg("sh -c 'echo three >> ran'"))
+    };
+    let ran = || std::fs::read_to_string(root.path().join("ran")).unwrap_or_default();
+    let killed = start();
+    assert_eq!(killed.ready, "resumed 0\n");
+    eventually("the second step runs", || ran() == "one\ntwo\n");
+    killed.signal(Signal::KILL);
+    assert_eq!(killed.wait().0, None);
+
+    let next = start();
+    assert_eq!(next.ready, "resumed 1\n");
+    eventually("the second step runs again", || ran() == "one\ntwo\ntwo\n");
+    std::fs::write(root.path().join("go"), "").expect("written");
+    let (code, out, log) = next.wait();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(out.contains("step 2 starts, run 2\n") && out.ends_with("succeeded\n"), "{out}");
+
+    // It is over: nothing is run again.
+    let (code, out, log) = start().wait();
+    assert_eq!((code, ran().as_str()), (Some(0), "one\ntwo\ntwo\nthree\n"), "{log}");
+    assert!(out.ends_with("succeeded\n"), "{out}");
+    assert!(lines_of(include_str!("../../embedded_batches.rs")) < 120);
 }
 
 #[test]
@@ -192,12 +268,12 @@ struct Terminal(BufReader<TcpStream>);
 
 impl Terminal {
     /// Whether it was let in.
-    fn open(addr: &str, token: &str) -> Result<Self, String> {
+    fn open(addr: &str, path: &str, header: &str) -> Result<Self, String> {
         let mut stream = TcpStream::connect(addr).expect("connects");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
         write!(
             stream,
-            "GET /terminal HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {token}\r\n\
+            "GET {path} HTTP/1.1\r\nHost: test\r\n{header}\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
@@ -263,9 +339,11 @@ fn ws_terminal() {
     command.current_dir(root.path()).env("HOME", root.path()).env("ALICE_TOKEN", ALICE);
     let server = Server::start(&mut command);
     let addr = server.ready.trim().to_owned();
-    let head = Terminal::open(&addr, "another-very-long-token").err();
+    let open =
+        |token: &str| Terminal::open(&addr, "/terminal", &format!("Authorization: Bearer {token}"));
+    let head = open("another-very-long-token").err();
     assert!(head.is_some_and(|head| head.contains(" 401 ")));
-    let mut terminal = Terminal::open(&addr, ALICE).expect("let in");
+    let mut terminal = open(ALICE).expect("let in");
     terminal.send(&json!({"type": "input", "data": "echo $((6 * 7))-is-it\n"}));
     assert_eq!(terminal.reads("42-is-it"), None);
     let (status, page) = get(&addr, "/");
