@@ -194,7 +194,7 @@ pub trait Authenticator: Send + Sync + 'static {
         source: &CredentialSource,
     ) -> impl Future<Output = Result<Caller, AuthError>> + Send;
 
-    /// Returns whether credentials of this kind may let somebody in. Others are refused without a
+    /// Returns whether a client may be recognised by credentials of this kind. Others are refused without a
     /// question, and count as no failure. Default: bearer tokens alone.
     fn accepts(&self, kind: CredentialKind) -> bool {
         kind == CredentialKind::Bearer

@@ -194,9 +194,9 @@ impl Users {
         Ok(self)
     }
 
-    /// Asks `authenticator` about keys and passwords that let nobody in by these files, as the other
-    /// servers ask it about what they are shown: for users of one's own, such as those of a directory.
-    /// It is asked about the kinds that it [accepts](Authenticator::accepts): public keys of the types
+    /// Sets an authenticator, which is asked about keys and passwords that the files do not know, as it
+    /// is by the other servers about what they are shown: for users of one's own, such as those of a
+    /// directory. It is asked about the kinds that it [accepts](Authenticator::accepts): public keys of the types
     /// and sizes that [`authorized_keys`](Self::authorized_keys) names, which
     /// [`revoked_keys`](Self::revoked_keys) does not keep out; and passwords of 1 to 1024 bytes. A key in
     /// a device is not asked about, since whether it was touched can't be told here. The caller that it
