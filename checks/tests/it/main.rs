@@ -4,9 +4,11 @@ use std::sync::LazyLock;
 
 use checks::{Import, PublicItem, SourceTree, copies_of_shared_code, imports, public_api};
 
+mod all_variants;
 mod cycles;
 mod docs;
 mod layers;
+mod map;
 mod public_api;
 mod shared;
 
