@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
-    Closing, ConnectionHandle, ConnectionLimits, PeerAddress, Server, serve_connections,
+    Closing, ConnectionHandle, ConnectionLimits, HttpBounds, PeerAddress, Server, serve_connections,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -241,20 +241,20 @@ impl NewConnection {
                 Ok::<_, Infallible>(answered.map(|body| body.of(activity)))
             }
         });
-        let frame_timeout = self.responder.options.frame_timeout.min(MAX_TIMEOUT);
+        let frame_timeout = self.responder.options.frame_timeout.min(HttpBounds::MAX_TIMEOUT);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(frame_timeout)
-            .max_buf_size(MAX_BUFFERED_BYTES);
+            .max_buf_size(HttpBounds::MAX_BUFFERED_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .max_concurrent_streams(128)
-            .max_header_list_size(MAX_HEADER_LIST_BYTES);
+            .keep_alive_interval(HttpBounds::PING_INTERVAL)
+            .keep_alive_timeout(HttpBounds::PING_TIMEOUT)
+            .max_concurrent_streams(HttpBounds::MAX_STREAMS)
+            .max_header_list_size(HttpBounds::MAX_HEAD_BYTES);
         let mut connection =
             std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
@@ -327,13 +327,6 @@ where
         }
     }
 }
-
-/// Of what is read and of what is written of one connection of HTTP/1.1; a head is no longer.
-const MAX_BUFFERED_BYTES: usize = 64 << 10;
-/// Of a head of HTTP/2.
-const MAX_HEADER_LIST_BYTES: u32 = 32 << 10;
-/// hyper adds times to the present one, and the sum must be a time.
-const MAX_TIMEOUT: Duration = Duration::from_hours(24 * 365);
 
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};

@@ -17,7 +17,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use splengine_core::auth::{AuthorizationError, CredentialSource, Credentials};
-use splengine_core::net::{Activity, ConnectionHandle, OriginPolicy, PeerAddress};
+use splengine_core::net::{Activity, ConnectionHandle, HttpBounds, OriginPolicy, PeerAddress};
 use splengine_core::quota::{GatherError, GatherLimits, MemoryError};
 use splengine_core::{Caller, ErrorKind};
 use tokio::time::timeout;
@@ -437,9 +437,11 @@ fn typed(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
 
 /// What a request takes in memory before its body, about.
 pub(crate) fn head_bytes<B>(request: &Request<B>) -> usize {
-    let headers = request.headers().iter();
-    let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
-    headers.sum::<usize>() + request.uri().path().len() + HEADER_BYTES
+    let (uri, headers) = (request.uri(), request.headers().iter());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let headers = headers.map(|(name, value)| (name.as_str().len(), value.len()));
+    HttpBounds::head_bytes(authority + path, headers)
 }
 
 /// The answer to a request that there is no memory for.
@@ -568,8 +570,6 @@ impl fmt::Debug for ResponseFuture {
 const MAX_UNKNOWN_BYTES: usize = 512 << 10;
 /// As much as one frame of HTTP/2 has.
 const MAX_PIECE_BYTES: usize = 16 << 10;
-/// What a header takes beside its name and its value.
-const HEADER_BYTES: usize = 128;
 const BINARY: &str = "avro/binary";
 /// How long the rest of a body is read in all, and how long a piece of it is waited for.
 const LINGER: Duration = Duration::from_secs(30);

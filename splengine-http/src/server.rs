@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use splengine_core::auth::CredentialSource;
-use splengine_core::net::{ConnectionLimits, PeerAddress, Server, serve_connections};
+use splengine_core::net::{ConnectionLimits, HttpBounds, PeerAddress, Server, serve_connections};
 use splengine_core::quota::MemoryError;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -75,12 +75,12 @@ impl Timing {
     /// was sent just in time is not on its way by then.
     fn idle_timeout(&self) -> Duration {
         let margin = self.keep_alive_timeout.min(MAX_KEEP_ALIVE_MARGIN);
-        self.keep_alive_timeout.saturating_add(margin).min(MAX_TIMEOUT)
+        self.keep_alive_timeout.saturating_add(margin).min(HttpBounds::MAX_TIMEOUT)
     }
 
     /// What clients are told of it (RFC 2068, section 19.7.1.1).
     fn keep_alive(&self) -> Option<HeaderValue> {
-        let seconds = self.keep_alive_timeout.min(MAX_TIMEOUT).as_secs();
+        let seconds = self.keep_alive_timeout.min(HttpBounds::MAX_TIMEOUT).as_secs();
         HeaderValue::try_from(format!("timeout={seconds}")).ok().filter(|_| seconds > 0)
     }
 }
@@ -185,7 +185,7 @@ async fn run<S, B>(
 {
     let (idle_timeout, keep_alive) = (timing.idle_timeout(), timing.keep_alive());
     let Timing { limits, header_timeout, max_linger, .. } = timing;
-    let header_timeout = header_timeout.min(MAX_TIMEOUT);
+    let header_timeout = header_timeout.min(HttpBounds::MAX_TIMEOUT);
     // The header of the first request is what a connection shows.
     let limits = limits.unauthenticated_timeout_at_most(header_timeout);
     serve_connections(listener, limits, max_linger, shutdown, |connection, mut closing| {
@@ -399,22 +399,28 @@ fn stays_open<B>(request: &http::Request<B>) -> bool {
 fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Its one time is both for the header and for the connection to lie idle.
-    builder.http1().half_close(true).header_read_timeout(None).max_buf_size(MAX_BUFFERED_BYTES);
+    builder
+        .http1()
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_buf_size(HttpBounds::MAX_BUFFERED_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .max_concurrent_streams(128)
-        .max_header_list_size(MAX_HEADER_LIST_BYTES);
+        .keep_alive_interval(HttpBounds::PING_INTERVAL)
+        .keep_alive_timeout(HttpBounds::PING_TIMEOUT)
+        .max_concurrent_streams(HttpBounds::MAX_STREAMS)
+        .max_header_list_size(HttpBounds::MAX_HEAD_BYTES);
     builder
 }
 
 /// What a head takes in memory, about.
 fn head_bytes<B>(request: &http::Request<B>) -> usize {
-    let headers = request.headers().iter();
-    let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
-    headers.sum::<usize>() + request.uri().path().len() + HEADER_BYTES
+    let (uri, headers) = (request.uri(), request.headers().iter());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let headers = headers.map(|(name, value)| (name.as_str().len(), value.len()));
+    HttpBounds::head_bytes(authority + path, headers)
 }
 
 /// To a request that is not looked at.
@@ -426,13 +432,5 @@ fn refusal<B>(error: &MemoryError, body: B) -> http::Response<B> {
     response
 }
 
-/// Of a head of HTTP/2.
-const MAX_HEADER_LIST_BYTES: u32 = 32 << 10;
-/// What a header takes beside its name and its value.
-const HEADER_BYTES: usize = 128;
-/// Of what is read and of what is written of one connection of HTTP/1.1; a head is no longer.
-const MAX_BUFFERED_BYTES: usize = 64 << 10;
 /// From the end that clients are told to that of the connection.
 const MAX_KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(5);
-/// hyper adds times to the present one, and the sum must be a time.
-const MAX_TIMEOUT: Duration = Duration::from_hours(24 * 365);

@@ -49,6 +49,7 @@ impl Activity {
     ///
     /// Dropping the future gives up the place in the line.
     pub async fn turn(&mut self, head_bytes: usize) -> Result<(), MemoryError> {
+        self.release_head();
         let turns = Arc::clone(&self.state.answers.turns);
         self.turn = Arc::clone(&turns).try_acquire_owned().ok();
         if self.turn.is_some() && head_bytes <= MAX_UNCOUNTED_HEAD_BYTES {
@@ -121,3 +122,30 @@ impl Drop for Part {
 
 /// Of an unauthenticated connection, as long as it needs not wait.
 const MAX_UNCOUNTED_HEAD_BYTES: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::net::ConnectionLimits;
+    use crate::net::table::{Progress, Table};
+
+    #[tokio::test]
+    async fn a_request_has_one_head() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let stream = Arc::new(TcpStream::connect(address).await.expect("connected"));
+        let table = Table::new(ConnectionLimits::new().max_head_bytes(64 << 10));
+        let (progress, network) = (Progress::new(), Ipv4Addr::LOCALHOST.into());
+        let place = table.enter(&stream, &progress, network, Duration::ZERO);
+        let state = ConnectionState::new(progress, Some(place.expect("there is a place")));
+        let mut activity = Activity::begin(Arc::new(state));
+        for _ in 0..10 {
+            activity.turn(8 << 10).await.expect("there is memory for two");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! [`serve_connections`] is the accept loop of all servers, [`ConnectionLimits`] bounds how many
 //! connections there are and how long each may show nothing, and a [`ConnectionHandle`] is how a
 //! server tells what it knows of a client. Servers of HTTP ask an [`OriginPolicy`] about pages of
-//! browsers. Whatever implements [`Server`] can be run with others by
+//! browsers, and set the [`HttpBounds`]. Whatever implements [`Server`] can be run with others by
 //! [`Servers`](crate::engine::Servers). Only servers need this module.
 
 mod accept;
@@ -13,6 +13,7 @@ mod bind;
 mod connection;
 mod heads;
 mod host_name;
+mod http_bounds;
 mod limits;
 mod origin;
 mod peer;
@@ -26,6 +27,7 @@ pub use activity::Activity;
 pub use bind::BindError;
 pub use connection::{Announced, Connection, ConnectionHandle};
 pub use host_name::is_rebindable_host;
+pub use http_bounds::HttpBounds;
 pub use limits::ConnectionLimits;
 pub use origin::{OriginError, OriginPolicy};
 pub use peer::PeerAddress;

@@ -367,6 +367,27 @@ async fn heads_of_requests_that_wait_take_little_memory() {
     timeout(PATIENCE, answered).await.expect("in time");
 }
 
+/// Nor do those whose queries are long.
+#[tokio::test]
+async fn heads_are_counted_with_their_queries() {
+    let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let mut client = Client::open(&server, 0).await;
+    for _ in 0..8 {
+        client.ask("/openapi.json", None).await;
+    }
+    eventually("as many as may are answered", || client.answered() == 8).await;
+    let addr = client.addr.clone();
+    let with_query = || Request::get(format!("http://{addr}/health?{}", "x".repeat(20_000)));
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut requests = client.requests.clone().ready().await.expect("open");
+        let request = with_query().body(()).expect("a request");
+        waiting.push(requests.send_request(request, true).expect("sent"));
+    }
+    assert_eq!(status_of(&client, with_query(), true).await, 503);
+}
+
 /// Requests whose bodies are on their way keep their heads.
 #[tokio::test]
 async fn heads_of_a_callers_requests_take_no_more_memory_than_a_caller_may_have() {
