@@ -276,6 +276,16 @@ impl RetryOn {
     }
 }
 
+impl PlanData {
+    /// Returns about how many bytes of memory it takes, with what may be refused for its size.
+    pub(crate) fn bytes(&self) -> usize {
+        let texts = [&self.name, &self.workdir, &self.session_id].into_iter().flatten();
+        let labels = self.labels.iter().map(|(name, value)| PIECE_BYTES + name.len() + value.len());
+        let steps = self.steps.iter().map(Step::input_bytes);
+        texts.map(String::len).chain(labels).chain(steps).sum()
+    }
+}
+
 impl BatchRequest {
     /// Maximum number of labels of a batch.
     pub const MAX_LABELS: usize = 32;

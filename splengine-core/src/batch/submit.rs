@@ -137,7 +137,7 @@ impl Batches {
         let BatchRequest { plan, permit } = request;
         self.may(caller)?;
         let work = self.runner.large_work.of(caller.accounted_user(), permit);
-        let (bytes, has_key) = (input_bytes(&plan.steps), idempotency_key.is_some());
+        let (bytes, has_key) = (plan.bytes(), idempotency_key.is_some());
         let sum = move || {
             let text = has_key.then(|| serde_json::to_vec(&plan).unwrap_or_default());
             (text.map(|text| hex(&Sha256::digest(text))).unwrap_or_default(), plan)
@@ -211,9 +211,16 @@ impl Batches {
         self.may(caller)?;
         let work = self.large_work(caller);
         let bytes = recipe.text.len();
-        let sum =
-            move || (hex(&Sha256::digest(format!("{}\0{}", recipe.kind, recipe.text))), recipe);
-        let (sum, recipe) = work.run(bytes, sum).await;
+        let (sum, recipe) = match idempotency_key {
+            None => (String::new(), recipe),
+            Some(_) => {
+                let sum = move || {
+                    let text = format!("{}\0{}", recipe.kind, recipe.text);
+                    (hex(&Sha256::digest(text)), recipe)
+                };
+                work.run(bytes, sum).await
+            }
+        };
         let key = self.lock_key(caller, idempotency_key, sum, bytes).await?;
         let (this, caller) = (self.clone(), caller.clone());
         detached(async move {
@@ -326,7 +333,7 @@ impl Batches {
         mut plan: PlanData,
         rerun_of: Option<String>,
     ) -> Result<Accepted, BatchError> {
-        let bytes = input_bytes(&plan.steps);
+        let bytes = plan.bytes();
         let place = match self.check_plan(caller, &mut plan, rerun_of.is_some()) {
             Ok(place) => place,
             Err(error) => {
@@ -334,8 +341,7 @@ impl Batches {
                 return Err(error);
             }
         };
-        let copied = place.as_ref().map_or(0, |place| copied_bytes(place, &plan));
-        let bytes = bytes.saturating_add(copied);
+        let bytes = bytes.saturating_add(copied_bytes(place.as_ref(), &plan));
         let (registry, user) = (Arc::clone(self.registry()?), caller.user().clone());
         let settle = move || {
             settle(&mut plan, place);
@@ -401,17 +407,20 @@ impl Batches {
             );
             return malformed(Field::Steps, problem);
         }
-        let Some(id) = plan.session_id.take() else { return Ok(None) };
-        let place = self.sessions.place_of(caller, &id).map_err(Box::new)?;
-        let copied = copied_bytes(&place, plan);
+        let place = match plan.session_id.take() {
+            Some(id) => Some(self.sessions.place_of(caller, &id).map_err(Box::new)?),
+            None => None,
+        };
+        let copied = copied_bytes(place.as_ref(), plan);
         if copied > MAX_COPIED_BYTES {
             let problem = format!(
-                "would get {copied} bytes of the session's variables in all, over the maximum of \
-                 {MAX_COPIED_BYTES}: use fewer steps, or a session with fewer variables"
+                "would get {copied} bytes of the batch's directory and the session's variables in all, \
+                 over the maximum of {MAX_COPIED_BYTES}: use fewer steps, a shorter directory, or a \
+                 session with fewer variables"
             );
             return malformed(Field::Steps, problem);
         }
-        Ok(Some(place))
+        Ok(place)
     }
 
     /// Writes it down.
@@ -552,10 +561,13 @@ fn default_check((_, needs): &Settled, place: usize) -> StepCheck {
     if needs[place].is_empty() { StepCheck::Early } else { StepCheck::Late }
 }
 
-/// Number of bytes of a session's variables that all steps of a batch get.
-fn copied_bytes((_, _, env): &SessionPlace, plan: &PlanData) -> usize {
+/// Number of bytes of the directory of a batch and of its session's variables that its steps get in all.
+fn copied_bytes(place: Option<&SessionPlace>, plan: &PlanData) -> usize {
+    let (present, env) = place.map_or((None, &[][..]), |(_, present, env)| (present.as_ref(), env));
     let variables: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
-    variables.saturating_mul(plan.steps.len())
+    let workdir = plan.workdir.as_ref().or(present).map_or(0, String::len);
+    let without = plan.steps.iter().filter(|step| step.0.workdir.is_none()).count();
+    variables.saturating_mul(plan.steps.len()).saturating_add(workdir.saturating_mul(without))
 }
 
 /// Gives every step the batch's directory, and the session's directory and variables as they are now, of
@@ -601,6 +613,6 @@ const MAX_RUNS: u64 = 100_000;
 const KEY_USED_UP: &str = "the batch that was made with this idempotency key is over and kept no \
     longer; a new request needs a new key";
 
-/// Maximum size in bytes of the variables that all steps of a batch get of its session: a short request
-/// must not take a thousand times its size.
+/// Maximum size in bytes of what all steps of a batch get of its directory and of its session's variables: a
+/// request must not take a thousand times its size.
 const MAX_COPIED_BYTES: usize = 16 << 20;

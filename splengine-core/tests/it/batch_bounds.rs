@@ -11,8 +11,8 @@ use splengine_core::engine::EngineBuilder;
 use splengine_core::execute::Stream;
 use splengine_core::store::{Change, MemoryStore, RedbStore, SalvagedStore, Store, StoreFault};
 use splengine_core::{
-    BatchError, BatchJob, BatchRequest, Caller, Engine, ErrorKind, LocalExecutor, Reason, Request,
-    Step,
+    BatchError, BatchJob, BatchRequest, Caller, Engine, ErrorKind, Field, LocalExecutor, Reason,
+    Request, Step,
 };
 use tempfile::TempDir;
 
@@ -704,4 +704,21 @@ async fn while_a_large_record_is_read_others_are_served() {
         }
     }
     panic!("{of_get} {of_events}");
+}
+
+#[tokio::test]
+async fn a_long_directory_is_not_copied_to_very_many_steps() {
+    let bench = bench(|policy| policy);
+    let steps = |count: usize| (0..count).fold(BatchRequest::new(), |all, _| all.step(sh("true")));
+    let submit = async |request| {
+        bench.engine.batches().submit(&caller("alice"), request, None).await.map(drop)
+    };
+    let long = "a".repeat(1 << 20);
+    let refused = submit(steps(17).workdir(long.as_str())).await.expect_err("refused");
+    assert!(matches!(refused, BatchError::Malformed { field: Field::Steps, .. }), "{refused:?}");
+    assert!(refused.to_string().contains("17825792 bytes of the batch's directory"), "{refused}");
+    // Of steps with directories of their own none gets it.
+    let own = (0..17).fold(BatchRequest::new(), |all, _| all.step(sh("true").workdir(".")));
+    submit(own.workdir(long)).await.expect("accepted");
+    submit(steps(17).workdir(".")).await.expect("accepted");
 }

@@ -87,3 +87,27 @@ async fn while_a_large_batch_is_submitted_others_are_served() {
         assert!(number < 20);
     }
 }
+
+#[tokio::test]
+async fn while_a_batch_with_too_many_labels_is_refused_others_are_served() {
+    let root = tempfile::tempdir().expect("a directory");
+    let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
+    let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
+    let engine = engine.batches(policy.expect("writable")).build().expect("fine");
+    let (alice, batches) = (caller("alice"), engine.batches());
+    // Whatever else this machine does.
+    for _ in 0..20 {
+        let request = BatchRequest::new().step(Step::new("true"));
+        let request =
+            (0..200_000).fold(request, |all, label| all.label(label.to_string(), "value"));
+        let refused = async {
+            let refused = batches.submit(&alice, request, Some("key")).await;
+            let error = refused.expect_err("they are too many");
+            assert!(error.to_string().contains("maximum of 32"), "{error}");
+        };
+        if is_shared(Box::pin(refused), 3).await {
+            return;
+        }
+    }
+    panic!("nobody else was served");
+}
