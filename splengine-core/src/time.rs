@@ -1,6 +1,8 @@
-//! Times as milliseconds.
+//! Times as milliseconds, and those that lie ahead.
 
 use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 /// Milliseconds since the UNIX epoch; 0 for what was before.
 pub(crate) fn millis(time: SystemTime) -> u64 {
@@ -19,3 +21,11 @@ pub(crate) fn time(millis: u64) -> SystemTime {
 pub(crate) fn duration_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// Time that lies so far ahead, or 30 years where the clock has none.
+pub(crate) fn after(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or_else(|| now + FAR)
+}
+
+const FAR: Duration = Duration::from_hours(24 * 365 * 30);

@@ -166,6 +166,14 @@ impl OutputWriter {
         .await
     }
 
+    /// Keeps no more, since the engine ends and the disk takes nothing.
+    pub(crate) fn give_up(&mut self, stream: Stream) {
+        if self.problem.replace(STUCK).is_none() {
+            tracing::warn!(batch = %self.id, "what a step prints is not kept in time");
+        }
+        self.skip(stream);
+    }
+
     /// Here a part is missing.
     pub(crate) fn skip(&mut self, stream: Stream) {
         self.gaps[stream as usize].get_or_insert(self.written[stream as usize]);
@@ -207,6 +215,8 @@ fn is_shortage(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| passing.contains(&code))
 }
 
+const STUCK: &str =
+    "the rest of what it printed is not kept: the disk did not take it before the engine ended";
 /// For a minute in all.
 const SHORTAGE_TRIES: u32 = 600;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);

@@ -231,10 +231,19 @@ impl Registry {
         self.state().live.len()
     }
 
-    /// Waits until no batch is driven any more, since nothing of them runs and nothing is started.
+    /// Waits until no batch is driven any more, since nothing of them runs and nothing is started; for
+    /// [`WRITTEN_WITHIN`] at most.
     pub(crate) async fn idle(&self) {
         let mut driven = self.driven.subscribe();
-        let _ = timeout(WRITTEN_WITHIN, driven.wait_for(|count| *count == 0)).await;
+        if timeout(WRITTEN_WITHIN, driven.wait_for(|count| *count == 0)).await.is_ok() {
+            return;
+        }
+        let left: Vec<BatchId> = self.state().live.keys().cloned().collect();
+        for id in left {
+            let problem = "what became of a batch is not written down in time: the next engine goes on \
+                           from what was";
+            tracing::warn!(batch = %id, "{problem}");
+        }
     }
 
     /// Removes what is kept longer, or is more, than the policy says; from now on again and again.

@@ -16,7 +16,7 @@ use crate::batch::{BatchError, Outcome, Step};
 use crate::error::ErrorKind;
 use crate::execute::{End, Event, ExecuteError, Reason, Run};
 use crate::quota::LargeWork;
-use crate::run::{Permit, Runner, Shutdown};
+use crate::run::{Permit, Runner};
 use crate::time::duration_millis;
 
 /// How a run of a step ended.
@@ -89,10 +89,16 @@ impl StepRun {
             };
             match event {
                 Some(Event::Output { stream, data }) => {
-                    writer.write(stream, data).await;
+                    if unless_stuck(&runner, writer.write(stream, data)).await.is_none() {
+                        writer.give_up(stream);
+                    }
                     live.printed.send_replace(());
                 }
-                Some(Event::Lost { stream, bytes }) => writer.leave_out(stream, bytes).await,
+                Some(Event::Lost { stream, bytes }) => {
+                    if unless_stuck(&runner, writer.leave_out(stream, bytes)).await.is_none() {
+                        writer.give_up(stream);
+                    }
+                }
                 Some(Event::End(end)) => break end,
                 None => break End::never_begun(Reason::Lost),
             }
@@ -173,9 +179,10 @@ impl Launch<'_> {
         let begun = Instant::now();
         let (mut pause, mut listens) = (MIN_PAUSE, true);
         loop {
-            let error = match self.once(step).await {
-                Ok(run) => return Ok(run),
-                Err(error) => error,
+            let error = match unless_stuck(self.runner, self.once(step)).await {
+                Some(Ok(run)) => return Ok(run),
+                Some(Err(error)) => error,
+                None => return Err(Box::new(not_begun(Outcome::Lost, Reason::Lost))),
             };
             if !error.is_shortage() || begun.elapsed() >= MAX_SHORTAGE {
                 return Err(Box::new(not_started(self.id, error)));
@@ -196,7 +203,7 @@ impl Launch<'_> {
                         Err(_) => continue,
                     }
                 }
-                () = shut_down(self.runner) => (Outcome::Lost, Reason::Lost),
+                () = self.runner.stopped() => (Outcome::Lost, Reason::Lost),
             };
             return Err(Box::new(not_begun(outcome, reason)));
         }
@@ -227,11 +234,17 @@ impl Launch<'_> {
     }
 }
 
-/// Resolves when what runs is to end.
-async fn shut_down(runner: &Runner) {
-    let mut shutdown = runner.shutdown.subscribe();
-    // The sender lives as long as the runner.
-    let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
+/// Does what may wait for a disk; `None` where the engine ends, and it takes longer than [`DISK_TIMEOUT`] then.
+async fn unless_stuck<T>(runner: &Runner, work: impl Future<Output = T>) -> Option<T> {
+    let stuck = async {
+        runner.stopped().await;
+        sleep(DISK_TIMEOUT).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = stuck => None,
+    }
 }
 
 /// The end of one that was told to end before its program ran.
@@ -262,6 +275,8 @@ const CALLER_CAPTURED: &str = "less is kept of the end of what it printed: the o
 const ALL_CAPTURED: &str = "less is kept of the end of what it printed: the engine has no memory left \
                             for output";
 const MAX_SHORTAGE: Duration = Duration::from_mins(10);
+/// At the end of the engine, for as long as each piece of what a step prints may wait for its disk.
+const DISK_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) const LOST_CODE: i32 = Reason::Lost.exit_code();

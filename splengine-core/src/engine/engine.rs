@@ -214,8 +214,9 @@ impl Engine {
         Files::new(self.0.files.clone())
     }
 
-    /// The floor of free space on disks, which [`EngineBuilder::disk_floor`](crate::engine::EngineBuilder::disk_floor) sets: for adapters that
-    /// keep something on disk for a caller.
+    /// The floor of free space on disks, which
+    /// [`EngineBuilder::disk_floor`](crate::engine::EngineBuilder::disk_floor) sets: for adapters that keep
+    /// something on disk for a caller.
     #[must_use]
     pub fn disk_reserve(&self) -> DiskReserve {
         self.0.runner.reserve.clone()
@@ -421,12 +422,13 @@ impl Engine {
     /// [`kill`](Self::kill) hurries it.
     ///
     /// So it takes longer than `grace`: what does not end by itself has the engine's
-    /// [grace](crate::engine::EngineBuilder::grace) until it is killed, and some seconds more go by where what it left
-    /// behind is hard to find. All sessions together have `grace` to be saved, or the
-    /// [`save_timeout`](crate::session::SessionPolicy::save_timeout) if that is longer; where the disk is slow, or
-    /// their screens are many and large, those that are not saved by then are told in the log by their ids. Where
-    /// the disk takes nothing, 20 s more go by for sessions, and what batches have to write is waited for without
-    /// a bound.
+    /// [grace](crate::engine::EngineBuilder::grace) until it is killed, and some seconds more go by where
+    /// what it left behind is hard to find. All sessions together have `grace` to be saved, or the
+    /// [`save_timeout`](crate::session::SessionPolicy::save_timeout) if that is longer; where the disk is
+    /// slow, or their screens are many and large, those that are not saved by then are told in the log by
+    /// their ids. Where the disk takes nothing, 20 s more go by for sessions, and as much for batches: 10 s
+    /// for each piece of what a step has printed, and 10 s for what is written down of them all. Those
+    /// whose output or end is not written by then are told in the log, too.
     ///
     /// ```
     /// use std::time::Duration;

@@ -45,6 +45,13 @@ impl Runner {
         }
     }
 
+    /// Resolves when the engine ends what runs.
+    pub(crate) async fn stopped(&self) {
+        let mut shutdown = self.shutdown.subscribe();
+        // The sender lives as long as this.
+        let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
+    }
+
     /// When a place may be free: the time that the present queue takes, between 1 and 60 s.
     pub(super) fn retry_after(&self) -> Duration {
         let (_, waiting) = self.admission.counts();

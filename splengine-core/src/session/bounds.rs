@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::quota::{CallerBudgets, EngineMemory, MemoryBudget, MemoryError, Reservation};
 use crate::session::SessionError;
 use crate::terminal::Size;
+use crate::time::after;
 use crate::user_name::UserName;
 
 /// Turns to read files of sessions, and memory for what is read, drawn and written of them, shared by
@@ -61,7 +62,7 @@ impl IoBounds {
     ///
     /// [`SessionError::Busy`] when the time is over.
     pub(crate) async fn turn(&self, user: &UserName) -> Result<ReadTurn, SessionError> {
-        let until = Instant::now() + self.timeout;
+        let until = after(self.timeout);
         let own = timeout_at(until, self.own_turns(user).acquire_owned()).await;
         let own = own.map_err(|_| SessionError::Busy(MemoryError::CallerLimit))?;
         let of_all = timeout_at(until, Arc::clone(&self.turns).acquire_owned()).await;

@@ -34,14 +34,14 @@ impl Sessions {
     ) -> Result<SessionInfo, SessionError> {
         let runner = &self.runner;
         let registry = &self.registry;
+        // What is large takes time. Before the turn to read, which others wait for, too.
+        let (held, bytes) = (request.permit.take(), request.bytes());
+        let permit = runner.large_work.permit_or_own(held, caller.accounted_user(), bytes).await;
+        let permit = permit.map_err(ExecuteError::from)?;
         let source = match &request.from {
             Some(from) => Some(self.source(caller, from).await?),
             None => None,
         };
-        // What is large takes time.
-        let (held, bytes) = (request.permit.take(), request.bytes());
-        let permit = runner.large_work.permit_or_own(held, caller.accounted_user(), bytes).await;
-        let permit = permit.map_err(ExecuteError::from)?;
         let (saved, stored) =
             source.map(|Source { record, screen, turn }| (record, (screen, turn))).unzip();
         check_counts(request.args.len(), request.env.len())?;

@@ -11,6 +11,7 @@ use crate::session::live_session::{INPUT_BYTES, LiveSession};
 use crate::session::registry::Registry;
 use crate::session::store::Store;
 use crate::session::{Closed, Notice};
+use crate::time::after;
 
 impl Registry {
     /// Tells clients, writes everything down and ends all programs: at once those whose shell only
@@ -19,9 +20,8 @@ impl Registry {
     /// is longer, is told in the log.
     pub(crate) async fn drain(self: &Arc<Self>, grace: Duration) {
         self.close();
-        let begun = Instant::now();
-        let grace_ends = begun + grace;
-        let saving_ends = begun + grace.max(self.policy.save_timeout);
+        let grace_ends = after(grace);
+        let saving_ends = after(grace.max(self.policy.save_timeout));
         // Found out before anybody is told: what they do then may change it.
         let is_busy = |live: Arc<LiveSession>| (live.terminal().status().busy, live);
         let all: Vec<(bool, Arc<LiveSession>)> = self.all_live().into_iter().map(is_busy).collect();

@@ -32,8 +32,8 @@ impl LiveSession {
         self.take_in(data, synthetic_bytes).await;
     }
 
-    /// Returns a terminal's answers, and what it has cost to draw `data`, in cells. `synthetic_bytes`: so many of these bytes did not
-    /// come from the terminal.
+    /// Returns a terminal's answers, and what it has cost to draw `data`, in cells. `synthetic_bytes`: so many
+    /// of these bytes did not come from the terminal.
     async fn take_in(self: &Arc<Self>, data: Bytes, synthetic_bytes: u64) -> (Vec<u8>, usize) {
         let offset = self.state().log.end().offset;
         self.record(|recorder| recorder.output(offset, &data));

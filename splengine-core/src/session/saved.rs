@@ -86,8 +86,9 @@ impl Sessions {
         record.name = name.or(record.name);
         record.saved = millis(SystemTime::now());
         record.exit = None;
+        let turn = self.registry.io.write_turn().await;
         blocking(move || {
-            let _memory = memory;
+            let _held = (memory, turn);
             store.save(&record, &screen, Some(BOUNDS))
         })
         .await

@@ -12,8 +12,8 @@ use crate::terminal::Size;
 use crate::user_name::UserName;
 
 /// Bound on the bytes of all snapshots that are drawn and not dropped yet, of which the clients of one
-/// user's sessions have half of what others leave. What is written to disk has a quarter as much of its own, lest it waits
-/// for clients. Cheap to clone: clones share one bound.
+/// user's sessions have half of what others leave. What is written to disk has a quarter as much of its
+/// own, lest it waits for clients. Cheap to clone: clones share one bound.
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotBudgets {
     users: CallerBudgets,

@@ -1,5 +1,6 @@
 //! How batches and their steps end: what is tolerated, cleaned up, run again, and removed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use splengine_core::batch::{
@@ -416,4 +417,60 @@ async fn durations_are_told_by_a_clock_that_does_not_jump() {
     assert_eq!(record.info.state, BatchState::Succeeded);
     assert!(record.info.duration.is_some_and(|duration| duration >= 2 * HOUR), "{record:?}");
     assert!(record.steps.iter().all(|step| step.duration.is_some_and(|one| one >= HOUR)));
+}
+
+/// A file that whoever opens it to write waits for, as for a disk that takes nothing, until this is dropped.
+struct Stuck(PathBuf);
+
+impl Stuck {
+    fn at(path: PathBuf) -> Self {
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("runs");
+        assert!(made.success());
+        Self(path)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        drop(std::fs::OpenOptions::new().read(true).write(true).open(&self.0));
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_an_engine_waits_for_a_disk_that_takes_nothing_for_a_bounded_time() {
+    let bench = bench();
+    let script = "while [ ! -e go ]; do sleep 0.01; done; echo word; echo >up";
+    let record = bench.submit(of([step("one", script)])).await;
+    let id = record.info.id.as_str();
+    let outputs = bench.root.path().join("outputs").join(id);
+    std::fs::create_dir_all(&outputs).expect("made");
+    let stuck = Stuck::at(outputs.join("1-1.stdout"));
+    std::fs::write(bench.root.path().join("go"), "").expect("written");
+    eventually("it has printed", || bench.root.path().join("up").exists()).await;
+    let draining = {
+        let engine = bench.engine.clone();
+        tokio::spawn(async move { engine.drain(Duration::ZERO).await })
+    };
+    // The clock does not go on by itself while a thread waits for the disk.
+    tokio::time::pause();
+    for _ in 0..30_000 {
+        if draining.is_finished() {
+            break;
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // What other threads and processes do takes time of its own.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(draining.is_finished(), "eight hours went by");
+    tokio::time::resume();
+    drop(stuck);
+    for _ in 0..3000 {
+        let record = bench.engine.batches().get(&bench.alice, id).await.expect("is there");
+        if let Some(problem) = &record.steps[0].problem {
+            assert!(problem.contains("before the engine ended"), "{problem}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("its end is not written down");
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::auth::Access;
+use splengine_core::quota::LargeWork;
 use splengine_core::screen::Screen;
 use splengine_core::session::{Attach, SavedInfo, ScreenShot, SessionPolicy, Update};
 use splengine_core::terminal::Size;
@@ -284,4 +285,38 @@ async fn a_keyframe_that_is_not_needed_is_not_read() {
     let again = sessions.screen_at(&alice, &id, long).await.expect("a screen");
     assert_eq!(again.text(), whole.text());
     engine.kill();
+}
+
+/// Others wait for a turn to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_to_work_on_much_has_no_turn_to_read() {
+    let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
+    let engine = engine(root.path(), |policy| policy.read_timeout(Duration::from_secs(1)));
+    let one = saved(&engine, &alice).await;
+    let permit = engine.large_work().permit(alice.user(), LargeWork::MIN_BYTES).await;
+    let permit = permit.expect("nobody else works");
+    let request = SessionRequest::new().command("cat").arg("x".repeat(LargeWork::MIN_BYTES));
+    let request = request.from(one.id.as_str());
+    let mut waiting = {
+        let (engine, alice) = (engine.clone(), alice.clone());
+        tokio::spawn(async move { engine.sessions().create(&alice, request).await })
+    };
+    assert!(timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "has no permit");
+    load(&engine, &alice, &one).await.expect("has a turn to read");
+    drop(permit);
+    let loaded = timeout(Duration::from_secs(60), waiting).await.expect("in time");
+    loaded.expect("no panic").expect("is loaded");
+    engine.kill();
+}
+
+#[tokio::test]
+async fn times_may_be_longer_than_the_clock_has() {
+    let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
+    let engine = engine(root.path(), |policy| {
+        policy.read_timeout(Duration::MAX).save_timeout(Duration::MAX)
+    });
+    let one = saved(&engine, &alice).await;
+    let id = load(&engine, &alice, &one).await.expect("is loaded");
+    engine.sessions().end(&alice, &id).await.expect("ends");
+    engine.drain(Duration::MAX).await;
 }

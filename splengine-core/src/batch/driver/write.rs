@@ -88,7 +88,7 @@ impl Driver {
             source: self.source(registry, step),
         };
         let spec = self.job.steps()[step].clone();
-        let inputs = self.inputs.clone();
+        let (inputs, runner) = (self.inputs.clone(), Arc::clone(&self.runner));
         let id = run.id.clone();
         tokio::spawn(async move {
             // Kept until the end is told, so that no step of this batch has the place before what
@@ -99,8 +99,14 @@ impl Driver {
                 tracing::error!(%error, "a step of a batch failed");
                 not_started(&id, ExecuteError::internal(error))
             });
-            let _ = inputs.send(Input::Ended(step, Box::new(ending))).await;
-            drop(permit);
+            let mut told = std::pin::pin!(inputs.send(Input::Ended(step, Box::new(ending))));
+            tokio::select! {
+                biased;
+                _ = &mut told => return,
+                // Nothing more is let in, and the driver may wait for a disk that takes nothing.
+                () = runner.stopped() => drop(permit),
+            }
+            let _ = told.await;
         });
     }
 
