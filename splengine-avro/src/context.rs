@@ -42,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) unknown: MemoryBudget,
     /// The shares of callers in what answers hold that are not sent yet.
     pub(crate) answers: CallerBudgets,
+    /// The shares of callers in what calls hold that wait for events, apart from answers.
+    pub(crate) followers: CallerBudgets,
     pub(crate) options: Options,
 }
 
@@ -52,6 +54,7 @@ pub(crate) struct CallContext<'a> {
     pub(crate) caller: Caller,
     pub(crate) deadline: Option<Instant>,
     pub(crate) memory: &'a AnswerMemory<'a>,
+    pub(crate) followers: &'a CallerBudgets,
 }
 
 /// Memory that is reserved for an answer before it is made.
@@ -73,8 +76,19 @@ impl Context {
         let unknown = budget.share(options.max_buffered / 4);
         let parse_queue = ParseQueue::new(Arc::clone(&clients));
         let budgets = CallerBudgets::new(&budget);
-        let answers = CallerBudgets::new(&engine.memory_budget(options.max_buffered));
-        Self { engine, authenticator, clients, parse_queue, budgets, unknown, answers, options }
+        let others = || CallerBudgets::new(&engine.memory_budget(options.max_buffered));
+        let (answers, followers) = (others(), others());
+        Self {
+            engine,
+            authenticator,
+            clients,
+            parse_queue,
+            budgets,
+            unknown,
+            answers,
+            followers,
+            options,
+        }
     }
 
     pub(crate) fn conversation(&self, is_stateless: bool) -> Conversation {
@@ -153,6 +167,12 @@ impl CallContext<'_> {
         let user = self.caller.accounted_user();
         let reserved = self.memory.budgets.reserve_answer(user, bytes, true).await;
         reserved.map_err(|error| Failure::of_answer(error, true))
+    }
+
+    /// Reserves memory for what a call holds while it waits for events.
+    pub(crate) async fn reserve_follower(&self, bytes: usize) -> Result<Reservation, Failure> {
+        let reserved = self.followers.reserve_answer(self.caller.accounted_user(), bytes, false);
+        reserved.await.map_err(|error| Failure::of_answer(error, false))
     }
 
     /// The whole of a run, which the call's deadline ends as overdue.

@@ -208,7 +208,8 @@ impl Responder {
                 let _ = recognised.set(caller.clone());
             }
             let (engine, options) = (&self.engine, &self.options);
-            Ok(CallContext { engine, options, caller, deadline, memory: answer_memory })
+            let (memory, followers) = (answer_memory, &self.followers);
+            Ok(CallContext { engine, options, caller, deadline, memory, followers })
         };
         let ask = match let_in.await {
             Ok(ask) => ask,

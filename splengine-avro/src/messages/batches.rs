@@ -189,6 +189,8 @@ pub(crate) async fn events(
     let after = positive("after", after)?;
     let until = wait_until(wait)?;
     let mut all = ask.engine.batches().events(&ask.caller, &batch, after).await?;
+    // What is known of the batch, and what is on the page, until it is written.
+    let mut held = ask.reserve_follower(all.memory_bytes()).await?;
     let (mut page, mut next, mut over) = (Vec::new(), after, false);
     let mut bytes = 0;
     while page.len() < MAX_EVENTS && bytes < LargeWork::MAX_PAGE_BYTES {
@@ -203,6 +205,9 @@ pub(crate) async fn events(
                         bytes += step.memory_bytes();
                     }
                     page.push(event.into());
+                    if held.try_resize(all.memory_bytes() + bytes).is_err() {
+                        break;
+                    }
                 }
                 None => {
                     // Also when the engine shuts down: the batch goes on in the next.

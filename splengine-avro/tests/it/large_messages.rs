@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use splengine_core::batch::BatchPolicy;
+use splengine_core::batch::{BatchEventKind, BatchPolicy};
 use splengine_core::quota::LargeWork;
 use splengine_core::session::SessionPolicy;
 use splengine_core::store::MemoryStore;
 use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::client::TestServer;
@@ -182,4 +183,39 @@ async fn a_page_of_events_with_long_arguments_ends_early() {
     }
     assert_eq!((after.cast_unsigned(), pages), (last, 3));
     assert!(all > 2_400_000, "{all}");
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_events_take_no_more_memory_than_a_caller_may_have() {
+    let (_root, engine) = engine();
+    // Whom the server takes everybody for.
+    let everybody = Caller::with_all_scopes("guest".parse().expect("a name"));
+    // Whoever waits knows its 400 KB of arguments.
+    let args = ["read x"].map(str::to_owned).into_iter().chain(vec!["a".repeat(100_000); 4]);
+    let request = BatchRequest::new().step(Step::new("sh -c").args(args).open_stdin());
+    let batches = engine.batches();
+    let id = batches.submit(&everybody, request, None).await.expect("accepted").record.info.id;
+    let mut last = 0;
+    let mut events = batches.events(&everybody, id.as_str(), 0).await.expect("is there");
+    while let Some(event) = events.next().await.expect("is read") {
+        last = i64::try_from(event.seq).expect("a few");
+        if matches!(event.what, BatchEventKind::Started { .. }) {
+            break;
+        }
+    }
+    let server = TestServer::open_to(engine.clone(), |server| server.max_buffered(2 << 20)).await;
+    let mut refused = JoinSet::new();
+    // A caller has half of it, and one call may go beyond that.
+    for _ in 0..5 {
+        let mut client = server.connect().await;
+        client.shake_hands().await;
+        let wait = long(60_000);
+        client.send(1, &call("batchEvents", &[&text(id.as_str()), &long(last), &wait])).await;
+        refused.spawn(async move { client.answer().await.1 });
+    }
+    let answer = timeout(Duration::from_secs(30), refused.join_next()).await;
+    let answer = answer.expect("at once").expect("one").expect("no panic");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("memory that one caller may have"), "{answer}");
+    engine.kill();
 }
