@@ -25,7 +25,14 @@ use crate::user_name::UserName;
 pub struct CallerBytes {
     max_of_caller: u64,
     max_of_all: u64,
-    used: Mutex<HashMap<UserName, u64>>,
+    used: Mutex<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    all: u64,
+    /// Of those who have any.
+    of_callers: HashMap<UserName, u64>,
 }
 
 impl CallerBytes {
@@ -43,36 +50,39 @@ impl CallerBytes {
     /// are taken then.
     pub fn take(&self, user: &UserName, bytes: u64) -> Result<(), BytesError> {
         let mut used = self.lock();
-        let all = used.values().sum::<u64>().saturating_add(bytes);
-        let own = used.get(user).copied().unwrap_or_default().saturating_add(bytes);
+        let own = used.of_callers.get(user).copied().unwrap_or_default().saturating_add(bytes);
         if own > self.max_of_caller {
             return Err(BytesError::OfCaller { max_bytes: self.max_of_caller });
         }
-        if all > self.max_of_all {
-            return Err(BytesError::OfAll { max_bytes: self.max_of_all });
+        match used.all.checked_add(bytes).filter(|all| *all <= self.max_of_all) {
+            Some(all) => used.all = all,
+            None => return Err(BytesError::OfAll { max_bytes: self.max_of_all }),
         }
-        used.insert(user.clone(), own);
+        if own > 0 {
+            used.of_callers.insert(user.clone(), own);
+        }
         Ok(())
     }
 
     /// Gives `bytes` back that were taken for `user`.
     pub fn give_back(&self, user: &UserName, bytes: u64) {
         let mut used = self.lock();
-        if let Some(own) = used.get_mut(user) {
-            *own = own.saturating_sub(bytes);
-            if *own == 0 {
-                used.remove(user);
-            }
+        let Some(own) = used.of_callers.get_mut(user) else { return };
+        let given = bytes.min(*own);
+        *own -= given;
+        if *own == 0 {
+            used.of_callers.remove(user);
         }
+        used.all -= given;
     }
 
     /// Returns how many bytes all callers have together.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.lock().values().sum()
+        self.lock().all
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, u64>> {
+    fn lock(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,4 +105,26 @@ pub enum BytesError {
         /// Maximum number of bytes of all callers.
         max_bytes: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_do_not_overflow_and_nothing_is_kept_of_who_has_none() {
+        let (alice, bob): (UserName, UserName) =
+            ("alice".parse().expect("a name"), "bob".parse().expect("a name"));
+        let bytes = CallerBytes::new(u64::MAX, u64::MAX);
+        bytes.take(&alice, u64::MAX - 1).expect("there is room");
+        bytes.take(&bob, 1).expect("there is room");
+        let of_all = Err(BytesError::OfAll { max_bytes: u64::MAX });
+        assert_eq!((bytes.take(&bob, 1), bytes.take(&alice, 2)), (of_all, of_all));
+        assert_eq!(bytes.used(), u64::MAX);
+        // No more is given back than was taken.
+        bytes.give_back(&bob, 5);
+        bytes.give_back(&alice, u64::MAX);
+        bytes.take(&alice, 0).expect("there is room");
+        assert_eq!((bytes.used(), bytes.lock().of_callers.len()), (0, 0));
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`MemoryBudget`] bounds memory, and [`CallerBudgets`] shares one among callers; [`GatherLimits`]
 //! collects a body within one. [`CallerPlaces`] bounds a number of things that callers hold, [`CallerBytes`]
-//! the bytes of some kind, and [`DiskReserve`] keeps a part of a disk free. Servers use them for what they read and write; the
-//! engine's own bounds are settings of its [builder](crate::engine::EngineBuilder).
+//! the bytes of some kind, and [`DiskReserve`] keeps a part of a disk free. Servers use them for what they
+//! read and write; the engine's own bounds are settings of its [builder](crate::engine::EngineBuilder).
 
 mod budget;
 mod caller_bytes;

@@ -19,7 +19,8 @@ use crate::run::rights::may_execute;
 use crate::run::runner::Runner;
 use crate::run::start::Control;
 
-/// Result of asking for an execution: it runs, or waits for a place. Given by [`Engine::admit`](crate::Engine::admit).
+/// Result of asking for an execution: it runs, or waits for a place. Given by
+/// [`Engine::admit`](crate::Engine::admit).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Admitted {
