@@ -226,7 +226,9 @@ mod tests {
     #[test]
     fn what_was_allowed_counts_until_the_kernel_is_asked_again() {
         let reserve = DiskReserve::new(100);
-        let known = Known { at: Instant::now(), floor_bytes: 100, free_bytes: 300 };
+        // Fresh for as long as this takes.
+        let at = Instant::now() + FRESH_FOR * 60;
+        let known = Known { at, floor_bytes: 100, free_bytes: 300 };
         reserve.lock().insert(7, known);
         assert!(reserve.grant(7, 150, 0) && !reserve.grant(7, 51, 0));
         assert!(!reserve.grant(7, 50, 1) && reserve.grant(7, 50, 0));

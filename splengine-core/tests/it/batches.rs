@@ -1081,7 +1081,7 @@ async fn the_first_use_resumes_batches_if_nothing_else_has() {
 
 #[tokio::test]
 async fn what_is_old_or_too_much_is_forgotten() {
-    let bench = bench_with(|policy| policy.keep_count(2), |builder| builder);
+    let bench = bench();
     let mut records = Vec::new();
     for n in 0..4 {
         records.push(bench.run(BatchRequest::new().step(step("one", &format!("echo {n}")))).await);

@@ -230,11 +230,11 @@ async fn one_callers_kept_children_leave_places_to_others() {
 async fn who_prints_nothing_for_long_is_ended() {
     let bench = bench();
     let idle = |script: &str, millis| sh(script).idle_timeout(Duration::from_millis(millis));
-    let captured = bench.run(idle("echo up; sleep 600", 300)).await;
+    let captured = bench.run(idle("echo up; sleep 600", 3000)).await;
     assert_eq!((captured.end.reason, captured.end.exit_code), (Reason::TimedOut, 124));
     assert_eq!(text(&captured.stdout), "up\n");
-    let prints = "n=0; while [ $n -lt 30 ]; do n=$((n+1)); echo $n >&2; sleep 0.1; done";
-    assert!(bench.run(idle(prints, 2500)).await.end.success());
+    let prints = "n=0; while [ $n -lt 55 ]; do n=$((n+1)); echo $n >&2; sleep 0.1; done";
+    assert!(bench.run(idle(prints, 5000)).await.end.success());
     for (millis, kind) in [(0, ErrorKind::Malformed), (u64::MAX, ErrorKind::Impossible)] {
         let refusal = bench.refusal(idle("true", millis)).await;
         assert_eq!(refusal.kind(), kind);
@@ -248,13 +248,19 @@ async fn what_a_run_used_is_told() {
         let bench = bench_with(mode.clone(), |builder| builder);
         let little = bench.run(sh("true")).await.end.usage;
         assert_eq!(little.peak_memory, None, "less than the engine's own is not told");
-        // Other tests of this process have it grow.
-        let status = std::fs::read_to_string("/proc/self/status").expect("reads");
-        let own = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("is told");
-        let own: u64 = own.trim().strip_suffix(" kB").expect("a unit").parse().expect("a number");
-        let memory = own * 1024 + (100 << 20);
-        let busy = format!("head -c {memory} /dev/zero | tail -c {memory} > /dev/null");
-        let much = bench.run(sh(&busy)).await.end.usage;
+        // Other tests of this process have it grow, meanwhile as well.
+        let mut tries = 0..5;
+        let (memory, much) = loop {
+            let status = std::fs::read_to_string("/proc/self/status").expect("reads");
+            let own = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let own = own.expect("is told").trim().strip_suffix(" kB").expect("a unit");
+            let memory = own.parse::<u64>().expect("a number") * 1024 + (100 << 20);
+            let busy = format!("head -c {memory} /dev/zero | tail -c {memory} > /dev/null");
+            let much = bench.run(sh(&busy)).await.end.usage;
+            if much.peak_memory.is_some() || tries.next().is_none() {
+                break (memory, much);
+            }
+        };
         assert!(much.peak_memory >= Some(memory), "{mode:?}: {much:?}");
         assert!(much.cpu_time > little.cpu_time, "{mode:?}: {little:?} {much:?}");
         assert!(little.cpu_time.is_some());

@@ -56,7 +56,7 @@ impl Engines {
             }
             // The tasks of the engine before this one may hold its store a moment longer.
             let mut policy = SessionPolicy::new().shell(["/bin/sh"]).store(&store);
-            for _ in 0..1000 {
+            for _ in 0..6000 {
                 if policy.is_ok() {
                     break;
                 }
@@ -107,8 +107,12 @@ impl Engines {
 
     /// What a script wrote into a file.
     fn told(&self, name: &str) -> String {
-        wait(name, || self.file(name).is_some());
-        self.file(name).expect("is there")
+        let mut told = None;
+        wait(name, || {
+            told = self.file(name);
+            told.is_some()
+        });
+        told.expect("is there")
     }
 
     fn kept(&self, id: &SessionInfo, needle: &str) -> bool {

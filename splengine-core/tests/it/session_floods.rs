@@ -68,15 +68,15 @@ async fn flooded() {
     let last = floods.pop().expect("is one");
     for id in floods {
         let ended = sessions.end(&alice, &id);
-        timeout(Duration::from_secs(15), ended).await.expect("in time").expect("ends");
+        timeout(PATIENCE, ended).await.expect("in time").expect("ends");
     }
     let attach = Attach::new(Access::View);
     let mut client = sessions.attach(&alice, &last, attach).expect("attaches");
     let screen =
         async { while !matches!(client.next().await.expect("more"), Update::Snapshot { .. }) {} };
-    timeout(Duration::from_secs(60), screen).await.expect("in time");
+    timeout(PATIENCE, screen).await.expect("in time");
     let ended = sessions.end(&alice, &last);
-    timeout(Duration::from_secs(15), ended).await.expect("in time").expect("ends");
+    timeout(PATIENCE, ended).await.expect("in time").expect("ends");
 }
 
 /// Clients whose connections take nothing, while their screens wait for their turn to be drawn.
@@ -110,6 +110,6 @@ async fn unread() {
 }
 
 /// For anybody who has nothing to do with it, on a machine that is busy with other things as well.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// For one test.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);

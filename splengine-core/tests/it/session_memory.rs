@@ -39,6 +39,18 @@ async fn made(
     Ok(made.id.as_str().to_owned())
 }
 
+/// The same, in memory that a session gives back whose last tasks may hold it for a moment.
+async fn made_soon(engine: &Engine, user: &str, request: SessionRequest) -> String {
+    let mut tries = 0..3000;
+    loop {
+        match made(engine, user, request.clone()).await {
+            Ok(id) => return id,
+            Err(refused) => assert!(tries.next().is_some(), "{refused}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn ended(engine: &Engine, user: &str, id: &str) {
     let (sessions, user) = (engine.sessions(), caller(user));
     let mut client = sessions.attach(&user, id, Attach::new(Access::View)).expect("attaches");
@@ -72,7 +84,7 @@ async fn large_screens_are_refused_beyond_a_callers_part_and_small_ones_never() 
     // What was refused has left nothing behind.
     assert_eq!(engine.sessions().list(&caller("carol")).len(), 3);
     engine.sessions().end(&caller("alice"), &first).await.expect("ends");
-    made(&engine, "carol", quiet(Size::MAX)).await.expect("the memory is free again");
+    made_soon(&engine, "carol", quiet(Size::MAX)).await;
 }
 
 #[tokio::test]
@@ -109,7 +121,7 @@ async fn a_terminal_keeps_its_size_where_there_is_no_memory_for_another() {
         async { while client.next().await.expect("more") != Update::Size(Size::default()) {} };
     timeout(PATIENCE, becomes).await.expect("it is smaller again");
     sessions.screen(&alice, &small).await.expect("is drawn");
-    made(&engine, "alice", quiet(Size::MAX)).await.expect("the memory is free again");
+    made_soon(&engine, "alice", quiet(Size::MAX)).await;
 }
 
 /// Reads what [`LINES`] prints.
@@ -165,7 +177,7 @@ async fn ended_sessions_make_place_for_others() {
     let over = made(&engine, "alice", script(full, Size::MAX)).await.expect("runs");
     ended(&engine, "alice", &over).await;
     assert!(sessions.screen(&alice, &over).await.expect("is drawn").text().contains("end"));
-    let next = made(&engine, "alice", quiet(Size::MAX)).await.expect("the ended one goes");
+    let next = made_soon(&engine, "alice", quiet(Size::MAX)).await;
     assert!(matches!(sessions.get(&alice, &over), Err(SessionError::NoSession(_))));
     // Where that would not help, it stays.
     let over = made(&engine, "alice", script("echo end", Size::default())).await.expect("runs");
@@ -184,7 +196,7 @@ async fn the_screen_of_an_ended_session_takes_what_is_on_it() {
     for _ in 0..100 {
         let over = made(&engine, "alice", script("echo end", Size::MAX)).await.expect("runs");
         ended(&engine, "alice", &over).await;
-        let next = made(&engine, "alice", quiet(Size::MAX)).await.expect("there is memory");
+        let next = made_soon(&engine, "alice", quiet(Size::MAX)).await;
         let screen = sessions.screen(&alice, &over).await;
         sessions.end(&alice, &next).await.expect("ends");
         if let Ok(screen) = screen {
@@ -232,7 +244,7 @@ async fn ended_sessions_of_who_has_more_make_place_for_others_where_that_helps()
     let refused = made(&engine, "carol", quiet(Size::MAX)).await.expect_err("is refused");
     assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
     assert!(sessions.get(&alice, &over).is_ok(), "it is forgotten in vain");
-    made(&engine, "dora", quiet(Size::MAX)).await.expect("the ended one goes");
+    made_soon(&engine, "dora", quiet(Size::MAX)).await;
     assert!(matches!(sessions.get(&alice, &over), Err(SessionError::NoSession(_))));
 }
 
@@ -333,7 +345,11 @@ async fn screens_that_nobody_reads_take_memory_of_the_owner_of_the_session() {
     let (user, id) = ids.last().expect("bob's");
     assert!(matches!(told(user, id).await.1, Update::Snapshot { .. }), "others have theirs");
     held.clear();
-    assert!(matches!(told("alice", last).await.1, Update::Snapshot { .. }));
+    let mut tries = 0..3000;
+    while !matches!(told("alice", last).await.1, Update::Snapshot { .. }) {
+        tries.next().expect("there is memory again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// For a machine that is busy with other things as well.

@@ -35,7 +35,7 @@ async fn until(engine: &Engine, is: impl Fn(PartState) -> bool) -> PartState {
         if is(state) {
             return state;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "still {state:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "still {state:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -233,7 +233,7 @@ async fn saving_and_listing_open_no_files_of_others() {
     let (is_over, over) = std::sync::mpsc::channel::<()>();
     let opened = path.clone();
     let guard = std::thread::spawn(move || {
-        let is_over = over.recv_timeout(Duration::from_secs(20)).is_ok();
+        let is_over = over.recv_timeout(Duration::from_secs(60)).is_ok();
         let writer = std::fs::OpenOptions::new().read(true).write(true).open(&opened);
         if !is_over {
             // Nobody else waits.

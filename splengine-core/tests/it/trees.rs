@@ -40,7 +40,7 @@ async fn nobody_escapes_a_timeout() {
     for mode in modes() {
         let bench = bench_with(mode.clone(), |builder| builder);
         let request = sh(&format!("{}\nwhile :; do sleep 0.1; done", escapes()));
-        let mut run = bench.start(request.timeout(Duration::from_secs(6))).await;
+        let mut run = bench.start(request.timeout(Duration::from_secs(10))).await;
         let pids = five_pids(&mut run).await;
         assert_eq!(left(&pids), pids, "all run before");
         let end = run.capture().await.end;

@@ -44,7 +44,7 @@ impl Bench {
 }
 
 async fn next(watch: &mut FileWatch) -> Option<FileEvent> {
-    timeout(Duration::from_secs(10), watch.next()).await.expect("told in time")
+    timeout(Duration::from_secs(60), watch.next()).await.expect("told in time")
 }
 
 /// All that is told until a file is made now in the directory that is watched.
