@@ -10,33 +10,35 @@ use splengine_core::{Engine, Execute, ExecuteError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
-use crate::client::{Actor, TestServer, hash};
+use crate::client::{Actor, TestServer, eventually, hash};
 
 const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn whoever_says_too_little_is_sent_away() {
+    // Enough for a handshake, whatever else this machine does.
+    let limit = Duration::from_secs(3);
     let server =
-        TestServer::open(|server| server.handshake_timeout(SHORT).frame_timeout(SHORT)).await;
+        TestServer::open(|server| server.handshake_timeout(limit).frame_timeout(limit)).await;
     let begun = Instant::now();
     // Eleven bytes of twelve.
     let mut slow = server.connect().await;
     slow.stream.write_all(&[0; 11]).await.expect("sent");
-    assert!(slow.is_closed().await);
     // A whole prefix, and no handshake.
     let mut halting = server.connect().await;
     halting.stream.write_all(b"\0\0\0\0\0\0\0\x01\0\0\0\x22\0").await.expect("sent");
-    assert!(halting.is_closed().await);
-    assert!(begun.elapsed() >= 2 * SHORT);
     // A handshake, and half a message.
     let mut stuck = server.connect().await;
     stuck.shake_hands().await;
     stuck.stream.write_all(&[0, 0, 0, 1]).await.expect("sent");
-    assert!(stuck.is_closed().await);
+    for client in [&mut slow, &mut halting, &mut stuck] {
+        assert!(client.is_closed().await);
+        assert!(begun.elapsed() >= limit);
+    }
     // One that lies idle between messages is not.
     let mut idle = server.connect().await;
     idle.shake_hands().await;
-    assert!(timeout(3 * SHORT, idle.is_closed()).await.is_err());
+    assert!(timeout(limit + 3 * SHORT, idle.is_closed()).await.is_err());
     idle.execute(1, "still").await;
     assert_eq!(idle.result().await.1.stdout, "still");
 }
@@ -142,7 +144,7 @@ async fn who_says_no_more_is_answered_all_the_same() {
     }
     // What takes longer is not waited for: that they are gone looks the same.
     assert!(client.is_closed().await);
-    assert_eq!(engine.stats().running, 0);
+    eventually("its run is over", || engine.stats().running == 0).await;
 }
 
 #[tokio::test]
@@ -159,7 +161,7 @@ async fn who_leaves_behind_much_that_was_not_read_is_noticed() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(30), gone).await.expect("in time");
+    timeout(Duration::from_secs(60), gone).await.expect("in time");
 }
 
 /// Reading what others wrote takes more than its bytes.
@@ -302,7 +304,7 @@ async fn an_http_2_connection_without_requests_is_closed() {
         std::future::pending::<()>().await;
     };
     // Long before pings that nobody answers end it.
-    let closed = timeout(Duration::from_secs(15), async {
+    let closed = timeout(Duration::from_secs(30), async {
         tokio::select! {
             read = reading.read_to_end(&mut all) => drop(read),
             () = pings => {}

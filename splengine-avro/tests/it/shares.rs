@@ -21,7 +21,7 @@ const BOB: &str = "bobs-very-long-token-too";
 const CAROL: &str = "carols-very-long-token";
 
 async fn server(engine: &Engine, max_frame: usize, buffered: usize) -> TestServer {
-    patient_server(engine, max_frame, buffered, Duration::from_secs(2)).await
+    patient_server(engine, max_frame, buffered, Duration::from_secs(4)).await
 }
 
 async fn patient_server(

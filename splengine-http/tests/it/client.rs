@@ -170,11 +170,11 @@ impl Connection {
         body
     }
 
-    /// Whether the server closes the connection, within half a minute.
+    /// Whether the server closes the connection, within a minute.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         let read = self.stream.read_to_end(&mut rest);
-        tokio::time::timeout(Duration::from_secs(30), read).await.is_ok()
+        tokio::time::timeout(Duration::from_secs(60), read).await.is_ok()
     }
 
     /// All that comes until the server closes the connection, or breaks it off.
@@ -215,5 +215,5 @@ impl Connection {
 }
 
 /// More than the interval of signs of life.
-const MAX_WAIT: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_BODY_TIME: Duration = Duration::from_secs(60);

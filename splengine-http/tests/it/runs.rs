@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -84,7 +86,7 @@ async fn over_the_output_limit_both_ends_are_kept() {
 #[tokio::test]
 async fn secrets_are_masked_and_silence_is_bounded() {
     let server = server().await;
-    let more = json!({"env": {"TOKEN": "hunter2"}, "mask": ["TOKEN"], "idleTimeout": 200});
+    let more = json!({"env": {"TOKEN": "hunter2"}, "mask": ["TOKEN"], "idleTimeout": 3000});
     let result = server.run(&with(sh("echo $TOKEN; sleep 600"), more)).await;
     assert_eq!((&result["stdout"], &result["reason"]), (&json!("***\n"), &json!("timedOut")));
     let unknown = with(sh("true"), json!({"mask": ["TOKEN"]}));
@@ -96,7 +98,9 @@ async fn secrets_are_masked_and_silence_is_bounded() {
 
 #[tokio::test]
 async fn how_it_ended_is_told() {
-    let server = server().await;
+    // Long enough for it to end when it is told to, whatever else this machine does.
+    let grace = Duration::from_secs(30);
+    let server = server_with(|engine| engine.grace(grace), |http| http).await;
     let result = server.run(&with(sh("sleep 60"), json!({"timeout": 200}))).await;
     assert_eq!(result["reason"], "timedOut");
     assert_eq!((&result["exitCode"], &result["signal"]), (&json!(124), &json!("SIGTERM")));

@@ -23,7 +23,7 @@ impl TestServer {
     }
 
     async fn shows(&self, session: &str, needle: &str) -> String {
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             let screen = self.ask("GET", &format!("{session}/screen"), None).await;
             if screen.text().contains(needle) {
                 return screen.text().to_owned();

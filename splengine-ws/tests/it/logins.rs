@@ -10,7 +10,7 @@ use crate::support::{How, TestServer, server, server_with};
 
 const ALICES: &str = "alices-very-long-token";
 /// Though pings come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const BOBS: &str = "bobs-very-long-token-too";
 
 /// What a browser gets for what it shows: the pair of its cookie.

@@ -125,8 +125,8 @@ async fn limits_have_their_codes() {
         |policy| {
             policy
                 .max_sessions_per_caller(1)
-                .idle_timeout(std::time::Duration::from_secs(6))
-                .warning(std::time::Duration::from_secs(4))
+                .idle_timeout(std::time::Duration::from_secs(8))
+                .warning(std::time::Duration::from_secs(6))
         },
         |server| server,
     )
@@ -232,6 +232,20 @@ async fn a_client_that_is_alone_and_reads_nothing_does_not_hold_the_program_for_
 
 #[tokio::test]
 async fn a_client_that_is_not_alone_slows_nobody() {
+    // Whatever else this machine does.
+    let mut tries = 0..3;
+    loop {
+        let (beside, alone) = beside_an_idle_one_and_alone().await;
+        // It would have been waited for ten seconds, or again and again.
+        if beside < alone * 3 + std::time::Duration::from_secs(5) {
+            return;
+        }
+        assert!(tries.next().is_some(), "{beside:?}, alone {alone:?}");
+    }
+}
+
+/// How long a large output takes.
+async fn beside_an_idle_one_and_alone() -> (std::time::Duration, std::time::Duration) {
     let server = server_with(|policy| policy.log_bytes(128 << 10), |server| server).await;
     let mut idle = server.plain("").await;
     let id = idle.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
@@ -249,9 +263,7 @@ async fn a_client_that_is_not_alone_slows_nobody() {
     let beside = run().await;
     drop(idle);
     let alone = run().await;
-    // It would have been waited for ten seconds, or again and again.
-    let most = alone * 3 + std::time::Duration::from_secs(5);
-    assert!(beside < most, "{beside:?}, alone {alone:?}");
+    (beside, alone)
 }
 
 #[tokio::test]

@@ -221,7 +221,7 @@ async fn a_restart_is_told_as_one() {
     let mut late = server.open(How { headers: &headers, ..How::default() }).await.expect("opens");
     assert_eq!(late.closed().await, 1012);
     drop(server.stop.take());
-    tokio::time::timeout(Duration::from_secs(10), server.ended).await.expect("ends").expect("well");
+    tokio::time::timeout(Duration::from_secs(60), server.ended).await.expect("ends").expect("well");
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn the_end_of_the_server_sends_clients_away() {
     client.frame("session").await;
     drop(server.stop.take());
     assert_eq!(client.closed().await, 1001);
-    tokio::time::timeout(Duration::from_secs(10), server.ended).await.expect("ends").expect("well");
+    tokio::time::timeout(Duration::from_secs(60), server.ended).await.expect("ends").expect("well");
 }
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn a_peer_that_is_gone_without_a_word_is_noticed() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("noticed");
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("noticed");
     drop(client);
 }
 

@@ -170,7 +170,7 @@ impl Client {
         self.socket.send(Message::Frame(frame)).await.expect("sent");
         let ping = Message::Ping(b"taken"[..].into());
         self.socket.send(ping).await.expect("sent");
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + MAX_WAIT;
         loop {
             let message = timeout_at(until, self.socket.next()).await;
             if let Some(Ok(Message::Pong(_))) = message.expect("a pong in time") {
@@ -194,7 +194,7 @@ impl Client {
     }
 
     pub(crate) async fn next(&mut self) -> Came {
-        self.next_before(Instant::now() + Duration::from_secs(20)).await
+        self.next_before(Instant::now() + MAX_WAIT).await
     }
 
     async fn next_before(&mut self, until: Instant) -> Came {
