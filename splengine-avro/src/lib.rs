@@ -21,22 +21,22 @@
 //!
 //! # Framings
 //!
-//! What a connection speaks is told by its first 12 bytes: the Netty framing (answers as they are
-//! ready, by their serials), the specification's (in order), SASL `ANONYMOUS` before that, HTTP
-//! (`POST /` and `POST /avro`, `GET /avro/protocol`), and TLS with any of them within it, where it is
-//! switched on. The protocol is [`protocol()`]; clients of older, newer or narrower texts are
-//! resolved by name.
+//! The first 12 bytes of a connection tell what it speaks: the Netty framing (answers as they are
+//! ready, by their serials), the framing of Avro's specification (answers in order), SASL `ANONYMOUS` before that, HTTP
+//! (`POST /` and `POST /avro`, `GET /avro/protocol`), and TLS with any of these within it, if TLS is
+//! configured. The protocol is [`protocol()`]; older, newer or smaller versions of the protocol are resolved by
+//! Avro's schema resolution.
 //!
 //! # How it fits in
 //!
-//! A call is one operation of the engine's: commands, batches, sessions, files. Credentials are in
+//! A call is one operation of the engine, on commands, batches, sessions or files. Credentials are in
 //! the call's metadata (`spl-authorization`), over HTTP also in the header `Authorization`.
 //! [`AvroService`] is the server over HTTP alone, as a `tower::Service` to be nested in another
 //! server.
 //!
 //! [`Command`] and [`ExecutionResult`] are the protocol's records for use outside of calls, such as
-//! in Kafka. [`results_container`] makes a container file of a batch's results, for whichever server
-//! gives it; the HTTP server offers it by [`results_as`](https://docs.rs/splengine-http).
+//! in Kafka. [`results_container`] makes a container file of a batch's results; the HTTP server offers it if it
+//! is given to [`results_as`](https://docs.rs/splengine-http).
 //!
 //! # Features
 //!
@@ -45,8 +45,9 @@
 //! # Limits
 //!
 //! Messages, and the memory of all of them, are bounded by settings of [`AvroServerBuilder`]. Answers
-//! are written with the server's schema. Clients' protocols are bounded as
-//! [`AvroServerBuilder::handshake_timeout`] says.
+//! are written with the server's schema. A client's protocol may have 256 KiB of text, 1,000 types and messages, 64
+//! aliases, 8,192 fields, references and symbols, and types nested 64 deep. It must arrive within
+//! [`handshake_timeout`](AvroServerBuilder::handshake_timeout).
 //!
 //! # Why apache-avro
 //!

@@ -36,7 +36,7 @@
 //! # Sessions
 //!
 //! A session is a program in a terminal that outlives its clients: [`Sessions`] creates it, any number of
-//! clients attach to it, and its screen is there without one.
+//! clients attach to it, and its screen can be read with no client attached.
 //!
 //! ```
 //! use splengine_core::auth::Access;
@@ -62,8 +62,8 @@
 //!
 //! # Batches
 //!
-//! A batch is a list of steps with dependencies, retries and handlers. [`Batches`] writes down each event
-//! before it tells anyone, and the next engine goes on with what this one left ([`Engine::resume`]).
+//! A batch is a list of steps with dependencies, retries and handlers. [`Batches`] stores each event before
+//! anybody can see it; after a restart [`Engine::resume`] continues unfinished batches.
 //!
 //! ```
 //! use splengine_core::batch::{BatchPolicy, BatchState};
@@ -87,7 +87,7 @@
 //!
 //! # Modules
 //!
-//! The root has the names that most programs use; the modules have all others.
+//! The root of the crate has the names that most programs use; the modules have all others.
 //!
 //! | module | contents |
 //! |---|---|
@@ -95,7 +95,7 @@
 //! | [`execute`] | requests, runs and their ends; the trait [`Execute`] and what it is given |
 //! | [`local`] | the executor of this host, and the PTY host |
 //! | [`session`], [`terminal`], [`screen`] | sessions; the trait [`Session`]; the screen of a terminal |
-//! | [`batch`], [`store`] | batches; what they are kept in |
+//! | [`batch`], [`store`] | batches; where they are stored |
 //! | [`files`] | files below one root directory |
 //! | [`auth`] | callers, scopes, credentials |
 //! | [`net`], [`quota`] | what servers share: connections and their bounds, memory and places of callers |
@@ -103,10 +103,12 @@
 //!
 //! # Traits to implement
 //!
-//! - [`Execute`] runs commands elsewhere, or otherwise. [`Session`] is a terminal that it opens.
-//! - [`BatchJob`] decides what a batch does next; it is pure.
-//! - [`Authenticator`](auth::Authenticator) finds out who a client is.
+//! - [`Execute`] runs commands, on this host or elsewhere. [`Session`] is a terminal that it opens.
+//! - [`Recover`](execute::Recover) finds an executor's runs again after a crash.
+//! - [`BatchJob`] decides what a batch does next; it does no I/O and reads no clock.
+//! - [`Authenticator`](auth::Authenticator) finds the caller behind a client's credentials.
 //! - [`Store`](store::Store) keeps keys and values that survive a crash.
+//! - [`Server`](net::Server) is a server that [`Servers`](engine::Servers) runs together with others.
 //!
 //! # Features
 //!
@@ -114,8 +116,8 @@
 //!
 //! # Limits
 //!
-//! Linux only. A tokio runtime with I/O and time enabled is needed. Callers who may run commands share one
-//! user of the host: rights are checked by the engine, not by the kernel.
+//! Linux only. A tokio runtime with I/O and time enabled is needed. All commands run as one user of the host, that of
+//! this process: rights are checked by the engine, not by the kernel.
 //!
 //! # Why these crates
 //!

@@ -23,37 +23,39 @@
 //!
 //! | route | contents |
 //! |---|---|
-//! | `POST /execute` | runs a command; the answer is whole, or streamed as NDJSON or server-sent events |
+//! | `POST /execute`, `POST /api/v1/execute` | runs a command; the answer is one JSON object, or a stream of NDJSON or server-sent events |
 //! | `/api/v1/executions` | commands that run or wait |
 //! | `/api/v1/sessions`, `/api/v1/saved-sessions` | terminal sessions, their screens, input and recordings |
+//! | `/api/v1/tickets` | a ticket by which a browser's WebSocket is let in, once |
 //! | `/api/v1/batches` | batches, their events, output and results |
-//! | `/api/v1/files` | files below root, with ranges, conditions and changes as they happen |
-//! | `/health`, `/ready`, `/metrics`, `/info`, `/openapi.json` | state of the server, and its description |
+//! | `/api/v1/files` | files below root, with range and conditional requests, and changes as they happen |
+//! | `/api/v1/whoami` | the caller and their scopes |
+//! | `/api/v1/service`, `/info` | the server's version, capabilities and interfaces |
+//! | `/health`, `/ready`, `/metrics`, `/openapi.json` | state of the server; its description |
 //!
-//! `/execute` and everything under `/api/v1` but `/api/v1/service` take credentials (`Authorization:
-//! Bearer`); the other routes do not, and tell nothing of callers. `/openapi.json` describes all of
-//! them. Errors are problem details (RFC 9457).
+//! `/execute` and all routes under `/api/v1` except `/api/v1/service` need credentials (`Authorization:
+//! Bearer`). The other routes need none, and reveal nothing about callers. `/openapi.json` describes the
+//! routes. Errors are problem details (RFC 9457).
 //!
 //! # How it fits in
 //!
 //! [`HttpServer`] opens an address of its own, with bounds on connections and times. [`HttpService`]
 //! is the same service without a listener and its bounds, to be nested in an axum router or any tower
-//! stack, at any path: a request that carries a [`Caller`](splengine_core::Caller) among its extensions
-//! was authenticated by the server around it, and addresses that it answers with lead below the path
-//! that axum's routers have taken away, or a [base path](HttpServerBuilder::base_path) that was set.
+//! stack, at any path. A request that carries a [`Caller`](splengine_core::Caller) among its extensions
+//! was authenticated by the server around the service. `Location` headers include the mount path, which is what
+//! axum's routers have removed from the path, or the [base path](HttpServerBuilder::base_path).
 //! `splengine-ws` serves these routes beside its terminals; the service of `splengine-avro` can be
-//! [mounted](HttpServerBuilder::mount) here. [`serve`], [`check_host`] and [`read_body`] are what such
-//! servers share.
+//! [mounted](HttpServerBuilder::mount) here. Such servers share [`serve`], [`check_host`] and [`read_body`].
 //!
 //! # Features
 //!
-//! There are none to choose.
+//! No optional features.
 //!
 //! # Limits
 //!
 //! HTTP/1.1, and HTTP/2 without TLS to clients that begin with it; TLS is the task of a proxy, or of
 //! the server that the service is nested in. Each bound (bodies, memory of all of them, connections,
-//! times) is a setting of [`HttpServerBuilder`], which says what a client is told there.
+//! times) is a setting of [`HttpServerBuilder`], whose documentation says how a client is refused at it.
 //!
 //! # Why axum and hyper
 //!

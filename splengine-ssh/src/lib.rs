@@ -1,10 +1,10 @@
 //! The SSH server of splengine: commands, persistent terminals and files for every SSH client.
 //!
-//! `ssh alice@host data transform` runs a command, `ssh alice@host` opens a terminal session that
-//! outlives its clients and is the same that a browser shows, `ssh alice+SESSION@host` attaches to
-//! one that runs, `ssh alice+@host` lists them, and `sftp`, `scp` and `rsync` reach the files below root,
-//! by the paths that commands see. Connections are forwarded to permitted targets only, all other
-//! forwardings refused. Who may come in is said by [`Users`].
+//! `ssh alice@host wc -l a.csv` runs a command. `ssh alice@host` opens a terminal session that
+//! outlives its clients, and that a browser can show too; `ssh alice+SESSION@host` attaches to
+//! a running one, and `ssh alice+@host` lists them. `sftp`, `scp` and `rsync` reach the files below root
+//! by the paths that commands see. Connections are forwarded to permitted targets only; all other
+//! forwarding is refused. [`Users`] says who may log in.
 //!
 //! ```no_run
 //! use splengine_core::{Engine, LocalExecutor};
@@ -25,48 +25,43 @@
 //!
 //! # How it fits in
 //!
-//! A command is an execution of the engine, a terminal one of its sessions, SFTP, scp and rsync its files:
+//! A command is an execution of the engine, a terminal is one of its sessions, and SFTP, scp and rsync use its files:
 //! rights, queue and bounds are the same as on the other servers, and [`Users::accounts`] gives users the
-//! rights that they have there. [`HostKeys`] are the keys by which clients know the server, [`Algorithms`]
-//! what they may choose from. SSH brings its own encryption: the server needs no proxy.
+//! rights that they have there. [`HostKeys`] are the keys by which clients recognise the server, [`Algorithms`]
+//! the algorithms that they may choose from. SSH has its own encryption: the server needs no proxy.
 //!
 //! # Features
 //!
-//! There are none to choose.
+//! No optional features.
 //!
 //! # Bounds that clients may meet
 //!
-//! A client that lets its command's output lie keeps what it has not read, and the command waits. One
-//! that sends more than its command reads is slowed down where its connection has no other channel,
-//! and at last refused ([`max_unread`](SshServerBuilder::max_unread)). OpenSSH's client does not tell
-//! a server of another make that nobody reads its output any more, so `ssh host yes | head` runs on
-//! until the client is ended. paramiko's `SSHClient` can try one key a
-//! connection; with several, it is disconnected after the first that is refused.
+//! If a client stops reading, its command waits. If it sends more than its command reads, the server slows it
+//! down when it has only one channel, and closes the channel at
+//! [`max_unread`](SshServerBuilder::max_unread). OpenSSH's client does not tell a server other than OpenSSH's that
+//! nobody reads its output any more, so `ssh host yes | head` runs until the client is ended. paramiko's
+//! `SSHClient` can try one key per connection; with several, it is disconnected after the first refused key.
 //!
-//! `ssh-copy-id` is refused in words: whose keys let them in is said by the operator's directory of
-//! authorized keys, not by files below a home directory. With `-s`, by SFTP, it writes a file below root that
-//! lets nobody in.
+//! `ssh-copy-id` is refused with an explanation: keys that let a user in are in the operator's directory of
+//! authorized keys, not in files below a home directory. `ssh-copy-id -s`, which uses SFTP, writes a file below root
+//! that lets nobody in.
 //!
 //! # Why russh
 //!
-//! The server is made of [russh](https://docs.rs/russh), pinned exactly. The design had named
-//! thrussh, from which russh once came. thrussh 0.49 is maintained and implements strict key
-//! exchange and ML-KEM; but of commands with more output than a channel's window holds 12 in 12
-//! arrived cut short, 11 of them with exit code 0, since the end of a channel overtakes what is
-//! queued for it; Dropbear's client makes it panic before it has authenticated, asyncssh's default
-//! handshake fails, forwarded channels are opened before the application is asked, and the MAC
-//! `none` is offered. OpenSSH and russh passed the same tests.
+//! The server uses [russh](https://docs.rs/russh), pinned to one version. thrussh 0.49 was tried: it cuts output that
+//! exceeds a channel's window, panics on Dropbear's client, and offers the MAC `none`; asyncssh's default
+//! handshake fails with it, and forwarded channels are opened before the application is asked. OpenSSH's server and
+//! russh passed the same tests.
 //!
-//! Two faults of russh are designed around: whatever a client sends is taken at once, into memory
-//! and beyond that into a file without a name, since a reader that waits would stop all channels of
-//! its connection; and a client that asks for the authentication service again before its second
-//! try (paramiko does), which russh leaves unanswered, is told so and disconnected, instead of being
-//! left to wait.
+//! Three faults of russh 0.65.1 concern this server:
 //!
-//! A third is not: russh 0.65.1 answers a request to open a channel of a type that it does not know twice,
-//! with `SSH_OPEN_UNKNOWN_CHANNEL_TYPE` and then with another refusal, without asking a server (see
-//! `findings/russh-unknown-channel.sh` in the repository). The clients that were tried, OpenSSH's, paramiko
-//! and asyncssh among them, go on.
+//! - A handler that waits stops all channels of its connection. What a client sends is therefore taken at once, into
+//!   memory and beyond that into an unnamed file.
+//! - A client that asks for the authentication service again before its second attempt, as paramiko does, gets no
+//!   answer. This server tells it so and disconnects it.
+//! - A request to open a channel of an unknown type is answered twice, with `SSH_OPEN_UNKNOWN_CHANNEL_TYPE` and then
+//!   with another refusal, without asking the server (`findings/russh-unknown-channel.sh` in the repository). This
+//!   server can't prevent it. OpenSSH's client, paramiko and asyncssh continue all the same.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Frames: what stands in them, and how.
+//! Frames: what stands in them, and how. `PROTOCOL.md` describes them for those who write clients.
 
 use std::borrow::Cow;
 
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn binary_frames_are_read_as_the_contract_lays_them_out() {
+    fn binary_frames_are_read_as_the_protocol_lays_them_out() {
         let input = Bytes::from_static(b"\x11\0\0\0\0\0\0\x01\x02hi");
         let read = Binary::Input { number: 258, data: Bytes::from_static(b"hi") };
         assert_eq!(Binary::parse(input), Ok(read));

@@ -21,31 +21,33 @@
 //!
 //! # Two protocols
 //!
-//! `/terminal` speaks plain JSON frames for the simplest possible client, and, where it is offered as
-//! subprotocol, `spl.term.v1`, with binary frames, resumption and acknowledgements. A connection
-//! attaches to the session that its query names, or makes one. `/` is the console.
+//! `/terminal` speaks plain JSON frames for the simplest possible client, and, to a client that offers it as
+//! subprotocol, `spl.term.v1`, with binary frames, resumption and acknowledgements. Both are described
+//! [below](#protocols-of-terminal). A connection attaches to the session that its query names, or to a new one.
+//! `/` is the console.
 //!
 //! # How it fits in
 //!
-//! The sessions are the engine's: what a browser shows is what `ssh` shows, and it runs on when its
-//! clients are gone. The server also answers with the routes of
+//! The sessions are the engine's: a browser shows the same session as `ssh`, and it runs on when its
+//! clients are gone. The server also answers the routes of
 //! [`HttpService`](splengine_http::HttpService), which the console uses; [`WsServerBuilder::api`]
-//! sets another. [`WsService`] is the server as a `tower::Service`, to be nested in another server
-//! that serves upgrades, at any path: a request that carries a [`Caller`](splengine_core::Caller) among
-//! its extensions was authenticated by that server. Others show a bearer token, the cookie of a login, or, since a WebSocket of
-//! a browser can't send a header, a ticket that works once.
+//! sets another service. [`WsService`] is the server as a `tower::Service`, to be nested at any path in another
+//! server that serves upgrades: a request that carries a [`Caller`](splengine_core::Caller) among
+//! its extensions was authenticated by that server. Other requests carry a bearer token or the cookie of a login. A
+//! WebSocket of a browser can't send a header: its page shows a ticket that works once.
 //!
 //! # Features
 //!
-//! There are none to choose. The build script embeds xterm.js from npm, by a lock file and hashes;
-//! where npm is missing, or `SPLENGINE_WS_NO_NPM` is set, the console loads the same files from a CDN
-//! by their integrity hashes.
+//! No optional features. The build script embeds xterm.js from npm, by a lock file and hashes. In the published
+//! crate it runs npm only if `SPLENGINE_WS_NPM=1` is set while it is built, in the repository unless
+//! `SPLENGINE_WS_NO_NPM=1` is set. Without npm the console loads the same files from a CDN, by their integrity
+//! hashes.
 //!
 //! # Limits
 //!
 //! HTTP/1.1 upgrades; WebSockets over HTTP/2 (RFC 8441) and the extension `permessage-deflate` are
-//! not served. TLS is the task of a proxy or of the server around it. A client that is too slow is
-//! given the screen in place of what it missed. Each bound is a setting of [`WsServerBuilder`].
+//! not served. TLS is the task of a proxy or of the server around this one. A client that is too slow
+//! gets the screen in place of what it missed. Each bound is a setting of [`WsServerBuilder`].
 //!
 //! # Why tokio-tungstenite
 //!
@@ -53,7 +55,7 @@
 //! connection and tungstenite is a layer that reserves memory for a message before its payload is
 //! read, and large screens are sent as fragments. The WebSocket of axum, which is built on the same
 //! crate, offers neither.
-
+#![doc = concat!("\n", include_str!("../PROTOCOL.md"))]
 #![forbid(unsafe_code)]
 
 mod auth;

@@ -212,7 +212,7 @@ fn record(
     })
 }
 
-/// The contract's table of ends.
+/// The table of ends: the reason, the exit code and the signal that a run is reported with.
 fn verdict(exit: Exit, stopped_for: Reason, failure_told: bool) -> (Reason, i32, Option<Signal>) {
     let signal = match exit.status {
         ExitStatus::Code(_) => None,
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_as_the_contract_says() {
+    fn ends_are_as_the_table_says() {
         let segv = Signal::from_number(11).expect("in range");
         let code = |code| Exit::new(ExitStatus::Code(code));
         let signal = |signal| Exit::new(ExitStatus::Signal(signal));

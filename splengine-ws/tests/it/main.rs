@@ -7,6 +7,7 @@ mod logins;
 mod nested;
 mod places;
 mod plain;
+mod protocol;
 mod server;
 mod shares;
 mod support;
