@@ -56,4 +56,7 @@ async fn the_document_has_every_route_and_no_other() {
         }
         assert_eq!(answered, documented, "the methods of {path}");
     }
+    let metrics = server.get("/metrics").await.text().to_owned();
+    assert!(metrics.contains("method=\"PUT\""), "{metrics}");
+    assert!(!metrics.contains("method=\"other\""), "src/metrics.rs names every method:\n{metrics}");
 }
