@@ -302,6 +302,7 @@ impl BatchState {
 
 impl StepState {
     /// Every state.
+    // A stored step holds the index of its state in this list: a new state is appended, and none moves.
     pub const ALL: &[Self] = &[
         Self::Queued,
         Self::Running,

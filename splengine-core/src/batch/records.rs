@@ -23,6 +23,8 @@ pub(crate) struct Summary {
     pub(crate) created: u64,
     pub(crate) started: Option<u64>,
     pub(crate) ended: Option<u64>,
+    /// The total, then the steps in each state, in the order of [`StepState::ALL`]. The length is a part of
+    /// the format: with another one a store is not read.
     pub(crate) counts: [u64; 8],
     /// The place and the exit code of the first step that failed.
     pub(crate) failure: Option<(u32, i32)>,
@@ -69,6 +71,7 @@ pub(crate) struct JobSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct StepRow {
+    /// The index of its state in [`StepState::ALL`], to which new states are appended.
     pub(crate) state: u8,
     pub(crate) attempt: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -399,5 +402,55 @@ pub(crate) mod key {
             key.extend_from_slice(part);
         }
         key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store is read by later versions: what a number in it means never changes.
+    #[test]
+    fn every_state_of_a_step_keeps_its_stored_index() {
+        let states = [
+            StepState::Queued,
+            StepState::Running,
+            StepState::Retrying,
+            StepState::Succeeded,
+            StepState::Failed,
+            StepState::Skipped,
+            StepState::Cancelled,
+        ];
+        assert_eq!(StepState::ALL, states);
+        for (index, state) in (0..).zip(states) {
+            let mut row = StepRow::default();
+            row.set_state(state);
+            assert_eq!((row.state, row.state()), (index, state));
+        }
+    }
+
+    #[test]
+    fn every_count_keeps_its_stored_place() {
+        let mut summary: Summary = serde_json::from_value(serde_json::json!({
+            "user": "alice", "kind": PLAN, "state": "running", "created": 0,
+            "counts": [1, 2, 3, 4, 5, 6, 7, 8], "events": 0, "bytes": 0,
+        }))
+        .expect("a summary");
+        let counts = summary.counts();
+        let expected = StepCounts {
+            total: 1,
+            queued: 2,
+            running: 3,
+            retrying: 4,
+            succeeded: 5,
+            failed: 6,
+            skipped: 7,
+            cancelled: 8,
+        };
+        assert_eq!(counts, expected);
+        summary.set_counts(counts);
+        assert_eq!(summary.counts, [1, 2, 3, 4, 5, 6, 7, 8]);
+        // The total, and one of each state.
+        assert_eq!(summary.counts.len(), 1 + StepState::ALL.len());
     }
 }
