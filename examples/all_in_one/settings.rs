@@ -613,29 +613,21 @@ fn environment(
 
 /// Limits of runs that name none, and the most that a request may ask for.
 fn limits_of_runs(table: &LimitsTable) -> (Limits, Limits) {
-    let of = |all: [(LimitKind, Option<u64>); 6]| {
-        all.into_iter().fold(Limits::default(), |limits, (kind, value)| match value {
-            Some(value) => limits.with(kind, value),
-            None => limits,
-        })
+    let all = [
+        (LimitKind::CpuTime, table.cpu_time, table.max_cpu_time),
+        (LimitKind::Memory, table.memory, table.max_memory),
+        (LimitKind::Processes, table.processes, table.max_processes),
+        (LimitKind::OpenFiles, table.open_files, table.max_open_files),
+        (LimitKind::FileSize, table.file_size, table.max_file_size),
+        (LimitKind::AddressSpace, table.address_space, table.max_address_space),
+    ];
+    let with = |limits: Limits, kind, value| match value {
+        Some(value) => limits.with(kind, value),
+        None => limits,
     };
-    let default = of([
-        (LimitKind::CpuTime, table.cpu_time),
-        (LimitKind::Memory, table.memory),
-        (LimitKind::Processes, table.processes),
-        (LimitKind::OpenFiles, table.open_files),
-        (LimitKind::FileSize, table.file_size),
-        (LimitKind::AddressSpace, table.address_space),
-    ]);
-    let max = of([
-        (LimitKind::CpuTime, table.max_cpu_time),
-        (LimitKind::Memory, table.max_memory),
-        (LimitKind::Processes, table.max_processes),
-        (LimitKind::OpenFiles, table.max_open_files),
-        (LimitKind::FileSize, table.max_file_size),
-        (LimitKind::AddressSpace, table.max_address_space),
-    ]);
-    (default, max)
+    all.into_iter().fold(<(Limits, Limits)>::default(), |(default, max), (kind, value, most)| {
+        (with(default, kind, value), with(max, kind, most))
+    })
 }
 
 fn cgroup(mode: Option<&str>) -> Result<CgroupMode, UsageError> {

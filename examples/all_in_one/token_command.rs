@@ -23,11 +23,16 @@ pub(crate) const NAME: &str = "token";
 struct TokenArgs {
     /// Whose token it is
     user: String,
-    /// What it is good for: execute, sessions, watch, files, admin [default: all that its user may do]
+    #[arg(help = scope_help())]
     scope: Vec<String>,
     /// Adds the line to this file, which is made if it is not there, instead of printing it
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
+}
+
+fn scope_help() -> String {
+    let names = tokens::scope_names();
+    format!("Scopes of the token: {names} [default: all scopes of its user but admin]")
 }
 
 pub(crate) fn run() -> Result<(), UsageError> {

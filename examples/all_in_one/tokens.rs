@@ -73,7 +73,10 @@ impl Tokens {
             .ok_or_else(|| complaint("wants the form USER=TOKEN, or USER=sha256:HEX"))?;
         let user: UserName = user.parse().map_err(|error| UsageError::caused(source, &error))?;
         let scopes: Vec<Scope> = words.map(str::parse).collect::<Result<_, _>>().map_err(|_| {
-            complaint(&format!("what stands after the token is no scope; {SCOPES}"))
+            complaint(&format!(
+                "what stands after the token is no scope; there are: {}",
+                scope_names()
+            ))
         })?;
         let scopes = if scopes.is_empty() { Scopes::USER } else { scopes.into_iter().collect() };
         let hash = if token.starts_with("sha256:") {
@@ -147,4 +150,8 @@ pub(crate) fn add_made(list: &mut AccountList, token: &Secret) -> Result<(), Usa
     list.token(hash, admin, Scopes::ALL).map_err(|error| caused(&error))
 }
 
-const SCOPES: &str = "there are: execute, sessions, watch, files, admin";
+/// The names of all scopes, in one line.
+pub(crate) fn scope_names() -> String {
+    let names: Vec<_> = Scope::ALL.iter().map(|scope| scope.name()).collect();
+    names.join(", ")
+}

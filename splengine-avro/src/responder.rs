@@ -384,3 +384,37 @@ fn runs_itself(name: &str) -> bool {
             | "saveSession"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::protocol;
+
+    #[test]
+    fn every_message_is_sorted() {
+        let protocol: Value = serde_json::from_str(protocol::text()).expect("JSON");
+        let messages = protocol["messages"].as_object().expect("an object");
+        for (name, message) in messages {
+            assert_eq!(is_frozen(name), message.get("errors").is_none(), "{name}");
+            let changes = CHANGING.contains(&name.as_str());
+            assert_ne!(only_looks(name), changes || runs_itself(name), "{name}: looks or changes?");
+            assert!(!(changes && runs_itself(name)), "{name}: is it given up at a deadline?");
+        }
+    }
+
+    /// Those that change something, and are given up at a deadline.
+    const CHANGING: [&str; 10] = [
+        "cancel",
+        "cancelBatch",
+        "endSession",
+        "keepAlive",
+        "purgeBatch",
+        "removeSavedSession",
+        "resizeSession",
+        "writeFile",
+        "writeSession",
+        "writeStepInput",
+    ];
+}

@@ -362,3 +362,17 @@ impl ExecuteRequestDto {
 
 /// The `stdin` of a step that keeps it open.
 const OPEN: &str = "open";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_but_a_cancellation_is_read() {
+        for &reason in Reason::ALL {
+            let json = serde_json::Value::from(reason.name());
+            let read = serde_json::from_value::<RetryReasonDto>(json).ok().map(Reason::from);
+            assert_eq!(read, (reason != Reason::Cancelled).then_some(reason), "{reason:?}");
+        }
+    }
+}

@@ -2,6 +2,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
+use splengine_core::execute::LimitKind;
 use tempfile::TempDir;
 
 use crate::server::*;
@@ -235,6 +236,53 @@ fn the_file_reaches_everything() {
     ] {
         let (have, answer) = post(&all.addr, ALICE, &body.to_string()).expect("an answer");
         assert_eq!(have, status, "{answer}");
+    }
+}
+
+#[test]
+fn each_limit_of_a_run_can_be_set() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let kebab = |kind: LimitKind| {
+        let letter = |letter: char| match letter.is_uppercase() {
+            true => format!("-{}", letter.to_ascii_lowercase()),
+            false => letter.to_string(),
+        };
+        kind.name().chars().map(letter).collect::<String>()
+    };
+    let config = |name: &str, limits: &str| {
+        let text = format!("[cgroup]\nmode = \"off\"\n[limits]\n{limits}");
+        write(&dir, name, &text, 0o600)
+    };
+    let refusal_of = |name: &str, limits: &str| {
+        let mut command = example("all-in-one");
+        command.args(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"]);
+        let output = refusal(command.args(["--config", &config(name, limits)]));
+        String::from_utf8(output.stderr).expect("a text")
+    };
+    let mut limits = String::new();
+    let all = all_in_one(&["--config", &config("none", "")]);
+    let (_, info) = ask(&all.addr, "GET /info", "");
+    for &kind in LimitKind::ALL {
+        let key = kebab(kind);
+        let error = refusal_of(&key, &format!("{key} = 9\nmax-{key} = 8"));
+        assert!(error.contains(&format!("`max-{key}`, which is 8")), "{kind:?}: {error}");
+        let is_enforced = info.contains(&format!("\"limits.{}\"", kind.name()));
+        if is_enforced {
+            limits += &format!("{key} = 7\nmax-{key} = 8\n");
+            continue;
+        }
+        for setting in [&key, &format!("max-{key}")] {
+            let error = refusal_of(setting, &format!("{setting} = 7"));
+            let expected = format!("`{}` can't be enforced", kind.name());
+            assert!(error.contains(&expected), "{setting}: {error}");
+        }
+    }
+    let all = all_in_one(&["--config", &config("limits", &limits)]);
+    for &kind in LimitKind::ALL.iter().filter(|kind| limits.contains(&kebab(**kind))) {
+        let body = json!({"command": "true", "limits": {kind.name(): 9}});
+        let (status, answer) = post(&all.addr, ALICE, &body.to_string()).expect("an answer");
+        assert_eq!(status, 422, "{kind:?}: {answer}");
+        assert!(answer.contains("over the maximum of 8"), "{kind:?}: {answer}");
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use splengine_core::Scope;
 use syn::{Expr, Field, Fields, Item, Lit, Meta};
 
 const FLAGS: &str = include_str!("../../all_in_one/args.rs");
 const FILE: &str = include_str!("../../all_in_one/file.rs");
+const README: &str = include_str!("../../../README.md");
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/all_in_one/SETTINGS.md");
 
 const HEAD: &str = "# Settings of the all-in-one server
@@ -41,6 +43,15 @@ fn each_setting_tells_its_default() {
             let tells = ["Default", "Required", "see ["].iter().any(|word| told.contains(word));
             assert!(tells, "{table}.{}: {told}", name(field));
         }
+    }
+}
+
+#[test]
+fn each_scope_is_told() {
+    let names: Vec<_> = Scope::ALL.iter().map(|scope| format!("`{}`", scope.name())).collect();
+    let names = names.join(", ");
+    for (document, text) in [("file.rs", FILE), ("README.md", README)] {
+        assert!(text.contains(&names), "{document} does not tell of the scopes {names}");
     }
 }
 

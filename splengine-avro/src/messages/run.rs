@@ -183,13 +183,16 @@ pub(crate) fn background(background: records::Background) -> Background {
 }
 
 pub(crate) fn limits(asked: &records::Limits) -> Result<Limits, Failure> {
+    // Each is named, so that none is forgotten.
+    let records::Limits { cpu_time, memory, open_files, file_size, processes, address_space } =
+        *asked;
     let all = [
-        (LimitKind::CpuTime, asked.cpu_time),
-        (LimitKind::Memory, asked.memory),
-        (LimitKind::OpenFiles, asked.open_files),
-        (LimitKind::FileSize, asked.file_size),
-        (LimitKind::Processes, asked.processes),
-        (LimitKind::AddressSpace, asked.address_space),
+        (LimitKind::CpuTime, cpu_time),
+        (LimitKind::Memory, memory),
+        (LimitKind::OpenFiles, open_files),
+        (LimitKind::FileSize, file_size),
+        (LimitKind::Processes, processes),
+        (LimitKind::AddressSpace, address_space),
     ];
     all.into_iter().try_fold(Limits::default(), |limits, (kind, value)| match value {
         Some(value) => Ok(limits.with(kind, positive(kind.name(), value)?)),
@@ -217,8 +220,10 @@ const REPLACEMENT: &str = "\u{fffd}";
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use splengine_core::text::camel_case;
 
     use super::*;
+    use crate::datum::{Datum, Fields as _, Reader};
 
     proptest! {
         #[test]
@@ -230,6 +235,21 @@ mod tests {
             let output = (Bytes::from(bytes), None);
             prop_assert_eq!(text_length(&output), expected.len());
             prop_assert_eq!(text(&output), expected);
+        }
+    }
+
+    #[test]
+    fn every_limit_is_read() {
+        let fields: Vec<_> =
+            records::Limits::fields().iter().map(|(name, _)| camel_case(name)).collect();
+        for &kind in LimitKind::ALL {
+            let mut datum = Vec::new();
+            for field in &fields {
+                (field == kind.name()).then_some(7).write(&mut datum);
+            }
+            let asked = Datum::read(&mut Reader::new(datum.into())).expect("a record");
+            let read = limits(&asked).unwrap_or_else(|failure| panic!("{failure:?}"));
+            assert_eq!(read, Limits::default().with(kind, 7), "{kind:?}");
         }
     }
 

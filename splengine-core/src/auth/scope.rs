@@ -158,9 +158,13 @@ impl fmt::Debug for Scopes {
 
 /// A text that names no [`Scope`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a scope; there are: execute, sessions, watch, files, admin")]
+#[error("`{0}` is not a scope; there are: {all}", all = all_names())]
 #[non_exhaustive]
 pub struct ParseScopeError(String);
+
+fn all_names() -> String {
+    Scope::ALL.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(", ")
+}
 
 impl FromStr for Scope {
     type Err = ParseScopeError;

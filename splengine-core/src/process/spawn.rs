@@ -257,16 +257,19 @@ fn own_peak_memory(told: u64) -> Option<u64> {
 
 /// Those that each process has; the others are its cgroup's.
 fn rlimits(limits: &Limits) -> impl Iterator<Item = (libc::c_int, u64, u64)> {
-    let cpu = limits.cpu_time.map(|time| {
+    // Each is named, so that none is forgotten.
+    let Limits { cpu_time, memory: _, open_files, processes: _, file_size, address_space } =
+        *limits;
+    let cpu = cpu_time.map(|time| {
         let seconds = time.saturating_add(Duration::from_nanos(999_999_999)).as_secs().max(1);
         (libc::RLIMIT_CPU, seconds, seconds.saturating_add(1))
     });
     let same = |resource| move |bound| (resource, bound, bound);
     [
         cpu,
-        limits.address_space.map(same(libc::RLIMIT_AS)),
-        limits.open_files.map(same(libc::RLIMIT_NOFILE)),
-        limits.file_size.map(same(libc::RLIMIT_FSIZE)),
+        address_space.map(same(libc::RLIMIT_AS)),
+        open_files.map(same(libc::RLIMIT_NOFILE)),
+        file_size.map(same(libc::RLIMIT_FSIZE)),
     ]
     .into_iter()
     .flatten()

@@ -182,3 +182,17 @@ impl From<LimitsDto> for Limits {
         limits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_is_read() {
+        for &kind in LimitKind::ALL {
+            let json = format!("{{\"{}\":7}}", kind.name());
+            let dto: LimitsDto = serde_json::from_str(&json).expect("a limit");
+            assert_eq!(Limits::from(dto), Limits::default().with(kind, 7), "{kind:?}");
+        }
+    }
+}
