@@ -11,5 +11,7 @@ mod large_messages;
 mod messages;
 mod protocols;
 mod shares;
+#[path = "../../../splengine-core/tests/it/sharing.rs"]
+mod sharing;
 #[cfg(feature = "tls")]
 mod tls;

@@ -16,8 +16,9 @@ use splengine_core::{
 };
 use tempfile::TempDir;
 
+use crate::sharing::is_shared;
 use crate::store::TestStore;
-use crate::support::{caller, eventually, measured};
+use crate::support::{caller, eventually};
 
 struct Bench {
     engine: Engine,
@@ -693,12 +694,11 @@ async fn while_a_large_record_is_read_others_are_served() {
     let follow = async || {
         batches.events(&alice, &id, 0).await.expect("is read");
     };
-    let is_fair = |(whole, longest): (Duration, Duration)| longest < whole / 4;
     // Whatever else this machine does.
     let (mut of_get, mut of_events) = (false, false);
     for _ in 0..20 {
-        of_get |= is_fair(measured(get()).await);
-        of_events |= is_fair(measured(follow()).await);
+        of_get |= is_shared(get(), 4).await;
+        of_events |= is_shared(follow(), 4).await;
         if of_get && of_events {
             return;
         }

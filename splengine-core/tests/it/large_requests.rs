@@ -7,14 +7,8 @@ use splengine_core::{
     BatchRequest, Engine, ExecuteError, LocalExecutor, Request, SessionRequest, Step,
 };
 
-use crate::support::{caller, measured};
-
-/// Does `work`, and returns whether others were served meanwhile: whether less than one `part` of it went
-/// by without them.
-async fn is_shared(work: impl Future<Output = ()>, part: u32) -> bool {
-    let (took, longest) = measured(work).await;
-    longest < took / part
-}
+use crate::sharing::is_shared;
+use crate::support::caller;
 
 fn engine() -> (tempfile::TempDir, Engine) {
     let root = tempfile::tempdir().expect("a directory");

@@ -32,6 +32,7 @@ mod session_memory;
 mod session_reads;
 mod session_store;
 mod sessions;
+mod sharing;
 mod store;
 mod streams;
 mod support;

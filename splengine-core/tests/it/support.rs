@@ -5,7 +5,6 @@ use splengine_core::engine::EngineBuilder;
 use splengine_core::local::CgroupMode;
 use splengine_core::{Caller, Captured, Engine, Event, LocalExecutor, Request, Run};
 use tempfile::TempDir;
-use tokio::time::Instant;
 
 /// An engine whose root is an empty directory of its own.
 pub(crate) struct Bench {
@@ -113,29 +112,4 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 
 pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
-}
-
-/// The time of a processor that this thread has used.
-fn processor_time() -> Duration {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(used).expect("not negative")
-}
-
-/// Does `work`, and returns how long it took, and the longest time for which nobody else was served: of
-/// the processor's, which others may need as well.
-pub(crate) async fn measured(work: impl Future<Output = ()>) -> (Duration, Duration) {
-    let (begun, mut last, mut longest) = (Instant::now(), processor_time(), Duration::ZERO);
-    let mut others = async || {
-        loop {
-            tokio::task::yield_now().await;
-            let now = processor_time();
-            longest = longest.max(now - last);
-            last = now;
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = others() => {}
-    }
-    (begun.elapsed(), longest.max(processor_time() - last))
 }

@@ -7,9 +7,8 @@ use splengine_http::HttpServer;
 use tokio::time::Instant;
 
 use crate::client::Response;
-use crate::support::{
-    TOKEN, TestServer, batch_server, batch_server_as, eventually, processor_time, step, with,
-};
+use crate::sharing::processor_time;
+use crate::support::{TOKEN, TestServer, batch_server, batch_server_as, eventually, step, with};
 
 impl TestServer {
     async fn problem(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {

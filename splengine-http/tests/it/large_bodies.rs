@@ -11,32 +11,14 @@ use splengine_core::session::SessionPolicy;
 use splengine_core::store::MemoryStore;
 use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, SessionRequest, Step};
 use splengine_http::HttpServer;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use crate::support::{processor_time, tokens};
+use crate::sharing::is_shared;
+use crate::support::tokens;
 
 /// What does not wait is done by then.
 const SHORT: Duration = Duration::from_millis(50);
-
-/// Does `work`, and returns whether others were served meanwhile: whether less than one `part` of it
-/// went by without them, of which only the time of the processor counts: others may need that, too.
-async fn is_shared(work: impl Future<Output = ()>, part: u32) -> bool {
-    let (begun, mut last, mut longest) = (Instant::now(), processor_time(), Duration::ZERO);
-    let mut others = async || {
-        loop {
-            tokio::task::yield_now().await;
-            let now = processor_time();
-            longest = longest.max(now - last);
-            last = now;
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = others() => {}
-    }
-    longest.max(processor_time() - last) < begun.elapsed() / part
-}
 
 #[tokio::test]
 async fn while_a_large_body_is_parsed_others_are_served() {

@@ -21,6 +21,8 @@ mod runs;
 mod scripted;
 mod service;
 mod sessions;
+#[path = "../../../splengine-core/tests/it/sharing.rs"]
+mod sharing;
 mod streams;
 mod support;
 mod unread;

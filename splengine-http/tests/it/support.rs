@@ -31,12 +31,6 @@ pub(crate) struct TestServer {
     pub(crate) ended: JoinHandle<()>,
 }
 
-/// The time of a processor that this thread has used.
-pub(crate) fn processor_time() -> Duration {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(used).expect("not negative")
-}
-
 pub(crate) fn tokens() -> StaticTokens {
     let mut tokens = StaticTokens::new();
     let alice = Caller::new("alice").expect("a user name").with_all_scopes();

@@ -1,37 +1,10 @@
 //! Floods of small frames.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::Instant;
 
+use crate::sharing::is_shared;
 use crate::support::server;
-
-/// The time of a processor that this thread has used.
-fn processor_time() -> Duration {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(used).expect("not negative")
-}
-
-/// Does `work`, and returns whether others were served meanwhile: whether less than a quarter of it went
-/// by without them, of which only the time of the processor counts: others may need that, too.
-async fn is_shared(work: impl Future<Output = ()>) -> bool {
-    let (begun, mut last, mut longest) = (Instant::now(), processor_time(), Duration::ZERO);
-    let mut others = async || {
-        loop {
-            tokio::task::yield_now().await;
-            let now = processor_time();
-            longest = longest.max(now - last);
-            last = now;
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = others() => {}
-    }
-    longest.max(processor_time() - last) < begun.elapsed() / 4
-}
 
 #[tokio::test]
 async fn while_one_client_sends_many_small_frames_others_are_served() {
@@ -54,7 +27,7 @@ async fn while_one_client_sends_many_small_frames_others_are_served() {
         };
         // Whatever else this machine does.
         let mut tries = 0..20;
-        while !is_shared(answered()).await {
+        while !is_shared(answered(), 4).await {
             assert!(tries.next().is_some(), "{:?}", &flood[..1]);
         }
     }

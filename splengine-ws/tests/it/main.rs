@@ -10,5 +10,7 @@ mod plain;
 mod protocol;
 mod server;
 mod shares;
+#[path = "../../../splengine-core/tests/it/sharing.rs"]
+mod sharing;
 mod support;
 mod v1;
