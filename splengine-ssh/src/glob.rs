@@ -53,20 +53,20 @@ pub(crate) async fn expand(
     if bytes.len() > MAX_PATTERN_BYTES {
         return Err(format!("a pattern is longer than {MAX_PATTERN_BYTES} bytes"));
     }
-    let mut looked_at = 0;
+    let (before, mut looked_at) = (memory.held(), 0);
     let mut found = vec![PathBuf::from(if bytes.starts_with(b"/") { "/" } else { "" })];
     let parts: Vec<&[u8]> =
         bytes.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
     for (place, part) in parts.iter().enumerate() {
         let is_last = place + 1 == parts.len();
-        let mut next = Vec::new();
+        let (held, mut next) = (memory.held(), Vec::new());
         for base in &found {
-            if !part.iter().any(|byte| b"*?[\\".contains(byte)) {
-                next.push(base.join(OsStr::from_bytes(part)));
-                continue;
-            }
             let mut below = Below { base, found: &mut next, memory, looked_at: &mut looked_at };
-            if below.add_matching(files, caller, part).await.is_err() {
+            let added = match part.iter().any(|byte| b"*?[\\".contains(byte)) {
+                true => below.add_matching(files, caller, part).await,
+                false => below.add(OsStr::from_bytes(part)),
+            };
+            if added.is_err() {
                 let pattern = pattern.display();
                 return Err(format!(
                     "`{pattern}` matches more names than there is memory for; try again in a second"
@@ -86,6 +86,7 @@ pub(crate) async fn expand(
         if !is_last {
             let mut directories = Vec::new();
             for path in next {
+                looked_at += 1;
                 if is_there(files, caller, &path).await {
                     directories.push(path);
                 }
@@ -93,6 +94,8 @@ pub(crate) async fn expand(
             next = directories;
         }
         found = next;
+        // Those that these lie below are gone.
+        memory.shrink(before + (memory.held() - held));
     }
     if found.is_empty() {
         return Ok(vec![unescaped(bytes).into()]);
@@ -122,6 +125,13 @@ struct Below<'a> {
 }
 
 impl Below<'_> {
+    fn add(&mut self, name: &OsStr) -> Result<(), MemoryError> {
+        let path = self.base.join(name);
+        self.memory.take(path.as_os_str().len())?;
+        self.found.push(path);
+        Ok(())
+    }
+
     /// Adds the paths whose names match one part of a pattern. A directory that can't be read has none.
     async fn add_matching(
         &mut self,
@@ -139,9 +149,7 @@ impl Below<'_> {
             *self.looked_at += entries.len();
             for entries in entries.chunks(NAMES_BETWEEN_YIELDS) {
                 for entry in entries.iter().filter(|one| pattern.matches(one.name.as_bytes())) {
-                    let path = self.base.join(&entry.name);
-                    self.memory.take(path.as_os_str().len())?;
-                    self.found.push(path);
+                    self.add(&entry.name)?;
                 }
                 // Others have their turn.
                 yield_now().await;

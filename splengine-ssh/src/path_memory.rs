@@ -16,7 +16,8 @@ impl PathMemory {
     /// Counts so many bytes of one path, and what it takes beside them.
     pub(crate) fn take(&mut self, length: usize) -> Result<(), MemoryError> {
         let bytes = self.bytes.saturating_add(length).saturating_add(PATH_BYTES);
-        self.reservation.try_resize(bytes)?;
+        // However many names there are, they are no message of a largest size: never beyond the share.
+        self.reservation.try_grow(bytes)?;
         self.bytes = bytes;
         Ok(())
     }

@@ -396,7 +396,7 @@ impl Reservation {
     /// # Errors
     ///
     /// [`MemoryError`], which says whose memory is used up. As much is then reserved as before.
-    pub(crate) fn try_grow(&mut self, bytes: usize) -> Result<(), MemoryError> {
+    pub fn try_grow(&mut self, bytes: usize) -> Result<(), MemoryError> {
         let granules = bytes.saturating_sub(self.allowance).div_ceil(GRANULE);
         let Some(more) = granules.checked_sub(self.granules).filter(|more| *more > 0) else {
             return Ok(());

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use russh::{ChannelMsg, SshId, client};
+use splengine_core::engine::EngineBuilder;
 use splengine_core::files::FilePolicy;
 
 use crate::support::{Client, Running, Setup, TestServer};
@@ -398,6 +399,37 @@ async fn the_old_protocol_of_scp_gives_files_and_directories() {
     let mut scp = Scp::start(&server, "scp -f dir").await;
     let told = String::from_utf8(scp.gets(usize::MAX).await).expect("text");
     assert!(told.starts_with("\u{2}scp: ") && told.contains("-O"), "{told:?}");
+}
+
+/// Of one copy alone, too: there is no largest number of names that it may have.
+#[tokio::test]
+async fn names_that_wait_to_be_copied_take_no_more_memory_than_a_caller_may_have() {
+    let engine = |engine: EngineBuilder| engine.max_buffered_bytes(1 << 20);
+    let server = TestServer::with(Setup { engine, ..Setup::default() }).await;
+    for (name, count) in [("many", 3000), ("few", 1000)] {
+        let directory = server.root().join(name);
+        fs::create_dir(&directory).expect("made");
+        for number in 0..count {
+            fs::write(directory.join(format!("{number:0250}")), "").expect("written");
+        }
+    }
+    let told = async |command: String| {
+        let mut scp = Scp::start(&server, command).await;
+        scp.0.types(b"\0").await;
+        scp.0.0.eof().await.expect("sent");
+        String::from_utf8(scp.gets(usize::MAX).await).expect("text")
+    };
+    // A caller may have half of a MiB; what lies below a name counts as well.
+    let below = format!("scp -f few/*/{}", "x".repeat(200));
+    for command in ["scp -r -f many".to_owned(), "scp -f many/*".to_owned(), below] {
+        let told = told(command.clone()).await;
+        assert!(told.starts_with("\u{1}scp: "), "{command}: {}", &told[..told.len().min(300)]);
+        assert!(told.contains("more names than there is memory for"), "{command}");
+    }
+    for command in ["scp -r -f few", "scp -f few/*"] {
+        let told = told(command.to_owned()).await;
+        assert!(told.starts_with(['D', 'C']), "{command}: {}", &told[..told.len().min(300)]);
+    }
 }
 
 #[tokio::test]
