@@ -92,7 +92,8 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod output_text;
-mod problem;
+#[doc(hidden)]
+pub mod problem;
 mod query;
 mod ranges;
 mod repeats;

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use splengine_core::auth::{AuthError, AuthorizationError};
-use splengine_core::quota::LargeWorkError;
+use splengine_core::quota::{LargeWorkError, MemoryError};
 use splengine_core::text::camel_case;
 use splengine_core::{BatchError, ErrorKind, ExecuteError, Field, SessionError};
 use utoipa::ToSchema;
@@ -34,16 +37,21 @@ pub(crate) struct ProblemDto {
 
 /// A refusal, ready to be answered.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub struct Problem {
     status: StatusCode,
     detail: String,
     retry_after: Option<Duration>,
     pointer: Option<String>,
+    /// Beside those that each problem has.
+    members: Map<String, Value>,
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), retry_after: None, pointer: None }
+    /// Makes a refusal with this status, for the reason that `detail` tells.
+    #[must_use]
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let (detail, members) = (detail.into(), Map::new());
+        Self { status, detail, retry_after: None, pointer: None, members }
     }
 
     /// Whether it is for want of something that will be there again.
@@ -51,14 +59,22 @@ impl Problem {
         self.retry_after.is_some()
     }
 
-    /// The same with the time after which the request may work.
-    pub(crate) fn retry_after(self, retry_after: Option<Duration>) -> Self {
+    /// Sets the time after which the request may work. Default 1 s, where it may at all.
+    #[must_use]
+    pub fn retry_after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
     }
 
     /// The same of a place in the body, by its JSON pointer.
     pub(crate) fn at(mut self, pointer: String) -> Self {
         self.pointer = Some(pointer);
+        self
+    }
+
+    /// Adds a member to the document.
+    #[must_use]
+    pub fn member(mut self, name: &str, value: Value) -> Self {
+        self.members.insert(name.to_owned(), value);
         self
     }
 
@@ -92,7 +108,41 @@ impl Problem {
         } else {
             detail
         };
-        Self { status, detail, retry_after, pointer: None }
+        Self { retry_after, ..Self::new(status, detail) }
+    }
+
+    /// The answer, whose document is whole.
+    pub(crate) fn into_whole_response(self) -> http::Response<Bytes> {
+        let Self { status, detail, retry_after, pointer, members } = self;
+        let body = ProblemDto {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            error: detail.clone(),
+            detail,
+            pointer,
+        };
+        let text = match serde_json::to_value(&body) {
+            Ok(Value::Object(mut all)) if !members.is_empty() => {
+                all.extend(members);
+                serde_json::to_string(&all)
+            }
+            _ => serde_json::to_string(&body),
+        };
+        let mut response = http::Response::new(Bytes::from(text.unwrap_or_default()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let wants_retry =
+            [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
+        if wants_retry {
+            let seconds = retry_after.unwrap_or(Duration::from_secs(1)).as_secs_f64().ceil();
+            headers.insert(RETRY_AFTER, HeaderValue::from((seconds as u64).max(1)));
+        }
+        response
     }
 }
 
@@ -102,7 +152,7 @@ fn json_name(field: Field) -> String {
 }
 
 /// The one table from a refusal's kind to its status.
-pub(crate) fn status(kind: ErrorKind) -> StatusCode {
+fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Malformed => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -114,6 +164,12 @@ pub(crate) fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::CallerLimit => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<MemoryError> for Problem {
+    fn from(error: MemoryError) -> Self {
+        Self::of_kind(error.kind(), error.to_string(), Some(error.retry_after()))
     }
 }
 
@@ -158,29 +214,7 @@ impl From<AuthError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, detail, retry_after, pointer } = self;
-        let body = ProblemDto {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
-            error: detail.clone(),
-            detail,
-            pointer,
-        };
-        let text = serde_json::to_string(&body).unwrap_or_default();
-        let mut response = (status, text).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        let wants_retry =
-            [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
-        if wants_retry {
-            let seconds = retry_after.unwrap_or(Duration::from_secs(1)).as_secs_f64().ceil();
-            headers.insert(RETRY_AFTER, HeaderValue::from((seconds as u64).max(1)));
-        }
-        response
+        self.into_whole_response().map(Body::from)
     }
 }
 

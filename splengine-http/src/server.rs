@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::http::header::CONNECTION;
 use axum::http::{HeaderName, HeaderValue, Version};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -18,12 +18,11 @@ use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{ConnectionLimits, HttpBounds, PeerAddress, Server, serve_connections};
-use splengine_core::quota::MemoryError;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower::Service;
 
-use crate::problem::status;
+use crate::problem::Problem;
 use crate::service::HttpService;
 use crate::tracked::Tracked;
 
@@ -216,7 +215,8 @@ async fn run<S, B>(
             let (mut service, request) = (service.clone(), request.map(body));
             async move {
                 if is_stream && let Err(error) = activity.turn(head_bytes(&request)).await {
-                    return Ok(refusal(&error, Tracked::empty(activity)));
+                    let refusal = Problem::from(error).into_whole_response();
+                    return Ok(refusal.map(|text| Tracked::whole(text, activity)));
                 }
                 let response = service.call(request).await?;
                 activity.release_head();
@@ -421,15 +421,6 @@ fn head_bytes<B>(request: &http::Request<B>) -> usize {
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     let headers = headers.map(|(name, value)| (name.as_str().len(), value.len()));
     HttpBounds::head_bytes(authority + path, headers)
-}
-
-/// To a request that is not looked at.
-fn refusal<B>(error: &MemoryError, body: B) -> http::Response<B> {
-    let mut response = http::Response::new(body);
-    *response.status_mut() = status(error.kind());
-    let seconds = error.retry_after().as_secs().max(1);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    response
 }
 
 /// From the end that clients are told to that of the connection.

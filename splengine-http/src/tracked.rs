@@ -28,10 +28,11 @@ impl<B> Tracked<B> {
         Self { body: Some(body), rest: Bytes::new(), activity: Some(Arc::new(activity)), max_piece }
     }
 
-    /// The body of an answer that says all in its head.
-    pub(crate) fn empty(activity: Activity) -> Self {
+    /// The body of a refusal of a request that is one stream of several.
+    pub(crate) fn whole(rest: Bytes, activity: Activity) -> Self {
+        activity.set_waits_for_client(true);
         let activity = Some(Arc::new(activity));
-        Self { body: None, rest: Bytes::new(), activity, max_piece: 0 }
+        Self { body: None, rest, activity, max_piece: MAX_STREAM_PIECE_BYTES }
     }
 
     fn set_waits_for_client(&self, waits: bool) {

@@ -1,14 +1,12 @@
 //! Who is let in.
 
-use std::borrow::Cow;
-use std::time::Duration;
-
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use splengine_core::Caller;
 use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials};
 use splengine_core::net::PeerAddress;
+use splengine_http::problem::Problem;
 
 use crate::context::Context;
 use crate::cookie::cookie_name;
@@ -30,18 +28,6 @@ pub(crate) struct Present {
     pub(crate) login: LoginUse,
 }
 
-/// A refusal before the upgrade.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
-    pub(crate) detail: Cow<'static, str>,
-    pub(crate) retry_after: Option<Duration>,
-}
-
-fn refused(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Refusal {
-    Refusal { status, detail: detail.into(), retry_after: None }
-}
-
 /// Where the credentials of a request come from.
 pub(crate) fn source(extensions: &Extensions) -> CredentialSource {
     let peer = extensions.get::<PeerAddress>().map(|peer| peer.ip);
@@ -52,7 +38,7 @@ pub(crate) fn source(extensions: &Extensions) -> CredentialSource {
 pub(crate) async fn authenticate(
     context: &Context,
     parts: &Parts,
-) -> Result<Authenticated, Refusal> {
+) -> Result<Authenticated, Problem> {
     let (headers, source) = (&parts.headers, source(&parts.extensions));
     let from_page = match headers.get(ORIGIN) {
         None => false,
@@ -60,7 +46,7 @@ pub(crate) async fn authenticate(
             let origin = origin.to_str().unwrap_or_default();
             if !is_allowed(context, origin, headers) {
                 let detail = foreign_origin(context, origin, headers);
-                return Err(refused(StatusCode::FORBIDDEN, detail));
+                return Err(Problem::new(StatusCode::FORBIDDEN, detail));
             }
             true
         }
@@ -80,14 +66,14 @@ pub(crate) async fn authenticate(
         Ok(_) if !context.options.origins.is_anonymous_allowed(host(headers)) => {
             let detail = "under this name nobody is let in without credentials; its origin would \
                           have to be allowed";
-            Err(refused(StatusCode::FORBIDDEN, detail))
+            Err(Problem::new(StatusCode::FORBIDDEN, detail))
         }
         Ok(caller) => Ok(Authenticated::Known(caller, None)),
         Err(AuthError::Unavailable(source)) => Err(unavailable(source.as_ref())),
         Err(_) if from_page => Ok(Authenticated::WithTicket(source)),
         Err(_) => {
             let detail = "credentials are required: an Authorization header with a bearer token";
-            Err(refused(StatusCode::UNAUTHORIZED, detail))
+            Err(Problem::new(StatusCode::UNAUTHORIZED, detail))
         }
     }
 }
@@ -129,21 +115,18 @@ async fn by_header(
     context: &Context,
     headers: &HeaderMap,
     source: &CredentialSource,
-) -> Result<Caller, Refusal> {
-    let refused = |detail: String| refused(StatusCode::UNAUTHORIZED, detail);
+) -> Result<Caller, Problem> {
     let values = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let credentials = Credentials::from_authorization(values);
-    let credentials = credentials.map_err(|error| refused(error.to_string()))?;
+    let credentials = Credentials::from_authorization(values)?;
     let known = context.engine.authenticate(&context.authenticator, credentials, source).await;
     known.map_err(|error| match error {
         AuthError::Unavailable(source) => unavailable(source.as_ref()),
-        AuthError::Throttled { retry_after, .. } => Refusal {
-            status: StatusCode::TOO_MANY_REQUESTS,
-            detail: "too many credentials from there were not valid".into(),
-            retry_after: Some(retry_after),
-        },
-        error @ AuthError::Unsupported => refused(error.to_string()),
-        _ => refused("the credentials are not valid".to_owned()),
+        AuthError::Throttled { retry_after, .. } => {
+            let detail = "too many credentials from there were not valid";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(Some(retry_after))
+        }
+        error @ AuthError::Unsupported => Problem::new(StatusCode::UNAUTHORIZED, error.to_string()),
+        _ => Problem::new(StatusCode::UNAUTHORIZED, "the credentials are not valid"),
     })
 }
 
@@ -172,10 +155,11 @@ pub(crate) async fn by_cookie(
     None
 }
 
-fn unavailable(source: &(dyn std::error::Error + Send + Sync)) -> Refusal {
+/// The answer where credentials can't be checked, of which the log says more.
+pub(crate) fn unavailable(source: &(dyn std::error::Error + Send + Sync)) -> Problem {
     tracing::error!(%source, "credentials can't be checked");
     let detail = "credentials can't be checked at the moment";
-    refused(StatusCode::SERVICE_UNAVAILABLE, detail)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }
 
 const MAX_COOKIES: usize = 8;

@@ -73,7 +73,6 @@ mod login_file;
 mod login_id;
 mod logins;
 mod meter;
-mod problem;
 mod router;
 mod server;
 mod upgrade;

@@ -14,13 +14,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials, Secret};
 use splengine_core::{Caller, Scope};
+use splengine_http::problem::Problem;
 use splengine_http::read_body;
 
 use crate::auth::{self, Present};
 use crate::context::Context;
 use crate::cookie::set_cookie;
 use crate::logins::LIFETIME;
-use crate::problem::{problem, problem_body, problem_response, throttled};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,26 +48,21 @@ pub(crate) async fn login(
     extensions: Extensions,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    if let Some(refusal) = refuse_foreign(&context, &headers) {
-        return refusal;
-    }
+) -> Result<Response, Problem> {
+    refuse_foreign(&context, &headers)?;
     let is_json = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.starts_with("application/json"));
     if !is_json {
         let detail = "Content-Type must be application/json";
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    let body = match read_body(&headers, body, &context.login_limits).await {
-        Ok(body) => body,
-        Err(error) => return problem(error.status(), &error.to_string()),
-    };
+    let body = read_body(&headers, body, &context.login_limits).await?;
     // What is wrong with it is not repeated: it may be a secret.
     let Ok(login) = serde_json::from_slice::<Login>(&body) else {
         let detail = "the body must be an object with `token` or `ticket`";
-        return problem(StatusCode::BAD_REQUEST, detail);
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     };
     let source = auth::source(&extensions);
     let present = auth::by_cookie(&context, &headers, &source).await;
@@ -77,49 +72,47 @@ pub(crate) async fn login(
             let shown = Credentials::Bearer(token.clone());
             match context.engine.authenticate(&context.authenticator, shown, &source).await {
                 Ok(caller) => (caller, Some(token)),
-                Err(error) => return refuse(&error, "the token is not valid"),
+                Err(error) => return Err(refusal(&error, "the token is not valid")),
             }
         }
         (None, Some(ticket)) => {
             // It works once: who is to be asked first is asked before it is used up.
             if let Some(present) = present.as_ref().filter(|_| !login.replace) {
-                return somebody_else(&present.caller, None);
+                return Err(somebody_else(&present.caller, None));
             }
             match redeem(&context, ticket, &source).await {
                 Ok(guest) => (guest, None),
                 Err(error) => {
                     let detail =
                         "the link is not valid any more: it was used or revoked, or has expired";
-                    return refuse(&error, detail);
+                    return Err(refusal(&error, detail));
                 }
             }
         }
         _ => {
             let detail = "the body must have one of `token` and `ticket`";
-            return problem(StatusCode::BAD_REQUEST, detail);
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
         }
     };
     if let Some(present) = present {
         if !login.replace {
             if present.caller == caller {
                 // What this browser has open goes on.
-                return Json(who(&caller)).into_response();
+                return Ok(Json(who(&caller)).into_response());
             }
             if present.caller.guest().is_some() || present.caller.user() != caller.user() {
-                return somebody_else(&present.caller, Some(&caller));
+                return Err(somebody_else(&present.caller, Some(&caller)));
             }
         }
         context.logins.end(&present.id).await;
     }
     let Some(id) = context.logins.add(&context.engine, caller.clone(), token.as_ref()).await else {
-        return problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "there are no random numbers at the moment",
-        );
+        let detail = "there are no random numbers at the moment";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     };
     let mut response = Json(who(&caller)).into_response();
     set_cookie(&mut response, &headers, id.expose(), LIFETIME);
-    response
+    Ok(response)
 }
 
 /// Who a ticket lets in.
@@ -137,24 +130,23 @@ pub(crate) async fn redeem(
 }
 
 /// Asks whether somebody else is to be logged out.
-fn somebody_else(present: &Caller, wanted: Option<&Caller>) -> Response {
+fn somebody_else(present: &Caller, wanted: Option<&Caller>) -> Problem {
     let detail =
         "somebody else is logged in in this browser; `replace` must be true to log them out";
-    let mut body = problem_body(StatusCode::CONFLICT, detail);
-    body["user"] = who(present);
-    body["wanted"] = wanted.map_or(Value::Null, who);
-    problem_response(StatusCode::CONFLICT, &body)
+    Problem::new(StatusCode::CONFLICT, detail)
+        .member("user", who(present))
+        .member("wanted", wanted.map_or(Value::Null, who))
 }
 
-fn refuse(error: &AuthError, detail: &str) -> Response {
+/// Why nobody is let in; `detail` is for what is not valid.
+fn refusal(error: &AuthError, detail: &str) -> Problem {
     match error {
-        AuthError::Throttled { retry_after, .. } => throttled(&error.to_string(), *retry_after),
-        AuthError::Unavailable(source) => {
-            tracing::error!(%source, "credentials can't be checked");
-            let detail = "credentials can't be checked at the moment";
-            problem(StatusCode::SERVICE_UNAVAILABLE, detail)
+        AuthError::Throttled { retry_after, .. } => {
+            let refused = Problem::new(StatusCode::TOO_MANY_REQUESTS, error.to_string());
+            refused.retry_after(Some(*retry_after))
         }
-        _ => problem(StatusCode::UNAUTHORIZED, detail),
+        AuthError::Unavailable(source) => auth::unavailable(source.as_ref()),
+        _ => Problem::new(StatusCode::UNAUTHORIZED, detail),
     }
 }
 
@@ -166,16 +158,13 @@ pub(crate) async fn logout(
     extensions: Extensions,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    if let Some(refusal) = refuse_foreign(&context, &headers) {
-        return refusal;
-    }
+) -> Result<Response, Problem> {
+    refuse_foreign(&context, &headers)?;
     // What it says makes no difference.
-    if let Err(error) = read_body(&headers, body, &context.login_limits).await {
-        return problem(error.status(), &error.to_string());
-    }
+    read_body(&headers, body, &context.login_limits).await?;
     let Ok(Query(Logout { everywhere })) = query else {
-        return problem(StatusCode::BAD_REQUEST, "`everywhere` must be true or false");
+        let detail = "`everywhere` must be true or false";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     };
     let source = auth::source(&extensions);
     if let Some(Present { caller, id, .. }) = auth::by_cookie(&context, &headers, &source).await {
@@ -186,7 +175,7 @@ pub(crate) async fn logout(
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
     set_cookie(&mut response, &headers, "", Duration::ZERO);
-    response
+    Ok(response)
 }
 
 /// Who is logged in.
@@ -207,7 +196,7 @@ pub(crate) async fn me(
     };
     let mut response = match caller {
         Some(caller) => Json(who(&caller)).into_response(),
-        None => problem(StatusCode::UNAUTHORIZED, "nobody is logged in"),
+        None => Problem::new(StatusCode::UNAUTHORIZED, "nobody is logged in").into_response(),
     };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -228,10 +217,11 @@ fn who(caller: &Caller) -> Value {
     json!({"user": caller.user().as_str(), "guest": guest, "scopes": scopes})
 }
 
-fn refuse_foreign(context: &Context, headers: &HeaderMap) -> Option<Response> {
-    let origin = headers.get(ORIGIN)?.to_str().unwrap_or_default();
-    (!auth::is_allowed(context, origin, headers)).then(|| {
-        let detail = auth::foreign_origin(context, origin, headers);
-        problem(StatusCode::FORBIDDEN, &detail)
-    })
+fn refuse_foreign(context: &Context, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    if auth::is_allowed(context, origin, headers) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::FORBIDDEN, auth::foreign_origin(context, origin, headers)))
 }

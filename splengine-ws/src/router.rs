@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{OriginalUri, Path, Request, State};
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    ETAG, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    ETAG, HOST, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{any, get, post};
 use splengine_core::Caller;
+use splengine_http::problem::Problem;
 use tower::ServiceExt as _;
 
 use crate::context::Context;
-use crate::problem::problem;
 use crate::{auth, console, login, upgrade};
 
 impl Context {
@@ -32,7 +32,7 @@ impl Context {
                 .fallback(api);
         }
         router
-            .layer(middleware::from_fn(refuse_unclear_host))
+            .layer(middleware::from_fn(name_host))
             .layer(middleware::map_response(add_headers))
             .with_state(Arc::clone(self))
     }
@@ -49,20 +49,28 @@ async fn document(OriginalUri(asked): OriginalUri, headers: HeaderMap) -> Respon
     }
 }
 
-async fn asset(Path(path): Path<String>, request: Request) -> Response {
+async fn asset(request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "there is GET, HEAD");
+        let refusal = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "there is GET, HEAD");
+        let mut response = refusal.into_response();
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    page(&format!("assets/{path}"), request.headers())
+    page(request.uri().path().trim_start_matches('/'), request.headers())
 }
 
-async fn refuse_unclear_host(request: Request, next: Next) -> Response {
-    match splengine_http::check_host(&request) {
-        Ok(()) => next.run(request).await,
-        Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+/// Refuses a request that does not name one host, and lets all others name it by `Host`: over HTTP/2 they
+/// may name it in `:authority` alone.
+async fn name_host(mut request: Request, next: Next) -> Response {
+    if let Err(error) = splengine_http::check_host(&request) {
+        return Problem::new(StatusCode::BAD_REQUEST, error.to_string()).into_response();
     }
+    let authority = request.uri().authority().filter(|_| request.version() >= Version::HTTP_2);
+    let host = authority.map(|authority| HeaderValue::try_from(authority.as_str()));
+    if let Some(Ok(host)) = host {
+        request.headers_mut().insert(HOST, host);
+    }
+    next.run(request).await
 }
 
 /// Nothing here is for a page of another origin to embed.
@@ -77,7 +85,8 @@ async fn add_headers(mut response: Response) -> Response {
 /// A part of the console, compressed for who takes that.
 fn page(path: &str, asked: &HeaderMap) -> Response {
     let Some(asset) = console::asset(path) else {
-        return problem(StatusCode::NOT_FOUND, "the console has no such file; reload the page");
+        let detail = "the console has no such file; reload the page";
+        return Problem::new(StatusCode::NOT_FOUND, detail).into_response();
     };
     let is_gzip = takes_gzip(asked);
     let (body, tag) = match is_gzip {

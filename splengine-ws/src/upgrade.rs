@@ -1,7 +1,6 @@
 //! From a request to a WebSocket.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -11,22 +10,22 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use splengine_core::net::ConnectionHandle;
 use splengine_core::quota::PlaceError;
+use splengine_http::problem::Problem;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::auth::{self, Authenticated, Refusal};
+use crate::auth::{self, Authenticated};
 use crate::connection::{self, AttachQuery, Client};
 use crate::context::Context;
 use crate::frame::AccessWord;
 use crate::meter::{Gate, Metered};
-use crate::problem::{problem, throttled};
 
 /// The subprotocol with binary frames.
 pub(crate) const V1: &str = "spl.term.v1";
@@ -103,33 +102,29 @@ fn wrong_query(uri: &Uri) -> String {
     }
 }
 
-pub(crate) async fn terminal(State(context): State<Arc<Context>>, request: Request) -> Response {
+pub(crate) async fn terminal(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
-    let client = match auth::authenticate(&context, &parts).await {
-        Ok(client) => client,
-        Err(Refusal { detail, retry_after: Some(time), .. }) => return throttled(&detail, time),
-        Err(Refusal { status, detail, .. }) => return problem(status, &detail),
-    };
+    let client = auth::authenticate(&context, &parts).await?;
     let Some(handshake) = Handshake::of(&mut parts) else {
         let detail = "this takes a WebSocket (RFC 6455)";
-        let mut response = problem(StatusCode::UPGRADE_REQUIRED, detail);
+        let mut response = Problem::new(StatusCode::UPGRADE_REQUIRED, detail).into_response();
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        return response;
+        return Ok(response);
     };
     let query = match axum::extract::Query::<Query>::try_from_uri(&parts.uri) {
         Ok(query) => query.0,
-        Err(_) => return problem(StatusCode::BAD_REQUEST, &wrong_query(&parts.uri)),
+        Err(_) => return Err(Problem::new(StatusCode::BAD_REQUEST, wrong_query(&parts.uri))),
     };
     let connection = parts.extensions.remove::<ConnectionHandle>();
-    let client = match take_place(&context, client, connection.is_some()) {
-        Ok(client) => client,
-        Err((StatusCode::TOO_MANY_REQUESTS, detail)) => return throttled(&detail, RETRY_AFTER),
-        Err((status, detail)) => return problem(status, &detail),
-    };
+    let client = take_place(&context, client, connection.is_some())?;
     // Held until the WebSocket is gone.
     let closing = context.closing.subscribe();
     if *closing.borrow() {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
+        let detail = "the server is shutting down";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     }
     let query = AttachQuery {
         session: query.session,
@@ -161,7 +156,7 @@ pub(crate) async fn terminal(State(context): State<Arc<Context>>, request: Reque
         connection::serve(context, socket, gate, is_v1, client, query, connection).await;
         drop(closing);
     });
-    response
+    Ok(response)
 }
 
 /// Takes the place that a WebSocket has before its first frame. One of whom nobody is known yet takes
@@ -171,7 +166,7 @@ fn take_place(
     context: &Context,
     client: Authenticated,
     is_limited: bool,
-) -> Result<Client, (StatusCode, String)> {
+) -> Result<Client, Problem> {
     match client {
         Authenticated::Known(caller, login) => match context.take_place(&caller) {
             Ok(place) => Ok(Client::Authenticated(caller, login, place)),
@@ -180,7 +175,7 @@ fn take_place(
                     PlaceError::OfAll { .. } => StatusCode::SERVICE_UNAVAILABLE,
                     _ => StatusCode::TOO_MANY_REQUESTS,
                 };
-                Err((status, format!("no further terminal is opened: {error}")))
+                Err(Problem::new(status, format!("no further terminal is opened: {error}")))
             }
         },
         Authenticated::WithTicket(source) if is_limited => {
@@ -190,14 +185,12 @@ fn take_place(
             let taken = Arc::clone(&context.unknown_clients).try_acquire_owned();
             taken.map(|place| Client::Unauthenticated(source, Some(place))).map_err(|_| {
                 let detail = "too many clients that have shown no credentials are there";
-                (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned())
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
             })
         }
     }
 }
 
-/// Told with 429.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 const READ_BUFFER: usize = 4 << 10;
 /// Frames of output are gathered up to this before they are written.
 const WRITE_BUFFER: usize = 64 << 10;

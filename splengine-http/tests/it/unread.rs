@@ -317,6 +317,10 @@ fn with_large_head(client: &Client, method: &str, path: &str) -> http::request::
     request.header("padding", "x".repeat(20_000))
 }
 
+fn with_large_target(client: &Client, path: &str) -> http::request::Builder {
+    Request::get(format!("http://{}{path}?{}", client.addr, "x".repeat(20_000)))
+}
+
 /// Sends a request, and gives the status of its answer if there is one at once.
 async fn status_of(client: &Client, request: http::request::Builder, is_whole: bool) -> u16 {
     let mut requests = client.requests.clone().ready().await.expect("open");
@@ -326,6 +330,7 @@ async fn status_of(client: &Client, request: http::request::Builder, is_whole: b
     drop(stream);
     if answer.status().is_server_error() || answer.status() == 429 {
         assert_eq!(answer.headers()["retry-after"], "1");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
     }
     answer.status().as_u16()
 }
@@ -342,9 +347,13 @@ async fn heads_of_requests_that_wait_take_little_memory() {
     eventually("as many as may are answered", || client.answered() == 8).await;
     // A quarter is for all that are unknown.
     let mut waiting = Vec::new();
-    for _ in 0..3 {
+    for request in [
+        with_large_head(&client, "GET", "/health"),
+        with_large_target(&client, "/health"),
+        with_large_head(&client, "GET", "/health"),
+    ] {
         let mut requests = client.requests.clone().ready().await.expect("open");
-        let request = with_large_head(&client, "GET", "/health").body(()).expect("a request");
+        let request = request.body(()).expect("a request");
         waiting.push(requests.send_request(request, true).expect("sent"));
     }
     let refused = with_large_head(&client, "GET", "/health");
@@ -407,6 +416,15 @@ async fn heads_of_a_callers_requests_take_no_more_memory_than_a_caller_may_have(
         held.push(requests.send_request(request, false).expect("sent"));
     }
     assert_eq!(status_of(&client, unfinished(&client), false).await, 429, "half of it is full");
+    let refused = unfinished(&client).body(()).expect("a request");
+    let mut requests = client.requests.clone().ready().await.expect("open");
+    let (answer, _stream) = requests.send_request(refused, false).expect("sent");
+    let mut body = answer.await.expect("answered").into_body();
+    let problem = body.data().await.expect("a document").expect("whole");
+    let problem: Value = serde_json::from_slice(&problem).expect("JSON");
+    assert_eq!(problem["status"], 429);
+    let error = problem["error"].as_str().expect("words");
+    assert!(error.starts_with("messages of yours"), "{error}");
     let mut other = Client::open(&server, 1 << 20).await;
     assert_eq!(other.ask_each("/health", 1).await.0, [200]);
     drop(held);

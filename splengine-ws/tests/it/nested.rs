@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
-use splengine_core::auth::HostAuthenticator;
+use splengine_core::auth::{HostAuthenticator, Secret, StaticTokens};
 use splengine_core::session::SessionPolicy;
 use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_ws::WsServer;
@@ -109,4 +109,40 @@ async fn the_page_is_below_a_path_with_a_slash_at_its_end() {
     let page = get(&app, "/tools/ws/", "").await;
     assert_eq!(page.status(), 200);
     assert!(page.headers()["content-type"].to_str().expect("text").starts_with("text/html"));
+}
+
+/// Behind a proxy that speaks HTTP/2 to it: requests name their host in `:authority` alone.
+#[tokio::test]
+async fn a_page_logs_in_over_http_2_as_well() {
+    let root = tempfile::tempdir().expect("a directory");
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    let engine = Engine::builder(executor).build().expect("built");
+    let (mut tokens, token) = (StaticTokens::new(), "alices-very-long-token");
+    let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
+    tokens.insert(&Secret::new(token), alice).expect("long enough");
+    let app = WsServer::builder(engine).authenticate(tokens).into_service();
+    let app = Router::new().fallback_service(app);
+    let ask = async |method: &str, path: &str, header: (&str, &str), body: String| {
+        let request = http::Request::builder()
+            .version(http::Version::HTTP_2)
+            .method(method)
+            .uri(format!("http://console.example:8443{path}"))
+            .header("content-type", "application/json")
+            .header(header.0, header.1);
+        let request = request.body(axum::body::Body::from(body)).expect("a request");
+        app.clone().oneshot(request).await.expect("never fails")
+    };
+    let body = json!({"token": token}).to_string();
+    let foreign = ("origin", "https://evil.example");
+    assert_eq!(ask("POST", "/login", foreign, body.clone()).await.status(), 403);
+    let own = ("origin", "https://console.example:8443");
+    let answer = ask("POST", "/login", own, body).await;
+    assert_eq!(answer.status(), 200);
+    let cookie = answer.headers()["set-cookie"].to_str().expect("text");
+    let cookie = cookie.split(';').next().expect("a pair");
+    assert!(cookie.starts_with("splengine8443="), "{cookie}");
+    for path in ["/me", "/api/v1/sessions"] {
+        let status = ask("GET", path, ("cookie", cookie), String::new()).await.status();
+        assert_eq!(status, 200, "{path}");
+    }
 }
