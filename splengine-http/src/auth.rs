@@ -24,6 +24,7 @@ impl FromRequestParts<Context> for Authenticated {
         context.caller(parts).await.map(Self)
     }
 }
+
 impl Context {
     /// Who asks. What is answered to them ends when they are revoked.
     pub(crate) async fn caller(&self, parts: &Parts) -> Result<Caller, Problem> {
@@ -70,7 +71,7 @@ impl Context {
 }
 
 /// The name under which a client has found this server.
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     let authority = uri.authority().map(|authority| authority.as_str());
     authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()))
 }

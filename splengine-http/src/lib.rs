@@ -100,6 +100,7 @@ mod repeats;
 mod result_formats;
 mod result_stream;
 mod revoked;
+mod route_parameters;
 mod router;
 mod routes;
 mod run_answer;

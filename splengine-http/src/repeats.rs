@@ -339,22 +339,36 @@ fn failed() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to answer")
 }
 
-/// Refuses a key where a request would be done again all the same.
+/// Refuses a key where a request of a route of ours would be done again all the same.
 pub(crate) async fn refuse_unheeded_key(request: Request, next: Next) -> Response {
-    if request.headers().contains_key(IDEMPOTENCY_KEY) && !request.method().is_safe() {
-        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let is_heeded =
-            request.method() == Method::POST && path.is_some_and(|path| HEEDED.contains(&path));
-        if !is_heeded {
-            let detail = "`Idempotency-Key` can't be heeded here, leave it out: it is for POST to \
-                          execute, batches, rerun, sessions (and save and input) and files";
-            return Problem::malformed(detail).into_response();
-        }
-        if let Err(problem) = idempotency_key(request.headers()) {
-            return problem.into_response();
-        }
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    // Before it comes what the routers around this one have matched.
+    let is_heeded =
+        request.method() == Method::POST && HEEDED.iter().any(|own| path.ends_with(own));
+    match check_key(&request, is_heeded) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
     }
-    next.run(request).await
+}
+
+/// Refuses a key, which no route here heeds.
+pub(crate) async fn refuse_key(request: Request, next: Next) -> Response {
+    match check_key(&request, false) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn check_key(request: &Request, is_heeded: bool) -> Result<(), Problem> {
+    if request.method().is_safe() || !request.headers().contains_key(IDEMPOTENCY_KEY) {
+        return Ok(());
+    }
+    if !is_heeded {
+        let detail = "`Idempotency-Key` can't be heeded here, leave it out: it is for POST to \
+                      execute, batches, rerun, sessions (and save and input) and files";
+        return Err(Problem::malformed(detail));
+    }
+    idempotency_key(request.headers()).map(drop)
 }
 
 /// The routes of POST that are done once under a key.
@@ -377,11 +391,19 @@ const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {
+    use splengine_core::auth::Access;
+    use splengine_core::session::SessionPolicy;
+    use splengine_core::{Engine, LocalExecutor, SessionRequest};
+
     use super::*;
 
-    /// Has a request of `user` done whose answer takes so many bytes.
-    fn finish(state: &mut State, user: &str, key: &str, bytes: usize) -> u64 {
-        let (number, name) = (state.next, (user.parse().expect("a name"), key.to_owned()));
+    fn user(name: &str) -> UserName {
+        name.parse().expect("a name")
+    }
+
+    /// Has a request done whose answer takes so many bytes.
+    fn finish(state: &mut State, name: Name, bytes: usize) -> u64 {
+        let number = state.next;
         state.next += 1;
         let answer = watch::channel(None).1;
         let entry = Entry { sum: 0, number, since: Instant::now(), answer, bytes: 0 };
@@ -394,27 +416,57 @@ mod tests {
     #[tokio::test]
     async fn answers_of_who_has_most_are_forgotten_first() {
         let mut state = State::default();
-        let bobs = finish(&mut state, "bob", "only", 1);
+        let bobs = finish(&mut state, (user("bob"), "only".to_owned()), 1);
         for number in 0..MAX_ANSWERS {
-            finish(&mut state, "alice", &number.to_string(), 1);
+            finish(&mut state, (user("alice"), number.to_string()), 1);
         }
         assert!(state.done.contains_key(&bobs), "the one who has one keeps it");
         assert_eq!((state.done.len(), state.entries.len()), (MAX_ANSWERS, MAX_ANSWERS));
         assert_eq!(state.bytes, MAX_ANSWERS);
-        let oldest = ("alice".parse().expect("a name"), "0".to_owned());
+        let oldest = (user("alice"), "0".to_owned());
         assert!(!state.entries.contains_key(&oldest));
         // By what they take, too.
-        let large = finish(&mut state, "carol", "large", MAX_BYTES);
+        let large = finish(&mut state, (user("carol"), "large".to_owned()), MAX_BYTES);
         assert!(!state.done.contains_key(&large) && state.done.contains_key(&bobs));
         assert_eq!(state.bytes, MAX_ANSWERS);
+    }
+
+    #[tokio::test]
+    async fn guests_have_keys_of_their_own_which_count_for_their_host() {
+        let root = tempfile::tempdir().expect("a directory");
+        let policy = SessionPolicy::new().store(root.path().join("sessions")).expect("writable");
+        let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
+        let engine = engine.sessions(policy).build().expect("fine");
+        let (alice, sessions) = (Caller::with_all_scopes(user("alice")), engine.sessions());
+        let request = SessionRequest::new().command("cat");
+        let id = sessions.create(&alice, request).await.expect("runs").id;
+        let guest = || {
+            let shared = sessions.share(&alice, id.as_str(), Access::Control, MAX_AGE);
+            sessions.redeem(&shared.expect("shared").1).expect("a guest")
+        };
+        let guests = [guest(), guest()];
+        let [own, one, other] = [&alice, &guests[0], &guests[1]].map(|who| name_of(who, "key"));
+        assert!(own != one && own != other && one != other, "{own:?} {one:?} {other:?}");
+        // Together they have most, though bob has more than each of them.
+        let mut state = State::default();
+        for number in 0..MAX_ANSWERS / 2 - 1 {
+            finish(&mut state, (user("bob"), number.to_string()), 1);
+        }
+        for number in 0..MAX_ANSWERS / 2 + 10 {
+            finish(&mut state, name_of(&guests[number % 2], &number.to_string()), 1);
+        }
+        let count_of = |name| state.of_callers[&user(name)].numbers.len();
+        assert_eq!(count_of("bob"), MAX_ANSWERS / 2 - 1);
+        assert_eq!(count_of("alice"), MAX_ANSWERS / 2 + 1);
+        sessions.end(&alice, id.as_str()).await.expect("ends");
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_are_forgotten_after_a_day() {
         let mut state = State::default();
-        let old = finish(&mut state, "alice", "old", 7);
+        let old = finish(&mut state, (user("alice"), "old".to_owned()), 7);
         tokio::time::advance(MAX_AGE).await;
-        let new = finish(&mut state, "alice", "new", 5);
+        let new = finish(&mut state, (user("alice"), "new".to_owned()), 5);
         assert!(!state.done.contains_key(&old) && state.done.contains_key(&new));
         assert_eq!((state.bytes, state.of_callers.len()), (5, 1));
     }

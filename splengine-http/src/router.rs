@@ -21,7 +21,7 @@ use crate::host::check_host;
 use crate::lingering_close::linger;
 use crate::metrics::count;
 use crate::problem::Problem;
-use crate::repeats::{self, refuse_unheeded_key};
+use crate::repeats::{self, refuse_key, refuse_unheeded_key};
 use crate::revoked::end_with_caller;
 use crate::routes::{
     batches, execute, executions, files, metrics, results, service, sessions, step_log,
@@ -84,13 +84,13 @@ impl Context {
             .route("/metrics", get(metrics::metrics))
             .route("/openapi.json", get(service::openapi))
             .layer(middleware::from_fn_with_state(self.answers.clone(), answers::reserve))
-            .merge(self.mounted())
+            .layer(middleware::from_fn(refuse_unheeded_key))
+            .merge(self.mounted().layer(middleware::from_fn(refuse_key)))
             .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") })
             .method_not_allowed_fallback(|method: Method| async move {
                 let detail = format!("{method} is not among what is allowed here");
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
             })
-            .layer(middleware::from_fn(refuse_unheeded_key))
             .layer(middleware::from_fn_with_state(self.decoders.clone(), encoded::decode))
             .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
             .layer(middleware::from_fn(refuse_what_is_no_text))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -25,6 +25,7 @@ use crate::negotiate::EVENTS;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::{NoQuery, Query};
 use crate::result_formats::ResultFormat;
+use crate::route_parameters::RouteParameters;
 use crate::routes::extract::{read_whole, work_on_body};
 use crate::routes::results;
 use crate::silence::Silence;
@@ -252,7 +253,7 @@ fn filter(query: &Query) -> Result<BatchFilter, Problem> {
 pub(crate) async fn get(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri().query(), &["steps"])?;
@@ -279,7 +280,7 @@ pub(crate) async fn get(
 pub(crate) async fn events(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     _: NoQuery,
     silence: Silence,
     headers: HeaderMap,
@@ -352,7 +353,7 @@ async fn next_event(events: &mut BatchEvents, silence: &Silence) -> (Bytes, bool
 pub(crate) async fn rerun(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri().query(), &["only"])?;
@@ -389,7 +390,7 @@ pub(crate) async fn rerun(
 pub(crate) async fn cancel(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri().query(), &["purge"])?;

@@ -1,7 +1,7 @@
 //! What runs or waits now.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::dto::ExecutionListDto;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::NoQuery;
+use crate::route_parameters::RouteParameters;
 
 /// Lists the caller's executions that run or wait; with the scope `admin`, those of all callers.
 #[utoipa::path(
@@ -45,7 +46,7 @@ pub(crate) async fn list(
 pub(crate) async fn cancel(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
     context.engine.cancel_execution(&caller, &id).await?;

@@ -1,6 +1,6 @@
 //! What a batch's steps printed, all of it at once, in the form that is asked for.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use splengine_core::Caller;
@@ -14,6 +14,7 @@ use crate::problem::{Problem, ProblemDto};
 use crate::query::Query;
 use crate::result_formats::ResultFormat;
 use crate::result_stream;
+use crate::route_parameters::RouteParameters;
 use crate::routes::extract::word;
 
 /// What the steps of a batch that is over printed.
@@ -39,7 +40,7 @@ use crate::routes::extract::word;
 pub(crate) async fn results(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri().query(), &["outputEncoding"])?;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, LOCATION};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
@@ -17,7 +17,7 @@ use splengine_core::session::RecordingFile;
 use splengine_core::{Caller, SessionRequest};
 
 use crate::answers;
-use crate::auth::Authenticated;
+use crate::auth::{self, Authenticated};
 use crate::base_path::BasePath;
 use crate::context::Context;
 use crate::dto_sessions::{
@@ -31,6 +31,7 @@ use crate::problem::{Problem, ProblemDto};
 use crate::query::NoQuery;
 use crate::ranges;
 use crate::repeats::Repeat;
+use crate::route_parameters::RouteParameters;
 use crate::routes::extract::{read_json, read_whole, work_on_body};
 
 /// The caller's sessions.
@@ -101,7 +102,7 @@ pub(crate) async fn get(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
 ) -> Result<Json<SessionDto>, Problem> {
     Ok(Json(context.engine.sessions().get(&caller, &id)?.into()))
 }
@@ -118,7 +119,7 @@ pub(crate) async fn change(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Json<SessionDto>, Problem> {
     context.engine.sessions().check_change(&caller, &id)?;
@@ -140,7 +141,7 @@ pub(crate) async fn end(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
 ) -> Result<StatusCode, Problem> {
     context.engine.sessions().end(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -164,7 +165,7 @@ pub(crate) async fn end(
 pub(crate) async fn screen(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut ansi, mut at) = (false, None);
@@ -218,7 +219,7 @@ pub(crate) async fn recording(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let file = context.engine.sessions().recording(&caller, &id).await?;
@@ -255,7 +256,7 @@ pub(crate) async fn input(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.engine.sessions().check_input(&caller, &id)?;
@@ -289,7 +290,7 @@ pub(crate) async fn save(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.engine.sessions().check_change(&caller, &id)?;
@@ -344,7 +345,7 @@ pub(crate) async fn get_saved(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
 ) -> Result<Json<SavedDto>, Problem> {
     Ok(Json(context.engine.sessions().get_saved(&caller, &id).await?.into()))
 }
@@ -361,7 +362,7 @@ pub(crate) async fn remove_saved(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
 ) -> Result<StatusCode, Problem> {
     context.engine.sessions().remove_saved(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -379,7 +380,7 @@ pub(crate) async fn list_shares(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
 ) -> Result<Response, Problem> {
     let shares = async { context.engine.sessions().list_shares(&caller, &id) };
     answers::list(
@@ -408,7 +409,7 @@ pub(crate) async fn share(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.engine.sessions().check_change(&caller, &id)?;
@@ -442,7 +443,7 @@ pub(crate) async fn take_back_shares(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path(id): Path<String>,
+    RouteParameters([id]): RouteParameters<1>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     context.engine.sessions().check_change(&caller, &id)?;
@@ -468,7 +469,7 @@ pub(crate) async fn take_back_share(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
     _: NoQuery,
-    Path((id, share)): Path<(String, String)>,
+    RouteParameters([id, share]): RouteParameters<2>,
 ) -> Result<StatusCode, Problem> {
     context.engine.sessions().take_back_share(&caller, &id, &share)?;
     Ok(StatusCode::NO_CONTENT)
@@ -517,7 +518,7 @@ async fn optional_json<T: DeserializeOwned + Default, R: Send + 'static>(
 /// Where the console is: as configured, else where this request went to.
 fn console_url(context: &Context, request: &Request) -> String {
     context.options.console.clone().unwrap_or_else(|| {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let host = auth::host(request.uri(), request.headers());
         let base = request.extensions().get().map_or("", BasePath::as_str);
         format!("http://{}{base}/", host.unwrap_or_default())
     })

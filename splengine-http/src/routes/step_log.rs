@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,7 @@ use crate::dto_sessions::rfc3339;
 use crate::negotiate;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::Query;
+use crate::route_parameters::RouteParameters;
 use crate::routes::step_output::{ATTEMPT, attempt};
 use crate::silence::Silence;
 use crate::stream::as_it_comes;
@@ -70,7 +71,7 @@ pub(crate) struct LogPieceDto {
 pub(crate) async fn log(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path((id, step)): Path<(String, String)>,
+    RouteParameters([id, step]): RouteParameters<2>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = Query::of(request.uri().query(), &["attempt", "follow"])?;

@@ -1,7 +1,7 @@
 //! What the steps of a batch print.
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{ETAG, IF_MATCH, IF_RANGE, RANGE, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -19,6 +19,7 @@ use crate::negotiate;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::Query;
 use crate::ranges;
+use crate::route_parameters::RouteParameters;
 use crate::stream::as_it_comes;
 
 /// What a run of a step printed on a stream.
@@ -76,7 +77,7 @@ use crate::stream::as_it_comes;
 pub(crate) async fn output(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path((id, step, stream)): Path<(String, String, String)>,
+    RouteParameters([id, step, stream]): RouteParameters<3>,
     request: Request,
 ) -> Result<Response, Problem> {
     let stream = match stream.as_str() {

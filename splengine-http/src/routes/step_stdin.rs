@@ -1,6 +1,6 @@
 //! The standard input of a step that runs.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 
 use crate::auth::Authenticated;
@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::headers::BodyKind;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::Query;
+use crate::route_parameters::RouteParameters;
 use crate::routes::extract::read_whole;
 
 /// Writes to the standard input of a step that runs and keeps it open.
@@ -32,7 +33,7 @@ use crate::routes::extract::read_whole;
 pub(crate) async fn write(
     State(context): State<Context>,
     Authenticated(caller): Authenticated,
-    Path((id, step)): Path<(String, String)>,
+    RouteParameters([id, step]): RouteParameters<2>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let batches = context.engine.batches();

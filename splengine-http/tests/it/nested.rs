@@ -96,6 +96,39 @@ async fn addresses_lead_below_the_path_of_a_router() {
     assert_addresses(&app, "/all/tools/spl", "/all/tools/spl").await;
 }
 
+/// Parts of the path may be parameters of the application's routes, of any name.
+#[tokio::test]
+async fn addresses_lead_below_a_path_with_parameters() {
+    let (_root, service) = service(None);
+    let app = Router::new().nest_service("/of/{id}/spl", service).layer(from_fn(as_alice));
+    let app = Router::new().nest("/all/{tenant}", app);
+    assert_addresses(&app, "/all/x/of/y/spl", "/all/x/of/y/spl").await;
+}
+
+#[tokio::test]
+async fn keys_are_heeded_below_the_path_of_a_router() {
+    let (_root, service) = service(None);
+    let app = Router::new().nest_service("/tools/spl", service).layer(from_fn(as_alice));
+    let ask = async |method: &str, path: &str| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("/tools/spl{path}"))
+            .header("host", "example.org")
+            .header("content-type", "application/json")
+            .header("idempotency-key", "one")
+            .body(Body::from(json!({"command": "true"}).to_string()))
+            .expect("a request");
+        app.clone().oneshot(request).await.expect("never fails")
+    };
+    for replayed in [None, Some("true")] {
+        let done = ask("POST", "/execute").await;
+        let told = done.headers().get("idempotency-replayed");
+        let told = told.map(|told| told.to_str().expect("text"));
+        assert_eq!((done.status().as_u16(), told), (200, replayed));
+    }
+    assert_eq!(ask("PUT", "/api/v1/files/data/x").await.status(), 400);
+}
+
 /// As a proxy does that takes the path away.
 #[tokio::test]
 async fn addresses_lead_below_the_path_that_was_configured() {

@@ -1,7 +1,9 @@
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use splengine_core::session::SessionPolicy;
 
-use crate::support::{TOKEN, TestServer, server_with};
+use crate::support::{TOKEN, TestServer, http_2, server_with};
 
 async fn server() -> TestServer {
     let store = tempfile::tempdir().expect("a directory");
@@ -153,6 +155,23 @@ async fn shares_and_tickets_are_given_and_taken_back() {
     let made = server.ask("POST", "/api/v1/tickets", None).await;
     assert_eq!(made.status, 201);
     assert!(made.json()["ticket"].is_string());
+}
+
+/// Where requests name it in `:authority`.
+#[tokio::test]
+async fn the_link_of_a_share_leads_to_the_host_over_http_2_as_well() {
+    let server = server().await;
+    let session = server.session(json!({"command": "cat"})).await;
+    let (mut client, _connection) = http_2(server.addr).await;
+    let request = Request::post(format!("http://{}{session}/shares", server.addr));
+    let request = request.header("authorization", "Bearer alices-very-long-token");
+    let request = request.body(Full::default()).expect("a request");
+    let share = client.send_request(request).await.expect("answered");
+    assert_eq!(share.status(), 201);
+    let share = share.into_body().collect().await.expect("read").to_bytes();
+    let share: Value = serde_json::from_slice(&share).expect("JSON");
+    let url = share["url"].as_str().expect("text");
+    assert!(url.starts_with(&format!("http://{}/#ticket=", server.addr)), "{url}");
 }
 
 #[tokio::test]
