@@ -285,6 +285,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn tickets_of_guests_count_for_their_host() {
+        let (shares, alice, minute) = (few(), caller("alice"), Duration::from_secs(60));
+        let session = SessionId::new(alice.user());
+        let guest = || {
+            let shared = shares.share(alice.user(), &session, Access::View, minute);
+            shares.redeem(&shared.expect("shared").1).expect("a guest")
+        };
+        let guests = [guest(), guest()];
+        for number in 0..MAX_PER_CALLER {
+            shares.ticket(&guests[number % 2]).expect("a ticket");
+        }
+        for one in [&guests[0], &guests[1], &alice] {
+            let error = shares.ticket(one).expect_err("her own bound");
+            assert!(matches!(error, SessionError::CallerLimit { limit: MAX_PER_CALLER, .. }));
+        }
+        let bobs = shares.ticket(&caller("bob")).expect("a ticket");
+        assert_eq!(shares.redeem(&bobs).expect("his"), caller("bob"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_callers_shares_take_nobody_elses_place() {
         let (shares, minute) = (few(), Duration::from_secs(60));
         let session = |user: &str| SessionId::new(caller(user).user());
