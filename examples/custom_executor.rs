@@ -4,16 +4,19 @@
 //!     cargo run --example custom-executor
 //!
 //! The worker here is a task of the same process. It knows four commands: `upper` (its input in
-//! upper case), `count N`, `sleep SECONDS` and `busy` (how many commands it runs). The server prints
-//! the address of an HTTP server that takes anybody.
+//! upper case), `count N`, `sleep SECONDS` and `env`, which tells the directory and the variables. It
+//! enforces no limits, so the engine refuses them. The server prints the address of an HTTP server
+//! that takes anybody.
 //!
-//! Both sides send frames: a length and so many bytes. To the worker first the words as JSON, then
-//! what the command reads; an empty frame ends its input. Back what it prints, then an empty frame
-//! and the exit code. A connection that is closed before ends the command.
+//! Both sides send frames: a length and so many bytes. To the worker first the job as JSON, then what
+//! the command reads; an empty frame ends its input. Back what it prints, then an empty frame and the
+//! exit code. A connection that is closed before ends the command.
+//!
+//! `tests/it/executors.rs` holds it to what an engine relies on.
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +28,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, du
 use tokio::net::{UnixListener, UnixStream};
 
 /// Runs commands on the worker behind this socket.
-struct Remote(PathBuf);
+pub(crate) struct Remote(pub(crate) PathBuf);
+
+/// What the worker is told of a command: words, directory below its root, variables.
+type Job = (Vec<String>, PathBuf, Vec<(String, String)>);
 
 impl Execute for Remote {
     async fn execute(
@@ -35,14 +41,17 @@ impl Execute for Remote {
         output: Output,
         cancel: Cancel,
     ) -> Result<Exit, ExecuteError> {
-        let socket = UnixStream::connect(&self.0).await.map_err(ExecuteError::internal)?;
-        let (mut from_worker, mut to_worker) = socket.into_split();
-        let words = serde_json::to_vec(&command.text_argv()?).map_err(ExecuteError::internal)?;
-        if words.len() > MAX_FRAME {
-            let problem = format!("are over {MAX_FRAME} bytes as JSON, which the worker refuses");
+        self.check(&command).await?;
+        let job = (command.text_argv()?, command.relative_workdir()?, &command.env);
+        let job = serde_json::to_vec(&job).map_err(ExecuteError::internal)?;
+        if job.len() > MAX_FRAME {
+            let problem =
+                format!("and `env` are over {MAX_FRAME} bytes as JSON, as a worker takes");
             return Err(ExecuteError::Impossible { field: Field::Args, problem });
         }
-        send(&mut to_worker, &words).await.map_err(ExecuteError::internal)?;
+        let socket = UnixStream::connect(&self.0).await.map_err(ExecuteError::internal)?;
+        let (mut from_worker, mut to_worker) = socket.into_split();
+        send(&mut to_worker, &job).await.map_err(ExecuteError::internal)?;
         output.started();
 
         let feed = async {
@@ -68,8 +77,9 @@ impl Execute for Remote {
     }
 
     async fn check(&self, command: &Command) -> Result<(), ExecuteError> {
+        command.relative_workdir()?;
         match command.text_argv()?[0] {
-            "upper" | "count" | "sleep" | "busy" => Ok(()),
+            "upper" | "count" | "sleep" | "env" => Ok(()),
             unknown => Err(ExecuteError::ProgramNotFound(unknown.to_owned())),
         }
     }
@@ -107,14 +117,17 @@ async fn receive(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>
     Ok(data)
 }
 
-async fn work(listener: UnixListener) {
+/// The worker. Each command holds a clone of `runs` for as long as it runs.
+pub(crate) async fn work(listener: UnixListener, runs: Arc<()>) {
     while let Ok((socket, _)) = listener.accept().await {
+        let run = Arc::clone(&runs);
         tokio::spawn(async move {
+            let _run = run;
             let (mut reader, mut writer) = socket.into_split();
-            let words: Vec<String> = serde_json::from_slice(&receive(&mut reader).await?)?;
+            let job: Job = serde_json::from_slice(&receive(&mut reader).await?)?;
             let (mut to_command, stdin) = duplex(MAX_FRAME);
             let performing = async {
-                let code = perform(&words, stdin, &mut writer).await?;
+                let code = perform(&job, stdin, &mut writer).await?;
                 send(&mut writer, &[]).await?;
                 writer.write_i32(code).await
             };
@@ -138,11 +151,10 @@ async fn work(listener: UnixListener) {
 }
 
 async fn perform(
-    words: &[String],
+    (words, dir, env): &Job,
     stdin: impl AsyncRead + Unpin,
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> std::io::Result<i32> {
-    let _busy = Busy::new();
     // What is not read is let go of: else waiting for room for it would hold up the word to end.
     let stdin = (words[0] == "upper").then_some(stdin);
     let number = words.get(1).and_then(|word| word.parse().ok());
@@ -163,8 +175,11 @@ async fn perform(
             }
         }
         ("sleep", Some(seconds)) => tokio::time::sleep(Duration::from_secs(seconds)).await,
-        ("busy", _) => {
-            send(writer, format!("{}\n", BUSY.load(Relaxed)).as_bytes()).await?;
+        ("env", _) => {
+            send(writer, format!("PWD=/{}\n", dir.display()).as_bytes()).await?;
+            for (name, value) in env {
+                send(writer, format!("{name}={value}\n").as_bytes()).await?;
+            }
         }
         _ => {
             send(writer, b"no such command, or it lacks its number\n").await?;
@@ -174,30 +189,13 @@ async fn perform(
     Ok(0)
 }
 
-/// Counts for as long as a command runs, however it ends.
-struct Busy;
-
-impl Busy {
-    fn new() -> Self {
-        BUSY.fetch_add(1, Relaxed);
-        Self
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        BUSY.fetch_sub(1, Relaxed);
-    }
-}
-
-static BUSY: AtomicUsize = AtomicUsize::new(0);
 const MAX_FRAME: usize = 64 << 10;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let socket = dir.path().join("worker");
-    tokio::spawn(work(UnixListener::bind(&socket)?));
+    tokio::spawn(work(UnixListener::bind(&socket)?, Arc::new(())));
 
     let engine = Engine::builder(Remote(socket)).build()?;
     let everyone = StaticTokens::new().allow_anonymous(Caller::new("guest")?.with_all_scopes());

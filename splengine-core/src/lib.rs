@@ -113,6 +113,8 @@
 //! # Features
 //!
 //! - `redb` (default): [`RedbStore`](store::RedbStore), which keeps batches in one file.
+//! - `testing`: the module `testing`, with what unit tests of executors and adapters need, and a
+//!   conformance suite for executors. For `[dev-dependencies]`.
 //!
 //! # Limits
 //!
@@ -156,6 +158,8 @@ pub mod session;
 mod spare_thread;
 pub mod store;
 pub mod terminal;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod text;
 mod time;
 mod user_name;

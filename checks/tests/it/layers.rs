@@ -19,6 +19,7 @@ const LAYERS: &[&str] = &[
     "session files",
     "batch",
     "engine",
+    "testing",
 ];
 
 fn layer(module: &str) -> Option<usize> {

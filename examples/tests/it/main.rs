@@ -6,6 +6,7 @@ mod configuration;
 mod conformance;
 mod connections;
 mod crash;
+mod executors;
 mod full_disk;
 mod kept;
 mod matrix;

@@ -1,8 +1,9 @@
 use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Field;
-use crate::execute::ExecuteError;
+use crate::execute::{ExecuteError, NOT_A_PATH, PARENT_DIR};
 use crate::ids::SessionId;
 use crate::os::Limits;
 use crate::terminal::TerminalModes;
@@ -30,7 +31,8 @@ pub enum Background {
 /// fn container_argv(command: &Command) -> Result<Vec<String>, ExecuteError> {
 ///     let mut argv = vec!["runtime".to_owned(), "exec".to_owned()];
 ///     argv.extend(command.env.iter().map(|(name, value)| format!("--env={name}={value}")));
-///     argv.extend(command.workdir.iter().map(|workdir| format!("--workdir={workdir}")));
+///     let workdir = std::path::Path::new("/work").join(command.relative_workdir()?);
+///     argv.push(format!("--workdir={}", workdir.display()));
 ///     argv.push(format!("user-{}", command.user));
 ///     argv.extend(command.text_argv()?.into_iter().map(str::to_owned));
 ///     Ok(argv)
@@ -42,7 +44,10 @@ pub struct Command {
     /// The program and its arguments; never empty, and no word holds a NUL. They are as the caller sent
     /// them, which over SSH need not be UTF-8.
     pub argv: Vec<OsString>,
-    /// Directory to run it in, as the caller wrote it: below root. `None` is root itself.
+    /// Directory to run it in, as the caller wrote it and **unchecked**: absolute or not, with `..` that
+    /// may lead out of root, of any length. `None` is root itself. Each executor confines it by itself:
+    /// [`relative_workdir`](Self::relative_workdir) is the checked form, and
+    /// [`Workdirs`](crate::local::Workdirs) opens it on this host.
     pub workdir: Option<String>,
     /// The variables that the request adds to the executor's own, with `SPL_SESSION_ID`.
     pub env: Vec<(String, String)>,
@@ -84,6 +89,51 @@ impl Command {
             field: Field::Args,
             problem: "hold bytes that are not UTF-8, which can't be passed on here".to_owned(),
         })
+    }
+
+    /// Returns [`workdir`](Self::workdir) as a path relative to root that has no `.` and no `..` in it,
+    /// for executors that resolve it elsewhere than [`LocalExecutor`](crate::LocalExecutor) does: in a
+    /// container, on another host. It is empty for root itself.
+    ///
+    /// An absolute path is taken below root, as [`Request::workdir`](crate::Request::workdir) says.
+    /// Callers may also put the name of root before it, which the executor alone knows: one that tells
+    /// callers such a name takes it off `workdir` first. Symbolic links are not looked at, since only what
+    /// resolves the path sees them: a link below root that leads out of it is the executor's to refuse.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecuteError::Workdir`] when the path has a `..`, which means another directory where a link
+    /// lies before it, or a NUL byte.
+    ///
+    /// ```
+    /// use std::path::{Path, PathBuf};
+    ///
+    /// use splengine_core::ExecuteError;
+    /// use splengine_core::execute::Command;
+    ///
+    /// /// The directory of `command` in a sandbox, which has root at `/work`.
+    /// fn directory(command: &Command) -> Result<PathBuf, ExecuteError> {
+    ///     Ok(Path::new("/work").join(command.relative_workdir()?))
+    /// }
+    /// ```
+    pub fn relative_workdir(&self) -> Result<PathBuf, ExecuteError> {
+        let workdir = self.workdir.as_deref().unwrap_or_default();
+        let mut relative = PathBuf::new();
+        let mut problem = workdir.contains('\0').then_some(NOT_A_PATH);
+        for part in Path::new(workdir).components() {
+            match part {
+                Component::Normal(name) => relative.push(name),
+                Component::ParentDir => problem = problem.or(Some(PARENT_DIR)),
+                Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            }
+        }
+        match problem {
+            Some(problem) => {
+                let workdir = workdir.chars().take(200).collect();
+                Err(ExecuteError::Workdir { workdir, problem })
+            }
+            None => Ok(relative),
+        }
     }
 }
 

@@ -202,7 +202,9 @@ impl ExecuteError {
     pub(crate) fn can_be_mended(&self) -> bool {
         match self {
             Self::ProgramNotFound(_) | Self::ProgramUnusable { .. } => true,
-            Self::Workdir { problem, .. } => ![OUTSIDE_ROOT, NOT_A_PATH].contains(problem),
+            Self::Workdir { problem, .. } => {
+                ![OUTSIDE_ROOT, NOT_A_PATH, PARENT_DIR].contains(problem)
+            }
             _ => false,
         }
     }
@@ -243,6 +245,7 @@ impl From<InputShortage> for ExecuteError {
 /// What is wrong with a working directory that can never be.
 pub(crate) const OUTSIDE_ROOT: &str = "is outside root";
 pub(crate) const NOT_A_PATH: &str = "is not a path";
+pub(crate) const PARENT_DIR: &str = "has a `..`, which is not resolved here";
 
 fn in_words(time: Duration) -> String {
     match time.as_secs().max(1) {

@@ -34,7 +34,7 @@ pub(crate) use command::command_bytes;
 pub use command::{Background, Command};
 pub use end::{End, Exit, Gap, Reason};
 pub use error::ExecuteError;
-pub(crate) use error::{NOT_A_PATH, OUTSIDE_ROOT};
+pub(crate) use error::{NOT_A_PATH, OUTSIDE_ROOT, PARENT_DIR};
 pub(crate) use failure_scan::FailureScan;
 pub(crate) use head_tail::HeadTail;
 pub use output::{Output, OutputClosed};

@@ -58,6 +58,7 @@ impl Output {
         let mut state = self.0.lock();
         let now = Instant::now();
         state.started.get_or_insert(now);
+        state.starts = state.starts.saturating_add(1);
         state.last_activity = now;
         drop(state);
         self.0.readable.notify_one();
@@ -127,6 +128,8 @@ pub(crate) struct Queue {
 
 struct State {
     started: Option<Instant>,
+    /// How often the executor said so: of interest to tests of it alone.
+    starts: u32,
     /// When it printed last, or its reader let it go on.
     last_activity: Instant,
     masks: Option<Box<[Mask; 2]>>,
@@ -152,6 +155,7 @@ impl Queue {
         let queue = Arc::new(Self {
             state: Mutex::new(State {
                 started: None,
+                starts: 0,
                 last_activity: Instant::now(),
                 masks: secrets.map(mask),
                 items: VecDeque::new(),
@@ -296,6 +300,45 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What tests of executors and of adapters see and do.
+#[cfg(feature = "testing")]
+impl Queue {
+    /// How often the executor said that its program runs.
+    pub(crate) fn starts(&self) -> u32 {
+        self.lock().starts
+    }
+
+    /// The bytes that wait for the reader, with what it costs to hold them.
+    pub(crate) fn queued(&self) -> usize {
+        self.lock().queued
+    }
+
+    /// Whether a write has to wait.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.lock().has_room()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lock().finished
+    }
+
+    /// What was written and not read yet, without waiting for more.
+    pub(crate) fn take(&self) -> Option<Item> {
+        let item = self.lock().pop();
+        self.writable.notify_waiters();
+        item
+    }
+
+    /// Tells the reader, before all that waits for it, that so much was lost.
+    pub(crate) fn lose(&self, stream: Stream, bytes: u64) {
+        let mut state = self.lock();
+        state.lost[stream as usize] += bytes;
+        state.total[stream as usize] += bytes;
+        drop(state);
+        self.readable.notify_one();
     }
 }
 

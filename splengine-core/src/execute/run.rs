@@ -378,6 +378,32 @@ impl Run {
 }
 
 impl Reading {
+    /// Of a run that has begun and is in no list, of which no output was read yet and none is kept.
+    pub(crate) fn new(
+        queue: Arc<Queue>,
+        source: CancelSource,
+        session_id: SessionId,
+        default_limit: u64,
+    ) -> Self {
+        Self {
+            queue,
+            source,
+            session_id,
+            execution_id: None,
+            was_begun: true,
+            output_limit: None,
+            default_limit,
+            memory: None,
+            kept: None,
+            given: [0; 2],
+            gaps: [None; 2],
+            closing: VecDeque::new(),
+            closed: Vec::new(),
+            end: None,
+            end_told: false,
+        }
+    }
+
     /// Here a part of a stream is missing. One gap is told of: where the first is, and how much all
     /// of them leave out.
     fn note_gap(&mut self, stream: Stream, bytes: u64) {

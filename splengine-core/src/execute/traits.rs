@@ -8,7 +8,8 @@ use crate::os::LimitKind;
 use crate::terminal::{Orphan, Reattached, Size, Terminal};
 
 /// Runs commands: on this host ([`LocalExecutor`](crate::LocalExecutor)), in a container, on a
-/// cluster. Implement it with a plain `async fn`:
+/// cluster. With the feature `testing` there is what its unit tests take, and a conformance suite
+/// (`splengine_core::testing`). Implement it with a plain `async fn`:
 ///
 /// ```
 /// use bytes::Bytes;

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use crate::execute::Command;
 use crate::names::any_names;
 
 /// The variables that commands get from their host, before those of their request.
@@ -88,6 +89,37 @@ impl Environment {
         self
     }
 
+    /// Returns all variables that `command` is to get, by name: these, over them those of its request,
+    /// and its [`path_first`](Command::path_first) before the rest of `PATH`. For executors that start
+    /// programs by themselves; [`LocalExecutor`](crate::LocalExecutor) does the same.
+    ///
+    /// ```
+    /// use splengine_core::execute::Command;
+    /// use splengine_core::local::Environment;
+    ///
+    /// /// A process that runs `command` in a sandbox, with nothing of the server's own environment.
+    /// fn process(environment: &Environment, command: &Command) -> std::process::Command {
+    ///     let mut process = std::process::Command::new("sandbox");
+    ///     process.env_clear().envs(environment.variables(command)).args(&command.argv);
+    ///     process
+    /// }
+    /// ```
+    #[must_use]
+    pub fn variables(&self, command: &Command) -> BTreeMap<OsString, OsString> {
+        let mut all = self.variables.clone();
+        all.extend(command.env.iter().map(|(name, value)| (name.into(), value.into())));
+        if let Some(first) = &command.path_first {
+            all.insert("PATH".into(), self.path_after(first, &command.env).into());
+        }
+        all
+    }
+
+    /// `PATH` with `first` before the rest of it.
+    fn path_after(&self, first: &str, request: &[(String, String)]) -> String {
+        let rest = self.value(request, "PATH").unwrap_or_default().to_string_lossy();
+        format!("{first}:{rest}")
+    }
+
     /// One variable's value.
     pub(crate) fn value<'a>(
         &'a self,
@@ -126,8 +158,7 @@ impl Environment {
         first: Option<&str>,
     ) -> Vec<CString> {
         let Some(first) = first else { return self.block(request) };
-        let rest = self.value(request, "PATH").unwrap_or_default().to_string_lossy();
-        let path = ("PATH".to_owned(), format!("{first}:{rest}"));
+        let path = ("PATH".to_owned(), self.path_after(first, request));
         self.block(&[request, &[path]].concat())
     }
 

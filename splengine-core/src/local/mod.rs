@@ -3,7 +3,7 @@
 //! [`LocalExecutor`] runs commands as child processes below a root directory; its
 //! [builder](LocalExecutorBuilder) says what they begin with, of which the [`Environment`] is a
 //! part. With a [`PtyHost`] the programs of sessions go on when this process ends, and the next one
-//! takes them over.
+//! takes them over. [`Workdirs`] and [`Environment::variables`] are for other executors of this host.
 
 mod builder;
 mod cgroup_mode;
@@ -16,9 +16,11 @@ mod pty_host;
 mod stdio;
 mod terminal;
 mod termios;
+mod workdirs;
 
 pub use builder::{LocalExecutorBuilder, SetupError};
 pub use cgroup_mode::CgroupMode;
 pub use environment::Environment;
 pub use executor::LocalExecutor;
 pub use pty_host::{PtyHost, PtyHostError, run_pty_host};
+pub use workdirs::Workdirs;

@@ -24,3 +24,5 @@ pub(crate) use runner::Runner;
 pub(crate) use shutdown::Shutdown;
 pub use stats::HistogramStats;
 pub(crate) use stats::{Counters, counts};
+#[cfg(feature = "testing")]
+pub(crate) use supervise::{ABANDON_AFTER, verdict};

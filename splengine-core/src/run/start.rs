@@ -1,6 +1,5 @@
 //! The start of a run that has its permit.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -66,24 +65,16 @@ impl Runner {
         let memory = CaptureBudget { budgets: self.captures.clone(), user: accounted_user };
         let scan = self.policy.program.failure_scan();
         let (output, queue) = Queue::new(request.slow_reader, scan, secrets);
+        let default_limit = self.policy.default_output_limit;
+        let session_id = command.session_id.clone();
         let run = Run(Box::new(Reading {
-            queue: Arc::clone(&queue),
-            source: source.clone(),
-            session_id: command.session_id.clone(),
             execution_id: listed.as_ref().map(|listed| listed.id.clone()),
-            was_begun: true,
             output_limit: request.output_limit,
-            default_limit: self.policy.default_output_limit,
             kept: request
                 .output_limit
                 .map(|limit| [(); 2].map(|()| HeadTail::new(limit, memory.stream()))),
             memory: Some(memory),
-            given: [0; 2],
-            gaps: [None; 2],
-            closing: VecDeque::new(),
-            closed: Vec::new(),
-            end: None,
-            end_told: false,
+            ..Reading::new(Arc::clone(&queue), source.clone(), session_id, default_limit)
         }));
         let stdin = std::mem::replace(&mut request.stdin, Stdin::null());
         let executor = Arc::clone(&self.executor);
@@ -99,22 +90,11 @@ impl Runner {
         let (_, queue) = Queue::new(SlowReader::Wait, None, None);
         let reason = source.reason().unwrap_or(Reason::Cancelled);
         queue.finish(Ok(End::never_begun(reason)));
+        let default_limit = self.policy.default_output_limit;
         Run(Box::new(Reading {
-            queue,
-            source,
-            session_id: terms.command.session_id,
             execution_id: Some(listed.id.clone()),
             was_begun: false,
-            output_limit: None,
-            default_limit: self.policy.default_output_limit,
-            memory: None,
-            kept: None,
-            given: [0; 2],
-            gaps: [None; 2],
-            closing: VecDeque::new(),
-            closed: Vec::new(),
-            end: None,
-            end_told: false,
+            ..Reading::new(queue, source, terms.command.session_id, default_limit)
         }))
     }
 

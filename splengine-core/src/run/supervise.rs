@@ -213,7 +213,11 @@ fn record(
 }
 
 /// The table of ends: the reason, the exit code and the signal that a run is reported with.
-fn verdict(exit: Exit, stopped_for: Reason, failure_told: bool) -> (Reason, i32, Option<Signal>) {
+pub(crate) fn verdict(
+    exit: Exit,
+    stopped_for: Reason,
+    failure_told: bool,
+) -> (Reason, i32, Option<Signal>) {
     let signal = match exit.status {
         ExitStatus::Code(_) => None,
         ExitStatus::Signal(signal) => Some(signal),

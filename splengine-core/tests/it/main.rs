@@ -7,6 +7,8 @@ mod batch_keys;
 mod batch_streams;
 mod batches;
 mod capture_bounds;
+#[cfg(feature = "testing")]
+mod conformance;
 mod connections;
 mod ends;
 mod engine_memory;
@@ -36,6 +38,8 @@ mod sharing;
 mod store;
 mod streams;
 mod support;
+#[cfg(feature = "testing")]
+mod testing;
 mod trees;
 mod watch;
 mod written;
