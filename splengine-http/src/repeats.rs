@@ -437,7 +437,8 @@ mod tests {
         let policy = SessionPolicy::new().store(root.path().join("sessions")).expect("writable");
         let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
         let engine = engine.sessions(policy).build().expect("fine");
-        let (alice, sessions) = (Caller::with_all_scopes(user("alice")), engine.sessions());
+        let (alice, sessions) =
+            (Caller::new("alice").expect("a name").with_all_scopes(), engine.sessions());
         let request = SessionRequest::new().command("cat");
         let id = sessions.create(&alice, request).await.expect("runs").id;
         let guest = || {

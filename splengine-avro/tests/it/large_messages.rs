@@ -7,6 +7,7 @@ use splengine_core::quota::LargeWork;
 use splengine_core::session::SessionPolicy;
 use splengine_core::store::MemoryStore;
 use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::TestServer;
@@ -171,7 +172,7 @@ async fn a_page_of_events_with_long_arguments_ends_early() {
 async fn calls_that_wait_for_events_take_no_more_memory_than_a_caller_may_have() {
     let (_root, engine) = engine();
     // Whom the server takes everybody for.
-    let everybody = Caller::with_all_scopes("guest".parse().expect("a name"));
+    let everybody = Caller::new("guest").expect("a name").with_all_scopes();
     // Whoever waits knows its 400 KB of arguments.
     let args = ["read x"].map(str::to_owned).into_iter().chain(vec!["a".repeat(100_000); 4]);
     let request = BatchRequest::new().step(Step::new("sh -c").args(args).open_stdin());

@@ -118,7 +118,7 @@ async fn a_page_logs_in_over_http_2_as_well() {
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).build().expect("built");
     let (mut tokens, token) = (StaticTokens::new(), "alices-very-long-token");
-    let alice = Caller::with_all_scopes("alice".parse().expect("a name"));
+    let alice = Caller::new("alice").expect("a name").with_all_scopes();
     tokens.insert(&Secret::new(token), alice).expect("long enough");
     let app = WsServer::builder(engine).authenticate(tokens).into_service();
     let app = Router::new().fallback_service(app);
