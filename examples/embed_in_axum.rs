@@ -4,9 +4,8 @@
 //!     cargo run --example embed-in-axum
 //!     curl -H 'Cookie: login=alice' --json '{"command": "echo hi"}' http://ADDRESS/spl/execute
 //!
-//! Terminals are at `ws://ADDRESS/spl/ws/terminal`, and the console for browsers at `/spl/ws/`.
-//!
-//! It prints its address, and runs until ctrl-c.
+//! Terminals are at `ws://ADDRESS/spl/ws/terminal`, and the console for browsers at `/spl/ws/`. It prints
+//! its address, and runs until ctrl-c.
 
 use std::io::Write as _;
 use std::time::Duration;
