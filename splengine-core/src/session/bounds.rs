@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
-use crate::quota::{CallerBudgets, EngineMemory, MemoryBudget, MemoryError, Reservation};
+use crate::quota::{
+    CallerBudgets, CallerPlace, CallerPlaces, EngineMemory, MemoryBudget, MemoryError, PlaceError,
+    Reservation,
+};
 use crate::session::SessionError;
 use crate::terminal::Size;
 use crate::time::after;
@@ -22,6 +25,8 @@ pub(crate) struct IoBounds {
     turns: Arc<Semaphore>,
     turns_of: Mutex<HashMap<UserName, Weak<Semaphore>>>,
     write_turns: Arc<Semaphore>,
+    /// Recordings that are open to be read, each of which takes a descriptor.
+    recordings: CallerPlaces,
     timeout: Duration,
 }
 
@@ -51,6 +56,7 @@ impl IoBounds {
             turns: Arc::new(Semaphore::new(MAX_TURNS)),
             turns_of: Mutex::default(),
             write_turns: Arc::new(Semaphore::new(MAX_WRITE_TURNS)),
+            recordings: CallerPlaces::new(MAX_OPEN_RECORDINGS),
             timeout,
         }
     }
@@ -76,6 +82,20 @@ impl IoBounds {
     pub(crate) async fn write_turn(&self) -> OwnedSemaphorePermit {
         let turns = Arc::clone(&self.write_turns);
         turns.acquire_owned().await.expect("nobody closes it")
+    }
+
+    /// Takes a place for a recording that `user` opens.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Busy`] when there is none.
+    pub(crate) fn recording_place(&self, user: &UserName) -> Result<CallerPlace, SessionError> {
+        self.recordings.take(user).map_err(|error| {
+            SessionError::Busy(match error {
+                PlaceError::OfAll { .. } => MemoryError::Unavailable,
+                _ => MemoryError::CallerLimit,
+            })
+        })
     }
 
     fn own_turns(&self, user: &UserName) -> Arc<Semaphore> {
@@ -152,6 +172,7 @@ pub(crate) fn screen_bytes(size: Size, scrollback: usize) -> usize {
 /// Of all callers.
 const MAX_TURNS: usize = 2;
 const MAX_WRITE_TURNS: usize = 8;
+const MAX_OPEN_RECORDINGS: usize = 256;
 const WRITE_ALLOWANCE: usize = 2 << 20;
 const BYTES_PER_CELL: usize = 16;
 const SNAPSHOT_BYTES_PER_CELL: usize = 48;

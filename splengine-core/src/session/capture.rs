@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::auth::Caller;
 use crate::blocking::blocking;
 use crate::ids::{IntoId, SessionId};
+use crate::quota::CallerPlace;
 use crate::screen::Screen;
 use crate::session::SessionError;
 use crate::session::bounds::{IoMemory, ReadTurn, cells_bytes, screen_bytes, snapshot_bytes};
@@ -66,6 +67,8 @@ impl ScreenShot {
 pub struct RecordingFile {
     pub(crate) file: Arc<std::fs::File>,
     pub(crate) length: u64,
+    /// Given back once no clone is left.
+    pub(crate) _place: Arc<CallerPlace>,
 }
 
 impl RecordingFile {
@@ -254,7 +257,8 @@ impl Sessions {
     /// # Errors
     ///
     /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
-    /// [`SessionError::NoRecording`].
+    /// [`SessionError::NoRecording`]; [`SessionError::Busy`] when as many are open as may be: 256 of all
+    /// callers, of which a caller may have half of what the others leave.
     ///
     /// # Cancel safety
     ///
@@ -264,9 +268,12 @@ impl Sessions {
         caller: &Caller,
         id: impl IntoId<SessionId>,
     ) -> Result<RecordingFile, SessionError> {
-        let (cast, _) = self.recording_files(caller, &self.id(caller, id)?).await?;
+        let id = self.id(caller, id)?;
+        self.find_own(caller, &id)?;
+        let place = Arc::new(self.registry.io.recording_place(caller.accounted_user())?);
+        let (cast, _) = self.recording_files(caller, &id).await?;
         let length = cast.metadata().map_err(SessionError::of_io)?.len();
-        Ok(RecordingFile { file: Arc::new(cast), length })
+        Ok(RecordingFile { file: Arc::new(cast), length, _place: place })
     }
 
     async fn recording_files(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use splengine_core::auth::Access;
 use splengine_core::session::{Attach, SessionPolicy, Update};
-use splengine_core::{Engine, LocalExecutor, SessionRequest};
+use splengine_core::{Engine, ErrorKind, LocalExecutor, SessionError, SessionRequest};
 use tokio::time::timeout;
 
 use crate::support::caller;
@@ -46,4 +46,40 @@ async fn no_worker_of_the_runtime_writes_recordings() {
     assert!(written < 100_000, "a worker has written {written} bytes");
     let keyframes = root.path().join("sessions").join(id).join("keyframes");
     assert!(std::fs::metadata(keyframes).expect("is there").len() > 1000);
+}
+
+/// Each takes a descriptor of the process for as long as its reader likes.
+#[tokio::test]
+async fn recordings_that_are_open_leave_some_to_other_callers() {
+    let root = tempfile::tempdir().expect("a directory");
+    let policy = SessionPolicy::new().store(root.path().join("sessions")).expect("writable");
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    let engine = Engine::builder(executor).sessions(policy).build().expect("built");
+    let sessions = engine.sessions();
+    let [alice, bob] = ["alice", "bob"].map(caller);
+    let mut ids = Vec::new();
+    for user in [&alice, &bob] {
+        let request = SessionRequest::new().command("echo hello");
+        let id = sessions.create(user, request).await.expect("starts").id;
+        let mut client = sessions.attach(user, &id, Attach::new(Access::View)).expect("attaches");
+        while client.next().await.is_some() {}
+        ids.push(id);
+    }
+    let mut open = Vec::new();
+    let refusal = loop {
+        match sessions.recording(&alice, &ids[0]).await {
+            Ok(recording) => open.push(recording),
+            Err(refusal) => break refusal,
+        }
+        assert!(open.len() <= 256, "there is no bound");
+    };
+    assert!(matches!(refusal, SessionError::Busy(_)), "{refusal:?}");
+    assert_eq!((open.len(), refusal.kind()), (128, ErrorKind::CallerLimit));
+    sessions.recording(&bob, &ids[1]).await.expect("there is one for bob");
+    // A copy of one is the same.
+    let copy = open[0].clone();
+    open.remove(0);
+    sessions.recording(&alice, &ids[0]).await.expect_err("the copy is open");
+    drop(copy);
+    sessions.recording(&alice, &ids[0]).await.expect("one was closed");
 }
