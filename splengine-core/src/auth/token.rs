@@ -125,7 +125,9 @@ impl fmt::Debug for TokenHash {
 /// with every entry in constant time, so its duration tells nothing.
 ///
 /// ```
-/// use splengine_core::auth::{AuthError, Authenticator, Credentials, Secret, StaticTokens};
+/// use splengine_core::auth::{
+///     AuthError, Authenticator, CredentialSource, Credentials, Secret, StaticTokens,
+/// };
 /// use splengine_core::{Caller, Scope};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -134,9 +136,10 @@ impl fmt::Debug for TokenHash {
 /// let alice = Caller::new("alice")?.with(Scope::Execute);
 /// let mut tokens = StaticTokens::new();
 /// tokens.insert(&token, alice.clone())?;
-/// assert_eq!(tokens.authenticate(Credentials::Bearer(token)).await?, alice);
+/// let source = CredentialSource::new("http", Some([192, 0, 2, 1].into()));
+/// assert_eq!(tokens.authenticate(Credentials::Bearer(token), &source).await?, alice);
 ///
-/// let anonymous = tokens.authenticate(Credentials::None).await;
+/// let anonymous = tokens.authenticate(Credentials::None, &source).await;
 /// assert!(matches!(anonymous, Err(AuthError::Missing)));
 /// # Ok(())
 /// # }
