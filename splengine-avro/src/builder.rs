@@ -104,7 +104,9 @@ impl<A> AvroServerBuilder<A> {
     /// or whose calls are worked at, beyond 64 KiB of each; of one that is the largest message and
     /// 1 MiB. A caller has half of what the others leave, and one message beyond, over all of their connections; those on
     /// which nobody was recognised yet, and bodies of HTTP whose credentials may stand within them,
-    /// have a quarter. At the bound connections wait to be read from. A message for which there is no
+    /// have a quarter. What the values of a message of another schema than the server's take in memory
+    /// until they are read as its own counts likewise from 64 KiB on; beyond 4 MiB and 128 times its bytes,
+    /// or 64 MiB, the call is refused. At the bound connections wait to be read from. A message for which there is no
     /// memory for as long as [one may take](Self::frame_timeout) is refused, with
     /// `RESOURCE_EXHAUSTED` if the caller's own share is used up, else with `UNAVAILABLE`, and its
     /// connection closed; over HTTP it is refused after 5 s, with 429 or 503 and `Retry-After`.
@@ -112,7 +114,8 @@ impl<A> AvroServerBuilder<A> {
     ///
     /// As much again is the maximum memory of answers of more than 64 KiB that are not sent yet, of a
     /// caller half of what the others leave and one answer beyond it. A call that only looks fails at once with the
-    /// same codes if its answer finds none. The answer to work that is done waits for up to 5 s, at
+    /// same codes if its answer finds none; `stepOutput` and `readFile` wait for it before they read, as
+    /// long as [a message may take](Self::frame_timeout). The answer to work that is done waits for up to 5 s, at
     /// most 8 of a caller and 64 of all at once; then the call fails with `INTERNAL` and words that say
     /// that it was done, so that no client makes it again.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
@@ -123,6 +126,11 @@ impl<A> AvroServerBuilder<A> {
     /// Sets the maximum number of calls of one connection that are worked at, at least 1; the next
     /// one is read when one of them is answered. Default 1024. In the specification's framing it is
     /// always one.
+    ///
+    /// Of one caller 256 are worked at over all connections; the next waits for 30 s at most, and then
+    /// fails with `RESOURCE_EXHAUSTED`. `cancel`, `endSession` and `keepAlive` do not wait. The calls of
+    /// a connection that wait, or of which it is not known yet whose they are, take 64 KiB at most, 1 KiB
+    /// each beside their messages: then no further one is read.
     pub fn max_calls(mut self, count: usize) -> Self {
         self.options.max_calls = count.max(1);
         self

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::answer::refusal;
+use crate::call_turns::WaitingCalls;
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::output::Unsent;
@@ -39,6 +40,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut conversation = responder.conversation(false);
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut calls = FuturesUnordered::new();
+    let waiting_calls = WaitingCalls::default();
     // The message whose client's protocol is being parsed, one at most; and once it is, that message.
     let mut learning = FuturesUnordered::new();
     let mut learned = None;
@@ -69,6 +71,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             let has_room = calls.len() < most_calls
                 && output.len() < MAX_OUTPUT_BYTES
                 && learning.is_empty()
+                && !waiting_calls.are_too_many()
                 && !closing.is_closing();
             if !has_room {
                 break false;
@@ -123,6 +126,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         is_unknown = recognised.get().is_none();
                         Box::new(Memory { reservation, is_callers })
                     });
+                    let uncounted = if memory.is_some() { 0 } else { call.len() };
+                    let waits = Some(waiting_calls.begin(uncounted));
                     let shown = (!handle.is_authenticated()).then(|| {
                         Box::new(Presented {
                             connection: Some(handle.clone()),
@@ -135,7 +140,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         call,
                         opened.answer,
                         opened.is_answered,
-                        Origin { source: source.clone(), shown, memory },
+                        Origin { source: source.clone(), shown, memory, waits },
                     );
                     let work = work.map(move |answer| (serial, answer));
                     let mut work = in_place(&mut spare, work);
@@ -231,6 +236,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 }
                 is_prompt = answered.elapsed() < PROMPT;
             }
+            () = waiting_calls.fewer(), if waiting_calls.are_too_many() => {}
             () = closing.closed(), if !closing.is_closing() => {}
             () = async {
                 match &mut revoked {

@@ -9,6 +9,7 @@ use splengine_core::quota::{CallerBudgets, LargeWork, LargeWorkPermit, MemoryBud
 use splengine_core::{Caller, Engine, Run};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::call_turns::CallTurns;
 use crate::error::Failure;
 use crate::handshake::{Conversation, Unknown};
 use crate::parse_queue::{ParseQueue, Requester};
@@ -44,6 +45,7 @@ pub(crate) struct Context {
     pub(crate) answers: CallerBudgets,
     /// The shares of callers in what calls hold that wait for events, apart from answers.
     pub(crate) followers: CallerBudgets,
+    pub(crate) call_turns: CallTurns,
     pub(crate) options: Options,
 }
 
@@ -87,6 +89,7 @@ impl Context {
             unknown,
             answers,
             followers,
+            call_turns: CallTurns::default(),
             options,
         }
     }
@@ -162,6 +165,17 @@ impl CallContext<'_> {
         Ok(())
     }
 
+    /// Reserves memory for an answer of a call that only looks, before what it tells is read; waits for it
+    /// as long as for that of a message.
+    pub(crate) async fn reserve_read(&self, bytes: usize) -> Result<(), Failure> {
+        let bytes = bytes.saturating_add(ANSWER_HEAD_BYTES);
+        let mut reserved = self.memory.budgets.of(self.caller.accounted_user()).reservation();
+        let waits = reserved.resize_within(bytes, self.options.frame_timeout);
+        waits.await.map_err(|error| Failure::of_answer(error, false))?;
+        *self.memory.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
+        Ok(())
+    }
+
     /// Reserves memory for outputs of what was done, before they are read.
     pub(crate) async fn reserve_outputs(&self, bytes: usize) -> Result<Reservation, Failure> {
         let user = self.caller.accounted_user();
@@ -198,3 +212,5 @@ pub(crate) async fn off_workers<T: Send + 'static>(
 
 /// An answer of no more bytes is not counted.
 pub(crate) const MIN_ANSWER_BYTES: usize = 64 << 10;
+/// What stands in an answer before what was read.
+const ANSWER_HEAD_BYTES: usize = 4 << 10;

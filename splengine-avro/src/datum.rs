@@ -34,12 +34,18 @@ enum Fault {
     Range,
     Left(usize),
     Deep,
+    Costly,
 }
 
 impl DatumError {
     /// That values lie too deep in each other, or are of a kind that we do not take.
     pub(crate) fn deep() -> Self {
         Self(Fault::Deep)
+    }
+
+    /// That values take far more memory than their bytes.
+    pub(crate) fn costly() -> Self {
+        Self(Fault::Costly)
     }
 }
 
@@ -200,6 +206,7 @@ impl fmt::Display for DatumError {
             Fault::Symbol(place) => write!(f, "an enum in them has no symbol {place}"),
             Fault::Range => f.write_str("a number in them has more than 32 bits"),
             Fault::Deep => f.write_str("values in them lie too deep, or are of no kind known here"),
+            Fault::Costly => f.write_str("values in them take too much memory for their size"),
             Fault::Left(left) => write!(f, "{left} bytes follow their end"),
         }
     }

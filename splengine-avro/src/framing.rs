@@ -57,8 +57,8 @@ pub(crate) struct Frames {
     is_netty: bool,
     max_frame: usize,
     state: State,
-    gathered: Vec<Bytes>,
-    size: usize,
+    /// What has come of the message: one that comes in many small buffers takes no more than its bytes.
+    gathered: BytesMut,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Frames {
     }
 
     pub(crate) fn classic(max_frame: usize) -> Self {
-        Self { is_netty: false, max_frame, state: State::Idle, gathered: Vec::new(), size: 0 }
+        Self { is_netty: false, max_frame, state: State::Idle, gathered: BytesMut::new() }
     }
 
     pub(crate) fn is_netty(&self) -> bool {
@@ -99,9 +99,9 @@ impl Frames {
         }
     }
 
-    /// How many bytes of a message that is not whole are kept here.
+    /// The memory of a message that is not whole, in bytes.
     pub(crate) fn gathered(&self) -> usize {
-        self.size
+        self.gathered.capacity()
     }
 
     /// The next whole message, with its serial, out of what has come.
@@ -126,7 +126,7 @@ impl Frames {
                 State::Buffers { serial, left } => {
                     let Some(mut head) = input.get(..4) else { return Ok(None) };
                     let length = usize::try_from(head.get_u32()).map_err(|_| Broken)?;
-                    if length > self.max_frame - self.size {
+                    if length > self.max_frame - self.gathered.len() {
                         return Err(Broken);
                     }
                     if !self.is_netty && length == 0 {
@@ -143,9 +143,12 @@ impl Frames {
                         return Ok(None);
                     }
                     input.advance(4);
-                    self.size += length;
-                    if length > 0 {
-                        self.gathered.push(input.split_to(length).freeze());
+                    if self.gathered.is_empty() && length >= MIN_KEPT_BYTES {
+                        self.gathered = input.split_to(length);
+                    } else {
+                        // A small buffer that is kept would keep all that was read with it.
+                        self.gathered.extend_from_slice(&input[..length]);
+                        input.advance(length);
                     }
                     let left = left - 1;
                     self.state = State::Buffers { serial, left };
@@ -162,15 +165,12 @@ impl Frames {
 
     fn whole(&mut self) -> Bytes {
         self.state = State::Idle;
-        self.size = 0;
-        match self.gathered.len() {
-            1 => self.gathered.pop().unwrap_or_default(),
-            _ => {
-                let whole = self.gathered.concat().into();
-                self.gathered.clear();
-                whole
-            }
+        let whole = std::mem::take(&mut self.gathered);
+        if whole.capacity() - whole.len() < MIN_KEPT_BYTES {
+            return whole.freeze();
         }
+        // It takes no more than its bytes from now on.
+        Vec::from(whole).into_boxed_slice().into()
     }
 
     /// Appends an answer to `output`.
@@ -232,6 +232,8 @@ impl Sasl {
 
 /// Buffers of one message; whoever sends more, sends too small ones.
 const MAX_BUFFERS: u32 = 1 << 16;
+/// A buffer of so many bytes is not copied, if it is the first.
+const MIN_KEPT_BYTES: usize = 4 << 10;
 const MAX_SASL_PAYLOAD_BYTES: usize = 4096;
 
 #[cfg(test)]
@@ -325,6 +327,25 @@ mod tests {
         assert_eq!(Frames::netty(100).next(&mut many), Err(Broken));
         let mut classic = BytesMut::from(&[0, 0, 0, 101][..]);
         assert_eq!(Frames::classic(100).next(&mut classic), Err(Broken));
+    }
+
+    #[test]
+    fn a_message_of_many_small_buffers_takes_no_more_than_its_bytes() {
+        const COUNT: usize = 30_000;
+        for (mut frames, head) in
+            [(Frames::classic(MAX), &[][..]), (Frames::netty(MAX), &[0, 0, 0, 0, 0, 0, 0xff, 0xff])]
+        {
+            let mut input = BytesMut::from(head);
+            for _ in 0..COUNT {
+                input.extend_from_slice(b"\0\0\0\x01x");
+                assert_eq!(frames.next(&mut input), Ok(None));
+            }
+            let held = frames.gathered();
+            assert!((COUNT..3 * COUNT).contains(&held), "{held} bytes");
+            // Nothing keeps what was read.
+            let read = 16 << 10;
+            assert!(input.is_empty() && (input.capacity() >= read || input.try_reclaim(read)));
+        }
     }
 
     #[test]

@@ -130,7 +130,11 @@ pub(crate) fn read(client: &ClientProtocol, call: Bytes) {
     metadata.echo().write(&mut Vec::new());
     let Ok(name) = reader.text().map(str::to_owned) else { return };
     let Ok((_, message)) = client.message(&name) else { return };
-    let Ok(mut parameters) = message.parameters(&name, reader.rest()) else { return };
+    let written = reader.rest();
+    if message.cost(&name, &written).is_err() {
+        return;
+    }
+    let Ok(mut parameters) = message.parameters(&name, written) else { return };
     let parameters = &mut parameters;
     match name.as_str() {
         "execute" => drop(Command::read(parameters)),

@@ -61,6 +61,7 @@
 
 mod answer;
 mod builder;
+mod call_turns;
 mod codec;
 mod connection;
 mod container;

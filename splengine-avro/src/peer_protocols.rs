@@ -1,6 +1,7 @@
 //! What clients speak: their protocols, and how each of their messages is read.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Display};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use apache_avro::Schema;
@@ -55,7 +56,7 @@ impl ClientProtocol {
                 })
                 .collect()
         });
-        Self::with(hash_of(text), messages.map_err(in_short))
+        Self::with(hash_of(text), messages.map_err(|problem| in_short(&problem)))
     }
 
     /// One that was not parsed, for a reason that is no fault of its text.
@@ -111,24 +112,31 @@ impl ClientMessage {
         self.written_with.is_none()
     }
 
-    /// The parameters, as our own schema has them; the error is for people.
+    /// The memory that it takes to read the parameters as our own schema has them, in bytes, about; the
+    /// error is for people.
+    pub(crate) fn cost(&self, name: &str, written: &Bytes) -> Result<usize, String> {
+        let Some(theirs) = &self.written_with else { return Ok(0) };
+        let unreadable = |error| of_parameters("can't be read", name, &error);
+        let mut reader = Reader::new(written.clone());
+        let cost = skip(theirs, request(name)?, &mut reader).map_err(unreadable)?;
+        reader.finish().map_err(unreadable)?;
+        Ok(cost)
+    }
+
+    /// The parameters, of which the [cost](Self::cost) is known, as our own schema has them; the error is for
+    /// people.
     pub(crate) fn parameters(&self, name: &str, written: Bytes) -> Result<Reader, String> {
         let Some(theirs) = &self.written_with else { return Ok(Reader::new(written)) };
-        let unreadable =
-            |problem: &dyn std::fmt::Display| of_parameters("can't be read", name, problem);
-        let mut reader = Reader::new(written.clone());
-        skip(theirs, &mut reader).map_err(|error| unreadable(&error))?;
-        reader.finish().map_err(|error| unreadable(&error))?;
-        let resolve = || {
-            let ours = &ours().declared.message(name).ok_or("it is unknown").ok()?.request;
-            Some(resolved(theirs, ours, &written))
-        };
-        match resolve() {
-            Some(Ok(bytes)) => Ok(Reader::new(bytes.into())),
-            Some(Err(error)) => Err(of_parameters("do not fit", name, &error)),
-            None => Err(format!("there is no message `{name}`")),
-        }
+        let resolved = resolved(theirs, request(name)?, &written);
+        let bytes = resolved.map_err(|error| of_parameters("do not fit", name, &error))?;
+        Ok(Reader::new(bytes.into()))
     }
+}
+
+/// What we read the parameters of a message as.
+fn request(name: &str) -> Result<&'static Schema, String> {
+    let message = ours().declared.message(name);
+    message.map(|message| &message.request).ok_or_else(|| format!("there is no message `{name}`"))
 }
 
 fn resolved(theirs: &Schema, ours: &Schema, written: &[u8]) -> Result<Vec<u8>, apache_avro::Error> {
@@ -139,16 +147,31 @@ fn resolved(theirs: &Schema, ours: &Schema, written: &[u8]) -> Result<Vec<u8>, a
     Ok(bytes)
 }
 
-fn of_parameters(what: &str, name: &str, problem: &dyn std::fmt::Display) -> String {
-    in_short(format!("the parameters of `{name}` {what}: {problem}"))
+fn of_parameters(what: &str, name: &str, problem: &dyn Display) -> String {
+    in_short(&format_args!("the parameters of `{name}` {what}: {problem}"))
 }
 
-/// The library tells of whole schemas in its errors.
-fn in_short(problem: String) -> String {
-    match problem.char_indices().nth(MAX_PROBLEM_CHARS) {
-        Some((end, _)) => problem[..end].to_owned(),
-        None => problem,
+/// The library tells of whole schemas and values in its errors, which are not written to their ends.
+fn in_short(problem: &dyn Display) -> String {
+    struct Short {
+        text: String,
+        left: usize,
     }
+
+    impl fmt::Write for Short {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            for character in text.chars() {
+                self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+                self.text.push(character);
+            }
+            Ok(())
+        }
+    }
+
+    let mut short = Short { text: String::new(), left: MAX_PROBLEM_CHARS };
+    // It fails at the bound.
+    let _ = fmt::write(&mut short, format_args!("{problem}"));
+    short.text
 }
 
 /// The memory that a schema takes, in bytes, about.
@@ -247,7 +270,9 @@ mod tests {
         );
         let protocol = ClientProtocol::new(&text);
         let (_, message) = protocol.message("execute")?;
-        let mut reader = message.parameters("execute", written.to_vec().into())?;
+        let written = Bytes::copy_from_slice(written);
+        message.cost("execute", &written)?;
+        let mut reader = message.parameters("execute", written)?;
         let command = Command::read(&mut reader).map_err(|error| error.to_string())?;
         reader.finish().map_err(|error| error.to_string())?;
         Ok(command)
@@ -340,7 +365,7 @@ mod tests {
         let many = doubling(6).replace(r#""a", "type": "R5""#, &format!(r#""a", "type": {empty}"#));
         // 64 values of no bytes each.
         bomb(&many, &[0x80, 0xb4, 0x89, 0x13, 0], "hold more than");
-        bomb(&many, &[&[0xd0, 0x0f][..], &[0]].concat(), "too deep");
+        bomb(&many, &[&[0xd0, 0x0f][..], &[0]].concat(), "too much memory");
         let endless = r#"{"type": "record", "name": "Command", "fields": [
             {"name": "a", "type": "Command"}]}"#;
         bomb(endless, &[], "too deep");

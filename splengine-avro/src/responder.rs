@@ -10,11 +10,12 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use splengine_core::auth::{CredentialSource, Credentials, SharedAuthenticator};
 use splengine_core::net::ConnectionHandle;
-use splengine_core::quota::Reservation;
-use splengine_core::{Caller, Engine};
+use splengine_core::quota::{LargeWork, Reservation};
+use splengine_core::{Caller, Engine, ExecuteError, Scope};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Answer, Written};
+use crate::call_turns::{WaitingCall, needs_no_turn};
 use crate::context::{AnswerMemory, CallContext, Context, MIN_ANSWER_BYTES, Options};
 use crate::datum::{Datum, Reader};
 use crate::error::Failure;
@@ -47,6 +48,8 @@ pub(crate) struct Origin {
     pub(crate) shown: Option<Box<Presented>>,
     /// That of its message, if it is large.
     pub(crate) memory: Option<Box<Memory>>,
+    /// Until it is at its turn, it counts for its connection.
+    pub(crate) waits: Option<WaitingCall>,
 }
 
 /// Who was recognised first on a connection: what it reads takes memory of their share, and it ends
@@ -185,7 +188,7 @@ impl Responder {
         known: &mut Option<Caller>,
         answer_memory: &AnswerMemory<'_>,
     ) -> Vec<u8> {
-        let Origin { source, shown, mut memory } = origin;
+        let Origin { source, shown, mut memory, waits } = origin;
         let name = parameters.name;
         let is_frozen = is_frozen(name);
         let let_in = async {
@@ -222,21 +225,56 @@ impl Responder {
                 return answer.of::<()>(Err(error.into()), !is_frozen);
             }
         }
-        let permit = match ask.large_work_permit(parameters.work_bytes()).await {
+        let turn = if needs_no_turn(name) {
+            None
+        } else {
+            let turn = self.call_turns.turn(ask.caller.accounted_user());
+            match ask.unless_revoked(ask.in_time(turn)).await {
+                Ok(turn) => Some(turn),
+                Err(failure) => return answer.of::<()>(Err(failure), !is_frozen),
+            }
+        };
+        // One that needs none counts for its connection until it is over.
+        let _waits = waits.filter(|_| turn.is_none());
+        if let Err(failure) = check_scope(name, &ask.caller) {
+            return answer.of::<()>(Err(failure), !is_frozen);
+        }
+        let (length, work) = (parameters.written.len(), parameters.work_bytes());
+        let permit = match ask.large_work_permit(work).await {
             Ok(permit) => permit,
             Err(failure) => return answer.of::<()>(Err(failure), !is_frozen),
         };
+        let unread = |answer: Answer, unread| match unread {
+            Unread::Malformed(problem) => answer.system(&Failure::invalid(problem)),
+            Unread::Busy(error) => answer.of::<()>(Err(error.into()), !is_frozen),
+        };
+        let cost = match parameters.cost(&permit).await {
+            Ok(cost) => cost,
+            Err(error) => return unread(answer, error),
+        };
+        // Its values take memory beside the message until they are read.
+        let (mut of_message, mut of_values) =
+            (memory.as_mut().map(|held| &mut held.reservation), None);
+        if cost >= LargeWork::MIN_BYTES {
+            let new = || self.budgets.of(ask.caller.accounted_user()).reservation();
+            let held = of_message.as_deref_mut();
+            let held = held.unwrap_or_else(|| of_values.insert(new()));
+            if let Err(error) = held.try_resize(length + cost) {
+                return answer.of::<()>(Err(error.into()), !is_frozen);
+            }
+        }
         /// Reads the parameters.
         macro_rules! read {
             ($($read:expr),*) => {{
-                match parameters.read(&permit, |_from| Ok(($($read(_from)?,)*))).await {
+                let read = parameters.read(&permit, work, |_from| Ok(($($read(_from)?,)*))).await;
+                drop(of_values);
+                if cost >= LargeWork::MIN_BYTES && let Some(held) = of_message {
+                    // Less is always there.
+                    let _ = held.try_resize(length);
+                }
+                match read {
                     Ok(read) => read,
-                    Err(Unread::Malformed(problem)) => {
-                        return answer.system(&Failure::invalid(problem));
-                    }
-                    Err(Unread::Busy(error)) => {
-                        return answer.of::<()>(Err(error.into()), !is_frozen);
-                    }
+                    Err(error) => return unread(answer, error),
                 }
             }};
         }
@@ -343,6 +381,24 @@ impl Responder {
             _ => answer.system(&Failure::invalid("there is no such message")),
         }
     }
+}
+
+/// Refuses a call that takes a right which its caller lacks, before its parameters are read, which may take
+/// much. Whatever else it takes is known only then.
+fn check_scope(name: &str, caller: &Caller) -> Result<(), Failure> {
+    let scope = match name {
+        "execute" | "run" | "executeBatch" | "executeBatchDetailed" | "submitBatch" => {
+            Scope::Execute
+        }
+        "openSession" => Scope::Sessions,
+        "writeFile" => Scope::Files,
+        _ => return Ok(()),
+    };
+    if caller.may(scope) {
+        return Ok(());
+    }
+    let (user, scope) = (caller.user().to_string(), scope.name());
+    Err(ExecuteError::Forbidden { user, scope }.into())
 }
 
 /// Those that declare no error.

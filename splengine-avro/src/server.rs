@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -233,7 +234,9 @@ impl NewConnection {
             request.extensions_mut().insert(source.clone());
             let mut service = service.clone();
             async move {
-                if is_stream && let Err(error) = activity.turn(head_bytes(&request)).await {
+                let max_body = request.body().size_hint().upper();
+                if is_stream && let Err(error) = activity.turn(head_bytes(&request), max_body).await
+                {
                     return Ok(lacks_memory(&error).map(|body| body.of(activity)));
                 }
                 let answered = service.call(request).await?;
@@ -254,6 +257,8 @@ impl NewConnection {
             .keep_alive_interval(HttpBounds::PING_INTERVAL)
             .keep_alive_timeout(HttpBounds::PING_TIMEOUT)
             .max_concurrent_streams(HttpBounds::MAX_STREAMS)
+            .initial_stream_window_size(HttpBounds::MAX_UNREAD_BODY_BYTES)
+            .initial_connection_window_size(HttpBounds::MAX_UNREAD_BYTES)
             .max_header_list_size(HttpBounds::MAX_HEAD_BYTES);
         let mut connection =
             std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));

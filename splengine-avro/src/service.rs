@@ -220,7 +220,7 @@ async fn respond(
         None => Some(opened.answer.into()),
         Some((client, call)) => {
             let (shown, memory) = (Some(Box::new(shown)), Some(memory));
-            let origin = Origin { source, shown, memory };
+            let origin = Origin { source, shown, memory, waits: None };
             responder.clone().respond(client, call, opened.answer, true, origin).await
         }
     };

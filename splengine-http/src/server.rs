@@ -214,7 +214,9 @@ async fn run<S, B>(
             let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
             let (mut service, request) = (service.clone(), request.map(body));
             async move {
-                if is_stream && let Err(error) = activity.turn(head_bytes(&request)).await {
+                let max_body = request.body().size_hint().upper();
+                if is_stream && let Err(error) = activity.turn(head_bytes(&request), max_body).await
+                {
                     let refusal = Problem::from(error).into_whole_response();
                     return Ok(refusal.map(|text| Tracked::whole(text, activity)));
                 }
@@ -410,6 +412,8 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(HttpBounds::PING_INTERVAL)
         .keep_alive_timeout(HttpBounds::PING_TIMEOUT)
         .max_concurrent_streams(HttpBounds::MAX_STREAMS)
+        .initial_stream_window_size(HttpBounds::MAX_UNREAD_BODY_BYTES)
+        .initial_connection_window_size(HttpBounds::MAX_UNREAD_BYTES)
         .max_header_list_size(HttpBounds::MAX_HEAD_BYTES);
     builder
 }

@@ -11,7 +11,7 @@ use splengine_core::net::{self, BindError, ConnectionLimits};
 use splengine_core::quota::{CallerBudgets, CallerPlaces};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
-use crate::context::{Context, Options};
+use crate::context::{Context, LogLines, Options};
 use crate::server::SshServer;
 use crate::spill_buffer::Disk;
 use crate::targets::Targets;
@@ -310,6 +310,7 @@ impl SshServerBuilder<Users> {
                 disk,
                 channels: CallerPlaces::bounded(of_all, of_caller),
                 wide_sftp: CallerPlaces::bounded(MAX_WIDE_SFTP, MAX_WIDE_SFTP_OF_CALLER),
+                lines: LogLines::default(),
             }),
         })
     }

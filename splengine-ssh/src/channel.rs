@@ -122,6 +122,7 @@ impl Channel {
         let start = forced(grant, start, &mut server_env);
         // Who may run one command only may not have the shell of a session instead.
         let session = self.session.take().filter(|_| grant.forced_command.is_none());
+        let unlogged = context.lines.beginnings.take(grant.caller.user().clone());
         let place = ExecContext {
             caller: grant.caller.clone(),
             session,
@@ -130,11 +131,15 @@ impl Channel {
             links_first: self.links_first,
             use_shell: context.engine.may_use_shell(&grant.caller),
             keeps_background: grant.keeps_background.unwrap_or(self.keeps_background),
+            is_logged: unlogged.is_some(),
         };
         let refusal = match grant.forced_command.as_deref() {
             Some(_) if !is_text => Some(NOT_TEXT),
             Some(forced) if !place.use_shell && command_line::wants_original(forced) => {
-                tracing::warn!(user = %place.caller.user(), "a key's command is not run: {NO_ORIGINAL}");
+                let user = place.caller.user();
+                if let Some(unlogged) = context.lines.refusals.take(user.clone()) {
+                    tracing::warn!(%user, unlogged, "a key's command is not run: {NO_ORIGINAL}");
+                }
                 Some(NO_ORIGINAL)
             }
             _ => None,
@@ -147,9 +152,12 @@ impl Channel {
         let flood = Arc::new(Notify::new());
         let flooded = Arc::clone(&flood);
         let context = Arc::clone(context);
-        let mut trail =
-            AuditGuard { user: place.caller.user().clone(), peer, what: start.name(), exit: None };
-        tracing::info!(user = %trail.user, %peer, what = trail.what, "a channel begins");
+        let what = start.name();
+        if let Some(unlogged) = unlogged {
+            tracing::info!(user = %place.caller.user(), %peer, what, unlogged, "a channel begins");
+        }
+        let (user, is_logged) = (place.caller.user().clone(), place.is_logged);
+        let mut trail = AuditGuard { user, peer, what, exit: None, is_logged };
         // Files are served for as long as the client likes.
         let running = (!matches!(start, Start::Sftp(_))).then(|| login.running());
         let (taken, activity) = (self.place.take(), login.begin());
@@ -175,6 +183,7 @@ impl Channel {
     /// is known whether that can be done.
     pub(crate) fn forward(
         &mut self,
+        context: &Arc<Context>,
         destination: Destination,
         answer: ChannelOpenHandle,
         peer: SocketAddr,
@@ -188,7 +197,7 @@ impl Channel {
                 return;
             }
         };
-        let user = grant.caller.user().clone();
+        let (user, context) = (grant.caller.user().clone(), Arc::clone(context));
         let is_closed = Arc::clone(&self.is_closed);
         let flood = Arc::new(Notify::new());
         let flooded = Arc::clone(&flood);
@@ -203,7 +212,9 @@ impl Channel {
                     return;
                 }
             };
-            tracing::info!(%user, %peer, ?destination, "a connection is forwarded");
+            if let Some(unlogged) = context.lines.beginnings.take(user.clone()) {
+                tracing::info!(%user, %peer, ?destination, unlogged, "a connection is forwarded");
+            }
             answer.accept().await;
             tokio::select! {
                 () = connected.serve(input, &reply) => {}
@@ -268,6 +279,8 @@ struct AuditGuard {
     peer: SocketAddr,
     what: &'static str,
     exit: Option<Exit>,
+    /// Whether the log tells of the channel.
+    is_logged: bool,
 }
 
 impl AuditGuard {
@@ -278,8 +291,9 @@ impl AuditGuard {
 
 impl Drop for AuditGuard {
     fn drop(&mut self) {
-        let Self { user, peer, what, exit } = self;
+        let Self { user, peer, what, exit, is_logged } = self;
         match exit {
+            _ if !*is_logged => {}
             Some(exit) => tracing::info!(%user, %peer, what, ?exit, "a channel has ended"),
             None => tracing::info!(%user, %peer, what, "a channel's client is gone"),
         }

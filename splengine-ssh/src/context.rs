@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use splengine_core::execute::Signal;
+use splengine_core::net::LogBudget;
 use splengine_core::quota::{CallerBudgets, CallerPlaces};
 use splengine_core::terminal::Size;
-use splengine_core::{Caller, Engine};
+use splengine_core::{Caller, Engine, UserName};
 use tokio::sync::{mpsc, watch};
 
 use crate::Users;
@@ -26,6 +27,28 @@ pub(crate) struct Context {
     pub(crate) wide_sftp: CallerPlaces,
     /// Memory of data that clients of SFTP have not taken yet, and of names that wait to be copied.
     pub(crate) sftp_memory: CallerBudgets,
+    pub(crate) lines: LogLines,
+}
+
+/// The bounds on lines of the log that clients cause.
+#[derive(Debug)]
+pub(crate) struct LogLines {
+    /// Of clients that have no algorithm in common with the server.
+    pub(crate) strangers: LogBudget,
+    /// What is refused to users who are logged in.
+    pub(crate) refusals: LogBudget<UserName>,
+    /// What users begin.
+    pub(crate) beginnings: LogBudget<UserName>,
+}
+
+impl Default for LogLines {
+    fn default() -> Self {
+        Self {
+            strangers: LogBudget::default(),
+            refusals: LogBudget::default(),
+            beginnings: LogBudget::new(MAX_BEGINNINGS),
+        }
+    }
 }
 
 /// What is set up once for all connections.
@@ -63,4 +86,9 @@ pub(crate) struct ExecContext {
     /// Whether what a command leaves in the background runs on, and a command in a terminal when its
     /// client has hung up.
     pub(crate) keeps_background: bool,
+    /// Whether the log tells of it.
+    pub(crate) is_logged: bool,
 }
+
+/// Lines on what one user begins, in ten seconds.
+const MAX_BEGINNINGS: u32 = 200;

@@ -16,6 +16,7 @@ use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };
 use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
+use splengine_core::UserName;
 use splengine_core::auth::{AuthError, CredentialSource, Secret};
 use splengine_core::terminal::TerminalModes;
 
@@ -66,6 +67,12 @@ impl Client {
         self.grant = Some(grant);
         self.login.enter(entry);
         Auth::Accept
+    }
+
+    /// Whether the log tells that something is refused to this user, and of how many before it did not.
+    fn may_log_refusal(&self) -> Option<(&UserName, u64)> {
+        let user = self.grant.as_ref()?.caller.user();
+        Some((user, self.context.lines.refusals.take(user.clone())?))
     }
 
     fn start(&mut self, id: ChannelId, start: Start, session: &mut Session) -> Result<(), Error> {
@@ -261,7 +268,12 @@ impl Handler for Client {
         let is_alone = self.channels.values().filter(|channel| !channel.is_over()).count() == 1;
         let Some(channel) = self.channels.get(&id) else { return Ok(()) };
         if channel.input.push(data).is_err() {
-            tracing::warn!(peer = %self.peer, "a channel is closed: too much of it was not read");
+            if let Some((user, unlogged)) = self.may_log_refusal() {
+                let peer = self.peer;
+                tracing::warn!(
+                    %user, %peer, unlogged, "a channel is closed: too much of it was not read"
+                );
+            }
             if !channel.flood() {
                 self.channels.remove(&id);
                 return session.close(id);

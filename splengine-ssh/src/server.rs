@@ -154,7 +154,7 @@ impl Entering {
         let mut closed = std::pin::pin!(closing.closed());
         let starting = run_stream(config, line, handler);
         let mut session = tokio::select! {
-            started = starting => started.map_err(|error| failed(peer, error))?,
+            started = starting => started.map_err(|error| failed(&context, peer, error))?,
             () = &mut closed => return Ok(()),
         };
         let handle = session.handle();
@@ -163,7 +163,7 @@ impl Entering {
         let mut logged_in = std::pin::pin!(login.succeeded());
         loop {
             tokio::select! {
-                ended = &mut session => return ended.map_err(|error| failed(peer, error)),
+                ended = &mut session => return ended.map_err(|error| failed(&context, peer, error)),
                 () = &mut logged_in => break,
                 () = &mut closed => return Ok(()),
                 // russh does not answer who asks for the service a second time.
@@ -227,12 +227,14 @@ impl Entering {
 }
 
 /// Says in the log why a client that has no algorithm in common with the server did not get in.
-fn failed(peer: SocketAddr, error: russh::Error) -> io::Error {
-    if let russh::Error::NoCommonAlgo { kind, theirs, .. } = &error {
+fn failed(context: &Context, peer: SocketAddr, error: russh::Error) -> io::Error {
+    if let russh::Error::NoCommonAlgo { kind, theirs, .. } = &error
+        && let Some(unlogged) = context.lines.strangers.take(())
+    {
         let offered: String = theirs.join(",").chars().take(MAX_OFFER_CHARS).collect();
         let set = Algorithms::set_with(theirs);
         tracing::warn!(
-            %peer, ?kind, offered,
+            %peer, ?kind, offered, unlogged,
             "a client has no algorithm in common with this server; {}",
             match set {
                 Some("default") => "the set `default` of algorithms would let it in",
@@ -245,7 +247,7 @@ fn failed(peer: SocketAddr, error: russh::Error) -> io::Error {
 }
 
 /// Of what a client offers, in the log.
-const MAX_OFFER_CHARS: usize = 1000;
+const MAX_OFFER_CHARS: usize = 200;
 /// How long a client may take to close its connection once nothing runs on it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

@@ -42,9 +42,10 @@ pub(crate) async fn run(
         Ok(attachment) => attachment,
         Err(error) => return Ok(reply.refuse(&words(&error), code(&error)).await),
     };
-    tracing::info!(
-        user = %place.caller.user(), session = %attachment.info().id, "a terminal is attached"
-    );
+    if place.is_logged {
+        let (user, session) = (place.caller.user(), attachment.info().id);
+        tracing::info!(%user, %session, "a terminal is attached");
+    }
     if is_new && !is_shell && !place.keeps_background {
         hangup = Some(Hangup::new(engine, place, attachment.info().id.to_string()));
     }

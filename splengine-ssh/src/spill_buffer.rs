@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use splengine_core::UserName;
+use splengine_core::net::LogBudget;
 use splengine_core::quota::{BytesError, CallerBytes, DiskReserve};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
@@ -29,6 +30,8 @@ pub(crate) struct Disk {
     reserve: DiskReserve,
     memory: CallerBytes,
     bytes: CallerBytes,
+    /// Of lines on what can't be written.
+    warnings: LogBudget,
 }
 
 /// More than there is room for.
@@ -86,7 +89,7 @@ impl Disk {
     ) -> Arc<Self> {
         let memory = CallerBytes::new(MAX_MEMORY_BYTES_OF_CALLER, MAX_MEMORY_BYTES_OF_ALL);
         let bytes = CallerBytes::new(max_of_caller, max_of_all);
-        Arc::new(Self { directory, reserve, memory, bytes })
+        Arc::new(Self { directory, reserve, memory, bytes, warnings: LogBudget::default() })
     }
 
     /// A file without a name, that no other user of the host can read.
@@ -185,7 +188,9 @@ impl State {
         disk.bytes.take(user, size)?;
         if let Err(error) = self.write(data, disk) {
             disk.bytes.give_back(user, size);
-            tracing::warn!(%error, "what a client sends can't be kept on disk");
+            if let Some(unlogged) = disk.warnings.take(()) {
+                tracing::warn!(%error, unlogged, "what a client sends can't be kept on disk");
+            }
             return Err(Full);
         }
         Ok(())

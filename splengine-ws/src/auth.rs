@@ -95,10 +95,11 @@ pub(crate) fn foreign_origin(context: &Context, origin: &str, headers: &HeaderMa
     let host = host(headers).unwrap_or_default();
     let short = |text: &str| text.chars().take(MAX_SHOWN_CHARS).collect::<String>();
     let (origin, host) = (short(origin), short(host));
-    if context.refused_origins.may_log() {
+    if let Some(unlogged) = context.refused_origins.take(()) {
         tracing::warn!(
             origin,
             host,
+            unlogged,
             "refused a page whose origin is not this host; if it is the console behind a proxy, let \
              the proxy pass on the Host header as it came (nginx: `proxy_set_header Host $http_host`), \
              or list the origin in `[ws] allow-origins`"

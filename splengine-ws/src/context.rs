@@ -1,11 +1,11 @@
 //! What all routes and WebSockets share.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use splengine_core::auth::SharedAuthenticator;
-use splengine_core::net::OriginPolicy;
+use splengine_core::net::{LogBudget, OriginPolicy};
 use splengine_core::quota::{
     CallerBudgets, CallerPlace, CallerPlaces, GatherLimits, MemoryBudget, PlaceError,
 };
@@ -13,7 +13,7 @@ use splengine_core::session::SessionPolicy;
 use splengine_core::{Caller, Engine};
 use splengine_http::HttpService;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::logins::Logins;
 
@@ -35,8 +35,8 @@ pub(crate) struct Context {
     pub(crate) authenticator: SharedAuthenticator,
     pub(crate) logins: Logins,
     pub(crate) options: Options,
-    /// When a refusal of an origin was logged last.
-    pub(crate) refused_origins: LogGate,
+    /// Of lines on origins that are refused.
+    pub(crate) refused_origins: LogBudget,
     pub(crate) api: HttpService,
     /// The places of WebSockets whose callers are known.
     clients: CallerPlaces,
@@ -72,7 +72,7 @@ impl Context {
             authenticator,
             logins: Logins::open(logins),
             options,
-            refused_origins: LogGate::default(),
+            refused_origins: LogBudget::new(1),
             api,
             clients,
             unknown_clients: Arc::new(unknown_clients),
@@ -103,24 +103,8 @@ impl Context {
     }
 }
 
-/// Keeps a line of the log from being written over and over.
-#[derive(Debug, Default)]
-pub(crate) struct LogGate(Mutex<Option<Instant>>);
-
-impl LogGate {
-    pub(crate) fn may_log(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
-    }
-}
-
 /// Twice as many as a session takes of clients with one share.
 const MAX_CLIENTS_PER_GUEST: usize = 2 * SessionPolicy::MAX_CLIENTS_PER_SHARE;
 const MAX_REFUSED_PER_CALLER: usize = 8;
 const MAX_LOGIN_BYTES: usize = 4 << 10;
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
-const LOG_INTERVAL: Duration = Duration::from_secs(10);

@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use splengine_core::batch::{
     BatchEvent, BatchEventKind, BatchFilter, BatchInfo, BatchRecord, BatchState, FailFast, RetryOn,
-    RunIf, StepCheck, StepInfo,
+    RunIf, StepCheck, StepInfo, StepOutput,
 };
 use splengine_core::execute::{Gap, Stream};
 use splengine_core::quota::{LargeWork, LargeWorkPermit};
 use splengine_core::{BatchRequest, Reason, Step};
 use tokio::time::{Instant, timeout_at};
 
-use crate::context::CallContext;
+use crate::context::{CallContext, MIN_ANSWER_BYTES};
 use crate::datum::{Symbols as _, named};
 use crate::error::Failure;
 use crate::messages::run::{background, limits, reason};
@@ -238,7 +238,7 @@ pub(crate) async fn output(
     let until = wait_until(wait)?;
     let stream = self::stream(stream);
     let output = ask.engine.batches().output(&ask.caller, &batch, &step, stream, attempt).await?;
-    let mut data = output.read(offset, MAX_OUTPUT_BYTES).await?;
+    let mut data = read(ask, &output, offset).await?;
     let mut over = false;
     if data.is_empty() {
         over = match timeout_at(until, output.grows(offset)).await {
@@ -246,11 +246,22 @@ pub(crate) async fn output(
             Err(_) => false,
         };
         if !over {
-            data = output.read(offset, MAX_OUTPUT_BYTES).await?;
+            data = read(ask, &output, offset).await?;
         }
     }
     let attempt = int(u64::from(output.attempt()));
     Ok(records::OutputPart { next: long(offset + data.len() as u64), data, over, attempt })
+}
+
+/// Reads a part of an output, once there is memory for it if it is large.
+async fn read(ask: &CallContext<'_>, output: &StepOutput, offset: u64) -> Result<Bytes, Failure> {
+    let first = output.read(offset, MIN_ANSWER_BYTES).await?;
+    if first.len() < MIN_ANSWER_BYTES {
+        return Ok(first);
+    }
+    drop(first);
+    ask.reserve_read(MAX_OUTPUT_BYTES).await?;
+    Ok(output.read(offset, MAX_OUTPUT_BYTES).await?)
 }
 
 pub(crate) async fn rerun(

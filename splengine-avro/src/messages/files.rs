@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use splengine_core::files::{FileInfo, OpenOptions};
 
-use crate::context::CallContext;
+use crate::context::{CallContext, MIN_ANSWER_BYTES};
 use crate::error::Failure;
 use crate::messages::{long, positive, timestamp};
 use crate::records::{FileChunk, FileKind, FileStatus};
@@ -25,6 +25,17 @@ pub(crate) async fn read(
     let length = usize::try_from(length).unwrap_or(usize::MAX).min(MAX_CHUNK_BYTES);
     let options = OpenOptions::new().read();
     let file = ask.engine.files().open(&ask.caller, Path::new(&path), options).await?;
+    let mut length = length;
+    if length > MIN_ANSWER_BYTES {
+        // Files of the system that have content may have no size.
+        let size = Some(file.info().await?.size).filter(|size| *size > 0);
+        let left = size.map_or(u64::MAX, |size| size.saturating_sub(offset));
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        length = length.min(left.max(MIN_ANSWER_BYTES));
+    }
+    if length > MIN_ANSWER_BYTES {
+        ask.reserve_read(length).await?;
+    }
     let mut data = Vec::new();
     while data.len() < length {
         let at = offset.saturating_add(data.len() as u64);

@@ -220,6 +220,36 @@ pub(crate) fn execute_with(command: &str, args: Vec<String>) -> Vec<u8> {
     call
 }
 
+/// The protocol of a client whose commands have a field more: an array of records that take no bytes, and
+/// 8 KiB of memory each.
+pub(crate) fn protocol_with_junk() -> String {
+    let name = "n".repeat(250);
+    let fields: Vec<String> =
+        (10..30).map(|place| format!(r#"{{"name":"{name}{place}","type":"null"}}"#)).collect();
+    format!(
+        r#"{{"protocol":"Other","namespace":"com.splectrum.rpc","types":[{{"name":"Command",
+        "type":"record","fields":[{{"name":"command","type":"string"}},
+        {{"name":"args","type":{{"type":"array","items":"string"}}}},
+        {{"name":"junk","type":{{"type":"array","items":{{"type":"record","name":"Junk",
+        "fields":[{}]}}}}}}]}}],"messages":{{"execute":{{"request":[{{"name":"command",
+        "type":"Command"}}],"response":"null"}}}}}}"#,
+        fields.join(",")
+    )
+}
+
+/// The call of `word` in that protocol, with so many of them.
+pub(crate) fn execute_with_junk(count: u16) -> Vec<u8> {
+    assert!(count < 8192, "at most two bytes");
+    let count = count << 1;
+    let mut call = b"\0\x0eexecute\x08word\0".to_vec();
+    match u8::try_from(count).ok().filter(|count| *count < 0x80) {
+        Some(count) => call.push(count),
+        None => call.extend_from_slice(&[(count & 0x7f) as u8 | 0x80, (count >> 7) as u8]),
+    }
+    call.push(0);
+    call
+}
+
 /// The same call with a token in its metadata, instead of none.
 pub(crate) fn with_token(call: &[u8], token: &str) -> Vec<u8> {
     let sized = |text: &str| {

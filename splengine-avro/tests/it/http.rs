@@ -161,3 +161,33 @@ async fn wrong_tokens_in_heads_count_as_guesses() {
     assert!(refused.to_ascii_lowercase().contains("\r\nretry-after: "), "{refused}");
     assert!(guesses >= 5, "{guesses}");
 }
+
+#[tokio::test]
+async fn of_bodies_over_http_2_no_more_than_a_window_is_taken() {
+    let server = server().await;
+    let mut stream = TcpStream::connect(server.addr).await.expect("connects");
+    let no_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let begin = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &no_settings].concat();
+    stream.write_all(&begin).await.expect("sent");
+    let (mut of_stream, mut of_connection) = (None, None);
+    while of_stream.is_none() || of_connection.is_none() {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.expect("a frame");
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four"));
+        match head[3] {
+            // SETTINGS, of which one is the initial window.
+            4 => {
+                let settings = payload.chunks_exact(6);
+                let windows = settings.filter(|setting| setting[..2] == [0, 4]);
+                of_stream = of_stream.or(windows.map(|setting| number(&setting[2..])).next());
+            }
+            // WINDOW_UPDATE, beyond what each connection begins with.
+            8 => of_connection = Some(65_535 + number(&payload)),
+            _ => {}
+        }
+    }
+    assert_eq!((of_stream, of_connection), (Some(64 << 10), Some(128 << 10)));
+}

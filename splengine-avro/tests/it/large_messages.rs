@@ -14,7 +14,7 @@ use crate::client::TestServer;
 use crate::sharing::is_shared;
 
 /// A number, or the length of a text.
-fn long(number: i64) -> Vec<u8> {
+pub(crate) fn long(number: i64) -> Vec<u8> {
     let mut left = number.cast_unsigned() << 1;
     let mut bytes = Vec::new();
     while left >= 0x80 {
@@ -25,12 +25,12 @@ fn long(number: i64) -> Vec<u8> {
     bytes
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     [&long(text.len() as i64)[..], text.as_bytes()].concat()
 }
 
 /// A call without metadata.
-fn call(message: &str, parameters: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn call(message: &str, parameters: &[&[u8]]) -> Vec<u8> {
     [&[0], &text(message)[..], &parameters.concat()].concat()
 }
 

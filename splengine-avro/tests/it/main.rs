@@ -1,5 +1,6 @@
 //! The Avro RPC door, by its sockets.
 
+mod call_turns;
 mod client;
 mod connections;
 mod container;

@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use md5::{Digest as _, Md5};
-use splengine_core::Caller;
 use splengine_core::auth::{Secret, StaticTokens};
+use splengine_core::{Caller, Scope};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::client::{Client, TestServer, hash, within};
+use crate::client::{
+    Client, TestServer, execute, execute_with_junk, hash, protocol_with_junk, within,
+};
 
 /// A client's protocol: `execute` with a narrow command, `run` with the schema `further`, and `types`
 /// beside those.
@@ -321,4 +323,40 @@ async fn what_a_client_without_credentials_brings_is_kept_by_the_cache_alone() {
     // It may bring it once more.
     stranger.send(4, &[&handshake(&heavy(1001))[..], &authenticated].concat()).await;
     check(&stranger.answer().await.1, None);
+}
+
+/// Records of many fields may take no bytes.
+#[tokio::test]
+async fn values_that_take_far_more_memory_than_their_bytes_are_refused() {
+    let server = TestServer::open(|server| server).await;
+    let mut client = server.connect().await;
+    client.shake_hands_as(&protocol_with_junk()).await;
+    for (count, told) in [(300, "word"), (600, "take too much memory for their size")] {
+        client.send(1, &execute_with_junk(count)).await;
+        let answer = client.answer().await.1;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains(told), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_read_of_a_call_whose_caller_lacks_the_right_to_it() {
+    let watcher = Caller::new("watcher").expect("a name").with(Scope::Watch);
+    let server = TestServer::open(|server| {
+        server.authenticate(StaticTokens::new().allow_anonymous(watcher))
+    })
+    .await;
+    let mut client = server.connect().await;
+    client.shake_hands().await;
+    let calls = ["execute", "executeBatch", "executeBatchDetailed", "openSession", "run"];
+    for name in calls.into_iter().chain(["submitBatch", "writeFile"]) {
+        // What follows is nothing that they take.
+        let length = (name.len() << 1) as u8;
+        client.send(1, &[&[0, length], name.as_bytes(), &[0xff]].concat()).await;
+        let answer = client.answer().await.1;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("lacks the scope"), "{name}: {answer}");
+    }
+    client.send(1, &execute("word")).await;
+    assert!(String::from_utf8_lossy(&client.answer().await.1).contains("PERMISSION_DENIED"));
 }

@@ -12,7 +12,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tower::Service as _;
 
 use crate::client::{
-    Actor, Client, TestServer, eventually, execute, execute_with, message, with_token, within,
+    Actor, Client, TestServer, eventually, execute, execute_with, execute_with_junk, message,
+    protocol_with_junk, with_token, within,
 };
 
 const KIB: usize = 1 << 10;
@@ -124,6 +125,34 @@ async fn what_one_caller_holds_leaves_memory_to_others() {
     assert_eq!(again.result().await.1.stdout, "word");
 }
 
+/// What is of another schema than the server's takes more memory than its bytes while it is read.
+#[tokio::test]
+async fn what_values_of_another_schema_take_is_of_their_callers_share() {
+    let engine = Engine::builder(Actor).build().expect("built");
+    let server = server(&engine, 16 << 20, 2048 * KIB).await;
+    let mut held = Vec::new();
+    for number in 1..=2 {
+        let mut client = known(&server, ALICE).await;
+        client.send(number, &call("wait", 700 * KIB, ALICE)).await;
+        until_running(&engine, number.into()).await;
+        held.push(client);
+    }
+    let asked = async |token| {
+        let mut client = server.connect().await;
+        client.shake_hands_as(&protocol_with_junk()).await;
+        client.send(1, &with_token(&execute_with_junk(25), token)).await;
+        String::from_utf8_lossy(&client.answer().await.1).into_owned()
+    };
+    let told = asked(ALICE).await;
+    assert!(told.contains("RESOURCE_EXHAUSTED: messages of yours"), "{told}");
+    let told = asked(BOB).await;
+    assert!(told.contains("word"), "{told}");
+    drop(held);
+    until_running(&engine, 0).await;
+    let told = asked(ALICE).await;
+    assert!(told.contains("word"), "{told}");
+}
+
 /// Sends a call over HTTP.
 async fn post(server: &TestServer, call: &[u8], token: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.addr).await.expect("connects");
@@ -177,7 +206,7 @@ async fn what_one_caller_posts_leaves_memory_to_others() {
 }
 
 /// A client whose operating system keeps little of what it does not read.
-async fn narrow(server: &TestServer) -> Client<TcpStream> {
+pub(crate) async fn narrow(server: &TestServer) -> Client<TcpStream> {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("set");
     let mut client = Client::new(socket.connect(server.addr).await.expect("connects"));

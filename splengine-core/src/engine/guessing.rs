@@ -10,11 +10,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::auth::{AuthError, CredentialSource, GuessingPolicy, Penalties, Secret};
+use crate::net::LogBudget;
 
 /// What one engine knows of failed authentications.
 #[derive(Debug)]
 pub(crate) struct Guessing {
     state: Mutex<State>,
+    log: LogBudget,
     refused: AtomicU64,
     /// Answers that are held back, and attempts that wait for their turn.
     held_back: Semaphore,
@@ -28,7 +30,6 @@ pub(crate) struct Guessing {
 struct State {
     penalties: Penalties,
     failures: BTreeMap<&'static str, u64>,
-    log: LogBudget,
 }
 
 /// What is counted of authentications.
@@ -44,11 +45,8 @@ impl Guessing {
     pub(crate) fn new(policy: GuessingPolicy) -> Self {
         let penalties = Penalties::new(policy);
         Self {
-            state: Mutex::new(State {
-                penalties,
-                failures: BTreeMap::new(),
-                log: LogBudget::default(),
-            }),
+            state: Mutex::new(State { penalties, failures: BTreeMap::new() }),
+            log: LogBudget::default(),
             refused: AtomicU64::new(0),
             held_back: Semaphore::new(MAX_HELD_BACK),
             has_failed: AtomicBool::new(false),
@@ -131,10 +129,9 @@ impl Guessing {
         if let Some(user) = user {
             state.penalties.fail_user(self.fingerprints.hash_one(user), now);
         }
-        let is_logged = state.log.take(now);
         drop(state);
         let address = address.map(tracing::field::display);
-        if let Some(unlogged) = is_logged {
+        if let Some(unlogged) = self.log.take(()) {
             // Whatever it is, it goes into the log by its name only if it could be one.
             let user = user.map(|user| user.parse::<crate::user_name::UserName>());
             let user = user.as_ref().map(|user| user.as_ref().map_or("?", |user| user.as_str()));
@@ -157,43 +154,4 @@ impl Guessing {
     }
 }
 
-/// At most [`MAX_LOGGED`] lines in [`LOG_INTERVAL`].
-#[derive(Debug, Default)]
-struct LogBudget {
-    begun: Option<Instant>,
-    logged: u32,
-    unlogged: u64,
-}
-
-impl LogBudget {
-    /// Whether a line is logged, and then how many before it were not.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        if self.begun.is_none_or(|begun| now - begun >= LOG_INTERVAL) {
-            (self.begun, self.logged) = (Some(now), 0);
-        }
-        if self.logged >= MAX_LOGGED {
-            self.unlogged += 1;
-            return None;
-        }
-        self.logged += 1;
-        Some(std::mem::take(&mut self.unlogged))
-    }
-}
-
 const MAX_HELD_BACK: usize = 256;
-const MAX_LOGGED: u32 = 20;
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_is_bounded_and_says_what_it_left_out() {
-        let (mut log, now) = (LogBudget::default(), Instant::now());
-        let lines = (0..1000).filter_map(|_| log.take(now)).count();
-        assert_eq!(lines, 20);
-        assert_eq!(log.take(now + LOG_INTERVAL), Some(980));
-        assert_eq!(log.take(now + LOG_INTERVAL), Some(0));
-    }
-}

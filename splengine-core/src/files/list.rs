@@ -147,7 +147,22 @@ impl FileListing {
     ///
     /// When the future is dropped, those entries are lost.
     pub async fn next(&self) -> Result<Vec<FileEntry>, FileError> {
-        self.work(Inner::next).await
+        self.next_few(Self::MAX_BATCH).await
+    }
+
+    /// Returns the next entries as [`next`](Self::next) does, `most` of them at most, from 1 to
+    /// [`MAX_BATCH`](Self::MAX_BATCH): for callers that hand them on in parts, and keep none meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`] when the file system reports an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, those entries are lost.
+    pub async fn next_few(&self, most: usize) -> Result<Vec<FileEntry>, FileError> {
+        let most = most.clamp(1, Self::MAX_BATCH);
+        self.work(move |inner| inner.next(most)).await
     }
 
     /// The rest, in the order of the names' bytes, of which only those that come after `after`:
@@ -263,10 +278,10 @@ impl FileListing {
 }
 
 impl Inner {
-    fn next(&mut self) -> Result<Vec<FileEntry>, FileError> {
+    fn next(&mut self, most: usize) -> Result<Vec<FileEntry>, FileError> {
         let view = self.shared.tree.view();
         let mut batch = Vec::new();
-        while batch.len() < FileListing::MAX_BATCH {
+        while batch.len() < most {
             let Some((name, kind)) = self.read_name(&view)? else { break };
             batch.extend(self.entry(&view, name, kind)?);
         }

@@ -1,11 +1,13 @@
-//! The memory of the heads of requests, of which one connection may have many at once.
+//! The memory of the heads of requests, of which one connection may have many at once, and of bodies that
+//! wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::net::HttpBounds;
 use crate::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 use crate::user_name::UserName;
 
-/// What the heads of all connections of a server take: of one caller half of what the others leave, of
+/// What the heads of all connections of a server take, and the bodies of requests that wait for their turn: of one caller half of what the others leave, of
 /// all unauthenticated connections a quarter.
 #[derive(Debug)]
 pub(crate) struct HeadBudgets {
@@ -24,6 +26,8 @@ pub(crate) struct Heads {
 struct Held {
     reservation: Option<Reservation>,
     bytes: usize,
+    /// Of bodies, which together are no more than a connection receives of them.
+    body_bytes: usize,
 }
 
 impl HeadBudgets {
@@ -38,21 +42,33 @@ impl Heads {
         Self { budgets, held: Mutex::default() }
     }
 
-    /// Counts a head of `bytes` until it is [given back](Self::give_back).
-    pub(crate) fn take(&self, bytes: usize) -> Result<(), MemoryError> {
+    /// How much is received at most of a body that nobody reads yet; its length is `max_bytes` at most, where
+    /// that is known.
+    pub(crate) fn unread_bytes(max_bytes: Option<u64>) -> usize {
+        let window = HttpBounds::MAX_UNREAD_BODY_BYTES;
+        let bytes = max_bytes
+            .map_or(window, |max| u32::try_from(max).map_or(window, |max| max.min(window)));
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Counts a head of `bytes`, and what is received of its body, until they are
+    /// [given back](Self::give_back).
+    pub(crate) fn take(&self, bytes: usize, body_bytes: usize) -> Result<(), MemoryError> {
         let Some(budgets) = &self.budgets else { return Ok(()) };
         let mut held = self.lock();
-        let all = held.bytes.saturating_add(bytes);
+        let (bytes, body_bytes) =
+            (held.bytes.saturating_add(bytes), held.body_bytes.saturating_add(body_bytes));
         let new = || budgets.unauthenticated.reservation();
-        held.reservation.get_or_insert_with(new).try_grow(all)?;
-        held.bytes = all;
+        held.reservation.get_or_insert_with(new).try_grow(counted(bytes, body_bytes))?;
+        (held.bytes, held.body_bytes) = (bytes, body_bytes);
         Ok(())
     }
 
-    pub(crate) fn give_back(&self, bytes: usize) {
+    pub(crate) fn give_back(&self, bytes: usize, body_bytes: usize) {
         let mut held = self.lock();
-        let left = held.bytes.saturating_sub(bytes);
-        held.bytes = left;
+        held.bytes = held.bytes.saturating_sub(bytes);
+        held.body_bytes = held.body_bytes.saturating_sub(body_bytes);
+        let left = held.counted();
         if let Some(reservation) = &mut held.reservation {
             // Less is always there.
             let _ = reservation.try_resize(left);
@@ -64,7 +80,7 @@ impl Heads {
         let Some(budgets) = &self.budgets else { return };
         let mut reservation = budgets.callers.of(user).reservation();
         let mut held = self.lock();
-        if reservation.try_grow(held.bytes).is_ok() {
+        if reservation.try_grow(held.counted()).is_ok() {
             held.reservation = Some(reservation);
         }
     }
@@ -72,4 +88,16 @@ impl Heads {
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Held {
+    fn counted(&self) -> usize {
+        counted(self.bytes, self.body_bytes)
+    }
+}
+
+/// A connection receives no more of all bodies together.
+fn counted(bytes: usize, body_bytes: usize) -> usize {
+    let window = usize::try_from(HttpBounds::MAX_UNREAD_BYTES).unwrap_or(usize::MAX);
+    bytes.saturating_add(body_bytes.min(window))
 }

@@ -99,8 +99,10 @@ impl ConnectionLimits {
     /// Maximum memory in bytes of the heads of all requests that are worked at or wait for their
     /// [turn](crate::net::Activity::turn) on connections of a protocol that multiplexes them (HTTP/2),
     /// default 16 MiB. One caller may have half of what the others leave, all unauthenticated
-    /// connections together a quarter, where heads of 4 KiB that need not wait are not counted. A request
-    /// for whose head there is no memory is refused.
+    /// connections together a quarter, where heads of 4 KiB that need not wait are not counted. What is
+    /// received of the bodies of requests that wait for their turn is counted with them, up to
+    /// [128 KiB](crate::net::HttpBounds::MAX_UNREAD_BYTES) a connection. A request for which there is no memory is
+    /// refused.
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.max_head_bytes = bytes;
         self

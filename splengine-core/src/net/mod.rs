@@ -3,7 +3,8 @@
 //! [`serve_connections`] is the accept loop of all servers, [`ConnectionLimits`] bounds how many
 //! connections there are and how long each may show nothing, and a [`ConnectionHandle`] is how a
 //! server tells what it knows of a client. Servers of HTTP ask an [`OriginPolicy`] about pages of
-//! browsers, and set the [`HttpBounds`]. Whatever implements [`Server`] can be run with others by
+//! browsers, and set the [`HttpBounds`]. A [`LogBudget`] bounds what strangers can write into the log.
+//! Whatever implements [`Server`] can be run with others by
 //! [`Servers`](crate::engine::Servers). Only servers need this module.
 
 mod accept;
@@ -15,6 +16,7 @@ mod heads;
 mod host_name;
 mod http_bounds;
 mod limits;
+mod log_budget;
 mod origin;
 mod peer;
 mod server;
@@ -29,6 +31,7 @@ pub use connection::{Announced, Connection, ConnectionHandle};
 pub use host_name::is_rebindable_host;
 pub use http_bounds::HttpBounds;
 pub use limits::ConnectionLimits;
+pub use log_budget::LogBudget;
 pub use origin::{OriginError, OriginPolicy};
 pub use peer::PeerAddress;
 pub use server::{Server, bind, local_addr};

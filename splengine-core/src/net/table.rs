@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::net::heads::HeadBudgets;
 use crate::net::limits::ConnectionLimits;
-use crate::quota::{CallerPlace, CallerPlaces};
+use crate::quota::{CallerPlace, CallerPlaces, note_connection_closed};
 use crate::user_name::UserName;
 
 /// All connections of a server.
@@ -428,8 +428,10 @@ impl TableEntry {
         } else if !stage.is_free {
             state.places -= 1;
         }
+        drop(state);
         self.table.limits.counters.open.fetch_sub(1, Relaxed);
         self.table.changed.notify_waiters();
+        note_connection_closed();
     }
 
     fn free_if_upgraded(&self, state: &mut State, stage: &mut Stage) {

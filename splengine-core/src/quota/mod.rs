@@ -22,6 +22,7 @@ pub use caller_bytes::{BytesError, CallerBytes};
 pub use disk::{BelowFloor, DiskReserve, ReleasedSpace};
 pub(crate) use fair_share::{FairShares, Shortage};
 pub use gather::{GatherError, GatherLimits, Gathered};
+pub(crate) use heap::note_connection_closed;
 pub(crate) use input_budget::{InputBudget, InputReservation, InputShortage, MIN_COUNTED_BYTES};
 pub(crate) use large_work::CallerLargeWork;
 pub use large_work::{LargeWork, LargeWorkError, LargeWorkPermit};

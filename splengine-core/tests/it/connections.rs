@@ -360,3 +360,64 @@ async fn who_sends_much_leaves_others_their_turn() {
     let turns = turns.load(Relaxed);
     assert!(turns >= 1, "others had {turns} turns while 64 KiB were read");
 }
+
+/// What this process has in memory, in KiB.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("it has one");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Run in a process of its own: others would allocate meanwhile.
+#[test]
+#[ignore = "the process of another test"]
+fn main_of_many_connections() {
+    const COUNT: usize = 64;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let addr = listener.local_addr().expect("bound");
+        let limits = ConnectionLimits::new().max_unauthenticated_per_address(COUNT);
+        let held = |mut connection: Connection, _| {
+            Some(async move {
+                // As the small buffers of a protocol, in the middle of the heap.
+                let buffers: Vec<_> =
+                    (0..512).map(|_| vec![1_u8; 1000].into_boxed_slice()).collect();
+                connection.write_all(b"!").await?;
+                let ended = connection.read_u8().await;
+                drop(buffers);
+                ended.map(drop)
+            })
+        };
+        let end = std::future::pending();
+        tokio::spawn(serve_connections(listener, limits, Duration::ZERO, end, held));
+        let mut clients = Vec::new();
+        for _ in 0..COUNT {
+            let mut client = TcpStream::connect(addr).await.expect("connects");
+            assert_eq!(client.read_u8().await.expect("it holds something"), b'!');
+            clients.push(client);
+        }
+        // What lies above keeps the allocator from giving the heap's end back by itself.
+        let above: Vec<_> = (0..64).map(|_| vec![1_u8; 1000].into_boxed_slice()).collect();
+        let full = resident_kib();
+        drop(clients);
+        let given_back = async {
+            while resident_kib() + 16 * 1024 > full {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = timeout(PATIENCE, given_back).await;
+        in_time.unwrap_or_else(|_| panic!("it was {full} KiB and is {}", resident_kib()));
+        drop(above);
+    });
+}
+
+#[test]
+fn memory_of_connections_is_given_back_when_many_have_closed() {
+    let own = std::env::current_exe().expect("known");
+    let own = std::process::Command::new(own)
+        .args(["--exact", "connections::main_of_many_connections", "--ignored", "--nocapture"])
+        .output()
+        .expect("runs");
+    assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
+}

@@ -435,3 +435,105 @@ async fn heads_of_a_callers_requests_take_no_more_memory_than_a_caller_may_have(
     };
     timeout(PATIENCE, answered).await.expect("in time");
 }
+
+/// A connection of which nobody is known, with as many requests as are answered at once.
+async fn with_all_turns_taken(server: &TestServer) -> Client {
+    let mut client = Client::open(server, 0).await;
+    for _ in 0..8 {
+        client.ask("/openapi.json", None).await;
+    }
+    eventually("as many as may are answered", || client.answered() == 8).await;
+    client
+}
+
+/// A request that waits for its turn, with a body of a length that is not told.
+async fn waiting(client: &Client) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
+    let mut requests = client.requests.clone().ready().await.expect("open");
+    let request = Request::post(format!("http://{}/execute", client.addr));
+    requests.send_request(request.body(()).expect("a request"), false).expect("sent")
+}
+
+#[tokio::test]
+async fn of_bodies_that_nobody_reads_no_more_than_a_window_is_taken() {
+    let server = server_with(|e| e, |http| http).await;
+    let client = with_all_turns_taken(&server).await;
+    let mut streams = Vec::new();
+    for room in [64 << 10, 64 << 10, 0] {
+        let (answer, mut stream) = waiting(&client).await;
+        stream.reserve_capacity(1 << 20);
+        if room > 0 {
+            let given = std::future::poll_fn(|cx| stream.poll_capacity(cx));
+            let given = timeout(PATIENCE, given).await.expect("in time").expect("open");
+            assert_eq!(given.expect("open"), room, "of one body");
+            stream.send_data(Bytes::from(vec![b'x'; room]), false).expect("sent");
+        } else {
+            assert_eq!(stream.capacity(), 0, "of all bodies together");
+        }
+        streams.push((answer, stream));
+    }
+}
+
+#[tokio::test]
+async fn bodies_of_requests_that_wait_count_as_what_a_connection_may_receive() {
+    // A quarter is for all that are unknown: two connections' windows.
+    let limits = || ConnectionLimits::new().max_head_bytes(1 << 20);
+    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let [first, second] =
+        [with_all_turns_taken(&server).await, with_all_turns_taken(&server).await];
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(waiting(&first).await);
+    }
+    held.push(waiting(&second).await);
+    let status = async |client: &Client| {
+        let (answer, _stream) = waiting(client).await;
+        let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
+        answer.status().as_u16()
+    };
+    assert_eq!(status(&second).await, 503);
+    // Those that need not wait are not counted.
+    let mut other = Client::open(&server, 1 << 20).await;
+    assert_eq!(status(&other).await, 401);
+    assert_eq!(other.ask_each("/api/v1/whoami", 1).await.0, [200]);
+    // Nor are bodies of callers, and those that were counted are no longer.
+    drop(held);
+    first.served.abort();
+    let third = with_all_turns_taken(&server).await;
+    let refused = async {
+        loop {
+            let (answer, _stream) = waiting(&third).await;
+            if timeout(Duration::from_millis(100), answer).await.is_err() {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("there is memory again");
+}
+
+#[tokio::test]
+async fn bodies_larger_than_their_windows_are_read_side_by_side() {
+    let server = server_with(|e| e, |http| http).await;
+    let (client, _served) = crate::support::http_2(server.addr).await;
+    let mut answers = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let request = json!({"command": "wc -c", "stdin": "x".repeat(300_000)});
+        let request = Request::post(format!("http://{}/execute", server.addr))
+            .header("authorization", BEARER)
+            .header("content-type", "application/json")
+            .body(http_body_util::Full::new(Bytes::from(request.to_string())))
+            .expect("a request");
+        let mut client = client.clone();
+        answers.spawn(async move {
+            client.ready().await.expect("open");
+            let answer = client.send_request(request).await.expect("answered");
+            assert_eq!(answer.status(), 200);
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await.expect("whole");
+            serde_json::from_slice::<Value>(&body.to_bytes()).expect("JSON")
+        });
+    }
+    let all = timeout(PATIENCE, answers.join_all()).await.expect("in time");
+    for result in &all {
+        assert_eq!(result["stdout"], "300000\n", "{result}");
+    }
+    assert_eq!(all.len(), 16);
+}

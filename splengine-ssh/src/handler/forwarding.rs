@@ -48,7 +48,7 @@ impl Client {
             return;
         };
         if let Some(channel) = self.channels.get_mut(&id) {
-            channel.forward(destination, answer, self.peer, &self.login, &grant);
+            channel.forward(&self.context, destination, answer, self.peer, &self.login, &grant);
         }
     }
 
@@ -58,9 +58,9 @@ impl Client {
     }
 
     fn refuse_forwarding(&self, what: &str, why: &str) {
+        let Some((user, unlogged)) = self.may_log_refusal() else { return };
         let what: String = what.chars().take(MAX_SHOWN_CHARS).collect();
-        let user = self.grant.as_ref().map(|grant| grant.caller.user().as_str());
-        tracing::info!(user, peer = %self.peer, what, why, "a forwarding is refused");
+        tracing::info!(%user, peer = %self.peer, what, why, unlogged, "a forwarding is refused");
     }
 }
 

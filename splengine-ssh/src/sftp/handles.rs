@@ -1,6 +1,6 @@
 //! What a client has open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,20 +26,13 @@ pub(crate) enum Handle {
     Directory(Arc<AsyncMutex<Directory>>),
 }
 
-/// A directory that is being read, and what was read of it and not told yet.
+/// A directory that is being read. No entry of it is kept: a client may have many open.
 #[derive(Debug)]
-pub(crate) struct Directory {
-    pub(crate) source: Source,
-    pub(crate) read: VecDeque<(OsString, FileInfo)>,
-}
-
-/// Where the entries of a directory come from.
-#[derive(Debug)]
-pub(crate) enum Source {
+pub(crate) enum Directory {
     Listing(FileListing),
-    /// It is on the way to root and shows only the next directory on that way, which was read when it was
-    /// opened; with what is told of it.
-    Above(FileInfo),
+    /// It is on the way to root and shows only the next directory on that way, until that was told; with what
+    /// is told of both.
+    Above(FileInfo, Option<OsString>),
 }
 
 impl Handles {

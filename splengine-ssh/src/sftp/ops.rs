@@ -1,6 +1,5 @@
 //! What each request does.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use splengine_core::files::{FileInfo, OpenOptions, SetAttributes};
 use splengine_core::{Caller, Files};
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::sftp::handles::{Directory, Handle, Handles, Source};
+use crate::sftp::handles::{Directory, Handle, Handles};
 use crate::sftp::longname::long_name;
 use crate::sftp::packet::{Answer, Attributes, Entry, MAX_DATA, Request, time};
 use crate::sftp::status::{Code, Refusal};
@@ -117,13 +116,9 @@ impl Client {
                 let directory = match self.next_to_root(&path) {
                     Some(next) => {
                         let info = files.stat(caller, Path::new("/")).await?;
-                        let read = VecDeque::from([(next, info.clone())]);
-                        Directory { source: Source::Above(info), read }
+                        Directory::Above(info, Some(next))
                     }
-                    None => {
-                        let listing = files.list(caller, &self.at(&path)?).await?;
-                        Directory { source: Source::Listing(listing), read: VecDeque::new() }
-                    }
+                    None => Directory::Listing(files.list(caller, &self.at(&path)?).await?),
                 };
                 let handle = Handle::Directory(Arc::new(AsyncMutex::new(directory)));
                 return Ok(Answer::Handle(handles.insert(handle)));
@@ -159,9 +154,9 @@ impl Client {
             Request::Fstat { handle } => {
                 return Ok(Answer::Attributes(match handles.get(&handle)? {
                     Handle::File(file) => file.info().await?,
-                    Handle::Directory(directory) => match &directory.lock().await.source {
-                        Source::Listing(listing) => listing.info().await?,
-                        Source::Above(info) => info.clone(),
+                    Handle::Directory(directory) => match &*directory.lock().await {
+                        Directory::Listing(listing) => listing.info().await?,
+                        Directory::Above(info, _) => info.clone(),
                     },
                 }));
             }
@@ -229,9 +224,9 @@ impl Client {
             Request::Fstatvfs { handle } => {
                 return Ok(Answer::Space(match handles.get(&handle)? {
                     Handle::File(file) => file.space().await?,
-                    Handle::Directory(directory) => match &directory.lock().await.source {
-                        Source::Listing(listing) => listing.space().await?,
-                        Source::Above(_) => files.space(caller, Path::new("/")).await?,
+                    Handle::Directory(directory) => match &*directory.lock().await {
+                        Directory::Listing(listing) => listing.space().await?,
+                        Directory::Above(..) => files.space(caller, Path::new("/")).await?,
                     },
                 }));
             }
@@ -246,23 +241,24 @@ impl Client {
 
     async fn read_directory(&self, handle: &[u8]) -> Result<Answer, Refusal> {
         let directory = self.handles.directory(handle)?;
-        let mut directory = directory.lock().await;
-        if directory.read.is_empty()
-            && let Source::Listing(listing) = &directory.source
-        {
-            let entries = listing.next().await?.into_iter();
-            directory.read = entries.map(|entry| (entry.name, entry.info)).collect();
-        }
-        if directory.read.is_empty() {
-            return Err(Refusal::new(Code::Eof, "the directory has ended"));
-        }
-        let count = directory.read.len().min(MAX_ENTRIES);
         let now = SystemTime::now();
-        let with_long_name = |(name, info): (OsString, FileInfo)| {
+        let with_long_name = |name: OsString, info: FileInfo| {
             let long_name = long_name(&name, &info, now);
             Entry { name, long_name, info }
         };
-        Ok(Answer::Entries(directory.read.drain(..count).map(with_long_name).collect()))
+        let entries: Vec<_> = match &mut *directory.lock().await {
+            Directory::Listing(listing) => {
+                let read = listing.next_few(MAX_ENTRIES).await?.into_iter();
+                read.map(|entry| with_long_name(entry.name, entry.info)).collect()
+            }
+            Directory::Above(info, next) => {
+                next.take().map(|next| with_long_name(next, info.clone())).into_iter().collect()
+            }
+        };
+        if entries.is_empty() {
+            return Err(Refusal::new(Code::Eof, "the directory has ended"));
+        }
+        Ok(Answer::Entries(entries))
     }
 
     async fn canonical(&self, path: &Path) -> Result<Answer, Refusal> {

@@ -380,7 +380,7 @@ async fn a_directory_is_read_in_parts() {
         fs::write(client.path(&name), "").expect("written");
     }
     let directory = handle(&client.ask(11, &[string("data")]).await);
-    let mut names = HashSet::new();
+    let (mut names, mut counts) = (HashSet::new(), Vec::new());
     loop {
         let (kind, members) = client.ask(12, only(&directory)).await;
         if kind == 101 {
@@ -388,6 +388,7 @@ async fn a_directory_is_read_in_parts() {
             break;
         }
         assert_eq!(kind, 104);
+        counts.push(u32::from_be_bytes(members[..4].try_into().expect("a count")));
         let mut rest = &members[4..];
         while !rest.is_empty() {
             let both = strings(rest);
@@ -401,6 +402,8 @@ async fn a_directory_is_read_in_parts() {
         assert!(members.len() < 64 * 1024);
     }
     assert_eq!(names.len(), 1001);
+    // What was read and not told would be told as an answer of its own.
+    assert_eq!(counts, [&[100; 10][..], &[1]].concat(), "nothing is kept between answers");
     assert_eq!(status(&client.ask(12, only(&directory)).await), EOF);
     assert_eq!(status(&client.ask(5, &[directory, long(0), int(1)]).await), FAILURE);
     assert_eq!(status(&client.ask(11, &[string("data/a")]).await), NO_SUCH_FILE);

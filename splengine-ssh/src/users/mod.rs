@@ -24,6 +24,7 @@ use splengine_core::auth::{
     Accounts, AuthError, Authenticator, CredentialKind, CredentialSource, Credentials, Secret,
     SharedAuthenticator,
 };
+use splengine_core::net::LogBudget;
 use splengine_core::{Caller, UserName};
 use tokio::sync::watch;
 
@@ -63,6 +64,8 @@ pub struct Users {
     passwords: Option<Passwords>,
     authenticator: Option<SharedAuthenticator>,
     rechecks: watch::Sender<u64>,
+    /// Of lines on those who are refused.
+    refusals: Arc<LogBudget>,
 }
 
 /// What somebody was let in with, to ask for it again.
@@ -360,7 +363,7 @@ impl Users {
             }
             answer => answer,
         };
-        log(user, from, &what, answer).is_some()
+        self.logged(user, from, &what, answer).is_some()
     }
 
     /// What a client may do that has shown that `key` is its own.
@@ -381,7 +384,7 @@ impl Users {
             }
             Err(refusal) => Err(refusal),
         };
-        let (shown, grant) = log(user, from, &what, answer)?;
+        let (shown, grant) = self.logged(user, from, &what, answer)?;
         Some(Entry::new(user, from, shown, grant))
     }
 
@@ -397,7 +400,7 @@ impl Users {
         let answer = self
             .ask(user, from, move |sources, client| sources.by_certificate(client, &asked))
             .await;
-        let grant = log(user, from, &what, answer)?;
+        let grant = self.logged(user, from, &what, answer)?;
         Some(Entry::new(user, from, Presented::Certificate(certificate), grant))
     }
 
@@ -423,7 +426,7 @@ impl Users {
                 .map(|caller| (Presented::KnownPassword, caller)),
             Err(refusal) => Err(refusal),
         };
-        let (shown, caller) = log(user, from, "password", answer)?;
+        let (shown, caller) = self.logged(user, from, "password", answer)?;
         let grant = Grant::new(caller, "password".to_owned(), Options::default());
         Some(Entry::new(user, from, shown, grant))
     }
@@ -439,6 +442,24 @@ impl Users {
         let shown = Credentials::password(client.user, password.clone());
         let source = CredentialSource::new("ssh", Some(client.from));
         refusal_of(authenticator.authenticate(shown, &source).await, Refusal::Password)
+    }
+
+    fn logged<T>(
+        &self,
+        user: &str,
+        from: IpAddr,
+        what: &str,
+        answer: Result<T, Refusal>,
+    ) -> Option<T> {
+        let reason = match answer {
+            Ok(answer) => return Some(answer),
+            Err(reason) => reason,
+        };
+        let unlogged = self.refusals.take(())?;
+        let user = user.parse::<UserName>();
+        let user = user.as_ref().map_or("?", UserName::as_str);
+        tracing::info!(user, %from, what, %reason, unlogged, "refused over SSH");
+        None
     }
 
     async fn ask<T: Send + 'static>(
@@ -482,18 +503,6 @@ fn refusal_of(answer: Result<Caller, AuthError>, refusal: Refusal) -> Result<Cal
             Err(Refusal::Unavailable)
         }
         Err(_) => Err(refusal),
-    }
-}
-
-fn log<T>(user: &str, from: IpAddr, what: &str, answer: Result<T, Refusal>) -> Option<T> {
-    match answer {
-        Ok(answer) => Some(answer),
-        Err(reason) => {
-            let user = user.parse::<UserName>();
-            let user = user.as_ref().map_or("?", UserName::as_str);
-            tracing::info!(user, %from, what, %reason, "refused over SSH");
-            None
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, Params, PasswordVerifier as _};
 use splengine_core::UserName;
 use splengine_core::auth::Secret;
+use splengine_core::net::LogBudget;
 use tokio::sync::Semaphore;
 
 use super::error::UsersError;
@@ -23,6 +24,8 @@ pub(super) struct Passwords {
     computing: Arc<Semaphore>,
     /// Nobody outside can tell which hash it picks for an unknown user.
     lots: RandomState,
+    /// Of lines on what is wrong with the file, which is read for each password.
+    warnings: Arc<LogBudget>,
 }
 
 type Line = (UserName, PasswordHash);
@@ -59,6 +62,7 @@ impl Passwords {
             places: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
             computing: Arc::new(Semaphore::new(AT_ONCE)),
             lots: RandomState::new(),
+            warnings: Arc::default(),
         })
     }
 
@@ -72,17 +76,17 @@ impl Passwords {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let turn = Arc::clone(&self.computing).acquire_owned().await.map_err(|_| Refusal::Busy)?;
         let (path, password, user) = (self.path.clone(), password.clone(), user.to_owned());
-        let lot = self.lots.hash_one(&user);
+        let (lot, warnings) = (self.lots.hash_one(&user), Arc::clone(&self.warnings));
         let checked = tokio::task::spawn_blocking(move || {
             let _held = (place, turn);
-            check(&read(&path)?, lot, &user, &password)
+            check(&read(&warnings, &path)?, lot, &user, &password)
         });
         checked.await.unwrap_or(Err(Refusal::Files))
     }
 
     /// Whether `hash` is still this user's. May block.
     pub(super) fn has(&self, user: &str, hash: &str) -> Result<(), Refusal> {
-        let known = read(&self.path)?;
+        let known = read(&self.warnings, &self.path)?;
         let own = known.iter().find(|(name, _)| name.as_str() == user);
         if own.is_some_and(|(_, own)| own.to_string() == hash) {
             Ok(())
@@ -115,9 +119,12 @@ fn pick<'a>(known: &'a [Line], lot: u64, user: &str) -> Option<(&'a PasswordHash
 }
 
 /// The lines that hold. What is wrong with the others is logged.
-fn read(path: &Path) -> Result<Vec<Line>, Refusal> {
+fn read(log: &LogBudget, path: &Path) -> Result<Vec<Line>, Refusal> {
     let bytes = file::read(path).map_err(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "nobody has a password");
+        if let Some(unlogged) = log.take(()) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, unlogged, "nobody has a password");
+        }
         Refusal::Files
     })?;
     let mut known: Vec<Line> = Vec::new();
@@ -125,7 +132,9 @@ fn read(path: &Path) -> Result<Vec<Line>, Refusal> {
         match read {
             Ok(read) => known.push(read),
             Err(error) => {
-                tracing::warn!(file = %path.display(), line, %error, "skipped a line");
+                if let Some(unlogged) = log.take(()) {
+                    tracing::warn!(file = %path.display(), line, %error, unlogged, "skipped a line");
+                }
             }
         }
     }

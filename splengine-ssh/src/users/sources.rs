@@ -5,12 +5,14 @@ use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use russh::keys::ssh_key::Fingerprint;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg};
 use splengine_core::auth::{Accounts, Scopes};
+use splengine_core::net::LogBudget;
 use splengine_core::{Caller, UserName};
 
 use super::authorized_keys::{self, Entry};
@@ -27,6 +29,8 @@ pub(super) struct Sources {
     pub(super) revoked_keys: Option<PathBuf>,
     /// What users may do: anything, where there are none.
     pub(super) accounts: Option<Accounts>,
+    /// Of lines on what is wrong with files, which are read whenever somebody asks to come in.
+    pub(super) warnings: Arc<LogBudget>,
 }
 
 /// Who asks, and from where.
@@ -111,7 +115,7 @@ impl Sources {
 
     fn entries(&self, user: &UserName) -> Result<Vec<Entry>, Refusal> {
         let Some(directory) = &self.authorized_keys else { return Err(Refusal::UnknownUser) };
-        file::check_directory(directory).map_err(|error| unusable(&error))?;
+        file::check_directory(directory).map_err(|error| self.unusable(&error))?;
         let path = directory.join(user.as_str());
         let bytes = match file::read(&path) {
             Ok(bytes) => bytes,
@@ -120,19 +124,19 @@ impl Sources {
             {
                 return Err(Refusal::UnknownUser);
             }
-            Err(error) => return Err(unusable(&error)),
+            Err(error) => return Err(self.unusable(&error)),
         };
         let lines = authorized_keys::lines(&bytes)
             .map(|(line, text)| (line, text.and_then(|text| authorized_keys::parse(line, text))));
-        Ok(skip_bad(&path, lines))
+        Ok(skip_bad(&self.warnings, &path, lines))
     }
 
     fn authorities(&self) -> Vec<KeyData> {
         let Some(path) = &self.trusted_ca else { return Vec::new() };
         match file::read(path) {
-            Ok(bytes) => skip_bad(path, authorities(&bytes)),
+            Ok(bytes) => skip_bad(&self.warnings, path, authorities(&bytes)),
             Err(error) => {
-                unusable(&error);
+                self.unusable(&error);
                 Vec::new()
             }
         }
@@ -141,9 +145,17 @@ impl Sources {
     /// A list that can't be read, or not all of it, lets nobody in: who is on it is not known.
     fn require_unrevoked(&self, keys: &[&KeyData]) -> Result<(), Refusal> {
         let Some(path) = &self.revoked_keys else { return Ok(()) };
-        let revoked = revoked_keys(path).map_err(|error| unusable(&error))?;
+        let revoked = revoked_keys(path).map_err(|error| self.unusable(&error))?;
         let is_revoked = |key: &&KeyData| revoked.contains(&key.fingerprint(HashAlg::Sha256));
         if keys.iter().any(is_revoked) { Err(Refusal::Revoked) } else { Ok(()) }
+    }
+
+    fn unusable(&self, error: &UsersError) -> Refusal {
+        if let Some(unlogged) = self.warnings.take(()) {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, unlogged, "nobody is let in by this");
+        }
+        Refusal::Files
     }
 }
 
@@ -198,7 +210,11 @@ pub(super) fn revoked_keys(path: &Path) -> Result<HashSet<Fingerprint>, UsersErr
 }
 
 /// Logs what is wrong with lines, though not with every one of very many.
-fn skip_bad<T>(path: &Path, lines: impl Iterator<Item = (usize, Result<T, LineError>)>) -> Vec<T> {
+fn skip_bad<T>(
+    log: &LogBudget,
+    path: &Path,
+    lines: impl Iterator<Item = (usize, Result<T, LineError>)>,
+) -> Vec<T> {
     let mut skipped = 0;
     let good = lines.filter_map(|(line, read)| {
         let error = match read {
@@ -206,21 +222,20 @@ fn skip_bad<T>(path: &Path, lines: impl Iterator<Item = (usize, Result<T, LineEr
             Err(error) => error,
         };
         skipped += 1;
-        if skipped <= MAX_WARNINGS {
-            tracing::warn!(file = %path.display(), line, %error, "skipped a line");
+        if skipped <= MAX_WARNINGS
+            && let Some(unlogged) = log.take(())
+        {
+            tracing::warn!(file = %path.display(), line, %error, unlogged, "skipped a line");
         }
         None
     });
     let good = good.collect();
-    if skipped > MAX_WARNINGS {
-        tracing::warn!(file = %path.display(), lines = skipped, "skipped more lines");
+    if skipped > MAX_WARNINGS
+        && let Some(unlogged) = log.take(())
+    {
+        tracing::warn!(file = %path.display(), lines = skipped, unlogged, "skipped more lines");
     }
     good
-}
-
-fn unusable(error: &UsersError) -> Refusal {
-    tracing::warn!(error = error as &dyn std::error::Error, "nobody is let in by this");
-    Refusal::Files
 }
 
 /// Maximum number of lines of one file that are logged one by one; of further ones only the number is.

@@ -8,6 +8,7 @@ mod forwarding;
 mod guessing;
 mod input;
 mod limits;
+mod log_lines;
 mod revoked;
 mod support;
 mod terminals;
