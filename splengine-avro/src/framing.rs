@@ -332,10 +332,12 @@ mod tests {
     #[test]
     fn a_message_of_many_small_buffers_takes_no_more_than_its_bytes() {
         const COUNT: usize = 30_000;
+        const READ: usize = 16 << 10;
         for (mut frames, head) in
             [(Frames::classic(MAX), &[][..]), (Frames::netty(MAX), &[0, 0, 0, 0, 0, 0, 0xff, 0xff])]
         {
-            let mut input = BytesMut::from(head);
+            let mut input = BytesMut::with_capacity(READ);
+            input.extend_from_slice(head);
             for _ in 0..COUNT {
                 input.extend_from_slice(b"\0\0\0\x01x");
                 assert_eq!(frames.next(&mut input), Ok(None));
@@ -343,8 +345,7 @@ mod tests {
             let held = frames.gathered();
             assert!((COUNT..3 * COUNT).contains(&held), "{held} bytes");
             // Nothing keeps what was read.
-            let read = 16 << 10;
-            assert!(input.is_empty() && (input.capacity() >= read || input.try_reclaim(read)));
+            assert!(input.is_empty() && input.try_reclaim(READ));
         }
     }
 

@@ -50,20 +50,20 @@ async fn a_caller_has_so_many_calls_worked_at_over_all_connections() {
         first.send(serial, &waits).await;
     }
     // It needs no turn, and comes after them.
-    let keep = call("keepAlive", &[&text("none")]);
-    first.send(300, &keep).await;
+    let end = call("endSession", &[&text("none")]);
+    first.send(300, &end).await;
     assert_eq!(first.answer().await.0, 300);
 
     let describe = call("describe", &[]);
     second.send(0, &describe).await;
     assert!(timeout(SHORT, second.stream.peek(&mut [0])).await.is_err());
-    second.send(300, &keep).await;
+    second.send(300, &end).await;
     assert_eq!(second.answer().await.0, 300);
     // So many wait that no more is read.
     for serial in 1..100 {
         second.send(serial, &describe).await;
     }
-    second.send(301, &keep).await;
+    second.send(301, &end).await;
     assert!(timeout(SHORT, second.stream.peek(&mut [0])).await.is_err());
 
     drop(first);
