@@ -16,8 +16,8 @@ use tower::util::BoxCloneSyncService;
 use crate::answers::AnswerBudgets;
 use crate::base_path::BasePath;
 use crate::encoded::DecoderBudgets;
+use crate::idempotency::Repeats;
 use crate::metrics::HttpMetrics;
-use crate::repeats::Repeats;
 use crate::result_formats::ResultFormat;
 
 /// A service that answers for a path.

@@ -18,10 +18,10 @@ use crate::base_path::BasePath;
 use crate::context::Context;
 use crate::file_paths::FILES;
 use crate::host::check_host;
+use crate::idempotency::{self, refuse_key, refuse_unheeded_key};
 use crate::lingering_close::linger;
 use crate::metrics::count;
 use crate::problem::Problem;
-use crate::repeats::{self, refuse_key, refuse_unheeded_key};
 use crate::revoked::end_with_caller;
 use crate::routes::{
     batches, execute, executions, files, metrics, results, service, sessions, step_log,
@@ -138,7 +138,7 @@ impl Context {
                     step_output::ATTEMPT,
                     step_output::STDOUT_GAP,
                     step_output::STDERR_GAP,
-                    repeats::REPLAYED,
+                    idempotency::REPLAYED,
                 ]);
             router = router.layer(cors);
         }

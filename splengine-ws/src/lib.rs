@@ -66,13 +66,13 @@ mod context;
 mod cookie;
 mod encode;
 mod frame;
+mod frame_memory;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod login;
 mod login_file;
 mod login_id;
 mod logins;
-mod meter;
 mod router;
 mod server;
 mod upgrade;

@@ -25,7 +25,7 @@ use crate::auth::{self, Authenticated};
 use crate::connection::{self, AttachQuery, Client};
 use crate::context::Context;
 use crate::frame::AccessWord;
-use crate::meter::{Gate, Metered};
+use crate::frame_memory::{Gate, Metered};
 
 /// The subprotocol with binary frames.
 pub(crate) const V1: &str = "spl.term.v1";

@@ -19,7 +19,7 @@ mod info;
 mod inputs;
 mod job;
 mod journal;
-mod keys;
+mod key_locks;
 mod list;
 mod log;
 mod log_entry;

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::journal::Journal;
-use crate::batch::keys::KeysInFlight;
+use crate::batch::key_locks::KeysInFlight;
 use crate::batch::open_stdin::OpenStdin;
 use crate::batch::reads::RecordReads;
 use crate::batch::records::{Summary, key, now};

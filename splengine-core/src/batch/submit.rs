@@ -11,7 +11,7 @@ use crate::batch::checks::{MAX_TIMEOUT_MS, check_steps, checked_labels};
 use crate::batch::driver::{Driver, DriverInit, Pending};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
-use crate::batch::keys::KeyLock;
+use crate::batch::key_locks::KeyLock;
 use crate::batch::plan::{PlanData, Step, StepCheck};
 use crate::batch::records::{EventKind, EventRow, JobSpec, PLAN, Summary, key, now};
 use crate::batch::registry::Registry;

@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::{Errno, write};
 
 use crate::files::error::{NO_FILE, shown};
-use crate::files::quota::OpenPermit;
+use crate::files::open_files::OpenPermit;
 use crate::files::rename::{At, rename_new, rename_over};
 use crate::files::resolve::{Entry, names_directory};
 use crate::files::temporary::temporary_name;

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, fstatvfs, openat, 
 use rustix::io::Errno;
 
 use crate::blocking::blocking;
-use crate::files::quota::OpenPermit;
+use crate::files::open_files::OpenPermit;
 use crate::files::{DiskSpace, FileError, FileInfo, Shared};
 use crate::protected::{Identity, View};
 use crate::quota::LargeWork;

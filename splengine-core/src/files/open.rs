@@ -10,7 +10,7 @@ use rustix::io::{Errno, pread, pwrite};
 use crate::blocking::blocking;
 use crate::error::Field;
 use crate::files::error::{NO_FILE, shown};
-use crate::files::quota::OpenPermit;
+use crate::files::open_files::OpenPermit;
 use crate::files::resolve::{Resolved, names_directory};
 use crate::files::usage::Tracked;
 use crate::files::{DiskSpace, FileError, FileInfo, FileKind, SetAttributes, Shared};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, fchmod, fstat, openat};
 
 use crate::files::FileError;
+use crate::files::open_files::{OpenCount, Walks};
 use crate::files::owners::check_attributes;
 use crate::files::path_locks::Turns;
-use crate::files::quota::{OpenCount, Walks};
 use crate::files::resolve::{Entry, Tree, check_proc};
 use crate::files::usage::{Tracked, Usage};
 use crate::quota::DiskReserve;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::blocking::blocking;
 use crate::files::coalesce::{MAX_PENDING, Pending, Raw};
-use crate::files::quota::OpenPermit;
+use crate::files::open_files::OpenPermit;
 use crate::files::{FileError, FileEvent, Shared};
 use crate::process::watch;
 use crate::protected::identity;

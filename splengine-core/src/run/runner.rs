@@ -8,7 +8,7 @@ use crate::quota::{CallerBudgets, DiskReserve, EngineMemory, InputBudget, LargeW
 use crate::run::admission::Admission;
 use crate::run::executions::Executions;
 use crate::run::policy::Policy;
-use crate::run::shutdown::Shutdown;
+use crate::run::shutdown_stage::Shutdown;
 use crate::run::stats::Counters;
 use crate::user_name::UserName;
 

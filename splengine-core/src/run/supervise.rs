@@ -16,7 +16,7 @@ use crate::quota::InputReservation;
 use crate::run::admission::RunPermit;
 use crate::run::executions::Listed;
 use crate::run::runner::Runner;
-use crate::run::shutdown::Shutdown;
+use crate::run::shutdown_stage::Shutdown;
 
 /// What a run has time for.
 #[derive(Debug, Clone, Copy)]

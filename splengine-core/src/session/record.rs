@@ -28,7 +28,7 @@ pub(crate) struct Record {
     pub(crate) saved: u64,
     pub(crate) cols: u16,
     pub(crate) rows: u16,
-    #[serde(with = "crate::session::words")]
+    #[serde(with = "crate::session::os_strings")]
     pub(crate) argv: Vec<OsString>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,

@@ -13,7 +13,7 @@ use crate::ids::SessionId;
 use crate::part_state::PartState;
 use crate::quota::{EngineMemory, InputBudget, InputReservation, MIN_COUNTED_BYTES};
 use crate::session::bounds::IoBounds;
-use crate::session::cull::{Ages, look_every, time_left};
+use crate::session::expiry::{Ages, look_every, time_left};
 use crate::session::live_session::LiveSession;
 use crate::session::lost::{MAX_LOST, lost_in, surplus_of_lost};
 use crate::session::record::Record;

@@ -34,11 +34,11 @@ use crate::dto_files::{DirectoryDto, FileDto, FileEventDto};
 use crate::encoded::DecodeError;
 use crate::file_paths::{FilePath, name_of_cursor};
 use crate::headers::header;
+use crate::idempotency::Repeat;
 use crate::negotiate::EVENTS;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::Query;
 use crate::ranges;
-use crate::repeats::Repeat;
 use crate::silence::Silence;
 use crate::stream::as_it_comes;
 

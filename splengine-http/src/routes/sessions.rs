@@ -26,11 +26,11 @@ use crate::dto_sessions::{
     rfc3339,
 };
 use crate::headers::{demand_json, header};
+use crate::idempotency::Repeat;
 use crate::json;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::NoQuery;
 use crate::ranges;
-use crate::repeats::Repeat;
 use crate::route_parameters::RouteParameters;
 use crate::routes::extract::{read_json, read_whole, work_on_body};
 

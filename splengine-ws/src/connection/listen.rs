@@ -22,7 +22,7 @@ use crate::connection::typing::Typed;
 use crate::context::Context;
 use crate::encode;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
-use crate::meter::{Gate, Socket};
+use crate::frame_memory::{Gate, Socket};
 
 /// What the address of an upgrade asks for.
 #[derive(Debug, Default)]

@@ -21,9 +21,9 @@ use crate::connection::typing::type_all;
 use crate::context::Context;
 use crate::encode::{self, Encoder, Plain, close, text};
 use crate::frame::TextFrame;
+use crate::frame_memory::{Gate, MAX_UNKNOWN, Socket};
 use crate::login;
 use crate::logins::LoginUse;
-use crate::meter::{Gate, MAX_UNKNOWN, Socket};
 
 /// The client of a WebSocket, with its place among those that there may be.
 pub(crate) enum Client {

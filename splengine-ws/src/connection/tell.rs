@@ -14,7 +14,7 @@ use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::encode::{self, Encoder, Screen, close, text};
-use crate::meter::{MEMORY_TIMEOUT, Socket};
+use crate::frame_memory::{MEMORY_TIMEOUT, Socket};
 
 /// What the teller is to do besides telling updates.
 pub(crate) enum Outbound {

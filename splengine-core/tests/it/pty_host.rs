@@ -48,7 +48,7 @@ impl Engines {
     fn start_with(&self, holds: bool) -> Running {
         let runtime = Runtime::new().expect("a runtime");
         let store = self.root.path().join("runtime/sessions");
-        let words = ["--exact", "holder::main_of_the_holder", "--ignored", "--nocapture"];
+        let words = ["--exact", "pty_host::main_of_the_holder", "--ignored", "--nocapture"];
         let (engine, adopted) = runtime.block_on(async {
             let mut executor = LocalExecutor::builder(self.root.path());
             if holds {
@@ -430,7 +430,7 @@ impl Engines {
         let own = std::env::current_exe().expect("known");
         let told = self.root.path().join(told);
         splengine_core::Request::new(own.to_str().expect("text"))
-            .args(["--exact", "holder::main_of_the_intruder", "--ignored", "--nocapture"])
+            .args(["--exact", "pty_host::main_of_the_intruder", "--ignored", "--nocapture"])
             .env("SOCKET", self.socket())
             .env("TOLD", told.to_str().expect("text"))
     }
@@ -452,7 +452,7 @@ fn no_command_can_have_a_terminal_that_the_holder_keeps() {
     // A program in another terminal of the same holder.
     let own = std::env::current_exe().expect("known");
     let script = format!(
-        "SESSION={} SOCKET={} TOLD={} {} --exact holder::main_of_the_intruder --ignored; read x",
+        "SESSION={} SOCKET={} TOLD={} {} --exact pty_host::main_of_the_intruder --ignored; read x",
         session.id,
         engines.socket(),
         engines.root.path().join("terminal").display(),
@@ -462,7 +462,7 @@ fn no_command_can_have_a_terminal_that_the_holder_keeps() {
     assert_eq!(engines.told("terminal"), "<>");
     // Who was started by no run is served: so the others were refused for what they are.
     let status = std::process::Command::new(own)
-        .args(["--exact", "holder::main_of_the_intruder", "--ignored", "--nocapture"])
+        .args(["--exact", "pty_host::main_of_the_intruder", "--ignored", "--nocapture"])
         .env("SOCKET", engines.socket())
         .env("TOLD", engines.root.path().join("beside"))
         .env("SESSION", session.id.as_str())
