@@ -50,13 +50,13 @@ struct Children {
 pub(crate) struct View {
     ids: HashSet<Identity>,
     /// Names by which the server reaches them, or will: a directory and a name in it.
-    names: Vec<(Identity, OsString, Is)>,
+    names: Vec<(Identity, OsString, NameMatch)>,
     /// The directories on the way to them.
     above: HashSet<Identity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Is {
+enum NameMatch {
     /// A name of something protected.
     Protected,
     /// The same, which nothing has yet.
@@ -106,10 +106,10 @@ impl View {
     /// Whether this name in this directory is that of something protected. A name that nothing has
     /// yet is meant in upper and lower case alike, since some file systems make no difference.
     pub(crate) fn names(&self, directory: Identity, name: &OsStr) -> bool {
-        let is_it = |known: &OsStr, is: Is| match is {
-            Is::Protected => known == name,
-            Is::Missing => known == name || is_same_ignoring_case(known, name),
-            Is::Above => false,
+        let is_it = |known: &OsStr, is: NameMatch| match is {
+            NameMatch::Protected => known == name,
+            NameMatch::Missing => known == name || is_same_ignoring_case(known, name),
+            NameMatch::Above => false,
         };
         self.names.iter().any(|(of, known, is)| *of == directory && is_it(known, *is))
     }
@@ -201,10 +201,14 @@ impl Item {
                 .and_then(|handle| fstat(&handle).map(|stat| (handle, stat)));
             let Ok((handle, stat)) = found else {
                 // Whoever made it would decide what is there.
-                view.names.push((directory, step, Is::Missing));
+                view.names.push((directory, step, NameMatch::Missing));
                 return None;
             };
-            view.names.push((directory, step, if is_last { Is::Protected } else { Is::Above }));
+            view.names.push((
+                directory,
+                step,
+                if is_last { NameMatch::Protected } else { NameMatch::Above },
+            ));
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Symlink => {
                     let target = readlinkat(&handle, "", Vec::new()).ok()?;

@@ -16,7 +16,7 @@ use tower::util::BoxCloneSyncService;
 use crate::answers::AnswerBudgets;
 use crate::base_path::BasePath;
 use crate::encoded::DecoderBudgets;
-use crate::idempotency::Repeats;
+use crate::idempotency::IdempotencyCache;
 use crate::metrics::HttpMetrics;
 use crate::result_formats::ResultFormat;
 
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     /// What followers of batches hold for as long as they follow, apart from answers that end.
     pub(crate) followers: AnswerBudgets,
     pub(crate) metrics: HttpMetrics,
-    pub(crate) repeats: Repeats,
+    pub(crate) idempotency: IdempotencyCache,
     /// The OpenAPI document, once somebody has asked for it.
     pub(crate) openapi: OnceLock<Bytes>,
 }
@@ -81,7 +81,7 @@ impl Context {
         let budget = engine.memory_budget(options.max_buffered);
         let budgets = CallerBudgets::new(&budget);
         let decoders = DecoderBudgets::new(&budget, options.max_buffered / 4);
-        let (repeats, openapi) = (Repeats::default(), OnceLock::new());
+        let (idempotency, openapi) = (IdempotencyCache::default(), OnceLock::new());
         Self(Arc::new(Shared {
             answers: AnswerBudgets::new(&engine, options.max_buffered),
             followers: AnswerBudgets::new(&engine, options.max_buffered),
@@ -91,7 +91,7 @@ impl Context {
             budgets,
             decoders,
             metrics,
-            repeats,
+            idempotency,
             openapi,
         }))
     }

@@ -26,26 +26,26 @@ use crate::problem::Problem;
 /// The answers to requests that had a key, kept in memory for a day: at most 10,000, and 64 MiB of
 /// them. Over that, answers of the caller who has most of them, with their guests, are forgotten first.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Repeats(Arc<Mutex<State>>);
+pub(crate) struct IdempotencyCache(Arc<Mutex<CacheState>>);
 
 /// To whom a request is accounted, and its key.
-type Name = (UserName, String);
+type CallerKey = (UserName, String);
 
 #[derive(Debug, Default)]
-struct State {
-    entries: HashMap<Name, Entry>,
+struct CacheState {
+    entries: HashMap<CallerKey, Entry>,
     next: u64,
     /// Those that are done, in the order of their making.
-    done: BTreeMap<u64, Name>,
+    done: BTreeMap<u64, CallerKey>,
     /// What each has of them.
-    of_callers: HashMap<UserName, Answers>,
+    of_callers: HashMap<UserName, CallerAnswers>,
     /// The sum of their answers.
     bytes: usize,
 }
 
 /// The answers of one caller.
 #[derive(Debug, Default)]
-struct Answers {
+struct CallerAnswers {
     numbers: BTreeSet<u64>,
     bytes: usize,
 }
@@ -57,14 +57,14 @@ struct Entry {
     /// In the order of their making.
     number: u64,
     since: Instant,
-    answer: watch::Receiver<Option<Kept>>,
+    answer: watch::Receiver<Option<KeptAnswer>>,
     /// What its answer takes, once it is done.
     bytes: usize,
 }
 
-impl State {
+impl CacheState {
     /// Notes that a request is done, whose answer takes so many bytes.
-    fn finish(&mut self, name: &Name, number: u64, bytes: usize) {
+    fn finish(&mut self, name: &CallerKey, number: u64, bytes: usize) {
         let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.number == number) else {
             return;
         };
@@ -114,12 +114,12 @@ impl State {
 }
 
 #[derive(Debug, Clone)]
-enum Kept {
+enum KeptAnswer {
     Answer { status: StatusCode, headers: HeaderMap, body: Bytes },
     TooLarge,
 }
 
-impl Kept {
+impl KeptAnswer {
     fn size(&self) -> usize {
         match self {
             Self::Answer { body, .. } => body.len(),
@@ -143,9 +143,9 @@ impl Kept {
 
 /// Under which key a request came, if under any, and what it asks for, so that another one under its key
 /// is noticed.
-pub(crate) struct Repeat(Option<(String, DefaultHasher)>);
+pub(crate) struct IdempotentRequest(Option<(String, DefaultHasher)>);
 
-impl Repeat {
+impl IdempotentRequest {
     /// Of a request whose body is still to be added, if it has one.
     pub(crate) fn of(parts: &Parts) -> Result<Self, Problem> {
         let Some(key) = idempotency_key(&parts.headers)? else { return Ok(Self(None)) };
@@ -165,7 +165,7 @@ impl Repeat {
     /// Does `work`, no more than once where there is a key.
     pub(crate) async fn once(
         self,
-        repeats: &Repeats,
+        cache: &IdempotencyCache,
         answers: &AnswerBudgets,
         caller: &Caller,
         work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
@@ -173,14 +173,14 @@ impl Repeat {
         match self.0 {
             Some((key, hasher)) => {
                 let memory = answers.reserve(caller, 0)?;
-                repeats.once(caller, &key, hasher.finish(), memory, work).await
+                cache.once(caller, &key, hasher.finish(), memory, work).await
             }
             None => work.await,
         }
     }
 }
 
-impl Repeats {
+impl IdempotencyCache {
     /// Does `work` and gives its answer, or that of the same request before. Once begun it is done to
     /// its end, whether its client waits for it or not, but not for a caller who is revoked. What was
     /// refused was not done, and may be asked for again.
@@ -192,11 +192,11 @@ impl Repeats {
         memory: Reservation,
         work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
     ) -> Result<Response, Problem> {
-        let name = name_of(caller, key);
+        let name = caller_key(caller, key);
         let (tell, told) = watch::channel(None);
-        let number = match self.enter(&name, sum, told)? {
-            Entered::New(number) => number,
-            Entered::Known(mut answer) => {
+        let number = match self.look_up(&name, sum, told)? {
+            Lookup::New(number) => number,
+            Lookup::Known(mut answer) => {
                 // Whatever it holds is not needed while another is waited for.
                 drop(work);
                 let kept = answer.wait_for(Option::is_some).await;
@@ -211,7 +211,7 @@ impl Repeats {
             }
         };
         // Forgets it unless it was done.
-        let begun = Begun { repeats: self.clone(), name, number, is_done: false };
+        let begun = RequestInProgress { cache: self.clone(), name, number, is_done: false };
         let caller = caller.clone();
         let done = tokio::spawn(async move {
             let mut begun = begun;
@@ -226,14 +226,14 @@ impl Repeats {
             let (whole, body) = keep(body, memory).await?;
             let mut headers = parts.headers.clone();
             headers.insert(REPLAYED, HeaderValue::from_static("true"));
-            let kept = whole.map_or(Kept::TooLarge, |body| Kept::Answer {
+            let kept = whole.map_or(KeptAnswer::TooLarge, |body| KeptAnswer::Answer {
                 status: parts.status,
                 headers,
                 body,
             });
             let bytes = kept.size();
             tell.send_replace(Some(kept));
-            let mut state = begun.repeats.lock();
+            let mut state = begun.cache.lock();
             state.finish(&begun.name, begun.number, bytes);
             state.trim();
             drop(state);
@@ -242,12 +242,12 @@ impl Repeats {
         done.await.unwrap_or_else(|_| Err(failed()))
     }
 
-    fn enter(
+    fn look_up(
         &self,
-        name: &Name,
+        name: &CallerKey,
         sum: u64,
-        told: watch::Receiver<Option<Kept>>,
-    ) -> Result<Entered, Problem> {
+        told: watch::Receiver<Option<KeptAnswer>>,
+    ) -> Result<Lookup, Problem> {
         let mut state = self.lock();
         if let Some(known) = state.entries.get(name).filter(|known| known.since.elapsed() < MAX_AGE)
         {
@@ -255,7 +255,7 @@ impl Repeats {
                 let detail = "this Idempotency-Key was used for another request";
                 return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
             }
-            return Ok(Entered::Known(known.answer.clone()));
+            return Ok(Lookup::Known(known.answer.clone()));
         }
         if let Some(old) = state.entries.get(name).map(|entry| entry.number) {
             state.forget(old);
@@ -264,21 +264,21 @@ impl Repeats {
         state.next += 1;
         let entry = Entry { sum, number, since: Instant::now(), answer: told, bytes: 0 };
         state.entries.insert(name.clone(), entry);
-        Ok(Entered::New(number))
+        Ok(Lookup::New(number))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-enum Entered {
+enum Lookup {
     New(u64),
-    Known(watch::Receiver<Option<Kept>>),
+    Known(watch::Receiver<Option<KeptAnswer>>),
 }
 
 /// The name under which the requests of a caller are known. Guests have keys of their own.
-fn name_of(caller: &Caller, key: &str) -> Name {
+fn caller_key(caller: &Caller, key: &str) -> CallerKey {
     let key = match caller.guest() {
         Some(_) => format!("{}\n{key}", caller.user()),
         None => key.to_owned(),
@@ -287,17 +287,17 @@ fn name_of(caller: &Caller, key: &str) -> Name {
 }
 
 /// A request that is being done.
-struct Begun {
-    repeats: Repeats,
-    name: Name,
+struct RequestInProgress {
+    cache: IdempotencyCache,
+    name: CallerKey,
     number: u64,
     is_done: bool,
 }
 
-impl Drop for Begun {
+impl Drop for RequestInProgress {
     fn drop(&mut self) {
         if !self.is_done {
-            let mut state = self.repeats.lock();
+            let mut state = self.cache.lock();
             if state.entries.get(&self.name).is_some_and(|entry| entry.number == self.number) {
                 state.entries.remove(&self.name);
             }
@@ -402,7 +402,7 @@ mod tests {
     }
 
     /// Has a request done whose answer takes so many bytes.
-    fn finish(state: &mut State, name: Name, bytes: usize) -> u64 {
+    fn finish(state: &mut CacheState, name: CallerKey, bytes: usize) -> u64 {
         let number = state.next;
         state.next += 1;
         let answer = watch::channel(None).1;
@@ -415,7 +415,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_of_who_has_most_are_forgotten_first() {
-        let mut state = State::default();
+        let mut state = CacheState::default();
         let bobs = finish(&mut state, (user("bob"), "only".to_owned()), 1);
         for number in 0..MAX_ANSWERS {
             finish(&mut state, (user("alice"), number.to_string()), 1);
@@ -446,15 +446,15 @@ mod tests {
             sessions.redeem(&shared.expect("shared").1).expect("a guest")
         };
         let guests = [guest(), guest()];
-        let [own, one, other] = [&alice, &guests[0], &guests[1]].map(|who| name_of(who, "key"));
+        let [own, one, other] = [&alice, &guests[0], &guests[1]].map(|who| caller_key(who, "key"));
         assert!(own != one && own != other && one != other, "{own:?} {one:?} {other:?}");
         // Together they have most, though bob has more than each of them.
-        let mut state = State::default();
+        let mut state = CacheState::default();
         for number in 0..MAX_ANSWERS / 2 - 1 {
             finish(&mut state, (user("bob"), number.to_string()), 1);
         }
         for number in 0..MAX_ANSWERS / 2 + 10 {
-            finish(&mut state, name_of(&guests[number % 2], &number.to_string()), 1);
+            finish(&mut state, caller_key(&guests[number % 2], &number.to_string()), 1);
         }
         let count_of = |name| state.of_callers[&user(name)].numbers.len();
         assert_eq!(count_of("bob"), MAX_ANSWERS / 2 - 1);
@@ -464,7 +464,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn answers_are_forgotten_after_a_day() {
-        let mut state = State::default();
+        let mut state = CacheState::default();
         let old = finish(&mut state, (user("alice"), "old".to_owned()), 7);
         tokio::time::advance(MAX_AGE).await;
         let new = finish(&mut state, (user("alice"), "new".to_owned()), 5);

@@ -184,7 +184,7 @@ async fn tell(notice: &Notice, reply: &Reply) -> Result<(), Disconnected> {
 
 fn farewell(why: Closed) -> &'static str {
     match why {
-        Closed::Culled => "the session was ended: it was idle, or too old",
+        Closed::Expired => "the session was ended: it was idle, or too old",
         Closed::Revoked => "the right to this session was taken back",
         Closed::CredentialsRevoked => "the right to be here was taken back",
         Closed::Restart => "the server is shutting down",

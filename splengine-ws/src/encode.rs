@@ -18,13 +18,13 @@ use crate::frame;
 /// The protocol of a client.
 #[derive(Debug)]
 pub(crate) enum Encoder {
-    Plain(Plain),
+    Plain(PlainEncoder),
     V1,
 }
 
 /// A screen that is told.
 #[derive(Debug)]
-pub(crate) struct Screen {
+pub(crate) struct ScreenFrames {
     /// The offset that it stands for and its size, until they are told.
     pub(crate) head: Option<(u64, Size)>,
     /// The rest of what draws it.
@@ -34,7 +34,7 @@ pub(crate) struct Screen {
 /// What is known of a plain client: the character that its last frame ended in, and what it was told
 /// of its session.
 #[derive(Debug, Default)]
-pub(crate) struct Plain {
+pub(crate) struct PlainEncoder {
     pieces: Utf8Pieces,
     session: Value,
 }
@@ -61,7 +61,7 @@ impl Encoder {
         });
         let frame = text(&session);
         if let Self::Plain(plain) = self {
-            *plain = Plain { pieces: Utf8Pieces::default(), session };
+            *plain = PlainEncoder { pieces: Utf8Pieces::default(), session };
         }
         frame
     }
@@ -77,13 +77,13 @@ impl Encoder {
                 data => vec![text(&json!({"type": "output", "data": data}))],
             },
             (Update::Snapshot { offset, size, data }, speech) => {
-                let mut screen = Screen { head: Some((offset, size)), data };
+                let mut screen = ScreenFrames { head: Some((offset, size)), data };
                 std::iter::from_fn(|| speech.screen(&mut screen)).collect()
             }
             (Update::Size(size), speech) => {
                 let size = json!({"type": "size", "cols": size.cols(), "rows": size.rows()});
                 let mut frames = vec![text(&size)];
-                if let Self::Plain(Plain { session, .. }) = speech {
+                if let Self::Plain(PlainEncoder { session, .. }) = speech {
                     session["cols"] = size["cols"].clone();
                     session["rows"] = size["rows"].clone();
                     frames.push(text(session));
@@ -119,7 +119,7 @@ impl Encoder {
                 frames
             }
             (Update::Closed(closed), _) => match closed {
-                Closed::Culled => {
+                Closed::Expired => {
                     let notice = json!({"type": "notice", "kind": "culled"});
                     vec![text(&notice), close(4408, "the session was idle or old")]
                 }
@@ -146,7 +146,7 @@ impl Encoder {
 
     /// The next frame of a screen, `None` after the last. Each has [`PIECE_BYTES`] of it at most: for a
     /// plain client as an `output` of its own, else as a fragment of one message.
-    pub(crate) fn screen(&mut self, screen: &mut Screen) -> Option<Message> {
+    pub(crate) fn screen(&mut self, screen: &mut ScreenFrames) -> Option<Message> {
         let head = screen.head.take();
         match self {
             Self::Plain(plain) => {

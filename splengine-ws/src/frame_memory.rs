@@ -16,13 +16,13 @@ use tokio::task::coop;
 use tokio_tungstenite::WebSocketStream;
 
 /// A WebSocket whose messages are bounded before they are read.
-pub(crate) type Socket = WebSocketStream<Metered<TokioIo<Upgraded>>>;
+pub(crate) type Socket = WebSocketStream<MeteredStream<TokioIo<Upgraded>>>;
 
 /// A connection with WebSocket frames in it. Before the payload of a message is read, it must be small
 /// enough, and the memory for it reserved; until then nothing more is taken from the connection.
-pub(crate) struct Metered<S> {
+pub(crate) struct MeteredStream<S> {
     stream: S,
-    gate: Arc<Gate>,
+    frame_memory: Arc<FrameMemory>,
     /// What was read and not handed on yet: a part of a header, or what is behind it.
     read: BytesMut,
     /// So many bytes may be handed on: a frame's header and payload, or the rest of them.
@@ -38,15 +38,15 @@ pub(crate) struct Metered<S> {
 
 type Reserving = Pin<Box<dyn Future<Output = Result<Reservation, MemoryError>> + Send>>;
 
-/// What a client may send.
+/// How large messages a client may send, and the memory that is reserved for them.
 #[derive(Debug)]
-pub(crate) struct Gate {
-    state: Mutex<State>,
+pub(crate) struct FrameMemory {
+    state: Mutex<FrameMemoryState>,
     refused: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct FrameMemoryState {
     stage: Stage,
     /// The largest message that memory is reserved for; what is larger is refused by whoever reads.
     max_message: u64,
@@ -64,12 +64,12 @@ enum Stage {
     Unknown,
     Known,
     /// Whatever comes is thrown away.
-    Over,
+    Discarding,
 }
 
-impl Gate {
+impl FrameMemory {
     pub(crate) fn new(max_message: usize, unknown: MemoryBudget) -> Self {
-        let state = State {
+        let state = FrameMemoryState {
             stage: Stage::Unknown,
             max_message: max_message as u64,
             budget: unknown,
@@ -82,7 +82,7 @@ impl Gate {
 
     /// Lets messages through that are larger than those of clients that nobody knows, with memory of
     /// `share`, that of the caller.
-    pub(crate) fn open(&self, share: MemoryBudget) {
+    pub(crate) fn set_share(&self, share: MemoryBudget) {
         self.state().budget = share;
         self.enter(Stage::Known);
     }
@@ -90,7 +90,7 @@ impl Gate {
     /// Throws away what comes from now on, so that its sender reads what was said last: a connection
     /// that is closed with something unread is reset.
     pub(crate) fn throw_away(&self) {
-        self.enter(Stage::Over);
+        self.enter(Stage::Discarding);
     }
 
     /// Resolves when a client that nobody knows sends a message that is too large for one.
@@ -117,16 +117,16 @@ impl Gate {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FrameMemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S> Metered<S> {
-    pub(crate) fn new(stream: S, gate: Arc<Gate>) -> Self {
+impl<S> MeteredStream<S> {
+    pub(crate) fn new(stream: S, frame_memory: Arc<FrameMemory>) -> Self {
         Self {
             stream,
-            gate,
+            frame_memory,
             read: BytesMut::new(),
             passing: 0,
             partial: 0,
@@ -146,10 +146,10 @@ impl<S> Metered<S> {
         // Many frames come with one read; each has a part in the turn of its task, as a read has.
         let turn = ready!(coop::poll_proceed(cx));
         let total = self.partial.saturating_add(header.payload);
-        let mut state = self.gate.state();
+        let mut state = self.frame_memory.state();
         if state.stage == Stage::Unknown && total > MAX_UNKNOWN {
             state.waiting = Some(cx.waker().clone());
-            self.gate.refused.notify_one();
+            self.frame_memory.refused.notify_one();
             return Poll::Pending;
         }
         // A control frame has 125 bytes; one of a length that is no length is refused later.
@@ -167,7 +167,7 @@ impl<S> Metered<S> {
         if let Some(reserving) = &mut self.reserving {
             let reserved = ready!(reserving.as_mut().poll(cx));
             self.reserving = None;
-            let mut state = self.gate.state();
+            let mut state = self.frame_memory.state();
             match reserved {
                 Ok(reservation) => state.reservation = Some(reservation),
                 Err(shortage) => {
@@ -185,7 +185,7 @@ impl<S> Metered<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -193,7 +193,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            if this.gate.state().stage == Stage::Over {
+            if this.frame_memory.state().stage == Stage::Discarding {
                 this.read.clear();
                 let mut scratch = [0; 4096];
                 let mut scratch = ReadBuf::new(&mut scratch);
@@ -223,7 +223,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
             }
             if this.partial == 0 && this.reserving.is_none() {
                 // Whoever reads on has done with the message before.
-                this.gate.state().reservation = None;
+                this.frame_memory.state().reservation = None;
             }
             if let Some(header) = Header::read(&this.read) {
                 ready!(this.poll_admit(cx, header))?;
@@ -240,7 +240,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -307,11 +307,12 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn metered() -> (DuplexStream, Metered<DuplexStream>, Arc<Gate>, MemoryBudget) {
+    fn metered_stream()
+    -> (DuplexStream, MeteredStream<DuplexStream>, Arc<FrameMemory>, MemoryBudget) {
         let (client, server) = duplex(4 * MIB);
         let budget = MemoryBudget::new(MIB);
-        let gate = Arc::new(Gate::new(8 * MIB, budget.share(MIB / 4)));
-        (client, Metered::new(server, Arc::clone(&gate)), gate, budget)
+        let frame_memory = Arc::new(FrameMemory::new(8 * MIB, budget.share(MIB / 4)));
+        (client, MeteredStream::new(server, Arc::clone(&frame_memory)), frame_memory, budget)
     }
 
     /// A frame as a client sends it, of `0`s.
@@ -348,7 +349,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_large_message_waits_until_its_client_is_known() {
-        let (mut client, mut server, gate, budget) = metered();
+        let (mut client, mut server, frame_memory, budget) = metered_stream();
         let (small, large) = (frame(0x81, 16 << 10), frame(0x82, MIB / 2));
         client.write_all(&[&small[..], &large].concat()).await.expect("sent");
         let mut read = vec![0; small.len()];
@@ -356,9 +357,9 @@ mod tests {
         assert_eq!(read, small);
         let mut next = [0; 4096];
         assert!(timeout(Duration::from_secs(1), server.read(&mut next)).await.is_err());
-        gate.refused().await;
+        frame_memory.refused().await;
         assert!(server.read.len() <= 4096 && budget.available() == MIB, "little is held");
-        gate.open(budget.clone());
+        frame_memory.set_share(budget.clone());
         let mut read = vec![0; large.len()];
         server.read_exact(&mut read).await.expect("read");
         assert_eq!(read, large);
@@ -369,7 +370,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_parts_of_a_message_are_counted_together() {
-        let (mut client, mut server, gate, budget) = metered();
+        let (mut client, mut server, frame_memory, budget) = metered_stream();
         let part = frame(0x01, 10 << 10);
         client
             .write_all(&[&part[..], &frame(0x89, 5), &frame(0x00, 7 << 10)].concat())
@@ -379,46 +380,46 @@ mod tests {
         server.read_exact(&mut read).await.expect("read");
         let mut next = [0; 4096];
         assert!(timeout(Duration::from_secs(1), server.read(&mut next)).await.is_err());
-        gate.refused().await;
-        gate.open(budget.clone());
+        frame_memory.refused().await;
+        frame_memory.set_share(budget.clone());
         server.read_exact(&mut next).await.expect("read");
         assert_eq!(budget.available(), MIB - (20 << 10), "17 KiB in steps of 4");
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_memory_a_client_is_told() {
-        let (mut client, mut server, gate, budget) = metered();
-        gate.open(budget.clone());
+        let (mut client, mut server, frame_memory, budget) = metered_stream();
+        frame_memory.set_share(budget.clone());
         let (mut most, mut beyond) = (budget.reservation(), budget.reservation());
         most.resize(MIB).await;
         beyond.resize(1).await;
         client.write_all(&frame(0x82, MIB)).await.expect("sent");
         let failed = server.read(&mut [0; 4096]).await.expect_err("no memory");
         assert_eq!(failed.kind(), io::ErrorKind::OutOfMemory);
-        assert_eq!(gate.shortage(), Some(MemoryError::Unavailable));
+        assert_eq!(frame_memory.shortage(), Some(MemoryError::Unavailable));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_memory_of_a_message_can_be_kept_beyond_the_next() {
-        let (mut client, mut server, gate, budget) = metered();
-        gate.open(budget.clone());
+        let (mut client, mut server, frame_memory, budget) = metered_stream();
+        frame_memory.set_share(budget.clone());
         let frame = frame(0x82, MIB / 2);
         client.write_all(&frame).await.expect("sent");
         server.read_exact(&mut vec![0; frame.len()]).await.expect("read");
-        let kept = gate.take_reservation().expect("it takes some");
+        let kept = frame_memory.take_reservation().expect("it takes some");
         assert!(timeout(Duration::from_secs(1), server.read(&mut [0; 16])).await.is_err());
         assert_eq!(budget.available(), MIB / 2);
         drop(kept);
         assert_eq!(budget.available(), MIB);
-        assert!(gate.take_reservation().is_none());
+        assert!(frame_memory.take_reservation().is_none());
     }
 
     #[tokio::test]
     async fn what_is_thrown_away_is_read_all_the_same() {
-        let (mut client, mut server, gate, _) = metered();
+        let (mut client, mut server, frame_memory, _) = metered_stream();
         client.write_all(&frame(0x82, 2 * MIB)).await.expect("sent");
         drop(client);
-        gate.throw_away();
+        frame_memory.throw_away();
         assert_eq!(server.read(&mut [0; 16]).await.expect("an end"), 0);
     }
 }

@@ -25,7 +25,7 @@ use crate::auth::{self, Authenticated};
 use crate::connection::{self, AttachQuery, Client};
 use crate::context::Context;
 use crate::frame::AccessWord;
-use crate::frame_memory::{Gate, Metered};
+use crate::frame_memory::{FrameMemory, MeteredStream};
 
 /// The subprotocol with binary frames.
 pub(crate) const V1: &str = "spl.term.v1";
@@ -150,10 +150,10 @@ pub(crate) async fn terminal(
             Ok(upgraded) => TokioIo::new(upgraded),
             Err(error) => return tracing::debug!(%error, "a WebSocket did not come about"),
         };
-        let gate = Arc::new(Gate::new(most, context.unknown.clone()));
-        let stream = Metered::new(upgraded, Arc::clone(&gate));
+        let frame_memory = Arc::new(FrameMemory::new(most, context.unknown.clone()));
+        let stream = MeteredStream::new(upgraded, Arc::clone(&frame_memory));
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-        connection::serve(context, socket, gate, is_v1, client, query, connection).await;
+        connection::serve(context, socket, frame_memory, is_v1, client, query, connection).await;
         drop(closing);
     });
     Ok(response)

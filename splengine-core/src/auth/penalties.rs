@@ -91,9 +91,9 @@ impl Default for GuessingPolicy {
 
 /// Addresses that share a penalty. What has no known address is one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Source(Option<IpAddr>);
+struct AddressGroup(Option<IpAddr>);
 
-impl Source {
+impl AddressGroup {
     /// One customer has 2^64 addresses of IPv6 at the least.
     fn of(address: Option<IpAddr>) -> Self {
         Self(address.map(|address| match address.to_canonical() {
@@ -119,10 +119,10 @@ pub(crate) struct Penalised {
 #[derive(Debug)]
 pub(crate) struct Penalties {
     policy: GuessingPolicy,
-    addresses: Expiring<Source, Address>,
+    addresses: Expiring<AddressGroup, Address>,
     users: Expiring<u64, ()>,
     /// From where users have shown their passwords.
-    known: Expiring<(u64, Source), ()>,
+    known: Expiring<(u64, AddressGroup), ()>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -141,7 +141,7 @@ impl Penalties {
 
     /// For how long `address` is shut out yet.
     pub(crate) fn shut_out(&self, address: Option<IpAddr>, now: Instant) -> Option<Duration> {
-        let (ends, state) = self.addresses.get(Source::of(address), now)?;
+        let (ends, state) = self.addresses.get(AddressGroup::of(address), now)?;
         state.is_shut_out.then(|| ends - now)
     }
 
@@ -157,7 +157,7 @@ impl Penalties {
         if is_exempt || self.policy.penalty.is_zero() {
             return Penalised { delay: Duration::ZERO, shut_out: None };
         }
-        let source = Source::of(address);
+        let source = AddressGroup::of(address);
         let before = self.addresses.get(source, now);
         let (ends, mut state) = before.unwrap_or_else(|| (now, Address::default()));
         let penalty = if state.failed.contains(&Some(fingerprint)) {
@@ -185,7 +185,7 @@ impl Penalties {
         address: Option<IpAddr>,
         now: Instant,
     ) -> Result<Duration, Duration> {
-        let is_known = self.known.get((user, Source::of(address)), now).is_some();
+        let is_known = self.known.get((user, AddressGroup::of(address)), now).is_some();
         if is_known || self.policy.penalty.is_zero() {
             return Ok(Duration::ZERO);
         }
@@ -208,7 +208,7 @@ impl Penalties {
     /// Forgets what failed before a success, and remembers where it came from.
     pub(crate) fn succeed_user(&mut self, user: u64, address: Option<IpAddr>, now: Instant) {
         self.users.remove(user);
-        self.known.set((user, Source::of(address)), now + KNOWN_FOR, (), now);
+        self.known.set((user, AddressGroup::of(address)), now + KNOWN_FOR, (), now);
     }
 
     /// How many addresses have a penalty, and how many of them are shut out.
@@ -325,10 +325,19 @@ mod tests {
 
     #[test]
     fn networks_of_ipv6_and_mapped_addresses_are_one_source() {
-        assert_eq!(Source::of(address("2001:db8::1")), Source::of(address("2001:db8::ffff:2")));
-        assert_ne!(Source::of(address("2001:db8:0:1::1")), Source::of(address("2001:db8::1")));
-        assert_eq!(Source::of(address("::ffff:192.0.2.1")), Source::of(address("192.0.2.1")));
-        assert_ne!(Source::of(None), Source::of(address("::")));
+        assert_eq!(
+            AddressGroup::of(address("2001:db8::1")),
+            AddressGroup::of(address("2001:db8::ffff:2"))
+        );
+        assert_ne!(
+            AddressGroup::of(address("2001:db8:0:1::1")),
+            AddressGroup::of(address("2001:db8::1"))
+        );
+        assert_eq!(
+            AddressGroup::of(address("::ffff:192.0.2.1")),
+            AddressGroup::of(address("192.0.2.1"))
+        );
+        assert_ne!(AddressGroup::of(None), AddressGroup::of(address("::")));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) struct Driver {
     pub(crate) live: Arc<LiveBatch>,
     pub(crate) quota: StepQuota,
     pub(crate) summary: Summary,
-    pub(crate) steps: Vec<Brief>,
+    pub(crate) steps: Vec<StepProgress>,
     running: HashMap<usize, oneshot::Sender<Reason>>,
     /// Steps in the engine's queue.
     waiting: HashMap<usize, AbortHandle>,
@@ -60,9 +60,9 @@ pub(crate) struct Driver {
     told: mpsc::Receiver<Input>,
 }
 
-/// As much of a step as is kept in memory.
+/// How far a step has come: as much of it as is kept in memory.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Brief {
+pub(crate) struct StepProgress {
     pub(crate) state: StepState,
     pub(crate) attempt: u32,
     pub(crate) started: Option<u64>,
@@ -70,7 +70,7 @@ pub(crate) struct Brief {
 
 /// What a batch is gone on with.
 #[derive(Debug, Default)]
-pub(crate) struct Pending {
+pub(crate) struct ResumeState {
     /// To be started, and was not.
     pub(crate) issued: Vec<usize>,
     /// Was started, and its end was not seen.
@@ -107,12 +107,12 @@ pub(crate) struct DriverInit {
 
 /// What is to be done, and what is to be written before.
 #[derive(Default)]
-struct Turn {
+struct Effects {
     changes: Vec<Change>,
-    after: Vec<After>,
+    after: Vec<AfterWrite>,
 }
 
-enum After {
+enum AfterWrite {
     Launch { step: usize, permit: Permit, mark: Option<String> },
     Wait { step: usize, delay: Duration },
     Stop { step: usize },
@@ -122,7 +122,7 @@ impl Driver {
     pub(crate) fn new(runner: &Arc<Runner>, registry: &Arc<Registry>, init: DriverInit) -> Self {
         let DriverInit { id, caller, job, live, quota, summary } = init;
         let (inputs, told) = mpsc::channel(INPUTS);
-        let steps = vec![Brief::default(); job.steps().len()];
+        let steps = vec![StepProgress::default(); job.steps().len()];
         Self {
             runner: Arc::clone(runner),
             registry: Arc::clone(registry),
@@ -152,7 +152,7 @@ impl Driver {
     }
 
     /// Drives it in a task of its own, to its end or the engine's.
-    pub(crate) fn spawn(self, pending: Pending) {
+    pub(crate) fn spawn(self, pending: ResumeState) {
         let (registry, id) = (Arc::clone(&self.registry), self.id.clone());
         tokio::spawn(async move {
             let driving = tokio::spawn(self.drive(pending)).await;
@@ -163,25 +163,25 @@ impl Driver {
         });
     }
 
-    async fn drive(mut self, pending: Pending) {
+    async fn drive(mut self, pending: ResumeState) {
         self.drive_to_end(pending).await;
         let bytes = self.job.steps().iter().map(Step::input_bytes).sum();
         LargeWork::free(bytes, self.job);
     }
 
-    async fn drive_to_end(&mut self, pending: Pending) {
+    async fn drive_to_end(&mut self, pending: ResumeState) {
         let registry = &*Arc::clone(&self.registry);
         let mut cancel = self.live.cancel.subscribe();
         let mut closed = registry.closed.subscribe();
-        let mut turn = Turn::default();
-        self.go_on(pending, &mut turn);
+        let mut effects = Effects::default();
+        self.go_on(pending, &mut effects);
         loop {
-            self.check_stalled(&mut turn);
+            self.check_stalled(&mut effects);
             if self.is_over {
                 // Whoever hears of the end may submit the next at once.
                 self.quota.give_back_inputs();
             }
-            if !self.commit(registry, &mut turn).await {
+            if !self.commit(registry, &mut effects).await {
                 return;
             }
             if self.is_over {
@@ -197,21 +197,21 @@ impl Driver {
                 input = self.told.recv() => {
                     let mut next = input;
                     while let Some(input) = next {
-                        self.on_input(input, &mut turn);
+                        self.on_input(input, &mut effects);
                         next = self.told.try_recv().ok();
                     }
                 }
                 told = cancel.wait_for(|wished| *wished > cancels), if cancels < MAX_CANCELS => {
                     drop(told);
-                    self.cancel(&mut turn);
+                    self.cancel(&mut effects);
                 }
-                () = until(deadline) => self.time_out(&mut turn),
+                () = until(deadline) => self.time_out(&mut effects),
                 _ = closed.wait_for(|closed| *closed), if !self.is_paused => self.is_paused = true,
             }
         }
     }
 
-    fn go_on(&mut self, pending: Pending, turn: &mut Turn) {
+    fn go_on(&mut self, pending: ResumeState, effects: &mut Effects) {
         self.cancels = pending.cancels;
         self.is_timed_out = pending.is_timed_out;
         self.failures = pending.failures;
@@ -223,13 +223,13 @@ impl Driver {
         // Before anything is told: they may be withdrawn.
         self.unasked.extend(&pending.issued);
         if pending.is_new {
-            self.note(turn, EventKind::Begun);
+            self.note(effects, EventKind::Begun);
             self.notify_job(JobEvent::Begun);
-            self.run_actions(turn);
+            self.run_actions(effects);
         }
         for (step, delay) in pending.delayed {
             self.delayed += 1;
-            turn.after.push(After::Wait { step, delay });
+            effects.after.push(AfterWrite::Wait { step, delay });
         }
         for step in pending.lost {
             let row = StepRow {
@@ -237,21 +237,21 @@ impl Driver {
                 exit_code: Some(LOST_CODE),
                 ..StepRow::default()
             };
-            self.on_step_end(step, StepEnd { outcome: Outcome::Lost, row, bytes: 0 }, turn);
-            self.run_actions(turn);
+            self.on_step_end(step, StepEnd { outcome: Outcome::Lost, row, bytes: 0 }, effects);
+            self.run_actions(effects);
         }
         for step in pending.issued {
             if self.unasked.remove(&step) {
-                self.request_slot(step, turn);
+                self.request_slot(step, effects);
             }
         }
     }
 
-    fn on_input(&mut self, input: Input, turn: &mut Turn) {
+    fn on_input(&mut self, input: Input, effects: &mut Effects) {
         match input {
             Input::Admitted(step, permit) => {
                 if self.waiting.remove(&step).is_some() {
-                    self.start(step, permit, turn);
+                    self.start(step, permit, effects);
                 }
             }
             Input::Refused(step) => {
@@ -262,37 +262,37 @@ impl Driver {
             }
             Input::Ended(step, ending) => {
                 if self.running.remove(&step).is_some() {
-                    self.on_step_end(step, *ending, turn);
+                    self.on_step_end(step, *ending, effects);
                 }
             }
             Input::Due(step) => {
                 self.delayed -= 1;
                 if self.steps[step].state == StepState::Retrying {
-                    self.due(step, turn);
+                    self.due(step, effects);
                 }
             }
         }
-        self.run_actions(turn);
+        self.run_actions(effects);
     }
 
     /// Its caller wishes it to end.
-    fn cancel(&mut self, turn: &mut Turn) {
+    fn cancel(&mut self, effects: &mut Effects) {
         self.cancels += 1;
         let (what, event) = match self.cancels {
             1 => (EventKind::Cancelling, JobEvent::Cancelled),
             _ => (EventKind::Aborting, JobEvent::Aborted),
         };
-        self.note(turn, what);
+        self.note(effects, what);
         self.notify_job(event);
-        self.run_actions(turn);
+        self.run_actions(effects);
     }
 
     /// Its time is up.
-    fn time_out(&mut self, turn: &mut Turn) {
+    fn time_out(&mut self, effects: &mut Effects) {
         self.is_timed_out = true;
-        self.note(turn, EventKind::TimedOut);
+        self.note(effects, EventKind::TimedOut);
         self.notify_job(JobEvent::TimedOut);
-        self.run_actions(turn);
+        self.run_actions(effects);
     }
 
     /// Tells the job what happened. Whatever it is told is written down in the same order.
@@ -303,22 +303,22 @@ impl Driver {
     }
 
     /// Ends a batch in which nothing would happen any more.
-    fn check_stalled(&mut self, turn: &mut Turn) {
+    fn check_stalled(&mut self, effects: &mut Effects) {
         let is_idle = self.running.is_empty() && self.waiting.is_empty();
         if self.is_over || !is_idle || self.is_paused {
             return;
         }
         if !self.is_broken && self.delayed == 0 {
-            self.break_off("does nothing more and is not over", turn);
+            self.break_off("does nothing more and is not over", effects);
         }
         if self.is_broken {
-            self.finish_batch(turn);
+            self.finish_batch(effects);
         }
     }
 
-    fn run_actions(&mut self, turn: &mut Turn) {
+    fn run_actions(&mut self, effects: &mut Effects) {
         while let Some(action) = self.actions.pop_front() {
-            self.apply(action, turn);
+            self.apply(action, effects);
         }
     }
 }

@@ -13,10 +13,10 @@ use crate::user_name::UserName;
 /// Table of the idempotency keys of requests that are being worked at: one request per key at a time.
 /// Holds as many entries as there are such requests.
 #[derive(Default)]
-pub(crate) struct KeysInFlight(Mutex<HashMap<Name, Arc<AsyncMutex<()>>>>);
+pub(crate) struct KeyLocks(Mutex<HashMap<CallerKey, Arc<AsyncMutex<()>>>>);
 
 /// Whose key, and which.
-type Name = (UserName, String);
+type CallerKey = (UserName, String);
 
 /// Right to look whether a key is used, and to use it. Given back when dropped.
 pub(crate) struct KeyLock {
@@ -27,12 +27,12 @@ pub(crate) struct KeyLock {
 
 /// A lock in the table, which is removed with the last who uses it.
 struct Entry {
-    table: Arc<KeysInFlight>,
-    name: Name,
+    table: Arc<KeyLocks>,
+    name: CallerKey,
     lock: Option<Arc<AsyncMutex<()>>>,
 }
 
-impl KeysInFlight {
+impl KeyLocks {
     /// Waits until no other request with this `key` of `user` is worked at, for [`KEY_TIMEOUT`] at
     /// most. Whoever has to wait holds what `reserve` gives meanwhile.
     ///
@@ -69,7 +69,7 @@ impl KeysInFlight {
         Ok(KeyLock { _guard: guard, _entry: entry })
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<Name, Arc<AsyncMutex<()>>>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<CallerKey, Arc<AsyncMutex<()>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,7 +100,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_is_held_by_one_request_and_other_keys_by_none() {
-        let table = Arc::new(KeysInFlight::default());
+        let table = Arc::new(KeyLocks::default());
         let (alice, bob) = (user("alice"), user("bob"));
         let first = table.lock(&alice, "k", || Ok(())).await.expect("free");
         let others =
@@ -121,7 +121,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_waits_and_is_dropped_leaves_nothing() {
-        let table = Arc::new(KeysInFlight::default());
+        let table = Arc::new(KeyLocks::default());
         let alice = user("alice");
         let first = table.lock(&alice, "k", || Ok(())).await.expect("free");
         let waits = timeout(Duration::from_millis(1), table.lock(&alice, "k", || Ok(()))).await;

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::journal::Journal;
-use crate::batch::key_locks::KeysInFlight;
+use crate::batch::key_locks::KeyLocks;
 use crate::batch::open_stdin::OpenStdin;
 use crate::batch::reads::RecordReads;
 use crate::batch::records::{Summary, key, now};
@@ -26,7 +26,7 @@ pub(crate) struct Registry {
     pub(crate) policy: BatchPolicy,
     pub(crate) journal: Journal,
     state: Mutex<State>,
-    pub(crate) keys: Arc<KeysInFlight>,
+    pub(crate) keys: Arc<KeyLocks>,
     /// What batches that are not over hold in memory.
     pub(crate) inputs: InputBudget,
     /// Memory of records that are read.

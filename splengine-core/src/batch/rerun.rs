@@ -6,7 +6,7 @@ use crate::auth::Caller;
 use crate::batch::graph::dependencies;
 use crate::batch::plan::{EarlierRun, PlanData, RunIf, Step};
 use crate::batch::records::PLAN;
-use crate::batch::submit::{Accepted, UsedKey, detached};
+use crate::batch::submit::{AcceptedBatch, UsedKey, detached};
 use crate::batch::{BatchError, Batches, StepState, Submitted};
 use crate::blocking::blocking;
 use crate::ids::{BatchId, IntoId};
@@ -110,7 +110,7 @@ impl Batches {
         caller: &Caller,
         id: &BatchId,
         only_failed: bool,
-    ) -> Result<Accepted, BatchError> {
+    ) -> Result<AcceptedBatch, BatchError> {
         let summary = self.find(caller, id).await?;
         if !summary.state().is_final() {
             return Err(BatchError::Conflict("the batch is not over; cancel it first"));

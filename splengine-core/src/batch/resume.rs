@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::auth::{Caller, Scope};
 use crate::batch::Batches;
-use crate::batch::driver::{Brief, Driver, DriverInit, Pending};
+use crate::batch::driver::{Driver, DriverInit, ResumeState, StepProgress};
 use crate::batch::records::{EventKind, EventRow, StepRow, Summary, key, now};
 use crate::batch::registry::Registry;
 use crate::batch::{BatchError, BatchJob, JobAction, JobEvent, Outcome, Step, StepState};
@@ -150,17 +150,17 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
     let maker = batches.clone();
     let make = move || {
         let mut job = maker.make(&recipe, inputs)?;
-        let (pending, briefs) = replay(&mut *job, &events);
-        Ok::<_, String>((job, pending, briefs, events.len() as u64))
+        let (pending, progress) = replay(&mut *job, &events);
+        Ok::<_, String>((job, pending, progress, events.len() as u64))
     };
     let made = work.run(bytes, make).await.map_err(|error| {
         tracing::error!(error, batch = %id, "the job of a batch can't be made again");
         BatchError::Damaged
     });
-    let (job, pending, briefs, last_event) = made?;
+    let (job, pending, progress, last_event) = made?;
     let caller = Caller::new(&summary.user).map_err(|_| BatchError::Damaged)?;
     let caller = caller.with(Scope::Execute);
-    let open = briefs.iter().filter(|brief| !brief.state.is_final()).count();
+    let open = progress.iter().filter(|step| !step.state.is_final()).count();
     let bytes = job.steps().iter().map(Step::input_bytes).sum();
     let held = registry.inputs.reserve_always(caller.user(), bytes);
     let quota = registry.step_quota(caller.user(), open, held, true)?;
@@ -177,18 +177,18 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
         registry,
         DriverInit { id, caller, job, live, quota, summary },
     );
-    driver.steps = briefs;
+    driver.steps = progress;
     driver.spawn(pending);
     Ok(())
 }
 
 /// Tells the job again what happened; what it asked for and did not come about is pending.
-fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) {
-    let mut briefs: Vec<Brief> = Vec::new();
+fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (ResumeState, Vec<StepProgress>) {
+    let mut progress: Vec<StepProgress> = Vec::new();
     let mut issued = BTreeSet::new();
     let mut running = BTreeSet::new();
     let mut delayed = BTreeMap::new();
-    let mut pending = Pending { is_new: true, ..Pending::default() };
+    let mut pending = ResumeState { is_new: true, ..ResumeState::default() };
     for event in events {
         let told = match &event.what {
             EventKind::Begun => {
@@ -201,8 +201,8 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 issued.remove(&step);
                 running.insert(step);
                 pending.results.remove(&step);
-                if let Some(brief) = briefs.get_mut(step) {
-                    *brief = Brief {
+                if let Some(of_step) = progress.get_mut(step) {
+                    *of_step = StepProgress {
                         state: StepState::Running,
                         attempt: *attempt,
                         started: Some(event.time),
@@ -214,8 +214,8 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 pending.failures.note(*step, row.state(), row.exit_code);
                 let step = *step as usize;
                 delayed.remove(&step);
-                if let Some(brief) = briefs.get_mut(step) {
-                    brief.state = row.state();
+                if let Some(of_step) = progress.get_mut(step) {
+                    of_step.state = row.state();
                 }
                 if row.state() == StepState::Retrying && row.attempt > 0 {
                     pending.results.insert(step, StepRow::clone(row));
@@ -238,8 +238,8 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
             EventKind::Skipped { step, .. } => {
                 let step = *step as usize;
                 delayed.remove(&step);
-                if let Some(brief) = briefs.get_mut(step) {
-                    brief.state = StepState::Skipped;
+                if let Some(of_step) = progress.get_mut(step) {
+                    of_step.state = StepState::Skipped;
                 }
                 let outcome = Outcome::Cancelled;
                 let (exit_code, reason) = (None, None);
@@ -276,14 +276,14 @@ fn replay(job: &mut dyn BatchJob, events: &[EventRow]) -> (Pending, Vec<Brief>) 
                 _ => {}
             }
         }
-        briefs.resize(job.steps().len(), Brief::default());
+        progress.resize(job.steps().len(), StepProgress::default());
     }
-    briefs.resize(job.steps().len(), Brief::default());
+    progress.resize(job.steps().len(), StepProgress::default());
     pending.lost = running.into_iter().collect();
     pending.issued = issued.into_iter().collect();
     let left = |due: u64| Duration::from_millis(due.saturating_sub(now()));
     pending.delayed = delayed.into_iter().map(|(step, due)| (step, left(due))).collect();
-    (pending, briefs)
+    (pending, progress)
 }
 
 fn outcome(row: &StepRow) -> Outcome {

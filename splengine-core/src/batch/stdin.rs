@@ -20,7 +20,7 @@ use crate::quota::CallerLargeWork;
 use crate::root::exhausted_or_internal;
 
 /// What another step printed.
-pub(crate) struct Source {
+pub(crate) struct StepOutputSource {
     pub(crate) outputs: Outputs,
     pub(crate) journal: Journal,
     pub(crate) work: CallerLargeWork,
@@ -31,7 +31,7 @@ pub(crate) struct Source {
     pub(crate) stream: Stream,
 }
 
-impl Source {
+impl StepOutputSource {
     /// All of it, or why the step that is to read it can't be started.
     pub(crate) async fn open(&self) -> Result<Stdin, ExecuteError> {
         let failed = |problem: &str| ExecuteError::Impossible {

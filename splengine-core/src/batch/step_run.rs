@@ -11,7 +11,7 @@ use crate::batch::open_stdin::open_stdin;
 use crate::batch::output_writer::OutputWriter;
 use crate::batch::records::StepRow;
 use crate::batch::registry::LiveBatch;
-use crate::batch::stdin::Source;
+use crate::batch::stdin::StepOutputSource;
 use crate::batch::{BatchError, Outcome, Step};
 use crate::error::ErrorKind;
 use crate::execute::{End, Event, ExecuteError, Reason, Run};
@@ -39,7 +39,7 @@ pub(crate) struct StepRun {
     pub(crate) place: u32,
     pub(crate) opens_stdin: bool,
     /// What it reads, if another step has printed it.
-    pub(crate) source: Option<Source>,
+    pub(crate) source: Option<StepOutputSource>,
 }
 
 impl StepRun {
@@ -164,7 +164,7 @@ struct Launch<'a> {
     permit: &'a Arc<Permit>,
     mark: &'a Option<String>,
     id: &'a str,
-    source: Option<&'a Source>,
+    source: Option<&'a StepOutputSource>,
     opens_stdin: Option<(&'a LiveBatch, u32)>,
 }
 

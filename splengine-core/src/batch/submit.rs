@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::{Caller, Scope};
 use crate::batch::checks::{MAX_TIMEOUT_MS, check_steps, checked_labels};
-use crate::batch::driver::{Driver, DriverInit, Pending};
+use crate::batch::driver::{Driver, DriverInit, ResumeState};
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::set;
 use crate::batch::key_locks::KeyLock;
@@ -54,16 +54,16 @@ pub(crate) struct UsedKey {
 }
 
 /// A batch that may be.
-pub(crate) struct Accepted {
-    about: About,
-    recipe: Written,
+pub(crate) struct AcceptedBatch {
+    about: BatchDetails,
+    recipe: StoredRecipe,
     job: Box<dyn BatchJob>,
     /// The memory that its steps take.
     held: InputReservation,
 }
 
 /// What a batch is made of, as it is written down.
-struct Written {
+struct StoredRecipe {
     kind: String,
     /// The recipe's row.
     row: Vec<u8>,
@@ -71,7 +71,7 @@ struct Written {
     inputs: Option<Vec<u8>>,
 }
 
-impl Written {
+impl StoredRecipe {
     fn new(recipe: JobSpec, inputs: Option<&Inputs>) -> Self {
         let row = serde_json::to_vec(&recipe).unwrap_or_default();
         let JobSpec { kind, text } = recipe;
@@ -82,7 +82,7 @@ impl Written {
 
 /// What is told of a batch beside its steps.
 #[derive(Default)]
-struct About {
+struct BatchDetails {
     name: Option<String>,
     labels: BTreeMap<String, String>,
     timeout: Option<u64>,
@@ -229,7 +229,7 @@ impl Batches {
                 let make = move || {
                     let job = maker.make(&recipe, None);
                     let problem = |problem| BatchError::Malformed { field: Field::Recipe, problem };
-                    Ok::<_, BatchError>((job.map_err(problem)?, Written::new(recipe, None)))
+                    Ok::<_, BatchError>((job.map_err(problem)?, StoredRecipe::new(recipe, None)))
                 };
                 let (job, recipe) = work.run(bytes, make).await?;
                 let inputs = &this.registry()?.inputs;
@@ -238,7 +238,7 @@ impl Batches {
                 let work = (&work, bytes);
                 let early = |_: &_, _| StepCheck::Early;
                 let job = check_steps(this, &caller, work, job, |job| job.steps(), early).await?;
-                Ok(Accepted { recipe, job, held, about: About::default() })
+                Ok(AcceptedBatch { recipe, job, held, about: BatchDetails::default() })
             })
             .await
         })
@@ -291,7 +291,7 @@ impl Batches {
         work: &CallerLargeWork,
         caller: &Caller,
         key: Option<UsedKey>,
-        accept: impl AsyncFnOnce(&Self) -> Result<Accepted, BatchError>,
+        accept: impl AsyncFnOnce(&Self) -> Result<AcceptedBatch, BatchError>,
     ) -> Result<Submitted, BatchError> {
         self.may(caller)?;
         self.resume_late().await;
@@ -322,7 +322,7 @@ impl Batches {
         let driver = self.begin(registry, caller, accepted, key.as_ref()).await?;
         drop(key);
         let record = self.get_or_info(work, caller, &driver.id).await;
-        driver.spawn(Pending { is_new: true, ..Pending::default() });
+        driver.spawn(ResumeState { is_new: true, ..ResumeState::default() });
         Ok(Submitted { record: record?, is_new: true })
     }
 
@@ -332,7 +332,7 @@ impl Batches {
         caller: &Caller,
         mut plan: PlanData,
         rerun_of: Option<String>,
-    ) -> Result<Accepted, BatchError> {
+    ) -> Result<AcceptedBatch, BatchError> {
         let bytes = plan.bytes();
         let place = match self.check_plan(caller, &mut plan, rerun_of.is_some()) {
             Ok(place) => place,
@@ -359,10 +359,15 @@ impl Batches {
             let inputs = Inputs::take(&mut kept);
             let text = serde_json::to_string(&kept).unwrap_or_default();
             let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
-            let about = About { name, labels, timeout, rerun_of };
+            let about = BatchDetails { name, labels, timeout, rerun_of };
             let job = Box::new(Schedule::new(plan, parallelism)?);
             let recipe = JobSpec { kind: PLAN.to_owned(), text };
-            Ok(Accepted { recipe: Written::new(recipe, inputs.as_ref()), job, held, about })
+            Ok(AcceptedBatch {
+                recipe: StoredRecipe::new(recipe, inputs.as_ref()),
+                job,
+                held,
+                about,
+            })
         };
         work.run(bytes, make).await
     }
@@ -428,12 +433,12 @@ impl Batches {
         &self,
         registry: &Arc<Registry>,
         caller: &Caller,
-        accepted: Accepted,
+        accepted: AcceptedBatch,
         key: Option<&UsedKey>,
     ) -> Result<Driver, BatchError> {
-        let Accepted { recipe, job, held, about } = accepted;
-        let Written { kind, row, recipe_bytes, inputs } = recipe;
-        let About { name, labels, timeout, rerun_of } = about;
+        let AcceptedBatch { recipe, job, held, about } = accepted;
+        let StoredRecipe { kind, row, recipe_bytes, inputs } = recipe;
+        let BatchDetails { name, labels, timeout, rerun_of } = about;
         let total = job.steps().len() as u64;
         let quota = registry.step_quota(caller.user(), job.steps().len(), held, false)?;
         let id = BatchId::new();

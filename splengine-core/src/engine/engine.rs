@@ -10,7 +10,7 @@ use crate::error::Field;
 use crate::execute::{ExecuteError, LimitKind, Request, Run};
 use crate::files::Files;
 use crate::quota::{DiskReserve, LargeWork, MemoryBudget};
-use crate::run::{Admitted, Runner, SessionPlace, Shutdown, check_env, may_execute};
+use crate::run::{Admitted, Runner, SessionPlace, ShutdownStage, check_env, may_execute};
 use crate::session::{SessionError, Sessions};
 
 /// Runs commands for callers: checks their rights, lets them in one after the other, keeps limits,
@@ -37,7 +37,7 @@ pub(crate) struct Inner {
     pub(crate) runner: Arc<Runner>,
     pub(crate) sessions: Sessions,
     pub(crate) batches: Batches,
-    pub(crate) files: Option<Arc<crate::files::Shared>>,
+    pub(crate) files: Option<Arc<crate::files::ServedFiles>>,
     /// Of all servers.
     pub(crate) connections: Arc<crate::net::Counters>,
     pub(crate) guessing: Guessing,
@@ -384,7 +384,7 @@ impl Engine {
     pub async fn closed(&self) {
         let mut shutdown = self.0.runner.shutdown.subscribe();
         // The sender lives as long as this engine.
-        let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Close).await;
+        let _ = shutdown.wait_for(|shutdown| *shutdown >= ShutdownStage::Closed).await;
     }
 
     /// Returns what was counted so far.
@@ -456,7 +456,10 @@ impl Engine {
         self.close();
         let runs = async {
             if tokio::time::timeout(grace, self.0.runner.admission.idle()).await.is_err() {
-                self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Stop));
+                self.0
+                    .runner
+                    .shutdown
+                    .send_if_modified(|shutdown| shutdown.raise(ShutdownStage::Stopping));
                 self.0.runner.admission.idle().await;
             }
         };
@@ -470,12 +473,12 @@ impl Engine {
     /// those that outlive this process. Follow it with [`drain`](Self::drain) to wait for the ends.
     pub fn kill(&self) {
         self.close();
-        self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Kill));
+        self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(ShutdownStage::Killing));
         self.0.sessions.registry.kill();
     }
 
     fn close(&self) {
-        self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(Shutdown::Close));
+        self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(ShutdownStage::Closed));
         self.0.runner.admission.close();
         self.0.sessions.registry.close();
         if let Ok(batches) = self.0.batches.registry() {

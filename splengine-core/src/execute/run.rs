@@ -100,7 +100,7 @@ pub(crate) struct Reading {
     pub(crate) gaps: [Option<Gap>; 2],
     /// What follows the last item of the queue and comes before the end: the rest of limited
     /// streams.
-    pub(crate) closing: VecDeque<Step>,
+    pub(crate) closing: VecDeque<RunItem>,
     /// The memory of that.
     pub(crate) closed: Vec<StreamMemory>,
     /// Its end, once all output was read; and whether that was told.
@@ -110,7 +110,7 @@ pub(crate) struct Reading {
 
 /// An event, but for the record of the end: it stays where it is until it is wanted, since being
 /// handed on costs more than all else that a short run needs here.
-pub(crate) enum Step {
+pub(crate) enum RunItem {
     Output(Stream, Bytes),
     Lost(Stream, u64),
     End,
@@ -255,10 +255,10 @@ impl Run {
     ///
     /// Safe: no event is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Event> {
-        Some(match self.step().await? {
-            Step::Output(stream, data) => Event::Output { stream, data },
-            Step::Lost(stream, bytes) => Event::Lost { stream, bytes },
-            Step::End => Event::End(self.end()),
+        Some(match self.next_item().await? {
+            RunItem::Output(stream, data) => Event::Output { stream, data },
+            RunItem::Lost(stream, bytes) => Event::Lost { stream, bytes },
+            RunItem::End => Event::End(self.end()),
         })
     }
 
@@ -283,13 +283,13 @@ impl Run {
         let mut captures = [memory(), memory()].map(|memory| Capture::new(limit, memory));
         let mut lost: [Option<Gap>; 2] = [None; 2];
         loop {
-            match self.step().await {
-                Some(Step::Output(stream, data)) => captures[stream as usize].push(&data),
-                Some(Step::Lost(stream, bytes)) => {
+            match self.next_item().await {
+                Some(RunItem::Output(stream, data)) => captures[stream as usize].push(&data),
+                Some(RunItem::Lost(stream, bytes)) => {
                     let at = captures[stream as usize].received();
                     lost[stream as usize].get_or_insert(Gap { at, bytes: 0 }).bytes += bytes;
                 }
-                Some(Step::End) | None => break,
+                Some(RunItem::End) | None => break,
             }
             // Whoever prints without a pause must not keep others from the worker.
             tokio::task::consume_budget().await;
@@ -312,7 +312,7 @@ impl Run {
         kept.or_else(|| self.0.closed.iter().find_map(StreamMemory::shortage))
     }
 
-    async fn step(&mut self) -> Option<Step> {
+    async fn next_item(&mut self) -> Option<RunItem> {
         while self.0.end.is_none() {
             match self.0.queue.next().await {
                 Some(Item::Output(stream, data)) => {
@@ -322,12 +322,12 @@ impl Run {
                     };
                     if let Some(data) = data {
                         self.0.given[stream as usize] += data.len() as u64;
-                        return Some(Step::Output(stream, data));
+                        return Some(RunItem::Output(stream, data));
                     }
                 }
                 Some(Item::Lost(stream, bytes)) => {
                     self.0.note_gap(stream, bytes);
-                    return Some(Step::Lost(stream, bytes));
+                    return Some(RunItem::Lost(stream, bytes));
                 }
                 Some(Item::Finished(Ok(end))) => self.close(end),
                 Some(Item::Finished(Err(_))) | None => self.close(self.lost_end()),
@@ -337,7 +337,7 @@ impl Run {
             return Some(step);
         }
         let was_told = std::mem::replace(&mut self.0.end_told, true);
-        (!was_told).then_some(Step::End)
+        (!was_told).then_some(RunItem::End)
     }
 
     /// What follows the last output is to come.
@@ -348,13 +348,13 @@ impl Run {
                 self.0.closed.push(memory);
                 if !head.is_empty() {
                     self.0.given[stream as usize] += head.len() as u64;
-                    self.0.closing.push_back(Step::Output(stream, head));
+                    self.0.closing.push_back(RunItem::Output(stream, head));
                 }
                 if lost > 0 {
                     self.0.note_gap(stream, lost);
-                    self.0.closing.push_back(Step::Lost(stream, lost));
+                    self.0.closing.push_back(RunItem::Lost(stream, lost));
                 }
-                self.0.closing.extend(tail.into_iter().map(|data| Step::Output(stream, data)));
+                self.0.closing.extend(tail.into_iter().map(|data| RunItem::Output(stream, data)));
             }
         }
         [end.stdout_gap, end.stderr_gap] = self.0.gaps;

@@ -23,9 +23,9 @@ use tokio::io::AsyncRead;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Stdin(pub(crate) Source);
+pub struct Stdin(pub(crate) StdinSource);
 
-pub(crate) enum Source {
+pub(crate) enum StdinSource {
     Null,
     Bytes(Bytes),
     Reader(Pin<Box<dyn AsyncRead + Send>>),
@@ -35,33 +35,33 @@ impl Stdin {
     /// Returns an empty standard input: `/dev/null`.
     #[must_use]
     pub fn null() -> Self {
-        Self(Source::Null)
+        Self(StdinSource::Null)
     }
 
     /// Gives these bytes, then the end of file.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
-        Self(Source::Bytes(bytes.into()))
+        Self(StdinSource::Bytes(bytes.into()))
     }
 
     /// Gives what `reader` gives as it comes, until its end or first error, then the end of file.
     /// It is read no faster than the program takes it.
     pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
-        Self(Source::Reader(Box::pin(reader)))
+        Self(StdinSource::Reader(Box::pin(reader)))
     }
 
     /// Returns whether there is nothing to read.
     #[must_use]
     pub fn is_null(&self) -> bool {
-        matches!(self.0, Source::Null)
+        matches!(self.0, StdinSource::Null)
     }
 
     /// Everything as a reader, for an [`Execute`](crate::Execute) that copies it somewhere.
     #[must_use]
     pub fn into_reader(self) -> Pin<Box<dyn AsyncRead + Send>> {
         match self.0 {
-            Source::Null => Box::pin(tokio::io::empty()),
-            Source::Bytes(bytes) => Box::pin(std::io::Cursor::new(bytes)),
-            Source::Reader(reader) => reader,
+            StdinSource::Null => Box::pin(tokio::io::empty()),
+            StdinSource::Bytes(bytes) => Box::pin(std::io::Cursor::new(bytes)),
+            StdinSource::Reader(reader) => reader,
         }
     }
 }
@@ -69,9 +69,9 @@ impl Stdin {
 impl fmt::Debug for Stdin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Source::Null => "Stdin(null)",
-            Source::Bytes(_) => "Stdin(bytes)",
-            Source::Reader(_) => "Stdin(reader)",
+            StdinSource::Null => "Stdin(null)",
+            StdinSource::Bytes(_) => "Stdin(bytes)",
+            StdinSource::Reader(_) => "Stdin(reader)",
         })
     }
 }

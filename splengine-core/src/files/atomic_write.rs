@@ -13,11 +13,11 @@ use rustix::io::{Errno, write};
 
 use crate::files::error::{NO_FILE, shown};
 use crate::files::open_files::OpenPermit;
-use crate::files::rename::{At, rename_new, rename_over};
+use crate::files::rename::{NameIn, rename_new, rename_over};
 use crate::files::resolve::{Entry, names_directory};
 use crate::files::temporary::temporary_name;
 use crate::files::usage::Tracked;
-use crate::files::{FileError, FileInfo, FileKind, Shared};
+use crate::files::{FileError, FileInfo, FileKind, ServedFiles};
 use crate::process::await_inherited_closed;
 
 /// A file that was written whole.
@@ -35,7 +35,7 @@ pub(crate) type Condition = Box<dyn Fn(Option<&FileInfo>) -> bool + Send>;
 
 /// A file in the making, which takes another's place when it is finished; or is removed.
 pub(crate) struct Replacement {
-    shared: Arc<Shared>,
+    shared: Arc<ServedFiles>,
     condition: Condition,
     entry: Entry,
     file: Tracked,
@@ -50,7 +50,7 @@ pub(crate) struct Replacement {
 
 impl Replacement {
     pub(crate) fn begin(
-        shared: &Arc<Shared>,
+        shared: &Arc<ServedFiles>,
         path: &Path,
         mode: Option<u32>,
         condition: Condition,
@@ -126,7 +126,7 @@ impl Replacement {
     /// Whether nothing had the name.
     fn put_in_place(&mut self) -> Result<bool, FileError> {
         let shared = Arc::clone(&self.shared);
-        let _turn = shared.turns.take(&self.entry.place);
+        let _locked = shared.path_locks.lock(&self.entry.place);
         for _ in 0..TRIES {
             let present = self.entry.look().map_err(FileError::of(&self.path))?;
             if !(self.condition)(present.as_ref()) {
@@ -146,7 +146,7 @@ impl Replacement {
 
     fn appear(&self) -> rustix::io::Result<()> {
         match &self.temporary {
-            Some(name) => rename_new(At(self.entry.directory.as_fd(), name), self.entry.at()),
+            Some(name) => rename_new(NameIn(self.entry.directory.as_fd(), name), self.entry.at()),
             None => self.link(self.entry.at()),
         }
     }
@@ -156,18 +156,18 @@ impl Replacement {
             self.link_temporarily()?;
         }
         let name = self.temporary.as_deref().unwrap_or_default();
-        rename_over(At(self.entry.directory.as_fd(), name), self.entry.at())
+        rename_over(NameIn(self.entry.directory.as_fd(), name), self.entry.at())
     }
 
     fn link_temporarily(&mut self) -> rustix::io::Result<()> {
         let name = temporary_name();
-        self.link(At(self.entry.directory.as_fd(), &name))?;
+        self.link(NameIn(self.entry.directory.as_fd(), &name))?;
         self.temporary = Some(name);
         Ok(())
     }
 
     /// Gives a file without a name one that nothing has.
-    fn link(&self, to: At<'_>) -> rustix::io::Result<()> {
+    fn link(&self, to: NameIn<'_>) -> rustix::io::Result<()> {
         let itself = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
         linkat(CWD, itself, to.0, to.1, AtFlags::SYMLINK_FOLLOW)
     }
@@ -194,7 +194,7 @@ impl Drop for Replacement {
 }
 
 /// Where the file is to be, and what is known of the one that is there.
-fn place_of(shared: &Shared, path: &Path) -> Result<(Entry, Option<FileInfo>), FileError> {
+fn place_of(shared: &ServedFiles, path: &Path) -> Result<(Entry, Option<FileInfo>), FileError> {
     let found = match shared.tree.find(path) {
         Ok(found) => found,
         Err(FileError::NotFound { .. }) => {

@@ -9,7 +9,7 @@ use rustix::fs::{
 use crate::files::error::{NO_FILE, shown};
 use crate::files::resolve::{Entry, Resolved};
 use crate::files::usage::Tracked;
-use crate::files::{FileError, FileKind, Shared};
+use crate::files::{FileError, FileKind, ServedFiles};
 use crate::process::await_inherited_closed;
 use crate::user_name::UserName;
 
@@ -62,7 +62,7 @@ impl SetAttributes {
 
     pub(crate) fn apply(
         &self,
-        shared: &Shared,
+        shared: &ServedFiles,
         found: &Resolved,
         user: &UserName,
         path: &Path,

@@ -13,7 +13,7 @@ use crate::files::resolve::{link_target, names_directory, stays_below};
 use crate::files::usage::{Tracked, Usage};
 use crate::files::{
     DiskSpace, FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions,
-    Replaced, SetAttributes, Shared,
+    Replaced, ServedFiles, SetAttributes,
 };
 
 /// The files below root, as a [`Caller`] with [`Scope::Files`] may use them: all but those that are
@@ -50,11 +50,11 @@ use crate::files::{
 /// otherwise.
 #[derive(Clone)]
 pub struct Files {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<ServedFiles>>,
 }
 
 impl Files {
-    pub(crate) fn new(shared: Option<Arc<Shared>>) -> Self {
+    pub(crate) fn new(shared: Option<Arc<ServedFiles>>) -> Self {
         Self { shared }
     }
 
@@ -269,7 +269,7 @@ impl Files {
     ) -> Result<(), FileError> {
         self.with(caller, path, move |shared, path| {
             let entry = shared.tree.movable_entry(path)?;
-            let _turn = shared.turns.take(&entry.place);
+            let _locked = shared.path_locks.lock(&entry.place);
             let info = entry.look().map_err(FileError::of(path))?;
             if !condition(&info.ok_or_else(|| FileError::not_found(path))?) {
                 return Err(FileError::Changed { path: shown(path) });
@@ -367,7 +367,7 @@ impl Files {
             let old = shared.tree.movable_entry(from)?;
             let new = shared.tree.new_entry(&to)?;
             shared.tree.check_movable(&new, &to)?;
-            let _turns = shared.turns.take_both(&old.place, &new.place);
+            let _locked = shared.path_locks.lock_both(&old.place, &new.place);
             let info = old.look().map_err(FileError::of(from))?;
             let info = info.ok_or_else(|| FileError::not_found(from))?;
             for path in [from, &to] {
@@ -595,7 +595,7 @@ impl Files {
         &self,
         caller: &Caller,
         path: &Path,
-        work: impl FnOnce(&Arc<Shared>, &Path) -> Result<T, FileError> + Send + 'static,
+        work: impl FnOnce(&Arc<ServedFiles>, &Path) -> Result<T, FileError> + Send + 'static,
     ) -> Result<T, FileError> {
         let shared = Arc::clone(self.shared(caller)?);
         let path = path.to_owned();
@@ -622,7 +622,7 @@ impl Files {
         Ok(())
     }
 
-    pub(crate) fn shared(&self, caller: &Caller) -> Result<&Arc<Shared>, FileError> {
+    pub(crate) fn shared(&self, caller: &Caller) -> Result<&Arc<ServedFiles>, FileError> {
         let shared = self.shared.as_ref().ok_or(FileError::NoFiles)?;
         if caller.may(Scope::Files) {
             return Ok(shared);

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::blocking::blocking;
 use crate::files::open_files::OpenPermit;
-use crate::files::{DiskSpace, FileError, FileInfo, Shared};
+use crate::files::{DiskSpace, FileError, FileInfo, ServedFiles};
 use crate::protected::{Identity, View};
 use crate::quota::LargeWork;
 
@@ -46,12 +46,12 @@ use crate::quota::LargeWork;
 /// ```
 pub struct FileListing {
     inner: Arc<Mutex<Inner>>,
-    shared: Arc<Shared>,
+    shared: Arc<ServedFiles>,
     permit: OpenPermit,
 }
 
 struct Inner {
-    shared: Arc<Shared>,
+    shared: Arc<ServedFiles>,
     directory: Dir,
     place: PathBuf,
     id: Identity,
@@ -116,7 +116,7 @@ impl FileListing {
     pub const MAX_PAGE: usize = 10_000;
 
     pub(crate) fn open(
-        shared: &Arc<Shared>,
+        shared: &Arc<ServedFiles>,
         path: &Path,
         permit: OpenPermit,
     ) -> Result<Self, FileError> {

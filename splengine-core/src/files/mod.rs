@@ -33,6 +33,6 @@ pub use files::Files;
 pub use info::{DiskSpace, FileInfo, FileKind, FileRevision};
 pub use list::{FileEntry, FileListing};
 pub use open::{OpenFile, OpenOptions};
-pub(crate) use policy::Shared;
+pub(crate) use policy::ServedFiles;
 pub use policy::{FilePolicy, FilePolicyError};
 pub use watch::FileWatch;

@@ -13,7 +13,7 @@ use crate::files::error::{NO_FILE, shown};
 use crate::files::open_files::OpenPermit;
 use crate::files::resolve::{Resolved, names_directory};
 use crate::files::usage::Tracked;
-use crate::files::{DiskSpace, FileError, FileInfo, FileKind, SetAttributes, Shared};
+use crate::files::{DiskSpace, FileError, FileInfo, FileKind, ServedFiles, SetAttributes};
 use crate::process::await_inherited_closed;
 use crate::quota::DiskReserve;
 use crate::user_name::UserName;
@@ -156,7 +156,7 @@ impl OpenOptions {
 
     fn open_found(
         &self,
-        shared: &Shared,
+        shared: &ServedFiles,
         found: &Resolved,
         user: &UserName,
         path: &Path,
@@ -174,7 +174,12 @@ impl OpenOptions {
         Ok(file)
     }
 
-    fn make(&self, shared: &Shared, user: &UserName, path: &Path) -> Result<Tracked, FileError> {
+    fn make(
+        &self,
+        shared: &ServedFiles,
+        user: &UserName,
+        path: &Path,
+    ) -> Result<Tracked, FileError> {
         let entry = shared.tree.new_entry(path)?;
         if names_directory(path) {
             return Err(FileError::IsDirectory { path: shown(path) });
@@ -191,7 +196,12 @@ impl OpenOptions {
         claimed.map(|()| file)
     }
 
-    fn open(&self, shared: &Shared, user: &UserName, path: &Path) -> Result<Tracked, FileError> {
+    fn open(
+        &self,
+        shared: &ServedFiles,
+        user: &UserName,
+        path: &Path,
+    ) -> Result<Tracked, FileError> {
         self.check()?;
         if self.create_new {
             return self.make(shared, user, path);
@@ -216,7 +226,7 @@ impl OpenFile {
     pub const MAX_READ: usize = 256 * 1024;
 
     pub(crate) fn open(
-        shared: &Shared,
+        shared: &ServedFiles,
         path: &Path,
         options: &OpenOptions,
         permit: OpenPermit,

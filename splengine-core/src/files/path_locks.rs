@@ -4,22 +4,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Changes that first look at what has a name are made one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Turns([Mutex<()>; COUNT]);
+pub(crate) struct PathLocks([Mutex<()>; COUNT]);
 
-impl Turns {
-    /// Waits until it is the turn of a change at `place`.
-    pub(crate) fn take(&self, place: &Path) -> MutexGuard<'_, ()> {
-        self.lock(index(place))
+impl PathLocks {
+    /// Waits until no other change is made at `place`.
+    pub(crate) fn lock(&self, place: &Path) -> MutexGuard<'_, ()> {
+        self.lock_at(index(place))
     }
 
     /// The same of one that changes two places. Both are taken in the same order by all.
-    pub(crate) fn take_both(&self, a: &Path, b: &Path) -> [Option<MutexGuard<'_, ()>>; 2] {
+    pub(crate) fn lock_both(&self, a: &Path, b: &Path) -> [Option<MutexGuard<'_, ()>>; 2] {
         let (a, b) = (index(a), index(b));
-        let first = self.lock(a.min(b));
-        [Some(first), (a != b).then(|| self.lock(a.max(b)))]
+        let first = self.lock_at(a.min(b));
+        [Some(first), (a != b).then(|| self.lock_at(a.max(b)))]
     }
 
-    fn lock(&self, index: usize) -> MutexGuard<'_, ()> {
+    fn lock_at(&self, index: usize) -> MutexGuard<'_, ()> {
         let [first, ..] = &self.0;
         self.0.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
     }

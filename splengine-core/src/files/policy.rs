@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags, fchmod, fstat, openat};
 use crate::files::FileError;
 use crate::files::open_files::{OpenCount, Walks};
 use crate::files::owners::check_attributes;
-use crate::files::path_locks::Turns;
+use crate::files::path_locks::PathLocks;
 use crate::files::resolve::{Entry, Tree, check_proc};
 use crate::files::usage::{Tracked, Usage};
 use crate::quota::DiskReserve;
@@ -37,7 +37,7 @@ pub struct FilePolicy {
 
 /// What all handles on an engine's files share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct ServedFiles {
     pub(crate) tree: Tree,
     pub(crate) reserve: DiskReserve,
     /// Apart from each other, so that downloads which nobody reads keep nobody from a short look.
@@ -46,13 +46,13 @@ pub(crate) struct Shared {
     pub(crate) listings: OpenCount,
     pub(crate) watches: OpenCount,
     pub(crate) walks: Arc<Walks>,
-    pub(crate) turns: Turns,
+    pub(crate) path_locks: PathLocks,
     pub(crate) max_file_size: u64,
     /// `None` where nobody's files are bounded.
     pub(crate) usage: Option<Arc<Usage>>,
 }
 
-impl Shared {
+impl ServedFiles {
     /// Whether there is room for something new in a directory: for a block of it.
     pub(crate) fn check_room(&self, entry: &Entry, path: &Path) -> Result<(), FileError> {
         let checked = self.reserve.check(&entry.directory, BLOCK_BYTES);
@@ -308,11 +308,11 @@ impl FilePolicy {
         Ok(self)
     }
 
-    pub(crate) fn into_shared(self, reserve: DiskReserve) -> Shared {
+    pub(crate) fn into_shared(self, reserve: DiskReserve) -> ServedFiles {
         let policy = self;
         let count = |what| OpenCount::new(what, policy.max_open, policy.max_open_per_caller);
         let usage = policy.quota.map(|(root, bytes)| Usage::count(root, bytes));
-        Shared {
+        ServedFiles {
             tree: policy.tree,
             reserve,
             readers: count("files open to be read"),
@@ -320,7 +320,7 @@ impl FilePolicy {
             listings: count("open directories"),
             watches: OpenCount::new("watched directories", policy.max_watches, usize::MAX),
             walks: Walks::new(),
-            turns: Turns::default(),
+            path_locks: PathLocks::default(),
             max_file_size: policy.max_file_size,
             usage,
         }

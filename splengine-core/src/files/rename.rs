@@ -12,19 +12,19 @@ use crate::files::resolve::Entry;
 
 /// A name in a directory.
 #[derive(Clone, Copy)]
-pub(crate) struct At<'a>(pub(crate) BorrowedFd<'a>, pub(crate) &'a OsStr);
+pub(crate) struct NameIn<'a>(pub(crate) BorrowedFd<'a>, pub(crate) &'a OsStr);
 
 impl Entry {
-    pub(crate) fn at(&self) -> At<'_> {
-        At(self.directory.as_fd(), &self.name)
+    pub(crate) fn at(&self) -> NameIn<'_> {
+        NameIn(self.directory.as_fd(), &self.name)
     }
 }
 
-pub(crate) fn rename_over(old: At<'_>, new: At<'_>) -> rustix::io::Result<()> {
+pub(crate) fn rename_over(old: NameIn<'_>, new: NameIn<'_>) -> rustix::io::Result<()> {
     renameat(old.0, old.1, new.0, new.1)
 }
 
-pub(crate) fn rename_new(old: At<'_>, new: At<'_>) -> rustix::io::Result<()> {
+pub(crate) fn rename_new(old: NameIn<'_>, new: NameIn<'_>) -> rustix::io::Result<()> {
     match renameat_with(old.0, old.1, new.0, new.1, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS) => rename_new_in_steps(old, new),
         renamed => renamed,
@@ -33,7 +33,7 @@ pub(crate) fn rename_new(old: At<'_>, new: At<'_>) -> rustix::io::Result<()> {
 
 /// For file systems without `RENAME_NOREPLACE`: a second name, which never replaces anything, and
 /// then the first one's removal; where there are no second names, a look before.
-fn rename_new_in_steps(old: At<'_>, new: At<'_>) -> rustix::io::Result<()> {
+fn rename_new_in_steps(old: NameIn<'_>, new: NameIn<'_>) -> rustix::io::Result<()> {
     let stat = statat(old.0, old.1, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         match linkat(old.0, old.1, new.0, new.1, AtFlags::empty()) {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::blocking::blocking;
 use crate::files::coalesce::{MAX_PENDING, Pending, Raw};
 use crate::files::open_files::OpenPermit;
-use crate::files::{FileError, FileEvent, Shared};
+use crate::files::{FileError, FileEvent, ServedFiles};
 use crate::process::watch;
 use crate::protected::identity;
 
@@ -60,7 +60,7 @@ pub struct FileWatch {
     /// Until when the other half of a rename is waited for.
     half_until: Option<Instant>,
     /// Without a handle of the directory: the kernel tells of its end once nobody has one.
-    shared: Arc<Shared>,
+    shared: Arc<ServedFiles>,
     place: PathBuf,
     id: (u64, u64),
     permit: OpenPermit,
@@ -72,7 +72,7 @@ impl FileWatch {
     pub const MAX_PENDING: usize = MAX_PENDING;
 
     pub(crate) fn open(
-        shared: &Arc<Shared>,
+        shared: &Arc<ServedFiles>,
         path: &Path,
         permit: OpenPermit,
     ) -> Result<Self, FileError> {

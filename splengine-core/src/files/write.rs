@@ -10,7 +10,7 @@ use crate::auth::Caller;
 use crate::blocking::blocking;
 use crate::files::atomic_write::{Condition, Replacement};
 use crate::files::error::shown;
-use crate::files::{FileError, FileInfo, Files, OpenFile, OpenOptions, Replaced, Shared};
+use crate::files::{FileError, FileInfo, Files, OpenFile, OpenOptions, Replaced, ServedFiles};
 
 impl Files {
     /// Writes a whole file, or one in place of another, with that one's permission bits. Others see
@@ -174,7 +174,7 @@ impl Files {
         condition: Condition,
     ) -> Result<Replacement, FileError> {
         let permit = self.shared(caller)?.writers.permit(caller.user())?;
-        let begin = move |shared: &Arc<Shared>, path: &Path| {
+        let begin = move |shared: &Arc<ServedFiles>, path: &Path| {
             Replacement::begin(shared, path, mode, condition, permit)
         };
         self.with(caller, path, begin).await

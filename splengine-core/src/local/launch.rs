@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::Field;
 use crate::execute::{Background, Command, ExecuteError};
 use crate::local::pty::{Pair, Pty};
-use crate::local::pty_host::{Cgroup, HeldTerminal, Start, Step, limits_to_wire};
+use crate::local::pty_host::{Cgroup, HeldTerminal, Start, StartStage, limits_to_wire};
 use crate::local::terminal::LocalTerminal;
 use crate::local::{Environment, PtyHost, lookup};
 use crate::process::{Attributes, Cgroups, Leader, Pipes, Spawn, SpawnError};
@@ -100,9 +100,9 @@ impl Host {
         let opened = pty_host.open(start, &texts, workdir, root).await;
         opened.map_err(exhausted_or_internal)?.map_err(|(step, error)| {
             let error = match step {
-                Step::Clone => SpawnError::Clone(error),
-                Step::Prepare => SpawnError::Prepare(error),
-                Step::Exec => SpawnError::Exec(error),
+                StartStage::Clone => SpawnError::Clone(error),
+                StartStage::Prepare => SpawnError::Prepare(error),
+                StartStage::Exec => SpawnError::Exec(error),
             };
             refusal(&command, error)
         })

@@ -20,7 +20,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::process::runs::{Run, Runs, await_starting, claimed};
+use crate::process::runs::{ClaimedRun, ClaimedRuns, await_starting, claimed};
 use crate::process::tag::{Origin, Tag, may_raise_limits};
 
 /// What `/proc/PID/stat` tells of a process.
@@ -69,7 +69,7 @@ enum Owner {
 }
 
 impl Owner {
-    fn is(self, run: Run) -> bool {
+    fn is(self, run: ClaimedRun) -> bool {
         match self {
             Self::Run(tag) => tag == run.tag,
             Self::Stray(started) => started >= run.started,
@@ -119,7 +119,7 @@ impl Own {
 /// Whose each of these processes is.
 struct Owners<'a> {
     seen: &'a HashMap<Pid, Seen>,
-    runs: &'a Runs,
+    runs: &'a ClaimedRuns,
     own: Own,
     known: HashMap<Pid, Owner>,
 }
@@ -173,7 +173,7 @@ impl Owners<'_> {
     }
 }
 
-fn by_session(stat: &Stat, runs: &Runs) -> Option<Owner> {
+fn by_session(stat: &Stat, runs: &ClaimedRuns) -> Option<Owner> {
     runs.get(&stat.session?).map(|run| Owner::Run(run.tag))
 }
 
@@ -213,7 +213,7 @@ impl Member {
 }
 
 /// All processes that belong to a run, strays included.
-pub(crate) fn members(run: Run) -> Vec<Member> {
+pub(crate) fn members(run: ClaimedRun) -> Vec<Member> {
     members_if(|owner, _| owner.is(run))
 }
 
@@ -222,10 +222,10 @@ pub(crate) fn unclaimed_strays() -> Vec<Member> {
     members_if(is_unclaimed_stray)
 }
 
-fn members_if(wanted: impl Fn(Owner, &Runs) -> bool) -> Vec<Member> {
+fn members_if(wanted: impl Fn(Owner, &ClaimedRuns) -> bool) -> Vec<Member> {
     let seen = scan(Seen::look);
     let own = Own::get();
-    let wanted = |runs: &Runs| -> Vec<(Pid, Owner)> {
+    let wanted = |runs: &ClaimedRuns| -> Vec<(Pid, Owner)> {
         let mut owners = Owners { seen: &seen, runs, own, known: HashMap::new() };
         let owned = seen.keys().map(|pid| (*pid, owners.of(*pid)));
         owned.filter(|(_, owner)| wanted(*owner, runs)).collect()
@@ -244,7 +244,7 @@ fn members_if(wanted: impl Fn(Owner, &Runs) -> bool) -> Vec<Member> {
 
 /// Whether a child of this process may belong to a run, and is not its leader: what a run's end
 /// asks at the cost of a few system calls, since by then every member hangs below such a child.
-pub(crate) fn may_be_of(pid: Pid, run: Run) -> bool {
+pub(crate) fn may_be_of(pid: Pid, run: ClaimedRun) -> bool {
     owner_of_child(pid).is_some_and(|owner| owner.is(run))
 }
 
@@ -267,7 +267,7 @@ fn owner_of_child(pid: Pid) -> Option<Owner> {
     Some(Owners { seen: &seen, runs: &claimed(), own, known: HashMap::new() }.of(pid))
 }
 
-fn is_unclaimed_stray(owner: Owner, runs: &Runs) -> bool {
+fn is_unclaimed_stray(owner: Owner, runs: &ClaimedRuns) -> bool {
     match owner {
         Owner::Stray(started) => !runs.values().any(|run| run.started <= started),
         Owner::Run(_) | Owner::Nobody => false,
@@ -323,7 +323,7 @@ struct Left<'a> {
     sessions: HashSet<Pid>,
     adopters: HashSet<Pid>,
     /// The runs that are not meant.
-    runs: Runs,
+    runs: ClaimedRuns,
     own_session: Option<Pid>,
 }
 
@@ -415,8 +415,8 @@ mod tests {
         format!("{:x}", (1u64 << 60) | number).parse().expect("a tag")
     }
 
-    fn run() -> Run {
-        Run { tag: tag(1), started: 100 }
+    fn run() -> ClaimedRun {
+        ClaimedRun { tag: tag(1), started: 100 }
     }
 
     /// A process: its number, parent, session, start, and what its limits tell.
@@ -438,7 +438,7 @@ mod tests {
 
     fn owner(rows: &[Row], of: i32) -> Owner {
         let seen = table(rows);
-        let runs = Runs::from([(pid(LEADER), run())]);
+        let runs = ClaimedRuns::from([(pid(LEADER), run())]);
         let own = Own { pid: pid(OWN), session: Some(pid(OWN_SESSION)) };
         Owners { seen: &seen, runs: &runs, own, known: HashMap::new() }.of(pid(of))
     }
@@ -501,7 +501,7 @@ mod tests {
             seen: &seen,
             sessions: HashSet::from([pid(40)]),
             adopters: HashSet::from([pid(1), pid(OWN)]),
-            runs: Runs::from([(pid(LEADER), run())]),
+            runs: ClaimedRuns::from([(pid(LEADER), run())]),
             own_session: Some(pid(OWN_SESSION)),
         };
         left.has(pid(of), |pid| pid.as_raw_nonzero().get() != 666)

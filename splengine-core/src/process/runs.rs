@@ -9,19 +9,19 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::process::tag::Tag;
 
-/// A run whose leader was not reaped yet.
+/// A run whose leader somebody waits for, and which was not reaped yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct ClaimedRun {
     pub(crate) tag: Tag,
     /// No process of the run is older: in the kernel's clock ticks since it was booted.
     pub(crate) started: u64,
 }
 
-/// Runs by their leaders.
-pub(crate) type Runs = HashMap<Pid, Run>;
+/// Those that are claimed, by their leaders.
+pub(crate) type ClaimedRuns = HashMap<Pid, ClaimedRun>;
 
 /// Somebody waits for this child, and nobody else reaps it.
-pub(crate) fn claim(leader: Pid, run: Run) {
+pub(crate) fn claim(leader: Pid, run: ClaimedRun) {
     claimed().insert(leader, run);
 }
 
@@ -31,8 +31,8 @@ pub(crate) fn unclaim(leader: Pid) {
 }
 
 /// Those that are claimed now.
-pub(crate) fn claimed() -> MutexGuard<'static, Runs> {
-    static CLAIMED: LazyLock<Mutex<Runs>> = LazyLock::new(Mutex::default);
+pub(crate) fn claimed() -> MutexGuard<'static, ClaimedRuns> {
+    static CLAIMED: LazyLock<Mutex<ClaimedRuns>> = LazyLock::new(Mutex::default);
     CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use crate::os::{ExitStatus, Limits, Signal, Usage};
-use crate::process::sys::{self, Plan, Step};
+use crate::process::sys::{self, Plan, SpawnStage};
 use crate::process::tag::Tag;
 use crate::process::{Attributes, Group, Tree, runs};
 
@@ -111,11 +111,11 @@ impl Spawn<'_> {
             cgroup: self.group.as_ref().and_then(Group::dir),
         };
         let starting = runs::Starting::begin();
-        let run = runs::Run { tag, started: starting.since };
+        let run = runs::ClaimedRun { tag, started: starting.since };
         let (pid, pidfd) = spawn_when_written(&plan).map_err(|(step, error)| match step {
-            Step::Clone => SpawnError::Clone(error),
-            Step::Prepare => SpawnError::Prepare(error),
-            Step::Exec => SpawnError::Exec(error),
+            SpawnStage::Clone => SpawnError::Clone(error),
+            SpawnStage::Prepare => SpawnError::Prepare(error),
+            SpawnStage::Exec => SpawnError::Exec(error),
         })?;
         runs::claim(pid, run);
         drop(starting);
@@ -224,12 +224,12 @@ fn start_helper(
 
 /// Starts a process. A program that is being written is tried again for [`MAX_WRITTEN`]: its writer
 /// may just be closing it, or have a child that has not closed it yet.
-fn spawn_when_written(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)> {
+fn spawn_when_written(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (SpawnStage, io::Error)> {
     let mut waited = Duration::ZERO;
     let mut pause = Duration::from_millis(1);
     loop {
         match sys::spawn(plan) {
-            Err((Step::Exec, error))
+            Err((SpawnStage::Exec, error))
                 if error.raw_os_error() == Some(libc::ETXTBSY) && waited < MAX_WRITTEN =>
             {
                 std::thread::sleep(pause);

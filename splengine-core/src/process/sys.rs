@@ -30,7 +30,7 @@ pub(crate) struct Plan<'a> {
 /// What a new process did not come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-pub(crate) enum Step {
+pub(crate) enum SpawnStage {
     Clone = 0,
     Prepare = 1,
     Exec = 2,
@@ -40,7 +40,7 @@ pub(crate) enum Step {
 ///
 /// It is made as posix_spawn(3) makes it: the child borrows this process's memory until it
 /// executes the program, so its cost does not grow with that memory.
-pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)> {
+pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (SpawnStage, io::Error)> {
     let argv = pointers(plan.argv);
     let env = pointers(plan.env);
     let inherited = ChildAttributes::default();
@@ -57,7 +57,7 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
         attributes: ptr::from_ref(attributes),
         oom_score_left: false,
         cgroup_procs: -1,
-        step: Step::Clone as c_int,
+        step: SpawnStage::Clone as c_int,
         errno: 0,
     };
     debug_assert!(child.stdio.iter().all(|fd| *fd > 2), "dup2 must not overwrite a source");
@@ -79,7 +79,7 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
     };
     // SAFETY: `saved` is the mask that pthread_sigmask gave us above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &saved, ptr::null_mut()) };
-    let (pid, pidfd) = cloned.map_err(|error| (Step::Clone, error))?;
+    let (pid, pidfd) = cloned.map_err(|error| (SpawnStage::Clone, error))?;
     let pid = Pid::from_raw(pid).expect("a new process has a number above zero");
 
     // SAFETY: CLONE_VFORK let us go on only when the child was done with `child`; it wrote to it
@@ -97,7 +97,8 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)
         }
         return Ok((pid, pidfd));
     }
-    let step = if step == Step::Exec as c_int { Step::Exec } else { Step::Prepare };
+    let step =
+        if step == SpawnStage::Exec as c_int { SpawnStage::Exec } else { SpawnStage::Prepare };
     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
     Err((step, io::Error::from_raw_os_error(errno)))
 }
@@ -217,7 +218,7 @@ unsafe fn clone_into_cgroup(child: &mut Child, stack: &mut [u128], cgroup: RawFd
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             // SAFETY: CLONE_VFORK let us go on only when the child was done with `child`.
             let step = unsafe { ptr::read_volatile(&child.step) };
-            if step != Step::Clone as c_int {
+            if step != SpawnStage::Clone as c_int {
                 return Ok((result as libc::pid_t, pidfd));
             }
             // It was killed before it did anything: Linux (seen on 6.18) does that to whoever is
@@ -260,9 +261,9 @@ extern "C" fn run_child(child: *mut c_void) -> c_int {
     // pointers in it end with a null where execve(2) wants one. The parent reads what we write
     // only when we are gone.
     unsafe {
-        (*child).step = Step::Prepare as c_int;
+        (*child).step = SpawnStage::Prepare as c_int;
         if prepare(&mut *child) {
-            (*child).step = Step::Exec as c_int;
+            (*child).step = SpawnStage::Exec as c_int;
             libc::execve((*child).program, (*child).argv, (*child).env);
         }
         (*child).errno = (*libc::__errno_location()).max(1);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::process::Group;
 use crate::process::members::{Member, Stat, may_be_of, members, members_left, own_children};
-use crate::process::runs::Run;
+use crate::process::runs::ClaimedRun;
 use crate::process::tag::Tag;
 
 /// All that a run started: its leader, whoever [belongs to it](crate::process::members), whoever is
@@ -18,7 +18,7 @@ use crate::process::tag::Tag;
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) leader: Pid,
-    pub(crate) run: Run,
+    pub(crate) run: ClaimedRun,
     pub(crate) group: Option<Group>,
 }
 

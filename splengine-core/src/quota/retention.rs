@@ -21,7 +21,7 @@ pub(crate) struct Kept {
 
 /// What one caller has.
 #[derive(Debug, Default)]
-struct Share {
+struct CallerTotal {
     /// The oldest first.
     places: VecDeque<usize>,
     bytes: u64,
@@ -31,14 +31,14 @@ struct Share {
 /// caller's own bounds come first; then the oldest go of whoever has the most, until the bounds of
 /// all are kept. So nobody loses one to others who has less than they.
 pub(crate) fn surplus(kept: &[Kept], bounds: Bounds) -> Vec<usize> {
-    let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
+    let mut shares: BTreeMap<&str, CallerTotal> = BTreeMap::new();
     for (place, batch) in kept.iter().enumerate() {
         let share = shares.entry(&batch.user).or_default();
         share.places.push_back(place);
         share.bytes = share.bytes.saturating_add(batch.bytes);
     }
     let mut gone = Vec::new();
-    let mut drop_oldest = |share: &mut Share| {
+    let mut drop_oldest = |share: &mut CallerTotal| {
         if let Some(place) = share.places.pop_front() {
             share.bytes = share.bytes.saturating_sub(kept[place].bytes);
             gone.push(place);
@@ -60,7 +60,7 @@ pub(crate) fn surplus(kept: &[Kept], bounds: Bounds) -> Vec<usize> {
         count -= 1;
     }
     while total_bytes(&shares) > bounds.bytes {
-        let has_any = |share: &&mut Share| !share.places.is_empty();
+        let has_any = |share: &&mut CallerTotal| !share.places.is_empty();
         let largest = shares.values_mut().filter(has_any).max_by_key(|share| share.bytes);
         let Some(largest) = largest else { break };
         drop_oldest(largest);
@@ -69,7 +69,7 @@ pub(crate) fn surplus(kept: &[Kept], bounds: Bounds) -> Vec<usize> {
     gone
 }
 
-fn total_bytes(shares: &BTreeMap<&str, Share>) -> u64 {
+fn total_bytes(shares: &BTreeMap<&str, CallerTotal>) -> u64 {
     shares.values().fold(0, |sum, share| sum.saturating_add(share.bytes))
 }
 

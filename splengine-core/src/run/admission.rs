@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::execute::ExecuteError;
-use crate::run::fair_queue::{Capacity, FairQueue, Offer, Ticket};
+use crate::run::fair_queue::{Capacity, FairQueue, Offer, QueuePosition};
 use crate::user_name::UserName;
 
 /// Decides under one lock who runs, waits or is refused.
@@ -22,7 +22,7 @@ struct State {
     fair_queue: FairQueue,
     open: bool,
     /// Those who wait. Dropping the sender refuses them.
-    waiting: HashMap<Ticket, oneshot::Sender<()>>,
+    waiting: HashMap<QueuePosition, oneshot::Sender<()>>,
 }
 
 /// The right to run one command, or a place in the queue for it; dropping it lets the next one in.
@@ -30,7 +30,7 @@ struct State {
 pub(crate) struct Permit {
     admission: Arc<Admission>,
     user: UserName,
-    ticket: Option<Ticket>,
+    position: Option<QueuePosition>,
 }
 
 /// A permit as a run has it: the place is free when the run has ended, or when whoever shares the
@@ -101,14 +101,15 @@ impl Admission {
         offer: impl FnOnce(&mut FairQueue, &UserName) -> Offer,
     ) -> Result<Offered, ExecuteError> {
         let mut state = self.lock();
-        let permit = |ticket| Permit { admission: Arc::clone(self), user: user.clone(), ticket };
+        let permit =
+            |position| Permit { admission: Arc::clone(self), user: user.clone(), position };
         let offered = if state.open { Some(offer(&mut state.fair_queue, user)) } else { None };
         let called = match offered {
             Some(Offer::Run) => return Ok(Offered::Now(permit(None))),
-            Some(Offer::Wait(ticket)) => {
+            Some(Offer::Wait(position)) => {
                 let (sender, called) = oneshot::channel();
-                state.waiting.insert(ticket, sender);
-                Some((permit(Some(ticket)), called))
+                state.waiting.insert(position, sender);
+                Some((permit(Some(position)), called))
             }
             _ => None,
         };
@@ -169,10 +170,10 @@ impl Admission {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.admission.lock();
-        if let Some(ticket) = self.ticket
-            && state.fair_queue.withdraw(&self.user, ticket)
+        if let Some(position) = self.position
+            && state.fair_queue.withdraw(&self.user, position)
         {
-            state.waiting.remove(&ticket);
+            state.waiting.remove(&position);
             return;
         }
         // Whoever is called but has gone meanwhile hands the place on when its own permit drops.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::auth::Caller;
 use crate::execute::cancel::CancelSource;
-use crate::execute::stdin::Source;
+use crate::execute::stdin::StdinSource;
 use crate::execute::{ExecuteError, Request, Run};
 use crate::ids::{ExecutionId, SessionId};
 use crate::quota::{MIN_COUNTED_BYTES, held_with};
@@ -102,8 +102,8 @@ impl Runner {
         request: &mut Request,
     ) -> Result<(), ExecuteError> {
         let given = match &mut request.stdin.0 {
-            Source::Bytes(bytes) => Some(bytes),
-            Source::Null | Source::Reader(_) => None,
+            StdinSource::Bytes(bytes) => Some(bytes),
+            StdinSource::Null | StdinSource::Reader(_) => None,
         };
         let stdin = given.as_ref().map_or(0, |bytes| bytes.len());
         let all = terms.command.bytes().saturating_add(stdin);

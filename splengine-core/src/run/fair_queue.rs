@@ -18,15 +18,15 @@ pub(crate) struct Capacity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offer {
     Run,
-    Wait(Ticket),
+    Wait(QueuePosition),
     /// The caller has this many waiting, and may have no more.
     CallerLimit(usize),
     Full,
 }
 
-/// A place in the queue.
+/// Whose turn comes when, among those that wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ticket {
+pub(crate) struct QueuePosition {
     number: u64,
     is_bounded: bool,
 }
@@ -41,20 +41,20 @@ pub(crate) struct FairQueue {
     waiting: usize,
     /// How many of those wait that count against the capacity.
     bounded: usize,
-    callers: HashMap<UserName, Share>,
+    callers: HashMap<UserName, CallerQueue>,
     /// The callers that have somebody waiting, next first.
     turns: VecDeque<UserName>,
-    next_ticket: u64,
+    next_number: u64,
 }
 
 #[derive(Debug, Default)]
-struct Share {
+struct CallerQueue {
     running: usize,
-    waiting: VecDeque<Ticket>,
+    waiting: VecDeque<QueuePosition>,
     bounded: usize,
 }
 
-impl Share {
+impl CallerQueue {
     fn is_idle(&self) -> bool {
         self.running == 0 && self.waiting.is_empty()
     }
@@ -69,7 +69,7 @@ impl FairQueue {
             bounded: 0,
             callers: HashMap::new(),
             turns: VecDeque::new(),
-            next_ticket: 0,
+            next_number: 0,
         }
     }
 
@@ -93,15 +93,15 @@ impl FairQueue {
 
     fn offer_place(&mut self, user: &UserName, is_bounded: bool) -> Offer {
         let capacity = self.capacity;
-        let share = self.callers.entry(user.clone()).or_default();
-        if self.running < capacity.running && share.running < capacity.running_per_caller {
+        let caller = self.callers.entry(user.clone()).or_default();
+        if self.running < capacity.running && caller.running < capacity.running_per_caller {
             self.running += 1;
-            share.running += 1;
+            caller.running += 1;
             return Offer::Run;
         }
         let refusal = if !is_bounded {
             None
-        } else if share.bounded >= capacity.waiting_per_caller {
+        } else if caller.bounded >= capacity.waiting_per_caller {
             Some(Offer::CallerLimit(capacity.waiting_per_caller))
         } else if self.bounded >= capacity.waiting {
             Some(Offer::Full)
@@ -112,20 +112,20 @@ impl FairQueue {
             self.forget_if_idle(user);
             return refusal;
         }
-        let ticket = Ticket { number: self.next_ticket, is_bounded };
-        self.next_ticket += 1;
-        share.bounded += usize::from(is_bounded);
+        let position = QueuePosition { number: self.next_number, is_bounded };
+        self.next_number += 1;
+        caller.bounded += usize::from(is_bounded);
         self.bounded += usize::from(is_bounded);
-        if share.waiting.is_empty() {
+        if caller.waiting.is_empty() {
             self.turns.push_back(user.clone());
         }
-        share.waiting.push_back(ticket);
+        caller.waiting.push_back(position);
         self.waiting += 1;
-        Offer::Wait(ticket)
+        Offer::Wait(position)
     }
 
     /// One of `user`'s runs is over; says who runs instead.
-    pub(crate) fn release(&mut self, user: &UserName) -> Option<Ticket> {
+    pub(crate) fn release(&mut self, user: &UserName) -> Option<QueuePosition> {
         self.running -= 1;
         if let Entry::Occupied(mut entry) = self.callers.entry(user.clone()) {
             entry.get_mut().running -= 1;
@@ -138,17 +138,17 @@ impl FairQueue {
     }
 
     /// Somebody gives up waiting; `false` when they no longer waited.
-    pub(crate) fn withdraw(&mut self, user: &UserName, ticket: Ticket) -> bool {
+    pub(crate) fn withdraw(&mut self, user: &UserName, position: QueuePosition) -> bool {
         let mut waited = false;
-        if let Some(share) = self.callers.get_mut(user)
-            && let Some(place) = share.waiting.iter().position(|waiting| *waiting == ticket)
+        if let Some(caller) = self.callers.get_mut(user)
+            && let Some(place) = caller.waiting.iter().position(|waiting| *waiting == position)
         {
             waited = true;
-            share.waiting.remove(place);
-            share.bounded -= usize::from(ticket.is_bounded);
-            self.bounded -= usize::from(ticket.is_bounded);
+            caller.waiting.remove(place);
+            caller.bounded -= usize::from(position.is_bounded);
+            self.bounded -= usize::from(position.is_bounded);
             self.waiting -= 1;
-            if share.waiting.is_empty() {
+            if caller.waiting.is_empty() {
                 self.turns.retain(|waiting| waiting != user);
             }
         }
@@ -156,28 +156,28 @@ impl FairQueue {
         waited
     }
 
-    fn take_turn(&mut self) -> Option<Ticket> {
+    fn take_turn(&mut self) -> Option<QueuePosition> {
         if self.running >= self.capacity.running {
             return None;
         }
         let limit = self.capacity.running_per_caller;
         let place = self.turns.iter().position(|user| self.callers[user].running < limit)?;
         let user = self.turns.remove(place)?;
-        let share = self.callers.get_mut(&user)?;
-        let ticket = share.waiting.pop_front()?;
-        share.bounded -= usize::from(ticket.is_bounded);
-        self.bounded -= usize::from(ticket.is_bounded);
-        share.running += 1;
-        if !share.waiting.is_empty() {
+        let caller = self.callers.get_mut(&user)?;
+        let position = caller.waiting.pop_front()?;
+        caller.bounded -= usize::from(position.is_bounded);
+        self.bounded -= usize::from(position.is_bounded);
+        caller.running += 1;
+        if !caller.waiting.is_empty() {
             self.turns.push_back(user);
         }
         self.running += 1;
         self.waiting -= 1;
-        Some(ticket)
+        Some(position)
     }
 
     fn forget_if_idle(&mut self, user: &UserName) {
-        if self.callers.get(user).is_some_and(Share::is_idle) {
+        if self.callers.get(user).is_some_and(CallerQueue::is_idle) {
             self.callers.remove(user);
         }
     }

@@ -21,7 +21,7 @@ pub(crate) use policy::Policy;
 pub(crate) use resolve::{SESSION_VARIABLE, SessionPlace, check_counts, check_env};
 pub(crate) use rights::may_execute;
 pub(crate) use runner::Runner;
-pub(crate) use shutdown_stage::Shutdown;
+pub(crate) use shutdown_stage::ShutdownStage;
 pub use stats::HistogramStats;
 pub(crate) use stats::{Counters, counts};
 #[cfg(feature = "testing")]

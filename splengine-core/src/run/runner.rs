@@ -8,7 +8,7 @@ use crate::quota::{CallerBudgets, DiskReserve, EngineMemory, InputBudget, LargeW
 use crate::run::admission::Admission;
 use crate::run::executions::Executions;
 use crate::run::policy::Policy;
-use crate::run::shutdown_stage::Shutdown;
+use crate::run::shutdown_stage::ShutdownStage;
 use crate::run::stats::Counters;
 use crate::user_name::UserName;
 
@@ -21,7 +21,7 @@ pub(crate) struct Runner {
     pub(crate) counters: Counters,
     pub(crate) executions: Arc<Executions>,
     pub(crate) max_running: usize,
-    pub(crate) shutdown: watch::Sender<Shutdown>,
+    pub(crate) shutdown: watch::Sender<ShutdownStage>,
     pub(crate) reserve: DiskReserve,
     /// What executions that run or wait hold in memory.
     pub(crate) inputs: InputBudget,
@@ -49,7 +49,7 @@ impl Runner {
     pub(crate) async fn stopped(&self) {
         let mut shutdown = self.shutdown.subscribe();
         // The sender lives as long as this.
-        let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
+        let _ = shutdown.wait_for(|shutdown| *shutdown >= ShutdownStage::Stopping).await;
     }
 
     /// When a place may be free: the time that the present queue takes, between 1 and 60 s.

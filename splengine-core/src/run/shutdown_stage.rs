@@ -1,17 +1,19 @@
 //! The stages in which an engine ends.
 
-/// How the whole engine ends.
+/// Stage of an engine's end, from the mildest on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Shutdown {
+pub(crate) enum ShutdownStage {
     #[default]
-    No,
+    Running,
     /// Nothing new is taken.
-    Close,
-    Stop,
-    Kill,
+    Closed,
+    /// What runs is asked to end.
+    Stopping,
+    /// What runs is killed.
+    Killing,
 }
 
-impl Shutdown {
+impl ShutdownStage {
     /// Makes it more urgent, never less; says whether that changed anything.
     pub(crate) fn raise(&mut self, to: Self) -> bool {
         let raised = to > *self;

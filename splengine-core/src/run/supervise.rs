@@ -16,7 +16,7 @@ use crate::quota::InputReservation;
 use crate::run::admission::RunPermit;
 use crate::run::executions::Listed;
 use crate::run::runner::Runner;
-use crate::run::shutdown_stage::Shutdown;
+use crate::run::shutdown_stage::ShutdownStage;
 
 /// What a run has time for.
 #[derive(Debug, Clone, Copy)]
@@ -88,9 +88,9 @@ async fn supervise(
     let shutdown = async {
         let mut shutdown = ending.runner.shutdown.subscribe();
         // The sender lives as long as the runner that this task holds: the waits can't fail.
-        let _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Stop).await;
+        let _ = shutdown.wait_for(|shutdown| *shutdown >= ShutdownStage::Stopping).await;
         source.stop(Reason::Cancelled);
-        let _ = shutdown.wait_for(|shutdown| *shutdown == Shutdown::Kill).await;
+        let _ = shutdown.wait_for(|shutdown| *shutdown == ShutdownStage::Killing).await;
         source.kill(Reason::Cancelled);
     };
     let disobedience = async {

@@ -17,10 +17,10 @@ use crate::session::Recording;
 use crate::session::Sessions;
 use crate::session::input_queue::InputSequence;
 use crate::session::live_session::{Launch, LiveSession, ResumeData, SessionInit};
+use crate::session::live_state::InputSender;
 use crate::session::record::{KnownInput, Record};
 use crate::session::recording::Recorder;
 use crate::session::registry::Registry;
-use crate::session::state::Known;
 use crate::session::store::SessionFiles;
 use crate::session::tasks;
 use crate::terminal::{Orphan, Reattached};
@@ -163,11 +163,11 @@ async fn recorder(
     .await
 }
 
-fn inputs(known: Vec<KnownInput>) -> VecDeque<Known> {
+fn inputs(known: Vec<KnownInput>) -> VecDeque<InputSender> {
     let now = Instant::now();
     let known = known.into_iter().filter_map(|known| {
         let tail = BASE64_STANDARD.decode(known.tail).ok()?;
-        Some(Known {
+        Some(InputSender {
             name: known.client,
             user: known.user.parse().ok()?,
             sequence: InputSequence::restore(known.next, tail),

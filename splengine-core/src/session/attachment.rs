@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use crate::auth::{Access, Caller};
 use crate::quota::MemoryError;
 use crate::session::live_session::{LiveSession, Typed};
+use crate::session::live_state::{AttachedClient, Versions};
 use crate::session::log::{Cursor, Entry};
-use crate::session::state::{Client, Versions};
 use crate::session::{Attach, ClientInput, Closed, Notice, SessionError, SessionInfo, Update};
 use crate::terminal::Size;
 
@@ -113,7 +113,7 @@ impl Attachment {
         // Of what is told again, the questions are not asked again, and may yet be answered again.
         let again = if cursor.is_some() { QUESTIONS_TOLD_AGAIN } else { 0 };
         let cursor_queries = state.cursor_queries.saturating_sub(again);
-        let key = state.join(Client {
+        let key = state.join(AttachedClient {
             name: known.clone(),
             user: caller.user().clone(),
             access,

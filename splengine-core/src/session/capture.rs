@@ -18,7 +18,7 @@ use crate::session::live_session::LiveSession;
 use crate::session::render_pool::Painted;
 use crate::session::replay::{Played, Replay};
 use crate::session::sessions::{FoundSession, Sessions};
-use crate::session::stored::{Source, StoredScreen};
+use crate::session::stored::{StoredScreen, StoredSession};
 use crate::terminal::Size;
 
 /// A session's screen at one moment. It counts against the memory for what its caller
@@ -148,7 +148,7 @@ impl Sessions {
                 Ok(live.with_screen(true, look).await)
             }
             FoundSession::Lost(record) => {
-                let Source { record, screen, turn } =
+                let StoredSession { record, screen, turn } =
                     self.state_of(user, &record.session_id).await?;
                 let (size, scrollback) = (record.size(), registry.policy.scrollback);
                 let mut memory = registry.io.read_memory(user);

@@ -19,7 +19,7 @@ use crate::session::record::Record;
 use crate::session::recording::Recorder;
 use crate::session::registry;
 use crate::session::store::SessionFiles;
-use crate::session::stored::{Source, StoredScreen};
+use crate::session::stored::{StoredScreen, StoredSession};
 use crate::session::tasks;
 use crate::session::validate::{check_words, checked_name};
 use crate::session::{Recording, SessionError, SessionInfo, SessionRequest, Sessions};
@@ -43,7 +43,7 @@ impl Sessions {
             None => None,
         };
         let (saved, stored) =
-            source.map(|Source { record, screen, turn }| (record, (screen, turn))).unzip();
+            source.map(|StoredSession { record, screen, turn }| (record, (screen, turn))).unzip();
         check_counts(request.args.len(), request.env.len())?;
         check_env(&request.env, runner.policy.request_env.as_deref())?;
         check_env(&request.server_env, None)?;

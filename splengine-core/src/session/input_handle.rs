@@ -12,7 +12,7 @@ use crate::error::Field;
 use crate::ids::random_text;
 use crate::session::input_queue::{InputSequence, is_reply};
 use crate::session::live_session::{LiveSession, Typed, permits_of};
-use crate::session::state::{Client, Known, State};
+use crate::session::live_state::{AttachedClient, InputSender, LiveState};
 use crate::session::{SessionError, TerminalColors};
 use crate::terminal::Size;
 use crate::user_name::UserName;
@@ -121,7 +121,11 @@ impl ClientInput {
     }
 
     /// Notes how far this client is, in one of the two ways in which that is known.
-    pub(crate) fn reached(&self, offset: u64, of: impl FnOnce(&mut Client) -> &mut Option<u64>) {
+    pub(crate) fn reached(
+        &self,
+        offset: u64,
+        of: impl FnOnce(&mut AttachedClient) -> &mut Option<u64>,
+    ) {
         let mut state = self.live.state();
         let end = state.log.end().offset;
         if let Some(client) = state.clients.get_mut(&self.key) {
@@ -227,7 +231,7 @@ impl ClientInput {
 
     /// Passes control on in the state that it was decided in: whoever leaves in between would keep it
     /// for ever.
-    fn pass_control(&self, mut state: MutexGuard<'_, State>, to: Option<u64>) {
+    fn pass_control(&self, mut state: MutexGuard<'_, LiveState>, to: Option<u64>) {
         state.give_control(to);
         drop(state);
         self.live.wake();
@@ -296,7 +300,7 @@ pub(crate) async fn type_in(
     Ok(())
 }
 
-impl State {
+impl LiveState {
     /// A connection may break without our noticing before its client is back, under no name: it is
     /// known by what it sends again.
     fn recognise(&mut self, own: usize, number: u64, data: &Bytes) {
@@ -334,7 +338,7 @@ impl State {
             }
         }
         let name = format!("c-{}", &random_text()[..10]);
-        self.input_sequences.push_back(Known {
+        self.input_sequences.push_back(InputSender {
             name: name.clone(),
             user: user.clone(),
             sequence: InputSequence::default(),

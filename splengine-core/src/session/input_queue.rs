@@ -19,7 +19,7 @@ pub(crate) struct InputSequence {
 
 /// A piece of input that leaves out some before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gap {
+pub(crate) struct InputGap {
     pub(crate) expected: u64,
 }
 
@@ -48,7 +48,7 @@ impl InputSequence {
     /// What of `data`, whose first byte has this number, is new. A client that sends again what
     /// came before its connection broke types it once. One that was only guessed to be the same,
     /// and sends something else under a number that was used, is another.
-    pub(crate) fn accept(&mut self, number: u64, data: &Bytes) -> Result<Bytes, Gap> {
+    pub(crate) fn accept(&mut self, number: u64, data: &Bytes) -> Result<Bytes, InputGap> {
         let guessed = std::mem::take(&mut self.guessed);
         let next = match self.next {
             None => number,
@@ -59,7 +59,7 @@ impl InputSequence {
             Some(next) => next,
         };
         if number > next {
-            return Err(Gap { expected: next });
+            return Err(InputGap { expected: next });
         }
         let known = usize::try_from(next - number).unwrap_or(usize::MAX).min(data.len());
         let new = data.slice(known..);
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(numbers.accept(0, &Bytes::from("hello wo")), Ok(Bytes::from("wo")));
         assert_eq!(numbers.accept(0, &Bytes::from("hel")), Ok(Bytes::new()));
         assert_eq!(numbers.next(), 8);
-        assert_eq!(numbers.accept(9, &Bytes::from("x")), Err(Gap { expected: 8 }));
+        assert_eq!(numbers.accept(9, &Bytes::from("x")), Err(InputGap { expected: 8 }));
         numbers.guess();
         assert_eq!(numbers.accept(6, &Bytes::from("world")), Ok(Bytes::from("rld")));
         numbers.guess();

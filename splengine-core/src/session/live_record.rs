@@ -10,9 +10,9 @@ use bytes::Bytes;
 use crate::blocking::blocking;
 use crate::os::ExitStatus;
 use crate::session::live_session::LiveSession;
+use crate::session::live_state::InputSender;
 use crate::session::record::{KnownInput, Record, ResumePoint};
 use crate::session::recording::RecordingMark;
-use crate::session::state::Known;
 use crate::terminal::Size;
 use crate::time::millis;
 
@@ -83,7 +83,7 @@ impl LiveSession {
         recording: Option<RecordingMark>,
     ) -> ResumePoint {
         let state = self.state();
-        let mut known: Vec<&Known> = state.input_sequences.iter().collect();
+        let mut known: Vec<&InputSender> = state.input_sequences.iter().collect();
         // Those that are there, then those that left last.
         known.sort_by_key(|known| std::cmp::Reverse((known.left.is_none(), known.left)));
         let inputs = known.into_iter().filter_map(|known| {

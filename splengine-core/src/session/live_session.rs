@@ -14,6 +14,7 @@ use crate::ids::SessionId;
 use crate::os::ExitStatus;
 use crate::quota::InputReservation;
 use crate::screen::Screen;
+use crate::session::live_state::{InputSender, LiveState, Versions};
 use crate::session::log::Log;
 use crate::session::recording::{Recorder, RecordingMark};
 use crate::session::recording_writer::{RecordingWriter, Stopped};
@@ -21,7 +22,6 @@ use crate::session::render_pool::{Painted, RenderPool};
 use crate::session::resize_policy::{Window, decide};
 use crate::session::screen_memory::{ScreenMemory, ScreenShortage};
 use crate::session::snapshot_memory::LastSnapshot;
-use crate::session::state::{Known, State, Versions};
 use crate::session::{
     Closed, Notice, SessionError, SessionInfo, SessionPolicy, SessionState, SizePolicy,
     TerminalColors,
@@ -45,7 +45,7 @@ pub(crate) struct LiveSession {
     /// The offset that the screen stands for that it was loaded with, and that screen, if it is small
     /// enough to be kept.
     pub(crate) restored: Option<(u64, Option<(Size, Bytes)>)>,
-    state: Mutex<State>,
+    state: Mutex<LiveState>,
     pub(super) screen: Mutex<Painted>,
     /// What the screen may take.
     pub(crate) memory: Arc<ScreenMemory>,
@@ -119,7 +119,7 @@ pub(crate) struct ResumeData {
     /// How old it was, and how long idle, when that was written down.
     pub(crate) age: Duration,
     pub(crate) idle: Duration,
-    pub(crate) inputs: VecDeque<Known>,
+    pub(crate) inputs: VecDeque<InputSender>,
 }
 
 impl LiveSession {
@@ -146,7 +146,7 @@ impl LiveSession {
             idle: Duration::ZERO,
             inputs: VecDeque::new(),
         });
-        let state = State {
+        let state = LiveState {
             synthetic_bytes: before.synthetic_bytes,
             clients: BTreeMap::new(),
             next_client: 1,
@@ -217,7 +217,7 @@ impl LiveSession {
         }
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, LiveState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -248,7 +248,7 @@ impl Registry {
             state.live.remove(id);
             state.lost.remove(id);
         }
-        self.shares.take_back(id, crate::session::share::Which::All);
+        self.shares.take_back(id, crate::session::share::ShareSelector::All);
         if let Some(store) = self.store.clone() {
             let id = id.clone();
             blocking(move || store.remove_session(&id)).await;
@@ -369,7 +369,7 @@ async fn look_at(registry: &Registry, live: &Arc<LiveSession>) {
     match time_left(policy, ages) {
         Some(Duration::ZERO) => {
             tracing::info!(session = %live.id, "ending a session for its idleness or age");
-            live.close(Closed::Culled);
+            live.close(Closed::Expired);
             let live = Arc::clone(live);
             tokio::spawn(async move { live.end().await });
         }

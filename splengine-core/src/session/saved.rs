@@ -12,7 +12,7 @@ use crate::session::bounds::snapshot_bytes;
 use crate::session::record::Record;
 use crate::session::saved_index::SavedBounds;
 use crate::session::sessions::{FoundSession, Sessions};
-use crate::session::stored::{Source, StoredScreen};
+use crate::session::stored::{StoredScreen, StoredSession};
 use crate::session::validate::checked_name;
 use crate::session::{SavedInfo, SessionError};
 use crate::time::millis;
@@ -160,7 +160,7 @@ impl Sessions {
     }
 
     /// Opens a saved session of the caller's, when it is its turn.
-    async fn saved(&self, caller: &Caller, id: SavedId) -> Result<Source, SessionError> {
+    async fn saved(&self, caller: &Caller, id: SavedId) -> Result<StoredSession, SessionError> {
         let (store, missing) = (self.store()?, no_saved(&id));
         if !store.may_be_of(&id, caller.user()) {
             return Err(missing);
@@ -171,7 +171,11 @@ impl Sessions {
     }
 
     /// Opens what to load: a saved session, or one that was lost.
-    pub(crate) async fn source(&self, caller: &Caller, id: &str) -> Result<Source, SessionError> {
+    pub(crate) async fn source(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<StoredSession, SessionError> {
         if let Ok(id) = id.parse::<SessionId>() {
             return match self.find_own(caller, &id)? {
                 FoundSession::Lost(record) => {
@@ -189,7 +193,11 @@ impl Sessions {
     }
 
     /// Opens what was kept of a session that was lost, when it is the turn of `user`.
-    pub(super) async fn state_of(&self, user: &UserName, id: &str) -> Result<Source, SessionError> {
+    pub(super) async fn state_of(
+        &self,
+        user: &UserName,
+        id: &str,
+    ) -> Result<StoredSession, SessionError> {
         let store = self.store()?;
         let id: SessionId = id.into_id().map_err(SessionError::NoSession)?;
         let open = move || store.session(&id).map_err(SessionError::of_io)?.state();
@@ -200,9 +208,10 @@ impl Sessions {
         &self,
         user: &UserName,
         open: impl FnOnce() -> Result<(Record, StoredScreen), SessionError> + Send + 'static,
-    ) -> Result<Source, SessionError> {
+    ) -> Result<StoredSession, SessionError> {
         let turn = self.registry.io.turn(user).await?;
-        blocking(move || open().map(|(record, screen)| Source { record, screen, turn })).await
+        blocking(move || open().map(|(record, screen)| StoredSession { record, screen, turn }))
+            .await
     }
 }
 

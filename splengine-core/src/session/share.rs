@@ -151,24 +151,24 @@ impl Shares {
     }
 
     /// Takes back one share of a session, that of a ticket, or all. Says whether there was any.
-    pub(crate) fn take_back(&self, session: &SessionId, which: Which<'_>) -> bool {
+    pub(crate) fn take_back(&self, session: &SessionId, which: ShareSelector<'_>) -> bool {
         let mut state = self.lock();
         let of_ticket = match which {
-            Which::Ticket(ticket) => {
+            ShareSelector::Ticket(ticket) => {
                 let hash: [u8; 32] = Sha256::digest(ticket.expose()).into();
                 match state.tickets.get(&hash) {
                     Some(Issued { ticket: Ticket::Share(id), .. }) => Some(id.clone()),
                     _ => return false,
                 }
             }
-            Which::All | Which::One(_) => None,
+            ShareSelector::All | ShareSelector::One(_) => None,
         };
         let before = state.shares.len();
         state.shares.retain(|id, share| {
             let meant = match which {
-                Which::All => true,
-                Which::One(one) => id == one,
-                Which::Ticket(_) => of_ticket.as_ref() == Some(id),
+                ShareSelector::All => true,
+                ShareSelector::One(one) => id == one,
+                ShareSelector::Ticket(_) => of_ticket.as_ref() == Some(id),
             };
             !(meant && share.info.session_id == *session)
         });
@@ -182,7 +182,7 @@ impl Shares {
 
 /// Which shares are meant.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Which<'a> {
+pub(crate) enum ShareSelector<'a> {
     All,
     One(&'a ShareId),
     Ticket(&'a Secret),

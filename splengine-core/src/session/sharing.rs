@@ -6,7 +6,7 @@ use crate::auth::{Access, Caller, Secret};
 use crate::error::Field;
 use crate::ids::{IntoId, SessionId, ShareId};
 use crate::session::sessions::{FoundSession, Sessions};
-use crate::session::share::Which;
+use crate::session::share::ShareSelector;
 use crate::session::{SessionError, ShareInfo};
 
 impl Sessions {
@@ -92,7 +92,7 @@ impl Sessions {
     ) -> Result<(), SessionError> {
         let id = &self.id(caller, id)?;
         let share = share.into_id().map_err(|_| SessionError::NoShare)?;
-        self.take_back(caller, id, Which::One(&share))
+        self.take_back(caller, id, ShareSelector::One(&share))
     }
 
     /// Takes back all shares of a session, if it has any, and sends away whom they let in.
@@ -106,7 +106,7 @@ impl Sessions {
         caller: &Caller,
         id: impl IntoId<SessionId>,
     ) -> Result<(), SessionError> {
-        self.take_back(caller, &self.id(caller, id)?, Which::All)
+        self.take_back(caller, &self.id(caller, id)?, ShareSelector::All)
     }
 
     /// Takes back the share that a ticket stands for which has not been used yet.
@@ -120,14 +120,14 @@ impl Sessions {
         id: impl IntoId<SessionId>,
         ticket: &Secret,
     ) -> Result<(), SessionError> {
-        self.take_back(caller, &self.id(caller, id)?, Which::Ticket(ticket))
+        self.take_back(caller, &self.id(caller, id)?, ShareSelector::Ticket(ticket))
     }
 
     fn take_back(
         &self,
         caller: &Caller,
         id: &SessionId,
-        which: Which<'_>,
+        which: ShareSelector<'_>,
     ) -> Result<(), SessionError> {
         let FoundSession::LiveSession(live) = self.find_own(caller, id)? else {
             return Err(SessionError::NoShare);
@@ -135,7 +135,7 @@ impl Sessions {
         let registry = &self.registry;
         let any = registry.shares.take_back(&live.id, which);
         registry.send_revoked_away(&live);
-        if any || matches!(which, Which::All) { Ok(()) } else { Err(SessionError::NoShare) }
+        if any || matches!(which, ShareSelector::All) { Ok(()) } else { Err(SessionError::NoShare) }
     }
 
     /// A ticket that stands for `caller`, once, for 30 seconds: for a browser's WebSocket, which

@@ -15,7 +15,7 @@ use crate::text::hex;
 
 /// What is read of a saved session, or of one that was lost, and the turn to read it.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct StoredSession {
     pub(crate) record: Record,
     pub(crate) screen: StoredScreen,
     pub(crate) turn: ReadTurn,

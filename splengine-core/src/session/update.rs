@@ -113,7 +113,7 @@ pub enum Notice {
 #[non_exhaustive]
 pub enum Closed {
     /// The session was ended by a limit on its idleness or age.
-    Culled,
+    Expired,
     /// The share that let it in was taken back, or expired.
     Revoked,
     /// The credentials were taken back that its caller was recognised by

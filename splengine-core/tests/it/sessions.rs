@@ -533,7 +533,7 @@ async fn idle_sessions_are_warned_and_ended() {
         match next(&mut client).await {
             Some(Update::Notice(Notice::IdleWarning { .. })) => warned = true,
             Some(Update::Closed(closed)) => {
-                assert_eq!(closed, Closed::Culled);
+                assert_eq!(closed, Closed::Expired);
                 break;
             }
             Some(Update::Exit(_)) => panic!("the reason comes first"),

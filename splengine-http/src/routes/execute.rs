@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::dto::{EncodingDto, ExecuteRequestDto, ExecuteResultDto};
 use crate::encoded::Decoder;
 use crate::headers::{BodyKind, idempotency_key};
-use crate::idempotency::Repeat;
+use crate::idempotency::IdempotentRequest;
 use crate::json;
 use crate::negotiate::Format;
 use crate::problem::{Problem, ProblemDto};
@@ -114,7 +114,7 @@ pub(crate) async fn execute(
     }
 
     let has_batches = context.engine.has_batches();
-    let (asked, repeat, permit, breakage) = match kind {
+    let (asked, idempotent, permit, breakage) = match kind {
         BodyKind::Json => {
             if let Some((name, _)) = query.first() {
                 return Err(Problem::malformed(format!(
@@ -122,13 +122,13 @@ pub(crate) async fn execute(
                 )));
             }
             let body = read_whole(&parts.headers, body, &context, &caller).await?;
-            let repeat = Repeat::of(&parts)?;
+            let idempotent = IdempotentRequest::of(&parts)?;
             let read = move |body: &[u8]| {
-                let repeat = repeat.with_body(body);
-                Ok((Asked::of(json::parse(body)?, None, has_batches)?, repeat))
+                let idempotent = idempotent.with_body(body);
+                Ok((Asked::of(json::parse(body)?, None, has_batches)?, idempotent))
             };
-            let ((asked, repeat), permit) = work_on_body(body, &context, &caller, read).await?;
-            (asked, Some(repeat), Some(permit), None)
+            let ((asked, idempotent), permit) = work_on_body(body, &context, &caller, read).await?;
+            (asked, Some(idempotent), Some(permit), None)
         }
         BodyKind::Input => {
             let dto = read_query(&query)?;
@@ -181,8 +181,10 @@ pub(crate) async fn execute(
             let reserved = run_answer::reserve(&answers, &asker, &captured).await?;
             run_answer::answer(captured, &session_id, encoding, fail_status, reserved)
         };
-        return match repeat {
-            Some(repeat) => repeat.once(&context.repeats, &context.answers, &caller, work).await,
+        return match idempotent {
+            Some(idempotent) => {
+                idempotent.once(&context.idempotency, &context.answers, &caller, work).await
+            }
             None => work.await,
         };
     }

@@ -34,7 +34,7 @@ use crate::dto_files::{DirectoryDto, FileDto, FileEventDto};
 use crate::encoded::DecodeError;
 use crate::file_paths::{FilePath, name_of_cursor};
 use crate::headers::header;
-use crate::idempotency::Repeat;
+use crate::idempotency::IdempotentRequest;
 use crate::negotiate::EVENTS;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::Query;
@@ -368,7 +368,7 @@ pub(crate) async fn transfer(
     };
     let conditions = Conditions::of(&parts.headers)?;
     let condition = move |info: &FileInfo| conditions.allow_change(Some(info));
-    let repeat = Repeat::of(&parts)?;
+    let idempotent = IdempotentRequest::of(&parts)?;
     let (files, asker) = (context.engine.files(), caller.clone());
     let work = async move {
         let (from, place) = (from.below_root(), to.below_root());
@@ -380,7 +380,7 @@ pub(crate) async fn transfer(
         let done = done.map_err(no_parent)?;
         Ok(answer(&to, &done.info, done.is_new))
     };
-    repeat.once(&context.repeats, &context.answers, &caller, work).await
+    idempotent.once(&context.idempotency, &context.answers, &caller, work).await
 }
 
 fn answer(path: &FilePath, info: &FileInfo, is_new: bool) -> Response {

@@ -26,7 +26,7 @@ use crate::dto_sessions::{
     rfc3339,
 };
 use crate::headers::{demand_json, header};
-use crate::idempotency::Repeat;
+use crate::idempotency::IdempotentRequest;
 use crate::json;
 use crate::problem::{Problem, ProblemDto};
 use crate::query::NoQuery;
@@ -78,7 +78,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     context.engine.sessions().check_create(&caller)?;
-    let (request, repeat, permit) =
+    let (request, idempotent, permit) =
         optional_json(&context, &caller, request, SessionRequestDto::into_request).await?;
     let request: SessionRequest = request.large_work_permit(permit);
     let (sessions, asker) = (context.engine.sessions(), caller.clone());
@@ -87,7 +87,7 @@ pub(crate) async fn create(
         let location = format!("/api/v1/sessions/{}", session.id);
         Ok(created(&location, SessionDto::from(session)))
     };
-    repeat.once(&context.repeats, &context.answers, &caller, work).await
+    idempotent.once(&context.idempotency, &context.answers, &caller, work).await
 }
 
 /// One session.
@@ -262,18 +262,18 @@ pub(crate) async fn input(
     context.engine.sessions().check_input(&caller, &id)?;
     let (parts, body) = request.into_parts();
     let data = read_whole(&parts.headers, body, &context, &caller).await?;
-    let repeat = Repeat::of(&parts)?;
+    let idempotent = IdempotentRequest::of(&parts)?;
     let permit = context.engine.large_work().permit(caller.accounted_user(), data.len()).await?;
     let data = data.into_bytes();
     let body = data.clone();
-    let repeat = permit.run(move || repeat.with_body(&body)).await?;
+    let idempotent = permit.run(move || idempotent.with_body(&body)).await?;
     drop(permit);
     let (sessions, asker) = (context.engine.sessions(), caller.clone());
     let work = async move {
         sessions.input(&asker, &id, data).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
-    repeat.once(&context.repeats, &context.answers, &caller, work).await
+    idempotent.once(&context.idempotency, &context.answers, &caller, work).await
 }
 
 /// Saves a session.
@@ -294,7 +294,7 @@ pub(crate) async fn save(
     request: Request,
 ) -> Result<Response, Problem> {
     context.engine.sessions().check_change(&caller, &id)?;
-    let (dto, repeat, _): (SaveRequestDto, _, _) =
+    let (dto, idempotent, _): (SaveRequestDto, _, _) =
         optional_json(&context, &caller, request, Ok).await?;
     let (sessions, asker) = (context.engine.sessions(), caller.clone());
     let work = async move {
@@ -302,7 +302,7 @@ pub(crate) async fn save(
         let location = format!("/api/v1/saved-sessions/{}", saved.id);
         Ok(created(&location, SavedDto::from(saved)))
     };
-    repeat.once(&context.repeats, &context.answers, &caller, work).await
+    idempotent.once(&context.idempotency, &context.answers, &caller, work).await
 }
 
 /// The caller's saved sessions.
@@ -499,20 +499,20 @@ async fn optional_json<T: DeserializeOwned + Default, R: Send + 'static>(
     caller: &Caller,
     request: Request,
     convert: impl FnOnce(T) -> Result<R, Problem> + Send + 'static,
-) -> Result<(R, Repeat, LargeWorkPermit), Problem> {
+) -> Result<(R, IdempotentRequest, LargeWorkPermit), Problem> {
     let (parts, body) = request.into_parts();
     let is_absent = body.is_end_stream();
     if !is_absent {
         demand_json(&parts.headers)?;
     }
     let data = read_whole(&parts.headers, body, context, caller).await?;
-    let repeat = Repeat::of(&parts)?;
+    let idempotent = IdempotentRequest::of(&parts)?;
     let work = move |body: &[u8]| {
         let dto = if is_absent { T::default() } else { json::parse(body)? };
-        Ok((convert(dto)?, repeat.with_body(body)))
+        Ok((convert(dto)?, idempotent.with_body(body)))
     };
-    let ((made, repeat), permit) = work_on_body(data, context, caller, work).await?;
-    Ok((made, repeat, permit))
+    let ((made, idempotent), permit) = work_on_body(data, context, caller, work).await?;
+    Ok((made, idempotent, permit))
 }
 
 /// Where the console is: as configured, else where this request went to.

@@ -20,15 +20,15 @@ use crate::sftp::packet::{
 use crate::sftp::status::{Code, Refusal};
 
 /// An answer, and the memory that it takes until it is written.
-type Written = (Vec<u8>, Taken);
+type EncodedAnswer = (Vec<u8>, RequestMemory);
 
 /// Memory of a request and its answer: of its channel, and of data also of its caller.
-struct Taken {
+struct RequestMemory {
     of_channel: OwnedSemaphorePermit,
     of_caller: Option<Reservation>,
 }
 
-impl From<OwnedSemaphorePermit> for Taken {
+impl From<OwnedSemaphorePermit> for RequestMemory {
     fn from(of_channel: OwnedSemaphorePermit) -> Self {
         Self { of_channel, of_caller: None }
     }
@@ -79,14 +79,14 @@ struct Reader {
     /// One of these is held by what only looks, all by what changes something.
     turns: Arc<Semaphore>,
     /// In the order of the requests.
-    answers: Sender<oneshot::Receiver<Written>>,
+    answers: Sender<oneshot::Receiver<EncodedAnswer>>,
 }
 
 impl Reader {
     async fn run(self, mut input: impl AsyncRead + Unpin) -> io::Result<()> {
         let mut tasks = JoinSet::new();
         while let Some((packet, taken)) = read_packet(&mut input, &self.memory).await? {
-            let mut taken = Taken::from(taken);
+            let mut taken = RequestMemory::from(taken);
             while let Some(done) = tasks.try_join_next() {
                 done?;
             }
@@ -113,7 +113,7 @@ impl Reader {
                 let more = take(&self.memory, more.saturating_sub(MIN_REQUEST_BYTES)).await?;
                 taken.of_channel.merge(more);
             }
-            let turn = Turn::begin(&self.turns, &request).await;
+            let turn = RequestTurn::begin(&self.turns, &request).await;
             let (client, place) = (Arc::clone(&self.client), place(&self.answers).await);
             tasks.spawn(async move {
                 let turn = turn.come().await;
@@ -131,12 +131,12 @@ impl Reader {
 
 /// A place in the order of requests. It is taken when a request is read, and comes once all are
 /// done that must be.
-enum Turn {
+enum RequestTurn {
     Now(Result<OwnedSemaphorePermit, AcquireError>),
     Later(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
 }
 
-impl Turn {
+impl RequestTurn {
     async fn begin(turns: &Arc<Semaphore>, request: &Request) -> Self {
         let count = if request.only_looks() { 1 } else { MAX_REQUESTS };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -182,7 +182,7 @@ async fn take(memory: &Arc<Semaphore>, bytes: usize) -> io::Result<OwnedSemaphor
 }
 
 async fn write(
-    mut answers: Receiver<oneshot::Receiver<Written>>,
+    mut answers: Receiver<oneshot::Receiver<EncodedAnswer>>,
     mut output: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
     while let Some(mut next) = answers.recv().await {
@@ -205,17 +205,17 @@ async fn write(
 }
 
 /// The place of an answer among all others.
-struct ReplySlot(oneshot::Sender<Written>);
+struct ReplySlot(oneshot::Sender<EncodedAnswer>);
 
 /// Where nobody writes answers any more, nobody waits for this one.
-async fn place(answers: &Sender<oneshot::Receiver<Written>>) -> ReplySlot {
+async fn place(answers: &Sender<oneshot::Receiver<EncodedAnswer>>) -> ReplySlot {
     let (place, answer) = oneshot::channel();
     let _ = answers.send(answer).await;
     ReplySlot(place)
 }
 
 impl ReplySlot {
-    fn answer(self, answer: Written) {
+    fn answer(self, answer: EncodedAnswer) {
         let _ = self.0.send(answer);
     }
 }

@@ -22,7 +22,7 @@ use crate::connection::typing::Typed;
 use crate::context::Context;
 use crate::encode;
 use crate::frame::{AccessWord, Binary, ControlOp, Frame, TextFrame};
-use crate::frame_memory::{Gate, Socket};
+use crate::frame_memory::{FrameMemory, Socket};
 
 /// What the address of an upgrade asks for.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub(crate) struct AttachQuery {
 /// Reads frames, one after the other.
 pub(crate) struct Inbound {
     pub(crate) context: Arc<Context>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) frame_memory: Arc<FrameMemory>,
     pub(crate) caller: Caller,
     pub(crate) is_v1: bool,
     pub(crate) words: mpsc::Sender<Outbound>,
@@ -340,7 +340,7 @@ impl Inbound {
         let wanted = u32::try_from(data.len().min(MAX_INPUT_BYTES)).unwrap_or(u32::MAX);
         let permits = Arc::clone(&self.input_permits).acquire_many_owned(wanted).await.ok();
         // What small messages take is not counted: there are no more of them than there is room.
-        let reservation = self.gate.take_reservation();
+        let reservation = self.frame_memory.take_reservation();
         let typed =
             Typed { input_handle, number, data, _permits: permits, _reservation: reservation };
         match self.typing.send(typed).await {
@@ -366,7 +366,7 @@ impl Inbound {
 
     async fn broken(&self, error: &tungstenite::Error, too_large: &AtomicBool) {
         let text = error_chain(error);
-        let flow = if let Some(shortage) = self.gate.shortage() {
+        let flow = if let Some(shortage) = self.frame_memory.shortage() {
             too_large.store(true, Relaxed);
             let (code, word) = encode::shortage_code(shortage);
             self.last(encode::error(&shortage.to_string(), word), code, word).await

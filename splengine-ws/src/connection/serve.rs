@@ -19,9 +19,9 @@ use crate::connection::listen::{AttachQuery, Inbound, LAST_WORDS, MAX_INPUT_BYTE
 use crate::connection::tell::{Outbound, tell};
 use crate::connection::typing::type_all;
 use crate::context::Context;
-use crate::encode::{self, Encoder, Plain, close, text};
+use crate::encode::{self, Encoder, PlainEncoder, close, text};
 use crate::frame::TextFrame;
-use crate::frame_memory::{Gate, MAX_UNKNOWN, Socket};
+use crate::frame_memory::{FrameMemory, MAX_UNKNOWN, Socket};
 use crate::login;
 use crate::logins::LoginUse;
 
@@ -45,7 +45,7 @@ enum First {
 pub(crate) async fn serve(
     context: Arc<Context>,
     socket: Socket,
-    gate: Arc<Gate>,
+    frame_memory: Arc<FrameMemory>,
     is_v1: bool,
     client: Client,
     wish: AttachQuery,
@@ -56,7 +56,8 @@ pub(crate) async fn serve(
     let (caller, login, place) = match client {
         Client::Authenticated(caller, login, place) => (caller, login, Some(place)),
         Client::Unauthenticated(source, _unknown) => {
-            let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream, &gate)).await {
+            let shown = match timeout(TICKET_WITHIN, first_frame(&mut stream, &frame_memory)).await
+            {
                 Ok(First::Frame(TextFrame { ticket: Some(ticket), frame })) => {
                     first = Some(frame);
                     login::redeem(&context, ticket, &source).await.map_err(|error| refusal(&error))
@@ -74,7 +75,7 @@ pub(crate) async fn serve(
                     }
                     (caller, None, None)
                 }
-                Err(words) => return part(sink, stream, &gate, words).await,
+                Err(words) => return part(sink, stream, &frame_memory, words).await,
             }
         }
     };
@@ -84,11 +85,11 @@ pub(crate) async fn serve(
             // Who has as many of these already is not told.
             let Ok(_refused) = context.refused_clients.take(caller.user()) else { return };
             let words = (encode::error(&error.to_string(), "limit"), close(4429, "limit"));
-            return part(sink, stream, &gate, words).await;
+            return part(sink, stream, &frame_memory, words).await;
         }
     };
     let share = context.budgets.of(caller.accounted_user());
-    gate.open(share.clone());
+    frame_memory.set_share(share.clone());
     let (held, until) = (caller.clone(), login.as_ref().map(|login| login.until));
     let logged_out = async {
         tokio::select! {
@@ -103,10 +104,10 @@ pub(crate) async fn serve(
     };
     let (words, told) = mpsc::channel(64);
     let (typing, typed) = mpsc::channel(64);
-    let speech = if is_v1 { Encoder::V1 } else { Encoder::Plain(Plain::default()) };
+    let speech = if is_v1 { Encoder::V1 } else { Encoder::Plain(PlainEncoder::default()) };
     let listener = Inbound {
         context: Arc::clone(&context),
-        gate,
+        frame_memory,
         caller,
         is_v1,
         words: words.clone(),
@@ -155,10 +156,10 @@ pub(crate) async fn serve(
 async fn part(
     mut sink: SplitSink<Socket, Message>,
     mut stream: SplitStream<Socket>,
-    gate: &Gate,
+    frame_memory: &FrameMemory,
     (message, close): (Message, Message),
 ) {
-    gate.throw_away();
+    frame_memory.throw_away();
     let _ = timeout(LAST_WORDS, async {
         sink.send(message).await?;
         sink.send(close).await?;
@@ -170,13 +171,13 @@ async fn part(
 }
 
 /// The first frame of a client that has shown nothing yet.
-async fn first_frame(stream: &mut SplitStream<Socket>, gate: &Gate) -> First {
+async fn first_frame(stream: &mut SplitStream<Socket>, frame_memory: &FrameMemory) -> First {
     loop {
         let message = tokio::select! {
             // What is small is before what is held back.
             biased;
             message = stream.next() => message,
-            () = gate.refused() => return First::TooLarge,
+            () = frame_memory.refused() => return First::TooLarge,
         };
         match message {
             Some(Ok(Message::Text(text))) => {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::encode::{self, Encoder, Screen, close, text};
+use crate::encode::{self, Encoder, ScreenFrames, close, text};
 use crate::frame_memory::{MEMORY_TIMEOUT, Socket};
 
 /// What the teller is to do besides telling updates.
@@ -123,10 +123,10 @@ pub(crate) async fn tell(
 }
 
 /// Adds the frames of `update` to `frames`; a large screen is left to be told piece by piece.
-fn speak(update: Update, speech: &mut Encoder, frames: &mut Vec<Message>) -> Option<Screen> {
+fn speak(update: Update, speech: &mut Encoder, frames: &mut Vec<Message>) -> Option<ScreenFrames> {
     match update {
         Update::Snapshot { offset, size, data } => {
-            Some(Screen { head: Some((offset, size)), data })
+            Some(ScreenFrames { head: Some((offset, size)), data })
         }
         update => {
             frames.extend(speech.update(update));

@@ -1,6 +1,6 @@
 //! The ends of steps, and of the batch.
 
-use super::{Driver, Turn, place};
+use super::{Driver, Effects, place};
 use crate::batch::records::{EventKind, StepRow, kept, key, now};
 use crate::batch::step_run::{CANCELLED_CODE, LOST_CODE, StepEnd, TIMED_OUT_CODE};
 use crate::batch::{BatchState, JobAction, JobEvent, Outcome, StepState};
@@ -8,7 +8,7 @@ use crate::store::Change;
 use crate::time::duration_millis;
 
 impl Driver {
-    pub(super) fn on_step_end(&mut self, step: usize, ending: StepEnd, turn: &mut Turn) {
+    pub(super) fn on_step_end(&mut self, step: usize, ending: StepEnd, effects: &mut Effects) {
         let StepEnd { outcome, mut row, bytes } = ending;
         self.summary.bytes += bytes;
         let state = match outcome {
@@ -19,7 +19,7 @@ impl Driver {
         row.attempt = self.steps[step].attempt;
         row.started = self.steps[step].started.filter(|_| row.attempt > 0);
         row.ended = Some(now());
-        self.finish_step(step, outcome, state, row, turn);
+        self.finish_step(step, outcome, state, row, effects);
     }
 
     /// Tells the job that a step has ended, and writes down what became of it.
@@ -29,7 +29,7 @@ impl Driver {
         outcome: Outcome,
         state: StepState,
         row: StepRow,
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) {
         // What its job makes of it comes first: whether it is run again is part of what is told.
         let actions = if self.is_broken {
@@ -47,7 +47,7 @@ impl Driver {
         if again && row.attempt > 0 {
             self.results.insert(step, row.clone());
         }
-        self.close_step(step, if again { StepState::Retrying } else { state }, row, turn);
+        self.close_step(step, if again { StepState::Retrying } else { state }, row, effects);
         self.actions.extend(actions);
     }
 
@@ -65,7 +65,7 @@ impl Driver {
         step: usize,
         state: StepState,
         mut row: StepRow,
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) {
         self.failures.note(place(step), state, row.exit_code);
         self.summary.failure = self.failures.first();
@@ -74,24 +74,24 @@ impl Driver {
         }
         self.set_state(step, state);
         row.set_state(state);
-        self.put(turn, step, row.clone());
+        self.put(effects, step, row.clone());
         let what = match (state, row.problem.clone()) {
             (StepState::Skipped, Some(reason)) => EventKind::Skipped { step: place(step), reason },
             _ => EventKind::Ended { step: place(step), row: Box::new(row) },
         };
-        self.note(turn, what);
+        self.note(effects, what);
     }
 
-    pub(super) fn due(&mut self, step: usize, turn: &mut Turn) {
-        self.note(turn, EventKind::Due { step: place(step) });
+    pub(super) fn due(&mut self, step: usize, effects: &mut Effects) {
+        self.note(effects, EventKind::Due { step: place(step) });
         self.notify_job(JobEvent::Due { step });
     }
 
-    pub(super) fn finish_batch(&mut self, turn: &mut Turn) {
+    pub(super) fn finish_batch(&mut self, effects: &mut Effects) {
         for step in 0..self.steps.len() {
             if !self.steps[step].state.is_final() {
                 let (state, row) = self.left_out(step, "the batch ended without it".to_owned());
-                self.close_step(step, state, row, turn);
+                self.close_step(step, state, row, effects);
             }
         }
         let state = if self.cancels > 0 {
@@ -114,17 +114,17 @@ impl Driver {
         let ended = now();
         self.summary.ended = Some(ended);
         self.summary.duration = self.live.elapsed().map(duration_millis);
-        self.set_batch_state(state, turn);
+        self.set_batch_state(state, effects);
         let exit_code = self.summary.exit_code();
-        self.note(turn, EventKind::Finished { state: state.name().to_owned(), exit_code });
-        turn.changes.push(Change::remove(key::open(self.id.as_str())));
+        self.note(effects, EventKind::Finished { state: state.name().to_owned(), exit_code });
+        effects.changes.push(Change::remove(key::open(self.id.as_str())));
         // By a clock that does not jump: see `Registry::now`.
         let when = self.registry.now();
         self.summary.filed = Some(when);
         let kept = kept(self.summary.stored_bytes(), &self.summary.user);
-        turn.changes.push(Change::set(key::ended(when, self.id.as_str()), kept));
+        effects.changes.push(Change::set(key::ended(when, self.id.as_str()), kept));
         if self.summary.has_inputs {
-            turn.changes.push(Change::set(key::inputs(when, self.id.as_str()), []));
+            effects.changes.push(Change::set(key::inputs(when, self.id.as_str()), []));
         }
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{After, Brief, Driver, Input, Turn, place};
+use super::{AfterWrite, Driver, Effects, Input, StepProgress, place};
 use crate::batch::records::{EventKind, StepRow, now};
 use crate::batch::{BatchState, JobAction, Outcome, Step, StepState};
 use crate::run::{Offered, Permit};
 
 impl Driver {
-    pub(super) fn apply(&mut self, action: JobAction, turn: &mut Turn) {
+    pub(super) fn apply(&mut self, action: JobAction, effects: &mut Effects) {
         if self.is_over || self.is_broken {
             return;
         }
@@ -23,32 +23,32 @@ impl Driver {
             counts.total += (known - self.steps.len()) as u64;
             counts.queued += (known - self.steps.len()) as u64;
             self.summary.set_counts(counts);
-            self.steps.resize(known, Brief::default());
+            self.steps.resize(known, StepProgress::default());
         }
         let is_waiting =
             |step: &usize| self.waiting.contains_key(step) || self.unasked.contains(step);
         let is_busy = |step: &usize| self.running.contains_key(step) || is_waiting(step);
         match action {
             JobAction::Start { step } if step < known && !is_busy(&step) => {
-                self.request_slot(step, turn)
+                self.request_slot(step, effects)
             }
             JobAction::Wait { step, delay } if step < known && !is_busy(&step) => {
                 self.set_state(step, StepState::Retrying);
                 self.delayed += 1;
-                turn.after.push(After::Wait { step, delay });
+                effects.after.push(AfterWrite::Wait { step, delay });
             }
             JobAction::Skip { step, reason } if step < known && !is_busy(&step) => {
                 let (state, row) = self.left_out(step, reason);
-                self.close_step(step, state, row, turn);
+                self.close_step(step, state, row, effects);
             }
             JobAction::Withdraw { step, reason } => {
                 if self.take_back(step) {
                     let (state, row) = self.left_out(step, reason);
-                    self.finish_step(step, Outcome::Cancelled, state, row, turn);
+                    self.finish_step(step, Outcome::Cancelled, state, row, effects);
                 }
             }
             JobAction::Stop { step } if self.running.contains_key(&step) => {
-                turn.after.push(After::Stop { step });
+                effects.after.push(AfterWrite::Stop { step });
             }
             JobAction::Stop { step } => {
                 if self.take_back(step) {
@@ -58,7 +58,7 @@ impl Driver {
                             (StepState::Cancelled, StepRow { ended: Some(now()), ..self.row(step) })
                         }
                     };
-                    self.finish_step(step, Outcome::Cancelled, state, row, turn);
+                    self.finish_step(step, Outcome::Cancelled, state, row, effects);
                 }
             }
             JobAction::Tolerate { step } if step < known && !is_busy(&step) => {
@@ -70,9 +70,9 @@ impl Driver {
                     && self.waiting.is_empty()
                     && self.unasked.is_empty() =>
             {
-                self.finish_batch(turn);
+                self.finish_batch(effects);
             }
-            action => self.break_off(&format!("asks for {action:?}, which can't be"), turn),
+            action => self.break_off(&format!("asks for {action:?}, which can't be"), effects),
         }
     }
 
@@ -88,10 +88,10 @@ impl Driver {
     }
 
     /// Ends a batch whose job does not do what it should.
-    pub(super) fn break_off(&mut self, what: &str, turn: &mut Turn) {
+    pub(super) fn break_off(&mut self, what: &str, effects: &mut Effects) {
         tracing::error!(batch = %self.id, "the job of a batch {what}");
         self.is_broken = true;
-        turn.after.extend(self.running.keys().map(|step| After::Stop { step: *step }));
+        effects.after.extend(self.running.keys().map(|step| AfterWrite::Stop { step: *step }));
         for (_, asked) in self.waiting.drain() {
             asked.abort();
         }
@@ -99,9 +99,9 @@ impl Driver {
     }
 
     /// Asks the engine for a place for a step.
-    pub(super) fn request_slot(&mut self, step: usize, turn: &mut Turn) {
+    pub(super) fn request_slot(&mut self, step: usize, effects: &mut Effects) {
         match self.runner.admission.offer_unbounded(self.caller.user()) {
-            Ok(Offered::Now(permit)) => self.start(step, permit, turn),
+            Ok(Offered::Now(permit)) => self.start(step, permit, effects),
             Ok(Offered::Later(place)) => {
                 let inputs = self.inputs.clone();
                 let asking = tokio::spawn(async move {
@@ -122,7 +122,7 @@ impl Driver {
     }
 
     /// Writes down that it starts, and starts it then.
-    pub(super) fn start(&mut self, step: usize, permit: Permit, turn: &mut Turn) {
+    pub(super) fn start(&mut self, step: usize, permit: Permit, effects: &mut Effects) {
         let mark = self.runner.executor.mark();
         self.results.remove(&step);
         self.steps[step].attempt += 1;
@@ -137,14 +137,14 @@ impl Driver {
             self.deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         }
         if self.summary.state() == BatchState::Queued {
-            self.set_batch_state(BatchState::Running, turn);
+            self.set_batch_state(BatchState::Running, effects);
         }
         let row = self.row(step);
-        self.put(turn, step, row);
+        self.put(effects, step, row);
         let attempt = self.steps[step].attempt;
-        self.note(turn, EventKind::Started { step: place(step), attempt, mark: mark.clone() });
+        self.note(effects, EventKind::Started { step: place(step), attempt, mark: mark.clone() });
         // Known to run from here on; the sender comes with the launch.
         self.running.insert(step, oneshot::channel().0);
-        turn.after.push(After::Launch { step, permit, mark });
+        effects.after.push(AfterWrite::Launch { step, permit, mark });
     }
 }

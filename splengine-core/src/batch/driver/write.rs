@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::{After, Brief, Driver, Input, Turn, place};
+use super::{AfterWrite, Driver, Effects, Input, StepProgress, place};
 use crate::batch::journal::set;
 use crate::batch::output_writer::{OutputQuota, OutputWriter};
 use crate::batch::records::{EventKind, EventRow, PLAN, StepRow, StepSpec, key, now};
 use crate::batch::registry::Registry;
-use crate::batch::stdin::Source;
+use crate::batch::stdin::StepOutputSource;
 use crate::batch::step_run::{StepRun, not_started};
 use crate::batch::{BatchState, Step, StepState};
 use crate::execute::{ExecuteError, Reason};
@@ -22,9 +22,9 @@ use crate::time::duration_millis;
 impl Driver {
     /// Writes down what happened, tells it, and does what follows from it; `false` when the engine
     /// ended before it could be written.
-    pub(super) async fn commit(&mut self, registry: &Registry, turn: &mut Turn) -> bool {
-        if !turn.changes.is_empty() {
-            let mut changes = std::mem::take(&mut turn.changes);
+    pub(super) async fn commit(&mut self, registry: &Registry, effects: &mut Effects) -> bool {
+        if !effects.changes.is_empty() {
+            let mut changes = std::mem::take(&mut effects.changes);
             self.summary.duration = self.live.elapsed().map(duration_millis);
             changes.push(set(key::summary(&self.id), &self.summary));
             let mut pause = Duration::from_millis(100);
@@ -39,10 +39,12 @@ impl Driver {
             }
             self.live.changed.send_replace(self.summary.events);
         }
-        for after in std::mem::take(&mut turn.after) {
+        for after in std::mem::take(&mut effects.after) {
             match after {
-                After::Launch { step, permit, mark } => self.launch(registry, step, permit, mark),
-                After::Wait { step, delay } => {
+                AfterWrite::Launch { step, permit, mark } => {
+                    self.launch(registry, step, permit, mark)
+                }
+                AfterWrite::Wait { step, delay } => {
                     let inputs = self.inputs.clone();
                     tokio::spawn(async move {
                         tokio::select! {
@@ -53,7 +55,7 @@ impl Driver {
                         }
                     });
                 }
-                After::Stop { step } => {
+                AfterWrite::Stop { step } => {
                     if let Some(stop) = self.running.insert(step, oneshot::channel().0) {
                         let _ = stop.send(match self.is_timed_out && self.cancels == 0 {
                             true => Reason::TimedOut,
@@ -111,7 +113,7 @@ impl Driver {
     }
 
     /// What a step reads that another has printed.
-    fn source(&self, registry: &Registry, step: usize) -> Option<Source> {
+    fn source(&self, registry: &Registry, step: usize) -> Option<StepOutputSource> {
         let steps = self.job.steps();
         let from = steps[step].0.stdin_from.as_ref()?;
         let (batch, at) = match &from.ran_in {
@@ -121,7 +123,7 @@ impl Driver {
                 (self.id.clone(), place(steps.iter().enumerate().position(is_it)?))
             }
         };
-        Some(Source {
+        Some(StepOutputSource {
             outputs: registry.policy.outputs.clone(),
             journal: registry.journal.clone(),
             work: self.runner.large_work.of(self.caller.accounted_user(), None),
@@ -132,22 +134,22 @@ impl Driver {
         })
     }
 
-    pub(super) fn note(&mut self, turn: &mut Turn, what: EventKind) {
+    pub(super) fn note(&mut self, effects: &mut Effects, what: EventKind) {
         self.summary.events += 1;
         let event = EventRow { time: now(), what };
-        turn.changes.push(set(key::event(&self.id, self.summary.events), &event));
+        effects.changes.push(set(key::event(&self.id, self.summary.events), &event));
     }
 
-    pub(super) fn put(&self, turn: &mut Turn, step: usize, mut row: StepRow) {
+    pub(super) fn put(&self, effects: &mut Effects, step: usize, mut row: StepRow) {
         if self.summary.kind != PLAN {
             row.step = self.job.steps().get(step).map(|step| StepSpec(step.without_inputs()));
         }
-        turn.changes.push(set(key::step(&self.id, place(step)), &row));
+        effects.changes.push(set(key::step(&self.id, place(step)), &row));
     }
 
     /// What is written of a step that has no end.
     pub(super) fn row(&self, step: usize) -> StepRow {
-        let Brief { state, attempt, started } = self.steps[step];
+        let StepProgress { state, attempt, started } = self.steps[step];
         let mut row = StepRow { attempt, started, ..StepRow::default() };
         row.set_state(state);
         row
@@ -160,10 +162,10 @@ impl Driver {
         self.steps[step].state = state;
     }
 
-    pub(super) fn set_batch_state(&mut self, state: BatchState, turn: &mut Turn) {
+    pub(super) fn set_batch_state(&mut self, state: BatchState, effects: &mut Effects) {
         let (user, id) = (&self.summary.user, self.id.as_str());
-        turn.changes.push(Change::remove(key::of_user_in(user, self.summary.state(), id)));
-        turn.changes.push(Change::set(key::of_user_in(user, state, id), []));
+        effects.changes.push(Change::remove(key::of_user_in(user, self.summary.state(), id)));
+        effects.changes.push(Change::set(key::of_user_in(user, state, id), []));
         self.summary.state = state.name().to_owned();
     }
 }

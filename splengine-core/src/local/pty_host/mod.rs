@@ -32,7 +32,7 @@ use crate::local::pty_host::protocol::{Link, Reply, Request};
 use crate::process::{above_stdio, start_pty_host, watch};
 
 pub(crate) use client::HeldTerminal;
-pub(crate) use protocol::{Cgroup, Start, Step, limits_to_wire};
+pub(crate) use protocol::{Cgroup, Start, StartStage, limits_to_wire};
 pub use server::{PtyHostError, run_pty_host};
 
 /// A process beside this one that keeps terminals, so that their programs go on when this process
@@ -171,7 +171,7 @@ impl PtyHost {
         texts: &[CString],
         workdir: OwnedFd,
         root: PathBuf,
-    ) -> io::Result<Result<HeldTerminal, (Step, io::Error)>> {
+    ) -> io::Result<Result<HeldTerminal, (StartStage, io::Error)>> {
         let texts = file_of(texts)?;
         let request = Request::Start(Box::new(start));
         // One that nobody needed may be about to end.

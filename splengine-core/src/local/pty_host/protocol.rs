@@ -74,7 +74,7 @@ pub(crate) enum Reply {
     /// It runs; the terminal and what it printed lately come beside this.
     Running { pid: i32, tag: String },
     /// It could not be started: at this step, for this error number.
-    Failed { step: Step, errno: i32 },
+    Failed { step: StartStage, errno: i32 },
     /// There is no such session.
     Unknown,
     /// All others are told to end.
@@ -84,7 +84,7 @@ pub(crate) enum Reply {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) enum Step {
+pub(crate) enum StartStage {
     Clone,
     Prepare,
     Exec,

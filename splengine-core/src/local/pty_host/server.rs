@@ -17,7 +17,7 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use crate::local::pty::{Pair, Pty};
 use crate::local::pty_host::protocol::{
-    Cgroup, Link, Reply, Request, Start, Step, limits_from_wire,
+    Cgroup, Link, Reply, Request, Start, StartStage, limits_from_wire,
 };
 use crate::local::pty_host::ring::Ring;
 use crate::local::pty_host::{BACKLOG, SOCKET};
@@ -194,10 +194,10 @@ async fn begin(keeper: &Arc<Keeper>, link: Link, start: Start, fds: Vec<OwnedFd>
             keeper.state().sessions.remove(&session);
             return;
         }
-        Ok(Err(SpawnError::Clone(error))) => failed(Step::Clone, &error),
-        Ok(Err(SpawnError::Prepare(error))) => failed(Step::Prepare, &error),
-        Ok(Err(SpawnError::Exec(error))) => failed(Step::Exec, &error),
-        Err(error) => failed(Step::Clone, &io::Error::other(error)),
+        Ok(Err(SpawnError::Clone(error))) => failed(StartStage::Clone, &error),
+        Ok(Err(SpawnError::Prepare(error))) => failed(StartStage::Prepare, &error),
+        Ok(Err(SpawnError::Exec(error))) => failed(StartStage::Exec, &error),
+        Err(error) => failed(StartStage::Clone, &io::Error::other(error)),
     };
     let _ = link.send(&refusal, &[]).await;
 }

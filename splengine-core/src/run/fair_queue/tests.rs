@@ -67,14 +67,14 @@ proptest! {
     ) {
         let mut fair_queue = FairQueue::new(capacity(running, per_caller, waiting, waiting_per_caller));
         let mut runs: Vec<UserName> = Vec::new();
-        let mut queue: Vec<(UserName, Ticket)> = Vec::new();
+        let mut queue: Vec<(UserName, QueuePosition)> = Vec::new();
         for step in steps {
             match step {
                 Step::Offer(n) => {
                     let user = user(&format!("u{n}"));
                     match fair_queue.offer(&user) {
                         Offer::Run => runs.push(user),
-                        Offer::Wait(ticket) => queue.push((user, ticket)),
+                        Offer::Wait(position) => queue.push((user, position)),
                         Offer::CallerLimit(_) | Offer::Full => {}
                     }
                 }
@@ -91,9 +91,9 @@ proptest! {
                     }
                 }
                 Step::Withdraw(n) if !queue.is_empty() => {
-                    let (user, ticket) = queue.remove(n % queue.len());
-                    prop_assert!(fair_queue.withdraw(&user, ticket));
-                    prop_assert!(!fair_queue.withdraw(&user, ticket));
+                    let (user, position) = queue.remove(n % queue.len());
+                    prop_assert!(fair_queue.withdraw(&user, position));
+                    prop_assert!(!fair_queue.withdraw(&user, position));
                 }
                 Step::Release(_) | Step::Withdraw(_) => {}
             }

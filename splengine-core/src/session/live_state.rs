@@ -16,14 +16,14 @@ use crate::session::{
 use crate::terminal::Size;
 use crate::user_name::UserName;
 
-pub(crate) struct State {
+pub(crate) struct LiveState {
     pub(crate) log: Log,
     /// So much of the log did not come from the program.
     pub(crate) synthetic_bytes: u64,
-    pub(crate) clients: BTreeMap<u64, Client>,
+    pub(crate) clients: BTreeMap<u64, AttachedClient>,
     pub(super) next_client: u64,
     /// By the name of a client: how far its input has come, and when it left.
-    pub(crate) input_sequences: VecDeque<Known>,
+    pub(crate) input_sequences: VecDeque<InputSender>,
     pub(crate) controller: Option<u64>,
     pub(crate) size: Size,
     /// Size that the clients came to last, for which there was no memory.
@@ -47,7 +47,7 @@ pub(crate) struct State {
 
 /// A client that sends numbered input.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct InputSender {
     pub(crate) name: String,
     pub(crate) user: UserName,
     pub(crate) sequence: InputSequence,
@@ -65,7 +65,7 @@ pub(crate) struct Versions {
 }
 
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct AttachedClient {
     pub(crate) name: String,
     pub(crate) user: UserName,
     pub(crate) access: Access,
@@ -86,7 +86,7 @@ pub(crate) struct Client {
     pub(crate) closed: Option<Closed>,
 }
 
-impl State {
+impl LiveState {
     /// Something happened in the session.
     pub(crate) fn touch(&mut self) {
         self.last_activity = SystemTime::now();
@@ -133,7 +133,7 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn join(&mut self, client: Client) -> u64 {
+    pub(crate) fn join(&mut self, client: AttachedClient) -> u64 {
         let key = self.next_client;
         self.next_client += 1;
         self.detached = None;
@@ -192,7 +192,7 @@ impl State {
     }
 }
 
-impl Client {
+impl AttachedClient {
     pub(crate) fn may_type(&self) -> bool {
         self.access == Access::Control
     }
