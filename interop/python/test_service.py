@@ -47,7 +47,7 @@ def test_the_service_definition(client, document):
     schema(document, "/api/v1/service", "get").validate(definition)
 
 
-def test_each_door_tells_of_all(start):
+def test_each_server_tells_of_all(start):
     # Python's Avro client shows no credentials.
     server = start("--anonymous", "guest", tokens=False, ws=True, ssh=True, avro=True)
     others = {

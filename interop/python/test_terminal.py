@@ -216,12 +216,12 @@ def test_a_page_of_another_site_is_refused_before_the_upgrade(server, origin, to
     assert refused(server, origin=origin, token=token).status_code == 403
 
 
-def test_the_doors_of_this_server_are_different_origins(server):
+def test_the_ports_of_this_server_are_different_origins(server):
     assert refused(server, origin=server.url).status_code == 403
 
 
 def test_a_configured_origin(start):
-    """Its key is something that the contract does not name."""
+    """`allow-origins` of `[ws]`."""
     other = "https://console.example"
     server = start(ws=True, config=f'[ws]\nallow-origins = ["{other}"]\n')
     with Terminal(server, origin=other) as terminal:
@@ -727,7 +727,7 @@ def test_input_is_acknowledged_and_never_typed_twice(v1):
 
 
 def test_after_a_drop_a_client_resends_without_typing_twice(terminal, create):
-    """The contract names no member that tells who came back; the `session` frame has `client`."""
+    """A client is known again by `client` of the `session` frame."""
     one = terminal(protocol=V1)
     session = one.attach(create(), access="control")
     line = b"echo on$((1))ce\r"

@@ -1,4 +1,4 @@
-//! One table of executions, run through every door: however a client comes in, it is told the same.
+//! One table of executions, run through every server: by whichever protocol a client asks, it is told the same.
 
 mod ssh;
 
@@ -78,19 +78,19 @@ impl Execute for Actor {
     }
 }
 
-/// What a door told: of an execution, or why there was none.
+/// What a server told: of an execution, or why there was none.
 #[derive(Debug, Clone, PartialEq)]
 enum Told {
     Ended {
         exit_code: i64,
-        /// Where the door has a place for them.
+        /// Where the protocol has members for them.
         reason: Option<String>,
         signal: Option<Value>,
         stdout: Vec<u8>,
         stderr: Vec<u8>,
         truncated: Option<bool>,
     },
-    /// What it is about, in the words of the inside, and the text.
+    /// What it is about, as core names it, and the text.
     Refused(&'static str, String),
 }
 

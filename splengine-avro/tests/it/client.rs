@@ -1,4 +1,4 @@
-//! A client, as small as can be, and the doors that it calls at.
+//! A client, as small as can be, and the servers that it calls.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

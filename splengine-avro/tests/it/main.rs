@@ -1,4 +1,4 @@
-//! The Avro RPC door, by its sockets.
+//! The Avro RPC server, over its sockets.
 
 mod call_turns;
 mod client;

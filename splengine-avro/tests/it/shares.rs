@@ -256,7 +256,7 @@ async fn answers_that_one_caller_does_not_read_leave_memory_to_others() {
     assert_eq!(late.result().await.1.stdout.len(), WORD);
 }
 
-/// The same over HTTP, where the door is nested.
+/// The same over HTTP, where the service is nested.
 #[tokio::test]
 async fn answers_over_http_count_until_they_are_dropped() {
     const WORD: usize = 300 << 10;

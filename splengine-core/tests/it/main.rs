@@ -1,4 +1,4 @@
-//! The engine through its public door, with real processes.
+//! The engine through its public interface, with real processes.
 
 mod admission;
 mod batch_bounds;

@@ -374,7 +374,7 @@ async fn the_input_of_an_execution_is_text_whether_it_is_waited_for_or_not() {
     assert_eq!(printed.text(), "open");
 }
 
-/// A door with two forms of results of its own, one of which can't be had.
+/// A server with two forms of results of its own, one of which always fails.
 async fn server_with_forms() -> TestServer {
     batch_server_as(|http| {
         let lines = |results: &BatchResults| {

@@ -7,7 +7,7 @@ use crate::support::*;
 
 const STREAM: &str = "Accept: application/x-ndjson";
 
-/// A door with one place, which is taken.
+/// A server with one place, which is taken.
 async fn full() -> (TestServer, Connection) {
     let server = server_with(|engine| engine.max_running(1), |http| http).await;
     let mut connection = server.connect().await;
@@ -60,7 +60,7 @@ async fn who_waits_is_told_so_at_once() {
     // And is never left in silence for long.
     let begun = tokio::time::Instant::now();
     assert_eq!(waiting.chunk().await.expect("a sign of life"), b"\n");
-    assert!(begun.elapsed().as_secs() < 30, "the contract's bound, twice");
+    assert!(begun.elapsed().as_secs() < 30, "a sign of life within 30 s");
 
     std::fs::write(server.root.path().join("go"), "").expect("made");
     assert_eq!(first.response().await.status, 200);

@@ -1,4 +1,4 @@
-//! The HTTP door, over TCP.
+//! The HTTP server, over TCP.
 
 mod batches;
 mod bodies;

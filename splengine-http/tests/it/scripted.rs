@@ -1,4 +1,4 @@
-//! What the door makes of executors and authenticators, which here do as they are told.
+//! What the server makes of executors and authenticators, which here do as they are told.
 
 use std::io;
 use std::time::Duration;

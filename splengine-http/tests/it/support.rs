@@ -64,13 +64,13 @@ pub(crate) async fn server_with(
     open(root, Engine::builder(executor), configure_engine, configure_http).await
 }
 
-/// A door to an executor that does what a test tells it to.
+/// A server of an executor that does what a test tells it to.
 pub(crate) async fn server_to(executor: impl Execute) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");
     open(root, Engine::builder(executor), |engine| engine, |http| http).await
 }
 
-/// A door that runs batches.
+/// A server that runs batches.
 pub(crate) async fn batch_server() -> TestServer {
     batch_server_as(|http| http).await
 }

@@ -1,4 +1,4 @@
-//! The SSH door, by its sockets.
+//! The SSH server, over its sockets.
 
 mod algorithms;
 mod commands;

@@ -174,9 +174,9 @@ async fn variables_are_taken_from_a_short_list() {
     for (name, value, taken) in [
         ("LANG", "of client", true),
         ("LC_ALL", "C", true),
-        // The engine takes it, the door does not.
+        // The engine accepts it, the server does not.
         ("FOO", "no", false),
-        // The door would take it, the engine does not.
+        // The server would accept it, the engine does not.
         ("TZ", "no", false),
         // Whatever anybody says.
         ("LD_PRELOAD", "/no.so", false),

@@ -1,4 +1,4 @@
-//! The WebSocket door, over TCP.
+//! The WebSocket server, over TCP.
 
 mod bodies;
 mod floods;

@@ -5,7 +5,7 @@ import { ackFrame, afterClose, backoff, inputFrame, Outbox, readBinary, readText
 
 const bytes = (text) => new TextEncoder().encode(text);
 
-test("frames are laid out as the contract says", () => {
+test("frames are laid out as PROTOCOL.md says", () => {
   assert.deepEqual([...inputFrame(258, bytes("hi"))], [0x11, 0, 0, 0, 0, 0, 0, 1, 2, 0x68, 0x69]);
   assert.deepEqual([...ackFrame(7)], [0x12, 0, 0, 0, 0, 0, 0, 0, 7]);
   const output = readBinary(Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 1, 2, 0x78).buffer);

@@ -1,4 +1,4 @@
-//! The SSH door: as much of an end as its protocol can tell.
+//! The SSH server: as much of an end as its protocol can tell.
 
 use std::fs;
 use std::net::SocketAddr;

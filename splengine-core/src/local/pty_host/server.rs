@@ -59,15 +59,15 @@ pub fn run_pty_host() -> Result<(), PtyHostError> {
     // No program of the same user may trace this process, which has all terminals.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|error| failed("PR_SET_DUMPABLE")(error.into()))?;
-    let door = Listener { listener, directory, inode: place.st_ino };
+    let listening = Listener { listener, directory, inode: place.st_ino };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| failed("PR_SET_CHILD_SUBREAPER")(error.into()))?;
     process::start_reaper(true).map_err(failed("a thread"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(failed("a runtime"))?.block_on(serve(door)).map_err(failed("its socket"))
+    runtime.map_err(failed("a runtime"))?.block_on(serve(listening)).map_err(failed("its socket"))
 }
 
-/// Where engines come in.
+/// The socket to which engines connect.
 struct Listener {
     listener: OwnedFd,
     directory: OwnedFd,
@@ -102,9 +102,9 @@ enum SessionCommand {
     End,
 }
 
-async fn serve(door: Listener) -> io::Result<()> {
+async fn serve(listening: Listener) -> io::Result<()> {
     let _spare = SpareThread::keep();
-    let listener = watch(door.listener.try_clone()?, Interest::READABLE)?;
+    let listener = watch(listening.listener.try_clone()?, Interest::READABLE)?;
     let null = File::open("/dev/null")?;
     let keeper = Arc::new(Keeper { null, cgroups: OnceLock::new(), state: Mutex::default() });
     let mut looks = interval(IDLE_TIMEOUT);
@@ -113,7 +113,7 @@ async fn serve(door: Listener) -> io::Result<()> {
         let mut ready = tokio::select! {
             ready = listener.readable() => ready?,
             _ = looks.tick() => {
-                if !door.is_there() {
+                if !listening.is_there() {
                     keeper.end_all_but(&HashSet::new()).await;
                 }
                 let is_idle = keeper.state().is_idle();
