@@ -3,7 +3,7 @@
 //!     cargo run --example avro
 //!     curl http://ADDRESS/avro/protocol
 //!
-//! Anybody who reaches the port may run commands here, and nothing else. It prints its address, and
+//! Any client that reaches the port may run commands here, and nothing else. It prints its address, and
 //! runs until ctrl-c.
 
 use std::io::Write as _;

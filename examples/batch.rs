@@ -1,10 +1,10 @@
-//! Submits a file of commands, one a line, to a server, and shows how far it has come.
+//! Submits a file of commands, one per line, to a server as a batch, and shows its progress.
 //!
 //!     TOKEN=… cargo run --example batch -- FILE -a first -a second
 //!
 //! In the file `$1` to `$9` stand for the arguments, `$@` and `$*` for all of them, but not within
-//! single quotes; `#` at the beginning of a line makes it a comment. It ends with the exit code of the first command that failed. The batch goes on without
-//! it, whatever becomes of it.
+//! single quotes; a line that begins with `#` is a comment. The exit code is that of the first command that
+//! failed. The batch continues on the server if this program is ended.
 
 #![expect(clippy::print_stderr, reason = "it speaks to a person")]
 

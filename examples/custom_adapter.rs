@@ -1,5 +1,5 @@
-//! An adapter of one's own: a line of text is a command, its output comes back line by line. The queue,
-//! the limits and the drain are the engine's; this is all that a protocol takes.
+//! An adapter of one's own: each line of text is a command, whose output is sent back line by line. The queue,
+//! the limits and the drain are the engine's; a protocol needs no more code than this.
 //!
 //!     cargo run --example custom-adapter, then nc to the address that it prints
 

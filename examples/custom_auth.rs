@@ -1,4 +1,4 @@
-//! An authenticator of one's own: tokens that a single sign-on signs, and that expire.
+//! An authenticator of one's own: tokens that a single sign-on service signs, and that expire.
 //!
 //!     SIGNING_KEY=a-long-and-random-key cargo run --example custom-auth
 //!

@@ -4,15 +4,15 @@
 //!     cargo run --example custom-executor
 //!
 //! The worker here is a task of the same process. It knows four commands: `upper` (its input in
-//! upper case), `count N`, `sleep SECONDS` and `env`, which tells the directory and the variables. It
-//! enforces no limits, so the engine refuses them. The server prints the address of an HTTP server
-//! that takes anybody.
+//! upper case), `count N`, `sleep SECONDS` and `env`, which prints the directory and the variables. It
+//! enforces no limits, so the engine refuses them. The example prints the address of an HTTP server
+//! that accepts any client.
 //!
-//! Both sides send frames: a length and so many bytes. To the worker first the job as JSON, then what
-//! the command reads; an empty frame ends its input. Back what it prints, then an empty frame and the
-//! exit code. A connection that is closed before ends the command.
+//! Both sides send frames: a length and that number of bytes. The executor sends the job as JSON, then the
+//! command's input; an empty frame ends the input. The worker sends the output, then an empty frame and the
+//! exit code. If the connection is closed before, the command is ended.
 //!
-//! `tests/it/executors.rs` holds it to what an engine relies on.
+//! `tests/it/executors.rs` runs the conformance suite on it.
 
 use std::io::Write as _;
 use std::path::PathBuf;

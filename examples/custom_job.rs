@@ -1,4 +1,4 @@
-//! Batches whose steps are not known beforehand: a job of one's own.
+//! A kind of batch of one's own, whose steps are not known beforehand: a `BatchJob`.
 //!
 //!     cargo run --example custom-job
 

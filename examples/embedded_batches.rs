@@ -1,10 +1,10 @@
-//! Batches inside one's own process, without any server: they go on after the process was killed.
+//! Batches inside one's own process, without any server, which continue after the process was killed.
 //!
 //!     cargo run --example embedded-batches -- state nightly 'make clean' 'make all' 'make dist'
 //!
-//! Runs the commands one after the other, and prints what happens. Killed and run again with the same
-//! words, it goes on with the batch that it was at; once that is over, it tells how it ended, and
-//! nothing is run twice. Another name than `nightly` is another batch.
+//! Runs the commands one after the other, and prints each event. If it is killed and started again with the
+//! same arguments, it continues the same batch; once the batch is over, it prints how it ended, and runs
+//! nothing again. Another name than `nightly` is another batch.
 
 use std::io::Write as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The HTTP server alone: commands, batches, sessions and files as JSON, for whoever has Alice's token.
+//! The HTTP server alone: commands and sessions as JSON, for clients that have Alice's token.
 //!
 //!     ALICE_TOKEN=a-long-and-random-text cargo run --example http
 //!     curl -H 'Authorization: Bearer a-long-and-random-text' --json '{"command": "echo hi"}' http://ADDRESS/execute

@@ -1,4 +1,4 @@
-//! Runs one command with the core alone, and shows its events as they come.
+//! Runs one command with the core alone, and shows its events as they happen.
 //!
 //!     cargo run --example local -- 'sh -c "echo out; echo err >&2; exit 3"'
 

@@ -1,5 +1,5 @@
-//! An executor around another: each command runs in a sandbox, some are not allowed, and all are put
-//! into an audit log. HTTP, SSH, sessions and batches have that alike.
+//! An executor around another: each command runs in a sandbox, some are refused, and all are written to an
+//! audit log. This holds for HTTP, SSH, sessions and batches alike.
 //!
 //!     mkdir keys && cp ~/.ssh/id_ed25519.pub keys/alice
 //!     export ALICE_TOKEN=$(openssl rand -hex 16)
@@ -8,8 +8,8 @@
 //!     curl -H "Authorization: Bearer $ALICE_TOKEN" --json '{"command": "id"}' http://ADDRESS/execute
 //!     ssh -p PORT alice@127.0.0.1 id
 //!
-//! Instead of `bwrap` there may be whatever runs the words after its own ones. It prints the addresses
-//! of HTTP and SSH, on standard error what is run, and runs until ctrl-c.
+//! Any program can take the place of `bwrap` that runs the command which follows its own arguments. The example
+//! prints the addresses of HTTP and SSH, the audit log on standard error, and runs until ctrl-c.
 
 use std::ffi::OsString;
 use std::io::Write as _;

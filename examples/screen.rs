@@ -1,4 +1,4 @@
-//! What a screen shows, for other programs: a request a line, an answer a line.
+//! The terminal emulator for other programs: each line of input is a request, and each line of output its answer.
 //!
 //!     cargo run --example screen
 //!     {"cols": 80, "rows": 24, "steps": ["68656c6c6f", [100, 30]]}

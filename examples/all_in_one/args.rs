@@ -26,42 +26,42 @@ pub(crate) struct Args {
     /// The program that commands are given to [default: the command's first word]
     #[arg(long, value_name = "PATH", env = "SPLENGINE_PROGRAM")]
     pub(crate) program: Option<String>,
-    /// The shell of terminal sessions
+    /// The shell of terminal sessions [default: bash, or sh where there is none]
     #[arg(long, value_name = "PATH", env = "SPLENGINE_SHELL")]
     pub(crate) shell: Option<String>,
     /// Address of the HTTP server; `off` leaves it out, port 0 takes a free one [default:
     /// 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_HTTP")]
     pub(crate) http: Option<String>,
-    /// Address of the WebSocket server
+    /// Address of the WebSocket server, as for --http [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_WS")]
     pub(crate) ws: Option<String>,
-    /// Address of the SSH server
+    /// Address of the SSH server, as for --http [default: 127.0.0.1:2222]
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_SSH")]
     pub(crate) ssh: Option<String>,
-    /// Address of the Avro RPC server
+    /// Address of the Avro RPC server, as for --http [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_AVRO")]
     pub(crate) avro: Option<String>,
     /// A user's token; can be given several times, in the environment with commas or line ends
     /// between. Other users of the host can see the flag: --tokens is safer
     #[arg(long, value_name = "USER=TOKEN", env = "SPLENGINE_TOKEN", hide_env_values = true)]
     pub(crate) token: Vec<String>,
-    /// A file of tokens, one USER=TOKEN a line, after blanks perhaps scopes; # begins a comment. In
-    /// the token's place may stand its hash, as `all-in-one token USER` makes it. Other users of the
+    /// A file of tokens, one `USER=TOKEN SCOPE…` per line, with scopes or without; # begins a comment.
+    /// The token's hash can take its place, as `all-in-one token USER` makes it. Other users of the
     /// host must not be able to read it
     #[arg(long, value_name = "FILE", env = "SPLENGINE_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
-    /// A directory of users' SSH keys, in OpenSSH's form: a file for each user, named as they are
+    /// A directory of users' SSH keys, in OpenSSH's format: a file for each user, named after the user
     #[arg(long, value_name = "DIR", env = "SPLENGINE_AUTHORIZED_KEYS")]
     pub(crate) authorized_keys: Option<PathBuf>,
-    /// Takes whoever shows no credentials for this user
+    /// The user that clients without credentials are treated as
     #[arg(long, value_name = "USER", env = "SPLENGINE_ANONYMOUS")]
     pub(crate) anonymous: Option<String>,
-    /// A TOML file
+    /// The file of further settings, in TOML [default: none]
     #[arg(long, value_name = "FILE", env = "SPLENGINE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// How long running commands have, after SIGTERM, to end by themselves; the server ends up to 10 seconds
-    /// later [default: 30]
+    /// Time that running commands have, after SIGTERM, to end by themselves; the server ends up to 10
+    /// seconds later [default: 30]
     #[arg(long, value_name = "SECONDS", env = "SPLENGINE_GRACE")]
     pub(crate) grace: Option<String>,
     /// What the flags that were given are to be called in a complaint.

@@ -1,4 +1,5 @@
-//! What is said of a file of settings that can't be read: where, and what would be right.
+//! Error messages for a file of settings that can't be read: where it is wrong, and what would be
+//! right.
 
 const REFERENCE: &str = include_str!("SETTINGS.md");
 

@@ -39,17 +39,17 @@ pub(crate) struct File {
     /// Avro RPC server; see [`avro`](#avro).
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) avro: AvroTable,
-    /// Tokens of users, each `USER=TOKEN`, after blanks perhaps scopes. Default: none. A file with tokens
-    /// must not be readable by other users of the host.
+    /// Tokens of users, each `USER=TOKEN SCOPE…`, with scopes or without. Default: none. A file with
+    /// tokens must not be readable by other users of the host.
     #[serde(default)]
     pub(crate) token: Vec<String>,
-    /// File of such lines, in which a token's hash may stand for it; it is read again when it changes.
-    /// Default: none.
+    /// File of such lines, in which a token's hash can take its place; it is read again when it
+    /// changes. Default: none.
     pub(crate) tokens: Option<PathBuf>,
-    /// Directory of users' SSH keys: a file for each user, named as they are, in OpenSSH's form. Default:
-    /// none.
+    /// Directory of users' SSH keys: a file for each user, named after the user, in OpenSSH's format.
+    /// Default: none.
     pub(crate) authorized_keys: Option<PathBuf>,
-    /// User that whoever shows no credentials is taken for. Default: none.
+    /// User that clients without credentials are treated as. Default: none.
     pub(crate) anonymous: Option<String>,
     /// Scopes of users; see [`users.NAME`](#usersname).
     #[serde(default)]
@@ -96,7 +96,7 @@ pub(crate) struct File {
     fixed: toml::Table,
 }
 
-/// `[users.NAME]`: rights of one user. The NAME `"*"` stands for all users that are not named.
+/// `[users.NAME]`: rights of one user. The NAME `"*"` matches all users that are not named.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct UserTable {
@@ -111,7 +111,7 @@ pub(crate) struct HttpTable {
     /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
     /// `127.0.0.1:8080`.
     pub(crate) address: Option<String>,
-    /// Path below which clients find the server, such as `/engine`, where a proxy takes it away before it
+    /// Path below which clients find the server, such as `/engine`, if a proxy removes it before it
     /// passes requests on. Default: none.
     pub(crate) base_path: Option<String>,
     /// Origins whose pages may use the server from a browser (CORS). Default: none.
@@ -144,7 +144,7 @@ pub(crate) struct WsTable {
     pub(crate) allow_origins: Vec<String>,
     /// Maximum number of WebSockets open at once; the next one is refused with 503. Default 1024.
     pub(crate) max_clients: Option<usize>,
-    /// Address of the console as browsers see it, where that is another than the server's: behind a proxy.
+    /// Address of the console as browsers see it, if that is not the server's own: behind a proxy.
     /// Default: what `Host` says.
     pub(crate) public_url: Option<String>,
 }
@@ -178,13 +178,14 @@ pub(crate) struct SshTable {
     /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
     /// `127.0.0.1:2222`.
     pub(crate) address: Option<String>,
-    /// Files of private host keys in OpenSSH's form; a missing one is made, of ed25519. The first is of
-    /// ed25519, others may be of ECDSA or RSA. Default: `runtime/ssh/host_ed25519_key` below root.
+    /// Files of private host keys in OpenSSH's format; a missing one is created, of ed25519. The first
+    /// is of ed25519, others may be of ECDSA or RSA. Default: `runtime/ssh/host_ed25519_key` below
+    /// root.
     #[serde(default)]
     pub(crate) host_keys: Vec<PathBuf>,
     /// File of public keys of the authorities that sign users' certificates. Default: none.
     pub(crate) trusted_ca: Option<PathBuf>,
-    /// File of public keys that let nobody in. Default: none.
+    /// File of public keys that are refused. Default: none.
     pub(crate) revoked_keys: Option<PathBuf>,
     /// File of lines `USER:$argon2id$…`, with which passwords are accepted. Default: none, and no passwords.
     pub(crate) passwords: Option<PathBuf>,
@@ -205,13 +206,13 @@ pub(crate) struct SshTable {
     /// none.
     #[serde(default)]
     pub(crate) permit_open: Vec<String>,
-    /// Names of the variables that clients may set; a star at the end stands for any rest. Default `LANG`,
+    /// Names of the variables that clients may set; a `*` at the end matches any rest. Default `LANG`,
     /// `LC_*`, `TZ`, `COLORTERM`.
     pub(crate) accept_env: Option<Vec<String>>,
     /// Maximum number of connections served at once, at least 1. Default 1024.
     pub(crate) max_connections: Option<NonZeroU32>,
-    /// Directory for what clients send and programs have not read yet, beyond what is kept in memory. Default
-    /// `runtime/ssh/unread` below root.
+    /// Directory for what clients have sent and programs have not read yet, beyond what is kept in
+    /// memory. Default `runtime/ssh/unread` below root.
     pub(crate) unread_directory: Option<PathBuf>,
     /// Maximum number of bytes that one caller has there. Default 1073741824 (1 GiB).
     pub(crate) max_unread_per_caller: Option<u64>,
@@ -272,7 +273,7 @@ pub(crate) enum SignalsWord {
     Status,
 }
 
-/// `[sessions]`: terminal sessions. A time of 0 is off.
+/// `[sessions]`: terminal sessions. A time of 0 switches its limit off.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SessionsTable {
@@ -305,21 +306,23 @@ pub(crate) struct SessionsTable {
     pub(crate) detached_timeout: Option<u64>,
     /// Age in milliseconds at which a session is ended. Default 0.
     pub(crate) max_age: Option<u64>,
-    /// Time in milliseconds by which clients are warned of such an end. Default 60000.
+    /// Time in milliseconds before such an end at which clients are warned. Default 60000.
     pub(crate) warning: Option<u64>,
-    /// Whether a program in the foreground holds back the idle and the detached end. Default true.
+    /// Whether a session is not ended for its idleness, or for having no client, while a program runs
+    /// in the foreground. Default true.
     pub(crate) busy_stays: Option<bool>,
     /// Time in milliseconds for which a session whose program has ended stays in the list. Default 600000.
     pub(crate) ended_retention: Option<u64>,
-    /// Whose window gives the size: `controller`, `smallest`, `largest` or `fixed`. Default `controller`.
+    /// Whose window sets the size: `controller`, `smallest`, `largest` or `fixed`. Default
+    /// `controller`.
     #[serde(default)]
     pub(crate) size: SizeWord,
     /// What is recorded: `off`, `output` or `output-and-input`. Default `output`.
     #[serde(default)]
     pub(crate) recording: RecordingWord,
-    /// Maximum number of bytes of a recording; beyond it the session goes on unrecorded, as where the disk is
-    /// full or takes nothing for 10 seconds. A program is held up that prints faster than the disk takes its
-    /// recording. Default 16777216 (16 MiB).
+    /// Maximum number of bytes of a recording; beyond it the session continues without a recording, as
+    /// it does if the disk is full or accepts no writes for 10 seconds. A program that prints faster
+    /// than its recording is written is slowed down. Default 16777216 (16 MiB).
     pub(crate) max_recording: Option<u64>,
     /// Number of bytes of memory that screens take which are read: as they are, as they were at some time of a
     /// recording, or saved ones; of it one caller alone may have half. What is written of sessions may take
@@ -329,13 +332,13 @@ pub(crate) struct SessionsTable {
     /// files: one at a time of each caller, two in all. Beyond it it is refused with 429 or 503; 0 waits for
     /// nothing. Default 10000.
     pub(crate) read_timeout: Option<u64>,
-    /// Time in milliseconds that all sessions together have to be saved when the server ends, where `grace` is
-    /// shorter. What is not saved by then is told in the log; 0 is none. Default 10000.
+    /// Time in milliseconds that all sessions together have to be saved when the server ends, where
+    /// `grace` is shorter. Sessions that are not saved by then are logged; 0 is none. Default 10000.
     pub(crate) save_timeout: Option<u64>,
-    /// Whether sessions are kept on disk. Default true, but below a root that was never written to and can't
-    /// be.
+    /// Whether sessions are kept on disk. Default true, or false if root was never written to and is
+    /// not writable.
     pub(crate) keep: Option<bool>,
-    /// Whether sessions go on while the server is restarted; needs `keep`. Default false.
+    /// Whether sessions continue while the server is restarted; needs `keep`. Default false.
     #[serde(default)]
     pub(crate) survive: bool,
 }
@@ -364,7 +367,8 @@ pub(crate) struct ConnectionsTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct BatchesTable {
-    /// Whether batches are served. Default true, but below a root that was never written to and can't be.
+    /// Whether batches are served. Default true, or false if root was never written to and is not
+    /// writable.
     pub(crate) enabled: Option<bool>,
     /// Maximum number of steps of one batch. Default 10000.
     pub(crate) max_steps: Option<usize>,
@@ -378,7 +382,8 @@ pub(crate) struct BatchesTable {
     /// Maximum number of such bytes of one caller's batches. Default: half of what the others leave of
     /// `max-open-bytes`.
     pub(crate) max_open_bytes_per_caller: Option<usize>,
-    /// Number of steps that run at once of a batch that does not say. Default: the number of the host's CPUs.
+    /// Number of steps that run at once, of a batch that sets none. Default: the number of the host's
+    /// CPUs.
     pub(crate) parallelism: Option<usize>,
     /// Maximum parallelism that is granted. Default 1024.
     pub(crate) max_parallelism: Option<usize>,
@@ -440,19 +445,20 @@ pub(crate) enum RecordingWord {
     OutputAndInput,
 }
 
-/// `[guessing]`: what failed authentications cost the address that they come from.
+/// `[guessing]`: penalties of addresses for failed authentications.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct GuessingTable {
     /// Penalty in milliseconds of one failure. Default 5000.
     pub(crate) penalty: Option<u64>,
-    /// Sum of penalties in milliseconds from which on the address is shut out. Default 30000.
+    /// Sum of penalties in milliseconds at which the address is shut out: its credentials are refused
+    /// unchecked. Default 30000.
     pub(crate) threshold: Option<u64>,
     /// Maximum sum of penalties in milliseconds, and so the longest time for which an address is shut out.
     /// Default 60000.
     pub(crate) max_penalty: Option<u64>,
-    /// Addresses and networks (`10.0.0.0/8`) that get no penalties: proxies with bounds of their own.
-    /// Default: none.
+    /// Addresses and networks (`10.0.0.0/8`) that get no penalties: proxies that bound guesses
+    /// themselves. Default: none.
     #[serde(default)]
     pub(crate) exempt: Vec<String>,
 }
@@ -468,7 +474,8 @@ pub(crate) struct ProgramTable {
     /// code is. Default: none.
     #[serde(default)]
     pub(crate) failure: Failure,
-    /// Texts that no word of a command may hold, since the program takes them for syntax. Default: none.
+    /// Texts that no word of a command may contain, since the program reads them as syntax. Default:
+    /// none.
     #[serde(default)]
     pub(crate) refuse_arguments: Vec<String>,
 }
@@ -564,8 +571,8 @@ pub(crate) struct LimitsTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EnvironmentTable {
-    /// Names of the server's variables that commands inherit; a star at the end stands for any rest. Default
-    /// `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG`, `LC_*`, `TZ`, `TMPDIR`.
+    /// Names of the server's variables that commands inherit; a `*` at the end matches any rest.
+    /// Default `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG`, `LC_*`, `TZ`, `TMPDIR`.
     pub(crate) inherit: Option<Vec<String>>,
     /// Variables that commands have. Default: none.
     #[serde(default)]
@@ -578,7 +585,7 @@ pub(crate) struct EnvironmentTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CgroupTable {
-    /// `auto` (where one can be written), `off`, or a directory. Default `auto`.
+    /// `auto` (where a writable one is found), `off`, or a directory. Default `auto`.
     pub(crate) mode: Option<String>,
 }
 

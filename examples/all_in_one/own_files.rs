@@ -1,4 +1,4 @@
-//! What the server reads its settings and secrets from, which callers are not to reach.
+//! The files of settings and secrets, which callers must not reach.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::Read as _;

@@ -1,4 +1,4 @@
-//! What is said once the servers have their addresses.
+//! The messages that are printed once the servers have their addresses.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! What is read again while the server runs: users, tokens, keys, certificates.
+//! Users, tokens, keys and certificates, which are read again while the server runs.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};

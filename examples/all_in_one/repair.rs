@@ -1,4 +1,4 @@
-//! What is done to a server's store of batches while no server uses it.
+//! Export and repair of a store of batches that no server uses.
 
 use std::io::Write as _;
 use std::path::PathBuf;

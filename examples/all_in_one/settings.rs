@@ -1,4 +1,4 @@
-//! What flags, environment and file come to together.
+//! The settings that result from flags, environment and file.
 
 mod checks;
 mod stores;

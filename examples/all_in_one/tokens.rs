@@ -1,4 +1,4 @@
-//! Who may come in, by which tokens, with which rights.
+//! Users, their tokens and their rights.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Where sessions and batches are kept, and what is granted to them.
+//! Settings of sessions and batches, and where they are stored.
 
 use std::io;
 use std::path::{Path, PathBuf};
