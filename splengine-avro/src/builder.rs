@@ -11,8 +11,8 @@ use crate::responder::Responder;
 use crate::server::AvroServer;
 use crate::service::AvroService;
 
-/// Sets up the Avro RPC server. Made by [`AvroServer::builder`]; it opens only once it knows how to
-/// [authenticate](Self::authenticate).
+/// Sets up the Avro RPC server. Made by [`AvroServer::builder`]; it can be opened only after
+/// [`authenticate`](Self::authenticate).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -87,7 +87,7 @@ impl<A> AvroServerBuilder<A> {
         }
     }
 
-    /// Lists a further server in what `describe` tells, such as `rest` and where it is.
+    /// Lists a further server in the answer of `describe`, such as `rest` and its address.
     pub fn interface(mut self, name: impl Into<String>, place: impl Into<String>) -> Self {
         self.options.interfaces.insert(name.into(), place.into());
         self
@@ -100,24 +100,24 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// Maximum number of bytes that all connections together hold of messages that are not complete
-    /// or whose calls are worked at, beyond 64 KiB of each; of one that is the largest message and
-    /// 1 MiB. A caller has half of what the others leave, and one message beyond, over all of their connections; those on
-    /// which nobody was recognised yet, and bodies of HTTP whose credentials may stand within them,
+    /// Maximum number of bytes that all connections together hold of messages that are not complete or
+    /// whose calls are worked at, beyond 64 KiB of each; of one that is the largest message and 1 MiB.
+    /// A caller has half of what the others leave, and one message beyond, over all of their
+    /// connections; unauthenticated ones, and bodies of HTTP whose credentials may stand within them,
     /// have a quarter. What the values of a message of another schema than the server's take in memory
-    /// until they are read as its own counts likewise from 64 KiB on; beyond 4 MiB and 128 times its bytes,
-    /// or 64 MiB, the call is refused. At the bound connections wait to be read from. A message for which there is no
-    /// memory for as long as [one may take](Self::frame_timeout) is refused, with
+    /// until they are read as its own counts likewise from 64 KiB on; beyond 4 MiB and 128 times its
+    /// bytes, or 64 MiB, the call is refused. At the bound connections wait to be read from. A message
+    /// for which there is no memory for as long as [one may take](Self::frame_timeout) is refused, with
     /// `RESOURCE_EXHAUSTED` if the caller's own share is used up, else with `UNAVAILABLE`, and its
-    /// connection closed; over HTTP it is refused after 5 s, with 429 or 503 and `Retry-After`.
-    /// Default 256 MiB.
+    /// connection closed; over HTTP it is refused after 5 s, with 429 or 503 and `Retry-After`. Default
+    /// 256 MiB.
     ///
     /// As much again is the maximum memory of answers of more than 64 KiB that are not sent yet, of a
-    /// caller half of what the others leave and one answer beyond it. A call that only looks fails at once with the
-    /// same codes if its answer finds none; `stepOutput` and `readFile` wait for it before they read, as
-    /// long as [a message may take](Self::frame_timeout). The answer to work that is done waits for up to 5 s, at
-    /// most 8 of a caller and 64 of all at once; then the call fails with `INTERNAL` and words that say
-    /// that it was done, so that no client makes it again.
+    /// caller half of what the others leave and one answer beyond it. A call that only looks fails at
+    /// once with the same codes if its answer finds none; `stepOutput` and `readFile` wait for it
+    /// before they read, as long as [a message may take](Self::frame_timeout). The answer to work that
+    /// is done waits for up to 5 s, at most 8 of a caller and 64 of all at once; then the call fails
+    /// with `INTERNAL` and a text that says that the work was done, so that no client calls it again.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;
         self
@@ -152,7 +152,7 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// Sets the maximum time for a connection to show which protocol it speaks, and then for its
+    /// Sets the maximum time until the first bytes of a connection show its framing, and then for its
     /// first handshake, before it is closed; and for a protocol that is not known yet to be parsed,
     /// before the calls of its client are answered by an error that says so. Default 10 s each.
     ///
@@ -166,9 +166,9 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// Sets the maximum time for a message from its first byte to its last, and for a client to
-    /// leave its answers unread, before its connection is closed. Default 30 s. Between messages a
-    /// connection may lie idle as long as it likes.
+    /// Sets the maximum time for a message from its first byte to its last, and for a client to leave
+    /// its answers unread, before its connection is closed. Default 30 s. Between messages a connection
+    /// may be idle for any time.
     pub fn frame_timeout(mut self, timeout: Duration) -> Self {
         self.options.frame_timeout = timeout;
         self
@@ -181,8 +181,8 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// Serves TLS, too, to clients that begin with it: with this chain of certificates and this
-    /// private key, both in PEM. Who speaks without it is served as before.
+    /// Serves TLS, too, to clients that begin with it: with this chain of certificates and this private
+    /// key, both in PEM. Clients without TLS are served as before.
     ///
     /// # Errors
     ///
@@ -215,22 +215,21 @@ impl<A> AvroServerBuilder<A> {
 }
 
 impl AvroServerBuilder<SharedAuthenticator> {
-    /// The server over HTTP alone, to be nested in a stack of one's own.
+    /// Makes a service of the server over HTTP alone, to be nested in a stack of one's own.
     #[must_use]
     pub fn into_service(self) -> AvroService {
         AvroService::new(Responder::new(self.engine, self.authenticator, self.options))
     }
 
-    /// Takes hold of `address`; port 0 is any that is free. Nothing is served before the server is
-    /// awaited.
+    /// Binds `address`; port 0 takes a free port. Nothing is served before the server is awaited.
     ///
     /// # Errors
     ///
-    /// [`BindError`] when the address can't be had.
+    /// [`BindError`] when the address is not available.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future lets go of the address.
+    /// Dropping the future releases the address.
     pub async fn bind(
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
@@ -239,8 +238,7 @@ impl AvroServerBuilder<SharedAuthenticator> {
         self.listen(listener)
     }
 
-    /// Serves on a listener that is there already: one inherited, or taken before the rest was
-    /// known.
+    /// Serves on an existing listener, such as an inherited one.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! How many calls are worked at, of a caller and of what a connection has begun to read.
+//! Bounds on the calls that are worked at for one caller, and on the calls of one connection that wait.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -80,8 +80,8 @@ macro_rules! codecs {
             ///
             /// # Errors
             ///
-            /// [`DatumError`] for bytes that are no such record, or more than one. Lengths are
-            /// believed only where the bytes are there; lists hold 262,144 elements at most.
+            /// [`DatumError`] for bytes that are no such record, or more than one. A length is refused
+            /// unless its bytes are there; lists hold 262,144 elements at most.
             pub fn from_datum(bytes: impl Into<Bytes>) -> Result<Self, DatumError> {
                 let mut reader = Reader::new(bytes.into());
                 let record = Self::read(&mut reader)?;
@@ -102,7 +102,8 @@ macro_rules! codecs {
             ///
             /// # Errors
             ///
-            /// [`CodecError`], also where another schema wrote them: look that one up.
+            /// [`CodecError`], also if they were written with another schema, whose fingerprint the
+            /// error has.
             pub fn from_single_object(bytes: impl Into<Bytes>) -> Result<Self, CodecError> {
                 let mut bytes = bytes.into();
                 let (marker, sum) = (MARKER, bytes.get(2..10));

@@ -1,4 +1,4 @@
-//! What all connections share, and what a call that was let in is worked at with.
+//! The state that all connections share, and that of an authenticated call.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! What fuzzers feed, and what must hold whatever they do. In no other build. All of it runs on a
-//! stack as small as those of a runtime's workers, on which a server does.
+//! Entry points of the fuzz targets, in no other build, with the properties that must hold for all
+//! input. All of it runs on a stack as small as those of a runtime's workers, on which a server does.
 
 mod schemas;
 

@@ -1,5 +1,5 @@
-//! The Avro RPC server of splengine: an [`Engine`](splengine_core::Engine) for every client of
-//! Avro's, over whichever framing it speaks, on one port.
+//! The Avro RPC server of splengine: an [`Engine`](splengine_core::Engine) for clients of Avro RPC, whatever
+//! their framing, on one port.
 //!
 //! ```no_run
 //! use splengine_avro::AvroServer;
@@ -21,10 +21,10 @@
 //!
 //! # Framings
 //!
-//! The first 12 bytes of a connection tell what it speaks: the Netty framing (answers as they are
-//! ready, by their serials), the framing of Avro's specification (answers in order), SASL `ANONYMOUS` before that, HTTP
-//! (`POST /` and `POST /avro`, `GET /avro/protocol`), and TLS with any of these within it, if TLS is
-//! configured. The protocol is [`protocol()`]; older, newer or smaller versions of the protocol are resolved by
+//! The server recognises the framing by the first 12 bytes of a connection: the Netty framing (answers are sent as
+//! they are ready, each with the serial number of its call), the framing of Avro's specification (answers in order),
+//! SASL `ANONYMOUS` before that, HTTP (`POST /` and `POST /avro`, `GET /avro/protocol`), and TLS with any of these within
+//! it, if TLS is configured. The protocol is [`protocol()`]; older, newer or smaller versions of the protocol are resolved by
 //! Avro's schema resolution.
 //!
 //! # How it fits in
@@ -54,7 +54,7 @@
 //! It is the Avro project's own implementation for Rust, and parses, compares and resolves schemas,
 //! and compresses container files. It has no RPC: framings, handshakes and calls are of this crate.
 //! Data whose schema has the same form as ours is read by a decoder of this crate straight into
-//! records; any other is looked over within bounds first, since `apache-avro` recurses and copies
+//! records; any other is validated within bounds first, since `apache-avro` recurses and copies
 //! along the nesting of schemas.
 
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! What clients speak: their protocols, and how each of their messages is read.
+//! The protocols of clients, and how each of their messages is read.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display};

@@ -69,11 +69,11 @@ impl AvroServer {
         self.local_addr
     }
 
-    /// Serves until `shutdown` resolves; then takes no more connections and calls, lets the calls
-    /// that there are be answered, and closes what is left after the builder's `max_linger`.
+    /// Serves until `shutdown` resolves; then accepts no more connections and calls, answers the calls
+    /// in progress, and closes what is left after the builder's `max_linger`.
     ///
-    /// While `shutdown` is pending everything is answered. Draining the engine within it thus
-    /// tells clients (`UNAVAILABLE`) of the end before it comes.
+    /// While `shutdown` is pending everything is answered. If the engine is drained within it, clients
+    /// are told of the end (`UNAVAILABLE`) before it comes.
     ///
     /// # Cancel safety
     ///
@@ -348,8 +348,8 @@ mod tls {
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use tokio_rustls::rustls::{self, ServerConfig};
 
-    /// The certificates and the private key that TLS is served with. They can be replaced while it is;
-    /// clones are the same.
+    /// The certificates and the private key that TLS is served with. They can be replaced while the
+    /// server runs; all clones share them.
     ///
     /// ```no_run
     /// use splengine_avro::Tls;
@@ -390,11 +390,11 @@ mod tls {
             Ok(Self(Arc::new(RwLock::new(make_acceptor(certificates, key)?))))
         }
 
-        /// Serves connections with these from now on. Those that there are keep what they began with.
+        /// Serves new connections with these from now on. Open connections keep what they began with.
         ///
         /// # Errors
         ///
-        /// As [`new`](Self::new); what was served with before is then kept.
+        /// As [`new`](Self::new); the certificates and the key are then not changed.
         pub fn replace(&self, certificates: &[u8], key: &Secret) -> Result<(), TlsError> {
             let acceptor = make_acceptor(certificates, key)?;
             *self.0.write().unwrap_or_else(PoisonError::into_inner) = acceptor;

@@ -34,13 +34,13 @@ use crate::responder::{Memory, Origin, Presented, Responder};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The Avro RPC server over HTTP as a [`tower::Service`], to be nested in a stack of one's own:
-/// `POST /` and `POST /avro` take calls, `GET /avro/protocol` gives the protocol's text. Cheap to
-/// clone, always ready, and never fails. A request that carries a
-/// [`Caller`] among its extensions was authenticated by whoever nests it.
+/// The Avro RPC server over HTTP as a [`tower::Service`], to be nested in a stack of one's own: `POST
+/// /` and `POST /avro` take calls, `GET /avro/protocol` gives the protocol's text. Cheap to clone,
+/// always ready, and never fails. A request that carries a [`Caller`] among its extensions was
+/// authenticated by the server around this one.
 ///
 /// A request must name one host. Credentials in its head are checked before its body is read, and
-/// refused with 401. Where some are demanded and the head has none, they are to be in the call's
+/// refused with 401. If credentials are required and the head has none, they must be in the call's
 /// metadata, and the body may have 512 KiB.
 ///
 /// ```

@@ -46,7 +46,7 @@ pub enum ErrorKind {
     CallerLimit,
     /// The engine is full, draining, or the host lacks a resource.
     Unavailable,
-    /// A fault of ours. Its cause is for the log, never for the caller.
+    /// An internal fault. Its cause is for the log, never for the caller.
     Internal,
 }
 
@@ -65,7 +65,7 @@ impl ErrorKind {
         Self::Internal,
     ];
 
-    /// The kind as it is told outside, in logs and metrics: lower case, words parted by `_`.
+    /// Returns the name of the kind in logs and metrics: lower case, words joined by `_`.
     ///
     /// ```
     /// assert_eq!(splengine_core::ErrorKind::CallerLimit.name(), "caller_limit");

@@ -1,4 +1,4 @@
-//! What is looked at once a second at most, however often it is asked for.
+//! Values that are looked up once a second at most, however often they are asked for.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Identifiers.
 //!
-//! Each is a text that parses: what is no id of its kind is refused where it comes in. Clients treat
-//! them as opaque.
+//! Each is parsed from a text: a text that is no id of its kind is refused. Clients treat them as
+//! opaque.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct SessionId(Arc<str>);
 pub struct ParseSessionIdError(String);
 
 impl SessionId {
-    /// A fresh id for `user`.
+    /// Makes a new id for `user`.
     ///
     /// # Panics
     ///
@@ -136,12 +136,11 @@ random_id! {
     ExecutionId, ParseExecutionIdError, "exec-"
 }
 random_id! {
-    /// The name of a share: who has it can take the share back, not use it. Opaque text.
+    /// The name of a share, by which it is taken back; it gives no access. Opaque text.
     ShareId, ParseShareIdError, "share-"
 }
 
-/// The name of a batch. Opaque text; in the order of their ids batches are in that of their
-/// making.
+/// The name of a batch. Opaque text; ids sort in the order in which the batches were made.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchId(Arc<str>);
 
@@ -196,7 +195,8 @@ impl fmt::Debug for BatchId {
     }
 }
 
-/// Id of a kind, or a text that may be one: what methods take that are told of what they act.
+/// Id of a kind, or a text that may be one: the parameter by which methods are given the object that
+/// they act on.
 ///
 /// It is implemented for each id, by value and by reference, and for `&str` and `&String`, as they
 /// come from outside. A method given a text that is no id answers as for an id that nothing has.

@@ -4,16 +4,15 @@
 pub enum PartState {
     /// The part takes work.
     Ready,
-    /// The part takes work; but something that was kept before is not there any more, or can't be
-    /// read. The reason is for anybody, as that of [`Failing`](Self::Failing).
+    /// The part takes work; but something that was kept before is lost, or can't be read. The reason is
+    /// public, as that of [`Failing`](Self::Failing).
     Degraded {
         /// Description of what is missing.
         reason: &'static str,
     },
     /// The part takes no work any more, since the engine is shutting down.
     Draining,
-    /// The part takes no work at the moment. The reason is for anybody: it tells nothing of the
-    /// host.
+    /// The part takes no work at the moment. The reason is public: it reveals nothing of the host.
     Failing {
         /// Reason for the failure.
         reason: &'static str,

@@ -1,4 +1,4 @@
-//! Who asks, and from which pages.
+//! Authentication of requests, and the pages that may send them.
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};

@@ -26,7 +26,7 @@ pub struct BodyError {
 }
 
 impl BodyError {
-    /// The status that tells of it: 413 for one that is too large, 408 for one that did not arrive
+    /// Returns the status of the answer: 413 for one that is too large, 408 for one that did not arrive
     /// in time, 415 for one that is compressed, 503 where there is no memory for it, 429 where its
     /// caller's own share of that is used up, 400 for one that broke off.
     #[must_use]
@@ -34,8 +34,7 @@ impl BodyError {
         self.status
     }
 
-    /// Returns the time after which the same request may work, if it is a matter of time, for
-    /// `Retry-After`.
+    /// Returns the time after which to try again, if that can help, for `Retry-After`.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after

@@ -19,8 +19,8 @@ use crate::result_formats::{BoxError, ResultFormat};
 use crate::server::{HttpServer, RequestBody, Timing};
 use crate::service::HttpService;
 
-/// Sets up the HTTP server. Made by [`HttpServer::builder`]; it opens only once it knows how to
-/// [authenticate](Self::authenticate).
+/// Sets up the HTTP server. Made by [`HttpServer::builder`]; it can be opened only after
+/// [`authenticate`](Self::authenticate).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -120,8 +120,8 @@ impl<A> HttpServerBuilder<A> {
     /// one body beyond that; further ones are refused with 429. What is streamed (a command's input, a file) is never
     /// whole in memory.
     ///
-    /// Decoders of compressed bodies have a quarter of it, a caller half of what the others leave of that quarter, and all
-    /// clients of whom nothing is known yet a quarter of it.
+    /// Decoders of compressed bodies have a quarter of it, a caller half of what the others leave of
+    /// that quarter, and all unauthenticated clients a quarter of it.
     ///
     /// As much again is the maximum memory of all answers together that lie whole in memory until their
     /// clients have read them; of a caller half of what the others leave, and one answer beyond it, and of clients without
@@ -161,8 +161,8 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// Lets another service answer for `path`, such as another server's that speaks HTTP, too. It
-    /// finds out by itself who asks.
+    /// Mounts another service at `path`, such as that of another server over HTTP. The service
+    /// authenticates its callers by itself.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -286,9 +286,8 @@ impl<A> HttpServerBuilder<A> {
     }
 
     /// Time for which a connection may lie idle between two requests; of HTTP/2 without open streams.
-    /// Default 75 s. Clients of HTTP/1 are told it in whole seconds (`Keep-Alive: timeout=75`). The
-    /// connection is closed as much later, but 5 s at most, so that no request is lost that is sent
-    /// just in time.
+    /// Default 75 s. Clients of HTTP/1 are told the time in whole seconds (`Keep-Alive: timeout=75`).
+    /// The connection is closed up to 5 s later, so that no request is lost that is sent just in time.
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.timing.keep_alive_timeout = timeout;
         self
@@ -303,23 +302,22 @@ impl<A> HttpServerBuilder<A> {
 }
 
 impl HttpServerBuilder<SharedAuthenticator> {
-    /// The server as a service, to be nested in a stack of one's own.
+    /// Makes a service of the server, to be nested in a stack of one's own.
     #[must_use]
     pub fn into_service(self) -> HttpService {
         let Self { engine, authenticator, options, .. } = self;
         HttpService::new(Context::new(engine, authenticator, options).router())
     }
 
-    /// Takes hold of `address`; port 0 is any that is free. Nothing is served before the server is
-    /// awaited.
+    /// Binds `address`; port 0 takes a free port. Nothing is served before the server is awaited.
     ///
     /// # Errors
     ///
-    /// [`BindError`] when the address can't be had.
+    /// [`BindError`] when the address is not available.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future lets go of the address.
+    /// Dropping the future releases the address.
     pub async fn bind(
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
@@ -328,8 +326,7 @@ impl HttpServerBuilder<SharedAuthenticator> {
         self.listen(listener)
     }
 
-    /// Serves on a listener that is there already: one inherited, or taken before the rest was
-    /// known.
+    /// Serves on an existing listener, such as an inherited one.
     ///
     /// # Errors
     ///

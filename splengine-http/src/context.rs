@@ -1,4 +1,4 @@
-//! What all routes share.
+//! The state that all routes share.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! What the server counts of its requests and connections.
+//! Counts of requests and connections.
 
 use std::sync::atomic::AtomicU64;
 

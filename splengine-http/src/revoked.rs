@@ -1,4 +1,4 @@
-//! What is answered to a caller whose credentials are taken back: no more.
+//! Ends the answers to callers whose credentials are taken back.
 
 use std::future::poll_fn;
 use std::pin::Pin;

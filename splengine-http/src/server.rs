@@ -95,9 +95,8 @@ impl HttpServer {
         Self { listener, local_addr, service, connections, timing }
     }
 
-    /// Returns the service that answers, for a further server, such as the WebSocket server that has it
-    /// for its API: what is done once for an `Idempotency-Key` is then done once, whichever of them is
-    /// asked.
+    /// Returns the server's service, for a further server, such as the WebSocket server's API: a
+    /// request with an `Idempotency-Key` is then done once, whichever server gets it.
     #[must_use]
     pub fn service(&self) -> HttpService {
         self.service.clone()
@@ -109,11 +108,11 @@ impl HttpServer {
         self.local_addr
     }
 
-    /// Serves until `shutdown` resolves; then takes no more connections, lets those that there are
-    /// finish their requests, and closes what is left after the builder's `max_linger`.
+    /// Serves until `shutdown` resolves; then accepts no more connections, lets the open ones finish
+    /// their requests, and closes what is left after the builder's `max_linger`.
     ///
-    /// While `shutdown` is pending everything is answered. Draining the engine within it thus
-    /// tells load balancers (`/ready`) and clients (503) of the end before it comes.
+    /// While `shutdown` is pending everything is answered. If the engine is drained within it, load
+    /// balancers (`/ready`) and clients (503) are told of the end before it comes.
     ///
     /// # Cancel safety
     ///
@@ -124,11 +123,11 @@ impl HttpServer {
     }
 }
 
-/// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for servers
-/// that are HTTP and more. The bounds are the defaults of the builder's, with `limits` given. Each
-/// request has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::net::ConnectionHandle) among
-/// its extensions; whoever authenticates the caller tells the handle. A connection that was upgraded
-/// is the service's; it counts until its handle says that it is authenticated.
+/// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for servers that
+/// are HTTP and more. The bounds are the defaults of the builder's, with `limits` given. Each request
+/// has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::net::ConnectionHandle) among its
+/// extensions; the code that authenticates the caller notes it in the handle. A connection that was
+/// upgraded is the service's; it counts until its handle says that it is authenticated.
 ///
 /// ```no_run
 /// use std::convert::Infallible;

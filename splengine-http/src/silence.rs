@@ -1,4 +1,4 @@
-//! How long a stream of events is silent.
+//! Signs of life in streams of events that are silent.
 
 use std::convert::Infallible;
 use std::time::Duration;

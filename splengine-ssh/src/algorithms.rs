@@ -25,16 +25,16 @@ pub struct Algorithms {
     macs: Vec<mac::Name>,
 }
 
-/// A name that is no algorithm's which is served here.
+/// A name that is no algorithm of this server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is no {kind} that is served here; there is: {}", known.join(", "))]
 #[non_exhaustive]
 pub struct AlgorithmError {
     /// The name.
     pub name: String,
-    /// Kind of algorithm of which it should be the name.
+    /// Kind of algorithm that was expected.
     pub kind: &'static str,
-    /// The names that there are.
+    /// The names of that kind.
     pub known: Vec<String>,
 }
 

@@ -17,13 +17,13 @@ use crate::spill_buffer::Disk;
 use crate::targets::Targets;
 use crate::{Algorithms, HostKeys, TargetError, Users};
 
-/// Stands in the builder where [`Users`] are still to come.
+/// Placeholder in the builder until the [`Users`] are set.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NoUsers;
 
-/// Sets up the SSH server. Made by [`SshServer::builder`]; it opens only once it knows who may come
-/// in, and its own key.
+/// Sets up the SSH server. Made by [`SshServer::builder`]; it can be opened only after
+/// [`users`](Self::users) or [`authenticate`](Self::authenticate), and with a host key.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -115,8 +115,8 @@ impl<U> SshServerBuilder<U> {
         }
     }
 
-    /// Sets the one who says who may log in, as on the other servers: the same as
-    /// [`users`](Self::users) of nothing but [`Users::authenticator`].
+    /// Sets the authenticator, as on the other servers: the same as [`users`](Self::users) with nothing
+    /// but [`Users::authenticator`].
     ///
     /// ```no_run
     /// use splengine_core::Engine;
@@ -137,11 +137,11 @@ impl<U> SshServerBuilder<U> {
         self.users(Users::new().authenticator(authenticator))
     }
 
-    /// Sets the variables that a client may set, a star at the end standing for any rest; those
-    /// that the engine does not let requests set are left out all the same, and so is whatever
-    /// tells the loader or a shell what to run (`LD_*`, `PATH`, `BASH_ENV`, `ENV`, `IFS` and their
-    /// like). `SPL_SESSION_ID`, which names a session, is always heard. Default: `LANG`, `LC_*`,
-    /// `TZ`, `COLORTERM`.
+    /// Sets the variables that a client may set, a star at the end standing for any rest; those that
+    /// the engine does not let requests set are left out all the same, and so are those that make the
+    /// loader or a shell run other code (`LD_*`, `PATH`, `BASH_ENV`, `ENV`, `IFS` and their like).
+    /// `SPL_SESSION_ID`, which names a session, is always accepted. Default: `LANG`, `LC_*`, `TZ`,
+    /// `COLORTERM`.
     pub fn accept_env(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.options.accept_env = names.into_iter().map(Into::into).collect();
         self
@@ -205,9 +205,9 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// Sets the time that a client may be silent before it is asked whether it is there, and the
-    /// number of such questions that it may leave unanswered before its connection is closed.
-    /// Default 30 s and 3. A client that answers may be quiet for as long as it likes.
+    /// Sets the time that a client may be silent before it is asked whether it is there, and the number
+    /// of such questions that it may leave unanswered before its connection is closed. Default 30 s and
+    /// 3. A client that answers may be silent for any time.
     pub fn keepalive(mut self, interval: Duration, count: usize) -> Self {
         self.keepalive = (interval, count.max(1));
         self
@@ -234,8 +234,8 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// Sets whether the old protocol of scp (`scp -O`, and all of OpenSSH before 9.0) is served, by
-    /// a server of our own over the same files as SFTP. Default true; else it is refused in words.
+    /// Sets whether the old protocol of scp (`scp -O`, and all of OpenSSH before 9.0) is served, by a
+    /// server of our own over the same files as SFTP. Default true; else it is refused with a message.
     pub fn serve_scp(mut self, is_served: bool) -> Self {
         self.options.serves_scp = is_served;
         self
@@ -272,7 +272,7 @@ impl SshServerBuilder<Users> {
     ///
     /// # Errors
     ///
-    /// [`BindError`] when the address can't be had.
+    /// [`BindError`] when the address is not available.
     ///
     /// # Cancel safety
     ///

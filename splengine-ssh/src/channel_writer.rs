@@ -1,4 +1,4 @@
-//! What a channel's client is told.
+//! Writes output and ends to a channel's client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,4 +1,4 @@
-//! What all connections share, and what is known of whatever runs on a channel.
+//! The state that all connections share, and that of what runs on a channel.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What fuzzers feed, and what must hold whatever they do. In no other build.
+//! Entry points of the fuzz targets, in no other build, with the properties that must hold for all
+//! input.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

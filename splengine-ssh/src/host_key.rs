@@ -1,4 +1,4 @@
-//! The keys by which clients know this server.
+//! The keys by which clients recognise this server.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -118,8 +118,8 @@ pub enum HostKeyError {
 }
 
 impl HostKeys {
-    /// The key in the file at `path`, which is made if it is not there: with a new key in it, for its
-    /// owner's eyes only. Servers that start together get the same key.
+    /// Reads the key in the file at `path`. A missing file is created with a new key, readable by its
+    /// owner alone. Servers that start together get the same key.
     ///
     /// # Errors
     ///
@@ -131,8 +131,8 @@ impl HostKeys {
 
     /// Adds one more key, opened or made as by [`open_or_create`](Self::open_or_create).
     ///
-    /// A client that takes one algorithm is shown one key of it, the first. To change keys, put the
-    /// new one first and keep the old one until every client knows the other.
+    /// A client that takes one algorithm is shown one key of it, the first. To change keys, put the new
+    /// one first and keep the old one until every client knows the new one.
     ///
     /// # Errors
     ///
@@ -164,7 +164,8 @@ impl HostKeys {
     }
 
     /// Adds the certificate in the file at `path`, which an authority has signed for one of the keys
-    /// (`ssh-keygen -s … -h`): clients that trust the authority then know this server without its key.
+    /// (`ssh-keygen -s … -h`): clients that trust the authority then recognise this server without
+    /// knowing its key.
     ///
     /// # Errors
     ///

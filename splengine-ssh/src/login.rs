@@ -1,4 +1,4 @@
-//! How far the login of a connection has come, for all that waits for it.
+//! The state of a connection's login, for the tasks that wait for it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};

@@ -57,11 +57,12 @@ impl SshServer {
         self.local_addr
     }
 
-    /// Serves until `shutdown` resolves; then takes no more connections, tells the clients, and
+    /// Serves until `shutdown` resolves; then accepts no more connections, notifies the clients, and
     /// closes what is left after the builder's `max_linger`.
     ///
-    /// While `shutdown` is pending everything goes on. Draining the engine within it thus lets runs
-    /// tell their ends, and terminals hear of the restart, before their connections are closed.
+    /// While `shutdown` is pending everything is served. If the engine is drained within it, clients
+    /// are told the ends of their runs, and terminals of the restart, before their connections are
+    /// closed.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! What `ssh user+@host` tells of sessions, and does with them.
+//! The commands of `ssh user+@host`: lists sessions, and ends them.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;

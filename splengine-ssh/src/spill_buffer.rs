@@ -1,4 +1,4 @@
-//! What a client sends on a channel, on its way to whoever reads it.
+//! A buffer for what a client sends on a channel, in memory and beyond that on disk.
 //!
 //! russh opens a channel's window again as soon as data has come, whether or not anybody has read
 //! it, and reads nothing else of the connection while its handler waits. So whatever comes must be

@@ -1,4 +1,4 @@
-//! Where connections may be forwarded to. Pure.
+//! Permitted targets of forwarded connections. Pure.
 
 /// Targets of forwarding that are allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Who is let in.
+//! Authentication of clients.
 
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;

@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use crate::context::{Context, Options};
 use crate::server::{WsServer, WsService};
 
-/// Sets up the WebSocket server. Made by [`WsServer::builder`]; it opens only once it knows how to
-/// [authenticate](Self::authenticate).
+/// Sets up the WebSocket server. Made by [`WsServer::builder`]; it can be opened only after
+/// [`authenticate`](Self::authenticate).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -87,8 +87,8 @@ impl<A> WsServerBuilder<A> {
         }
     }
 
-    /// The HTTP server that is found under this server's address as well; the console uses it. Default:
-    /// one with the defaults of its builder, for the same engine and authenticator.
+    /// Sets the HTTP server that is served at this server's address as well; the console uses it.
+    /// Default: one with the defaults of its builder, for the same engine and authenticator.
     pub fn api(mut self, api: HttpService) -> Self {
         self.api = Some(api);
         self
@@ -101,13 +101,13 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// Sets the file that keeps the console's logins across a restart; made where there is none,
-    /// with its directory. Who reads it can't log in by it: a cookie is there by its hash, and its
-    /// token encrypted with the cookie. Default: they end with the server.
+    /// Sets the file that keeps the console's logins across a restart; made where there is none, with
+    /// its directory. A person who reads the file can't log in by it: it has only the hash of a cookie,
+    /// and the token encrypted with the cookie. Default: they end with the server.
     ///
     /// A login lasts 7 days, or 24 hours without use; a user has 32 at most, and there are 4,096 in
-    /// all: beyond that the one that was used least recently ends. One whose token is not valid any
-    /// more is over.
+    /// all: beyond that the least recently used one ends. A login also ends when its token is not valid
+    /// any more.
     pub fn keep_logins(mut self, file: impl Into<PathBuf>) -> Self {
         self.logins = Some(file.into());
         self
@@ -135,8 +135,9 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// The largest message that a client may send, in bytes, at least 1 KiB; a larger one closes
-    /// its WebSocket with 4413. Before a ticket was shown it is 16 KiB. Default 4 MiB: a paste of 1 MiB in one JSON frame, and then some.
+    /// The largest message that a client may send, in bytes, at least 1 KiB; a larger one closes its
+    /// WebSocket with 4413. Before a ticket was shown it is 16 KiB. Default 4 MiB, which is enough for
+    /// a paste of 1 MiB in one JSON frame.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.options.max_message = bytes.max(1 << 10);
         self
@@ -154,9 +155,8 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// Sets the interval at which clients are pinged. One that gives no sign of life for twice this
-    /// and ten seconds is taken for gone. Default 15 s, which notices a broken connection within
-    /// 40.
+    /// Sets the interval at which clients are pinged. A client from which nothing is received for twice
+    /// this and ten seconds is disconnected. Default 15 s, which notices a broken connection within 40.
     pub fn ping_every(mut self, time: Duration) -> Self {
         self.options.ping_every = time.max(Duration::from_millis(10));
         self
@@ -177,7 +177,8 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// Sets the time that clients have, once the server ends, to hear of it. Default 5 s.
+    /// Sets the maximum time for which the end of the server waits until its clients were told. Default
+    /// 5 s.
     pub fn max_linger(mut self, time: Duration) -> Self {
         self.options.max_linger = time;
         self
@@ -193,23 +194,22 @@ impl WsServerBuilder<SharedAuthenticator> {
         Arc::new(Context::new(engine, authenticator, api, options, logins))
     }
 
-    /// The server as a service, to be nested in a stack of one's own, under any path. Draining the
-    /// engine sends its clients away; see [`WsService::close`] for what else there is to end.
+    /// Makes a service of the server, to be nested in a stack of one's own, under any path. Draining
+    /// the engine disconnects its clients; [`WsService::close`] disconnects all others.
     #[must_use]
     pub fn into_service(self) -> WsService {
         WsService::new(self.into_context())
     }
 
-    /// Takes hold of `address`; port 0 is any that is free. Nothing is served before the server is
-    /// awaited.
+    /// Binds `address`; port 0 takes a free port. Nothing is served before the server is awaited.
     ///
     /// # Errors
     ///
-    /// [`BindError`] when the address can't be had.
+    /// [`BindError`] when the address is not available.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future lets go of the address.
+    /// Dropping the future releases the address.
     pub async fn bind(
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
@@ -218,8 +218,7 @@ impl WsServerBuilder<SharedAuthenticator> {
         self.listen(listener)
     }
 
-    /// Serves on a listener that is there already: one inherited, or taken before the rest was
-    /// known.
+    /// Serves on an existing listener, such as an inherited one.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What all routes and WebSockets share.
+//! The state that all routes and WebSockets share.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a client is told, in its protocol.
+//! Encoding of updates in a client's protocol.
 
 use bytes::Bytes;
 use serde_json::{Value, json};

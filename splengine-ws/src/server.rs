@@ -66,11 +66,11 @@ impl WsServer {
         self.local_addr
     }
 
-    /// Serves until `shutdown` resolves; then takes no more connections, and
-    /// [closes](WsService::close) those that there are.
+    /// Serves until `shutdown` resolves; then accepts no more connections, and
+    /// [closes](WsService::close) the open ones.
     ///
-    /// While `shutdown` is pending everything is served. Draining the engine within it thus sends
-    /// clients away with 1012, from which they come back by themselves.
+    /// While `shutdown` is pending everything is served. If the engine is drained within it, clients
+    /// are disconnected with 1012, upon which they connect again.
     ///
     /// # Cancel safety
     ///
@@ -143,12 +143,12 @@ impl WsService {
         Self { router: context.router(), context }
     }
 
-    /// Sends every client away with 1001, and waits until they are gone, for the builder's
-    /// `max_linger` at most. Their sessions run on, unless the engine is drained.
+    /// Disconnects every client with 1001, and waits until they are gone, for the builder's
+    /// `max_linger` at most. Their sessions continue, unless the engine is drained.
     ///
     /// # Cancel safety
     ///
-    /// Clients are sent away all the same.
+    /// Clients are disconnected all the same.
     pub async fn close(&self) {
         self.context.close().await;
     }

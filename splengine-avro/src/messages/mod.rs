@@ -1,4 +1,4 @@
-//! What each message does.
+//! The implementations of the messages.
 
 pub(crate) mod batch_jobs;
 pub(crate) mod batches;

@@ -1,4 +1,4 @@
-//! Who there is, by which tokens, and with which rights: one source for all servers.
+//! Users, their tokens and their rights: one source for all servers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -49,14 +49,14 @@ struct Entry {
     scopes: Scopes,
 }
 
-/// Users, their tokens and their rights, for all servers of a process. Its clones are the same.
+/// Users, their tokens and their rights, for all servers of a process. All clones share one state.
 ///
 /// Adapters [authenticate](Authenticator) with it; one that recognises users by other credentials than
 /// tokens, such as SSH keys, gets their rights from [`caller`](Self::caller). So a user has the same
-/// rights by whichever server they come.
+/// rights on all servers.
 ///
-/// All of it can be [replaced](Self::replace) at run time. Whoever was recognised by a token that is
-/// gone then, or has fewer rights than before, is [revoked](Caller::is_revoked).
+/// All of it can be [replaced](Self::replace) at run time: callers that were recognised by a token that
+/// was removed, or that have fewer rights than before, are then [revoked](Caller::is_revoked).
 ///
 /// ```
 /// use splengine_core::Scope;
@@ -102,7 +102,8 @@ impl AccountList {
         Self { users: HashMap::new(), others: Scopes::ALL, tokens: Vec::new(), anonymous: None }
     }
 
-    /// Gives `user` these rights; a later call counts. None of the user's tokens gives more.
+    /// Gives `user` these rights; the last call for a user counts. None of the user's tokens gives
+    /// more.
     #[must_use]
     pub fn user(mut self, user: UserName, scopes: Scopes) -> Self {
         self.users.insert(user, scopes);
@@ -117,7 +118,8 @@ impl AccountList {
         self
     }
 
-    /// Adds a token of `user`'s, who may have several. It gives those of `scopes` that its user has.
+    /// Adds a token of `user`, who may have several. The token gives those of `scopes` that its user
+    /// has.
     ///
     /// # Errors
     ///
@@ -139,7 +141,8 @@ impl AccountList {
         Ok(())
     }
 
-    /// Takes clients that show no credentials for `user`. Whoever reaches the port is in.
+    /// Treats clients without credentials as `user`: every client that reaches the port has that user's
+    /// rights.
     #[must_use]
     pub fn allow_anonymous(mut self, user: UserName) -> Self {
         self.anonymous = Some(user);
@@ -152,8 +155,8 @@ impl AccountList {
         !self.tokens.is_empty()
     }
 
-    /// The users of which some token names rights that the user does not have, and the token
-    /// therefore does not give.
+    /// Returns the users with a token that names rights which the user does not have, and which the
+    /// token therefore does not give.
     pub fn overreaching(&self) -> impl Iterator<Item = &UserName> {
         let tokens = self.tokens.iter().map(|(_, entry)| entry);
         tokens.filter(|entry| !entry.scopes.is_within(self.bound(&entry.user))).map(|it| &it.user)
@@ -197,7 +200,7 @@ impl Accounts {
         accounts
     }
 
-    /// The caller that `user` is who was recognised by something else than a token.
+    /// Returns the caller for `user`, who was recognised by something else than a token.
     #[must_use]
     pub fn caller(&self, user: &UserName) -> Caller {
         let mut state = self.write();
@@ -213,12 +216,12 @@ impl Accounts {
         caller
     }
 
-    /// Puts `list` in the place of what there was, all at once. Revokes the callers of tokens that are
-    /// gone, have become another user's or give fewer rights, and those of users who have fewer rights.
-    /// Who has as many as before, or more, goes on undisturbed; more are had from the next time on
-    /// that they show who they are.
+    /// Replaces the whole list in one step. Revokes the callers of tokens that were removed, belong to
+    /// another user now or give fewer rights, and those of users who have fewer rights. Other callers
+    /// are not disturbed; additional rights take effect when their credentials are checked the next
+    /// time.
     ///
-    /// Says how many tokens and users there were whose callers were revoked.
+    /// Returns the number of tokens and users whose callers were revoked.
     #[expect(clippy::must_use_candidate, reason = "the count is for a log")]
     pub fn replace(&self, list: AccountList) -> usize {
         let mut state = self.write();

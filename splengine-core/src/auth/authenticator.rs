@@ -85,8 +85,8 @@ pub enum AuthError {
     /// Credentials of a kind that the authenticator does not [accept](Authenticator::accepts).
     #[error("credentials must be of the form `Bearer TOKEN`")]
     Unsupported,
-    /// Too much that was shown from the same address, or for the same user, was not valid. What
-    /// this client showed was not looked at.
+    /// Too many credentials from the same address, or for the same user, were not valid. Those of this
+    /// client were not checked.
     #[error("too many credentials from there were not valid; try again in {} s", retry_after.as_secs().saturating_add(1))]
     #[non_exhaustive]
     Throttled {
@@ -119,8 +119,8 @@ impl AuthError {
     }
 }
 
-/// Tells who a client is from what it shows, on every server alike. Implement it with a plain
-/// `async fn`:
+/// Finds the caller behind a client's credentials, in the same way for all servers. Implement it with a
+/// plain `async fn`:
 ///
 /// ```
 /// use splengine_core::Caller;
@@ -179,7 +179,7 @@ pub trait Authenticator: Send + Sync + 'static {
     ///
     /// A server may ask again about the same credentials: about a public key before and after the
     /// client has shown that it has the private one, about any when their owner's rights may have
-    /// changed. The answer has effect once the client has shown all.
+    /// changed. The answer takes effect once the client has shown everything that its method asks for.
     ///
     /// # Errors
     ///
@@ -194,8 +194,9 @@ pub trait Authenticator: Send + Sync + 'static {
         source: &CredentialSource,
     ) -> impl Future<Output = Result<Caller, AuthError>> + Send;
 
-    /// Returns whether a client may be recognised by credentials of this kind. Others are refused without a
-    /// question, and count as no failure. Default: bearer tokens alone.
+    /// Returns whether a client may be recognised by credentials of this kind. Others are refused
+    /// without calling [`authenticate`](Self::authenticate), and do not count as failures. Default:
+    /// bearer tokens alone.
     fn accepts(&self, kind: CredentialKind) -> bool {
         kind == CredentialKind::Bearer
     }
@@ -251,13 +252,13 @@ impl fmt::Debug for SharedAuthenticator {
     }
 }
 
-/// Stands in a server's builder where the authenticator is still to come.
+/// Placeholder in a server's builder until the authenticator is set.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct NoAuthenticator;
 
 impl NoAuthenticator {
-    /// Makes the placeholder of an authenticator that is not given yet.
+    /// Makes the placeholder of an authenticator that is not set yet.
     #[must_use]
     pub fn new() -> Self {
         Self
@@ -306,7 +307,7 @@ impl Authenticator for HostAuthenticator {
     }
 }
 
-/// The object-safe twin of [`Authenticator`].
+/// The dyn-compatible counterpart of [`Authenticator`].
 trait DynAuthenticator: Send + Sync {
     fn authenticate_boxed<'a>(
         &'a self,

@@ -1,4 +1,4 @@
-//! Who asks, and what they may do.
+//! Callers and what they may do.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -52,8 +52,7 @@ pub struct Guest {
 }
 
 impl Caller {
-    /// Makes a caller of this name, with no rights yet. Of a [`UserName`] one is made by
-    /// [`From`].
+    /// Makes a caller of this name, with no rights yet. A [`UserName`] is converted by [`From`].
     ///
     /// # Errors
     ///
@@ -134,7 +133,7 @@ impl Caller {
         self.revocations.is_revoked()
     }
 
-    /// Resolves when the caller [is revoked](Self::is_revoked): at once if it is already, never if it
+    /// Resolves when the caller [is revoked](Self::is_revoked): at once if it already is, never if it
     /// can't be. Adapters close the connections of such a caller.
     ///
     /// # Cancel safety
@@ -144,8 +143,8 @@ impl Caller {
         self.revocations.revoked().await;
     }
 
-    /// Does `work` unless the caller is [revoked](Self::revoked) before it is done: then `work` is
-    /// dropped, and there is nothing. Adapters do a caller's requests by it.
+    /// Runs `work` to its end, unless the caller is [revoked](Self::revoked) before: then `work` is
+    /// dropped, and the result is `None`. Adapters run a caller's requests in it.
     ///
     /// ```
     /// use splengine_core::Caller;

@@ -1,5 +1,5 @@
-//! What failed authentications cost the address that they come from, and the user whose password
-//! is tried. Pure: the time is an argument.
+//! Penalties for failed authentications: of the address that they come from, and of the user whose
+//! password is tried. Pure: the time is an argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -14,8 +14,8 @@ use crate::auth::AddressRange;
 /// authentication costs the address that it comes from a penalty, penalties add up and run off with
 /// time, and an address over a bound is shut out until its penalty has run off.
 ///
-/// An IPv4 address counts alone, IPv6 addresses by their network of 64 bits. The penalties of the
-/// 16,384 addresses that owe most are kept; beyond that whoever owes least is forgotten.
+/// An IPv4 address counts alone, IPv6 addresses by their network of 64 bits. The 16,384 addresses with
+/// the largest penalties are kept; beyond that the address with the smallest one is forgotten.
 ///
 /// ```
 /// use std::time::Duration;

@@ -4,8 +4,8 @@ use std::task::Poll;
 
 use tokio::sync::watch;
 
-/// A switch that takes the rights of callers back: of everyone who was recognised by one token, key,
-/// or login. Its clones are the same switch.
+/// A switch that takes rights back from all callers that were recognised by one token, key, or login.
+/// All clones are the same switch.
 ///
 /// [`Caller::revocable`](crate::Caller::revocable) makes a caller depend on it.
 ///
@@ -37,7 +37,7 @@ impl Revocation {
         Self(watch::channel(false).0)
     }
 
-    /// Takes the rights back, for good. Whatever waits for it is told.
+    /// Takes the rights back, for good, and wakes all futures that wait for it.
     pub fn revoke(&self) {
         self.0.send_replace(true);
     }

@@ -1,4 +1,4 @@
-//! What callers may do, one right at a time and several together.
+//! Rights of callers: `Scope` is one, `Scopes` a set of them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,8 +16,8 @@ pub enum Scope {
     Watch,
     /// Read and write the files that the engine serves.
     Files,
-    /// See and cancel the executions of all callers. Given only to who is named for it: it is not
-    /// among [`Scopes::USER`].
+    /// See and cancel the executions of all callers. A user has it only where it is given by name: it
+    /// is not in [`Scopes::USER`].
     Admin,
 }
 
@@ -38,7 +38,7 @@ impl Scope {
         1 << self as u8
     }
 
-    /// The word that stands for it in configuration and messages.
+    /// Returns the name of the scope in configuration and messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -113,8 +113,8 @@ impl Scopes {
         Self(self.0 | other.0)
     }
 
-    /// Returns those of the rights that `bound` has, too. Who may have sessions may also watch
-    /// them: of `sessions`, what a bound of `watch` leaves is `watch`.
+    /// Returns the rights that are in `bound`, too. The right to have sessions includes the right to
+    /// watch them: a bound of `watch` reduces `sessions` to `watch`.
     #[must_use]
     pub fn restricted_to(self, bound: Self) -> Self {
         let both = Self(self.complete().0 & bound.complete().0);

@@ -9,8 +9,8 @@ use crate::auth::Secret;
 /// and logs failures by. A server makes one for each connection, and puts it into the extensions of
 /// each request of HTTP.
 ///
-/// A connection on which some credentials were valid goes on with these while its address is shut
-/// out for what others on it do. Clones belong to the same connection.
+/// A connection on which some credentials were valid may continue with these while its address is shut
+/// out because of others. Clones belong to the same connection.
 ///
 /// ```
 /// use splengine_core::auth::CredentialSource;
@@ -27,8 +27,8 @@ pub struct CredentialSource {
 }
 
 impl CredentialSource {
-    /// A connection to the server of this name, which stands in the log and in metrics: `http`,
-    /// `ws`, `ssh`, `avro`. All that has no address counts as one.
+    /// A connection to the server of this name, which stands in the log and in metrics: `http`, `ws`,
+    /// `ssh`, `avro`. All sources without an address count as one.
     #[must_use]
     pub fn new(server: &'static str, address: Option<IpAddr>) -> Self {
         let address = address.map(|address| address.to_canonical());

@@ -45,7 +45,7 @@ pub enum TokenError {
     /// RFC 6750, section 2.1 names the characters.
     #[error("a token is made of A-Z a-z 0-9 - . _ ~ + / and, at its end, =")]
     BadCharacter,
-    /// Token that two users share: who shows it would be one of them.
+    /// A token of two users: it does not identify one of them.
     #[error("`{0}` and `{1}` have the same token")]
     Shared(UserName, UserName),
     /// Token that one user has twice, with other scopes.
@@ -170,7 +170,8 @@ impl StaticTokens {
         Ok(())
     }
 
-    /// Takes clients that show no credentials for `caller`. Whoever reaches the port is in.
+    /// Treats clients without credentials as `caller`: every client that reaches the port has that
+    /// caller's rights.
     #[must_use]
     pub fn allow_anonymous(mut self, caller: Caller) -> Self {
         self.anonymous = Some(caller);

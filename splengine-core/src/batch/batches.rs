@@ -54,7 +54,7 @@ pub struct Batches {
     registry: Option<Arc<Registry>>,
 }
 
-/// A batch's events, from some point on.
+/// Events of a batch, from a given one on.
 ///
 /// ```
 /// use splengine_core::batch::{BatchEventKind, BatchPolicy};
@@ -134,7 +134,7 @@ impl Batches {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future has no effect, as with all that only look.
+    /// Dropping the future has no effect.
     pub async fn get(
         &self,
         caller: &Caller,
@@ -153,7 +153,7 @@ impl Batches {
         self.get_within(work, caller, id, READ_TIMEOUT).await
     }
 
-    /// The same; waits for memory for `timeout` at most.
+    /// Returns a batch as [`get`](Self::get) does; waits for memory for `timeout` at most.
     async fn get_within(
         &self,
         work: &CallerLargeWork,
@@ -297,7 +297,7 @@ impl Batches {
     /// # Errors
     ///
     /// [`BatchError::NoBatch`]; [`BatchError::Malformed`] when the batch has no event of this number
-    /// yet, which nobody can have been told.
+    /// yet.
     ///
     /// # Cancel safety
     ///
@@ -449,7 +449,7 @@ impl Batches {
     ///
     /// # Cancel safety
     ///
-    /// The cancellation takes its course when the future is dropped.
+    /// The cancellation continues when the future is dropped.
     pub async fn cancel(
         &self,
         caller: &Caller,

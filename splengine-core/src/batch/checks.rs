@@ -1,4 +1,4 @@
-//! What is looked at before a batch is accepted.
+//! Checks of a batch before it is accepted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;

@@ -8,7 +8,7 @@ use crate::quota::MemoryError;
 use crate::session::SessionError;
 use crate::store::StoreFault;
 
-/// Reason for which something asked of a batch was not done. Then nothing of it was.
+/// Failure of an operation on a batch. Nothing of the operation was done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
@@ -30,7 +30,7 @@ pub enum BatchError {
         /// Reason for which the command is refused.
         source: Box<ExecuteError>,
     },
-    /// The batch as a whole can't be.
+    /// The batch as a whole is invalid.
     #[error("`{field}` {problem}")]
     Malformed {
         /// The member's name.
@@ -50,7 +50,7 @@ pub enum BatchError {
     /// There is no such step.
     #[error("the batch has no step `{0}`")]
     NoStep(String),
-    /// The step was not run so often.
+    /// The step has no run of this number.
     #[error("step `{step}` has no attempt {attempt}; the last is {last}")]
     NoAttempt {
         /// Id of the step.
@@ -66,16 +66,16 @@ pub enum BatchError {
     /// The batch or the step is in no state for this.
     #[error("{0}")]
     Conflict(&'static str),
-    /// The caller has as much waiting as one caller may.
+    /// The caller has as many steps that are not over as one caller may have.
     #[error("you have reached your limit of {limit} steps that are not over; try again later")]
     CallerLimit {
         /// Maximum number of one caller's steps that are not over.
         limit: usize,
     },
-    /// The engine has as much waiting as it keeps.
+    /// The engine has as many steps that are not over as it may have.
     #[error("{limit} steps wait already, as many as this engine keeps; try again later")]
     Full {
-        /// Maximum number of steps that wait, of all callers.
+        /// Maximum number of steps that are not over, of all callers.
         limit: usize,
     },
     /// The caller's batches that are not over hold as much memory as one caller's may.
@@ -156,7 +156,7 @@ impl BatchError {
         }
     }
 
-    /// Returns the time after which to try again, where that can help.
+    /// Returns the time after which to try again, if that can help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

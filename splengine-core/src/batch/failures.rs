@@ -1,4 +1,4 @@
-//! Which failures make a batch fail. Pure.
+//! The failures that make a batch fail. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

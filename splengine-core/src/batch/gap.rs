@@ -1,4 +1,4 @@
-//! Which part of what a run of a step printed is missing.
+//! The part of a step's output that is missing.
 
 use crate::batch::log_entry::{INDEX_PIECE, LogEntry};
 use crate::batch::outputs::Part;

@@ -1,4 +1,4 @@
-//! Which steps depend on which. Pure.
+//! Dependencies between steps. Pure.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What is told of batches.
+//! What callers see of batches: states, records, events.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -28,8 +28,8 @@ pub struct BatchInfo {
     pub started: Option<SystemTime>,
     /// Time at which it was over.
     pub ended: Option<SystemTime>,
-    /// Time that it took from the start of its first step to its end, or takes already, by a clock
-    /// that does not jump; `None` before that start.
+    /// Time from the start of its first step to its end, or until now, by a monotonic clock; `None`
+    /// before that start.
     pub duration: Option<Duration>,
     /// Labels by which it is found again.
     pub labels: BTreeMap<String, String>,
@@ -68,7 +68,7 @@ pub enum BatchState {
     Succeeded,
     /// The batch is over; a step failed, or its time was up.
     Failed,
-    /// The batch is over, as its caller wished.
+    /// The batch is over, since its caller cancelled it.
     Cancelled,
 }
 
@@ -143,7 +143,7 @@ pub struct StepInfo {
     pub args: Vec<String>,
     /// Directory in which it runs; `None` is root.
     pub workdir: Option<String>,
-    /// The names of the variables that it is given; their values are not told.
+    /// The names of the variables that it is given, without their values.
     pub env: Vec<String>,
     /// `true` if the batch goes on as if the step had succeeded when it fails.
     pub allow_failure: bool,
@@ -212,7 +212,7 @@ pub enum StepState {
     Retrying,
     /// The step exited with code 0.
     Succeeded,
-    /// The step failed, or what became of it isn't known.
+    /// The step failed, or its end is not known.
     Failed,
     /// The step was left out.
     Skipped,
@@ -238,7 +238,7 @@ pub struct BatchEvent {
 pub enum BatchEventKind {
     /// The batch was accepted.
     Queued,
-    /// The engine has begun with it.
+    /// The engine has begun to run it.
     Begun,
     /// A step was started.
     Started {

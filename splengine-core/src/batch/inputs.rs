@@ -1,6 +1,5 @@
-//! What steps are given in secret, perhaps: variables and standard input. They are kept apart from
-//! the record, in a file of their own, so that they can be taken from the disk when nobody needs
-//! them any more.
+//! Variables and standard input of steps, which may be secret. They are kept apart from the record, in
+//! a file of their own, so that they can be taken from the disk when nobody needs them any more.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};

@@ -3,14 +3,13 @@ use std::time::Duration;
 use crate::batch::Step;
 use crate::execute::Reason;
 
-/// Rule of what a batch does next, pure, without clock or I/O. The engine tells it what happened,
-/// performs what it asks for, and writes both down; after a crash it makes the job anew and tells
-/// it the same events again, in the same order. So the same events must give the same actions.
+/// Decides what a batch does next. A job is pure, without clock or I/O: the engine passes it the
+/// events, performs the actions that it returns, and stores both. After a crash it makes the job again
+/// and passes it the same events in the same order. So the same events must give the same actions.
 ///
-/// A list or graph of steps needs none of it: that is a
-/// [`BatchRequest`](crate::BatchRequest). A job is for steps that are not known beforehand:
-/// generated ones, or those of some other source. It is made by the
-/// [kind](crate::batch::BatchPolicy::kind) that it was submitted as.
+/// A list or graph of steps needs no job: that is a [`BatchRequest`](crate::BatchRequest). A job is for
+/// steps that are not known beforehand: generated ones, or those of some other source. It is made by
+/// the [kind](crate::batch::BatchPolicy::kind) that it was submitted as.
 ///
 /// ```
 /// use splengine_core::{BatchJob, Step};
@@ -35,10 +34,11 @@ use crate::execute::Reason;
 /// }
 /// ```
 pub trait BatchJob: Send + 'static {
-    /// The steps known so far, which only ever become more. An action names one by its place.
+    /// Returns the steps known so far, to which further ones may be added later. An action names a step
+    /// by its index.
     fn steps(&self) -> &[Step];
 
-    /// Returns what to do after this event. An action that can't be (a step that is not there, is
+    /// Returns what to do after this event. An impossible action (of a step that does not exist, is
     /// running or has ended) ends the batch as failed, with an error in the log.
     fn on_event(&mut self, event: JobEvent) -> Vec<JobAction>;
 }
@@ -65,15 +65,15 @@ pub enum JobEvent {
         /// Index of the step.
         step: usize,
     },
-    /// The caller wants the batch to end: nothing more is to be started but what cleans up, and
-    /// [stopped](JobAction::Stop) what is not to run on.
+    /// The caller wants the batch to end: nothing more is to be started but steps that clean up, and
+    /// what is not to continue is to be [stopped](JobAction::Stop).
     Cancelled,
-    /// The caller wants the batch to end for the second time: nothing more is to be started, and
-    /// all that runs stopped. Comes once, after [`Cancelled`](Self::Cancelled).
+    /// The caller wants the batch to end for the second time: nothing more is to be started, and all
+    /// that runs is to be stopped. Comes once, after [`Cancelled`](Self::Cancelled).
     Aborted,
-    /// The [time](crate::BatchRequest::timeout) of the batch is up: nothing more is to be started
-    /// but what cleans up, and stopped what is not to run on. Comes once; the batch has failed
-    /// then.
+    /// The [time](crate::BatchRequest::timeout) of the batch is up: nothing more is to be started but
+    /// steps that clean up, and what is not to continue is to be stopped. Comes once; the batch has
+    /// failed then.
     TimedOut,
 }
 
@@ -87,7 +87,7 @@ pub enum Outcome {
     Failed,
     /// The step was stopped, by [`JobAction::Stop`] or its caller; or withdrawn.
     Cancelled,
-    /// The engine ended while it ran: what became of it isn't known. Nothing of it runs any more.
+    /// The engine ended while it ran: how it ended is not known. Nothing of it runs any more.
     Lost,
 }
 
@@ -100,15 +100,14 @@ pub enum JobAction {
         /// Index of the step.
         step: usize,
     },
-    /// Say [`JobEvent::Due`] after `delay`.
+    /// Pass [`JobEvent::Due`] to the job after `delay`.
     Wait {
         /// Index of the step.
         step: usize,
         /// Time to wait.
         delay: Duration,
     },
-    /// Leaves a step out: it will not be run; or, where it has failed and waits for that, not
-    /// again.
+    /// Leave this step out: it will not be run; or, if it has failed and waits for that, not again.
     Skip {
         /// Index of the step.
         step: usize,
@@ -116,7 +115,7 @@ pub enum JobAction {
         reason: String,
     },
     /// Leave this step out if it has not begun, since it waits for its caller's turn: it ends as
-    /// [`Outcome::Cancelled`]. One that has begun goes on.
+    /// [`Outcome::Cancelled`]. One that has begun continues.
     Withdraw {
         /// Index of the step.
         step: usize,
@@ -128,13 +127,13 @@ pub enum JobAction {
         /// Index of the step.
         step: usize,
     },
-    /// The failure of this step, whose last run has ended, does not make the batch fail. Until it is
-    /// started again.
+    /// Until it is started again, the failure of this step, whose last run has ended, does not make the
+    /// batch fail.
     Tolerate {
         /// Index of the step.
         step: usize,
     },
-    /// The batch is over: as succeeded, unless a step's last run was no success and that is not
-    /// tolerated. Nothing may be running or waited for.
+    /// End the batch: as succeeded, unless a step's last run has failed and that is not tolerated. No
+    /// step may run or be waited for.
     Finish,
 }

@@ -1,4 +1,4 @@
-//! Which batches a caller has.
+//! Lists of a caller's batches.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ impl BatchFilter {
     }
 
     /// Selects batches with this [label](crate::BatchRequest::label) of this value; given several
-    /// times, those with all of these. Of one name the last value counts.
+    /// times, those with all of these. If a name is given several times, the last value counts.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
         self
@@ -59,11 +59,11 @@ impl BatchFilter {
 }
 
 impl Batches {
-    /// The caller's batches that `filter` lets through, the newest first: at most `most` (and 500),
-    /// of those that follow the page that gave `cursor`. A page looks at 10,000 batches at most, and
-    /// ends before the names and labels on it are more than
-    /// [1 MiB](crate::quota::LargeWork::MAX_PAGE_BYTES): it may hold fewer than there are, and gives the
-    /// cursor of the next.
+    /// The caller's batches that `filter` lets through, the newest first: at most `most` (and 500), of
+    /// those that follow the page that gave `cursor`. For a page at most 10,000 batches are read, and
+    /// it ends before the names and labels on it are more than [1
+    /// MiB](crate::quota::LargeWork::MAX_PAGE_BYTES): it may hold fewer batches than there are, and has
+    /// the cursor of the next page.
     ///
     /// ```
     /// use splengine_core::batch::{BatchFilter, BatchPolicy};

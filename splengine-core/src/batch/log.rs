@@ -1,4 +1,4 @@
-//! What a run of a step printed on both streams, in its order and with times.
+//! The output of a step on both streams, in order and with times.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
@@ -13,9 +13,9 @@ use crate::execute::Stream;
 use crate::ids::{BatchId, IntoId};
 use crate::time::time;
 
-/// Output of a step on both streams, piece by piece: in the order in which the engine read it, and
-/// with the time at which it did. Of output over its limit the last part comes at the end of the run,
-/// and has the time of that. Got from [`Batches::log`].
+/// Output of a step on both streams, piece by piece, in the order in which the engine read it and with
+/// the times at which it did. Where output is over its limit, the last part comes at the end of the
+/// run, with the time of the end. Got from [`Batches::log`].
 ///
 /// ```
 /// use splengine_core::batch::BatchPolicy;
@@ -81,9 +81,9 @@ pub struct LogPiece {
 }
 
 impl Batches {
-    /// Returns what a run of a step printed on both streams, in its order and with times: the run
-    /// with the number `attempt`, from 1; without that, the last one. With `follow` it goes on until
-    /// that run is over; without `attempt`, until the step is, with what further runs print.
+    /// Returns what a run of a step printed on both streams, in its order and with times: the run with
+    /// the number `attempt`, from 1; without that, the last one. With `follow` it continues until that
+    /// run is over; without `attempt`, until the step is over, with what further runs print.
     ///
     /// # Errors
     ///
@@ -118,8 +118,8 @@ impl StepLog {
         self.index.attempt()
     }
 
-    /// The next piece, 64 KiB at most; `None` where there is none now, or, when it is followed, when
-    /// there never will be.
+    /// Waits for the next piece, 64 KiB at most; `None` if there is none now, or, if the log is
+    /// followed, if none will come.
     ///
     /// # Errors
     ///

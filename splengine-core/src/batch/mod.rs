@@ -1,4 +1,4 @@
-//! Batches: steps that depend on each other, run to their end whatever becomes of the engine
+//! Batches: steps that depend on each other, and are run to their end even if the engine is killed
 //! meanwhile.
 //!
 //! Begin with [`BatchRequest`] and [`Step`], which say what to run and in which order, and with

@@ -1,4 +1,4 @@
-//! What a run of a step has printed, and prints still.
+//! The output of a run of a step, which may still grow.
 
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -69,7 +69,7 @@ struct OutputInProgress {
 }
 
 impl OutputInProgress {
-    /// What is written of the step now.
+    /// Returns what is written of the step now.
     async fn row(&self, of: &StepOutput) -> Result<StepRow, BatchError> {
         self.journal.step(&of.id, of.step, &self.work).await
     }
@@ -111,8 +111,8 @@ impl StepOutput {
         self.attempt
     }
 
-    /// Names what it is a part of: the batch, the step, the run and the stream. What was read from
-    /// an offset once is the same as long as this is, and more may follow it.
+    /// Returns a name of the batch, the step, the run and the stream. As long as the name is the same,
+    /// what was read at an offset does not change; more may follow it.
     #[must_use]
     pub fn revision(&self) -> String {
         format!("{}-{}", self.id, name_of(self.step, self.attempt, self.part))
@@ -197,8 +197,8 @@ impl StepOutput {
         }
     }
 
-    /// Waits until there is something beyond `offset`; `false` when there never will be, since this
-    /// run of the step is over.
+    /// Waits until there is output beyond `offset`; `false` if there will be none, since this run of
+    /// the step is over.
     ///
     /// # Errors
     ///
@@ -233,8 +233,8 @@ impl StepOutput {
         }
     }
 
-    /// Waits until the step is run again after this run, and gives what that run prints; `None` when
-    /// it isn't, since the step is over or the engine shuts down.
+    /// Waits until the step is run again after this run, and returns the output of that run; `None` if
+    /// it is not, since the step is over or the engine shuts down.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a caller asks for: steps, and in which order.
+//! Requests for batches: steps, and their order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,8 +48,8 @@ pub struct BatchRequest {
 #[serde(transparent)]
 pub struct Step(pub(crate) StepData);
 
-/// Condition under which a step runs: what became of the steps that it depends on. A step that was
-/// not needed counts as a success, one that was left out because something failed as a failure.
+/// Condition under which a step runs: how the steps that it depends on have ended. A step that was not
+/// needed counts as a success, one that was left out because something failed as a failure.
 ///
 /// ```
 /// use splengine_core::batch::{BatchPolicy, RunIf, StepState};
@@ -82,8 +82,8 @@ pub enum RunIf {
     Success,
     /// Any of them has failed.
     Failure,
-    /// However they ended; also when the batch is cancelled, until it is a second time. Of a step
-    /// that depends on none it is the same as [`RunIf::Success`].
+    /// All have ended, however; also when the batch is cancelled, unless it is cancelled a second time.
+    /// For a step that depends on none it is the same as [`RunIf::Success`].
     Always,
 }
 
@@ -92,10 +92,10 @@ pub enum RunIf {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum FailFast {
-    /// All that does not depend on it goes on.
+    /// All that does not depend on it continues.
     #[default]
     Never,
-    /// Steps that run go on; nothing more is started, but steps that run on failure or always.
+    /// Steps that run continue; nothing more is started but steps that run on failure or always.
     Soon,
     /// Steps that run are stopped, too.
     Now,
@@ -241,7 +241,7 @@ impl RetryOn {
     /// Maximum number of reasons.
     pub const MAX_REASONS: usize = 16;
 
-    /// None yet.
+    /// No failure.
     pub fn new() -> Self {
         Self::default()
     }
@@ -321,9 +321,8 @@ impl BatchRequest {
     }
 
     /// Sets how long the batch may take from the start of its first step, at most a year. Then what
-    /// runs is stopped and nothing more is started but steps that run on failure or always, and it
-    /// has failed, with exit code 124 where no step failed before. Default: as long as its steps
-    /// take.
+    /// runs is stopped and nothing more is started but steps that run on failure or always, and it has
+    /// failed, with exit code 124 where no step failed before. Default: no bound.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.plan.timeout = Some(duration_millis(timeout));
@@ -338,7 +337,7 @@ impl BatchRequest {
         self
     }
 
-    /// Sets what becomes of the batch when a step has failed. Default: [`FailFast::Never`].
+    /// Sets how the batch reacts to a step that has failed. Default: [`FailFast::Never`].
     #[must_use]
     pub fn fail_fast(mut self, fail_fast: FailFast) -> Self {
         self.plan.fail_fast = fail_fast;
@@ -371,7 +370,7 @@ impl BatchRequest {
 }
 
 impl Step {
-    /// Maximum number of ids that a step [comes after](Self::after).
+    /// Maximum number of ids in [`after`](Self::after).
     pub const MAX_DEPENDENCIES: usize = 1 << 16;
 
     /// Asks for `command`, which is split into words by [`split_words`](crate::execute::split_words).
@@ -475,7 +474,7 @@ impl Step {
         self
     }
 
-    /// Lets the step begin at once, whatever comes before it: it depends on no other.
+    /// Makes the step depend on no other: it may begin at once.
     ///
     /// ```
     /// use splengine_core::{BatchRequest, Step};
@@ -492,7 +491,7 @@ impl Step {
         self
     }
 
-    /// Sets when the step runs, by what became of those. Default: [`RunIf::Success`].
+    /// Sets when the step runs, by how those have ended. Default: [`RunIf::Success`].
     #[must_use]
     pub fn run_if(mut self, run_if: RunIf) -> Self {
         self.0.run_if = run_if;
@@ -515,8 +514,8 @@ impl Step {
         self
     }
 
-    /// Runs it again when the engine ended while it ran, whatever it may have done by then.
-    /// Default: it has failed then, unless it has retries left.
+    /// Runs the step again if the engine ended while it ran, whatever it had done by then. Default: it
+    /// has failed then, unless it has retries left.
     #[must_use]
     pub fn rerun_on_restart(mut self, rerun: bool) -> Self {
         self.0.rerun_on_restart = rerun;
@@ -531,7 +530,7 @@ impl Step {
         self
     }
 
-    /// Sets whether the batch goes on as if the step had succeeded when it fails, and does not fail
+    /// Sets whether the batch continues as if the step had succeeded when it fails, and does not fail
     /// with it. Default: no.
     #[must_use]
     pub fn allow_failure(mut self, allow: bool) -> Self {
@@ -539,9 +538,9 @@ impl Step {
         self
     }
 
-    /// Sets when the step's program and directory are looked for. Default: [`StepCheck::Early`]
-    /// where it depends on no step, else [`StepCheck::Late`]. What no step can make, such as a
-    /// directory outside root, is refused early in any case.
+    /// Sets when the step's program and directory are looked for. Default: [`StepCheck::Early`] where
+    /// it depends on no step, else [`StepCheck::Late`]. What no step can make, such as a directory
+    /// outside root, is always refused early.
     #[must_use]
     pub fn check(mut self, check: StepCheck) -> Self {
         self.0.check = Some(check);

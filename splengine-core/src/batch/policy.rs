@@ -59,8 +59,9 @@ impl BatchPolicy {
     ///
     /// # Errors
     ///
-    /// When the directory can't be had, or the store can't be used: [`StoreFault::Newer`] when a
-    /// later version wrote it, [`StoreFault::Older`] when one did whose format is not known any more.
+    /// When the directory can't be made or opened, or the store can't be used: [`StoreFault::Newer`]
+    /// when a later version wrote it, [`StoreFault::Older`] when an earlier version wrote it in a
+    /// format that is not supported any more.
     pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> Result<Self, StoreFault> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let keeps_strays = format::agree(&store)? || store.get(REPAIRED)?.is_some();
@@ -112,7 +113,7 @@ impl BatchPolicy {
     /// Sets the maximum number of bytes that the steps of all batches that are not over hold in memory:
     /// their commands, arguments, variables and standard input. The next batch is refused
     /// ([`BatchError::InputFull`](crate::BatchError::InputFull)), but where there is no other; batches
-    /// that are [gone on with](crate::Engine::resume) count, and are never refused. Default 64 MiB.
+    /// that are [resumed](crate::Engine::resume) count, and are never refused. Default 64 MiB.
     pub fn max_open_bytes(mut self, bytes: usize) -> Self {
         self.max_open_bytes = bytes;
         self

@@ -1,4 +1,4 @@
-//! What is written down of batches, and under which keys.
+//! Rows of the store of batches, and their keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

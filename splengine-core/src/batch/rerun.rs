@@ -16,7 +16,7 @@ use crate::text::hex;
 impl Batches {
     /// Runs the steps of a batch that is over again, as a new batch: all, or with `only_failed` those
     /// that did not succeed and all that depend on them, handlers and steps that clean up included.
-    /// What those depend on besides counts as met then.
+    /// Other steps that these depend on count as succeeded.
     ///
     /// ```
     /// use splengine_core::batch::BatchPolicy;

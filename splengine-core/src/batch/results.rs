@@ -1,4 +1,4 @@
-//! A batch with what its steps printed, gathered for whoever answers with all of it at once.
+//! The results of a batch: its steps with all that they printed, for answers that have all of it.
 
 use bytes::Bytes;
 
@@ -51,9 +51,9 @@ pub struct StepResult {
     pub stdout: Bytes,
     /// Standard error.
     pub stderr: Bytes,
-    /// `true` if more of its standard output is kept, for which there was no room.
+    /// `true` if more of its standard output is kept than fits here.
     pub stdout_cut: bool,
-    /// `true` if more of its standard error is kept.
+    /// `true` if more of its standard error is kept than fits here.
     pub stderr_cut: bool,
 }
 
@@ -96,8 +96,8 @@ struct Printed {
 impl Batches {
     /// A batch with what its steps printed; while it is not over, those whose last run has ended.
     ///
-    /// Of each stream there are 16 MiB, of all steps together. What comes after that is left out,
-    /// and [told](StepResult::stdout_cut): [`Batches::output`] has it.
+    /// Of each stream there are 16 MiB, of all steps together. What comes after that is left out
+    /// ([`stdout_cut`](StepResult::stdout_cut)); [`Batches::output`] has it.
     ///
     /// # Errors
     ///

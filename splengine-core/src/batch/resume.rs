@@ -1,4 +1,4 @@
-//! Going on with the batches that an engine before this one left.
+//! Resuming the batches that an engine before this one left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

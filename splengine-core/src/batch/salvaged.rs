@@ -1,4 +1,4 @@
-//! What is known of batches without an engine: for export, and to see what a repair keeps.
+//! Batches that are read without an engine: for export, and to see what a repair keeps.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::store::{Rows, Store, StoreFault};
 pub struct SalvagedBatch {
     /// Id of the batch.
     pub id: BatchId,
-    /// The batch with its steps; `None` where too little of it can be read.
+    /// The batch with its steps; `None` if too little of it can be read.
     pub record: Option<BatchRecord>,
     /// The files of what its steps printed, in the order of their names, which are
     /// `STEP-ATTEMPT.STREAM` with steps numbered from 1.
@@ -26,8 +26,8 @@ pub struct SalvagedBatch {
     pub problems: Vec<String>,
 }
 
-/// Tells `each` of all batches that `store` or the directory `outputs` knows of, the oldest first,
-/// whether they are over or not, without changing anything. No engine may use the store meanwhile.
+/// Calls `each` for all batches of which `store` or the directory `outputs` has something, the oldest
+/// first, whether they are over or not. Nothing is changed. No engine may use the store meanwhile.
 /// Blocks.
 ///
 /// ```no_run
@@ -47,8 +47,8 @@ pub struct SalvagedBatch {
 ///
 /// # Errors
 ///
-/// [`StoreFault`] when the store can't be read at all. What is wrong with a single batch is told
-/// with it. A [`SalvagedStore`](crate::store::SalvagedStore) never fails here.
+/// [`StoreFault`] when the store can't be read at all. Faults of a single batch are listed in it. A
+/// [`SalvagedStore`](crate::store::SalvagedStore) never fails here.
 pub fn salvage_batches(
     store: &dyn Store,
     outputs: &Path,

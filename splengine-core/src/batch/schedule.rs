@@ -1,4 +1,4 @@
-//! Which step of a graph runs next.
+//! The rule by which steps of a graph are started.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

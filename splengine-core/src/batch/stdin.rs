@@ -1,5 +1,5 @@
-//! What steps read that does not stand in the batch: what another step printed, and what comes while
-//! they run.
+//! Standard input of steps that is not part of the batch: the output of another step, and what is
+//! written while they run.
 
 use std::io;
 use std::sync::Arc;
@@ -64,9 +64,9 @@ impl StepOutputSource {
 }
 
 impl Batches {
-    /// Writes to the standard input of a step that runs and [keeps it
-    /// open](crate::Step::open_stdin), and with `end` ends it then. Waits until the program has read
-    /// it, but for the last 64 KiB. What several write at the same time is not mixed.
+    /// Writes to the standard input of a step that runs and [keeps it open](crate::Step::open_stdin),
+    /// and closes it then if `end` is set. Waits until the program has read all but the last 64 KiB.
+    /// The data of concurrent calls is not mixed.
     ///
     /// ```
     /// use splengine_core::batch::{BatchEventKind, BatchPolicy};

@@ -1,4 +1,4 @@
-//! Accepting a batch: everything is checked, then it is on disk, then it is begun.
+//! Accepting a batch: it is checked, then stored, then begun.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,8 +90,8 @@ struct BatchDetails {
 }
 
 impl Batches {
-    /// Accepts a batch. Once it returns the batch is on disk, and is run to its end or truthfully
-    /// reported, whatever becomes of this process.
+    /// Accepts a batch. Once it returns, the batch is on disk: even if this process is killed, its
+    /// steps are run or reported as lost.
     ///
     /// With an `idempotency_key` (1 to 255 visible ASCII characters) a repetition gives the batch
     /// that was made first, for as long as that is kept. While a request is checked, another with the
@@ -123,7 +123,7 @@ impl Batches {
     ///
     /// [`BatchError`] that names the step and what is wrong with it; [`BatchError::Conflict`] when the
     /// request before, with the same key, is still checked after 30 s. Then nothing of the batch is
-    /// there.
+    /// kept.
     ///
     /// # Cancel safety
     ///

@@ -7,10 +7,11 @@ use crate::engine::Engine;
 
 impl Engine {
     /// Returns who is behind `credentials`, as `authenticator` says, within the engine's
-    /// [policy](crate::engine::EngineBuilder::guessing) against guessing: each failure is logged and counted,
-    /// its answer is held back for up to a second, and an address with many is shut out for a while.
-    /// Nothing that was shown at all ([`Credentials::None`]) is no failure, and is never refused for
-    /// one, as is a public key. Passwords are checked as [`check_password`](Self::check_password) does.
+    /// [policy](crate::engine::EngineBuilder::guessing) against guessing: each failure is logged and
+    /// counted, its answer is held back for up to a second, and an address with many is shut out for a
+    /// while. A client without credentials ([`Credentials::None`]) or with a public key does not count
+    /// as a failure, and is never refused because of failures. Passwords are checked as
+    /// [`check_password`](Self::check_password) does.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, LocalExecutor};
@@ -37,8 +38,9 @@ impl Engine {
     /// # Errors
     ///
     /// [`AuthError::Unsupported`] for credentials that `authenticator` does not
-    /// [accept](Authenticator::accepts); [`AuthError::Throttled`] for an address that is shut out, before
-    /// it is asked; else what it says. A caller that [is revoked](Caller::is_revoked) is none.
+    /// [accept](Authenticator::accepts); [`AuthError::Throttled`] for an address that is shut out,
+    /// before `authenticator` is asked; else the error of `authenticator`. [`AuthError::Invalid`] for a
+    /// caller that [is revoked](Caller::is_revoked).
     ///
     /// # Cancel safety
     ///
@@ -105,7 +107,7 @@ impl Engine {
     /// [`check_secret`](Self::check_secret), attempts at one user's password from all addresses
     /// together are spaced once some have failed: at most one each second, each of which waits up to
     /// ten seconds for its turn, but for those from an address from which the user's password was shown
-    /// within 30 days. A user who also has a key is never kept from using it.
+    /// within 30 days. This never affects public keys.
     ///
     /// ```
     /// use splengine_core::auth::{AuthError, CredentialSource, Secret};
@@ -130,8 +132,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`AuthError::Throttled`] for an address that is shut out, and where too many wait; else what
-    /// `check` says.
+    /// [`AuthError::Throttled`] for an address that is shut out, or if too many attempts wait; else the
+    /// error of `check`.
     ///
     /// # Cancel safety
     ///

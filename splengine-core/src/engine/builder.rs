@@ -51,7 +51,7 @@ pub struct EngineBuilder {
     max_buffered_bytes: usize,
 }
 
-/// A setting that can't be.
+/// Invalid setting of an engine.
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,7 +73,7 @@ pub enum BuildError {
     /// A bound of zero would let nothing run.
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
-    /// A default over its own maximum.
+    /// A default that is greater than its maximum.
     #[error("the default of `{0}` is over its maximum")]
     DefaultOverMaximum(&'static str),
     /// A default limit that the executor can't enforce here.
@@ -241,9 +241,9 @@ impl EngineBuilder {
     /// for what passes through: messages and bodies that are read, answers that are not read yet,
     /// captured output, screens drawn for clients, saved sessions and records of batches that are read.
     /// Each of these has a bound of its own as well. One caller may have half of what the others leave,
-    /// of all together. What happens at the bound is told with each: reading waits, work is refused and
-    /// may be tried again, output is left out. Input that work holds for as long as it takes, and
-    /// screens, have bounds of their own beside it. Default 192 MiB.
+    /// of all together. The documentation of each kind says what happens at the bound: reading waits,
+    /// work is refused and may be tried again, or output is left out. Input that is held for as long as
+    /// its work takes, and screens, have bounds of their own. Default 192 MiB.
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_buffered_bytes = bytes;
         self
@@ -261,7 +261,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the time from the polite request to end to the kill. Default 5 s.
+    /// Sets the time from the request to end (`SIGTERM`) to the kill. Default 5 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.policy.grace = grace;
         self

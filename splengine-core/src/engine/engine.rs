@@ -13,8 +13,8 @@ use crate::quota::{DiskReserve, LargeWork, MemoryBudget};
 use crate::run::{Admitted, Runner, SessionPlace, ShutdownStage, check_env, may_execute};
 use crate::session::{SessionError, Sessions};
 
-/// Runs commands for callers: checks their rights, lets them in one after the other, keeps limits,
-/// counts, and drains. Adapters hold a clone, which is cheap.
+/// Runs commands for callers: checks their rights, queues their requests, enforces limits, counts, and
+/// drains. Adapters hold a clone, which is cheap.
 ///
 /// ```
 /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
@@ -51,9 +51,9 @@ pub struct Resumed {
     pub sessions: usize,
     /// Number of batches.
     pub batches: usize,
-    /// `true` if the store of batches could not be read. Then no batch is gone on with, though some
-    /// may be left; the cause is in the log. Whoever serves had better end: the store needs repair
-    /// (see [`salvage_batches`](crate::batch::salvage_batches)).
+    /// `true` if the store of batches could not be read. Then no batch is resumed, though some may be
+    /// left; the cause is in the log. A server should end then: the store needs repair (see
+    /// [`salvage_batches`](crate::batch::salvage_batches)).
     pub has_failed: bool,
 }
 
@@ -93,8 +93,9 @@ impl Engine {
         }
     }
 
-    /// Asks for the same, and does not wait for a place: for adapters that tell their client that its
-    /// command waits. Returns once the program runs, or has been checked and waits.
+    /// Runs a command as [`execute`](Self::execute) does, without waiting for a place: for adapters
+    /// that tell their client that its command waits. Returns once the program runs, or has been
+    /// checked and waits.
     ///
     /// ```
     /// use splengine_core::engine::Admitted;
@@ -242,9 +243,8 @@ impl Engine {
         self.0.files.is_some()
     }
 
-    /// Resumes the work that an engine before this one left, which used the same stores. To be
-    /// called before the servers are opened; a further call does nothing, and tells of the same
-    /// batches.
+    /// Resumes the work that an engine before this one left, which used the same stores. To be called
+    /// before the servers are opened; a further call does nothing, and returns the same result.
     ///
     /// - Sessions that [outlive](crate::Session::outlives) their engine: with the same ids, screens,
     ///   recordings and places in their output, so that clients come back as after a broken
@@ -256,8 +256,7 @@ impl Engine {
     /// Where this is not called, the first use of [`batches`](Self::batches) resumes the batches, with
     /// a warning in the log; sessions stay listed as lost.
     ///
-    /// However that engine ended: when this returns, nothing of it still runs that is not gone on
-    /// with.
+    /// However that engine ended: when this returns, nothing of it still runs that was not resumed.
     ///
     /// ```
     /// use splengine_core::batch::{BatchPolicy, BatchState};
@@ -282,7 +281,7 @@ impl Engine {
     ///
     /// # Cancel safety
     ///
-    /// It takes its course when the future is dropped.
+    /// The work continues when the future is dropped.
     pub async fn resume(&self) -> Resumed {
         let engine = self.clone();
         let resuming = tokio::spawn(async move {
@@ -333,7 +332,7 @@ impl Engine {
         self.0.runner.policy.shell_commands && caller.may(Scope::Sessions)
     }
 
-    /// Returns what is switched on and enforced here, in the words of every server.
+    /// Returns the names of what is enabled and enforced here, which are the same on all servers.
     ///
     /// ```
     /// use splengine_core::files::FilePolicy;
@@ -375,8 +374,8 @@ impl Engine {
         self.0.runner.admission.is_open()
     }
 
-    /// Resolves when no new work is taken any more: for what only looks on, and would hold up the
-    /// end of its server.
+    /// Resolves when no new work is taken any more: for connections that only observe, and would delay
+    /// the end of their server.
     ///
     /// # Cancel safety
     ///
@@ -414,21 +413,20 @@ impl Engine {
         EngineStats::new(counters, executions, sessions, batches, authentications, connections)
     }
 
-    /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself,
-    /// then ends it politely, then by force. Sessions are saved, if there is a store for them; those
-    /// whose shell waits for somebody to type end at once; those that
-    /// [outlive](crate::Session::outlives) this process are left to the next, and so is what batches
-    /// have not begun. Returns when nothing else runs. Calling it again while it works is harmless;
-    /// [`kill`](Self::kill) hurries it.
+    /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself, then
+    /// asks it to end, then kills it. Sessions are saved, if there is a store for them; those whose
+    /// shell waits for input end at once; those that [outlive](crate::Session::outlives) this process
+    /// are left to the next, and so is what batches have not begun. Returns when nothing else runs.
+    /// Calling it again while it works is harmless; [`kill`](Self::kill) hurries it.
     ///
     /// So it takes longer than `grace`: what does not end by itself has the engine's
-    /// [grace](crate::engine::EngineBuilder::grace) until it is killed, and some seconds more go by where
-    /// what it left behind is hard to find. All sessions together have `grace` to be saved, or the
-    /// [`save_timeout`](crate::session::SessionPolicy::save_timeout) if that is longer; where the disk is
-    /// slow, or their screens are many and large, those that are not saved by then are told in the log by
-    /// their ids. Where the disk takes nothing, 20 s more go by for sessions, and as much for batches: 10 s
-    /// for each piece of what a step has printed, and 10 s for what is written down of them all. Those
-    /// whose output or end is not written by then are told in the log, too.
+    /// [grace](crate::engine::EngineBuilder::grace) until it is killed, and some seconds more go by
+    /// where what it left behind is hard to find. All sessions together have `grace` to be saved, or
+    /// the [`save_timeout`](crate::session::SessionPolicy::save_timeout) if that is longer; where the
+    /// disk is slow, or their screens are many and large, those that are not saved by then are logged
+    /// by their ids. Where the disk accepts no writes, 20 s more go by for sessions, and as much for
+    /// batches: 10 s for each piece of what a step has printed, and 10 s for what is written down of
+    /// them all. Those whose output or end is not written by then are logged, too.
     ///
     /// ```
     /// use std::time::Duration;

@@ -5,10 +5,11 @@ use crate::ids::{ExecutionId, IntoId};
 use crate::run::ExecutionInfo;
 
 impl Engine {
-    /// Lists the caller's executions that run or wait now, or those of all callers for who has
+    /// Lists the caller's executions that run or wait now, or those of all callers for a caller with
     /// [`Scope::Admin`](crate::Scope::Admin), the oldest first: at most as many as
-    /// [may](crate::engine::EngineBuilder::max_running) run and [wait](crate::engine::EngineBuilder::max_waiting).
-    /// The steps of batches and sessions are not among them.
+    /// [may](crate::engine::EngineBuilder::max_running) run and
+    /// [wait](crate::engine::EngineBuilder::max_waiting). The steps of batches and sessions are not
+    /// among them.
     ///
     /// ```
     /// use splengine_core::engine::ExecutionState;
@@ -31,7 +32,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`ExecuteError::Forbidden`] for who has neither
+    /// [`ExecuteError::Forbidden`] for a caller that has neither
     /// [`Scope::Execute`](crate::Scope::Execute) nor [`Scope::Admin`](crate::Scope::Admin).
     pub fn executions(&self, caller: &Caller) -> Result<Vec<ExecutionInfo>, ExecuteError> {
         self.0.runner.executions.list(caller)
@@ -49,7 +50,7 @@ impl Engine {
     ///
     /// # Cancel safety
     ///
-    /// The cancellation takes its course when the future is dropped.
+    /// The cancellation continues when the future is dropped.
     pub async fn cancel_execution(
         &self,
         caller: &Caller,

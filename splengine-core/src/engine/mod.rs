@@ -1,4 +1,4 @@
-//! The engine, its builder, and what it tells of itself.
+//! The engine, its builder, and its statistics.
 //!
 //! [`Engine::builder`] begins an [`Engine`], of which every server holds a clone. [`EngineStats`]
 //! has its counters, [`Readiness`] whether its parts take work, and [`ExecutionInfo`] what runs or

@@ -32,9 +32,9 @@ impl Readiness {
 }
 
 impl Engine {
-    /// Returns whether work is taken, part by part. Sessions and batches are not while their store
-    /// can't be written or has no room. That is looked at once a second at most: the one of
-    /// sessions is written to each time, that of batches where the last write failed.
+    /// Returns whether work is taken, part by part. Sessions and batches take none while their store
+    /// can't be written or has no space. This is checked once a second at most: the store of sessions
+    /// by a write each time, that of batches only after a write has failed.
     ///
     /// ```
     /// use std::time::Duration;

@@ -52,10 +52,10 @@ impl Servers {
 
     /// Serves until `signal` resolves, then drains `engine` with `grace`, and at last ends the servers.
     ///
-    /// While the engine is drained the servers go on: clients hear of the ends of what runs, and are
-    /// told that nothing new is taken. When it is drained each server ends as its own `run_until` says.
-    /// Each is run in a task of its own; a panic of one is a panic of this.
-    /// [`Engine::kill`] hurries all that. Without servers this waits for the signal, and drains.
+    /// While the engine is drained the servers continue: clients are told how what runs ends, and that
+    /// nothing new is accepted. When it is drained each server ends as its own `run_until` says. Each
+    /// is run in a task of its own; a panic of one is a panic of this. [`Engine::kill`] shortens the
+    /// drain. Without servers this waits for the signal, and drains.
     ///
     /// # Cancel safety
     ///
@@ -100,7 +100,7 @@ impl fmt::Debug for Servers {
     }
 }
 
-/// The object-safe twin of [`Server`].
+/// The dyn-compatible counterpart of [`Server`].
 trait DynServer: Send {
     fn local_addr(&self) -> SocketAddr;
 

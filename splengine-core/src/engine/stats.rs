@@ -29,10 +29,10 @@ pub struct EngineStats {
     pub batches: u64,
     /// Clients attached to sessions.
     pub session_clients: u64,
-    /// Time from asking to being let in.
+    /// Time that requests waited in the queue.
     pub queue_wait: HistogramStats,
-    /// Time from being let in to the program running; none for an executor that starts it without
-    /// waiting for anything.
+    /// Time from the end of the wait to the start of the program; zero for an executor that starts it
+    /// without waiting for anything.
     pub spawn: HistogramStats,
     /// Time from the program running to its end.
     pub run: HistogramStats,
@@ -42,11 +42,11 @@ pub struct EngineStats {
     pub stdout_bytes: u64,
     /// Bytes of standard error, read or not.
     pub stderr_bytes: u64,
-    /// Runs that did not end at the polite request and had to be killed.
+    /// Runs that did not end after the request to end, and had to be killed.
     pub kills: u64,
     /// Background processes ended with their run.
     pub swept: u64,
-    /// Processes that outlived their run though they should not.
+    /// Processes that outlived their run although they should not have.
     pub leftovers: u64,
     /// Authentications that failed, by the name of the server that they were tried on.
     pub authentication_failures: Vec<(&'static str, u64)>,

@@ -1,4 +1,4 @@
-//! Telling a run to stop.
+//! Requests to stop a run.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +16,9 @@ enum CancelLevel {
     Kill(Reason),
 }
 
-/// Word to stop, to which an [`Execute`](crate::Execute) listens while it runs a command.
+/// Requests to stop, for which an [`Execute`](crate::Execute) waits while it runs a command.
 ///
-/// A stop may come once, and may be followed by the demand to kill at once. Signals may come any
+/// A request to stop may come once, and may be followed by one to kill at once. Signals may come any
 /// number of times.
 ///
 /// ```
@@ -74,8 +74,8 @@ struct State {
 }
 
 impl Cancel {
-    /// Resolves when the run is to end: politely first, by force after the command's
-    /// [`grace`](crate::execute::Command::grace). Never resolves if it never is.
+    /// Resolves when the run is to end: it is to be asked first, and killed after the command's
+    /// [`grace`](crate::execute::Command::grace). Never resolves if there is no such request.
     ///
     /// # Cancel safety
     ///
@@ -93,8 +93,8 @@ impl Cancel {
         self.level_reached(|level| matches!(level, CancelLevel::Kill(_))).await;
     }
 
-    /// The next signal that the program is to get, in the order in which they were sent. For an
-    /// executor whose programs can't get signals there is no need to ask.
+    /// Waits for the next signal that the program is to get, in the order in which they were sent. An
+    /// executor whose programs can't get signals need not call it.
     ///
     /// # Cancel safety
     ///

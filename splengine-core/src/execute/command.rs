@@ -16,8 +16,8 @@ pub enum Background {
     /// The processes are killed with it.
     #[default]
     Kill,
-    /// The processes run on, after the end of the engine's process, too. What they still write to
-    /// its standard output and error is thrown away: by a `cat`, where they hold these open.
+    /// The processes continue, even after the end of the engine's process. What they still write to its
+    /// standard output and error is discarded: by a `cat`, if they hold these open.
     Keep,
 }
 
@@ -44,9 +44,9 @@ pub struct Command {
     /// The program and its arguments; never empty, and no word holds a NUL. They are as the caller sent
     /// them, which over SSH need not be UTF-8.
     pub argv: Vec<OsString>,
-    /// Directory to run it in, as the caller wrote it and **unchecked**: absolute or not, with `..` that
-    /// may lead out of root, of any length. `None` is root itself. Each executor confines it by itself:
-    /// [`relative_workdir`](Self::relative_workdir) is the checked form, and
+    /// Directory to run it in, as the caller wrote it and **unchecked**: absolute or not, with `..`
+    /// that may lead out of root, of any length. `None` is root itself. Each executor has to confine
+    /// it: [`relative_workdir`](Self::relative_workdir) is the checked form, and
     /// [`Workdirs`](crate::local::Workdirs) opens it on this host.
     pub workdir: Option<String>,
     /// The variables that the request adds to the executor's own, with `SPL_SESSION_ID`.
@@ -65,10 +65,10 @@ pub struct Command {
     pub tty_variable: Option<String>,
     /// A directory to put in front of the `PATH` of a shell: where the engine's program is.
     pub path_first: Option<String>,
-    /// Mark by which a later executor is to find its processes, if the engine wants that: one of
+    /// Mark by which a later executor is to find its processes, if the engine asks for that: one of
     /// this executor's [marks](crate::execute::Recover::mark).
     pub mark: Option<String>,
-    /// Time from the polite request to end to the kill.
+    /// Time from the request to end (`SIGTERM`) to the kill.
     pub grace: Duration,
 }
 
@@ -97,8 +97,9 @@ impl Command {
     ///
     /// An absolute path is taken below root, as [`Request::workdir`](crate::Request::workdir) says.
     /// Callers may also put the name of root before it, which the executor alone knows: one that tells
-    /// callers such a name takes it off `workdir` first. Symbolic links are not looked at, since only what
-    /// resolves the path sees them: a link below root that leads out of it is the executor's to refuse.
+    /// callers such a name takes it off `workdir` first. Symbolic links are not resolved, since only
+    /// what opens the path sees them: a link below root that leads out of it is the executor's to
+    /// refuse.
     ///
     /// # Errors
     ///

@@ -19,7 +19,7 @@ pub enum Reason {
     Cancelled,
     /// The kernel killed it for memory.
     OutOfMemory,
-    /// The executor itself failed or the engine died while it ran: what became of it isn't known.
+    /// The executor failed or the engine was killed while it ran: how it ended is not known.
     Lost,
 }
 
@@ -34,7 +34,7 @@ impl Reason {
         Self::Lost,
     ];
 
-    /// The word for it on every server.
+    /// Returns the name of the reason, which is the same on all servers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -143,7 +143,7 @@ pub struct End {
 }
 
 impl End {
-    /// The end of a run that never began, for this reason.
+    /// Makes the end record of a run that never began, for this reason.
     #[must_use]
     pub fn never_begun(reason: Reason) -> Self {
         Self {
@@ -195,7 +195,7 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// The run ended like this, by itself.
+    /// Makes the report of a run that ended like this by itself.
     #[must_use]
     pub fn new(status: ExitStatus) -> Self {
         Self {
@@ -223,7 +223,7 @@ impl Exit {
         self
     }
 
-    /// The polite request was not enough: it had to be killed.
+    /// Notes that the request to end was not enough, and the run had to be killed.
     #[must_use]
     pub fn killed(mut self) -> Self {
         self.killed = true;
@@ -263,7 +263,7 @@ impl Exit {
         self.out_of_memory
     }
 
-    /// Returns whether the run had to be killed, since the polite request was not enough.
+    /// Returns whether the run had to be killed, since the request to end was not enough.
     #[must_use]
     pub fn is_killed(&self) -> bool {
         self.killed

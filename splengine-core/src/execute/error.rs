@@ -109,7 +109,7 @@ pub enum ExecuteError {
         /// Time after which to try again.
         retry_after: Duration,
     },
-    /// The request is large, and did not get its turn to be looked at.
+    /// The request is large, and did not get its turn to be checked in time.
     #[error(transparent)]
     Busy(#[from] LargeWorkError),
     /// The engine takes no new work.
@@ -127,7 +127,7 @@ pub enum ExecuteError {
         #[source]
         source: io::Error,
     },
-    /// All runs that are allowed to, of this caller or of all, have left processes behind that still
+    /// The maximum number of runs, of this caller or of all, have left background processes that still
     /// print.
     #[error("{limit} executions {} with `background: keep` have left processes that still have their output open, as many as may; end some, or have them print to a file, and try again in {}", if *.of_caller { "of yours" } else { "of all callers" }, in_words(*.retry_after))]
     TooManyKept {
@@ -138,8 +138,8 @@ pub enum ExecuteError {
         /// Time after which to try again.
         retry_after: Duration,
     },
-    /// Failure inside the engine or the executor, which no request should cause. The source is for
-    /// the log.
+    /// Failure inside the engine or the executor, which no request should cause. The source is for the
+    /// log.
     #[error("the engine failed to run the command")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -162,8 +162,8 @@ impl ExecuteError {
         Self::Internal(source.into())
     }
 
-    /// Exit code with which shells tell of a program that they can't run: 127 where there is none, 126
-    /// where it can't be run; `None` for other errors.
+    /// Returns the exit code by which shells report a program that they can't run: 127 where there is
+    /// none, 126 where it can't be run; `None` for other errors.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         match self {
@@ -215,7 +215,7 @@ impl ExecuteError {
         matches!(self, Self::Exhausted { .. } | Self::TooManyKept { limit: 1.., .. })
     }
 
-    /// Returns the time after which it may work, if it is a matter of time.
+    /// Returns the time after which to try again, if that can help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -1,4 +1,4 @@
-//! Finding out from its output that a program failed, though it exited with 0.
+//! Detection of failures, by its output, of a program that exited with 0.
 
 use regex::bytes::Regex;
 

@@ -1,13 +1,14 @@
-//! Requests, runs and their ends, and the trait of what runs commands.
+//! Requests, runs and their ends, and the trait `Execute` that runs commands.
 //!
 //! A [`Request`] says what to run. [`Engine::execute`](crate::Engine::execute) gives a [`Run`], of
 //! which the output comes as [`Event`]s or [as a whole](Run::capture), and which always ends with an
 //! [`End`].
 //!
-//! [`Execute`] is the other side: an executor gets a checked [`Command`] with its [`Stdin`], writes
+//! [`Execute`] is implemented by executors: one gets a checked [`Command`] with its [`Stdin`], writes
 //! to an [`Output`], listens to a [`Cancel`], and reports an [`Exit`].
-//! [`LocalExecutor`](crate::LocalExecutor) is the one for this host; [`SharedExecutor`] is any that is
-//! chosen at run time, and [`Recover`] the part of one that finds its runs again after a crash.
+//! [`LocalExecutor`](crate::LocalExecutor) is the executor of this host; [`SharedExecutor`] holds any
+//! executor that is chosen at run time, and [`Recover`] is the part of an executor that finds its runs
+//! again after a crash.
 
 pub(crate) mod cancel;
 pub(crate) mod capture;

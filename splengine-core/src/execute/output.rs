@@ -1,4 +1,4 @@
-//! The way of a run's output from its executor to whoever reads it: a queue bounded in bytes.
+//! The queue of a run's output, from its executor to its reader, bounded in bytes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -53,7 +53,8 @@ pub struct OutputClosed;
 pub struct Output(Arc<Queue>);
 
 impl Output {
-    /// Says that the program runs: from here on the run has an end record rather than an error.
+    /// Reports that the program runs: from here on the run ends with an end record, and not with an
+    /// error.
     pub fn started(&self) {
         let mut state = self.0.lock();
         let now = Instant::now();
@@ -81,7 +82,7 @@ impl Output {
         }
     }
 
-    /// Hands over what was printed, waiting for room.
+    /// Hands over what was printed, and waits for capacity.
     ///
     /// # Errors
     ///
@@ -95,8 +96,8 @@ impl Output {
         self.push(stream, data)
     }
 
-    /// Hands over what was printed without waiting for capacity: for the last of it, when the
-    /// program is gone and nothing is gained by waiting. The bound is then the caller's to keep.
+    /// Hands over what was printed without waiting for capacity: for the last of it, when the program
+    /// has ended and waiting gains nothing. The executor then has to keep to the bound itself.
     ///
     /// # Errors
     ///

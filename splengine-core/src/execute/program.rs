@@ -6,7 +6,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use crate::error::Field;
 use crate::execute::{ExecuteError, FailureScan, drop_exec};
 
-/// The host program that commands are given to, and how it misreports.
+/// The host program that commands are given to, and the failures that it reports with exit code 0.
 ///
 /// Without a path, a command's first word is itself the executable, looked up on `PATH`.
 ///
@@ -59,8 +59,8 @@ impl Program {
         Some(directory.to_owned()).filter(|directory| !directory.is_empty())
     }
 
-    /// A run that exited with 0 but wrote a line to standard output that matches is reported with
-    /// exit code 1. The first 4 KiB of each line are looked at.
+    /// A run that exited with 0 but wrote a line to standard output that matches is reported with exit
+    /// code 1. The first 4 KiB of each line are matched.
     ///
     /// ```
     /// use splengine_core::execute::Program;

@@ -1,8 +1,7 @@
 use crate::terminal::{Orphan, Reattached};
 
-/// Finds what an engine left running that ended without a farewell: the part of an
-/// [`Execute`](crate::Execute) that can do so, which [`Execute::recovery`](crate::Execute::recovery)
-/// gives.
+/// Finds the runs that an engine left when it was killed: an optional part of an
+/// [`Execute`](crate::Execute), which [`Execute::recovery`](crate::Execute::recovery) returns.
 ///
 /// ```
 /// use std::collections::HashSet;
@@ -52,22 +51,22 @@ use crate::terminal::{Orphan, Reattached};
     note = "implement `Recover` for what finds runs again, and return it from `Execute::recovery`"
 )]
 pub trait Recover: Send + Sync {
-    /// Makes a fresh mark for one run: the engine keeps it where it survives a crash, and gives it to
+    /// Makes a new mark for one run: the engine stores it so that it survives a crash, and passes it to
     /// [`Execute::execute`](crate::Execute::execute) with the command.
     fn mark(&self) -> String;
 
-    /// Makes sure that nothing runs any more of what carries one of these marks, which executors of
-    /// earlier processes have given.
+    /// Ends everything that carries one of these marks, which executors of earlier processes have made,
+    /// and returns when nothing of it runs.
     ///
     /// # Cancel safety
     ///
     /// The engine polls the future to its end.
     fn sweep(&self, marks: Vec<String>) -> impl Future<Output = ()> + Send;
 
-    /// Looks after the sessions that the engine which used this store before left running: for each,
-    /// either takes it over or makes sure that nothing of it runs any more. What is not among `left`, and
-    /// is still kept for that engine, is ended. Gives one answer for each, in their order. Default:
-    /// [sweeps](Self::sweep) them all, and takes none over.
+    /// Takes over, or ends, the sessions that the engine before this one left running in the same
+    /// store: for each, either its terminal is returned, or nothing of it runs any more. Sessions of
+    /// that engine that are not in `left` are ended. Returns one answer for each, in their order.
+    /// Default: [sweeps](Self::sweep) them all, and takes none over.
     ///
     /// # Cancel safety
     ///

@@ -13,7 +13,7 @@ pub enum SlowReader {
     /// The program waits.
     #[default]
     Wait,
-    /// The program goes on; the oldest output not yet read is lost, and
+    /// The program continues; the oldest output not yet read is lost, and
     /// [`Event::Lost`](crate::Event::Lost) tells how much.
     Lose,
 }
@@ -71,9 +71,9 @@ impl Request {
     }
 
     /// Asks for the command that consists of these words, verbatim: the program, or what the engine's
-    /// [program](crate::engine::EngineBuilder::program) takes for its first argument, and further arguments.
-    /// The quickest way from an `argv` to a request; nothing has to be quoted. No word at all is refused
-    /// as an empty command is.
+    /// [program](crate::engine::EngineBuilder::program) takes for its first argument, and further
+    /// arguments. It takes an `argv` as it is: nothing has to be quoted. Without a word it is refused
+    /// like an empty command.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
@@ -162,10 +162,9 @@ impl Request {
         self
     }
 
-    /// Sets the permit under which the request was read: the engine checks it under the same, and gives that
-    /// back then.
-    /// Otherwise a request from [64 KiB](crate::quota::LargeWork::MIN_BYTES) on, without its standard input,
-    /// waits for a permit of its caller's.
+    /// Sets the permit under which the request was read: the engine also checks the request under it,
+    /// and then releases it. Otherwise a request from [64 KiB](crate::quota::LargeWork::MIN_BYTES) on,
+    /// without its standard input, waits for a permit of its caller's.
     #[must_use]
     pub fn large_work_permit(mut self, permit: LargeWorkPermit) -> Self {
         self.permit = Some(permit);
@@ -247,9 +246,9 @@ impl Request {
         self
     }
 
-    /// Sets how long the command may print nothing before it is ended as one that
-    /// [timed out](crate::Reason::TimedOut); at most the engine's longest time limit. Time in which it
-    /// waits for whoever reads its output does not count. Default: for ever.
+    /// Sets how long the command may print nothing before it is ended as one that [timed
+    /// out](crate::Reason::TimedOut); at most the engine's longest time limit. Time in which it waits
+    /// for the reader of its output does not count. Default: no bound.
     ///
     /// ```
     /// use std::time::Duration;
@@ -277,7 +276,7 @@ impl Request {
     /// the beginning of a value is held back until it is known.
     ///
     /// At most 64 variables, whose values have 64 KiB together. Programs can print a value in another
-    /// form, such as Base64: it is a protection from accidents, not from programs.
+    /// form, such as Base64: masking protects from accidents, not from programs.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, LocalExecutor, Request};

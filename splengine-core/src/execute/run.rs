@@ -46,8 +46,8 @@ pub enum Event {
         /// Exact bytes, cut anywhere, never empty.
         data: Bytes,
     },
-    /// Here a part of its output is missing: over the output limit, or lost to a slow reader that
-    /// asked for it.
+    /// A part of its output is missing here: it was over the output limit, or was dropped for a slow
+    /// reader that asked for that.
     Lost {
         /// Stream of which it was.
         stream: Stream,
@@ -165,8 +165,8 @@ pub struct Captured {
 pub struct Stopper(CancelSource);
 
 impl Stopper {
-    /// Ends the run as its caller's wish: politely, after the grace by force. Does nothing to a
-    /// run that has ended.
+    /// Ends the run as cancelled by its caller: asks it to end, and kills it after the grace. Does
+    /// nothing to a run that has ended.
     pub fn stop(&self) {
         self.0.stop(Reason::Cancelled);
     }
@@ -177,15 +177,15 @@ impl Stopper {
         self.0.stop(Reason::TimedOut);
     }
 
-    /// Ends the run by force, now.
+    /// Kills the run at once.
     pub fn kill(&self) {
         self.0.kill(Reason::Cancelled);
     }
 
-    /// Sends a signal to the program and its process group. At most 16 of them wait for a program
-    /// that is being started; one more is dropped. It is not taken for a request of the engine's: a
-    /// run that ends by it has ended as [`Reason::Signaled`], or by itself. Executors other than
-    /// [`LocalExecutor`](crate::LocalExecutor) may pass it over.
+    /// Sends a signal to the program and its process group. At most 16 of them wait for a program that
+    /// is being started; one more is dropped. It does not count as a request of the engine: a run that
+    /// ends by it has ended as [`Reason::Signaled`], or by itself. Executors other than
+    /// [`LocalExecutor`](crate::LocalExecutor) may ignore it.
     ///
     /// ```
     /// use splengine_core::execute::Signal;
@@ -262,11 +262,11 @@ impl Run {
         })
     }
 
-    /// The whole run. Of each stream no more than the request's output limit, or the engine's
-    /// default, is kept: the first and the last half. It counts against the
-    /// [memory](crate::engine::EngineBuilder::max_captured_bytes) that the engine has for that until the last of
-    /// [`Captured::stdout`] and [`Captured::stderr`] is dropped; where there is none left no more is kept,
-    /// as if the limit were what is kept by then.
+    /// The whole run. Of each stream no more than the request's output limit, or the engine's default,
+    /// is kept: the first and the last half. It counts against the
+    /// [memory](crate::engine::EngineBuilder::max_captured_bytes) that the engine has for that until
+    /// the last of [`Captured::stdout`] and [`Captured::stderr`] is dropped; if there is none left, no
+    /// more is kept, as if that were the output limit.
     ///
     /// # Cancel safety
     ///

@@ -12,10 +12,10 @@ use std::slice::Iter;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SplitError {
-    /// A `'` without its partner.
+    /// A `'` that is not closed.
     #[error("a single quote is never closed")]
     SingleQuote,
-    /// A `"` without its partner.
+    /// A `"` that is not closed.
     #[error("a double quote is never closed")]
     DoubleQuote,
     /// A `\` with nothing after it.
@@ -40,8 +40,8 @@ pub enum SplitError {
 /// quotes and backslashes protect. Nothing is expanded: `*`, `~`, `#`, and a `$` before anything but
 /// a parenthesis are characters like any other.
 ///
-/// What would make a shell run something else than these words is refused where it stands outside
-/// of quotes: `;`, `&`, `|`, `<`, `>`, a backtick, `$(`, and a line end between words. Who writes it
+/// What would make a shell run something else than these words is refused where it stands outside of
+/// quotes: `;`, `&`, `|`, `<`, `>`, a backtick, `$(`, and a line end between words. A text with it
 /// expects a shell, and as an argument it would change what the command does. Line ends before the
 /// first word and after the last separate nothing, and are left out.
 ///

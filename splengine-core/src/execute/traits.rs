@@ -7,9 +7,9 @@ use crate::execute::{Cancel, Command, ExecuteError, Exit, Output, Stdin};
 use crate::os::LimitKind;
 use crate::terminal::{Orphan, Reattached, Size, Terminal};
 
-/// Runs commands: on this host ([`LocalExecutor`](crate::LocalExecutor)), in a container, on a
-/// cluster. With the feature `testing` there is what its unit tests take, and a conformance suite
-/// (`splengine_core::testing`). Implement it with a plain `async fn`:
+/// Runs commands: on this host ([`LocalExecutor`](crate::LocalExecutor)), in a container, on a cluster.
+/// The module `testing`, behind the feature of the same name, has helpers for its unit tests and a
+/// conformance suite. Implement it with a plain `async fn`:
 ///
 /// ```
 /// use bytes::Bytes;
@@ -36,21 +36,21 @@ use crate::terminal::{Orphan, Reattached, Size, Terminal};
 /// ```
 #[diagnostic::on_unimplemented(note = "implement `Execute`, or use `LocalExecutor`")]
 pub trait Execute: Send + Sync + 'static {
-    /// Runs `command` to its end and writes what it prints to `output`. It calls
-    /// [`Output::started`] once the program runs. When `cancel` speaks, it ends the program and
-    /// all that the program started, and reports an exit that is [`Exit::stopped`].
+    /// Runs `command` to its end and writes what it prints to `output`. It calls [`Output::started`]
+    /// once the program runs. When `cancel` resolves, it ends the program and all that the program
+    /// started, and reports an exit that is [`Exit::stopped`].
     ///
     /// # Errors
     ///
-    /// [`ExecuteError`] when it did not start. After [`Output::started`] an error means that what
-    /// became of the run isn't known: it ends as [`Reason::Lost`](crate::Reason::Lost).
+    /// [`ExecuteError`] when it did not start. An error after [`Output::started`] means that the end of
+    /// the run is not known: it ends as [`Reason::Lost`](crate::Reason::Lost).
     ///
     /// # Cancel safety
     ///
-    /// The engine polls the future once where the run was asked for, and then to its end in a task of
-    /// its own; so whatever takes long must not block, in its beginning least of all: no time limit
-    /// and no word to stop reaches it there. The engine drops it early in one case: when `cancel`
-    /// spoke and nothing came of it within the command's grace and ten seconds.
+    /// The engine polls the future once in the task that asked for the run, and then to its end in a
+    /// task of its own. So it must not block, above all in its first poll, to which no time limit and
+    /// no request to stop applies. The engine drops the future early in one case: when it has not ended
+    /// within the command's grace and ten seconds after `cancel` resolved.
     fn execute(
         &self,
         command: Command,
@@ -59,8 +59,9 @@ pub trait Execute: Send + Sync + 'static {
         cancel: Cancel,
     ) -> impl Future<Output = Result<Exit, ExecuteError>> + Send;
 
-    /// Checks whether `command` could start now, without starting it. Called when it has to wait,
-    /// so that a caller hears at once what will never work. Default: it could.
+    /// Checks whether `command` could start now, without starting it. Called when it has to wait in the
+    /// queue, so that a command that can never work is refused at once. Default: every command could
+    /// start.
     ///
     /// # Errors
     ///
@@ -75,7 +76,8 @@ pub trait Execute: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Starts `command` in a terminal of this size. Default: there are no terminals here.
+    /// Starts `command` in a terminal of this size. Default: an error, since the executor has no
+    /// terminals.
     ///
     /// # Errors
     ///
@@ -95,7 +97,7 @@ pub trait Execute: Send + Sync + 'static {
     }
 
     /// Returns what finds the executor's runs again after a crash of the engine's process. Default:
-    /// nothing does, so what runs then is not ended by the next engine.
+    /// `None`, so what runs then is not ended by the next engine.
     fn recovery(&self) -> Option<&impl Recover> {
         None::<&NoRecovery>
     }
@@ -105,8 +107,8 @@ pub trait Execute: Send + Sync + 'static {
         false
     }
 
-    /// Returns whether the executor holds a run to this limit. What is not enforced is refused.
-    /// Default: none is.
+    /// Returns whether the executor enforces this limit. Requests with a limit that is not enforced are
+    /// refused. Default: `false` for all.
     fn enforces(&self, limit: LimitKind) -> bool {
         let _ = limit;
         false
@@ -115,7 +117,7 @@ pub trait Execute: Send + Sync + 'static {
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The object-safe twin of [`Execute`].
+/// The dyn-compatible counterpart of [`Execute`].
 pub(crate) trait DynExecute: Send + Sync {
     fn execute_boxed(
         self: Arc<Self>,

@@ -26,7 +26,7 @@ use crate::process::await_inherited_closed;
 pub struct Replaced {
     /// Attributes of the file.
     pub info: FileInfo,
-    /// `true` if nothing had its name before.
+    /// `true` if no file had its name before.
     pub is_new: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel tells of a directory, as what is told of it. Pure.
+//! Events of the kernel about a directory, merged to the events that watchers get. Pure.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};

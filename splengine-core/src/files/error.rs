@@ -7,8 +7,7 @@ use rustix::io::Errno;
 use crate::error::{ErrorKind, Field};
 use crate::quota::BelowFloor;
 
-/// Reason for which something asked of a file was not done. A path is shown as it was given, 200
-/// characters of it at most.
+/// Failure of an operation on a file. A path is shown as it was given, 200 characters of it at most.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
@@ -36,13 +35,13 @@ pub enum FileError {
         /// Path that was asked for.
         path: String,
     },
-    /// The file is not as the condition of a change says.
+    /// The file does not meet the condition of a change.
     #[error("`{path}` is not, or no longer, as the condition says; look at it again")]
     Changed {
         /// Path that was asked for.
         path: String,
     },
-    /// A directory that holds something.
+    /// A directory that is not empty.
     #[error("`{path}` is not empty")]
     NotEmpty {
         /// Path that was asked for.
@@ -60,13 +59,13 @@ pub enum FileError {
         /// Path that was asked for.
         path: String,
     },
-    /// A program that runs, or something that is mounted on.
+    /// A program that runs, or a mount point.
     #[error("`{path}` is in use, and can't be changed now")]
     Busy {
         /// Path that was asked for.
         path: String,
     },
-    /// The operating system, or the engine, does not let it be touched.
+    /// The operating system, or the engine, does not permit access.
     #[error("`{path}` may not be used like this: permission denied")]
     Denied {
         /// Path that was asked for.
@@ -86,7 +85,7 @@ pub enum FileError {
         /// Reason for which the operation is not possible.
         problem: &'static str,
     },
-    /// A path that is never one.
+    /// An invalid path.
     #[error("`{path}` is not a path: it {problem}")]
     BadPath {
         /// Path that was asked for.
@@ -94,7 +93,7 @@ pub enum FileError {
         /// Description of what is wrong with the path, or what would be right.
         problem: &'static str,
     },
-    /// A value that is never right.
+    /// An invalid value.
     #[error("`{field}` {problem}")]
     Malformed {
         /// The member's name.
@@ -102,7 +101,7 @@ pub enum FileError {
         /// Description of what is wrong with the field, and what would be right.
         problem: &'static str,
     },
-    /// A file that would be larger than one may be.
+    /// A file that would be larger than the limit.
     #[error("`{path}` would be larger than the {limit} bytes that a file may have here")]
     TooLarge {
         /// Path that was asked for.
@@ -199,7 +198,7 @@ impl FileError {
         }
     }
 
-    /// Returns the time after which it may work, if it is a matter of time.
+    /// Returns the time after which to try again, if that can help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let passes = matches!(

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileEvent {
-    /// A file or directory has this name now: it was made, or moved here. What had that name before
-    /// is gone: a file that was [replaced](crate::Files::replace) in one step is told as created
-    /// anew. That opens the old one and closes the new one for writing, so that there may be a
+    /// A file or directory has this name now: it was made, or moved here. What had that name before is
+    /// gone: a file that was [replaced](crate::Files::replace) in one step is told as created anew.
+    /// That opens the old one and closes the new one for writing, so that there may be a
     /// [`Modified`](Self::Modified) before this and after it.
     Created {
         /// Name in the directory: any bytes but `/` and NUL.
@@ -33,10 +33,10 @@ pub enum FileEvent {
         /// The name that it has.
         to: OsString,
     },
-    /// More happened than is kept, and all that was not yet told is lost. What there is now, a list
-    /// that is begun after this tells.
+    /// More happened than is kept, and all events that were not yet given are lost. A list that is
+    /// begun after this one shows the present state.
     Overflow,
-    /// The directory was removed or moved, or its file system is gone. This is the last event. A
-    /// removed directory is gone once nobody has it open, or works in it.
+    /// The directory was removed or moved, or its file system was unmounted. This is the last event.
+    /// For a removed directory it comes once no process has it open or works in it.
     Gone,
 }

@@ -88,8 +88,8 @@ impl Files {
         }
     }
 
-    /// `path` of the host, without `.` and `..`, if that is a directory on the way to root: all that
-    /// is to be known of it is that it is there.
+    /// Returns `path` of the host, without `.` and `..`, if it is a directory on the way to root: all
+    /// that callers may know of it is that it exists.
     #[must_use]
     pub fn above_root(&self, path: &Path) -> Option<PathBuf> {
         self.shared.as_ref()?.tree.above_root(path)
@@ -154,7 +154,7 @@ impl Files {
         self.with(caller, path, |shared, path| Ok(shared.tree.find_itself(path)?.info)).await
     }
 
-    /// Opens a regular file. Nothing else is opened, so that nobody waits for a pipe's other end.
+    /// Opens a regular file. Nothing else is opened, so that no call waits for the other end of a pipe.
     ///
     /// # Errors
     ///
@@ -424,8 +424,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Outside`] when that is no place below root: nobody is told of
-    /// what is there.
+    /// [`FileError`]; [`FileError::Outside`] when the target is not below root.
     ///
     /// # Cancel safety
     ///
@@ -491,9 +490,9 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Exists`] when something has that name, [`FileError::Impossible`] where
-    /// [`FilePolicy::max_caller_bytes`](crate::files::FilePolicy::max_caller_bytes) is set, since it could not be
-    /// told whose the file is.
+    /// [`FileError`]; [`FileError::Exists`] when something has that name, [`FileError::Impossible`]
+    /// where [`FilePolicy::max_caller_bytes`](crate::files::FilePolicy::max_caller_bytes) is set, since
+    /// the file's owner could not be told.
     ///
     /// # Cancel safety
     ///
@@ -523,7 +522,7 @@ impl Files {
         .await
     }
 
-    /// Changes what `path` leads to.
+    /// Changes attributes of what `path` leads to.
     ///
     /// # Errors
     ///
@@ -547,8 +546,8 @@ impl Files {
         .await
     }
 
-    /// Changes what `path` names; if that is a link, the link, of which only the times can be
-    /// changed.
+    /// Changes attributes of what `path` names; if that is a link, of the link, of which only the times
+    /// can be changed.
     ///
     /// # Errors
     ///
@@ -574,7 +573,7 @@ impl Files {
         .await
     }
 
-    /// Returns how much room there is on the file system that `path` leads to.
+    /// Returns the free space of the file system that `path` leads to.
     ///
     /// # Errors
     ///

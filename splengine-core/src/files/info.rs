@@ -33,9 +33,9 @@ pub struct FileInfo {
     pub mode: u32,
     /// Number of names that it has.
     pub links: u64,
-    /// The number of the user it belongs to.
+    /// Number of the user that it belongs to.
     pub uid: u32,
-    /// The number of the group it belongs to.
+    /// Number of the group that it belongs to.
     pub gid: u32,
     /// Tells this file from every other of the host, as long as it exists.
     pub(crate) id: (u64, u64),
@@ -43,9 +43,9 @@ pub struct FileInfo {
     pub(crate) changed: (i64, u64),
 }
 
-/// Tells what a file is now from what it was before any change of it: made anew, written, given
-/// other permission bits. As exact as the clock of its file system (some milliseconds), and no
-/// longer than the file exists. Displayed as hexadecimal digits and hyphens.
+/// A version of a file: another one after each change of it, when it is created again, written, or gets
+/// other permission bits. As exact as the clock of its file system (some milliseconds), and no longer
+/// than the file exists. Displayed as hexadecimal digits and hyphens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileRevision {
     id: (u64, u64),
@@ -53,7 +53,7 @@ pub struct FileRevision {
     changed: (i64, u64),
 }
 
-/// Room that there is on a file system.
+/// Free space of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskSpace {
@@ -65,22 +65,22 @@ pub struct DiskSpace {
     pub free: u64,
     /// Number of blocks that the engine's own user may still fill.
     pub available: u64,
-    /// All places for files.
+    /// Number of inodes.
     pub files: u64,
-    /// Number of places for files that are free.
+    /// Number of free inodes.
     pub files_free: u64,
-    /// Number of places for files that the engine's own user may still take.
+    /// Number of inodes that the engine's own user may still use.
     pub files_available: u64,
     /// The number of the file system.
     pub id: u64,
-    /// `true` if nothing on it can be changed.
+    /// `true` if it is mounted read-only.
     pub is_read_only: bool,
     /// Maximum length of a name in bytes.
     pub max_name: u64,
 }
 
 impl FileInfo {
-    /// Returns whether `other` is of the same file, under whatever name.
+    /// Returns whether `other` is of the same file, by any of its names.
     #[must_use]
     pub fn is_same_file(&self, other: &Self) -> bool {
         self.id == other.id
@@ -102,7 +102,7 @@ impl FileInfo {
         }
     }
 
-    /// Returns which of all that it was and will be this is.
+    /// Returns the version that this is.
     #[must_use]
     pub fn revision(&self) -> FileRevision {
         FileRevision { id: self.id, size: self.size, changed: self.changed }

@@ -104,8 +104,8 @@ impl FirstNames {
 pub struct FileEntry {
     /// Name in the directory: any bytes but `/` and NUL.
     pub name: OsString,
-    /// Attributes of it; if it is a link, of the link. Of one that can't be looked at, only its
-    /// kind: the rest is 0, and its times are 1970.
+    /// Attributes of it; if it is a link, of the link. If they can't be read, only the kind is set: the
+    /// rest is 0, and the times are 1970.
     pub info: FileInfo,
 }
 
@@ -151,7 +151,7 @@ impl FileListing {
     }
 
     /// Returns the next entries as [`next`](Self::next) does, `most` of them at most, from 1 to
-    /// [`MAX_BATCH`](Self::MAX_BATCH): for callers that hand them on in parts, and keep none meanwhile.
+    /// [`MAX_BATCH`](Self::MAX_BATCH): for callers that pass them on in parts, and keep none meanwhile.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ impl FileListing {
         self.look(|directory| fstat(directory).map(FileInfo::from)).await
     }
 
-    /// Returns how much room there is where the directory is.
+    /// Returns the free space of the file system that the directory is on.
     ///
     /// # Errors
     ///

@@ -103,13 +103,13 @@ impl OpenOptions {
         self
     }
 
-    /// Makes it when it is not there.
+    /// Creates the file if it does not exist.
     pub fn create(mut self) -> Self {
         self.create = true;
         self
     }
 
-    /// Makes it, and fails when something of that name is there, be it a link that leads nowhere.
+    /// Creates the file, and fails if something has its name, even a link to nothing.
     pub fn create_new(mut self) -> Self {
         self.create_new = true;
         self
@@ -306,7 +306,7 @@ impl OpenFile {
         .await
     }
 
-    /// Returns when all that was written is on the disk.
+    /// Waits until all that was written is on the disk.
     ///
     /// # Errors
     ///
@@ -336,7 +336,7 @@ impl OpenFile {
         }
     }
 
-    /// Returns how much room there is where the file is.
+    /// Returns the free space of the file system that the file is on.
     ///
     /// # Errors
     ///

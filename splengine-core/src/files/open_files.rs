@@ -1,4 +1,4 @@
-//! How many files are open, or directories watched or walked through.
+//! Bounds on open files, watched directories and path walks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! Whose a file is: an attribute of it. A walk over all that are anybody's.
+//! Owners of files, which are kept in an attribute, and a walk over all files with an owner.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;

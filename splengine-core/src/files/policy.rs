@@ -210,7 +210,7 @@ impl FilePolicy {
     }
 
     /// Hides a file or a directory of the host, by what it is (its device and inode) and not by its
-    /// name: for what the server reads its tokens, keys and configuration from. Unlike with
+    /// name: for what the server reads its tokens, keys and configuration from. Unlike in
     /// [`hide`](Self::hide), `path` is one of the host; it may lie outside root, and a relative one
     /// starts from the current directory. It need not be there yet.
     ///
@@ -251,10 +251,10 @@ impl FilePolicy {
     /// open to be written, and as many directories to be listed; each is a file descriptor of this
     /// process. The next is refused ([`FileError::Full`]).
     ///
-    /// One caller may have as many open as are still free ([`FileError::CallerLimit`]): one alone
-    /// half of all, two a third each, so that there is a place for who has none yet. Besides, one
-    /// descriptor is held for a moment for each directory of a path that is being walked: of four
-    /// paths at once, two of one caller; further ones wait.
+    /// One caller may have as many open as are still free ([`FileError::CallerLimit`]): one alone half
+    /// of all, two a third each, so that a caller who has none yet can open one. Besides, one
+    /// descriptor is held for a moment for each directory of a path that is being walked: of four paths
+    /// at once, two of one caller; further ones wait.
     pub fn max_open(mut self, count: usize) -> Self {
         self.max_open = count;
         self
@@ -280,18 +280,18 @@ impl FilePolicy {
     /// never are.
     ///
     /// A file belongs to the caller who wrote to it last through [`Files`](crate::Files), with all of
-    /// its size: whoever writes to another's, or to one that was nobody's, takes it over. It counts
-    /// with its size in blocks of 4096 bytes, holes included, and one block more; a directory with
-    /// one block; until the last name of it is gone and nobody has it open. A file that replaces
-    /// another is written beside it first: there must be room for both. Symbolic links count nothing.
+    /// its size: a caller who writes to a file of another caller, or of none, takes it over. It counts
+    /// with its size in blocks of 4096 bytes, holes included, and one block more; a directory with one
+    /// block; until its last name is removed and no process has it open. A file that replaces another
+    /// is written beside it first: there must be space for both. Symbolic links count nothing.
     ///
-    /// Whose a file is stands in its attribute `user.splengine.owner`. All files below root are
-    /// counted when the engine is built, which takes seconds where there are millions, and again
-    /// before a caller is refused, though for at most a twentieth of the time. So what
-    /// programs remove is room again; what they write by themselves is nobody's, and not bounded. For
-    /// the counts, files remain readable and directories usable for the engine's own user, whatever
-    /// permission bits callers give them. Below 1024 directories nothing is counted; nor is what the
-    /// host hides from the engine's user, of which the log tells.
+    /// Whose a file is stands in its attribute `user.splengine.owner`. All files below root are counted
+    /// when the engine is built, which takes seconds where there are millions, and again before a
+    /// caller is refused, though for at most a twentieth of the time. So what programs remove is free
+    /// again; what they write by themselves belongs to no caller, and is not bounded. For the counts,
+    /// files remain readable and directories usable for the engine's own user, whatever permission bits
+    /// callers give them. Below 1024 directories nothing is counted; nor is what the host hides from
+    /// the engine's user, of which the log tells.
     ///
     /// # Errors
     ///

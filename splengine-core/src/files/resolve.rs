@@ -1,4 +1,4 @@
-//! Finding what a path names: below root, and nothing that is hidden.
+//! Resolution of paths: below root, and to nothing that is hidden.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

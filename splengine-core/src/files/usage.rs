@@ -1,4 +1,4 @@
-//! What callers' files hold, and the bound on it.
+//! The bytes that callers' files hold, and the bound on them.
 //!
 //! A file belongs to whoever wrote to it last through the engine; an attribute of it says so. Their
 //! sizes are counted when the engine is built. From then on each change is, by those that make it:

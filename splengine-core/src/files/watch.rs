@@ -1,4 +1,4 @@
-//! What changes in a directory.
+//! Watches on directories.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -29,9 +29,9 @@ use crate::protected::identity;
 /// lets this process's user have, until it is dropped.
 ///
 /// Neither what is [hidden](crate::files::FilePolicy::hide) is told of, nor files that
-/// [`replace`](crate::Files::replace) is still writing; nor changes of the content of a file whose
-/// name is `#` and digits, which is what the kernel calls those that have none. Who needs the whole
-/// directory watches first and lists then.
+/// [`replace`](crate::Files::replace) is still writing; nor changes of the content of a file whose name
+/// is `#` and digits, which is what the kernel calls those that have none. To know the whole directory,
+/// watch it first and list it then.
 ///
 /// ```
 /// use std::path::Path;

@@ -72,9 +72,9 @@ pub enum SetupError {
 /// | dumpable, parent-death signal | as for any program, the kernel resets them |
 ///
 /// What this process has less of than usual, its programs have less of, too. They inherit the other
-/// resource limits, the CPU affinity, the memory policy, namespaces, seccomp filters, securebits,
-/// the switch for transparent huge pages and the session keyring: keep no secrets in that one.
-/// Attributes of this process are looked at when the builder is made.
+/// resource limits, the CPU affinity, the memory policy, namespaces, seccomp filters, securebits, the
+/// switch for transparent huge pages and the session keyring: keep no secrets in that one. Attributes
+/// of this process are read when the builder is made.
 ///
 /// ```
 /// use splengine_core::local::{CgroupMode, Environment};
@@ -151,9 +151,10 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// Also reaps children that no run started, one second after they died: for a program that starts
-    /// no process but by its engine, above all for process 1 of a container, whom every orphan falls
-    /// to. Default: no, since the process that embeds the engine may wait for children of its own.
+    /// Also reaps children that no run started, one second after they ended: for a program that starts
+    /// processes only by its engine, above all for process 1 of a container, which becomes the parent
+    /// of every orphan. Default: no, since the process that embeds the engine may wait for children of
+    /// its own.
     pub fn reap_unknown(mut self, reap: bool) -> Self {
         self.reap_unknown = reap;
         self
@@ -177,13 +178,14 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// Maximum number of runs, default 512, that [keep](crate::execute::Background::Keep) their background
-    /// processes and are running, or have left processes behind that still have its standard output or
-    /// error open; one more is refused with [`TooManyKept`](crate::ExecuteError::TooManyKept). A caller
-    /// alone may have half of them, so that nobody takes all; 0 lets no run keep any. For each
-    /// of these streams a `cat`, which goes on when this process ends, reads what is printed and throws it
-    /// away; where the host has none at `/bin` or `/usr/bin`, processes that print are ended by `SIGPIPE`.
-    /// Terminals do not count: [sessions](crate::session::SessionPolicy) are bounded by themselves.
+    /// Maximum number of runs, default 512, that [keep](crate::execute::Background::Keep) their
+    /// background processes and are running, or have left processes behind that still have its standard
+    /// output or error open; one more is refused with
+    /// [`TooManyKept`](crate::ExecuteError::TooManyKept). One caller may have half of them; 0 lets no
+    /// run keep any. For each of these streams a `cat`, which continues when this process ends, reads
+    /// what is printed and discards it; where the host has none at `/bin` or `/usr/bin`, processes that
+    /// print are ended by `SIGPIPE`. Terminals do not count: [sessions](crate::session::SessionPolicy)
+    /// are bounded by themselves.
     pub fn max_kept(mut self, count: usize) -> Self {
         self.max_kept = count;
         self
@@ -221,7 +223,7 @@ impl LocalExecutorBuilder {
     /// The executor. It makes this process the reaper of all that its runs orphan
     /// (`PR_SET_CHILD_SUBREAPER` of prctl(2)), and starts one thread that reaps them.
     ///
-    /// Processes of runs are known by their hard limits of `RLIMIT_LOCKS` and `RLIMIT_RSS`, which
+    /// Processes of runs are recognised by their hard limits of `RLIMIT_LOCKS` and `RLIMIT_RSS`, which
     /// Linux does not enforce. A child that this process starts by itself is never signalled nor
     /// reaped, unless it lowers both of them and starts a session of its own.
     ///

@@ -7,8 +7,8 @@ use crate::names::any_names;
 
 /// The variables that commands get from their host, before those of their request.
 ///
-/// Nothing of the server's own environment reaches a command unless it is named here, so that its
-/// secrets stay its own.
+/// Nothing of the server's own environment reaches a command unless it is named here, so that commands
+/// do not get its secrets.
 ///
 /// ```
 /// use splengine_core::local::Environment;

@@ -1,4 +1,4 @@
-//! Finding the file of a program.
+//! Lookup of a program's file.
 
 use std::ffi::{CString, OsStr};
 use std::io;

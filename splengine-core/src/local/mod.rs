@@ -1,9 +1,9 @@
 //! The executor of this host, and the process that keeps its terminals.
 //!
 //! [`LocalExecutor`] runs commands as child processes below a root directory; its
-//! [builder](LocalExecutorBuilder) says what they begin with, of which the [`Environment`] is a
-//! part. With a [`PtyHost`] the programs of sessions go on when this process ends, and the next one
-//! takes them over. [`Workdirs`] and [`Environment::variables`] are for other executors of this host.
+//! [builder](LocalExecutorBuilder) says what they begin with, of which the [`Environment`] is a part.
+//! With a [`PtyHost`] the programs of sessions continue when this process ends, and the next one takes
+//! them over. [`Workdirs`] and [`Environment::variables`] are for other executors of this host.
 
 mod builder;
 mod cgroup_mode;

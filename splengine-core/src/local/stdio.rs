@@ -1,4 +1,4 @@
-//! Attending a running process: its pipes, its end, the word to stop.
+//! A running process: its pipes, its end, and requests to stop it.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -38,7 +38,7 @@ pub struct Workdirs {
 }
 
 impl Workdirs {
-    /// Opens a root. What becomes of its name later is of no consequence.
+    /// Opens a root. A later rename of the directory has no effect.
     ///
     /// # Errors
     ///

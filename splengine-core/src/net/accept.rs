@@ -20,17 +20,17 @@ use crate::net::limits::ConnectionLimits;
 use crate::net::table::Table;
 use crate::spare_thread::SpareThread;
 
-/// Accepts connections and serves each of them in a task of its own, until `shutdown` resolves.
-/// Then it takes no more, tells those that there are by their [`Closing`], and ends what is left
-/// after `max_linger`.
+/// Accepts connections and serves each of them in a task of its own, until `shutdown` resolves. Then it
+/// accepts no more, notifies the open connections by their [`Closing`], and ends what is left after
+/// `max_linger`.
 ///
-/// What is written to a connection is sent at once. A peer that is gone without a word is found out
-/// within 45 s, and one that has closed the connection, or its half of it where the server does not
-/// [allow](crate::net::ConnectionHandle::allow_half_close) that, within 2 s, also while nobody reads: then what
-/// serves it is dropped. So it is when an unauthenticated connection has to
-/// make room or shows nothing in time, as `limits` say; by its
-/// [handle](Connection::handle) `serve` tells when that is over. `serve` gives what serves a
-/// connection, or nothing for one that is to be closed at once.
+/// What is written to a connection is sent at once. A peer that is gone without closing the connection
+/// is noticed within 45 s, and one that has closed the connection, or its half of it where the server
+/// does not [allow](crate::net::ConnectionHandle::allow_half_close) that, within 2 s, also while
+/// nothing reads: then the future that serves it is dropped. So it is when an unauthenticated
+/// connection has to make room or shows nothing in time, as `limits` say; by its
+/// [handle](Connection::handle) `serve` tells when that is over. `serve` returns the future that serves
+/// a connection, or `None` for a connection that is to be closed at once.
 ///
 /// When the process is out of file descriptors, connections beyond their caller's share on which
 /// nothing is worked at, unauthenticated ones that have been there for a second, and when that has

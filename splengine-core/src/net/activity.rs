@@ -37,10 +37,10 @@ impl Activity {
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
-    /// [`max_unauthenticated_requests`](crate::net::ConnectionLimits::max_unauthenticated_requests)
-    /// are worked at at once, each until its answer was written, so that a client which reads none
-    /// of them holds little memory. Once somebody has authenticated, none waits any more. The request's
-    /// head, which takes `head_bytes` of memory, is counted among those of
+    /// [`max_unauthenticated_requests`](crate::net::ConnectionLimits::max_unauthenticated_requests) are
+    /// worked at at once, each until its answer was written, so that a client which reads none of them
+    /// holds little memory. Once a client has authenticated, none waits any more. The request's head,
+    /// which takes `head_bytes` of memory, is counted among those of
     /// [all](crate::net::ConnectionLimits::max_head_bytes) meanwhile, and until it is
     /// [released](Self::release_head). So is what may be received of its body, which is at most
     /// `max_body_bytes` long where that is known, as long as it waits.

@@ -238,7 +238,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// Notes that a whole request, or the like, has come: the connection has shown something within
+    /// Notes that a whole request, or the like, was received: the connection has sent something within
     /// the [time that it has](crate::net::ConnectionLimits::unauthenticated_timeout), and is not
     /// [idle](Self::idle_for) while the request is worked at.
     pub fn begin(&self) -> Activity {

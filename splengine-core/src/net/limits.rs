@@ -7,10 +7,10 @@ use crate::net::stats::Counters;
 
 /// Bounds on the connections of one server, for [`serve_connections`](crate::net::serve_connections).
 ///
-/// A connection is *unauthenticated* until [`ConnectionHandle::set_authenticated`] is called, and
-/// until then it is the first to go: it has a time to show something, and is closed when others need
-/// its place. An authenticated connection is closed for others only when its caller has more than their
-/// share of all connections, see [`max_connections`](Self::max_connections).
+/// A connection is *unauthenticated* until [`ConnectionHandle::set_authenticated`] is called, and until
+/// then it is closed first: it has a time to send a request, and is closed when others need its place.
+/// An authenticated connection is closed for others only when its caller has more than their share of
+/// all connections, see [`max_connections`](Self::max_connections).
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,7 +40,7 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// The defaults.
+    /// Makes limits with the defaults.
     pub fn new() -> Self {
         Self {
             max_connections: 1024,
@@ -60,12 +60,12 @@ impl ConnectionLimits {
     /// Maximum number of connections served at once, at least 1, default 1024. At it, a connection is
     /// closed for the next one: one beyond its caller's share, first one on which nothing is worked at,
     /// else an unauthenticated one. One beyond its caller's share on which something is worked at is
-    /// closed at once only for a connection from another address. One from the same address, which
-    /// may be the same caller's, waits for a place [first](Self::busy_timeout); up to 64 wait so, accepted.
-    /// A caller's share is as many as others leave free (half of all for
-    /// one caller alone, a third for two), so that nobody keeps all others out. While there is none to
-    /// close, the next one waits unaccepted. A connection that was upgraded counts no more once it is authenticated:
-    /// whatever serves it then has a bound of its own.
+    /// closed at once only for a connection from another address. One from the same address, which may
+    /// be the same caller's, waits for a place [first](Self::busy_timeout); up to 64 wait so, accepted.
+    /// A caller's share is as many as others leave free (half of all for one caller alone, a third for
+    /// two), so that no caller keeps all others out. While there is none to close, the next one waits
+    /// unaccepted. A connection that was upgraded counts no more once it is authenticated: whatever
+    /// serves it then has a bound of its own.
     pub fn max_connections(mut self, count: usize) -> Self {
         self.max_connections = count.max(1);
         self
@@ -90,7 +90,7 @@ impl ConnectionLimits {
 
     /// Maximum number of requests that are answered at once on one unauthenticated connection of a
     /// protocol that multiplexes them (HTTP/2), at least 1, default 8. Further ones wait until one of
-    /// them is over and its answer written, or somebody has authenticated on the connection.
+    /// them is over and its answer written, or a client has authenticated on the connection.
     pub fn max_unauthenticated_requests(mut self, count: usize) -> Self {
         self.max_unauthenticated_requests = count.max(1);
         self
@@ -123,9 +123,9 @@ impl ConnectionLimits {
         self
     }
 
-    /// Time for which an authenticated client may take nothing of what is written to it, default
-    /// 5 min. Then writing fails with [`TimedOut`](std::io::ErrorKind::TimedOut). A client that reads
-    /// slowly, but reads, is never cut: the time begins anew with each byte for which the operating
+    /// Time for which an authenticated client may take nothing of what is written to it, default 5 min.
+    /// Then writing fails with [`TimedOut`](std::io::ErrorKind::TimedOut). A client that reads slowly,
+    /// but reads, is never disconnected: the time begins anew with each byte for which the operating
     /// system has room again; of an answer over HTTP/2 with each 16 KiB.
     pub fn write_timeout(mut self, time: Duration) -> Self {
         self.write_timeout = time;

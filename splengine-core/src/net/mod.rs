@@ -1,11 +1,11 @@
 //! Connections of servers, whatever their protocol: accepted, bounded and ended.
 //!
 //! [`serve_connections`] is the accept loop of all servers, [`ConnectionLimits`] bounds how many
-//! connections there are and how long each may show nothing, and a [`ConnectionHandle`] is how a
-//! server tells what it knows of a client. Servers of HTTP ask an [`OriginPolicy`] about pages of
-//! browsers, and set the [`HttpBounds`]. A [`LogBudget`] bounds what strangers can write into the log.
-//! Whatever implements [`Server`] can be run with others by
-//! [`Servers`](crate::engine::Servers). Only servers need this module.
+//! connections there are and how long each may show nothing, and by a [`ConnectionHandle`] a server
+//! reports what it knows of a client. Servers of HTTP ask an [`OriginPolicy`] about pages of browsers,
+//! and set the [`HttpBounds`]. A [`LogBudget`] bounds what unauthenticated clients can write into the
+//! log. Types that implement [`Server`] can be run together by [`Servers`](crate::engine::Servers).
+//! Only servers need this module.
 
 mod accept;
 mod activity;

@@ -47,8 +47,8 @@ pub trait Server: Send + 'static {
     /// Returns the address that it listens on.
     fn local_addr(&self) -> SocketAddr;
 
-    /// Serves until `shutdown` resolves; then takes no more connections, tells the clients, and returns
-    /// when their connections are over, or have been ended after a time of the server's own.
+    /// Serves until `shutdown` resolves; then accepts no more connections, notifies the clients, and
+    /// returns when their connections are over, or were closed after a time that the server sets.
     ///
     /// # Cancel safety
     ///
@@ -74,15 +74,15 @@ pub trait Server: Send + 'static {
     }
 }
 
-/// Listens on `address`, and tells which it is: port 0 is any that is free.
+/// Listens on `address`, and returns the listener with its address; port 0 takes a free port.
 ///
 /// # Errors
 ///
-/// [`BindError`] when the address can't be had.
+/// [`BindError`] when the address is not available.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future lets go of the address.
+/// Dropping the future releases the address.
 pub async fn bind(
     address: impl ToSocketAddrs + std::fmt::Debug,
 ) -> Result<(TcpListener, SocketAddr), BindError> {
@@ -96,7 +96,7 @@ pub async fn bind(
 ///
 /// # Errors
 ///
-/// [`BindError`] when it has none.
+/// [`BindError`] when the listener has no address.
 pub fn local_addr(listener: &TcpListener) -> Result<SocketAddr, BindError> {
     listener.local_addr().map_err(|source| BindError::new(format!("{listener:?}"), source))
 }

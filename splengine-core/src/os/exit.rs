@@ -1,4 +1,4 @@
-//! How a process ends.
+//! Ends of processes.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;

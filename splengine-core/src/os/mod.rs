@@ -1,4 +1,4 @@
-//! What the operating system has words for: limits, signals, ends of processes.
+//! Limits, signals and ends of processes, as the operating system defines them.
 
 mod exit;
 mod limits;

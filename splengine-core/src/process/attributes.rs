@@ -1,4 +1,5 @@
-//! What a process hands down to its children besides resource limits, and what runs get instead.
+//! Attributes that a process hands down to its children besides resource limits, and those that runs
+//! get instead.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Who belongs to a run. With `tree`, the one place that sends signals.
+//! The processes that belong to a run. With `tree`, the one place that sends signals.
 //!
 //! Four kinds of evidence, none of which an unprivileged process can make up, nor destroy all of:
 //!

@@ -1,4 +1,4 @@
-//! Whether the kernel killed for memory.
+//! Kills by the kernel for memory.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;

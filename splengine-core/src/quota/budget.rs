@@ -122,7 +122,7 @@ impl MemoryError {
         }
     }
 
-    /// The time after which it is worth another try, 1 s.
+    /// Returns the time after which to try again, 1 s.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
         Duration::from_secs(1)
@@ -132,7 +132,7 @@ impl MemoryError {
 /// The shares that the callers of a server have in its [`MemoryBudget`]: each may hold half of what the
 /// others leave, so that what some of them send and never complete leaves memory to the others. One
 /// caller alone has half of it; two who want as much as they can have at least a third each, and so on.
-/// Whoever holds more than that when others come keeps it, and gets no more. Cheap to clone.
+/// A caller who holds more than that when others come keeps it, and gets no more. Cheap to clone.
 ///
 /// ```
 /// use splengine_core::quota::{CallerBudgets, MemoryBudget};
@@ -190,8 +190,8 @@ impl CallerBudgets {
     }
 
     /// Reserves memory of `user`'s share for an answer of `bytes` that is in memory already. An answer
-    /// to work that is done waits for up to 5 s, lest it is lost: at most 8 of a caller and 64 of all
-    /// at once, since what waits is not counted. Any other is refused at once.
+    /// to work that was done waits for up to 5 s, so that it is not lost: at most 8 of a caller and 64
+    /// of all at once, since what waits is not counted. Any other is refused at once.
     ///
     /// # Errors
     ///
@@ -357,7 +357,7 @@ impl Reservation {
         self.waits = None;
     }
 
-    /// [`resize`](Self::resize) that waits for `timeout` at most.
+    /// Resizes as [`resize`](Self::resize) does, and waits for `timeout` at most.
     ///
     /// # Errors
     ///
@@ -376,8 +376,8 @@ impl Reservation {
         resized.map_err(|_| self.shortage().unwrap_or(MemoryError::Unavailable))
     }
 
-    /// [`resize`](Self::resize) that does not wait: for what is there already, and would take memory
-    /// while it waited for it.
+    /// Resizes as [`resize`](Self::resize) does, without waiting: for data that is in memory already,
+    /// and would take memory while it waited.
     ///
     /// # Errors
     ///
@@ -390,8 +390,8 @@ impl Reservation {
         if resized { Ok(()) } else { Err(self.shortage().unwrap_or(MemoryError::Unavailable)) }
     }
 
-    /// Reserves `bytes` in all where they are within every bound, and never beyond one; nothing is given
-    /// back. Does not wait: for what can do with less.
+    /// Reserves `bytes` in all where they are within every bound, and never beyond one; nothing is
+    /// given back. Does not wait: for uses that also work with less.
     ///
     /// # Errors
     ///

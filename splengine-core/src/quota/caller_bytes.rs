@@ -5,7 +5,7 @@ use crate::user_name::UserName;
 
 /// Bound on the bytes that callers have of one kind, such as on a disk: each of them, and all together.
 ///
-/// Nothing is given back by itself: whoever takes bytes gives as many back, at once or bit by bit.
+/// Nothing is given back by itself: what takes bytes has to give as many back, at once or in parts.
 ///
 /// ```
 /// use splengine_core::auth::UserName;
@@ -64,7 +64,7 @@ impl CallerBytes {
         Ok(())
     }
 
-    /// Gives `bytes` back that were taken for `user`.
+    /// Gives back `bytes` that were taken for `user`.
     pub fn give_back(&self, user: &UserName, bytes: u64) {
         let mut used = self.lock();
         let Some(own) = used.of_callers.get_mut(user) else { return };

@@ -51,8 +51,8 @@ impl fmt::Debug for AskReleased {
     }
 }
 
-/// Space that a [`Store`](crate::store::Store) has given back to a full disk, of what it keeps there for
-/// itself, and will take again. Until then a [`DiskReserve`] leaves as much free, beyond its floor.
+/// Reserved space that a [`Store`](crate::store::Store) has released on a full disk, and will take
+/// again. Until then a [`DiskReserve`] leaves as much free beyond its floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleasedSpace {
@@ -115,8 +115,8 @@ impl DiskReserve {
     /// any open file or directory there.
     ///
     /// The kernel is asked once a second, and before every refusal; in between, what was allowed is
-    /// subtracted from what was free. File systems that do not tell their size have room. Like all
-    /// access to a disk, this may block.
+    /// subtracted from what was free. File systems that do not report their size count as having space.
+    /// Like all access to a disk, this may block.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl DiskReserve {
     }
 
     /// Checks the same of the file system that `directory` is on. A directory that can't be opened
-    /// has room: whoever writes there is told why not.
+    /// counts as having space: the write itself then fails with the cause.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! How much callers may hold of what they share: a pure rule.
+//! The rule for how much of a shared bound one caller may hold. Pure.
 
 use std::collections::HashMap;
 

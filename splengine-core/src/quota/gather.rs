@@ -34,11 +34,11 @@ pub struct Gathered {
     reservation: Reservation,
 }
 
-/// Reason for which bytes were not gathered. Then nothing of them is kept.
+/// Failure to gather bytes. None of them are kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatherError<E> {
-    /// There are more of them than may be.
+    /// There are more than the maximum number of bytes.
     #[error("it is over {max_bytes} bytes")]
     TooLarge {
         /// Maximum number of bytes.
@@ -50,7 +50,7 @@ pub enum GatherError<E> {
         /// Maximum time for all of them.
         timeout: Duration,
     },
-    /// The memory for them could not be had in time; it may be later.
+    /// No memory was free for them in time.
     #[error(transparent)]
     NoMemory(MemoryError),
     /// The stream of bytes broke off.

@@ -13,17 +13,17 @@ use crate::error::ErrorKind;
 use crate::user_name::UserName;
 
 /// Bound on the work on large requests and answers that is done at once, such as parsing a body of some
-/// MiB: two pieces of it in all, and one for each caller. It runs on blocking threads, since on a worker of
-/// the runtime it would hold up everybody who is served there. Got from
-/// [`Engine::large_work`](crate::Engine::large_work), so that all servers of an engine share it; cheap to
-/// clone.
+/// MiB: two pieces of it in all, and one for each caller. It runs on blocking threads, since on a
+/// worker of the runtime it would delay all tasks of that worker. Got from
+/// [`Engine::large_work`](crate::Engine::large_work), so that all servers of an engine share it; cheap
+/// to clone.
 ///
 /// A list that a caller asks for is put together under a permit, too, which is held until the memory of the
 /// answer is reserved: however many lists are asked for at once, those that wait have taken nothing yet.
 ///
-/// Work on less than [`MIN_BYTES`](Self::MIN_BYTES) is done at once, and takes no permit. Who waits is
-/// served in order, of each caller one at a time: however much one caller sends, another waits for no more
-/// than one piece of their work. A wait is over after 30 s.
+/// Work on less than [`MIN_BYTES`](Self::MIN_BYTES) is done at once, and takes no permit. Callers that
+/// wait are served in turns, one piece of work each: however much one caller sends, another waits for
+/// no more than one piece of that work. A wait is over after 30 s.
 ///
 /// ```
 /// use splengine_core::quota::LargeWork;
@@ -95,7 +95,7 @@ impl LargeWorkError {
         }
     }
 
-    /// Returns the time after which it is worth another try, 1 s.
+    /// Returns the time after which to try again, 1 s.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
         Duration::from_secs(1)
@@ -107,7 +107,7 @@ impl LargeWork {
     /// takes less than a millisecond.
     pub const MIN_BYTES: usize = 64 << 10;
     /// Number of bytes, 1 MiB, that the names and labels on one page of a list have at most; a single
-    /// entry with more is a page of its own. What the permit for a list is asked for.
+    /// entry with more is a page of its own. The permit for a list is for this number.
     pub const MAX_PAGE_BYTES: usize = 1 << 20;
 
     /// Drops `value`, which takes about `bytes` of memory, on a blocking thread if that takes time. It waits
@@ -123,10 +123,10 @@ impl LargeWork {
         Self(Arc::new(Shared { all, callers: Mutex::default() }))
     }
 
-    /// Waits for the right of `user`, whom a caller [is accounted to](crate::Caller::accounted_user), to
-    /// work on `bytes`. On less than [`MIN_BYTES`](Self::MIN_BYTES) everybody may.
+    /// Waits for the right of `user`, whom a caller [is accounted to](crate::Caller::accounted_user),
+    /// to work on `bytes`. Work on less than [`MIN_BYTES`](Self::MIN_BYTES) needs no permit.
     ///
-    /// Who holds a permit and asks for another of the same user waits for themselves.
+    /// A task that holds a permit and asks for another one of the same user waits for itself.
     ///
     /// # Errors
     ///
@@ -199,7 +199,8 @@ impl LargeWorkPermit {
     ///
     /// # Cancel safety
     ///
-    /// Work that was begun is ended also when the future is dropped, and keeps the permit for so long.
+    /// Work that was begun runs to its end even if the future is dropped, and keeps the permit until
+    /// then.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -1,5 +1,4 @@
-//! Which of what is kept of callers, batches that are over or sessions that were lost, makes room for others.
-//! Pure.
+//! The rule for which kept batches or lost sessions are removed when there are too many. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -30,7 +30,7 @@ pub enum Admitted {
     Queued(QueuedRun),
 }
 
-/// An execution that was checked, and waits for a place. Dropping it gives that up.
+/// An execution that was checked, and waits for a place. Dropping it leaves the queue.
 pub struct QueuedRun(Box<Waiting>);
 
 pub(crate) struct Waiting {

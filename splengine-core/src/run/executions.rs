@@ -1,4 +1,4 @@
-//! What runs or waits now: seen and cancelled by whose it is.
+//! What runs or waits now, listed and cancelled by its callers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ pub struct ExecutionInfo {
     pub state: ExecutionState,
     /// Time at which it was asked for.
     pub created: SystemTime,
-    /// Time at which its place in the queue came up.
+    /// Time at which it got its place.
     pub started: Option<SystemTime>,
 }
 
@@ -45,7 +45,7 @@ pub enum ExecutionState {
 }
 
 impl ExecutionState {
-    /// The word for it on every server.
+    /// Returns the name of the state, which is the same on all servers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Who runs next: the rule, without clock or I/O.
+//! The queue that decides who runs next, without clock or I/O.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};

@@ -1,4 +1,4 @@
-//! What a request comes to under the engine's policy: the words, limits and times of its command.
+//! Resolution of a request under the engine's policy: the words, limits and times of its command.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Who may run commands, and whose executions a caller may see and cancel.
+//! The rights to run commands, and to see and cancel executions.
 
 use crate::auth::{Caller, Scope};
 use crate::execute::ExecuteError;

@@ -1,4 +1,4 @@
-//! What stands in one place of the screen, and how it looks.
+//! One cell of the screen: its text and its attributes.
 
 /// One cell. 16 bytes, since there are many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,4 +1,4 @@
-//! Which sequence does what.
+//! The effect of each control sequence.
 
 use super::cell::{Cell, Flags};
 use super::charset::Charset;

@@ -1,4 +1,4 @@
-//! What few cells have, kept apart so that cells stay small: texts of several characters, links,
+//! Data that few cells have, kept apart so that cells stay small: texts of several characters, links,
 //! and colours of underlines. Each is bounded; beyond the bound a cell does without.
 
 use std::collections::{BTreeMap, HashMap};

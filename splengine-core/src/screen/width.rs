@@ -1,4 +1,4 @@
-//! How many columns a character takes.
+//! The number of columns that a character takes.
 
 use unicode_width::UnicodeWidthChar as _;
 

@@ -1,4 +1,4 @@
-//! Going on with the sessions that an engine before this one left running.
+//! Taking over the sessions that an engine before this one left running.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! How a client attaches to a session.
+//! Options with which a client attaches to a session.
 
 use crate::auth::Access;
 use crate::session::TerminalColors;
@@ -43,22 +43,23 @@ pub struct Attach {
 }
 
 impl Attach {
-    /// Asks to look, or to type as well.
+    /// Asks for the right to look, or to type as well.
     #[must_use]
     pub fn new(access: Access) -> Self {
         Self { access, resume: None, client: None, window: None, colors: None, from_start: false }
     }
 
-    /// Goes on where a connection broke: what follows `offset` is given, if the session's epoch is
-    /// still this one and it is still kept, else the screen.
+    /// Continues after a broken connection: with the output that follows `offset`, if the session still
+    /// has this epoch and that output is still kept, else with the screen.
     #[must_use]
     pub fn resume(mut self, epoch: impl Into<String>, offset: u64) -> Self {
         self.resume = Some((epoch.into(), offset));
         self
     }
 
-    /// The client that an earlier attachment was for, by its [id](crate::session::Attachment::client_id): the
-    /// numbers of its input go on, and what is left of that attachment is closed.
+    /// The client that an earlier attachment was for, by its
+    /// [id](crate::session::Attachment::client_id): the numbers of its input continue, and the earlier
+    /// attachment is closed if it is still there.
     #[must_use]
     pub fn client(mut self, id: impl Into<String>) -> Self {
         self.client = Some(id.into());
@@ -79,8 +80,8 @@ impl Attach {
         self
     }
 
-    /// Begins with all that was printed, if nothing of it is lost yet, in place of the screen as it
-    /// is now; in a loaded session with the screen that it was loaded with and what was printed since.
+    /// Begins with all that was printed, if all of it is still kept, in place of the screen as it is
+    /// now; in a loaded session with the screen that it was loaded with and all that was printed since.
     #[must_use]
     pub fn from_start(mut self) -> Self {
         self.from_start = true;

@@ -16,7 +16,7 @@ use crate::session::log::{Cursor, Entry};
 use crate::session::{Attach, ClientInput, Closed, Notice, SessionError, SessionInfo, Update};
 use crate::terminal::Size;
 
-/// A client on a session. Dropping it detaches; the program runs on.
+/// A client on a session. Dropping it detaches the client; the program continues.
 ///
 /// ```
 /// use splengine_core::auth::Access;
@@ -177,13 +177,13 @@ impl Attachment {
         &self.client
     }
 
-    /// Offsets count within it; it changes when they begin anew.
+    /// Returns the epoch to which offsets belong; another epoch is another count.
     #[must_use]
     pub fn epoch(&self) -> &str {
         &self.live.epoch
     }
 
-    /// The offset of what comes next.
+    /// Returns the offset of the next output.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.cursor.offset
@@ -275,9 +275,9 @@ impl Attachment {
         Update::Snapshot { offset: cursor.offset, size, data }
     }
 
-    /// Says that all updates that were taken so far are in the client's socket. From the first of these
-    /// on, a client that does not [`ack`](ClientInput::ack) paces the program by it while it is in control
-    /// and no other client is attached, for at most 10 s at a time.
+    /// Notes that all updates that were taken so far were written to the client's socket. From the
+    /// first call on, a client that does not [`ack`](ClientInput::ack) paces the program by it while it
+    /// is in control and no other client is attached, for at most 10 s at a time.
     pub fn delivered(&self) {
         self.input_handle.reached(self.cursor.offset, |client| &mut client.delivered);
     }

@@ -1,4 +1,4 @@
-//! What is given of a session to those who are not attached: its screen, its recording.
+//! The screen and the recording of a session, for callers that are not attached.
 
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -101,8 +101,8 @@ impl RecordingFile {
 }
 
 impl Sessions {
-    /// The screen as it is now. Its memory is reserved, as that of all screens that are drawn for
-    /// clients, before it is drawn, and until it is dropped.
+    /// Returns the screen as it is now. Its memory is reserved, like that of all screens that are drawn
+    /// for clients, from before it is drawn until it is dropped.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
@@ -163,7 +163,7 @@ impl Sessions {
         }
     }
 
-    /// The screen as it was so long after the beginning of a recording.
+    /// Returns the screen as it was at this time after the beginning of its recording.
     ///
     /// # Errors
     ///
@@ -227,7 +227,7 @@ impl Sessions {
         Ok(self.registry.render_pool.run_sliced(look).await)
     }
 
-    /// The recording so far.
+    /// Returns the recording so far.
     ///
     /// ```
     /// use splengine_core::auth::Access;

@@ -1,6 +1,6 @@
-/// The colours of a client's terminal where the program has set none, as 8 bits each of red, green
-/// and blue. A program that asks for them (OSC 10, 11 and 12) is told those of the client in control,
-/// or of the one that was last; by default white on black.
+/// The colours of a client's terminal where the program has set none, as 8 bits each of red, green and
+/// blue. A program that asks for them (OSC 10, 11 and 12) gets those of the client in control, or of
+/// the client that was in control last; by default white on black.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TerminalColors {
     foreground: [u8; 3],

@@ -1,4 +1,4 @@
-//! How a session is made.
+//! Creation of sessions.
 
 use std::ffi::OsString;
 use std::sync::Arc;

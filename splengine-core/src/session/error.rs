@@ -6,7 +6,7 @@ use crate::execute::ExecuteError;
 use crate::quota::InputShortage;
 use crate::quota::MemoryError;
 
-/// Reason for which something asked of a session was not done. Then nothing of it was.
+/// Failure of an operation on a session. Nothing of the operation was done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -19,7 +19,7 @@ pub enum SessionError {
     /// There is no such saved session, or it is not the caller's.
     #[error("there is no saved session `{0}`")]
     NoSaved(String),
-    /// There is no such share, or ticket, or it was used up, taken back or is too old.
+    /// There is no such share or ticket, or it was used, taken back or has expired.
     #[error("there is no such share: it may be used up, taken back or expired")]
     NoShare,
     /// The session was not recorded.
@@ -36,7 +36,7 @@ pub enum SessionError {
         /// Description of what is wrong with the field, and what would be right.
         problem: String,
     },
-    /// Input that leaves out some before it.
+    /// Numbered input with a gap before it.
     #[error("input must go on at number {expected}")]
     Gap {
         /// The number of the byte that is to come next.
@@ -45,7 +45,7 @@ pub enum SessionError {
     /// The program has ended.
     #[error("the session has ended")]
     Ended,
-    /// The caller has as many as one caller may have.
+    /// The caller has reached a limit of one caller.
     #[error("you have reached your limit of {limit} {what}; end one first")]
     CallerLimit {
         /// Noun for what is at its limit, in the plural.
@@ -61,7 +61,7 @@ pub enum SessionError {
         /// Maximum number of them.
         limit: usize,
     },
-    /// There are as many as the engine keeps.
+    /// The engine has reached one of its limits.
     #[error("there are {limit} sessions already, as many as this engine keeps; try again later")]
     Full {
         /// Maximum number of sessions of all callers.
@@ -76,8 +76,8 @@ pub enum SessionError {
         /// Maximum number of bytes that the arguments and variables of all sessions may take.
         max_bytes: usize,
     },
-    /// No more of screens, saved sessions and recordings may be read or written now, by
-    /// this caller or by all.
+    /// No further screen, saved session or recording may be read or written now, by this caller or by
+    /// any.
     #[error("{}", busy(*.0))]
     Busy(MemoryError),
     /// The screens of the caller's sessions take as much memory as one caller's may, with this one.
@@ -178,7 +178,7 @@ impl SessionError {
         }
     }
 
-    /// Returns the time after which it may work, if it is a matter of time.
+    /// Returns the time after which to try again, if that can help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

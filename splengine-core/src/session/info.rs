@@ -1,4 +1,4 @@
-//! What is told of sessions, and asked for them.
+//! What callers see of sessions, and requests for them.
 
 use std::ffi::{OsStr, OsString};
 use std::time::SystemTime;
@@ -24,7 +24,7 @@ pub enum SessionState {
 }
 
 impl SessionState {
-    /// The word for it.
+    /// Returns the name of the state.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl SessionState {
     }
 }
 
-/// A session, as it is told to those who may see it.
+/// A session, as callers with a right to it see it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SessionInfo {
@@ -87,7 +87,7 @@ pub struct SavedInfo {
     pub workdir: Option<String>,
 }
 
-/// A right to one session, given away.
+/// A share: a right to one session that its owner gave to others.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ShareInfo {
@@ -99,11 +99,11 @@ pub struct ShareInfo {
     pub access: Access,
     /// Time until which it is valid.
     pub expires: SystemTime,
-    /// `true` if its ticket was taken in.
+    /// `true` if its ticket was used.
     pub used: bool,
 }
 
-/// A session to be made.
+/// A request for a new session.
 ///
 /// ```
 /// use splengine_core::SessionRequest;
@@ -158,7 +158,8 @@ impl SessionRequest {
             + command_bytes(&[], &self.server_env)
     }
 
-    /// Another command than the shell, split into words by [`split_words`](crate::execute::split_words).
+    /// Sets another command than the shell, which is split into words by
+    /// [`split_words`](crate::execute::split_words).
     #[must_use]
     pub fn command(mut self, command: impl Into<OsString>) -> Self {
         self.command = Some(command.into());
@@ -236,9 +237,9 @@ impl SessionRequest {
         self
     }
 
-    /// Sets what becomes of the processes that its program leaves in the background when it exits
-    /// by itself; default [`Background::Kill`]. Those that stay have lost their terminal: they must
-    /// have left it (setsid, nohup), as elsewhere.
+    /// Sets what becomes of the processes that its program leaves in the background when it exits by
+    /// itself; default [`Background::Kill`]. Those that stay lose their terminal, and survive that only
+    /// if they ignore SIGHUP or have left the terminal (nohup, setsid), as elsewhere.
     #[must_use]
     pub fn background(mut self, background: Background) -> Self {
         self.background = background;
@@ -252,7 +253,8 @@ impl SessionRequest {
         self
     }
 
-    /// The screen, directory, environment and command of a saved session, or of one that was lost.
+    /// Takes the screen, directory, environment and command of a saved session, or of one that was
+    /// lost.
     #[must_use]
     pub fn from(mut self, saved: impl Into<String>) -> Self {
         self.from = Some(saved.into());

@@ -1,4 +1,4 @@
-//! What a client does to a session, and how it is known again.
+//! The actions of a client on a session, and how the client is recognised when it attaches again.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, MutexGuard};
@@ -17,8 +17,8 @@ use crate::session::{SessionError, TerminalColors};
 use crate::terminal::Size;
 use crate::user_name::UserName;
 
-/// Input handle of an attachment, for another task than the one that waits for its updates. Cheap
-/// to clone. It works as long as the attachment does.
+/// Input handle of an attachment, for another task than the one that waits for its updates. Cheap to
+/// clone. It is usable as long as the attachment exists.
 ///
 /// ```
 /// use splengine_core::auth::Access;
@@ -69,9 +69,9 @@ impl ClientInput {
         self.send(data).await
     }
 
-    /// Types numbered input: `number` is that of the first byte of `data` among all that
-    /// this client ever sent. What came before is not typed again. Gives the number of the next
-    /// byte, everything below which has come.
+    /// Types numbered input: `number` is that of the first byte of `data`, counted over all that this
+    /// client ever sent. Bytes that were received before are not typed again. Returns the number of the
+    /// next byte: all bytes below it were received.
     ///
     /// # Errors
     ///
@@ -114,8 +114,8 @@ impl ClientInput {
         known.map_or(0, |known| known.sequence.next())
     }
 
-    /// Says that everything below `offset` is drawn. From the first of these on, the client paces
-    /// the program while it is in control, for at most 10 s at a time.
+    /// Notes that the client has drawn everything below `offset`. From the first call on, the client
+    /// paces the program while it is in control, for at most 10 s at a time.
     pub fn ack(&self, offset: u64) {
         self.reached(offset, |client| &mut client.acked);
     }
@@ -138,10 +138,10 @@ impl ClientInput {
         }
     }
 
-    /// Brings the terminal's modes back to their defaults, for every client and as if the program had
-    /// printed what does that: reports of the mouse, the alternate screen, a hidden cursor and the like,
-    /// which a program leaves behind that was killed. What is on the screen stays, and the program hears
-    /// nothing of it.
+    /// Resets the terminal's modes to their defaults, for every client, as if the program had printed
+    /// the sequences for that: reports of the mouse, the alternate screen, a hidden cursor and the
+    /// like, which remain when a program is killed. The content of the screen stays, and the program is
+    /// not notified.
     ///
     /// # Errors
     ///
@@ -152,8 +152,8 @@ impl ClientInput {
         Ok(())
     }
 
-    /// Tells the size of this client's window. What comes of it is the policy's to say; a client
-    /// that may only look has no say.
+    /// Sets the size of this client's window. The session's policy decides whether the terminal is
+    /// resized; the window of a client that may only look does not count.
     pub fn resize(&self, size: Size) {
         let mut state = self.live.state();
         if let Some(client) = state.clients.get_mut(&self.key) {
@@ -163,7 +163,8 @@ impl ClientInput {
         }
     }
 
-    /// Tells the colours of this client's terminal. Programs are told those of the client in control.
+    /// Sets the colours of this client's terminal. Programs that ask get those of the client in
+    /// control.
     pub fn set_colors(&self, colors: TerminalColors) {
         let mut state = self.live.state();
         if let Some(client) = state.clients.get_mut(&self.key) {
@@ -188,7 +189,7 @@ impl ClientInput {
         Ok(())
     }
 
-    /// Releases control, if this client has it: no client has it then, until one takes it.
+    /// Releases control, if this client has it: then no client has it until one takes it.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What clients type: numbered so that nothing is typed twice, and never mixed into a paste.
+//! Input of clients: numbered so that nothing is typed twice, and never mixed into a paste.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is written down of a session that lives.
+//! The stored record of a running session.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

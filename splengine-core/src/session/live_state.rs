@@ -1,4 +1,4 @@
-//! What changes in a session that lives: its clients, who is in control, its size and its end.
+//! The changing state of a session: its clients, the client in control, its size and its end.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! What a terminal printed last: a ring, bounded in bytes, that clients read at their own pace.
+//! The last output of a terminal: a ring, bounded in bytes, that clients read at their own pace.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What a session's program prints is taken in: logged, recorded and drawn.
+//! Output of a session's program: logged, recorded and drawn.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -79,14 +79,13 @@ pub enum Recording {
     /// Output of the program.
     #[default]
     Output,
-    /// Also what is typed, but never while the terminal does not show it: that is how passwords
-    /// are asked for.
+    /// Also what is typed, but not while the terminal does not echo it, as at prompts for passwords.
     OutputAndInput,
 }
 
 impl SessionPolicy {
-    /// Maximum number of clients that the guest of one share attaches to a session at once: 8. A person
-    /// has few windows and devices, and a link that has got into wrong hands takes no more than these.
+    /// Maximum number of clients that the guest of one share attaches to a session at once: 8. It
+    /// bounds how many clients a link that was passed on can attach.
     pub const MAX_CLIENTS_PER_SHARE: usize = 8;
 
     /// The defaults.
@@ -125,9 +124,10 @@ impl SessionPolicy {
         self
     }
 
-    /// The directory in which sessions are kept: for saving and loading them, for recordings, and
-    /// for telling after a crash what was lost. Made when it is not there. One engine uses it at a
-    /// time; blocks for up to 2 seconds while another does. Default: none, and nothing of it works.
+    /// The directory in which sessions are kept: for saving and loading them, for recordings, and for
+    /// telling after a crash what was lost. Made when it is not there. One engine uses it at a time;
+    /// blocks for up to 2 seconds while another does. Default: none, and sessions are neither saved nor
+    /// recorded.
     ///
     /// Of the sessions that were lost 256 stay listed, or as many as [may run](Self::max_sessions) if
     /// that is more. Beyond that, [`Engine::resume`](crate::Engine::resume), or else the first session
@@ -135,7 +135,7 @@ impl SessionPolicy {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the directory can't be had, or another engine uses it.
+    /// [`StoreError`] when the directory can't be made or opened, or another engine uses it.
     pub fn store(mut self, directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         self.store = Some(Arc::new(Store::open(directory.as_ref())?));
         Ok(self)
@@ -163,11 +163,11 @@ impl SessionPolicy {
         self
     }
 
-    /// Sets the maximum number of bytes that the commands of all sessions hold in memory: their arguments
-    /// and variables, until the session is forgotten. The next session is refused
-    /// ([`SessionError::InputFull`](crate::session::SessionError::InputFull)), but where there is no other; a
-    /// session that is [gone on with](crate::Engine::resume) counts, and is never refused. What has less
-    /// than 4 KiB does not count. Default 64 MiB.
+    /// Sets the maximum number of bytes that the commands of all sessions hold in memory: their
+    /// arguments and variables, until the session is forgotten. The next session is refused
+    /// ([`SessionError::InputFull`](crate::session::SessionError::InputFull)), but where there is no
+    /// other; a session that is [resumed](crate::Engine::resume) counts, and is never refused. What has
+    /// less than 4 KiB does not count. Default 64 MiB.
     pub fn max_command_bytes(mut self, bytes: usize) -> Self {
         self.max_command_bytes = bytes;
         self
@@ -211,14 +211,14 @@ impl SessionPolicy {
         self
     }
 
-    /// Sets how many bytes of output are kept for clients to resume from, at least 128 KiB. Default
-    /// 1 MiB. Whoever is further behind gets the screen instead.
+    /// Sets how many bytes of output are kept for clients to resume from, at least 128 KiB. Default 1
+    /// MiB. A client that is further behind gets the screen instead.
     pub fn log_bytes(mut self, bytes: usize) -> Self {
         self.log_bytes = bytes.max(128 << 10);
         self
     }
 
-    /// Ends a session in which nothing was typed or printed for so long; zero is off. Default off.
+    /// Ends a session in which nothing was typed or printed for this time; zero is off. Default off.
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.idle_timeout = Some(time).filter(|time| !time.is_zero());
         self
@@ -265,17 +265,18 @@ impl SessionPolicy {
 
     /// Sets what is recorded, where there is a [`store`](Self::store). Default: the output.
     ///
-    /// A recording is written apart from the runtime's workers. While more than 256 KiB of it wait for the disk,
-    /// the program's output is not read, as with a client in control that is slow. Where the disk takes nothing
-    /// for 10 s, or fails, the recording ends with its last whole event, its clients are told by
-    /// [`Notice::RecordingStopped`](crate::session::Notice::RecordingStopped), and the session goes on.
+    /// A recording is written apart from the runtime's workers. While more than 256 KiB of it wait for
+    /// the disk, the program's output is not read, as with a client in control that is slow. Where the
+    /// disk accepts no writes for 10 s, or fails, the recording ends with its last whole event, the
+    /// clients are notified by [`Notice::RecordingStopped`](crate::session::Notice::RecordingStopped),
+    /// and the session goes on.
     pub fn recording(mut self, recording: Recording) -> Self {
         self.recording = recording;
         self
     }
 
-    /// Sets how many bytes a recording may take; over it the recording stops, and the session goes
-    /// on. Default 16 MiB.
+    /// Sets how many bytes a recording may take; over it the recording stops, and the session
+    /// continues. Default 16 MiB.
     pub fn max_recording(mut self, bytes: u64) -> Self {
         self.max_recording = bytes;
         self
@@ -297,9 +298,9 @@ impl SessionPolicy {
         self
     }
 
-    /// Sets how long all sessions together have to be saved at the end of the engine, where the grace of
-    /// [`Engine::drain`](crate::Engine::drain) is shorter. What is not saved by then is told in the log.
-    /// Default 10 s.
+    /// Sets how long all sessions together have to be saved at the end of the engine, where the grace
+    /// of [`Engine::drain`](crate::Engine::drain) is shorter. Sessions that are not saved by then are
+    /// logged. Default 10 s.
     pub fn save_timeout(mut self, time: Duration) -> Self {
         self.save_timeout = time;
         self

@@ -1,4 +1,4 @@
-//! Sessions for those who ask now and then, and are not attached.
+//! Sessions for callers that poll, and are not attached.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use crate::session::sessions::{FoundSession, Right, Sessions};
 use crate::session::{SessionError, SessionInfo};
 use crate::terminal::Size;
 
-/// Output of a session from some place on, as far as one look gives it.
+/// Output of a session from some offset on, as one poll returns it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Printed {
-    /// Offsets count within it; it changes when they begin anew.
+    /// Epoch to which the offsets belong; another epoch is another count.
     pub epoch: String,
     /// Number of bytes that had been printed before `data`; of a screen, altogether.
     pub offset: u64,
-    /// Offset to go on at.
+    /// Offset at which to continue.
     pub next: u64,
-    /// Output that was printed; of a screen the escape bytes that draw it. Empty when nothing came
+    /// Output that was printed; of a screen the escape bytes that draw it. Empty if nothing was printed
     /// in time.
     pub data: Bytes,
     /// `true` if `data` is the whole screen, since what was asked for is not kept.
     pub is_screen: bool,
     /// The session, as it is now.
     pub info: SessionInfo,
-    /// `true` if all was told and nothing will follow.
+    /// `true` if this is all, and nothing will follow.
     pub is_over: bool,
 }
 
 impl Sessions {
-    /// Returns what follows `from`, an epoch and an offset in it, or the screen where that is not
-    /// kept, or none is given. Of output at most `most` bytes (and 1 MiB); a screen is given whole.
-    /// Waits up to `wait` (and a minute) for something to come. Nobody is attached by it.
+    /// Returns what follows `from`, an epoch and an offset in it, or the screen where that is not kept,
+    /// or none is given. Of output at most `most` bytes (and 1 MiB); a screen is given whole. Waits up
+    /// to `wait`, at most a minute, for output. It attaches no client.
     ///
     /// ```
     /// use std::time::Duration;
@@ -115,9 +115,9 @@ impl Sessions {
         Ok(Printed { epoch, offset, next, data, is_screen, info, is_over: has_ended })
     }
 
-    /// Gives a session's terminal another size, where neither its
-    /// [policy](crate::session::SessionPolicy::size) nor the window of a client that is attached decides
-    /// it. The answer tells what it is now.
+    /// Changes the size of a session's terminal, where neither its
+    /// [policy](crate::session::SessionPolicy::size) nor the window of a client that is attached
+    /// decides it. Returns the size that it has now.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl Sessions {
         Ok(live.info())
     }
 
-    /// Counts as something typed, for the limits on idleness.
+    /// Resets the session's idle time, as typing does.
     ///
     /// # Errors
     ///

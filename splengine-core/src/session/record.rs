@@ -1,4 +1,4 @@
-//! What is written down of a session, and what is told of it from that.
+//! The stored record of a session, and the information that callers get from it.
 
 use std::ffi::OsString;
 use std::io;

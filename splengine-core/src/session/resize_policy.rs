@@ -1,4 +1,4 @@
-//! Whose window decides: a pure rule.
+//! The rule for whose window sets the size of a terminal. Pure.
 
 use crate::session::SizePolicy;
 use crate::terminal::Size;

@@ -1,4 +1,4 @@
-//! Sessions that are written down on purpose, to be loaded later.
+//! Sessions that were saved at a caller's request, to be loaded later.
 
 use std::time::SystemTime;
 
@@ -19,9 +19,9 @@ use crate::time::millis;
 use crate::user_name::UserName;
 
 impl Sessions {
-    /// Writes down a session's screen, directory, environment and command, to be loaded later. A
-    /// caller may have 256 of them, of 1 GiB together. At the end of the engine sessions are saved
-    /// beyond that, too.
+    /// Saves a session's screen, directory, environment and command, to be loaded later. A caller may
+    /// have 256 of them, of 1 GiB together. At the end of the engine sessions are saved beyond that,
+    /// too.
     ///
     /// ```
     /// use splengine_core::session::SessionPolicy;
@@ -139,7 +139,7 @@ impl Sessions {
         source.record.saved_info(saved).ok_or(SessionError::Damaged("it names no user"))
     }
 
-    /// Forgets a saved session. Its screen is not read.
+    /// Removes a saved session. Its screen is not read.
     ///
     /// # Errors
     ///

@@ -69,8 +69,8 @@ impl Sessions {
         Self { runner, registry }
     }
 
-    /// Starts a session for `caller`. It runs until its program ends, whoever is attached. With a
-    /// [store](crate::session::SessionPolicy::store) it is written down before this returns.
+    /// Starts a session for `caller`. It runs until its program ends, whether clients are attached or
+    /// not. With a [store](crate::session::SessionPolicy::store) it is stored before this returns.
     ///
     /// ```
     /// use splengine_core::terminal::Size;
@@ -127,7 +127,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and whoever may only
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and callers who may only
     /// look.
     pub fn check_change(
         &self,
@@ -194,7 +194,7 @@ impl Sessions {
         }
     }
 
-    /// Gives a session another name; `None` takes it away.
+    /// Sets the name of a session; `None` removes it.
     ///
     /// # Errors
     ///
@@ -300,7 +300,7 @@ impl Sessions {
     ///
     /// # Cancel safety
     ///
-    /// The end takes its course when the future is dropped.
+    /// The end continues when the future is dropped.
     pub async fn end(
         &self,
         caller: &Caller,

@@ -1,4 +1,4 @@
-//! How sessions are shared: by tickets.
+//! Sharing of sessions by tickets.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::session::share::ShareSelector;
 use crate::session::{SessionError, ShareInfo};
 
 impl Sessions {
-    /// Gives away the right to one session. The ticket works once, within `expires_in` (at most 30
-    /// days); whoever showed it keeps the right until then, or until it is
-    /// [taken back](Self::take_back_share).
+    /// Shares one session with others. The ticket works once, within `expires_in` (at most 30 days);
+    /// the guest who used it keeps the right until then, or until it is [taken
+    /// back](Self::take_back_share).
     ///
     /// ```
     /// use std::time::Duration;
@@ -78,7 +78,7 @@ impl Sessions {
         Ok(self.registry.shares.list(&live.id))
     }
 
-    /// Takes back a share, and sends away whom it let in.
+    /// Takes back a share, and closes the attachments of its guest.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Sessions {
         self.take_back(caller, id, ShareSelector::One(&share))
     }
 
-    /// Takes back all shares of a session, if it has any, and sends away whom they let in.
+    /// Takes back all shares of a session, if it has any, and closes the attachments of their guests.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Sessions {
         self.take_back(caller, &self.id(caller, id)?, ShareSelector::All)
     }
 
-    /// Takes back the share that a ticket stands for which has not been used yet.
+    /// Takes back the share of a ticket that has not been used yet.
     ///
     /// # Errors
     ///
@@ -138,8 +138,8 @@ impl Sessions {
         if any || matches!(which, ShareSelector::All) { Ok(()) } else { Err(SessionError::NoShare) }
     }
 
-    /// A ticket that stands for `caller`, once, for 30 seconds: for a browser's WebSocket, which
-    /// can't send a header.
+    /// Makes a ticket that identifies `caller` once, within 30 seconds: for a browser's WebSocket,
+    /// which can't send a header.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, LocalExecutor};
@@ -162,7 +162,7 @@ impl Sessions {
         self.registry.shares.ticket(caller)
     }
 
-    /// Returns the caller that shows this ticket. It does not work again.
+    /// Returns the caller of this ticket, which does not work again.
     ///
     /// # Errors
     ///
@@ -171,8 +171,7 @@ impl Sessions {
         self.registry.shares.redeem(ticket)
     }
 
-    /// Returns whether `caller` is still who they were found to be: a guest is only as long as
-    /// their share stands.
+    /// Returns whether `caller` is still valid: a guest is only as long as their share exists.
     #[must_use]
     pub fn stands(&self, caller: &Caller) -> bool {
         caller.guest().is_none_or(|guest| self.registry.shares.stands(guest))

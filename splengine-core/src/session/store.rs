@@ -1,4 +1,4 @@
-//! What is kept of sessions on disk.
+//! Sessions on disk.
 //!
 //! One directory, used by one engine at a time:
 //!

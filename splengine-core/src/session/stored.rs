@@ -1,4 +1,4 @@
-//! What is read of the store's files: piece by piece, so that a file's length takes no memory.
+//! Reading of stored sessions: piece by piece, so that a long file takes no memory.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};

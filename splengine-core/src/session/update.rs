@@ -1,4 +1,4 @@
-//! News of a session for the clients on it.
+//! Updates of a session for its clients.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::quota::MemoryError;
 use crate::terminal::Size;
 use crate::user_name::UserName;
 
-/// News that a client is told, in this order.
+/// Update of a session, for one client. The order of updates is that of their events.
 ///
 /// ```
 /// use std::io::Write;
@@ -35,7 +35,7 @@ pub enum Update {
         /// The bytes; never empty, at most 64 KiB.
         data: Bytes,
     },
-    /// The whole screen, in place of all that was told before.
+    /// The whole screen, in place of all output before.
     Snapshot {
         /// Number of bytes that the program had printed.
         offset: u64,
@@ -60,7 +60,7 @@ pub enum Update {
     },
     /// Notice for the client.
     Notice(Notice),
-    /// The program has ended, and everything it printed was told. The last update.
+    /// The program has ended, and all of its output was given. The last update.
     Exit(ExitStatus),
     /// End of this attachment: the client is sent away. The last update.
     Closed(Closed),
@@ -76,7 +76,7 @@ pub struct ClientInfo {
     pub user: UserName,
     /// Right of the client.
     pub access: Access,
-    /// `true` for the client that is told this.
+    /// `true` for the client that gets this update.
     pub you: bool,
 }
 
@@ -91,7 +91,7 @@ pub enum Notice {
         /// Number of seconds until then.
         seconds: u64,
     },
-    /// The session goes on, its recording does not.
+    /// The recording has stopped; the session continues.
     RecordingStopped {
         /// `limit`, `diskFull` or `failed`.
         reason: &'static str,
@@ -116,12 +116,12 @@ pub enum Closed {
     Expired,
     /// The share that let it in was taken back, or expired.
     Revoked,
-    /// The credentials were taken back that its caller was recognised by
+    /// The credentials by which its caller was recognised were taken back
     /// ([`Caller::is_revoked`](crate::Caller::is_revoked)).
     CredentialsRevoked,
-    /// The engine shuts down; whether the program goes on is the engine's setting.
+    /// The engine shuts down; whether the program continues is a setting of the engine.
     Restart,
-    /// The client has attached anew.
+    /// The client has attached again.
     Replaced,
     /// There was no memory for the screen for 5 s: screens that are drawn and not read yet take all of
     /// it.

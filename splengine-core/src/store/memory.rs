@@ -21,7 +21,7 @@ use crate::store::{Change, Rows, Store, StoreFault};
 pub struct MemoryStore(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
 
 impl MemoryStore {
-    /// An empty one.
+    /// Makes an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

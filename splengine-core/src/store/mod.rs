@@ -51,12 +51,12 @@ pub use salvage::{Repaired, SalvagedStore};
 /// }
 /// ```
 pub trait Store: Send + Sync + 'static {
-    /// Makes all of these changes, or none. When it returns they are on disk.
+    /// Makes all of these changes, or none. When it returns, they are on disk.
     ///
     /// # Errors
     ///
-    /// [`StoreFault`] when that isn't so, or isn't known. The engine then makes the same changes
-    /// again.
+    /// [`StoreFault`] when they are not on disk, or that is not known. The engine then makes the same
+    /// changes again.
     fn commit(&self, changes: &[Change]) -> Result<(), StoreFault>;
 
     /// The value of a key.
@@ -66,8 +66,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreFault`] when it can't be read.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault>;
 
-    /// Reads at most `most` keys from `from` on and before `until`, with their values: the first ones, or
-    /// going backwards the last ones first.
+    /// Reads at most `most` keys from `from` on and before `until`, with their values: the first ones
+    /// in ascending order, or, if `backwards` is set, the last ones in descending order.
     ///
     /// # Errors
     ///
@@ -80,9 +80,9 @@ pub trait Store: Send + Sync + 'static {
         most: usize,
     ) -> Result<Rows, StoreFault>;
 
-    /// Checks whether new work may be kept in the store. The engine asks before it accepts a batch,
-    /// and refuses that otherwise; what goes on with work accepted before is committed all the
-    /// same. So a store can keep something back for it. Default: always.
+    /// Checks whether new work may be kept in the store. The engine asks before it accepts a batch, and
+    /// refuses that otherwise; commits for work that was accepted before are made all the same. So a
+    /// store can reserve space for them. Default: always.
     ///
     /// # Errors
     ///
@@ -91,8 +91,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns the space that the store has given back to a full disk, of what it keeps there for itself,
-    /// and will take again: nothing of callers is written to it. Default: none.
+    /// Returns the reserved space that the store has released on a full disk, and will take again: no
+    /// data of callers is written there meanwhile. Default: none.
     fn released_space(&self) -> Option<ReleasedSpace> {
         None
     }
@@ -112,12 +112,12 @@ pub struct Change {
 }
 
 impl Change {
-    /// Gives `key` this value.
+    /// Sets the value of `key`.
     pub fn set(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
         Self { key: key.into(), value: Some(value.into()) }
     }
 
-    /// Takes `key` away, if it is there.
+    /// Removes `key`, if it exists.
     pub fn remove(key: impl Into<Vec<u8>>) -> Self {
         Self { key: key.into(), value: None }
     }

@@ -15,11 +15,11 @@ use crate::store::{Change, MemoryStore, Rows, Store, StoreFault};
 
 /// A [`Store`] in one file, by the crate `redb`. One process uses it at a time.
 ///
-/// Beside the file `NAME` are `NAME.lock`, which names the process that uses it; `NAME.exists`,
-/// which tells a store that was lost from one that never was; and `NAME.reserve`, which keeps
-/// [some room](Self::DEFAULT_RESERVE_BYTES) on the disk: when the disk is full the store takes it,
-/// so that what was accepted can be cancelled, ended and gone on with; new work is refused until
-/// there is room for the reserve again. All of them are mode 0600.
+/// Beside the file `NAME` are `NAME.lock`, which names the process that uses it; `NAME.exists`, which
+/// shows that there was a store if its file is lost; and `NAME.reserve`, which reserves [some
+/// space](Self::DEFAULT_RESERVE_BYTES) on the disk: when the disk is full the store uses that space, so
+/// that accepted batches can be cancelled, ended and resumed; new work is refused until there is space
+/// for the reserve again. All of them are mode 0600.
 ///
 /// ```
 /// use splengine_core::store::{Change, RedbStore, Store, StoreFault};
@@ -49,12 +49,12 @@ pub struct RedbStore {
 }
 
 impl RedbStore {
-    /// Room that is kept on the disk for a store, in bytes: 8 MiB.
+    /// Space that is reserved on the disk for a store, in bytes: 8 MiB.
     pub const DEFAULT_RESERVE_BYTES: u64 = 8 << 20;
 
-    /// The store in this file, which is made when there was none, with its directory. Blocks for up
-    /// to 2 seconds while another process uses it: what a killed one was just starting holds its
-    /// files a moment longer. Reads the whole file, to find damage before anything is done with it.
+    /// The store in this file, which is made when there was none, with its directory. Blocks for up to
+    /// 2 seconds while another process uses it: a child that a killed process was just starting holds
+    /// its files a moment longer. Reads the whole file, to find damage before anything is done with it.
     ///
     /// # Errors
     ///
@@ -62,12 +62,14 @@ impl RedbStore {
     /// - [`StoreFault::Damaged`]: it is not what was written; also when the file is gone or empty
     ///   though there was a store. It is left as it is. [`SalvagedStore`](crate::store::SalvagedStore)
     ///   reads what can be read.
-    /// - [`StoreFault::Full`], [`StoreFault::Io`]: it can't be had.
+    /// - [`StoreFault::Full`], [`StoreFault::Io`]: the disk is full, or the file can't be opened or
+    ///   read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreFault> {
         Self::open_with_reserve(path, Self::DEFAULT_RESERVE_BYTES)
     }
 
-    /// [`open`](Self::open) with another reserve than the default; 0 keeps none.
+    /// Opens a store as [`open`](Self::open) does, with another reserve than the default; 0 reserves
+    /// nothing.
     ///
     /// # Errors
     ///

@@ -45,8 +45,8 @@ use crate::terminal::Size;
 /// ```
 #[diagnostic::on_unimplemented(note = "implement `Session`, or take one from `LocalExecutor`")]
 pub trait Session: Send + Sync + 'static {
-    /// Waits for what the program prints next and appends it to `buffer`, up to its spare capacity
-    /// or 64 KiB. 0 is the end: nobody holds the terminal's other side any more.
+    /// Waits for what the program prints next and appends it to `buffer`, up to its spare capacity or
+    /// 64 KiB. 0 is the end: no process has the terminal's other side open any more.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ pub trait Session: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// When nobody is there to read it.
+    /// When no process is there to read it.
     ///
     /// # Cancel safety
     ///
@@ -105,8 +105,8 @@ pub trait Session: Send + Sync + 'static {
     }
 
     /// Returns whether the program goes on without this process, to be
-    /// [adopted](crate::execute::Recover::adopt) by the next: the engine then lets go of it when it shuts
-    /// down, in place of ending it. Default: no.
+    /// [adopted](crate::execute::Recover::adopt) by the next: the engine then leaves it running when it
+    /// shuts down, in place of ending it. Default: no.
     fn outlives(&self) -> bool {
         false
     }
@@ -241,7 +241,7 @@ impl fmt::Debug for Terminal {
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The object-safe twin of [`Session`].
+/// The dyn-compatible counterpart of [`Session`].
 trait DynSession: Send + Sync {
     fn read_boxed<'a>(&'a self, buffer: &'a mut Vec<u8>) -> BoxFuture<'a, io::Result<usize>>;
     fn write_boxed<'a>(&'a self, data: &'a [u8]) -> BoxFuture<'a, io::Result<()>>;

@@ -12,8 +12,8 @@ use crate::execute::{ExecuteError, Exit, Reason, Signal, Stream};
 /// The engine's end of a [`TestCommand`](crate::testing::TestCommand): reads what the executor writes, and
 /// tells it to stop.
 ///
-/// What is not read waits as it would for a caller that does not read. Dropping it is no word to stop, and
-/// leaves what is written unread.
+/// The executor waits for what is not read, as for a caller that does not read. Dropping it does not
+/// stop the run, and leaves what is written unread.
 ///
 /// ```
 /// use splengine_core::execute::Stream;
@@ -51,8 +51,8 @@ pub struct Ran {
     pub stdout: Bytes,
     /// All that it wrote to standard error until it returned.
     pub stderr: Bytes,
-    /// Number of calls of [`Output::started`](crate::execute::Output::started): 1 of an executor that keeps
-    /// to its contract, 0 if the command did not start.
+    /// Number of calls of [`Output::started`](crate::execute::Output::started): 1 of a correct executor
+    /// whose command started, 0 if the command did not start.
     pub starts: u32,
 }
 

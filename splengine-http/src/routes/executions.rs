@@ -1,4 +1,4 @@
-//! What runs or waits now.
+//! Executions that run or wait now.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! What a batch's steps printed, all of it at once, in the form that is asked for.
+//! Results of a batch: the output of its steps, in the form that the client asks for.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;

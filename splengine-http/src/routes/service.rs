@@ -1,4 +1,4 @@
-//! What the server says of itself. Open to all: none of it tells of callers.
+//! State and description of the server. Open to all clients: none of it reveals anything about callers.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;

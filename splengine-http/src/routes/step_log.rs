@@ -1,4 +1,4 @@
-//! What a step prints on both streams, in its order and with times.
+//! The log of a step: the output on both streams, in order and with times.
 
 use std::time::SystemTime;
 

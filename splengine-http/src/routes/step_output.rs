@@ -1,4 +1,4 @@
-//! What the steps of a batch print.
+//! Output of the steps of a batch.
 
 use axum::body::Body;
 use axum::extract::{Request, State};

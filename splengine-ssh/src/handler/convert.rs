@@ -1,4 +1,4 @@
-//! What a client says in words of SSH, in those of the engine. Pure.
+//! Conversions from types of SSH to those of the engine. Pure.
 
 use russh::Sig;
 use splengine_core::execute::Signal;

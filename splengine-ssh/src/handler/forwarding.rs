@@ -1,4 +1,4 @@
-//! Which connections are forwarded, and what is refused in words of the log.
+//! The rules for forwarded connections, and the log lines for refused ones.
 
 use russh::ChannelOpenFailure;
 use russh::server::{ChannelOpenHandle, Msg, Session};

@@ -1,4 +1,4 @@
-//! What a client has open.
+//! The files and directories that a client has open.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! What each request does.
+//! The implementation of each request.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;

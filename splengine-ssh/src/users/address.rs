@@ -1,4 +1,4 @@
-//! Where a client may come from: the pattern lists of `from="…"` (sshd(8)) and of `source-address`
+//! Addresses that a client may have: the pattern lists of `from="…"` (sshd(8)) and of `source-address`
 //! (OpenSSH's PROTOCOL.certkeys). Pure.
 
 use std::net::IpAddr;

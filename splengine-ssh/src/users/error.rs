@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::key::KeyError;
 
-/// A file or directory that can't say who may come in.
+/// Failure of a file or directory of users.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UsersError {
@@ -56,7 +56,7 @@ pub enum UsersError {
         /// Path of the file.
         path: PathBuf,
     },
-    /// A line of it makes no sense.
+    /// A line of the file is malformed.
     #[error("`{}`, line {line}: {reason}", path.display())]
     Line {
         /// Path of the file.

@@ -1,4 +1,4 @@
-//! What somebody is let in with, and why somebody is not.
+//! The rights that a user logs in with, and the reasons for refusals.
 
 use splengine_core::auth::Scopes;
 use splengine_core::{Caller, Scope};

@@ -1,4 +1,4 @@
-//! Which keys are strong enough, and how they are written. Pure.
+//! Keys: which are strong enough, and their text form. Pure.
 
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{HashAlg, PublicKey};

@@ -1,4 +1,4 @@
-//! Who may come in.
+//! Users who may log in.
 
 mod address;
 mod authorized_keys;
@@ -38,13 +38,13 @@ use self::options::Options;
 use self::password::Passwords;
 use self::sources::{Client, Sources};
 
-/// Users who may log in, by keys, certificates or passwords. Nobody, to begin with.
+/// Users who may log in, by keys, certificates or passwords. A new list has none.
 ///
-/// Every file is read anew whenever somebody asks to come in, so a key that is taken out of it, or a
-/// line that is put in, counts at once. What a user may do is said by
-/// [`accounts`](Self::accounts); without it, whoever is let in has every right. A file must belong to root or to the user that the server runs
-/// as, and nobody else may be able to write it or the directory it is in; else it counts for nothing,
-/// and the log says so. The same goes for a line that is malformed.
+/// Every file is read again at each attempt to log in, so that a key or a line that was removed or
+/// added takes effect at once. [`accounts`](Self::accounts) define what a user may do; without them
+/// every user has every right but `admin`. A file must belong to root or to the user that the server
+/// runs as, and no other user may be able to write it or its directory; otherwise it is ignored, with a
+/// warning in the log, as is a malformed line.
 ///
 /// ```no_run
 /// use splengine_ssh::Users;
@@ -98,8 +98,8 @@ impl Users {
 
     /// Gives users the rights that they have in `accounts`, as the other servers do that authenticate
     /// with them. An option such as `view-only` takes from these. A user whom `accounts` does not name
-    /// has what [`AccountList::others`](splengine_core::auth::AccountList::others) says: every right, unless
-    /// it was bounded.
+    /// has the rights of their tokens, or without a token every right but `admin`; never more than
+    /// [`AccountList::others`](splengine_core::auth::AccountList::others).
     ///
     /// ```
     /// use splengine_core::Scope;
@@ -120,19 +120,20 @@ impl Users {
         self
     }
 
-    /// Lets in users by the keys in `directory`, which holds one file for each, named as they are, in
-    /// OpenSSH's authorized_keys format (sshd(8)). Users come and go with their files.
+    /// Accepts the keys in `directory`, which holds one file for each user, named after the user, in
+    /// OpenSSH's authorized_keys format (sshd(8)). Users are added and removed with their files.
     ///
     /// A file may have up to 1 MiB, a line of it 8 KiB. Keys are of ed25519, ECDSA (NIST P-256, P-384,
-    /// P-521) or RSA (2048 to 8192 bits, signing with SHA-2), or of the first two in a device
-    /// (`sk-…`). The options `restrict`, `pty`, `no-pty`, `command`, `environment`, `expiry-time`
-    /// (in UTC), `from` (addresses, not names), `cert-authority` and `principals` are kept as sshd keeps
-    /// them, and `permitopen`, `port-forwarding` and `no-port-forwarding` of connections to targets (see
-    /// [`permit_open`](crate::SshServerBuilder::permit_open)); all other forwarding is refused. Whether a key in a device was
-    /// touched can't be told here, so one is taken only with `no-touch-required`, and
-    /// `verify-required` is refused. `view-only` is an option of our own: such a key may look at
-    /// terminals, and nothing else; `background="keep"` another, by which what its commands leave in the
-    /// background runs on, as for a client that sets `SPL_BACKGROUND=keep`, which `"kill"` forbids.
+    /// P-521) or RSA (2048 to 8192 bits, signing with SHA-2), or of the first two in a device (`sk-…`).
+    /// The options `restrict`, `pty`, `no-pty`, `command`, `environment`, `expiry-time` (in UTC),
+    /// `from` (addresses, not names), `cert-authority` and `principals` are kept as sshd keeps them,
+    /// and `permitopen`, `port-forwarding` and `no-port-forwarding` of connections to targets (see
+    /// [`permit_open`](crate::SshServerBuilder::permit_open)); all other forwarding is refused. The
+    /// server can't find out whether a key in a device was touched, so such a key is accepted only with
+    /// `no-touch-required`, and `verify-required` is refused. Two options are our own: a key with
+    /// `view-only` may look at terminals, and nothing else; with `background="keep"` the background
+    /// processes of its commands continue, as for a client that sets `SPL_BACKGROUND=keep`, which
+    /// `background="kill"` forbids.
     ///
     /// # Errors
     ///
@@ -144,11 +145,12 @@ impl Users {
         Ok(self)
     }
 
-    /// Lets in users with an OpenSSH certificate that names them as a principal and is signed by
-    /// one of the keys in `file`, one public key a line.
+    /// Accepts OpenSSH certificates that name the user as a principal and are signed by one of the keys
+    /// in `file`, which has one public key per line.
     ///
-    /// Critical options `force-command` and `source-address` are kept, any other refuses. A terminal
-    /// needs the extension `permit-pty`. A key in a device needs `no-touch-required`.
+    /// The critical options `force-command` and `source-address` are enforced; a certificate with
+    /// another one is refused. A terminal needs the extension `permit-pty`. A key in a device needs
+    /// `no-touch-required`.
     ///
     /// # Errors
     ///
@@ -167,12 +169,12 @@ impl Users {
         Ok(self)
     }
 
-    /// Lets in users by password, which is off otherwise. `file` has a line
+    /// Accepts passwords, which are refused otherwise. `file` has a line
     /// `user:$argon2id$v=19$m=…,t=…,p=…$salt$hash` for each.
     ///
     /// Only Argon2id is taken, with up to 1 GiB of memory, 64 passes and 16 lanes. Two hashes are
-    /// computed at a time, 32 more may wait, and whoever comes on top of that is refused. A password
-    /// has 1 to 1024 bytes.
+    /// computed at a time, 32 more may wait, and further attempts are refused. A password has 1 to 1024
+    /// bytes.
     ///
     /// # Errors
     ///
@@ -182,10 +184,10 @@ impl Users {
         Ok(self)
     }
 
-    /// Keeps out the keys in `file`, and all certificates signed by one of them: one public key or
-    /// fingerprint (`SHA256:…`) a line.
+    /// Refuses the keys in `file`, and all certificates signed by one of them; the file has one public
+    /// key or fingerprint (`SHA256:…`) per line.
     ///
-    /// If later the file can't be read, or has a line that is neither, no key lets anybody in.
+    /// If later the file can't be read, or has a malformed line, all keys are refused.
     ///
     /// # Errors
     ///
@@ -197,17 +199,17 @@ impl Users {
         Ok(self)
     }
 
-    /// Sets an authenticator, which is asked about keys and passwords that the files do not know, as it
-    /// is by the other servers about what they are shown: for users of one's own, such as those of a
-    /// directory. It is asked about the kinds that it [accepts](Authenticator::accepts): public keys of the types
-    /// and sizes that [`authorized_keys`](Self::authorized_keys) names, which
-    /// [`revoked_keys`](Self::revoked_keys) does not keep out; and passwords of 1 to 1024 bytes. A key in
-    /// a device is not asked about, since whether it was touched can't be told here. The caller that it
-    /// gives has the rights that it gives, whatever [`accounts`](Self::accounts) say.
+    /// Sets an authenticator, as for the other servers, which is asked about keys and passwords that
+    /// are not in the files: for users of one's own, such as those of a directory service. It is asked
+    /// about the kinds that it [accepts](Authenticator::accepts): public keys of the types and sizes
+    /// that [`authorized_keys`](Self::authorized_keys) names, which
+    /// [`revoked_keys`](Self::revoked_keys) does not keep out; and passwords of 1 to 1024 bytes. It is
+    /// not asked about a key in a device, since the server can't find out whether that was touched. The
+    /// caller that it returns keeps its rights, whatever [`accounts`](Self::accounts) say.
     ///
-    /// About a key it is asked twice, before and after the client has shown that it has the private one,
-    /// and at each [`recheck`](Self::recheck). Whom it let in by a password stays until
-    /// [revoked](splengine_core::Caller::revocable).
+    /// About a key it is asked twice, before and after the client has shown that it has the private
+    /// one, and at each [`recheck`](Self::recheck). A caller that it accepted by a password stays
+    /// connected until [revoked](splengine_core::Caller::revocable).
     ///
     /// ```
     /// use splengine_core::Caller;
@@ -255,9 +257,9 @@ impl Users {
         self
     }
 
-    /// Asks for all open connections whether they would still be let in on the same terms, and closes
-    /// those that would not. To be called when what the files say may have changed. A connection stays
-    /// if that can't be told, since a file can't be read or others may write it.
+    /// Checks for all open connections whether they would still be accepted on the same terms, and
+    /// closes those that would not. To be called when the files may have changed. A connection stays
+    /// open if that can't be found out, since a file can't be read or others may write it.
     pub fn recheck(&self) {
         self.rechecks.send_modify(|count| *count += 1);
     }

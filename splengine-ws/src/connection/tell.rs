@@ -1,4 +1,4 @@
-//! What a client is told: updates of its session, and whatever else there is to say.
+//! Sends a client the updates of its session, and all other frames.
 
 use std::ops::ControlFlow;
 use std::time::Duration;

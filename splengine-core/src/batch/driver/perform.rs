@@ -1,4 +1,4 @@
-//! What a job asks for.
+//! Performs the actions that a job returns.
 
 use std::time::Duration;
 

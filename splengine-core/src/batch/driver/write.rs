@@ -1,4 +1,4 @@
-//! What is written down, and done then.
+//! Commits the events of a batch, and performs what follows from them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Terminals that outlive the engine: a small process holds them, and hands them to the next.
+//! Terminals that outlive the engine: a small process holds them, and passes them to the next engine.
 //!
 //! The PTY host starts the programs, so that it is their parent and has their exit codes. While an
 //! engine is connected it reads and types by itself, on the very same terminal; what it has read
@@ -35,11 +35,11 @@ pub(crate) use client::HeldTerminal;
 pub(crate) use protocol::{Cgroup, Start, StartStage, limits_to_wire};
 pub use server::{PtyHostError, run_pty_host};
 
-/// A process beside this one that keeps terminals, so that their programs go on when this process
+/// A process beside this one that keeps terminals, so that their programs continue when this process
 /// ends, is killed or is replaced by a newer one.
 ///
-/// It is this same program, started with words of your choice when it is first needed; your `main`
-/// looks for them before anything else and calls [`run_pty_host`]:
+/// It is this same program, started with arguments of your choice when it is first needed; your `main`
+/// checks for these before anything else and calls [`run_pty_host`]:
 ///
 /// ```no_run
 /// use splengine_core::{Engine, LocalExecutor};
@@ -64,10 +64,10 @@ pub use server::{PtyHostError, run_pty_host};
 /// ```
 ///
 /// Commands run as the same user, and could reach its socket: the PTY host serves no process that a run
-/// of an engine started, nor does the engine take such a process for the PTY host. Neither can be traced
-/// by others of the same user when both are not dumpable (`PR_SET_DUMPABLE` of prctl(2)):
-/// [`run_pty_host`] sees to it for the PTY host, and your `main` does well to do so for the engine's process. A program that may
-/// raise resource limits (CAP_SYS_RESOURCE) or trace any process is not kept away.
+/// of an engine started, nor does the engine take such a process for the PTY host. Neither can be
+/// traced by others of the same user when both are not dumpable (`PR_SET_DUMPABLE` of prctl(2)):
+/// [`run_pty_host`] does this for the PTY host, and your `main` should do so for the engine's process.
+/// A program that may raise resource limits (CAP_SYS_RESOURCE) or trace any process is not kept away.
 ///
 /// It runs in the same cgroup and as the same user; under systemd, `KillMode=process` spares it. A
 /// program that no engine has taken over for 24 hours is ended, and so are all when the directory
@@ -84,13 +84,13 @@ struct Inner {
 }
 
 impl PtyHost {
-    /// Makes a PTY host that is met at a socket in `directory`, which is made when it is not there,
-    /// and started as this program with `words`. One engine uses it at a time; the directory of a
-    /// [store](crate::session::SessionPolicy::store) is a good place, since that is locked.
+    /// Makes a PTY host that listens on a socket in `directory`, which is made if it does not exist,
+    /// and that is started as this program with `words`. One engine uses it at a time; the directory of
+    /// a [store](crate::session::SessionPolicy::store) is a good place, since that is locked.
     ///
     /// # Errors
     ///
-    /// When the directory can't be had, or a word holds a NUL.
+    /// When the directory can't be made or opened, or a word holds a NUL.
     pub fn new(
         directory: impl AsRef<Path>,
         words: impl IntoIterator<Item = impl Into<String>>,

@@ -1,5 +1,5 @@
-//! What an engine and its PTY host say to each other: packets of JSON over a Unix socket that keeps
-//! their bounds, with file descriptors. One connection is one session.
+//! The protocol between an engine and its PTY host: packets of JSON over a Unix socket that keeps their
+//! bounds, with file descriptors. One connection is one session.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! What one caller may have of a budget at the moment.
+//! The share of one caller in a budget.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 

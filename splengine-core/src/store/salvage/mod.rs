@@ -1,4 +1,4 @@
-//! What can still be read of a damaged store.
+//! The readable part of a damaged store.
 
 mod overlay;
 mod rescue;
@@ -19,8 +19,8 @@ use crate::store::salvage::rescue::{Rescued, rescue};
 use crate::store::{Change, MemoryStore, REPAIRED, Rows, Store, StoreFault};
 use crate::time::millis;
 
-/// Readable part of the file of a [`RedbStore`](crate::store::RedbStore), however damaged it is. The
-/// file itself is not changed. All rows are held in memory.
+/// The readable part of the file of a damaged [`RedbStore`](crate::store::RedbStore). The file itself
+/// is not changed. All rows are held in memory.
 ///
 /// ```
 /// use splengine_core::store::{Change, RedbStore, SalvagedStore, Store};
@@ -118,7 +118,7 @@ impl SalvagedStore {
 }
 
 impl Store for SalvagedStore {
-    /// Refuses: what was salvaged is only read.
+    /// Refuses: a salvaged store can only be read.
     fn commit(&self, _: &[Change]) -> Result<(), StoreFault> {
         Err(StoreFault::Io(io::ErrorKind::ReadOnlyFilesystem.into()))
     }

@@ -20,7 +20,7 @@ use crate::testing::conformance::rules::{Rules, written};
 /// | [`sleeps`](Self::sleeps) | it ends within its grace and 10 s of a request to stop, within 10 s of a kill, also when the request came first and when input never ends; its exit is [`stopped`](crate::execute::Exit::stopped). When the future of [`execute`](Execute::execute) is dropped, it drops its input and output and does not [run](Self::is_running) any more |
 /// | [`refuses`](Self::refuses) | `check` and `execute` refuse it alike, and it is not started |
 ///
-/// Rules of which no command was told are not checked; nor are terminals, limits and recovery.
+/// Rules without a command are not checked; nor are terminals, limits and recovery.
 ///
 /// ```
 /// use splengine_core::LocalExecutor;
@@ -87,8 +87,8 @@ impl<'a, E: Execute> Suite<'a, E> {
         self.case(argv, Does::Floods)
     }
 
-    /// Adds a command that runs for longer than any test, reads nothing and prints nothing. One that
-    /// passes over polite requests to end may be added, too: it is to be killed after its grace, 1 s here.
+    /// Adds a command that runs for longer than any test, reads nothing and prints nothing. A command
+    /// that ignores requests to end may be added, too: it has to be killed after its grace, 1 s here.
     pub fn sleeps(self, argv: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.case(argv, Does::Sleeps)
     }
